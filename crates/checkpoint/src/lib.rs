@@ -1,0 +1,1 @@
+//! The checkpoint directory: tensors, manifest with checksums, atomic writes.

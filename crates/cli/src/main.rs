@@ -1,0 +1,2 @@
+//! The `tritforge` binary.
+fn main() {}

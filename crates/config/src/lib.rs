@@ -1,0 +1,1 @@
+//! What a model is: its shape and quantization, named as in Hugging Face configs.

@@ -1,0 +1,1 @@
+//! Perplexity, and verify: any two models side by side.

@@ -1,0 +1,1 @@
+//! Checkpoints out: Tritforge to GGUF, codes and scales untouched.

@@ -1,0 +1,1 @@
+//! The deployable engine: a model from GGUF, a KV cache, sampling.

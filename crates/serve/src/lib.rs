@@ -1,0 +1,1 @@
+//! HTTP service, OpenAI-compatible, over the engine.

@@ -1,0 +1,1 @@
+//! What a ternary tensor is: quantizers, scales, rounding, packings.

@@ -1,0 +1,1 @@
+//! Tokenizers and chat templates, to and from Hugging Face files and GGUF metadata.

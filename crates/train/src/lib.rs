@@ -1,0 +1,1 @@
+//! From a recipe to a checkpoint: the trainer, its losses, its logs.
