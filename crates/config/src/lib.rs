@@ -1,1 +1,24 @@
-//! What a model is: its shape and quantization, named as in Hugging Face configs.
+//! What a model is: its shape and its quantization, under the names of Hugging Face configs.
+//!
+//! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `nn` builds a trainable model
+//! from it, a checkpoint keeps it as `config.json`, the exporter writes it as GGUF metadata
+//! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]).
+//!
+//! ```
+//! use tritforge_config::ModelConfig;
+//!
+//! let config = ModelConfig { hidden_size: 256, num_attention_heads: 4, ..ModelConfig::default() };
+//! config.validate()?;
+//! println!("{} parameters", config.parameters().total());
+//! # Ok::<(), tritforge_config::ConfigError>(())
+//! ```
+
+mod error;
+
+mod model;
+mod parameters;
+
+pub use error::ConfigError;
+
+pub use model::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+pub use parameters::Parameters;

@@ -1,1 +1,37 @@
-//! What a ternary tensor is: quantizers, scales, rounding, packings.
+//! What a ternary tensor is: the quantizers, their scales and rounding, and the packings of GGUF files.
+//!
+//! Training, export and inference call these functions; none of them writes the definitions again. That is what
+//! makes a trained model and its exported file the same model, bit for bit.
+//!
+//! * [`absmean`] and [`weight_codes`]: weights to {-1, 0, +1} and one scale (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
+//! * [`absmax_quantize`]: one token's activations to int8 and one scale (eq. 4 there, rounding as in the
+//!   reference code: half to even).
+//! * [`TernaryTensor`]: codes, scale and shape.
+//! * [`Packing`]: the byte layouts TQ1_0, TQ2_0 and I2_S, both ways.
+//!
+//! ```
+//! use tritforge_ternary::{Packing, TernaryTensor};
+//!
+//! let latent: Vec<f32> = (0..512).map(|i| ((i * 37 % 101) as f32 - 50.0) * 1e-3).collect();
+//! let tensor = TernaryTensor::quantize(&latent, 2, 256)?;
+//! let bytes = Packing::Tq2_0.pack(&tensor)?;
+//! let back = Packing::Tq2_0.unpack(&bytes, 2, 256)?;
+//! assert_eq!(back.codes, tensor.codes());
+//! # Ok::<(), tritforge_ternary::TernaryError>(())
+//! ```
+
+mod activation;
+mod error;
+mod packing;
+mod tensor;
+mod weight;
+
+pub use activation::absmax_quantize;
+pub use error::TernaryError;
+pub use packing::{Packing, Unpacked};
+pub use tensor::TernaryTensor;
+pub use weight::{absmean, weight_codes};
+
+/// The floor of both scales: `max(mean|W|, EPS)` and `max(absmax(x), EPS)`, as in the BitNet reference code
+/// ("The Era of 1-bit LLMs: Training Tips, Code and FAQ") and in `transformers`.
+pub const EPS: f32 = 1e-5;

@@ -1,0 +1,47 @@
+//! `manifest.json`: every file of a checkpoint with its length and SHA-256.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{CheckpointError, MANIFEST};
+
+/// The version of the directory's layout that this crate writes.
+pub(crate) const VERSION: u32 = 1;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) version: u32,
+    pub(crate) files: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+impl Entry {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+        Self { bytes: bytes.len() as u64, sha256 }
+    }
+}
+
+impl Manifest {
+    pub(crate) fn read(dir: &Path) -> Result<Self, CheckpointError> {
+        let path = dir.join(MANIFEST);
+        let text = std::fs::read_to_string(&path).map_err(CheckpointError::io(&path, "read"))?;
+        let manifest: Self =
+            serde_json::from_str(&text).map_err(|e| CheckpointError::damaged(&path, e.to_string()))?;
+        if manifest.version != VERSION {
+            return Err(CheckpointError::damaged(
+                &path,
+                format!("layout version {}, this program reads version {VERSION}", manifest.version),
+            ));
+        }
+        Ok(manifest)
+    }
+}

@@ -1,0 +1,177 @@
+//! Reading a checkpoint: every file is checked against the manifest before it is used.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use tritforge_config::ModelConfig;
+
+use crate::manifest::{Entry, Manifest};
+use crate::{CONFIG, CheckpointError, mmap};
+
+/// A whole checkpoint.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    manifest: Manifest,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint: its manifest must be there and every file must have the length it lists. Contents are
+    /// checked when a file is read.
+    ///
+    /// # Errors
+    /// If the directory is no checkpoint, or a file is missing or has another length.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        if !dir.is_dir() {
+            return Err(CheckpointError::damaged(dir, "no such directory: expected a checkpoint"));
+        }
+        let manifest = Manifest::read(dir)?;
+        for (name, entry) in &manifest.files {
+            let path = dir.join(name);
+            let found = fs::metadata(&path).map_err(CheckpointError::io(&path, "find"))?.len();
+            if found != entry.bytes {
+                return Err(CheckpointError::damaged(
+                    &path,
+                    format!("{found} bytes, the manifest says {}: the file is damaged", entry.bytes),
+                ));
+            }
+        }
+        Ok(Self { dir: dir.to_path_buf(), manifest })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of all files but the manifest, with their lengths in bytes.
+    pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.manifest.files.iter().map(|(name, entry)| (name.as_str(), entry.bytes))
+    }
+
+    /// The model's configuration.
+    ///
+    /// # Errors
+    /// If `config.json` is missing, damaged, or describes no possible model.
+    pub fn config(&self) -> Result<ModelConfig, CheckpointError> {
+        let path = self.dir.join(CONFIG);
+        let bytes = self.file(CONFIG)?;
+        let text = std::str::from_utf8(&bytes).map_err(|e| CheckpointError::damaged(&path, e.to_string()))?;
+        ModelConfig::from_json(text).map_err(|source| CheckpointError::Config { path, source })
+    }
+
+    /// The bytes of one file, checked against the manifest.
+    ///
+    /// # Errors
+    /// If the file is not listed, missing, or its checksum differs.
+    pub fn file(&self, name: &str) -> Result<Vec<u8>, CheckpointError> {
+        let path = self.dir.join(name);
+        let entry = self.entry(name)?;
+        let bytes = fs::read(&path).map_err(CheckpointError::io(&path, "read"))?;
+        check(&path, &bytes, entry)?;
+        Ok(bytes)
+    }
+
+    /// The tensors of one safetensors file, memory-mapped and checked against the manifest.
+    ///
+    /// # Errors
+    /// If the file is not listed, missing, damaged, or no safetensors file.
+    pub fn tensors(&self, name: &str) -> Result<Tensors, CheckpointError> {
+        let path = self.dir.join(name);
+        let entry = self.entry(name)?;
+        let tensors = Tensors::open(&path)?;
+        check(&path, tensors.bytes(), entry)?;
+        Ok(tensors)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {
+        self.manifest
+            .files
+            .get(name)
+            .ok_or_else(|| CheckpointError::damaged(&self.dir, format!("the checkpoint has no {name}")))
+    }
+}
+
+fn check(path: &Path, bytes: &[u8], expected: &Entry) -> Result<(), CheckpointError> {
+    let found = Entry::of(bytes);
+    if &found == expected {
+        return Ok(());
+    }
+    Err(CheckpointError::damaged(
+        path,
+        format!("SHA-256 {}, the manifest says {}: the file is damaged", found.sha256, expected.sha256),
+    ))
+}
+
+/// A memory-mapped safetensors file.
+#[derive(Debug)]
+pub struct Tensors {
+    path: PathBuf,
+    map: Mmap,
+}
+
+impl Tensors {
+    /// Maps a safetensors file and checks its header.
+    ///
+    /// # Errors
+    /// If the file cannot be mapped or is no safetensors file.
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let map = mmap::map(path)?.ok_or_else(|| CheckpointError::damaged(path, "the file is empty"))?;
+        SafeTensors::deserialize(&map)
+            .map_err(|e| CheckpointError::damaged(path, format!("not a whole safetensors file: {e}")))?;
+        Ok(Self { path: path.to_path_buf(), map })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    fn parsed(&self) -> Result<SafeTensors<'_>, CheckpointError> {
+        SafeTensors::deserialize(&self.map).map_err(|e| CheckpointError::damaged(&self.path, e.to_string()))
+    }
+
+    /// Names, shapes and type names of all tensors, sorted by name.
+    ///
+    /// # Errors
+    /// If the file changed since it was opened.
+    pub fn list(&self) -> Result<Vec<(String, Vec<usize>, String)>, CheckpointError> {
+        let parsed = self.parsed()?;
+        let mut list: Vec<_> = parsed
+            .iter()
+            .map(|(name, view)| (name.to_string(), view.shape().to_vec(), format!("{:?}", view.dtype())))
+            .collect();
+        list.sort();
+        Ok(list)
+    }
+
+    /// The values of an f32 tensor of the given shape, row-major. Borrowed where the file's alignment allows.
+    ///
+    /// # Errors
+    /// If the tensor is missing, not F32, or of another shape.
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, CheckpointError> {
+        let fault = |message: String| CheckpointError::Tensor {
+            path: self.path.clone(),
+            tensor: name.to_string(),
+            message,
+        };
+        let parsed = self.parsed()?;
+        let view = parsed.tensor(name).map_err(|e| fault(e.to_string()))?;
+        if view.dtype() != Dtype::F32 {
+            return Err(fault(format!("type {:?}, expected F32", view.dtype())));
+        }
+        if view.shape() != shape {
+            return Err(fault(format!("shape {:?}, expected {shape:?}", view.shape())));
+        }
+        let bytes = view.data();
+        // Borrow from the map itself, which outlives the parsed header.
+        let start = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
+        let bytes = &self.map[start..start + bytes.len()];
+        Ok(match bytemuck::try_cast_slice(bytes) {
+            Ok(values) => Cow::Borrowed(values),
+            Err(_) => Cow::Owned(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! What can be wrong with a model's description.
+
+/// An error in a model's configuration: it names the key, what was found and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A value out of its range, or one that contradicts another.
+    #[error("{key} = {found}: {expected}")]
+    Value {
+        /// The key, spelled as in `config.json`.
+        key: &'static str,
+        /// The value found.
+        found: String,
+        /// What would be right, and why.
+        expected: String,
+    },
+    /// `config.json` cannot be read as a model configuration.
+    #[error("config.json: {0}")]
+    Json(String),
+    /// A GGUF file's metadata does not describe a model that the engine can run.
+    #[error("GGUF metadata: {0}")]
+    Gguf(String),
+    /// No GGUF architecture describes this model.
+    #[error("no GGUF architecture describes this model: {0}")]
+    NoArchitecture(String),
+}

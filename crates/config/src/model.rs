@@ -1,0 +1,212 @@
+//! `ModelConfig`: the shape of a decoder, its activation and norms, and how its linears are quantized.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ConfigError;
+
+/// The gate of the feed-forward network: `act(gate(x)) · up(x)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HiddenAct {
+    /// `relu(x)²`, as in BitNet b1.58 2B4T.
+    Relu2,
+    /// `x · sigmoid(x)`, as in Llama and llama.cpp's `bitnet`.
+    Silu,
+}
+
+/// How the seven projections of a block are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightQuant {
+    /// Ternary by the mean magnitude of the tensor (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
+    Absmean,
+    /// Full precision.
+    None,
+}
+
+/// How the inputs of the seven projections are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationQuant {
+    /// int8 by the largest magnitude of the token.
+    Absmax,
+    /// Full precision.
+    None,
+}
+
+/// A decoder-only transformer of the BitNet family. Names and meanings are those of Hugging Face's `BitNetConfig`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Rows of the embedding.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; divides `num_attention_heads`.
+    pub num_key_value_heads: usize,
+    /// Width of a head; even, since RoPE rotates pairs.
+    pub head_dim: usize,
+    /// The gate's activation.
+    pub hidden_act: HiddenAct,
+    /// The longest context.
+    pub max_position_embeddings: usize,
+    /// ε of every RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary embedding's frequencies.
+    pub rope_theta: f32,
+    /// Whether the output head is the embedding.
+    pub tie_word_embeddings: bool,
+    /// Whether an RMSNorm stands before `o_proj` and `down_proj` (SubLN).
+    pub use_sub_norm: bool,
+    /// Quantization of the projections' weights.
+    pub weights: WeightQuant,
+    /// Quantization of the projections' inputs.
+    pub activations: ActivationQuant,
+    /// Standard deviation of the initial weights.
+    pub initializer_range: f32,
+}
+
+impl Default for ModelConfig {
+    /// A small model whose widths every packing can hold.
+    fn default() -> Self {
+        Self {
+            vocab_size: 4096,
+            hidden_size: 256,
+            intermediate_size: 768,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            hidden_act: HiddenAct::Silu,
+            max_position_embeddings: 512,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            tie_word_embeddings: true,
+            use_sub_norm: true,
+            weights: WeightQuant::Absmean,
+            activations: ActivationQuant::Absmax,
+            initializer_range: 0.02,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Width of the queries: `num_attention_heads · head_dim`.
+    pub fn q_size(&self) -> usize {
+        self.num_attention_heads * self.head_dim
+    }
+
+    /// Width of the keys and of the values: `num_key_value_heads · head_dim`.
+    pub fn kv_size(&self) -> usize {
+        self.num_key_value_heads * self.head_dim
+    }
+
+    /// Reads `config.json`.
+    ///
+    /// # Errors
+    /// If it is not JSON, has an unknown or ill-typed key, or describes an impossible model.
+    pub fn from_json(json: &str) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_str(json).map_err(|e| ConfigError::Json(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Writes `config.json`.
+    pub fn to_json(&self) -> String {
+        // A struct of numbers, strings and booleans always serializes.
+        serde_json::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Checks every value and every pair of values that can contradict each other.
+    ///
+    /// # Errors
+    /// The first fault found.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (key, value) in positive {
+            // Products of two sizes must fit, and no real model comes near this.
+            if value == 0 || value > 1 << 28 {
+                return Err(fault(key, &value, "expected 1 to 268435456"));
+            }
+        }
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
+            return Err(fault(
+                "num_key_value_heads",
+                &self.num_key_value_heads,
+                format!("it must divide num_attention_heads = {}", self.num_attention_heads),
+            ));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(fault("head_dim", &self.head_dim, "it must be even: RoPE rotates pairs"));
+        }
+        if self.use_sub_norm && self.q_size() != self.hidden_size {
+            return Err(fault(
+                "head_dim",
+                &self.head_dim,
+                format!(
+                    "attn_sub_norm has width hidden_size = {}, so num_attention_heads · head_dim = {} must equal it",
+                    self.hidden_size,
+                    self.q_size()
+                ),
+            ));
+        }
+        let ranges = [
+            ("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0),
+            ("rope_theta", self.rope_theta, 1.0, 1e12),
+            ("initializer_range", self.initializer_range, 0.0, 10.0),
+        ];
+        for (key, value, low, high) in ranges {
+            if !(value > low && value <= high) {
+                return Err(fault(key, &value, format!("expected more than {low} and at most {high}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fault(key: &'static str, found: &impl ToString, expected: impl Into<String>) -> ConfigError {
+    ConfigError::Value { key, found: found.to_string(), expected: expected.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_round_trips() {
+        let config =
+            ModelConfig { rope_theta: 500_000.0, hidden_act: HiddenAct::Relu2, ..Default::default() };
+        assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn contradictions_name_the_key() {
+        let bad = ModelConfig { num_key_value_heads: 3, ..Default::default() };
+        assert!(bad.validate().unwrap_err().to_string().starts_with("num_key_value_heads = 3"));
+        let bad = ModelConfig { head_dim: 48, ..Default::default() };
+        assert!(bad.validate().unwrap_err().to_string().contains("attn_sub_norm"));
+        let bad = ModelConfig { rms_norm_eps: f32::NAN, ..Default::default() };
+        assert!(bad.validate().is_err());
+    }
+
+    #[test]
+    fn unknown_keys_are_refused() {
+        let error = ModelConfig::from_json(r#"{"hidden_sise": 3}"#).unwrap_err().to_string();
+        assert!(error.contains("hidden_sise"), "{error}");
+    }
+}

@@ -1,0 +1,62 @@
+//! How many parameters a model has, by part.
+
+use crate::ModelConfig;
+
+/// Parameter counts by part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// The embedding.
+    pub embedding: usize,
+    /// The output head; 0 where it is tied to the embedding.
+    pub head: usize,
+    /// The seven projections of all blocks: what is ternary.
+    pub projections: usize,
+    /// All norms.
+    pub norms: usize,
+}
+
+impl Parameters {
+    /// All parameters.
+    pub fn total(&self) -> usize {
+        self.embedding + self.head + self.projections + self.norms
+    }
+}
+
+impl ModelConfig {
+    /// Counts the parameters.
+    pub fn parameters(&self) -> Parameters {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let attention = d * (2 * self.q_size() + 2 * self.kv_size());
+        let sub_norms = if self.use_sub_norm { self.q_size() + f } else { 0 };
+        Parameters {
+            embedding: self.vocab_size * d,
+            head: if self.tie_word_embeddings { 0 } else { self.vocab_size * d },
+            projections: self.num_hidden_layers * (attention + 3 * d * f),
+            norms: self.num_hidden_layers * (2 * d + sub_norms) + d,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_2b4t() {
+        // microsoft/bitnet-b1.58-2B-4T: 2,412,820,480 parameters, embedding tied (its model card rounds to 2 B).
+        let config = ModelConfig {
+            vocab_size: 128_256,
+            hidden_size: 2560,
+            intermediate_size: 6912,
+            num_hidden_layers: 30,
+            num_attention_heads: 20,
+            num_key_value_heads: 5,
+            head_dim: 128,
+            ..Default::default()
+        };
+        let counts = config.parameters();
+        assert_eq!(counts.embedding, 328_335_360);
+        assert_eq!(counts.projections, 30 * (2560 * (2 * 2560 + 2 * 640) + 3 * 2560 * 6912));
+        assert_eq!(counts.total(), 2_412_820_480);
+    }
+}

@@ -1,0 +1,57 @@
+//! What can be wrong with a ternary tensor or its packed bytes.
+
+/// An error of this crate: it names what was found and what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TernaryError {
+    /// The number of elements or bytes does not fit the shape.
+    #[error("{what}: found {found}, expected {expected} for shape [{rows}, {cols}]")]
+    Length {
+        /// What was counted, e.g. `codes` or `TQ2_0 bytes`.
+        what: &'static str,
+        /// The shape's rows.
+        rows: usize,
+        /// The shape's columns.
+        cols: usize,
+        /// The count found.
+        found: usize,
+        /// The count that the shape asks for.
+        expected: usize,
+    },
+    /// A packing's blocks do not divide the columns.
+    #[error(
+        "{packing} packs blocks of {block} weights along a row, and {cols} columns are not a multiple of {block}: \
+         choose a width that is, or another packing"
+    )]
+    Columns {
+        /// Name of the packing.
+        packing: &'static str,
+        /// Weights in a block.
+        block: usize,
+        /// The columns found.
+        cols: usize,
+    },
+    /// A weight is NaN or infinite.
+    #[error("weight {index} is {value}: a ternary tensor needs finite weights")]
+    NotFinite {
+        /// Position in row-major order.
+        index: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// A code is not -1, 0 or +1.
+    #[error("code {index} is {found}: expected -1, 0 or +1")]
+    Code {
+        /// Position in row-major order.
+        index: usize,
+        /// The value found.
+        found: i32,
+    },
+    /// The shape overflows the address space.
+    #[error("shape [{rows}, {cols}] has more elements than this machine can address")]
+    TooLarge {
+        /// The shape's rows.
+        rows: usize,
+        /// The shape's columns.
+        cols: usize,
+    },
+}

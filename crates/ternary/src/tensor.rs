@@ -1,0 +1,80 @@
+//! `TernaryTensor`: codes, scale and shape of one quantized matrix.
+
+use crate::{TernaryError, absmean, weight_codes};
+
+/// A matrix of ternary weights: value of element (r, c) is `codes[r * cols + c] * scale`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TernaryTensor {
+    rows: usize,
+    cols: usize,
+    codes: Vec<i8>,
+    scale: f32,
+}
+
+impl TernaryTensor {
+    /// Quantizes latent weights [rows, cols] (row-major) with [`absmean`] and [`weight_codes`].
+    ///
+    /// # Errors
+    /// If the length does not fit the shape or a weight is not finite.
+    pub fn quantize(weights: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
+        check_length("weights", weights.len(), rows, cols)?;
+        if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
+            return Err(TernaryError::NotFinite { index, value: weights[index].to_string() });
+        }
+        let scale = absmean(weights);
+        let mut codes = vec![0i8; weights.len()];
+        weight_codes(weights, scale, &mut codes);
+        Ok(Self { rows, cols, codes, scale })
+    }
+
+    /// Puts a tensor together from codes [rows, cols] (row-major) and its scale.
+    ///
+    /// # Errors
+    /// If the length does not fit the shape, or a code is not -1, 0 or +1.
+    pub fn from_codes(codes: Vec<i8>, rows: usize, cols: usize, scale: f32) -> Result<Self, TernaryError> {
+        check_length("codes", codes.len(), rows, cols)?;
+        if let Some(index) = codes.iter().position(|c| !(-1..=1).contains(c)) {
+            return Err(TernaryError::Code { index, found: i32::from(codes[index]) });
+        }
+        Ok(Self { rows, cols, codes, scale })
+    }
+
+    /// Rows: output features of a linear layer.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: input features of a linear layer.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// The codes, row-major.
+    pub fn codes(&self) -> &[i8] {
+        &self.codes
+    }
+
+    /// The scale that multiplies every code.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// Share of codes that are 0, in 0..=1.
+    pub fn zero_fraction(&self) -> f64 {
+        if self.codes.is_empty() {
+            return 0.0;
+        }
+        self.codes.iter().filter(|c| **c == 0).count() as f64 / self.codes.len() as f64
+    }
+}
+
+/// Refuses a count that is not rows · cols.
+pub(crate) fn check_length(
+    what: &'static str,
+    found: usize,
+    rows: usize,
+    cols: usize,
+) -> Result<(), TernaryError> {
+    let expected = rows.checked_mul(cols).ok_or(TernaryError::TooLarge { rows, cols })?;
+    if found == expected { Ok(()) } else { Err(TernaryError::Length { what, rows, cols, found, expected }) }
+}
