@@ -1,0 +1,62 @@
+//! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and an independent I2_S (`tests/golden/make_packings.py`).
+
+use serde::Deserialize;
+use tritforge_ternary::{Packing, TernaryTensor};
+
+#[derive(Deserialize)]
+struct Case {
+    name: String,
+    rows: usize,
+    cols: usize,
+    scale: f32,
+    /// One of `-0+` a weight.
+    codes: String,
+    tq1_0: Packed,
+    tq2_0: Packed,
+    i2_s: Packed,
+}
+
+#[derive(Deserialize)]
+struct Packed {
+    hex: String,
+    d: Option<Vec<f32>>,
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+}
+
+#[test]
+fn packed_bytes_are_those_of_gguf() {
+    let cases: Vec<Case> = serde_json::from_str(include_str!("../../../tests/golden/packings.json")).unwrap();
+    assert!(cases.len() >= 5);
+    for case in &cases {
+        let codes = case.codes.bytes().map(|c| match c {
+            b'+' => 1,
+            b'0' => 0,
+            _ => -1,
+        });
+        let tensor = TernaryTensor::from_codes(codes.collect(), case.rows, case.cols, case.scale).unwrap();
+        for (packing, golden) in
+            [(Packing::Tq1_0, &case.tq1_0), (Packing::Tq2_0, &case.tq2_0), (Packing::I2S, &case.i2_s)]
+        {
+            let name = format!("{} {}", case.name, packing.name());
+            let mut golden_bytes = bytes(&golden.hex);
+            if packing == Packing::I2S {
+                // The golden is the codes; eight copies of the f32 scale follow them.
+                golden_bytes.extend(case.scale.to_le_bytes().repeat(8));
+            }
+            let unpacked = packing.unpack(&golden_bytes, case.rows, case.cols).unwrap();
+            assert_eq!(unpacked.codes, tensor.codes(), "{name}");
+            match &golden.d {
+                // A block of zeros has scale 0 in `gguf`, whatever the tensor's scale.
+                Some(d) if unpacked.uniform_scale() == Some(d[0]) => {
+                    let packed = packing.pack_with_block_scale(&tensor, d[0]).unwrap();
+                    assert_eq!(packed, golden_bytes, "{name}");
+                }
+                Some(d) => assert_eq!(&unpacked.scales, d, "{name}"),
+                None => assert_eq!(packing.pack(&tensor).unwrap(), golden_bytes, "{name}"),
+            }
+        }
+    }
+}
