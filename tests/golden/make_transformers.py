@@ -23,8 +23,8 @@ What it writes, beside itself:
 
 `plain` is the model without quantization; `online` is quantization-aware training as transformers does it:
 `AutoBitLinear` with `quantization_mode = "online"`. The quantizers are those of transformers/integrations/bitnet.py,
-run eagerly: torch.compile evaluates the same formulas and moves the logits by less than 1e-6, but its bytes depend on
-the C++ compiler at hand. An independent implementation below must agree, or nothing is written.
+run eagerly: torch.compile evaluates the same formulas and moves logits and gradients by about 1e-6 at most, but its
+bytes depend on the C++ compiler at hand. An independent implementation below must agree, or nothing is written.
 
 An activation that falls within rounding noise of a half-integer takes one code here and another in a correct
 implementation that sums in another order. Such a golden would test luck. So every model is the one, among a fixed

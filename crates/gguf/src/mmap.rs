@@ -1,0 +1,16 @@
+//! Files as memory: the crate's only `unsafe`.
+
+use std::{fs::File, io};
+
+use memmap2::{Mmap, MmapOptions};
+
+/// Maps a file read-only and privately.
+pub(crate) fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the map is read-only (PROT_READ, MAP_PRIVATE), `Mmap` owns it and hands out slices that borrow from
+    // it, so no reference outlives it and nothing in this process writes through it. What remains is that another
+    // process changes or truncates the file underneath. No call can exclude that on every system; it is a
+    // condition of `Gguf::open`, stated there. Every offset is checked once against the length that was mapped,
+    // and the tensors' bytes are read as plain u8, for which every bit pattern is valid. The metadata and the
+    // tensor list, whose validity does matter, are copied out before `open` returns.
+    unsafe { MmapOptions::new().map_copy_read_only(file) }
+}
