@@ -14,11 +14,13 @@
 //! ```
 
 mod error;
-
+mod gguf;
 mod model;
 mod parameters;
+mod projection;
 
 pub use error::ConfigError;
-
+pub use gguf::{Architecture, Runtime};
 pub use model::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
+pub use projection::Projection;

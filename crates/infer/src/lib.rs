@@ -1,1 +1,37 @@
-//! The deployable engine: a model from GGUF, a KV cache, sampling.
+//! The deployable engine: a model from a GGUF file, a KV cache, sampling. No candle, no Python.
+//!
+//! [`Model`] is what a file says: shared and immutable. A [`Session`] is one conversation with it: a KV cache and a
+//! position. [`generate`] runs a prompt to its end with [`Sampling`], and hands out text as it comes.
+//!
+//! Every product is the integer product of training, through the same kernels, so that a session's logits are those
+//! of the evaluation of the checkpoint, whether tokens come one at a time or many at once.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use std::sync::Arc;
+//! use tritforge_infer::{GenerateOptions, Model, Session, generate};
+//!
+//! let model = Arc::new(Model::open("model.gguf".as_ref())?);
+//! let mut session = Session::new(Arc::clone(&model), 512)?;
+//! let prompt = model.tokenizer().encode("fn main() {", true)?;
+//! let generation = generate(&mut session, &prompt, &GenerateOptions::default(), |text| {
+//!     print!("{text}");
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{:.1} tokens/s", generation.decode_rate());
+//! # Ok::<(), tritforge_infer::InferError>(())
+//! ```
+
+mod error;
+mod generate;
+mod load;
+mod model;
+mod sampling;
+mod session;
+mod stop;
+
+pub use error::InferError;
+pub use generate::{Finish, GenerateOptions, Generation, generate};
+pub use model::{Model, TernaryInfo};
+pub use sampling::{Sampler, Sampling};
+pub use session::{Session, Wanted};

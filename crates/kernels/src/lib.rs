@@ -1,1 +1,58 @@
-//! Hand-written compute.
+//! Hand-written compute of ternary models: the same functions serve the trainer's forward pass and the deployed
+//! engine, so both give the same bits.
+//!
+//! * A BitLinear layer is [`quantize_rows`] (f32 activations to int8, one scale a token) followed by
+//!   [`ternary_matmul`] with [`TernaryWeights`] (2 bits a weight). The sums are exact integers: every [`Backend`]
+//!   and every number of threads gives the same bits.
+//! * [`Backend`] picks scalar, AVX2 or AVX-512 VNNI code at run time.
+//! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`gated`], [`softmax_in_place`];
+//!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
+//! * [`set_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
+//!   buffers instead of returning them to the system.
+//!
+//! Policy for shapes: a slice whose length does not fit the stated shape is a programming error and panics with the
+//! lengths; nothing here reads foreign bytes.
+//!
+//! ```
+//! use tritforge_kernels::{TernaryWeights, quantize_rows, ternary_matmul};
+//!
+//! // Two output features, three input features, weight scale 0.5.
+//! let weights = TernaryWeights::new(&[1, 0, -1, 1, 1, 1], 2, 3, 0.5);
+//! // One token. Its largest magnitude is 127, so the quantized activations are the values themselves.
+//! let x = quantize_rows(&[127.0, 20.0, -3.0], 3);
+//! let mut y = [0.0; 2];
+//! ternary_matmul(&x, &weights, &mut y);
+//! assert_eq!(y, [65.0, 72.0]);
+//! ```
+
+mod activations;
+mod attention;
+mod attention_backward;
+mod dense;
+mod dispatch;
+mod exp;
+mod gated;
+mod heap;
+mod lanes;
+mod matmul;
+mod rms_norm;
+mod rope;
+mod softmax;
+mod ternary_weights;
+mod threads;
+mod trace;
+
+pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
+pub use attention::{AttentionShape, attention};
+pub use attention_backward::attention_backward;
+pub use dense::{DenseMatrix, DenseType, f32_to_q8_0};
+pub use dispatch::{Backend, BackendError};
+pub use gated::{Gate, gated, gated_backward};
+pub use heap::keep_pages;
+pub use matmul::{ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_with};
+pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use rope::{Direction, RopeTable, rope_in_place};
+pub use softmax::{log_sum_exp, softmax_in_place};
+pub use ternary_weights::TernaryWeights;
+pub use threads::set_threads;
+pub use trace::{Observer, Step};

@@ -1,0 +1,36 @@
+//! What can keep a model from being evaluated.
+
+use tritforge_checkpoint::CheckpointError;
+use tritforge_infer::InferError;
+use tritforge_nn::NnError;
+use tritforge_text::TextError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The training forward failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// The engine failed.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The text or the options do not fit.
+    #[error("{0}")]
+    Input(String),
+    /// The two models have different shapes.
+    #[error("the models differ: {key} is {left} in the checkpoint and {right} in the GGUF file")]
+    Shape {
+        /// The configuration's key.
+        key: &'static str,
+        /// The checkpoint's value.
+        left: String,
+        /// The file's value.
+        right: String,
+    },
+}

@@ -1,0 +1,89 @@
+//! A model to be evaluated: a checkpoint through the training forward, or a GGUF file through the engine.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER};
+use tritforge_config::ModelConfig;
+use tritforge_infer::{Model, Session, Wanted};
+use tritforge_nn::{Decoder, NnError};
+use tritforge_text::Tokenizer;
+
+use crate::EvalError;
+
+/// A model with its tokenizer.
+#[derive(Debug)]
+pub enum Subject {
+    /// A checkpoint, run by `nn`.
+    Checkpoint {
+        /// The model.
+        decoder: Box<Decoder>,
+        /// Its tokenizer.
+        tokenizer: Box<Tokenizer>,
+    },
+    /// A GGUF file, run by `infer`.
+    Gguf(Arc<Model>),
+}
+
+/// The trained model of a checkpoint.
+///
+/// # Errors
+/// If the checkpoint is damaged or lacks a tensor.
+pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
+    let tensors = checkpoint.tensors(MODEL)?;
+    let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
+        let fault = |e: tritforge_checkpoint::CheckpointError| NnError::Tensor {
+            name: name.to_string(),
+            message: e.to_string(),
+        };
+        Ok(tensors.f32(name, shape).map_err(fault)?.into_owned())
+    })?;
+    Ok(decoder)
+}
+
+impl Subject {
+    /// Opens a checkpoint directory or a GGUF file.
+    ///
+    /// # Errors
+    /// If it is neither, or damaged.
+    pub fn open(path: &Path) -> Result<Self, EvalError> {
+        if !path.is_dir() {
+            return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
+        }
+        let checkpoint = Checkpoint::open(path)?;
+        let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+        Ok(Subject::Checkpoint {
+            decoder: Box::new(load_decoder(&checkpoint)?),
+            tokenizer: Box::new(tokenizer),
+        })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            Subject::Checkpoint { decoder, .. } => decoder.config(),
+            Subject::Gguf(model) => model.config(),
+        }
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        match self {
+            Subject::Checkpoint { tokenizer, .. } => tokenizer,
+            Subject::Gguf(model) => model.tokenizer(),
+        }
+    }
+
+    /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
+    ///
+    /// # Errors
+    /// If the sequence is empty, longer than the context, or has an unknown id.
+    pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
+        Ok(match self {
+            Subject::Checkpoint { decoder, .. } => decoder.logits(ids, 1, None)?,
+            Subject::Gguf(model) => {
+                Session::new(Arc::clone(model), ids.len().max(1))?.forward(ids, Wanted::All)?
+            }
+        })
+    }
+}

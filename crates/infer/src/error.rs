@@ -1,0 +1,82 @@
+//! What can go wrong between a GGUF file and a text.
+
+use std::path::PathBuf;
+
+use tritforge_config::ConfigError;
+use tritforge_ternary::TernaryError;
+use tritforge_text::TextError;
+
+/// An error of the engine: it names the file and the tensor or option, what was found and what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum InferError {
+    /// The file is no GGUF file, or damaged.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: tritforge_gguf::Error,
+    },
+    /// The file describes no model that this engine runs.
+    #[error("{}: {source}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: ConfigError,
+    },
+    /// A tensor is missing, or has another type, shape or content than the model needs.
+    #[error("{}: tensor {tensor}: {message}", path.display())]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A ternary tensor's bytes are wrong.
+    #[error("{}: tensor {tensor}: {source}", path.display())]
+    Ternary {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        source: TernaryError,
+    },
+    /// The tokenizer cannot be read, or cannot encode a text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The prompt is empty.
+    #[error("the prompt is empty: give at least one token")]
+    EmptyPrompt,
+    /// A token is not in the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab_size}")]
+    Token {
+        /// The id.
+        id: u32,
+        /// The vocabulary's size.
+        vocab_size: usize,
+    },
+    /// The session's context is full.
+    #[error("{asked} more tokens after {used} do not fit a context of {context}: use a larger context or a shorter prompt")]
+    ContextFull {
+        /// Tokens in the cache.
+        used: usize,
+        /// Tokens to be added.
+        asked: usize,
+        /// The session's context length.
+        context: usize,
+    },
+    /// An option is out of its range.
+    #[error("{option} = {found}: expected {expected}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// Its value.
+        found: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}

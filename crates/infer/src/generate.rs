@@ -1,0 +1,155 @@
+//! A prompt to its end: prefill, then one token at a time, text handed out as it comes.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use crate::stop::{Passed, StopFilter};
+use crate::{InferError, Sampler, Sampling, Session, Wanted};
+
+/// What to generate and how.
+#[derive(Debug, Clone)]
+pub struct GenerateOptions {
+    /// Most tokens to generate.
+    pub max_tokens: usize,
+    /// How to choose each token.
+    pub sampling: Sampling,
+    /// Strings that end the text; they are not part of it.
+    pub stop: Vec<String>,
+    /// Go on after an end-of-sequence token.
+    pub ignore_eos: bool,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { max_tokens: 128, sampling: Sampling::default(), stop: Vec::new(), ignore_eos: false }
+    }
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave its end-of-sequence token.
+    Eos,
+    /// A stop string came.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// The callback asked for the end.
+    Cancelled,
+}
+
+/// What came of a prompt.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The text.
+    pub text: String,
+    /// The tokens, without the end-of-sequence token.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Time from the call to the first token.
+    pub prefill: Duration,
+    /// Time from the first token to the last.
+    pub decode: Duration,
+}
+
+impl Generation {
+    /// Prompt tokens a second.
+    pub fn prefill_rate(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill.as_secs_f64()
+    }
+
+    /// Generated tokens a second, the first one aside; 0 if there was no second one.
+    pub fn decode_rate(&self) -> f64 {
+        match self.tokens.len() {
+            0 | 1 => 0.0,
+            n => (n - 1) as f64 / self.decode.as_secs_f64(),
+        }
+    }
+}
+
+/// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters, never
+/// part of a stop string; it may end the generation.
+///
+/// # Errors
+/// If the prompt is empty, does not fit the context, or an option is out of range.
+pub fn generate(
+    session: &mut Session,
+    prompt: &[u32],
+    options: &GenerateOptions,
+    mut on_text: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<Generation, InferError> {
+    let mut sampler = Sampler::new(options.sampling.clone())?;
+    let model = std::sync::Arc::clone(session.model());
+    let tokenizer = model.tokenizer();
+    let mut stream = tokenizer.stream();
+    let mut filter = StopFilter::new(&options.stop);
+    let mut recent = prompt.to_vec();
+    let mut out = Generation {
+        text: String::new(),
+        tokens: Vec::new(),
+        finish: Finish::Length,
+        prompt_tokens: prompt.len(),
+        prefill: Duration::ZERO,
+        decode: Duration::ZERO,
+    };
+
+    let begin = Instant::now();
+    let mut logits = session.forward(prompt, Wanted::Last)?;
+    out.prefill = begin.elapsed();
+    let begin = Instant::now();
+    while out.tokens.len() < options.max_tokens {
+        let id = sampler.choose(&logits, &recent);
+        if tokenizer.eos() == Some(id) && !options.ignore_eos {
+            out.finish = Finish::Eos;
+            break;
+        }
+        out.tokens.push(id);
+        recent.push(id);
+        if let Some(piece) = stream.push(id)? {
+            let (text, stopped) = match filter.push(&piece) {
+                Passed::Text(text) => (text, false),
+                Passed::Stopped(text) => (text, true),
+            };
+            out.text.push_str(&text);
+            let flow = if text.is_empty() { ControlFlow::Continue(()) } else { on_text(&text) };
+            if stopped || flow.is_break() {
+                out.finish = if stopped { Finish::Stop } else { Finish::Cancelled };
+                out.decode = begin.elapsed();
+                return Ok(out);
+            }
+        }
+        if out.tokens.len() == options.max_tokens {
+            break;
+        }
+        if session.len() == session.context() {
+            out.finish = Finish::ContextFull;
+            break;
+        }
+        logits = session.forward(&[id], Wanted::Last)?;
+    }
+    out.decode = begin.elapsed();
+    // The end of the text: nothing is held back any more.
+    let mut rest = String::new();
+    if let Some(piece) = stream.finish()? {
+        match filter.push(&piece) {
+            Passed::Text(text) => rest.push_str(&text),
+            Passed::Stopped(text) => {
+                out.finish = Finish::Stop;
+                rest.push_str(&text);
+            }
+        }
+    }
+    if out.finish != Finish::Stop {
+        rest.push_str(&filter.finish());
+    }
+    if !rest.is_empty() {
+        out.text.push_str(&rest);
+        let _ = on_text(&rest);
+    }
+    Ok(out)
+}

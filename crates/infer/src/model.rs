@@ -1,0 +1,147 @@
+//! `Model`: everything a GGUF file says, ready to run; shared and immutable.
+
+use std::path::{Path, PathBuf};
+
+use tritforge_config::{HiddenAct, ModelConfig, Projection};
+use tritforge_gguf::Gguf;
+use tritforge_kernels::{AttentionShape, DenseMatrix, DenseType, Gate, RopeTable, TernaryWeights};
+use tritforge_ternary::Packing;
+use tritforge_text::Tokenizer;
+
+use crate::InferError;
+use crate::load::Loader;
+
+/// A model loaded from a GGUF file. The embedding and the head stay in the file's pages.
+#[derive(Debug)]
+pub struct Model {
+    path: PathBuf,
+    gguf: Gguf,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    pub(crate) embedding: Dense,
+    pub(crate) head: Option<Dense>,
+    pub(crate) norm: Vec<f32>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) rope: RopeTable,
+    pub(crate) attention: AttentionShape,
+    pub(crate) gate: Gate,
+}
+
+/// A full-precision matrix that stays in the file.
+#[derive(Debug)]
+pub(crate) struct Dense {
+    pub(crate) name: String,
+    pub(crate) ty: DenseType,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+}
+
+/// One transformer block.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) attn_norm: Vec<f32>,
+    pub(crate) attn_sub_norm: Vec<f32>,
+    pub(crate) ffn_norm: Vec<f32>,
+    pub(crate) ffn_sub_norm: Vec<f32>,
+    /// In the order of [`Projection::ALL`].
+    pub(crate) projections: Vec<TernaryWeights>,
+    pub(crate) packings: Vec<Packing>,
+}
+
+/// One ternary tensor of a loaded model.
+#[derive(Debug, Clone, Copy)]
+pub struct TernaryInfo<'a> {
+    /// The block, from 0.
+    pub layer: usize,
+    /// Which projection.
+    pub projection: Projection,
+    /// Codes, scale and shape.
+    pub weights: &'a TernaryWeights,
+    /// How the file packs it.
+    pub packing: Packing,
+}
+
+impl Model {
+    /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
+    ///
+    /// # Errors
+    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape.
+    pub fn open(path: &Path) -> Result<Self, InferError> {
+        let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
+        Self::load(path, Gguf::open(path).map_err(fault)?)
+    }
+
+    fn load(path: &Path, gguf: Gguf) -> Result<Self, InferError> {
+        let untied = gguf.tensor("output.weight").is_some();
+        let config = ModelConfig::from_gguf(gguf.metadata(), untied)
+            .map_err(|source| InferError::Config { path: path.to_path_buf(), source })?;
+        let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
+        let loader = Loader { path, gguf: &gguf };
+        let (vocab, d) = (config.vocab_size, config.hidden_size);
+        let embedding = loader.dense("token_embd.weight", vocab, d)?;
+        let head = if untied { Some(loader.dense("output.weight", vocab, d)?) } else { None };
+        let norm = loader.vector("output_norm.weight", d)?;
+        let blocks = loader.blocks(&config)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            embedding,
+            head,
+            norm,
+            blocks,
+            rope: RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings),
+            attention: AttentionShape {
+                heads: config.num_attention_heads,
+                kv_heads: config.num_key_value_heads,
+                head_dim: config.head_dim,
+            },
+            gate: match config.hidden_act {
+                HiddenAct::Silu => Gate::Silu,
+                HiddenAct::Relu2 => Gate::Relu2,
+            },
+            gguf,
+            config,
+            tokenizer,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's metadata and tensors.
+    pub fn gguf(&self) -> &Gguf {
+        &self.gguf
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// All ternary tensors, block by block.
+    pub fn ternary(&self) -> impl Iterator<Item = TernaryInfo<'_>> {
+        self.blocks.iter().enumerate().flat_map(|(layer, block)| block.info(layer))
+    }
+
+    /// The embedding, [vocab_size, hidden_size].
+    pub fn embedding(&self) -> DenseMatrix<'_> {
+        self.dense(&self.embedding)
+    }
+
+    /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
+    pub fn head(&self) -> DenseMatrix<'_> {
+        self.dense(self.head.as_ref().unwrap_or(&self.embedding))
+    }
+
+    fn dense(&self, dense: &Dense) -> DenseMatrix<'_> {
+        // `load` found the tensor and checked its type and shape.
+        let bytes = self.gguf.tensor(&dense.name).map_or(&[][..], |info| self.gguf.data(info));
+        DenseMatrix::from_bytes(dense.ty, bytes, dense.rows, dense.cols)
+    }
+}

@@ -1,0 +1,71 @@
+//! Stop strings: text is held back for as long as it may be the beginning of one.
+
+/// A filter over streamed text that ends at the first stop string.
+#[derive(Debug)]
+pub(crate) struct StopFilter<'a> {
+    stops: &'a [String],
+    held: String,
+}
+
+/// What became of a piece of text.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Text that cannot be part of a stop string any more.
+    Text(String),
+    /// A stop string has come; this is what stood before it.
+    Stopped(String),
+}
+
+impl<'a> StopFilter<'a> {
+    pub(crate) fn new(stops: &'a [String]) -> Self {
+        Self { stops, held: String::new() }
+    }
+
+    pub(crate) fn push(&mut self, text: &str) -> Passed {
+        self.held.push_str(text);
+        let first = self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
+        if let Some(at) = first {
+            let mut before = std::mem::take(&mut self.held);
+            before.truncate(at);
+            return Passed::Stopped(before);
+        }
+        let keep = self
+            .held
+            .char_indices()
+            .map(|(at, _)| at)
+            .find(|at| self.stops.iter().any(|s| s.starts_with(&self.held[*at..])))
+            .unwrap_or(self.held.len());
+        let held = self.held.split_off(keep);
+        Passed::Text(std::mem::replace(&mut self.held, held))
+    }
+
+    /// What is still held back, at the end of the text.
+    pub(crate) fn finish(self) -> String {
+        self.held
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_string_split_over_pieces_is_found() {
+        let stops = ["\n\n".to_string(), "END".to_string()];
+        let mut filter = StopFilter::new(&stops);
+        assert_eq!(filter.push("a\n"), Passed::Text("a".into()));
+        assert_eq!(filter.push("bE"), Passed::Text("\nb".into()));
+        assert_eq!(filter.push("N"), Passed::Text(String::new()));
+        assert_eq!(filter.push("Dx"), Passed::Stopped(String::new()));
+    }
+
+    #[test]
+    fn text_that_only_looked_like_a_stop_comes_out() {
+        let stops = ["END".to_string()];
+        let mut filter = StopFilter::new(&stops);
+        assert_eq!(filter.push("xEN"), Passed::Text("x".into()));
+        assert_eq!(filter.push("é"), Passed::Text("ENé".into()));
+        assert_eq!(filter.push("E"), Passed::Text(String::new()));
+        assert_eq!(filter.finish(), "E");
+    }
+}

@@ -1,0 +1,96 @@
+//! The gate of the feed-forward network: `act(gate) · up`, SiLU or ReLU².
+
+use rayon::prelude::*;
+
+use crate::Backend;
+use crate::exp::exp;
+use crate::lanes::multiversion;
+
+/// Elements of one parallel piece.
+const CHUNK: usize = 1 << 14;
+
+/// The activation of the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// `x · sigmoid(x)`.
+    Silu,
+    /// `relu(x)²`.
+    Relu2,
+}
+
+/// `out = act(gate) · up`, element by element.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gated(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert!(gate.len() == up.len() && gate.len() == out.len(), "gate, up and out have the same length");
+    let backend = Backend::active();
+    out.par_chunks_mut(CHUNK)
+        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
+        .for_each(|(out, (gate, up))| forward(backend, kind, gate, up, out));
+}
+
+/// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are overwritten.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    let n = gate.len();
+    assert!([up.len(), dy.len(), dgate.len(), dup.len()] == [n; 4], "all five have the same length");
+    let backend = Backend::active();
+    dgate
+        .par_chunks_mut(CHUNK)
+        .zip(dup.par_chunks_mut(CHUNK))
+        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)))
+        .for_each(|((dgate, dup), ((gate, up), dy))| backward(backend, kind, gate, up, dy, dgate, dup));
+}
+
+multiversion! {
+    fn forward(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+        match kind {
+            Gate::Silu => {
+                for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
+                    *y = g * sigmoid(*g) * u;
+                }
+            }
+            Gate::Relu2 => {
+                for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
+                    let r = relu(*g);
+                    *y = r * r * u;
+                }
+            }
+        }
+    }
+}
+
+multiversion! {
+    fn backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+        match kind {
+            Gate::Silu => {
+                for i in 0..gate.len() {
+                    let s = sigmoid(gate[i]);
+                    dup[i] = dy[i] * (gate[i] * s);
+                    dgate[i] = dy[i] * up[i] * (s * (1.0 + gate[i] * (1.0 - s)));
+                }
+            }
+            Gate::Relu2 => {
+                for i in 0..gate.len() {
+                    let r = relu(gate[i]);
+                    dup[i] = dy[i] * (r * r);
+                    dgate[i] = dy[i] * up[i] * (2.0 * r);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// max(x, 0) that keeps NaN.
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}

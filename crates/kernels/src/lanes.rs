@@ -1,0 +1,91 @@
+//! Sixteen f32 lanes in portable Rust: the one order of arithmetic that every backend shares.
+//!
+//! A float kernel of this crate is written once over [`Lanes`] and compiled several times, for different instruction sets
+//! ([`multiversion!`]). Every version performs the same IEEE operations in the same order (fused multiply-adds, and a
+//! fixed tree for sums across lanes), so the backends agree bit for bit by construction.
+
+/// Sixteen numbers: one AVX-512 register, two AVX2 registers, four NEON registers.
+pub(crate) type Lanes = [f32; LANES];
+
+/// The number of lanes.
+pub(crate) const LANES: usize = 16;
+
+/// `a · b + c` with one rounding, lane by lane.
+#[inline(always)]
+pub(crate) fn fma(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
+    let mut out = [0f32; LANES];
+    for i in 0..LANES {
+        out[i] = a[i].mul_add(b[i], c[i]);
+    }
+    out
+}
+
+/// The sum of all lanes, by halves: 8 + 8, 4 + 4, 2 + 2, 1 + 1.
+#[inline(always)]
+pub(crate) fn sum(lanes: &Lanes) -> f32 {
+    let mut a = [0f32; 8];
+    for i in 0..8 {
+        a[i] = lanes[i] + lanes[i + 8];
+    }
+    let b = [a[0] + a[4], a[1] + a[5], a[2] + a[6], a[3] + a[7]];
+    (b[0] + b[2]) + (b[1] + b[3])
+}
+
+/// `Σ a·b` over two rows of equal length: whole blocks of lanes, then the rest in the first lanes.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut acc = [0f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        acc = fma(a, b, &acc);
+    }
+    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        acc[i] = a.mul_add(*b, acc[i]);
+    }
+    sum(&acc)
+}
+
+/// `y += factor · x`, element by element.
+#[inline(always)]
+pub(crate) fn axpy(factor: f32, x: &[f32], y: &mut [f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = factor.mul_add(*x, *y);
+    }
+}
+
+/// Compiles a function for AVX-512, for AVX2 and for the baseline, and chooses at run time.
+///
+/// Its body must be made of `#[inline(always)]` functions and plain loops, so that it takes on the features of its caller.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        fn $name(backend: $crate::Backend, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn portable($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    portable($($arg),*)
+                }
+                match backend {
+                    // SAFETY: a `Backend` other than `Scalar` is made only where its instructions were detected
+                    // (`Backend::assert_supported`), and AVX-512 VNNI processors have F, BW, VL, DQ, AVX2 and FMA.
+                    $crate::Backend::Avx512Vnni => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above; every AVX2 processor that exists has FMA, and it is detected with it.
+                    $crate::Backend::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::Backend::Scalar => {}
+                }
+            }
+            let _ = backend;
+            portable($($arg),*)
+        }
+    };
+}
+pub(crate) use multiversion;

@@ -1,0 +1,80 @@
+//! Where results go: raw sums or scaled floats, written in place by tasks that share the output.
+
+use std::marker::PhantomData;
+
+use crate::ternary_weights::BLOCK_ROWS;
+use crate::{QuantizedRows, TernaryWeights};
+
+/// An element of a product's result.
+pub(super) trait Output: Copy + Send {
+    /// The element for an exact sum and the product of both scales.
+    fn finish(acc: i32, scale: f32) -> Self;
+}
+
+impl Output for f32 {
+    #[inline(always)]
+    fn finish(acc: i32, scale: f32) -> Self {
+        acc as f32 * scale
+    }
+}
+
+impl Output for i32 {
+    #[inline(always)]
+    fn finish(acc: i32, _: f32) -> Self {
+        acc
+    }
+}
+
+/// The result [tokens, rows] of a product, shared by the tasks that fill it.
+pub(super) struct Sink<'a, T> {
+    out: *mut T,
+    rows: usize,
+    weight_scale: f32,
+    activation_scales: &'a [f32],
+    borrow: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: threads only write through `out`, by `put`, whose contract keeps their writes apart; `T` may be sent.
+unsafe impl<T: Send> Sync for Sink<'_, T> {}
+
+impl<'a, T: Output> Sink<'a, T> {
+    /// # Panics
+    /// If `out` is not [tokens of `x`, rows of `w`].
+    pub(super) fn new(out: &'a mut [T], w: &TernaryWeights, x: &'a QuantizedRows) -> Self {
+        assert_eq!(out.len(), x.scales.len() * w.rows());
+        Self {
+            out: out.as_mut_ptr(),
+            rows: w.rows(),
+            weight_scale: w.scale(),
+            activation_scales: &x.scales,
+            borrow: PhantomData,
+        }
+    }
+
+    /// Writes the sums of one token for block `block` of output features; sums of padding rows are dropped.
+    ///
+    /// # Safety
+    /// No other thread may write the same token and block while the sink lives.
+    ///
+    /// # Panics
+    /// If the token or the block lies outside the result.
+    #[inline(always)]
+    pub(super) unsafe fn put(&self, token: usize, block: usize, acc: &[i32; BLOCK_ROWS]) {
+        let scale = self.weight_scale * self.activation_scales[token];
+        let first = block * BLOCK_ROWS;
+        assert!(first < self.rows);
+        let count = BLOCK_ROWS.min(self.rows - first);
+        // SAFETY: `token` indexed `activation_scales`, so with `first + count <= rows` the range lies in the slice
+        // of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
+        if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
+            for (out, acc) in out.iter_mut().zip(acc) {
+                *out = T::finish(*acc, scale);
+            }
+        } else {
+            for (out, acc) in out.iter_mut().zip(acc) {
+                *out = T::finish(*acc, scale);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Activations packed tile by tile, in the order in which the vector kernels read them.
+
+use std::arch::x86_64::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+use super::tiling::Tiling;
+use crate::QuantizedRows;
+use crate::ternary_weights::STEP_COLS;
+
+/// Words of a token in a step: 4 codes each.
+pub(super) const STEP_WORDS: usize = STEP_COLS / 4;
+
+/// One tile: consecutive tokens and their activations.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a> {
+    /// The first token.
+    pub(super) first: usize,
+    /// Words [cols / 4, tokens]: word (q, t) holds columns 4q..4q + 4 of token t; columns are padded with 0 to
+    /// whole steps.
+    pub(super) words: &'a [i32],
+    /// The sum of every token's codes.
+    pub(super) sums: &'a [i32],
+}
+
+/// The packed activations of a product.
+#[derive(Clone, Copy)]
+pub(super) struct Packed<'a> {
+    tiling: &'a Tiling,
+    words: &'a [i32],
+    sums: &'a [i32],
+}
+
+impl<'a> Packed<'a> {
+    /// The tiles of a range.
+    pub(super) fn tiles(self, range: Range<usize>) -> impl Iterator<Item = Tile<'a>> + Clone {
+        let token_words = self.words.len() / self.sums.len();
+        range.map(move |i| {
+            let tokens = self.tiling.first(i)..self.tiling.first(i + 1);
+            Tile {
+                first: tokens.start,
+                words: &self.words[tokens.start * token_words..tokens.end * token_words],
+                sums: &self.sums[tokens],
+            }
+        })
+    }
+}
+
+/// Packs activations for kernels of `steps` steps, tile after tile, and lends them to `use_them`.
+pub(super) fn with_packed(
+    x: &QuantizedRows,
+    tiling: &Tiling,
+    steps: usize,
+    parallel: bool,
+    use_them: impl FnOnce(Packed<'_>),
+) {
+    thread_local! {
+        /// Kept between calls: a fresh buffer would fault in all its pages each time.
+        static BUFFER: Cell<Vec<i32>> = const { Cell::new(Vec::new()) };
+    }
+    // Taken, not borrowed: a task of another product that this thread picks up meanwhile gets an empty one.
+    let mut words = BUFFER.take();
+    words.resize(x.rows() * steps * STEP_WORDS, 0);
+    pack_range(x, tiling, steps * STEP_WORDS, 0, tiling.tiles(), &mut words, parallel);
+    use_them(Packed { tiling, words: &words, sums: &x.sums });
+    BUFFER.set(words);
+}
+
+/// Packs tiles `start..end`, whose words are `packed`; halves the range for threads.
+fn pack_range(
+    x: &QuantizedRows,
+    tiling: &Tiling,
+    token_words: usize,
+    start: usize,
+    end: usize,
+    packed: &mut [i32],
+    parallel: bool,
+) {
+    /// Words that one task packs at least.
+    const TASK_WORDS: usize = 1 << 14;
+    if parallel && end - start > 1 && packed.len() > TASK_WORDS {
+        let middle = start.midpoint(end);
+        let (left, right) = packed.split_at_mut((tiling.first(middle) - tiling.first(start)) * token_words);
+        rayon::join(
+            || pack_range(x, tiling, token_words, start, middle, left, true),
+            || pack_range(x, tiling, token_words, middle, end, right, true),
+        );
+        return;
+    }
+    let mut rest = packed;
+    for tile in start..end {
+        let (first, tokens) = (tiling.first(tile), tiling.first(tile + 1) - tiling.first(tile));
+        let words = rest.split_off_mut(..tokens * token_words).expect("a tile lies in its range");
+        let codes = &x.codes[first * x.cols..(first + tokens) * x.cols];
+        // SAFETY: every x86-64 processor has SSE2.
+        unsafe { pack_tile(codes, x.cols, tokens, words) };
+    }
+}
+
+/// Packs one tile: `codes` [tokens, cols] to words [cols / 4, tokens], padded with 0 to whole steps.
+#[target_feature(enable = "sse2")]
+fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
+    let whole = cols / STEP_COLS;
+    let (whole_words, last_words) = words.split_at_mut(whole * STEP_WORDS * tokens);
+    let row = |t: usize| codes[t * cols..][..cols].as_chunks::<STEP_COLS>().0;
+    if tokens < 4 {
+        for (step, words) in whole_words.chunks_exact_mut(STEP_WORDS * tokens).enumerate() {
+            for t in 0..tokens {
+                for (word, words) in words_of(&row(t)[step]).into_iter().zip(words.chunks_exact_mut(tokens)) {
+                    words[t] = word;
+                }
+            }
+        }
+    } else {
+        // Four tokens at a time; the last four may overlap the four before them.
+        for t in (0..tokens).step_by(4).map(|t| t.min(tokens - 4)) {
+            let rows = [row(t), row(t + 1), row(t + 2), row(t + 3)];
+            for (step, words) in whole_words.chunks_exact_mut(STEP_WORDS * tokens).enumerate() {
+                let columns = transpose(rows.map(|row| &row[step]));
+                for (column, words) in columns.iter().zip(words.chunks_exact_mut(tokens)) {
+                    words[t..t + 4].copy_from_slice(column);
+                }
+            }
+        }
+    }
+    if !last_words.is_empty() {
+        for (t, row) in codes.chunks_exact(cols).enumerate() {
+            let mut step = [0; STEP_COLS];
+            step[..cols % STEP_COLS].copy_from_slice(&row[whole * STEP_COLS..]);
+            for (word, words) in words_of(&step).into_iter().zip(last_words.chunks_exact_mut(tokens)) {
+                words[t] = word;
+            }
+        }
+    }
+}
+
+/// The codes of a step as words of 4.
+#[inline(always)]
+fn words_of(step: &[i8; STEP_COLS]) -> [i32; STEP_WORDS] {
+    std::array::from_fn(|q| i32::from_le_bytes(std::array::from_fn(|j| step[4 * q + j] as u8)))
+}
+
+/// The words of four tokens' step, turned from token by token to word by word.
+#[inline]
+#[target_feature(enable = "sse2")]
+fn transpose(tokens: [&[i8; STEP_COLS]; 4]) -> [[i32; 4]; STEP_WORDS] {
+    // SAFETY: a step is 16 bytes, and the load may be unaligned.
+    let [a, b, c, d] = tokens.map(|step| unsafe { _mm_loadu_si128(step.as_ptr().cast()) });
+    let (ab, cd) = (_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d));
+    let (ab_high, cd_high) = (_mm_unpackhi_epi32(a, b), _mm_unpackhi_epi32(c, d));
+    let words = [
+        _mm_unpacklo_epi64(ab, cd),
+        _mm_unpackhi_epi64(ab, cd),
+        _mm_unpacklo_epi64(ab_high, cd_high),
+        _mm_unpackhi_epi64(ab_high, cd_high),
+    ];
+    // SAFETY: a vector of 128 bits is four i32, and every bit pattern is one.
+    unsafe { std::mem::transmute::<[__m128i; 4], [[i32; 4]; STEP_WORDS]>(words) }
+}

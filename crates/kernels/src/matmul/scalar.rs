@@ -1,0 +1,45 @@
+//! The portable kernel: the reference that the vector kernels are tested against.
+
+use std::ops::Range;
+
+use super::output::{Output, Sink};
+use crate::ternary_weights::{BLOCK_ROWS, STEP_COLS, STEP_LINES, code_of};
+use crate::{QuantizedRows, TernaryWeights};
+
+/// Tokens of a tile: only the granularity of tasks.
+pub(super) const TILE_TOKENS: usize = 16;
+
+/// Multiplies the tokens with the blocks of weights.
+///
+/// # Safety
+/// No other thread may write the same tokens and blocks to the sink.
+pub(super) unsafe fn multiply<T: Output>(
+    x: &QuantizedRows,
+    tokens: Range<usize>,
+    w: &TernaryWeights,
+    blocks: Range<usize>,
+    sink: &Sink<'_, T>,
+) {
+    // One block as plain codes [32, cols]: compilers turn the dot product of two i8 slices into vector code.
+    let mut codes = vec![0i8; BLOCK_ROWS * w.cols()];
+    for block in blocks {
+        for (lane, codes) in codes.chunks_exact_mut(w.cols()).enumerate() {
+            let steps = w.block(block).chunks_exact(STEP_LINES);
+            for (lines, codes) in steps.zip(codes.chunks_mut(STEP_COLS)) {
+                let word = lines[lane / 16].0[lane % 16];
+                for (i, code) in codes.iter_mut().enumerate() {
+                    *code = code_of(word, i);
+                }
+            }
+        }
+        for token in tokens.clone() {
+            let row = &x.codes[token * x.cols..][..x.cols];
+            let mut acc = [0; BLOCK_ROWS];
+            for (acc, codes) in acc.iter_mut().zip(codes.chunks_exact(w.cols())) {
+                *acc = row.iter().zip(codes).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum();
+            }
+            // SAFETY: passed on to the caller.
+            unsafe { sink.put(token, block, &acc) };
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! How a product is cut: tokens into tiles, tiles and blocks of weights into tasks.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use crate::TernaryWeights;
+use crate::ternary_weights::STEP_COLS;
+
+/// Multiplications below which a product runs on the calling thread alone.
+const PARALLEL_PRODUCTS: usize = 1 << 20;
+
+/// Multiplications that one task holds at least.
+const TASK_PRODUCTS: usize = 1 << 18;
+
+/// Bytes of activations that one task keeps in its L2 cache while it streams weights.
+const GROUP_BYTES: usize = 256 << 10;
+
+/// Tasks a thread: enough to even out threads of different speed.
+const TASKS_A_THREAD: usize = 4;
+
+/// A cut of tokens into tiles of nearly the same size.
+pub(super) struct Tiling {
+    tokens: usize,
+    tiles: usize,
+}
+
+impl Tiling {
+    /// Tiles of at most `most` tokens.
+    pub(super) fn new(tokens: usize, most: usize) -> Self {
+        Self { tokens, tiles: tokens.div_ceil(most) }
+    }
+
+    /// Number of tiles.
+    pub(super) fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// The first token of a tile; for `tiles()` the number of tokens.
+    pub(super) fn first(&self, tile: usize) -> usize {
+        tile * (self.tokens / self.tiles) + tile.min(self.tokens % self.tiles)
+    }
+}
+
+/// Groups of token tiles × parts of the weight blocks; each pair is a task.
+pub(super) struct Grid {
+    /// The tiles.
+    pub(super) tiling: Tiling,
+    tiles_a_group: usize,
+    blocks: usize,
+    blocks_a_part: usize,
+    threads: usize,
+}
+
+impl Grid {
+    /// Cuts a product of `tokens` (at least 1) in tiles of at most `tile_tokens` for the current pool of threads.
+    pub(super) fn new(tokens: usize, tile_tokens: usize, w: &TernaryWeights) -> Self {
+        let products = tokens * w.rows() * w.cols();
+        let threads = if products < PARALLEL_PRODUCTS { 1 } else { rayon::current_num_threads() };
+        let tiling = Tiling::new(tokens, tile_tokens);
+        let tile_bytes = tile_tokens * w.steps() * STEP_COLS;
+        let groups = tiling.tiles().div_ceil((GROUP_BYTES / tile_bytes).max(1));
+        let blocks = w.blocks();
+        let mut parts = 1;
+        if threads > 1 {
+            let most = (products / TASK_PRODUCTS / groups).clamp(1, blocks);
+            parts = (threads * TASKS_A_THREAD).div_ceil(groups).min(most);
+        }
+        Self {
+            tiles_a_group: tiling.tiles().div_ceil(groups),
+            tiling,
+            blocks,
+            blocks_a_part: blocks.div_ceil(parts),
+            threads,
+        }
+    }
+
+    /// Whether several threads share the product.
+    pub(super) fn is_parallel(&self) -> bool {
+        self.threads > 1
+    }
+
+    /// Calls `task` once with every (range of tiles, range of blocks) of the grid; these are disjoint.
+    pub(super) fn run(&self, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
+        let tiles = self.tiling.tiles();
+        let groups = tiles.div_ceil(self.tiles_a_group);
+        let parts = self.blocks.div_ceil(self.blocks_a_part);
+        let cell = |i: usize| {
+            let range = |part: usize, size: usize, end: usize| part * size..((part + 1) * size).min(end);
+            task(
+                range(i / parts, self.tiles_a_group, tiles),
+                range(i % parts, self.blocks_a_part, self.blocks),
+            );
+        };
+        if self.is_parallel() {
+            (0..groups * parts).into_par_iter().with_max_len(1).for_each(cell);
+        } else {
+            (0..groups * parts).for_each(cell);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The decoder: embedding, blocks, final norm, head; its parameters by name.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor, Var};
+use rand::SeedableRng;
+use rand::distr::Distribution;
+use rand_chacha::ChaCha20Rng;
+use tritforge_config::{ModelConfig, Projection};
+use tritforge_kernels::{Observer, RopeTable};
+
+use crate::block::{Block, Context};
+use crate::ops;
+use crate::parameter::{DecayGroup, Parameter};
+use crate::NnError;
+
+/// Token ids of equally long sequences, one after the other, and what should follow each.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    /// Inputs, [sequences · length].
+    pub ids: &'a [u32],
+    /// The next token at each position, or [`crate::IGNORE_INDEX`].
+    pub targets: &'a [u32],
+    /// Number of sequences.
+    pub sequences: usize,
+}
+
+/// A decoder-only transformer with ternary projections.
+#[derive(Debug)]
+pub struct Decoder {
+    config: ModelConfig,
+    embedding: Var,
+    head: Option<Var>,
+    norm: Var,
+    blocks: Vec<Block>,
+    rope: Arc<RopeTable>,
+    parameters: Vec<Parameter>,
+}
+
+impl Decoder {
+    /// A new model: matrices from N(0, `initializer_range`²), norms 1, in an order that depends on the seed alone.
+    ///
+    /// # Errors
+    /// If the configuration is impossible.
+    pub fn init(config: &ModelConfig, seed: u64) -> Result<Self, NnError> {
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let deviation = config.initializer_range;
+        let normal = StandardNormal;
+        Self::build(config, |_, shape| {
+            let n: usize = shape.iter().product();
+            let values = match shape {
+                [_] => vec![1f32; n],
+                _ => (0..n).map(|_| normal.sample(&mut rng) as f32 * deviation).collect(),
+            };
+            Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+        })
+    }
+
+    /// A model whose parameters `load` gives by name and shape, row-major.
+    ///
+    /// # Errors
+    /// If the configuration is impossible, or `load` fails or gives a wrong number of values.
+    pub fn load(
+        config: &ModelConfig,
+        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
+    ) -> Result<Self, NnError> {
+        Self::build(config, |name, shape| {
+            let values = load(name, shape)?;
+            let expected: usize = shape.iter().product();
+            if values.len() != expected {
+                let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());
+                return Err(NnError::Tensor { name: name.to_string(), message });
+            }
+            Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+        })
+    }
+
+    fn build(
+        config: &ModelConfig,
+        mut tensor: impl FnMut(&str, &[usize]) -> Result<Var, NnError>,
+    ) -> Result<Self, NnError> {
+        config.validate()?;
+        let mut parameters = Vec::new();
+        let mut named = |name: &str, shape: &[usize]| {
+            let var = tensor(name, shape)?;
+            let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
+            let group = if projection { DecayGroup::Decay } else { DecayGroup::NoDecay };
+            parameters.push(Parameter { name: name.to_string(), var: var.clone(), group });
+            Ok::<_, NnError>(var)
+        };
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = named("model.embed_tokens.weight", &table)?;
+        let blocks = (0..config.num_hidden_layers)
+            .map(|layer| Block::new(config, layer, &mut named))
+            .collect::<Result<Vec<_>, _>>()?;
+        let norm = named("model.norm.weight", &[config.hidden_size])?;
+        let head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(named("lm_head.weight", &table)?),
+        };
+        let rope = Arc::new(RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings));
+        let mut model = Self { config: config.clone(), embedding, head, norm, blocks, rope, parameters };
+        model.quantize()?;
+        Ok(model)
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// All trainable tensors, always in the same order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// The projection of a block.
+    pub fn projection(&self, layer: usize, projection: Projection) -> &crate::Linear {
+        &self.blocks[layer].projections[projection as usize]
+    }
+
+    /// The tensor that makes logits: the head's, or the embedding's where they are tied; [vocab_size, hidden_size].
+    pub fn output_weight(&self) -> &Var {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// Quantizes the weights anew: to be called after every change of a parameter, before the next forward.
+    ///
+    /// # Errors
+    /// If candle refuses.
+    pub fn requantize(&mut self) -> Result<(), NnError> {
+        for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
+            linear.invalidate();
+        }
+        self.quantize()
+    }
+
+    fn quantize(&mut self) -> Result<(), NnError> {
+        for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
+            linear.quantize()?;
+        }
+        Ok(())
+    }
+
+    /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.
+    ///
+    /// # Errors
+    /// If the ids do not divide into `sequences`, a sequence is longer than the context, or an id is unknown.
+    pub(crate) fn hidden(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        track: bool,
+        mut observer: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor, NnError> {
+        let length = self.sequence_length(ids, sequences)?;
+        let positions: Arc<[u32]> = (0..sequences).flat_map(|_| 0..length as u32).collect();
+        let context = Context { sequences, track, rope: &self.rope, positions: &positions };
+        let mut x = ops::embedding(&context.read(&self.embedding), ids)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &context, &mut observer)?;
+        }
+        Ok(ops::rms_norm(&x, &context.read(&self.norm), self.config.rms_norm_eps)?)
+    }
+
+    fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, NnError> {
+        let longest = self.config.max_position_embeddings;
+        let fault = |expected: String| NnError::Input {
+            what: "token ids",
+            found: format!("{} in {sequences} sequences", ids.len()),
+            expected,
+        };
+        if ids.is_empty() || sequences == 0 || !ids.len().is_multiple_of(sequences) {
+            return Err(fault("at least one, in sequences of equal length".to_string()));
+        }
+        let length = ids.len() / sequences;
+        if length > longest {
+            return Err(fault(format!("at most max_position_embeddings = {longest} a sequence")));
+        }
+        Ok(length)
+    }
+
+    /// `Σ cross-entropy / normalizer` over the batch's targets, on the tape; the normalizer is the number of targets of the
+    /// whole optimizer step.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn loss(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor, NnError> {
+        let hidden = self.hidden(batch.ids, batch.sequences, true, None)?;
+        Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
+    }
+
+    /// Every parameter's values by name, copied: what a checkpoint keeps.
+    ///
+    /// # Errors
+    /// If a tensor is not on the CPU.
+    pub fn snapshot(&self) -> Result<HashMap<String, Vec<f32>>, NnError> {
+        let copy = |p: &Parameter| Ok((p.name.clone(), ops::values(&p.var)?.to_vec()));
+        self.parameters.iter().map(copy).collect()
+    }
+}
+
+/// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's update.
+struct StandardNormal;
+
+impl Distribution<f64> for StandardNormal {
+    fn sample<R: rand::Rng + ?Sized>(&self, rng: &mut R) -> f64 {
+        // 1 − u is in (0, 1]: its logarithm is finite.
+        let (u, v) = (1.0 - rng.random::<f64>(), rng.random::<f64>());
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    }
+}

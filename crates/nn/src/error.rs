@@ -1,0 +1,32 @@
+//! What can go wrong in a model.
+
+use tritforge_config::ConfigError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum NnError {
+    /// The configuration describes no possible model.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// candle refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// The input does not fit the model.
+    #[error("{what}: found {found}, expected {expected}")]
+    Input {
+        /// What was looked at.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// A tensor cannot be loaded.
+    #[error("tensor {name}: {message}")]
+    Tensor {
+        /// The tensor's name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+}

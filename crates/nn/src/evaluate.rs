@@ -1,0 +1,64 @@
+//! Exact evaluation: the forward whose logits are those of the exported file, bit for bit.
+//!
+//! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it by the kernel
+//! of the engine.
+
+use tritforge_kernels::{DenseMatrix, Observer};
+
+use crate::decoder::Batch;
+use crate::ops::{score_rows, values};
+use crate::{Decoder, NnError};
+
+/// Cross-entropy over a number of targets.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Score {
+    /// Σ −ln p(target), in nats.
+    pub nats: f64,
+    /// Number of targets.
+    pub targets: usize,
+}
+
+impl Score {
+    /// Mean cross-entropy in nats a target.
+    pub fn mean(&self) -> f64 {
+        self.nats / self.targets as f64
+    }
+
+    /// Adds another score.
+    pub fn add(&mut self, other: Score) {
+        self.nats += other.nats;
+        self.targets += other.targets;
+    }
+}
+
+impl Decoder {
+    /// Logits of every token of equally long sequences, [tokens, vocab_size] row-major; nothing is put on the tape.
+    /// The observer sees every quantized product.
+    ///
+    /// # Errors
+    /// If the ids do not fit the model.
+    pub fn logits(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        observer: Option<&mut Observer<'_>>,
+    ) -> Result<Vec<f32>, NnError> {
+        let hidden = self.hidden(ids, sequences, false, observer)?;
+        let weight = values(self.output_weight())?;
+        let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
+        let head = DenseMatrix::from_f32(&weight, vocab, width);
+        let mut logits = vec![0f32; ids.len() * vocab];
+        head.matmul(&values(&hidden)?, &mut logits);
+        Ok(logits)
+    }
+
+    /// Scores the batch's targets.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn score(&self, batch: &Batch<'_>) -> Result<Score, NnError> {
+        let logits = self.logits(batch.ids, batch.sequences, None)?;
+        let (nats, targets) = score_rows(&logits, self.config().vocab_size, batch.targets)?;
+        Ok(Score { nats, targets })
+    }
+}

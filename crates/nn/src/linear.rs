@@ -1,0 +1,71 @@
+//! One projection: a latent weight and the way in which it and its input are quantized.
+
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, Var};
+use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_kernels::TernaryWeights;
+use tritforge_ternary::absmean;
+
+use crate::ops;
+
+/// A linear layer without bias, [out, in], quantized as the configuration says.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Var,
+    weights: WeightQuant,
+    activations: ActivationQuant,
+    /// The ternary form of `weight`, in the kernels' layout; none until asked for after a change.
+    quantized: Option<Arc<TernaryWeights>>,
+}
+
+impl Linear {
+    pub(crate) fn new(config: &ModelConfig, weight: Var) -> Self {
+        Self { weight, weights: config.weights, activations: config.activations, quantized: None }
+    }
+
+    /// The trained full-precision weight, [out, in].
+    pub fn weight(&self) -> &Var {
+        &self.weight
+    }
+
+    /// The ternary form of the weight, if the forward multiplies integers and [`Linear::quantize`] has run.
+    pub fn quantized(&self) -> Option<&Arc<TernaryWeights>> {
+        self.quantized.as_ref()
+    }
+
+    /// Forgets the ternary form: to be called whenever the weight has changed.
+    pub(crate) fn invalidate(&mut self) {
+        self.quantized = None;
+    }
+
+    /// Makes the ternary form of the present weight, once for all calls until the weight changes.
+    pub(crate) fn quantize(&mut self) -> Result<()> {
+        let integers = self.weights == WeightQuant::Absmean && self.activations == ActivationQuant::Absmax;
+        if integers && self.quantized.is_none() {
+            let (rows, cols) = self.weight.dims2()?;
+            let latent = ops::values(&self.weight)?;
+            let scale = absmean(&latent);
+            self.quantized = Some(Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
+        }
+        Ok(())
+    }
+
+    /// `y = x · Wᵀ` with quantization: x [tokens, in], result [tokens, out]. Without `track` the tape records nothing.
+    pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
+        let weight = if track { self.weight.as_tensor().clone() } else { self.weight.as_detached_tensor() };
+        match (&self.quantized, self.weights, self.activations) {
+            (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
+            (None, WeightQuant::Absmean, ActivationQuant::Absmax) => {
+                candle_core::bail!("the weights changed and were not quantized again")
+            }
+            (None, WeightQuant::Absmean, ActivationQuant::None) => {
+                ops::linear(x, &ops::fake_quantize_weights(&weight)?)
+            }
+            (None, WeightQuant::None, ActivationQuant::Absmax) => {
+                ops::linear(&ops::fake_quantize_activations(x)?, &weight)
+            }
+            (None, WeightQuant::None, ActivationQuant::None) => ops::linear(x, &weight),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Causal grouped-query attention that keeps one number a row and head, not a T × T tensor.
+//!
+//! The backward recomputes the probabilities from the log-sum-exp of each row (FlashAttention, arXiv 2205.14135).
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use tritforge_kernels::{AttentionShape, attention as forward, attention_backward as backward};
+
+use super::values::{argument, rows_cols, values};
+
+struct Attention {
+    shape: AttentionShape,
+    sequences: usize,
+    /// log Σ exp of the scores, [sequences, heads, tokens a sequence].
+    lse: Mutex<Vec<f32>>,
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (tokens, width) = rows_cols(lq)?;
+        let kv = (tokens, self.shape.kv_heads * self.shape.head_dim);
+        let fits = width == self.shape.heads * self.shape.head_dim
+            && rows_cols(lk)? == kv
+            && rows_cols(lv)? == kv
+            && tokens.is_multiple_of(self.sequences);
+        if !fits {
+            bail!(
+                "attention: q {:?}, k {:?}, v {:?} do not fit {:?} and {} sequences",
+                lq.shape(),
+                lk.shape(),
+                lv.shape(),
+                self.shape,
+                self.sequences
+            );
+        }
+        let mut out = vec![0f32; tokens * width];
+        let mut lse = vec![0f32; tokens * self.shape.heads];
+        forward(
+            self.shape,
+            self.sequences,
+            argument(q, lq)?,
+            argument(k, lk)?,
+            argument(v, lv)?,
+            0,
+            &mut out,
+            Some(&mut lse),
+        );
+        *self.lse.lock().unwrap_or_else(PoisonError::into_inner) = lse;
+        Ok((CpuStorage::F32(out), lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        out: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut dq = vec![0f32; q.elem_count()];
+        let mut dk = vec![0f32; k.elem_count()];
+        let mut dv = vec![0f32; v.elem_count()];
+        backward(
+            self.shape,
+            self.sequences,
+            &values(q)?,
+            &values(k)?,
+            &values(v)?,
+            &values(out)?,
+            &self.lse.lock().unwrap_or_else(PoisonError::into_inner),
+            &values(grad)?,
+            &mut dq,
+            &mut dk,
+            &mut dv,
+        );
+        Ok((
+            Some(Tensor::from_vec(dq, q.shape(), q.device())?),
+            Some(Tensor::from_vec(dk, k.shape(), k.device())?),
+            Some(Tensor::from_vec(dv, v.shape(), v.device())?),
+        ))
+    }
+}
+
+/// Causal attention of each of `sequences` equally long sequences: q [tokens, heads · head_dim], k and v
+/// [tokens, kv_heads · head_dim], where tokens are those of the sequences one after the other.
+///
+/// # Errors
+/// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.
+pub fn attention(shape: AttentionShape, sequences: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    q.apply_op3(k, v, Attention { shape, sequences, lse: Mutex::new(Vec::new()) })
+}

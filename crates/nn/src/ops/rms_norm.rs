@@ -1,0 +1,44 @@
+//! RMSNorm (arXiv 1910.07467): candle's fused one drops gradients silently, this one has them.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use tritforge_kernels::{rms_norm as forward, rms_norm_backward as backward};
+
+use super::values::{argument, rows_cols, values};
+
+struct RmsNorm {
+    eps: f32,
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, width) = rows_cols(lx)?;
+        if lw.shape().dims() != [width] {
+            bail!("rms-norm: input {:?}, weight {:?}", lx.shape(), lw.shape());
+        }
+        let x = argument(x, lx)?;
+        let mut y = vec![0f32; x.len()];
+        forward(x, argument(w, lw)?, self.eps, &mut y);
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut dx = vec![0f32; x.elem_count()];
+        let mut dw = vec![0f32; w.elem_count()];
+        backward(&values(x)?, &values(w)?, self.eps, &values(grad)?, &mut dx, &mut dw);
+        let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
+        let dw = Tensor::from_vec(dw, w.shape(), w.device())?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+/// `x · (mean(x²) + eps)^-½ · weight` of every row: x [tokens, width], weight [width].
+///
+/// # Errors
+/// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    x.apply_op2(weight, RmsNorm { eps })
+}

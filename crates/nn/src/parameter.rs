@@ -1,0 +1,23 @@
+//! A trainable tensor under its Hugging Face name.
+
+use candle_core::Var;
+
+/// How weight decay treats a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecayGroup {
+    /// Matrices of the projections: decayed.
+    Decay,
+    /// Norms and embeddings: not decayed.
+    NoDecay,
+}
+
+/// A trainable tensor.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Its name, as in a Hugging Face checkpoint of the BitNet family.
+    pub name: String,
+    /// Its value. A clone shares the storage.
+    pub var: Var,
+    /// How weight decay treats it.
+    pub group: DecayGroup,
+}

@@ -1,0 +1,142 @@
+//! Logits, loss and gradients against `transformers` (files made by `tests/golden/make_transformers.py`).
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, NnError};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+struct Goldens(HashMap<String, (Vec<usize>, Vec<f32>)>, Vec<u32>, usize);
+
+impl Goldens {
+    fn read(dir: &str) -> Self {
+        let bytes = std::fs::read(golden(dir).join("goldens.safetensors")).unwrap();
+        let parsed = SafeTensors::deserialize(&bytes).unwrap();
+        let integers = |name: &str| -> Vec<i64> {
+            parsed.tensor(name).unwrap().data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+        };
+        let ids = integers("input_ids").into_iter().map(|id| id as u32).collect();
+        let stride = integers("grad_row_stride")[0] as usize;
+        let tensors = parsed
+            .iter()
+            .filter(|(_, view)| view.dtype() == safetensors::Dtype::F32)
+            .map(|(name, view)| {
+                let numbers = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                (name.to_string(), (view.shape().to_vec(), numbers))
+            })
+            .collect();
+        Self(tensors, ids, stride)
+    }
+
+    fn get(&self, name: &str) -> &[f32] {
+        &self.0[name].1
+    }
+}
+
+fn config(dir: &str, weights: WeightQuant, activations: ActivationQuant) -> ModelConfig {
+    let text = std::fs::read_to_string(golden(dir).join("config.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let size = |key: &str| json[key].as_u64().unwrap() as usize;
+    ModelConfig {
+        vocab_size: size("vocab_size"),
+        hidden_size: size("hidden_size"),
+        intermediate_size: size("intermediate_size"),
+        num_hidden_layers: size("num_hidden_layers"),
+        num_attention_heads: size("num_attention_heads"),
+        num_key_value_heads: size("num_key_value_heads"),
+        head_dim: size("hidden_size") / size("num_attention_heads"),
+        hidden_act: if json["hidden_act"] == "silu" { HiddenAct::Silu } else { HiddenAct::Relu2 },
+        max_position_embeddings: size("max_position_embeddings"),
+        rms_norm_eps: json["rms_norm_eps"].as_f64().unwrap() as f32,
+        rope_theta: json["rope_parameters"]["rope_theta"].as_f64().unwrap() as f32,
+        tie_word_embeddings: json["tie_word_embeddings"].as_bool().unwrap(),
+        use_sub_norm: true,
+        weights,
+        activations,
+        initializer_range: 0.02,
+    }
+}
+
+fn model(dir: &str, config: &ModelConfig) -> Decoder {
+    let bytes = std::fs::read(golden(dir).join("model.safetensors")).unwrap();
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    Decoder::load(config, |name, shape| {
+        let fault = |message: String| NnError::Tensor { name: name.to_string(), message };
+        let view = parsed.tensor(name).map_err(|e| fault(e.to_string()))?;
+        assert_eq!(view.shape(), shape, "{name}");
+        Ok(match view.dtype() {
+            safetensors::Dtype::BF16 => {
+                view.data().as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect()
+            }
+            _ => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        })
+    })
+    .unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()))
+}
+
+fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQuant) {
+    let goldens = Goldens::read(dir);
+    let config = config(dir, weights, activations);
+    let model = model(dir, &config);
+    let ids = &goldens.1;
+    let sequences = goldens.0[&format!("{mode}.hidden.0")].0[0];
+
+    let logits = model.logits(ids, sequences, None).unwrap();
+    let difference = largest_difference(&logits, goldens.get(&format!("{mode}.logits")));
+    assert!(difference <= 1e-5, "{dir} {mode}: logits differ by {difference}");
+
+    // transformers' loss: the next token at every position but each sequence's last.
+    let length = ids.len() / sequences;
+    let targets: Vec<u32> = (0..ids.len())
+        .map(|i| if (i + 1) % length == 0 { IGNORE_INDEX } else { ids[i + 1] })
+        .collect();
+    let batch = Batch { ids, targets: &targets, sequences };
+    let count = ids.len() - sequences;
+    let loss = model.loss(&batch, count as f32).unwrap();
+    let golden_loss = goldens.get(&format!("{mode}.loss"))[0];
+    assert!((loss.to_scalar::<f32>().unwrap() - golden_loss).abs() <= 1e-5 * golden_loss);
+    let score = model.score(&batch).unwrap();
+    assert_eq!(score.targets, count);
+    assert!((score.mean() as f32 - golden_loss).abs() <= 1e-5 * golden_loss);
+
+    let gradients = loss.backward().unwrap();
+    for parameter in model.parameters() {
+        let gradient = gradients.get(parameter.var.as_tensor()).expect("every parameter has a gradient");
+        let numbers = tritforge_nn::ops::values(gradient).unwrap();
+        let width = *gradient.dims().last().unwrap();
+        // Matrices are stored by every n-th row.
+        let ours: Vec<f32> = match gradient.rank() {
+            1 => numbers.to_vec(),
+            _ => numbers.chunks_exact(width).step_by(goldens.2).flatten().copied().collect(),
+        };
+        let golden = goldens.get(&format!("{mode}.grad.{}", parameter.name));
+        let size = golden.iter().fold(0f32, |m, g| m.max(g.abs()));
+        let relative = largest_difference(&ours, golden) / size;
+        assert!(relative <= 1e-4, "{dir} {mode}: gradient of {} differs by {relative}", parameter.name);
+    }
+}
+
+#[test]
+fn full_precision_twin() {
+    check("bitnet_tiny", "plain", WeightQuant::None, ActivationQuant::None);
+}
+
+#[test]
+fn ternary_relu2_tied() {
+    check("bitnet_tiny", "online", WeightQuant::Absmean, ActivationQuant::Absmax);
+}
+
+#[test]
+fn ternary_silu_untied() {
+    check("bitnet_silu", "online", WeightQuant::Absmean, ActivationQuant::Absmax);
+}

@@ -1,0 +1,281 @@
+//! The whole path through the binary: recipe → checkpoint → GGUF → verify → text; kills and resumes; faults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A real text that stands in the repository.
+const TEXT: &str = include_str!("../LICENSE-APACHE");
+
+/// A model that every packing holds, and a run of seconds.
+const RECIPE: &str = r#"
+[run]
+name = "tiny"
+seed = 3
+[model]
+hidden_size = 256
+intermediate_size = 256
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+hidden_act = "silu"
+max_position_embeddings = 64
+[tokenizer]
+kind = "bpe"
+vocab_size = 320
+[data]
+train = ["text.txt"]
+held_out = 0.1
+split = "contiguous"
+seq_len = 32
+[optim]
+lr = 2e-3
+warmup_steps = 4
+[train]
+steps = 12
+batch_size = 2
+gradient_accumulation = 2
+eval_every = 6
+save_every = 2
+log_every = 1
+[sample]
+prompt = "You may "
+tokens = 8
+"#;
+
+struct Project {
+    dir: TempDir,
+}
+
+impl Project {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("text.txt"), TEXT).unwrap();
+        fs::write(dir.path().join("recipe.toml"), RECIPE).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tritforge"));
+        command.args(args).current_dir(self.dir.path());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs and expects success; returns what was printed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?} failed:\n{stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs and expects a clear failure; returns the message.
+    fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{args:?} succeeded");
+        assert!(!stderr.contains("panicked"), "{args:?} panicked:\n{stderr}");
+        stderr
+    }
+}
+
+fn model_bytes(run: &Path, step: u64) -> Vec<u8> {
+    fs::read(run.join(format!("step-{step:06}/model.safetensors"))).unwrap()
+}
+
+#[test]
+fn every_packing_is_the_trained_model() {
+    let project = Project::new();
+    project.ok(&["train", "recipe.toml", "--quiet"]);
+    for (format, bytes_a_block) in [("tq2_0", 66), ("tq1_0", 54), ("i2_s", 64)] {
+        let file = format!("{format}.gguf");
+        let printed =
+            project.ok(&["export", "runs/tiny", "-o", &file, "--format", format, "--embeddings", "f32"]);
+        assert!(printed.contains("loads in: tritforge"), "{printed}");
+        let printed = project.ok(&["verify", "runs/tiny", &file, "--text", "text.txt", "--bound", "0"]);
+        assert!(printed.contains("identical"), "{printed}");
+        assert!(printed.contains("verified"), "{printed}");
+
+        let json: serde_json::Value =
+            serde_json::from_str(&project.ok(&["inspect", &file, "--json", "--codes-digest"])).unwrap();
+        assert_eq!(json["architecture"], "bitnet");
+        let q = json["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "blk.1.attn_q.weight").unwrap();
+        let tail = if format == "i2_s" { 32 } else { 0 };
+        assert_eq!(q["bytes"], 256 * bytes_a_block + tail);
+        assert_eq!(q["codes_sha256"].as_str().unwrap().len(), 64);
+    }
+    // The same codes, whatever the packing.
+    let digests = |file: &str| -> Vec<String> {
+        let json: serde_json::Value =
+            serde_json::from_str(&project.ok(&["inspect", file, "--json", "--codes-digest"])).unwrap();
+        let tensors = json["tensors"].as_array().unwrap().iter();
+        tensors.filter_map(|t| Some(t["codes_sha256"].as_str()?.to_string())).collect()
+    };
+    assert_eq!(digests("tq2_0.gguf").len(), 14);
+    assert_eq!(digests("tq2_0.gguf"), digests("tq1_0.gguf"));
+    assert_eq!(digests("tq2_0.gguf"), digests("i2_s.gguf"));
+
+    // Checkpoint and file score a text alike, and greedy text does not depend on threads.
+    let score = |model: &str| project.ok(&["eval", model, "--text", "text.txt", "--tokens", "300", "--json"]);
+    assert_eq!(score("runs/tiny"), score("tq1_0.gguf"));
+    let write = |threads: &str| {
+        let args = ["generate", "tq2_0.gguf", "-p", "You may", "-n", "24", "--temperature", "0"];
+        project.ok(&[&args[..], &["--quiet", "--threads", threads]].concat())
+    };
+    assert_eq!(write("1"), write("3"));
+}
+
+#[test]
+fn relu2_models_use_the_architecture_of_bitnet_cpp() {
+    let project = Project::new();
+    let set = ["--set", "model.hidden_act=relu2", "--set", "model.tie_word_embeddings=false"];
+    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"], &set[..]].concat());
+    let printed = project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--format", "i2_s", "--embeddings", "f32"]);
+    assert!(printed.contains("bitnet-b1.58") && printed.contains("ik_llama.cpp"), "{printed}");
+    project.ok(&["verify", "runs/tiny", "m.gguf", "--bound", "0"]);
+    // TQ blocks hold the scale as f16 there: verify says what that changed, and does not pass it.
+    let printed = project.ok(&["export", "runs/tiny", "-o", "tq.gguf", "--format", "tq2_0"]);
+    assert!(printed.contains("i2_s keeps them exactly"), "{printed}");
+    let output = project.run(&["verify", "runs/tiny", "tq.gguf"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("NOT verified"));
+}
+
+#[test]
+fn verify_sees_one_changed_code_and_one_changed_scale() {
+    let project = Project::new();
+    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"]);
+    project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--embeddings", "f32"]);
+    let bytes = fs::read(project.path("m.gguf")).unwrap();
+    // The last tensor but its scale is blk.1.ffn_down.weight: TQ2_0 data, then 4 bytes of scale padded to 32.
+    let mut changed = bytes.clone();
+    let at = changed.len() - 32 - 66;
+    changed[at] = (changed[at] & !3) | ((changed[at] & 3) + 1) % 3;
+    fs::write(project.path("changed.gguf"), &changed).unwrap();
+    let output = project.run(&["verify", "runs/tiny", "changed.gguf"]);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("blk.1.ffn_down.weight"), "{printed}");
+
+    let mut changed = bytes;
+    let at = changed.len() - 32;
+    changed[at] ^= 1;
+    fs::write(project.path("changed.gguf"), &changed).unwrap();
+    assert_eq!(project.run(&["verify", "runs/tiny", "changed.gguf"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_run_killed_at_any_moment_goes_on_to_the_same_bits() {
+    let project = Project::new();
+    let train = |out: &str| -> Vec<String> {
+        let out = format!("run.out={out}");
+        ["train", "recipe.toml", "--quiet", "--set", &out, "--set", "train.steps=40", "--set", "train.keep_last=2"]
+            .map(String::from)
+            .to_vec()
+    };
+    let strings = |args: Vec<String>| -> Output {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        project.run(&args)
+    };
+    let begin = Instant::now();
+    assert!(strings(train("whole")).status.success());
+    let whole = begin.elapsed();
+    // Five moments all over the run, in an order that looks random; each attempt may also finish early.
+    for share in [0.55, 0.2, 0.85, 0.35, 0.7] {
+        let args: Vec<String> = [train("killed"), vec!["--resume".to_string()]].concat();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut child = project.command(&args).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(whole.as_secs_f64() * share * 0.5));
+        child.kill().unwrap(); // SIGKILL on Unix
+        child.wait().unwrap();
+    }
+    let resumed = strings([train("killed"), vec!["--resume".to_string()]].concat());
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    let (a, b) = (project.path("whole"), project.path("killed"));
+    assert!(model_bytes(&a, 40) == model_bytes(&b, 40), "weights differ after kills");
+    let optimizer = |run: &Path| fs::read(run.join("step-000040/optimizer.safetensors")).unwrap();
+    assert!(optimizer(&a) == optimizer(&b), "optimizer state differs after kills");
+    // Every step was logged once.
+    let lines = fs::read_to_string(b.join("metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|event| event["event"] == "train")
+        .map(|event| event["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, (1..=40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
+    let project = Project::new();
+    let message = project.fails(&[
+        "train",
+        "recipe.toml",
+        "--quiet",
+        "--set",
+        "optim.lr=1e30",
+        "--set",
+        "optim.grad_clip=0",
+        "--set",
+        "optim.warmup_steps=0",
+        "--set",
+        "train.save_every=1",
+    ]);
+    assert!(message.contains("training stopped"), "{message}");
+    assert!(message.contains("step-00000"), "{message}");
+    assert!(project.path("runs/tiny").exists());
+}
+
+#[test]
+fn faults_are_named() {
+    let project = Project::new();
+    let message = project.fails(&["train", "recipe.toml", "--set", "optim.learning_rate=1"]);
+    assert!(message.contains("optim.learning_rate"), "{message}");
+    let message = project.fails(&["train", "absent.toml"]);
+    assert!(message.contains("absent.toml"), "{message}");
+    let message = project.fails(&["generate", "text.txt", "-p", "x"]);
+    assert!(message.contains("text.txt") && message.contains("magic"), "{message}");
+    let message = project.fails(&["export", "absent", "-o", "x.gguf"]);
+    assert!(message.contains("absent"), "{message}");
+    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"]);
+    let message = project.fails(&["train", "recipe.toml", "--quiet"]);
+    assert!(message.contains("--resume"), "{message}");
+    project.ok(&["export", "runs/tiny", "-o", "m.gguf"]);
+    let message = project.fails(&["generate", "m.gguf", "-p", ""]);
+    assert!(message.contains("prompt is empty"), "{message}");
+    let message = project.fails(&["generate", "m.gguf", "-p", "x", "--context", "100000"]);
+    assert!(message.contains("context"), "{message}");
+    let message = project.fails(&["generate", "m.gguf", "-p", "x", "--top-p", "2"]);
+    assert!(message.contains("top_p = 2"), "{message}");
+    let whole = fs::read(project.path("m.gguf")).unwrap();
+    fs::write(project.path("cut.gguf"), &whole[..whole.len() / 2]).unwrap();
+    let message = project.fails(&["generate", "cut.gguf", "-p", "x"]);
+    assert!(message.contains("cut.gguf"), "{message}");
+    // A full-precision model is no ternary GGUF.
+    let set = ["--set", "quant.weights=none", "--set", "run.out=full"];
+    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"], &set[..]].concat());
+    let message = project.fails(&["export", "full", "-o", "full.gguf"]);
+    assert!(message.contains("weights = \"none\""), "{message}");
+    assert!(!project.path("full.gguf").exists());
+}
+
+#[test]
+fn a_dry_run_trains_nothing() {
+    let project = Project::new();
+    let printed = project.ok(&["train", "recipe.toml", "--dry-run"]);
+    assert!(printed.contains("parameters") && printed.contains("activations"), "{printed}");
+    assert!(printed.contains("hidden_size = 256"), "{printed}");
+    assert!(!project.path("runs").exists());
+}

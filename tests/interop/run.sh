@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Run one of the scripts beside this one with the Python packages it needs:
+#
+#     tests/interop/run.sh gguf_codes.py MODEL.gguf CODES.json
+#     tests/interop/run.sh logits_llama_cpp.py --model MODEL.gguf --text held_out.txt --tokens 512
+#
+# TRITFORGE_PYTHON names an interpreter that already has them. Otherwise they are installed once into .venv-interop/ at
+# the root of the repository, in the versions of requirements.txt. llama-cpp-python is compiled there: that takes about
+# ten minutes and a C++ compiler.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+
+if [[ $# -eq 0 ]]; then
+    echo "usage: $0 SCRIPT.py [ARGUMENTS]" >&2
+    exit 2
+fi
+
+if [[ -n ${TRITFORGE_PYTHON:-} ]]; then
+    python=$TRITFORGE_PYTHON
+else
+    venv=$root/.venv-interop
+    python=$venv/bin/python
+    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
+        python3 -m venv "$venv"
+        "$python" -m pip install --requirement "$here/requirements.txt"
+        cp "$here/requirements.txt" "$venv/installed.txt"
+    fi
+fi
+
+script=$1
+shift
+exec "$python" "$here/$script" "$@"
