@@ -1,2 +1,86 @@
-//! The `tritforge` binary.
-fn main() {}
+//! The `tritforge` binary: one file a subcommand, no logic of its own.
+
+mod commands;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "tritforge",
+    version,
+    about = "Train, export, verify and run ternary (BitNet b1.58) language models",
+    after_help = "Examples:\n  \
+        tritforge quickstart                              train, export, verify and generate, in minutes\n  \
+        tritforge train recipes/shakespeare-char.toml     a recipe\n  \
+        tritforge export runs/demo -o demo.gguf           a checkpoint to GGUF\n  \
+        tritforge verify runs/demo demo.gguf              is the file the model that was trained?\n  \
+        tritforge generate demo.gguf --prompt 'fn main'   write text"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads for computing; all cores by default.
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a small model on real text, export it, verify it and let it write: the whole path in minutes.
+    #[cfg(feature = "train")]
+    Quickstart(commands::quickstart::Args),
+    /// Train a model from a recipe.
+    #[cfg(feature = "train")]
+    Train(commands::train::Args),
+    /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
+    #[cfg(feature = "train")]
+    Eval(commands::eval::Args),
+    /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
+    #[cfg(feature = "train")]
+    Verify(commands::verify::Args),
+    /// Write a checkpoint as a GGUF file.
+    Export(commands::export::Args),
+    /// Continue a prompt with a GGUF model.
+    Generate(commands::generate::Args),
+    /// Show what a GGUF file, a checkpoint or a safetensors file holds.
+    Inspect(commands::inspect::Args),
+    /// Serve a GGUF model over HTTP, in OpenAI's format.
+    Serve(commands::serve::Args),
+}
+
+fn main() -> ExitCode {
+    // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
+    tritforge_kernels::keep_pages();
+    let cli = Cli::parse();
+    if let Some(threads) = cli.threads {
+        if threads == 0 {
+            eprintln!("error: --threads 0: at least one is needed");
+            return ExitCode::from(2);
+        }
+        commands::set_threads(threads);
+    }
+    let result = match cli.command {
+        #[cfg(feature = "train")]
+        Command::Quickstart(args) => commands::quickstart::run(&args),
+        #[cfg(feature = "train")]
+        Command::Train(args) => commands::train::run(&args),
+        #[cfg(feature = "train")]
+        Command::Eval(args) => commands::eval::run(&args),
+        #[cfg(feature = "train")]
+        Command::Verify(args) => commands::verify::run(&args),
+        Command::Export(args) => commands::export::run(&args),
+        Command::Generate(args) => commands::generate::run(&args),
+        Command::Inspect(args) => commands::inspect::run(&args),
+        Command::Serve(args) => commands::serve::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

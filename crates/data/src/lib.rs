@@ -1,1 +1,57 @@
 //! From corpora to token shards to batches.
+//!
+//! Text comes as [`Document`]s: from files ([`Corpus::read`]) or from the Rust sources that stand on every machine that
+//! built the project ([`rust_sources()`]). [`split()`] holds some of it out; [`tokenize()`] writes each part as a [`Shard`], a
+//! memory-mapped file of token ids that knows the tokenizer and the text it came from. [`Batches`] draws training samples
+//! from a shard, in an order that can be taken up again at any point; [`eval_windows`] goes once through a held-out
+//! shard. [`bigram_baseline`] says what a model has to beat. The crate knows no tokenizer: one is passed as a function.
+//!
+//! ```
+//! use tritforge_data::{Batches, Document, Fingerprint, Split, TokenizeOptions, split, tokenize};
+//!
+//! let documents = vec![Document { source: "poem".into(), text: "so much depends upon a red wheel barrow".into() }];
+//! let (train, held_out) = split(documents, Split::Contiguous { fraction: 0.25 })?;
+//!
+//! // A tokenizer of bytes.
+//! let encode = |text: &str| Ok::<_, std::convert::Infallible>(text.bytes().map(u32::from).collect());
+//! let options = TokenizeOptions {
+//!     vocab_size: 256,
+//!     eos: None,
+//!     fingerprint: Fingerprint::of(b"bytes", &train, None),
+//! };
+//! # let dir = tempfile::tempdir().expect("a temporary directory");
+//! let shard = tokenize(&train, &dir.path().join("train.shard"), &options, encode, |_bytes| {})?;
+//! assert_eq!(shard.len(), 29);
+//!
+//! let mut batches = Batches::new(&shard, 8, Batches::start(42))?;
+//! let batch = batches.next_batch(2)?;
+//! assert_eq!(batch.inputs.len(), 2 * 8);
+//! assert_eq!(batch.inputs[1..8], batch.targets[..7]);
+//! # assert_eq!(held_out[0].text.len(), 10);
+//! # Ok::<(), tritforge_data::DataError>(())
+//! ```
+
+mod batches;
+mod bigram;
+mod corpus;
+mod error;
+mod eval;
+mod fingerprint;
+mod mmap;
+mod rust_sources;
+mod shard;
+mod shard_writer;
+mod split;
+mod tokenize;
+
+pub use batches::{Batch, BatchPosition, Batches};
+pub use bigram::{BigramBaseline, BigramScore, bigram_baseline, byte_bigram, token_bigram};
+pub use corpus::{Corpus, Document, Skipped, TEXT_EXTENSIONS};
+pub use error::DataError;
+pub use eval::{EvalBatch, EvalWindows, IGNORE_INDEX, eval_windows};
+pub use fingerprint::Fingerprint;
+pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
+pub use shard::Shard;
+pub use shard_writer::ShardWriter;
+pub use split::{Split, split};
+pub use tokenize::{TokenizeOptions, cached_or_tokenize, tokenize};

@@ -15,7 +15,8 @@ pub fn write_logits(path: &Path, ids: &[u32], logits: &[f32], vocab: usize) -> R
     let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
     let logit_bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
     let ids = TensorView::new(Dtype::U32, vec![ids.len()], &id_bytes).map_err(|e| fault(&e))?;
-    let logits = TensorView::new(Dtype::F32, vec![ids.shape()[0], vocab], &logit_bytes).map_err(|e| fault(&e))?;
+    let logits =
+        TensorView::new(Dtype::F32, vec![ids.shape()[0], vocab], &logit_bytes).map_err(|e| fault(&e))?;
     let bytes = safetensors::serialize([("ids", ids), ("logits", logits)], None).map_err(|e| fault(&e))?;
     std::fs::write(path, bytes).map_err(|e| fault(&e))
 }

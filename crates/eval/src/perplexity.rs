@@ -34,7 +34,9 @@ pub fn perplexity(
 ) -> Result<Perplexity, EvalError> {
     let longest = subject.config().max_position_embeddings;
     if window == 0 || window > longest {
-        return Err(EvalError::Input(format!("window = {window}: expected 1 to {longest}, the model's context")));
+        return Err(EvalError::Input(format!(
+            "window = {window}: expected 1 to {longest}, the model's context"
+        )));
     }
     let all = subject.tokenizer().encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];

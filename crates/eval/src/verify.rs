@@ -10,8 +10,8 @@ use tritforge_infer::{Model, Session, Wanted};
 use tritforge_kernels::{QuantizedRows, Step};
 use tritforge_nn::Decoder;
 
-use crate::subject::load_decoder;
 use crate::EvalError;
+use crate::subject::load_decoder;
 
 mod logits;
 
@@ -229,8 +229,7 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
 fn with_embeddings_of(trained: &Decoder, model: &Model) -> Result<(Decoder, f32), EvalError> {
     let mut tensors = trained.snapshot()?;
     let mut rounding = 0f32;
-    for (name, matrix) in
-        [("model.embed_tokens.weight", model.embedding()), ("lm_head.weight", model.head())]
+    for (name, matrix) in [("model.embed_tokens.weight", model.embedding()), ("lm_head.weight", model.head())]
     {
         let Some(values) = tensors.get_mut(name) else { continue };
         let mut stored = vec![0f32; values.len()];

@@ -50,7 +50,8 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
         items.push(item("lm_head.weight".into(), "output.weight".into(), &table, Kind::Dense));
     }
     for layer in 0..config.num_hidden_layers {
-        let mut norms = vec![("input_layernorm", "attn_norm", d), ("post_attention_layernorm", "ffn_norm", d)];
+        let mut norms =
+            vec![("input_layernorm", "attn_norm", d), ("post_attention_layernorm", "ffn_norm", d)];
         if config.use_sub_norm {
             norms.push(("self_attn.attn_sub_norm", "attn_sub_norm", config.q_size()));
             norms.push(("mlp.ffn_sub_norm", "ffn_sub_norm", config.intermediate_size));
@@ -64,7 +65,12 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
             ));
         }
         for p in Projection::ALL {
-            items.push(item(p.hf_weight(layer), p.gguf_weight(layer), &config.projection_shape(p), Kind::Ternary));
+            items.push(item(
+                p.hf_weight(layer),
+                p.gguf_weight(layer),
+                &config.projection_shape(p),
+                Kind::Ternary,
+            ));
         }
     }
     items

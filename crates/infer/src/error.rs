@@ -60,7 +60,9 @@ pub enum InferError {
         vocab_size: usize,
     },
     /// The session's context is full.
-    #[error("{asked} more tokens after {used} do not fit a context of {context}: use a larger context or a shorter prompt")]
+    #[error(
+        "{asked} more tokens after {used} do not fit a context of {context}: use a larger context or a shorter prompt"
+    )]
     ContextFull {
         /// Tokens in the cache.
         used: usize,

@@ -24,9 +24,10 @@ impl Loader<'_> {
 
     /// A tensor of the given shape, outermost dimension first.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<&TensorInfo, InferError> {
-        let info = self.gguf.tensor(name).ok_or_else(|| {
-            self.fault(name, format!("missing; the model needs it with shape {shape:?}"))
-        })?;
+        let info = self
+            .gguf
+            .tensor(name)
+            .ok_or_else(|| self.fault(name, format!("missing; the model needs it with shape {shape:?}")))?;
         let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
         if found != shape {
             return Err(self.fault(name, format!("shape {found:?}, expected {shape:?}")));
@@ -115,8 +116,8 @@ impl Loader<'_> {
 impl Block {
     /// What `inspect` and `verify` want to know of the block's ternary tensors.
     pub(crate) fn info(&self, layer: usize) -> impl Iterator<Item = TernaryInfo<'_>> {
-        Projection::ALL.iter().zip(&self.projections).zip(&self.packings).map(move |((p, weights), packing)| {
-            TernaryInfo { layer, projection: *p, weights, packing: *packing }
-        })
+        Projection::ALL.iter().zip(&self.projections).zip(&self.packings).map(
+            move |((p, weights), packing)| TernaryInfo { layer, projection: *p, weights, packing: *packing },
+        )
     }
 }

@@ -93,8 +93,11 @@ impl Sampler {
             seen.dedup();
             for id in seen {
                 if let Some((_, logit)) = candidates.get_mut(id as usize) {
-                    *logit =
-                        if *logit > 0.0 { *logit / s.repetition_penalty } else { *logit * s.repetition_penalty };
+                    *logit = if *logit > 0.0 {
+                        *logit / s.repetition_penalty
+                    } else {
+                        *logit * s.repetition_penalty
+                    };
                 }
             }
         }
@@ -108,9 +111,7 @@ impl Sampler {
         }
         candidates.sort_unstable_by(order);
         let largest = candidates.first().map_or(0.0, |(_, logit)| *logit);
-        let weights = |temperature: f32| {
-            move |logit: f32| f64::from((logit - largest) / temperature).exp()
-        };
+        let weights = |temperature: f32| move |logit: f32| f64::from((logit - largest) / temperature).exp();
         if s.top_p < 1.0 {
             let weight = weights(1.0);
             let total: f64 = candidates.iter().map(|(_, logit)| weight(*logit)).sum();

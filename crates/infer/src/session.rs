@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, Observer, QuantizedRows, Step, TernaryWeights, attention, gated, quantize_rows, rms_norm, rope_in_place,
-    ternary_matmul, ternary_matmul_i32,
+    Direction, Observer, QuantizedRows, Step, TernaryWeights, attention, gated, quantize_rows, rms_norm,
+    rope_in_place, ternary_matmul, ternary_matmul_i32,
 };
 
 use crate::{InferError, Model};
@@ -163,7 +163,8 @@ impl Session {
             ternary_matmul(input, weights, &mut y);
             y
         };
-        let rotate = |x: &mut [f32], heads| rope_in_place(&model.rope, x, heads, positions, Direction::Forward);
+        let rotate =
+            |x: &mut [f32], heads| rope_in_place(&model.rope, x, heads, positions, Direction::Forward);
 
         let h = quantize_rows(&norm(x, &block.attn_norm), d);
         let mut q = project(Projection::Q, &h);

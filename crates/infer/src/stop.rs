@@ -23,7 +23,8 @@ impl<'a> StopFilter<'a> {
 
     pub(crate) fn push(&mut self, text: &str) -> Passed {
         self.held.push_str(text);
-        let first = self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
+        let first =
+            self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
         if let Some(at) = first {
             let mut before = std::mem::take(&mut self.held);
             before.truncate(at);

@@ -8,7 +8,7 @@
 pub(crate) fn exp(x: f32) -> f32 {
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     // ln 2 = HIGH + LOW; HIGH has few bits, so that n · HIGH is exact for every n that occurs.
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Beyond these the result is 0 or ∞ anyway. `clamp` keeps NaN.
     let clamped = x.clamp(-150.0, 150.0);

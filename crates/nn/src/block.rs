@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor, Var};
 use tritforge_config::{HiddenAct, ModelConfig, Projection};
-use tritforge_kernels::{
-    AttentionShape, Gate, Observer, RopeTable, Step, quantize_rows, ternary_matmul_i32,
-};
+use tritforge_kernels::{AttentionShape, Gate, Observer, RopeTable, Step, quantize_rows, ternary_matmul_i32};
 
 use crate::linear::Linear;
 use crate::ops;

@@ -10,10 +10,10 @@ use rand_chacha::ChaCha20Rng;
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_kernels::{Observer, RopeTable};
 
+use crate::NnError;
 use crate::block::{Block, Context};
 use crate::ops;
 use crate::parameter::{DecayGroup, Parameter};
-use crate::NnError;
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +99,8 @@ impl Decoder {
             true => None,
             false => Some(named("lm_head.weight", &table)?),
         };
-        let rope = Arc::new(RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings));
+        let rope =
+            Arc::new(RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings));
         let mut model = Self { config: config.clone(), embedding, head, norm, blocks, rope, parameters };
         model.quantize()?;
         Ok(model)

@@ -70,9 +70,13 @@ fn model(dir: &str, config: &ModelConfig) -> Decoder {
         let view = parsed.tensor(name).map_err(|e| fault(e.to_string()))?;
         assert_eq!(view.shape(), shape, "{name}");
         Ok(match view.dtype() {
-            safetensors::Dtype::BF16 => {
-                view.data().as_chunks().0.iter().map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16)).collect()
-            }
+            safetensors::Dtype::BF16 => view
+                .data()
+                .as_chunks()
+                .0
+                .iter()
+                .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+                .collect(),
             _ => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         })
     })
@@ -97,9 +101,8 @@ fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQua
 
     // transformers' loss: the next token at every position but each sequence's last.
     let length = ids.len() / sequences;
-    let targets: Vec<u32> = (0..ids.len())
-        .map(|i| if (i + 1) % length == 0 { IGNORE_INDEX } else { ids[i + 1] })
-        .collect();
+    let targets: Vec<u32> =
+        (0..ids.len()).map(|i| if (i + 1) % length == 0 { IGNORE_INDEX } else { ids[i + 1] }).collect();
     let batch = Batch { ids, targets: &targets, sequences };
     let count = ids.len() - sequences;
     let loss = model.loss(&batch, count as f32).unwrap();

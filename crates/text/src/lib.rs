@@ -1,1 +1,46 @@
 //! Tokenizers and chat templates, to and from Hugging Face files and GGUF metadata.
+//!
+//! A [`Tokenizer`] turns text into token ids and back. It is trained on a corpus ([`Tokenizer::train_bpe`],
+//! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json` ([`Tokenizer::from_file`]) or from the metadata of
+//! a GGUF file ([`Tokenizer::from_gguf`]). Whichever way it came, what [`Tokenizer::to_gguf`] writes describes it
+//! exactly: the tokenizer that the deployed file holds gives the ids that training saw. What GGUF cannot say is an
+//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does.
+//!
+//! ```
+//! use tritforge_gguf::Metadata;
+//! use tritforge_text::{SpecialTokens, Tokenizer};
+//!
+//! let corpus = ["fn main() { println!(\"hello\"); }", "fn add(a: i32, b: i32) -> i32 { a + b }"];
+//! let tokenizer = Tokenizer::train_bpe(corpus, 300, &SpecialTokens::default())?;
+//! let ids = tokenizer.encode("fn größe() -> i32 { 1 }", true)?;
+//! assert_eq!(Some(ids[0]), tokenizer.bos());
+//! assert_eq!(tokenizer.decode(&ids[1..])?, "fn größe() -> i32 { 1 }");
+//!
+//! // Through a GGUF file and back; the model rounds its vocabulary up to a multiple of 64.
+//! let mut metadata = Metadata::new();
+//! for (key, value) in tokenizer.to_gguf(tokenizer.vocab_size().next_multiple_of(64))? {
+//!     metadata.insert(key, value);
+//! }
+//! assert_eq!(Tokenizer::from_gguf(&metadata)?.encode("fn größe() -> i32 { 1 }", true)?, ids);
+//! # Ok::<(), tritforge_text::TextError>(())
+//! ```
+
+mod byte_level;
+mod characters;
+mod chat;
+mod error;
+mod gguf;
+mod hugging_face;
+mod pre;
+mod python;
+mod special;
+mod stream;
+mod tokenizer;
+mod train;
+mod validate;
+
+pub use chat::{ChatTemplate, Message};
+pub use error::TextError;
+pub use special::SpecialTokens;
+pub use stream::DecodeStream;
+pub use tokenizer::{EncodeOptions, Tokenizer};

@@ -1,1 +1,35 @@
-//! From a recipe to a checkpoint: the trainer, its losses, its logs.
+//! From a recipe to a checkpoint: the trainer, its optimizer, its logs.
+//!
+//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards that it asks for,
+//! [`train`] runs it: batches → loss → gradients → AdamW, with evaluations, samples of text, `metrics.jsonl` and
+//! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
+//! it will cost.
+//!
+//! ```no_run
+//! use tritforge_train::recipe::Recipe;
+//! use tritforge_train::{RunOptions, prepare, train};
+//!
+//! let recipe = Recipe::load("recipes/shakespeare-char.toml".as_ref(), &["optim.lr=2e-3".to_string()])?;
+//! let prepared = prepare(&recipe, |message| println!("{message}"))?;
+//! let summary = train(&recipe, &prepared, RunOptions::default())?;
+//! println!("held-out loss {:.4}, in {}", summary.held_out_loss, summary.checkpoint.display());
+//! # Ok::<(), tritforge_train::TrainError>(())
+//! ```
+
+mod dry_run;
+mod error;
+mod log;
+mod optimizer;
+mod prepare;
+pub mod recipe;
+mod sample;
+mod schedule;
+mod state;
+mod trainer;
+
+pub use dry_run::{DryRun, dry_run};
+pub use error::TrainError;
+pub use optimizer::{AdamW, AdamWConfig, Moments, global_norm};
+pub use prepare::{Prepared, prepare};
+pub use schedule::learning_rate;
+pub use trainer::{RunOptions, Summary, train};

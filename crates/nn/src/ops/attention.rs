@@ -99,6 +99,12 @@ impl CustomOp3 for Attention {
 ///
 /// # Errors
 /// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.
-pub fn attention(shape: AttentionShape, sequences: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub fn attention(
+    shape: AttentionShape,
+    sequences: usize,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<Tensor> {
     q.apply_op3(k, v, Attention { shape, sequences, lse: Mutex::new(Vec::new()) })
 }

@@ -14,7 +14,13 @@ impl CustomOp2 for Gated {
         "gated"
     }
 
-    fn cpu_fwd(&self, g: &CpuStorage, lg: &Layout, u: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        g: &CpuStorage,
+        lg: &Layout,
+        u: &CpuStorage,
+        lu: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         if lg.shape() != lu.shape() {
             bail!("gated: gate {:?}, up {:?}", lg.shape(), lu.shape());
         }

@@ -14,7 +14,13 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (_, width) = rows_cols(lx)?;
         if lw.shape().dims() != [width] {
             bail!("rms-norm: input {:?}, weight {:?}", lx.shape(), lw.shape());
@@ -25,7 +31,13 @@ impl CustomOp2 for RmsNorm {
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let mut dx = vec![0f32; x.elem_count()];
         let mut dw = vec![0f32; w.elem_count()];
         backward(&values(x)?, &values(w)?, self.eps, &values(grad)?, &mut dx, &mut dw);

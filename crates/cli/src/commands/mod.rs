@@ -1,0 +1,46 @@
+//! The subcommands, one a file.
+
+#[cfg(feature = "train")]
+pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+#[cfg(feature = "train")]
+pub(crate) mod quickstart;
+pub(crate) mod serve;
+#[cfg(feature = "train")]
+pub(crate) mod train;
+#[cfg(feature = "train")]
+pub(crate) mod verify;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Limits every pool of threads.
+pub(crate) fn set_threads(threads: usize) {
+    tritforge_kernels::set_threads(threads);
+    #[cfg(feature = "train")]
+    tritforge_train::set_candle_threads(threads);
+}
+
+/// A checkpoint directory: the path itself, or the newest checkpoint of a run's directory.
+pub(crate) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        bail!("{}: no such directory: expected a checkpoint or the directory of a run", path.display());
+    }
+    if path.join(tritforge_checkpoint::MANIFEST).is_file() {
+        return Ok(path.to_path_buf());
+    }
+    tritforge_checkpoint::latest(path)?
+        .with_context(|| format!("{}: neither a checkpoint nor a run with one", path.display()))
+}
+
+/// Reads a text file whole.
+#[cfg(feature = "train")]
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+    String::from_utf8(bytes).map_err(|e| {
+        anyhow::anyhow!("{}: not UTF-8 at byte {}", path.display(), e.utf8_error().valid_up_to())
+    })
+}

@@ -1,0 +1,86 @@
+//! What can be wrong with data.
+
+use std::path::{Path, PathBuf};
+
+/// An error of this crate: it names the file, what was found, what was expected, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A text file is not UTF-8.
+    #[error("{}: not UTF-8 at byte {offset}: convert the file, or name the text files one by one", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first byte that is not UTF-8.
+        offset: usize,
+    },
+    /// There is no text.
+    #[error("{0}")]
+    NoText(String),
+    /// The text cannot be split as asked for.
+    #[error("cannot split the text: {0}")]
+    Split(String),
+    /// A shard is truncated, damaged, foreign, or cannot hold what was asked for.
+    #[error("{}: {message}", path.display())]
+    Shard {
+        /// The shard's file.
+        path: PathBuf,
+        /// What was found, what was expected, and what to do.
+        message: String,
+    },
+    /// The tokenizer failed.
+    #[error("{document}: the tokenizer failed: {message}")]
+    Tokenizer {
+        /// The document.
+        document: String,
+        /// Why.
+        message: String,
+    },
+    /// A shard has too few tokens.
+    #[error("{tokens} tokens, but {purpose} needs at least {needed}: {advice}")]
+    TooShort {
+        /// Tokens found.
+        tokens: usize,
+        /// Tokens needed.
+        needed: usize,
+        /// What they are needed for.
+        purpose: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A size or position is out of range.
+    #[error("{what} = {found}: {expected}")]
+    Value {
+        /// The argument.
+        what: &'static str,
+        /// Its value.
+        found: u64,
+        /// What would be right.
+        expected: String,
+    },
+    /// The Rust sources of the project's dependencies cannot be found.
+    #[error(
+        "cannot find the Rust sources of the project's dependencies: {0}. Train on your own text with --data FILE_OR_DIR"
+    )]
+    RustSources(String),
+}
+
+impl DataError {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, action, source }
+    }
+
+    pub(crate) fn shard(path: &Path, message: impl Into<String>) -> Self {
+        Self::Shard { path: path.to_path_buf(), message: message.into() }
+    }
+}

@@ -1,0 +1,265 @@
+//! The float kernels against naive f64, against themselves in other cuts and thread counts, and in odd shapes.
+//!
+//! That all instruction sets give the same bits is checked by running the same numbers in child processes that
+//! `TRITFORGE_BACKEND` limits to one backend each.
+
+use std::process::Command;
+
+use proptest::prelude::*;
+use tritforge_kernels::{
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
+    attention_backward, f32_to_q8_0, gated, gated_backward, log_sum_exp, rms_norm, rms_norm_backward,
+    rope_in_place, softmax_in_place,
+};
+
+/// Numbers in -1..1 that look random.
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        assert!((f64::from(*f) - e).abs() <= tolerance, "{what}[{i}]: {f} against {e}");
+    }
+}
+
+/// One sequence's attention in f64, as the definition says.
+fn naive_attention(s: AttentionShape, q: &[f32], k: &[f32], v: &[f32], start: usize) -> Vec<f64> {
+    let (width, kv, hd) = (s.heads * s.head_dim, s.kv_heads * s.head_dim, s.head_dim);
+    let mut out = vec![0f64; q.len()];
+    for t in 0..q.len() / width {
+        for head in 0..s.heads {
+            let at = head / (s.heads / s.kv_heads) * hd;
+            let dot = |j: usize| -> f64 {
+                (0..hd).map(|i| f64::from(q[t * width + head * hd + i]) * f64::from(k[j * kv + at + i])).sum()
+            };
+            let scores: Vec<f64> = (0..=start + t).map(|j| dot(j) / (hd as f64).sqrt()).collect();
+            let total: f64 = scores.iter().map(|s| s.exp()).sum();
+            for i in 0..hd {
+                let sum: f64 =
+                    scores.iter().enumerate().map(|(j, s)| s.exp() * f64::from(v[j * kv + at + i])).sum();
+                out[t * width + head * hd + i] = sum / total;
+            }
+        }
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn attention_is_its_definition_in_any_cut(
+        kv_heads in 1usize..3, group in 1usize..3, half in 1usize..21, n in 1usize..40, seed in 0u64..1000,
+    ) {
+        let s = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: 2 * half };
+        let (width, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
+        let (q, k, v) = (numbers(seed, n * width), numbers(seed + 1, n * kv), numbers(seed + 2, n * kv));
+        let mut whole = vec![0f32; q.len()];
+        attention(s, 1, &q, &k, &v, 0, &mut whole, None);
+        assert_close(&whole, &naive_attention(s, &q, &k, &v, 0), 2e-6, "attention");
+        // Row by row, as decoding does; and in two pieces, as chunked prefill does.
+        let mut rows = vec![0f32; q.len()];
+        for t in 0..n {
+            let row = t * width..(t + 1) * width;
+            attention(s, 1, &q[row.clone()], &k[..(t + 1) * kv], &v[..(t + 1) * kv], t, &mut rows[row], None);
+        }
+        prop_assert_eq!(bits(&whole), bits(&rows));
+        let cut = n / 2;
+        let mut tail = vec![0f32; (n - cut) * width];
+        attention(s, 1, &q[cut * width..], &k, &v, cut, &mut tail, None);
+        prop_assert_eq!(bits(&whole[cut * width..]), bits(&tail));
+        // Two sequences at once.
+        let twice = |x: &[f32]| [x, x].concat();
+        let mut both = vec![0f32; 2 * q.len()];
+        attention(s, 2, &twice(&q), &twice(&k), &twice(&v), 0, &mut both, None);
+        prop_assert_eq!(bits(&both), twice(&whole).iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_other_rows(width in 1usize..300, n in 1usize..80, seed in 0u64..1000) {
+        let (x, w) = (numbers(seed, n * width), numbers(seed + 1, width));
+        let mut whole = vec![0f32; x.len()];
+        rms_norm(&x, &w, 1e-5, &mut whole);
+        let matrix = DenseMatrix::from_f32(&numbers(seed + 2, 7 * width), 7, width);
+        let mut products = vec![0f32; n * 7];
+        matrix.matmul(&x, &mut products);
+        for t in 0..n {
+            let row = &x[t * width..(t + 1) * width];
+            let mut alone = vec![0f32; width];
+            rms_norm(row, &w, 1e-5, &mut alone);
+            prop_assert_eq!(bits(&alone), bits(&whole[t * width..(t + 1) * width]));
+            let mean: f64 = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
+            let inverse = 1.0 / (mean + 1e-5).sqrt();
+            let exact: Vec<f64> = row.iter().zip(&w).map(|(x, w)| f64::from(*x) * inverse * f64::from(*w)).collect();
+            assert_close(&alone, &exact, 1e-6 * inverse.max(1.0), "rms_norm");
+            let mut product = vec![0f32; 7];
+            matrix.matmul(row, &mut product);
+            prop_assert_eq!(bits(&product), bits(&products[t * 7..(t + 1) * 7]));
+        }
+    }
+
+    #[test]
+    fn softmax_is_its_definition(row in prop::collection::vec(-30f32..30.0, 1..200)) {
+        let max = row.iter().fold(f64::MIN, |m, x| m.max(f64::from(*x)));
+        let total: f64 = row.iter().map(|x| (f64::from(*x) - max).exp()).sum();
+        let exact: Vec<f64> = row.iter().map(|x| (f64::from(*x) - max).exp() / total).collect();
+        prop_assert!((f64::from(log_sum_exp(&row)) - max - total.ln()).abs() < 4e-6);
+        let mut found = row;
+        softmax_in_place(&mut found);
+        assert_close(&found, &exact, 1e-6, "softmax");
+    }
+}
+
+#[test]
+fn rope_turns_by_the_angle_and_back() {
+    let (heads, hd) = (3, 10);
+    let table = RopeTable::new(hd, 10_000.0, 50);
+    let positions = [0, 7, 49];
+    let x = numbers(1, 3 * heads * hd);
+    let mut y = x.clone();
+    rope_in_place(&table, &mut y, heads, &positions, Direction::Forward);
+    for (t, position) in positions.iter().enumerate() {
+        for i in 0..hd / 2 {
+            let angle = f64::from(*position) * 10_000f64.powf(-(2.0 * i as f64) / hd as f64);
+            let at = (t * heads + 1) * hd + i;
+            let (a, b) = (f64::from(x[at]), f64::from(x[at + hd / 2]));
+            assert!((f64::from(y[at]) - (a * angle.cos() - b * angle.sin())).abs() < 1e-5);
+            assert!((f64::from(y[at + hd / 2]) - (b * angle.cos() + a * angle.sin())).abs() < 1e-5);
+        }
+    }
+    rope_in_place(&table, &mut y, heads, &positions, Direction::Backward);
+    let exact: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+    assert_close(&y, &exact, 1e-6, "rope back");
+}
+
+#[test]
+fn gates_are_their_formulas() {
+    let (gate, up) = (numbers(1, 1003), numbers(2, 1003));
+    let mut out = vec![0f32; gate.len()];
+    gated(Gate::Silu, &gate, &up, &mut out);
+    let f = |x: f32| f64::from(x);
+    let silu: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| f(*g) / (1.0 + (-f(*g)).exp()) * f(*u)).collect();
+    assert_close(&out, &silu, 3e-7, "silu");
+    gated(Gate::Relu2, &gate, &up, &mut out);
+    let relu2: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| f(*g).max(0.0).powi(2) * f(*u)).collect();
+    assert_close(&out, &relu2, 3e-7, "relu2");
+    let mut dgate = [1f32];
+    let mut dup = [1f32];
+    gated_backward(Gate::Relu2, &[0.0], &[5.0], &[1.0], &mut dgate, &mut dup);
+    assert_eq!((dgate, dup), ([0.0], [0.0]));
+}
+
+#[test]
+fn dense_matrices_read_what_was_written() {
+    let values = numbers(5, 3 * 64);
+    let q8 = f32_to_q8_0(&values);
+    let matrix = DenseMatrix::from_bytes(DenseType::Q8_0, &q8, 3, 64);
+    let mut row = vec![0f32; 64];
+    matrix.row(1, &mut row);
+    let absmax = values[64..96].iter().fold(0f32, |m, x| m.max(x.abs()));
+    for (stored, exact) in row[..32].iter().zip(&values[64..96]) {
+        // Half a step, and the rounding of the scale to f16.
+        assert!((stored - exact).abs() <= absmax / 254.0 + absmax / 2048.0);
+    }
+    let f16: Vec<u8> = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+    DenseMatrix::from_bytes(DenseType::F16, &f16, 3, 64).row(2, &mut row);
+    for (stored, exact) in row.iter().zip(&values[128..]) {
+        assert_eq!(*stored, half::f16::from_f32(*exact).to_f32());
+    }
+}
+
+/// Everything that the kernels compute from fixed numbers, folded into one number.
+fn fingerprint() -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut fold = |x: &[f32]| {
+        for x in x {
+            hash = (hash ^ u64::from(x.to_bits())).wrapping_mul(0x100_0000_01b3);
+        }
+    };
+    let s = AttentionShape { heads: 4, kv_heads: 2, head_dim: 22 };
+    let n = 70;
+    let (q, k, v) = (numbers(1, 2 * n * 88), numbers(2, 2 * n * 44), numbers(3, 2 * n * 44));
+    let (mut out, mut lse) = (vec![0f32; q.len()], vec![0f32; 2 * 4 * n]);
+    attention(s, 2, &q, &k, &v, 0, &mut out, Some(&mut lse));
+    let (mut dq, mut dk, mut dv) = (out.clone(), k.clone(), v.clone());
+    attention_backward(s, 2, &q, &k, &v, &out, &lse, &numbers(4, q.len()), &mut dq, &mut dk, &mut dv);
+    for x in [&out, &lse, &dq, &dk, &dv] {
+        fold(x);
+    }
+    let w = numbers(5, 88);
+    let (mut y, mut dx, mut dw) = (q.clone(), q.clone(), w.clone());
+    rms_norm(&q, &w, 1e-5, &mut y);
+    rms_norm_backward(&q, &w, 1e-5, &y, &mut dx, &mut dw);
+    for x in [&y, &dx, &dw] {
+        fold(x);
+    }
+    let table = RopeTable::new(22, 500_000.0, n);
+    let positions: Vec<u32> = (0..2 * n as u32).map(|i| i % n as u32).collect();
+    rope_in_place(&table, &mut y, 4, &positions, Direction::Forward);
+    fold(&y);
+    for gate in [Gate::Silu, Gate::Relu2] {
+        let (mut a, mut b, mut c) = (y.clone(), y.clone(), y.clone());
+        gated(gate, &q, &dx, &mut a);
+        gated_backward(gate, &q, &dx, &a, &mut b, &mut c);
+        for x in [&a, &b, &c] {
+            fold(x);
+        }
+    }
+    for (ty, bytes) in [
+        (DenseType::F32, numbers(6, 37 * 96).iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>()),
+        (
+            DenseType::F16,
+            numbers(7, 37 * 96).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        ),
+        (DenseType::Q8_0, f32_to_q8_0(&numbers(8, 37 * 96))),
+    ] {
+        let mut y = vec![0f32; 5 * 37];
+        DenseMatrix::from_bytes(ty, &bytes, 37, 96).matmul(&numbers(9, 5 * 96), &mut y);
+        fold(&y);
+        fold(&[log_sum_exp(&y)]);
+        softmax_in_place(&mut y);
+        fold(&y);
+    }
+    hash
+}
+
+#[test]
+fn every_backend_gives_the_same_bits() {
+    // A child process runs this very test with one backend and prints its fingerprint.
+    if std::env::var_os("TRITFORGE_FINGERPRINT").is_some() {
+        println!("fingerprint {:016x}", fingerprint());
+        return;
+    }
+    let here = fingerprint();
+    for backend in Backend::supported() {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["every_backend_gives_the_same_bits", "--exact", "--nocapture"])
+            .env("TRITFORGE_FINGERPRINT", "1")
+            .env("TRITFORGE_BACKEND", backend.to_string())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("fingerprint {here:016x}")), "{backend}: {text}");
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let with =
+        |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(fingerprint);
+    assert_eq!(with(1), with(2));
+    assert_eq!(with(1), with(5));
+}

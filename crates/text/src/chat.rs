@@ -1,0 +1,185 @@
+//! Chat templates: messages to one prompt, as `transformers` renders them.
+//!
+//! A template is a Jinja program that comes with the model. It runs with the settings of `transformers`
+//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `raise_exception`, `strftime_now`, a `tojson`
+//! without HTML escapes), with a bound on its steps, and without access to anything but its messages.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
+use serde::{Deserialize, Serialize};
+
+use crate::python::{json_dumps, strftime};
+use crate::{EncodeOptions, TextError, Tokenizer};
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks: `system`, `user` or `assistant` in most templates.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A message.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Self { role: role.into(), content: content.into() }
+    }
+}
+
+/// A template, parsed.
+///
+/// ```
+/// use tritforge_text::{ChatTemplate, Message};
+///
+/// let template = ChatTemplate::named("chatml").expect("a built-in template");
+/// let prompt = template.render(&[Message::new("user", "Hi")], true, None, None)?;
+/// assert_eq!(prompt, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+/// # Ok::<(), tritforge_text::TextError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    source: String,
+    environment: Environment<'static>,
+}
+
+/// Name of the template in its environment.
+const NAME: &str = "chat_template";
+
+/// Steps that a template may take: thousands of messages, but an end.
+const FUEL: u64 = 20_000_000;
+
+/// Templates by name: those of ChatML, of Llama 3, and one without special tokens.
+const BUILT_IN: [(&str, &str); 3] = [
+    (
+        "chatml",
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+    ),
+    (
+        "llama3",
+        "{{ bos_token }}{% for message in messages %}{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}",
+    ),
+    (
+        "plain",
+        "{% for message in messages %}{{ message['role'] | capitalize + ': ' + message['content'] | trim + '\\n\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
+    ),
+];
+
+impl ChatTemplate {
+    /// Parses a template.
+    ///
+    /// # Errors
+    /// If it is no Jinja; the message names the line.
+    pub fn new(source: impl Into<String>) -> Result<Self, TextError> {
+        let source = source.into();
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|e| error(&e))?);
+        environment.set_auto_escape_callback(|_| AutoEscape::None);
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_fuel(Some(FUEL));
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", strftime_now);
+        environment.add_filter("tojson", tojson);
+        environment.add_template_owned(NAME, source.clone()).map_err(|e| error(&e))?;
+        Ok(Self { source, environment })
+    }
+
+    /// A built-in template: `chatml`, `llama3` or `plain`.
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, source) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
+        Self::new(*source).ok()
+    }
+
+    /// The names of the built-in templates.
+    pub fn names() -> [&'static str; 3] {
+        BUILT_IN.map(|(name, _)| name)
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt of a conversation. `add_generation_prompt` ends it with the beginning of an answer; `bos` and `eos` are
+    /// the names of these tokens, for templates that write them.
+    ///
+    /// # Errors
+    /// If the template fails or refuses the messages; the message names the line.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        bos: Option<&str>,
+        eos: Option<&str>,
+    ) -> Result<String, TextError> {
+        let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
+        let context = context! {
+            messages => Value::from(Serde(messages)),
+            add_generation_prompt => add_generation_prompt,
+            bos_token => bos.unwrap_or_default(),
+            eos_token => eos.unwrap_or_default(),
+            tools => Value::from(()),
+            documents => Value::from(()),
+        };
+        template.render(context).map_err(|e| error(&e))
+    }
+}
+
+impl Tokenizer {
+    /// The chat template that came with the tokenizer.
+    ///
+    /// # Errors
+    /// If it is no Jinja.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
+        self.chat_template.as_ref().map(ChatTemplate::new).transpose()
+    }
+
+    /// Replaces the chat template.
+    #[must_use]
+    pub fn with_chat_template(mut self, template: Option<&ChatTemplate>) -> Self {
+        self.chat_template = template.map(|template| template.source.clone());
+        self
+    }
+
+    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such, and with
+    /// BOS at the beginning if sequences have one.
+    ///
+    /// # Errors
+    /// If the template fails, or the vocabulary lacks a character.
+    pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
+        let (bos, eos) = (name(self.bos()), name(self.eos()));
+        let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
+        self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })
+    }
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
+}
+
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    strftime(now.as_secs(), format).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidOperation, format!("strftime_now: the format {format:?} is not supported"))
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
+fn tojson(value: Value, kwargs: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    // `ensure_ascii` and the like are Python's defaults in all known templates.
+    json_dumps(&value, indent).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+}
+
+fn error(error: &Error) -> TextError {
+    let problem = match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    };
+    TextError::Template { line: error.line(), problem }
+}

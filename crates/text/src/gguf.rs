@@ -1,0 +1,232 @@
+//! Tokenizers as GGUF metadata: the keys under `tokenizer.`.
+//!
+//! A byte-level BPE is `tokenizer.ggml.model = "gpt2"` with tokens, merges and the name of its pre-tokenizer. Written and
+//! read back, it gives the same ids for every text; what these keys cannot say is an error when writing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value as Json;
+use tokenizers::ModelWrapper;
+use tritforge_gguf::{Metadata, Value, optional};
+
+use crate::pre::{self, Pre};
+use crate::tokenizer::{Parts, Roles};
+use crate::validate::MAX_VOCAB;
+use crate::{TextError, Tokenizer};
+
+const MODEL: &str = "tokenizer.ggml.model";
+const PRE: &str = "tokenizer.ggml.pre";
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const BOS: &str = "tokenizer.ggml.bos_token_id";
+const EOS: &str = "tokenizer.ggml.eos_token_id";
+const PAD: &str = "tokenizer.ggml.padding_token_id";
+const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Token types, as `llama.h` numbers them. 2 (unknown) and 6 (byte) belong to sentencepiece models.
+const NORMAL: i32 = 1;
+const CONTROL: i32 = 3;
+const USER_DEFINED: i32 = 4;
+const UNUSED: i32 = 5;
+
+const GGUF: &str = "GGUF metadata";
+
+impl Tokenizer {
+    /// The metadata that describes the tokenizer in a model with `vocab_size` ids. Ids that stand for no token are filled
+    /// with `[PAD{id}]` of type unused.
+    ///
+    /// # Errors
+    /// If `vocab_size` is too small, or GGUF cannot describe the tokenizer exactly; the message says what it cannot.
+    pub fn to_gguf(&self, vocab_size: usize) -> Result<Vec<(String, Value)>, TextError> {
+        if vocab_size < self.vocab_size() {
+            return Err(TextError::VocabularyTooSmall {
+                found: vocab_size,
+                needed: self.vocab_size(),
+                reason: "the tokenizer's ids",
+            });
+        }
+        let (pre, merges) = self.describe()?;
+        let (tokens, types) = self.tokens(vocab_size)?;
+        let mut entries: Vec<(String, Value)> = Vec::new();
+        let mut put = |key: &str, value: Value| entries.push((key.to_string(), value));
+        put(MODEL, "gpt2".into());
+        put(PRE, pre.name.into());
+        put(TOKENS, tokens.into());
+        put(TOKEN_TYPE, types.into());
+        put(MERGES, merges.into());
+        for (key, id) in [(BOS, self.roles.bos), (EOS, self.roles.eos), (PAD, self.roles.pad)] {
+            if let Some(id) = id {
+                put(key, id.into());
+            }
+        }
+        put(ADD_BOS, self.roles.add_bos.into());
+        if let Some(template) = &self.chat_template {
+            put(CHAT_TEMPLATE, template.as_str().into());
+        }
+        Ok(entries)
+    }
+
+    /// The tokenizer that metadata describes.
+    ///
+    /// # Errors
+    /// If a key is missing or has another type, the vocabulary or the pre-tokenizer is of a kind that is not supported
+    /// (the message names it and what is), or the lists contradict each other.
+    pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
+        let fault = |place: String, problem: String| TextError::malformed(GGUF, place, problem);
+        let model = metadata.get_str(MODEL)?;
+        if model != "gpt2" {
+            return Err(TextError::Unsupported {
+                what: "vocabulary (tokenizer.ggml.model)",
+                found: format!("{model:?}"),
+                supported: "gpt2 (byte-level BPE)".to_string(),
+            });
+        }
+        let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
+            what: "pre-tokenizer (tokenizer.ggml.pre)",
+            found: "no such key, and any guess would encode text in another way than training did".to_string(),
+            supported: format!("{}; convert the model again with a tool that writes the key", pre::names()),
+        })?;
+        let pre = Pre::by_name(name)?;
+        let tokens = metadata.get_str_array(TOKENS)?;
+        if tokens.is_empty() || tokens.len() > MAX_VOCAB {
+            return Err(fault(TOKENS.to_string(), format!("{} tokens; expected 1 to 2^24", tokens.len())));
+        }
+        let types = match optional(metadata.get_i64_array(TOKEN_TYPE))? {
+            Some(types) if types.len() == tokens.len() => types,
+            Some(types) => {
+                let problem = format!("{} types for {} tokens", types.len(), tokens.len());
+                return Err(fault(TOKEN_TYPE.to_string(), problem));
+            }
+            None => vec![i64::from(NORMAL); tokens.len()],
+        };
+
+        let mut ids: HashMap<&str, usize> = HashMap::new();
+        let (mut vocab, mut added, mut unused) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (id, (token, ty)) in tokens.iter().zip(types).enumerate() {
+            match ty {
+                1 | 6 => {}
+                2 | 3 => added.push((token.clone(), true)),
+                4 => added.push((token.clone(), false)),
+                5 => {
+                    unused.insert(id as u32, token.clone());
+                    continue;
+                }
+                _ => {
+                    let problem = format!("{ty} for {token:?}: expected 1 to 6");
+                    return Err(fault(format!("{TOKEN_TYPE}[{id}]"), problem));
+                }
+            }
+            if let Some(first) = ids.insert(token, id) {
+                return Err(fault(format!("{TOKENS}[{id}]"), format!("{token:?} is also the token of id {first}")));
+            }
+            vocab.push((token.clone(), id as u32));
+        }
+        let mut merges = Vec::new();
+        for (i, merge) in metadata.get_str_array(MERGES)?.iter().enumerate() {
+            match merge.split_once(' ') {
+                Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+                    merges.push((left.to_string(), right.to_string()));
+                }
+                _ => {
+                    let problem = format!("{merge:?}: expected two tokens with a space between them");
+                    return Err(fault(format!("{MERGES}[{i}]"), problem));
+                }
+            }
+        }
+        let role = |key: &str| match optional(metadata.get_u32(key))? {
+            Some(id) if id as usize >= tokens.len() => {
+                Err(fault(key.to_string(), format!("{id}, in a vocabulary of {}", tokens.len())))
+            }
+            id => Ok(id),
+        };
+        let (bos, eos, pad) = (role(BOS)?, role(EOS)?, role(PAD)?);
+        // Where the key is missing, runtimes go by the name of the pre-tokenizer.
+        let add_bos = optional(metadata.get_bool(ADD_BOS))?.unwrap_or(pre.name == "llama-bpe") && bos.is_some();
+        let chat_template = optional(metadata.get_str(CHAT_TEMPLATE))?.map(str::to_string);
+
+        let mut tokenizer = Self::build(Parts { vocab, merges, pre, added }, GGUF, MERGES)?
+            .with_roles(Roles { bos, eos, pad, add_bos });
+        tokenizer.unused = unused;
+        tokenizer.chat_template = chat_template;
+        Ok(tokenizer)
+    }
+
+    /// The pre-tokenizer's name and the merges, of a byte-level BPE that these say everything about.
+    fn describe(&self) -> Result<(Pre, Vec<String>), TextError> {
+        let unsupported = |what, found: String, supported: &str| {
+            Err(TextError::Unsupported { what, found, supported: supported.to_string() })
+        };
+        let json = |part: Result<Json, serde_json::Error>| {
+            part.map_err(|e| TextError::Tokenize(format!("cannot describe the tokenizer: {e}")))
+        };
+        let ModelWrapper::BPE(bpe) = self.inner.get_model() else {
+            let kind = match self.inner.get_model() {
+                ModelWrapper::WordPiece(_) => "WordPiece",
+                ModelWrapper::WordLevel(_) => "WordLevel",
+                ModelWrapper::Unigram(_) => "Unigram (sentencepiece)",
+                ModelWrapper::BPE(_) => "BPE",
+            };
+            return unsupported("vocabulary for GGUF", kind.to_string(), "byte-level BPE");
+        };
+        let affix = [&bpe.continuing_subword_prefix, &bpe.end_of_word_suffix];
+        if bpe.byte_fallback || affix.into_iter().flatten().any(|affix| !affix.is_empty()) {
+            return unsupported(
+                "vocabulary for GGUF",
+                "BPE with byte_fallback or with marks at word boundaries (sentencepiece)".to_string(),
+                "byte-level BPE",
+            );
+        }
+        let pre = Pre::recognize(
+            &json(serde_json::to_value(self.inner.get_normalizer()))?,
+            &json(serde_json::to_value(self.inner.get_pre_tokenizer()))?,
+            bpe.ignore_merges,
+        )?;
+        let mut described = json(serde_json::to_value(bpe))?;
+        let mut merges = Vec::new();
+        if let Json::Array(list) = described["merges"].take() {
+            for merge in list {
+                match (merge[0].as_str(), merge[1].as_str()) {
+                    (Some(left), Some(right)) if !left.contains(' ') && !right.contains(' ') => {
+                        merges.push(format!("{left} {right}"));
+                    }
+                    _ => return unsupported("merge for GGUF", merge.to_string(), "tokens without spaces"),
+                }
+            }
+        }
+        Ok((pre, merges))
+    }
+
+    /// Tokens and types of all ids.
+    fn tokens(&self, vocab_size: usize) -> Result<(Vec<String>, Vec<i32>), TextError> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let (mut tokens, mut types) = (Vec::with_capacity(vocab_size), Vec::with_capacity(vocab_size));
+        for id in 0..u32::try_from(vocab_size).unwrap_or(u32::MAX) {
+            let ty = match added.get(&id) {
+                Some(token) if token.lstrip || token.rstrip || token.single_word => {
+                    return Err(TextError::Unsupported {
+                        what: "added token for GGUF",
+                        found: format!("{:?} with lstrip, rstrip or single_word", token.content),
+                        supported: "added tokens without these flags".to_string(),
+                    });
+                }
+                Some(token) if token.special => CONTROL,
+                Some(_) => USER_DEFINED,
+                None if self.unused.contains_key(&id) => UNUSED,
+                None => NORMAL,
+            };
+            match self.token(id) {
+                Some(token) => {
+                    tokens.push(token);
+                    types.push(ty);
+                }
+                None => {
+                    tokens.push(format!("[PAD{id}]"));
+                    types.push(UNUSED);
+                }
+            }
+        }
+        Ok((tokens, types))
+    }
+}

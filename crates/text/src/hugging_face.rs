@@ -1,0 +1,194 @@
+//! Hugging Face files: `tokenizer.json` (vocabulary and rules) and `tokenizer_config.json` (roles and chat template).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::special::{KNOWN_BOS, KNOWN_EOS, KNOWN_PAD};
+use crate::tokenizer::Roles;
+use crate::validate::{self, MAX_VOCAB, TOKENIZER_JSON};
+use crate::{TextError, Tokenizer};
+
+const CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, with the `tokenizer_config.json` and `chat_template.jinja` beside it if they are there.
+    /// `path` is the file or its directory.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or as [`Tokenizer::from_json`] and [`Tokenizer::with_config`].
+    pub fn from_file(path: &Path) -> Result<Self, TextError> {
+        let path = if path.is_dir() { path.join(TOKENIZER_JSON) } else { path.to_path_buf() };
+        let named = |error| match error {
+            TextError::Malformed { place, problem, .. } => {
+                TextError::Malformed { file: path.display().to_string(), place, problem }
+            }
+            other => other,
+        };
+        let mut tokenizer = Self::from_json(&read(&path)?).map_err(named)?;
+        let config = path.with_file_name(CONFIG);
+        if config.is_file() {
+            tokenizer = tokenizer.with_config(&read(&config)?)?;
+        }
+        let template = path.with_file_name(TEMPLATE);
+        if template.is_file() {
+            let bytes = read(&template)?;
+            tokenizer.chat_template = Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        Ok(tokenizer)
+    }
+
+    /// Reads the content of a `tokenizer.json`.
+    ///
+    /// The file does not say which tokens have a role. BOS is the special token that its post-processor puts first, or,
+    /// like EOS and padding, a special token with a well-known name (`<|endoftext|>`, `</s>`, …);
+    /// [`Tokenizer::with_config`] tells for certain.
+    ///
+    /// # Errors
+    /// If it is damaged, contradicts itself, or has parts that the `tokenizers` crate does not know.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, TextError> {
+        let fault =
+            |place: &str, problem: String| TextError::malformed(TOKENIZER_JSON, place.to_string(), problem);
+        let json: Value =
+            serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        validate::tokenizer_json(&json)?;
+        // The checks above cover what is known to panic for BPE; the other models are as their authors left them.
+        let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
+            .map_err(|_| fault("model", "the vocabulary contradicts itself".to_string()))?
+            .map_err(|e| fault("tokenizer", e.to_string()))?;
+        // The crate gives added tokens the ids that it likes and only warns.
+        for (i, token) in json["added_tokens"].as_array().into_iter().flatten().enumerate() {
+            let (content, id) = (token["content"].as_str().unwrap_or_default(), token["id"].as_u64());
+            let found = inner.token_to_id(content).map(u64::from);
+            if !content.is_empty() && (found != id || id.is_none_or(|id| id >= MAX_VOCAB as u64)) {
+                let problem = format!(
+                    "{content:?} has the id {}, but the vocabulary leaves {} for it",
+                    token["id"],
+                    found.map_or("none".to_string(), |id| id.to_string())
+                );
+                return Err(fault(&format!("added_tokens[{i}]"), problem));
+            }
+        }
+        let mut tokenizer = Self::assemble(inner);
+        tokenizer.roles = tokenizer.known_roles(&json["post_processor"]);
+        Ok(tokenizer)
+    }
+
+    /// Takes the roles and the chat template from the content of a `tokenizer_config.json`. Keys that it lacks change
+    /// nothing.
+    ///
+    /// # Errors
+    /// If it is no JSON object, or names a token that the vocabulary lacks.
+    pub fn with_config(mut self, bytes: &[u8]) -> Result<Self, TextError> {
+        let fault = |place: &str, problem: String| TextError::malformed(CONFIG, place.to_string(), problem);
+        let json: Value = serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        if !json.is_object() {
+            return Err(fault("JSON", "expected an object".to_string()));
+        }
+        let mut roles = self.roles;
+        let places =
+            [("bos", "bos_token", &mut roles.bos), ("eos", "eos_token", &mut roles.eos), ("pad", "pad_token", &mut roles.pad)];
+        for (role, key, place) in places {
+            // A string, or an object that describes an added token.
+            let name = match &json[key] {
+                Value::Null if json.get(key).is_none() => continue,
+                Value::Null => None,
+                Value::String(name) => Some(name.as_str()),
+                token => match token["content"].as_str() {
+                    Some(name) => Some(name),
+                    None => return Err(fault(key, format!("{token}: expected a token or null"))),
+                },
+            };
+            *place = match name {
+                None => None,
+                Some(name) => Some(
+                    self.id(name)
+                        .ok_or_else(|| TextError::UnknownSpecial { role, token: name.to_string() })?,
+                ),
+            };
+        }
+        roles.add_bos = json["add_bos_token"].as_bool().unwrap_or(roles.add_bos) && roles.bos.is_some();
+        self.roles = roles;
+        match &json["chat_template"] {
+            Value::Null => {}
+            Value::String(template) => self.chat_template = Some(template.clone()),
+            Value::Array(templates) => {
+                let default = templates.iter().find(|template| template["name"] == "default");
+                if let Some(template) = default.and_then(|template| template["template"].as_str()) {
+                    self.chat_template = Some(template.to_string());
+                }
+            }
+            other => return Err(fault("chat_template", format!("{other}: expected a string"))),
+        }
+        Ok(self)
+    }
+
+    /// The content of a `tokenizer.json`, for [`Tokenizer::from_json`] and for the `tokenizers` and `transformers`
+    /// libraries.
+    ///
+    /// # Errors
+    /// If a part of the tokenizer cannot be written, which the library does not expect of any.
+    pub fn to_json(&self) -> Result<String, TextError> {
+        self.inner.to_string(true).map_err(|e| TextError::Tokenize(e.to_string()))
+    }
+
+    /// The content of a `tokenizer_config.json`, for [`Tokenizer::with_config`] and `transformers`: roles and chat
+    /// template.
+    pub fn to_config_json(&self) -> String {
+        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
+        let mut config = json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": false,
+            "add_bos_token": self.roles.add_bos,
+            "bos_token": name(self.roles.bos),
+            "eos_token": name(self.roles.eos),
+            "pad_token": name(self.roles.pad),
+        });
+        if let Some(template) = &self.chat_template {
+            config["chat_template"] = json!(template);
+        }
+        format!("{config:#}\n")
+    }
+
+    /// Writes `tokenizer.json` and `tokenizer_config.json` into a directory that exists.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<(), TextError> {
+        for (name, content) in [(TOKENIZER_JSON, self.to_json()?), (CONFIG, self.to_config_json())] {
+            let path = directory.join(name);
+            std::fs::write(&path, content)
+                .map_err(|source| TextError::Io { action: "write", path: path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Roles by post-processor and by well-known names of special tokens.
+    fn known_roles(&self, post_processor: &Value) -> Roles {
+        let special = |name: &str| self.id(name).filter(|id| self.is_special(*id));
+        let known = |names: &[&str]| names.iter().find_map(|name| special(name));
+        let processors = match post_processor["processors"].as_array() {
+            Some(inner) => inner.iter().collect(),
+            None => vec![post_processor],
+        };
+        let first = processors
+            .iter()
+            .find_map(|processor| processor["single"][0]["SpecialToken"]["id"].as_str())
+            .and_then(special);
+        let eos = known(&KNOWN_EOS);
+        // GPT-2 and its kin begin with the token that ends.
+        let same = || eos.filter(|id| self.token(*id).as_deref() == Some(KNOWN_EOS[0]));
+        Roles {
+            bos: first.or_else(|| known(&KNOWN_BOS)).or_else(same),
+            eos,
+            pad: known(&KNOWN_PAD),
+            add_bos: first.is_some(),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TextError> {
+    std::fs::read(path).map_err(|source| TextError::Io { action: "read", path: path.to_path_buf(), source })
+}

@@ -1,0 +1,83 @@
+//! What can keep a run from starting or make it stop.
+
+use std::path::{Path, PathBuf};
+
+use tritforge_checkpoint::CheckpointError;
+use tritforge_config::ConfigError;
+use tritforge_data::DataError;
+use tritforge_nn::NnError;
+use tritforge_text::TextError;
+
+use crate::recipe::RecipeError;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The model's shape is impossible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The tokenizer cannot be made or cannot encode the text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The model failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// candle failed.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The state of a run cannot be stored or understood.
+    #[error("{0}")]
+    State(String),
+    /// The loss or the gradient is no number any more.
+    #[error(
+        "step {step}: {what} is {value}: training stopped; the last good checkpoint is {checkpoint}. \
+         Lower optim.lr, lengthen optim.warmup_steps, or set optim.grad_clip"
+    )]
+    NotFinite {
+        /// The step that failed, from 1.
+        step: u64,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Where to go on from.
+        checkpoint: String,
+    },
+    /// The run's directory already holds a run.
+    #[error("{}: holds checkpoints of a run: go on with --resume, start over with --overwrite, or name another run.out", .0.display())]
+    Exists(PathBuf),
+    /// A run cannot go on from its checkpoint.
+    #[error("{}: cannot resume: {message}", path.display())]
+    Resume {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What changed.
+        message: String,
+    },
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io { path, action, source }
+    }
+}

@@ -1,0 +1,45 @@
+//! A text that the model writes at an evaluation, chosen by candle's `LogitsProcessor`.
+
+use candle_core::{Device, Tensor};
+use candle_transformers::generation::{LogitsProcessor, Sampling};
+use tritforge_nn::Decoder;
+use tritforge_text::Tokenizer;
+
+use crate::TrainError;
+use crate::recipe;
+
+/// Continues the recipe's prompt. There is no cache: the whole sequence runs again for every token, which is cheap enough for
+/// the few tokens of a sample. The seed is fixed, so that samples of different steps can be compared.
+pub(crate) fn sample(
+    model: &Decoder,
+    tokenizer: &Tokenizer,
+    options: &recipe::Sample,
+    seed: u64,
+) -> Result<String, TrainError> {
+    let sampling = match options {
+        o if o.temperature == 0.0 => Sampling::ArgMax,
+        o if o.top_k > 0 => Sampling::TopKThenTopP { k: o.top_k, p: o.top_p, temperature: o.temperature },
+        o => Sampling::TopP { p: o.top_p, temperature: o.temperature },
+    };
+    let mut processor = LogitsProcessor::from_sampling(seed, sampling);
+    let vocab = model.config().vocab_size;
+    let known = tokenizer.vocab_size();
+    let longest = model.config().max_position_embeddings;
+    let mut ids = tokenizer.encode(&options.prompt, true)?;
+    if ids.is_empty() {
+        // Any token begins a text; the tokenizer's own beginning is best.
+        ids.push(tokenizer.bos().unwrap_or(0));
+    }
+    for _ in 0..options.tokens {
+        let window = &ids[ids.len().saturating_sub(longest)..];
+        let logits = model.logits(window, 1, None)?;
+        // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
+        let last = &logits[logits.len() - vocab..][..known.min(vocab)];
+        let id = processor.sample(&Tensor::from_slice(last, last.len(), &Device::Cpu)?)?;
+        if tokenizer.eos() == Some(id) {
+            break;
+        }
+        ids.push(id);
+    }
+    Ok(tokenizer.decode(&ids)?)
+}
