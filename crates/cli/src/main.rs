@@ -55,13 +55,11 @@ fn main() -> ExitCode {
     // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
     tritforge_kernels::keep_pages();
     let cli = Cli::parse();
-    if let Some(threads) = cli.threads {
-        if threads == 0 {
-            eprintln!("error: --threads 0: at least one is needed");
-            return ExitCode::from(2);
-        }
-        commands::set_threads(threads);
+    if cli.threads == Some(0) {
+        eprintln!("error: --threads 0: at least one is needed");
+        return ExitCode::from(2);
     }
+    tritforge_kernels::configure_threads(cli.threads);
     let result = match cli.command {
         #[cfg(feature = "train")]
         Command::Quickstart(args) => commands::quickstart::run(&args),

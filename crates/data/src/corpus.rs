@@ -63,7 +63,7 @@ impl Corpus {
                     match read_text(&file) {
                         Ok(text) => corpus.push(&file, text),
                         Err(DataError::NotUtf8 { path, offset }) => {
-                            corpus.skipped.push(Skipped { path, offset })
+                            corpus.skipped.push(Skipped { path, offset });
                         }
                         Err(error) => return Err(error),
                     }

@@ -82,7 +82,7 @@ impl<'a> DenseMatrix<'a> {
     /// Row `i` as f32: what an embedding looks up.
     ///
     /// # Panics
-    /// If there is no such row, or `out` is not [cols].
+    /// If there is no such row, or `out` is not `[cols]`.
     pub fn row(&self, i: usize, out: &mut [f32]) {
         assert!(i < self.rows && out.len() == self.cols, "row {i} of [{}, {}]", self.rows, self.cols);
         decode_row(Backend::active(), self.ty, self.row_bytes(i), out);

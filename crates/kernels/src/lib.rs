@@ -54,5 +54,5 @@ pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::TernaryWeights;
-pub use threads::set_threads;
+pub use threads::configure_threads;
 pub use trace::{Observer, Step};

@@ -8,7 +8,7 @@ use crate::lanes::{dot, multiversion};
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
 const ROWS: usize = 32;
 
-/// `out = x / sqrt(mean(x²) + eps) · weight`: x and out [rows, width], weight [width].
+/// `out = x / sqrt(mean(x²) + eps) · weight`: x and out [rows, width], weight `[width]`.
 ///
 /// # Panics
 /// If the lengths do not fit.
@@ -24,7 +24,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         .for_each(|(out, x)| forward(backend, x, weight, eps, out));
 }
 
-/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] is overwritten, `dweight` [width] too.
+/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] is overwritten, `dweight` `[width]` too.
 ///
 /// # Panics
 /// If the lengths do not fit.

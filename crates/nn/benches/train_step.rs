@@ -17,6 +17,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tritforge_kernels::configure_threads(None);
     tritforge_kernels::keep_pages();
     let config = ModelConfig {
         num_hidden_layers: 6,

@@ -165,7 +165,10 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
 fn strftime_now(format: &str) -> Result<String, Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     strftime(now.as_secs(), format).ok_or_else(|| {
-        Error::new(ErrorKind::InvalidOperation, format!("strftime_now: the format {format:?} is not supported"))
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now: the format {format:?} is not supported"),
+        )
     })
 }
 

@@ -21,7 +21,7 @@ pub enum TextError {
     Malformed {
         /// The file, or the kind of file where its path is not known.
         file: String,
-        /// Where in it, such as "model.merges[17]" or "tokenizer.ggml.tokens[3]".
+        /// Where in it, such as `model.merges[17]` or `tokenizer.ggml.tokens[3]`.
         place: String,
         /// What is wrong, and what would be right.
         problem: String,
@@ -45,6 +45,13 @@ pub enum TextError {
         /// The character.
         character: char,
         /// Where it begins, in bytes from the start of the text.
+        offset: usize,
+    },
+    /// A run of spaces so long that the pattern that splits text gives up on it. Text after it would be split in another
+    /// way than everywhere else.
+    #[error("the run of spaces near byte {offset} of the text is too long for the pre-tokenizer: shorten it")]
+    RunOfSpaces {
+        /// Where the text could not be split any more, in bytes from its start.
         offset: usize,
     },
     /// An id that the vocabulary does not have.

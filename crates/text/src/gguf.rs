@@ -85,7 +85,8 @@ impl Tokenizer {
         }
         let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
             what: "pre-tokenizer (tokenizer.ggml.pre)",
-            found: "no such key, and any guess would encode text in another way than training did".to_string(),
+            found: "no such key, and any guess would encode text in another way than training did"
+                .to_string(),
             supported: format!("{}; convert the model again with a tool that writes the key", pre::names()),
         })?;
         let pre = Pre::by_name(name)?;
@@ -119,7 +120,10 @@ impl Tokenizer {
                 }
             }
             if let Some(first) = ids.insert(token, id) {
-                return Err(fault(format!("{TOKENS}[{id}]"), format!("{token:?} is also the token of id {first}")));
+                return Err(fault(
+                    format!("{TOKENS}[{id}]"),
+                    format!("{token:?} is also the token of id {first}"),
+                ));
             }
             vocab.push((token.clone(), id as u32));
         }
@@ -143,7 +147,8 @@ impl Tokenizer {
         };
         let (bos, eos, pad) = (role(BOS)?, role(EOS)?, role(PAD)?);
         // Where the key is missing, runtimes go by the name of the pre-tokenizer.
-        let add_bos = optional(metadata.get_bool(ADD_BOS))?.unwrap_or(pre.name == "llama-bpe") && bos.is_some();
+        let add_bos =
+            optional(metadata.get_bool(ADD_BOS))?.unwrap_or(pre.name == "llama-bpe") && bos.is_some();
         let chat_template = optional(metadata.get_str(CHAT_TEMPLATE))?.map(str::to_string);
 
         let mut tokenizer = Self::build(Parts { vocab, merges, pre, added }, GGUF, MERGES)?

@@ -51,8 +51,7 @@ impl Tokenizer {
     pub fn from_json(bytes: &[u8]) -> Result<Self, TextError> {
         let fault =
             |place: &str, problem: String| TextError::malformed(TOKENIZER_JSON, place.to_string(), problem);
-        let json: Value =
-            serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        let json: Value = serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
         validate::tokenizer_json(&json)?;
         // The checks above cover what is known to panic for BPE; the other models are as their authors left them.
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
@@ -88,8 +87,11 @@ impl Tokenizer {
             return Err(fault("JSON", "expected an object".to_string()));
         }
         let mut roles = self.roles;
-        let places =
-            [("bos", "bos_token", &mut roles.bos), ("eos", "eos_token", &mut roles.eos), ("pad", "pad_token", &mut roles.pad)];
+        let places = [
+            ("bos", "bos_token", &mut roles.bos),
+            ("eos", "eos_token", &mut roles.eos),
+            ("pad", "pad_token", &mut roles.pad),
+        ];
         for (role, key, place) in places {
             // A string, or an object that describes an added token.
             let name = match &json[key] {
@@ -159,8 +161,11 @@ impl Tokenizer {
     pub fn save(&self, directory: &Path) -> Result<(), TextError> {
         for (name, content) in [(TOKENIZER_JSON, self.to_json()?), (CONFIG, self.to_config_json())] {
             let path = directory.join(name);
-            std::fs::write(&path, content)
-                .map_err(|source| TextError::Io { action: "write", path: path.clone(), source })?;
+            std::fs::write(&path, content).map_err(|source| TextError::Io {
+                action: "write",
+                path: path.clone(),
+                source,
+            })?;
         }
         Ok(())
     }

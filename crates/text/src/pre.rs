@@ -52,7 +52,13 @@ const KNOWN: [Pre; 5] = [
         ignore_merges: false,
         nfc: true,
     },
-    Pre { name: "smollm", aliases: &[], patterns: &[r"\p{N}", GPT2_PATTERN], ignore_merges: false, nfc: false },
+    Pre {
+        name: "smollm",
+        aliases: &[],
+        patterns: &[r"\p{N}", GPT2_PATTERN],
+        ignore_merges: false,
+        nfc: false,
+    },
     Pre {
         name: "default",
         aliases: &[],
@@ -121,7 +127,10 @@ impl Pre {
             return Err(TextError::Unsupported {
                 what: "model.ignore_merges",
                 found: format!("{ignore_merges} with the pre-tokenizer {}", pre.name),
-                supported: format!("{}, since runtimes take it from the name {}", pre.ignore_merges, pre.name),
+                supported: format!(
+                    "{}, since runtimes take it from the name {}",
+                    pre.ignore_merges, pre.name
+                ),
             });
         }
         Ok(pre)
@@ -157,6 +166,16 @@ pub(crate) fn is_byte_level(pre_tokenizer: &Value) -> bool {
     steps(pre_tokenizer).iter().any(|step| step["type"] == "ByteLevel")
 }
 
+/// Whether a piece is one that a pattern gave up on. The regular expression library ends a search after a million steps
+/// back and `tokenizers` takes the rest of the text for one piece; only the patterns' `\s+(?!\S)` steps back so far.
+/// No pattern leaves spaces and something else together in a piece that long.
+pub(crate) fn was_given_up(piece: &str) -> bool {
+    const LONG: usize = 100_000;
+    piece.len() > LONG
+        && piece.chars().skip(1).any(char::is_whitespace)
+        && piece.chars().any(|c| !c.is_whitespace())
+}
+
 /// The steps of a pre-tokenizer, sequences unrolled.
 fn steps(pre_tokenizer: &Value) -> Vec<&Value> {
     match pre_tokenizer["pretokenizers"].as_array() {
@@ -188,7 +207,9 @@ fn patterns(pre_tokenizer: &Value) -> Result<Vec<&str>, String> {
                 // do that end by taking any space.
                 let kept = step["behavior"] == "Removed" && flag("invert") == Some(true);
                 match step["pattern"]["Regex"].as_str() {
-                    Some(pattern) if isolated || (kept && pattern.ends_with(r"|\s+")) => patterns.push(pattern),
+                    Some(pattern) if isolated || (kept && pattern.ends_with(r"|\s+")) => {
+                        patterns.push(pattern);
+                    }
                     _ => return Err(shorten(pre_tokenizer)),
                 }
             }

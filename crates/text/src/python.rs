@@ -7,12 +7,18 @@ use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 /// `json.dumps(value, ensure_ascii=False, indent=indent)`, as `transformers` defines `tojson`: unlike that of Jinja it
 /// escapes nothing for HTML.
-pub(crate) fn json_dumps<T: Serialize>(value: &T, indent: Option<usize>) -> Result<String, serde_json::Error> {
+pub(crate) fn json_dumps<T: Serialize>(
+    value: &T,
+    indent: Option<usize>,
+) -> Result<String, serde_json::Error> {
     let mut out = Vec::new();
     match indent {
         Some(indent) => {
             let indent = " ".repeat(indent.min(16));
-            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(indent.as_bytes())))?;
+            value.serialize(&mut Serializer::with_formatter(
+                &mut out,
+                PrettyFormatter::with_indent(indent.as_bytes()),
+            ))?;
         }
         None => value.serialize(&mut Serializer::with_formatter(&mut out, OneLine))?,
     }
@@ -37,7 +43,17 @@ impl Formatter for OneLine {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];

@@ -46,8 +46,7 @@ pub(crate) const KNOWN_EOS: [&str; 6] =
     ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>"];
 
 /// Likewise for the beginning.
-pub(crate) const KNOWN_BOS: [&str; 5] =
-    ["<|begin_of_text|>", "<s>", "<bos>", "<|bos|>", "<|startoftext|>"];
+pub(crate) const KNOWN_BOS: [&str; 5] = ["<|begin_of_text|>", "<s>", "<bos>", "<|bos|>", "<|startoftext|>"];
 
 /// Likewise for padding.
 pub(crate) const KNOWN_PAD: [&str; 4] = ["<pad>", "<|pad|>", "[PAD]", "<|padding|>"];

@@ -11,7 +11,7 @@ use tokenizers::{
     PreTokenizer, Token,
 };
 
-use crate::pre::{Pre, is_byte_level};
+use crate::pre::{Pre, is_byte_level, was_given_up};
 use crate::{DecodeStream, TextError, byte_level, validate};
 
 /// A tokenizer: a vocabulary, the rule that cuts text into its tokens, and the tokens with a role.
@@ -117,7 +117,9 @@ impl Tokenizer {
     /// Sets the roles, and the post-processor by which Hugging Face files say that a sequence begins with BOS.
     pub(crate) fn with_roles(mut self, roles: Roles) -> Self {
         self.roles = roles;
-        if let Some((bos, id)) = roles.bos.filter(|_| roles.add_bos).and_then(|id| Some((self.token(id)?, id))) {
+        if let Some((bos, id)) =
+            roles.bos.filter(|_| roles.add_bos).and_then(|id| Some((self.token(id)?, id)))
+        {
             let begin = serde_json::json!({"SpecialToken": {"id": bos, "type_id": 0}});
             let sequence = |name, type_id| serde_json::json!({"Sequence": {"id": name, "type_id": type_id}});
             let mut special = serde_json::Map::new();
@@ -138,7 +140,7 @@ impl Tokenizer {
     /// With `add_bos` the ids begin with the BOS token, if there is one.
     ///
     /// # Errors
-    /// If the vocabulary lacks a character of the text.
+    /// If the vocabulary lacks a character of the text, or a run of spaces is hundreds of thousands long.
     pub fn encode(&self, text: &str, add_bos: bool) -> Result<Vec<u32>, TextError> {
         self.encode_with(text, EncodeOptions { add_bos, parse_special: false })
     }
@@ -160,10 +162,13 @@ impl Tokenizer {
         let model = self.inner.get_model();
         pieces
             .tokenize(|piece| {
+                if self.byte_level && was_given_up(piece.get_original()) {
+                    return Err(TextError::RunOfSpaces { offset: piece.offsets_original().0 }.into());
+                }
                 let tokens = model.tokenize(piece.get())?;
                 match self.coverage.first_unknown(model, piece, &tokens) {
                     Some((character, offset)) => {
-                        Err(Box::new(TextError::UnknownCharacter { character, offset }).into())
+                        Err(TextError::UnknownCharacter { character, offset }.into())
                     }
                     None => Ok(tokens),
                 }
@@ -257,7 +262,11 @@ impl Tokenizer {
 
     /// Whether an id is a special token.
     pub fn is_special(&self, id: u32) -> bool {
-        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+        self.inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .get(&id)
+            .is_some_and(|token| token.special)
     }
 }
 

@@ -27,7 +27,7 @@ impl Tokenizer {
     /// Sequences begin with BOS if there is one.
     ///
     /// # Errors
-    /// If `vocab_size` does not hold the special tokens and the bytes, or a special token's name is one character.
+    /// If `vocab_size` does not hold the special tokens and the bytes, a special token's name is a word of the texts, or a run of spaces is hundreds of thousands long.
     pub fn train_bpe<I>(texts: I, vocab_size: usize, specials: &SpecialTokens) -> Result<Self, TextError>
     where
         I: IntoIterator,
@@ -59,7 +59,11 @@ pub(crate) fn finish(
     const PLACE: &str = "new vocabulary";
     let mut seen = HashSet::new();
     if let Some(twice) = tokens.iter().find(|token| !seen.insert(token.as_str())) {
-        return Err(TextError::malformed(PLACE, "special tokens", format!("{twice:?} is a token of the text")));
+        return Err(TextError::malformed(
+            PLACE,
+            "special tokens",
+            format!("{twice:?} is a token of the text"),
+        ));
     }
     let parts = Parts {
         vocab: tokens.into_iter().zip(0..).collect(),
@@ -88,7 +92,9 @@ where
     let mut counts: HashMap<String, u64> = HashMap::new();
     for text in texts {
         let text = text.as_ref();
+        let mut covered = 0;
         for (start, end) in pattern.find_iter(text) {
+            covered = end;
             let word = &text[start..end];
             match counts.get_mut(word) {
                 Some(count) => *count += 1,
@@ -96,6 +102,10 @@ where
                     counts.insert(word.to_string(), 1);
                 }
             }
+        }
+        // The pattern leaves nothing out: it gave up.
+        if covered != text.len() {
+            return Err(TextError::RunOfSpaces { offset: covered });
         }
     }
     let mut words: Vec<_> = counts.into_iter().collect();
@@ -116,8 +126,7 @@ fn merge_pairs(
         .map(|(word, count)| (spell(word.as_bytes()).chars().map(|c| byte_ids[&c]).collect(), count))
         .collect();
     // Without the special tokens: text never merges into one.
-    let mut ids: HashMap<String, u32> =
-        tokens.iter().cloned().zip(0..).skip(first_byte as usize).collect();
+    let mut ids: HashMap<String, u32> = tokens.iter().cloned().zip(0..).skip(first_byte as usize).collect();
 
     // How often each pair comes, and in which words it has come.
     let mut counts: HashMap<Pair, u64> = HashMap::new();

@@ -48,7 +48,10 @@ pub(crate) fn tokenizer_json(json: &Value) -> Result<(), TextError> {
     }
     if model["dropout"].as_f64().is_some_and(|p| p != 0.0) {
         let found = &model["dropout"];
-        return fault("model.dropout", format!("{found}: a text must always have the same ids; set it to null"));
+        return fault(
+            "model.dropout",
+            format!("{found}: a text must always have the same ids; set it to null"),
+        );
     }
     let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
     let Some(vocab) = model["vocab"].as_object() else {
@@ -59,7 +62,12 @@ pub(crate) fn tokenizer_json(json: &Value) -> Result<(), TextError> {
     for (token, id) in vocab {
         let id = match id.as_u64() {
             Some(id) if id < MAX_VOCAB as u64 => id,
-            _ => return fault("model.vocab", format!("token {token:?} has the id {id}; expected 0 to 2^24-1")),
+            _ => {
+                return fault(
+                    "model.vocab",
+                    format!("token {token:?} has the id {id}; expected 0 to 2^24-1"),
+                );
+            }
         };
         if let Some(other) = by_id.insert(id, token) {
             return fault("model.vocab", format!("{other:?} and {token:?} have the same id, {id}"));
@@ -77,7 +85,8 @@ pub(crate) fn tokenizer_json(json: &Value) -> Result<(), TextError> {
             Value::Array(pair) if pair.len() == 2 => pair[0].as_str().zip(pair[1].as_str()),
             _ => None,
         };
-        let Some((left, right)) = pair.and_then(|(left, right)| Some((left, right.strip_prefix(prefix)?))) else {
+        let Some((left, right)) = pair.and_then(|(left, right)| Some((left, right.strip_prefix(prefix)?)))
+        else {
             return fault(&format!("model.merges[{i}]"), format!("{merge}: expected two tokens"));
         };
         pairs.push((left.to_string(), right.to_string()));

@@ -32,7 +32,10 @@ fn built_in_templates() {
          <|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>\
          <|start_header_id|>assistant<|end_header_id|>\n\n"
     );
-    assert_eq!(render("plain"), "System: Be brief.\n\nUser: <b>Hi</b>\n\nAssistant: Hello!\n\nUser: Bye\n\nAssistant:");
+    assert_eq!(
+        render("plain"),
+        "System: Be brief.\n\nUser: <b>Hi</b>\n\nAssistant: Hello!\n\nUser: Bye\n\nAssistant:"
+    );
     for name in ChatTemplate::names() {
         assert!(ChatTemplate::named(name).is_some());
     }
@@ -50,7 +53,13 @@ fn python_is_at_hand() {
     assert_eq!(render("{{ messages[1].content.strip().upper() }}").unwrap(), "<B>HI</B>");
     assert_eq!(render("{{ messages[1] | tojson }}").unwrap(), r#"{"role": "user", "content": "<b>Hi</b> "}"#);
     assert_eq!(render("{{ [1] | tojson(indent=4) }}").unwrap(), "[\n    1\n]");
-    assert_eq!(render("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role[0] }}{% endfor %}").unwrap(), "uau");
+    assert_eq!(
+        render(
+            "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role[0] }}{% endfor %}"
+        )
+        .unwrap(),
+        "uau"
+    );
     assert_eq!(render("{% if tools is none and not undefined_thing %}none{% endif %}").unwrap(), "none");
     let year: u32 = render("{{ strftime_now('%Y') }}").unwrap().parse().unwrap();
     assert!((2024..2200).contains(&year));

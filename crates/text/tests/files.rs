@@ -52,7 +52,9 @@ fn split_then_bytes(patterns: &[&str]) -> Json {
         .iter()
         .map(|p| json!({"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": false}))
         .collect();
-    steps.push(json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}));
+    steps.push(
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}),
+    );
     json!({"type": "Sequence", "pretokenizers": steps})
 }
 
@@ -100,12 +102,30 @@ fn gguf_round_trips_encode_identically() {
 }
 
 #[test]
-fn the_pre_tokenizers_differ() {
-    let text = "It'S 123456\r\n\r\n  x";
-    let ids: Vec<_> =
-        [trained(), llama3(), qwen2(), smollm()].iter().map(|t| t.encode(text, false).unwrap()).collect();
-    for (i, a) in ids.iter().enumerate() {
-        assert!(ids[i + 1..].iter().all(|b| a != b), "{i}");
+fn each_name_has_its_own_pattern() {
+    // Merges that only apply where the pattern leaves their parts together.
+    let mut metadata = metadata(&Tokenizer::train_bpe([""], 256, &SpecialTokens::none()).unwrap(), 256);
+    let mut tokens = metadata.get_str_array("tokenizer.ggml.tokens").unwrap().to_vec();
+    let mut merges = Vec::new();
+    for (left, right) in [("1", "2"), ("12", "3"), ("123", "4"), ("!", "x"), ("=", "=")] {
+        tokens.push(format!("{left}{right}"));
+        merges.push(format!("{left} {right}"));
+    }
+    metadata.insert("tokenizer.ggml.token_type", vec![1i32; tokens.len()]);
+    metadata.insert("tokenizer.ggml.tokens", tokens);
+    metadata.insert("tokenizer.ggml.merges", merges);
+    for (pre, expected) in [
+        ("gpt-2", "1234 ! x =="),
+        ("llama-bpe", "123 4 !x =="),
+        ("qwen2", "1 2 3 4 !x =="),
+        ("smollm", "1 2 3 4 ! x =="),
+        ("default", "123 4 ! x =="),
+    ] {
+        metadata.insert("tokenizer.ggml.pre", pre);
+        let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
+        let ids = tokenizer.encode("1234!x==", false).unwrap();
+        let found: Vec<String> = ids.iter().map(|id| tokenizer.token(*id).unwrap()).collect();
+        assert_eq!(found.join(" "), expected, "{pre}");
     }
 }
 
@@ -114,7 +134,10 @@ fn the_default_pre_tokenizer_of_llama_cpp() {
     let mut metadata = metadata(&trained(), 400);
     metadata.insert("tokenizer.ggml.pre", "default");
     let tokenizer = Tokenizer::from_gguf(&metadata).unwrap();
-    assert_eq!(tokenizer.to_gguf(400).unwrap()[1], ("tokenizer.ggml.pre".to_string(), Value::from("default")));
+    assert_eq!(
+        tokenizer.to_gguf(400).unwrap()[1],
+        ("tokenizer.ggml.pre".to_string(), Value::from("default"))
+    );
     for text in MIXED {
         assert_eq!(tokenizer.decode(&tokenizer.encode(text, false).unwrap()).unwrap(), text);
     }
@@ -217,7 +240,8 @@ fn what_gguf_cannot_say_is_refused() {
         false,
         json!({"type": "Lowercase"}),
     );
-    for (tokenizer, part) in [(word_level, "WordLevel"), (other_pattern, "[a-z]+"), (lowercase, "Lowercase")] {
+    for (tokenizer, part) in [(word_level, "WordLevel"), (other_pattern, "[a-z]+"), (lowercase, "Lowercase")]
+    {
         let error = tokenizer.to_gguf(1000).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
@@ -264,7 +288,9 @@ fn contradictory_tokenizer_json_is_an_error() {
     }
     let mut dropout = good.clone();
     dropout["model"]["dropout"] = json!(0.1);
-    assert!(Tokenizer::from_json(dropout.to_string().as_bytes()).unwrap_err().to_string().contains("dropout"));
+    assert!(
+        Tokenizer::from_json(dropout.to_string().as_bytes()).unwrap_err().to_string().contains("dropout")
+    );
     let mut prefix = good.clone();
     prefix["model"]["continuing_subword_prefix"] = json!("####");
     assert!(Tokenizer::from_json(prefix.to_string().as_bytes()).is_err());

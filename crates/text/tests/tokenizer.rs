@@ -8,7 +8,7 @@ use common::{MIXED, corpus};
 use proptest::prelude::*;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Model, TokenizerImpl};
+use tokenizers::{AddedToken, TokenizerImpl};
 use tritforge_text::{EncodeOptions, SpecialTokens, TextError, Tokenizer};
 
 fn trained() -> Tokenizer {
@@ -136,15 +136,13 @@ fn characters_beyond_ascii_are_one_token_each() {
 fn characters_outside_the_vocabulary_are_named() {
     // ü is C3 BC and ļ is C4 BC: both bytes of ä (C3 A4) and of ļ may be there without the character.
     let tokenizer = Tokenizer::characters(["aü Ĥ¤"], &SpecialTokens::default()).unwrap();
-    for (text, character, offset) in [
-        ("aüb", 'b', 3),
-        ("ü ä", 'ä', 3),
-        ("a世", '世', 1),
-        ("aü <|endoftext|>", '<', 4),
-        ("  \n", '\n', 2),
-    ] {
+    for (text, character, offset) in
+        [("aüb", 'b', 3), ("ü ä", 'ä', 3), ("a世", '世', 1), ("aü <|endoftext|>", '<', 4), ("  \n", '\n', 2)]
+    {
         match tokenizer.encode(text, false).unwrap_err() {
-            TextError::UnknownCharacter { character: c, offset: at } => assert_eq!((c, at), (character, offset)),
+            TextError::UnknownCharacter { character: c, offset: at } => {
+                assert_eq!((c, at), (character, offset))
+            }
             other => panic!("{other}"),
         }
     }
@@ -193,6 +191,14 @@ fn long_runs_of_spaces_are_split_like_short_ones() {
     // The space before the x belongs to it.
     let x = tokenizer.encode(" x", false).unwrap();
     assert!(ids.windows(x.len()).any(|ids| ids == x));
+    // Where the regular expression gives up, nothing is encoded in another way in silence.
+    let longer = format!("fn{}x y", " ".repeat(1_500_000));
+    for error in [
+        tokenizer.encode(&longer, false).unwrap_err(),
+        Tokenizer::train_bpe([&longer], 300, &SpecialTokens::none()).unwrap_err(),
+    ] {
+        assert!(matches!(error, TextError::RunOfSpaces { offset: 2 }), "{error}");
+    }
 }
 
 fn pieces(tokenizer: &Tokenizer, ids: &[u32]) -> String {

@@ -12,7 +12,7 @@ use crate::TrainError;
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub(crate) enum Event {
     /// After an optimizer step.
     Train {
         /// Steps taken.

@@ -17,13 +17,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Limits every pool of threads.
-pub(crate) fn set_threads(threads: usize) {
-    tritforge_kernels::set_threads(threads);
-    #[cfg(feature = "train")]
-    tritforge_train::set_candle_threads(threads);
-}
-
 /// A checkpoint directory: the path itself, or the newest checkpoint of a run's directory.
 pub(crate) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {

@@ -62,8 +62,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&summary.checkpoint)?;
     let path = args.out.join("model.gguf");
     let options = ExportOptions {
-        packing: recipe.export.packing(),
-        embeddings: recipe.export.embeddings(),
+        packing: recipe.export.format,
+        embeddings: recipe.export.embeddings,
         name: "tritforge quickstart".to_string(),
     };
     let report = export_gguf(&checkpoint, &path, &options)?;

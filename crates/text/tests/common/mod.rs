@@ -9,7 +9,9 @@ pub(crate) fn corpus() -> Vec<String> {
              // returns the largest value, or nothing at all\n    argument.iter().copied().max()\n}}\n",
             i * 37
         ));
-        texts.push("The quick brown fox jumps over the lazy dog; it isn't what they'll expect.\r\n".to_string());
+        texts.push(
+            "The quick brown fox jumps over the lazy dog; it isn't what they'll expect.\r\n".to_string(),
+        );
         texts.push("größer, naïve café — 世界 こんにちは 🦀🦀\n\n\n\tindented".to_string());
     }
     texts

@@ -1,0 +1,189 @@
+//! Recipes: a TOML file that says everything about a run.
+//!
+//! ```toml
+//! [model]
+//! config = "../configs/tiny.toml"   # or the keys themselves: hidden_size, num_hidden_layers, …
+//!
+//! [data]
+//! train = ["corpus.txt"]
+//!
+//! [train]
+//! steps = 1000
+//! ```
+//!
+//! is a whole recipe; [`Recipe`] lists the sections, their keys and defaults. [`Recipe::load`] reads one and puts overrides
+//! (`optim.lr=2e-3`) over it. Unknown keys, wrong types, values out of range and values that contradict each other are
+//! refused, all at once, each with its file, line and column, what was found and what is expected. A resolved
+//! recipe has every default filled in and writes itself as a recipe again ([`Recipe::to_toml`]).
+//!
+//! Paths in a recipe are looked for beside the recipe first, then from the working directory.
+
+mod entries;
+mod error;
+mod overrides;
+mod reader;
+mod resolve;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::path::Path;
+
+use serde::Serialize;
+use tritforge_config::{ConfigError, ModelConfig};
+
+pub use error::{Fault, Origin, RecipeError};
+pub use sections::{
+    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SplitKind, Tokenizer,
+    TokenizerKind, Train,
+};
+
+use entries::{Entries, Value};
+use reader::Reader;
+
+/// Everything about a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Recipe {
+    /// The run itself.
+    pub run: Run,
+    /// The architecture.
+    pub model: Model,
+    /// Its quantization.
+    pub quant: Quant,
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The text.
+    pub data: Data,
+    /// The optimizer.
+    pub optim: Optim,
+    /// The loop.
+    pub train: Train,
+    /// The text written at evaluations.
+    pub sample: Sample,
+    /// The file that the model is to become.
+    pub export: Export,
+}
+
+impl Recipe {
+    /// Reads a recipe and puts overrides, each `section.key=value`, over it. The value is TOML; a string needs no quotes.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or anything in the recipe or the overrides is wrong: everything that is.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
+        Self::from_toml(path, &read(path)?, overrides)
+    }
+
+    /// Like [`Self::load`] for a text at hand; `path` names it in messages, and paths are looked for beside it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_toml(path: &Path, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
+        let mut entries = entries::parse_recipe(path, text).map_err(RecipeError::Invalid)?;
+        let mut faults = Vec::new();
+        overrides::apply(&mut entries, overrides, &mut faults);
+        include_config(path, &mut entries, &mut faults)?;
+        let mut reader = Reader::new(path, entries, faults);
+        let recipe = resolve::resolve(&mut reader, path);
+        reader.finish();
+        // A value that is wrong by itself would only contradict others once more.
+        if reader.faults.is_empty() {
+            validate::check(&mut reader, &recipe);
+        }
+        if reader.faults.is_empty() { Ok(recipe) } else { Err(RecipeError::Invalid(reader.faults)) }
+    }
+
+    /// The recipe with all defaults filled in, as TOML that [`Self::load`] reads back to the same recipe.
+    ///
+    /// # Errors
+    /// If a path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, RecipeError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// The model's configuration, with the vocabulary of the tokenizer.
+    ///
+    /// # Errors
+    /// If the recipe asks for a vocabulary of another size.
+    pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, ConfigError> {
+        if let Some(rows) = self.model.vocab_size.filter(|rows| *rows != vocab_size) {
+            return Err(ConfigError::Value {
+                key: "model.vocab_size",
+                found: rows.to_string(),
+                expected: format!(
+                    "the tokenizer has {vocab_size} tokens; leave model.vocab_size out of the recipe"
+                ),
+            });
+        }
+        let config = self.model.config(self.quant, vocab_size);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or that of the
+    /// tokenizer's file. Characters are counted as 256.
+    pub fn expected_vocab_size(&self) -> usize {
+        let of_file = |path: &Path| tritforge_text::Tokenizer::from_file(path).ok().map(|t| t.vocab_size());
+        let size = match self.tokenizer.kind {
+            TokenizerKind::Bpe => Some(self.tokenizer.vocab_size),
+            TokenizerKind::Characters => None,
+            TokenizerKind::File => self.tokenizer.path.as_deref().and_then(of_file),
+        };
+        self.model.vocab_size.or(size).unwrap_or(256)
+    }
+}
+
+impl Model {
+    /// The configuration with a vocabulary of `vocab_size`, unchecked.
+    fn config(&self, quant: Quant, vocab_size: usize) -> ModelConfig {
+        ModelConfig {
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+            hidden_act: self.hidden_act,
+            max_position_embeddings: self.max_position_embeddings,
+            rms_norm_eps: self.rms_norm_eps as f32,
+            rope_theta: self.rope_theta as f32,
+            tie_word_embeddings: self.tie_word_embeddings,
+            use_sub_norm: self.use_sub_norm,
+            weights: quant.weights,
+            activations: quant.activations,
+            initializer_range: self.initializer_range as f32,
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, RecipeError> {
+    std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_path_buf(), source })
+}
+
+/// Puts the keys of the file that `model.config` names under those of `[model]`.
+fn include_config(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Result<(), RecipeError> {
+    let Some(model) = entries.sections.get_mut("model") else { return Ok(()) };
+    let Some(entry) = model.remove("config") else { return Ok(()) };
+    let Value::Text(name) = &entry.value else {
+        let (written, found) = (&entry.written, entry.value.type_name());
+        let message = format!("model.config = {written}: found {found}, expected the path of a TOML file");
+        faults.push(Fault { origin: entry.value_at, message });
+        return Ok(());
+    };
+    let file = reader::resolve(path, name, &entry.value_at);
+    if !file.is_file() {
+        let beside = path.parent().unwrap_or(Path::new("")).join(name);
+        let message =
+            format!("model.config: no file {} and no {name} from the working directory", beside.display());
+        faults.push(Fault { origin: entry.value_at, message });
+        return Ok(());
+    }
+    match entries::parse_config(&file, &read(&file)?) {
+        Ok(keys) => keys.into_iter().for_each(|(key, entry)| {
+            model.entry(key).or_insert(entry);
+        }),
+        Err(found) => faults.extend(found),
+    }
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! Overrides from the command line: `section.key=value`.
+
+use toml::de::DeValue;
+
+use super::entries::{Entries, Entry, Value};
+use super::error::{Fault, Origin};
+
+/// Puts overrides over what the file says, the later over the earlier.
+///
+/// A value is TOML; what is no TOML is a string, so that `quant.weights=none` needs no quotes. Naming the text's files
+/// withdraws the file's `data.source`, and the other way round: an override says where the text comes from, whole.
+pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Vec<Fault>) {
+    for text in overrides {
+        let fault =
+            |message: &str| Fault { origin: Origin::Override(text.clone()), message: message.to_string() };
+        let Some((path, value)) = text.split_once('=') else {
+            faults.push(fault("expected section.key=value"));
+            continue;
+        };
+        let Some((section, key)) = path.trim().split_once('.').filter(|(_, key)| !key.contains('.')) else {
+            faults.push(fault("expected section.key=value, with one point in the key"));
+            continue;
+        };
+        let written = value.trim();
+        let Some(value) = parse(written) else {
+            faults.push(fault("the value is neither TOML nor a bare string"));
+            continue;
+        };
+        let origin = Origin::Override(text.clone());
+        let (key_at, value_at) = (origin.clone(), origin);
+        let entry = Entry { value, written: written.to_string(), key_at, value_at, from_config: false };
+        let section_entries = entries.sections.entry(section.to_string()).or_default();
+        let rival = match (section, key) {
+            ("data", "train") => Some("source"),
+            ("data", "source") => Some("train"),
+            _ => None,
+        };
+        if let Some(rival) = rival
+            && section_entries.get(rival).is_some_and(|e| !matches!(e.value_at, Origin::Override(_)))
+        {
+            section_entries.remove(rival);
+        }
+        section_entries.insert(key.to_string(), entry);
+    }
+}
+
+/// The value of an override; None for broken TOML.
+fn parse(text: &str) -> Option<Value> {
+    match DeValue::parse(text) {
+        Ok(value) => Some(Value::of(value.get_ref())),
+        // What begins like TOML was meant as TOML.
+        Err(_) if text.starts_with(['"', '\'', '[', '{']) => None,
+        Err(_) => Some(Value::Text(text.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_toml_or_bare_strings() {
+        for (text, value) in [
+            ("2e-3", Value::Float(2e-3)),
+            ("500", Value::Integer(500)),
+            ("0x10", Value::Integer(16)),
+            ("1_000", Value::Integer(1000)),
+            ("true", Value::Flag(true)),
+            ("\"a b\"", Value::Text("a b".into())),
+            ("none", Value::Text("none".into())),
+            ("runs/two words", Value::Text("runs/two words".into())),
+            ("1 2", Value::Text("1 2".into())),
+            ("", Value::Text(String::new())),
+            ("[0.9, 1]", Value::Array(vec![Value::Float(0.9), Value::Integer(1)])),
+        ] {
+            assert_eq!(parse(text), Some(value), "{text}");
+        }
+        for broken in ["[a.txt]", "\"open", "{", "'x"] {
+            assert_eq!(parse(broken), None, "{broken}");
+        }
+        // One override cannot bring a second key.
+        assert_eq!(parse("1\nsteps = 2"), Some(Value::Text("1\nsteps = 2".into())));
+    }
+}

@@ -1,0 +1,324 @@
+//! Typed access to a recipe's entries. Each call names a key that exists, takes its entry, and notes what is wrong with
+//! it; what nobody took in the end is an unknown key.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use super::entries::{Entries, Entry, Value};
+use super::error::{Fault, Origin};
+
+/// Other projects' names for keys, too far from ours for a measure of spelling.
+const ALIASES: [(&str, &str); 15] = [
+    ("learning_rate", "lr"),
+    ("max_lr", "lr"),
+    ("max_steps", "steps"),
+    ("max_iters", "steps"),
+    ("num_train_steps", "steps"),
+    ("warmup_iters", "warmup_steps"),
+    ("block_size", "seq_len"),
+    ("context_length", "seq_len"),
+    ("n_layer", "num_hidden_layers"),
+    ("n_head", "num_attention_heads"),
+    ("n_embd", "hidden_size"),
+    ("d_model", "hidden_size"),
+    ("max_grad_norm", "grad_clip"),
+    ("dataset", "train"),
+    ("packing", "format"),
+];
+
+/// Entries being read, and the faults found.
+#[derive(Debug)]
+pub(super) struct Reader {
+    entries: Entries,
+    /// The recipe's file.
+    path: PathBuf,
+    /// Keys asked for so far, in order.
+    known: Vec<(&'static str, &'static str)>,
+    /// Where the values of keys that were given stand.
+    origins: BTreeMap<(&'static str, &'static str), Origin>,
+    pub(super) faults: Vec<Fault>,
+}
+
+impl Reader {
+    pub(super) fn new(path: &Path, entries: Entries, faults: Vec<Fault>) -> Self {
+        Self { entries, path: path.to_path_buf(), known: Vec::new(), origins: BTreeMap::new(), faults }
+    }
+
+    /// The entry of a key, if it is given.
+    fn take(&mut self, section: &'static str, key: &'static str) -> Option<Entry> {
+        self.known.push((section, key));
+        let entry = self.entries.sections.get_mut(section)?.remove(key)?;
+        self.origins.insert((section, key), entry.value_at.clone());
+        Some(entry)
+    }
+
+    /// Whether a key is given in the recipe itself or an override, and not yet taken.
+    pub(super) fn has_inline(&self, section: &str, key: &str) -> bool {
+        self.entries.sections.get(section).and_then(|s| s.get(key)).is_some_and(|e| !e.from_config)
+    }
+
+    /// Whether a key was given.
+    pub(super) fn given(&self, section: &'static str, key: &'static str) -> bool {
+        self.origins.contains_key(&(section, key))
+    }
+
+    /// Notes a fault of a key's value, at the value, at the section, or at the file, whichever there is.
+    pub(super) fn fault(&mut self, section: &'static str, key: &'static str, message: impl Display) {
+        let header = || self.entries.headers.get(section).cloned();
+        let origin = self.origins.get(&(section, key)).cloned().or_else(header);
+        let origin = origin.unwrap_or_else(|| Origin::File(self.path.clone()));
+        self.faults.push(Fault { origin, message: message.to_string() });
+    }
+
+    /// A key that must be given is not.
+    pub(super) fn missing(&mut self, section: &'static str, key: &'static str, expected: &str) {
+        self.fault(section, key, format!("{section}.{key} is missing: expected {expected}"));
+    }
+
+    fn wrong_type(&mut self, section: &'static str, key: &'static str, entry: &Entry, expected: &str) {
+        let (written, found) = (&entry.written, entry.value.type_name());
+        self.fault(section, key, format!("{section}.{key} = {written}: found {found}, expected {expected}"));
+    }
+
+    fn wrong_value(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        entry: &Entry,
+        expected: impl Display,
+    ) {
+        self.fault(section, key, format!("{section}.{key} = {}: expected {expected}", entry.written));
+    }
+
+    /// An integer between two bounds, both included.
+    pub(super) fn integer(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        low: u64,
+        high: u64,
+    ) -> Option<u64> {
+        let entry = self.take(section, key)?;
+        let range = match high {
+            u64::MAX => format!("an integer of at least {low}"),
+            _ => format!("an integer from {low} to {high}"),
+        };
+        let Value::Integer(value) = entry.value else {
+            self.wrong_type(section, key, &entry, &range);
+            return None;
+        };
+        match u64::try_from(value) {
+            Ok(value) if (low..=high).contains(&value) => Some(value),
+            _ => {
+                self.wrong_value(section, key, &entry, range);
+                None
+            }
+        }
+    }
+
+    /// A size: an integer from `low` to 2²⁸.
+    pub(super) fn size(&mut self, section: &'static str, key: &'static str, low: u64) -> Option<usize> {
+        self.integer(section, key, low, 1 << 28).map(|size| size as usize)
+    }
+
+    /// A finite number for which `holds`; `range` describes it, as in "above 0".
+    pub(super) fn number(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        range: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Option<f64> {
+        let entry = self.take(section, key)?;
+        let Some(value) = as_number(&entry.value) else {
+            self.wrong_type(section, key, &entry, &format!("a number {range}"));
+            return None;
+        };
+        if value.is_finite() && holds(value) {
+            return Some(value);
+        }
+        self.wrong_value(section, key, &entry, format!("a number {range}"));
+        None
+    }
+
+    /// Two finite numbers for which `holds`.
+    pub(super) fn pair(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        range: &str,
+        holds: impl Fn(f64) -> bool,
+    ) -> Option<(f64, f64)> {
+        let entry = self.take(section, key)?;
+        let numbers: Option<Vec<f64>> = match &entry.value {
+            Value::Array(items) => items.iter().map(as_number).collect(),
+            _ => None,
+        };
+        match numbers.as_deref() {
+            Some([a, b]) if holds(*a) && holds(*b) => Some((*a, *b)),
+            _ => {
+                self.wrong_value(section, key, &entry, format!("an array of two numbers {range}"));
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, section: &'static str, key: &'static str) -> Option<bool> {
+        let entry = self.take(section, key)?;
+        let Value::Flag(flag) = entry.value else {
+            self.wrong_type(section, key, &entry, "true or false");
+            return None;
+        };
+        Some(flag)
+    }
+
+    /// A string. An override of a string may look like something else: `run.name=7`.
+    pub(super) fn text(&mut self, section: &'static str, key: &'static str) -> Option<String> {
+        let entry = self.take(section, key)?;
+        match &entry.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Integer(_) | Value::Float(_) | Value::Flag(_)
+                if matches!(entry.value_at, Origin::Override(_)) =>
+            {
+                Some(entry.written)
+            }
+            _ => {
+                self.wrong_type(section, key, &entry, "a string");
+                None
+            }
+        }
+    }
+
+    /// One of several names.
+    pub(super) fn choice<T: Clone>(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<T> {
+        let entry = self.take(section, key)?;
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let expected = names.join(" or ");
+        let Value::Text(text) = &entry.value else {
+            self.wrong_type(section, key, &entry, &expected);
+            return None;
+        };
+        let found = choices.iter().find(|(name, _)| name == text).map(|(_, value)| value.clone());
+        if found.is_none() {
+            let hint = nearest(text, choices.iter().map(|(name, _)| *name), 0.8);
+            let hint = hint.map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
+            self.wrong_value(section, key, &entry, format!("{expected}{hint}"));
+        }
+        found
+    }
+
+    /// Paths: an array of strings, or one string. One that the recipe gives is looked for beside the recipe first.
+    pub(super) fn paths(&mut self, section: &'static str, key: &'static str) -> Option<Vec<PathBuf>> {
+        let entry = self.take(section, key)?;
+        let text = |value: &Value| match value {
+            Value::Text(text) => Some(self.resolve(text, &entry.value_at)),
+            _ => None,
+        };
+        let paths: Option<Vec<PathBuf>> = match &entry.value {
+            Value::Array(items) => items.iter().map(text).collect(),
+            one => text(one).map(|path| vec![path]),
+        };
+        if paths.is_none() {
+            self.wrong_type(section, key, &entry, "a path, or an array of paths");
+        }
+        paths
+    }
+
+    /// One path, resolved like [`Self::paths`].
+    pub(super) fn path(&mut self, section: &'static str, key: &'static str) -> Option<PathBuf> {
+        let text = self.text(section, key)?;
+        let origin = self.origins.get(&(section, key))?.clone();
+        Some(self.resolve(&text, &origin))
+    }
+
+    fn resolve(&self, text: &str, origin: &Origin) -> PathBuf {
+        resolve(&self.path, text, origin)
+    }
+
+    /// Notes every key that nobody took, and sorts the faults by place.
+    pub(super) fn finish(&mut self) {
+        let entries = std::mem::take(&mut self.entries);
+        for (key, entry) in entries.stray {
+            let home = self.known.iter().find(|(_, known)| *known == key);
+            let hint =
+                home.map_or("expected a [section]".to_string(), |(s, k)| format!("did you mean {s}.{k}?"));
+            let message = format!("{key}: a key outside any section; {hint}");
+            self.faults.push(Fault { origin: entry.key_at, message });
+        }
+        for (section, keys) in entries.sections {
+            if !self.known.iter().any(|(known, _)| *known == section) {
+                let mut sections: Vec<&str> = self.known.iter().map(|(section, _)| *section).collect();
+                sections.dedup();
+                let hint = match nearest(&section, sections.iter().copied(), 0.8) {
+                    Some(name) => format!("did you mean [{name}]?"),
+                    None => format!("expected one of {}", sections.join(", ")),
+                };
+                let first = keys.into_values().next().map(|e| e.key_at);
+                let origin = entries.headers.get(&section).cloned().or(first);
+                let origin = origin.unwrap_or_else(|| Origin::File(self.path.clone()));
+                self.faults.push(Fault { origin, message: format!("[{section}]: unknown section; {hint}") });
+                continue;
+            }
+            for (key, entry) in keys {
+                let message = format!("{section}.{key}: unknown key; {}", self.hint(&section, &key));
+                self.faults.push(Fault { origin: entry.key_at, message });
+            }
+        }
+        self.faults.sort();
+        self.faults.dedup();
+    }
+
+    /// What an unknown key may have been meant to be.
+    fn hint(&self, section: &str, key: &str) -> String {
+        let here = || self.known.iter().filter(|(s, _)| *s == section).map(|(_, k)| *k);
+        let alias = ALIASES.iter().find(|(other, _)| *other == key).map_or(key, |(_, ours)| ours);
+        let elsewhere = || self.known.iter().find(|(_, k)| *k == alias);
+        if here().any(|k| k == alias) {
+            format!("did you mean {section}.{alias}?")
+        } else if let Some((s, k)) = elsewhere() {
+            format!("did you mean {s}.{k}?")
+        } else if let Some(near) = nearest(key, here(), 0.8) {
+            format!("did you mean {section}.{near}?")
+        } else if let Some(near) = nearest(key, self.known.iter().map(|(_, k)| *k), 0.92) {
+            let home = self.known.iter().find(|(_, k)| *k == near).map_or(section, |(s, _)| s);
+            format!("did you mean {home}.{near}?")
+        } else {
+            format!("[{section}] has {}", here().collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+fn as_number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(i) => Some(*i as f64),
+        Value::Float(f) => Some(*f),
+        _ => None,
+    }
+}
+
+/// A path that the recipe gives is one beside the recipe, if that exists; otherwise, and in overrides, it is one from
+/// the working directory.
+pub(super) fn resolve(recipe: &Path, text: &str, origin: &Origin) -> PathBuf {
+    let beside = recipe.parent().unwrap_or(Path::new("")).join(text);
+    match origin {
+        Origin::Override(_) => PathBuf::from(text),
+        _ if beside.exists() => beside,
+        _ => PathBuf::from(text),
+    }
+}
+
+/// The most similar of several names by Jaro and Winkler's measure (1 is equal), if it is more similar than `least`.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>, least: f64) -> Option<&'a str> {
+    names
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(similarity, _)| *similarity > least)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,278 @@
+//! The sections of a recipe: what each key means, and what it is if it is not given.
+
+use std::path::PathBuf;
+
+use serde::{Serialize, Serializer};
+use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_export::DenseFormat;
+use tritforge_ternary::Packing;
+
+/// `[run]`: the run itself.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    /// Its name; by default that of the recipe's file.
+    pub name: String,
+    /// Directory of checkpoints and logs, from the working directory; by default `runs/<name>`.
+    pub out: PathBuf,
+    /// Seed of the initial weights, the order of the data, the split and the samples; by default 0.
+    pub seed: u64,
+}
+
+/// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
+/// keys in the recipe go before it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Model {
+    /// Rows of the embedding; by default the tokenizer's vocabulary. If given, the tokenizer must have it exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; by default as many as query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; by default `hidden_size / num_attention_heads`.
+    pub head_dim: usize,
+    /// `"silu"` (the default) or `"relu2"`.
+    pub hidden_act: HiddenAct,
+    /// The longest context; by default `data.seq_len`.
+    pub max_position_embeddings: usize,
+    /// ε of every RMSNorm; by default 1e-5.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary embedding; by default 10000.
+    pub rope_theta: f64,
+    /// Whether the output head is the embedding; by default it is.
+    pub tie_word_embeddings: bool,
+    /// Whether an RMSNorm stands before `o_proj` and `down_proj`; by default it does.
+    pub use_sub_norm: bool,
+    /// Standard deviation of the initial weights; by default 0.02.
+    pub initializer_range: f64,
+}
+
+/// `[quant]`: the quantization of the seven projections of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Quant {
+    /// `"absmean"` (ternary, the default) or `"none"`.
+    pub weights: WeightQuant,
+    /// `"absmax"` (int8, the default) or `"none"`.
+    pub activations: ActivationQuant,
+}
+
+/// `[tokenizer]`: where the tokenizer comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tokenizer {
+    /// By default `"bpe"`.
+    pub kind: TokenizerKind,
+    /// For `"bpe"`: size of the vocabulary to train; by default `model.vocab_size`, and without that 4096. 0 for the
+    /// other kinds, whose size the text or the file determines.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub vocab_size: usize,
+    /// For `"file"`: the `tokenizer.json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// Kinds of tokenizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerKind {
+    /// `"bpe"`: a byte-level BPE, trained on the training text.
+    Bpe,
+    /// `"characters"`: one token for each character of the text.
+    Characters,
+    /// `"file"`: a Hugging Face `tokenizer.json`.
+    File,
+}
+
+/// `[data]`: the text.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Data {
+    /// `"files"` (the default where `train` is given) or `"rust-sources"`.
+    pub source: DataSource,
+    /// Files and directories of text, for `"files"`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub train: Vec<PathBuf>,
+    /// Share of the text that is held out for evaluation; by default 0.1.
+    pub held_out: f64,
+    /// `"contiguous"` (the default: the end is held out) or `"document"` (whole documents are).
+    pub split: SplitKind,
+    /// Tokens of a training sample; by default 256.
+    pub seq_len: usize,
+}
+
+/// Where text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataSource {
+    /// `"files"`: `data.train`.
+    Files,
+    /// `"rust-sources"`: the Rust sources of the project's own dependencies.
+    RustSources,
+}
+
+/// How the text is split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitKind {
+    /// `"contiguous"`.
+    Contiguous,
+    /// `"document"`.
+    Document,
+}
+
+/// `[optim]`: the optimizer and its learning rate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Optim {
+    /// `"adamw"`.
+    pub kind: OptimKind,
+    /// The peak learning rate; by default 1e-3.
+    pub lr: f64,
+    /// Decay rates of the two moments; by default 0.9 and 0.95.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment; by default 1e-8.
+    pub eps: f64,
+    /// Decoupled weight decay of the matrices; by default 0.1.
+    pub weight_decay: f64,
+    /// The largest norm of all gradients together; 0 does not clip. By default 1.
+    pub grad_clip: f64,
+    /// Steps in which the learning rate rises to `lr`; by default a twentieth of the run, at most 500.
+    pub warmup_steps: u64,
+    /// `"cosine"` (the default), `"linear"`, `"constant"` or `"wsd"`.
+    pub schedule: Schedule,
+    /// Where a decaying schedule ends, as a share of `lr`; by default 0.1.
+    pub min_lr_ratio: f64,
+    /// For `"wsd"`: the steps of the final decay; by default a fifth of the run. 0 for the other schedules.
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub decay_steps: u64,
+}
+
+/// Optimizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimKind {
+    /// `"adamw"` (arXiv 1711.05101).
+    AdamW,
+}
+
+/// What the learning rate does after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls linearly to the end of the run.
+    Linear,
+    /// It falls along half a cosine.
+    Cosine,
+    /// It stays, and falls linearly in the last `decay_steps`: warm-up, stable, decay.
+    Wsd,
+}
+
+/// `[train]`: the loop.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Train {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Samples of a micro-batch; by default 8.
+    pub batch_size: usize,
+    /// Micro-batches of a step; by default 1.
+    pub gradient_accumulation: usize,
+    /// Steps between evaluations; by default a tenth of the run.
+    pub eval_every: u64,
+    /// Held-out tokens that an evaluation scores, about; by default all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_tokens: Option<usize>,
+    /// Steps between checkpoints; by default `eval_every`.
+    pub save_every: u64,
+    /// Checkpoints that are kept; by default 2.
+    pub keep_last: usize,
+    /// Steps between log lines; by default 10.
+    pub log_every: u64,
+}
+
+/// `[sample]`: the text that is written at every evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sample {
+    /// What it begins with; by default a line feed.
+    pub prompt: String,
+    /// Tokens; by default 64. 0 writes none.
+    pub tokens: usize,
+    /// By default 0.8; 0 takes the most probable token.
+    pub temperature: f64,
+    /// Only the `top_k` most probable tokens; by default 40, 0 is all.
+    pub top_k: usize,
+    /// Only the most probable tokens that together have this probability; by default 0.95, 1 is all.
+    pub top_p: f64,
+}
+
+/// `[export]`: the GGUF file that the trained model is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Export {
+    /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
+    #[serde(serialize_with = "packing_name")]
+    pub format: Packing,
+    /// How embedding and head are stored: `"f16"` (the default), `"f32"` or `"q8_0"`.
+    #[serde(serialize_with = "dense_name")]
+    pub embeddings: DenseFormat,
+}
+
+impl Default for Quant {
+    fn default() -> Self {
+        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax }
+    }
+}
+
+impl Default for Optim {
+    fn default() -> Self {
+        Self {
+            kind: OptimKind::AdamW,
+            lr: 1e-3,
+            betas: (0.9, 0.95),
+            eps: 1e-8,
+            weight_decay: 0.1,
+            grad_clip: 1.0,
+            warmup_steps: 0,
+            schedule: Schedule::Cosine,
+            min_lr_ratio: 0.1,
+            decay_steps: 0,
+        }
+    }
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { prompt: "\n".to_string(), tokens: 64, temperature: 0.8, top_k: 40, top_p: 0.95 }
+    }
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self { format: Packing::Tq2_0, embeddings: DenseFormat::F16 }
+    }
+}
+
+/// The name of a packing in recipes.
+pub(super) fn recipe_name(packing: Packing) -> String {
+    packing.name().to_ascii_lowercase()
+}
+
+fn packing_name<S: Serializer>(packing: &Packing, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&recipe_name(*packing))
+}
+
+fn dense_name<S: Serializer>(format: &DenseFormat, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(format.name())
+}
+
+// serde hands references to `skip_serializing_if`.
+fn is_zero(n: &usize) -> bool {
+    *n == 0
+}
+
+fn is_zero_u64(n: &u64) -> bool {
+    *n == 0
+}

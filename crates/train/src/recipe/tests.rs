@@ -1,0 +1,417 @@
+//! Recipes that are right, and what is said about those that are wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_export::DenseFormat;
+use tritforge_ternary::Packing;
+
+use super::{DataSource, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind};
+
+const MINIMAL: &str = r#"[model]
+hidden_size = 256
+intermediate_size = 768
+num_hidden_layers = 2
+num_attention_heads = 4
+
+[data]
+train = ["corpus.txt"]
+
+[train]
+steps = 1000
+"#;
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+    Recipe::from_toml(Path::new("dir/r.toml"), text, &overrides)
+}
+
+/// The messages about a recipe that is wrong.
+fn faults(text: &str, overrides: &[&str]) -> Vec<String> {
+    match parse(text, overrides) {
+        Err(RecipeError::Invalid(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("expected faults, found {other:?}"),
+    }
+}
+
+/// The one message about a minimal recipe with an override.
+fn fault(overrides: &[&str]) -> String {
+    let faults = faults(MINIMAL, overrides);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    faults[0].clone()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let r = parse(MINIMAL, &[]).unwrap();
+    assert_eq!((r.run.name.as_str(), r.run.out.as_path(), r.run.seed), ("r", Path::new("runs/r"), 0));
+    assert_eq!(
+        (r.model.num_key_value_heads, r.model.head_dim, r.model.max_position_embeddings),
+        (4, 64, 256)
+    );
+    assert_eq!((r.quant.weights, r.quant.activations), (WeightQuant::Absmean, ActivationQuant::Absmax));
+    assert_eq!((r.tokenizer.kind, r.tokenizer.vocab_size), (TokenizerKind::Bpe, 4096));
+    assert_eq!((r.data.source, r.data.train.clone()), (DataSource::Files, vec![PathBuf::from("corpus.txt")]));
+    assert_eq!((r.data.held_out, r.data.split, r.data.seq_len), (0.1, SplitKind::Contiguous, 256));
+    assert_eq!((r.optim.warmup_steps, r.optim.schedule, r.optim.decay_steps), (50, Schedule::Cosine, 0));
+    assert_eq!((r.train.eval_every, r.train.save_every, r.train.eval_tokens), (100, 100, None));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::Tq2_0, DenseFormat::F16));
+    let config = r.model_config(4000).unwrap();
+    assert_eq!((config.vocab_size, config.rms_norm_eps, config.rope_theta), (4000, 1e-5, 1e4));
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        [run]
+        name = "n"
+        out = "o/p"
+        seed = 7
+        [model]
+        vocab_size = 300
+        hidden_size = 128
+        intermediate_size = 384
+        num_hidden_layers = 3
+        num_attention_heads = 4
+        num_key_value_heads = 2
+        head_dim = 32
+        hidden_act = "relu2"
+        max_position_embeddings = 99
+        rms_norm_eps = 1e-6
+        rope_theta = 5e5
+        tie_word_embeddings = false
+        use_sub_norm = false
+        initializer_range = 0.01
+        [quant]
+        weights = "absmean"
+        activations = "none"
+        [tokenizer]
+        kind = "bpe"
+        vocab_size = 300
+        [data]
+        source = "rust-sources"
+        held_out = 0.2
+        split = "document"
+        seq_len = 64
+        [optim]
+        kind = "adamw"
+        lr = 1
+        betas = [0.8, 0.99]
+        eps = 1e-7
+        weight_decay = 0
+        grad_clip = 0.0
+        warmup_steps = 5
+        schedule = "wsd"
+        min_lr_ratio = 0.5
+        decay_steps = 20
+        [train]
+        steps = 50
+        batch_size = 3
+        gradient_accumulation = 2
+        eval_every = 11
+        eval_tokens = 1_000
+        save_every = 12
+        keep_last = 4
+        log_every = 1
+        [sample]
+        prompt = "x"
+        tokens = 9
+        temperature = 0.0
+        top_k = 3
+        top_p = 0.5
+        [export]
+        format = "i2_s"
+        embeddings = "q8_0"
+    "#;
+    let r = parse(text, &[]).unwrap();
+    let c = r.model_config(300).unwrap();
+    assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
+    assert_eq!(c.activations, ActivationQuant::None);
+    assert_eq!((r.optim.lr, r.optim.betas, r.optim.grad_clip), (1.0, (0.8, 0.99), 0.0));
+    assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseFormat::Q8_0));
+    // What is written reads back to the same recipe, and has every key of this one.
+    let written = r.to_toml().unwrap();
+    assert_eq!(parse(&written, &[]).unwrap(), r);
+    let keys = |text: &str| {
+        let mut keys: Vec<String> =
+            text.lines().filter_map(|l| Some(l.split_once('=')?.0.trim().to_string())).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&written), keys(text));
+    assert!(
+        written.contains("rms_norm_eps = 1e-6") || written.contains("rms_norm_eps = 0.000001"),
+        "{written}"
+    );
+}
+
+#[test]
+fn a_resolved_recipe_reads_back() {
+    for overrides in [
+        &[][..],
+        &["optim.schedule=wsd"],
+        &["tokenizer.kind=characters", "quant.weights=none"],
+        &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
+        &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
+    ] {
+        let recipe = parse(MINIMAL, overrides).unwrap();
+        assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe, "{overrides:?}");
+    }
+}
+
+#[test]
+fn overrides_go_before_the_file_and_the_last_wins() {
+    let r =
+        parse(MINIMAL, &["optim.lr=2e-3", "optim.lr = 5e-4", "run.name=7", "quant.weights=none"]).unwrap();
+    assert_eq!((r.optim.lr, r.run.name.as_str(), r.quant.weights), (5e-4, "7", WeightQuant::None));
+    // Naming files withdraws the file's other source, and the other way round.
+    let rust = MINIMAL.replace("train = [\"corpus.txt\"]", "source = \"rust-sources\"");
+    let r = parse(&rust, &["data.train=a.txt"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::Files, vec![PathBuf::from("a.txt")]));
+    let r = parse(&rust, &["data.train=[\"a.txt\"]", "data.source=files"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::Files, vec![PathBuf::from("a.txt")]));
+    let r = parse(MINIMAL, &["data.source=rust-sources"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::RustSources, vec![]));
+}
+
+#[test]
+fn faults_of_overrides_name_them() {
+    assert_eq!(
+        fault(&["optim.lr=fast"]),
+        "override optim.lr=fast: optim.lr = fast: found a string, expected a number above 0 and at most 10"
+    );
+    assert_eq!(
+        fault(&["optim.lrr=1"]),
+        "override optim.lrr=1: optim.lrr: unknown key; did you mean optim.lr?"
+    );
+    assert_eq!(fault(&["lr=1"]), "override lr=1: expected section.key=value, with one point in the key");
+    assert_eq!(fault(&["optim.lr"]), "override optim.lr: expected section.key=value");
+    assert_eq!(
+        fault(&["data.train=[a.txt]"]),
+        "override data.train=[a.txt]: the value is neither TOML nor a bare string"
+    );
+    assert_eq!(fault(&["optm.lr=1"]), "override optm.lr=1: [optm]: unknown section; did you mean [optim]?");
+}
+
+#[test]
+fn unknown_keys_come_with_their_place_and_the_nearest_key() {
+    let text = format!("{MINIMAL}step = 3\nlearning_rate = 1\nseqlen = 9\nqqq = 1\n\n[optimizer]\nlr = 1\n");
+    assert_eq!(
+        faults(&text, &[]),
+        [
+            "dir/r.toml:12:1: train.step: unknown key; did you mean train.steps?",
+            "dir/r.toml:13:1: train.learning_rate: unknown key; did you mean optim.lr?",
+            "dir/r.toml:14:1: train.seqlen: unknown key; did you mean data.seq_len?",
+            "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, eval_every, batch_size, \
+             gradient_accumulation, eval_tokens, save_every, keep_last, log_every",
+            "dir/r.toml:17:2: [optimizer]: unknown section; did you mean [optim]?",
+        ]
+    );
+    assert_eq!(
+        faults(&format!("seed = 3\nx = 1\n{MINIMAL}"), &[]),
+        [
+            "dir/r.toml:1:1: seed: a key outside any section; did you mean run.seed?",
+            "dir/r.toml:2:1: x: a key outside any section; expected a [section]",
+        ]
+    );
+}
+
+#[test]
+fn wrong_types_and_ranges_are_all_reported_with_their_place() {
+    let text = MINIMAL
+        .replace("steps = 1000", "steps = 1e3\n  batch_size = 0")
+        .replace("hidden_size = 256", "hidden_size = \"256\"")
+        .replace("train = [", "held_out = 1.0\nsplit = \"documents\"\ntrain = [1, ");
+    assert_eq!(
+        faults(&text, &["optim.betas=[0.9]", "optim.lr=nan", "run.seed=-1", "model.tie_word_embeddings=1"]),
+        [
+            "dir/r.toml:2:15: model.hidden_size = \"256\": found a string, expected an integer from 1 to 268435456",
+            "dir/r.toml:8:12: data.held_out = 1.0: expected a number above 0 and below 1",
+            "dir/r.toml:9:9: data.split = \"documents\": expected \"contiguous\" or \"document\"; did you mean \
+             \"document\"?",
+            "dir/r.toml:10:9: data.train = [1, \"corpus.txt\"]: found an array, expected a path, or an array of paths",
+            "dir/r.toml:13:9: train.steps = 1e3: found a number with a fraction, expected an integer from 1 to \
+             1099511627776",
+            "dir/r.toml:14:16: train.batch_size = 0: expected an integer from 1 to 1048576",
+            "override model.tie_word_embeddings=1: model.tie_word_embeddings = 1: found an integer, expected true or \
+             false",
+            "override optim.betas=[0.9]: optim.betas = [0.9]: expected an array of two numbers from 0 to less than 1",
+            "override optim.lr=nan: optim.lr = nan: expected a number above 0 and at most 10",
+            "override run.seed=-1: run.seed = -1: expected an integer from 0 to 9223372036854775807",
+        ]
+    );
+}
+
+#[test]
+fn missing_keys_are_reported_at_their_section() {
+    assert_eq!(
+        faults(
+            "[run]\nname = \"x\"\n\n[model]\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 1\n",
+            &[]
+        ),
+        [
+            "dir/r.toml:4:2: model.num_attention_heads is missing: expected the number of heads, or config = \
+             \"configs/….toml\"",
+            "dir/r.toml: data.train is missing: expected files of text, as in train = [\"corpus.txt\"], or source = \
+             \"rust-sources\"",
+            "dir/r.toml: train.steps is missing: expected the number of optimizer steps",
+        ]
+    );
+    assert_eq!(fault(&["tokenizer.kind=file"]).split(": ").nth(1), Some("tokenizer.path is missing"));
+    assert!(fault(&["data.source=files"]).contains("data.train is missing"));
+}
+
+#[test]
+fn contradictions_name_both_sides() {
+    for (overrides, message) in [
+        (
+            &["model.num_attention_heads=3"][..],
+            "model.num_attention_heads = 3: it must divide model.hidden_size = 256",
+        ),
+        (
+            &["model.num_key_value_heads=3"],
+            "model.num_key_value_heads = 3: it must divide num_attention_heads = 4",
+        ),
+        (&["model.num_attention_heads=256"], "model.head_dim = 1: it must be even"),
+        (&["model.head_dim=128"], "model.head_dim = 128: attn_sub_norm has width hidden_size = 256"),
+        (&["data.seq_len=300", "model.max_position_embeddings=299"], "data.seq_len = 300: expected at most"),
+        (&["model.max_position_embeddings=255"], "data.seq_len = 256: expected at most"),
+        (&["optim.warmup_steps=1001"], "optim.warmup_steps = 1001: expected at most train.steps = 1000"),
+        (&["optim.decay_steps=10"], "only optim.schedule = \"wsd\""),
+        (
+            &["optim.schedule=wsd", "optim.decay_steps=951"],
+            "expected at most train.steps - optim.warmup_steps = 950",
+        ),
+        (
+            &["data.train=a", "data.source=rust-sources"],
+            "data.source = \"rust-sources\" contradicts data.train",
+        ),
+        (&["tokenizer.path=x"], "tokenizer.path = \"x\": only tokenizer.kind = \"file\""),
+        (
+            &["tokenizer.kind=characters", "tokenizer.vocab_size=300"],
+            "only tokenizer.kind = \"bpe\" has a size",
+        ),
+        (
+            &["tokenizer.vocab_size=300", "model.vocab_size=301"],
+            "model.vocab_size = 301 contradicts tokenizer.vocab_size",
+        ),
+        (&["model.vocab_size=100"], "model.vocab_size = 100: a byte-level BPE needs at least 257"),
+        (&["run.name=a/b"], "run.name = \"a/b\": expected a name without slashes"),
+    ] {
+        let found = fault(overrides);
+        assert!(found.contains(message), "{overrides:?}: {found}");
+    }
+}
+
+#[test]
+fn widths_must_fit_the_packing_of_ternary_models() {
+    let narrow = &["model.hidden_size=128", "model.intermediate_size=384"];
+    // No format asked for: one that fits.
+    assert_eq!(parse(MINIMAL, narrow).unwrap().export.format, Packing::I2S);
+    let with = |more: &[&'static str]| [&narrow[..], more].concat();
+    let message = fault(&with(&["export.format=tq2_0"]));
+    assert!(message.contains("export.format = \"tq2_0\" cannot hold model.hidden_size = 128"), "{message}");
+    assert!(message.ends_with("or choose export.format = \"i2_s\""), "{message}");
+    assert!(parse(MINIMAL, &with(&["export.format=tq2_0", "quant.weights=none"])).is_ok());
+    let message = fault(&["model.intermediate_size=700"]);
+    assert!(
+        message.contains("dir/r.toml") || message.contains("override model.intermediate_size=700"),
+        "{message}"
+    );
+    assert!(message.contains("model.intermediate_size = 700: expected a multiple of 256"), "{message}");
+    let wide = &["model.head_dim=96", "model.use_sub_norm=false", "export.format=tq1_0"];
+    assert!(fault(wide).contains("model.num_attention_heads · model.head_dim = 384"));
+}
+
+#[test]
+fn a_shape_comes_from_a_file_and_inline_keys_go_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipes, configs) = (dir.path().join("recipes"), dir.path().join("configs"));
+    fs::create_dir_all(&recipes).unwrap();
+    fs::create_dir_all(&configs).unwrap();
+    let shape = "vocab_size = 500\nhidden_size = 256\nintermediate_size = 768\nnum_hidden_layers = 2\n\
+                 num_attention_heads = 4\nmax_position_embeddings = 512\nhidden_act = \"relu2\"\n";
+    fs::write(configs.join("s.toml"), shape).unwrap();
+    fs::write(recipes.join("text.txt"), "text").unwrap();
+    let path = recipes.join("r.toml");
+    let text = "[model]\nconfig = \"../configs/s.toml\"\nnum_hidden_layers = 6\n[data]\ntrain = [\"text.txt\", \"no.txt\"]\n\
+                [train]\nsteps = 10\n";
+    fs::write(&path, text).unwrap();
+    let r = Recipe::load(&path, &[]).unwrap();
+    assert_eq!((r.model.num_hidden_layers, r.model.hidden_act), (6, HiddenAct::Relu2));
+    assert_eq!((r.model.vocab_size, r.tokenizer.vocab_size, r.expected_vocab_size()), (None, 500, 500));
+    assert_eq!(r.data.train, [recipes.join("text.txt"), PathBuf::from("no.txt")]);
+    // The recipe's own vocabulary goes before the one that the shape was made for.
+    let r = Recipe::load(&path, &["tokenizer.vocab_size=600".to_string()]).unwrap();
+    assert_eq!(r.model_config(590).unwrap().vocab_size, 590);
+    let r = Recipe::load(&path, &["model.vocab_size=600".to_string()]).unwrap();
+    let error = r.model_config(590).unwrap_err().to_string();
+    assert!(error.contains("model.vocab_size = 600: the tokenizer has 590 tokens"), "{error}");
+    // Faults of the shape are reported in its file.
+    fs::write(configs.join("s.toml"), format!("{shape}hiden_size = 1\n")).unwrap();
+    let error = Recipe::load(&path, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("s.toml:8:1: model.hiden_size: unknown key; did you mean model.hidden_size?"),
+        "{error}"
+    );
+    fs::remove_file(configs.join("s.toml")).unwrap();
+    let error = Recipe::load(&path, &[]).unwrap_err().to_string();
+    assert!(error.contains("r.toml:2:10: model.config: no file"), "{error}");
+}
+
+#[test]
+fn what_is_no_toml_is_refused_at_its_place() {
+    let message = &faults("[model]\nhidden_size = = 3\n", &[])[0];
+    assert!(message.starts_with("dir/r.toml:2:") && message.contains("not TOML"), "{message}");
+    let message = &faults("[run]\nname = \"é\" seed = 3\n", &[])[0];
+    assert!(message.starts_with("dir/r.toml:2:"), "{message}");
+    let error = Recipe::load(Path::new("absent.toml"), &[]).unwrap_err().to_string();
+    assert!(error.starts_with("absent.toml: cannot read"), "{error}");
+}
+
+#[test]
+fn columns_count_characters() {
+    let Err(RecipeError::Invalid(found)) = parse(&MINIMAL.replace("[data]", "[data] # é\n\"é\" = 1"), &[])
+    else {
+        panic!("expected a fault");
+    };
+    assert_eq!(found[0].origin, Origin::At { path: "dir/r.toml".into(), line: 8, column: 1 });
+}
+
+#[test]
+fn any_text_is_a_recipe_or_an_error() {
+    // Every prefix and every recipe with one byte changed: never a panic.
+    for end in 0..MINIMAL.len() {
+        let _ = parse(&MINIMAL[..end], &[]);
+        for byte in [b'=', b'[', b'"', b'\n', b'.', b'9'] {
+            let mut bytes = MINIMAL.as_bytes().to_vec();
+            bytes[end] = byte;
+            let _ = parse(&String::from_utf8(bytes).unwrap(), &[]);
+        }
+    }
+}
+
+#[test]
+fn the_recipes_and_shapes_of_the_repository_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let files = |dir: &str| {
+        let entries = fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|p| p.extension().is_some_and(|e| e == "toml")).collect::<Vec<_>>()
+    };
+    let recipes = files("recipes");
+    assert!(recipes.len() >= 2);
+    for path in recipes {
+        let recipe = Recipe::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        recipe.model_config(recipe.expected_vocab_size()).unwrap();
+    }
+    let text = &MINIMAL[MINIMAL.find("[data]").unwrap()..];
+    let shapes = files("configs");
+    assert!(shapes.len() >= 8);
+    for path in shapes {
+        let recipe =
+            parse(text, &[&format!("model.config={}", path.display())]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(recipe.export.format, Packing::Tq2_0, "{}", path.display());
+    }
+}

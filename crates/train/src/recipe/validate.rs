@@ -1,0 +1,159 @@
+//! Keys that can contradict each other: all such checks, in one place.
+
+use tritforge_config::{ConfigError, Projection, WeightQuant};
+use tritforge_ternary::Packing;
+
+use super::Recipe;
+use super::reader::Reader;
+use super::sections::{DataSource, Model, Quant, Schedule, TokenizerKind, recipe_name};
+
+/// Notes every contradiction in a recipe whose keys are right one by one.
+pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
+    text(r, recipe);
+    tokenizer(r, recipe);
+    shape(r, recipe);
+    schedule(r, recipe);
+    packing(r, recipe);
+}
+
+fn text(r: &mut Reader, recipe: &Recipe) {
+    let data = &recipe.data;
+    match data.source {
+        DataSource::Files if data.train.is_empty() => {
+            r.missing("data", "train", "files of text, as in train = [\"corpus.txt\"]");
+        }
+        DataSource::RustSources if !data.train.is_empty() => {
+            let message = "data.source = \"rust-sources\" contradicts data.train: give one of them";
+            r.fault("data", "source", message);
+        }
+        _ => {}
+    }
+    let longest = recipe.model.max_position_embeddings;
+    if data.seq_len > longest {
+        let seq_len = data.seq_len;
+        let message =
+            format!("data.seq_len = {seq_len}: expected at most model.max_position_embeddings = {longest}");
+        // The one that was written down is the one to look at.
+        let blame = if r.given("data", "seq_len") {
+            ("data", "seq_len")
+        } else {
+            ("model", "max_position_embeddings")
+        };
+        r.fault(blame.0, blame.1, message);
+    }
+    if recipe.run.out.as_os_str().is_empty() {
+        r.fault("run", "out", "run.out is empty: expected a directory");
+    }
+    let name = &recipe.run.name;
+    if !r.given("run", "out") && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\'])) {
+        let message = format!("run.name = \"{name}\": expected a name without slashes, or run.out beside it");
+        r.fault("run", "name", message);
+    }
+}
+
+fn tokenizer(r: &mut Reader, recipe: &Recipe) {
+    let tokenizer = &recipe.tokenizer;
+    match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::File, None) => r.missing("tokenizer", "path", "the path of a tokenizer.json"),
+        (TokenizerKind::Bpe | TokenizerKind::Characters, Some(path)) => {
+            let message =
+                format!("tokenizer.path = \"{}\": only tokenizer.kind = \"file\" has a path", path.display());
+            r.fault("tokenizer", "path", message);
+        }
+        _ => {}
+    }
+    let vocab_size = tokenizer.vocab_size;
+    if tokenizer.kind != TokenizerKind::Bpe && vocab_size > 0 {
+        let message = format!(
+            "tokenizer.vocab_size = {vocab_size}: only tokenizer.kind = \"bpe\" has a size to choose; leave it out"
+        );
+        r.fault("tokenizer", "vocab_size", message);
+    } else if let Some(rows) = recipe.model.vocab_size.filter(|rows| vocab_size > 0 && *rows != vocab_size) {
+        let message = format!(
+            "model.vocab_size = {rows} contradicts tokenizer.vocab_size = {vocab_size}: leave model.vocab_size out"
+        );
+        r.fault("model", "vocab_size", message);
+    } else if tokenizer.kind == TokenizerKind::Bpe && vocab_size <= 256 {
+        let message = format!("model.vocab_size = {vocab_size}: a byte-level BPE needs at least 257");
+        r.fault("model", "vocab_size", message);
+    }
+}
+
+fn shape(r: &mut Reader, recipe: &Recipe) {
+    let config = recipe.model.config(recipe.quant, recipe.model.vocab_size.unwrap_or(1));
+    match config.validate() {
+        Ok(()) => {}
+        Err(ConfigError::Value { key, found, expected }) => {
+            r.fault("model", key, format!("model.{key} = {found}: {expected}"));
+        }
+        Err(other) => r.fault("model", "config", other),
+    }
+}
+
+fn schedule(r: &mut Reader, recipe: &Recipe) {
+    let (optim, steps) = (&recipe.optim, recipe.train.steps);
+    let warmup = optim.warmup_steps;
+    if warmup > steps {
+        let message = format!("optim.warmup_steps = {warmup}: expected at most train.steps = {steps}");
+        r.fault("optim", "warmup_steps", message);
+        return;
+    }
+    let decay = optim.decay_steps;
+    if optim.schedule != Schedule::Wsd {
+        if decay > 0 {
+            let message =
+                format!("optim.decay_steps = {decay}: only optim.schedule = \"wsd\" has a final decay");
+            r.fault("optim", "decay_steps", message);
+        }
+    } else if decay > steps - warmup {
+        let message = format!(
+            "optim.decay_steps = {decay}: expected at most train.steps - optim.warmup_steps = {}",
+            steps - warmup
+        );
+        r.fault("optim", "decay_steps", message);
+    }
+}
+
+fn packing(r: &mut Reader, recipe: &Recipe) {
+    let format = recipe.export.format;
+    let Some((key, width)) = misfit(&recipe.model, recipe.quant, format) else { return };
+    let what = match key {
+        "head_dim" => "model.num_attention_heads · model.head_dim".to_string(),
+        key => format!("model.{key}"),
+    };
+    let other = Packing::ALL.into_iter().find(|p| misfit(&recipe.model, recipe.quant, *p).is_none());
+    let other =
+        other.map_or(String::new(), |p| format!(", or choose export.format = \"{}\"", recipe_name(p)));
+    let (name, block) = (recipe_name(format), format.block());
+    let fix = format!(
+        "expected a multiple of {block}: export.format = \"{name}\" packs blocks of {block} weights{other}"
+    );
+    // Whoever chose a format sees the fault there; otherwise the width is at fault.
+    if r.given("export", "format") {
+        r.fault(
+            "export",
+            "format",
+            format!("export.format = \"{name}\" cannot hold {what} = {width}: {fix}"),
+        );
+    } else {
+        r.fault("model", key, format!("{what} = {width}: {fix}"));
+    }
+}
+
+/// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not ternary are not
+/// packed.
+pub(super) fn misfit(model: &Model, quant: Quant, packing: Packing) -> Option<(&'static str, usize)> {
+    if quant.weights != WeightQuant::Absmean {
+        return None;
+    }
+    let config = model.config(quant, 1);
+    Projection::ALL.into_iter().find_map(|projection| {
+        let [_, cols] = config.projection_shape(projection);
+        let key = match projection {
+            Projection::O => "head_dim",
+            Projection::Down => "intermediate_size",
+            _ => "hidden_size",
+        };
+        (!cols.is_multiple_of(packing.block())).then_some((key, cols))
+    })
+}
