@@ -110,7 +110,8 @@ fn every_packing_is_the_trained_model() {
         let json: serde_json::Value =
             serde_json::from_str(&project.ok(&["inspect", &file, "--json", "--codes-digest"])).unwrap();
         assert_eq!(json["architecture"], "bitnet");
-        let q = json["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "blk.1.attn_q.weight").unwrap();
+        let q =
+            json["tensors"].as_array().unwrap().iter().find(|t| t["name"] == "blk.1.attn_q.weight").unwrap();
         let tail = if format == "i2_s" { 32 } else { 0 };
         assert_eq!(q["bytes"], 256 * bytes_a_block + tail);
         assert_eq!(q["codes_sha256"].as_str().unwrap().len(), 64);
@@ -140,8 +141,9 @@ fn every_packing_is_the_trained_model() {
 fn relu2_models_use_the_architecture_of_bitnet_cpp() {
     let project = Project::new();
     let set = ["--set", "model.hidden_act=relu2", "--set", "model.tie_word_embeddings=false"];
-    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"], &set[..]].concat());
-    let printed = project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--format", "i2_s", "--embeddings", "f32"]);
+    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"], &set[..]].concat());
+    let printed =
+        project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--format", "i2_s", "--embeddings", "f32"]);
     assert!(printed.contains("bitnet-b1.58") && printed.contains("ik_llama.cpp"), "{printed}");
     project.ok(&["verify", "runs/tiny", "m.gguf", "--bound", "0"]);
     // TQ blocks hold the scale as f16 there: verify says what that changed, and does not pass it.
@@ -155,13 +157,13 @@ fn relu2_models_use_the_architecture_of_bitnet_cpp() {
 #[test]
 fn verify_sees_one_changed_code_and_one_changed_scale() {
     let project = Project::new();
-    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"]);
+    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"]);
     project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--embeddings", "f32"]);
     let bytes = fs::read(project.path("m.gguf")).unwrap();
     // The last tensor but its scale is blk.1.ffn_down.weight: TQ2_0 data, then 4 bytes of scale padded to 32.
     let mut changed = bytes.clone();
     let at = changed.len() - 32 - 66;
-    changed[at] = (changed[at] & !3) | ((changed[at] & 3) + 1) % 3;
+    changed[at] = (changed[at] & !3) | (((changed[at] & 3) + 1) % 3);
     fs::write(project.path("changed.gguf"), &changed).unwrap();
     let output = project.run(&["verify", "runs/tiny", "changed.gguf"]);
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -180,9 +182,19 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_bits() {
     let project = Project::new();
     let train = |out: &str| -> Vec<String> {
         let out = format!("run.out={out}");
-        ["train", "recipe.toml", "--quiet", "--set", &out, "--set", "train.steps=40", "--set", "train.keep_last=2"]
-            .map(String::from)
-            .to_vec()
+        [
+            "train",
+            "recipe.toml",
+            "--quiet",
+            "--set",
+            &out,
+            "--set",
+            "train.steps=40",
+            "--set",
+            "train.keep_last=2",
+        ]
+        .map(String::from)
+        .to_vec()
     };
     let strings = |args: Vec<String>| -> Output {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
@@ -224,17 +236,18 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint() {
         "train",
         "recipe.toml",
         "--quiet",
+        // Weights are multiplied by 1 − lr · decay = −9 at every step, until they overflow.
         "--set",
-        "optim.lr=1e30",
+        "optim.lr=10",
         "--set",
-        "optim.grad_clip=0",
+        "optim.weight_decay=1",
         "--set",
-        "optim.warmup_steps=0",
+        "optim.schedule=constant",
         "--set",
-        "train.save_every=1",
+        "train.steps=90",
     ]);
     assert!(message.contains("training stopped"), "{message}");
-    assert!(message.contains("step-00000"), "{message}");
+    assert!(message.contains("step-0000"), "{message}");
     assert!(project.path("runs/tiny").exists());
 }
 
@@ -249,12 +262,10 @@ fn faults_are_named() {
     assert!(message.contains("text.txt") && message.contains("magic"), "{message}");
     let message = project.fails(&["export", "absent", "-o", "x.gguf"]);
     assert!(message.contains("absent"), "{message}");
-    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"]);
+    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"]);
     let message = project.fails(&["train", "recipe.toml", "--quiet"]);
     assert!(message.contains("--resume"), "{message}");
     project.ok(&["export", "runs/tiny", "-o", "m.gguf"]);
-    let message = project.fails(&["generate", "m.gguf", "-p", ""]);
-    assert!(message.contains("prompt is empty"), "{message}");
     let message = project.fails(&["generate", "m.gguf", "-p", "x", "--context", "100000"]);
     assert!(message.contains("context"), "{message}");
     let message = project.fails(&["generate", "m.gguf", "-p", "x", "--top-p", "2"]);
@@ -265,7 +276,7 @@ fn faults_are_named() {
     assert!(message.contains("cut.gguf"), "{message}");
     // A full-precision model is no ternary GGUF.
     let set = ["--set", "quant.weights=none", "--set", "run.out=full"];
-    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=2"], &set[..]].concat());
+    project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"], &set[..]].concat());
     let message = project.fails(&["export", "full", "-o", "full.gguf"]);
     assert!(message.contains("weights = \"none\""), "{message}");
     assert!(!project.path("full.gguf").exists());

@@ -131,7 +131,7 @@ pub fn verify(
     }
 
     let trained = load_decoder(checkpoint)?;
-    let embedding_type = format!("{:?}", model.embedding().dense_type());
+    let embedding_type = model.embedding().dense_type().name().to_string();
     let (stored, embedding_rounding) = with_embeddings_of(&trained, model)?;
 
     let mut left = Traces::new();

@@ -5,11 +5,13 @@ use std::path::Path;
 use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, Tensors};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, Runtime, WeightQuant};
 use tritforge_gguf::{Metadata, Writer};
+use tritforge_kernels::DenseType;
 use tritforge_ternary::{Packing, TernaryTensor};
 use tritforge_text::Tokenizer;
 
+use crate::ExportError;
+use crate::dense::encode;
 use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
-use crate::{DenseFormat, ExportError};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -17,14 +19,14 @@ pub struct ExportOptions {
     /// How ternary weights are packed.
     pub packing: Packing,
     /// How the embedding and the head are stored.
-    pub embeddings: DenseFormat,
+    pub embeddings: DenseType,
     /// `general.name`.
     pub name: String,
 }
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { packing: Packing::Tq2_0, embeddings: DenseFormat::F16, name: "tritforge".to_string() }
+        Self { packing: Packing::Tq2_0, embeddings: DenseType::F16, name: "tritforge".to_string() }
     }
 }
 
@@ -136,7 +138,7 @@ fn write_item(
             writer.write_tensor(&item.target, &bytes)?;
         }
         Kind::Dense => {
-            let (bytes, rounding) = options.embeddings.encode(&item.source, &values, item.shape[1])?;
+            let (bytes, rounding) = encode(options.embeddings, &item.source, &values, item.shape[1])?;
             report.embedding_rounding = report.embedding_rounding.max(rounding);
             writer.write_tensor(&item.target, &bytes)?;
         }

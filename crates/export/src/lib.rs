@@ -19,6 +19,5 @@ mod error;
 mod gguf;
 mod plan;
 
-pub use dense::DenseFormat;
 pub use error::ExportError;
 pub use gguf::{ExportOptions, Report, export_gguf};

@@ -2,9 +2,10 @@
 
 use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, TensorSpec};
+use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
-use crate::DenseFormat;
+use crate::dense::ggml_type;
 
 /// What becomes of a tensor of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,12 +82,12 @@ pub(crate) fn specs(
     items: &[Item],
     architecture: Architecture,
     packing: Packing,
-    dense: DenseFormat,
+    dense: DenseType,
 ) -> Vec<TensorSpec> {
     let mut specs = Vec::new();
     for item in items {
         let ty = match item.kind {
-            Kind::Dense => dense.ggml_type(),
+            Kind::Dense => ggml_type(dense),
             Kind::Norm => GgmlType::F32,
             Kind::Ternary => match packing {
                 Packing::Tq1_0 => GgmlType::TQ1_0,

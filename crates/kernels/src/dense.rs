@@ -29,6 +29,18 @@ pub enum DenseType {
 }
 
 impl DenseType {
+    /// The types.
+    pub const ALL: [DenseType; 3] = [DenseType::F32, DenseType::F16, DenseType::Q8_0];
+
+    /// The name, as recipes and command lines spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DenseType::F32 => "f32",
+            DenseType::F16 => "f16",
+            DenseType::Q8_0 => "q8_0",
+        }
+    }
+
     /// Bytes of a row.
     ///
     /// # Panics
@@ -181,6 +193,11 @@ multiversion! {
             }
         }
     }
+}
+
+/// The bytes of f32 numbers as f16, rounded half to even; magnitudes from 65520 become infinite.
+pub fn f32_to_f16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
 }
 
 /// The Q8_0 blocks of a row-major matrix, as ggml's reference quantizer makes them: `d = absmax/127`, codes rounded half away

@@ -10,9 +10,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     // ln 2 = HIGH + LOW; HIGH has few bits, so that n · HIGH is exact for every n that occurs.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding 1.5 · 2²³ rounds half to even to an integer, which the low bits of the sum then hold: a conversion by `as`
+    // would saturate, and compilers make scalar code of that.
+    const ROUND: f32 = 12_582_912.0;
     // Beyond these the result is 0 or ∞ anyway. `clamp` keeps NaN.
     let clamped = x.clamp(-150.0, 150.0);
-    let n = (clamped * LOG2_E).round_ties_even();
+    let shifted = clamped * LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = n.mul_add(-LN2_HIGH, clamped);
     let r = n.mul_add(-LN2_LOW, r);
     // Taylor coefficients 1/k!: the remainder at |r| ≤ 0.3466 is below 2^-27 of the result.
@@ -23,16 +27,16 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = r.mul_add(p, 1.0 / 6.0);
     p = r.mul_add(p, 0.5);
     let p = (r * r).mul_add(p, r) + 1.0;
-    // n is an integer in -217..=217, or NaN, which `as` makes 0: p is NaN then.
-    let n = n as i32;
+    // n is an integer in -217..=217. If x is NaN, it is anything, and the result is NaN because p is.
+    let n = (shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
     let half = n >> 1;
-    p * power_of_two(half) * power_of_two(n - half)
+    p * power_of_two(half) * power_of_two(n.wrapping_sub(half))
 }
 
 /// 2^n for n in -126..=127.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
-    f32::from_bits(((n + 127) as u32) << 23)
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
 #[cfg(test)]

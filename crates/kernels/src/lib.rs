@@ -45,7 +45,7 @@ mod trace;
 pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
 pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
-pub use dense::{DenseMatrix, DenseType, f32_to_q8_0};
+pub use dense::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
 pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};
 pub use heap::keep_pages;

@@ -141,7 +141,7 @@ fn characters_outside_the_vocabulary_are_named() {
     {
         match tokenizer.encode(text, false).unwrap_err() {
             TextError::UnknownCharacter { character: c, offset: at } => {
-                assert_eq!((c, at), (character, offset))
+                assert_eq!((c, at), (character, offset));
             }
             other => panic!("{other}"),
         }

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use tritforge_data::{
-    BigramBaseline, Corpus, Document, Fingerprint, RustSources, Shard, Split, TokenizeOptions, bigram_baseline,
-    cached_or_tokenize, rust_sources, split,
+    BigramBaseline, Corpus, Document, Fingerprint, RustSources, Shard, Split, TokenizeOptions,
+    bigram_baseline, cached_or_tokenize, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 

@@ -41,5 +41,6 @@ pub(crate) fn sample(
         }
         ids.push(id);
     }
+    ids.retain(|id| !tokenizer.is_special(*id));
     Ok(tokenizer.decode(&ids)?)
 }

@@ -73,10 +73,9 @@ pub(crate) fn load(
 ) -> Result<(Decoder, AdamW, Progress), TrainError> {
     let tensors = checkpoint.tensors(tritforge_checkpoint::MODEL)?;
     let model = Decoder::load(&checkpoint.config()?, |name, shape| {
-        let values = tensors.f32(name, shape).map_err(|e| tritforge_nn::NnError::Tensor {
-            name: name.to_string(),
-            message: e.to_string(),
-        })?;
+        let values = tensors
+            .f32(name, shape)
+            .map_err(|e| tritforge_nn::NnError::Tensor { name: name.to_string(), message: e.to_string() })?;
         Ok(values.into_owned())
     })?;
     let stored = checkpoint.tensors(OPTIMIZER)?;

@@ -287,7 +287,9 @@ fn check_resume(
     let fault = |message: String| TrainError::Resume { path: path.to_path_buf(), message };
     let wanted = recipe.model_config(prepared.tokenizer.vocab_size())?;
     if model.config() != &wanted {
-        return Err(fault("the recipe now describes another model than the checkpoint's config.json".to_string()));
+        return Err(fault(
+            "the recipe now describes another model than the checkpoint's config.json".to_string(),
+        ));
     }
     if progress.data != prepared.fingerprint {
         return Err(fault("the training data or the tokenizer are not those of the checkpoint".to_string()));

@@ -8,7 +8,9 @@ use clap::Args as ClapArgs;
 use tritforge_eval::{Subject, perplexity, write_logits};
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  tritforge eval model.gguf --text held_out.txt\n  tritforge eval runs/demo --text held_out.txt --json")]
+#[command(
+    after_help = "Example:\n  tritforge eval model.gguf --text held_out.txt\n  tritforge eval runs/demo --text held_out.txt --json"
+)]
 pub(crate) struct Args {
     /// A GGUF file, a checkpoint, or the directory of a run.
     model: PathBuf,

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::Checkpoint;
-use tritforge_export::{DenseFormat, ExportOptions, Report, export_gguf};
+use tritforge_export::{ExportOptions, Report, export_gguf};
+use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use crate::table;
@@ -50,17 +51,19 @@ pub(crate) enum Embeddings {
 }
 
 impl Embeddings {
-    fn dense(self) -> DenseFormat {
+    fn dense(self) -> DenseType {
         match self {
-            Embeddings::F32 => DenseFormat::F32,
-            Embeddings::F16 => DenseFormat::F16,
-            Embeddings::Q8_0 => DenseFormat::Q8_0,
+            Embeddings::F32 => DenseType::F32,
+            Embeddings::F16 => DenseType::F16,
+            Embeddings::Q8_0 => DenseType::Q8_0,
         }
     }
 }
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  tritforge export runs/shakespeare-char -o shakespeare.gguf --format i2_s")]
+#[command(
+    after_help = "Example:\n  tritforge export runs/shakespeare-char -o shakespeare.gguf --format i2_s"
+)]
 pub(crate) struct Args {
     /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
     checkpoint: PathBuf,

@@ -11,7 +11,9 @@ use clap::Args as ClapArgs;
 use tritforge_infer::{Finish, GenerateOptions, Model, Sampling, Session, generate};
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  tritforge generate model.gguf --prompt 'fn main() {' --temperature 0.8 --top-k 40 --seed 1")]
+#[command(
+    after_help = "Example:\n  tritforge generate model.gguf --prompt 'fn main() {' --temperature 0.8 --top-k 40 --seed 1"
+)]
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,

@@ -15,7 +15,9 @@ use tritforge_ternary::{Packing, TernaryTensor};
 use crate::table;
 
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json")]
+#[command(
+    after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json"
+)]
 pub(crate) struct Args {
     /// A GGUF file, a safetensors file, a checkpoint, or the directory of a run.
     path: PathBuf,
@@ -108,7 +110,12 @@ fn gguf(path: &Path, digest: bool) -> Result<Summary> {
         architecture: architecture.map(str::to_string),
         loads_in,
         // A `.scale` tensor is part of its weight, not a parameter of its own.
-        parameters: file.tensors().iter().filter(|t| !t.name.ends_with(".scale")).map(TensorInfo::elements).sum(),
+        parameters: file
+            .tensors()
+            .iter()
+            .filter(|t| !t.name.ends_with(".scale"))
+            .map(TensorInfo::elements)
+            .sum(),
         bytes: file.file_size(),
         config,
         metadata: metadata_rows(file.metadata()),
@@ -161,7 +168,11 @@ fn shown(value: &Value) -> String {
     match value {
         Value::Array(array) => format!("[{} {}]", array.len(), array_kind(array)),
         Value::String(text) if text.chars().count() > 60 => {
-            format!("\"{}…\" ({} characters)", text.chars().take(40).collect::<String>(), text.chars().count())
+            format!(
+                "\"{}…\" ({} characters)",
+                text.chars().take(40).collect::<String>(),
+                text.chars().count()
+            )
         }
         Value::String(text) => format!("{text:?}"),
         Value::Bool(b) => b.to_string(),

@@ -21,9 +21,11 @@ const RECIPE: &str = include_str!("../../../../recipes/quickstart.toml");
 const CONFIG: &str = include_str!("../../../../configs/tiny.toml");
 
 #[derive(ClapArgs)]
-#[command(after_help = "Examples:\n  tritforge quickstart\n  tritforge quickstart --data my_texts/ --prompt 'Once upon'\n\n\
+#[command(
+    after_help = "Examples:\n  tritforge quickstart\n  tritforge quickstart --data my_texts/ --prompt 'Once upon'\n\n\
     Without --data the model learns the Rust sources of the project's own dependencies, found through `cargo metadata`: \
-    real text that stands on every machine that built the project.")]
+    real text that stands on every machine that built the project."
+)]
 pub(crate) struct Args {
     /// A text file, or a directory of text files.
     #[arg(long, value_name = "FILE_OR_DIR")]
@@ -147,10 +149,6 @@ fn write_text(model: &Arc<Model>, prompt: &str) -> Result<()> {
         print!("{text}");
         ControlFlow::Continue(())
     })?;
-    println!(
-        "\n  [{} tokens, {:.0} tokens/s]",
-        generation.tokens.len(),
-        generation.decode_rate()
-    );
+    println!("\n  [{} tokens, {:.0} tokens/s]", generation.tokens.len(), generation.decode_rate());
     Ok(())
 }

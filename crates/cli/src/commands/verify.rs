@@ -13,9 +13,11 @@ use tritforge_infer::Model;
 use crate::table;
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  tritforge verify runs/quickstart runs/quickstart/model.gguf --text held_out.txt\n\n\
+#[command(
+    after_help = "Example:\n  tritforge verify runs/quickstart runs/quickstart/model.gguf --text held_out.txt\n\n\
     The exit code is 1 when a code, scale, activation or sum differs, a logit differs by more than --bound, or a greedy \
-    token differs.")]
+    token differs."
+)]
 pub(crate) struct Args {
     /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
     checkpoint: PathBuf,

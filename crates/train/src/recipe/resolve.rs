@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
-use tritforge_export::DenseFormat;
+use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use super::reader::Reader;
@@ -206,7 +206,7 @@ fn export(r: &mut Reader, model: &Model, quant: Quant) -> Export {
     let names = Packing::ALL.map(|packing| (recipe_name(packing), packing));
     let packings: Vec<(&str, Packing)> =
         names.iter().map(|(name, packing)| (name.as_str(), *packing)).collect();
-    let dense = DenseFormat::ALL.map(|format| (format.name(), format));
+    let dense = DenseType::ALL.map(|format| (format.name(), format));
     let format = r.choice("export", "format", &packings).unwrap_or_else(|| {
         let fits = |packing: &Packing| validate::misfit(model, quant, *packing).is_none();
         [Packing::Tq2_0, Packing::I2S].into_iter().find(fits).unwrap_or(default.format)

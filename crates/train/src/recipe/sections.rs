@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
-use tritforge_export::DenseFormat;
+use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 /// `[run]`: the run itself.
@@ -217,7 +217,7 @@ pub struct Export {
     pub format: Packing,
     /// How embedding and head are stored: `"f16"` (the default), `"f32"` or `"q8_0"`.
     #[serde(serialize_with = "dense_name")]
-    pub embeddings: DenseFormat,
+    pub embeddings: DenseType,
 }
 
 impl Default for Quant {
@@ -251,7 +251,7 @@ impl Default for Sample {
 
 impl Default for Export {
     fn default() -> Self {
-        Self { format: Packing::Tq2_0, embeddings: DenseFormat::F16 }
+        Self { format: Packing::Tq2_0, embeddings: DenseType::F16 }
     }
 }
 
@@ -264,7 +264,7 @@ fn packing_name<S: Serializer>(packing: &Packing, serializer: S) -> Result<S::Ok
     serializer.serialize_str(&recipe_name(*packing))
 }
 
-fn dense_name<S: Serializer>(format: &DenseFormat, serializer: S) -> Result<S::Ok, S::Error> {
+fn dense_name<S: Serializer>(format: &DenseType, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(format.name())
 }
 

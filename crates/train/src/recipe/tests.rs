@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
-use tritforge_export::DenseFormat;
+use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use super::{DataSource, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind};
@@ -56,7 +56,7 @@ fn defaults_are_filled_in() {
     assert_eq!((r.data.held_out, r.data.split, r.data.seq_len), (0.1, SplitKind::Contiguous, 256));
     assert_eq!((r.optim.warmup_steps, r.optim.schedule, r.optim.decay_steps), (50, Schedule::Cosine, 0));
     assert_eq!((r.train.eval_every, r.train.save_every, r.train.eval_tokens), (100, 100, None));
-    assert_eq!((r.export.format, r.export.embeddings), (Packing::Tq2_0, DenseFormat::F16));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::Tq2_0, DenseType::F16));
     let config = r.model_config(4000).unwrap();
     assert_eq!((config.vocab_size, config.rms_norm_eps, config.rope_theta), (4000, 1e-5, 1e4));
 }
@@ -130,7 +130,7 @@ fn every_key_is_read() {
     assert_eq!(c.activations, ActivationQuant::None);
     assert_eq!((r.optim.lr, r.optim.betas, r.optim.grad_clip), (1.0, (0.8, 0.99), 0.0));
     assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
-    assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseFormat::Q8_0));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseType::Q8_0));
     // What is written reads back to the same recipe, and has every key of this one.
     let written = r.to_toml().unwrap();
     assert_eq!(parse(&written, &[]).unwrap(), r);

@@ -1,0 +1,121 @@
+//! The boundary to the engine: one function from a job to text.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tritforge_infer::{Finish, GenerateOptions, InferError, Model, Session, generate};
+use tritforge_text::{ChatTemplate, Message, TextError};
+
+/// What to continue.
+#[derive(Debug, Clone)]
+pub enum Prompt {
+    /// A text.
+    Text(String),
+    /// A conversation, to be answered.
+    Chat(Vec<Message>),
+}
+
+/// A request to the engine.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How.
+    pub options: GenerateOptions,
+}
+
+/// What came of a job; the text has gone to the callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub completion_tokens: usize,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// The request cannot be served as it is.
+    #[error("{0}")]
+    Invalid(String),
+    /// The engine failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<InferError> for JobError {
+    fn from(error: InferError) -> Self {
+        JobError::Invalid(error.to_string())
+    }
+}
+
+impl From<TextError> for JobError {
+    fn from(error: TextError) -> Self {
+        JobError::Invalid(error.to_string())
+    }
+}
+
+/// Called with each piece of text; may end the job.
+pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
+
+/// What serves a job.
+type Run = dyn Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + Sync;
+
+/// A model under its name. Clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    /// The name that requests and answers give.
+    pub name: String,
+    run: Arc<Run>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that serves jobs with a function of its own.
+    pub fn new(
+        name: impl Into<String>,
+        run: impl Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), run: Arc::new(run) }
+    }
+
+    /// A GGUF model. Each job gets a session of its own. A model without a chat template is talked to in ChatML.
+    pub fn of(model: &Arc<Model>) -> Self {
+        let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
+        let model = Arc::clone(model);
+        Self::new(name, move |job, on_text| {
+            let tokenizer = model.tokenizer();
+            let prompt = match &job.prompt {
+                Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
+                Prompt::Chat(messages) => {
+                    let own = tokenizer.chat_template()?;
+                    let template = match own.or_else(|| ChatTemplate::named("chatml")) {
+                        Some(template) => template,
+                        None => return Err(JobError::Failed("the model has no chat template".to_string())),
+                    };
+                    tokenizer.encode_chat(&template, messages)?
+                }
+            };
+            let mut session = Session::new(Arc::clone(&model), model.config().max_position_embeddings)?;
+            let generation = generate(&mut session, &prompt, &job.options, on_text)?;
+            Ok(Outcome {
+                finish: generation.finish,
+                prompt_tokens: generation.prompt_tokens,
+                completion_tokens: generation.tokens.len(),
+            })
+        })
+    }
+
+    pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {
+        (self.run)(job, on_text)
+    }
+}

@@ -1,0 +1,168 @@
+//! The endpoints.
+
+use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::StreamExt as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::ServeOptions;
+use crate::api::{ChatRequest, CompletionRequest, finish_reason};
+use crate::engine::{Engine, Job, Outcome};
+use crate::error::ApiError;
+use crate::jobs::{Jobs, Update};
+
+/// The service as a router, to be served or nested.
+pub fn router(engine: Engine, options: &ServeOptions) -> Router {
+    Router::new()
+        .route("/v1/completions", post(completions))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/models", get(models))
+        .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
+        .layer(RequestBodyLimitLayer::new(options.max_body))
+        .with_state(Jobs::new(engine, options.concurrency, options.queue, options.timeout))
+}
+
+async fn models(State(jobs): State<Jobs>) -> Json<Value> {
+    Json(json!({
+        "object": "list",
+        "data": [{ "id": jobs.model(), "object": "model", "owned_by": "tritforge" }],
+    }))
+}
+
+async fn completions(
+    State(jobs): State<Jobs>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let (job, stream) = parse::<CompletionRequest>(body)?.job()?;
+    respond(&jobs, job, stream, Shape::Text).await
+}
+
+async fn chat(State(jobs): State<Jobs>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
+    let (job, stream) = parse::<ChatRequest>(body)?.job()?;
+    respond(&jobs, job, stream, Shape::Chat).await
+}
+
+fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+    let invalid = |message: String| ApiError::Invalid { message, param: None };
+    let body = body.map_err(|e| invalid(e.body_text()))?;
+    serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not a valid request: {e}")))
+}
+
+/// Which of the two APIs speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Chat,
+}
+
+/// What all parts of an answer share.
+#[derive(Debug, Clone)]
+struct Header {
+    id: String,
+    created: u64,
+    model: String,
+    shape: Shape,
+}
+
+impl Header {
+    fn new(model: &str, shape: Shape) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
+        Self {
+            id: format!("{prefix}-{:x}", now.as_nanos()),
+            created: now.as_secs(),
+            model: model.to_string(),
+            shape,
+        }
+    }
+
+    fn body(&self, object: &str, choice: &Value) -> Value {
+        json!({
+            "id": self.id, "object": object, "created": self.created, "model": self.model, "choices": [choice],
+        })
+    }
+
+    /// The whole answer.
+    fn whole(&self, text: &str, outcome: Outcome) -> Value {
+        let reason = finish_reason(outcome.finish);
+        let (object, choice) = match self.shape {
+            Shape::Text => (
+                "text_completion",
+                json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": reason }),
+            ),
+            Shape::Chat => {
+                let message = json!({ "role": "assistant", "content": text });
+                ("chat.completion", json!({ "index": 0, "message": message, "finish_reason": reason }))
+            }
+        };
+        let mut body = self.body(object, &choice);
+        body["usage"] = json!({
+            "prompt_tokens": outcome.prompt_tokens,
+            "completion_tokens": outcome.completion_tokens,
+            "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
+        });
+        body
+    }
+
+    /// One event of a stream.
+    fn chunk(&self, text: Option<&str>, reason: Option<&str>) -> Value {
+        match self.shape {
+            Shape::Text => self.body(
+                "text_completion",
+                &json!({ "index": 0, "text": text.unwrap_or_default(), "finish_reason": reason }),
+            ),
+            Shape::Chat => {
+                let delta =
+                    text.map_or_else(|| json!({}), |text| json!({ "role": "assistant", "content": text }));
+                let choice = json!({ "index": 0, "delta": delta, "finish_reason": reason });
+                self.body("chat.completion.chunk", &choice)
+            }
+        }
+    }
+}
+
+async fn respond(jobs: &Jobs, job: Job, stream: bool, shape: Shape) -> Result<Response, ApiError> {
+    let header = Header::new(jobs.model(), shape);
+    let mut updates = jobs.start(job).await?;
+    if stream {
+        return Ok(stream_events(header, updates));
+    }
+    let mut text = String::new();
+    while let Some(update) = updates.recv().await {
+        match update {
+            Update::Text(piece) => text.push_str(&piece),
+            Update::Done(outcome) => return Ok(Json(header.whole(&text, outcome?)).into_response()),
+        }
+    }
+    // The sender is dropped without a `Done` only if the engine's thread panicked.
+    Err(ApiError::Internal("the engine stopped without an answer".to_string()))
+}
+
+fn stream_events(header: Header, updates: UnboundedReceiver<Update>) -> Response {
+    let events = UnboundedReceiverStream::new(updates).flat_map(move |update| {
+        let bodies = match update {
+            Update::Text(piece) => vec![header.chunk(Some(&piece), None).to_string()],
+            Update::Done(Ok(outcome)) => {
+                vec![
+                    header.chunk(None, Some(finish_reason(outcome.finish))).to_string(),
+                    "[DONE]".to_string(),
+                ]
+            }
+            Update::Done(Err(error)) => vec![error.body().to_string()],
+        };
+        futures::stream::iter(bodies.into_iter().map(|body| Ok::<_, Infallible>(Event::default().data(body))))
+    });
+    Sse::new(events).into_response()
+}
