@@ -40,5 +40,7 @@ pub const CONFIG: &str = "config.json";
 pub const MODEL: &str = "model.safetensors";
 /// The tokenizer, in Hugging Face format.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// Which of the tokenizer's tokens begin and end a text, and its chat template, in Hugging Face format.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// The list of all files.
 pub const MANIFEST: &str = "manifest.json";

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER};
+use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::ModelConfig;
 use tritforge_infer::{Model, Session, Wanted};
 use tritforge_nn::{Decoder, NnError};
@@ -51,7 +51,8 @@ impl Subject {
             return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
         }
         let checkpoint = Checkpoint::open(path)?;
-        let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+        let tokenizer =
+            Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
         Ok(Subject::Checkpoint {
             decoder: Box::new(load_decoder(&checkpoint)?),
             tokenizer: Box::new(tokenizer),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, Tensors};
+use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, Runtime, WeightQuant};
 use tritforge_gguf::{Metadata, Writer};
 use tritforge_kernels::DenseType;
@@ -65,7 +65,8 @@ pub fn export_gguf(
         });
     }
     let architecture = Architecture::of(&config)?;
-    let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+    let tokenizer =
+        Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
     let metadata = metadata(&config, &tokenizer, options)?;
     let tensors = checkpoint.tensors(MODEL)?;
     let items = items(&config);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tritforge_infer::{Finish, GenerateOptions, InferError, Model, Session, generate};
-use tritforge_text::{ChatTemplate, Message, TextError};
+use tritforge_text::{Message, TextError};
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ impl Engine {
         Self { name: name.into(), run: Arc::new(run) }
     }
 
-    /// A GGUF model. Each job gets a session of its own. A model without a chat template is talked to in ChatML.
+    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer conversations.
     pub fn of(model: &Arc<Model>) -> Self {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let model = Arc::clone(model);
@@ -97,11 +97,10 @@ impl Engine {
             let prompt = match &job.prompt {
                 Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
                 Prompt::Chat(messages) => {
-                    let own = tokenizer.chat_template()?;
-                    let template = match own.or_else(|| ChatTemplate::named("chatml")) {
-                        Some(template) => template,
-                        None => return Err(JobError::Failed("the model has no chat template".to_string())),
-                    };
+                    let template = tokenizer.chat_template()?.ok_or_else(|| {
+                        let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
+                        JobError::Invalid(message.to_string())
+                    })?;
                     tokenizer.encode_chat(&template, messages)?
                 }
             };

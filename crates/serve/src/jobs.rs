@@ -31,7 +31,9 @@ pub(crate) struct Jobs {
 
 impl Jobs {
     pub(crate) fn new(engine: Engine, concurrency: usize, queue: usize, timeout: Duration) -> Self {
-        let concurrency = concurrency.max(1);
+        // A semaphore has a limit of its own, far beyond what any machine runs.
+        let most = Semaphore::MAX_PERMITS / 2;
+        let (concurrency, queue) = (concurrency.clamp(1, most), queue.min(most));
         Self {
             engine,
             running: Arc::new(Semaphore::new(concurrency)),

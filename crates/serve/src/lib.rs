@@ -57,7 +57,23 @@ impl Default for ServeOptions {
     }
 }
 
-/// Serves until Ctrl-C; then running requests are finished. `ready` hears the address once connections are accepted.
+/// Resolves at Ctrl-C or SIGTERM. Without a handler either ends the process at once, which is all that is left to do.
+async fn stop_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// Serves until Ctrl-C or SIGTERM; then running requests are finished. `ready` hears the address once connections are accepted.
 ///
 /// # Errors
 /// If the address cannot be bound or the runtime cannot start.
@@ -72,12 +88,8 @@ pub fn run_blocking(
         let bind = |source| ServeError::Bind { address: options.address, source };
         let listener = tokio::net::TcpListener::bind(options.address).await.map_err(bind)?;
         ready(listener.local_addr().map_err(bind)?);
-        let stop = async {
-            // Without a handler Ctrl-C ends the process at once, which is all that is left to do.
-            let _ = tokio::signal::ctrl_c().await;
-        };
         axum::serve(listener, router(engine, options))
-            .with_graceful_shutdown(stop)
+            .with_graceful_shutdown(stop_signal())
             .await
             .map_err(ServeError::Runtime)
     })

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::response::sse::{Event, Sse};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -136,22 +136,31 @@ impl Header {
 async fn respond(jobs: &Jobs, job: Job, stream: bool, shape: Shape) -> Result<Response, ApiError> {
     let header = Header::new(jobs.model(), shape);
     let mut updates = jobs.start(job).await?;
+    // The sender is dropped without a `Done` only if the engine's thread panicked.
+    let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
+    let first = updates.recv().await.ok_or_else(stopped)?;
     if stream {
-        return Ok(stream_events(header, updates));
+        // A request that fails before its first text gets an error's status, not a stream.
+        return match first {
+            Update::Done(Err(error)) => Err(error),
+            first => Ok(stream_events(header, first, updates)),
+        };
     }
     let mut text = String::new();
-    while let Some(update) = updates.recv().await {
+    let mut next = Some(first);
+    while let Some(update) = next {
         match update {
             Update::Text(piece) => text.push_str(&piece),
             Update::Done(outcome) => return Ok(Json(header.whole(&text, outcome?)).into_response()),
         }
+        next = updates.recv().await;
     }
-    // The sender is dropped without a `Done` only if the engine's thread panicked.
-    Err(ApiError::Internal("the engine stopped without an answer".to_string()))
+    Err(stopped())
 }
 
-fn stream_events(header: Header, updates: UnboundedReceiver<Update>) -> Response {
-    let events = UnboundedReceiverStream::new(updates).flat_map(move |update| {
+fn stream_events(header: Header, first: Update, rest: UnboundedReceiver<Update>) -> Response {
+    let updates = futures::stream::iter([first]).chain(UnboundedReceiverStream::new(rest));
+    let events = updates.flat_map(move |update| {
         let bodies = match update {
             Update::Text(piece) => vec![header.chunk(Some(&piece), None).to_string()],
             Update::Done(Ok(outcome)) => {
@@ -160,9 +169,9 @@ fn stream_events(header: Header, updates: UnboundedReceiver<Update>) -> Response
                     "[DONE]".to_string(),
                 ]
             }
-            Update::Done(Err(error)) => vec![error.body().to_string()],
+            Update::Done(Err(error)) => vec![error.body().to_string(), "[DONE]".to_string()],
         };
         futures::stream::iter(bodies.into_iter().map(|body| Ok::<_, Infallible>(Event::default().data(body))))
     });
-    Sse::new(events).into_response()
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }

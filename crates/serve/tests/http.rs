@@ -81,6 +81,14 @@ async fn streams_end_with_done() {
 }
 
 #[tokio::test]
+async fn a_stream_that_fails_at_once_has_an_errors_status() {
+    let app = router(echo(), &ServeOptions::default());
+    let (status, body) = post(&app, "/v1/completions", json!({ "prompt": "", "stream": true })).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(body["error"]["message"], "the prompt is empty");
+}
+
+#[tokio::test]
 async fn bad_requests_are_named() {
     let app = router(echo(), &ServeOptions::default());
     for (body, expected) in [

@@ -27,6 +27,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The held-out text, one document after the other.
+    pub fn held_out_text(&self) -> String {
+        self.documents.1.iter().map(|d| d.text.as_str()).collect()
+    }
+
     /// What bigram models of tokens and of bytes reach on the held-out text.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ pub(crate) fn save(
     let views: Vec<_> = named.iter().map(|(name, dims, v)| TensorView::new(name, dims, v)).collect();
     writer.write_tensors(OPTIMIZER, &views)?;
     writer.write_file(tritforge_checkpoint::TOKENIZER, tokenizer.to_json()?.as_bytes())?;
+    writer.write_file(tritforge_checkpoint::TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
     writer.write_file(RECIPE, recipe.as_bytes())?;
     let json = serde_json::to_vec_pretty(progress).map_err(|e| TrainError::State(e.to_string()))?;
     writer.write_file(STATE, &json)?;

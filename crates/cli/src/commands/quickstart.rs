@@ -50,6 +50,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("1. Data");
     let prepared = prepare(&recipe, |message| println!("  {message}"))?;
+    let held_out = args.out.join("held_out.txt");
+    write(&held_out, &prepared.held_out_text())?;
     let bigram = prepared.bigram()?;
     println!(
         "  to beat, on the held-out text: bigram of bytes {:.3} bits/byte, bigram of tokens {:.3}",
@@ -95,6 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("\nNext:");
     println!("  {program} generate {} --prompt 'impl ' --temperature 0.7", path.display());
     println!("  {program} inspect {} --tensors", path.display());
+    println!("  {program} eval {} --text {} --tokens 20000", path.display(), held_out.display());
     println!("  {program} serve {}", path.display());
     println!("  {program} quickstart --data YOUR_TEXTS --out runs/mine");
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
