@@ -51,8 +51,8 @@ impl Subject {
             return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
         }
         let checkpoint = Checkpoint::open(path)?;
-        let tokenizer =
-            Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
+        let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
+            .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
         Ok(Subject::Checkpoint {
             decoder: Box::new(load_decoder(&checkpoint)?),
             tokenizer: Box::new(tokenizer),

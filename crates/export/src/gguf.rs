@@ -65,8 +65,8 @@ pub fn export_gguf(
         });
     }
     let architecture = Architecture::of(&config)?;
-    let tokenizer =
-        Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
+    let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
+        .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
     let metadata = metadata(&config, &tokenizer, options)?;
     let tensors = checkpoint.tensors(MODEL)?;
     let items = items(&config);

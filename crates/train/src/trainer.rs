@@ -232,9 +232,11 @@ impl<'a> Trainer<'a> {
         Err(TrainError::NotFinite { step: self.progress.step + 1, what, value, checkpoint })
     }
 
-    /// Held-out loss and bits a byte; writes a sample too.
+    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
+    /// figures are those that a run is known by.
     fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
-        let limit = self.recipe.train.eval_tokens;
+        let last = self.progress.step == self.recipe.train.steps;
+        let limit = if last { None } else { self.recipe.train.eval_tokens };
         let score = held_out_score(&self.model, &self.prepared.held_out, self.recipe.data.seq_len, limit)?;
         let loss = score.mean();
         let bits_per_byte = loss / std::f64::consts::LN_2 / self.prepared.held_out.bytes_per_token();

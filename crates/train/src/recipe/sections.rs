@@ -183,7 +183,7 @@ pub struct Train {
     pub gradient_accumulation: usize,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,
-    /// Held-out tokens that an evaluation scores, about; by default all.
+    /// Held-out tokens that an evaluation on the way scores, about; by default all, as the last one always does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_tokens: Option<usize>,
     /// Steps between checkpoints; by default `eval_every`.
