@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use crate::EvalError;
 
-/// Writes `ids` [tokens] (U32) and `logits` [tokens, vocab] (F32) as safetensors.
+/// Writes `ids`, one a token (U32), and `logits` [tokens, vocab] (F32) as safetensors.
 ///
 /// # Errors
 /// If the lengths do not fit or the file cannot be written.

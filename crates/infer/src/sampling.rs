@@ -82,7 +82,7 @@ impl Sampler {
         Ok(Self { sampling, rng })
     }
 
-    /// Chooses a token from its logits [vocab_size]; `recent` are the tokens before it, newest last. Of equal logits
+    /// Chooses a token from its logits `[vocab_size]`; `recent` are the tokens before it, newest last. Of equal logits
     /// the lowest id counts as the larger one.
     pub fn choose(&mut self, logits: &[f32], recent: &[u32]) -> u32 {
         let s = &self.sampling;

@@ -13,7 +13,7 @@ use crate::{InferError, Model};
 /// Which logits a forward pass is to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// Those of the last token: [vocab_size].
+    /// Those of the last token: `[vocab_size]`.
     Last,
     /// Those of every token: [tokens, vocab_size].
     All,

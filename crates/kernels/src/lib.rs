@@ -7,7 +7,7 @@
 //! * [`Backend`] picks scalar, AVX2 or AVX-512 VNNI code at run time.
 //! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`gated`], [`softmax_in_place`];
 //!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
-//! * [`set_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
+//! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
 //!   buffers instead of returning them to the system.
 //!
 //! Policy for shapes: a slice whose length does not fit the stated shape is a programming error and panics with the

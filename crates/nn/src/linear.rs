@@ -29,7 +29,7 @@ impl Linear {
         &self.weight
     }
 
-    /// The ternary form of the weight, if the forward multiplies integers and [`Linear::quantize`] has run.
+    /// The ternary form of the weight, if the forward multiplies integers and it has been quantized.
     pub fn quantized(&self) -> Option<&Arc<TernaryWeights>> {
         self.quantized.as_ref()
     }

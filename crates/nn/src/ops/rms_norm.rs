@@ -47,7 +47,7 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-/// `x · (mean(x²) + eps)^-½ · weight` of every row: x [tokens, width], weight [width].
+/// `x · (mean(x²) + eps)^-½ · weight` of every row: x [tokens, width], weight `[width]`.
 ///
 /// # Errors
 /// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.

@@ -1,0 +1,45 @@
+//! Every file in `configs/` describes a model with the number of parameters that it says, in widths that every packing holds.
+
+use std::fs;
+use std::path::Path;
+
+use tritforge_train::recipe::Recipe;
+
+#[test]
+fn configs_have_the_parameters_that_they_state() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut seen = 0;
+    for entry in fs::read_dir(root.join("configs")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        let stated = text.lines().find_map(|line| line.strip_prefix("# ")?.strip_suffix(" parameters."));
+        let stated: usize = stated.expect("the parameters are stated").replace(',', "").parse().unwrap();
+        let recipe = format!(
+            "[run]\nname = \"x\"\n[model]\nconfig = \"../configs/{name}\"\n[tokenizer]\nkind = \"bpe\"\n\
+             [data]\nsource = \"rust-sources\"\nseq_len = 256\n[train]\nsteps = 1\n[optim]\nlr = 1e-3\n"
+        );
+        let recipe = Recipe::from_toml(&root.join("recipes/x.toml"), &recipe, &[]).unwrap();
+        let config = recipe.model_config(recipe.expected_vocab_size()).unwrap();
+        assert_eq!(config.parameters().total(), stated, "{name}");
+        for width in [config.hidden_size, config.intermediate_size, config.q_size()] {
+            assert!(width.is_multiple_of(256), "{name}: width {width}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} configs");
+}
+
+#[test]
+fn recipes_resolve() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let recipe = Recipe::load(&path, &[]).unwrap();
+        recipe.model_config(recipe.expected_vocab_size()).unwrap();
+        // What a run keeps beside its checkpoints is a recipe again.
+        let text = recipe.to_toml().unwrap();
+        let again = Recipe::from_toml(&path, &text, &[]).unwrap();
+        assert_eq!(again.to_toml().unwrap(), text, "{}", path.display());
+    }
+}
