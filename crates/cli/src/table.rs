@@ -1,22 +1,24 @@
 //! Plain tables for the terminal.
 
-/// Prints rows under a header, the columns as wide as they need to be; numbers (by their first character) to the right.
+/// Prints rows under a header, each column as wide as it needs to be; a column of numbers stands to the right.
 pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
-    let mut widths: Vec<usize> = header.iter().map(|h| h.chars().count()).collect();
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
+    let is_number =
+        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+    let columns: Vec<(usize, bool)> = header
+        .iter()
+        .enumerate()
+        .map(|(i, name)| {
+            let cells = || rows.iter().filter_map(|row| row.get(i));
+            let width = cells().map(|c| c.chars().count()).chain([name.chars().count()]).max().unwrap_or(0);
+            (width, cells().all(is_number))
+        })
+        .collect();
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let mut text = String::new();
-        for (cell, width) in cells.zip(&widths) {
+        for (cell, (width, right)) in cells.zip(&columns) {
             let pad = " ".repeat(width - cell.chars().count());
-            let number = cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');
-            text.push_str(if number { &pad } else { "" });
-            text.push_str(cell);
-            text.push_str(if number { "" } else { &pad });
-            text.push_str("  ");
+            let (before, after) = if *right { (pad.as_str(), "") } else { ("", pad.as_str()) };
+            text.extend([before, cell, after, "  "]);
         }
         println!("{}", text.trim_end());
     };

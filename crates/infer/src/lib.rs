@@ -29,9 +29,11 @@ mod model;
 mod sampling;
 mod session;
 mod stop;
+mod weights;
 
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, generate};
-pub use model::{Model, TernaryInfo};
+pub use model::Model;
 pub use sampling::{Sampler, Sampling};
 pub use session::{Session, Wanted};
+pub use weights::TernaryInfo;

@@ -9,7 +9,7 @@ use tritforge_kernels::{DenseType, TernaryWeights};
 use tritforge_ternary::Packing;
 
 use crate::InferError;
-use crate::model::{Block, Dense, TernaryInfo};
+use crate::weights::{Block, Dense};
 
 /// A file being loaded: where errors come from.
 pub(crate) struct Loader<'a> {
@@ -110,14 +110,5 @@ impl Loader<'_> {
     /// All blocks, unpacked in parallel.
     pub(crate) fn blocks(&self, config: &ModelConfig) -> Result<Vec<Block>, InferError> {
         (0..config.num_hidden_layers).into_par_iter().map(|layer| self.block(config, layer)).collect()
-    }
-}
-
-impl Block {
-    /// What `inspect` and `verify` want to know of the block's ternary tensors.
-    pub(crate) fn info(&self, layer: usize) -> impl Iterator<Item = TernaryInfo<'_>> {
-        Projection::ALL.iter().zip(&self.projections).zip(&self.packings).map(
-            move |((p, weights), packing)| TernaryInfo { layer, projection: *p, weights, packing: *packing },
-        )
     }
 }

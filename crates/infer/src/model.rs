@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{HiddenAct, ModelConfig, Projection};
+use tritforge_config::{HiddenAct, ModelConfig};
 use tritforge_gguf::Gguf;
-use tritforge_kernels::{AttentionShape, DenseMatrix, DenseType, Gate, RopeTable, TernaryWeights};
-use tritforge_ternary::Packing;
+use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
 use crate::load::Loader;
+use crate::weights::{Block, Dense, TernaryInfo};
 
 /// A model loaded from a GGUF file. The embedding and the head stay in the file's pages.
 #[derive(Debug)]
@@ -25,40 +25,6 @@ pub struct Model {
     pub(crate) rope: RopeTable,
     pub(crate) attention: AttentionShape,
     pub(crate) gate: Gate,
-}
-
-/// A full-precision matrix that stays in the file.
-#[derive(Debug)]
-pub(crate) struct Dense {
-    pub(crate) name: String,
-    pub(crate) ty: DenseType,
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-}
-
-/// One transformer block.
-#[derive(Debug)]
-pub(crate) struct Block {
-    pub(crate) attn_norm: Vec<f32>,
-    pub(crate) attn_sub_norm: Vec<f32>,
-    pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) ffn_sub_norm: Vec<f32>,
-    /// In the order of [`Projection::ALL`].
-    pub(crate) projections: Vec<TernaryWeights>,
-    pub(crate) packings: Vec<Packing>,
-}
-
-/// One ternary tensor of a loaded model.
-#[derive(Debug, Clone, Copy)]
-pub struct TernaryInfo<'a> {
-    /// The block, from 0.
-    pub layer: usize,
-    /// Which projection.
-    pub projection: Projection,
-    /// Codes, scale and shape.
-    pub weights: &'a TernaryWeights,
-    /// How the file packs it.
-    pub packing: Packing,
 }
 
 impl Model {

@@ -1,16 +1,26 @@
-//! Causal grouped-query attention, one row of queries after the other, without a T × T tensor.
+//! Causal grouped-query attention without a T × T tensor.
 //!
 //! A row's scores are computed against positions 0..=t, their exact maximum is taken out, and values are added in the order of
 //! positions: nothing depends on how many rows are asked for at once, so prefill, decode and training agree bit for bit.
+//! Rows that share a key head are taken four at a time ([`crate::attention_tiles`]).
 
 use rayon::prelude::*;
 
 use crate::Backend;
-use crate::lanes::{LANES, dot, fma, multiversion};
-use crate::softmax::{exp_and_sum, max};
+use crate::attention_tiles::{
+    Columns, dots_of_panels, dots_of_rows, pack_panel, panels_len, side_by_side, weighted_sums,
+};
+use crate::lanes::{LANES, multiversion};
+use crate::softmax::{exp_and_sum, log_of_sum, max};
 
 /// Query rows of one parallel piece.
 const ROWS: usize = 16;
+
+/// From this many queries a key head the keys are transposed, which is faster but must pay for itself.
+const PACK_QUERIES: usize = 16;
+
+/// Fused multiply-adds from which threads share the work.
+const PARALLEL_PRODUCTS: usize = 1 << 18;
 
 /// The shape of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +53,25 @@ impl AttentionShape {
     pub(crate) fn scale(self) -> f32 {
         1.0 / (self.head_dim as f32).sqrt()
     }
+
+    /// Rows of `batch` sequences in `q`.
+    pub(crate) fn rows_of(self, batch: usize, q: &[f32]) -> usize {
+        let AttentionShape { heads, kv_heads, head_dim } = self;
+        assert!(
+            heads > 0 && kv_heads > 0 && head_dim > 0 && heads.is_multiple_of(kv_heads),
+            "{heads} heads of {head_dim} cannot share {kv_heads} key heads"
+        );
+        let width = self.q_size();
+        assert!(batch > 0 && q.len().is_multiple_of(batch * width), "q is [{batch}, n, {width}]");
+        q.len() / (batch * width)
+    }
 }
 
 /// Attention of `batch` sequences: q and out [batch, n, heads · head_dim], whose rows stand at positions start..start + n; k and v
 /// [batch, start + n, kv_heads · head_dim]. `lse`, if given, gets each row's log-sum-exp of its scores, [batch, heads, n].
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not fit, or `kv_heads` does not divide `heads`.
 pub fn attention(
     shape: AttentionShape,
     batch: usize,
@@ -60,108 +82,173 @@ pub fn attention(
     out: &mut [f32],
     lse: Option<&mut [f32]>,
 ) {
-    let (width, kv_width) = (shape.q_size(), shape.kv_size());
-    assert!(batch > 0 && q.len().is_multiple_of(batch * width), "q is [{batch}, n, {width}]");
-    let n = q.len() / (batch * width);
+    let (width, kv_width, group) = (shape.q_size(), shape.kv_size(), shape.group());
+    let n = shape.rows_of(batch, q);
     let context = start + n;
     assert!(
         k.len() == batch * context * kv_width && v.len() == k.len(),
         "k and v are [{batch}, {context}, {kv_width}]"
     );
     assert_eq!(out.len(), q.len(), "out is as long as q");
+    if let Some(lse) = &lse {
+        assert_eq!(lse.len(), batch * shape.heads * n, "lse is [{batch}, {}, {n}]", shape.heads);
+    }
     if n == 0 {
         return;
     }
     let backend = Backend::active();
-    let mut own = Vec::new();
-    let lse = match lse {
-        Some(lse) => lse,
-        None => {
-            own.resize(batch * shape.heads * n, 0.0);
-            &mut own
-        }
-    };
-    assert_eq!(lse.len(), batch * shape.heads * n, "lse is [{batch}, {}, {n}]", shape.heads);
-    // A piece is a block of rows of one sequence; its log-sum-exps are put in place afterwards.
-    let pieces: Vec<(usize, usize, Vec<f32>)> = out
-        .par_chunks_mut(n * width)
-        .enumerate()
-        .flat_map(|(b, out)| {
-            out.par_chunks_mut(ROWS * width).enumerate().map(move |(i, out)| {
-                let first = i * ROWS;
-                let keys = &k[b * context * kv_width..][..context * kv_width];
-                let values = &v[b * context * kv_width..][..context * kv_width];
-                let q = &q[(b * n + first) * width..][..out.len()];
-                let mut sums = vec![0f32; out.len() / width * shape.heads];
-                rows(backend, shape, q, keys, values, start + first, out, &mut sums);
-                (b, first, sums)
-            })
-        })
-        .collect();
-    for (b, first, sums) in pieces {
-        for (row, sums) in sums.chunks_exact(shape.heads).enumerate() {
-            for (head, sum) in sums.iter().enumerate() {
-                lse[(b * shape.heads + head) * n + first + row] = *sum;
+    let parallel = q.len() * context >= PARALLEL_PRODUCTS;
+    let panels_len = if n * group < PACK_QUERIES { 0 } else { panels_len(context, shape.head_dim) };
+    let panels = pack_keys(backend, shape, k, context, batch * panels_len * shape.kv_heads, parallel);
+
+    // One piece a sequence, key head and block of rows; each owns its part of every row.
+    let mut pieces = Vec::with_capacity(batch * shape.kv_heads * n.div_ceil(ROWS));
+    for (b, out) in out.chunks_exact_mut(n * width).enumerate() {
+        for (block, out) in out.chunks_mut(ROWS * width).enumerate() {
+            let first = block * ROWS;
+            let base = pieces.len();
+            pieces.extend((0..shape.kv_heads).map(|kv_head| Piece {
+                shape,
+                kv_head,
+                start: start + first,
+                q: &q[(b * n + first) * width..][..out.len()],
+                keys: &k[b * context * kv_width..][..context * kv_width],
+                values: &v[b * context * kv_width..][..context * kv_width],
+                panels: &panels[(b * shape.kv_heads + kv_head) * panels_len..][..panels_len],
+                out: Vec::with_capacity(ROWS),
+                lse: Vec::new(),
+            }));
+            for row in out.chunks_exact_mut(width) {
+                for (kv_head, part) in row.chunks_exact_mut(group * shape.head_dim).enumerate() {
+                    pieces[base + kv_head].out.push(part);
+                }
             }
         }
     }
+    if let Some(lse) = lse {
+        for (i, rows) in lse.chunks_exact_mut(n).enumerate() {
+            let (b, kv_head) = (i / shape.heads, i % shape.heads / group);
+            for (block, rows) in rows.chunks_mut(ROWS).enumerate() {
+                pieces[(b * n.div_ceil(ROWS) + block) * shape.kv_heads + kv_head].lse.push(rows);
+            }
+        }
+    }
+    if parallel {
+        pieces.into_par_iter().for_each(|mut piece| run(backend, &mut piece));
+    } else {
+        pieces.iter_mut().for_each(|piece| run(backend, piece));
+    }
+}
+
+/// The keys of every sequence and head in panels, `len` floats in all.
+fn pack_keys(
+    backend: Backend,
+    shape: AttentionShape,
+    k: &[f32],
+    context: usize,
+    len: usize,
+    parallel: bool,
+) -> Vec<f32> {
+    let mut panels = vec![0f32; len];
+    let a_head = context.div_ceil(LANES);
+    let pack_one = |(i, panel): (usize, &mut [f32])| {
+        let (head, first) = (i / a_head, i % a_head * LANES);
+        let (b, kv_head) = (head / shape.kv_heads, head % shape.kv_heads);
+        let keys = &k[b * context * shape.kv_size()..][..context * shape.kv_size()];
+        pack(backend, keys, shape.kv_size(), kv_head * shape.head_dim, first, panel);
+    };
+    let width = LANES * shape.head_dim;
+    if parallel {
+        panels.par_chunks_exact_mut(width).enumerate().for_each(pack_one);
+    } else {
+        panels.chunks_exact_mut(width).enumerate().for_each(pack_one);
+    }
+    panels
 }
 
 multiversion! {
-    fn rows(
-        shape: AttentionShape,
-        q: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        start: usize,
-        out: &mut [f32],
-        lse: &mut [f32],
-    ) {
-        let (width, hd) = (shape.q_size(), shape.head_dim);
-        let mut scores = vec![0f32; start + q.len() / width];
-        for (row, (q, out)) in q.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
-            let scores = &mut scores[..start + row + 1];
-            for (head, (q, out)) in q.chunks_exact(hd).zip(out.chunks_exact_mut(hd)).enumerate() {
-                let at = head / shape.group() * hd;
-                score(shape, q, keys, at, scores);
-                let largest = max(scores);
-                let total = exp_and_sum(scores, largest);
-                lse[row * shape.heads + head] = largest + total.ln();
-                weighted_sum(shape, scores, 1.0 / total, values, at, out);
-            }
+    fn pack(rows: &[f32], stride: usize, at: usize, first: usize, panel: &mut [f32]) {
+        pack_panel(rows, stride, at, first, panel);
+    }
+}
+
+/// Some rows of one sequence and one key head, with the query heads that share it.
+struct Piece<'a> {
+    shape: AttentionShape,
+    kv_head: usize,
+    /// Position of the first row.
+    start: usize,
+    /// Whole rows of the queries, [rows, heads · head_dim].
+    q: &'a [f32],
+    /// The whole sequence, [context, kv_heads · head_dim].
+    keys: &'a [f32],
+    values: &'a [f32],
+    /// This head's keys in panels; empty if they were not packed.
+    panels: &'a [f32],
+    /// A row's part of the output, `[group · head_dim]`.
+    out: Vec<&'a mut [f32]>,
+    /// Log-sum-exp of a head's rows; empty if nobody wants it.
+    lse: Vec<&'a mut [f32]>,
+}
+
+multiversion! {
+    fn run(piece: &mut Piece<'_>) {
+        let queries = piece.out.len() * piece.shape.group();
+        let mut i = 0;
+        while i + 4 <= queries {
+            tile::<4>(piece, i);
+            i += 4;
+        }
+        if i + 2 <= queries {
+            tile::<2>(piece, i);
+            i += 2;
+        }
+        if i < queries {
+            tile::<1>(piece, i);
         }
     }
 }
 
-/// `scores[j] = (q · k_j) / √head_dim`; the head's columns of the keys begin at `at`.
+/// R queries from number `first` of a piece; query i is head `i % group` of row `i / group`.
 #[inline(always)]
-fn score(shape: AttentionShape, q: &[f32], keys: &[f32], at: usize, scores: &mut [f32]) {
+fn tile<const R: usize>(piece: &mut Piece<'_>, first: usize) {
+    let (shape, hd, group) = (piece.shape, piece.shape.head_dim, piece.shape.group());
+    let (stride, at) = (shape.kv_size(), piece.kv_head * hd);
+    let row = |r: usize| (first + r) / group;
+    let head = |r: usize| (first + r) % group;
+    let queries: [&[f32]; R] = std::array::from_fn(|r| {
+        &piece.q[row(r) * shape.q_size() + (piece.kv_head * group + head(r)) * hd..][..hd]
+    });
+    let lens: [usize; R] = std::array::from_fn(|r| piece.start + row(r) + 1);
+    let longest = lens[R - 1];
+    let padded = longest.next_multiple_of(LANES);
+    let mut scores = vec![0f32; R * padded];
+    if piece.panels.is_empty() {
+        let keys = Columns { rows: piece.keys, stride, at, width: hd };
+        dots_of_rows(queries, keys, longest, &mut scores, padded);
+    } else {
+        let mut rows = Vec::with_capacity(hd);
+        side_by_side(queries, &mut rows);
+        dots_of_panels(&rows, piece.panels, padded / LANES, &mut scores, padded);
+    }
     let scale = shape.scale();
-    for (key, score) in keys.chunks_exact(shape.kv_size()).zip(scores) {
-        *score = dot(q, &key[at..at + q.len()]) * scale;
-    }
-}
-
-/// `out = factor · Σ p_j v_j`, in the order of positions.
-#[inline(always)]
-fn weighted_sum(shape: AttentionShape, p: &[f32], factor: f32, values: &[f32], at: usize, out: &mut [f32]) {
-    let stride = shape.kv_size();
-    let (blocks, rest) = out.as_chunks_mut::<LANES>();
-    let rest_at = at + blocks.len() * LANES;
-    for (i, block) in blocks.iter_mut().enumerate() {
-        let mut acc = [0f32; LANES];
-        for (p, v) in p.iter().zip(values.chunks_exact(stride)) {
-            if let Some(v) = v[at + i * LANES..].first_chunk::<LANES>() {
-                acc = fma(&[*p; LANES], v, &acc);
-            }
+    let mut factors = [0f32; R];
+    for (r, scores) in scores.chunks_exact_mut(padded).enumerate() {
+        let scores = &mut scores[..lens[r]];
+        scores.iter_mut().for_each(|score| *score *= scale);
+        let largest = max(scores);
+        let total = exp_and_sum(scores, largest);
+        factors[r] = 1.0 / total;
+        if let Some(lse) = piece.lse.get_mut(head(r)) {
+            lse[row(r)] = log_of_sum(largest, total);
         }
-        *block = acc.map(|x| x * factor);
     }
-    for (i, x) in rest.iter_mut().enumerate() {
-        let sum = p
-            .iter()
-            .zip(values.chunks_exact(stride))
-            .fold(0f32, |sum, (p, v)| p.mul_add(v[rest_at + i], sum));
-        *x = sum * factor;
+    let mut sums = vec![0f32; R * hd];
+    let values = Columns { rows: piece.values, stride, at, width: hd };
+    weighted_sums(&scores, padded, lens, values, &mut sums);
+    for (r, sums) in sums.chunks_exact(hd).enumerate() {
+        for (out, sum) in piece.out[row(r)][head(r) * hd..].iter_mut().zip(sums) {
+            *out = sum * factors[r];
+        }
     }
 }

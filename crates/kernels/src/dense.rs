@@ -8,14 +8,18 @@ use half::f16;
 use rayon::prelude::*;
 
 use crate::Backend;
-use crate::lanes::{LANES, dot, fma, multiversion, sum};
+use crate::lanes::{LANES, dot, fma, load, multiversion, sums};
 
 /// Weights in a Q8_0 block.
 const Q8_0_BLOCK: usize = 32;
 /// Bytes of a Q8_0 block: an f16 scale, 32 int8 codes.
 const Q8_0_BYTES: usize = 34;
 /// Rows of one parallel piece.
-const ROWS: usize = 64;
+const ROWS: usize = 16;
+/// Rows, and tokens if there are many, whose dots are computed together.
+const TILE: usize = 4;
+/// Fused multiply-adds from which threads share the work.
+const PARALLEL_PRODUCTS: usize = 1 << 18;
 
 /// How a matrix stores its rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,64 +117,125 @@ impl<'a> DenseMatrix<'a> {
         assert!(x.len().is_multiple_of(self.cols), "x is rows of {}", self.cols);
         let tokens = x.len() / self.cols;
         assert_eq!(y.len(), tokens * self.rows, "y is [{tokens}, {}]", self.rows);
+        if y.is_empty() {
+            return;
+        }
         let backend = Backend::active();
-        // Transposed pieces [rows of the piece, tokens], then put in place.
-        let pieces: Vec<Vec<f32>> = (0..self.rows.div_ceil(ROWS))
-            .into_par_iter()
-            .map(|piece| {
-                let rows = piece * ROWS..self.rows.min((piece + 1) * ROWS);
-                let mut part = vec![0f32; rows.len() * tokens];
-                let mut decoded = vec![0f32; self.cols];
-                for (i, part) in rows.zip(part.chunks_exact_mut(tokens.max(1))) {
-                    decode_row(backend, self.ty, self.row_bytes(i), &mut decoded);
-                    dots(backend, &decoded, x, part);
-                }
-                part
-            })
-            .collect();
-        for (piece, part) in pieces.iter().enumerate() {
-            for (i, part) in part.chunks_exact(tokens.max(1)).enumerate() {
-                for (t, value) in part.iter().enumerate() {
-                    y[t * self.rows + piece * ROWS + i] = *value;
-                }
+        // A piece is some rows of the matrix and all tokens; it owns its part of every token's result.
+        let mut pieces: Vec<Vec<&mut [f32]>> =
+            (0..self.rows.div_ceil(ROWS)).map(|_| Vec::with_capacity(tokens)).collect();
+        for y in y.chunks_exact_mut(self.rows) {
+            for (piece, part) in pieces.iter_mut().zip(y.chunks_mut(ROWS)) {
+                piece.push(part);
             }
+        }
+        // One token needs each decoded row once: few rows at a time stay near. Many tokens are worth a larger buffer.
+        let at_once = if tokens < TILE { TILE } else { ROWS };
+        let compute = |(piece, y): (usize, &mut Vec<&mut [f32]>)| {
+            let mut decoded = vec![0f32; at_once * self.cols];
+            let rows = y[0].len();
+            for first in (0..rows).step_by(at_once) {
+                let count = at_once.min(rows - first);
+                let decoded = &mut decoded[..count * self.cols];
+                for (i, row) in decoded.chunks_exact_mut(self.cols).enumerate() {
+                    decode_row(backend, self.ty, self.row_bytes(piece * ROWS + first + i), row);
+                }
+                products(backend, decoded, self.cols, x, first, y);
+            }
+        };
+        if x.len() * self.rows >= PARALLEL_PRODUCTS {
+            pieces.par_iter_mut().enumerate().for_each(compute);
+        } else {
+            pieces.iter_mut().enumerate().for_each(compute);
         }
     }
 }
 
 multiversion! {
-    /// `out[t] = row · x_t`, four tokens at a time: each in the order of [`dot`].
-    fn dots(row: &[f32], x: &[f32], out: &mut [f32]) {
-        let cols = row.len();
-        let (blocks, rest) = row.as_chunks::<LANES>();
-        let whole = blocks.len() * LANES;
-        for (x, out) in x.chunks(4 * cols).zip(out.chunks_mut(4)) {
-            if let [a, b, c, d] = out {
-                let mut acc = [[0f32; LANES]; 4];
-                for (i, block) in blocks.iter().enumerate() {
-                    for (t, acc) in acc.iter_mut().enumerate() {
-                        if let Some(x) = x[t * cols + i * LANES..].first_chunk::<LANES>() {
-                            *acc = fma(block, x, acc);
-                        }
+    /// `y[t][first + i] = row i · x_t`, four rows and four tokens at a time: each in the order of [`dot`].
+    fn products(rows: &[f32], cols: usize, x: &[f32], first: usize, y: &mut [&mut [f32]]) {
+        let count = rows.len() / cols;
+        let tokens = y.len();
+        let mut t = 0;
+        while t < tokens {
+            let together = if t + TILE <= tokens { TILE } else { 1 };
+            let x = &x[t * cols..(t + together) * cols];
+            let mut i = 0;
+            while i < count {
+                if i + TILE > count || !cols.is_multiple_of(LANES) {
+                    for (x, y) in x.chunks_exact(cols).zip(&mut y[t..]) {
+                        y[first + i] = dot(&rows[i * cols..(i + 1) * cols], x);
                     }
+                    i += 1;
+                    continue;
                 }
-                for (t, (acc, y)) in acc.iter_mut().zip([a, b, c, d]).enumerate() {
-                    for (i, w) in rest.iter().enumerate() {
-                        acc[i] = w.mul_add(x[t * cols + whole + i], acc[i]);
+                let rows = &rows[i * cols..(i + TILE) * cols];
+                if together == TILE {
+                    for (y, sums) in y[t..].iter_mut().zip(tile::<TILE>(rows, x, cols)) {
+                        y[first + i..][..TILE].copy_from_slice(&sums);
                     }
-                    *y = sum(acc);
+                } else {
+                    y[t][first + i..][..TILE].copy_from_slice(&tile::<1>(rows, x, cols)[0]);
                 }
-            } else {
-                for (x, y) in x.chunks_exact(cols).zip(out) {
-                    *y = dot(row, x);
-                }
+                i += TILE;
             }
+            t += together;
         }
     }
 }
 
+/// The dots of T tokens with four rows, [T, 4]; their length is a multiple of 16.
+#[inline(always)]
+fn tile<const T: usize>(rows: &[f32], x: &[f32], cols: usize) -> [[f32; TILE]; T] {
+    assert!(rows.len() == TILE * cols && x.len() == T * cols && cols.is_multiple_of(LANES));
+    let mut acc = [[[0f32; LANES]; TILE]; T];
+    for i in (0..cols).step_by(LANES) {
+        for t in 0..T {
+            for r in 0..TILE {
+                // SAFETY: i + 16 <= cols as 16 divides cols, and the assertion says that there are TILE rows and T tokens.
+                let (row, x) = unsafe { (load(rows, r * cols + i), load(x, t * cols + i)) };
+                acc[t][r] = fma(&row, &x, &acc[t][r]);
+            }
+        }
+    }
+    let mut out = [[0f32; TILE]; T];
+    for t in 0..T {
+        out[t] = sums(&acc[t]);
+    }
+    out
+}
+
+/// A row as f32 numbers.
+fn decode_row(backend: Backend, ty: DenseType, bytes: &[u8], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if ty == DenseType::F16 && backend == Backend::Avx512Vnni {
+        // SAFETY: this backend is chosen only where the processor has AVX-512 F.
+        return unsafe { decode_f16_avx512(bytes, out) };
+    }
+    decode(backend, ty, bytes, out);
+}
+
+/// [`decode`] of F16 by the instruction made for it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn decode_f16_avx512(bytes: &[u8], out: &mut [f32]) {
+    use std::arch::x86_64::{_mm256_loadu_si256, _mm512_cvtph_ps, _mm512_storeu_ps};
+    let (blocks, rest) = bytes.as_chunks::<{ 2 * LANES }>();
+    let (out_blocks, out_rest) = out.as_chunks_mut::<LANES>();
+    for (out, block) in out_blocks.iter_mut().zip(blocks) {
+        // SAFETY: a block is the 32 bytes that are read, `out` the 64 bytes that are written; neither needs alignment.
+        unsafe {
+            let halves = _mm256_loadu_si256(block.as_ptr().cast());
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(halves));
+        }
+    }
+    for (out, bytes) in out_rest.iter_mut().zip(rest.as_chunks::<2>().0) {
+        *out = f16_to_f32(*bytes);
+    }
+}
+
 multiversion! {
-    fn decode_row(ty: DenseType, bytes: &[u8], out: &mut [f32]) {
+    fn decode(ty: DenseType, bytes: &[u8], out: &mut [f32]) {
         match ty {
             DenseType::F32 => {
                 for (y, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -179,13 +244,13 @@ multiversion! {
             }
             DenseType::F16 => {
                 for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *y = f16::from_le_bytes(*b).to_f32();
+                    *y = f16_to_f32(*b);
                 }
             }
             DenseType::Q8_0 => {
                 let blocks = bytes.as_chunks::<Q8_0_BYTES>().0;
                 for (y, block) in out.as_chunks_mut::<Q8_0_BLOCK>().0.iter_mut().zip(blocks) {
-                    let d = f16::from_le_bytes([block[0], block[1]]).to_f32();
+                    let d = f16_to_f32([block[0], block[1]]);
                     for (y, code) in y.iter_mut().zip(&block[2..]) {
                         *y = f32::from(*code as i8) * d;
                     }
@@ -193,6 +258,19 @@ multiversion! {
             }
         }
     }
+}
+
+/// An f16 number, exactly. `half` asks for the processor's features at every number, which loops cannot afford.
+#[inline(always)]
+fn f16_to_f32(bytes: [u8; 2]) -> f32 {
+    /// 2^112: the difference of the exponents' biases.
+    const REBIAS: f32 = f32::from_bits(0x7780_0000);
+    let wide = u32::from(u16::from_le_bytes(bytes)) << 16;
+    let (sign, magnitude) = (wide & 0x8000_0000, (wide & 0x7fff_0000) >> 3);
+    // Exponent and mantissa now stand where f32 has them; the product also makes subnormal f16 numbers normal.
+    let finite = (f32::from_bits(magnitude) * REBIAS).to_bits();
+    let bits = if magnitude >= 0x0f80_0000 { magnitude | 0x7f80_0000 } else { finite };
+    f32::from_bits(sign | bits)
 }
 
 /// The bytes of f32 numbers as f16, rounded half to even; magnitudes from 65520 become infinite.
@@ -217,4 +295,24 @@ pub fn f32_to_q8_0(values: &[f32]) -> Vec<u8> {
         bytes.extend(block.iter().map(|x| (x * inverse).round() as i8 as u8));
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_f16_is_read_exactly() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for backend in Backend::supported() {
+            // One less than all: the last one stands outside whole blocks.
+            let mut found = vec![0f32; usize::from(u16::MAX)];
+            decode_row(backend, DenseType::F16, &bytes[..2 * found.len()], &mut found);
+            for (bits, found) in found.iter().enumerate() {
+                let exact = f16::from_bits(bits as u16).to_f32();
+                let same = found.to_bits() == exact.to_bits() || found.is_nan() && exact.is_nan();
+                assert!(same, "{backend}, {bits:#06x}: {found} for {exact}");
+            }
+        }
+    }
 }

@@ -9,6 +9,9 @@ use crate::lanes::multiversion;
 /// Elements of one parallel piece.
 const CHUNK: usize = 1 << 14;
 
+/// Elements from which threads share the work.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
 /// The activation of the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gate {
@@ -25,6 +28,9 @@ pub enum Gate {
 pub fn gated(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == out.len(), "gate, up and out have the same length");
     let backend = Backend::active();
+    if out.len() < PARALLEL_ELEMENTS {
+        return forward(backend, kind, gate, up, out);
+    }
     out.par_chunks_mut(CHUNK)
         .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
         .for_each(|(out, (gate, up))| forward(backend, kind, gate, up, out));
@@ -38,6 +44,9 @@ pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &
     let n = gate.len();
     assert!([up.len(), dy.len(), dgate.len(), dup.len()] == [n; 4], "all five have the same length");
     let backend = Backend::active();
+    if n < PARALLEL_ELEMENTS {
+        return backward(backend, kind, gate, up, dy, dgate, dup);
+    }
     dgate
         .par_chunks_mut(CHUNK)
         .zip(dup.par_chunks_mut(CHUNK))

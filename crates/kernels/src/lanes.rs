@@ -31,6 +31,19 @@ pub(crate) fn sum(lanes: &Lanes) -> f32 {
     (b[0] + b[2]) + (b[1] + b[3])
 }
 
+/// [`sum`] of several lanes.
+///
+/// Not to be inlined: a compiler that sees these additions together with the loop that made the lanes cuts that loop into
+/// narrower vectors to suit them.
+#[inline(never)]
+pub(crate) fn sums<const N: usize>(lanes: &[Lanes; N]) -> [f32; N] {
+    let mut out = [0f32; N];
+    for n in 0..N {
+        out[n] = sum(&lanes[n]);
+    }
+    out
+}
+
 /// `Σ a·b` over two rows of equal length: whole blocks of lanes, then the rest in the first lanes.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -40,18 +53,36 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     for (a, b) in a_blocks.iter().zip(b_blocks) {
         acc = fma(a, b, &acc);
     }
-    for (i, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        acc[i] = a.mul_add(*b, acc[i]);
+    let rest = a_rest.len().min(b_rest.len());
+    if rest > 0 {
+        let (a, b) = (padded(&a_rest[..rest], 0.0), padded(&b_rest[..rest], 0.0));
+        for i in 0..LANES {
+            // No index that is known only at run time touches `acc`: it would live in memory in the loop above.
+            acc[i] = if i < rest { a[i].mul_add(b[i], acc[i]) } else { acc[i] };
+        }
     }
     sum(&acc)
 }
 
-/// `y += factor · x`, element by element.
+/// At most sixteen numbers, then `fill`.
 #[inline(always)]
-pub(crate) fn axpy(factor: f32, x: &[f32], y: &mut [f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = factor.mul_add(*x, *y);
-    }
+pub(crate) fn padded(numbers: &[f32], fill: f32) -> Lanes {
+    let mut out = [fill; LANES];
+    out[..numbers.len()].copy_from_slice(numbers);
+    out
+}
+
+/// Sixteen numbers of `x` from index `at`.
+///
+/// For loops that hold sums in registers: a check that may panic makes compilers keep the sums in memory.
+///
+/// # Safety
+/// `at + 16 <= x.len()`.
+#[inline(always)]
+pub(crate) unsafe fn load(x: &[f32], at: usize) -> Lanes {
+    debug_assert!(at + LANES <= x.len());
+    // SAFETY: the caller promises that the sixteen numbers lie in `x`; an array of f32 has the alignment of f32.
+    unsafe { x.as_ptr().add(at).cast::<Lanes>().read() }
 }
 
 /// Compiles a function for AVX-512, for AVX2 and for the baseline, and chooses at run time.
@@ -89,3 +120,17 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_summed_by_halves() {
+        // Magnitudes so different that any other order gives other bits.
+        let lanes: Lanes = std::array::from_fn(|i| (i as f32 + 0.7).sin() * 10f32.powi((i as i32 * 7) % 9));
+        let pairs: [f32; 4] =
+            std::array::from_fn(|i| (lanes[i] + lanes[i + 8]) + (lanes[i + 4] + lanes[i + 12]));
+        assert_eq!(sum(&lanes).to_bits(), ((pairs[0] + pairs[2]) + (pairs[1] + pairs[3])).to_bits());
+    }
+}

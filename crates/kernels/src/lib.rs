@@ -28,6 +28,7 @@
 mod activations;
 mod attention;
 mod attention_backward;
+mod attention_tiles;
 mod dense;
 mod dispatch;
 mod exp;

@@ -8,6 +8,9 @@ use crate::lanes::{dot, multiversion};
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
 const ROWS: usize = 32;
 
+/// Elements from which threads share the work.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
 /// `out = x / sqrt(mean(x²) + eps) · weight`: x and out [rows, width], weight `[width]`.
 ///
 /// # Panics
@@ -19,6 +22,9 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         "x and out are rows of {width}"
     );
     let backend = Backend::active();
+    if x.len() < PARALLEL_ELEMENTS {
+        return forward(backend, x, weight, eps, out);
+    }
     out.par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width))
         .for_each(|(out, x)| forward(backend, x, weight, eps, out));
@@ -43,15 +49,17 @@ pub fn rms_norm_backward(
         "gradients have their values' lengths"
     );
     let backend = Backend::active();
-    let parts: Vec<Vec<f32>> = dx
-        .par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)))
-        .map(|(dx, (x, dy))| {
-            let mut part = vec![0f32; width];
-            backward(backend, x, weight, eps, dy, dx, &mut part);
-            part
-        })
-        .collect();
+    let piece = |(dx, (x, dy)): (&mut [f32], (&[f32], &[f32]))| -> Vec<f32> {
+        let mut part = vec![0f32; width];
+        backward(backend, x, weight, eps, dy, dx, &mut part);
+        part
+    };
+    let size = ROWS * width;
+    let parts: Vec<Vec<f32>> = if x.len() < PARALLEL_ELEMENTS {
+        dx.chunks_mut(size).zip(x.chunks(size).zip(dy.chunks(size))).map(piece).collect()
+    } else {
+        dx.par_chunks_mut(size).zip(x.par_chunks(size).zip(dy.par_chunks(size))).map(piece).collect()
+    };
     dweight.fill(0.0);
     for part in parts {
         dweight.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);

@@ -8,6 +8,9 @@ use crate::lanes::multiversion;
 /// Rows of one parallel piece.
 const ROWS: usize = 32;
 
+/// Elements from which threads share the work.
+const PARALLEL_ELEMENTS: usize = 1 << 16;
+
 /// Cosines and sines of every position, [positions, head_dim / 2].
 #[derive(Debug, Clone)]
 pub struct RopeTable {
@@ -60,12 +63,17 @@ pub fn rope_in_place(
     assert_eq!(x.len(), positions.len() * width, "x is [{}, {width}]", positions.len());
     let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
     let backend = Backend::active();
-    x.par_chunks_mut(ROWS * width.max(1)).zip(positions.par_chunks(ROWS)).for_each(|(rows, positions)| {
+    let rotate_rows = |(rows, positions): (&mut [f32], &[u32])| {
         for (row, position) in rows.chunks_exact_mut(width).zip(positions) {
             let at = *position as usize * table.half;
             rotate(backend, row, &table.cos[at..at + table.half], &table.sin[at..at + table.half], sign);
         }
-    });
+    };
+    if x.len() < PARALLEL_ELEMENTS {
+        rotate_rows((x, positions));
+    } else {
+        x.par_chunks_mut(ROWS * width).zip(positions.par_chunks(ROWS)).for_each(rotate_rows);
+    }
 }
 
 multiversion! {

@@ -2,7 +2,7 @@
 
 use crate::Backend;
 use crate::exp::exp;
-use crate::lanes::{LANES, multiversion, sum};
+use crate::lanes::{LANES, Lanes, multiversion, padded, sum};
 
 /// Replaces a row of scores by their softmax. An empty row stays empty.
 pub fn softmax_in_place(row: &mut [f32]) {
@@ -29,22 +29,25 @@ multiversion! {
 multiversion! {
     fn log_sum_exp_row(row: &[f32]) -> f32 {
         let max = max(row);
-        if max == f32::NEG_INFINITY {
+        if max.is_infinite() {
             return max;
         }
         let mut acc = [0f32; LANES];
         let (blocks, rest) = row.as_chunks::<LANES>();
         for block in blocks {
-            for i in 0..LANES {
-                acc[i] += exp(block[i] - max);
-            }
+            exp_into(block, max, &mut acc);
         }
-        for (i, x) in rest.iter().enumerate() {
-            acc[i] += exp(x - max);
+        if !rest.is_empty() {
+            exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut acc);
         }
-        // `ln` is the C library's or Rust's: one call a row, the same code on every backend.
-        max + sum(&acc).ln()
+        log_of_sum(max, sum(&acc))
     }
+}
+
+/// The logarithm of `exp(max) · total`: one call a row, the same code on every backend.
+#[inline(always)]
+pub(crate) fn log_of_sum(max: f32, total: f32) -> f32 {
+    max + total.ln()
 }
 
 /// The largest element; NaN if there is one.
@@ -54,17 +57,23 @@ pub(crate) fn max(row: &[f32]) -> f32 {
     let (blocks, rest) = row.as_chunks::<LANES>();
     for block in blocks {
         for i in 0..LANES {
-            acc[i] = if block[i] > acc[i] || block[i].is_nan() { block[i] } else { acc[i] };
+            acc[i] = larger(acc[i], block[i]);
         }
     }
-    for (i, x) in rest.iter().enumerate() {
-        acc[i] = if *x > acc[i] || x.is_nan() { *x } else { acc[i] };
+    for (i, x) in padded(rest, f32::NEG_INFINITY).iter().enumerate() {
+        acc[i] = larger(acc[i], *x);
     }
-    let mut m = f32::NEG_INFINITY;
-    for x in acc {
-        m = if x > m || x.is_nan() { x } else { m };
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            acc[i] = larger(acc[i], acc[i + half]);
+        }
     }
-    m
+    acc[0]
+}
+
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Replaces x by exp(x − max) and returns the sum.
@@ -73,14 +82,24 @@ pub(crate) fn exp_and_sum(row: &mut [f32], max: f32) -> f32 {
     let mut acc = [0f32; LANES];
     let (blocks, rest) = row.as_chunks_mut::<LANES>();
     for block in blocks {
-        for i in 0..LANES {
-            block[i] = exp(block[i] - max);
-            acc[i] += block[i];
-        }
+        *block = exp_into(block, max, &mut acc);
     }
-    for (i, x) in rest.iter_mut().enumerate() {
-        *x = exp(*x - max);
-        acc[i] += *x;
+    if !rest.is_empty() {
+        let exps = exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut acc);
+        rest.copy_from_slice(&exps[..rest.len()]);
     }
     sum(&acc)
+}
+
+/// exp(x − max), also added to the sums. What pads a row adds +0, which changes no sum of such terms.
+#[inline(always)]
+fn exp_into(x: &Lanes, max: f32, sums: &mut Lanes) -> Lanes {
+    let mut out = [0f32; LANES];
+    for i in 0..LANES {
+        out[i] = exp(x[i] - max);
+    }
+    for i in 0..LANES {
+        sums[i] += out[i];
+    }
+    out
 }

@@ -62,7 +62,7 @@ proptest! {
 
     #[test]
     fn attention_is_its_definition_in_any_cut(
-        kv_heads in 1usize..3, group in 1usize..3, half in 1usize..21, n in 1usize..40, seed in 0u64..1000,
+        kv_heads in 1usize..3, group in 1usize..6, half in 1usize..65, n in 1usize..40, seed in 0u64..1000,
     ) {
         let s = AttentionShape { heads: kv_heads * group, kv_heads, head_dim: 2 * half };
         let (width, kv) = (s.heads * s.head_dim, s.kv_heads * s.head_dim);
@@ -89,12 +89,17 @@ proptest! {
     }
 
     #[test]
-    fn rows_do_not_depend_on_other_rows(width in 1usize..300, n in 1usize..80, seed in 0u64..1000) {
+    fn rows_do_not_depend_on_other_rows(
+        width in prop_oneof![1usize..300, (1usize..20).prop_map(|blocks| 16 * blocks)],
+        n in 1usize..80,
+        seed in 0u64..1000,
+    ) {
+        const ROWS: usize = 37;
         let (x, w) = (numbers(seed, n * width), numbers(seed + 1, width));
         let mut whole = vec![0f32; x.len()];
         rms_norm(&x, &w, 1e-5, &mut whole);
-        let matrix = DenseMatrix::from_f32(&numbers(seed + 2, 7 * width), 7, width);
-        let mut products = vec![0f32; n * 7];
+        let matrix = DenseMatrix::from_f32(&numbers(seed + 2, ROWS * width), ROWS, width);
+        let mut products = vec![0f32; n * ROWS];
         matrix.matmul(&x, &mut products);
         for t in 0..n {
             let row = &x[t * width..(t + 1) * width];
@@ -105,9 +110,15 @@ proptest! {
             let inverse = 1.0 / (mean + 1e-5).sqrt();
             let exact: Vec<f64> = row.iter().zip(&w).map(|(x, w)| f64::from(*x) * inverse * f64::from(*w)).collect();
             assert_close(&alone, &exact, 1e-6 * inverse.max(1.0), "rms_norm");
-            let mut product = vec![0f32; 7];
+            let mut product = vec![0f32; ROWS];
             matrix.matmul(row, &mut product);
-            prop_assert_eq!(bits(&product), bits(&products[t * 7..(t + 1) * 7]));
+            prop_assert_eq!(bits(&product), bits(&products[t * ROWS..(t + 1) * ROWS]));
+            let mut weights = vec![0f32; width];
+            matrix.row(t % ROWS, &mut weights);
+            let exact: f64 = row.iter().zip(&weights).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
+            // Terms below 1: at most width/16 + 5 roundings a lane of sums below width.
+            let bound = (width as f64 / 16.0 + 5.0) * width as f64 * f64::from(f32::EPSILON);
+            prop_assert!((f64::from(product[t % ROWS]) - exact).abs() <= bound);
         }
     }
 
@@ -181,6 +192,45 @@ fn dense_matrices_read_what_was_written() {
     }
 }
 
+#[test]
+fn q8_0_blocks_are_those_of_ggml() {
+    // By gguf 0.19's `quants.quantize(x, GGMLQuantizationType.Q8_0)`: ties, which go away from zero; zeros; anything.
+    let ties = (0..31).map(|i| if i % 2 == 0 { i as f32 + 0.5 } else { -(i as f32 + 0.5) });
+    let odd = (0..32).map(|i| ((i * 37 + 11) % 101 - 50) as f32 / 17.0);
+    let values: Vec<f32> = std::iter::once(127.0).chain(ties).chain([0.0; 32]).chain(odd).collect();
+    let hex: String = f32_to_q8_0(&values).iter().map(|byte| format!("{byte:02x}")).collect();
+    let ties = "003c7f01fe03fc05fa07f809f60bf40df20ff011ee13ec15ea17e819e61be41de21f";
+    let odd = "ee259dfb59b61472d02e8be947a50361be1c7ad73593f14fac0a68c62481df3d9af8";
+    assert_eq!(hex, format!("{ties}{}{odd}", "00".repeat(34)));
+    // The FNV-1a hash of what it makes of 4096 blocks.
+    let number = |i: u32| ((i.wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0) * 3.7;
+    let bytes = f32_to_q8_0(&(0..32 * 4096).map(number).collect::<Vec<_>>());
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    assert_eq!(bytes.iter().fold(0xcbf2_9ce4_8422_2325, fnv), 0x2516_caf9_f805_1a88);
+}
+
+#[test]
+fn what_is_not_a_number_stays_visible() {
+    for broken in [f32::NAN, f32::INFINITY] {
+        let mut row = vec![0.5; 37];
+        row[35] = broken;
+        softmax_in_place(&mut row);
+        assert!(row.iter().any(|x| x.is_nan()), "softmax of {broken}");
+        // A row of attention that sees the broken value; the row before does not.
+        let s = AttentionShape { heads: 4, kv_heads: 1, head_dim: 16 };
+        let (q, k, mut v) = (numbers(1, 8 * 64), numbers(2, 8 * 16), numbers(3, 8 * 16));
+        v[6 * 16] = broken;
+        let mut out = vec![0f32; q.len()];
+        attention(s, 1, &q, &k, &v, 0, &mut out, None);
+        assert!(out[..6 * 64].iter().all(|x| x.is_finite()), "rows before {broken}");
+        assert!(!out[6 * 64].is_finite() && !out[7 * 64].is_finite(), "rows that see {broken}");
+    }
+    assert_eq!(log_sum_exp(&[f32::NEG_INFINITY; 20]), f32::NEG_INFINITY);
+    assert_eq!(log_sum_exp(&[0.0, f32::INFINITY]), f32::INFINITY);
+    assert_eq!(log_sum_exp(&[]), f32::NEG_INFINITY);
+    assert!(log_sum_exp(&[0.0, f32::NAN]).is_nan());
+}
+
 /// Everything that the kernels compute from fixed numbers, folded into one number.
 fn fingerprint() -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
@@ -233,6 +283,36 @@ fn fingerprint() -> u64 {
         softmax_in_place(&mut y);
         fold(&y);
     }
+    // Enough work for several threads.
+    let (n, width) = (1001, 88);
+    let (x, dy) = (numbers(20, n * width), numbers(21, n * width));
+    let (mut y, mut dx, mut dw) = (x.clone(), x.clone(), w.clone());
+    rms_norm(&x, &w, 1e-5, &mut y);
+    rms_norm_backward(&x, &w, 1e-5, &dy, &mut dx, &mut dw);
+    let positions: Vec<u32> = (0..n as u32).map(|i| i % 70).collect();
+    rope_in_place(&table, &mut dx, 4, &positions, Direction::Backward);
+    for x in [&y, &dx, &dw] {
+        fold(x);
+    }
+    for gate in [Gate::Silu, Gate::Relu2] {
+        gated(gate, &x, &dy, &mut y);
+        fold(&y);
+        gated_backward(gate, &x, &x, &dy, &mut y, &mut dx);
+        fold(&y);
+        fold(&dx);
+    }
+    let mut y = vec![0f32; 1001 * 37];
+    DenseMatrix::from_f32(&numbers(22, 37 * 88), 37, 88).matmul(&x, &mut y);
+    fold(&y);
+    let mut y = vec![0f32; 500 * 37];
+    DenseMatrix::from_f32(&numbers(23, 37 * 176), 37, 176).matmul(&x[..500 * 176], &mut y);
+    fold(&y);
+    // Decoding: one row after a long context, shared among threads.
+    let s = AttentionShape { heads: 6, kv_heads: 2, head_dim: 64 };
+    let (q, k) = (numbers(24, 384), numbers(25, 1000 * 128));
+    let mut out = vec![0f32; 384];
+    attention(s, 1, &q, &k, &k, 999, &mut out, None);
+    fold(&out);
     hash
 }
 
@@ -260,6 +340,8 @@ fn every_backend_gives_the_same_bits() {
 fn any_number_of_threads_gives_the_same_bits() {
     let with =
         |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(fingerprint);
-    assert_eq!(with(1), with(2));
-    assert_eq!(with(1), with(5));
+    let one = with(1);
+    for threads in [2, 3, 5] {
+        assert_eq!(with(threads), one, "{threads} threads");
+    }
 }

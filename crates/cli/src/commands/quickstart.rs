@@ -23,7 +23,7 @@ const CONFIG: &str = include_str!("../../../../configs/tiny.toml");
 #[derive(ClapArgs)]
 #[command(
     after_help = "Examples:\n  tritforge quickstart\n  tritforge quickstart --data my_texts/ --prompt 'Once upon'\n\n\
-    Without --data the model learns the Rust sources of the project's own dependencies, found through `cargo metadata`: \
+    Without --data the model learns the Rust sources of the project's own dependencies, found through cargo: \
     real text that stands on every machine that built the project."
 )]
 pub(crate) struct Args {
