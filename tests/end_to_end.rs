@@ -283,6 +283,24 @@ fn faults_are_named() {
 }
 
 #[test]
+fn a_synthetic_model_runs_and_is_the_same_for_the_same_seed() {
+    let project = Project::new();
+    let shape = "vocab_size = 300\nhidden_size = 256\nintermediate_size = 512\nnum_hidden_layers = 1";
+    fs::write(project.path("shape.toml"), shape).unwrap();
+    let synth = |out: &str, seed: &str| {
+        project.ok(&["synth", "shape.toml", "-o", out, "--format", "tq1_0", "--seed", seed]);
+        fs::read(project.path(out)).unwrap()
+    };
+    let first = synth("a.gguf", "1");
+    assert!(first == synth("b.gguf", "1"));
+    assert!(first != synth("c.gguf", "2"));
+    project.ok(&["generate", "a.gguf", "-p", "fn", "-n", "4", "--ignore-eos", "--quiet"]);
+    fs::write(project.path("shape.toml"), "hidden_size = 100").unwrap();
+    let message = project.fails(&["synth", "shape.toml", "-o", "d.gguf"]);
+    assert!(message.contains("shape.toml") && message.contains("attn_sub_norm"), "{message}");
+}
+
+#[test]
 fn a_dry_run_trains_nothing() {
     let project = Project::new();
     let printed = project.ok(&["train", "recipe.toml", "--dry-run"]);

@@ -13,6 +13,9 @@ pub enum ConfigError {
         /// What would be right, and why.
         expected: String,
     },
+    /// A shape in TOML cannot be read as a model configuration.
+    #[error("{0}")]
+    Toml(String),
     /// `config.json` cannot be read as a model configuration.
     #[error("config.json: {0}")]
     Json(String),

@@ -107,6 +107,16 @@ impl ModelConfig {
         self.num_key_value_heads * self.head_dim
     }
 
+    /// Reads a shape from TOML, as in the `configs` directory.
+    ///
+    /// # Errors
+    /// If it is not TOML, has an unknown or ill-typed key, or describes an impossible model; the message names the line.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::Toml(e.to_string()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Reads `config.json`.
     ///
     /// # Errors
@@ -192,6 +202,14 @@ mod tests {
         let config =
             ModelConfig { rope_theta: 500_000.0, hidden_act: HiddenAct::Relu2, ..Default::default() };
         assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn toml_names_the_line_of_a_fault() {
+        let config = ModelConfig::from_toml("hidden_size = 512\nnum_attention_heads = 8").unwrap();
+        assert_eq!((config.hidden_size, config.num_attention_heads), (512, 8));
+        let error = ModelConfig::from_toml("vocab_size = 300\nhidden_sise = 3").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("hidden_sise"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A checkpoint to a GGUF file, tensor by tensor.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors};
+use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, Runtime, WeightQuant};
 use tritforge_gguf::{Metadata, Writer};
 use tritforge_kernels::DenseType;
@@ -58,18 +59,29 @@ pub fn export_gguf(
     options: &ExportOptions,
 ) -> Result<Report, ExportError> {
     let config = checkpoint.config()?;
+    let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
+        .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
+    let tensors = checkpoint.tensors(MODEL)?;
+    write_model(&config, &tokenizer, out, options, |item| Ok(tensors.f32(&item.source, &item.shape)?))
+}
+
+/// Writes a model whose tensors `source` gives, one after the other.
+pub(crate) fn write_model<'a>(
+    config: &ModelConfig,
+    tokenizer: &Tokenizer,
+    out: &Path,
+    options: &ExportOptions,
+    mut source: impl FnMut(&Item) -> Result<Cow<'a, [f32]>, ExportError>,
+) -> Result<Report, ExportError> {
     if config.weights != WeightQuant::Absmean || config.activations != ActivationQuant::Absmax {
         return Err(ExportError::NotTernary {
             weights: format!("{:?}", config.weights).to_lowercase(),
             activations: format!("{:?}", config.activations).to_lowercase(),
         });
     }
-    let architecture = Architecture::of(&config)?;
-    let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
-        .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
-    let metadata = metadata(&config, &tokenizer, options)?;
-    let tensors = checkpoint.tensors(MODEL)?;
-    let items = items(&config);
+    let architecture = Architecture::of(config)?;
+    let metadata = metadata(config, tokenizer, options)?;
+    let items = items(config);
     check_widths(&items, options.packing)?;
     let mut writer =
         Writer::create(out, &metadata, specs(&items, architecture, options.packing, options.embeddings))?;
@@ -82,7 +94,7 @@ pub fn export_gguf(
         scale_rounding: 0.0,
     };
     for item in &items {
-        write_item(item, &tensors, architecture, options, &mut writer, &mut report)?;
+        write_item(item, &source(item)?, options, &mut writer, &mut report)?;
     }
     writer.finish()?;
     report.bytes = std::fs::metadata(out).map(|m| m.len()).unwrap_or_default();
@@ -126,28 +138,26 @@ fn check_widths(items: &[Item], packing: Packing) -> Result<(), ExportError> {
 
 fn write_item(
     item: &Item,
-    tensors: &Tensors,
-    architecture: Architecture,
+    values: &[f32],
     options: &ExportOptions,
     writer: &mut Writer,
     report: &mut Report,
 ) -> Result<(), ExportError> {
-    let values = tensors.f32(&item.source, &item.shape)?;
     match item.kind {
         Kind::Norm => {
             let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             writer.write_tensor(&item.target, &bytes)?;
         }
         Kind::Dense => {
-            let (bytes, rounding) = encode(options.embeddings, &item.source, &values, item.shape[1])?;
+            let (bytes, rounding) = encode(options.embeddings, &item.source, values, item.shape[1])?;
             report.embedding_rounding = report.embedding_rounding.max(rounding);
             writer.write_tensor(&item.target, &bytes)?;
         }
         Kind::Ternary => {
             let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-            let tensor = TernaryTensor::quantize(&values, item.shape[0], item.shape[1]).map_err(fault)?;
+            let tensor = TernaryTensor::quantize(values, item.shape[0], item.shape[1]).map_err(fault)?;
             report.ternary_tensors += 1;
-            if has_scale_tensor(item, architecture, options.packing) {
+            if has_scale_tensor(item, report.architecture, options.packing) {
                 writer.write_tensor(&item.target, &options.packing.pack(&tensor).map_err(fault)?)?;
                 writer.write_tensor(&item.scale_name(), &tensor.scale().to_le_bytes())?;
             } else {

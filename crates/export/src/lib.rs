@@ -18,6 +18,8 @@ mod dense;
 mod error;
 mod gguf;
 mod plan;
+mod synth;
 
 pub use error::ExportError;
 pub use gguf::{ExportOptions, Report, export_gguf};
+pub use synth::synth_gguf;

@@ -51,7 +51,7 @@ pub(crate) enum Embeddings {
 }
 
 impl Embeddings {
-    fn dense(self) -> DenseType {
+    pub(crate) fn dense(self) -> DenseType {
         match self {
             Embeddings::F32 => DenseType::F32,
             Embeddings::F16 => DenseType::F16,

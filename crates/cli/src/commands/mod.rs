@@ -8,6 +8,7 @@ pub(crate) mod inspect;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
 pub(crate) mod serve;
+pub(crate) mod synth;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 #[cfg(feature = "train")]
