@@ -174,6 +174,29 @@ fn gates_are_their_formulas() {
 }
 
 #[test]
+fn stored_matrices_give_the_same_bits_for_one_token_and_for_many() {
+    let (rows, cols, tokens) = (71, 96, 9);
+    let f16: Vec<u8> =
+        numbers(1, rows * cols).iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+    let q8_0 = f32_to_q8_0(&numbers(2, rows * cols));
+    let x = numbers(3, tokens * cols);
+    for (ty, bytes) in [(DenseType::F16, &f16), (DenseType::Q8_0, &q8_0)] {
+        let matrix = DenseMatrix::from_bytes(ty, bytes, rows, cols);
+        let mut decoded = vec![0f32; rows * cols];
+        decoded.chunks_exact_mut(cols).enumerate().for_each(|(i, row)| matrix.row(i, row));
+        let mut exact = vec![0f32; tokens * rows];
+        DenseMatrix::from_f32(&decoded, rows, cols).matmul(&x, &mut exact);
+        for together in [1, 2, 3, 4, 5, 9] {
+            let mut y = vec![0f32; tokens * rows];
+            for (x, y) in x.chunks(together * cols).zip(y.chunks_mut(together * rows)) {
+                matrix.matmul(x, y);
+            }
+            assert_eq!(bits(&y), bits(&exact), "{ty:?}, {together} at once");
+        }
+    }
+}
+
+#[test]
 fn dense_matrices_read_what_was_written() {
     let values = numbers(5, 3 * 64);
     let q8 = f32_to_q8_0(&values);
@@ -277,6 +300,8 @@ fn fingerprint() -> u64 {
         (DenseType::Q8_0, f32_to_q8_0(&numbers(8, 37 * 96))),
     ] {
         let mut y = vec![0f32; 5 * 37];
+        DenseMatrix::from_bytes(ty, &bytes, 37, 96).matmul(&numbers(9, 96), &mut y[..37]);
+        fold(&y);
         DenseMatrix::from_bytes(ty, &bytes, 37, 96).matmul(&numbers(9, 5 * 96), &mut y);
         fold(&y);
         fold(&[log_sum_exp(&y)]);
