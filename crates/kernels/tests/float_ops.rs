@@ -3,26 +3,17 @@
 //! That all instruction sets give the same bits is checked by running the same numbers in child processes that
 //! `TRITFORGE_BACKEND` limits to one backend each.
 
+mod common;
+
 use std::process::Command;
 
+use common::numbers;
 use proptest::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
     attention_backward, f32_to_q8_0, gated, gated_backward, log_sum_exp, rms_norm, rms_norm_backward,
     rope_in_place, softmax_in_place,
 };
-
-/// Numbers in -1..1 that look random.
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()

@@ -3,22 +3,13 @@
 //! Each check takes the scalar loss `Σ dy · f(inputs)` for a random `dy`. In f64 a step of 1e-5 makes differences exact to about
 //! 1e-9, so that only the f32 rounding of the kernels remains: a few hundred fused multiply-adds of numbers below 1.
 
+mod common;
+
+use common::numbers;
 use tritforge_kernels::{
     AttentionShape, Direction, Gate, RopeTable, attention, attention_backward, gated_backward,
     rms_norm_backward, rope_in_place,
 };
-
-/// Numbers in -1..1 that look random.
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 /// Checks every `every`-th gradient of input `which` of a loss in f64.
 fn check(

@@ -16,6 +16,9 @@ use crate::schedule::learning_rate;
 use crate::state::{self, Progress};
 use crate::{TrainError, sample};
 
+// The shards mark what is no target; the loss must understand the mark.
+const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
+
 /// Windows that one evaluation pass takes at once.
 const EVAL_SEQUENCES: usize = 8;
 

@@ -1,5 +1,6 @@
 //! `tritforge quickstart`: the whole path on real text, in minutes.
 
+use std::io::IsTerminal as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -104,7 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn heading(text: &str) {
-    println!("\n\x1b[1m{text}\x1b[0m");
+    match std::io::stdout().is_terminal() {
+        true => println!("\n\x1b[1m{text}\x1b[0m"),
+        false => println!("\n{text}"),
+    }
 }
 
 /// The embedded recipe with the arguments applied. It is written into the run's directory first, like any recipe a user writes.
@@ -119,14 +123,14 @@ fn recipe(args: &Args) -> Result<Recipe> {
         }
         overrides.push(format!("data.train=[{:?}]", data.display().to_string()));
         overrides.push("data.source=\"files\"".to_string());
-        if data.is_file() {
-            // One document cannot be split by documents.
-            overrides.push("data.split=contiguous".to_string());
-        }
+        // A few documents cannot be split by documents: the end of the text is held out.
+        overrides.push("data.split=contiguous".to_string());
         overrides.push("sample.prompt=\"The \"".to_string());
     }
     if let Some(steps) = args.steps {
         overrides.push(format!("train.steps={steps}"));
+        // The recipe's warm-up may be longer than a short run.
+        overrides.push(format!("optim.warmup_steps={}", (steps / 10).min(60)));
     }
     overrides.extend(args.set.iter().cloned());
     Ok(Recipe::load(&dir.join("recipes/quickstart.toml"), &overrides)?)
