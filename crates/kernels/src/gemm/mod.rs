@@ -1,0 +1,216 @@
+//! The f32 matrix product of training: `C = A · B` or `C += A · B`, blocked and packed (Goto and van de Geijn, "Anatomy of
+//! High-Performance Matrix Multiplication").
+//!
+//! Operands are read once, by packing, so that they need not exist as floats: int8 activations and ternary weights are
+//! decoded on the way ([`Matrix`]). Every element of C is summed over k in one fixed order: ascending within a block of
+//! [`DEPTH`], block after block. Neither the number of threads nor the backend changes a bit.
+
+mod micro;
+mod pack;
+
+use std::cell::Cell;
+
+use rayon::prelude::*;
+
+pub use self::pack::Matrix;
+use self::micro::Kernel;
+use self::pack::pack_panels;
+use crate::Backend;
+
+/// Terms of a sum that are added in registers before they go to C.
+const DEPTH: usize = 256;
+
+/// Rows and columns of C that are packed for at once, at most.
+const BLOCK: usize = 2048;
+
+/// Floats that are packed at once, about: they stay in the last level of cache.
+const PACKED: usize = 4 << 20;
+
+/// Panels of A and columns of C that one task takes.
+const TASK_PANELS: usize = 4;
+const TASK_COLUMNS: usize = 256;
+
+/// Multiplications below which a product runs on the calling thread alone.
+const PARALLEL_PRODUCTS: usize = 1 << 19;
+
+/// What happens to the numbers that stand in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Result {
+    /// They are overwritten.
+    Store,
+    /// The product is added to them.
+    Add,
+}
+
+/// A cache line, so that packed panels begin at one.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+thread_local! {
+    /// Kept between calls: a fresh buffer would fault in all its pages each time.
+    static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// `C = A · B` or `C += A · B`: A [m, k], B [k, n], C [m, n] row-major.
+///
+/// # Panics
+/// If the inner dimensions differ or `c` is not [m, n].
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], result: Result) {
+    gemm_with(Backend::active(), a, b, c, result);
+}
+
+/// [`gemm`] on the backend given.
+///
+/// # Panics
+/// As [`gemm`], and if the processor does not support the backend.
+pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], result: Result) {
+    backend.assert_supported();
+    let (m, k, n) = (a.rows(), a.cols(), b.cols());
+    assert_eq!(k, b.rows(), "A is [{m}, {k}], B is [{}, {n}]", b.rows());
+    assert_eq!(c.len(), m * n, "C is [{m}, {n}]");
+    if c.is_empty() {
+        return;
+    }
+    if k == 0 {
+        if result == Result::Store {
+            c.fill(0.0);
+        }
+        return;
+    }
+    let kernel = Kernel::of(backend);
+    let parallel = m * n * k >= PARALLEL_PRODUCTS && rayon::current_num_threads() > 1;
+    let rows = even_block(m, BLOCK, kernel.rows);
+    let columns = even_block(n, BLOCK, kernel.columns);
+    let depth = even_block(k, (PACKED / (rows + columns)).max(DEPTH) / DEPTH * DEPTH, DEPTH);
+    // Taken, not borrowed: a task of another product that this thread picks up meanwhile gets an empty one.
+    let mut lines = BUFFER.take();
+    let out = Output { c: c.as_mut_ptr(), len: c.len(), stride: n };
+    for row in (0..m).step_by(rows) {
+        for column in (0..n).step_by(columns) {
+            for first in (0..k).step_by(depth) {
+                let part = Part {
+                    kernel,
+                    rows: row..m.min(row + rows),
+                    columns: column..n.min(column + columns),
+                    depth: first..k.min(first + depth),
+                    add: result == Result::Add || first > 0,
+                    parallel,
+                };
+                part.multiply(a, b, &out, &mut lines);
+            }
+        }
+    }
+    BUFFER.set(lines);
+}
+
+/// The largest block up to `most`, a multiple of `unit`, of which `len` has a whole number, nearly.
+fn even_block(len: usize, most: usize, unit: usize) -> usize {
+    let blocks = len.div_ceil(most);
+    len.div_ceil(blocks).next_multiple_of(unit)
+}
+
+/// Where results go; shared by the tasks that write them.
+struct Output {
+    c: *mut f32,
+    len: usize,
+    stride: usize,
+}
+
+// SAFETY: threads write through `c` only, each to the tiles of its own task, while `gemm_with` borrows the slice.
+unsafe impl Sync for Output {}
+
+/// A block of C and a stretch of the sums.
+struct Part {
+    kernel: Kernel,
+    rows: std::ops::Range<usize>,
+    columns: std::ops::Range<usize>,
+    depth: std::ops::Range<usize>,
+    add: bool,
+    parallel: bool,
+}
+
+impl Part {
+    fn multiply(&self, a: Matrix<'_>, b: Matrix<'_>, out: &Output, lines: &mut Vec<Line>) {
+        let kernel = self.kernel;
+        let depth = self.depth.len();
+        let (a_panels, b_panels) =
+            (self.rows.len().div_ceil(kernel.rows), self.columns.len().div_ceil(kernel.columns));
+        let (a_len, b_len) = (kernel.rows * depth, kernel.columns * depth);
+        let needed = a_panels * a_len + b_panels * b_len;
+        lines.resize(needed.div_ceil(16), Line([0.0; 16]));
+        // SAFETY: a line is 16 floats without padding, and every bit pattern is a float.
+        let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), needed) };
+        let (packed_b, packed_a) = packed.split_at_mut(b_panels * b_len);
+        let pack_a = |i: usize, panel: &mut [f32]| {
+            let first = self.rows.start + i * kernel.rows;
+            let rows = first..self.rows.end.min(first + kernel.rows);
+            pack_panels(kernel.backend, a.transposed(), self.depth.clone(), rows, kernel.rows, panel);
+        };
+        let pack_b = |i: usize, panel: &mut [f32]| {
+            let first = self.columns.start + i * kernel.columns;
+            let columns = first..self.columns.end.min(first + kernel.columns);
+            pack_panels(kernel.backend, b, self.depth.clone(), columns, kernel.columns, panel);
+        };
+        // One task a group of panels and a group of columns: the columns' part of B stays in the L2 cache.
+        let column_panels = TASK_COLUMNS / kernel.columns;
+        let row_groups = a_panels.div_ceil(TASK_PANELS);
+        let tasks = row_groups * b_panels.div_ceil(column_panels);
+        let compute = |task: usize, packed_a: &[f32], packed_b: &[f32]| {
+            let (columns, rows) = (task / row_groups * column_panels, task % row_groups * TASK_PANELS);
+            let columns = columns..b_panels.min(columns + column_panels);
+            let rows = rows..a_panels.min(rows + TASK_PANELS);
+            for first in (0..depth).step_by(DEPTH) {
+                let terms = DEPTH.min(depth - first);
+                for i in rows.clone() {
+                    let a = &packed_a[i * a_len + first * kernel.rows..][..terms * kernel.rows];
+                    for j in columns.clone() {
+                        let b = &packed_b[j * b_len + first * kernel.columns..][..terms * kernel.columns];
+                        self.tile(a, b, i, j, self.add || first > 0, out);
+                    }
+                }
+            }
+        };
+        if self.parallel {
+            rayon::join(
+                || packed_a.par_chunks_exact_mut(a_len).enumerate().for_each(|(i, p)| pack_a(i, p)),
+                || packed_b.par_chunks_exact_mut(b_len).enumerate().for_each(|(i, p)| pack_b(i, p)),
+            );
+            let (packed_a, packed_b) = (&*packed_a, &*packed_b);
+            (0..tasks).into_par_iter().with_max_len(1).for_each(|t| compute(t, packed_a, packed_b));
+        } else {
+            packed_a.chunks_exact_mut(a_len).enumerate().for_each(|(i, p)| pack_a(i, p));
+            packed_b.chunks_exact_mut(b_len).enumerate().for_each(|(i, p)| pack_b(i, p));
+            (0..tasks).for_each(|t| compute(t, packed_a, packed_b));
+        }
+    }
+
+    /// Adds or stores the product of panel `i` of A and panel `j` of B.
+    #[inline]
+    fn tile(&self, a: &[f32], b: &[f32], i: usize, j: usize, add: bool, out: &Output) {
+        let kernel = self.kernel;
+        let (row, column) = (self.rows.start + i * kernel.rows, self.columns.start + j * kernel.columns);
+        let rows = kernel.rows.min(self.rows.end - row);
+        let columns = kernel.columns.min(self.columns.end - column);
+        let at = row * out.stride + column;
+        assert!(at + (rows - 1) * out.stride + columns <= out.len, "a tile lies in C");
+        if rows == kernel.rows && columns == kernel.columns {
+            // SAFETY: the assertion above says that the whole tile lies in C, and no other task writes it.
+            unsafe { kernel.run(a, b, out.c.add(at), out.stride, add) };
+            return;
+        }
+        let mut edge = [0f32; micro::MOST];
+        // SAFETY: the buffer holds a whole tile of any kernel.
+        unsafe { kernel.run(a, b, edge.as_mut_ptr(), kernel.columns, false) };
+        for (r, sums) in edge.chunks_exact(kernel.columns).take(rows).enumerate() {
+            // SAFETY: row r < rows of the tile lies in C by the assertion above, and no other task writes it.
+            let c = unsafe { std::slice::from_raw_parts_mut(out.c.add(at + r * out.stride), columns) };
+            for (c, sum) in c.iter_mut().zip(sums) {
+                *c = if add { *c + sum } else { *sum };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
