@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tritforge_kernels::{GemmResult, Matrix, gemm, keep_pages};
+use tritforge_kernels::{Matrix, Write, gemm, keep_pages};
 
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -23,13 +23,21 @@ fn speed(m: usize, n: usize, k: usize, mut call: impl FnMut()) -> f64 {
 fn main() {
     keep_pages();
     // Tokens, width of the input, width of the output.
-    for (t, i, o) in [(2048, 256, 256), (2048, 256, 768), (2048, 768, 256), (2048, 256, 128), (1024, 768, 768), (1024, 768, 2048), (512, 768, 32000)] {
+    for (t, i, o) in [
+        (2048, 256, 256),
+        (2048, 256, 768),
+        (2048, 768, 256),
+        (2048, 256, 128),
+        (1024, 768, 768),
+        (1024, 768, 2048),
+        (512, 768, 32000),
+    ] {
         let (dy, w, x) = (numbers(t * o), numbers(o * i), numbers(t * i));
         let (mut dx, mut dw, mut y) = (vec![0f32; t * i], vec![0f32; o * i], vec![0f32; t * o]);
         let (dy, w, x) = (Matrix::f32(&dy, t, o), Matrix::f32(&w, o, i), Matrix::f32(&x, t, i));
-        let forward = speed(t, o, i, || gemm(x, w.transposed(), &mut y, GemmResult::Store));
-        let input = speed(t, i, o, || gemm(dy, w, &mut dx, GemmResult::Store));
-        let weight = speed(o, i, t, || gemm(dy.transposed(), x, &mut dw, GemmResult::Add));
+        let forward = speed(t, o, i, || gemm(x, w.transposed(), &mut y, Write::Store));
+        let input = speed(t, i, o, || gemm(dy, w, &mut dx, Write::Store));
+        let weight = speed(o, i, t, || gemm(dy.transposed(), x, &mut dw, Write::Add));
         println!("{t} tokens, [{o}, {i}]: x·Wᵀ {forward:.0}, dY·W {input:.0}, dYᵀ·x {weight:.0} GFLOP/s");
     }
 }

@@ -28,13 +28,17 @@ mod block;
 mod decoder;
 mod error;
 mod evaluate;
+mod gradients;
 mod linear;
 pub mod ops;
 mod parameter;
+mod reverse;
 
 pub use decoder::{Batch, Decoder};
 pub use error::NnError;
 pub use evaluate::Score;
+pub use gradients::Gradients;
 pub use linear::Linear;
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
+pub use reverse::Workspace;

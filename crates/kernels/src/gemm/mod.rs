@@ -12,10 +12,10 @@ use std::cell::Cell;
 
 use rayon::prelude::*;
 
-pub use self::pack::Matrix;
 use self::micro::Kernel;
+pub use self::pack::Matrix;
 use self::pack::pack_panels;
-use crate::Backend;
+use crate::{Backend, Write};
 
 /// Terms of a sum that are added in registers before they go to C.
 const DEPTH: usize = 256;
@@ -33,15 +33,6 @@ const TASK_COLUMNS: usize = 256;
 /// Multiplications below which a product runs on the calling thread alone.
 const PARALLEL_PRODUCTS: usize = 1 << 19;
 
-/// What happens to the numbers that stand in the result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Result {
-    /// They are overwritten.
-    Store,
-    /// The product is added to them.
-    Add,
-}
-
 /// A cache line, so that packed panels begin at one.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -56,15 +47,15 @@ thread_local! {
 ///
 /// # Panics
 /// If the inner dimensions differ or `c` is not [m, n].
-pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], result: Result) {
-    gemm_with(Backend::active(), a, b, c, result);
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
+    gemm_with(Backend::active(), a, b, c, write);
 }
 
 /// [`gemm`] on the backend given.
 ///
 /// # Panics
 /// As [`gemm`], and if the processor does not support the backend.
-pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], result: Result) {
+pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
     backend.assert_supported();
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
     assert_eq!(k, b.rows(), "A is [{m}, {k}], B is [{}, {n}]", b.rows());
@@ -73,7 +64,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
         return;
     }
     if k == 0 {
-        if result == Result::Store {
+        if write == Write::Store {
             c.fill(0.0);
         }
         return;
@@ -94,7 +85,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
                     rows: row..m.min(row + rows),
                     columns: column..n.min(column + columns),
                     depth: first..k.min(first + depth),
-                    add: result == Result::Add || first > 0,
+                    add: write == Write::Add || first > 0,
                     parallel,
                 };
                 part.multiply(a, b, &out, &mut lines);

@@ -24,14 +24,20 @@ fn check(a: Matrix<'_>, b: Matrix<'_>) {
     let mut first: Option<Vec<f32>> = None;
     for backend in Backend::supported() {
         let mut c = begin.clone();
-        gemm_with(backend, a, b, &mut c, Result::Store);
+        gemm_with(backend, a, b, &mut c, Write::Store);
         for (c, e) in c.iter().zip(&exact) {
-            assert!((f64::from(*c) - e).abs() < 1e-6 * (largest + k as f64), "{backend} [{m}, {k}, {n}]: {c} against {e}");
+            assert!(
+                (f64::from(*c) - e).abs() < 1e-6 * (largest + k as f64),
+                "{backend} [{m}, {k}, {n}]: {c} against {e}"
+            );
         }
         let mut sum = begin.clone();
-        gemm_with(backend, a, b, &mut sum, Result::Add);
+        gemm_with(backend, a, b, &mut sum, Write::Add);
         for ((s, c), b) in sum.iter().zip(&c).zip(&begin) {
-            assert!(f64::from(s - (c + b)).abs() < 1e-6 * (largest + k as f64), "{backend}: {s} against {c} + {b}");
+            assert!(
+                f64::from(s - (c + b)).abs() < 1e-6 * (largest + k as f64),
+                "{backend}: {s} against {c} + {b}"
+            );
         }
         let bits = first.get_or_insert_with(|| c.clone());
         assert!(bits.iter().zip(&c).all(|(a, b)| a.to_bits() == b.to_bits()), "{backend}: other bits");
@@ -56,14 +62,14 @@ fn blocks_and_threads_change_nothing() {
     let product = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let mut c = vec![0f32; m * n];
-        pool.install(|| gemm(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n), &mut c, Result::Store));
+        pool.install(|| gemm(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n), &mut c, Write::Store));
         c
     };
     let one = product(1);
     assert_eq!(one, product(3));
     let row: Vec<f32> = a[(m - 1) * k..].to_vec();
     let mut alone = vec![0f32; n];
-    gemm(Matrix::f32(&row, 1, k), Matrix::f32(&b, k, n), &mut alone, Result::Store);
+    gemm(Matrix::f32(&row, 1, k), Matrix::f32(&b, k, n), &mut alone, Write::Store);
     assert_eq!(alone, one[(m - 1) * n..]);
 }
 
@@ -87,8 +93,8 @@ fn quantized_operands_are_their_values() {
 #[test]
 fn an_empty_sum_is_zero() {
     let mut c = [1.0; 6];
-    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Result::Add);
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Add);
     assert_eq!(c, [1.0; 6]);
-    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Result::Store);
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Store);
     assert_eq!(c, [0.0; 6]);
 }
