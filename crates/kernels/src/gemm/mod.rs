@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use self::micro::Kernel;
 pub use self::pack::Matrix;
-use self::pack::pack_panels;
+use self::pack::{GROUP, PADDING, pack_panels};
 use crate::{Backend, Write};
 
 /// Terms of a sum that are added in registers before they go to C.
@@ -26,9 +26,12 @@ const BLOCK: usize = 2048;
 /// Floats that are packed at once, about: they stay in the last level of cache.
 const PACKED: usize = 4 << 20;
 
-/// Panels of A and columns of C that one task takes.
+/// Panels of A, at most, and columns of C that one task takes.
 const TASK_PANELS: usize = 4;
 const TASK_COLUMNS: usize = 256;
+
+/// Tasks a thread: enough to even out threads of different speed.
+const TASKS_A_THREAD: usize = 12;
 
 /// Multiplications below which a product runs on the calling thread alone.
 const PARALLEL_PRODUCTS: usize = 1 << 19;
@@ -127,51 +130,68 @@ impl Part {
         let depth = self.depth.len();
         let (a_panels, b_panels) =
             (self.rows.len().div_ceil(kernel.rows), self.columns.len().div_ceil(kernel.columns));
-        let (a_len, b_len) = (kernel.rows * depth, kernel.columns * depth);
-        let needed = a_panels * a_len + b_panels * b_len;
+        // Block of terms by block of terms, panel by panel.
+        let blocks = depth.div_ceil(DEPTH);
+        let (a_len, b_len) = (kernel.rows * DEPTH + PADDING, kernel.columns * DEPTH + PADDING);
+        let needed = blocks * (a_panels * a_len + b_panels * b_len);
         lines.resize(needed.div_ceil(16), Line([0.0; 16]));
         // SAFETY: a line is 16 floats without padding, and every bit pattern is a float.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<f32>(), needed) };
-        let (packed_b, packed_a) = packed.split_at_mut(b_panels * b_len);
-        let pack_a = |i: usize, panel: &mut [f32]| {
-            let first = self.rows.start + i * kernel.rows;
-            let rows = first..self.rows.end.min(first + kernel.rows);
-            pack_panels(kernel.backend, a.transposed(), self.depth.clone(), rows, kernel.rows, panel);
+        let (packed_b, packed_a) = packed.split_at_mut(blocks * b_panels * b_len);
+        let terms = |block: usize| {
+            let first = self.depth.start + block * DEPTH;
+            first..self.depth.end.min(first + DEPTH)
         };
-        let pack_b = |i: usize, panel: &mut [f32]| {
-            let first = self.columns.start + i * kernel.columns;
-            let columns = first..self.columns.end.min(first + kernel.columns);
-            pack_panels(kernel.backend, b, self.depth.clone(), columns, kernel.columns, panel);
+        let pack_a = |block: usize, group: usize, panels: &mut [f32]| {
+            let (first, width) = (self.rows.start + group * GROUP, kernel.rows);
+            let rows = first..self.rows.end.min(first + GROUP);
+            pack_panels(kernel.backend, a.transposed(), terms(block), rows, width, panels, a_len);
         };
+        let pack_b = |block: usize, group: usize, panels: &mut [f32]| {
+            let (first, width) = (self.columns.start + group * GROUP, kernel.columns);
+            let columns = first..self.columns.end.min(first + GROUP);
+            pack_panels(kernel.backend, b, terms(block), columns, width, panels, b_len);
+        };
+        let (a_group, b_group) = (GROUP / kernel.rows * a_len, GROUP / kernel.columns * b_len);
         // One task a group of panels and a group of columns: the columns' part of B stays in the L2 cache.
         let column_panels = TASK_COLUMNS / kernel.columns;
-        let row_groups = a_panels.div_ceil(TASK_PANELS);
-        let tasks = row_groups * b_panels.div_ceil(column_panels);
+        let column_groups = b_panels.div_ceil(column_panels);
+        let wanted = rayon::current_num_threads() * TASKS_A_THREAD;
+        let task_panels = (a_panels * column_groups / wanted).clamp(1, TASK_PANELS);
+        let row_groups = a_panels.div_ceil(task_panels);
+        let tasks = row_groups * column_groups;
         let compute = |task: usize, packed_a: &[f32], packed_b: &[f32]| {
-            let (columns, rows) = (task / row_groups * column_panels, task % row_groups * TASK_PANELS);
+            let (columns, rows) = (task / row_groups * column_panels, task % row_groups * task_panels);
             let columns = columns..b_panels.min(columns + column_panels);
-            let rows = rows..a_panels.min(rows + TASK_PANELS);
-            for first in (0..depth).step_by(DEPTH) {
-                let terms = DEPTH.min(depth - first);
+            let rows = rows..a_panels.min(rows + task_panels);
+            for block in 0..blocks {
+                let terms = terms(block).len();
                 for i in rows.clone() {
-                    let a = &packed_a[i * a_len + first * kernel.rows..][..terms * kernel.rows];
+                    let a = &packed_a[(block * a_panels + i) * a_len..][..terms * kernel.rows];
                     for j in columns.clone() {
-                        let b = &packed_b[j * b_len + first * kernel.columns..][..terms * kernel.columns];
-                        self.tile(a, b, i, j, self.add || first > 0, out);
+                        let b = &packed_b[(block * b_panels + j) * b_len..][..terms * kernel.columns];
+                        self.tile(a, b, i, j, self.add || block > 0, out);
                     }
                 }
             }
         };
+        let (a_block, b_block) = (a_panels * a_len, b_panels * b_len);
         if self.parallel {
             rayon::join(
-                || packed_a.par_chunks_exact_mut(a_len).enumerate().for_each(|(i, p)| pack_a(i, p)),
-                || packed_b.par_chunks_exact_mut(b_len).enumerate().for_each(|(i, p)| pack_b(i, p)),
+                || for_each_group(packed_a, a_block, a_group, pack_a),
+                || for_each_group(packed_b, b_block, b_group, pack_b),
             );
             let (packed_a, packed_b) = (&*packed_a, &*packed_b);
             (0..tasks).into_par_iter().with_max_len(1).for_each(|t| compute(t, packed_a, packed_b));
         } else {
-            packed_a.chunks_exact_mut(a_len).enumerate().for_each(|(i, p)| pack_a(i, p));
-            packed_b.chunks_exact_mut(b_len).enumerate().for_each(|(i, p)| pack_b(i, p));
+            for (packed, block, group, pack) in [
+                (&mut *packed_a, a_block, a_group, &pack_a as &dyn Fn(usize, usize, &mut [f32])),
+                (&mut *packed_b, b_block, b_group, &pack_b),
+            ] {
+                for (b, panels) in packed.chunks_mut(block).enumerate() {
+                    panels.chunks_mut(group).enumerate().for_each(|(g, panels)| pack(b, g, panels));
+                }
+            }
             (0..tasks).for_each(|t| compute(t, packed_a, packed_b));
         }
     }
@@ -201,6 +221,18 @@ impl Part {
             }
         }
     }
+}
+
+/// Calls `pack(block, group, panels)` for every group of panels in every block of terms, on all threads.
+fn for_each_group(
+    packed: &mut [f32],
+    block: usize,
+    group: usize,
+    pack: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    packed.par_chunks_mut(block).enumerate().for_each(|(b, panels)| {
+        panels.par_chunks_mut(group).enumerate().for_each(|(g, panels)| pack(b, g, panels));
+    });
 }
 
 #[cfg(test)]

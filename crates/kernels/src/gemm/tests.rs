@@ -8,8 +8,8 @@ fn numbers(n: usize, seed: usize) -> Vec<f32> {
 
 /// Element (row, column) of a matrix, slowly.
 fn at(m: Matrix<'_>, row: usize, column: usize) -> f32 {
-    let mut panel = [0f32];
-    pack_panels(Backend::Scalar, m, row..row + 1, column..column + 1, 1, &mut panel);
+    let mut panel = [0f32; 1 + pack::PADDING];
+    pack_panels(Backend::Scalar, m, row..row + 1, column..column + 1, 1, &mut panel, 1 + pack::PADDING);
     panel[0]
 }
 

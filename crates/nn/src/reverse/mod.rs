@@ -34,6 +34,18 @@ impl Decoder {
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
         let length = self.check(batch, normalizer, gradients)?;
+        // On a thread of the pool, which hands work to the others faster than one outside it.
+        rayon::scope(|_| self.pass(workspace, batch, length, normalizer, gradients))
+    }
+
+    fn pass(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        length: usize,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
         let tokens = batch.ids.len();
         let layers = self.blocks.len();
         let Workspace { checkpointing, inputs, blocks, scratch, positions } = workspace;
