@@ -32,10 +32,12 @@ mod attention_tiles;
 mod dense;
 mod dispatch;
 mod exp;
+mod five_trits;
 mod gated;
 mod heap;
 mod lanes;
 mod matmul;
+mod pool;
 mod rms_norm;
 mod rope;
 mod softmax;
@@ -50,10 +52,13 @@ pub use dense::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
 pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};
 pub use heap::keep_pages;
-pub use matmul::{ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_with};
+pub use matmul::{
+    ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many, ternary_matmul_with,
+};
+pub use pool::{max_threads, set_threads, threads};
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
-pub use ternary_weights::TernaryWeights;
+pub use ternary_weights::{TernaryLayout, TernaryWeights};
 pub use threads::configure_threads;
 pub use trace::{Observer, Step};
