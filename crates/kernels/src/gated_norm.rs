@@ -2,12 +2,10 @@
 //!
 //! The product `act(gate) · up` is computed again in the backward, row by row, rather than kept.
 
-use rayon::prelude::*;
-
 use crate::lanes::multiversion;
 use crate::norm_quantize::quantize_made_rows;
-use crate::rms_norm::{ROWS, inverse_rms, sum_parts};
-use crate::{Backend, Gate, QuantizedRows, Write, gated, rms_norm};
+use crate::rms_norm::{ROWS, check_weight, inverse_rms, sum_parts};
+use crate::{Backend, Gate, QuantizedRows, Write, gated, pool, rms_norm};
 
 /// Elements from which threads share the work.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
@@ -50,23 +48,22 @@ pub fn gated_norm_backward(
 ) {
     check(gate, up, width, norm);
     assert!(dy.len() == gate.len() && dup.len() == gate.len(), "gradients have their values' lengths");
+    check_weight(width, dweight.as_ref());
     let backend = Backend::active();
-    let piece = |((dy, dup), (gate, up)): ((&mut [f32], &mut [f32]), (&[f32], &[f32]))| -> Vec<f32> {
-        let mut buffers = vec![0f32; 2 * width];
-        backward(backend, kind, gate, up, norm, dy, dup, &mut buffers);
-        buffers.truncate(width);
-        buffers
-    };
     let size = ROWS * width;
-    let parts: Vec<Vec<f32>> = if gate.len() < PARALLEL_ELEMENTS {
-        let gradients = dy.chunks_mut(size).zip(dup.chunks_mut(size));
-        gradients.zip(gate.chunks(size).zip(up.chunks(size))).map(piece).collect()
-    } else {
-        let gradients = dy.par_chunks_mut(size).zip(dup.par_chunks_mut(size));
-        gradients.zip(gate.par_chunks(size).zip(up.par_chunks(size))).map(piece).collect()
+    let mut buffers = vec![0f32; gate.len().div_ceil(size) * 2 * width];
+    let gradients = dy.chunks_mut(size).zip(dup.chunks_mut(size));
+    let pieces = gradients.zip(gate.chunks(size).zip(up.chunks(size))).zip(buffers.chunks_mut(2 * width));
+    let compute = |(((dy, dup), (gate, up)), buffers): (((&mut [f32], _), (&[f32], _)), _)| {
+        backward(backend, kind, gate, up, norm, dy, dup, buffers);
     };
+    if gate.len() < PARALLEL_ELEMENTS {
+        pieces.for_each(compute);
+    } else {
+        pool::for_each(pieces, compute);
+    }
     if let Some((dweight, write)) = dweight {
-        sum_parts(&parts, dweight, write);
+        sum_parts(&buffers, dweight, write);
     }
 }
 

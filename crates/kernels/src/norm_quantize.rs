@@ -1,11 +1,9 @@
 //! RMSNorm and per-token quantization in one pass: the float output of the norm never exists as a whole.
 
-use rayon::prelude::*;
-
 use crate::activations::quantize_row;
 use crate::lanes::multiversion;
 use crate::rms_norm::forward_row;
-use crate::{Backend, QuantizedRows};
+use crate::{Backend, QuantizedRows, pool};
 
 /// Rows of one parallel piece.
 const ROWS: usize = 16;
@@ -53,18 +51,12 @@ pub(crate) fn quantize_made_rows(
             (*scale, *sum) = quantize_row(backend, &values, codes);
         }
     };
-    let targets = out
-        .codes
-        .par_chunks_mut(ROWS * cols)
-        .zip(out.scales.par_chunks_mut(ROWS))
-        .zip(out.sums.par_chunks_mut(ROWS))
-        .enumerate();
+    let codes = out.codes.chunks_mut(ROWS * cols);
+    let targets = codes.zip(out.scales.chunks_mut(ROWS)).zip(out.sums.chunks_mut(ROWS)).enumerate();
     if rows * cols < PARALLEL_ELEMENTS {
-        let codes = out.codes.chunks_mut(ROWS * cols);
-        let targets = codes.zip(out.scales.chunks_mut(ROWS)).zip(out.sums.chunks_mut(ROWS)).enumerate();
         targets.for_each(|(i, ((codes, scales), sums))| piece(i, codes, scales, sums));
     } else {
-        targets.for_each(|(i, ((codes, scales), sums))| piece(i, codes, scales, sums));
+        pool::for_each(targets, |(i, ((codes, scales), sums))| piece(i, codes, scales, sums));
     }
 }
 

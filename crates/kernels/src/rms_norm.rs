@@ -1,9 +1,7 @@
 //! RMSNorm (arXiv 1910.07467): `x · (mean(x²) + eps)^-½ · weight`, row by row.
 
-use rayon::prelude::*;
-
 use crate::lanes::{dot, multiversion};
-use crate::{Backend, Write};
+use crate::{Backend, Write, pool};
 
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
 pub(crate) const ROWS: usize = 32;
@@ -25,9 +23,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     if x.len() < PARALLEL_ELEMENTS {
         return forward(backend, x, weight, eps, out);
     }
-    out.par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width))
-        .for_each(|(out, x)| forward(backend, x, weight, eps, out));
+    let pieces = out.chunks_mut(ROWS * width).zip(x.chunks(ROWS * width));
+    pool::for_each(pieces, |(out, x)| forward(backend, x, weight, eps, out));
 }
 
 /// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] and, if wanted, `dweight` `[width]`, each
@@ -47,31 +44,35 @@ pub fn rms_norm_backward(
     let (dx, write) = dx;
     assert!(width > 0 && x.len().is_multiple_of(width), "x is rows of {width}");
     assert!(x.len() == dy.len() && x.len() == dx.len(), "gradients have their values' lengths");
+    check_weight(width, dweight.as_ref());
     let backend = Backend::active();
-    let piece = |(dx, (x, dy)): (&mut [f32], (&[f32], &[f32]))| -> Vec<f32> {
-        let mut buffers = vec![0f32; 2 * width];
-        backward(backend, x, weight, eps, dy, dx, write, &mut buffers);
-        buffers.truncate(width);
-        buffers
-    };
     let size = ROWS * width;
-    let parts: Vec<Vec<f32>> = if x.len() < PARALLEL_ELEMENTS {
-        dx.chunks_mut(size).zip(x.chunks(size).zip(dy.chunks(size))).map(piece).collect()
-    } else {
-        dx.par_chunks_mut(size).zip(x.par_chunks(size).zip(dy.par_chunks(size))).map(piece).collect()
+    let mut buffers = vec![0f32; x.len().div_ceil(size) * 2 * width];
+    let pieces =
+        dx.chunks_mut(size).zip(x.chunks(size).zip(dy.chunks(size))).zip(buffers.chunks_mut(2 * width));
+    let compute = |((dx, (x, dy)), buffers): ((_, (&[f32], _)), _)| {
+        backward(backend, x, weight, eps, dy, dx, write, buffers);
     };
+    if x.len() < PARALLEL_ELEMENTS {
+        pieces.for_each(compute);
+    } else {
+        pool::for_each(pieces, compute);
+    }
     if let Some((dweight, write)) = dweight {
-        sum_parts(&parts, dweight, write);
+        sum_parts(&buffers, dweight, write);
     }
 }
 
-/// The parts' sums, in their order.
-pub(crate) fn sum_parts(parts: &[Vec<f32>], out: &mut [f32], write: Write) {
+pub(crate) fn check_weight(width: usize, dweight: Option<&(&mut [f32], Write)>) {
+    assert!(dweight.is_none_or(|(d, _)| d.len() == width), "a weight's gradient is as long as the weight");
+}
+
+/// The pieces' sums, in their order: each piece's buffers are `[2, width]`, of which the first row is its sum.
+pub(crate) fn sum_parts(buffers: &[f32], out: &mut [f32], write: Write) {
     if write == Write::Store {
         out.fill(0.0);
     }
-    for part in parts {
-        assert_eq!(part.len(), out.len(), "a weight's gradient is as long as the weight");
+    for part in buffers.chunks_exact(2 * out.len()) {
         out.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
     }
 }

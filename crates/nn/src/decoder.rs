@@ -1,15 +1,14 @@
 //! The decoder: embedding, blocks, final norm, head; its parameters by name.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
-use rayon::prelude::*;
 use tritforge_config::{ModelConfig, Projection};
-use tritforge_kernels::{Observer, RopeTable};
+use tritforge_kernels::{Observer, RopeTable, parallel_for_each};
 
 use crate::NnError;
 use crate::block::{Block, Context};
@@ -149,9 +148,17 @@ impl Decoder {
     }
 
     fn quantize(&mut self) -> Result<(), NnError> {
-        let linears: Vec<_> = self.blocks.iter_mut().flat_map(|b| &mut b.projections).collect();
-        linears.into_par_iter().try_for_each(|linear| linear.quantize())?;
-        Ok(())
+        let faults = Mutex::new(Vec::new());
+        let linears = self.blocks.iter_mut().flat_map(|b| &mut b.projections);
+        parallel_for_each(linears, |linear| {
+            if let Err(error) = linear.quantize() {
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+            }
+        });
+        match faults.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 
     /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.

@@ -1,7 +1,6 @@
 //! The gradients of an optimizer step, summed where they are kept.
 
-use rayon::prelude::*;
-use tritforge_kernels::Write;
+use tritforge_kernels::{Write, parallel_for_each};
 
 use crate::Parameter;
 
@@ -53,11 +52,10 @@ impl Gradients {
 
     /// The Euclidean norm of all gradients together, in f64; the same for any number of threads.
     pub fn norm(&self) -> f64 {
-        let square = |values: &[f32]| -> f64 {
-            let parts: Vec<f64> = values.par_chunks(CHUNK).map(sum_of_squares).collect();
-            parts.iter().sum()
-        };
-        self.iter().flatten().map(square).sum::<f64>().sqrt()
+        let chunks: Vec<&[f32]> = self.iter().flatten().flat_map(|values| values.chunks(CHUNK)).collect();
+        let mut sums = vec![0f64; chunks.len()];
+        parallel_for_each(chunks.iter().zip(&mut sums), |(chunk, sum)| *sum = sum_of_squares(chunk));
+        sums.iter().sum::<f64>().sqrt()
     }
 
     /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of it.

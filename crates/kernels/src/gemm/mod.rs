@@ -10,12 +10,10 @@ mod pack;
 
 use std::cell::Cell;
 
-use rayon::prelude::*;
-
 use self::micro::Kernel;
 pub use self::pack::Matrix;
 use self::pack::{GROUP, PADDING, pack_panels};
-use crate::{Backend, Write};
+use crate::{Backend, Write, pool};
 
 /// Terms of a sum that are added in registers before they go to C.
 const DEPTH: usize = 256;
@@ -73,7 +71,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
         return;
     }
     let kernel = Kernel::of(backend);
-    let parallel = m * n * k >= PARALLEL_PRODUCTS && rayon::current_num_threads() > 1;
+    let parallel = m * n * k >= PARALLEL_PRODUCTS && pool::threads() > 1;
     let rows = even_block(m, BLOCK, kernel.rows);
     let columns = even_block(n, BLOCK, kernel.columns);
     let depth = even_block(k, (PACKED / (rows + columns)).max(DEPTH) / DEPTH * DEPTH, DEPTH);
@@ -156,7 +154,7 @@ impl Part {
         // One task a group of panels and a group of columns: the columns' part of B stays in the L2 cache.
         let column_panels = TASK_COLUMNS / kernel.columns;
         let column_groups = b_panels.div_ceil(column_panels);
-        let wanted = rayon::current_num_threads() * TASKS_A_THREAD;
+        let wanted = pool::threads() * TASKS_A_THREAD;
         let task_panels = (a_panels * column_groups / wanted).clamp(1, TASK_PANELS);
         let row_groups = a_panels.div_ceil(task_panels);
         let tasks = row_groups * column_groups;
@@ -175,24 +173,17 @@ impl Part {
                 }
             }
         };
-        let (a_block, b_block) = (a_panels * a_len, b_panels * b_len);
+        let of_a = groups(packed_a, a_panels * a_len, a_group).map(|group| (true, group));
+        let of_b = groups(packed_b, b_panels * b_len, b_group).map(|group| (false, group));
+        let pack = |(a, (block, group, panels)): (bool, (usize, usize, &mut [f32]))| {
+            if a { pack_a(block, group, panels) } else { pack_b(block, group, panels) }
+        };
         if self.parallel {
-            rayon::join(
-                || for_each_group(packed_a, a_block, a_group, pack_a),
-                || for_each_group(packed_b, b_block, b_group, pack_b),
-            );
-            let (packed_a, packed_b) = (&*packed_a, &*packed_b);
-            (0..tasks).into_par_iter().with_max_len(1).for_each(|t| compute(t, packed_a, packed_b));
+            pool::for_each(of_a.chain(of_b), pack);
+            pool::run(tasks, |task| compute(task, packed_a, packed_b));
         } else {
-            for (packed, block, group, pack) in [
-                (&mut *packed_a, a_block, a_group, &pack_a as &dyn Fn(usize, usize, &mut [f32])),
-                (&mut *packed_b, b_block, b_group, &pack_b),
-            ] {
-                for (b, panels) in packed.chunks_mut(block).enumerate() {
-                    panels.chunks_mut(group).enumerate().for_each(|(g, panels)| pack(b, g, panels));
-                }
-            }
-            (0..tasks).for_each(|t| compute(t, packed_a, packed_b));
+            of_a.chain(of_b).for_each(pack);
+            (0..tasks).for_each(|task| compute(task, packed_a, packed_b));
         }
     }
 
@@ -223,16 +214,15 @@ impl Part {
     }
 }
 
-/// Calls `pack(block, group, panels)` for every group of panels in every block of terms, on all threads.
-fn for_each_group(
+/// Every group of panels in every block of terms: (block, group, panels).
+fn groups(
     packed: &mut [f32],
     block: usize,
     group: usize,
-    pack: impl Fn(usize, usize, &mut [f32]) + Sync,
-) {
-    packed.par_chunks_mut(block).enumerate().for_each(|(b, panels)| {
-        panels.par_chunks_mut(group).enumerate().for_each(|(g, panels)| pack(b, g, panels));
-    });
+) -> impl Iterator<Item = (usize, usize, &mut [f32])> {
+    packed.chunks_mut(block).enumerate().flat_map(move |(b, panels)| {
+        panels.chunks_mut(group).enumerate().map(move |(g, panels)| (b, g, panels))
+    })
 }
 
 #[cfg(test)]

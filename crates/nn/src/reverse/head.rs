@@ -1,8 +1,9 @@
 //! The output head: logits, loss and their gradients, a chunk of tokens at a time.
 
 use candle_core::Result;
-use rayon::prelude::*;
-use tritforge_kernels::{Matrix, Write, cross_entropy_backward, gemm, rms_norm, rms_norm_backward};
+use tritforge_kernels::{
+    Matrix, Write, cross_entropy_backward, gemm, parallel_for_each, rms_norm, rms_norm_backward,
+};
 
 use super::workspace::{Scratch, sized};
 use crate::ops::{IGNORE_INDEX, values};
@@ -45,17 +46,14 @@ impl Decoder {
             let hidden = Matrix::f32(&hidden[numbers.clone()], rows.len(), width);
             let logits = sized(logits, rows.len() * vocab);
             gemm(hidden, table.transposed(), logits, Write::Store);
-            let losses: Vec<f64> = logits
-                .par_chunks_exact_mut(vocab)
-                .zip(&targets[rows.clone()])
-                .map(|(row, target)| match *target {
-                    IGNORE_INDEX => {
-                        row.fill(0.0);
-                        0.0
-                    }
-                    target => f64::from(cross_entropy_backward(row, target as usize, 1.0 / normalizer)),
-                })
-                .collect();
+            let mut losses = vec![0f64; rows.len()];
+            let each = logits.chunks_exact_mut(vocab).zip(&targets[rows.clone()]).zip(&mut losses);
+            parallel_for_each(each, |((row, target), loss)| match *target {
+                IGNORE_INDEX => row.fill(0.0),
+                target => {
+                    *loss = f64::from(cross_entropy_backward(row, target as usize, 1.0 / normalizer));
+                }
+            });
             total += losses.iter().sum::<f64>();
             let dlogits = Matrix::f32(logits, rows.len(), vocab);
             if let Some((dtable, write)) = gradients.slot(self.output_index()) {

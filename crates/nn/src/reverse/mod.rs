@@ -8,7 +8,7 @@ mod block;
 mod head;
 mod workspace;
 
-use rayon::prelude::*;
+use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
 pub use self::workspace::Workspace;
@@ -34,18 +34,6 @@ impl Decoder {
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
         let length = self.check(batch, normalizer, gradients)?;
-        // On a thread of the pool, which hands work to the others faster than one outside it.
-        rayon::scope(|_| self.pass(workspace, batch, length, normalizer, gradients))
-    }
-
-    fn pass(
-        &self,
-        workspace: &mut Workspace,
-        batch: &Batch<'_>,
-        length: usize,
-        normalizer: f32,
-        gradients: &mut Gradients,
-    ) -> Result<f64, NnError> {
         let tokens = batch.ids.len();
         let layers = self.blocks.len();
         let Workspace { checkpointing, inputs, blocks, scratch, positions } = workspace;
@@ -129,7 +117,8 @@ impl Decoder {
 /// `out = a + b`, as long as `a`.
 fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
     const PIECE: usize = 1 << 14;
-    out.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE).zip(b.par_chunks(PIECE))).for_each(|(out, (a, b))| {
+    let pieces = out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE)));
+    parallel_for_each(pieces, |(out, (a, b))| {
         for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
             *out = a + b;
         }
