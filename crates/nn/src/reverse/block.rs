@@ -6,7 +6,7 @@ use tritforge_config::Projection;
 use tritforge_kernels::{
     Direction, RopeTable, Write, attention, attention_backward, gated, gated_norm_backward,
     gated_norm_quantize, gemm, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
-    rope_in_place, ternary_matmul,
+    rope_in_place, ternary_matmul_many,
 };
 
 use super::add;
@@ -39,22 +39,21 @@ impl Block {
     ) -> Result<()> {
         let shape = self.attention;
         self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
-        self.project(Q, &kept.attention_input, pass, &mut kept.q)?;
-        self.project(K, &kept.attention_input, pass, &mut kept.k)?;
-        self.project(V, &kept.attention_input, pass, &mut kept.v)?;
+        let Activations { attention_input, q, k, v, .. } = kept;
+        self.project([Q, K, V], attention_input, pass, [q, k, v])?;
         rope_in_place(pass.rope, &mut kept.q, shape.heads, pass.positions, Direction::Forward);
         rope_in_place(pass.rope, &mut kept.k, shape.kv_heads, pass.positions, Direction::Forward);
         let out = sized(&mut kept.attention, pass.tokens * shape.q_size());
         let lse = sized(&mut kept.lse, pass.tokens * shape.heads);
         attention(shape, pass.sequences, &kept.q, &kept.k, &kept.v, 0, out, Some(lse));
         self.norm_input(&kept.attention, self.attn_sub_norm.as_ref(), &mut kept.output_input)?;
-        self.project(O, &kept.output_input, pass, narrow)?;
+        self.project([O], &kept.output_input, pass, [&mut *narrow])?;
         sized(&mut kept.middle, x.len());
         add(x, narrow, &mut kept.middle);
 
         self.norm_input(&kept.middle, Some(&self.post_attention_layernorm), &mut kept.ffn_input)?;
-        self.project(Gate, &kept.ffn_input, pass, &mut kept.gate)?;
-        self.project(Up, &kept.ffn_input, pass, &mut kept.up)?;
+        let Activations { ffn_input, gate, up, .. } = kept;
+        self.project([Gate, Up], ffn_input, pass, [gate, up])?;
         self.gate_input(kept)
     }
 
@@ -66,7 +65,7 @@ impl Block {
         narrow: &mut Vec<f32>,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        self.project(Down, &kept.down_input, pass, narrow)?;
+        self.project([Down], &kept.down_input, pass, [&mut *narrow])?;
         sized(out, kept.middle.len());
         add(&kept.middle, narrow, out);
         Ok(())
@@ -190,24 +189,29 @@ impl Block {
         Ok(())
     }
 
-    /// `y = x · Wᵀ`, by integers where both sides are quantized.
-    fn project(
+    /// `y = x · Wᵀ` of projections that share their input, by integers where both sides are quantized.
+    fn project<const N: usize>(
         &self,
-        projection: Projection,
+        projections: [Projection; N],
         input: &Input,
         pass: &Pass<'_>,
-        y: &mut Vec<f32>,
+        results: [&mut Vec<f32>; N],
     ) -> Result<()> {
-        let linear = self.linear(projection);
-        let (rows, cols) = linear.dims()?;
-        let y = sized(y, pass.tokens * rows);
-        match linear.quantized() {
-            Some(weights) => ternary_matmul(&input.rows, weights, y),
-            None => {
-                let latent = values(linear.weight())?;
-                let weight = linear.matrix(&latent)?;
-                gemm(input.matrix(cols), weight.transposed(), y, Write::Store);
-            }
+        let linears = projections.map(|projection| self.linear(projection));
+        let mut weights = Vec::with_capacity(N);
+        let mut outputs = Vec::with_capacity(N);
+        for (linear, y) in linears.iter().zip(results) {
+            weights.extend(linear.quantized().map(|weights| &**weights));
+            outputs.push(sized(y, pass.tokens * linear.dims()?.0));
+        }
+        if weights.len() == N {
+            ternary_matmul_many(&input.rows, &weights, &mut outputs);
+            return Ok(());
+        }
+        for (linear, y) in linears.iter().zip(outputs) {
+            let latent = values(linear.weight())?;
+            let weight = linear.matrix(&latent)?;
+            gemm(input.matrix(weight.cols()), weight.transposed(), y, Write::Store);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-nn -- [S|M|L] [--steps N] [--checkpointing] [--json]`. A step is forward and backward, clipping's norm, AdamW
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--json]`. A step is forward and backward, clipping's norm, AdamW
 //! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
 
 use std::time::Instant;
@@ -9,6 +9,7 @@ use std::time::Instant;
 use tritforge_config::{HiddenAct, ModelConfig};
 use tritforge_kernels::{Matrix, Write, gemm};
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+use tritforge_train::{AdamW, AdamWConfig};
 
 /// Steps before the measured ones.
 const WARM_UP: usize = 2;
@@ -107,40 +108,54 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = Batch { ids: &ids[..tokens], targets: &ids[1..], sequences };
     let mut workspace = Workspace::new(options.checkpointing);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
-    let (mut pass, mut norm, mut quantize, mut step) = (vec![], vec![], vec![], vec![]);
-    for i in 0..WARM_UP + options.steps {
+    let adamw = AdamWConfig { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1 };
+    let mut optimizer = AdamW::new(adamw, model.parameters());
+    let mut laps = vec![];
+    for _ in 0..WARM_UP + options.steps {
         let begin = Instant::now();
         gradients.clear();
         let loss = model.forward_backward(&mut workspace, &batch, tokens as f32, &mut gradients)?;
-        assert!(loss.is_finite());
         let passed = begin.elapsed().as_secs_f64();
-        assert!(gradients.norm() > 0.0);
-        let clipped = begin.elapsed().as_secs_f64();
+        let norm = gradients.norm();
+        let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
+        let values: Vec<_> = gradients.iter().collect();
+        optimizer.step(model.parameters(), &values, 1e-3, scale)?;
+        let updated = begin.elapsed().as_secs_f64();
         model.requantize()?;
         let end = begin.elapsed().as_secs_f64();
-        if i >= WARM_UP {
-            pass.push(passed);
-            norm.push(clipped - passed);
-            quantize.push(end - clipped);
-            step.push(end);
-        }
+        assert!(loss.is_finite() && norm.is_finite(), "the run diverged");
+        laps.push([passed, updated - passed, end - updated, end]);
     }
-    let seconds = median(step);
-    let speed = tokens as f64 / seconds;
     let rss = peak_rss();
+    let [pass, update, quantize, step] =
+        std::array::from_fn(|i| median(laps[WARM_UP..].iter().map(|lap| lap[i]).collect()));
+    let speed = tokens as f64 / step;
     let peak = peak();
     let mfu = 6.0 * parameters as f64 * speed / (peak * 1e9);
+    let (kept, all) = (workspace.activation_bytes() as f64 / 1e6, workspace.bytes() as f64 / 1e6);
+    if options.json {
+        println!(
+            "{{\"shape\": \"{}\", \"checkpointing\": {}, \"parameters\": {parameters}, \"tokens_per_second\": {speed:.1}, \
+             \"step_ms\": {:.2}, \"forward_backward_ms\": {:.2}, \"optimizer_ms\": {:.2}, \"quantize_ms\": {:.2}, \
+             \"gemm_gflops\": {peak:.1}, \"mfu\": {mfu:.4}, \"activation_mb\": {kept:.1}, \"workspace_mb\": {all:.1}, \
+             \"peak_rss_mb\": {rss:.1}}}",
+            options.shape,
+            options.checkpointing,
+            1e3 * step,
+            1e3 * pass,
+            1e3 * update,
+            1e3 * quantize,
+        );
+        return Ok(());
+    }
+    println!("shape {}, {parameters} parameters, {tokens} tokens a step", options.shape);
     println!(
-        "forward and backward {:.1} ms, norm {:.1}, quantization {:.1}",
-        1e3 * median(pass),
-        1e3 * median(norm),
-        1e3 * median(quantize)
+        "forward and backward {:.1} ms, clipping and AdamW {:.1}, quantization {:.1}",
+        1e3 * pass,
+        1e3 * update,
+        1e3 * quantize
     );
-    println!(
-        "{speed:.0} tokens/s, MFU {:.1} % of {peak:.0} GFLOP/s, activations {:.0} MB, workspace {:.0} MB, peak RSS {rss:.0} MB",
-        1e2 * mfu,
-        workspace.activation_bytes() as f64 / 1e6,
-        workspace.bytes() as f64 / 1e6
-    );
+    println!("{speed:.0} tokens/s, MFU {:.1} % of {peak:.0} GFLOP/s", 1e2 * mfu);
+    println!("activations {kept:.0} MB, with buffers {all:.0} MB; peak RSS {rss:.0} MB");
     Ok(())
 }
