@@ -8,11 +8,11 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
 }
 
-/// GFLOP/s of the fastest of nine calls.
+/// GFLOP/s of the fastest of 25 calls.
 fn speed(m: usize, n: usize, k: usize, mut call: impl FnMut()) -> f64 {
     call();
     let mut best = f64::INFINITY;
-    for _ in 0..9 {
+    for _ in 0..25 {
         let start = Instant::now();
         call();
         best = best.min(start.elapsed().as_secs_f64());
