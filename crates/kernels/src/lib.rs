@@ -7,6 +7,9 @@
 //! * [`Backend`] picks scalar, AVX2 or AVX-512 VNNI code at run time.
 //! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`gated`], [`softmax_in_place`];
 //!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
+//! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it reads them, and fuses
+//!   what stands between two products: [`rms_norm_quantize`], [`gated_norm_quantize`], [`gated_norm_backward`],
+//!   [`cross_entropy_backward`].
 //! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
 //!   buffers instead of returning them to the system.
 //!

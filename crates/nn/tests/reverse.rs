@@ -108,6 +108,23 @@ fn checkpointing_changes_no_bit_and_keeps_less() {
 }
 
 #[test]
+fn the_estimate_of_memory_is_what_is_used() {
+    for (checkpointing, activations) in
+        [(false, ActivationQuant::Absmax), (true, ActivationQuant::Absmax), (false, ActivationQuant::None)]
+    {
+        let config = ModelConfig { activations, ..config() };
+        let model = Decoder::init(&config, 5).unwrap();
+        let (ids, targets, count) = tokens();
+        let batch = Batch { ids: &ids, targets: &targets, sequences: 8 };
+        let mut workspace = Workspace::new(checkpointing);
+        let mut gradients = Gradients::new(model.parameters(), |_| true);
+        model.forward_backward(&mut workspace, &batch, count as f32, &mut gradients).unwrap();
+        let found = (workspace.activation_bytes(), workspace.bytes());
+        assert_eq!(found, Workspace::estimate(&config, ids.len(), checkpointing), "{checkpointing}");
+    }
+}
+
+#[test]
 fn micro_batches_add_up_to_the_batch() {
     let model = Decoder::init(&config(), 5).unwrap();
     let (whole, gradients) = run(&model, 8, false);

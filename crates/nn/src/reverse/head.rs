@@ -16,6 +16,12 @@ const CHUNK_LOGITS: usize = 16 << 20;
 /// at a time.
 const CHUNK_UNIT: usize = 256;
 
+/// Tokens whose logits are computed at once.
+pub(super) fn chunk_tokens(vocab: usize) -> usize {
+    let most = (CHUNK_LOGITS / vocab).max(1);
+    if most < CHUNK_UNIT { most } else { most / CHUNK_UNIT * CHUNK_UNIT }
+}
+
 impl Decoder {
     /// Σ −ln p(target) of the residual stream x [tokens, hidden_size] behind the last block; its gradient over the normalizer
     /// goes to `scratch.dx`, the final norm's and the head's are added.
@@ -35,8 +41,7 @@ impl Decoder {
         rms_norm(x, &norm, eps, hidden);
         let dhidden = sized(dgate, x.len());
 
-        let most = (CHUNK_LOGITS / vocab).max(1);
-        let chunk = if most < CHUNK_UNIT { most } else { most / CHUNK_UNIT * CHUNK_UNIT };
+        let chunk = chunk_tokens(vocab);
         let table = values(self.output_weight())?;
         let table = Matrix::f32(&table, vocab, width);
         let mut total = 0f64;

@@ -1,6 +1,9 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
+use tritforge_config::{ActivationQuant, ModelConfig};
 use tritforge_kernels::{Matrix, QuantizedRows};
+
+use super::head::chunk_tokens;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
@@ -23,6 +26,25 @@ impl Workspace {
     /// backward, to the same bits.
     pub fn new(gradient_checkpointing: bool) -> Self {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
+    }
+
+    /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and [`Self::bytes`] say
+    /// afterwards: (activations, all).
+    pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
+        let (d, f) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.q_size(), config.kv_size());
+        let inputs = 2 * d + q + f;
+        let inputs = match config.activations {
+            // A code each, and scale and sum of four rows.
+            ActivationQuant::Absmax => inputs + 4 * 8,
+            ActivationQuant::None => 4 * inputs,
+        };
+        let block = 4 * (2 * q + 2 * kv + config.num_attention_heads + d + 2 * f) + inputs;
+        let blocks = if gradient_checkpointing { 1 } else { config.num_hidden_layers };
+        let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
+        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4;
+        let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
+        (activations, activations + tokens * scratch + 4 * logits)
     }
 
     /// Bytes of the activations that are kept from the forward for the backward.
