@@ -1,0 +1,426 @@
+//! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one block of positions.
+//!
+//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a weighted sum runs over
+//! positions in their order, one fused multiply-add each. How queries, positions and columns are cut changes no bit.
+
+use crate::Backend;
+use crate::kv_cache::{BLOCK, Block, Blocks, Element, Layout, RESIDUES};
+use crate::lanes::{LANES, Lanes, sum};
+use crate::softmax::{exp_and_add, max};
+use crate::vector::Vector;
+
+/// Columns of the values that one task sums.
+pub(crate) const COLUMNS: usize = 2 * LANES;
+
+/// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row `i / group`.
+pub(crate) struct Unit<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) blocks: &'a Blocks,
+    pub(crate) kv_head: usize,
+    pub(crate) group: usize,
+    /// Position of the first row.
+    pub(crate) start: usize,
+    pub(crate) queries: usize,
+    /// head_dim^-½.
+    pub(crate) scale: f32,
+    /// The queries, tile by tile ([`tiles`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`].
+    pub(crate) tiles: Vec<f32>,
+}
+
+impl Unit<'_> {
+    /// Positions that query `i` sees.
+    fn seen(&self, i: usize) -> usize {
+        self.start + i / self.group + 1
+    }
+
+    /// Positions of block `block` that query `i` sees.
+    fn seen_in(&self, i: usize, block: usize) -> usize {
+        self.seen(i).saturating_sub(block * BLOCK).min(BLOCK)
+    }
+
+    /// Blocks that the last query sees.
+    pub(crate) fn block_count(&self) -> usize {
+        self.seen(self.queries - 1).div_ceil(BLOCK)
+    }
+
+    /// Pieces of at most [`COLUMNS`] columns.
+    pub(crate) fn column_pieces(&self) -> usize {
+        self.layout.head_dim.div_ceil(COLUMNS)
+    }
+
+    /// Scores, [blocks, queries, BLOCK].
+    pub(crate) fn scores_len(&self) -> usize {
+        self.block_count() * self.queries * BLOCK
+    }
+
+    /// Weighted sums, [column pieces, queries, COLUMNS].
+    pub(crate) fn sums_len(&self) -> usize {
+        self.column_pieces() * self.queries * COLUMNS
+    }
+}
+
+/// Whether tiles of eight queries are taken.
+fn many(backend: Backend) -> bool {
+    backend == Backend::Avx512Vnni
+}
+
+/// The next tile of at most `left` queries.
+#[inline(always)]
+fn tile_size(left: usize, many: bool) -> usize {
+    match left {
+        8.. if many => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// Lays out the queries of a unit: `query(i)` is `[head_dim]`.
+pub(crate) fn lay_out<'q>(
+    backend: Backend,
+    layout: &Layout,
+    queries: usize,
+    query: impl Fn(usize) -> &'q [f32],
+) -> Vec<f32> {
+    let mut tiles = vec![0f32; queries * layout.head_dim];
+    let mut first = 0;
+    while first < queries {
+        let size = tile_size(queries - first, many(backend));
+        let tile = &mut tiles[first * layout.head_dim..][..size * layout.head_dim];
+        for r in 0..size {
+            for (x, slot) in query(first + r).iter().zip(&layout.slots) {
+                tile[slot * size + r] = *x;
+            }
+        }
+        first += size;
+    }
+    tiles
+}
+
+/// A part of the work on a unit.
+pub(crate) enum Step<'a> {
+    /// The scores of one block of positions: [queries, BLOCK].
+    Scores {
+        block: usize,
+        scores: &'a mut [f32],
+    },
+    /// Scores [blocks, queries, BLOCK] become exp(score − largest); the inverse of their sum, a query.
+    Exps {
+        scores: &'a mut [f32],
+        factors: &'a mut [f32],
+    },
+    /// The weighted sums of some columns: [queries, COLUMNS].
+    Sums {
+        piece: usize,
+        scores: &'a [f32],
+        sums: &'a mut [f32],
+    },
+}
+
+/// Does a part of the work.
+pub(crate) fn run(backend: Backend, unit: &Unit<'_>, step: Step<'_>) {
+    match unit.blocks {
+        Blocks::F32(blocks) => run_on(backend, unit, blocks, step),
+        Blocks::F16(blocks) => run_on(backend, unit, blocks, step),
+    }
+}
+
+fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__m256, __m512};
+
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
+        fn avx512<T: Element>(unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
+            // SAFETY: `__m512` needs AVX-512 F, which this function has.
+            unsafe { step_with::<__m512, T>(unit, blocks, step) }
+        }
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn avx2<T: Element>(unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
+            // SAFETY: `[__m256; 2]` needs AVX, FMA and F16C, which this function has.
+            unsafe { step_with::<[__m256; 2], T>(unit, blocks, step) }
+        }
+        match backend {
+            // SAFETY: a `Backend` other than `Scalar` is made only where its instructions were detected
+            // (`Backend::assert_supported`); AVX2, FMA and F16C are among those of AVX-512, too.
+            Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
+            // SAFETY: as above.
+            Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },
+            Backend::Scalar => {}
+        }
+    }
+    let _ = backend;
+    // SAFETY: `Lanes` needs no instructions but the baseline's.
+    unsafe { step_with::<Lanes, T>(unit, blocks, step) }
+}
+
+/// # Safety
+/// The caller has the instructions of `V`.
+#[inline(always)]
+unsafe fn step_with<V: Vector, T: Element>(unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
+    match step {
+        Step::Scores { block, scores } => {
+            let keys = blocks[block].keys(unit.layout, unit.kv_head);
+            // SAFETY: the caller's promise.
+            unsafe { scores_of_block::<V, T>(unit, block, keys, scores) }
+        }
+        Step::Exps { scores, factors } => exps(unit, scores, factors),
+        Step::Sums { piece, scores, sums } => {
+            for block in 0..unit.block_count() {
+                let values = blocks[block].values(unit.layout, unit.kv_head);
+                let scores = &scores[block * unit.queries * BLOCK..][..unit.queries * BLOCK];
+                // SAFETY: the caller's promise.
+                unsafe { sums_of_block::<V, T>(unit, block, piece, values, scores, sums) }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The caller has the instructions of `V`.
+#[inline(always)]
+unsafe fn scores_of_block<V: Vector, T: Element>(
+    unit: &Unit<'_>,
+    block: usize,
+    keys: &[T],
+    scores: &mut [f32],
+) {
+    let (queries, hd) = (unit.queries, unit.layout.head_dim);
+    let panels = unit.seen_in(queries - 1, block).div_ceil(LANES);
+    assert!(scores.len() == queries * BLOCK && unit.tiles.len() == queries * hd && panels * LANES <= BLOCK);
+    for (p, panel) in keys.chunks_exact(hd * LANES).take(panels).enumerate() {
+        let mut i = 0;
+        while i < queries {
+            let size = tile_size(queries - i, V::MANY);
+            let tile = &unit.tiles[i * hd..][..size * hd];
+            // SAFETY: the caller's promise. Query i + r < queries, and panel p ends within BLOCK: sixteen scores from
+            // (i + r) · BLOCK + 16 p lie in `scores`.
+            unsafe {
+                let at = scores.as_mut_ptr().add(i * BLOCK + p * LANES);
+                match size {
+                    8 => scores_of_panel::<V, T, 8>(tile, panel, unit.scale, at),
+                    4 => scores_of_panel::<V, T, 4>(tile, panel, unit.scale, at),
+                    2 => scores_of_panel::<V, T, 2>(tile, panel, unit.scale, at),
+                    _ => scores_of_panel::<V, T, 1>(tile, panel, unit.scale, at),
+                }
+            }
+            i += size;
+        }
+    }
+}
+
+/// R queries against 16 positions; scores go to rows of BLOCK numbers.
+///
+/// # Safety
+/// The caller has the instructions of `V`, and R rows of 16 scores may be written.
+#[inline(always)]
+unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
+    tile: &[f32],
+    panel: &[T],
+    scale: f32,
+    scores: *mut f32,
+) {
+    let (columns, queries) = (panel.as_chunks::<LANES>().0, tile.as_chunks::<R>().0);
+    assert_eq!(columns.len(), queries.len(), "a query is as wide as a key");
+    let mut slot = 0;
+    let mut next = |i: usize| {
+        // Columns of residue RESIDUES[i], which stand next to each other.
+        let count = (columns.len() + LANES - 1 - RESIDUES[i]) / LANES;
+        // SAFETY: the counts of the sixteen residues add up to the number of columns.
+        let sum = unsafe { residue::<V, T, R>(columns, queries, slot, count) };
+        slot += count;
+        sum
+    };
+    // SAFETY: the caller's promises.
+    unsafe {
+        // The tree of `lanes::sum`: here each lane is a position.
+        let mut half = |i: usize| {
+            let first = {
+                let pair = add(next(i), next(i + 1));
+                add(pair, add(next(i + 2), next(i + 3)))
+            };
+            let pair = add(next(i + 4), next(i + 5));
+            add(first, add(pair, add(next(i + 6), next(i + 7))))
+        };
+        let even = half(0);
+        let sums: [V; R] = add(even, half(8));
+        for r in 0..R {
+            sums[r].scale(scale).store(scores.add(r * BLOCK));
+        }
+    }
+}
+
+/// The products of `count` columns from `slot` on, summed in their order.
+///
+/// # Safety
+/// The caller has the instructions of `V`, and the columns exist.
+#[inline(always)]
+unsafe fn residue<V: Vector, T: Element, const R: usize>(
+    columns: &[[T; LANES]],
+    queries: &[[f32; R]],
+    slot: usize,
+    count: usize,
+) -> [V; R] {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut acc = [V::zero(); R];
+        for d in slot..slot + count {
+            let (key, query) = (T::load::<V>(columns.get_unchecked(d).as_ptr()), queries.get_unchecked(d));
+            for r in 0..R {
+                acc[r] = key.fma(query[r], acc[r]);
+            }
+        }
+        acc
+    }
+}
+
+/// # Safety
+/// The caller has the instructions of `V`.
+#[inline(always)]
+unsafe fn add<V: Vector, const R: usize>(mut a: [V; R], b: [V; R]) -> [V; R] {
+    for r in 0..R {
+        // SAFETY: the caller's promise.
+        a[r] = unsafe { a[r].add(b[r]) };
+    }
+    a
+}
+
+/// [`Step::Exps`].
+#[inline(always)]
+fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
+    let (queries, blocks) = (unit.queries, unit.block_count());
+    assert!(scores.len() == blocks * queries * BLOCK && factors.len() == queries);
+    for (i, factor) in factors.iter_mut().enumerate() {
+        let row = |block: usize| {
+            let at = (block * queries + i) * BLOCK;
+            at..at + unit.seen_in(i, block)
+        };
+        let mut largest = [f32::NEG_INFINITY; LANES];
+        for block in 0..blocks {
+            // Sixteen lanes hold the largest of each block in turn; `max` of them keeps a NaN.
+            let lane = block % LANES;
+            largest[lane] = max(&[largest[lane], max(&scores[row(block)])]);
+        }
+        let largest = max(&largest);
+        let mut acc = [0f32; LANES];
+        for block in 0..blocks {
+            exp_and_add(&mut scores[row(block)], largest, &mut acc);
+        }
+        *factor = 1.0 / sum(&acc);
+    }
+}
+
+/// Adds the products of one block of positions to the sums of a piece of columns.
+///
+/// # Safety
+/// The caller has the instructions of `V`.
+#[inline(always)]
+unsafe fn sums_of_block<V: Vector, T: Element>(
+    unit: &Unit<'_>,
+    block: usize,
+    piece: usize,
+    values: &[T],
+    p: &[f32],
+    sums: &mut [f32],
+) {
+    let queries = unit.queries;
+    let first = piece * (COLUMNS / LANES);
+    let both = first + 1 < unit.layout.column_blocks();
+    let columns = &values[first * BLOCK * LANES..][..(1 + usize::from(both)) * BLOCK * LANES];
+    assert!(sums.len() == queries * COLUMNS && p.len() == queries * BLOCK);
+    let mut i = 0;
+    while i < queries {
+        let size = tile_size(queries - i, V::MANY);
+        // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a tile.
+        unsafe {
+            match size {
+                8 => sums_of_tile::<V, T, 8>(unit, block, i, both, columns, p, sums),
+                4 => sums_of_tile::<V, T, 4>(unit, block, i, both, columns, p, sums),
+                2 => sums_of_tile::<V, T, 2>(unit, block, i, both, columns, p, sums),
+                _ => sums_of_tile::<V, T, 1>(unit, block, i, both, columns, p, sums),
+            }
+        }
+        i += size;
+    }
+}
+
+/// R queries from query `i` on: one or both column blocks, together where there are registers enough.
+///
+/// # Safety
+/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `columns` one or `both` column
+/// blocks [BLOCK, 16], and queries i..i + R exist.
+#[inline(always)]
+unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
+    unit: &Unit<'_>,
+    block: usize,
+    i: usize,
+    both: bool,
+    columns: &[T],
+    p: &[f32],
+    sums: &mut [f32],
+) {
+    let seen: [usize; R] = std::array::from_fn(|r| unit.seen_in(i + r, block));
+    let p = &p[i * BLOCK..];
+    let sums = &mut sums[i * COLUMNS..];
+    // SAFETY: the caller's promises; the second column block begins BLOCK · 16 numbers after the first, its sums 16 after.
+    unsafe {
+        let (values, sums) = (columns.as_ptr(), sums.as_mut_ptr());
+        if both && (V::MANY || R <= 2) {
+            add_products::<V, T, R, 2>(&seen, values, p.as_ptr(), sums);
+        } else {
+            add_products::<V, T, R, 1>(&seen, values, p.as_ptr(), sums);
+            if both {
+                add_products::<V, T, R, 1>(&seen, values.add(BLOCK * LANES), p.as_ptr(), sums.add(LANES));
+            }
+        }
+    }
+}
+
+/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for B blocks of sixteen columns.
+///
+/// # Safety
+/// The caller has the instructions of `V`; `values` are B blocks [BLOCK, 16], `p` is [R, BLOCK], `sums` R rows of COLUMNS of which
+/// 16 B are used; `seen` ascends and is at most BLOCK.
+#[inline(always)]
+unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
+    seen: &[usize; R],
+    values: *const T,
+    p: *const f32,
+    sums: *mut f32,
+) {
+    // SAFETY: the caller's promises: j < BLOCK, r < R, b < B throughout.
+    unsafe {
+        let mut acc = [[V::zero(); B]; R];
+        for r in 0..R {
+            for b in 0..B {
+                acc[r][b] = V::load(sums.add(r * COLUMNS + b * LANES));
+            }
+        }
+        for j in 0..seen[0] {
+            let mut x = [V::zero(); B];
+            for b in 0..B {
+                x[b] = T::load(values.add((b * BLOCK + j) * LANES));
+            }
+            for r in 0..R {
+                let p = *p.add(r * BLOCK + j);
+                for b in 0..B {
+                    acc[r][b] = x[b].fma(p, acc[r][b]);
+                }
+            }
+        }
+        // The positions that only the later rows see.
+        for r in 1..R {
+            for j in seen[0]..seen[r] {
+                let p = *p.add(r * BLOCK + j);
+                for b in 0..B {
+                    acc[r][b] = T::load::<V>(values.add((b * BLOCK + j) * LANES)).fma(p, acc[r][b]);
+                }
+            }
+        }
+        for r in 0..R {
+            for b in 0..B {
+                acc[r][b].store(sums.add(r * COLUMNS + b * LANES));
+            }
+        }
+    }
+}
