@@ -222,38 +222,47 @@ unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
 ) {
     let (columns, queries) = (panel.as_chunks::<LANES>().0, tile.as_chunks::<R>().0);
     assert_eq!(columns.len(), queries.len(), "a query is as wide as a key");
-    let mut slot = 0;
-    let mut next = |i: usize| {
-        // Columns of residue RESIDUES[i], which stand next to each other.
-        let count = (columns.len() + LANES - 1 - RESIDUES[i]) / LANES;
-        // SAFETY: the counts of the sixteen residues add up to the number of columns.
-        let sum = unsafe { residue::<V, T, R>(columns, queries, slot, count) };
-        slot += count;
-        sum
-    };
     // SAFETY: the caller's promises.
     unsafe {
-        // The tree of `lanes::sum`: here each lane is a position.
-        let mut half = |i: usize| {
-            let first = {
-                let pair = add(next(i), next(i + 1));
-                add(pair, add(next(i + 2), next(i + 3)))
-            };
-            let pair = add(next(i + 4), next(i + 5));
-            add(first, add(pair, add(next(i + 6), next(i + 7))))
-        };
-        let even = half(0);
-        let sums: [V; R] = add(even, half(8));
+        let even = half::<V, T, R>(columns, queries, 0);
+        let odd = half::<V, T, R>(columns, queries, columns.len().div_ceil(2));
+        let sums = add(even, odd);
         for r in 0..R {
             sums[r].scale(scale).store(scores.add(r * BLOCK));
         }
     }
 }
 
+/// Half of the tree of `lanes::sum`, here with a position in each lane: the even columns from slot 0 on, or the odd ones, which
+/// begin at slot `slot`.
+///
+/// # Safety
+/// As [`residue`]. Closures would not take on the features of their caller.
+#[inline(always)]
+unsafe fn half<V: Vector, T: Element, const R: usize>(
+    columns: &[[T; LANES]],
+    queries: &[[f32; R]],
+    mut slot: usize,
+) -> [V; R] {
+    let first = if slot == 0 { 0 } else { LANES / 2 };
+    // SAFETY: the caller's promises.
+    unsafe {
+        let mut parts = [[V::zero(); R]; LANES / 2];
+        for i in 0..LANES / 2 {
+            // Columns of one residue mod 16, which stand next to each other.
+            let count = (columns.len() + LANES - 1 - RESIDUES[first + i]) / LANES;
+            parts[i] = residue::<V, T, R>(columns, queries, slot, count);
+            slot += count;
+        }
+        let [a, b, c, d, e, f, g, h] = parts;
+        add(add(add(a, b), add(c, d)), add(add(e, f), add(g, h)))
+    }
+}
+
 /// The products of `count` columns from `slot` on, summed in their order.
 ///
 /// # Safety
-/// The caller has the instructions of `V`, and the columns exist.
+/// The caller has the instructions of `V`, and the columns exist: the counts of the sixteen residues add up to their number.
 #[inline(always)]
 unsafe fn residue<V: Vector, T: Element, const R: usize>(
     columns: &[[T; LANES]],
