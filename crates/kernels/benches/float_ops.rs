@@ -98,7 +98,7 @@ fn decoding_attention() {
 /// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds together, in GB/s of
 /// keys and values read; and prefill of one layer.
 fn cached_attention() {
-    const CACHED_BYTES: usize = 160 << 20;
+    let CACHED_BYTES: usize = std::env::var("CB").map_or(160, |x| x.parse().unwrap()) << 20;
     let memory = vec![1u64; CACHED_BYTES / 8];
     let time = seconds(|| {
         black_box(memory.par_chunks(1 << 16).map(|part| part.iter().fold(0u64, |a, x| a ^ x)).max());

@@ -10,8 +10,8 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use crate::attention::AttentionShape;
-use crate::decode_tiles::{COLUMNS, Step, Unit, lay_out, run};
-use crate::kv_cache::BLOCK;
+use crate::decode_tiles::{Step, Unit, lay_out, run};
+use crate::kv_cache::{BLOCK, COLUMNS};
 use crate::{Backend, KvCache};
 
 /// Queries of a unit, about: they share what is read of the keys and values, and their scores stay near.

@@ -4,13 +4,13 @@
 //! positions in their order, one fused multiply-add each. How queries, positions and columns are cut changes no bit.
 
 use crate::Backend;
-use crate::kv_cache::{BLOCK, Block, Blocks, Element, Layout, RESIDUES};
+use crate::kv_cache::{BLOCK, Block, Blocks, COLUMNS, Element, Layout, RESIDUES};
 use crate::lanes::{LANES, Lanes, sum};
 use crate::softmax::{exp_and_add, max};
-use crate::vector::Vector;
+use crate::vector::{Vector, prefetch};
 
-/// Columns of the values that one task sums.
-pub(crate) const COLUMNS: usize = 2 * LANES;
+/// Bytes ahead of the loads that memory is asked for: hardware stops at every page.
+const AHEAD: usize = 2048;
 
 /// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row `i / group`.
 pub(crate) struct Unit<'a> {
@@ -43,11 +43,6 @@ impl Unit<'_> {
         self.seen(self.queries - 1).div_ceil(BLOCK)
     }
 
-    /// Pieces of at most [`COLUMNS`] columns.
-    pub(crate) fn column_pieces(&self) -> usize {
-        self.layout.head_dim.div_ceil(COLUMNS)
-    }
-
     /// Scores, [blocks, queries, BLOCK].
     pub(crate) fn scores_len(&self) -> usize {
         self.block_count() * self.queries * BLOCK
@@ -55,7 +50,7 @@ impl Unit<'_> {
 
     /// Weighted sums, [column pieces, queries, COLUMNS].
     pub(crate) fn sums_len(&self) -> usize {
-        self.column_pieces() * self.queries * COLUMNS
+        self.layout.column_pieces() * self.queries * COLUMNS
     }
 }
 
@@ -274,6 +269,7 @@ unsafe fn residue<V: Vector, T: Element, const R: usize>(
     unsafe {
         let mut acc = [V::zero(); R];
         for d in slot..slot + count {
+            prefetch(columns.as_ptr().wrapping_add(d), AHEAD);
             let (key, query) = (T::load::<V>(columns.get_unchecked(d).as_ptr()), queries.get_unchecked(d));
             for r in 0..R {
                 acc[r] = key.fma(query[r], acc[r]);
@@ -333,9 +329,8 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     sums: &mut [f32],
 ) {
     let queries = unit.queries;
-    let first = piece * (COLUMNS / LANES);
-    let both = first + 1 < unit.layout.column_blocks();
-    let columns = &values[first * BLOCK * LANES..][..(1 + usize::from(both)) * BLOCK * LANES];
+    let both = unit.layout.head_dim - piece * COLUMNS > LANES;
+    let columns = &values[piece * BLOCK * COLUMNS..][..BLOCK * COLUMNS];
     assert!(sums.len() == queries * COLUMNS && p.len() == queries * BLOCK);
     let mut i = 0;
     while i < queries {
@@ -353,11 +348,11 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     }
 }
 
-/// R queries from query `i` on: one or both column blocks, together where there are registers enough.
+/// R queries from query `i` on: the first sixteen columns of a piece or `both` halves, together where there are registers enough.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `columns` one or `both` column
-/// blocks [BLOCK, 16], and queries i..i + R exist.
+/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `columns` [BLOCK, COLUMNS], and
+/// queries i..i + R exist.
 #[inline(always)]
 unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     unit: &Unit<'_>,
@@ -371,7 +366,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     let seen: [usize; R] = std::array::from_fn(|r| unit.seen_in(i + r, block));
     let p = &p[i * BLOCK..];
     let sums = &mut sums[i * COLUMNS..];
-    // SAFETY: the caller's promises; the second column block begins BLOCK · 16 numbers after the first, its sums 16 after.
+    // SAFETY: the caller's promises; the second half begins sixteen columns after the first.
     unsafe {
         let (values, sums) = (columns.as_ptr(), sums.as_mut_ptr());
         if both && (V::MANY || R <= 2) {
@@ -379,17 +374,17 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
         } else {
             add_products::<V, T, R, 1>(&seen, values, p.as_ptr(), sums);
             if both {
-                add_products::<V, T, R, 1>(&seen, values.add(BLOCK * LANES), p.as_ptr(), sums.add(LANES));
+                add_products::<V, T, R, 1>(&seen, values.add(LANES), p.as_ptr(), sums.add(LANES));
             }
         }
     }
 }
 
-/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for B blocks of sixteen columns.
+/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for 16 B columns.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `values` are B blocks [BLOCK, 16], `p` is [R, BLOCK], `sums` R rows of COLUMNS of which
-/// 16 B are used; `seen` ascends and is at most BLOCK.
+/// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R, COLUMNS], of whose
+/// columns 16 B are used; `seen` ascends and is at most BLOCK.
 #[inline(always)]
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     seen: &[usize; R],
@@ -406,9 +401,10 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
             }
         }
         for j in 0..seen[0] {
+            prefetch(values.wrapping_add(j * COLUMNS), AHEAD);
             let mut x = [V::zero(); B];
             for b in 0..B {
-                x[b] = T::load(values.add((b * BLOCK + j) * LANES));
+                x[b] = T::load(values.add(j * COLUMNS + b * LANES));
             }
             for r in 0..R {
                 let p = *p.add(r * BLOCK + j);
@@ -422,7 +418,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
             for j in seen[0]..seen[r] {
                 let p = *p.add(r * BLOCK + j);
                 for b in 0..B {
-                    acc[r][b] = T::load::<V>(values.add((b * BLOCK + j) * LANES)).fma(p, acc[r][b]);
+                    acc[r][b] = T::load::<V>(values.add(j * COLUMNS + b * LANES)).fma(p, acc[r][b]);
                 }
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! Positions come in blocks of [`BLOCK`], each with its own memory: the cache grows without copying. A block is head-major.
 //! A head's keys stand in panels of 16 positions, `[head_dim, 16]` each, the columns in the order in which a dot product sums
-//! them ([`Layout::slots`]), so that reading a panel is reading memory upwards. A head's values stand in column blocks,
-//! `[BLOCK, 16]` each: threads may share the columns, and each sums over positions in their order.
+//! them ([`Layout::slots`]), so that reading a panel is reading memory upwards. A head's values stand in column pieces,
+//! `[BLOCK, 32]` each: threads may share the columns, and each sums over positions in their order.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,6 +18,9 @@ use crate::{Direction, RopeTable, rope_in_place};
 
 /// Positions of a block.
 pub(crate) const BLOCK: usize = 256;
+
+/// Columns of the values that stand together.
+pub(crate) const COLUMNS: usize = 2 * LANES;
 
 /// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,9 +146,9 @@ impl Layout {
         Self { kv_heads, head_dim, slots }
     }
 
-    /// Blocks of 16 columns of a head's values; what pads the last one is zero.
-    pub(crate) fn column_blocks(&self) -> usize {
-        self.head_dim.div_ceil(LANES)
+    /// Pieces of a head's values; what pads the last one is zero.
+    pub(crate) fn column_pieces(&self) -> usize {
+        self.head_dim.div_ceil(COLUMNS)
     }
 
     /// Numbers of a head's keys in a block.
@@ -155,7 +158,7 @@ impl Layout {
 
     /// Numbers of a head's values in a block.
     pub(crate) fn values_len(&self) -> usize {
-        BLOCK * self.column_blocks() * LANES
+        BLOCK * self.column_pieces() * COLUMNS
     }
 
     /// Index of column `d` of a head's key in the head's part of a block.
@@ -165,7 +168,7 @@ impl Layout {
 
     /// Index of column `d` of a head's value in the head's part of a block.
     fn value_index(position: usize, d: usize) -> usize {
-        (d / LANES * BLOCK + position) * LANES + d % LANES
+        (d / COLUMNS * BLOCK + position) * COLUMNS + d % COLUMNS
     }
 }
 
@@ -174,7 +177,7 @@ impl Layout {
 pub(crate) struct Block<T> {
     /// [kv_heads, panels, head_dim, 16].
     keys: Aligned<T>,
-    /// [kv_heads, column blocks, BLOCK, 16].
+    /// [kv_heads, column pieces, BLOCK, COLUMNS].
     values: Aligned<T>,
 }
 
@@ -204,8 +207,8 @@ impl<T: Element> Block<T> {
         }
         let heads = self.values.numbers_mut().chunks_exact_mut(layout.values_len());
         for (values, value) in heads.zip(value.chunks_exact(hd)) {
-            for (column_block, x) in value.chunks(LANES).enumerate() {
-                values[Layout::value_index(position, column_block * LANES)..][..x.len()].copy_from_slice(x);
+            for (piece, x) in value.chunks(COLUMNS).enumerate() {
+                values[Layout::value_index(position, piece * COLUMNS)..][..x.len()].copy_from_slice(x);
             }
         }
     }

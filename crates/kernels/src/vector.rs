@@ -82,6 +82,19 @@ impl Vector for Lanes {
     }
 }
 
+/// Asks for the memory `ahead` bytes after `at`, which need not exist.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T, ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and faults nowhere; SSE belongs to the baseline.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(ahead)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (at, ahead);
+}
+
 /// An f16 as f32, exactly. `half` asks for the processor's features at every number, which loops cannot afford.
 #[inline(always)]
 pub(crate) fn f16_bits_to_f32(bits: u16) -> f32 {
