@@ -9,8 +9,10 @@ use crate::lanes::{LANES, Lanes, sum};
 use crate::softmax::{exp_and_add, max};
 use crate::vector::{Vector, prefetch};
 
-/// Bytes ahead of the loads that memory is asked for: hardware stops at every page.
-const AHEAD: usize = 2048;
+/// Positions ahead of the loads that memory is asked for; hardware stops at every page.
+const KEYS_AHEAD: usize = 2 * LANES;
+/// As [`KEYS_AHEAD`].
+const VALUES_AHEAD: usize = 128;
 
 /// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row `i / group`.
 pub(crate) struct Unit<'a> {
@@ -41,6 +43,11 @@ impl Unit<'_> {
     /// Blocks that the last query sees.
     pub(crate) fn block_count(&self) -> usize {
         self.seen(self.queries - 1).div_ceil(BLOCK)
+    }
+
+    /// The block after `block`, if there is one.
+    fn next(&self, block: usize) -> usize {
+        (block + 1).min(self.block_count() - 1)
     }
 
     /// Scores, [blocks, queries, BLOCK].
@@ -155,17 +162,23 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
 unsafe fn step_with<V: Vector, T: Element>(unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
     match step {
         Step::Scores { block, scores } => {
-            let keys = blocks[block].keys(unit.layout, unit.kv_head);
+            let keys = |block: usize| blocks[block].keys(unit.layout, unit.kv_head);
+            let next = keys(unit.next(block));
             // SAFETY: the caller's promise.
-            unsafe { scores_of_block::<V, T>(unit, block, keys, scores) }
+            unsafe { scores_of_block::<V, T>(unit, block, keys(block), next, scores) }
         }
         Step::Exps { scores, factors } => exps(unit, scores, factors),
         Step::Sums { piece, scores, sums } => {
             for block in 0..unit.block_count() {
-                let values = blocks[block].values(unit.layout, unit.kv_head);
+                let columns = |block: usize| {
+                    let values = blocks[block].values(unit.layout, unit.kv_head);
+                    &values[piece * BLOCK * COLUMNS..][..BLOCK * COLUMNS]
+                };
+                let both = unit.layout.head_dim - piece * COLUMNS > LANES;
+                let values = Values { columns: columns(block), next: columns(unit.next(block)), both };
                 let scores = &scores[block * unit.queries * BLOCK..][..unit.queries * BLOCK];
                 // SAFETY: the caller's promise.
-                unsafe { sums_of_block::<V, T>(unit, block, piece, values, scores, sums) }
+                unsafe { sums_of_block::<V, T>(unit, block, &values, scores, sums) }
             }
         }
     }
@@ -178,12 +191,16 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
     unit: &Unit<'_>,
     block: usize,
     keys: &[T],
+    next: &[T],
     scores: &mut [f32],
 ) {
     let (queries, hd) = (unit.queries, unit.layout.head_dim);
     let panels = unit.seen_in(queries - 1, block).div_ceil(LANES);
     assert!(scores.len() == queries * BLOCK && unit.tiles.len() == queries * hd && panels * LANES <= BLOCK);
+    let (ahead, after) = (KEYS_AHEAD * hd, (BLOCK - KEYS_AHEAD) * hd);
     for (p, panel) in keys.chunks_exact(hd * LANES).take(panels).enumerate() {
+        let at = p * LANES * hd;
+        let ahead = if at < after { &keys[at + ahead..] } else { &next[at - after..] };
         let mut i = 0;
         while i < queries {
             let size = tile_size(queries - i, V::MANY);
@@ -193,10 +210,10 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
             unsafe {
                 let at = scores.as_mut_ptr().add(i * BLOCK + p * LANES);
                 match size {
-                    8 => scores_of_panel::<V, T, 8>(tile, panel, unit.scale, at),
-                    4 => scores_of_panel::<V, T, 4>(tile, panel, unit.scale, at),
-                    2 => scores_of_panel::<V, T, 2>(tile, panel, unit.scale, at),
-                    _ => scores_of_panel::<V, T, 1>(tile, panel, unit.scale, at),
+                    8 => scores_of_panel::<V, T, 8>(tile, panel, ahead.as_ptr(), unit.scale, at),
+                    4 => scores_of_panel::<V, T, 4>(tile, panel, ahead.as_ptr(), unit.scale, at),
+                    2 => scores_of_panel::<V, T, 2>(tile, panel, ahead.as_ptr(), unit.scale, at),
+                    _ => scores_of_panel::<V, T, 1>(tile, panel, ahead.as_ptr(), unit.scale, at),
                 }
             }
             i += size;
@@ -212,6 +229,7 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
 unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
     tile: &[f32],
     panel: &[T],
+    ahead: *const T,
     scale: f32,
     scores: *mut f32,
 ) {
@@ -219,8 +237,10 @@ unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
     assert_eq!(columns.len(), queries.len(), "a query is as wide as a key");
     // SAFETY: the caller's promises.
     unsafe {
-        let even = half::<V, T, R>(columns, queries, 0);
-        let odd = half::<V, T, R>(columns, queries, columns.len().div_ceil(2));
+        // Slots of the even columns come first.
+        let odd = columns.len().div_ceil(2);
+        let even = half::<V, T, R>(columns, ahead, queries, 0);
+        let odd = half::<V, T, R>(columns, ahead, queries, odd);
         let sums = add(even, odd);
         for r in 0..R {
             sums[r].scale(scale).store(scores.add(r * BLOCK));
@@ -236,6 +256,7 @@ unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
 #[inline(always)]
 unsafe fn half<V: Vector, T: Element, const R: usize>(
     columns: &[[T; LANES]],
+    ahead: *const T,
     queries: &[[f32; R]],
     mut slot: usize,
 ) -> [V; R] {
@@ -246,7 +267,7 @@ unsafe fn half<V: Vector, T: Element, const R: usize>(
         for i in 0..LANES / 2 {
             // Columns of one residue mod 16, which stand next to each other.
             let count = (columns.len() + LANES - 1 - RESIDUES[first + i]) / LANES;
-            parts[i] = residue::<V, T, R>(columns, queries, slot, count);
+            parts[i] = residue::<V, T, R>(columns, ahead, queries, slot, count);
             slot += count;
         }
         let [a, b, c, d, e, f, g, h] = parts;
@@ -261,6 +282,7 @@ unsafe fn half<V: Vector, T: Element, const R: usize>(
 #[inline(always)]
 unsafe fn residue<V: Vector, T: Element, const R: usize>(
     columns: &[[T; LANES]],
+    ahead: *const T,
     queries: &[[f32; R]],
     slot: usize,
     count: usize,
@@ -269,7 +291,7 @@ unsafe fn residue<V: Vector, T: Element, const R: usize>(
     unsafe {
         let mut acc = [V::zero(); R];
         for d in slot..slot + count {
-            prefetch(columns.as_ptr().wrapping_add(d), AHEAD);
+            prefetch(ahead.wrapping_add(d * LANES));
             let (key, query) = (T::load::<V>(columns.get_unchecked(d).as_ptr()), queries.get_unchecked(d));
             for r in 0..R {
                 acc[r] = key.fma(query[r], acc[r]);
@@ -315,6 +337,16 @@ fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
     }
 }
 
+/// A piece of the columns of one block's values.
+struct Values<'a, T> {
+    /// [BLOCK, COLUMNS].
+    columns: &'a [T],
+    /// The same columns of the block that is read after this one.
+    next: &'a [T],
+    /// Whether the second sixteen columns count.
+    both: bool,
+}
+
 /// Adds the products of one block of positions to the sums of a piece of columns.
 ///
 /// # Safety
@@ -323,14 +355,11 @@ fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
 unsafe fn sums_of_block<V: Vector, T: Element>(
     unit: &Unit<'_>,
     block: usize,
-    piece: usize,
-    values: &[T],
+    values: &Values<'_, T>,
     p: &[f32],
     sums: &mut [f32],
 ) {
     let queries = unit.queries;
-    let both = unit.layout.head_dim - piece * COLUMNS > LANES;
-    let columns = &values[piece * BLOCK * COLUMNS..][..BLOCK * COLUMNS];
     assert!(sums.len() == queries * COLUMNS && p.len() == queries * BLOCK);
     let mut i = 0;
     while i < queries {
@@ -338,28 +367,27 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
         // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a tile.
         unsafe {
             match size {
-                8 => sums_of_tile::<V, T, 8>(unit, block, i, both, columns, p, sums),
-                4 => sums_of_tile::<V, T, 4>(unit, block, i, both, columns, p, sums),
-                2 => sums_of_tile::<V, T, 2>(unit, block, i, both, columns, p, sums),
-                _ => sums_of_tile::<V, T, 1>(unit, block, i, both, columns, p, sums),
+                8 => sums_of_tile::<V, T, 8>(unit, block, i, values, p, sums),
+                4 => sums_of_tile::<V, T, 4>(unit, block, i, values, p, sums),
+                2 => sums_of_tile::<V, T, 2>(unit, block, i, values, p, sums),
+                _ => sums_of_tile::<V, T, 1>(unit, block, i, values, p, sums),
             }
         }
         i += size;
     }
 }
 
-/// R queries from query `i` on: the first sixteen columns of a piece or `both` halves, together where there are registers enough.
+/// R queries from query `i` on: the first sixteen columns of a piece or both halves, together where there are registers enough.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `columns` [BLOCK, COLUMNS], and
+/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `values` [BLOCK, COLUMNS], and
 /// queries i..i + R exist.
 #[inline(always)]
 unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     unit: &Unit<'_>,
     block: usize,
     i: usize,
-    both: bool,
-    columns: &[T],
+    values: &Values<'_, T>,
     p: &[f32],
     sums: &mut [f32],
 ) {
@@ -368,13 +396,14 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     let sums = &mut sums[i * COLUMNS..];
     // SAFETY: the caller's promises; the second half begins sixteen columns after the first.
     unsafe {
-        let (values, sums) = (columns.as_ptr(), sums.as_mut_ptr());
+        let (columns, next, both) = (values.columns.as_ptr(), values.next.as_ptr(), values.both);
+        let sums = sums.as_mut_ptr();
         if both && (V::MANY || R <= 2) {
-            add_products::<V, T, R, 2>(&seen, values, p.as_ptr(), sums);
+            add_products::<V, T, R, 2>(&seen, columns, next, p.as_ptr(), sums);
         } else {
-            add_products::<V, T, R, 1>(&seen, values, p.as_ptr(), sums);
+            add_products::<V, T, R, 1>(&seen, columns, next, p.as_ptr(), sums);
             if both {
-                add_products::<V, T, R, 1>(&seen, values.add(LANES), p.as_ptr(), sums.add(LANES));
+                add_products::<V, T, R, 1>(&seen, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
             }
         }
     }
@@ -389,6 +418,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     seen: &[usize; R],
     values: *const T,
+    next: *const T,
     p: *const f32,
     sums: *mut f32,
 ) {
@@ -401,7 +431,15 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
             }
         }
         for j in 0..seen[0] {
-            prefetch(values.wrapping_add(j * COLUMNS), AHEAD);
+            let ahead = if j < BLOCK - VALUES_AHEAD {
+                values.wrapping_add((j + VALUES_AHEAD) * COLUMNS)
+            } else {
+                next.wrapping_add((j + VALUES_AHEAD - BLOCK) * COLUMNS)
+            };
+            prefetch(ahead);
+            if size_of::<T>() == 4 {
+                prefetch(ahead.wrapping_add(LANES));
+            }
             let mut x = [V::zero(); B];
             for b in 0..B {
                 x[b] = T::load(values.add(j * COLUMNS + b * LANES));

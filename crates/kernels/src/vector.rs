@@ -82,17 +82,17 @@ impl Vector for Lanes {
     }
 }
 
-/// Asks for the memory `ahead` bytes after `at`, which need not exist.
+/// Asks for the memory at `at`, which need not exist.
 #[inline(always)]
-pub(crate) fn prefetch<T>(at: *const T, ahead: usize) {
+pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: a prefetch reads nothing and faults nowhere; SSE belongs to the baseline.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>().wrapping_add(ahead)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (at, ahead);
+    let _ = at;
 }
 
 /// An f16 as f32, exactly. `half` asks for the processor's features at every number, which loops cannot afford.
