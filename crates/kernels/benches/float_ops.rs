@@ -10,8 +10,8 @@ use std::time::Instant;
 use rayon::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, attention,
-    attention_backward, attention_cached, f32_to_f16, f32_to_q8_0, gated, gated_backward, keep_pages, rms_norm,
-    rms_norm_backward, rope_in_place, softmax_in_place,
+    attention_backward, attention_cached, f32_to_f16, f32_to_q8_0, gated, gated_backward, keep_pages, q6_k,
+    rms_norm, rms_norm_backward, rope_in_place, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -31,13 +31,15 @@ fn main() {
         pool.install(|| {
             println!("threads: {threads}");
             if only_cached {
-                return cached_attention();
+                cached_attention();
+                return q6_k_head();
             }
             training_attention();
             decoding_attention();
             cached_attention();
             element_wise();
             output_heads();
+            q6_k_head();
         });
     }
 }
@@ -98,7 +100,7 @@ fn decoding_attention() {
 /// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds together, in GB/s of
 /// keys and values read; and prefill of one layer.
 fn cached_attention() {
-    let CACHED_BYTES: usize = std::env::var("CB").map_or(160, |x| x.parse().unwrap()) << 20;
+    const CACHED_BYTES: usize = 160 << 20;
     let memory = vec![1u64; CACHED_BYTES / 8];
     let time = seconds(|| {
         black_box(memory.par_chunks(1 << 16).map(|part| part.iter().fold(0u64, |a, x| a ^ x)).max());
@@ -201,6 +203,19 @@ fn output_heads() {
             );
         }
     }
+}
+
+/// An output head in Q6_K, rows shared by threads.
+fn q6_k_head() {
+    let (cols, rows) = (2560, 64_000);
+    let row_bytes = q6_k::row_bytes(cols);
+    let (x, some) = (floats(cols), q6_k::f32_to_q6_k(&floats(64 * cols)));
+    let (bytes, mut y) = (some.repeat(rows / 64), vec![0.0; rows]);
+    let time = seconds(|| {
+        let parts = y.par_chunks_mut(64).zip(bytes.par_chunks(64 * row_bytes));
+        parts.for_each(|(y, bytes)| q6_k::products(Backend::active(), bytes, row_bytes, black_box(&x), y));
+    });
+    println!("  Q6_K head, [{rows}, {cols}]: {:.1} GB/s of weights read", bytes.len() as f64 / time * 1e-9);
 }
 
 fn floats(n: usize) -> Vec<f32> {

@@ -10,7 +10,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use crate::attention::AttentionShape;
-use crate::decode_tiles::{Step, Unit, lay_out, run};
+use crate::decode_tiles::{Step, Unit, run};
 use crate::kv_cache::{BLOCK, COLUMNS};
 use crate::{Backend, KvCache};
 
@@ -69,20 +69,16 @@ pub fn attention_cached_batch(shape: AttentionShape, sequences: &mut [CachedRows
             let (first, rows) = (i * rows_of_unit, out.len() / shape.q_size());
             let base = tasks.len();
             tasks.extend((0..shape.kv_heads).map(|kv_head| {
-                let queries = rows * shape.group();
-                let query = |i: usize| {
-                    let (row, head) = (first + i / shape.group(), kv_head * shape.group() + i % shape.group());
-                    &q[row * shape.q_size() + head * shape.head_dim..][..shape.head_dim]
-                };
                 let unit = Unit {
                     layout,
                     blocks: cache.blocks(),
                     kv_head,
                     group: shape.group(),
                     start: len - q.len() / shape.q_size() + first,
-                    queries,
+                    queries: rows * shape.group(),
                     scale: shape.scale(),
-                    tiles: lay_out(backend, layout, queries, query),
+                    q: &q[first * shape.q_size()..][..rows * shape.q_size()],
+                    tiles: Vec::new(),
                 };
                 Task { unit, out: Vec::with_capacity(rows) }
             }));
@@ -112,6 +108,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// All steps, on this thread.
     fn whole(&mut self, backend: Backend) {
+        self.unit.lay_out(backend);
         let unit = &self.unit;
         let lens = [unit.scores_len(), unit.queries, unit.sums_len()];
         with_scratch(lens, |[scores, factors, sums]| {
@@ -131,7 +128,8 @@ impl Task<'_> {
 /// The steps one after another, each shared by all threads.
 fn shared(backend: Backend, tasks: &mut [Task<'_>]) {
     let mut lens = [0; 3];
-    for Task { unit, .. } in &*tasks {
+    for Task { unit, .. } in &mut *tasks {
+        unit.lay_out(backend);
         lens = [lens[0] + unit.scores_len(), lens[1] + unit.queries, lens[2] + unit.sums_len()];
     }
     with_scratch(lens, |[mut scores, mut factors, mut sums]| {
@@ -176,7 +174,8 @@ fn shared(backend: Backend, tasks: &mut [Task<'_>]) {
 fn write(unit: &Unit<'_>, factors: &[f32], sums: &[f32], out: &mut [&mut [f32]]) {
     for (piece, sums) in sums.chunks_exact(unit.queries * COLUMNS).enumerate() {
         for (i, (sums, factor)) in sums.chunks_exact(COLUMNS).zip(factors).enumerate() {
-            let head = &mut out[i / unit.group][i % unit.group * unit.layout.head_dim..][..unit.layout.head_dim];
+            let head =
+                &mut out[i / unit.group][i % unit.group * unit.layout.head_dim..][..unit.layout.head_dim];
             for (out, sum) in head[piece * COLUMNS..].iter_mut().zip(sums) {
                 *out = sum * factor;
             }

@@ -25,11 +25,33 @@ pub(crate) struct Unit<'a> {
     pub(crate) queries: usize,
     /// head_dim^-½.
     pub(crate) scale: f32,
-    /// The queries, tile by tile ([`tiles`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`].
+    /// The rows, [rows, heads · head_dim].
+    pub(crate) q: &'a [f32],
+    /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`]; empty before
+    /// [`Unit::lay_out`].
     pub(crate) tiles: Vec<f32>,
 }
 
 impl Unit<'_> {
+    /// Lays out the queries, which the scores need.
+    pub(crate) fn lay_out(&mut self, backend: Backend) {
+        let (hd, group) = (self.layout.head_dim, self.group);
+        self.tiles.resize(self.queries * hd, 0.0);
+        let mut first = 0;
+        while first < self.queries {
+            let size = tile_size(self.queries - first, many(backend));
+            let tile = &mut self.tiles[first * hd..][..size * hd];
+            for r in 0..size {
+                let (row, head) = ((first + r) / group, self.kv_head * group + (first + r) % group);
+                let query = &self.q[(row * self.layout.kv_heads * group + head) * hd..][..hd];
+                for (x, slot) in query.iter().zip(&self.layout.slots) {
+                    tile[slot * size + r] = *x;
+                }
+            }
+            first += size;
+        }
+    }
+
     /// Positions that query `i` sees.
     fn seen(&self, i: usize) -> usize {
         self.start + i / self.group + 1
@@ -77,46 +99,14 @@ fn tile_size(left: usize, many: bool) -> usize {
     }
 }
 
-/// Lays out the queries of a unit: `query(i)` is `[head_dim]`.
-pub(crate) fn lay_out<'q>(
-    backend: Backend,
-    layout: &Layout,
-    queries: usize,
-    query: impl Fn(usize) -> &'q [f32],
-) -> Vec<f32> {
-    let mut tiles = vec![0f32; queries * layout.head_dim];
-    let mut first = 0;
-    while first < queries {
-        let size = tile_size(queries - first, many(backend));
-        let tile = &mut tiles[first * layout.head_dim..][..size * layout.head_dim];
-        for r in 0..size {
-            for (x, slot) in query(first + r).iter().zip(&layout.slots) {
-                tile[slot * size + r] = *x;
-            }
-        }
-        first += size;
-    }
-    tiles
-}
-
 /// A part of the work on a unit.
 pub(crate) enum Step<'a> {
     /// The scores of one block of positions: [queries, BLOCK].
-    Scores {
-        block: usize,
-        scores: &'a mut [f32],
-    },
+    Scores { block: usize, scores: &'a mut [f32] },
     /// Scores [blocks, queries, BLOCK] become exp(score − largest); the inverse of their sum, a query.
-    Exps {
-        scores: &'a mut [f32],
-        factors: &'a mut [f32],
-    },
+    Exps { scores: &'a mut [f32], factors: &'a mut [f32] },
     /// The weighted sums of some columns: [queries, COLUMNS].
-    Sums {
-        piece: usize,
-        scores: &'a [f32],
-        sums: &'a mut [f32],
-    },
+    Sums { piece: usize, scores: &'a [f32], sums: &'a mut [f32] },
 }
 
 /// Does a part of the work.
@@ -139,7 +129,7 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
         }
         #[target_feature(enable = "avx2,fma,f16c")]
         fn avx2<T: Element>(unit: &Unit<'_>, blocks: &[Block<T>], step: Step<'_>) {
-            // SAFETY: `[__m256; 2]` needs AVX, FMA and F16C, which this function has.
+            // SAFETY: `[__m256; 2]` needs AVX2, FMA and F16C, which this function has.
             unsafe { step_with::<[__m256; 2], T>(unit, blocks, step) }
         }
         match backend {

@@ -221,7 +221,10 @@ impl<T: Element> Block<T> {
         }
         for (kv_head, value) in value.chunks_exact_mut(hd).enumerate() {
             let values = self.values(layout, kv_head);
-            value.iter_mut().enumerate().for_each(|(d, x)| *x = values[Layout::value_index(position, d)].widen());
+            value
+                .iter_mut()
+                .enumerate()
+                .for_each(|(d, x)| *x = values[Layout::value_index(position, d)].widen());
         }
     }
 }
@@ -304,7 +307,10 @@ impl KvCache {
             Blocks::F32(blocks) => blocks.len(),
             Blocks::F16(blocks) => blocks.len(),
         };
-        blocks * self.layout.kv_heads * (self.layout.keys_len() + self.layout.values_len()) * self.kv_type().size()
+        blocks
+            * self.layout.kv_heads
+            * (self.layout.keys_len() + self.layout.values_len())
+            * self.kv_type().size()
     }
 
     /// Adds rows of keys and values, both [positions, kv_heads · head_dim].

@@ -39,6 +39,7 @@ mod heap;
 mod kv_cache;
 mod lanes;
 mod matmul;
+pub mod q6_k;
 mod rms_norm;
 mod rope;
 mod softmax;

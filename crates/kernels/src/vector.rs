@@ -21,6 +21,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn load(at: *const f32) -> Self;
     /// Sixteen f16 numbers from memory, of any alignment, converted exactly.
     unsafe fn load_f16(at: *const f16) -> Self;
+    /// Sixteen int8 numbers from memory.
+    unsafe fn load_i8(at: *const i8) -> Self;
     /// Into memory, of any alignment.
     unsafe fn store(self, at: *mut f32);
     /// `self + other`.
@@ -29,6 +31,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn scale(self, factor: f32) -> Self;
     /// `self · factor + sum`, rounded once.
     unsafe fn fma(self, factor: f32, sum: Self) -> Self;
+    /// `self · other + sum`, rounded once.
+    unsafe fn mul_add(self, other: Self, sum: Self) -> Self;
 }
 
 impl Vector for Lanes {
@@ -57,6 +61,12 @@ impl Vector for Lanes {
     }
 
     #[inline(always)]
+    unsafe fn load_i8(at: *const i8) -> Self {
+        // SAFETY: the caller promises sixteen numbers.
+        unsafe { at.cast::<[i8; LANES]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: the caller promises room for sixteen numbers.
         unsafe { at.cast::<Lanes>().write_unaligned(self) };
@@ -79,6 +89,11 @@ impl Vector for Lanes {
     #[inline(always)]
     unsafe fn fma(self, factor: f32, sum: Self) -> Self {
         lanes::fma(&self, &[factor; LANES], &sum)
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
+        lanes::fma(&self, &other, &sum)
     }
 }
 
@@ -116,7 +131,7 @@ mod x86 {
 
     use super::Vector;
 
-    // SAFETY of all blocks below: the caller has the instructions (AVX-512 F, or AVX, FMA and F16C), and promises the memory.
+    // SAFETY of all blocks below: the caller has the instructions (AVX-512 F, or AVX2, FMA and F16C), and promises the memory.
 
     impl Vector for __m512 {
         const MANY: bool = true;
@@ -137,6 +152,12 @@ mod x86 {
         unsafe fn load_f16(at: *const f16) -> Self {
             // SAFETY: see above.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(at: *const i8) -> Self {
+            // SAFETY: see above.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
         }
 
         #[inline(always)]
@@ -162,6 +183,12 @@ mod x86 {
             // SAFETY: see above.
             unsafe { _mm512_fmadd_ps(self, _mm512_set1_ps(factor), sum) }
         }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { _mm512_fmadd_ps(self, other, sum) }
+        }
     }
 
     impl Vector for [__m256; 2] {
@@ -186,6 +213,17 @@ mod x86 {
                 [
                     _mm256_cvtph_ps(_mm_loadu_si128(at.cast())),
                     _mm256_cvtph_ps(_mm_loadu_si128(at.add(8).cast())),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(at: *const i8) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                [
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))),
+                    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.add(8).cast()))),
                 ]
             }
         }
@@ -220,6 +258,14 @@ mod x86 {
             unsafe {
                 let factor = _mm256_set1_ps(factor);
                 [_mm256_fmadd_ps(self[0], factor, sum[0]), _mm256_fmadd_ps(self[1], factor, sum[1])]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
+            // SAFETY: see above.
+            unsafe {
+                [_mm256_fmadd_ps(self[0], other[0], sum[0]), _mm256_fmadd_ps(self[1], other[1], sum[1])]
             }
         }
     }

@@ -80,7 +80,9 @@ fn long_contexts_on_any_number_of_threads() {
     for threads in [1, 2, 3, 8] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
         for ty in KvType::ALL {
-            for (n, from, piece) in [(1100, 1090, 1), (512, 511, 1), (513, 511, 1), (800, 760, 13), (700, 0, 700)] {
+            for (n, from, piece) in
+                [(1100, 1090, 1), (512, 511, 1), (513, 511, 1), (800, 760, 13), (700, 0, 700)]
+            {
                 let (found, expected) = pool.install(|| both_ways(s, ty, n, from, piece, 3));
                 assert_eq!(bits(&found), bits(&expected), "{threads} threads, {ty}, {from}..{n} by {piece}");
             }
@@ -195,7 +197,8 @@ fn every_backend_passes() {
     let program = std::env::current_exe().expect("the test knows its program");
     for backend in Backend::supported() {
         let tests = ["any_shape_in_any_cut", "sequences_together_are_sequences_alone"];
-        let output = Command::new(&program).args(tests).env("TRITFORGE_BACKEND", backend.to_string()).output();
+        let output =
+            Command::new(&program).args(tests).env("TRITFORGE_BACKEND", backend.to_string()).output();
         let output = output.expect("the test starts");
         assert!(output.status.success(), "{backend}: {}", String::from_utf8_lossy(&output.stdout));
     }
