@@ -5,9 +5,7 @@
 //! codes 0 and the scale NaN, so that every output of the row is NaN: the fault is seen, not hidden. The vector code
 //! here gives the same bits as that function on every input.
 
-use rayon::prelude::*;
-
-use crate::Backend;
+use crate::{Backend, pool};
 
 /// From this many elements the rows are shared among threads.
 const PARALLEL_ELEMENTS: usize = 1 << 17;
@@ -93,12 +91,15 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
         return;
     }
     let rows_a_task = TASK_ELEMENTS.div_ceil(cols);
-    out.codes
-        .par_chunks_mut(rows_a_task * cols)
-        .zip(out.scales.par_chunks_mut(rows_a_task))
-        .zip(out.sums.par_chunks_mut(rows_a_task))
-        .enumerate()
-        .for_each(|(task, ((codes, scales), sums))| quantize(task * rows_a_task, codes, scales, sums));
+    let tasks = out
+        .codes
+        .chunks_mut(rows_a_task * cols)
+        .zip(out.scales.chunks_mut(rows_a_task))
+        .zip(out.sums.chunks_mut(rows_a_task))
+        .enumerate();
+    pool::for_each(tasks, |(task, ((codes, scales), sums))| {
+        quantize(task * rows_a_task, codes, scales, sums);
+    });
 }
 
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.

@@ -6,16 +6,20 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::avx512_five_trits;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
-use crate::TernaryWeights;
 use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
+use crate::{Backend, TernaryLayout, TernaryWeights, five_trits};
 
 /// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32 registers.
 pub(super) const TILE_TOKENS: usize = 12;
 
+/// Tokens up to which a product is bound by memory.
+const NARROW_TOKENS: usize = 3;
+
 /// Sums of a tile: for every token 2 vectors of 16 rows.
-type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
+pub(super) type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
 
 /// Multiplies every tile with the blocks of weights.
 ///
@@ -28,8 +32,34 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     blocks: Range<usize>,
     sink: &Sink<'_, T>,
 ) {
+    // Few tokens that are bound by memory: unpacked in registers. Many: unpacked once for all tiles.
+    let in_registers = w.layout() == TernaryLayout::FiveTrits
+        && five_trits::is_fast(Backend::Avx512Vnni)
+        && tiles.clone().all(|tile| tile.sums.len() <= NARROW_TOKENS);
+    let mut unpacked = Vec::new();
     for block in blocks {
-        let lines = w.block(block);
+        if in_registers {
+            for tile in tiles.clone() {
+                macro_rules! run {
+                    ($tokens:literal) => {{
+                        // SAFETY: `is_fast` has found AVX-512 VBMI.
+                        let sums = unsafe { avx512_five_trits::narrow::<$tokens>(w.stored(block), tile) };
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: the contract of `put` is the caller's.
+                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                        }
+                    }};
+                }
+                match tile.sums.len() {
+                    1 => run!(1),
+                    2 => run!(2),
+                    3 => run!(3),
+                    tokens => unreachable!("a narrow tile of {tokens} tokens"),
+                }
+            }
+            continue;
+        }
+        let lines = w.lines(block, &mut unpacked);
         for tile in tiles.clone() {
             macro_rules! run {
                 ($kernel:ident, $tokens:literal) => {{

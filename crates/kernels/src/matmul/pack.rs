@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::tiling::Tiling;
-use crate::QuantizedRows;
 use crate::ternary_weights::STEP_COLS;
+use crate::{QuantizedRows, pool};
 
 /// Words of a token in a step: 4 codes each.
 pub(super) const STEP_WORDS: usize = STEP_COLS / 4;
@@ -61,34 +61,37 @@ pub(super) fn with_packed(
     // Taken, not borrowed: a task of another product that this thread picks up meanwhile gets an empty one.
     let mut words = BUFFER.take();
     words.resize(x.rows() * steps * STEP_WORDS, 0);
-    pack_range(x, tiling, steps * STEP_WORDS, 0, tiling.tiles(), &mut words, parallel);
+    let token_words = steps * STEP_WORDS;
+    // A few tiles a task, each with its own part of the buffer.
+    let tiles_a_task =
+        if parallel { (TASK_WORDS / token_words / tiling.first(1).max(1)).max(1) } else { usize::MAX };
+    let mut rest = words.as_mut_slice();
+    let mut tasks = Vec::new();
+    let mut start = 0;
+    while start < tiling.tiles() {
+        let end = tiling.tiles().min(start.saturating_add(tiles_a_task));
+        let len = (tiling.first(end) - tiling.first(start)) * token_words;
+        tasks.push((start..end, rest.split_off_mut(..len).expect("the buffer holds all tiles")));
+        start = end;
+    }
+    pool::for_each(tasks.into_iter(), |(tiles, packed)| pack_tiles(x, tiling, token_words, tiles, packed));
     use_them(Packed { tiling, words: &words, sums: &x.sums });
     BUFFER.set(words);
 }
 
-/// Packs tiles `start..end`, whose words are `packed`; halves the range for threads.
-fn pack_range(
+/// Words that one task packs at least.
+const TASK_WORDS: usize = 1 << 14;
+
+/// Packs a range of tiles, whose words are `packed`.
+fn pack_tiles(
     x: &QuantizedRows,
     tiling: &Tiling,
     token_words: usize,
-    start: usize,
-    end: usize,
+    tiles: Range<usize>,
     packed: &mut [i32],
-    parallel: bool,
 ) {
-    /// Words that one task packs at least.
-    const TASK_WORDS: usize = 1 << 14;
-    if parallel && end - start > 1 && packed.len() > TASK_WORDS {
-        let middle = start.midpoint(end);
-        let (left, right) = packed.split_at_mut((tiling.first(middle) - tiling.first(start)) * token_words);
-        rayon::join(
-            || pack_range(x, tiling, token_words, start, middle, left, true),
-            || pack_range(x, tiling, token_words, middle, end, right, true),
-        );
-        return;
-    }
     let mut rest = packed;
-    for tile in start..end {
+    for tile in tiles {
         let (first, tokens) = (tiling.first(tile), tiling.first(tile + 1) - tiling.first(tile));
         let words = rest.split_off_mut(..tokens * token_words).expect("a tile lies in its range");
         let codes = &x.codes[first * x.cols..(first + tokens) * x.cols];
@@ -127,7 +130,9 @@ fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
         for (t, row) in codes.chunks_exact(cols).enumerate() {
             let mut step = [0; STEP_COLS];
             step[..cols % STEP_COLS].copy_from_slice(&row[whole * STEP_COLS..]);
-            for (word, words) in words_of(&step).into_iter().zip(last_words.chunks_exact_mut(tokens)) {
+            let padding = std::iter::repeat(0);
+            let words_and_padding = words_of(&step).into_iter().chain(padding);
+            for (word, words) in words_and_padding.zip(last_words.chunks_exact_mut(tokens)) {
                 words[t] = word;
             }
         }
