@@ -2,7 +2,7 @@
 //! half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread and on all.
 //!
 //! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one instruction set.
-//! A figure is the fastest of at least [`REPEATS`] runs.
+//! The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is the fastest of at least [`REPEATS`] runs.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, attention,
     attention_backward, attention_cached, f32_to_f16, f32_to_q8_0, gated, gated_backward, keep_pages, q6_k,
-    rms_norm, rms_norm_backward, rope_in_place, softmax_in_place,
+    rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -28,6 +28,7 @@ fn main() {
     counts.dedup();
     for threads in counts {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+        set_threads(threads);
         pool.install(|| {
             println!("threads: {threads}");
             if only_cached {

@@ -7,12 +7,10 @@
 
 use std::cell::Cell;
 
-use rayon::prelude::*;
-
 use crate::attention::AttentionShape;
 use crate::decode_tiles::{Step, Unit, run};
 use crate::kv_cache::{BLOCK, COLUMNS};
-use crate::{Backend, KvCache};
+use crate::{Backend, KvCache, pool};
 
 /// Queries of a unit, about: they share what is read of the keys and values, and their scores stay near.
 const QUERIES: usize = 32;
@@ -91,8 +89,8 @@ pub fn attention_cached_batch(shape: AttentionShape, sequences: &mut [CachedRows
     }
     if products < PARALLEL_PRODUCTS {
         tasks.iter_mut().for_each(|task| task.whole(backend));
-    } else if tasks.len() >= UNITS * rayon::current_num_threads() {
-        tasks.par_iter_mut().for_each(|task| task.whole(backend));
+    } else if tasks.len() >= UNITS * pool::threads() {
+        pool::for_each(tasks.iter_mut(), |task| task.whole(backend));
     } else {
         shared(backend, &mut tasks);
     }
@@ -149,20 +147,18 @@ fn shared(backend: Backend, tasks: &mut [Task<'_>]) {
             let unit = *unit;
             scores.chunks_exact_mut(unit.queries * BLOCK).enumerate().map(move |part| (unit, part))
         });
-        let mut by_block: Vec<_> = by_block.collect();
-        by_block.par_iter_mut().for_each(|(unit, (block, scores))| {
-            run(backend, unit, Step::Scores { block: *block, scores });
+        pool::for_each(by_block, |(unit, (block, scores))| {
+            run(backend, unit, Step::Scores { block, scores });
         });
-        parts.par_iter_mut().for_each(|(unit, scores, factors, ..)| {
+        pool::for_each(parts.iter_mut(), |(unit, scores, factors, ..)| {
             run(backend, unit, Step::Exps { scores, factors });
         });
         let by_columns = parts.iter_mut().flat_map(|(unit, scores, _, sums, _)| {
             let (unit, scores) = (*unit, &**scores);
             sums.chunks_exact_mut(unit.queries * COLUMNS).enumerate().map(move |part| (unit, scores, part))
         });
-        let mut by_columns: Vec<_> = by_columns.collect();
-        by_columns.par_iter_mut().for_each(|(unit, scores, (piece, sums))| {
-            run(backend, unit, Step::Sums { piece: *piece, scores, sums });
+        pool::for_each(by_columns, |(unit, scores, (piece, sums))| {
+            run(backend, unit, Step::Sums { piece, scores, sums });
         });
         for (unit, _, factors, sums, out) in &mut parts {
             write(unit, factors, sums, out);

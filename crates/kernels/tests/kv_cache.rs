@@ -10,7 +10,7 @@ use half::f16;
 use proptest::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, CachedRows, Direction, KvCache, KvType, RopeTable, attention, attention_cached,
-    attention_cached_batch, rope_in_place,
+    attention_cached_batch, max_threads, rope_in_place, set_threads,
 };
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -77,13 +77,13 @@ proptest! {
 #[test]
 fn long_contexts_on_any_number_of_threads() {
     let s = AttentionShape { heads: 8, kv_heads: 2, head_dim: 64 };
-    for threads in [1, 2, 3, 8] {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    for threads in 1..=max_threads() {
+        set_threads(threads);
         for ty in KvType::ALL {
             for (n, from, piece) in
                 [(1100, 1090, 1), (512, 511, 1), (513, 511, 1), (800, 760, 13), (700, 0, 700)]
             {
-                let (found, expected) = pool.install(|| both_ways(s, ty, n, from, piece, 3));
+                let (found, expected) = both_ways(s, ty, n, from, piece, 3);
                 assert_eq!(bits(&found), bits(&expected), "{threads} threads, {ty}, {from}..{n} by {piece}");
             }
         }
