@@ -42,7 +42,7 @@ mod kv_cache;
 mod lanes;
 mod matmul;
 mod pool;
-pub mod q6_k;
+mod q6_k;
 mod rms_norm;
 mod rope;
 mod softmax;
@@ -64,6 +64,7 @@ pub use matmul::{
     ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many, ternary_matmul_with,
 };
 pub use pool::{max_threads, set_threads, threads};
+pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
