@@ -44,6 +44,7 @@ mod matmul;
 mod pool;
 mod q6_k;
 mod rms_norm;
+mod roofline;
 mod rope;
 mod softmax;
 mod ternary_weights;
@@ -66,6 +67,7 @@ pub use matmul::{
 pub use pool::{max_threads, set_threads, threads};
 pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
+pub use roofline::{int8_peak, read_bandwidth};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::{TernaryLayout, TernaryWeights};

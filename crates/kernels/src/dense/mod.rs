@@ -116,6 +116,11 @@ impl<'a> DenseMatrix<'a> {
         self.ty
     }
 
+    /// Bytes of the matrix as it is stored: what one decoding step reads of a head.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Row `i` as f32: what an embedding looks up.
     ///
     /// # Panics
