@@ -332,6 +332,21 @@ fn fingerprint() -> u64 {
     hash
 }
 
+/// This test program, through the emulator that `TRITFORGE_TEST_RUNNER` names if it was built for another processor.
+fn this_program() -> Command {
+    let program = std::env::current_exe().unwrap();
+    let runner = std::env::var("TRITFORGE_TEST_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next() {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
 #[test]
 fn every_backend_gives_the_same_bits() {
     // A child process runs this very test with one backend and prints its fingerprint.
@@ -341,7 +356,7 @@ fn every_backend_gives_the_same_bits() {
     }
     let here = fingerprint();
     for backend in Backend::supported() {
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = this_program()
             .args(["every_backend_gives_the_same_bits", "--exact", "--nocapture"])
             .env("TRITFORGE_FINGERPRINT", "1")
             .env("TRITFORGE_BACKEND", backend.to_string())
