@@ -119,9 +119,13 @@ impl Backend {
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
             Backend::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Backend::NeonDot => Backend::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("dotprod"),
+            Backend::NeonDot => {
+                Backend::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
             #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
-            Backend::NeonI8mm => Backend::NeonDot.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm"),
+            Backend::NeonI8mm => {
+                Backend::NeonDot.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
             // The other architectures' backends.
             _ => false,
         }
@@ -183,7 +187,10 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_is_possible() {
         let error = Backend::named("sse9").unwrap_err();
-        assert_eq!(error.to_string(), "unknown backend \"sse9\": expected one of scalar, neon, neon-dot, neon-i8mm, avx2, avx512");
+        assert_eq!(
+            error.to_string(),
+            "unknown backend \"sse9\": expected one of scalar, neon, neon-dot, neon-i8mm, avx2, avx512"
+        );
     }
 
     #[test]
