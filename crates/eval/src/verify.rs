@@ -139,7 +139,7 @@ pub fn verify(
     let mut right = Traces::new();
     let mut session = Session::new(Arc::clone(model), ids.len())?;
     let right_logits =
-        session.forward_observed(ids, Wanted::All, Some(&mut |step: Step<'_>| record(&mut right, &step)))?;
+        session.forward_observed(ids, Wanted::All, &mut |step: Step<'_>| record(&mut right, &step))?;
 
     let projections = model
         .ternary()

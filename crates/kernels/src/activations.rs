@@ -98,7 +98,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
         .zip(out.sums.chunks_mut(rows_a_task))
         .enumerate();
     pool::for_each(tasks, |(task, ((codes, scales), sums))| {
-        quantize(task * rows_a_task, codes, scales, sums)
+        quantize(task * rows_a_task, codes, scales, sums);
     });
 }
 

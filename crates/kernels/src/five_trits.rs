@@ -28,7 +28,7 @@ const fn fields() -> [u8; 128] {
     let mut table = [0; 128];
     let mut r = 0;
     while r < RADIX as usize {
-        table[r] = (r % 3 | (r / 3 % 3) << 2 | (r / 9 % 3) << 4 | (r / 27) << 6) as u8;
+        table[r] = ((r % 3) | ((r / 3 % 3) << 2) | ((r / 9 % 3) << 4) | ((r / 27) << 6)) as u8;
         r += 1;
     }
     table

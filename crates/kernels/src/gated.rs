@@ -47,7 +47,7 @@ pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &
     let gradients = dgate.chunks_mut(CHUNK).zip(dup.chunks_mut(CHUNK));
     let chunks = gradients.zip(gate.chunks(CHUNK).zip(up.chunks(CHUNK)).zip(dy.chunks(CHUNK)));
     pool::for_each(chunks, |((dgate, dup), ((gate, up), dy))| {
-        backward(backend, kind, gate, up, dy, dgate, dup)
+        backward(backend, kind, gate, up, dy, dgate, dup);
     });
 }
 
