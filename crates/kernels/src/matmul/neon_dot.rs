@@ -38,34 +38,37 @@ pub(super) fn single(lines: &[Line], tile: Tile<'_>) -> Sums<1> {
     })]
 }
 
-/// Two or three tokens, bound by memory: fields are cut out of the packed lines on the way.
+/// Two or three tokens, bound by memory: fields are cut out of the packed lines on the way, 16 rows at a time.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn narrow<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
-    let mut acc = start::<T>(tile.sums);
-    for (lines, words) in lines.chunks_exact(STEP_LINES).zip(tile.words.chunks_exact(STEP_WORDS * T)) {
-        let (first, second) = words.split_at(STEP_WORDS / 2 * T);
-        let mut x = [vdupq_n_s32(0); T];
-        for t in 0..T {
-            let word = |words: &[i32]| {
-                // SAFETY: the slice has two words.
-                unsafe { vld1_s32(words[2 * t..][..2].as_ptr()) }
-            };
-            x[t] = vcombine_s32(word(first), word(second));
-        }
-        for (l, line) in lines.iter().enumerate() {
-            for (v, packed) in load(line).into_iter().enumerate() {
+    let mut sums = start::<T>(tile.sums);
+    for l in 0..STEP_LINES {
+        let mut acc = half(&sums, l);
+        for (lines, words) in lines.chunks_exact(STEP_LINES).zip(tile.words.chunks_exact(STEP_WORDS * T)) {
+            let (first, second) = words.split_at(STEP_WORDS / 2 * T);
+            let mut x = [vdupq_n_s32(0); T];
+            for t in 0..T {
+                let word = |words: &[i32]| {
+                    // SAFETY: the slice has two words.
+                    unsafe { vld1_s32(words[2 * t..][..2].as_ptr()) }
+                };
+                x[t] = vcombine_s32(word(first), word(second));
+            }
+            for (v, packed) in load(&lines[l]).into_iter().enumerate() {
                 let [a, b, c, d] = fields(packed);
                 for t in 0..T {
-                    let acc = &mut acc[t][l * LINE_VECTORS + v];
-                    *acc = dot::<0>(*acc, a, x[t]);
-                    *acc = dot::<1>(*acc, b, x[t]);
-                    *acc = dot::<2>(*acc, c, x[t]);
-                    *acc = dot::<3>(*acc, d, x[t]);
+                    acc[t][v] = dot::<0>(acc[t][v], a, x[t]);
+                    acc[t][v] = dot::<1>(acc[t][v], b, x[t]);
+                    acc[t][v] = dot::<2>(acc[t][v], c, x[t]);
+                    acc[t][v] = dot::<3>(acc[t][v], d, x[t]);
                 }
             }
         }
+        for t in 0..T {
+            sums[t][l * LINE_VECTORS..][..LINE_VECTORS].copy_from_slice(&acc[t]);
+        }
     }
-    acc
+    sums
 }
 
 /// Several tokens, from an unpacked block, 16 rows at a time.
@@ -73,8 +76,7 @@ pub(super) fn narrow<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> 
 pub(super) fn wide<const T: usize>(panel: &[int8x16_t], tile: Tile<'_>) -> Sums<T> {
     let mut sums = start::<T>(tile.sums);
     for (l, panel) in panel.chunks_exact(panel.len() / STEP_LINES).enumerate() {
-        let mut acc: [[int32x4_t; LINE_VECTORS]; T] =
-            std::array::from_fn(|t| std::array::from_fn(|v| sums[t][l * LINE_VECTORS + v]));
+        let mut acc = half(&sums, l);
         let halves = panel.as_chunks::<{ LINE_FIELDS / 2 }>().0.iter();
         for (fields, words) in halves.zip(tile.words.chunks_exact(STEP_WORDS / 2 * T)) {
             let x = token_pairs::<T>(words);
@@ -86,6 +88,13 @@ pub(super) fn wide<const T: usize>(panel: &[int8x16_t], tile: Tile<'_>) -> Sums<
         }
     }
     sums
+}
+
+/// The sums of the 16 rows of line `l`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn half<const T: usize>(sums: &Sums<T>, l: usize) -> [[int32x4_t; LINE_VECTORS]; T] {
+    std::array::from_fn(|t| std::array::from_fn(|v| sums[t][l * LINE_VECTORS + v]))
 }
 
 /// Adds the products of 4 columns: `fields` for 16 rows, word EVEN of each pair for the even token, ODD for the odd one.
