@@ -4,10 +4,11 @@
 //! `TRITFORGE_BACKEND` limits to one backend each.
 
 mod common;
-
-use std::process::Command;
+#[path = "common/program.rs"]
+mod program;
 
 use common::numbers;
+use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
@@ -330,21 +331,6 @@ fn fingerprint() -> u64 {
     attention(s, 1, &q, &k, &k, 999, &mut out, None);
     fold(&out);
     hash
-}
-
-/// This test program, through the emulator that `TRITFORGE_TEST_RUNNER` names if it was built for another processor.
-fn this_program() -> Command {
-    let program = std::env::current_exe().unwrap();
-    let runner = std::env::var("TRITFORGE_TEST_RUNNER").unwrap_or_default();
-    let mut words = runner.split_whitespace();
-    match words.next() {
-        Some(emulator) => {
-            let mut command = Command::new(emulator);
-            command.args(words).arg(program);
-            command
-        }
-        None => Command::new(program),
-    }
 }
 
 #[test]
