@@ -4,7 +4,7 @@
 //! * A BitLinear layer is [`quantize_rows`] (f32 activations to int8, one scale a token) followed by
 //!   [`ternary_matmul`] with [`TernaryWeights`] (2 bits a weight). The sums are exact integers: every [`Backend`]
 //!   and every number of threads gives the same bits.
-//! * [`Backend`] picks scalar, AVX2 or AVX-512 VNNI code at run time.
+//! * [`Backend`] picks scalar, AVX2, AVX-512 VNNI or NEON (plain, dotprod, i8mm) code at run time.
 //! * [`attention_cached`] reads keys and values from a [`KvCache`] in f16 or f32, with the bits of [`attention`].
 //! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`gated`], [`softmax_in_place`];
 //!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.

@@ -106,7 +106,7 @@ pub(crate) fn products(backend: Backend, bytes: &[u8], row_bytes: usize, x: &[f3
             Backend::Avx512Vnni => return unsafe { avx512(bytes, row_bytes, x, y) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(bytes, row_bytes, x, y) },
-            Backend::Scalar => {}
+            _ => {}
         }
     }
     // SAFETY: `Lanes` needs no instructions but the baseline's.

@@ -25,6 +25,7 @@ const ROWS: usize = 16;
 /// Rows, and tokens if there are many, whose dots are computed together.
 const TILE: usize = 4;
 /// Tokens up to which rows are multiplied as they are decoded, where the backend has code for it.
+#[cfg(target_arch = "x86_64")]
 const FEW_TOKENS: usize = 8;
 /// Fused multiply-adds from which threads share the work.
 const PARALLEL_PRODUCTS: usize = 1 << 18;
