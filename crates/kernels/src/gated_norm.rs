@@ -53,8 +53,13 @@ pub fn gated_norm_backward(
     let size = ROWS * width;
     let mut buffers = vec![0f32; gate.len().div_ceil(size) * 2 * width];
     let gradients = dy.chunks_mut(size).zip(dup.chunks_mut(size));
-    let pieces = gradients.zip(gate.chunks(size).zip(up.chunks(size))).zip(buffers.chunks_mut(2 * width));
-    let compute = |(((dy, dup), (gate, up)), buffers): (((&mut [f32], _), (&[f32], _)), _)| {
+    let values = gate.chunks(size).zip(up.chunks(size));
+    let pieces = gradients
+        .zip(values)
+        .zip(buffers.chunks_mut(2 * width))
+        .map(|(((dy, dup), (gate, up)), buffers)| Piece { gate, up, dy, dup, buffers });
+    let compute = |piece: Piece<'_>| {
+        let Piece { gate, up, dy, dup, buffers } = piece;
         backward(backend, kind, gate, up, norm, dy, dup, buffers);
     };
     if gate.len() < PARALLEL_ELEMENTS {
@@ -65,6 +70,15 @@ pub fn gated_norm_backward(
     if let Some((dweight, write)) = dweight {
         sum_parts(&buffers, dweight, write);
     }
+}
+
+/// Some rows of [`gated_norm_backward`].
+struct Piece<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    dy: &'a mut [f32],
+    dup: &'a mut [f32],
+    buffers: &'a mut [f32],
 }
 
 fn check(gate: &[f32], up: &[f32], width: usize, norm: Option<(&[f32], f32)>) {

@@ -25,7 +25,7 @@ impl Kernel {
     pub(super) fn of(backend: Backend) -> Self {
         let (rows, columns) = match backend {
             Backend::Avx512Vnni => (12, 32),
-            Backend::Avx2 | Backend::Scalar => (6, 16),
+            _ => (6, 16),
         };
         Self { backend, rows, columns }
     }

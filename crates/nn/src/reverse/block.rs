@@ -233,7 +233,8 @@ impl Block {
             gemm(dy.transposed(), input.matrix(cols), dweight, write);
         }
         let latent = values(linear.weight())?;
-        gemm(dy, linear.matrix(&latent)?, dx.0, dx.1);
+        let (dx, write) = dx;
+        gemm(dy, linear.matrix(&latent)?, dx, write);
         Ok(())
     }
 }
