@@ -311,12 +311,15 @@ fn rows(shards: &[&Shard], begins: &[usize], seq_len: usize) -> Result<Vec<(usiz
         for (start, end) in shard.documents().zip(ends) {
             // The last token is only a target.
             let inputs = end - start - 1;
-            rows.extend((0..inputs).step_by(seq_len).map(|at| (begin + start + at, seq_len.min(inputs - at))));
+            rows.extend(
+                (0..inputs).step_by(seq_len).map(|at| (begin + start + at, seq_len.min(inputs - at))),
+            );
         }
     }
     if rows.is_empty() {
         let path = shards.first().map_or_else(String::new, |s| s.path().display().to_string());
-        let message = format!("{path}: no document has two tokens: nothing to learn from document by document");
+        let message =
+            format!("{path}: no document has two tokens: nothing to learn from document by document");
         return Err(DataError::NoText(message));
     }
     Ok(rows)

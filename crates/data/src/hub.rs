@@ -39,7 +39,8 @@ impl FromStr for Address {
 
     /// Reads an address. The revision stands after the file (`hf://datasets/o/n/f.parquet@v1`) or after the name.
     fn from_str(text: &str) -> Result<Self, DataError> {
-        let fault = |message: &str| DataError::Hub { address: text.to_string(), message: message.to_string() };
+        let fault =
+            |message: &str| DataError::Hub { address: text.to_string(), message: message.to_string() };
         let rest = text.strip_prefix(SCHEME).ok_or_else(|| fault("expected hf://…"))?;
         let (rest, dataset) = match rest.strip_prefix("datasets/") {
             Some(rest) => (rest, true),
@@ -56,7 +57,9 @@ impl FromStr for Address {
         let bad = |part: &str| part.is_empty() || part == "." || part == "..";
         let named = !bad(owner) && !bad(name) && !bad(revision) && !owner.contains('@');
         if !named || (!file.is_empty() && file.split('/').any(bad)) {
-            return Err(fault("expected hf://datasets/OWNER/NAME/FILE[@REVISION] or hf://OWNER/NAME[@REVISION]"));
+            return Err(fault(
+                "expected hf://datasets/OWNER/NAME/FILE[@REVISION] or hf://OWNER/NAME[@REVISION]",
+            ));
         }
         let repository = format!("{owner}/{name}");
         Ok(Self { dataset, repository, file: file.to_string(), revision: revision.to_string() })
@@ -103,7 +106,8 @@ impl Hub {
     pub fn dataset_file(&self, address: &str) -> Result<PathBuf, DataError> {
         let parsed: Address = address.parse()?;
         if !parsed.dataset || parsed.file.is_empty() {
-            let message = "expected a file of a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
+            let message =
+                "expected a file of a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
             return Err(DataError::Hub { address: address.to_string(), message });
         }
         self.fetch(&parsed, address)
@@ -165,7 +169,10 @@ impl Hub {
 /// Whether an error is the network's and not the disk's.
 fn broke_off(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
-    !matches!(error.kind(), Kind::StorageFull | Kind::PermissionDenied | Kind::NotFound | Kind::ReadOnlyFilesystem)
+    !matches!(
+        error.kind(),
+        Kind::StorageFull | Kind::PermissionDenied | Kind::NotFound | Kind::ReadOnlyFilesystem
+    )
 }
 
 /// Checks a fresh download. The cache names a large file by its SHA-256, a small one by git's hash.

@@ -26,7 +26,8 @@ pub(crate) fn read(path: &Path, format: Format, column: &str, take: &mut Take<'_
 
 /// An object a line; lines of white space are passed over.
 fn jsonl(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataError> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(DataError::io(path, "open"))?);
+    let mut reader =
+        BufReader::with_capacity(1 << 20, File::open(path).map_err(DataError::io(path, "open"))?);
     let (mut bytes, mut offset) = (Vec::new(), 0usize);
     for line in 1.. {
         bytes.clear();
@@ -41,8 +42,8 @@ fn jsonl(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataError
             continue;
         }
         let place = || format!("line {line}");
-        let value: Value =
-            serde_json::from_str(text).map_err(|e| DataError::record(path, place(), format!("not JSON: {e}")))?;
+        let value: Value = serde_json::from_str(text)
+            .map_err(|e| DataError::record(path, place(), format!("not JSON: {e}")))?;
         let Value::Object(mut object) = value else {
             return Err(DataError::record(path, place(), "expected a JSON object"));
         };

@@ -96,8 +96,10 @@ impl Header {
         let documents = fits(u64_at(72), "number of documents")?;
         let ids = tokens.checked_mul(token_bytes).and_then(|ids| ids.checked_add(HEADER));
         let table = documents.checked_mul(8);
-        let expected =
-            ids.and_then(|end| end.checked_next_multiple_of(8)).zip(table).and_then(|(a, b)| a.checked_add(b));
+        let expected = ids
+            .and_then(|end| end.checked_next_multiple_of(8))
+            .zip(table)
+            .and_then(|(a, b)| a.checked_add(b));
         if expected != Some(length) {
             return Err(format!(
                 "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the header need {}: the file is \

@@ -125,8 +125,7 @@ impl ShardWriter {
         tail.extend(self.documents.iter().flat_map(|at| at.to_le_bytes()));
         self.hash.update(&tail);
         self.write(&tail)?;
-        self.header =
-            Header { text_bytes, documents: self.documents.len(), index, last, ..self.header };
+        self.header = Header { text_bytes, documents: self.documents.len(), index, last, ..self.header };
         let covered = self.header.encode();
         let digest = std::mem::take(&mut self.hash).chain_update(covered).finalize();
         let mut head = [0u8; HEADER];

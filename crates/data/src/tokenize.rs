@@ -83,7 +83,11 @@ pub fn tokenize_parts<E: Display>(
                 let index = shards.len();
                 let next = part_path(path, index + 1);
                 let next = ShardWriter::create(&next, options.vocab_size, options.fingerprint)?;
-                shards.push(std::mem::replace(&mut writer, next).finish_part(text_bytes, index as u32, false)?);
+                shards.push(std::mem::replace(&mut writer, next).finish_part(
+                    text_bytes,
+                    index as u32,
+                    false,
+                )?);
                 text_bytes = 0;
             }
             if piece.first {

@@ -31,7 +31,8 @@ fn write_parquet(path: &Path, bodies: &[Option<&str>], compression: Compression)
     let mut writer =
         SerializedFileWriter::new(file, Arc::new(schema.unwrap()), Arc::new(properties)).unwrap();
     let mut group = writer.next_row_group().unwrap();
-    let ids: Vec<ByteArray> = (0..bodies.len()).map(|i| ByteArray::from(i.to_string().into_bytes())).collect();
+    let ids: Vec<ByteArray> =
+        (0..bodies.len()).map(|i| ByteArray::from(i.to_string().into_bytes())).collect();
     let mut column = group.next_column().unwrap().unwrap();
     column.typed::<ByteArrayType>().write_batch(&ids, None, None).unwrap();
     column.close().unwrap();
@@ -72,7 +73,10 @@ fn every_format_gives_its_documents_and_counts_what_has_none() {
     assert!(corpus.documents[1].source.ends_with("a.jsonl: line 5"), "{}", corpus.documents[1].source);
     assert!(corpus.documents[3].source.ends_with("b.csv: line 5"), "{}", corpus.documents[3].source);
     // A format that is given holds whatever the name, and selects in directories.
-    assert_eq!(texts(&TextSource { format: Format::Csv, ..source.clone() }), ["two, \"lines\"\nhere", "x", "a,b"]);
+    assert_eq!(
+        texts(&TextSource { format: Format::Csv, ..source.clone() }),
+        ["two, \"lines\"\nhere", "x", "a,b"]
+    );
     assert_eq!(texts(&TextSource { format: Format::Text, path: at("a.jsonl"), ..source.clone() }), [jsonl]);
     // A pattern gives its files in order; ** any depth.
     assert_eq!(texts(&TextSource { path: at("[a-b].*"), ..source.clone() }), tables[..4]);
@@ -88,8 +92,13 @@ fn what_is_wrong_is_named_with_its_place() {
     let malformed = error("a.jsonl", b"{\"text\":\"x\"}\n{\"text\":\n");
     assert!(malformed.contains("a.jsonl: line 2: not JSON"), "{malformed}");
     assert!(error("a.jsonl", b"[1]").contains("line 1: expected a JSON object"));
-    assert!(error("a.jsonl", b"{\"text\":[1]}").contains("line 1: column \"text\" is an array, expected a string"));
-    assert!(error("a.jsonl", b"{\"text\":\"\"}\n{\"text\":\"\xff\"}\n").contains("a.jsonl: not UTF-8 at byte 21"));
+    assert!(
+        error("a.jsonl", b"{\"text\":[1]}")
+            .contains("line 1: column \"text\" is an array, expected a string")
+    );
+    assert!(
+        error("a.jsonl", b"{\"text\":\"\"}\n{\"text\":\"\xff\"}\n").contains("a.jsonl: not UTF-8 at byte 21")
+    );
     assert!(error("a.csv", b"text\nab\nc\xff\n").contains("a.csv: not UTF-8 at byte 9"));
     assert!(error("a.csv", b"text,n\nab,1\nc\n").contains("a.csv: line 3: 1 fields, but the header has 2"));
     assert!(error("a.parquet", b"PAR1 no").contains("a.parquet: not a readable Parquet file"));

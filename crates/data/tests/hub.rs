@@ -126,6 +126,7 @@ fn a_file_that_is_not_the_one_stated_is_removed() {
         assert!(error.contains("the hub states 000"), "{error}");
     }
     let address: Address = "hf://o/n".parse().unwrap();
-    let error = hub.fetch(&Address { file: "absent".to_string(), ..address }, "hf://o/n").unwrap_err().to_string();
+    let error =
+        hub.fetch(&Address { file: "absent".to_string(), ..address }, "hf://o/n").unwrap_err().to_string();
     assert!(error.contains("404"), "{error}");
 }

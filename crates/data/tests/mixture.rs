@@ -25,7 +25,8 @@ fn encode(text: &str) -> Result<Vec<u32>, std::convert::Infallible> {
 fn several_shards_are_one_text() {
     let dir = tempfile::tempdir().unwrap();
     let texts = ["abcdefgh", "ij", "klmnopqrs", "tuvwx", "yz"];
-    let one = Mixture::new(vec![Part { shards: shards(&dir.path().join("one.bin"), &texts, 1000), weight: 1.0 }]);
+    let one =
+        Mixture::new(vec![Part { shards: shards(&dir.path().join("one.bin"), &texts, 1000), weight: 1.0 }]);
     let many = shards(&dir.path().join("many.bin"), &texts, 9);
     assert_eq!(many.iter().map(Shard::len).collect::<Vec<_>>(), [10, 9, 7]);
     assert_eq!(many.iter().map(Shard::text_bytes).sum::<u64>(), 26);
@@ -56,7 +57,8 @@ fn shards_that_do_not_belong_together_are_made_again() {
     let documents: Vec<_> = ["aaaa", "bbbb", "cccc"].map(|t| Document::new("d", t)).into();
     let run = || {
         let mut encoded = false;
-        let made = cached_or_tokenize_parts(&documents, &path, 4, &options(&documents), encode, |_| encoded = true);
+        let made =
+            cached_or_tokenize_parts(&documents, &path, 4, &options(&documents), encode, |_| encoded = true);
         assert_eq!(made.unwrap().len(), 3);
         encoded
     };

@@ -207,7 +207,8 @@ fn say_shares(recipe: &Recipe, mixture: &Mixture, say: &mut impl FnMut(&str)) {
         return;
     }
     let train = &recipe.train;
-    let tokens = (train.batch_size * train.gradient_accumulation * recipe.data.seq_len) as f64 * train.steps as f64;
+    let tokens =
+        (train.batch_size * train.gradient_accumulation * recipe.data.seq_len) as f64 * train.steps as f64;
     let total: f64 = mixture.parts().iter().map(|p| p.weight).sum();
     for (part, source) in mixture.parts().iter().zip(&recipe.data.sources) {
         let share = part.weight / total;

@@ -169,12 +169,8 @@ impl<'a> Trainer<'a> {
                 (model, optimizer, progress)
             }
         };
-        let batches = Batches::packed(
-            &prepared.train,
-            recipe.data.seq_len,
-            recipe.data.packing,
-            progress.position,
-        )?;
+        let batches =
+            Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
         let log = Log::open(&out.join("metrics.jsonl"), recipe.train.steps, progress.step, options.quiet)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),

@@ -248,7 +248,12 @@ impl Reader {
         if let Value::Tables(tables) = entry.value {
             return Some(tables);
         }
-        self.wrong_type(section, key, &entry, &format!("tables, each [[{section}.{key}]], in the recipe's file"));
+        self.wrong_type(
+            section,
+            key,
+            &entry,
+            &format!("tables, each [[{section}.{key}]], in the recipe's file"),
+        );
         None
     }
 

@@ -9,8 +9,8 @@ use tritforge_ternary::Packing as TernaryPacking;
 
 use super::reader::Reader;
 use super::sections::{
-    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SplitKind, Tokenizer,
-    SHARD_TOKENS, TokenizerKind, Train, recipe_name,
+    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample, Schedule, SplitKind,
+    Tokenizer, TokenizerKind, Train, recipe_name,
 };
 use super::{Recipe, sources, validate};
 

@@ -27,7 +27,11 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
         if weight.is_finite() && weight > 0.0 {
             return Some(weight);
         }
-        fault(r, &entry.value_at, format!("data.sources.weight = {}: expected a number above 0", entry.written));
+        fault(
+            r,
+            &entry.value_at,
+            format!("data.sources.weight = {}: expected a number above 0", entry.written),
+        );
         None
     });
     let format = text(r, &mut keys, "format").and_then(|(text, origin)| {
@@ -40,11 +44,16 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
     });
     let column = text(r, &mut keys, "column").map_or_else(|| "text".to_string(), |(text, _)| text);
     for (key, entry) in keys {
-        let message = format!("data.sources.{key}: unknown key; [[data.sources]] has path, weight, format, column");
+        let message =
+            format!("data.sources.{key}: unknown key; [[data.sources]] has path, weight, format, column");
         fault(r, &entry.key_at, message);
     }
     let Some(path) = path.filter(|path: &PathBuf| !path.as_os_str().is_empty()) else {
-        fault(r, origin, "data.sources.path is missing: expected a file, a directory, a pattern or hf://datasets/…");
+        fault(
+            r,
+            origin,
+            "data.sources.path is missing: expected a file, a directory, a pattern or hf://datasets/…",
+        );
         return None;
     };
     Some(SourceText { path, weight, format: format.unwrap_or_default(), column })
