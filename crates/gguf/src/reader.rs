@@ -4,6 +4,7 @@ use std::{
     fmt,
     fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -106,10 +107,26 @@ impl Gguf {
     /// # Panics
     /// When `tensor` is of another file and lies outside this one. The tensors of this file never do.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
+        &self.bytes.as_slice()[self.range(tensor)]
+    }
+
+    /// Lets the system take back the memory pages of one tensor, after its bytes have been copied elsewhere. They can
+    /// still be read, from the file again.
+    ///
+    /// # Panics
+    /// As [`Gguf::data`].
+    pub fn release(&self, tensor: &TensorInfo) {
+        let range = self.range(tensor);
+        if let Bytes::Mapped(map) = &self.bytes {
+            mmap::release(map, range);
+        }
+    }
+
+    fn range(&self, tensor: &TensorInfo) -> Range<usize> {
         let within = || {
             let start = self.data_offset().checked_add(tensor.offset)?;
-            let end = start.checked_add(tensor.nbytes)?;
-            self.bytes.as_slice().get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+            let end = usize::try_from(start.checked_add(tensor.nbytes)?).ok()?;
+            (end <= self.bytes.as_slice().len()).then_some(usize::try_from(start).ok()?..end)
         };
         within().unwrap_or_else(|| panic!("tensor `{}` is not one of this file", tensor.name))
     }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::stop::{Passed, StopFilter};
-use crate::{InferError, Sampler, Sampling, Session, Wanted};
+use crate::{InferError, PREFILL_CHUNK, Sampler, Sampling, Session, Wanted};
 
 /// What to generate and how.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Generation {
 }
 
 /// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters, never
-/// part of a stop string; it may end the generation.
+/// part of a stop string, and an empty piece after each chunk of the prompt ([`PREFILL_CHUNK`]); it may end the generation.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit the context, or an option is out of range.
@@ -99,7 +99,20 @@ pub fn generate(
     };
 
     let begin = Instant::now();
-    let mut logits = session.forward(prompt, Wanted::Last)?;
+    session.check(prompt)?;
+    let mut logits = Vec::new();
+    let mut rest = prompt;
+    while !rest.is_empty() {
+        let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
+        let wanted = if after.is_empty() { Wanted::Last } else { Wanted::None };
+        logits = session.forward(chunk, wanted)?;
+        rest = after;
+        if on_text("").is_break() {
+            out.finish = Finish::Cancelled;
+            out.prefill = begin.elapsed();
+            return Ok(out);
+        }
+    }
     out.prefill = begin.elapsed();
     let begin = Instant::now();
     while out.tokens.len() < options.max_tokens {

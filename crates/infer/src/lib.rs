@@ -3,6 +3,8 @@
 //! [`Model`] is what a file says: shared and immutable. A [`Session`] is one conversation with it: a KV cache and a
 //! position. [`generate`] runs a prompt to its end with [`Sampling`], and hands out text as it comes.
 //!
+//! [`step`] advances many sessions in one pass over the weights.
+//!
 //! Every product is the integer product of training, through the same kernels, so that a session's logits are those
 //! of the evaluation of the checkpoint, whether tokens come one at a time or many at once.
 //!
@@ -28,12 +30,15 @@ mod load;
 mod model;
 mod sampling;
 mod session;
+mod step;
 mod stop;
 mod weights;
 
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, generate};
-pub use model::Model;
+pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
-pub use session::{Session, Wanted};
+pub use session::{PREFILL_CHUNK, Session};
+pub use step::{Part, Wanted, step};
+pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use rayon::prelude::*;
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
-use tritforge_kernels::{DenseType, TernaryWeights};
-use tritforge_ternary::Packing;
+use tritforge_kernels::{DenseType, TernaryLayout, TernaryWeights};
+use tritforge_ternary::{PackedRows, Packing};
 
 use crate::InferError;
 use crate::weights::{Block, Dense};
@@ -51,8 +50,11 @@ impl Loader<'_> {
             GgmlType::F32 => DenseType::F32,
             GgmlType::F16 => DenseType::F16,
             GgmlType::Q8_0 => DenseType::Q8_0,
+            GgmlType::Q6_K => DenseType::Q6K,
             other => {
-                return Err(self.fault(name, format!("type {}, expected F32, F16 or Q8_0", other.name())));
+                return Err(
+                    self.fault(name, format!("type {}, expected F32, F16, Q8_0 or Q6_K", other.name()))
+                );
             }
         };
         Ok(Dense { name: name.to_string(), ty, rows, cols })
@@ -70,10 +72,10 @@ impl Loader<'_> {
                 return Err(self.fault(name, message));
             }
         };
-        let unpacked = packing.unpack(self.gguf.data(info), rows, cols).map_err(|source| {
-            InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source }
-        })?;
-        let block_scale = unpacked.uniform_scale().ok_or_else(|| {
+        let fault =
+            |source| InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source };
+        let packed = PackedRows::new(packing, self.gguf.data(info), rows, cols).map_err(fault)?;
+        let block_scale = packed.uniform_scale().ok_or_else(|| {
             let message = "its blocks have different scales; this engine runs one scale a tensor (BitNet)";
             self.fault(name, message.to_string())
         })?;
@@ -86,7 +88,12 @@ impl Loader<'_> {
         if !scale.is_finite() {
             return Err(self.fault(name, format!("scale {scale} is not finite")));
         }
-        Ok((TernaryWeights::new(&unpacked.codes, rows, cols, scale), packing))
+        let layout = TernaryLayout::for_decoding();
+        let codes = |first: usize, codes: &mut [i8]| packed.unpack(first, codes);
+        let weights = TernaryWeights::try_from_rows(rows, cols, scale, layout, codes).map_err(fault)?;
+        // The file's pages are not needed again: let the system have them.
+        self.gguf.release(info);
+        Ok((weights, packing))
     }
 
     /// One block.
@@ -107,8 +114,8 @@ impl Loader<'_> {
         })
     }
 
-    /// All blocks, unpacked in parallel.
+    /// All blocks, one after the other: each matrix is unpacked by all threads.
     pub(crate) fn blocks(&self, config: &ModelConfig) -> Result<Vec<Block>, InferError> {
-        (0..config.num_hidden_layers).into_par_iter().map(|layer| self.block(config, layer)).collect()
+        (0..config.num_hidden_layers).map(|layer| self.block(config, layer)).collect()
     }
 }

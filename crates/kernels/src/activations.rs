@@ -5,9 +5,7 @@
 //! codes 0 and the scale NaN, so that every output of the row is NaN: the fault is seen, not hidden. The vector code
 //! here gives the same bits as that function on every input.
 
-use rayon::prelude::*;
-
-use crate::Backend;
+use crate::{Backend, pool};
 
 /// From this many elements the rows are shared among threads.
 const PARALLEL_ELEMENTS: usize = 1 << 17;
@@ -93,12 +91,15 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
         return;
     }
     let rows_a_task = TASK_ELEMENTS.div_ceil(cols);
-    out.codes
-        .par_chunks_mut(rows_a_task * cols)
-        .zip(out.scales.par_chunks_mut(rows_a_task))
-        .zip(out.sums.par_chunks_mut(rows_a_task))
-        .enumerate()
-        .for_each(|(task, ((codes, scales), sums))| quantize(task * rows_a_task, codes, scales, sums));
+    let tasks = out
+        .codes
+        .chunks_mut(rows_a_task * cols)
+        .zip(out.scales.chunks_mut(rows_a_task))
+        .zip(out.sums.chunks_mut(rows_a_task))
+        .enumerate();
+    pool::for_each(tasks, |(task, ((codes, scales), sums))| {
+        quantize(task * rows_a_task, codes, scales, sums);
+    });
 }
 
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.
@@ -110,12 +111,15 @@ fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `quantize_rows_into_with` asserted that the processor supports the backend.
-        Backend::Avx2 => unsafe { x86::quantize_row_avx2(row, codes) },
+        Backend::Avx2 => unsafe { vector::quantize_row_avx2(row, codes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Backend::Avx512Vnni => unsafe { x86::quantize_row_avx512(row, codes) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Backend::Avx2 | Backend::Avx512Vnni => unreachable!("asserted to be supported"),
+        Backend::Avx512Vnni => unsafe { vector::quantize_row_avx512(row, codes) },
+        // Every aarch64 processor has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => vector::quantize_row(row, codes),
+        // The other architectures' backends.
+        _ => unreachable!("asserted to be supported"),
     }
 }
 
@@ -124,22 +128,24 @@ fn sum(codes: &[i8]) -> i32 {
 }
 
 /// The quantizer in a form that compilers turn into vector code, compiled once for each instruction set.
-#[cfg(target_arch = "x86_64")]
-mod x86 {
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod vector {
     use tritforge_ternary::EPS;
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     pub(super) fn quantize_row_avx2(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         quantize_row(row, codes)
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
     pub(super) fn quantize_row_avx512(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         quantize_row(row, codes)
     }
 
     #[inline(always)]
-    fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    pub(super) fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite values.
         let bits = row.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
         let absmax = f32::from_bits(bits);

@@ -1,10 +1,8 @@
 //! The gate of the feed-forward network: `act(gate) · up`, SiLU or ReLU².
 
-use rayon::prelude::*;
-
-use crate::Backend;
 use crate::exp::exp;
 use crate::lanes::multiversion;
+use crate::{Backend, pool};
 
 /// Elements of one parallel piece.
 const CHUNK: usize = 1 << 14;
@@ -31,9 +29,8 @@ pub fn gated(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     if out.len() < PARALLEL_ELEMENTS {
         return forward(backend, kind, gate, up, out);
     }
-    out.par_chunks_mut(CHUNK)
-        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
-        .for_each(|(out, (gate, up))| forward(backend, kind, gate, up, out));
+    let chunks = out.chunks_mut(CHUNK).zip(gate.chunks(CHUNK).zip(up.chunks(CHUNK)));
+    pool::for_each(chunks, |(out, (gate, up))| forward(backend, kind, gate, up, out));
 }
 
 /// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are overwritten.
@@ -47,11 +44,11 @@ pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &
     if n < PARALLEL_ELEMENTS {
         return backward(backend, kind, gate, up, dy, dgate, dup);
     }
-    dgate
-        .par_chunks_mut(CHUNK)
-        .zip(dup.par_chunks_mut(CHUNK))
-        .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)))
-        .for_each(|((dgate, dup), ((gate, up), dy))| backward(backend, kind, gate, up, dy, dgate, dup));
+    let gradients = dgate.chunks_mut(CHUNK).zip(dup.chunks_mut(CHUNK));
+    let chunks = gradients.zip(gate.chunks(CHUNK).zip(up.chunks(CHUNK)).zip(dy.chunks(CHUNK)));
+    pool::for_each(chunks, |((dgate, dup), ((gate, up), dy))| {
+        backward(backend, kind, gate, up, dy, dgate, dup);
+    });
 }
 
 multiversion! {

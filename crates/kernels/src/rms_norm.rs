@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::Backend;
 use crate::lanes::{dot, multiversion};
+use crate::{Backend, pool};
 
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
 const ROWS: usize = 32;
@@ -25,9 +25,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     if x.len() < PARALLEL_ELEMENTS {
         return forward(backend, x, weight, eps, out);
     }
-    out.par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width))
-        .for_each(|(out, x)| forward(backend, x, weight, eps, out));
+    let pieces = out.chunks_mut(ROWS * width).zip(x.chunks(ROWS * width));
+    pool::for_each(pieces, |(out, x)| forward(backend, x, weight, eps, out));
 }
 
 /// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] is overwritten, `dweight` `[width]` too.

@@ -1,9 +1,7 @@
 //! Rotary position embedding (arXiv 2104.09864) in NeoX halves: element i of a head is rotated with element i + head_dim/2.
 
-use rayon::prelude::*;
-
-use crate::Backend;
 use crate::lanes::multiversion;
+use crate::{Backend, pool};
 
 /// Rows of one parallel piece.
 const ROWS: usize = 32;
@@ -72,7 +70,7 @@ pub fn rope_in_place(
     if x.len() < PARALLEL_ELEMENTS {
         rotate_rows((x, positions));
     } else {
-        x.par_chunks_mut(ROWS * width).zip(positions.par_chunks(ROWS)).for_each(rotate_rows);
+        pool::for_each(x.chunks_mut(ROWS * width).zip(positions.chunks(ROWS)), rotate_rows);
     }
 }
 

@@ -1,4 +1,4 @@
-//! `TernaryWeights`: a ternary matrix in the layout that the products read, 2 bits a weight.
+//! `TernaryWeights`: a ternary matrix in the layouts that the products read, 2 or 1.6 bits a weight.
 //!
 //! The matrix is cut into blocks of [`BLOCK_ROWS`] output features. A block is a run of steps of [`STEP_COLS`]
 //! columns; a step is two [`Line`]s of 64 bytes, one word for each row. In a word, the weight of column `4s + j` of
@@ -7,10 +7,17 @@
 //! consecutive activations, broadcast. One layout serves decoding (memory-bound, streams the lines once) and prefill
 //! or training (compute-bound).
 //!
+//! [`TernaryLayout::FiveTrits`] packs five such lines into four (`five_trits`); products unpack it on the way.
+//!
 //! Rows beyond the last are padding whose results are dropped; columns beyond the last meet activations that are
 //! padded with 0.
 
-use rayon::prelude::*;
+use std::convert::Infallible;
+use std::mem::MaybeUninit;
+use std::sync::Mutex;
+
+use crate::five_trits::{self, GROUP_STEPS, PACKED_LINES};
+use crate::{heap, pool};
 
 /// Rows of a block: two vectors of 16 lanes.
 pub(crate) const BLOCK_ROWS: usize = 32;
@@ -33,33 +40,94 @@ const PARALLEL_WEIGHTS: usize = 1 << 17;
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; 16]);
 
+/// How the weights lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TernaryLayout {
+    /// 2 bits a weight: nothing to unpack but fields.
+    TwoBits,
+    /// 1.6 bits a weight, five in a byte: a fifth less to read, for more work a byte.
+    FiveTrits,
+}
+
+impl TernaryLayout {
+    /// The layout that decodes faster here: 1.6 bits where the processor looks bytes up in a table of 128
+    /// (`vpermi2b`, AVX-512 VBMI) and the backend uses it, else 2 bits.
+    pub fn for_decoding() -> Self {
+        if five_trits::is_fast(crate::Backend::active()) { Self::FiveTrits } else { Self::TwoBits }
+    }
+}
+
 /// A ternary matrix [rows, cols] with one scale: value (r, c) is `code(r, c) * scale`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryWeights {
     rows: usize,
     cols: usize,
     scale: f32,
+    layout: TernaryLayout,
     lines: Vec<Line>,
 }
 
 impl TernaryWeights {
-    /// The kernel layout of `codes` [rows, cols] (row-major, each -1, 0 or +1) with the scale of the whole tensor.
+    /// The 2-bit layout of `codes` [rows, cols] (row-major, each -1, 0 or +1) with the scale of the whole tensor.
     ///
     /// # Panics
     /// If `codes` has not `rows * cols` elements, a dimension is 0, there are more than 131072 columns, or a code is
     /// not ternary ([`tritforge_ternary::TernaryTensor`] holds codes that have been checked).
     pub fn new(codes: &[i8], rows: usize, cols: usize, scale: f32) -> Self {
-        Self::build(codes, rows, cols, scale, |source, fields| {
-            let mut seen = 0;
-            for (field, code) in fields.iter_mut().zip(source) {
-                *field = code.wrapping_add(1) as u8;
-                seen |= i32::from(*field > 2);
-            }
-            assert_eq!(seen, 0, "weight codes must be -1, 0 or +1");
-        })
+        Self::with_layout(codes, rows, cols, scale, TernaryLayout::TwoBits)
     }
 
-    /// Quantizes latent weights [rows, cols] (row-major) straight into the kernel layout, in one pass: the codes are
+    /// [`TernaryWeights::new`] in a layout of the caller's choice.
+    ///
+    /// # Panics
+    /// As [`TernaryWeights::new`].
+    pub fn with_layout(codes: &[i8], rows: usize, cols: usize, scale: f32, layout: TernaryLayout) -> Self {
+        check_shape(codes.len(), rows, cols);
+        let Ok(weights) = Self::try_from_rows(rows, cols, scale, layout, |first, out| {
+            out.copy_from_slice(&codes[first * cols..][..out.len()]);
+            Ok::<(), Infallible>(())
+        });
+        weights
+    }
+
+    /// Builds the matrix block by block, on all threads, from whatever `codes_of` reads: it gets the index of a first row
+    /// and writes the codes of whole rows from there on. At no time more than some rows a thread are unpacked.
+    ///
+    /// # Errors
+    /// The first error of `codes_of`.
+    ///
+    /// # Panics
+    /// If a dimension is 0, there are more than 131072 columns, or a code is not ternary.
+    pub fn try_from_rows<E: Send>(
+        rows: usize,
+        cols: usize,
+        scale: f32,
+        layout: TernaryLayout,
+        codes_of: impl Fn(usize, &mut [i8]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        let error = Mutex::new(None);
+        let weights = Self::build(rows, cols, scale, layout, |first, block, lines| {
+            let mut codes = vec![0i8; block * cols];
+            if let Err(e) = codes_of(first, &mut codes) {
+                error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(e);
+                codes.fill(0);
+            }
+            fill_block(&codes, cols, lines, &|source, fields| {
+                let mut seen = 0;
+                for (field, code) in fields.iter_mut().zip(source) {
+                    *field = code.wrapping_add(1) as u8;
+                    seen |= u8::from(*field > 2);
+                }
+                assert_eq!(seen, 0, "weight codes must be -1, 0 or +1");
+            });
+        });
+        match error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(weights),
+        }
+    }
+
+    /// Quantizes latent weights [rows, cols] (row-major) straight into the 2-bit layout, in one pass: the codes are
     /// those of [`tritforge_ternary::weight_codes`], `clamp(round_half_even(w · (1/scale)), -1, 1)`.
     ///
     /// ```
@@ -72,40 +140,56 @@ impl TernaryWeights {
     /// # Panics
     /// If `latent` has not `rows * cols` elements, a dimension is 0, or there are more than 131072 columns.
     pub fn quantize(latent: &[f32], rows: usize, cols: usize, scale: f32) -> Self {
+        check_shape(latent.len(), rows, cols);
         let inverse = 1.0 / scale;
-        Self::build(latent, rows, cols, scale, |source, fields| {
-            for (field, w) in fields.iter_mut().zip(source) {
-                // Half to even: ±0.5 rounds to 0, everything beyond to ±1 or is clamped to it. A NaN is 0.
-                let v = w * inverse;
-                *field = 1 + u8::from(v > 0.5) - u8::from(v < -0.5);
-            }
+        Self::build(rows, cols, scale, TernaryLayout::TwoBits, |first, block, lines| {
+            let source = &latent[first * cols..][..block * cols];
+            fill_block(source, cols, lines, &|source, fields| {
+                for (field, w) in fields.iter_mut().zip(source) {
+                    // Half to even: ±0.5 rounds to 0, everything beyond to ±1 or is clamped to it. A NaN is 0.
+                    let v = w * inverse;
+                    *field = 1 + u8::from(v > 0.5) - u8::from(v < -0.5);
+                }
+            });
         })
     }
 
-    /// Cuts `source` into blocks; `fields` turns a piece of a row into values `code + 1`.
-    fn build<T: Sync>(
-        source: &[T],
+    /// Builds every block: `fill` gets the index of its first row, its number of rows, and its 2-bit lines, all zero.
+    fn build(
         rows: usize,
         cols: usize,
         scale: f32,
-        fields: impl Fn(&[T], &mut [u8]) + Sync,
+        layout: TernaryLayout,
+        fill: impl Fn(usize, usize, &mut [Line]) + Sync,
     ) -> Self {
         assert!(rows > 0 && cols > 0, "a weight matrix needs rows and columns, not [{rows}, {cols}]");
         assert!(cols <= MAX_COLS, "{cols} columns: at most {MAX_COLS}");
-        assert_eq!(Some(source.len()), rows.checked_mul(cols), "weights must be [{rows}, {cols}]");
-        let block_lines = cols.div_ceil(STEP_COLS) * STEP_LINES;
-        let mut lines = vec![Line([0; 16]); rows.div_ceil(BLOCK_ROWS) * block_lines];
-        let fill = |(block, lines): (usize, &mut [Line])| {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let plain_lines = layout.steps(cols) * STEP_LINES;
+        let block_lines = layout.block_lines(cols);
+        let mut lines = Vec::with_capacity(blocks * block_lines);
+        heap::advise_huge_pages(lines.spare_capacity_mut());
+        let spare = &mut lines.spare_capacity_mut()[..blocks * block_lines];
+        let build = |(block, out): (usize, &mut [MaybeUninit<Line>])| {
             let first = block * BLOCK_ROWS;
-            let source = &source[first * cols..rows.min(first + BLOCK_ROWS) * cols];
-            fill_block(source, cols, lines, &fields);
+            let count = BLOCK_ROWS.min(rows - first);
+            match layout {
+                TernaryLayout::TwoBits => fill(first, count, zeroed(out)),
+                TernaryLayout::FiveTrits => {
+                    let mut plain = vec![Line([0; 16]); plain_lines];
+                    fill(first, count, &mut plain);
+                    five_trits::pack(&plain, zeroed(out));
+                }
+            }
         };
-        if source.len() < PARALLEL_WEIGHTS {
-            lines.chunks_exact_mut(block_lines).enumerate().for_each(fill);
+        if rows * cols < PARALLEL_WEIGHTS {
+            spare.chunks_exact_mut(block_lines).enumerate().for_each(build);
         } else {
-            lines.par_chunks_exact_mut(block_lines).enumerate().for_each(fill);
+            pool::for_each(spare.chunks_exact_mut(block_lines).enumerate(), build);
         }
-        Self { rows, cols, scale, lines }
+        // SAFETY: the capacity was asked for above, and `zeroed` has written every line of every block.
+        unsafe { lines.set_len(blocks * block_lines) };
+        Self { rows, cols, scale, layout, lines }
     }
 
     /// Rows: output features of the layer.
@@ -131,8 +215,9 @@ impl TernaryWeights {
     /// The codes [rows, cols], row-major.
     pub fn codes(&self) -> Vec<i8> {
         let mut codes = vec![0; self.rows * self.cols];
+        let mut unpacked = Vec::new();
         for (row, codes) in codes.chunks_exact_mut(self.cols).enumerate() {
-            let lines = self.block(row / BLOCK_ROWS);
+            let lines = self.lines(row / BLOCK_ROWS, &mut unpacked);
             let lane = row % BLOCK_ROWS;
             for (step, codes) in codes.chunks_mut(STEP_COLS).enumerate() {
                 let word = lines[step * STEP_LINES + lane / 16].0[lane % 16];
@@ -151,14 +236,62 @@ impl TernaryWeights {
 
     /// Steps of a block.
     pub(crate) fn steps(&self) -> usize {
-        self.cols.div_ceil(STEP_COLS)
+        self.layout.steps(self.cols)
     }
 
-    /// The lines of one block, step by step.
-    pub(crate) fn block(&self, block: usize) -> &[Line] {
-        let block_lines = self.steps() * STEP_LINES;
+    /// How the weights lie in memory.
+    pub fn layout(&self) -> TernaryLayout {
+        self.layout
+    }
+
+    /// The lines of one block as they are stored.
+    pub(crate) fn stored(&self, block: usize) -> &[Line] {
+        let block_lines = self.layout.block_lines(self.cols);
         &self.lines[block * block_lines..][..block_lines]
     }
+
+    /// The 2-bit lines of one block, step by step; unpacked into `buffer` if need be.
+    pub(crate) fn lines<'a>(&'a self, block: usize, buffer: &'a mut Vec<Line>) -> &'a [Line] {
+        let stored = self.stored(block);
+        if self.layout == TernaryLayout::FiveTrits {
+            buffer.resize(self.steps() * STEP_LINES, Line([0; 16]));
+            five_trits::unpack(stored, buffer);
+            return buffer;
+        }
+        stored
+    }
+}
+
+impl TernaryLayout {
+    /// Steps of a block of `cols` columns, padding included.
+    fn steps(self, cols: usize) -> usize {
+        match self {
+            Self::TwoBits => cols.div_ceil(STEP_COLS),
+            Self::FiveTrits => cols.div_ceil(GROUP_STEPS * STEP_COLS) * GROUP_STEPS,
+        }
+    }
+
+    /// Lines of a block of `cols` columns.
+    fn block_lines(self, cols: usize) -> usize {
+        match self {
+            Self::TwoBits => self.steps(cols) * STEP_LINES,
+            Self::FiveTrits => self.steps(cols) / GROUP_STEPS * PACKED_LINES,
+        }
+    }
+}
+
+fn check_shape(len: usize, rows: usize, cols: usize) {
+    assert_eq!(Some(len), rows.checked_mul(cols), "weights must be [{rows}, {cols}]");
+}
+
+/// Fresh lines, set to zero.
+fn zeroed(lines: &mut [MaybeUninit<Line>]) -> &mut [Line] {
+    for line in lines.iter_mut() {
+        line.write(Line([0; 16]));
+    }
+    let lines: *mut [MaybeUninit<Line>] = lines;
+    // SAFETY: all of them have been written, and `MaybeUninit<Line>` is laid out like `Line`.
+    unsafe { &mut *(lines as *mut [Line]) }
 }
 
 /// The code of column `i` of a step.

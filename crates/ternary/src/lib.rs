@@ -28,7 +28,7 @@ mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
-pub use packing::{Packing, Unpacked};
+pub use packing::{PackedRows, Packing, Unpacked};
 pub use tensor::TernaryTensor;
 pub use weight::{absmean, weight_codes};
 

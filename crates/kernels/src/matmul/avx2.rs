@@ -44,9 +44,9 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     sink: &Sink<'_, T>,
 ) {
     let needs_panel = tiles.clone().any(|tile| tile.sums.len() > NARROW_TOKENS);
-    let mut panel = Panel::new();
+    let (mut panel, mut unpacked) = (Panel::new(), Vec::new());
     for block in blocks {
-        let lines = w.block(block);
+        let lines = w.lines(block, &mut unpacked);
         if needs_panel {
             unpack(lines, &mut panel);
         }

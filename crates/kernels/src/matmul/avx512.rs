@@ -6,16 +6,38 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::avx512_five_trits;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
-use crate::TernaryWeights;
 use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
+use crate::{Backend, TernaryLayout, TernaryWeights, five_trits};
 
 /// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32 registers.
 pub(super) const TILE_TOKENS: usize = 12;
 
 /// Sums of a tile: for every token 2 vectors of 16 rows.
-type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
+pub(super) type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
+
+/// Calls `run!(kernel, tokens)` for the number of tokens of a tile: `narrow` where memory is the bound, `wide` beyond.
+macro_rules! each_tile {
+    ($tokens:expr, $run:ident) => {
+        match $tokens {
+            1 => $run!(narrow, 1),
+            2 => $run!(narrow, 2),
+            3 => $run!(narrow, 3),
+            4 => $run!(wide, 4),
+            5 => $run!(wide, 5),
+            6 => $run!(wide, 6),
+            7 => $run!(wide, 7),
+            8 => $run!(wide, 8),
+            9 => $run!(wide, 9),
+            10 => $run!(wide, 10),
+            11 => $run!(wide, 11),
+            12 => $run!(wide, 12),
+            tokens => unreachable!("a tile of {tokens} tokens"),
+        }
+    };
+}
 
 /// Multiplies every tile with the blocks of weights.
 ///
@@ -28,8 +50,29 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     blocks: Range<usize>,
     sink: &Sink<'_, T>,
 ) {
+    // A single tile: unpacked in registers. Several tiles: unpacked once for all of them.
+    let in_registers = w.layout() == TernaryLayout::FiveTrits
+        && five_trits::is_fast(Backend::Avx512Vnni)
+        && tiles.clone().nth(1).is_none();
+    let mut unpacked = Vec::new();
     for block in blocks {
-        let lines = w.block(block);
+        if in_registers {
+            for tile in tiles.clone() {
+                macro_rules! run {
+                    ($kernel:ident, $tokens:literal) => {{
+                        // SAFETY: `is_fast` has found AVX-512 VBMI.
+                        let sums = unsafe { avx512_five_trits::$kernel::<$tokens>(w.stored(block), tile) };
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: the contract of `put` is the caller's.
+                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                        }
+                    }};
+                }
+                each_tile!(tile.sums.len(), run);
+            }
+            continue;
+        }
+        let lines = w.lines(block, &mut unpacked);
         for tile in tiles.clone() {
             macro_rules! run {
                 ($kernel:ident, $tokens:literal) => {{
@@ -40,21 +83,7 @@ pub(super) unsafe fn multiply<'a, T: Output>(
                     }
                 }};
             }
-            match tile.sums.len() {
-                1 => run!(narrow, 1),
-                2 => run!(narrow, 2),
-                3 => run!(narrow, 3),
-                4 => run!(wide, 4),
-                5 => run!(wide, 5),
-                6 => run!(wide, 6),
-                7 => run!(wide, 7),
-                8 => run!(wide, 8),
-                9 => run!(wide, 9),
-                10 => run!(wide, 10),
-                11 => run!(wide, 11),
-                12 => run!(wide, 12),
-                tokens => unreachable!("a tile of {tokens} tokens"),
-            }
+            each_tile!(tile.sums.len(), run);
         }
     }
 }

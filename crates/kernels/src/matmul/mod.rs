@@ -1,7 +1,7 @@
 //! The product of int8 activations and ternary weights: `acc = Σ xq · wq`, exact, and `y = acc · (s_w · s_x)`.
 //!
 //! The work is a grid: tiles of tokens × blocks of 32 output features. `tiling` cuts it into tasks for threads; a
-//! backend (`scalar`, `avx2`, `avx512`) computes the cells of a task with accumulators in registers; `output` takes the
+//! backend (`scalar`, `avx2`, `avx512`, `neon`) computes the cells of a task with accumulators in registers; `output` takes the
 //! sums to their place. All sums are integers, so neither the backend nor the cut nor the number of threads changes
 //! a bit.
 
@@ -9,14 +9,24 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod output;
 #[cfg(target_arch = "x86_64")]
+mod avx512_five_trits;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+mod output;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod pack;
 mod scalar;
 mod tiling;
 
+use std::ops::Range;
+
 use self::output::{Output, Sink};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
 use crate::{Backend, QuantizedRows, TernaryWeights};
@@ -55,44 +65,108 @@ pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryW
     product(backend, x, w, acc);
 }
 
+/// Several products of the same activations, as one: what [`ternary_matmul`] gives for each of `weights` goes to the result
+/// beside it. The activations are packed once, and the threads meet once at the end (q, k and v; gate and up).
+///
+/// # Panics
+/// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the weights differ.
+pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
+    products(Backend::active(), x, weights, results.iter_mut().map(|y| &mut **y));
+}
+
 fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T]) {
+    products(backend, x, &[w], [out].into_iter());
+}
+
+/// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its results go.
+struct Matrix<'a, T> {
+    weights: &'a TernaryWeights,
+    first_block: usize,
+    sink: Sink<'a, T>,
+}
+
+fn products<'a, T: Output + 'a>(
+    backend: Backend,
+    x: &'a QuantizedRows,
+    weights: &[&'a TernaryWeights],
+    results: impl ExactSizeIterator<Item = &'a mut [T]>,
+) {
     backend.assert_supported();
     let tokens = x.rows();
-    assert_eq!(x.cols, w.cols(), "activations have {} columns, weights {}", x.cols, w.cols());
     assert_eq!(x.codes.len(), tokens * x.cols, "codes must be [{tokens}, {}]", x.cols);
     assert_eq!(x.sums.len(), tokens, "one sum for every token");
-    assert_eq!(out.len(), tokens * w.rows(), "the result must be [{tokens}, {}]", w.rows());
-    if tokens == 0 {
+    assert_eq!(weights.len(), results.len(), "one result for every matrix");
+    let (mut blocks, steps) = (0, weights.first().map_or(0, |w| w.steps()));
+    let mut matrices = Vec::with_capacity(weights.len());
+    for (w, out) in weights.iter().zip(results) {
+        assert_eq!(x.cols, w.cols(), "activations have {} columns, weights {}", x.cols, w.cols());
+        assert_eq!(out.len(), tokens * w.rows(), "the result must be [{tokens}, {}]", w.rows());
+        assert_eq!(steps, w.steps(), "matrices of one call have one layout");
+        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, w, x) });
+        blocks += w.blocks();
+    }
+    if tokens == 0 || matrices.is_empty() {
         return;
     }
-    let sink = Sink::new(out, w, x);
+    let grid = |tile_tokens| Grid::new(tokens, tile_tokens, blocks, steps);
+    // The part of a range of blocks that each matrix has.
+    let parts = |range: &Range<usize>| {
+        let (start, end) = (range.start, range.end);
+        matrices.iter().filter_map(move |m| {
+            let own = |block: usize| block.saturating_sub(m.first_block).min(m.weights.blocks());
+            (own(start) < own(end)).then(|| (m, own(start)..own(end)))
+        })
+    };
     match backend {
         Backend::Scalar => {
-            let grid = Grid::new(tokens, scalar::TILE_TOKENS, w);
-            grid.run(|tiles, blocks| {
+            let grid = grid(scalar::TILE_TOKENS);
+            grid.run(|tiles, range| {
                 let tokens = grid.tiling.first(tiles.start)..grid.tiling.first(tiles.end);
-                // SAFETY: the tasks of a grid are disjoint, and nothing else can write to `out`.
-                unsafe { scalar::multiply(x, tokens, w, blocks, &sink) };
+                for (m, blocks) in parts(&range) {
+                    // SAFETY: the tasks of a grid are disjoint, and nothing else can write to the results.
+                    unsafe { scalar::multiply(x, tokens.clone(), m.weights, blocks, &m.sink) };
+                }
             });
         }
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2 => {
-            let grid = Grid::new(tokens, avx2::TILE_TOKENS, w);
-            with_packed(x, &grid.tiling, w.steps(), grid.is_parallel(), |packed| {
-                // SAFETY: the processor supports AVX2 (asserted above); tasks are disjoint as above.
-                grid.run(|tiles, blocks| unsafe { avx2::multiply(&packed.tiles(tiles), w, blocks, &sink) });
+            let grid = grid(avx2::TILE_TOKENS);
+            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+                grid.run(|tiles, range| {
+                    for (m, blocks) in parts(&range) {
+                        // SAFETY: the processor supports AVX2 (asserted above); tasks are disjoint as above.
+                        unsafe { avx2::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
+                    }
+                });
             });
         }
         #[cfg(target_arch = "x86_64")]
         Backend::Avx512Vnni => {
-            let grid = Grid::new(tokens, avx512::TILE_TOKENS, w);
-            with_packed(x, &grid.tiling, w.steps(), grid.is_parallel(), |packed| {
-                // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as above.
-                grid.run(|tiles, blocks| unsafe { avx512::multiply(&packed.tiles(tiles), w, blocks, &sink) });
+            let grid = grid(avx512::TILE_TOKENS);
+            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+                grid.run(|tiles, range| {
+                    for (m, blocks) in parts(&range) {
+                        // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as above.
+                        unsafe { avx512::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
+                    }
+                });
             });
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Backend::Avx2 | Backend::Avx512Vnni => unreachable!("asserted to be supported"),
+        #[cfg(target_arch = "aarch64")]
+        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => {
+            let grid = grid(neon::tile_tokens(backend));
+            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+                grid.run(|tiles, range| {
+                    for (m, blocks) in parts(&range) {
+                        let tiles = packed.tiles(tiles.clone());
+                        // SAFETY: the processor supports the backend (asserted above); tasks are disjoint as above.
+                        unsafe { neon::multiply(backend, &tiles, m.weights, blocks, &m.sink) };
+                    }
+                });
+            });
+        }
+        // The other architectures' backends.
+        _ => unreachable!("asserted to be supported"),
     }
 }
 

@@ -22,9 +22,11 @@ pub(super) unsafe fn multiply<T: Output>(
 ) {
     // One block as plain codes [32, cols]: compilers turn the dot product of two i8 slices into vector code.
     let mut codes = vec![0i8; BLOCK_ROWS * w.cols()];
+    let mut unpacked = Vec::new();
     for block in blocks {
+        let lines = w.lines(block, &mut unpacked);
         for (lane, codes) in codes.chunks_exact_mut(w.cols()).enumerate() {
-            let steps = w.block(block).chunks_exact(STEP_LINES);
+            let steps = lines.chunks_exact(STEP_LINES);
             for (lines, codes) in steps.zip(codes.chunks_mut(STEP_COLS)) {
                 let word = lines[lane / 16].0[lane % 16];
                 for (i, code) in codes.iter_mut().enumerate() {

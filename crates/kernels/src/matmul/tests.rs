@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::TernaryLayout;
 
 /// Sizes around every unit of the layout: words, steps, vectors, blocks, pieces.
 const SIZES: [usize; 21] =
@@ -35,17 +36,20 @@ fn definition(x: &QuantizedRows, codes: &[i8]) -> Vec<i64> {
 fn check_all_backends(x: &QuantizedRows, codes: &[i8]) {
     let rows = codes.len() / x.cols;
     let shape = format!("m {}, rows {rows}, cols {}", x.rows(), x.cols);
-    let w = TernaryWeights::new(codes, rows, x.cols, 0.0371);
     let expected = definition(x, codes);
-    for backend in Backend::supported() {
-        let mut acc = vec![i32::MIN; x.rows() * rows];
-        ternary_matmul_i32_with(backend, x, &w, &mut acc);
-        assert!(acc.iter().map(|a| i64::from(*a)).eq(expected.iter().copied()), "{backend}, {shape}");
-        let mut y = vec![f32::NAN; x.rows() * rows];
-        ternary_matmul_with(backend, x, &w, &mut y);
-        for (i, y) in y.iter().enumerate() {
-            let scaled = expected[i] as f32 * (w.scale() * x.scales[i / rows]);
-            assert_eq!(y.to_bits(), scaled.to_bits(), "{backend}, {shape}, element {i}");
+    for layout in [TernaryLayout::TwoBits, TernaryLayout::FiveTrits] {
+        let w = TernaryWeights::with_layout(codes, rows, x.cols, 0.0371, layout);
+        for backend in Backend::supported() {
+            let shape = format!("{backend}, {layout:?}, {shape}");
+            let mut acc = vec![i32::MIN; x.rows() * rows];
+            ternary_matmul_i32_with(backend, x, &w, &mut acc);
+            assert!(acc.iter().map(|a| i64::from(*a)).eq(expected.iter().copied()), "{shape}");
+            let mut y = vec![f32::NAN; x.rows() * rows];
+            ternary_matmul_with(backend, x, &w, &mut y);
+            for (i, y) in y.iter().enumerate() {
+                let scaled = expected[i] as f32 * (w.scale() * x.scales[i / rows]);
+                assert_eq!(y.to_bits(), scaled.to_bits(), "{shape}, element {i}");
+            }
         }
     }
 }
@@ -109,15 +113,43 @@ fn the_number_of_threads_changes_nothing() {
         let results: Vec<Vec<f32>> = [1, 2, 3, 8]
             .into_iter()
             .map(|threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                crate::set_threads(threads);
                 let mut y = vec![0.0; m * rows];
-                pool.install(|| ternary_matmul_with(backend, &x, &w, &mut y));
+                ternary_matmul_with(backend, &x, &w, &mut y);
                 y
             })
             .collect();
         assert!(results.iter().all(|y| *y == results[0]), "{backend}");
         let sums = definition(&x, &codes);
         assert_eq!(results[0][m * rows - 1], sums[m * rows - 1] as f32 * (1.5 * x.scales[m - 1]));
+    }
+}
+
+#[test]
+fn matrices_multiplied_together_give_what_each_gives_alone() {
+    for (m, cols) in [(1, 2560), (2, 80), (3, 81), (5, 300), (40, 517)] {
+        let x = activations(m, cols, 3);
+        for layout in [TernaryLayout::TwoBits, TernaryLayout::FiveTrits] {
+            let weights = [300, 1, 64, 129].map(|rows| {
+                TernaryWeights::with_layout(
+                    &ternary(rows * cols, rows),
+                    rows,
+                    cols,
+                    0.1 * rows as f32,
+                    layout,
+                )
+            });
+            for backend in Backend::supported() {
+                let mut alone = weights.each_ref().map(|w| vec![0f32; m * w.rows()]);
+                let mut together = alone.clone();
+                for (w, y) in weights.iter().zip(&mut alone) {
+                    ternary_matmul_with(backend, &x, w, y);
+                }
+                let results = together.each_mut().map(Vec::as_mut_slice);
+                products(backend, &x, &weights.each_ref(), results.into_iter());
+                assert_eq!(alone, together, "{backend}, {layout:?}, m {m}, cols {cols}");
+            }
+        }
     }
 }
 

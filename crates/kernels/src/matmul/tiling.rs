@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use crate::TernaryWeights;
-use crate::ternary_weights::STEP_COLS;
+use crate::pool;
+use crate::ternary_weights::{BLOCK_ROWS, STEP_COLS};
 
 /// Multiplications below which a product runs on the calling thread alone.
 const PARALLEL_PRODUCTS: usize = 1 << 20;
@@ -53,14 +51,14 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Cuts a product of `tokens` (at least 1) in tiles of at most `tile_tokens` for the current pool of threads.
-    pub(super) fn new(tokens: usize, tile_tokens: usize, w: &TernaryWeights) -> Self {
-        let products = tokens * w.rows() * w.cols();
-        let threads = if products < PARALLEL_PRODUCTS { 1 } else { rayon::current_num_threads() };
+    /// Cuts a product of `tokens` (at least 1), in tiles of at most `tile_tokens`, with `blocks` blocks of `steps` steps
+    /// for the threads that compute now.
+    pub(super) fn new(tokens: usize, tile_tokens: usize, blocks: usize, steps: usize) -> Self {
+        let products = tokens * blocks * BLOCK_ROWS * steps * STEP_COLS;
+        let threads = if products < PARALLEL_PRODUCTS { 1 } else { pool::threads() };
         let tiling = Tiling::new(tokens, tile_tokens);
-        let tile_bytes = tile_tokens * w.steps() * STEP_COLS;
+        let tile_bytes = tile_tokens * steps * STEP_COLS;
         let groups = tiling.tiles().div_ceil((GROUP_BYTES / tile_bytes).max(1));
-        let blocks = w.blocks();
         let mut parts = 1;
         if threads > 1 {
             let most = (products / TASK_PRODUCTS / groups).clamp(1, blocks);
@@ -93,7 +91,7 @@ impl Grid {
             );
         };
         if self.is_parallel() {
-            (0..groups * parts).into_par_iter().with_max_len(1).for_each(cell);
+            pool::run(groups * parts, cell);
         } else {
             (0..groups * parts).for_each(cell);
         }

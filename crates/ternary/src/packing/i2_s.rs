@@ -22,13 +22,17 @@ pub(super) fn pack(codes: &[i8], scale: f32, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends all codes and returns the scale. A code of 3 becomes 2, which the caller refuses.
-pub(super) fn unpack(bytes: &[u8], codes: &mut Vec<i8>) -> f32 {
-    let (data, tail) = bytes.split_at(bytes.len() - TAIL);
-    for block in data.as_chunks::<32>().0 {
-        for n in 0..4 {
-            codes.extend(block.iter().map(|byte| (byte >> (6 - 2 * n) & 3) as i8 - 1));
+/// The codes of one block. A code of 3 becomes 2, which the caller refuses.
+#[inline]
+pub(super) fn unpack(block: &[u8; BLOCK / 4], codes: &mut [i8; BLOCK]) {
+    for (n, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (code, byte) in codes.iter_mut().zip(block) {
+            *code = (byte >> (6 - 2 * n) & 3) as i8 - 1;
         }
     }
+}
+
+/// The scale in the tail.
+pub(super) fn scale(tail: &[u8; TAIL]) -> f32 {
     f32::from_le_bytes([tail[0], tail[1], tail[2], tail[3]])
 }

@@ -4,10 +4,11 @@
 //! scale goes beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S holds the f32 scale itself.
 
 mod i2_s;
+mod rows;
 mod tq1_0;
 mod tq2_0;
 
-use crate::tensor::check_length;
+pub use self::rows::PackedRows;
 use crate::{TernaryError, TernaryTensor};
 
 /// A byte layout for ternary weights.
@@ -110,30 +111,9 @@ impl Packing {
     /// # Errors
     /// If the block does not divide the columns, the byte count is wrong, or a code is not ternary.
     pub fn unpack(self, bytes: &[u8], rows: usize, cols: usize) -> Result<Unpacked, TernaryError> {
-        let expected = self.packed_len(rows, cols)?;
-        if bytes.len() != expected {
-            let what = match self {
-                Packing::Tq1_0 => "TQ1_0 bytes",
-                Packing::Tq2_0 => "TQ2_0 bytes",
-                Packing::I2S => "I2_S bytes",
-            };
-            return Err(TernaryError::Length { what, rows, cols, found: bytes.len(), expected });
-        }
-        let mut codes = Vec::with_capacity(rows * cols);
-        let mut scales = Vec::new();
-        match self {
-            Packing::Tq1_0 => {
-                bytes.as_chunks().0.iter().for_each(|b| scales.push(tq1_0::unpack(b, &mut codes)));
-            }
-            Packing::Tq2_0 => {
-                bytes.as_chunks().0.iter().for_each(|b| scales.push(tq2_0::unpack(b, &mut codes)));
-            }
-            Packing::I2S => scales.push(i2_s::unpack(bytes, &mut codes)),
-        }
-        check_length("codes", codes.len(), rows, cols)?;
-        if let Some(index) = codes.iter().position(|c| *c > 1) {
-            return Err(TernaryError::Code { index, found: i32::from(codes[index]) });
-        }
-        Ok(Unpacked { codes, scales })
+        let packed = PackedRows::new(self, bytes, rows, cols)?;
+        let mut codes = vec![0; rows * cols];
+        packed.unpack(0, &mut codes)?;
+        Ok(Unpacked { codes, scales: packed.scales() })
     }
 }

@@ -24,17 +24,26 @@ pub(super) fn pack(codes: &[i8; 256], d: [u8; 2], out: &mut Vec<u8>) {
     out.extend_from_slice(&d);
 }
 
-/// Appends the 256 codes of a block and returns its scale.
-pub(super) fn unpack(block: &[u8; BYTES], codes: &mut Vec<i8>) -> f32 {
-    let mut at = 0;
-    for (_, bytes, digits) in GROUPS {
-        for n in 0..digits {
-            for byte in &block[at..at + bytes] {
-                let shifted = u16::from(byte.wrapping_mul(3u8.pow(n)));
-                codes.push(((shifted * 3) >> 8) as i8 - 1);
-            }
+/// The codes of one block; every byte holds digits, so every code is ternary.
+#[inline]
+pub(super) fn unpack(block: &[u8; BYTES], codes: &mut [i8; 256]) {
+    group::<32, 5>(&block[..32], &mut codes[..160]);
+    group::<16, 5>(&block[32..48], &mut codes[160..240]);
+    group::<4, 4>(&block[48..52], &mut codes[240..]);
+}
+
+/// One group: `N` bytes of `DIGITS` digits.
+#[inline]
+fn group<const N: usize, const DIGITS: u32>(bytes: &[u8], codes: &mut [i8]) {
+    for (codes, n) in codes.as_chunks_mut::<N>().0.iter_mut().zip(0..DIGITS) {
+        for (code, byte) in codes.iter_mut().zip(bytes) {
+            let shifted = u16::from(byte.wrapping_mul(3u8.pow(n)));
+            *code = ((shifted * 3) >> 8) as i8 - 1;
         }
-        at += bytes;
     }
-    half::f16::from_le_bytes([block[52], block[53]]).to_f32()
+}
+
+/// The scale of a block, f16 bits.
+pub(super) fn scale(block: &[u8; BYTES]) -> u16 {
+    u16::from_le_bytes([block[52], block[53]])
 }

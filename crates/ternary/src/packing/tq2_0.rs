@@ -16,12 +16,20 @@ pub(super) fn pack(codes: &[i8; 256], d: [u8; 2], out: &mut Vec<u8>) {
     out.extend_from_slice(&d);
 }
 
-/// Appends the 256 codes of a block and returns its scale. A code of 3 becomes 2, which the caller refuses.
-pub(super) fn unpack(block: &[u8; BYTES], codes: &mut Vec<i8>) -> f32 {
-    for half in block[..64].as_chunks::<32>().0 {
-        for n in 0..4 {
-            codes.extend(half.iter().map(|byte| (byte >> (2 * n) & 3) as i8 - 1));
+/// The codes of one block. A code of 3 becomes 2, which the caller refuses.
+#[inline]
+pub(super) fn unpack(block: &[u8; BYTES], codes: &mut [i8; 256]) {
+    let halves = block[..64].as_chunks::<32>().0.iter();
+    for (half, codes) in halves.zip(codes.as_chunks_mut::<128>().0) {
+        for (n, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (code, byte) in codes.iter_mut().zip(half) {
+                *code = (byte >> (2 * n) & 3) as i8 - 1;
+            }
         }
     }
-    half::f16::from_le_bytes([block[64], block[65]]).to_f32()
+}
+
+/// The scale of a block, f16 bits.
+pub(super) fn scale(block: &[u8; BYTES]) -> u16 {
+    u16::from_le_bytes([block[64], block[65]])
 }

@@ -1,0 +1,255 @@
+//! One pass over the weights, for one sequence or for many: prefill chunks and single tokens mixed.
+//!
+//! Rows of all sequences stand one after the other in the same matrices, so that every weight is read once for all of
+//! them. Only positions, caches and attention are each sequence's own. A row's result depends on no other row: a
+//! sequence gets the same bits alone and in any company.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use tritforge_config::Projection;
+use tritforge_kernels::{
+    CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, gated,
+    quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
+};
+
+use crate::weights::Block;
+use crate::{InferError, Model, Session};
+
+/// Which logits a pass is to return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// None: a part of a prompt that goes on.
+    None,
+    /// Those of the last token: `[vocab_size]`.
+    Last,
+    /// Those of every token: [tokens, vocab_size].
+    All,
+}
+
+/// One sequence's part of a pass: tokens to append to a session.
+#[derive(Debug)]
+pub struct Part<'a> {
+    /// The sequence.
+    pub session: &'a mut Session,
+    /// The tokens to append: a chunk of a prompt or the token chosen last.
+    pub ids: &'a [u32],
+    /// The logits that are needed.
+    pub wanted: Wanted,
+}
+
+/// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each part wants.
+///
+/// # Errors
+/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models. No session has
+/// changed then.
+pub fn step(parts: &mut [Part<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+    step_observed(parts, None)
+}
+
+pub(crate) fn step_observed(
+    parts: &mut [Part<'_>],
+    observer: Option<&mut Observer<'_>>,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let Some(first) = parts.first() else { return Ok(Vec::new()) };
+    let model = Arc::clone(first.session.model());
+    for part in parts.iter() {
+        if !Arc::ptr_eq(&model, part.session.model()) {
+            return Err(InferError::Option {
+                option: "parts",
+                found: "sessions of different models".to_string(),
+                expected: "sessions of one model",
+            });
+        }
+        part.session.check(part.ids)?;
+    }
+    let mut buffers = BUFFERS.take();
+    let mut pass = Pass::new(&model, parts, &mut buffers, observer);
+    for layer in 0..model.blocks.len() {
+        pass.block(layer);
+    }
+    let logits = pass.logits();
+    for part in parts.iter_mut() {
+        part.session.extend(part.ids);
+    }
+    BUFFERS.set(buffers);
+    Ok(logits)
+}
+
+thread_local! {
+    /// The buffers of the last pass of this thread, kept for the next one.
+    static BUFFERS: Cell<Buffers> = Cell::default();
+}
+
+/// Everything that a pass computes and nobody keeps, each [rows, …].
+#[derive(Default)]
+struct Buffers {
+    /// The residual stream.
+    x: Vec<f32>,
+    /// Normalized rows; also what a block adds to the stream.
+    h: Vec<f32>,
+    /// Codes of `h`.
+    codes: QuantizedRows,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    positions: Vec<u32>,
+}
+
+/// A pass in progress.
+struct Pass<'a, 'p, 'o> {
+    model: &'a Model,
+    parts: &'a mut [Part<'p>],
+    buffers: &'a mut Buffers,
+    observer: Option<&'a mut Observer<'o>>,
+    rows: usize,
+}
+
+impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
+    fn new(
+        model: &'a Model,
+        parts: &'a mut [Part<'p>],
+        buffers: &'a mut Buffers,
+        observer: Option<&'a mut Observer<'o>>,
+    ) -> Self {
+        let d = model.config().hidden_size;
+        let rows = parts.iter().map(|part| part.ids.len()).sum();
+        buffers.x.resize(rows * d, 0.0);
+        buffers.positions.clear();
+        let embedding = model.embedding();
+        let ids = parts.iter().flat_map(|part| part.ids);
+        for (x, id) in buffers.x.chunks_exact_mut(d).zip(ids) {
+            embedding.row(*id as usize, x);
+        }
+        for part in parts.iter() {
+            let start = part.session.len() as u32;
+            buffers.positions.extend(start..start + part.ids.len() as u32);
+        }
+        Self { model, parts, buffers, observer, rows }
+    }
+
+    /// One block: the stream is replaced by its output.
+    fn block(&mut self, layer: usize) {
+        let (model, rows) = (self.model, self.rows);
+        let config = model.config();
+        let block = &model.blocks[layer];
+        let Buffers { x, h, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
+        let mut linear =
+            Linear { layer, block, rows, eps: config.rms_norm_eps, observer: &mut self.observer };
+
+        linear.quantize(x, &block.attn_norm, h, codes);
+        linear.project(codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
+        rope_in_place(&model.rope, q, config.num_attention_heads, positions, Direction::Forward);
+        rope_in_place(&model.rope, k, config.num_key_value_heads, positions, Direction::Forward);
+        h.resize(q.len(), 0.0);
+        let (mut keys, mut values) = (k.as_slice(), v.as_slice());
+        for Part { session, ids, .. } in self.parts.iter_mut() {
+            let of = ids.len() * config.kv_size();
+            let ((own_keys, rest_keys), (own_values, rest_values)) = (keys.split_at(of), values.split_at(of));
+            session.caches[layer].append(own_keys, own_values);
+            (keys, values) = (rest_keys, rest_values);
+        }
+        let (mut queries, mut outputs) = (q.as_slice(), h.as_mut_slice());
+        let mut sequences: Vec<CachedRows<'_>> = (self.parts.iter())
+            .map(|Part { session, ids, .. }| {
+                let q = queries.split_off(..ids.len() * config.q_size()).expect("one row for each token");
+                let out = outputs.split_off_mut(..q.len()).expect("one row for each token");
+                CachedRows { q, cache: &session.caches[layer], out }
+            })
+            .collect();
+        attention_cached_batch(model.attention, &mut sequences);
+        q.copy_from_slice(h);
+        linear.quantize(q, &block.attn_sub_norm, h, codes);
+        linear.project(codes, [Projection::O], [h]);
+        add(x, h);
+
+        linear.quantize(x, &block.ffn_norm, h, codes);
+        linear.project(codes, [Projection::Gate, Projection::Up], [gate, up]);
+        h.resize(gate.len(), 0.0);
+        gated(model.gate, gate, up, h);
+        linear.quantize(h, &block.ffn_sub_norm, gate, codes);
+        linear.project(codes, [Projection::Down], [h]);
+        add(x, h);
+    }
+
+    /// The logits that each part wants.
+    fn logits(&mut self) -> Vec<Vec<f32>> {
+        let config = self.model.config();
+        let (d, vocab) = (config.hidden_size, config.vocab_size);
+        let h = &mut self.buffers.h;
+        h.clear();
+        let mut counts = Vec::with_capacity(self.parts.len());
+        let mut first = 0;
+        for part in self.parts.iter() {
+            let rows = part.ids.len();
+            let count = match part.wanted {
+                Wanted::None => 0,
+                Wanted::Last => 1,
+                Wanted::All => rows,
+            };
+            h.extend_from_slice(&self.buffers.x[(first + rows - count) * d..(first + rows) * d]);
+            counts.push(count);
+            first += rows;
+        }
+        let mut normed = vec![0f32; h.len()];
+        rms_norm(h, &self.model.norm, config.rms_norm_eps, &mut normed);
+        let mut logits = vec![0f32; h.len() / d * vocab];
+        self.model.head().matmul(&normed, &mut logits);
+        if let [_] = counts[..] {
+            return vec![logits];
+        }
+        let mut rest = logits.as_slice();
+        let split = |count: usize| {
+            let (own, after) = rest.split_at(count * vocab);
+            rest = after;
+            own.to_vec()
+        };
+        counts.into_iter().map(split).collect()
+    }
+}
+
+/// The BitLinear layers of a block.
+struct Linear<'a, 'b, 'o> {
+    layer: usize,
+    block: &'a Block,
+    rows: usize,
+    eps: f32,
+    observer: &'a mut Option<&'b mut Observer<'o>>,
+}
+
+impl Linear<'_, '_, '_> {
+    /// The int8 codes of normalized rows; `normed` is where these stand in between.
+    fn quantize(&self, x: &[f32], weight: &[f32], normed: &mut Vec<f32>, codes: &mut QuantizedRows) {
+        normed.resize(x.len(), 0.0);
+        rms_norm(x, weight, self.eps, normed);
+        quantize_rows_into(normed, weight.len(), codes);
+    }
+
+    /// The products of the same input with several matrices.
+    fn project<const N: usize>(
+        &mut self,
+        input: &QuantizedRows,
+        projections: [Projection; N],
+        mut results: [&mut Vec<f32>; N],
+    ) {
+        let weights: [&TernaryWeights; N] = projections.map(|p| &self.block.projections[p as usize]);
+        for (w, result) in weights.iter().zip(&mut results) {
+            result.resize(self.rows * w.rows(), 0.0);
+        }
+        if let Some(observer) = self.observer.as_deref_mut() {
+            for (projection, w) in projections.iter().zip(weights) {
+                let mut sums = vec![0i32; self.rows * w.rows()];
+                ternary_matmul_i32(input, w, &mut sums);
+                let projection = projection.hf_name();
+                observer(Step { layer: self.layer, projection, input, sums: &sums });
+            }
+        }
+        ternary_matmul_many(input, &weights, &mut results.map(Vec::as_mut_slice));
+    }
+}
+
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+}
