@@ -170,7 +170,8 @@ impl<'a> Trainer<'a> {
                 (model, optimizer, progress)
             }
         };
-        let batches = Batches::new(&prepared.train, recipe.data.seq_len, progress.position)?;
+        let batches =
+            Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
         let log = Log::open(&out.join("metrics.jsonl"), recipe.train.steps, progress.step, options.quiet)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),
@@ -197,14 +198,16 @@ impl<'a> Trainer<'a> {
     /// One optimizer step: all micro-batches, one update.
     fn step(&mut self) -> Result<StepOutcome, TrainError> {
         let recipe = self.recipe;
-        let (size, length) = (recipe.train.batch_size, recipe.data.seq_len);
+        let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
-        let targets = micro_batches * size * length;
+        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has none.
+        let samples =
+            (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
+        let targets: usize = samples.iter().map(tritforge_data::Batch::scored).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        for _ in 0..micro_batches {
-            let samples = self.batches.next_batch(size)?;
+        for samples in &samples {
             let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size };
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
