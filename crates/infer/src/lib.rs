@@ -40,4 +40,5 @@ pub use model::Model;
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
 pub use step::{Part, Wanted, step};
+pub use stop::{Passed, StopFilter};
 pub use weights::TernaryInfo;
