@@ -89,9 +89,9 @@ pub(crate) unsafe fn load(x: &[f32], at: usize) -> Lanes {
 ///
 /// Its body must be made of `#[inline(always)]` functions and plain loops, so that it takes on the features of its caller.
 macro_rules! multiversion {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        fn $name(backend: $crate::Backend, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(backend: $crate::Backend, $($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn portable($($arg: $ty),*) $(-> $ret)? $body
 

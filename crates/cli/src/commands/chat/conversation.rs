@@ -36,18 +36,18 @@ pub(super) struct Answer {
 }
 
 impl Conversation {
-    /// An empty conversation with at most `context` tokens in sight.
+    /// An empty conversation that `session` holds.
     pub(super) fn new(
         model: &Arc<Model>,
         template: ChatTemplate,
         mut options: GenerateOptions,
-        context: usize,
+        session: Session,
         shift: bool,
-    ) -> Result<Self> {
+    ) -> Self {
         let prompter = Prompter::new(template);
         options.stop.extend(prompter.end_of_answer(model));
-        Ok(Self {
-            session: Session::new(Arc::clone(model), context)?,
+        Self {
+            session,
             model: Arc::clone(model),
             prompter,
             options,
@@ -56,7 +56,7 @@ impl Conversation {
             turns: Vec::new(),
             left_out: 0,
             last: None,
-        })
+        }
     }
 
     /// Has a message answered. `show` gets each piece of the answer and says whether to go on. After an error, or if
@@ -89,7 +89,8 @@ impl Conversation {
             let mut options = self.options.clone();
             options.max_tokens -= tokens.len();
             // A continuation draws on from another seed, not from the beginning of the same one.
-            options.sampling.seed = options.sampling.seed.wrapping_add(self.turns.len() as u64 + tokens.len() as u64);
+            options.sampling.seed =
+                options.sampling.seed.wrapping_add(self.turns.len() as u64 + tokens.len() as u64);
             let part = generate(&mut self.session, &ids[used..], &options, |piece| {
                 if show(piece) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
@@ -186,16 +187,18 @@ impl Conversation {
             let _ = writeln!(text, "prefill  {prompt} new tokens at {:.0} tokens/s", last.prefill_rate());
             let _ = writeln!(text, "decode   {tokens} tokens at {:.0} tokens/s", last.decode_rate());
         }
-        if let Some(bytes) = resident_bytes() {
-            let _ = writeln!(text, "memory   {:.0} MiB resident", bytes as f64 / f64::from(1 << 20));
-        }
+        let memory = self.model.memory();
+        let (weights, file, cache) =
+            (memory.weight_bytes, memory.resident_file_bytes, self.session.kv_bytes());
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let _ = writeln!(
+            text,
+            "memory   {:.1} MiB weights, {:.1} MiB embedding and head, {:.1} MiB keys and values in {}",
+            mib(weights),
+            mib(file),
+            mib(cache),
+            self.session.kv_type()
+        );
         text
     }
-}
-
-/// Memory of this process, where the system says it in Linux's way.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -36,7 +36,8 @@ impl Input {
             Self::Terminal(editor) => edited(editor),
             Self::Pipe => {
                 let mut line = String::new();
-                let read = std::io::stdin().read_line(&mut line).context("standard input: cannot read a line")?;
+                let read =
+                    std::io::stdin().read_line(&mut line).context("standard input: cannot read a line")?;
                 Ok((read > 0).then_some(line))
             }
         }

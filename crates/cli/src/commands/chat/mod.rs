@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_infer::{Finish, GenerateOptions, Model};
+use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session};
 
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Context length; the model's by default.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
+    kv: KvType,
     /// Fail when the context is full, instead of leaving out the oldest turns.
     #[arg(long)]
     no_context_shift: bool,
@@ -63,11 +66,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ignore_eos: args.ignore_eos,
     };
     let model = Arc::new(Model::open(&args.model)?);
-    let template =
-        chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
+    let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
-    let mut conversation =
-        Conversation::new(&model, template, options, context, !args.no_context_shift)?;
+    let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    let mut conversation = Conversation::new(&model, template, options, session, !args.no_context_shift);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
     interrupt::install()?;
     let mut input = Input::new()?;

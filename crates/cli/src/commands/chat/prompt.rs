@@ -42,12 +42,19 @@ impl Prompter {
     }
 
     /// Takes note of an answer: the prompt before it, the tokens chosen, and the text that was shown.
-    pub(super) fn answered(&mut self, model: &Model, prompt: (String, Vec<u32>), tokens: &[u32], answer: &str) {
+    pub(super) fn answered(
+        &mut self,
+        model: &Model,
+        prompt: (String, Vec<u32>),
+        tokens: &[u32],
+        answer: &str,
+    ) {
         let (mut text, mut ids) = prompt;
         // The last tokens may be a stop string, which is no part of the answer.
-        let whole = (0..=tokens.len()).rev().take(64).find(|n| {
-            model.tokenizer().decode(&tokens[..*n]).is_ok_and(|decoded| decoded == answer)
-        });
+        let whole = (0..=tokens.len())
+            .rev()
+            .take(64)
+            .find(|n| model.tokenizer().decode(&tokens[..*n]).is_ok_and(|decoded| decoded == answer));
         if let Some(n) = whole {
             text.push_str(answer);
             ids.extend_from_slice(&tokens[..n]);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tritforge_infer::{Finish, GenerateOptions, Model};
 
 use super::request::{Defaults, Entry, entries};
-use super::schedule;
+use super::schedule::{self, Limits};
 use super::sequence::Outcome;
 use super::{Args, read};
 use crate::commands::sampling_args::chat_template;
@@ -74,13 +74,15 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     let defaults = Defaults { model: &model, template: template.as_ref(), options, context };
     let entries = entries(&bytes, &defaults);
     if !batch.skip_errors
-        && let Some((line, error)) =
-            entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
+        && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
     {
         bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", file.display());
     }
     if entries.is_empty() {
-        bail!("{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}", file.display());
+        bail!(
+            "{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}",
+            file.display()
+        );
     }
     let requests: Vec<_> =
         entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
@@ -88,11 +90,16 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     let mut results = Results::new(&entries, batch.output.as_deref(), args.quiet)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
+    let limits = Limits { parallel: batch.parallel, context, kv: args.kv };
     let begin = Instant::now();
     results.write_ready()?;
-    schedule::run(&model, &requests, context, batch.parallel, || work.stopped(), |index, outcome| {
-        results.take(index, outcome)
-    })?;
+    schedule::run(
+        &model,
+        &requests,
+        limits,
+        || work.stopped(),
+        |index, outcome| results.take(index, outcome),
+    )?;
     let seconds = begin.elapsed().as_secs_f64();
     let stopped = work.stopped();
     results.finish()?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
-use tritforge_infer::{Finish, GenerateOptions, Model, Session, generate};
+use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session, generate};
 
 use super::sampling_args::SamplingArgs;
 use crate::interrupt;
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// Context length; the model's by default.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
+    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
+    kv: KvType,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// End the text before this string; may be given several times.
@@ -87,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let text = prompt(&args.source)?;
     let model = Arc::new(Model::open(&args.model)?);
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
-    let mut session = Session::new(Arc::clone(&model), context)?;
+    let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
     let prompt = model.tokenizer().encode(&text, true)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();

@@ -94,7 +94,9 @@ fn request(line: Line, defaults: &Defaults<'_>) -> Result<Request, String> {
             let template = template.ok_or_else(|| no_template(model))?;
             tokenizer.encode_chat(template, &messages)
         }
-        (Some(_), Some(_)) => return Err("found both `prompt` and `messages`: expected one of them".to_string()),
+        (Some(_), Some(_)) => {
+            return Err("found both `prompt` and `messages`: expected one of them".to_string());
+        }
         (None, None) => return Err("found neither `prompt` nor `messages`: expected one of them".to_string()),
     };
     let ids = ids.map_err(|e| e.to_string())?;

@@ -3,27 +3,37 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use tritforge_infer::{Finish, Model, PREFILL_CHUNK, step};
+use tritforge_infer::{Finish, KvType, Model, PREFILL_CHUNK, step};
 
 use super::request::Request;
 use super::sequence::{Outcome, Sequence};
 
-/// Runs all requests, `parallel` at a time, and hands each outcome over under its request's index as soon as it is there.
+/// What sequences may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// Prompts that run at once.
+    pub(super) parallel: usize,
+    /// Most tokens of a prompt and its continuation.
+    pub(super) context: usize,
+    /// How caches store keys and values.
+    pub(super) kv: KvType,
+}
+
+/// Runs all requests, `limits.parallel` at a time, and hands each outcome over under its request's index as soon as it is there.
 /// After `stopped` says so, the running ones are handed over as cancelled, and no more are begun.
 pub(super) fn run<'a>(
     model: &'a Arc<Model>,
     requests: &[(usize, &'a Request)],
-    context: usize,
-    parallel: usize,
+    limits: Limits,
     stopped: impl Fn() -> bool,
     mut done: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<()> {
     let mut waiting = requests.iter();
     let mut running: Vec<Sequence<'a>> = Vec::new();
     loop {
-        while running.len() < parallel {
+        while running.len() < limits.parallel {
             let Some((index, request)) = waiting.next() else { break };
-            running.push(Sequence::new(*index, request, model, context)?);
+            running.push(Sequence::new(*index, request, model, limits)?);
         }
         if running.is_empty() {
             return Ok(());

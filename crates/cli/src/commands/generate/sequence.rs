@@ -7,6 +7,7 @@ use tritforge_infer::{Finish, Model, Part, Passed, Sampler, Session, StopFilter,
 use tritforge_text::DecodeStream;
 
 use super::request::Request;
+use super::schedule::Limits;
 
 /// What came of a prompt.
 #[derive(Debug)]
@@ -36,19 +37,19 @@ pub(super) struct Sequence<'a> {
 }
 
 impl<'a> Sequence<'a> {
-    /// A prompt at its beginning; its cache has room for what it may come to, `context` at most.
+    /// A prompt at its beginning; its cache has room for what it may come to, the context at most.
     pub(super) fn new(
         index: usize,
         request: &'a Request,
         model: &'a Arc<Model>,
-        context: usize,
+        limits: Limits,
     ) -> Result<Self> {
         let options = &request.options;
-        let room = context.min(request.ids.len().saturating_add(options.max_tokens));
+        let room = limits.context.min(request.ids.len().saturating_add(options.max_tokens));
         Ok(Self {
             index,
             request,
-            session: Session::new(Arc::clone(model), room)?,
+            session: Session::with_kv(Arc::clone(model), room, limits.kv)?,
             sampler: Sampler::new(options.sampling.clone())?,
             stream: model.tokenizer().stream(),
             filter: StopFilter::new(&options.stop),
