@@ -1,0 +1,74 @@
+"""Time llama.cpp on one GGUF file as llama-bench does, and print JSON.
+
+    python llama_cpp_bench.py MODEL.gguf -p 512 -n 128 -t 2 -r 1
+
+`pp P` evaluates P tokens in one batch of an empty context, with logits for the last one; `tg N` evaluates N tokens one
+by one from an empty context. Only `llama_decode` and llama-cpp-python's thin loop around it (tens of microseconds a
+call) are timed: no tokenizer, no sampling. The KV cache is f16.
+
+Prints `{"load_seconds": s, "results": [{"test": "pp512", "threads": t, "tokens_per_second": [one a repetition]}, …]}`.
+Loading is timed from the constructor's call to its return, before anything is evaluated.
+"""
+
+import argparse
+import json
+import time
+
+import llama_cpp
+from llama_cpp import Llama
+
+WARM_UP_TOKENS = 32
+
+
+def seconds(llama: Llama, batches: list[list[int]]) -> float:
+    """Wall time of evaluating the batches one after the other in an empty context."""
+    llama.reset()
+    begin = time.perf_counter()
+    for batch in batches:
+        llama.eval(batch)
+    llama_cpp.llama_synchronize(llama.ctx)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time llama.cpp on a GGUF file.")
+    parser.add_argument("model")
+    parser.add_argument("-p", "--prompt", type=int, default=512, help="tokens of the prompt test (default 512)")
+    parser.add_argument("-n", "--generate", type=int, default=128, help="tokens of the decode test (default 128)")
+    parser.add_argument("-t", "--threads", type=int, default=2, help="threads (default 2)")
+    parser.add_argument("-r", "--repetitions", type=int, default=1, help="repetitions of each test (default 1)")
+    parser.add_argument("--flash-attn", action="store_true", help="use llama.cpp's fused attention")
+    arguments = parser.parse_args()
+    begin = time.perf_counter()
+    llama = Llama(
+        arguments.model,
+        n_ctx=max(arguments.prompt, arguments.generate, WARM_UP_TOKENS),
+        n_batch=max(arguments.prompt, WARM_UP_TOKENS),
+        n_ubatch=512,
+        n_threads=arguments.threads,
+        n_threads_batch=arguments.threads,
+        flash_attn=arguments.flash_attn,
+        verbose=False,
+    )
+    load = time.perf_counter() - begin
+    # Any ids do; these are the same in every run, and in the vocabulary.
+    ids = [1 + i * 7919 % (llama.n_vocab() - 1) for i in range(max(arguments.prompt, arguments.generate, WARM_UP_TOKENS))]
+    seconds(llama, [ids[:WARM_UP_TOKENS], ids[:1]])
+    tests = {
+        f"pp{arguments.prompt}": (arguments.prompt, [ids[: arguments.prompt]]),
+        f"tg{arguments.generate}": (arguments.generate, [[id] for id in ids[: arguments.generate]]),
+    }
+    results = [
+        {
+            "test": name,
+            "threads": arguments.threads,
+            "tokens_per_second": [tokens / seconds(llama, batches) for _ in range(arguments.repetitions)],
+        }
+        for name, (tokens, batches) in tests.items()
+        if tokens
+    ]
+    print(json.dumps({"load_seconds": load, "results": results}))
+
+
+if __name__ == "__main__":
+    main()
