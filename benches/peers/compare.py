@@ -41,8 +41,7 @@ def command(side: str, model: Path, options: argparse.Namespace) -> list[str]:
     sizes = ["-p", str(options.prompt), "-n", str(options.generate), "-t", str(options.threads), "-r", "1"]
     if side == OURS:
         return [options.tritforge, "bench", str(model), *sizes, "-o", "json"]
-    flash = ["--flash-attn"] if options.flash_attn else []
-    return [sys.executable, str(HERE / "llama_cpp_bench.py"), str(model), *sizes, *flash]
+    return [sys.executable, str(HERE / "llama_cpp_bench.py"), str(model), *sizes]
 
 
 def run(side: str, model: Path, options: argparse.Namespace) -> dict:
@@ -120,7 +119,6 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-p", "--prompt", type=int, default=512, help="tokens of the prefill test")
     parser.add_argument("-n", "--generate", type=int, default=128, help="tokens of the decode test")
-    parser.add_argument("--flash-attn", action="store_true", help="llama.cpp with its fused attention")
     parser.add_argument("--tritforge", default="target/release/tritforge", help="the tritforge binary")
     parser.add_argument("--models", type=Path, default=Path("runs/peers"), help="where the synthetic models are kept")
     parser.add_argument("--prefix", default="", help="a command before every measurement")

@@ -4,7 +4,7 @@
 
 `pp P` evaluates P tokens in one batch of an empty context, with logits for the last one; `tg N` evaluates N tokens one
 by one from an empty context. Only `llama_decode` and llama-cpp-python's thin loop around it (tens of microseconds a
-call) are timed: no tokenizer, no sampling. The KV cache is f16.
+call) are timed: no tokenizer, no sampling. The KV cache is f16, attention fused (as llama.cpp chooses by itself).
 
 Prints `{"load_seconds": s, "results": [{"test": "pp512", "threads": t, "tokens_per_second": [one a repetition]}, …]}`.
 Loading is timed from the constructor's call to its return, before anything is evaluated.
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("-n", "--generate", type=int, default=128, help="tokens of the decode test (default 128)")
     parser.add_argument("-t", "--threads", type=int, default=2, help="threads (default 2)")
     parser.add_argument("-r", "--repetitions", type=int, default=1, help="repetitions of each test (default 1)")
-    parser.add_argument("--flash-attn", action="store_true", help="use llama.cpp's fused attention")
+    parser.add_argument("--no-flash-attn", action="store_true", help="without llama.cpp's fused attention")
     arguments = parser.parse_args()
     begin = time.perf_counter()
     llama = Llama(
@@ -47,7 +47,7 @@ def main() -> None:
         n_ubatch=512,
         n_threads=arguments.threads,
         n_threads_batch=arguments.threads,
-        flash_attn=arguments.flash_attn,
+        flash_attn=not arguments.no_flash_attn,
         verbose=False,
     )
     load = time.perf_counter() - begin
