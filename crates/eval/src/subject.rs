@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::ModelConfig;
-use tritforge_infer::{Model, Session, Wanted};
+use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_nn::{Decoder, NnError};
 use tritforge_text::Tokenizer;
 
@@ -82,9 +82,8 @@ impl Subject {
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
             Subject::Checkpoint { decoder, .. } => decoder.logits(ids, 1, None)?,
-            Subject::Gguf(model) => {
-                Session::new(Arc::clone(model), ids.len().max(1))?.forward(ids, Wanted::All)?
-            }
+            Subject::Gguf(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
+                .forward(ids, Wanted::All)?,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::ModelConfig;
-use tritforge_infer::{Model, Session, Wanted};
+use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::{QuantizedRows, Step};
 use tritforge_nn::Decoder;
 
@@ -137,7 +137,7 @@ pub fn verify(
     let mut left = Traces::new();
     let left_logits = stored.logits(ids, 1, Some(&mut |step: Step<'_>| record(&mut left, &step)))?;
     let mut right = Traces::new();
-    let mut session = Session::new(Arc::clone(model), ids.len())?;
+    let mut session = Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?;
     let right_logits =
         session.forward_observed(ids, Wanted::All, &mut |step: Step<'_>| record(&mut right, &step))?;
 
@@ -256,7 +256,7 @@ fn greedy_tokens_of_both(
         let logits = decoder.logits(&sequence, 1, None)?;
         Ok(logits[logits.len() - vocab..].to_vec())
     })?;
-    let mut session = Session::new(Arc::clone(model), prompt.len() + count)?;
+    let mut session = Session::with_kv(Arc::clone(model), prompt.len() + count, KvType::F32)?;
     let theirs = greedy_tokens(count, |last| {
         let ids = last.map_or_else(|| prompt.to_vec(), |id| vec![id]);
         Ok(session.forward(&ids, Wanted::Last)?)

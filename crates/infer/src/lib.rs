@@ -36,8 +36,9 @@ mod weights;
 
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, generate};
-pub use model::Model;
+pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
 pub use step::{Part, Wanted, step};
+pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

@@ -27,6 +27,17 @@ pub struct Model {
     pub(crate) gate: Gate,
 }
 
+/// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelMemory {
+    /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
+    pub file_bytes: usize,
+    /// The ternary weights in the layout of the kernels, in memory of the process.
+    pub weight_bytes: usize,
+    /// The embedding and the head, which are read from the mapped file.
+    pub resident_file_bytes: usize,
+}
+
 impl Model {
     /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
     ///
@@ -103,6 +114,16 @@ impl Model {
     /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
     pub fn head(&self) -> DenseMatrix<'_> {
         self.dense(self.head.as_ref().unwrap_or(&self.embedding))
+    }
+
+    /// Where the model's bytes are.
+    pub fn memory(&self) -> ModelMemory {
+        let info = |dense: &Dense| self.gguf.tensor(&dense.name).map_or(0, |info| info.nbytes as usize);
+        ModelMemory {
+            file_bytes: self.gguf.file_size() as usize,
+            weight_bytes: self.ternary().map(|info| info.weights.packed_bytes()).sum(),
+            resident_file_bytes: info(&self.embedding) + self.head.as_ref().map_or(0, info),
+        }
     }
 
     fn dense(&self, dense: &Dense) -> DenseMatrix<'_> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tritforge_kernels::Observer;
+use tritforge_kernels::{KvCache, KvType, Observer};
 
 use crate::step::{Part, Wanted, step_observed};
 use crate::{InferError, Model};
@@ -17,28 +17,36 @@ pub struct Session {
     model: Arc<Model>,
     context: usize,
     tokens: Vec<u32>,
-    /// Keys of each block, [tokens, kv_heads · head_dim].
-    pub(crate) keys: Vec<Vec<f32>>,
-    /// Values of each block, likewise.
-    pub(crate) values: Vec<Vec<f32>>,
+    kv: KvType,
+    /// Keys and values of each block.
+    pub(crate) caches: Vec<KvCache>,
 }
 
 impl Session {
-    /// An empty sequence of at most `context` tokens.
+    /// An empty sequence of at most `context` tokens, whose keys and values are kept as f16.
     ///
     /// # Errors
     /// If the context is 0 or longer than the model's.
     pub fn new(model: Arc<Model>, context: usize) -> Result<Self, InferError> {
-        if context == 0 || context > model.config().max_position_embeddings {
+        Self::with_kv(model, context, KvType::F16)
+    }
+
+    /// [`Session::new`] with another type of cache: with [`KvType::F32`] logits are, bit for bit, those of training.
+    ///
+    /// # Errors
+    /// As [`Session::new`].
+    pub fn with_kv(model: Arc<Model>, context: usize, kv: KvType) -> Result<Self, InferError> {
+        let config = model.config();
+        if context == 0 || context > config.max_position_embeddings {
             return Err(InferError::Option {
                 option: "context",
-                found: format!("{context}, of a model with {}", model.config().max_position_embeddings),
+                found: format!("{context}, of a model with {}", config.max_position_embeddings),
                 expected: "1 to the model's context length",
             });
         }
-        let layers = model.config().num_hidden_layers;
-        let cache = || vec![Vec::new(); layers];
-        Ok(Self { context, tokens: Vec::new(), keys: cache(), values: cache(), model })
+        let cache = || KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);
+        let caches = (0..config.num_hidden_layers).map(|_| cache()).collect();
+        Ok(Self { context, tokens: Vec::new(), kv, caches, model })
     }
 
     /// The model.
@@ -69,10 +77,37 @@ impl Session {
     /// Forgets all tokens after the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.tokens.truncate(len);
-        let numbers = self.tokens.len() * self.model.config().kv_size();
-        for cache in self.keys.iter_mut().chain(&mut self.values) {
-            cache.truncate(numbers);
+        self.caches.iter_mut().for_each(|cache| cache.truncate(self.tokens.len()));
+    }
+
+    /// Makes room in a full context: forgets `discard` tokens after the first `keep`, and moves the later ones up, their keys
+    /// rotated to their new positions. The text goes on from what is left; unlike everything else here this changes
+    /// what the kept tokens "saw", so the logits are not those of a fresh run over them.
+    ///
+    /// # Errors
+    /// If fewer than `keep + discard` tokens are in the cache.
+    pub fn shift(&mut self, keep: usize, discard: usize) -> Result<(), InferError> {
+        if keep + discard > self.len() {
+            return Err(InferError::Option {
+                option: "shift",
+                found: format!("{keep} to keep and {discard} to discard, of {}", self.len()),
+                expected: "no more tokens than the cache holds",
+            });
         }
+        let model = Arc::clone(&self.model);
+        self.caches.iter_mut().for_each(|cache| cache.shift(keep, discard, &model.rope));
+        self.tokens.drain(keep..keep + discard);
+        Ok(())
+    }
+
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.kv
+    }
+
+    /// Bytes that the keys and values take.
+    pub fn kv_bytes(&self) -> usize {
+        self.caches.iter().map(KvCache::bytes).sum()
     }
 
     /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many tokens of

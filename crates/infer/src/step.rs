@@ -5,13 +5,12 @@
 //! sequence gets the same bits alone and in any company.
 
 use std::cell::Cell;
-use std::ops::Range;
 use std::sync::Arc;
 
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, Observer, QuantizedRows, Step, TernaryWeights, attention, gated, quantize_rows_into, rms_norm,
-    rope_in_place, ternary_matmul_i32, ternary_matmul_many,
+    CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, gated,
+    quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
 
 use crate::weights::Block;
@@ -145,17 +144,22 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         rope_in_place(&model.rope, q, config.num_attention_heads, positions, Direction::Forward);
         rope_in_place(&model.rope, k, config.num_key_value_heads, positions, Direction::Forward);
         h.resize(q.len(), 0.0);
-        let mut first = 0;
+        let (mut keys, mut values) = (k.as_slice(), v.as_slice());
         for Part { session, ids, .. } in self.parts.iter_mut() {
-            let of = |width: usize| -> Range<usize> { first * width..(first + ids.len()) * width };
-            let (keys, values) = (&mut session.keys[layer], &mut session.values[layer]);
-            keys.extend_from_slice(&k[of(config.kv_size())]);
-            values.extend_from_slice(&v[of(config.kv_size())]);
-            let start = keys.len() / config.kv_size() - ids.len();
-            let (q, h) = (&q[of(config.q_size())], &mut h[of(config.q_size())]);
-            attention(model.attention, 1, q, keys, values, start, h, None);
-            first += ids.len();
+            let of = ids.len() * config.kv_size();
+            let ((own_keys, rest_keys), (own_values, rest_values)) = (keys.split_at(of), values.split_at(of));
+            session.caches[layer].append(own_keys, own_values);
+            (keys, values) = (rest_keys, rest_values);
         }
+        let (mut queries, mut outputs) = (q.as_slice(), h.as_mut_slice());
+        let mut sequences: Vec<CachedRows<'_>> = (self.parts.iter())
+            .map(|Part { session, ids, .. }| {
+                let q = queries.split_off(..ids.len() * config.q_size()).expect("one row for each token");
+                let out = outputs.split_off_mut(..q.len()).expect("one row for each token");
+                CachedRows { q, cache: &session.caches[layer], out }
+            })
+            .collect();
+        attention_cached_batch(model.attention, &mut sequences);
         q.copy_from_slice(h);
         linear.quantize(q, &block.attn_sub_norm, h, codes);
         linear.project(codes, [Projection::O], [h]);

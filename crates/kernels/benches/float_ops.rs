@@ -2,15 +2,16 @@
 //! half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread and on all.
 //!
 //! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one instruction set.
-//! A figure is the fastest of at least [`REPEATS`] runs.
+//! The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is the fastest of at least [`REPEATS`] runs.
 
 use std::hint::black_box;
 use std::time::Instant;
 
+use rayon::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
-    attention_backward, f32_to_f16, f32_to_q8_0, gated, gated_backward, keep_pages, rms_norm,
-    rms_norm_backward, rope_in_place, softmax_in_place,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, attention,
+    attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated, gated_backward,
+    keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -22,14 +23,21 @@ const SECONDS: f64 = 0.2;
 fn main() {
     keep_pages();
     println!("backend: {}", Backend::active());
+    let only_cached = std::env::args().any(|arg| arg == "cached");
     let mut counts = vec![1, rayon::current_num_threads()];
     counts.dedup();
     for threads in counts {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+        set_threads(threads);
         pool.install(|| {
             println!("threads: {threads}");
+            if only_cached {
+                cached_attention();
+                return output_heads();
+            }
             training_attention();
             decoding_attention();
+            cached_attention();
             element_wise();
             output_heads();
         });
@@ -89,6 +97,64 @@ fn decoding_attention() {
     }
 }
 
+/// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds together, in GB/s of
+/// keys and values read; and prefill of one layer.
+fn cached_attention() {
+    const CACHED_BYTES: usize = 160 << 20;
+    let memory = vec![1u64; CACHED_BYTES / 8];
+    let time = seconds(|| {
+        black_box(memory.par_chunks(1 << 16).map(|part| part.iter().fold(0u64, |a, x| a ^ x)).max());
+    });
+    println!("  memory read: {:.1} GB/s", CACHED_BYTES as f64 / time * 1e-9);
+    drop(memory);
+    let shape = AttentionShape { heads: 20, kv_heads: 5, head_dim: 128 };
+    for context in [256, 1500, 4096] {
+        for ty in KvType::ALL {
+            let bytes = 2 * context * shape.kv_size() * ty.size();
+            let rows = floats(context * shape.kv_size());
+            let cache = || {
+                let mut cache = KvCache::new(ty, shape.kv_heads, shape.head_dim, context);
+                cache.append(&rows, &rows);
+                cache
+            };
+            let caches: Vec<KvCache> = (0..CACHED_BYTES.div_ceil(bytes)).map(|_| cache()).collect();
+            let (q, mut out) = (floats(shape.q_size()), vec![0.0; shape.q_size()]);
+            let time = seconds(|| {
+                caches.iter().for_each(|cache| attention_cached(shape, black_box(&q), cache, &mut out));
+            });
+            println!(
+                "  cached attention, one token after {context}, {ty}: {:.1} us, {:.1} GB/s",
+                time / caches.len() as f64 * 1e6,
+                (caches.len() * bytes) as f64 / time * 1e-9
+            );
+        }
+    }
+    for (context, tokens) in [(512, 512), (2048, 512)] {
+        let (q, k) = (floats(tokens * shape.q_size()), floats(context * shape.kv_size()));
+        let mut out = vec![0.0; q.len()];
+        let start = context - tokens;
+        let products = (tokens * (2 * start + tokens + 1) / 2 * shape.q_size() * 4) as f64;
+        let report = |what: &str, time: f64| {
+            println!(
+                "  {what}, {tokens} tokens up to {context}: {:.2} ms, {:.1} GFLOP/s",
+                time * 1e3,
+                products / time * 1e-9
+            );
+        };
+        report("attention", seconds(|| attention(shape, 1, &q, &k, &k, start, &mut out, None)));
+        for ty in KvType::ALL {
+            let mut cache = KvCache::new(ty, shape.kv_heads, shape.head_dim, context);
+            let time = seconds(|| {
+                cache.truncate(0);
+                cache.append(&k, &k);
+            });
+            println!("  append of {context}, {ty}: {:.1} ns a position", time / context as f64 * 1e9);
+            let time = seconds(|| attention_cached(shape, &q, &cache, &mut out));
+            report(&format!("cached attention, {ty}"), time);
+        }
+    }
+}
+
 fn element_wise() {
     let report = |what: &str, elements: usize, time: f64| {
         println!("  {what}: {:.3} ns an element", time / elements as f64 * 1e9);
@@ -125,6 +191,7 @@ fn output_heads() {
             (DenseType::F32, f32_bytes),
             (DenseType::F16, f32_to_f16(&values)),
             (DenseType::Q8_0, f32_to_q8_0(&values)),
+            (DenseType::Q6K, f32_to_q6_k(&values)),
         ];
         for (ty, bytes) in types {
             let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);

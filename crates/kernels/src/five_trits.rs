@@ -3,8 +3,8 @@
 //! A group is [`GROUP_STEPS`] steps of a block. For each half of the rows, the group's five lines L0 … L4 become four:
 //! byte k of line i is `r + 81 · t`, where r = f0 + 3 f1 + 9 f2 + 27 f3 is the number whose ternary digits are the four
 //! 2-bit fields of byte k of L_i, and t is field i of byte k of L4. Two comparisons find t, and r (0 to 80) indexes a
-//! table of 2-bit bytes: `vpermi2b` holds 128 of them in two registers. Lines of one half stand together: group by
-//! group, four lines of rows 0 to 15, four lines of rows 16 to 31.
+//! table of 2-bit bytes: `vpermi2b` holds 128 of them in two registers. A block is all groups of rows 0 to 15, then all groups of
+//! rows 16 to 31: each half is one stream, so that its accumulators fit the registers.
 
 use crate::Backend;
 use crate::ternary_weights::{Line, STEP_LINES};
@@ -46,14 +46,15 @@ pub(crate) fn is_fast(backend: Backend) -> bool {
 
 /// Packs the lines of a block.
 pub(crate) fn pack(plain: &[Line], packed: &mut [Line]) {
-    let groups = plain.chunks_exact(GROUP_STEPS * STEP_LINES);
-    for (plain, packed) in groups.zip(packed.chunks_exact_mut(PACKED_LINES)) {
-        for half in 0..STEP_LINES {
+    let half_lines = packed.len() / STEP_LINES;
+    for (half, packed) in packed.chunks_exact_mut(half_lines).enumerate() {
+        let groups = plain.chunks_exact(GROUP_STEPS * STEP_LINES);
+        for (plain, packed) in groups.zip(packed.as_chunks_mut::<HALF_LINES>().0) {
             let last = &plain[(GROUP_STEPS - 1) * STEP_LINES + half];
             for i in 0..HALF_LINES {
                 let line = &plain[i * STEP_LINES + half];
                 let bytes = line.0.iter().zip(&last.0);
-                let words = &mut packed[half * HALF_LINES + i].0;
+                let words = &mut packed[i].0;
                 for (word, (fields, digits)) in words.iter_mut().zip(bytes) {
                     // Four bytes side by side: no sum of a byte exceeds 242, so nothing carries over.
                     let field = |n: usize| fields >> (2 * n) & 0x0303_0303;
@@ -76,12 +77,12 @@ pub(crate) fn unpack(packed: &[Line], plain: &mut [Line]) {
 }
 
 fn unpack_portable(packed: &[Line], plain: &mut [Line]) {
-    let groups = plain.chunks_exact_mut(GROUP_STEPS * STEP_LINES);
-    for (packed, plain) in packed.chunks_exact(PACKED_LINES).zip(groups) {
-        for half in 0..STEP_LINES {
+    for (half, packed) in packed.chunks_exact(packed.len() / STEP_LINES).enumerate() {
+        let groups = plain.chunks_exact_mut(GROUP_STEPS * STEP_LINES);
+        for (packed, plain) in packed.as_chunks::<HALF_LINES>().0.iter().zip(groups) {
             let mut last = [0u32; 16];
             for i in 0..HALF_LINES {
-                let words = &packed[half * HALF_LINES + i].0;
+                let words = &packed[i].0;
                 for ((word, plain), last) in
                     words.iter().zip(&mut plain[i * STEP_LINES + half].0).zip(&mut last)
                 {
@@ -99,7 +100,7 @@ fn unpack_portable(packed: &[Line], plain: &mut [Line]) {
 pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{FIELDS, GROUP_STEPS, HALF_LINES, PACKED_LINES, RADIX};
+    use super::{FIELDS, GROUP_STEPS, HALF_LINES, RADIX};
     use crate::ternary_weights::{Line, STEP_LINES};
 
     /// The look-up table in registers.
@@ -138,9 +139,9 @@ pub(crate) mod x86 {
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     pub(super) fn unpack(packed: &[Line], plain: &mut [Line]) {
         let table = table();
-        let groups = plain.chunks_exact_mut(GROUP_STEPS * STEP_LINES);
-        for (packed, plain) in packed.as_chunks::<PACKED_LINES>().0.iter().zip(groups) {
-            for (half, packed) in packed.as_chunks::<HALF_LINES>().0.iter().enumerate() {
+        for (half, packed) in packed.chunks_exact(packed.len() / STEP_LINES).enumerate() {
+            let groups = plain.chunks_exact_mut(GROUP_STEPS * STEP_LINES);
+            for (packed, plain) in packed.as_chunks::<HALF_LINES>().0.iter().zip(groups) {
                 for (step, line) in unpack_half(&table, packed).into_iter().enumerate() {
                     // SAFETY: a line is 64 bytes, aligned to 64.
                     unsafe { _mm512_store_si512((&raw mut plain[step * STEP_LINES + half]).cast(), line) };

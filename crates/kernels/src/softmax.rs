@@ -80,15 +80,21 @@ fn larger(a: f32, b: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn exp_and_sum(row: &mut [f32], max: f32) -> f32 {
     let mut acc = [0f32; LANES];
+    exp_and_add(row, max, &mut acc);
+    sum(&acc)
+}
+
+/// Replaces x by exp(x − max) and adds them to sums by lanes: of a row in parts, if all but the last are whole lanes.
+#[inline(always)]
+pub(crate) fn exp_and_add(row: &mut [f32], max: f32, sums: &mut Lanes) {
     let (blocks, rest) = row.as_chunks_mut::<LANES>();
     for block in blocks {
-        *block = exp_into(block, max, &mut acc);
+        *block = exp_into(block, max, sums);
     }
     if !rest.is_empty() {
-        let exps = exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut acc);
+        let exps = exp_into(&padded(rest, f32::NEG_INFINITY), max, sums);
         rest.copy_from_slice(&exps[..rest.len()]);
     }
-    sum(&acc)
 }
 
 /// exp(x − max), also added to the sums. What pads a row adds +0, which changes no sum of such terms.

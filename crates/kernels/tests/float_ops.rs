@@ -4,10 +4,11 @@
 //! `TRITFORGE_BACKEND` limits to one backend each.
 
 mod common;
-
-use std::process::Command;
+#[path = "common/program.rs"]
+mod program;
 
 use common::numbers;
+use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
@@ -341,7 +342,7 @@ fn every_backend_gives_the_same_bits() {
     }
     let here = fingerprint();
     for backend in Backend::supported() {
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = this_program()
             .args(["every_backend_gives_the_same_bits", "--exact", "--nocapture"])
             .env("TRITFORGE_FINGERPRINT", "1")
             .env("TRITFORGE_BACKEND", backend.to_string())

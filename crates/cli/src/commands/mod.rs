@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub(crate) mod bench;
 #[cfg(feature = "train")]
 pub(crate) mod eval;
 pub(crate) mod export;

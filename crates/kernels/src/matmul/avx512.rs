@@ -15,11 +15,29 @@ use crate::{Backend, TernaryLayout, TernaryWeights, five_trits};
 /// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32 registers.
 pub(super) const TILE_TOKENS: usize = 12;
 
-/// Tokens up to which a product is bound by memory.
-const NARROW_TOKENS: usize = 3;
-
 /// Sums of a tile: for every token 2 vectors of 16 rows.
 pub(super) type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
+
+/// Calls `run!(kernel, tokens)` for the number of tokens of a tile: `narrow` where memory is the bound, `wide` beyond.
+macro_rules! each_tile {
+    ($tokens:expr, $run:ident) => {
+        match $tokens {
+            1 => $run!(narrow, 1),
+            2 => $run!(narrow, 2),
+            3 => $run!(narrow, 3),
+            4 => $run!(wide, 4),
+            5 => $run!(wide, 5),
+            6 => $run!(wide, 6),
+            7 => $run!(wide, 7),
+            8 => $run!(wide, 8),
+            9 => $run!(wide, 9),
+            10 => $run!(wide, 10),
+            11 => $run!(wide, 11),
+            12 => $run!(wide, 12),
+            tokens => unreachable!("a tile of {tokens} tokens"),
+        }
+    };
+}
 
 /// Multiplies every tile with the blocks of weights.
 ///
@@ -32,30 +50,25 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     blocks: Range<usize>,
     sink: &Sink<'_, T>,
 ) {
-    // Few tokens that are bound by memory: unpacked in registers. Many: unpacked once for all tiles.
+    // A single tile: unpacked in registers. Several tiles: unpacked once for all of them.
     let in_registers = w.layout() == TernaryLayout::FiveTrits
         && five_trits::is_fast(Backend::Avx512Vnni)
-        && tiles.clone().all(|tile| tile.sums.len() <= NARROW_TOKENS);
+        && tiles.clone().nth(1).is_none();
     let mut unpacked = Vec::new();
     for block in blocks {
         if in_registers {
             for tile in tiles.clone() {
                 macro_rules! run {
-                    ($tokens:literal) => {{
+                    ($kernel:ident, $tokens:literal) => {{
                         // SAFETY: `is_fast` has found AVX-512 VBMI.
-                        let sums = unsafe { avx512_five_trits::narrow::<$tokens>(w.stored(block), tile) };
+                        let sums = unsafe { avx512_five_trits::$kernel::<$tokens>(w.stored(block), tile) };
                         for (t, sums) in sums.iter().enumerate() {
                             // SAFETY: the contract of `put` is the caller's.
                             unsafe { sink.put(tile.first + t, block, lanes(sums)) };
                         }
                     }};
                 }
-                match tile.sums.len() {
-                    1 => run!(1),
-                    2 => run!(2),
-                    3 => run!(3),
-                    tokens => unreachable!("a narrow tile of {tokens} tokens"),
-                }
+                each_tile!(tile.sums.len(), run);
             }
             continue;
         }
@@ -70,21 +83,7 @@ pub(super) unsafe fn multiply<'a, T: Output>(
                     }
                 }};
             }
-            match tile.sums.len() {
-                1 => run!(narrow, 1),
-                2 => run!(narrow, 2),
-                3 => run!(narrow, 3),
-                4 => run!(wide, 4),
-                5 => run!(wide, 5),
-                6 => run!(wide, 6),
-                7 => run!(wide, 7),
-                8 => run!(wide, 8),
-                9 => run!(wide, 9),
-                10 => run!(wide, 10),
-                11 => run!(wide, 11),
-                12 => run!(wide, 12),
-                tokens => unreachable!("a tile of {tokens} tokens"),
-            }
+            each_tile!(tile.sums.len(), run);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! AVX-512 VBMI: few tokens times weights of 1.6 bits, unpacked in registers on the way from memory.
+//! AVX-512 VBMI: one tile of tokens times weights of 1.6 bits, unpacked in registers on the way from memory.
 //!
 //! A half of a block (16 rows) at a time, so that accumulators, table and constants fit the 32 registers. As in
 //! `avx512`, fields stay where they are in their bytes, times 1, 4, 16 or 64, each in an accumulator of its own, which is
@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use super::avx512::Sums;
 use super::pack::{STEP_WORDS, Tile};
 use crate::five_trits::x86::{table, unpack_half};
-use crate::five_trits::{GROUP_STEPS, HALF_LINES, PACKED_LINES};
+use crate::five_trits::{GROUP_STEPS, HALF_LINES};
 use crate::ternary_weights::{Line, STEP_LINES};
 
 /// Accumulators of T tokens and 16 rows: one for each place of a field in its byte.
@@ -21,14 +21,12 @@ pub(super) fn narrow<const T: usize>(stored: &[Line], tile: Tile<'_>) -> Sums<T>
     let table = table();
     let masks = [0x03, 0x0c, 0x30, 0xc0u8].map(|mask| _mm512_set1_epi8(mask as i8));
     let mut halves: [Half<T>; STEP_LINES] = [[[_mm512_setzero_si512(); T]; STEP_WORDS]; STEP_LINES];
-    let groups = stored.as_chunks::<PACKED_LINES>().0;
-    for (half, acc) in halves.iter_mut().enumerate() {
+    for (stored, acc) in stored.chunks_exact(stored.len() / STEP_LINES).zip(&mut halves) {
         for t in 0..T {
             acc[0][t] = _mm512_set1_epi32(-tile.sums[t]);
         }
         let words = tile.words.chunks_exact(GROUP_STEPS * STEP_WORDS * T);
-        for (group, words) in groups.iter().zip(words) {
-            let packed = &group.as_chunks::<HALF_LINES>().0[half];
+        for (packed, words) in stored.as_chunks::<HALF_LINES>().0.iter().zip(words) {
             let lines = unpack_half(&table, packed);
             for (line, words) in lines.into_iter().zip(words.chunks_exact(STEP_WORDS * T)) {
                 for s in 0..STEP_WORDS {
@@ -47,6 +45,42 @@ pub(super) fn narrow<const T: usize>(stored: &[Line], tile: Tile<'_>) -> Sums<T>
             let low = _mm512_add_epi32(by_1[t], _mm512_srai_epi32::<2>(by_4[t]));
             let high = _mm512_add_epi32(_mm512_srai_epi32::<4>(by_16[t]), _mm512_srai_epi32::<6>(by_64[t]));
             sums[t][half] = _mm512_add_epi32(low, high);
+        }
+    }
+    sums
+}
+
+/// A tile of more tokens: as [`narrow`], with every field shifted down once for all of them and one accumulator a token.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
+pub(super) fn wide<const T: usize>(stored: &[Line], tile: Tile<'_>) -> Sums<T> {
+    let table = table();
+    let mask = _mm512_set1_epi8(3);
+    let mut sums = [[_mm512_setzero_si512(); STEP_LINES]; T];
+    for (half, stored) in stored.chunks_exact(stored.len() / STEP_LINES).enumerate() {
+        let mut acc = [_mm512_setzero_si512(); T];
+        for t in 0..T {
+            acc[t] = _mm512_set1_epi32(-tile.sums[t]);
+        }
+        let words = tile.words.chunks_exact(GROUP_STEPS * STEP_WORDS * T);
+        for (packed, words) in stored.as_chunks::<HALF_LINES>().0.iter().zip(words) {
+            let lines = unpack_half(&table, packed);
+            for (line, words) in lines.into_iter().zip(words.chunks_exact(STEP_WORDS * T)) {
+                // Bits that a 16-bit shift brings over from the neighbouring byte fall outside the mask.
+                let fields = [
+                    _mm512_and_si512(line, mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<2>(line), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<4>(line), mask),
+                    _mm512_and_si512(_mm512_srli_epi16::<6>(line), mask),
+                ];
+                for s in 0..STEP_WORDS {
+                    for t in 0..T {
+                        acc[t] = _mm512_dpbusd_epi32(acc[t], fields[s], _mm512_set1_epi32(words[s * T + t]));
+                    }
+                }
+            }
+        }
+        for t in 0..T {
+            sums[t][half] = acc[t];
         }
     }
     sums
