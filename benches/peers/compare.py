@@ -3,8 +3,8 @@
     benches/peers/run.sh [--config configs/2b4t-silu.toml] [--formats tq2_0 tq1_0] [--rounds 5] [--threads 2]
 
 For each packing, `tritforge synth` writes the model once (ternary weights random, head in Q8_0). Then each round starts
-one process of each side in turn; every process loads the file (warm in the page cache), warms up, and measures `pp512`
-(512 tokens into an empty context) and `tg128` (128 tokens one by one from an empty context). Printed are medians over
+one process of each side in turn; every process loads the file (warm in the page cache), runs each test once unmeasured and
+once measured: `pp512` (512 tokens into an empty context) and `tg128` (128 tokens one by one from an empty context). Printed are medians over
 the rounds with the range, and the ratio of the medians. llama.cpp's figures come from llama_cpp_bench.py, ours from
 `tritforge bench -o json`.
 
@@ -38,10 +38,11 @@ class Side:
 
 def command(side: str, model: Path, options: argparse.Namespace) -> list[str]:
     """What one process of a side runs: one repetition of each test."""
-    sizes = ["-p", str(options.prompt), "-n", str(options.generate), "-t", str(options.threads), "-r", "1"]
+    sizes = ["-p", str(options.prompt), "-n", str(options.generate), "-r", "1"]
     if side == OURS:
-        return [options.tritforge, "bench", str(model), *sizes, "-o", "json"]
-    return [sys.executable, str(HERE / "llama_cpp_bench.py"), str(model), *sizes]
+        threads = ["--thread-counts", str(options.threads)]
+        return [options.tritforge, "bench", str(model), *sizes, *threads, "-o", "json"]
+    return [sys.executable, str(HERE / "llama_cpp_bench.py"), str(model), *sizes, "-t", str(options.threads)]
 
 
 def run(side: str, model: Path, options: argparse.Namespace) -> dict:
@@ -49,13 +50,13 @@ def run(side: str, model: Path, options: argparse.Namespace) -> dict:
     measured = [*shlex.split(options.prefix), sys.executable, str(HERE.parent / "measure.py")]
     process = subprocess.run([*measured, *command(side, model, options)], check=True, stdout=subprocess.PIPE, text=True)
     report = json.loads(process.stdout)
-    report["result"] = json.loads(report["stdout"])
+    report["result"] = json.loads(report["stdout"])["models"][0]
     return report
 
 
 def record(side: Side, report: dict) -> None:
     """Adds one process's samples."""
-    for test in report["result"]["results"]:
+    for test in report["result"]["rows"]:
         side.tests.setdefault(test["test"], []).extend(test["tokens_per_second"])
     side.load_seconds.append(report["result"]["load_seconds"])
     side.peak_rss_mb.append(report["peak_rss_mb"])

@@ -6,8 +6,8 @@
 by one from an empty context. Only `llama_decode` and llama-cpp-python's thin loop around it (tens of microseconds a
 call) are timed: no tokenizer, no sampling. The KV cache is f16, attention fused (as llama.cpp chooses by itself).
 
-Prints `{"load_seconds": s, "results": [{"test": "pp512", "threads": t, "tokens_per_second": [one a repetition]}, …]}`.
-Loading is timed from the constructor's call to its return, before anything is evaluated.
+Prints `{"models": [{"load_seconds": s, "rows": [{"test": "pp512", "threads": t, "tokens_per_second": [one a
+repetition]}, …]}]}`, as `tritforge bench -o json` does. Every test runs once unmeasured, as there. Loading is timed from the constructor's call to its return, before anything is evaluated.
 """
 
 import argparse
@@ -16,8 +16,6 @@ import time
 
 import llama_cpp
 from llama_cpp import Llama
-
-WARM_UP_TOKENS = 32
 
 
 def seconds(llama: Llama, batches: list[list[int]]) -> float:
@@ -39,11 +37,12 @@ def main() -> None:
     parser.add_argument("-r", "--repetitions", type=int, default=1, help="repetitions of each test (default 1)")
     parser.add_argument("--no-flash-attn", action="store_true", help="without llama.cpp's fused attention")
     arguments = parser.parse_args()
+    longest = max(arguments.prompt, arguments.generate)
     begin = time.perf_counter()
     llama = Llama(
         arguments.model,
-        n_ctx=max(arguments.prompt, arguments.generate, WARM_UP_TOKENS),
-        n_batch=max(arguments.prompt, WARM_UP_TOKENS),
+        n_ctx=longest,
+        n_batch=longest,
         n_ubatch=512,
         n_threads=arguments.threads,
         n_threads_batch=arguments.threads,
@@ -52,22 +51,18 @@ def main() -> None:
     )
     load = time.perf_counter() - begin
     # Any ids do; these are the same in every run, and in the vocabulary.
-    ids = [1 + i * 7919 % (llama.n_vocab() - 1) for i in range(max(arguments.prompt, arguments.generate, WARM_UP_TOKENS))]
-    seconds(llama, [ids[:WARM_UP_TOKENS], ids[:1]])
+    ids = [1 + i * 7919 % (llama.n_vocab() - 1) for i in range(longest)]
     tests = {
         f"pp{arguments.prompt}": (arguments.prompt, [ids[: arguments.prompt]]),
         f"tg{arguments.generate}": (arguments.generate, [[id] for id in ids[: arguments.generate]]),
     }
-    results = [
-        {
-            "test": name,
-            "threads": arguments.threads,
-            "tokens_per_second": [tokens / seconds(llama, batches) for _ in range(arguments.repetitions)],
-        }
-        for name, (tokens, batches) in tests.items()
-        if tokens
-    ]
-    print(json.dumps({"load_seconds": load, "results": results}))
+    rows = []
+    for name, (tokens, batches) in tests.items():
+        if tokens:
+            seconds(llama, batches)
+            speeds = [tokens / seconds(llama, batches) for _ in range(arguments.repetitions)]
+            rows.append({"test": name, "threads": arguments.threads, "tokens_per_second": speeds})
+    print(json.dumps({"models": [{"load_seconds": load, "rows": rows}]}))
 
 
 if __name__ == "__main__":
