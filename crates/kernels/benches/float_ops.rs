@@ -164,7 +164,7 @@ fn element_wise() {
     let (mut y, mut dw) = (vec![0.0; x.len()], vec![0.0; width]);
     report("rms_norm [2048, 256]", x.len(), seconds(|| rms_norm(&x, &w, 1e-5, &mut y)));
     let time = seconds(|| {
-        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)))
+        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)));
     });
     report("rms_norm backward [2048, 256]", x.len(), time);
     let table = RopeTable::new(64, 10_000.0, 256);
