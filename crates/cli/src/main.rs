@@ -53,6 +53,8 @@ enum Command {
     Inspect(commands::inspect::Args),
     /// Serve a GGUF model over HTTP, in OpenAI's format.
     Serve(commands::serve::Args),
+    /// Measure speed and memory of GGUF models on this machine.
+    Bench(commands::bench::Args),
     /// Write a GGUF file of any shape with random weights, for benchmarks.
     Synth(commands::synth::Args),
 }
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
+        Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
     };
     match result {

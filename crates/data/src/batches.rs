@@ -1,14 +1,17 @@
-//! Training samples from a shard, in an order that can be taken up again at any point.
+//! Training samples from shards, in an order that can be taken up again at any point.
 //!
-//! An epoch cuts the tokens into windows of `seq_len + 1` that overlap by one token (so that each token is a target once)
-//! and shuffles them. Where the first window begins and in which order they come depends on the seed and the epoch's
-//! number alone, so a position is three numbers.
+//! An epoch cuts the tokens of a text into windows of `seq_len + 1` that overlap by one token (so that each token is a target
+//! once) and shuffles them. Where the first window begins and in which order they come depends on the seed and the
+//! epoch's number alone, so a position is three numbers. With [`Packing::Documents`] a window is a document, or a
+//! part of one. Of several texts each goes through epochs of its own; which one gives the next sample follows from the
+//! weights and the number of samples drawn.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Shard};
+use crate::mixture::next_part;
+use crate::{DataError, IGNORE_INDEX, Mixture, Shard};
 
 /// Where a run stands in its data: all that the next batch depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,28 +19,70 @@ use crate::{DataError, Shard};
 pub struct BatchPosition {
     /// The seed of all epochs.
     pub seed: u64,
-    /// The epoch, from 0.
+    /// The epoch, from 0. Stays 0 in a mixture, whose parts have epochs of their own.
     pub epoch: u64,
-    /// Windows of the epoch that were drawn.
+    /// Windows of the epoch that were drawn; in a mixture, of all parts since the beginning.
     pub index: u64,
+}
+
+/// How documents fill samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Documents follow each other, and a sample begins and ends anywhere: no place is lost, attention crosses documents.
+    #[default]
+    Concat,
+    /// A sample holds tokens of one document, from its beginning or from where the sample before it ended; what it does not
+    /// fill is padding without targets. Attention and positions never cross documents.
+    Documents,
 }
 
 /// Samples for one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// Input ids, [batch, `seq_len`] row-major.
+    /// Input ids, [batch, `seq_len`] row-major; id 0 where a sample is padded.
     pub inputs: Vec<u32>,
-    /// The token after each input, [batch, `seq_len`] row-major.
+    /// The token after each input, [batch, `seq_len`] row-major; [`IGNORE_INDEX`] where a sample is padded.
     pub targets: Vec<u32>,
+    /// Positions in `inputs` at which a segment begins, ascending: every sample's first position, every document's, and
+    /// the padding's. What stands in a segment is of one document.
+    pub segments: Vec<usize>,
+}
+
+impl Batch {
+    /// Number of targets that count.
+    pub fn scored(&self) -> usize {
+        self.targets.iter().filter(|t| **t != IGNORE_INDEX).count()
+    }
+}
+
+/// Texts to draw from, with their weights.
+#[derive(Debug)]
+pub struct Texts<'a> {
+    texts: Vec<(Vec<&'a Shard>, f64)>,
+}
+
+impl<'a> From<&'a Shard> for Texts<'a> {
+    fn from(shard: &'a Shard) -> Self {
+        Self { texts: vec![(vec![shard], 1.0)] }
+    }
+}
+
+impl<'a> From<&'a Mixture> for Texts<'a> {
+    fn from(mixture: &'a Mixture) -> Self {
+        Self { texts: mixture.parts().iter().map(|p| (p.shards.iter().collect(), p.weight)).collect() }
+    }
 }
 
 /// An endless sequence of batches.
 #[derive(Debug)]
 pub struct Batches<'a> {
-    shard: &'a Shard,
+    streams: Vec<Stream<'a>>,
+    weights: Vec<f64>,
+    /// Windows that each stream gave since the beginning.
+    drawn: Vec<u64>,
     seq_len: usize,
     position: BatchPosition,
-    epoch: Epoch,
 }
 
 impl<'a> Batches<'a> {
@@ -46,26 +91,48 @@ impl<'a> Batches<'a> {
         BatchPosition { seed, epoch: 0, index: 0 }
     }
 
-    /// Batches of windows of `seq_len` inputs, from a position on.
+    /// Batches of windows of `seq_len` inputs from a [`Shard`] or a [`Mixture`], from a position on.
     ///
     /// # Errors
-    /// If `seq_len` is 0, the shard has fewer than `seq_len + 1` tokens, or its epochs have fewer windows than the
+    /// If `seq_len` is 0, a text has fewer than `seq_len + 1` tokens, or its epochs have fewer windows than the
     /// position says were drawn.
-    pub fn new(shard: &'a Shard, seq_len: usize, position: BatchPosition) -> Result<Self, DataError> {
-        check_seq_len(shard, seq_len, "a training sample of seq_len + 1 tokens")?;
-        let epoch = Epoch::new(shard.len(), seq_len, position.seed, position.epoch);
-        if position.index > epoch.order.len() as u64 {
-            return Err(DataError::Value {
-                what: "position in the epoch",
-                found: position.index,
-                expected: format!(
-                    "{} has {} windows of {seq_len}: the position is another data set's",
-                    shard.path().display(),
-                    epoch.order.len()
-                ),
-            });
+    pub fn new(
+        texts: impl Into<Texts<'a>>,
+        seq_len: usize,
+        position: BatchPosition,
+    ) -> Result<Self, DataError> {
+        Self::packed(texts, seq_len, Packing::Concat, position)
+    }
+
+    /// Like [`Self::new`] with a packing.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; with [`Packing::Documents`] if no document of a text has two tokens.
+    pub fn packed(
+        texts: impl Into<Texts<'a>>,
+        seq_len: usize,
+        packing: Packing,
+        position: BatchPosition,
+    ) -> Result<Self, DataError> {
+        let texts = texts.into().texts;
+        let (mut weights, mut drawn) = (Vec::new(), vec![0u64; texts.len()]);
+        let mut streams = Vec::new();
+        for (part, (shards, weight)) in texts.into_iter().enumerate() {
+            weights.push(weight);
+            streams.push(Stream::new(shards, seq_len, packing, position.seed, part as u64)?);
         }
-        Ok(Self { shard, seq_len, position, epoch })
+        if let [stream] = streams.as_mut_slice() {
+            stream.enter(position.epoch, position.index)?;
+        } else {
+            for _ in 0..position.index {
+                let part = next_part(&weights, &drawn);
+                drawn[part] += 1;
+            }
+            for (stream, drawn) in streams.iter_mut().zip(&drawn) {
+                stream.skip(*drawn)?;
+            }
+        }
+        Ok(Self { streams, weights, drawn, seq_len, position })
     }
 
     /// Where the next batch begins.
@@ -73,9 +140,9 @@ impl<'a> Batches<'a> {
         self.position
     }
 
-    /// Windows of the current epoch.
+    /// Windows of the current epoch; in a mixture, of the current epochs of all parts.
     pub fn windows(&self) -> usize {
-        self.epoch.order.len()
+        self.streams.iter().map(|s| s.epoch.order.len()).sum()
     }
 
     /// The next `batch_size` windows. A batch may hold the end of an epoch and the beginning of the next.
@@ -90,25 +157,176 @@ impl<'a> Batches<'a> {
                 expected: "expected at least 1".to_string(),
             });
         }
-        let mut batch = Batch { inputs: Vec::new(), targets: Vec::new() };
+        let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
         for _ in 0..batch_size {
-            if self.position.index == self.epoch.order.len() as u64 {
-                let BatchPosition { seed, epoch, .. } = self.position;
-                self.position = BatchPosition { seed, epoch: epoch + 1, index: 0 };
-                self.epoch = Epoch::new(self.shard.len(), self.seq_len, seed, epoch + 1);
+            let part = next_part(&self.weights, &self.drawn);
+            let stream = &mut self.streams[part];
+            stream.draw(self.seq_len, &mut batch);
+            self.drawn[part] += 1;
+            if let [stream] = self.streams.as_slice() {
+                (self.position.epoch, self.position.index) = (stream.number, stream.index);
+            } else {
+                self.position.index += 1;
             }
-            let window = self.epoch.order[self.position.index as usize];
-            let tokens = self.shard.tokens(self.epoch.offset + window * self.seq_len, self.seq_len + 1);
-            batch.inputs.extend_from_slice(&tokens[..self.seq_len]);
-            batch.targets.extend_from_slice(&tokens[1..]);
-            self.position.index += 1;
         }
         Ok(batch)
     }
 }
 
-/// A shard must have a window of `seq_len` inputs and as many targets.
-pub(crate) fn check_seq_len(shard: &Shard, seq_len: usize, purpose: &'static str) -> Result<(), DataError> {
+/// The samples of one text.
+#[derive(Debug)]
+struct Stream<'a> {
+    shards: Vec<&'a Shard>,
+    /// Where each shard begins in the text's tokens.
+    begins: Vec<usize>,
+    windows: Windows,
+    seed: u64,
+    part: u64,
+    /// The current epoch's number.
+    number: u64,
+    /// Windows of it that were drawn.
+    index: u64,
+    epoch: Epoch,
+}
+
+/// What an epoch is cut into.
+#[derive(Debug)]
+enum Windows {
+    /// Windows of `seq_len` from anywhere in so many tokens.
+    Concat { tokens: usize, seq_len: usize },
+    /// First token and number of inputs of each row.
+    Rows(Vec<(usize, usize)>),
+}
+
+impl<'a> Stream<'a> {
+    /// The samples of a text from its first epoch's first on.
+    fn new(
+        shards: Vec<&'a Shard>,
+        seq_len: usize,
+        packing: Packing,
+        seed: u64,
+        part: u64,
+    ) -> Result<Self, DataError> {
+        let mut begins = Vec::new();
+        let mut tokens = 0;
+        for shard in &shards {
+            begins.push(tokens);
+            tokens += shard.len();
+        }
+        let needed = if packing == Packing::Documents { seq_len.min(1) } else { seq_len };
+        check_seq_len(tokens, needed, "a training sample of seq_len + 1 tokens")?;
+        let windows = match packing {
+            Packing::Concat => Windows::Concat { tokens, seq_len },
+            Packing::Documents => Windows::Rows(rows(&shards, &begins, seq_len)?),
+        };
+        let epoch = windows.epoch(seed, part, 0);
+        Ok(Self { shards, begins, windows, seed, part, number: 0, index: 0, epoch })
+    }
+
+    /// Goes to a position.
+    fn enter(&mut self, number: u64, index: u64) -> Result<(), DataError> {
+        self.epoch = self.windows.epoch(self.seed, self.part, number);
+        if index > self.epoch.order.len() as u64 {
+            return Err(DataError::Value {
+                what: "position in the epoch",
+                found: index,
+                expected: format!(
+                    "{} has {} windows: the position is another data set's",
+                    self.shards[0].path().display(),
+                    self.epoch.order.len()
+                ),
+            });
+        }
+        (self.number, self.index) = (number, index);
+        Ok(())
+    }
+
+    /// Goes on by so many windows from the very first.
+    fn skip(&mut self, mut windows: u64) -> Result<(), DataError> {
+        let mut number = 0;
+        loop {
+            let count = self.windows.count(self.seed, self.part, number);
+            if windows <= count {
+                return self.enter(number, windows);
+            }
+            windows -= count;
+            number += 1;
+        }
+    }
+
+    /// Appends the next window to a batch.
+    fn draw(&mut self, seq_len: usize, batch: &mut Batch) {
+        if self.index == self.epoch.order.len() as u64 {
+            (self.number, self.index) = (self.number + 1, 0);
+            self.epoch = self.windows.epoch(self.seed, self.part, self.number);
+        }
+        let window = self.epoch.order[self.index as usize];
+        let (start, inputs) = match &self.windows {
+            Windows::Concat { .. } => (self.epoch.offset + window * seq_len, seq_len),
+            Windows::Rows(rows) => rows[window],
+        };
+        let row = batch.inputs.len();
+        let tokens = self.tokens(start, inputs + 1);
+        batch.inputs.extend_from_slice(&tokens[..inputs]);
+        batch.targets.extend_from_slice(&tokens[1..]);
+        batch.segments.push(row);
+        self.segments(start, inputs, row, &mut batch.segments);
+        if inputs < seq_len {
+            batch.segments.push(row + inputs);
+            batch.inputs.resize(row + seq_len, 0);
+            batch.targets.resize(row + seq_len, IGNORE_INDEX);
+        }
+        self.index += 1;
+    }
+
+    /// Tokens from a position on, across shards.
+    fn tokens(&self, start: usize, count: usize) -> Vec<u32> {
+        let mut tokens = Vec::with_capacity(count);
+        for (shard, begin) in self.shards.iter().zip(&self.begins) {
+            if begin + shard.len() > start && tokens.len() < count {
+                let from = (start + tokens.len()).saturating_sub(*begin);
+                tokens.extend(shard.tokens(from, count - tokens.len()));
+            }
+        }
+        tokens
+    }
+
+    /// The documents that begin after a window's first token, as positions in the batch.
+    fn segments(&self, start: usize, inputs: usize, row: usize, segments: &mut Vec<usize>) {
+        for (shard, begin) in self.shards.iter().zip(&self.begins) {
+            let from = (start + 1).saturating_sub(*begin);
+            let to = (start + inputs).saturating_sub(*begin).min(shard.len());
+            if from < to {
+                segments.extend(shard.document_starts(from..to).iter().map(|at| row + begin + at - start));
+            }
+        }
+    }
+}
+
+/// The rows of all documents: first token and number of inputs.
+fn rows(shards: &[&Shard], begins: &[usize], seq_len: usize) -> Result<Vec<(usize, usize)>, DataError> {
+    let mut rows = Vec::new();
+    for (shard, begin) in shards.iter().zip(begins) {
+        let ends = shard.documents().skip(1).chain([shard.len()]);
+        for (start, end) in shard.documents().zip(ends) {
+            // The last token is only a target.
+            let inputs = end - start - 1;
+            rows.extend(
+                (0..inputs).step_by(seq_len).map(|at| (begin + start + at, seq_len.min(inputs - at))),
+            );
+        }
+    }
+    if rows.is_empty() {
+        let path = shards.first().map_or_else(String::new, |s| s.path().display().to_string());
+        let message =
+            format!("{path}: no document has two tokens: nothing to learn from document by document");
+        return Err(DataError::NoText(message));
+    }
+    Ok(rows)
+}
+
+/// A text must have a window of `seq_len` inputs and as many targets.
+pub(crate) fn check_seq_len(tokens: usize, seq_len: usize, purpose: &'static str) -> Result<(), DataError> {
     if seq_len == 0 {
         return Err(DataError::Value {
             what: "seq_len",
@@ -116,9 +334,9 @@ pub(crate) fn check_seq_len(shard: &Shard, seq_len: usize, purpose: &'static str
             expected: "expected at least 1".to_string(),
         });
     }
-    if shard.len() <= seq_len {
+    if tokens <= seq_len {
         return Err(DataError::TooShort {
-            tokens: shard.len(),
+            tokens,
             needed: seq_len.saturating_add(1),
             purpose,
             advice: "give more text, or a smaller seq_len",
@@ -127,30 +345,52 @@ pub(crate) fn check_seq_len(shard: &Shard, seq_len: usize, purpose: &'static str
     Ok(())
 }
 
-/// One pass through the shard.
+/// One pass through a text.
 #[derive(Debug)]
 struct Epoch {
-    /// Where window 0 begins; below `seq_len`, so that epochs differ in where they cut.
+    /// Where window 0 begins; below `seq_len`, so that epochs differ in where they cut. 0 for rows.
     offset: usize,
     /// The windows in the order in which they come.
     order: Vec<usize>,
 }
 
-impl Epoch {
-    fn new(tokens: usize, seq_len: usize, seed: u64, epoch: u64) -> Self {
-        let mut key = [0u8; 32];
-        key[..8].copy_from_slice(&seed.to_le_bytes());
-        key[8..16].copy_from_slice(&epoch.to_le_bytes());
-        let mut rng = ChaCha20Rng::from_seed(key);
-        // At least one window must remain: tokens > seq_len.
-        let offset = below(&mut rng, seq_len.min(tokens - seq_len));
-        let mut order: Vec<usize> = (0..(tokens - 1 - offset) / seq_len).collect();
+impl Windows {
+    fn epoch(&self, seed: u64, part: u64, number: u64) -> Epoch {
+        let mut rng = rng(seed, part, number);
+        let (offset, count) = self.cut(&mut rng);
+        let mut order: Vec<usize> = (0..count).collect();
         // Fisher and Yates, written out: the order of old checkpoints must not change with a library.
         for last in (1..order.len()).rev() {
             order.swap(last, below(&mut rng, last + 1));
         }
-        Self { offset, order }
+        Epoch { offset, order }
     }
+
+    /// Windows of an epoch, at least 1.
+    fn count(&self, seed: u64, part: u64, number: u64) -> u64 {
+        self.cut(&mut rng(seed, part, number)).1 as u64
+    }
+
+    /// Where an epoch's window 0 begins, and how many windows there are.
+    fn cut(&self, rng: &mut ChaCha20Rng) -> (usize, usize) {
+        match self {
+            Self::Concat { tokens, seq_len } => {
+                // At least one window must remain: tokens > seq_len.
+                let offset = below(rng, (*seq_len).min(tokens - seq_len));
+                (offset, (tokens - 1 - offset) / seq_len)
+            }
+            Self::Rows(rows) => (0, rows.len()),
+        }
+    }
+}
+
+/// The random numbers of a part's epoch.
+fn rng(seed: u64, part: u64, epoch: u64) -> ChaCha20Rng {
+    let mut key = [0u8; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&epoch.to_le_bytes());
+    key[16..24].copy_from_slice(&part.to_le_bytes());
+    ChaCha20Rng::from_seed(key)
 }
 
 /// A uniform number below `bound` ≥ 1, by the high half of a 128-bit product; its bias is below bound / 2⁶⁴.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use crate::{DataError, Document, Shard};
+use crate::{DataError, Document, Mixture, Shard};
 
 /// Steps of expectation–maximization; it converges within a few.
 const EM_STEPS: usize = 30;
@@ -34,7 +34,7 @@ pub struct BigramScore {
 /// # Errors
 /// If there are too few tokens.
 pub fn bigram_baseline(
-    train: &Shard,
+    train: &Mixture,
     held_out: &Shard,
     train_documents: &[Document],
     held_out_documents: &[Document],
@@ -50,8 +50,9 @@ pub fn bigram_baseline(
 ///
 /// # Errors
 /// If a shard has too few tokens.
-pub fn token_bigram(train: &Shard, held_out: &Shard) -> Result<BigramScore, DataError> {
-    let vocab_size = train.vocab_size().max(held_out.vocab_size());
+pub fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, DataError> {
+    let shards = train.parts().iter().flat_map(|part| &part.shards);
+    let vocab_size = shards.map(Shard::vocab_size).fold(held_out.vocab_size(), usize::max);
     let train: Vec<u32> = train.iter().collect();
     let ids: Vec<u32> = held_out.iter().collect();
     score(&train, &ids, vocab_size, held_out.bytes_per_token())

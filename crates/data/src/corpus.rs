@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::DataError;
+use crate::hub::{self, Hub};
+use crate::{DataError, Format, records};
 
 /// Extensions of the files that are read from a directory. A file that is named itself is read whatever its extension.
 pub const TEXT_EXTENSIONS: [&str; 23] = [
@@ -36,51 +37,68 @@ pub struct Skipped {
     pub offset: usize,
 }
 
-/// Documents, and what had to be left out.
+/// Where text is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextSource {
+    /// A file, a directory, a pattern (`*`, `?`, `[…]`, `**` for directories of any depth), or an address of the Hugging Face
+    /// Hub, `hf://datasets/OWNER/NAME/FILE`.
+    pub path: PathBuf,
+    /// How the files hold documents.
+    pub format: Format,
+    /// The column with the text in JSONL, CSV and Parquet.
+    pub column: String,
+}
+
+impl TextSource {
+    /// A source whose files tell their formats by their names, with the text in a column `text`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), format: Format::Auto, column: "text".to_string() }
+    }
+}
+
+/// Documents, and what had to be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Corpus {
-    /// The documents, none empty, in the order of the paths given and, within a directory, sorted by path.
+    /// The documents, none empty, in the order of the sources given and, within a directory or a pattern, sorted by path.
     pub documents: Vec<Document>,
     /// Files of directories that are not UTF-8.
     pub skipped: Vec<Skipped>,
+    /// Files that were read.
+    pub files: usize,
+    /// Records and files without text: empty, or null.
+    pub dropped: usize,
 }
 
 impl Corpus {
-    /// Reads files and directories. A file is one document. A directory is searched to all depths for files with one of
-    /// [`TEXT_EXTENSIONS`]; names that begin with a dot are passed over, and files that are not UTF-8 are skipped and listed.
+    /// Reads files and directories: [`Self::read_sources`] of a [`TextSource::new`] for each path.
     ///
     /// # Errors
-    /// If a path does not exist or cannot be read, a file given by name is not UTF-8, or there is no text at all.
+    /// As [`Self::read_sources`].
     pub fn read(paths: &[impl AsRef<Path>]) -> Result<Self, DataError> {
-        let mut corpus = Self { documents: Vec::new(), skipped: Vec::new() };
-        for path in paths.iter().map(AsRef::as_ref) {
-            if fs::metadata(path).map_err(DataError::io(path, "read"))?.is_dir() {
-                let mut files = Vec::new();
-                list(path, &mut files)?;
-                // Sorted by component, so that the order does not depend on the file system or the separator.
-                files.sort();
-                for file in files {
-                    match read_text(&file) {
-                        Ok(text) => corpus.push(&file, text),
-                        Err(DataError::NotUtf8 { path, offset }) => {
-                            corpus.skipped.push(Skipped { path, offset });
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-            } else {
-                let text = read_text(path)?;
-                corpus.push(path, text);
-            }
+        let sources: Vec<_> = paths.iter().map(|path| TextSource::new(path.as_ref())).collect();
+        Self::read_sources(&sources)
+    }
+
+    /// Reads sources. A text file is one document; a record of another format is one. A directory is searched to all
+    /// depths for files with one of [`TEXT_EXTENSIONS`] or the extension of another format; names that begin with a dot
+    /// are passed over, and text files that are not UTF-8 are skipped and listed.
+    ///
+    /// # Errors
+    /// If a path does not exist or cannot be read, a pattern matches nothing, a file given by name is not UTF-8, a record is
+    /// malformed or lacks the column, a file of the hub cannot be had, or there is no text at all.
+    pub fn read_sources(sources: &[TextSource]) -> Result<Self, DataError> {
+        let mut corpus = Self::default();
+        for source in sources {
+            corpus.read_source(source)?;
         }
         if corpus.documents.is_empty() {
-            let names: Vec<_> = paths.iter().map(|p| p.as_ref().display().to_string()).collect();
+            let names: Vec<_> = sources.iter().map(|s| s.path.display().to_string()).collect();
             let skipped = match corpus.skipped.len() {
                 0 => String::new(),
                 n => format!(" ({n} files are not UTF-8)"),
             };
             return Err(DataError::NoText(format!(
-                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {}",
+                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {} jsonl ndjson csv tsv parquet",
                 if names.is_empty() { "an empty list of paths".to_string() } else { names.join(", ") },
                 TEXT_EXTENSIONS.join(" ")
             )));
@@ -93,11 +111,100 @@ impl Corpus {
         text_bytes(&self.documents)
     }
 
-    fn push(&mut self, path: &Path, text: String) {
-        if !text.is_empty() {
-            self.documents.push(Document { source: path.display().to_string(), text });
+    fn read_source(&mut self, source: &TextSource) -> Result<(), DataError> {
+        let path = &source.path;
+        if let Some(address) = path.to_str().filter(|text| text.starts_with(hub::SCHEME)) {
+            let file = Hub::from_env().dataset_file(address)?;
+            // The file's name in the cache may be a hash; the address has the extension.
+            let format = source.format.of(Path::new(address.split('@').next().unwrap_or(address)));
+            return self.read_file(&file, address, format, source);
+        }
+        if path.exists() || !is_pattern(path) {
+            if fs::metadata(path).map_err(DataError::io(path, "read"))?.is_dir() {
+                return self.read_directory(path, source);
+            }
+            return self.read_file(path, &path.display().to_string(), source.format.of(path), source);
+        }
+        for path in matches(path)? {
+            if path.is_dir() {
+                self.read_directory(&path, source)?;
+            } else {
+                self.read_file(&path, &path.display().to_string(), source.format.of(&path), source)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_directory(&mut self, path: &Path, source: &TextSource) -> Result<(), DataError> {
+        let mut files = Vec::new();
+        list(path, source.format, &mut files)?;
+        // Sorted by component, so that the order does not depend on the file system or the separator.
+        files.sort();
+        for file in files {
+            match self.read_file(&file, &file.display().to_string(), source.format.of(&file), source) {
+                Err(DataError::NotUtf8 { path, offset }) if source.format.of(&file) == Format::Text => {
+                    self.skipped.push(Skipped { path, offset });
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_file(
+        &mut self,
+        path: &Path,
+        name: &str,
+        format: Format,
+        source: &TextSource,
+    ) -> Result<(), DataError> {
+        if format == Format::Text {
+            let text = read_text(path)?;
+            self.push(name.to_string(), Some(text));
+        } else {
+            records::read(path, format, &source.column, &mut |place, text| {
+                self.push(format!("{name}: {place}"), text);
+            })?;
+        }
+        self.files += 1;
+        Ok(())
+    }
+
+    fn push(&mut self, source: String, text: Option<String>) {
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => self.documents.push(Document { source, text }),
+            None => self.dropped += 1,
         }
     }
+}
+
+/// Whether a path that does not exist as it is written may be a pattern.
+pub fn is_pattern(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.contains(['*', '?', '[']))
+}
+
+/// The paths that match a pattern, sorted; at least one.
+///
+/// # Errors
+/// If the pattern is malformed, a directory cannot be read, or nothing matches.
+pub fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let text = pattern.to_str().unwrap_or_default();
+    let fault = |message: String| DataError::NoText(format!("{}: {message}", pattern.display()));
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let found = glob::glob_with(text, options).map_err(|e| fault(format!("not a pattern: {e}")))?;
+    let mut paths = found
+        .map(|path| {
+            path.map_err(|e| {
+                let path = e.path().to_path_buf();
+                DataError::io(&path, "list")(e.into())
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if paths.is_empty() {
+        return Err(fault("the pattern matches nothing".to_string()));
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Bytes of all documents' texts.
@@ -111,8 +218,8 @@ fn read_text(path: &Path) -> Result<String, DataError> {
         .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })
 }
 
-/// All text files below a directory. Links to directories are not followed: they can form circles.
-fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
+/// All files of a format below a directory. Links to directories are not followed: they can form circles.
+fn list(dir: &Path, format: Format, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     for entry in fs::read_dir(dir).map_err(DataError::io(dir, "list"))? {
         let entry = entry.map_err(DataError::io(dir, "list"))?;
         let path = entry.path();
@@ -120,18 +227,12 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
             continue;
         }
         if entry.file_type().map_err(DataError::io(&path, "find the type of"))?.is_dir() {
-            list(&path, files)?;
-        } else if path.is_file() && has_text_extension(&path) {
+            list(&path, format, files)?;
+        } else if path.is_file() && format.takes(&path) {
             files.push(path);
         }
     }
     Ok(())
-}
-
-fn has_text_extension(path: &Path) -> bool {
-    path.extension()
-        .and_then(|e| e.to_str())
-        .is_some_and(|e| TEXT_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(e)))
 }
 
 #[cfg(test)]

@@ -23,6 +23,48 @@ pub enum DataError {
         /// Offset of the first byte that is not UTF-8.
         offset: usize,
     },
+    /// A record of a JSONL, CSV or Parquet file cannot be read.
+    #[error("{}: {record}: {message}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Where in it: `line 3`, or `row 3` in Parquet; both count from 1.
+        record: String,
+        /// What was found, what was expected.
+        message: String,
+    },
+    /// A file has no column of the name asked for.
+    #[error(
+        "{}: {record}: no column {column:?}: found {}; name the one with the text, column = \"…\"",
+        path.display(),
+        if found.is_empty() { "none".to_string() } else { found.join(", ") }
+    )]
+    Column {
+        /// The file.
+        path: PathBuf,
+        /// Where in it: `line 3`, or `schema` in Parquet.
+        record: String,
+        /// The column asked for.
+        column: String,
+        /// The columns that there are.
+        found: Vec<String>,
+    },
+    /// A Parquet file cannot be read.
+    #[error("{}: not a readable Parquet file: {message}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// A file of the Hugging Face Hub cannot be had.
+    #[error("{address}: {message}")]
+    Hub {
+        /// The address, as it was given.
+        address: String,
+        /// Why, and what to do.
+        message: String,
+    },
     /// There is no text.
     #[error("{0}")]
     NoText(String),
@@ -78,6 +120,10 @@ impl DataError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |source| Self::Io { path, action, source }
+    }
+
+    pub(crate) fn record(path: &Path, record: String, message: impl Into<String>) -> Self {
+        Self::Record { path: path.to_path_buf(), record, message: message.into() }
     }
 
     pub(crate) fn shard(path: &Path, message: impl Into<String>) -> Self {

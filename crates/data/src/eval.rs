@@ -31,7 +31,7 @@ impl EvalBatch {
 /// If `seq_len` or `sequences` is 0, or the shard has no target.
 pub fn eval_windows(shard: &Shard, seq_len: usize, sequences: usize) -> Result<EvalWindows<'_>, DataError> {
     // A text shorter than a window can be scored, only nothing cannot.
-    check_seq_len(shard, seq_len.min(1), "an evaluation")?;
+    check_seq_len(shard.len(), seq_len.min(1), "an evaluation")?;
     if sequences == 0 {
         return Err(DataError::Value {
             what: "sequences",

@@ -7,16 +7,22 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic, `TRITSHRD` |
-//! | 8 | 4 | version, 1 |
+//! | 8 | 4 | version, 2 |
 //! | 12 | 4 | bytes of a token: 2 where `vocab_size` ≤ 65536, else 4 |
 //! | 16 | 8 | `vocab_size`; every id is below it |
 //! | 24 | 8 | number of tokens |
 //! | 32 | 8 | bytes of the text that the tokens encode, for bits per byte |
 //! | 40 | 32 | fingerprint of the tokenizer and the text |
-//! | 72 | 32 | SHA-256 of the payload followed by bytes 0–71 |
-//! | 104 | 24 | zeros |
-//! | 128 | … | payload: the ids |
+//! | 72 | 8 | number of documents |
+//! | 80 | 4 | which shard of its text this is, from 0 |
+//! | 84 | 4 | 1 if it is the last shard of its text, else 0 |
+//! | 88 | 32 | SHA-256 of bytes 128 to the end followed by bytes 0–87 |
+//! | 120 | 8 | zeros |
+//! | 128 | … | the ids |
+//! | … | 0–7 | zeros up to a multiple of 8 |
+//! | … | 8 each | for each document the position of its first token in this shard: the first is 0, each is above the one before |
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -25,10 +31,10 @@ use sha2::{Digest, Sha256};
 use crate::{DataError, Fingerprint, mmap};
 
 pub(crate) const MAGIC: &[u8; 8] = b"TRITSHRD";
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 pub(crate) const HEADER: usize = 128;
 /// Bytes of the header that the checksum covers.
-pub(crate) const COVERED: usize = 72;
+pub(crate) const COVERED: usize = 88;
 
 /// The numbers of a shard's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +44,15 @@ pub(crate) struct Header {
     pub(crate) tokens: usize,
     pub(crate) text_bytes: u64,
     pub(crate) fingerprint: Fingerprint,
+    pub(crate) documents: usize,
+    /// Which shard of its text this is.
+    pub(crate) index: u32,
+    /// Whether it is the last of its text.
+    pub(crate) last: bool,
 }
 
 impl Header {
-    /// Bytes 0–71.
+    /// Bytes 0–87.
     pub(crate) fn encode(&self) -> [u8; COVERED] {
         let mut bytes = [0u8; COVERED];
         bytes[..8].copy_from_slice(MAGIC);
@@ -51,6 +62,9 @@ impl Header {
         bytes[24..32].copy_from_slice(&(self.tokens as u64).to_le_bytes());
         bytes[32..40].copy_from_slice(&self.text_bytes.to_le_bytes());
         bytes[40..72].copy_from_slice(&self.fingerprint.0);
+        bytes[72..80].copy_from_slice(&(self.documents as u64).to_le_bytes());
+        bytes[80..84].copy_from_slice(&self.index.to_le_bytes());
+        bytes[84..].copy_from_slice(&u32::from(self.last).to_le_bytes());
         bytes
     }
 
@@ -62,7 +76,10 @@ impl Header {
             return Err("not a token shard (its first bytes are not TRITSHRD)".to_string());
         }
         if u32_at(8) != VERSION {
-            return Err(format!("shard version {}, this program reads version {VERSION}", u32_at(8)));
+            return Err(format!(
+                "shard version {}, this program reads version {VERSION}: delete it, it will be made again",
+                u32_at(8)
+            ));
         }
         let fits = |value: u64, field: &str| {
             usize::try_from(value).map_err(|_| format!("{field} = {value}: too large for this machine"))
@@ -76,19 +93,34 @@ impl Header {
             ));
         }
         let tokens = fits(u64_at(24), "number of tokens")?;
-        let expected = tokens.checked_mul(token_bytes).and_then(|payload| payload.checked_add(HEADER));
+        let documents = fits(u64_at(72), "number of documents")?;
+        let ids = tokens.checked_mul(token_bytes).and_then(|ids| ids.checked_add(HEADER));
+        let table = documents.checked_mul(8);
+        let expected = ids
+            .and_then(|end| end.checked_next_multiple_of(8))
+            .zip(table)
+            .and_then(|(a, b)| a.checked_add(b));
         if expected != Some(length) {
             return Err(format!(
-                "{length} bytes, but {tokens} tokens of {token_bytes} bytes and the header need {}: the file is \
+                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the header need {}: the file is \
                  truncated or damaged; delete it, it will be made again",
                 expected.map_or("more than there can be".to_string(), |e| e.to_string())
             ));
         }
-        if bytes[COVERED + 32..].iter().any(|b| *b != 0) {
-            return Err("bytes 104 to 127 are not zero: the file is damaged".to_string());
+        if bytes[COVERED + 32..].iter().any(|b| *b != 0) || u32_at(84) > 1 {
+            return Err("the header has a value that none has: the file is damaged".to_string());
         }
         let fingerprint = Fingerprint(array(&bytes[40..]));
-        Ok(Self { token_bytes, vocab_size, tokens, text_bytes: u64_at(32), fingerprint })
+        Ok(Self {
+            token_bytes,
+            vocab_size,
+            tokens,
+            text_bytes: u64_at(32),
+            fingerprint,
+            documents,
+            index: u32_at(80),
+            last: u32_at(84) == 1,
+        })
     }
 }
 
@@ -142,6 +174,12 @@ impl Shard {
         if let Some((at, id)) = shard.iter().enumerate().find(|(_, id)| *id as usize >= header.vocab_size) {
             return Err(fault(format!("token {at} is {id}, but vocab_size = {}", header.vocab_size)));
         }
+        let starts: Vec<usize> = shard.documents().collect();
+        let ascending = starts.windows(2).all(|pair| pair[0] < pair[1]);
+        let begins = starts.first().is_none_or(|first| *first == 0);
+        if !ascending || !begins || starts.last().is_some_and(|last| *last >= shard.len()) {
+            return Err(fault("its documents are not in order: the file is damaged".to_string()));
+        }
         Ok(shard)
     }
 
@@ -181,9 +219,42 @@ impl Shard {
         self.header.fingerprint
     }
 
+    /// Which shard of its text this is, from 0.
+    pub fn index(&self) -> usize {
+        self.header.index as usize
+    }
+
+    /// Whether this is the last shard of its text.
+    pub fn is_last(&self) -> bool {
+        self.header.last
+    }
+
+    /// Where documents begin: positions of tokens, ascending, the first 0.
+    pub fn documents(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        (0..self.header.documents).map(|i| self.document(i))
+    }
+
+    /// The positions in `range` at which a document begins.
+    pub fn document_starts(&self, range: Range<usize>) -> Vec<usize> {
+        let (mut low, mut high) = (0, self.header.documents);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.document(middle) < range.start { low = middle + 1 } else { high = middle }
+        }
+        (low..self.header.documents).map(|i| self.document(i)).take_while(|at| *at < range.end).collect()
+    }
+
+    /// Where a document begins; its number is below that of the header.
+    fn document(&self, index: usize) -> usize {
+        let table = (HEADER + self.header.tokens * self.header.token_bytes).next_multiple_of(8);
+        // Checked on opening to be below the number of tokens; before that any number is only compared.
+        u64::from_le_bytes(array(&self.map[table + 8 * index..])) as usize
+    }
+
     /// The ids from `start` on, at most `count` of them: fewer at the end.
     pub fn tokens(&self, start: usize, count: usize) -> Vec<u32> {
-        self.iter().skip(start).take(count).collect()
+        let start = start.min(self.len());
+        (start..start.saturating_add(count).min(self.len())).map(|i| self.get(i)).collect()
     }
 
     /// All ids in order.

@@ -19,6 +19,10 @@ pub struct ShardWriter {
     hash: Sha256,
     header: Header,
     buffer: Vec<u8>,
+    /// Where documents begin.
+    documents: Vec<u64>,
+    /// Whether the next token begins a document.
+    begins: bool,
 }
 
 impl ShardWriter {
@@ -38,11 +42,32 @@ impl ShardWriter {
             temporary,
             file: BufWriter::with_capacity(1 << 20, file),
             hash: Sha256::new(),
-            header: Header { token_bytes, vocab_size, tokens: 0, text_bytes: 0, fingerprint },
+            header: Header {
+                token_bytes,
+                vocab_size,
+                tokens: 0,
+                text_bytes: 0,
+                fingerprint,
+                documents: 0,
+                index: 0,
+                last: true,
+            },
             buffer: Vec::new(),
+            documents: Vec::new(),
+            begins: true,
         };
         writer.write(&[0; HEADER])?;
         Ok(writer)
+    }
+
+    /// Says that the next token begins a document, as the first one always does. A document without tokens leaves no trace.
+    pub fn begin_document(&mut self) {
+        self.begins = true;
+    }
+
+    /// Number of tokens so far.
+    pub fn tokens(&self) -> usize {
+        self.header.tokens
     }
 
     /// Appends ids.
@@ -51,6 +76,10 @@ impl ShardWriter {
     /// If an id is not below the vocabulary's size, or the file cannot be written.
     pub fn push(&mut self, ids: &[u32]) -> Result<(), DataError> {
         self.buffer.clear();
+        if self.begins && !ids.is_empty() {
+            self.documents.push(self.header.tokens as u64);
+            self.begins = false;
+        }
         for &id in ids {
             if id as usize >= self.header.vocab_size {
                 return Err(DataError::shard(
@@ -80,8 +109,23 @@ impl ShardWriter {
     ///
     /// # Errors
     /// If the file cannot be written, synced or renamed.
-    pub fn finish(mut self, text_bytes: u64) -> Result<Shard, DataError> {
-        self.header.text_bytes = text_bytes;
+    pub fn finish(self, text_bytes: u64) -> Result<Shard, DataError> {
+        self.finish_part(text_bytes, 0, true)
+    }
+
+    /// Like [`Self::finish`], for one of several shards of a text: `index` says which, from 0, `last` whether it is the last;
+    /// `text_bytes` counts the text in this shard.
+    ///
+    /// # Errors
+    /// As [`Self::finish`].
+    pub fn finish_part(mut self, text_bytes: u64, index: u32, last: bool) -> Result<Shard, DataError> {
+        let padding = (self.header.tokens * self.header.token_bytes).next_multiple_of(8)
+            - self.header.tokens * self.header.token_bytes;
+        let mut tail = vec![0u8; padding];
+        tail.extend(self.documents.iter().flat_map(|at| at.to_le_bytes()));
+        self.hash.update(&tail);
+        self.write(&tail)?;
+        self.header = Header { text_bytes, documents: self.documents.len(), index, last, ..self.header };
         let covered = self.header.encode();
         let digest = std::mem::take(&mut self.hash).chain_update(covered).finalize();
         let mut head = [0u8; HEADER];

@@ -1,11 +1,11 @@
 //! Documents → tokens → shard, in parallel, to the same bytes whatever the number of threads.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::corpus::text_bytes;
 use crate::{DataError, Document, Fingerprint, Shard, ShardWriter};
 
 /// Texts are cut into pieces of about this many bytes: one long document then keeps all threads busy.
@@ -35,9 +35,34 @@ pub fn tokenize<E: Display>(
     path: &Path,
     options: &TokenizeOptions,
     encode: impl Fn(&str) -> Result<Vec<u32>, E> + Sync,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Shard, DataError> {
+    let mut shards = tokenize_parts(documents, path, usize::MAX, options, encode, progress)?;
+    // Without a limit there is one shard, even of no text.
+    Ok(shards.remove(0))
+}
+
+/// Like [`tokenize()`], into as many shards as needed: a document that would begin at or after `shard_tokens` tokens begins
+/// the next one, so a document is never divided. The first shard is `path`; the others stand beside it, `.1`, `.2`, …
+/// before the extension.
+///
+/// # Errors
+/// As [`tokenize()`].
+pub fn tokenize_parts<E: Display>(
+    documents: &[Document],
+    path: &Path,
+    shard_tokens: usize,
+    options: &TokenizeOptions,
+    encode: impl Fn(&str) -> Result<Vec<u32>, E> + Sync,
+    mut progress: impl FnMut(u64),
+) -> Result<Vec<Shard>, DataError> {
+    // Shards of an earlier call must not be taken for this one's, should it be interrupted.
+    for stale in (1..).map(|index| part_path(path, index)).take_while(|stale| stale.exists()) {
+        fs::remove_file(&stale).map_err(DataError::io(&stale, "remove"))?;
+    }
     let mut writer = ShardWriter::create(path, options.vocab_size, options.fingerprint)?;
+    let mut shards: Vec<Shard> = Vec::new();
+    let mut text_bytes = 0u64;
     let mut pieces = documents.iter().flat_map(|d| Pieces { document: d, rest: &d.text }).peekable();
     let mut done = 0u64;
     while pieces.peek().is_some() {
@@ -54,6 +79,21 @@ pub fn tokenize<E: Display>(
         for (piece, ids) in group.iter().zip(encoded) {
             let document = || piece.document.source.clone();
             let ids = ids.map_err(|message| DataError::Tokenizer { document: document(), message })?;
+            if piece.first && writer.tokens() >= shard_tokens.max(1) {
+                let index = shards.len();
+                let next = part_path(path, index + 1);
+                let next = ShardWriter::create(&next, options.vocab_size, options.fingerprint)?;
+                shards.push(std::mem::replace(&mut writer, next).finish_part(
+                    text_bytes,
+                    index as u32,
+                    false,
+                )?);
+                text_bytes = 0;
+            }
+            if piece.first {
+                writer.begin_document();
+            }
+            text_bytes += piece.text.len() as u64;
             writer.push(&ids)?;
             if let (true, Some(eos)) = (piece.last, options.eos) {
                 writer.push(&[eos])?;
@@ -62,7 +102,50 @@ pub fn tokenize<E: Display>(
         done += bytes as u64;
         progress(done);
     }
-    writer.finish(text_bytes(documents))
+    shards.push(writer.finish_part(text_bytes, shards.len() as u32, true)?);
+    Ok(shards)
+}
+
+/// The name of a shard: that of the first, with the number before the extension.
+fn part_path(first: &Path, index: usize) -> PathBuf {
+    match (index, first.extension()) {
+        (0, _) => first.to_path_buf(),
+        (_, Some(extension)) => first.with_extension(format!("{index}.{}", extension.display())),
+        (_, None) => first.with_extension(index.to_string()),
+    }
+}
+
+/// Opens the shards at `path` if all are whole and have the fingerprint asked for; otherwise makes them anew with
+/// [`tokenize_parts`].
+///
+/// # Errors
+/// As [`tokenize()`].
+pub fn cached_or_tokenize_parts<E: Display>(
+    documents: &[Document],
+    path: &Path,
+    shard_tokens: usize,
+    options: &TokenizeOptions,
+    encode: impl Fn(&str) -> Result<Vec<u32>, E> + Sync,
+    progress: impl FnMut(u64),
+) -> Result<Vec<Shard>, DataError> {
+    match open_parts(path, options.fingerprint) {
+        Some(shards) => Ok(shards),
+        // Absent, stale or damaged: a cache is made again whatever is wrong with it.
+        None => tokenize_parts(documents, path, shard_tokens, options, encode, progress),
+    }
+}
+
+/// All shards of a text, if they are whole and belong together.
+fn open_parts(path: &Path, fingerprint: Fingerprint) -> Option<Vec<Shard>> {
+    let mut shards: Vec<Shard> = Vec::new();
+    while shards.last().is_none_or(|shard| !shard.is_last()) {
+        let shard = Shard::open(&part_path(path, shards.len())).ok()?;
+        if shard.fingerprint() != fingerprint || shard.index() != shards.len() {
+            return None;
+        }
+        shards.push(shard);
+    }
+    Some(shards)
 }
 
 /// Opens the shard at `path` if it is whole and has the fingerprint asked for; otherwise makes it anew with [`tokenize`].
@@ -77,7 +160,9 @@ pub fn cached_or_tokenize<E: Display>(
     progress: impl FnMut(u64),
 ) -> Result<Shard, DataError> {
     match Shard::open(path) {
-        Ok(shard) if shard.fingerprint() == options.fingerprint => Ok(shard),
+        Ok(shard) if shard.fingerprint() == options.fingerprint && shard.index() == 0 && shard.is_last() => {
+            Ok(shard)
+        }
         // Absent, stale or damaged: a cache is made again whatever is wrong with it.
         _ => tokenize(documents, path, options, encode, progress),
     }
@@ -87,6 +172,8 @@ pub fn cached_or_tokenize<E: Display>(
 struct Piece<'a> {
     document: &'a Document,
     text: &'a str,
+    /// Whether the document begins here.
+    first: bool,
     /// Whether the document ends here.
     last: bool,
 }
@@ -103,9 +190,10 @@ impl<'a> Iterator for Pieces<'a> {
         if self.rest.is_empty() {
             return None;
         }
+        let first = self.rest.len() == self.document.text.len();
         let (text, rest) = self.rest.split_at(cut(self.rest));
         self.rest = rest;
-        Some(Piece { document: self.document, text, last: rest.is_empty() })
+        Some(Piece { document: self.document, text, first, last: rest.is_empty() })
     }
 }
 

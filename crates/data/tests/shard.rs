@@ -32,15 +32,18 @@ fn the_layout_is_the_documented_one() {
     write(&path, 300, &[1, 258, 0], 9);
     let bytes = std::fs::read(&path).unwrap();
     let mut expected = b"TRITSHRD".to_vec();
-    expected.extend([1, 0, 0, 0, 2, 0, 0, 0]);
+    expected.extend([2, 0, 0, 0, 2, 0, 0, 0]);
     expected.extend(300u64.to_le_bytes());
     expected.extend(3u64.to_le_bytes());
     expected.extend(9u64.to_le_bytes());
     expected.extend([7; 32]);
-    let payload = [1, 0, 2, 1, 0, 0];
+    expected.extend(1u64.to_le_bytes());
+    expected.extend([0, 0, 0, 0, 1, 0, 0, 0]);
+    // Three ids, zeros up to eight bytes, one document at token 0.
+    let payload = [1, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     let digest = Sha256::new().chain_update(payload).chain_update(&expected).finalize();
     expected.extend(digest);
-    expected.extend([0; 24]);
+    expected.extend([0; 8]);
     expected.extend(payload);
     assert_eq!(bytes, expected);
 }
@@ -53,7 +56,7 @@ fn a_large_vocabulary_takes_four_bytes() {
         let ids = [0, 65_535, vocab as u32 - 1];
         let shard = write(&path, vocab, &ids, 1);
         assert_eq!(shard.tokens(0, 3), ids);
-        assert_eq!(std::fs::metadata(&path).unwrap().len(), 128 + 3 * width);
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 128 + (3u64 * width).next_multiple_of(8) + 8);
     }
 }
 
@@ -85,7 +88,7 @@ fn foreign_and_truncated_files_are_refused() {
         error(&bytes)
     };
     assert!(with(0, b"GGUF").contains("not a token shard"));
-    assert!(with(8, &[2]).contains("shard version 2, this program reads version 1"));
+    assert!(with(8, &[1]).contains("shard version 1, this program reads version 2"));
     assert!(with(12, &[4]).contains("4 bytes a token with vocab_size = 300, expected 2"));
     assert!(with(24, &u64::MAX.to_le_bytes()).contains("more than there can be"));
     assert!(with(32, &[1]).contains("checksum"));
@@ -105,8 +108,8 @@ fn ids_outside_the_vocabulary_are_refused_on_both_sides() {
     write(&path, 300, &[5, 299], 9);
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[130..132].copy_from_slice(&300u16.to_le_bytes());
-    let digest = Sha256::new().chain_update(&bytes[128..]).chain_update(&bytes[..72]).finalize();
-    bytes[72..104].copy_from_slice(&digest);
+    let digest = Sha256::new().chain_update(&bytes[128..]).chain_update(&bytes[..88]).finalize();
+    bytes[88..120].copy_from_slice(&digest);
     assert!(error(&bytes).contains("token 1 is 300, but vocab_size = 300"));
 }
 

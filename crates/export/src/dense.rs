@@ -1,7 +1,7 @@
 //! Full-precision matrices (embedding, head) in the formats that GGUF files store them in.
 
 use tritforge_gguf::GgmlType;
-use tritforge_kernels::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
+use tritforge_kernels::{DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
 
@@ -11,6 +11,7 @@ pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
         DenseType::F32 => GgmlType::F32,
         DenseType::F16 => GgmlType::F16,
         DenseType::Q8_0 => GgmlType::Q8_0,
+        DenseType::Q6K => GgmlType::Q6_K,
     }
 }
 
@@ -25,10 +26,14 @@ pub(crate) fn encode(
     let bytes: Vec<u8> = match ty {
         DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DenseType::F16 => f32_to_f16(values),
-        DenseType::Q8_0 if !cols.is_multiple_of(32) => {
-            return Err(fault(format!("Q8_0 stores blocks of 32, and a row has {cols}: use f16 or f32")));
+        DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
+            let (name, block) = (ty.name(), ty.block());
+            return Err(fault(format!(
+                "{name} stores blocks of {block}, and a row has {cols}: use f16 or f32"
+            )));
         }
         DenseType::Q8_0 => f32_to_q8_0(values),
+        DenseType::Q6K => f32_to_q6_k(values),
     };
     let stored = DenseMatrix::from_bytes(ty, &bytes, values.len() / cols, cols);
     let mut row = vec![0f32; cols];

@@ -50,8 +50,11 @@ impl Loader<'_> {
             GgmlType::F32 => DenseType::F32,
             GgmlType::F16 => DenseType::F16,
             GgmlType::Q8_0 => DenseType::Q8_0,
+            GgmlType::Q6_K => DenseType::Q6K,
             other => {
-                return Err(self.fault(name, format!("type {}, expected F32, F16 or Q8_0", other.name())));
+                return Err(
+                    self.fault(name, format!("type {}, expected F32, F16, Q8_0 or Q6_K", other.name()))
+                );
             }
         };
         Ok(Dense { name: name.to_string(), ty, rows, cols })

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, attention,
-    attention_backward, attention_cached, f32_to_f16, f32_to_q8_0, gated, gated_backward, keep_pages, q6_k,
-    rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, Write,
+    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated,
+    gated_backward, keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -33,14 +33,13 @@ fn main() {
             println!("threads: {threads}");
             if only_cached {
                 cached_attention();
-                return q6_k_head();
+                return output_heads();
             }
             training_attention();
             decoding_attention();
             cached_attention();
             element_wise();
             output_heads();
-            q6_k_head();
         });
     }
 }
@@ -164,7 +163,9 @@ fn element_wise() {
     let (x, w, dy) = (floats(rows * width), floats(width), floats(rows * width));
     let (mut y, mut dw) = (vec![0.0; x.len()], vec![0.0; width]);
     report("rms_norm [2048, 256]", x.len(), seconds(|| rms_norm(&x, &w, 1e-5, &mut y)));
-    let time = seconds(|| rms_norm_backward(&x, &w, 1e-5, &dy, &mut y, &mut dw));
+    let time = seconds(|| {
+        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)))
+    });
     report("rms_norm backward [2048, 256]", x.len(), time);
     let table = RopeTable::new(64, 10_000.0, 256);
     let positions: Vec<u32> = (0..rows as u32).map(|t| t % 256).collect();
@@ -192,6 +193,7 @@ fn output_heads() {
             (DenseType::F32, f32_bytes),
             (DenseType::F16, f32_to_f16(&values)),
             (DenseType::Q8_0, f32_to_q8_0(&values)),
+            (DenseType::Q6K, f32_to_q6_k(&values)),
         ];
         for (ty, bytes) in types {
             let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);
@@ -204,19 +206,6 @@ fn output_heads() {
             );
         }
     }
-}
-
-/// An output head in Q6_K, rows shared by threads.
-fn q6_k_head() {
-    let (cols, rows) = (2560, 64_000);
-    let row_bytes = q6_k::row_bytes(cols);
-    let (x, some) = (floats(cols), q6_k::f32_to_q6_k(&floats(64 * cols)));
-    let (bytes, mut y) = (some.repeat(rows / 64), vec![0.0; rows]);
-    let time = seconds(|| {
-        let parts = y.par_chunks_mut(64).zip(bytes.par_chunks(64 * row_bytes));
-        parts.for_each(|(y, bytes)| q6_k::products(Backend::active(), bytes, row_bytes, black_box(&x), y));
-    });
-    println!("  Q6_K head, [{rows}, {cols}]: {:.1} GB/s of weights read", bytes.len() as f64 / time * 1e-9);
 }
 
 fn floats(n: usize) -> Vec<f32> {

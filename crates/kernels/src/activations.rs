@@ -103,7 +103,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
 }
 
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.
-fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+pub(crate) fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
     match backend {
         Backend::Scalar => {
             let scale = tritforge_ternary::absmax_quantize(row, codes);
@@ -111,12 +111,15 @@ fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `quantize_rows_into_with` asserted that the processor supports the backend.
-        Backend::Avx2 => unsafe { x86::quantize_row_avx2(row, codes) },
+        Backend::Avx2 => unsafe { vector::quantize_row_avx2(row, codes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Backend::Avx512Vnni => unsafe { x86::quantize_row_avx512(row, codes) },
-        #[cfg(not(target_arch = "x86_64"))]
-        Backend::Avx2 | Backend::Avx512Vnni => unreachable!("asserted to be supported"),
+        Backend::Avx512Vnni => unsafe { vector::quantize_row_avx512(row, codes) },
+        // Every aarch64 processor has NEON.
+        #[cfg(target_arch = "aarch64")]
+        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => vector::quantize_row(row, codes),
+        // The other architectures' backends.
+        _ => unreachable!("asserted to be supported"),
     }
 }
 
@@ -125,22 +128,24 @@ fn sum(codes: &[i8]) -> i32 {
 }
 
 /// The quantizer in a form that compilers turn into vector code, compiled once for each instruction set.
-#[cfg(target_arch = "x86_64")]
-mod x86 {
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod vector {
     use tritforge_ternary::EPS;
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
     pub(super) fn quantize_row_avx2(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         quantize_row(row, codes)
     }
 
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
     pub(super) fn quantize_row_avx512(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         quantize_row(row, codes)
     }
 
     #[inline(always)]
-    fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    pub(super) fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite values.
         let bits = row.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
         let absmax = f32::from_bits(bits);

@@ -138,7 +138,7 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
             Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },
-            Backend::Scalar => {}
+            _ => {}
         }
     }
     let _ = backend;

@@ -12,8 +12,14 @@ const VARIABLE: &str = "TRITFORGE_BACKEND";
 /// An implementation of the integer kernels. All give the same bits; they differ in speed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Backend {
-    /// Portable Rust: the reference, and the only one outside x86-64.
+    /// Portable Rust: the reference, and the only one outside x86-64 and aarch64.
     Scalar,
+    /// 128-bit `smlal` with 16-bit partial sums: any aarch64 processor.
+    Neon,
+    /// 128-bit `sdot` (dotprod).
+    NeonDot,
+    /// 128-bit `smmla` for several tokens (i8mm), `sdot` for few.
+    NeonI8mm,
     /// 256-bit `vpmaddubsw` with 16-bit partial sums.
     Avx2,
     /// 512-bit `vpdpbusd` (AVX-512 F, BW, VL, VNNI).
@@ -24,7 +30,7 @@ pub enum Backend {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BackendError {
     /// No backend has this name.
-    #[error("unknown backend {found:?}: expected scalar, avx2 or avx512")]
+    #[error("unknown backend {found:?}: expected one of {}", names(&Backend::ALL))]
     Unknown {
         /// The name given.
         found: String,
@@ -40,11 +46,19 @@ pub enum BackendError {
 }
 
 impl Backend {
-    /// All backends, slowest first.
-    pub const ALL: [Backend; 3] = [Backend::Scalar, Backend::Avx2, Backend::Avx512Vnni];
+    /// All backends, those of one architecture slowest first.
+    pub const ALL: [Backend; 6] = [
+        Backend::Scalar,
+        Backend::Neon,
+        Backend::NeonDot,
+        Backend::NeonI8mm,
+        Backend::Avx2,
+        Backend::Avx512Vnni,
+    ];
 
     /// The backend that functions without a backend argument use: the one that the environment variable
-    /// `TRITFORGE_BACKEND` names (`scalar`, `avx2`, `avx512`), else the fastest supported one. Chosen once.
+    /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx512`), else the fastest supported
+    /// one. Chosen once.
     ///
     /// A variable that cannot be honoured is reported on standard error once and ignored; programs that want to
     /// stop instead call [`Backend::from_env`] first.
@@ -106,8 +120,19 @@ impl Backend {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            Backend::Avx2 | Backend::Avx512Vnni => false,
+            // The kernels load words of bytes, so they need the bytes of a word in the usual order.
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::Neon => std::arch::is_aarch64_feature_detected!("neon"),
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::NeonDot => {
+                Backend::Neon.is_supported() && std::arch::is_aarch64_feature_detected!("dotprod")
+            }
+            #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+            Backend::NeonI8mm => {
+                Backend::NeonDot.is_supported() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
+            // The other architectures' backends.
+            _ => false,
         }
     }
 
@@ -127,6 +152,9 @@ impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Backend::Scalar => "scalar",
+            Backend::Neon => "neon",
+            Backend::NeonDot => "neon-dot",
+            Backend::NeonI8mm => "neon-i8mm",
             Backend::Avx2 => "avx2",
             Backend::Avx512Vnni => "avx512",
         })
@@ -164,7 +192,10 @@ mod tests {
     #[test]
     fn an_unknown_name_says_what_is_possible() {
         let error = Backend::named("sse9").unwrap_err();
-        assert_eq!(error.to_string(), "unknown backend \"sse9\": expected scalar, avx2 or avx512");
+        assert_eq!(
+            error.to_string(),
+            "unknown backend \"sse9\": expected one of scalar, neon, neon-dot, neon-i8mm, avx2, avx512"
+        );
     }
 
     #[test]

@@ -85,7 +85,8 @@ pub(crate) unsafe fn load(x: &[f32], at: usize) -> Lanes {
     unsafe { x.as_ptr().add(at).cast::<Lanes>().read() }
 }
 
-/// Compiles a function for AVX-512, for AVX2 and for the baseline, and chooses at run time.
+/// Compiles a function for AVX-512, for AVX2 and for the baseline (on aarch64 NEON, fused multiply-adds included), and
+/// chooses at run time.
 ///
 /// Its body must be made of `#[inline(always)]` functions and plain loops, so that it takes on the features of its caller.
 macro_rules! multiversion {
@@ -111,7 +112,7 @@ macro_rules! multiversion {
                     $crate::Backend::Avx512Vnni => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above; every AVX2 processor that exists has FMA, and it is detected with it.
                     $crate::Backend::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::Backend::Scalar => {}
+                    _ => {}
                 }
             }
             let _ = backend;

@@ -48,7 +48,7 @@ pub(crate) fn run(tasks: usize, task: impl Fn(usize) + Sync) {
 ///
 /// # Panics
 /// As [`run`].
-pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync) {
+pub fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync) {
     struct Slot<T>(UnsafeCell<Option<T>>);
     // SAFETY: `run` gives each index to one task, so no two threads touch the same slot; `T` may be sent.
     unsafe impl<T: Send> Sync for Slot<T> {}

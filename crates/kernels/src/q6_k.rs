@@ -11,9 +11,9 @@ use crate::lanes::{LANES, Lanes, sum};
 use crate::vector::{Vector, f16_bits_to_f32, prefetch};
 
 /// Weights of a block.
-pub const BLOCK: usize = 256;
+pub(crate) const BLOCK: usize = 256;
 /// Bytes of a block.
-pub const BLOCK_BYTES: usize = 210;
+const BLOCK_BYTES: usize = 210;
 /// Weights that share an int8 scale.
 const GROUP: usize = 16;
 /// Groups of a block.
@@ -29,7 +29,7 @@ const TILE: usize = 4;
 ///
 /// # Panics
 /// If 256 does not divide them.
-pub fn row_bytes(cols: usize) -> usize {
+pub(crate) fn row_bytes(cols: usize) -> usize {
     assert!(cols.is_multiple_of(BLOCK), "Q6_K stores blocks of 256, a row has {cols}");
     cols / BLOCK * BLOCK_BYTES
 }
@@ -38,7 +38,7 @@ pub fn row_bytes(cols: usize) -> usize {
 ///
 /// # Panics
 /// If `bytes` are not the blocks of `out`.
-pub fn decode_row(bytes: &[u8], out: &mut [f32]) {
+pub(crate) fn decode_row(bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), row_bytes(out.len()), "bytes of {} weights", out.len());
     let mut codes = [0i8; BLOCK];
     for (block, out) in bytes.as_chunks::<BLOCK_BYTES>().0.iter().zip(out.chunks_exact_mut(BLOCK)) {
@@ -83,7 +83,7 @@ fn scales(block: &[u8; BLOCK_BYTES]) -> [f32; GROUPS] {
 ///
 /// # Panics
 /// If the lengths do not fit or the processor does not support the backend.
-pub fn products(backend: Backend, bytes: &[u8], row_bytes: usize, x: &[f32], y: &mut [f32]) {
+pub(crate) fn products(backend: Backend, bytes: &[u8], row_bytes: usize, x: &[f32], y: &mut [f32]) {
     backend.assert_supported();
     assert_eq!(row_bytes, self::row_bytes(x.len()), "bytes of a row of {} weights", x.len());
     assert_eq!(bytes.len(), y.len() * row_bytes, "bytes of {} rows", y.len());
@@ -106,7 +106,7 @@ pub fn products(backend: Backend, bytes: &[u8], row_bytes: usize, x: &[f32], y: 
             Backend::Avx512Vnni => return unsafe { avx512(bytes, row_bytes, x, y) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(bytes, row_bytes, x, y) },
-            Backend::Scalar => {}
+            _ => {}
         }
     }
     // SAFETY: `Lanes` needs no instructions but the baseline's.

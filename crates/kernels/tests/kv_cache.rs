@@ -2,11 +2,12 @@
 //! tokens, number of threads and backend (`float_ops` compares the backends; the children below run these tests on each).
 
 mod common;
-
-use std::process::Command;
+#[path = "common/program.rs"]
+mod program;
 
 use common::numbers;
 use half::f16;
+use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, CachedRows, Direction, KvCache, KvType, RopeTable, attention, attention_cached,
@@ -194,11 +195,9 @@ fn every_backend_passes() {
     if std::env::var_os("TRITFORGE_BACKEND").is_some() {
         return;
     }
-    let program = std::env::current_exe().expect("the test knows its program");
     for backend in Backend::supported() {
         let tests = ["any_shape_in_any_cut", "sequences_together_are_sequences_alone"];
-        let output =
-            Command::new(&program).args(tests).env("TRITFORGE_BACKEND", backend.to_string()).output();
+        let output = this_program().args(tests).env("TRITFORGE_BACKEND", backend.to_string()).output();
         let output = output.expect("the test starts");
         assert!(output.status.success(), "{backend}: {}", String::from_utf8_lossy(&output.stdout));
     }

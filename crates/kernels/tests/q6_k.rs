@@ -1,9 +1,6 @@
-//! Q6_K against ggml's reference quantizer, gguf's decoder, and products with decoded rows.
+//! Q6_K against ggml's reference quantizer and gguf's decoder.
 
-mod common;
-
-use common::numbers;
-use tritforge_kernels::{Backend, DenseMatrix, q6_k};
+use tritforge_kernels::{DenseMatrix, DenseType, f32_to_q6_k};
 
 fn fnv(items: impl IntoIterator<Item = u64>) -> u64 {
     items.into_iter().fold(0xcbf2_9ce4_8422_2325, |hash, x| (hash ^ x).wrapping_mul(0x100_0000_01b3))
@@ -24,29 +21,11 @@ fn weights() -> Vec<f32> {
 #[test]
 fn blocks_are_those_of_ggml_and_decode_as_gguf_does() {
     // By `quantize_row_q6_K_ref` of ggml 0.25 (llama-cpp-python 0.3.36) and gguf 0.19's `quants.dequantize`.
-    let bytes = q6_k::f32_to_q6_k(&weights());
-    assert_eq!(bytes.len(), q6_k::row_bytes(256 * 64));
+    let bytes = f32_to_q6_k(&weights());
+    assert_eq!(bytes.len(), DenseType::Q6K.row_bytes(256 * 64));
     assert_eq!(fnv(bytes.iter().map(|byte| u64::from(*byte))), 0x23ee_9536_4e2b_c020);
     let mut decoded = vec![0f32; 256 * 64];
-    q6_k::decode_row(&bytes, &mut decoded);
+    DenseMatrix::from_bytes(DenseType::Q6K, &bytes, 1, 256 * 64).row(0, &mut decoded);
     assert_eq!(decoded[..4], [-3.664_978, 0.827_575_7, -2.009_826_7, 2.600_952_1]);
     assert_eq!(fnv(decoded.iter().map(|x| u64::from(x.to_bits()))), 0xfa1a_27cf_6a4d_9065);
-}
-
-#[test]
-fn products_have_the_bits_of_decoded_rows_on_every_backend() {
-    for (rows, cols) in [(1, 256), (7, 512), (8, 2560), (37, 768)] {
-        let bytes = q6_k::f32_to_q6_k(&numbers(rows as u64, rows * cols));
-        let mut decoded = vec![0f32; rows * cols];
-        q6_k::decode_row(&bytes, &mut decoded);
-        let x = numbers(3, cols);
-        let mut expected = vec![0f32; rows];
-        DenseMatrix::from_f32(&decoded, rows, cols).matmul(&x, &mut expected);
-        for backend in Backend::supported() {
-            let mut found = vec![0f32; rows];
-            q6_k::products(backend, &bytes, q6_k::row_bytes(cols), &x, &mut found);
-            let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{backend}, [{rows}, {cols}]");
-        }
-    }
 }

@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use tritforge_data::{
-    BigramBaseline, Corpus, Document, Fingerprint, RustSources, Shard, Split, TokenizeOptions,
-    bigram_baseline, cached_or_tokenize, rust_sources, split,
+    BigramBaseline, Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Shard,
+    Split, TextSource, TokenizeOptions, bigram_baseline, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
@@ -18,7 +19,7 @@ pub struct Prepared {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Tokens for training.
-    pub train: Shard,
+    pub train: Mixture,
     /// Tokens for evaluation.
     pub held_out: Shard,
     /// Changes with the text, the split and the tokenizer.
@@ -42,56 +43,134 @@ impl Prepared {
     }
 }
 
+/// How to prepare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrepareOptions {
+    /// Whether a bar shows the progress of tokenization, if standard error is a terminal.
+    pub progress: bool,
+}
+
+/// [`prepare_with`] a bar that shows the progress.
+///
+/// # Errors
+/// As [`prepare_with`].
+pub fn prepare(recipe: &Recipe, say: impl FnMut(&str)) -> Result<Prepared, TrainError> {
+    prepare_with(recipe, PrepareOptions { progress: true }, say)
+}
+
 /// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is there already
 /// from the same text and tokenizer is used again. `say` hears what is going on.
 ///
 /// # Errors
 /// If text or tokenizer cannot be read, there is too little text, or the directory cannot be written.
-pub fn prepare(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<Prepared, TrainError> {
+pub fn prepare_with(
+    recipe: &Recipe,
+    options: PrepareOptions,
+    mut say: impl FnMut(&str),
+) -> Result<Prepared, TrainError> {
     let dir = recipe.run.out.join("data");
     fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
-    let documents = documents(recipe, &mut say)?;
     let fraction = recipe.data.held_out;
     let how = match recipe.data.split {
         SplitKind::Contiguous => Split::Contiguous { fraction },
         SplitKind::Document => Split::ByDocument { fraction, seed: recipe.run.seed },
     };
-    let (train, held_out) = split(documents, how)?;
+    let (mut train, mut held_out, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+    for (documents, weight) in texts(recipe, &mut say)? {
+        let (mut more, mut more_held_out) = split(documents, how)?;
+        parts.push((train.len()..train.len() + more.len(), weight));
+        train.append(&mut more);
+        held_out.append(&mut more_held_out);
+    }
     let tokenizer = tokenizer(recipe, &train, &held_out, &dir, &mut say)?;
     let json = tokenizer.to_json()?;
-    let shard = |documents: &[Document], name: &str| {
-        let options = TokenizeOptions {
+    let shards = |documents: &[Document], name: &str, shard_tokens: usize| {
+        let tokenize = TokenizeOptions {
             vocab_size: tokenizer.vocab_size(),
             eos: tokenizer.eos(),
             fingerprint: Fingerprint::of(json.as_bytes(), documents, tokenizer.eos()),
         };
         let encode = |text: &str| tokenizer.encode(text, false);
-        cached_or_tokenize(documents, &dir.join(name), &options, encode, |_| {})
+        let bytes = documents.iter().map(|d| d.text.len() as u64).sum();
+        let bar = if options.progress { bar(bytes, name) } else { ProgressBar::hidden() };
+        let progress = |done| bar.set_position(done);
+        let shards =
+            cached_or_tokenize_parts(documents, &dir.join(name), shard_tokens, &tokenize, encode, progress);
+        bar.finish_and_clear();
+        shards
     };
-    let (train_shard, held_out_shard) = (shard(&train, "train.bin")?, shard(&held_out, "held_out.bin")?);
+    let mut mixture = Vec::new();
+    for (part, (range, weight)) in parts.iter().enumerate() {
+        let name = if part == 0 { "train.bin".to_string() } else { format!("train-{}.bin", part + 1) };
+        let shards = shards(&train[range.clone()], &name, recipe.data.shard_tokens)?;
+        mixture.push(Part { shards, weight: *weight });
+    }
+    let train_tokens = Mixture::new(mixture)?;
+    // Evaluations go through one shard, whatever its size.
+    let held_out_shard = shards(&held_out, "held_out.bin", usize::MAX)?.remove(0);
     say(&format!(
         "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes a token",
-        train_shard.len(),
+        train_tokens.len(),
         held_out_shard.len(),
         tokenizer.vocab_size(),
         held_out_shard.bytes_per_token()
     ));
-    let fingerprint = format!("{}-{}", train_shard.fingerprint(), held_out_shard.fingerprint());
+    say_shares(recipe, &train_tokens, &mut say);
+    let prints = train_tokens.parts().iter().map(|p| format!("{}-", p.shards[0].fingerprint()));
+    let mut fingerprint = prints.collect::<String>() + &held_out_shard.fingerprint().to_string();
+    // What else the order of the samples depends on; nothing for a recipe that says nothing of it.
+    if recipe.data.packing != Packing::Concat {
+        fingerprint += "-documents";
+    }
+    if parts.len() > 1 {
+        fingerprint.extend(parts.iter().map(|(_, weight)| format!("-{weight}")));
+    }
     Ok(Prepared {
         tokenizer,
-        train: train_shard,
+        train: train_tokens,
         held_out: held_out_shard,
         fingerprint,
         documents: (train, held_out),
     })
 }
 
-fn documents(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<Document>, TrainError> {
-    match recipe.data.source {
+/// A bar that counts bytes; hidden where standard error is no terminal.
+fn bar(bytes: u64, name: &str) -> ProgressBar {
+    let template = "  tokenizing {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(bytes).with_style(style).with_message(name.to_string())
+}
+
+/// The documents of each text with its weight. Sources without weights are one text.
+fn texts(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<(Vec<Document>, f64)>, TrainError> {
+    let data = &recipe.data;
+    match data.source {
+        DataSource::Files if data.sources.is_empty() => {
+            let sources = data.train.iter().map(|path| TextSource {
+                path: path.clone(),
+                format: Format::Auto,
+                column: data.column.clone(),
+            });
+            let corpus = Corpus::read_sources(&sources.collect::<Vec<_>>())?;
+            say(&describe(&corpus));
+            Ok(vec![(corpus.documents, 1.0)])
+        }
         DataSource::Files => {
-            let corpus = Corpus::read(&recipe.data.train)?;
-            say(&format!("{} documents, {} bytes", corpus.documents.len(), corpus.bytes()));
-            Ok(corpus.documents)
+            let mut texts = Vec::new();
+            for source in &data.sources {
+                let text = TextSource {
+                    path: source.path.clone(),
+                    format: source.format,
+                    column: source.column.clone(),
+                };
+                let corpus = Corpus::read_sources(&[text])?;
+                say(&format!("{}: {}", source.path.display(), describe(&corpus)));
+                texts.push((corpus.documents, source.weight));
+            }
+            if texts.iter().all(|(_, weight)| weight.is_none()) {
+                return Ok(vec![(texts.into_iter().flat_map(|(documents, _)| documents).collect(), 1.0)]);
+            }
+            Ok(texts.into_iter().map(|(documents, weight)| (documents, weight.unwrap_or(1.0))).collect())
         }
         DataSource::RustSources => {
             let (documents, report) = rust_sources(&RustSources::default())?;
@@ -101,8 +180,45 @@ fn documents(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<Document
                 report.files,
                 report.bytes as f64 / 1e6
             ));
-            Ok(documents)
+            Ok(vec![(documents, 1.0)])
         }
+    }
+}
+
+/// What was read, and what was left out.
+fn describe(corpus: &Corpus) -> String {
+    let mut text = format!("{} documents, {} bytes", corpus.documents.len(), corpus.bytes());
+    if corpus.files != corpus.documents.len() {
+        text += &format!(" from {} files", corpus.files);
+    }
+    if corpus.dropped > 0 {
+        text += &format!("; dropped {} without text", corpus.dropped);
+    }
+    if let Some(first) = corpus.skipped.first() {
+        let (count, path, offset) = (corpus.skipped.len(), first.path.display(), first.offset);
+        text += &format!("; skipped {count} files that are not UTF-8, the first {path} at byte {offset}");
+    }
+    text
+}
+
+/// How often a run goes through each part of a mixture.
+fn say_shares(recipe: &Recipe, mixture: &Mixture, say: &mut impl FnMut(&str)) {
+    if mixture.parts().len() < 2 {
+        return;
+    }
+    let train = &recipe.train;
+    let tokens =
+        (train.batch_size * train.gradient_accumulation * recipe.data.seq_len) as f64 * train.steps as f64;
+    let total: f64 = mixture.parts().iter().map(|p| p.weight).sum();
+    for (part, source) in mixture.parts().iter().zip(&recipe.data.sources) {
+        let share = part.weight / total;
+        say(&format!(
+            "{}: {} tokens, {:.1} % of the samples, {:.2} epochs",
+            source.path.display(),
+            part.len(),
+            share * 100.0,
+            share * tokens / part.len().max(1) as f64
+        ));
     }
 }
 
@@ -117,7 +233,11 @@ fn tokenizer(
     match recipe.tokenizer.kind {
         TokenizerKind::File => {
             // The recipe's validation made sure of the path.
-            Ok(Tokenizer::from_file(recipe.tokenizer.path.as_deref().unwrap_or(Path::new("tokenizer.json")))?)
+            let path = recipe.tokenizer.path.as_deref().unwrap_or(Path::new("tokenizer.json"));
+            match path.to_str().filter(|text| text.starts_with("hf://")) {
+                Some(address) => Ok(Tokenizer::from_file(&Hub::from_env().tokenizer_file(address)?)?),
+                None => Ok(Tokenizer::from_file(path)?),
+            }
         }
         // A character that only the held-out text has would have no token: as in nanoGPT, all text counts.
         TokenizerKind::Characters => {

@@ -48,6 +48,9 @@ pub(crate) enum Embeddings {
     /// 1.06 bytes a weight.
     #[value(name = "q8_0")]
     Q8_0,
+    /// 0.82 bytes a weight.
+    #[value(name = "q6_k")]
+    Q6K,
 }
 
 impl Embeddings {
@@ -56,6 +59,7 @@ impl Embeddings {
             Embeddings::F32 => DenseType::F32,
             Embeddings::F16 => DenseType::F16,
             Embeddings::Q8_0 => DenseType::Q8_0,
+            Embeddings::Q6K => DenseType::Q6K,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The subcommands, one a file.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
 pub(crate) mod eval;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{DryRun, RunOptions, Summary, dry_run, prepare, train};
+use tritforge_train::{DryRun, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
 
 use crate::table;
 
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         print_dry_run(&dry_run(&recipe, recipe.expected_vocab_size())?);
         return Ok(ExitCode::SUCCESS);
     }
-    let prepared = prepare(&recipe, |message| {
+    let prepared = prepare_with(&recipe, PrepareOptions { progress: !args.quiet }, |message| {
         if !args.quiet {
             println!("{message}");
         }

@@ -25,6 +25,10 @@ pub(super) struct Packages {
     pub(super) absent: Vec<String>,
 }
 
+/// Packages of this workspace that are passed over with all that only they need: the readers of tables and the client of the
+/// hub. The corpus is what it was before they came, and they are most of the packages.
+const PRUNED: [&str; 4] = ["csv", "glob", "hf-hub", "parquet"];
+
 /// Finds the dependencies of a manifest, and of this workspace by default.
 pub(super) fn find(manifest: Option<&Path>) -> Result<Packages, String> {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
@@ -33,7 +37,9 @@ pub(super) fn find(manifest: Option<&Path>) -> Result<Packages, String> {
         Some(path) => Some(path),
         None => Some(built_from.as_path()).filter(|path| path.is_file()),
     };
-    let listing = cargo_tree(manifest)?;
+    // cargo refuses to prune what is not there, so another workspace is taken whole.
+    let own = manifest == Some(built_from.as_path());
+    let listing = cargo_tree(manifest, if own { &PRUNED } else { &[] })?;
     let versions = newest(&listing);
     if versions.is_empty() {
         return Err("cargo tree lists no package of crates.io".to_string());
@@ -42,11 +48,14 @@ pub(super) fn find(manifest: Option<&Path>) -> Result<Packages, String> {
 }
 
 /// The packages that the default members need on this platform, one a line.
-fn cargo_tree(manifest: Option<&Path>) -> Result<String, String> {
+fn cargo_tree(manifest: Option<&Path>, pruned: &[&str]) -> Result<String, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command.args(["tree", "--locked", "--offline", "--edges", "normal,build", "--prefix", "none"]);
     command.args(["--format", "{p}", "--color", "never"]);
+    for name in pruned {
+        command.args(["--prune", name]);
+    }
     if let Some(path) = manifest {
         command.arg("--manifest-path").arg(path);
     }

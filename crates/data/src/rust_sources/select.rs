@@ -174,7 +174,7 @@ mod tests {
             let a = allowance(sizes, total);
             assert!(used(a) <= total, "{sizes:?}");
             let all = sizes.iter().sum::<usize>() <= total;
-            assert!(all && used(a) == sizes.iter().sum() || used(a + 1) > total, "{sizes:?} {a}");
+            assert!(all && used(a) == sizes.iter().sum::<usize>() || used(a + 1) > total, "{sizes:?} {a}");
         }
     }
 

@@ -12,7 +12,7 @@ mod x86;
 
 use self::rows::decode_row;
 pub use self::rows::{f32_to_f16, f32_to_q8_0};
-use crate::{Backend, pool};
+use crate::{Backend, pool, q6_k};
 
 /// Weights in a Q8_0 block.
 const Q8_0_BLOCK: usize = 32;
@@ -25,6 +25,7 @@ const ROWS: usize = 16;
 /// Rows, and tokens if there are many, whose dots are computed together.
 const TILE: usize = 4;
 /// Tokens up to which rows are multiplied as they are decoded, where the backend has code for it.
+#[cfg(target_arch = "x86_64")]
 const FEW_TOKENS: usize = 8;
 /// Fused multiply-adds from which threads share the work.
 const PARALLEL_PRODUCTS: usize = 1 << 18;
@@ -38,11 +39,13 @@ pub enum DenseType {
     F16,
     /// 34 bytes for 32 weights (`block_q8_0` of ggml).
     Q8_0,
+    /// 210 bytes for 256 weights (`block_q6_K` of ggml).
+    Q6K,
 }
 
 impl DenseType {
     /// The types.
-    pub const ALL: [DenseType; 3] = [DenseType::F32, DenseType::F16, DenseType::Q8_0];
+    pub const ALL: [DenseType; 4] = [DenseType::F32, DenseType::F16, DenseType::Q8_0, DenseType::Q6K];
 
     /// The name, as recipes and command lines spell it.
     pub fn name(self) -> &'static str {
@@ -50,13 +53,23 @@ impl DenseType {
             DenseType::F32 => "f32",
             DenseType::F16 => "f16",
             DenseType::Q8_0 => "q8_0",
+            DenseType::Q6K => "q6_k",
+        }
+    }
+
+    /// Weights of a block: a row must be whole blocks.
+    pub fn block(self) -> usize {
+        match self {
+            DenseType::F32 | DenseType::F16 => 1,
+            DenseType::Q8_0 => Q8_0_BLOCK,
+            DenseType::Q6K => q6_k::BLOCK,
         }
     }
 
     /// Bytes of a row.
     ///
     /// # Panics
-    /// If Q8_0's block does not divide the columns.
+    /// If the block of Q8_0 or Q6_K does not divide the columns.
     pub fn row_bytes(self, cols: usize) -> usize {
         match self {
             DenseType::F32 => 4 * cols,
@@ -65,6 +78,7 @@ impl DenseType {
                 assert!(cols.is_multiple_of(Q8_0_BLOCK), "Q8_0 stores blocks of 32, a row has {cols}");
                 cols / Q8_0_BLOCK * Q8_0_BYTES
             }
+            DenseType::Q6K => q6_k::row_bytes(cols),
         }
     }
 }
@@ -103,6 +117,11 @@ impl<'a> DenseMatrix<'a> {
         self.ty
     }
 
+    /// Bytes of the matrix as it is stored: what one decoding step reads of a head.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Row `i` as f32: what an embedding looks up.
     ///
     /// # Panics
@@ -122,13 +141,21 @@ impl<'a> DenseMatrix<'a> {
     /// # Panics
     /// If the lengths do not fit.
     pub fn matmul(&self, x: &[f32], y: &mut [f32]) {
+        self.matmul_with(Backend::active(), x, y);
+    }
+
+    /// [`DenseMatrix::matmul`] on the backend given.
+    ///
+    /// # Panics
+    /// As [`DenseMatrix::matmul`], and if the processor does not support the backend.
+    pub fn matmul_with(&self, backend: Backend, x: &[f32], y: &mut [f32]) {
+        backend.assert_supported();
         assert!(x.len().is_multiple_of(self.cols), "x is rows of {}", self.cols);
         let tokens = x.len() / self.cols;
         assert_eq!(y.len(), tokens * self.rows, "y is [{tokens}, {}]", self.rows);
         if y.is_empty() {
             return;
         }
-        let backend = Backend::active();
         // A piece is some rows of the matrix and all tokens; it owns its part of every token's result. It is long, so that
         // a thread reads on for a while; a decoding step waits for the last one, so there are several a thread.
         let rows = self.rows.div_ceil(pool::threads() * PIECES_A_THREAD).next_multiple_of(ROWS);
@@ -153,8 +180,18 @@ impl<'a> DenseMatrix<'a> {
         let row_bytes = self.ty.row_bytes(self.cols);
         let rows = y[0].len();
         let bytes = &self.bytes[first * row_bytes..][..rows * row_bytes];
+        if self.ty == DenseType::Q6K && y.len() < TILE {
+            for (x, y) in x.chunks_exact(self.cols).zip(y) {
+                q6_k::products(backend, bytes, row_bytes, x, y);
+            }
+            return;
+        }
         #[cfg(target_arch = "x86_64")]
-        if y.len() <= FEW_TOKENS && self.cols.is_multiple_of(x86::UNIT) && backend != Backend::Scalar {
+        if y.len() <= FEW_TOKENS
+            && self.ty != DenseType::Q6K
+            && self.cols.is_multiple_of(x86::UNIT)
+            && backend != Backend::Scalar
+        {
             return x86::products(backend, self.ty, bytes, row_bytes, x, y);
         }
         if self.ty == DenseType::Q8_0 && y.len() < TILE {

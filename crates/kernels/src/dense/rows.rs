@@ -3,10 +3,10 @@
 use half::f16;
 
 use super::{DenseType, Q8_0_BLOCK, Q8_0_BYTES};
-use crate::Backend;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::LANES;
 use crate::lanes::multiversion;
+use crate::{Backend, q6_k};
 
 /// A row as f32 numbers.
 pub(super) fn decode_row(backend: Backend, ty: DenseType, bytes: &[u8], out: &mut [f32]) {
@@ -59,6 +59,7 @@ multiversion! {
                     }
                 }
             }
+            DenseType::Q6K => q6_k::decode_row(bytes, out),
         }
     }
 }

@@ -83,6 +83,7 @@ unsafe fn avx512<const R: usize, const T: usize>(
         DenseType::F16 => unsafe { avx512_of::<R, T, 2>(rows, row_bytes, x) },
         // SAFETY: as above.
         DenseType::Q8_0 => unsafe { avx512_of::<R, T, 1>(rows, row_bytes, x) },
+        DenseType::Q6K => unreachable!("has products of its own"),
     }
 }
 
@@ -150,6 +151,7 @@ unsafe fn avx2<const R: usize, const T: usize>(
         DenseType::F16 => unsafe { avx2_of::<R, T, 2>(rows, row_bytes, x) },
         // SAFETY: as above.
         DenseType::Q8_0 => unsafe { avx2_of::<R, T, 1>(rows, row_bytes, x) },
+        DenseType::Q6K => unreachable!("has products of its own"),
     }
 }
 

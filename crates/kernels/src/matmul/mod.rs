@@ -1,7 +1,7 @@
 //! The product of int8 activations and ternary weights: `acc = Σ xq · wq`, exact, and `y = acc · (s_w · s_x)`.
 //!
 //! The work is a grid: tiles of tokens × blocks of 32 output features. `tiling` cuts it into tasks for threads; a
-//! backend (`scalar`, `avx2`, `avx512`) computes the cells of a task with accumulators in registers; `output` takes the
+//! backend (`scalar`, `avx2`, `avx512`, `neon`) computes the cells of a task with accumulators in registers; `output` takes the
 //! sums to their place. All sums are integers, so neither the backend nor the cut nor the number of threads changes
 //! a bit.
 
@@ -11,8 +11,14 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_five_trits;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod output;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod pack;
 mod scalar;
 mod tiling;
@@ -20,7 +26,7 @@ mod tiling;
 use std::ops::Range;
 
 use self::output::{Output, Sink};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
 use crate::{Backend, QuantizedRows, TernaryWeights};
@@ -146,8 +152,21 @@ fn products<'a, T: Output + 'a>(
                 });
             });
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Backend::Avx2 | Backend::Avx512Vnni => unreachable!("asserted to be supported"),
+        #[cfg(target_arch = "aarch64")]
+        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => {
+            let grid = grid(neon::tile_tokens(backend));
+            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+                grid.run(|tiles, range| {
+                    for (m, blocks) in parts(&range) {
+                        let tiles = packed.tiles(tiles.clone());
+                        // SAFETY: the processor supports the backend (asserted above); tasks are disjoint as above.
+                        unsafe { neon::multiply(backend, &tiles, m.weights, blocks, &m.sink) };
+                    }
+                });
+            });
+        }
+        // The other architectures' backends.
+        _ => unreachable!("asserted to be supported"),
     }
 }
 

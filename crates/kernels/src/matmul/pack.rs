@@ -1,5 +1,6 @@
 //! Activations packed tile by tile, in the order in which the vector kernels read them.
 
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,7 +18,7 @@ pub(super) struct Tile<'a> {
     /// The first token.
     pub(super) first: usize,
     /// Words [cols / 4, tokens]: word (q, t) holds columns 4q..4q + 4 of token t; columns are padded with 0 to
-    /// whole steps.
+    /// whole steps. On aarch64 [cols / 8, tokens, 2]: words 2q and 2q + 1 of a token side by side.
     pub(super) words: &'a [i32],
     /// The sum of every token's codes.
     pub(super) sums: &'a [i32],
@@ -95,12 +96,37 @@ fn pack_tiles(
         let (first, tokens) = (tiling.first(tile), tiling.first(tile + 1) - tiling.first(tile));
         let words = rest.split_off_mut(..tokens * token_words).expect("a tile lies in its range");
         let codes = &x.codes[first * x.cols..(first + tokens) * x.cols];
+        #[cfg(target_arch = "x86_64")]
         // SAFETY: every x86-64 processor has SSE2.
-        unsafe { pack_tile(codes, x.cols, tokens, words) };
+        unsafe {
+            pack_tile(codes, x.cols, tokens, words);
+        }
+        #[cfg(target_arch = "aarch64")]
+        pack_tile(codes, x.cols, tokens, words);
+    }
+}
+
+/// Packs one tile: `codes` [tokens, cols] to words [cols / 8, tokens, 2], padded with 0 to whole steps.
+#[cfg(target_arch = "aarch64")]
+fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
+    let whole = cols / 8;
+    let (whole_words, last_words) = words.split_at_mut(whole * 2 * tokens);
+    for (t, row) in codes.chunks_exact(cols).enumerate() {
+        let (pieces, rest) = row.as_chunks::<8>();
+        for (piece, words) in pieces.iter().zip(whole_words.chunks_exact_mut(2 * tokens)) {
+            words[2 * t..][..2].copy_from_slice(&words_of::<8, 2>(piece));
+        }
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        let last_and_padding = std::iter::once(words_of::<8, 2>(&last)).chain(std::iter::repeat([0; 2]));
+        for (piece, words) in last_and_padding.zip(last_words.chunks_exact_mut(2 * tokens)) {
+            words[2 * t..][..2].copy_from_slice(&piece);
+        }
     }
 }
 
 /// Packs one tile: `codes` [tokens, cols] to words [cols / 4, tokens], padded with 0 to whole steps.
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
     let whole = cols / STEP_COLS;
@@ -109,7 +135,8 @@ fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
     if tokens < 4 {
         for (step, words) in whole_words.chunks_exact_mut(STEP_WORDS * tokens).enumerate() {
             for t in 0..tokens {
-                for (word, words) in words_of(&row(t)[step]).into_iter().zip(words.chunks_exact_mut(tokens)) {
+                let step: [_; STEP_WORDS] = words_of(&row(t)[step]);
+                for (word, words) in step.into_iter().zip(words.chunks_exact_mut(tokens)) {
                     words[t] = word;
                 }
             }
@@ -131,7 +158,7 @@ fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
             let mut step = [0; STEP_COLS];
             step[..cols % STEP_COLS].copy_from_slice(&row[whole * STEP_COLS..]);
             let padding = std::iter::repeat(0);
-            let words_and_padding = words_of(&step).into_iter().chain(padding);
+            let words_and_padding = words_of::<STEP_COLS, STEP_WORDS>(&step).into_iter().chain(padding);
             for (word, words) in words_and_padding.zip(last_words.chunks_exact_mut(tokens)) {
                 words[t] = word;
             }
@@ -139,13 +166,14 @@ fn pack_tile(codes: &[i8], cols: usize, tokens: usize, words: &mut [i32]) {
     }
 }
 
-/// The codes of a step as words of 4.
+/// Codes as words of 4.
 #[inline(always)]
-fn words_of(step: &[i8; STEP_COLS]) -> [i32; STEP_WORDS] {
-    std::array::from_fn(|q| i32::from_le_bytes(std::array::from_fn(|j| step[4 * q + j] as u8)))
+fn words_of<const CODES: usize, const WORDS: usize>(codes: &[i8; CODES]) -> [i32; WORDS] {
+    std::array::from_fn(|q| i32::from_le_bytes(std::array::from_fn(|j| codes[4 * q + j] as u8)))
 }
 
 /// The words of four tokens' step, turned from token by token to word by word.
+#[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
 fn transpose(tokens: [&[i8; STEP_COLS]; 4]) -> [[i32; 4]; STEP_WORDS] {

@@ -16,6 +16,8 @@ pub(super) enum Value {
     Float(f64),
     Flag(bool),
     Array(Vec<Value>),
+    /// Tables, as `[[section.key]]` writes them.
+    Tables(Vec<(Origin, BTreeMap<String, Entry>)>),
     /// Of a type that no key has: its name.
     Other(&'static str),
 }
@@ -51,6 +53,7 @@ impl Value {
             Value::Float(_) => "a number with a fraction",
             Value::Flag(_) => "a boolean",
             Value::Array(_) => "an array",
+            Value::Tables(_) => "tables",
             Value::Other(name) => name,
         }
     }
@@ -96,12 +99,26 @@ impl Source<'_> {
         let cut: String = line.chars().take(60).collect();
         let written = if cut == written { cut } else { format!("{cut}…") };
         Entry {
-            value: Value::of(value.get_ref()),
+            value: self.tables(value.get_ref()).unwrap_or_else(|| Value::of(value.get_ref())),
             written,
             key_at: self.at(key_offset),
             value_at: self.at(value.span().start),
             from_config: false,
         }
+    }
+
+    /// The value of an array of nothing but tables, at least one.
+    fn tables(&self, value: &DeValue<'_>) -> Option<Value> {
+        let DeValue::Array(items) = value else { return None };
+        let table = |item: &Spanned<DeValue<'_>>| {
+            let DeValue::Table(keys) = item.get_ref() else { return None };
+            let entry = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+                (key.get_ref().to_string(), self.entry(key.span().start, value))
+            };
+            Some((self.at(item.span().start), keys.iter().map(entry).collect()))
+        };
+        let tables: Option<Vec<_>> = items.iter().map(table).collect();
+        tables.filter(|tables| !tables.is_empty()).map(Value::Tables)
     }
 
     fn parse(&self) -> Result<DeTable<'_>, Vec<Fault>> {

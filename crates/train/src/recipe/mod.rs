@@ -24,6 +24,7 @@ mod overrides;
 mod reader;
 mod resolve;
 mod sections;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -35,8 +36,8 @@ use tritforge_config::{ConfigError, ModelConfig};
 
 pub use error::{Fault, Origin, RecipeError};
 pub use sections::{
-    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SplitKind, Tokenizer,
-    TokenizerKind, Train,
+    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind,
+    Tokenizer, TokenizerKind, Train,
 };
 
 use entries::{Entries, Value};

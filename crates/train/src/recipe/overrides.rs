@@ -30,15 +30,15 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
         let (key_at, value_at) = (origin.clone(), origin);
         let entry = Entry { value, written: written.to_string(), key_at, value_at, from_config: false };
         let section_entries = entries.sections.entry(section.to_string()).or_default();
-        let rival = match (section, key) {
-            ("data", "train") => Some("source"),
-            ("data", "source") => Some("train"),
-            _ => None,
+        let rivals: &[&str] = match (section, key) {
+            ("data", "train") => &["source", "sources"],
+            ("data", "source") => &["train", "sources"],
+            _ => &[],
         };
-        if let Some(rival) = rival
-            && section_entries.get(rival).is_some_and(|e| !matches!(e.value_at, Origin::Override(_)))
-        {
-            section_entries.remove(rival);
+        for rival in rivals {
+            if section_entries.get(*rival).is_some_and(|e| !matches!(e.value_at, Origin::Override(_))) {
+                section_entries.remove(*rival);
+            }
         }
         section_entries.insert(key.to_string(), entry);
     }

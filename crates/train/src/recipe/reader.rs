@@ -238,7 +238,26 @@ impl Reader {
         Some(self.resolve(&text, &origin))
     }
 
-    fn resolve(&self, text: &str, origin: &Origin) -> PathBuf {
+    /// The tables of `[[section.key]]`, each with its place.
+    pub(super) fn tables(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+    ) -> Option<Vec<(Origin, BTreeMap<String, Entry>)>> {
+        let entry = self.take(section, key)?;
+        if let Value::Tables(tables) = entry.value {
+            return Some(tables);
+        }
+        self.wrong_type(
+            section,
+            key,
+            &entry,
+            &format!("tables, each [[{section}.{key}]], in the recipe's file"),
+        );
+        None
+    }
+
+    pub(super) fn resolve(&self, text: &str, origin: &Origin) -> PathBuf {
         resolve(&self.path, text, origin)
     }
 
@@ -310,6 +329,7 @@ pub(super) fn resolve(recipe: &Path, text: &str, origin: &Origin) -> PathBuf {
     match origin {
         Origin::Override(_) => PathBuf::from(text),
         _ if beside.exists() => beside,
+        _ if tritforge_data::is_pattern(&beside) && tritforge_data::matches(&beside).is_ok() => beside,
         _ => PathBuf::from(text),
     }
 }

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_ternary::Packing;
+use tritforge_ternary::Packing as TernaryPacking;
 
 use super::reader::Reader;
 use super::sections::{
-    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SplitKind, Tokenizer,
-    TokenizerKind, Train, recipe_name,
+    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample, Schedule, SplitKind,
+    Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, validate};
+use super::{Recipe, sources, validate};
 
 /// Tokens of a sample where the recipe does not say.
 const SEQ_LEN: usize = 256;
@@ -49,7 +50,8 @@ fn data(r: &mut Reader) -> Data {
     let train = r.paths("data", "train");
     let sources = [("files", DataSource::Files), ("rust-sources", DataSource::RustSources)];
     let source = r.choice("data", "source", &sources);
-    if train.is_none() && source.is_none() && !r.given("data", "train") && !r.given("data", "source") {
+    let tables = sources::sources(r);
+    if ["train", "source", "sources"].iter().all(|key| !r.given("data", key)) {
         r.missing(
             "data",
             "train",
@@ -57,12 +59,17 @@ fn data(r: &mut Reader) -> Data {
         );
     }
     let splits = [("contiguous", SplitKind::Contiguous), ("document", SplitKind::Document)];
+    let packings = [("concat", Packing::Concat), ("documents", Packing::Documents)];
     Data {
         source: source.unwrap_or(DataSource::Files),
         train: train.unwrap_or_default(),
+        column: r.text("data", "column").unwrap_or_else(|| "text".to_string()),
         held_out: r.number("data", "held_out", "above 0 and below 1", |x| x > 0.0 && x < 1.0).unwrap_or(0.1),
         split: r.choice("data", "split", &splits).unwrap_or(SplitKind::Contiguous),
         seq_len: r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN),
+        packing: r.choice("data", "packing", &packings).unwrap_or_default(),
+        shard_tokens: r.integer("data", "shard_tokens", 1, 1 << 40).map_or(SHARD_TOKENS, |n| n as usize),
+        sources: tables,
     }
 }
 
@@ -203,13 +210,13 @@ fn sample(r: &mut Reader) -> Sample {
 
 fn export(r: &mut Reader, model: &Model, quant: Quant) -> Export {
     let default = Export::default();
-    let names = Packing::ALL.map(|packing| (recipe_name(packing), packing));
-    let packings: Vec<(&str, Packing)> =
+    let names = TernaryPacking::ALL.map(|packing| (recipe_name(packing), packing));
+    let packings: Vec<(&str, TernaryPacking)> =
         names.iter().map(|(name, packing)| (name.as_str(), *packing)).collect();
     let dense = DenseType::ALL.map(|format| (format.name(), format));
     let format = r.choice("export", "format", &packings).unwrap_or_else(|| {
-        let fits = |packing: &Packing| validate::misfit(model, quant, *packing).is_none();
-        [Packing::Tq2_0, Packing::I2S].into_iter().find(fits).unwrap_or(default.format)
+        let fits = |packing: &TernaryPacking| validate::misfit(model, quant, *packing).is_none();
+        [TernaryPacking::Tq2_0, TernaryPacking::I2S].into_iter().find(fits).unwrap_or(default.format)
     });
     Export { format, embeddings: r.choice("export", "embeddings", &dense).unwrap_or(default.embeddings) }
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_data::{Format, Packing};
 use tritforge_kernels::DenseType;
-use tritforge_ternary::Packing;
+use tritforge_ternary::Packing as TernaryPacking;
 
 /// `[run]`: the run itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,7 +72,7 @@ pub struct Tokenizer {
     /// other kinds, whose size the text or the file determines.
     #[serde(skip_serializing_if = "is_zero")]
     pub vocab_size: usize,
-    /// For `"file"`: the `tokenizer.json`.
+    /// For `"file"`: the `tokenizer.json`, or `hf://OWNER/NAME` for that of a repository of the Hugging Face Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -93,15 +94,45 @@ pub enum TokenizerKind {
 pub struct Data {
     /// `"files"` (the default where `train` is given) or `"rust-sources"`.
     pub source: DataSource,
-    /// Files and directories of text, for `"files"`.
+    /// Files, directories, patterns and `hf://datasets/…` addresses of text, for `"files"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train: Vec<PathBuf>,
+    /// Column with the text in the JSONL, CSV and Parquet files of `train`; by default `"text"`.
+    #[serde(skip_serializing_if = "is_text")]
+    pub column: String,
     /// Share of the text that is held out for evaluation; by default 0.1.
     pub held_out: f64,
     /// `"contiguous"` (the default: the end is held out) or `"document"` (whole documents are).
     pub split: SplitKind,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
+    /// `"concat"` (the default: documents follow each other) or `"documents"` (a sample holds tokens of one document and is
+    /// padded). Evaluation always concatenates.
+    #[serde(skip_serializing_if = "is_concat")]
+    pub packing: Packing,
+    /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
+    #[serde(skip_serializing_if = "is_shard_tokens")]
+    pub shard_tokens: usize,
+    /// `[[data.sources]]`, in the place of `train`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<SourceText>,
+}
+
+/// Tokens of a file of tokens where the recipe does not say.
+pub(super) const SHARD_TOKENS: usize = 1 << 28;
+
+/// `[[data.sources]]`: one text of several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceText {
+    /// A file, a directory, a pattern, or an `hf://datasets/…` address.
+    pub path: PathBuf,
+    /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    pub format: Format,
+    /// The column with the text; by default `"text"`.
+    pub column: String,
 }
 
 /// Where text comes from.
@@ -214,7 +245,7 @@ pub struct Sample {
 pub struct Export {
     /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
     #[serde(serialize_with = "packing_name")]
-    pub format: Packing,
+    pub format: TernaryPacking,
     /// How embedding and head are stored: `"f16"` (the default), `"f32"` or `"q8_0"`.
     #[serde(serialize_with = "dense_name")]
     pub embeddings: DenseType,
@@ -251,16 +282,16 @@ impl Default for Sample {
 
 impl Default for Export {
     fn default() -> Self {
-        Self { format: Packing::Tq2_0, embeddings: DenseType::F16 }
+        Self { format: TernaryPacking::Tq2_0, embeddings: DenseType::F16 }
     }
 }
 
 /// The name of a packing in recipes.
-pub(super) fn recipe_name(packing: Packing) -> String {
+pub(super) fn recipe_name(packing: TernaryPacking) -> String {
     packing.name().to_ascii_lowercase()
 }
 
-fn packing_name<S: Serializer>(packing: &Packing, serializer: S) -> Result<S::Ok, S::Error> {
+fn packing_name<S: Serializer>(packing: &TernaryPacking, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&recipe_name(*packing))
 }
 
@@ -271,6 +302,18 @@ fn dense_name<S: Serializer>(format: &DenseType, serializer: S) -> Result<S::Ok,
 // serde hands references to `skip_serializing_if`.
 fn is_zero(n: &usize) -> bool {
     *n == 0
+}
+
+fn is_text(column: &str) -> bool {
+    column == "text"
+}
+
+fn is_concat(packing: &Packing) -> bool {
+    *packing == Packing::Concat
+}
+
+fn is_shard_tokens(n: &usize) -> bool {
+    *n == SHARD_TOKENS
 }
 
 fn is_zero_u64(n: &u64) -> bool {

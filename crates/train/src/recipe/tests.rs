@@ -415,3 +415,65 @@ fn the_recipes_and_shapes_of_the_repository_are_right() {
         assert_eq!(recipe.export.format, Packing::Tq2_0, "{}", path.display());
     }
 }
+
+const SOURCES: &str = r#"[model]
+hidden_size = 256
+intermediate_size = 768
+num_hidden_layers = 2
+num_attention_heads = 4
+
+[data]
+packing = "documents"
+shard_tokens = 1000
+
+[[data.sources]]
+path = "hf://datasets/o/n/a.parquet@v1"
+weight = 3
+column = "body"
+
+[[data.sources]]
+path = "b.txt"
+format = "text"
+weight = 0.5
+
+[train]
+steps = 1000
+"#;
+
+#[test]
+fn sources_are_read_and_written_back() {
+    let r = parse(SOURCES, &[]).unwrap();
+    let [a, b] = r.data.sources.as_slice() else { panic!("{:?}", r.data.sources) };
+    assert_eq!((a.path.as_path(), a.weight), (Path::new("hf://datasets/o/n/a.parquet@v1"), Some(3.0)));
+    assert_eq!((a.column.as_str(), a.format), ("body", tritforge_data::Format::Auto));
+    assert_eq!((b.column.as_str(), b.format, b.weight), ("text", tritforge_data::Format::Text, Some(0.5)));
+    assert_eq!((r.data.packing, r.data.shard_tokens), (tritforge_data::Packing::Documents, 1000));
+    assert_eq!(parse(&r.to_toml().unwrap(), &[]).unwrap(), r);
+    // An override says where the text comes from, whole.
+    let r = parse(SOURCES, &["data.train=c.txt"]).unwrap();
+    assert_eq!((r.data.train.len(), r.data.sources.len()), (1, 0));
+}
+
+#[test]
+fn wrong_sources_are_refused_at_their_place() {
+    for (from, to, message) in [
+        ("weight = 3", "weight = 0", "dir/r.toml:13:10: data.sources.weight = 0: expected a number above 0"),
+        ("weight = 3\n", "", "data.sources: 1 of 2 have a weight"),
+        (
+            "format = \"text\"",
+            "format = \"xml\"",
+            "dir/r.toml:18:10: data.sources.format = \"xml\": expected \"auto\"",
+        ),
+        ("path = \"b.txt\"", "", "dir/r.toml:16:1: data.sources.path is missing"),
+        ("column", "colunm", "dir/r.toml:14:1: data.sources.colunm: unknown key; [[data.sources]] has path"),
+        ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
+        ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),
+        ("packing = \"documents\"", "source = \"rust-sources\"", "contradicts [[data.sources]]"),
+        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\" or \"documents\""),
+    ] {
+        let found = faults(&SOURCES.replace(from, to), &[]);
+        assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");
+    }
+    let found = fault(&["data.sources=[1]"]);
+    assert!(found.contains("expected tables, each [[data.sources]]"), "{found}");
+}

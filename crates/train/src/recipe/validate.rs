@@ -19,14 +19,29 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
 fn text(r: &mut Reader, recipe: &Recipe) {
     let data = &recipe.data;
     match data.source {
-        DataSource::Files if data.train.is_empty() => {
+        DataSource::Files if data.train.is_empty() && data.sources.is_empty() => {
             r.missing("data", "train", "files of text, as in train = [\"corpus.txt\"]");
         }
         DataSource::RustSources if !data.train.is_empty() => {
             let message = "data.source = \"rust-sources\" contradicts data.train: give one of them";
             r.fault("data", "source", message);
         }
+        DataSource::RustSources if !data.sources.is_empty() => {
+            let message = "data.source = \"rust-sources\" contradicts [[data.sources]]: give one of them";
+            r.fault("data", "source", message);
+        }
+        DataSource::Files if !data.train.is_empty() && !data.sources.is_empty() => {
+            r.fault("data", "train", "data.train contradicts [[data.sources]]: give one of them");
+        }
         _ => {}
+    }
+    let weighted = data.sources.iter().filter(|s| s.weight.is_some()).count();
+    if weighted != 0 && weighted != data.sources.len() {
+        let message = format!(
+            "data.sources: {weighted} of {} have a weight: give one to all, or to none",
+            data.sources.len()
+        );
+        r.fault("data", "sources", message);
     }
     let longest = recipe.model.max_position_embeddings;
     if data.seq_len > longest {

@@ -1,0 +1,84 @@
+//! Formats of text files, and how a file's name tells its format.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+/// How a file holds documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// By the extension: `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other.
+    #[default]
+    Auto,
+    /// A file is one document.
+    Text,
+    /// A JSON object a line; one of its keys holds a document.
+    Jsonl,
+    /// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs; one column holds a document a row.
+    Csv,
+    /// Apache Parquet; one column of strings holds a document a row.
+    Parquet,
+}
+
+impl Format {
+    /// All formats with their names in recipes.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("auto", Self::Auto),
+        ("text", Self::Text),
+        ("jsonl", Self::Jsonl),
+        ("csv", Self::Csv),
+        ("parquet", Self::Parquet),
+    ];
+
+    /// The format of a file: itself, or what the extension says.
+    pub fn of(self, path: &Path) -> Self {
+        match self {
+            Self::Auto => match extension(path).as_deref() {
+                Some("jsonl" | "ndjson") => Self::Jsonl,
+                Some("csv" | "tsv") => Self::Csv,
+                Some("parquet") => Self::Parquet,
+                _ => Self::Text,
+            },
+            format => format,
+        }
+    }
+
+    /// Whether a file found in a directory or by a pattern is taken: where the format is given, by its extensions.
+    pub(crate) fn takes(self, path: &Path) -> bool {
+        let Some(extension) = extension(path) else { return false };
+        let text = || crate::TEXT_EXTENSIONS.contains(&extension.as_str());
+        match self {
+            Self::Auto => text() || Self::Auto.of(path) != Self::Text,
+            Self::Text => text(),
+            format => Self::Auto.of(path) == format,
+        }
+    }
+}
+
+/// The extension in lower case.
+pub(crate) fn extension(path: &Path) -> Option<String> {
+    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_formats_unless_one_is_given() {
+        for (name, format) in [
+            ("a.JSONL", Format::Jsonl),
+            ("a.ndjson", Format::Jsonl),
+            ("a.tsv", Format::Csv),
+            ("a.parquet", Format::Parquet),
+            ("a.txt", Format::Text),
+            ("a", Format::Text),
+        ] {
+            assert_eq!(Format::Auto.of(Path::new(name)), format, "{name}");
+            assert_eq!(Format::Csv.of(Path::new(name)), Format::Csv);
+        }
+        assert!(Format::Auto.takes(Path::new("a.csv")) && !Format::Text.takes(Path::new("a.csv")));
+        assert!(!Format::Auto.takes(Path::new("a.png")) && !Format::Jsonl.takes(Path::new("a.txt")));
+    }
+}

@@ -1,0 +1,41 @@
+//! Products with stored rows, of every type, number of tokens and backend, against products with the decoded rows.
+
+mod common;
+
+use common::numbers;
+use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+
+#[test]
+fn products_have_the_bits_of_decoded_rows() {
+    for (rows, cols) in [(1, 256), (7, 512), (37, 768), (130, 2560), (9, 96), (5, 88)] {
+        let values = numbers(rows as u64, rows * cols);
+        for ty in DenseType::ALL.into_iter().filter(|ty| cols % ty.block() == 0) {
+            let bytes = match ty {
+                DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                DenseType::F16 => f32_to_f16(&values),
+                DenseType::Q8_0 => f32_to_q8_0(&values),
+                DenseType::Q6K => f32_to_q6_k(&values),
+            };
+            let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);
+            let mut decoded = vec![0f32; rows * cols];
+            for (i, row) in decoded.chunks_exact_mut(cols).enumerate() {
+                matrix.row(i, row);
+            }
+            let decoded = DenseMatrix::from_f32(&decoded, rows, cols);
+            for tokens in 1..=10 {
+                let x = numbers(3 + tokens as u64, tokens * cols);
+                let mut expected = vec![0f32; tokens * rows];
+                // One token at a time in plain code: the order that every other way has to follow.
+                for (x, y) in x.chunks_exact(cols).zip(expected.chunks_exact_mut(rows)) {
+                    decoded.matmul_with(Backend::Scalar, x, y);
+                }
+                for backend in Backend::supported() {
+                    let mut found = vec![f32::NAN; tokens * rows];
+                    matrix.matmul_with(backend, &x, &mut found);
+                    let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{backend}, {ty:?} [{rows}, {cols}], {tokens} tokens");
+                }
+            }
+        }
+    }
+}
