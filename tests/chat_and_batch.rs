@@ -83,16 +83,27 @@ fn a_turn_runs_only_what_is_new_and_says_what_a_fresh_run_would() {
     let all = place.messages("all.json");
     let roles: Vec<_> = all.iter().map(|m| m["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["system", "user", "assistant", "user", "assistant"]);
-    // The second turn again in a new process, where all of it is prefilled at once.
-    let input = "/load all.json\n/undo\nshort\n/save again.json\n";
-    place.chat(&["--temperature", "0"], input);
-    assert_eq!(place.messages("again.json")[..4], all[..4]);
+    // An answer after a shared prefix, after the whole prompt, and after nothing.
+    let history =
+        json!([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]);
+    fs::write(place.dir.path().join("history.json"), history.to_string()).unwrap();
+    let greedy = ["--temperature", "0", "--ignore-eos"];
+    place.chat(
+        &greedy,
+        "/load history.json\nsh, other\n/undo\nshort\n/save a.json\n/undo\nshort\n/save b.json\n",
+    );
+    place.chat(&greedy, "/load history.json\nshort\n/save c.json\n");
+    let fresh = place.messages("c.json");
+    assert_eq!(fresh.len(), 4);
+    assert_eq!(place.messages("a.json"), fresh);
+    assert_eq!(place.messages("b.json"), fresh);
 }
 
 #[test]
 fn commands_change_what_the_model_sees() {
     let place = Place::new();
-    let input = "one\n/undo\n/system Be kind.\ntwo\n/save a.json\n/reset\n/save b.json\n/system\n/save c.json\n/help\n/exit\nlost\n";
+    let input = "one\n/undo\n/system Be kind.\ntwo\n/save a.json\n/reset\n/save b.json\n/system\n/save c.json\n\
+                 /help\n/exit\nlost\n";
     let (printed, _) = place.chat(&[], input);
     assert!(printed.contains("/save FILE"), "{printed}");
     let a = place.messages("a.json");
@@ -123,9 +134,13 @@ fn a_full_context_leaves_out_the_oldest_turns_or_says_so() {
     let errors = place.fails(&args[..8], &"x".repeat(300));
     assert!(errors.contains("make the message shorter"), "{errors}");
     // An answer that runs into the end goes on without the oldest turn.
-    let input = "one\ntwo\nthree\n/stats\n";
-    let (_, notices) = place.chat(&["--context", "256", "-n", "80", "--ignore-eos"], input);
-    assert!(notices.contains("left out"), "{notices}");
+    let args = ["chat", "m.gguf", "--template", "chatml", "-n", "200", "--context", "512", "--ignore-eos"];
+    let (printed, notices) = place.ok(&args, "one\n/stats\ntwo\n/stats\n");
+    assert!(notices.contains("the 2 oldest messages were left out"), "{notices}");
+    assert_eq!(notices.matches("[ended at --max-tokens]").count(), 2, "{notices}");
+    // The last pass over the prompt was the one in the middle of the answer.
+    let prefilled = prefilled(&printed);
+    assert!(prefilled[1] > 200, "{prefilled:?}");
 }
 
 #[test]
@@ -180,7 +195,8 @@ fn a_prompt_gets_the_same_text_in_any_batch() {
     let lines: Vec<Value> = (0..11)
         .map(|i| {
             let prompt = format!("prompt {i} ").repeat(1 + i * 17 % 90);
-            json!({"id": format!("n{i}"), "prompt": prompt, "max_tokens": 3 + i * 7 % 40, "seed": i, "temperature": 0.9})
+            let max_tokens = 3 + i * 7 % 40;
+            json!({"id": format!("n{i}"), "prompt": prompt, "max_tokens": max_tokens, "seed": i, "temperature": 0.9})
         })
         .collect();
     let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
@@ -228,7 +244,7 @@ fn wrong_lines_are_named_or_skipped() {
     for (line, message) in cases {
         let input = format!("{{\"prompt\": \"x\"}}\n\n{line}\n");
         let errors = place.fails(&batch, &input);
-        assert!(errors.contains("-:3: ") && errors.contains(message), "{line}: {errors}");
+        assert!(errors.contains("standard input:3: ") && errors.contains(message), "{line}: {errors}");
     }
     let input: String = cases.iter().map(|(line, _)| format!("{line}\n{{\"prompt\": \"x\"}}\n")).collect();
     let (printed, _) = place.ok(&[&batch[..], &["--skip-errors"]].concat(), &input);

@@ -17,7 +17,7 @@ use tritforge_infer::{Finish, GenerateOptions, Model};
 use super::request::{Defaults, Entry, entries};
 use super::schedule::{self, Limits};
 use super::sequence::Outcome;
-use super::{Args, read};
+use super::{Args, place, read};
 use crate::commands::sampling_args::chat_template;
 use crate::interrupt;
 
@@ -76,13 +76,10 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     if !batch.skip_errors
         && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
     {
-        bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", file.display());
+        bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", place(file));
     }
     if entries.is_empty() {
-        bail!(
-            "{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}",
-            file.display()
-        );
+        bail!("{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}", place(file));
     }
     let requests: Vec<_> =
         entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
@@ -107,7 +104,8 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         let Results { prompt_tokens, completion_tokens, done, .. } = results;
         let failed = entries.len() - requests.len();
         eprintln!(
-            "[{done} of {} prompts, {failed} wrong lines; {prompt_tokens} prompt tokens and {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
+            "[{done} of {} prompts, {failed} wrong lines; {prompt_tokens} prompt tokens and {completion_tokens} generated \
+             in {seconds:.1} s, {:.0} tokens/s generated]",
             requests.len(),
             completion_tokens as f64 / seconds,
         );

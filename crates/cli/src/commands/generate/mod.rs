@@ -7,7 +7,7 @@ mod sequence;
 
 use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -127,9 +127,9 @@ fn prompt(source: &Source) -> Result<String> {
         (Some(text), _) => ("--prompt".to_string(), text.clone()),
         (None, Some(file)) => {
             let text = String::from_utf8(read(file)?).map_err(|e| {
-                anyhow::anyhow!("{}: not UTF-8 at byte {}", file.display(), e.utf8_error().valid_up_to())
+                anyhow::anyhow!("{}: not UTF-8 at byte {}", place(file), e.utf8_error().valid_up_to())
             })?;
-            (file.display().to_string(), text)
+            (place(file), text)
         }
         (None, None) => bail!("no prompt: give --prompt, --prompt-file or --batch"),
     };
@@ -140,12 +140,20 @@ fn prompt(source: &Source) -> Result<String> {
 }
 
 /// The bytes of a file, or of the standard input for `-`.
-fn read(file: &std::path::Path) -> Result<Vec<u8>> {
+fn read(file: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if file.as_os_str() == "-" {
-        std::io::stdin().lock().read_to_end(&mut bytes).context("standard input: cannot read")?;
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("{}: cannot read", place(file)))?;
     } else {
-        bytes = std::fs::read(file).with_context(|| format!("{}: cannot read", file.display()))?;
+        bytes = std::fs::read(file).with_context(|| format!("{}: cannot read", place(file)))?;
     }
     Ok(bytes)
+}
+
+/// What messages call a file, or the standard input for `-`.
+fn place(file: &Path) -> String {
+    if file.as_os_str() == "-" { "standard input".to_string() } else { file.display().to_string() }
 }

@@ -19,7 +19,8 @@ pub(super) struct Limits {
     pub(super) kv: KvType,
 }
 
-/// Runs all requests, `limits.parallel` at a time, and hands each outcome over under its request's index as soon as it is there.
+/// Runs all requests, `limits.parallel` at a time, and hands each outcome over under its request's index as soon as it
+/// is there.
 /// After `stopped` says so, the running ones are handed over as cancelled, and no more are begun.
 pub(super) fn run<'a>(
     model: &'a Arc<Model>,
