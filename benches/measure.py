@@ -43,7 +43,8 @@ def measure(command: list[str]) -> tuple[int, dict]:
     wall = time.perf_counter() - begin
     foreign = 0.0
     if busy is not None:
-        foreign = max(0.0, (busy_seconds() - busy - usage.ru_utime - usage.ru_stime) / (wall * os.cpu_count()))
+        others = busy_seconds() - busy - usage.ru_utime - usage.ru_stime
+        foreign = min(1.0, max(0.0, others / (wall * os.cpu_count())))
     unit = 1 if sys.platform == "darwin" else 1024
     report = {
         "stdout": stdout,
