@@ -19,7 +19,7 @@ const Q8_0_BLOCK: usize = 32;
 /// Bytes of a Q8_0 block: an f16 scale, 32 int8 codes.
 const Q8_0_BYTES: usize = 34;
 /// Parallel pieces for each thread.
-const PIECES_A_THREAD: usize = 8;
+const PIECES_A_THREAD: usize = 32;
 /// Rows decoded at once for many tokens.
 const ROWS: usize = 16;
 /// Rows, and tokens if there are many, whose dots are computed together.

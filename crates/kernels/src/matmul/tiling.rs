@@ -15,7 +15,7 @@ const TASK_PRODUCTS: usize = 1 << 18;
 const GROUP_BYTES: usize = 256 << 10;
 
 /// Tasks a thread: enough to even out threads of different speed.
-const TASKS_A_THREAD: usize = 4;
+const TASKS_A_THREAD: usize = 12;
 
 /// A cut of tokens into tiles of nearly the same size.
 pub(super) struct Tiling {
