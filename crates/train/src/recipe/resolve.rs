@@ -51,7 +51,7 @@ fn data(r: &mut Reader) -> Data {
     let sources = [("files", DataSource::Files), ("rust-sources", DataSource::RustSources)];
     let source = r.choice("data", "source", &sources);
     let tables = sources::sources(r);
-    if ["train", "source", "sources"].iter().all(|key| !r.given("data", key)) {
+    if ["train", "source", "sources"].into_iter().all(|key| !r.given("data", key)) {
         r.missing(
             "data",
             "train",

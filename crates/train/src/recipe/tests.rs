@@ -464,7 +464,7 @@ fn wrong_sources_are_refused_at_their_place() {
             "format = \"xml\"",
             "dir/r.toml:18:10: data.sources.format = \"xml\": expected \"auto\"",
         ),
-        ("path = \"b.txt\"", "", "dir/r.toml:16:1: data.sources.path is missing"),
+        ("path = \"b.txt\"", "", "data.sources.path is missing"),
         ("column", "colunm", "dir/r.toml:14:1: data.sources.colunm: unknown key; [[data.sources]] has path"),
         ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
         ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),
