@@ -1,6 +1,7 @@
 //! The `tritforge` binary: one file a subcommand, no logic of its own.
 
 mod commands;
+mod interrupt;
 mod table;
 
 use std::process::ExitCode;
@@ -17,7 +18,8 @@ use clap::{Parser, Subcommand};
         tritforge train recipes/shakespeare-char.toml     a recipe\n  \
         tritforge export runs/demo -o demo.gguf           a checkpoint to GGUF\n  \
         tritforge verify runs/demo demo.gguf              is the file the model that was trained?\n  \
-        tritforge generate demo.gguf --prompt 'fn main'   write text"
+        tritforge generate demo.gguf --prompt 'fn main'   write text\n  \
+        tritforge chat demo.gguf                          talk to it"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,7 +45,9 @@ enum Command {
     Verify(commands::verify::Args),
     /// Write a checkpoint as a GGUF file.
     Export(commands::export::Args),
-    /// Continue a prompt with a GGUF model.
+    /// Talk to a GGUF model.
+    Chat(commands::chat::Args),
+    /// Continue a prompt with a GGUF model, or all prompts of a file.
     Generate(commands::generate::Args),
     /// Show what a GGUF file, a checkpoint or a safetensors file holds.
     Inspect(commands::inspect::Args),
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
         Command::Export(args) => commands::export::run(&args),
+        Command::Chat(args) => commands::chat::run(&args),
         Command::Generate(args) => commands::generate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
@@ -90,7 +95,7 @@ fn main() -> ExitCode {
 }
 
 /// An error with its causes, without those that its own text already quotes.
-fn message(error: &anyhow::Error) -> String {
+pub(crate) fn message(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

@@ -40,5 +40,6 @@ pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
 pub use step::{Part, Wanted, step};
+pub use stop::{Passed, StopFilter};
 pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

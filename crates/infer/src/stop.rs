@@ -2,14 +2,14 @@
 
 /// A filter over streamed text that ends at the first stop string.
 #[derive(Debug)]
-pub(crate) struct StopFilter<'a> {
+pub struct StopFilter<'a> {
     stops: &'a [String],
     held: String,
 }
 
 /// What became of a piece of text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Passed {
+pub enum Passed {
     /// Text that cannot be part of a stop string any more.
     Text(String),
     /// A stop string has come; this is what stood before it.
@@ -17,11 +17,13 @@ pub(crate) enum Passed {
 }
 
 impl<'a> StopFilter<'a> {
-    pub(crate) fn new(stops: &'a [String]) -> Self {
+    /// A filter for these strings; empty ones stop nothing.
+    pub fn new(stops: &'a [String]) -> Self {
         Self { stops, held: String::new() }
     }
 
-    pub(crate) fn push(&mut self, text: &str) -> Passed {
+    /// Takes a piece of text and returns what is certain not to be part of a stop string.
+    pub fn push(&mut self, text: &str) -> Passed {
         self.held.push_str(text);
         let first =
             self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
@@ -41,7 +43,7 @@ impl<'a> StopFilter<'a> {
     }
 
     /// What is still held back, at the end of the text.
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.held
     }
 }

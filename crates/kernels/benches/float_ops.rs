@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, attention,
-    attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated, gated_backward,
-    keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, Write,
+    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated,
+    gated_backward, keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -163,7 +163,9 @@ fn element_wise() {
     let (x, w, dy) = (floats(rows * width), floats(width), floats(rows * width));
     let (mut y, mut dw) = (vec![0.0; x.len()], vec![0.0; width]);
     report("rms_norm [2048, 256]", x.len(), seconds(|| rms_norm(&x, &w, 1e-5, &mut y)));
-    let time = seconds(|| rms_norm_backward(&x, &w, 1e-5, &dy, &mut y, &mut dw));
+    let time = seconds(|| {
+        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)));
+    });
     report("rms_norm backward [2048, 256]", x.len(), time);
     let table = RopeTable::new(64, 10_000.0, 256);
     let positions: Vec<u32> = (0..rows as u32).map(|t| t % 256).collect();

@@ -103,7 +103,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
 }
 
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.
-fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+pub(crate) fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
     match backend {
         Backend::Scalar => {
             let scale = tritforge_ternary::absmax_quantize(row, codes);

@@ -4,14 +4,12 @@
 //! positions: nothing depends on how many rows are asked for at once, so prefill, decode and training agree bit for bit.
 //! Rows that share a key head are taken four at a time ([`crate::attention_tiles`]).
 
-use rayon::prelude::*;
-
-use crate::Backend;
 use crate::attention_tiles::{
     Columns, dots_of_panels, dots_of_rows, pack_panel, panels_len, side_by_side, weighted_sums,
 };
 use crate::lanes::{LANES, multiversion};
 use crate::softmax::{exp_and_sum, log_of_sum, max};
+use crate::{Backend, pool};
 
 /// Query rows of one parallel piece.
 const ROWS: usize = 16;
@@ -134,7 +132,7 @@ pub fn attention(
         }
     }
     if parallel {
-        pieces.into_par_iter().for_each(|mut piece| run(backend, &mut piece));
+        pool::for_each(pieces.into_iter(), |mut piece| run(backend, &mut piece));
     } else {
         pieces.iter_mut().for_each(|piece| run(backend, piece));
     }
@@ -159,7 +157,7 @@ fn pack_keys(
     };
     let width = LANES * shape.head_dim;
     if parallel {
-        panels.par_chunks_exact_mut(width).enumerate().for_each(pack_one);
+        pool::for_each(panels.chunks_exact_mut(width).enumerate(), pack_one);
     } else {
         panels.chunks_exact_mut(width).enumerate().for_each(pack_one);
     }

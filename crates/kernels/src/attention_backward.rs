@@ -3,15 +3,13 @@
 //! Query rows are taken in blocks: a block's probabilities and their gradients stand in a small buffer, from which `dq` sums
 //! over positions and `dk`, `dv` over rows, each in ascending order.
 
-use rayon::prelude::*;
-
-use crate::Backend;
 use crate::attention::AttentionShape;
 use crate::attention_tiles::{
     Columns, add_products, dots_of_panels, pack_panel, panels_len, side_by_side, weighted_sums,
 };
 use crate::exp::exp;
 use crate::lanes::{LANES, dot, multiversion};
+use crate::{Backend, pool};
 
 /// Query rows of a block.
 const BLOCK: usize = 16;
@@ -59,8 +57,11 @@ pub fn attention_backward(
     let compute = |(task, targets): (usize, &mut Targets<'_>)| {
         let (b, kv_head) = (task / shape.kv_heads, task % shape.kv_heads);
         let gather = |x: &[f32], width: usize, columns: usize| -> Vec<f32> {
-            let rows = x[b * n * width..][..n * width].chunks_exact(width);
-            rows.flat_map(|row| &row[kv_head * columns..][..columns]).copied().collect()
+            let mut out = Vec::with_capacity(n * columns);
+            for row in x[b * n * width..][..n * width].chunks_exact(width) {
+                out.extend_from_slice(&row[kv_head * columns..][..columns]);
+            }
+            out
         };
         let heads = Heads {
             hd: shape.head_dim,
@@ -87,7 +88,7 @@ pub fn attention_backward(
         }
     };
     if q.len() * n >= PARALLEL_PRODUCTS {
-        tasks.par_iter_mut().enumerate().for_each(compute);
+        pool::for_each(tasks.iter_mut().enumerate(), compute);
     } else {
         tasks.iter_mut().enumerate().for_each(compute);
     }

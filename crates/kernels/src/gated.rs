@@ -53,38 +53,52 @@ pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &
 
 multiversion! {
     fn forward(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        match kind {
-            Gate::Silu => {
-                for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
-                    *y = g * sigmoid(*g) * u;
-                }
-            }
-            Gate::Relu2 => {
-                for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
-                    let r = relu(*g);
-                    *y = r * r * u;
-                }
-            }
-        }
+        forward_row(kind, gate, up, out);
     }
 }
 
 multiversion! {
     fn backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
-        match kind {
-            Gate::Silu => {
-                for i in 0..gate.len() {
-                    let s = sigmoid(gate[i]);
-                    dup[i] = dy[i] * (gate[i] * s);
-                    dgate[i] = dy[i] * up[i] * (s * (1.0 + gate[i] * (1.0 - s)));
-                }
+        dgate.copy_from_slice(dy);
+        backward_row(kind, gate, up, dgate, dup);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn forward_row(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    match kind {
+        Gate::Silu => {
+            for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
+                *y = g * sigmoid(*g) * u;
             }
-            Gate::Relu2 => {
-                for i in 0..gate.len() {
-                    let r = relu(gate[i]);
-                    dup[i] = dy[i] * (r * r);
-                    dgate[i] = dy[i] * up[i] * (2.0 * r);
-                }
+        }
+        Gate::Relu2 => {
+            for ((y, g), u) in out.iter_mut().zip(gate).zip(up) {
+                let r = relu(*g);
+                *y = r * r * u;
+            }
+        }
+    }
+}
+
+/// `dy` becomes the gate's gradient.
+#[inline(always)]
+pub(crate) fn backward_row(kind: Gate, gate: &[f32], up: &[f32], dy: &mut [f32], dup: &mut [f32]) {
+    let n = gate.len();
+    let (up, dy, dup) = (&up[..n], &mut dy[..n], &mut dup[..n]);
+    match kind {
+        Gate::Silu => {
+            for i in 0..n {
+                let s = sigmoid(gate[i]);
+                dup[i] = dy[i] * (gate[i] * s);
+                dy[i] = dy[i] * up[i] * (s * (1.0 + gate[i] * (1.0 - s)));
+            }
+        }
+        Gate::Relu2 => {
+            for i in 0..n {
+                let r = relu(gate[i]);
+                dup[i] = dy[i] * (r * r);
+                dy[i] = dy[i] * up[i] * (2.0 * r);
             }
         }
     }

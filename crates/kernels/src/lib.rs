@@ -8,6 +8,9 @@
 //! * [`attention_cached`] reads keys and values from a [`KvCache`] in f16 or f32, with the bits of [`attention`].
 //! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`gated`], [`softmax_in_place`];
 //!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
+//! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it reads them, and fuses
+//!   what stands between two products: [`rms_norm_quantize`], [`gated_norm_quantize`], [`gated_norm_backward`],
+//!   [`cross_entropy_backward`].
 //! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
 //!   buffers instead of returning them to the system.
 //!
@@ -31,16 +34,20 @@ mod attention;
 mod attention_backward;
 mod attention_decode;
 mod attention_tiles;
+mod cross_entropy;
 mod decode_tiles;
 mod dense;
 mod dispatch;
 mod exp;
 mod five_trits;
 mod gated;
+mod gated_norm;
+mod gemm;
 mod heap;
 mod kv_cache;
 mod lanes;
 mod matmul;
+mod norm_quantize;
 mod pool;
 mod q6_k;
 mod rms_norm;
@@ -51,20 +58,25 @@ mod ternary_weights;
 mod threads;
 mod trace;
 mod vector;
+mod write;
 
 pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
 pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
+pub use cross_entropy::cross_entropy_backward;
 pub use dense::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
 pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};
+pub use gated_norm::{gated_norm_backward, gated_norm_quantize};
+pub use gemm::{Matrix, gemm, gemm_with};
 pub use heap::keep_pages;
 pub use kv_cache::{KvCache, KvType, KvTypeError};
 pub use matmul::{
     ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many, ternary_matmul_with,
 };
-pub use pool::{max_threads, set_threads, threads};
+pub use norm_quantize::rms_norm_quantize;
+pub use pool::{for_each as parallel_for_each, max_threads, set_threads, threads};
 pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use roofline::{int8_peak, read_bandwidth};
@@ -73,3 +85,4 @@ pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::{TernaryLayout, TernaryWeights};
 pub use threads::configure_threads;
 pub use trace::{Observer, Step};
+pub use write::Write;

@@ -47,8 +47,8 @@ pub(crate) fn run(tasks: usize, task: impl Fn(usize) + Sync) {
 /// Calls `task` once with each item, in any order, on the threads of the pool.
 ///
 /// # Panics
-/// As [`run`].
-pub(crate) fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync) {
+/// If a task panics, with its message, after the tasks that were running have ended.
+pub fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync) {
     struct Slot<T>(UnsafeCell<Option<T>>);
     // SAFETY: `run` gives each index to one task, so no two threads touch the same slot; `T` may be sent.
     unsafe impl<T: Send> Sync for Slot<T> {}

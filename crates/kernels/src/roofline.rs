@@ -48,6 +48,7 @@ pub fn int8_peak(backend: Backend) -> Option<f64> {
         return None;
     }
     let products = |rounds: usize| -> Option<usize> {
+        let _ = rounds;
         match backend {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: supported, as found above.

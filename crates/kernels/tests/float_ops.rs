@@ -11,7 +11,7 @@ use common::numbers;
 use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, attention,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, Write, attention,
     attention_backward, f32_to_q8_0, gated, gated_backward, log_sum_exp, rms_norm, rms_norm_backward,
     rope_in_place, softmax_in_place,
 };
@@ -267,7 +267,7 @@ fn fingerprint() -> u64 {
     let w = numbers(5, 88);
     let (mut y, mut dx, mut dw) = (q.clone(), q.clone(), w.clone());
     rms_norm(&q, &w, 1e-5, &mut y);
-    rms_norm_backward(&q, &w, 1e-5, &y, &mut dx, &mut dw);
+    rms_norm_backward(&q, &w, 1e-5, &y, (&mut dx, Write::Store), Some((&mut dw, Write::Store)));
     for x in [&y, &dx, &dw] {
         fold(x);
     }
@@ -305,7 +305,7 @@ fn fingerprint() -> u64 {
     let (x, dy) = (numbers(20, n * width), numbers(21, n * width));
     let (mut y, mut dx, mut dw) = (x.clone(), x.clone(), w.clone());
     rms_norm(&x, &w, 1e-5, &mut y);
-    rms_norm_backward(&x, &w, 1e-5, &dy, &mut dx, &mut dw);
+    rms_norm_backward(&x, &w, 1e-5, &dy, (&mut dx, Write::Store), Some((&mut dw, Write::Store)));
     let positions: Vec<u32> = (0..n as u32).map(|i| i % 70).collect();
     rope_in_place(&table, &mut dx, 4, &positions, Direction::Backward);
     for x in [&y, &dx, &dw] {

@@ -7,7 +7,7 @@ mod common;
 
 use common::numbers;
 use tritforge_kernels::{
-    AttentionShape, Direction, Gate, RopeTable, attention, attention_backward, gated_backward,
+    AttentionShape, Direction, Gate, RopeTable, Write, attention, attention_backward, gated_backward,
     rms_norm_backward, rope_in_place,
 };
 
@@ -123,7 +123,14 @@ fn rms_norm_gradients() {
     for (rows, width) in [(1, 1), (3, 10), (70, 37), (2, 64)] {
         let (x, weight, dy) = (numbers(1, rows * width), numbers(2, width), numbers(3, rows * width));
         let (mut dx, mut dweight) = (vec![f32::NAN; x.len()], vec![f32::NAN; width]);
-        rms_norm_backward(&x, &weight, 1e-2, &dy, &mut dx, &mut dweight);
+        rms_norm_backward(
+            &x,
+            &weight,
+            1e-2,
+            &dy,
+            (&mut dx, Write::Store),
+            Some((&mut dweight, Write::Store)),
+        );
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let [x, weight] = inputs else { panic!("x and weight") };
             let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));

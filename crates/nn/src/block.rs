@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, Var};
-use tritforge_config::{HiddenAct, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, Projection};
 use tritforge_kernels::{AttentionShape, Gate, Observer, RopeTable, Step, quantize_rows, ternary_matmul_i32};
 
 use crate::linear::Linear;
@@ -26,30 +26,44 @@ impl Context<'_> {
     }
 }
 
+/// The weight of a norm, and which of the model's parameters it is.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    pub(crate) weight: Var,
+    pub(crate) index: usize,
+}
+
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) layer: usize,
-    pub(crate) input_layernorm: Var,
+    pub(crate) input_layernorm: Norm,
     /// The seven projections, in the order of [`Projection::ALL`].
     pub(crate) projections: [Linear; 7],
-    pub(crate) attn_sub_norm: Option<Var>,
-    pub(crate) post_attention_layernorm: Var,
-    pub(crate) ffn_sub_norm: Option<Var>,
-    eps: f32,
-    attention: AttentionShape,
-    gate: Gate,
+    /// Which of the model's parameters the first projection is; the others follow.
+    pub(crate) first_projection: usize,
+    pub(crate) attn_sub_norm: Option<Norm>,
+    pub(crate) post_attention_layernorm: Norm,
+    pub(crate) ffn_sub_norm: Option<Norm>,
+    pub(crate) eps: f32,
+    pub(crate) attention: AttentionShape,
+    pub(crate) gate: Gate,
+    /// Whether the projections' inputs are quantized.
+    pub(crate) int8: bool,
 }
 
 impl Block {
-    /// Puts a block together; `tensor` gives each parameter by name and shape.
+    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the model's.
     pub(crate) fn new<E>(
         config: &ModelConfig,
         layer: usize,
-        mut tensor: impl FnMut(&str, &[usize]) -> std::result::Result<Var, E>,
+        mut tensor: impl FnMut(&str, &[usize]) -> std::result::Result<(Var, usize), E>,
     ) -> std::result::Result<Self, E> {
         let prefix = format!("model.layers.{layer}");
         let d = config.hidden_size;
-        let mut norm = |name: &str, width| tensor(&format!("{prefix}.{name}.weight"), &[width]);
+        let mut norm = |name: &str, width| {
+            let (weight, index) = tensor(&format!("{prefix}.{name}.weight"), &[width])?;
+            Ok(Norm { weight, index })
+        };
         let input_layernorm = norm("input_layernorm", d)?;
         let post_attention_layernorm = norm("post_attention_layernorm", d)?;
         let (attn_sub_norm, ffn_sub_norm) = if config.use_sub_norm {
@@ -60,8 +74,10 @@ impl Block {
         } else {
             (None, None)
         };
+        let mut first_projection = None;
         let mut projection = |p: Projection| {
-            let weight = tensor(&p.hf_weight(layer), &config.projection_shape(p))?;
+            let (weight, index) = tensor(&p.hf_weight(layer), &config.projection_shape(p))?;
+            first_projection.get_or_insert(index);
             Ok(Linear::new(config, weight))
         };
         use Projection::{Down, Gate as G, K, O, Q, Up, V};
@@ -78,6 +94,7 @@ impl Block {
             layer,
             input_layernorm,
             projections,
+            first_projection: first_projection.unwrap_or_default(),
             attn_sub_norm,
             post_attention_layernorm,
             ffn_sub_norm,
@@ -91,7 +108,12 @@ impl Block {
                 HiddenAct::Silu => Gate::Silu,
                 HiddenAct::Relu2 => Gate::Relu2,
             },
+            int8: config.activations == ActivationQuant::Absmax,
         })
+    }
+
+    pub(crate) fn linear(&self, projection: Projection) -> &Linear {
+        &self.projections[projection as usize]
     }
 
     /// The block's output for x [tokens, hidden_size].
@@ -111,8 +133,8 @@ impl Block {
             }
             linear.forward(input, context.track)
         };
-        let norm = |x: &Tensor, weight: &Var| ops::rms_norm(x, &context.read(weight), self.eps);
-        let sub_norm = |x: Tensor, weight: &Option<Var>| match weight {
+        let norm = |x: &Tensor, norm: &Norm| ops::rms_norm(x, &context.read(&norm.weight), self.eps);
+        let sub_norm = |x: Tensor, weight: &Option<Norm>| match weight {
             Some(weight) => norm(&x, weight),
             None => Ok(x),
         };

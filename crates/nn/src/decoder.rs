@@ -1,14 +1,14 @@
 //! The decoder: embedding, blocks, final norm, head; its parameters by name.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{ModelConfig, Projection};
-use tritforge_kernels::{Observer, RopeTable};
+use tritforge_kernels::{Observer, RopeTable, parallel_for_each};
 
 use crate::NnError;
 use crate::block::{Block, Context};
@@ -30,11 +30,11 @@ pub struct Batch<'a> {
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    embedding: Var,
+    pub(crate) embedding: Var,
     head: Option<Var>,
-    norm: Var,
-    blocks: Vec<Block>,
-    rope: Arc<RopeTable>,
+    pub(crate) norm: Var,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) rope: Arc<RopeTable>,
     parameters: Vec<Parameter>,
 }
 
@@ -87,17 +87,17 @@ impl Decoder {
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
             let group = if projection { DecayGroup::Decay } else { DecayGroup::NoDecay };
             parameters.push(Parameter { name: name.to_string(), var: var.clone(), group });
-            Ok::<_, NnError>(var)
+            Ok::<_, NnError>((var, parameters.len() - 1))
         };
         let table = [config.vocab_size, config.hidden_size];
-        let embedding = named("model.embed_tokens.weight", &table)?;
+        let (embedding, _) = named("model.embed_tokens.weight", &table)?;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::new(config, layer, &mut named))
             .collect::<Result<Vec<_>, _>>()?;
-        let norm = named("model.norm.weight", &[config.hidden_size])?;
+        let (norm, _) = named("model.norm.weight", &[config.hidden_size])?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(named("lm_head.weight", &table)?),
+            false => Some(named("lm_head.weight", &table)?.0),
         };
         let rope =
             Arc::new(RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings));
@@ -126,6 +126,16 @@ impl Decoder {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
+    /// Which parameter [`Self::output_weight`] is: the last, or the embedding, the first.
+    pub(crate) fn output_index(&self) -> usize {
+        if self.head.is_some() { self.parameters.len() - 1 } else { 0 }
+    }
+
+    /// Which parameter the final norm's weight is.
+    pub(crate) fn norm_index(&self) -> usize {
+        self.parameters.len() - 1 - usize::from(self.head.is_some())
+    }
+
     /// Quantizes the weights anew: to be called after every change of a parameter, before the next forward.
     ///
     /// # Errors
@@ -138,10 +148,17 @@ impl Decoder {
     }
 
     fn quantize(&mut self) -> Result<(), NnError> {
-        for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
-            linear.quantize()?;
+        let faults = Mutex::new(Vec::new());
+        let linears = self.blocks.iter_mut().flat_map(|b| &mut b.projections);
+        parallel_for_each(linears, |linear| {
+            if let Err(error) = linear.quantize() {
+                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+            }
+        });
+        match faults.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.
@@ -165,7 +182,7 @@ impl Decoder {
         Ok(ops::rms_norm(&x, &context.read(&self.norm), self.config.rms_norm_eps)?)
     }
 
-    fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, NnError> {
+    pub(crate) fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, NnError> {
         let longest = self.config.max_position_embeddings;
         let fault = |expected: String| NnError::Input {
             what: "token ids",

@@ -1,26 +1,38 @@
 //! Candle modules for ternary training: BitLinear with a straight-through estimator, and the decoder around it.
 //!
-//! candle's tape stays, with little on it: each step that training spends its time in is one custom op with a
-//! hand-written backward ([`ops`]), and its forward calls the very function of `tritforge-kernels` that the
-//! deployed engine calls. The ternary codes, int8 activations and int32 sums of training are therefore those of
-//! the exported file, bit for bit.
+//! Every step of the model calls the very function of `tritforge-kernels` that the deployed engine calls. The ternary codes,
+//! int8 activations and int32 sums of training are therefore those of the exported file, bit for bit.
 //!
-//! * [`ops`]: embedding, BitLinear, RMSNorm, RoPE, causal attention, gated activation, linear + cross-entropy.
-//! * [`Linear`]: one of the seven projections, quantized as the configuration says.
-//! * [`Decoder`]: the whole model: parameters by name, training loss, exact evaluation.
+//! * [`Decoder`]: the whole model: parameters by name, training, exact evaluation. [`Linear`]: one of the seven projections,
+//!   quantized as the configuration says.
+//! * [`Decoder::forward_backward`]: loss and gradients in one call without a tape, a block at a time, in the reused memory of
+//!   a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what trainers call. Neither the number of
+//!   threads nor checkpointing changes a bit of it.
+//! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm, RoPE, causal
+//!   attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on candle's tape, for models and losses
+//!   that are composed with other candle code; the tests hold the two against each other and against `transformers`.
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
-//! use tritforge_nn::{Batch, Decoder};
+//! use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 //!
 //! let config = ModelConfig { vocab_size: 32, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
 //!     num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, ..ModelConfig::default() };
-//! let mut model = Decoder::init(&config, 7)?;
+//! let model = Decoder::init(&config, 7)?;
 //! let ids = [1, 2, 3, 4, 5, 6, 7, 8];
 //! let batch = Batch { ids: &ids[..7], targets: &ids[1..], sequences: 1 };
-//! let loss = model.loss(&batch, 7.0)?;
-//! let gradients = loss.backward()?;
-//! assert!(model.parameters().iter().all(|p| gradients.get(p.var.as_tensor()).is_some()));
+//!
+//! let mut gradients = Gradients::new(model.parameters(), |_| true);
+//! let loss = model.forward_backward(&mut Workspace::new(false), &batch, 7.0, &mut gradients)?;
+//!
+//! // The same on candle's tape.
+//! let tape = model.loss(&batch, 7.0)?;
+//! assert!((f64::from(tape.to_scalar::<f32>()?) - loss).abs() < 1e-5);
+//! let tape = tape.backward()?;
+//! for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
+//!     let values = tritforge_nn::ops::values(tape.get(parameter.var.as_tensor()).unwrap())?;
+//!     assert_eq!(values.len(), gradient.unwrap().len());
+//! }
 //! # Ok::<(), tritforge_nn::NnError>(())
 //! ```
 
@@ -28,13 +40,17 @@ mod block;
 mod decoder;
 mod error;
 mod evaluate;
+mod gradients;
 mod linear;
 pub mod ops;
 mod parameter;
+mod reverse;
 
 pub use decoder::{Batch, Decoder};
 pub use error::NnError;
 pub use evaluate::Score;
+pub use gradients::Gradients;
 pub use linear::Linear;
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
+pub use reverse::Workspace;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{Result, Tensor, Var, bail};
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-use tritforge_kernels::TernaryWeights;
+use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::absmean;
 
 use crate::ops;
@@ -17,11 +17,19 @@ pub struct Linear {
     activations: ActivationQuant,
     /// The ternary form of `weight`, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
+    /// The absmean scale of the present weight, where it is quantized.
+    scale: Option<f32>,
 }
 
 impl Linear {
     pub(crate) fn new(config: &ModelConfig, weight: Var) -> Self {
-        Self { weight, weights: config.weights, activations: config.activations, quantized: None }
+        Self {
+            weight,
+            weights: config.weights,
+            activations: config.activations,
+            quantized: None,
+            scale: None,
+        }
     }
 
     /// The trained full-precision weight, [out, in].
@@ -37,17 +45,37 @@ impl Linear {
     /// Forgets the ternary form: to be called whenever the weight has changed.
     pub(crate) fn invalidate(&mut self) {
         self.quantized = None;
+        self.scale = None;
     }
 
-    /// Makes the ternary form of the present weight, once for all calls until the weight changes.
+    /// Rows and columns of the weight: outputs and inputs.
+    pub(crate) fn dims(&self) -> Result<(usize, usize)> {
+        self.weight.dims2()
+    }
+
+    /// The weight as the forward multiplies it, given its latent values.
+    pub(crate) fn matrix<'a>(&self, latent: &'a [f32]) -> Result<Matrix<'a>> {
+        let (rows, cols) = self.dims()?;
+        match (self.weights, self.scale) {
+            (WeightQuant::None, _) => Ok(Matrix::f32(latent, rows, cols)),
+            (WeightQuant::Absmean, Some(scale)) => Ok(Matrix::ternary(latent, rows, cols, scale)),
+            (WeightQuant::Absmean, None) => bail!("the weights changed and were not quantized again"),
+        }
+    }
+
+    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight changes.
     pub(crate) fn quantize(&mut self) -> Result<()> {
-        let integers = self.weights == WeightQuant::Absmean && self.activations == ActivationQuant::Absmax;
-        if integers && self.quantized.is_none() {
-            let (rows, cols) = self.weight.dims2()?;
-            let latent = ops::values(&self.weight)?;
-            let scale = absmean(&latent);
+        if self.weights == WeightQuant::None || self.scale.is_some() {
+            return Ok(());
+        }
+        let (rows, cols) = self.dims()?;
+        let latent = ops::values(&self.weight)?;
+        let scale = absmean(&latent);
+        if self.activations == ActivationQuant::Absmax {
             self.quantized = Some(Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
         }
+        drop(latent);
+        self.scale = Some(scale);
         Ok(())
     }
 
@@ -57,7 +85,7 @@ impl Linear {
         match (&self.quantized, self.weights, self.activations) {
             (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
             (None, WeightQuant::Absmean, ActivationQuant::Absmax) => {
-                candle_core::bail!("the weights changed and were not quantized again")
+                bail!("the weights changed and were not quantized again")
             }
             (None, WeightQuant::Absmean, ActivationQuant::None) => {
                 ops::linear(x, &ops::fake_quantize_weights(&weight)?)

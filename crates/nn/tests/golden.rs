@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, NnError};
+use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -112,20 +112,29 @@ fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQua
     assert_eq!(score.targets, count);
     assert!((score.mean() as f32 - golden_loss).abs() <= 1e-5 * golden_loss);
 
-    let gradients = loss.backward().unwrap();
-    for parameter in model.parameters() {
-        let gradient = gradients.get(parameter.var.as_tensor()).expect("every parameter has a gradient");
-        let numbers = tritforge_nn::ops::values(gradient).unwrap();
-        let width = *gradient.dims().last().unwrap();
-        // Matrices are stored by every n-th row.
-        let ours: Vec<f32> = match gradient.rank() {
-            1 => numbers.to_vec(),
-            _ => numbers.chunks_exact(width).step_by(goldens.2).flatten().copied().collect(),
-        };
+    // The tape's gradients and those of the pass without a tape.
+    let tape = loss.backward().unwrap();
+    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let mut workspace = Workspace::new(false);
+    let loss = model.forward_backward(&mut workspace, &batch, count as f32, &mut gradients).unwrap();
+    assert!((loss as f32 - golden_loss).abs() <= 1e-5 * golden_loss);
+    for (i, parameter) in model.parameters().iter().enumerate() {
+        let of_tape = tape.get(parameter.var.as_tensor()).expect("every parameter has a gradient");
+        let of_tape = tritforge_nn::ops::values(of_tape).unwrap();
+        let width = *parameter.var.dims().last().unwrap();
         let golden = goldens.get(&format!("{mode}.grad.{}", parameter.name));
         let size = golden.iter().fold(0f32, |m, g| m.max(g.abs()));
-        let relative = largest_difference(&ours, golden) / size;
-        assert!(relative <= 1e-4, "{dir} {mode}: gradient of {} differs by {relative}", parameter.name);
+        for numbers in [&of_tape[..], gradients.get(i).expect("every parameter has a gradient")] {
+            // Matrices are stored by every n-th row.
+            let ours: Vec<f32> = match parameter.var.rank() {
+                1 => numbers.to_vec(),
+                _ => numbers.chunks_exact(width).step_by(goldens.2).flatten().copied().collect(),
+            };
+            let relative = largest_difference(&ours, golden) / size;
+            assert!(relative <= 1e-4, "{dir} {mode}: gradient of {} differs by {relative}", parameter.name);
+        }
+        let relative = largest_difference(gradients.get(i).unwrap(), &of_tape) / size;
+        assert!(relative <= 1e-5, "{dir} {mode}: gradients of {} differ by {relative}", parameter.name);
     }
 }
 

@@ -29,7 +29,7 @@ mod trainer;
 
 pub use dry_run::{DryRun, dry_run};
 pub use error::TrainError;
-pub use optimizer::{AdamW, AdamWConfig, Moments, global_norm};
+pub use optimizer::{AdamW, AdamWConfig, Moments};
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
 pub use schedule::learning_rate;
 pub use trainer::{RunOptions, Summary, train};

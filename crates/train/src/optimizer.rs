@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, bail};
 use rayon::prelude::*;
 use tritforge_nn::{DecayGroup, Parameter};
 
@@ -63,14 +63,14 @@ impl AdamW {
     }
 
     /// One step: `gradients` in the order of the parameters, each multiplied by `gradient_scale` (1, or what clipping makes
-    /// of it).
+    /// of it); a parameter without one stays as it is.
     ///
     /// # Errors
     /// If a gradient's shape is not its parameter's, or a tensor is not f32 on the CPU.
     pub fn step(
         &mut self,
         parameters: &[Parameter],
-        gradients: &[Tensor],
+        gradients: &[Option<&[f32]>],
         lr: f64,
         gradient_scale: f64,
     ) -> candle_core::Result<()> {
@@ -90,6 +90,7 @@ impl AdamW {
                 DecayGroup::Decay => self.config.weight_decay,
                 DecayGroup::NoDecay => 0.0,
             };
+            let Some(gradient) = *gradient else { continue };
             let update = Update {
                 betas: (b1 as f32, b2 as f32),
                 keep: (1.0 - lr * decay) as f32,
@@ -97,9 +98,10 @@ impl AdamW {
                 root: (1.0 / (1.0 - b2.powf(t)).sqrt()) as f32,
                 eps: self.config.eps as f32,
                 gradient_scale: gradient_scale as f32,
+                gradient,
                 moments: RefCell::new(moments),
             };
-            parameter.var.inplace_op2(gradient, &update)?;
+            parameter.var.inplace_op1(&update)?;
         }
         Ok(())
     }
@@ -115,28 +117,23 @@ struct Update<'a> {
     root: f32,
     eps: f32,
     gradient_scale: f32,
+    gradient: &'a [f32],
     moments: RefCell<&'a mut Moments>,
 }
 
-impl InplaceOp2 for Update<'_> {
+impl InplaceOp1 for Update<'_> {
     fn name(&self) -> &'static str {
         "adamw"
     }
 
-    fn cpu_fwd(
-        &self,
-        parameter: &mut CpuStorage,
-        lp: &Layout,
-        gradient: &CpuStorage,
-        lg: &Layout,
-    ) -> candle_core::Result<()> {
-        let (CpuStorage::F32(p), CpuStorage::F32(g)) = (parameter, gradient) else {
-            bail!("adamw: expected f32 parameters and gradients");
+    fn cpu_fwd(&self, parameter: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(p) = parameter else {
+            bail!("adamw: expected f32 parameters");
         };
-        let (Some((p0, p1)), Some((g0, g1))) = (lp.contiguous_offsets(), lg.contiguous_offsets()) else {
-            bail!("adamw: a tensor is not contiguous");
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("adamw: a parameter is not contiguous");
         };
-        let (p, g) = (&mut p[p0..p1], &g[g0..g1]);
+        let (p, g) = (&mut p[start..end], self.gradient);
         let mut moments = self.moments.borrow_mut();
         let Moments { first, second } = &mut **moments;
         if p.len() != g.len() || p.len() != first.len() || p.len() != second.len() {
@@ -156,19 +153,4 @@ impl InplaceOp2 for Update<'_> {
             });
         Ok(())
     }
-}
-
-/// The Euclidean norm of all gradients together, in f64; the same for any number of threads.
-///
-/// # Errors
-/// If a gradient is not contiguous f32 on the CPU.
-pub fn global_norm(gradients: &[Tensor]) -> candle_core::Result<f64> {
-    let mut sum = 0f64;
-    for gradient in gradients {
-        let values = tritforge_nn::ops::values(gradient)?;
-        let parts: Vec<f64> =
-            values.par_chunks(CHUNK).map(|c| c.iter().map(|g| f64::from(*g) * f64::from(*g)).sum()).collect();
-        sum += parts.iter().sum::<f64>();
-    }
-    Ok(sum.sqrt())
 }

@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use candle_core::Tensor;
 use tritforge_checkpoint::{Checkpoint, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Shard, eval_windows};
-use tritforge_nn::{Batch, Decoder, Score};
+use tritforge_nn::{Batch, Decoder, Gradients, Score, Workspace};
 
 use crate::log::{Event, Log};
-use crate::optimizer::{AdamW, AdamWConfig, global_norm};
+use crate::optimizer::{AdamW, AdamWConfig};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::schedule::learning_rate;
@@ -60,6 +59,8 @@ struct Trainer<'a> {
     text: String,
     model: Decoder,
     optimizer: AdamW,
+    gradients: Gradients,
+    workspace: Workspace,
     batches: Batches<'a>,
     progress: Progress,
     log: Log,
@@ -178,7 +179,20 @@ impl<'a> Trainer<'a> {
             None => {}
         }
         let text = recipe.to_toml()?;
-        Ok(Self { recipe, prepared, text, model, optimizer, batches, progress, log, last_checkpoint: found })
+        let gradients = Gradients::new(model.parameters(), |_| true);
+        Ok(Self {
+            recipe,
+            prepared,
+            text,
+            model,
+            optimizer,
+            gradients,
+            workspace: Workspace::new(false),
+            batches,
+            progress,
+            log,
+            last_checkpoint: found,
+        })
     }
 
     /// One optimizer step: all micro-batches, one update.
@@ -192,31 +206,18 @@ impl<'a> Trainer<'a> {
         let targets: usize = samples.iter().map(tritforge_data::Batch::scored).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
-        let mut sums: Option<Vec<Tensor>> = None;
+        self.gradients.clear();
         for samples in &samples {
             let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size };
-            let part = self.model.loss(&batch, targets as f32)?;
-            loss += f64::from(part.to_scalar::<f32>()?);
+            let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
+            loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
             self.refuse("loss", loss)?;
-            let gradients = part.backward()?;
-            let gradients = self.model.parameters().iter().map(|p| {
-                // Detached: a gradient that is not holds every activation of the pass alive.
-                let gradient = gradients.get(p.var.as_tensor()).map(Tensor::detach);
-                gradient.ok_or_else(|| TrainError::State(format!("{} got no gradient", p.name)))
-            });
-            let gradients = gradients.collect::<Result<Vec<_>, _>>()?;
-            sums = Some(match sums {
-                None => gradients,
-                Some(sums) => {
-                    sums.iter().zip(&gradients).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?
-                }
-            });
         }
-        let gradients = sums.unwrap_or_default();
-        let grad_norm = global_norm(&gradients)?;
+        let grad_norm = self.gradients.norm();
         self.refuse("gradient norm", grad_norm)?;
         let clip = recipe.optim.grad_clip;
         let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+        let gradients: Vec<_> = self.gradients.iter().collect();
         self.optimizer.step(self.model.parameters(), &gradients, lr, scale)?;
         self.model.requantize()?;
         self.progress.step += 1;

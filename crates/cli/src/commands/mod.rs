@@ -1,6 +1,7 @@
 //! The subcommands, one a file.
 
 pub(crate) mod bench;
+pub(crate) mod chat;
 #[cfg(feature = "train")]
 pub(crate) mod eval;
 pub(crate) mod export;
@@ -8,6 +9,7 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
+pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;
 #[cfg(feature = "train")]

@@ -1,0 +1,139 @@
+//! `tritforge chat`: a conversation with a model.
+
+mod command;
+mod conversation;
+mod input;
+mod prompt;
+mod transcript;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use clap::Args as ClapArgs;
+use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session};
+
+use self::command::{Command, HELP};
+use self::conversation::{Answer, Conversation};
+use self::input::Input;
+use super::sampling_args::{SamplingArgs, chat_template, no_template};
+use crate::interrupt;
+
+#[derive(ClapArgs)]
+#[command(after_help = format!("Examples:\n  \
+    tritforge chat model.gguf --system 'Answer in one sentence.'\n  \
+    tritforge chat model.gguf --template chatml --temperature 0\n  \
+    printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
+    Each line is a message or a command:\n{HELP}"))]
+pub(crate) struct Args {
+    /// A GGUF file.
+    model: PathBuf,
+    /// What the model is told before the conversation.
+    #[arg(long, value_name = "TEXT")]
+    system: Option<String>,
+    /// The chat template, a file or one of chatml, llama3, plain; the model's by default.
+    #[arg(long, value_name = "NAME|FILE")]
+    template: Option<String>,
+    /// Context length; the model's by default.
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
+    kv: KvType,
+    /// Fail when the context is full, instead of leaving out the oldest turns.
+    #[arg(long)]
+    no_context_shift: bool,
+    /// Most tokens of an answer.
+    #[arg(short = 'n', long, default_value_t = 1024)]
+    max_tokens: usize,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// End an answer before this string too; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after an end-of-sequence token.
+    #[arg(long)]
+    ignore_eos: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let options = GenerateOptions {
+        max_tokens: args.max_tokens,
+        sampling: args.sampling.sampling()?,
+        stop: args.stop.clone(),
+        ignore_eos: args.ignore_eos,
+    };
+    let model = Arc::new(Model::open(&args.model)?);
+    let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
+    let context = args.context.unwrap_or(model.config().max_position_embeddings);
+    let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    let mut conversation = Conversation::new(&model, template, options, session, !args.no_context_shift);
+    conversation.set_system(args.system.as_deref().unwrap_or_default());
+    interrupt::install()?;
+    let mut input = Input::new()?;
+    if input.is_terminal() {
+        println!("{}, {context} tokens of context. /help shows the commands.", args.model.display());
+    }
+    let mut failed = false;
+    while let Some(line) = input.line()? {
+        let result = match Command::parse(&line) {
+            Ok(None) => Ok(()),
+            Ok(Some(Command::Exit)) => break,
+            Ok(Some(Command::Say(text))) => say(&mut conversation, &text),
+            Ok(Some(command)) => obey(&mut conversation, command),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            eprintln!("error: {}", crate::message(&error));
+            failed = true;
+        }
+    }
+    // Whoever types has seen what failed; a script needs to be told.
+    Ok(if failed && !input.is_terminal() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Has a message answered, and the answer printed as it comes.
+fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let work = interrupt::Work::begin();
+    let answer = conversation.say(text, |piece| {
+        let written = write!(out, "{piece}").and_then(|()| out.flush());
+        written.is_ok() && !work.stopped()
+    });
+    writeln!(out)?;
+    let Answer { finish, left_out } = answer?;
+    if left_out > 0 {
+        eprintln!("[the context was full: the {left_out} oldest messages were left out]");
+    }
+    match finish {
+        Finish::Cancelled => eprintln!("[stopped]"),
+        Finish::Length => eprintln!("[ended at --max-tokens]"),
+        Finish::ContextFull => eprintln!("[ended: the context is full; /reset begins anew]"),
+        Finish::Eos | Finish::Stop => {}
+    }
+    Ok(())
+}
+
+fn obey(conversation: &mut Conversation, command: Command) -> Result<()> {
+    match command {
+        Command::Help => println!("{HELP}"),
+        Command::Reset => conversation.reset(),
+        Command::Undo => conversation.undo()?,
+        Command::System(text) => conversation.set_system(&text),
+        Command::Stats => print!("{}", conversation.stats()),
+        Command::Save(path) => {
+            transcript::save(&path, &conversation.messages())?;
+            eprintln!("[saved {}]", path.display());
+        }
+        Command::Load(path) => {
+            let messages = transcript::load(&path)?;
+            eprintln!("[loaded {} messages]", messages.len());
+            conversation.set_messages(messages);
+        }
+        // The loop handles these.
+        Command::Say(_) | Command::Exit => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! `generate --batch`: a file of prompts to a file of texts, in the same order.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args as ClapArgs;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::Value;
+use tritforge_infer::{Finish, GenerateOptions, Model};
+
+use super::request::{Defaults, Entry, entries};
+use super::schedule::{self, Limits};
+use super::sequence::Outcome;
+use super::{Args, place, read};
+use crate::commands::sampling_args::chat_template;
+use crate::interrupt;
+
+/// Options of a batch.
+#[derive(ClapArgs)]
+pub(super) struct BatchArgs {
+    /// Of a batch: the JSONL file to write; the standard output by default.
+    #[arg(short, long, value_name = "FILE", requires = "batch")]
+    output: Option<PathBuf>,
+    /// Of a batch: prompts that run at once.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "batch")]
+    parallel: usize,
+    /// Of a batch: for a line that is wrong, write an object with `error` and go on.
+    #[arg(long, requires = "batch")]
+    skip_errors: bool,
+    /// Of a batch: the chat template for `messages`, a file or one of chatml, llama3, plain; the model's by default.
+    #[arg(long, value_name = "NAME|FILE", requires = "batch")]
+    template: Option<String>,
+}
+
+/// A line of the result.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Done {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
+        text: &'a str,
+        finish_reason: &'static str,
+        prompt_tokens: usize,
+        completion_tokens: usize,
+    },
+    Failed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
+        line: usize,
+        error: &'a str,
+    },
+}
+
+pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result<ExitCode> {
+    let batch = &args.batch;
+    if batch.parallel == 0 {
+        bail!("--parallel 0: at least one prompt must run");
+    }
+    let bytes = read(file)?;
+    let model = Arc::new(Model::open(&args.model)?);
+    let most = model.config().max_position_embeddings;
+    let context = args.context.unwrap_or(most);
+    if context == 0 || context > most {
+        bail!("--context {context}: expected 1 to the model's context length, {most}");
+    }
+    let template = chat_template(&model, batch.template.as_deref())?;
+    let defaults = Defaults { model: &model, template: template.as_ref(), options, context };
+    let entries = entries(&bytes, &defaults);
+    if !batch.skip_errors
+        && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
+    {
+        bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", place(file));
+    }
+    if entries.is_empty() {
+        bail!("{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}", place(file));
+    }
+    let requests: Vec<_> =
+        entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
+
+    let mut results = Results::new(&entries, batch.output.as_deref(), args.quiet)?;
+    interrupt::install()?;
+    let work = interrupt::Work::begin();
+    let limits = Limits { parallel: batch.parallel, context, kv: args.kv };
+    let begin = Instant::now();
+    results.write_ready()?;
+    schedule::run(
+        &model,
+        &requests,
+        limits,
+        || work.stopped(),
+        |index, outcome| results.take(index, outcome),
+    )?;
+    let seconds = begin.elapsed().as_secs_f64();
+    let stopped = work.stopped();
+    results.finish()?;
+    if !args.quiet {
+        let Results { prompt_tokens, completion_tokens, done, .. } = results;
+        let failed = entries.len() - requests.len();
+        eprintln!(
+            "[{done} of {} prompts, {failed} wrong lines; {prompt_tokens} prompt tokens and {completion_tokens} generated \
+             in {seconds:.1} s, {:.0} tokens/s generated]",
+            requests.len(),
+            completion_tokens as f64 / seconds,
+        );
+    }
+    Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// The results as they come, written in the order of the file.
+struct Results<'a> {
+    entries: &'a [Entry],
+    outcomes: Vec<Option<Outcome>>,
+    /// Entries before this one are written.
+    written: usize,
+    out: Box<dyn Write>,
+    bar: ProgressBar,
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    /// Prompts that came to their own end.
+    done: usize,
+}
+
+impl<'a> Results<'a> {
+    fn new(entries: &'a [Entry], output: Option<&Path>, quiet: bool) -> Result<Self> {
+        let out: Box<dyn Write> = match output {
+            Some(path) => Box::new(BufWriter::new(
+                File::create(path).with_context(|| format!("{}: cannot write", path.display()))?,
+            )),
+            None => Box::new(std::io::stdout()),
+        };
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(entries.len() as u64) };
+        let style = "{bar:30} {pos}/{len} prompts, {msg} tokens, {elapsed} (left {eta})";
+        bar.set_style(ProgressStyle::with_template(style)?);
+        let outcomes = entries.iter().map(|_| None).collect();
+        Ok(Self { entries, outcomes, written: 0, out, bar, prompt_tokens: 0, completion_tokens: 0, done: 0 })
+    }
+
+    fn take(&mut self, index: usize, outcome: Outcome) -> Result<()> {
+        self.prompt_tokens += outcome.prompt_tokens;
+        self.completion_tokens += outcome.completion_tokens;
+        self.done += usize::from(outcome.finish != Finish::Cancelled);
+        self.outcomes[index] = Some(outcome);
+        self.bar.set_message(self.completion_tokens.to_string());
+        self.bar.inc(1);
+        self.write_ready()
+    }
+
+    /// Writes all lines whose turn has come.
+    fn write_ready(&mut self) -> Result<()> {
+        while self.written < self.entries.len() && self.write(self.written)? {
+            self.written += 1;
+        }
+        self.out.flush().context("cannot write the results")
+    }
+
+    /// Writes what is left after a stop, without the prompts that were not begun.
+    fn finish(&mut self) -> Result<()> {
+        for index in self.written..self.entries.len() {
+            self.write(index)?;
+        }
+        self.bar.finish_and_clear();
+        self.out.flush().context("cannot write the results")
+    }
+
+    /// Writes one line; false if there is nothing to write yet.
+    fn write(&mut self, index: usize) -> Result<bool> {
+        let Entry { line, id, request } = &self.entries[index];
+        let id = id.as_ref();
+        let result = match (request, self.outcomes[index].take()) {
+            (Err(error), _) => serde_json::to_string(&Line::Failed { id, line: *line, error }),
+            (Ok(_), Some(outcome)) => serde_json::to_string(&Line::Done {
+                id,
+                text: &outcome.text,
+                finish_reason: reason(outcome.finish),
+                prompt_tokens: outcome.prompt_tokens,
+                completion_tokens: outcome.completion_tokens,
+            }),
+            (Ok(_), None) => return Ok(false),
+        };
+        writeln!(self.out, "{}", result?).context("cannot write the results")?;
+        Ok(true)
+    }
+}
+
+fn reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Eos => "eos",
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+        Finish::ContextFull => "context_full",
+        Finish::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,159 @@
+//! `tritforge generate`: continue a prompt, or each prompt of a file.
+
+mod batch;
+mod request;
+mod schedule;
+mod sequence;
+
+use std::io::{Read as _, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args as ClapArgs;
+use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session, generate};
+
+use super::sampling_args::SamplingArgs;
+use crate::interrupt;
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  \
+    tritforge generate model.gguf --prompt 'fn main() {' --temperature 0.8 --top-k 40 --seed 1\n  \
+    git diff | tritforge generate model.gguf --prompt-file - --quiet\n  \
+    tritforge generate model.gguf --batch prompts.jsonl -o answers.jsonl --parallel 8\n\n\
+    A line of a batch, with a prompt or with messages, all else optional:\n  \
+    {\"id\": 7, \"prompt\": \"fn main\", \"max_tokens\": 32, \"temperature\": 0, \"seed\": 1, \"stop\": [\"\\n\\n\"]}\n  \
+    {\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"top_k\": 40, \"top_p\": 0.9}\n\
+    Its result does not depend on the lines around it.")]
+pub(crate) struct Args {
+    /// A GGUF file.
+    model: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    /// Most tokens to generate.
+    #[arg(short = 'n', long, default_value_t = 128)]
+    max_tokens: usize,
+    /// Context length; the model's by default.
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
+    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
+    kv: KvType,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    /// End the text before this string; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after an end-of-sequence token.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print the text alone, without the statistics.
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    batch: batch::BatchArgs,
+}
+
+/// Where prompts come from: exactly one of these.
+#[derive(ClapArgs)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The text to continue.
+    #[arg(short, long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Read the text to continue from a file; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Run every prompt of a JSONL file, several at once; `-` is the standard input.
+    #[arg(long, value_name = "FILE")]
+    batch: Option<PathBuf>,
+}
+
+impl Args {
+    fn options(&self) -> Result<GenerateOptions> {
+        Ok(GenerateOptions {
+            max_tokens: self.max_tokens,
+            sampling: self.sampling.sampling()?,
+            stop: self.stop.clone(),
+            ignore_eos: self.ignore_eos,
+        })
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let options = args.options()?;
+    if let Some(file) = &args.source.batch {
+        return batch::run(args, &options, file);
+    }
+    let text = prompt(&args.source)?;
+    let model = Arc::new(Model::open(&args.model)?);
+    let context = args.context.unwrap_or(model.config().max_position_embeddings);
+    let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    let prompt = model.tokenizer().encode(&text, true)?;
+    interrupt::install()?;
+    let work = interrupt::Work::begin();
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}")?;
+    out.flush()?;
+    let generation = generate(&mut session, &prompt, &options, |text| {
+        // A closed pipe ends the generation.
+        match write!(out, "{text}").and_then(|()| out.flush()) {
+            Ok(()) if !work.stopped() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    })?;
+    let stopped = work.stopped();
+    if generation.finish != Finish::Cancelled || stopped {
+        writeln!(out)?;
+    }
+    if !args.quiet {
+        eprintln!(
+            "[prompt {} tokens at {:.0} tokens/s; generated {} at {:.0} tokens/s; ended by {:?}]",
+            generation.prompt_tokens,
+            generation.prefill_rate(),
+            generation.tokens.len(),
+            generation.decode_rate(),
+            generation.finish
+        );
+    }
+    Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })
+}
+
+/// The text to continue.
+fn prompt(source: &Source) -> Result<String> {
+    let (place, text) = match (&source.prompt, &source.prompt_file) {
+        (Some(text), _) => ("--prompt".to_string(), text.clone()),
+        (None, Some(file)) => {
+            let text = String::from_utf8(read(file)?).map_err(|e| {
+                anyhow::anyhow!("{}: not UTF-8 at byte {}", place(file), e.utf8_error().valid_up_to())
+            })?;
+            (place(file), text)
+        }
+        (None, None) => bail!("no prompt: give --prompt, --prompt-file or --batch"),
+    };
+    if text.is_empty() {
+        bail!("{place}: the prompt is empty: give at least one character");
+    }
+    Ok(text)
+}
+
+/// The bytes of a file, or of the standard input for `-`.
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin()
+            .lock()
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("{}: cannot read", place(file)))?;
+    } else {
+        bytes = std::fs::read(file).with_context(|| format!("{}: cannot read", place(file)))?;
+    }
+    Ok(bytes)
+}
+
+/// What messages call a file, or the standard input for `-`.
+fn place(file: &Path) -> String {
+    if file.as_os_str() == "-" { "standard input".to_string() } else { file.display().to_string() }
+}

@@ -1,0 +1,76 @@
+//! Options that `generate` and `chat` share: how to choose each token, and which chat template.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args as ClapArgs;
+use tritforge_infer::{Model, Sampling};
+use tritforge_text::ChatTemplate;
+
+/// How to choose each token.
+#[derive(ClapArgs)]
+pub(crate) struct SamplingArgs {
+    /// 0 takes the most probable token.
+    #[arg(long, default_value_t = 0.8)]
+    temperature: f32,
+    /// Keep the k most probable tokens; 0 keeps all.
+    #[arg(long, default_value_t = 40)]
+    top_k: usize,
+    /// Keep the most probable tokens up to this probability.
+    #[arg(long, default_value_t = 0.95)]
+    top_p: f32,
+    /// Drop tokens less probable than this share of the most probable.
+    #[arg(long, default_value_t = 0.0)]
+    min_p: f32,
+    /// More than 1 makes recent tokens less probable.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Seed of the choice.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingArgs {
+    /// The options, each in its range.
+    pub(crate) fn sampling(&self) -> Result<Sampling> {
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            ..Sampling::default()
+        };
+        sampling.validate()?;
+        Ok(sampling)
+    }
+}
+
+/// The template that `--template` names or, without it, the model's own; none if it has none.
+pub(crate) fn chat_template(model: &Model, named: Option<&str>) -> Result<Option<ChatTemplate>> {
+    let Some(named) = named else {
+        let place = || format!("{}: tokenizer.chat_template", model.path().display());
+        return model.tokenizer().chat_template().with_context(place);
+    };
+    if let Some(template) = ChatTemplate::named(named) {
+        return Ok(Some(template));
+    }
+    if !Path::new(named).is_file() {
+        let names = ChatTemplate::names().join(", ");
+        bail!("--template {named}: neither a file nor one of {names}");
+    }
+    let source = std::fs::read_to_string(named).with_context(|| format!("{named}: cannot read"))?;
+    // Editors end a file with a line break; templates in models do not.
+    let source = source.strip_suffix('\n').unwrap_or(&source);
+    Ok(Some(ChatTemplate::new(source).with_context(|| named.to_string())?))
+}
+
+/// What to say where a conversation needs a template and there is none.
+pub(crate) fn no_template(model: &Model) -> String {
+    format!(
+        "{}: the model has no chat template: give one with --template, a file or one of {}",
+        model.path().display(),
+        ChatTemplate::names().join(", ")
+    )
+}

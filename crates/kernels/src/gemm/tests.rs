@@ -1,0 +1,100 @@
+//! The product against one in f64, on every backend.
+
+use super::*;
+
+fn numbers(n: usize, seed: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+/// Element (row, column) of a matrix, slowly.
+fn at(m: Matrix<'_>, row: usize, column: usize) -> f32 {
+    let mut panel = [0f32; 1 + pack::PADDING];
+    pack_panels(Backend::Scalar, m, row..row + 1, column..column + 1, 1, &mut panel, 1 + pack::PADDING);
+    panel[0]
+}
+
+fn check(a: Matrix<'_>, b: Matrix<'_>) {
+    let (m, n, k) = (a.rows(), b.cols(), a.cols());
+    let begin = numbers(m * n, 77);
+    let mut exact = vec![0f64; m * n];
+    for (i, exact) in exact.iter_mut().enumerate() {
+        *exact = (0..k).map(|j| f64::from(at(a, i / n, j)) * f64::from(at(b, j, i % n))).sum();
+    }
+    let largest = exact.iter().fold(1f64, |m, e| m.max(e.abs()));
+    let mut first: Option<Vec<f32>> = None;
+    for backend in Backend::supported() {
+        let mut c = begin.clone();
+        gemm_with(backend, a, b, &mut c, Write::Store);
+        for (c, e) in c.iter().zip(&exact) {
+            assert!(
+                (f64::from(*c) - e).abs() < 1e-6 * (largest + k as f64),
+                "{backend} [{m}, {k}, {n}]: {c} against {e}"
+            );
+        }
+        let mut sum = begin.clone();
+        gemm_with(backend, a, b, &mut sum, Write::Add);
+        for ((s, c), b) in sum.iter().zip(&c).zip(&begin) {
+            assert!(
+                f64::from(s - (c + b)).abs() < 1e-6 * (largest + k as f64),
+                "{backend}: {s} against {c} + {b}"
+            );
+        }
+        let bits = first.get_or_insert_with(|| c.clone());
+        assert!(bits.iter().zip(&c).all(|(a, b)| a.to_bits() == b.to_bits()), "{backend}: other bits");
+    }
+}
+
+#[test]
+fn any_shape_and_either_layout() {
+    for (m, k, n) in [(1, 1, 1), (12, 16, 32), (13, 17, 33), (5, 300, 7), (70, 31, 100), (200, 513, 65)] {
+        let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+        check(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n));
+        check(Matrix::f32(&a, k, m).transposed(), Matrix::f32(&b, k, n));
+        check(Matrix::f32(&a, m, k), Matrix::f32(&b, n, k).transposed());
+    }
+}
+
+#[test]
+fn blocks_and_threads_change_nothing() {
+    // More than a block of rows, and of terms; enough work for several threads.
+    let (m, k, n) = (BLOCK + 5, 2 * DEPTH + 3, 20);
+    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+    let product = |threads: usize| {
+        pool::set_threads(threads);
+        let mut c = vec![0f32; m * n];
+        gemm(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n), &mut c, Write::Store);
+        c
+    };
+    let one = product(1);
+    assert_eq!(one, product(pool::max_threads()));
+    let row: Vec<f32> = a[(m - 1) * k..].to_vec();
+    let mut alone = vec![0f32; n];
+    gemm(Matrix::f32(&row, 1, k), Matrix::f32(&b, k, n), &mut alone, Write::Store);
+    assert_eq!(alone, one[(m - 1) * n..]);
+}
+
+#[test]
+fn quantized_operands_are_their_values() {
+    let (t, d, rows) = (37, 50, 21);
+    let codes: Vec<i8> = (0..t * d).map(|i| (i * 37 % 255) as i8).collect();
+    let (scales, latent) = (numbers(t, 3), numbers(rows * d, 4));
+    let x = Matrix::int8(&codes, &scales, d);
+    assert_eq!(at(x, 2, 7), f32::from(codes[2 * d + 7]) * scales[2]);
+    let w = Matrix::ternary(&latent, rows, d, 0.5);
+    let mut ternary = vec![0i8; latent.len()];
+    tritforge_ternary::weight_codes(&latent, 0.5, &mut ternary);
+    assert!((0..rows * d).all(|i| at(w, i / d, i % d) == f32::from(ternary[i]) * 0.5));
+    check(x, w.transposed());
+    let dy = numbers(t * rows, 5);
+    check(Matrix::f32(&dy, t, rows).transposed(), x);
+    check(Matrix::f32(&dy, t, rows), w);
+}
+
+#[test]
+fn an_empty_sum_is_zero() {
+    let mut c = [1.0; 6];
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Add);
+    assert_eq!(c, [1.0; 6]);
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Store);
+    assert_eq!(c, [0.0; 6]);
+}

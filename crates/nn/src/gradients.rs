@@ -1,0 +1,98 @@
+//! The gradients of an optimizer step, summed where they are kept.
+
+use tritforge_kernels::{Write, parallel_for_each};
+
+use crate::Parameter;
+
+/// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
+const CHUNK: usize = 1 << 15;
+
+/// One buffer a trained parameter, none for a frozen one, in the order of [`crate::Decoder::parameters`]. The buffers are
+/// allocated once and used for every step.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    sums: Vec<Option<Sum>>,
+}
+
+#[derive(Debug, Clone)]
+struct Sum {
+    values: Vec<f32>,
+    /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an earlier step.
+    fresh: bool,
+}
+
+impl Gradients {
+    /// Gradients for the parameters that `trained` picks; the others cost neither memory nor work.
+    pub fn new(parameters: &[Parameter], trained: impl Fn(&Parameter) -> bool) -> Self {
+        let sum = |p: &Parameter| Sum { values: vec![0.0; p.var.elem_count()], fresh: true };
+        Self { sums: parameters.iter().map(|p| trained(p).then(|| sum(p))).collect() }
+    }
+
+    /// Begins a new sum: all gradients count as 0.
+    pub fn clear(&mut self) {
+        for sum in self.sums.iter_mut().flatten() {
+            sum.fresh = true;
+        }
+    }
+
+    /// The gradient of parameter `i`, row-major; none if it is frozen or nothing was added yet.
+    pub fn get(&self, i: usize) -> Option<&[f32]> {
+        self.sums.get(i)?.as_ref().filter(|sum| !sum.fresh).map(|sum| &sum.values[..])
+    }
+
+    /// All gradients, in the order of the parameters.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&[f32]>> {
+        (0..self.sums.len()).map(|i| self.get(i))
+    }
+
+    /// Whether parameter `i` is trained.
+    pub fn is_trained(&self, i: usize) -> bool {
+        self.sums.get(i).is_some_and(Option::is_some)
+    }
+
+    /// The Euclidean norm of all gradients together, in f64; the same for any number of threads.
+    pub fn norm(&self) -> f64 {
+        let chunks: Vec<&[f32]> = self.iter().flatten().flat_map(|values| values.chunks(CHUNK)).collect();
+        let mut sums = vec![0f64; chunks.len()];
+        parallel_for_each(chunks.iter().zip(&mut sums), |(chunk, sum)| *sum = sum_of_squares(chunk));
+        sums.iter().sum::<f64>().sqrt()
+    }
+
+    /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of it.
+    pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], Write)> {
+        let sum = self.sums.get_mut(i)?.as_mut()?;
+        let write = if std::mem::take(&mut sum.fresh) { Write::Store } else { Write::Add };
+        Some((&mut sum.values, write))
+    }
+
+    /// The buffer of parameter `i` to be added to: of zeros if nothing was added yet.
+    pub(crate) fn sum(&mut self, i: usize) -> Option<&mut [f32]> {
+        let (values, write) = self.slot(i)?;
+        if write == Write::Store {
+            values.fill(0.0);
+        }
+        Some(values)
+    }
+
+    /// Whether these are gradients of parameters of these lengths.
+    pub(crate) fn fit(&self, lengths: impl ExactSizeIterator<Item = usize>) -> bool {
+        let fits =
+            |(sum, length): (&Option<Sum>, usize)| sum.as_ref().is_none_or(|s| s.values.len() == length);
+        self.sums.len() == lengths.len() && self.sums.iter().zip(lengths).all(fits)
+    }
+}
+
+/// Σ g², sixteen sums side by side.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let (blocks, rest) = values.as_chunks::<16>();
+    let mut sums = [0f64; 16];
+    for block in blocks {
+        for (sum, g) in sums.iter_mut().zip(block) {
+            *sum += f64::from(*g) * f64::from(*g);
+        }
+    }
+    for (sum, g) in sums.iter_mut().zip(rest) {
+        *sum += f64::from(*g) * f64::from(*g);
+    }
+    sums.iter().sum()
+}

@@ -1,0 +1,240 @@
+//! One block, forward and backward, by hand: the arithmetic of [`crate::block`], with what is kept and what is computed again
+//! chosen for it.
+
+use candle_core::Result;
+use tritforge_config::Projection;
+use tritforge_kernels::{
+    Direction, RopeTable, Write, attention, attention_backward, gated, gated_norm_backward,
+    gated_norm_quantize, gemm, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
+    rope_in_place, ternary_matmul_many,
+};
+
+use super::add;
+use super::workspace::{Activations, Input, Scratch, sized};
+use crate::Gradients;
+use crate::block::{Block, Norm};
+use crate::ops::values;
+
+/// What all blocks of a pass share.
+pub(super) struct Pass<'a> {
+    /// Equally long sequences, one after the other.
+    pub(super) sequences: usize,
+    /// Tokens of all sequences.
+    pub(super) tokens: usize,
+    pub(super) rope: &'a RopeTable,
+    /// The position of every token in its sequence.
+    pub(super) positions: &'a [u32],
+}
+
+use Projection::{Down, Gate, K, O, Q, Up, V};
+
+impl Block {
+    /// Everything of the forward but the last projection: fills the activations from the block's input x [tokens, hidden_size].
+    pub(super) fn activate(
+        &self,
+        x: &[f32],
+        pass: &Pass<'_>,
+        kept: &mut Activations,
+        narrow: &mut Vec<f32>,
+    ) -> Result<()> {
+        let shape = self.attention;
+        self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
+        let Activations { attention_input, q, k, v, .. } = kept;
+        self.project([Q, K, V], attention_input, pass, [q, k, v])?;
+        rope_in_place(pass.rope, &mut kept.q, shape.heads, pass.positions, Direction::Forward);
+        rope_in_place(pass.rope, &mut kept.k, shape.kv_heads, pass.positions, Direction::Forward);
+        let out = sized(&mut kept.attention, pass.tokens * shape.q_size());
+        let lse = sized(&mut kept.lse, pass.tokens * shape.heads);
+        attention(shape, pass.sequences, &kept.q, &kept.k, &kept.v, 0, out, Some(lse));
+        self.norm_input(&kept.attention, self.attn_sub_norm.as_ref(), &mut kept.output_input)?;
+        self.project([O], &kept.output_input, pass, [&mut *narrow])?;
+        sized(&mut kept.middle, x.len());
+        add(x, narrow, &mut kept.middle);
+
+        self.norm_input(&kept.middle, Some(&self.post_attention_layernorm), &mut kept.ffn_input)?;
+        let Activations { ffn_input, gate, up, .. } = kept;
+        self.project([Gate, Up], ffn_input, pass, [gate, up])?;
+        self.gate_input(kept)
+    }
+
+    /// The block's output from its activations.
+    pub(super) fn output(
+        &self,
+        pass: &Pass<'_>,
+        kept: &Activations,
+        narrow: &mut Vec<f32>,
+        out: &mut Vec<f32>,
+    ) -> Result<()> {
+        self.project([Down], &kept.down_input, pass, [&mut *narrow])?;
+        sized(out, kept.middle.len());
+        add(&kept.middle, narrow, out);
+        Ok(())
+    }
+
+    /// Turns the gradient of the block's output in `scratch.dx` into that of its input x, and adds the parameters' gradients.
+    pub(super) fn backward(
+        &self,
+        x: &[f32],
+        pass: &Pass<'_>,
+        kept: &Activations,
+        scratch: &mut Scratch,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, .. } = scratch;
+        let (tokens, shape) = (pass.tokens, self.attention);
+        let width = self.linear(Down).dims()?.1;
+
+        let dgate = sized(dgate, tokens * width);
+        self.project_backward(Down, &kept.down_input, dx, (&mut *dgate, Write::Store), gradients)?;
+        let dup = sized(dup, tokens * width);
+        self.gate_backward(kept, dgate, dup, gradients)?;
+        let dnorm = sized(narrow, dx.len());
+        self.project_backward(Gate, &kept.ffn_input, dgate, (&mut *dnorm, Write::Store), gradients)?;
+        self.project_backward(Up, &kept.ffn_input, dup, (&mut *dnorm, Write::Add), gradients)?;
+        let norm = &self.post_attention_layernorm;
+        self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, Write::Add), gradients)?;
+
+        let dout = match &self.attn_sub_norm {
+            Some(norm) => {
+                let dnorm = sized(dq, tokens * shape.q_size());
+                self.project_backward(O, &kept.output_input, dx, (&mut *dnorm, Write::Store), gradients)?;
+                let dout = sized(narrow, dnorm.len());
+                self.norm_backward(norm, &kept.attention, dnorm, (&mut *dout, Write::Store), gradients)?;
+                dout
+            }
+            None => {
+                let dout = sized(narrow, tokens * shape.q_size());
+                self.project_backward(O, &kept.output_input, dx, (&mut *dout, Write::Store), gradients)?;
+                dout
+            }
+        };
+        let dq = sized(dq, tokens * shape.q_size());
+        let (dk, dv) = (sized(dk, tokens * shape.kv_size()), sized(dv, tokens * shape.kv_size()));
+        let Activations { q, k, v, attention, lse, .. } = kept;
+        attention_backward(shape, pass.sequences, q, k, v, attention, lse, dout, dq, dk, dv);
+        rope_in_place(pass.rope, dq, shape.heads, pass.positions, Direction::Backward);
+        rope_in_place(pass.rope, dk, shape.kv_heads, pass.positions, Direction::Backward);
+        let dnorm = sized(narrow, dx.len());
+        self.project_backward(Q, &kept.attention_input, dq, (&mut *dnorm, Write::Store), gradients)?;
+        self.project_backward(K, &kept.attention_input, dk, (&mut *dnorm, Write::Add), gradients)?;
+        self.project_backward(V, &kept.attention_input, dv, (&mut *dnorm, Write::Add), gradients)?;
+        self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, Write::Add), gradients)
+    }
+
+    /// The input of projections: normed, where there is a norm, and quantized, where activations are.
+    fn norm_input(&self, x: &[f32], norm: Option<&Norm>, input: &mut Input) -> Result<()> {
+        let Some(norm) = norm else {
+            if self.int8 {
+                quantize_rows_into(x, self.attention.q_size(), &mut input.rows);
+            } else {
+                sized(&mut input.values, x.len()).copy_from_slice(x);
+            }
+            return Ok(());
+        };
+        let weight = values(&norm.weight)?;
+        if self.int8 {
+            rms_norm_quantize(x, &weight, self.eps, &mut input.rows);
+        } else {
+            rms_norm(x, &weight, self.eps, sized(&mut input.values, x.len()));
+        }
+        Ok(())
+    }
+
+    /// `act(gate) · up`, then as [`Self::norm_input`].
+    fn gate_input(&self, kept: &mut Activations) -> Result<()> {
+        let width = self.linear(Down).dims()?.1;
+        let norm = self.ffn_sub_norm.as_ref().map(|norm| values(&norm.weight)).transpose()?;
+        let Activations { gate, up, down_input, .. } = kept;
+        if self.int8 {
+            let norm = norm.as_ref().map(|weight| (&weight[..], self.eps));
+            gated_norm_quantize(self.gate, gate, up, width, norm, &mut down_input.rows);
+            return Ok(());
+        }
+        let out = sized(&mut down_input.values, gate.len());
+        gated(self.gate, gate, up, out);
+        if let Some(weight) = norm {
+            let product = out.to_vec();
+            rms_norm(&product, &weight, self.eps, out);
+        }
+        Ok(())
+    }
+
+    fn gate_backward(
+        &self,
+        kept: &Activations,
+        dgate: &mut [f32],
+        dup: &mut [f32],
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let width = self.linear(Down).dims()?.1;
+        let Some(norm) = &self.ffn_sub_norm else {
+            gated_norm_backward(self.gate, &kept.gate, &kept.up, width, None, dgate, dup, None);
+            return Ok(());
+        };
+        let weight = values(&norm.weight)?;
+        let (norm, dweight) = (Some((&weight[..], self.eps)), gradients.slot(norm.index));
+        gated_norm_backward(self.gate, &kept.gate, &kept.up, width, norm, dgate, dup, dweight);
+        Ok(())
+    }
+
+    fn norm_backward(
+        &self,
+        norm: &Norm,
+        x: &[f32],
+        dy: &[f32],
+        dx: (&mut [f32], Write),
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        rms_norm_backward(x, &values(&norm.weight)?, self.eps, dy, dx, gradients.slot(norm.index));
+        Ok(())
+    }
+
+    /// `y = x · Wᵀ` of projections that share their input, by integers where both sides are quantized.
+    fn project<const N: usize>(
+        &self,
+        projections: [Projection; N],
+        input: &Input,
+        pass: &Pass<'_>,
+        results: [&mut Vec<f32>; N],
+    ) -> Result<()> {
+        let linears = projections.map(|projection| self.linear(projection));
+        let mut weights = Vec::with_capacity(N);
+        let mut outputs = Vec::with_capacity(N);
+        for (linear, y) in linears.iter().zip(results) {
+            weights.extend(linear.quantized().map(|weights| &**weights));
+            outputs.push(sized(y, pass.tokens * linear.dims()?.0));
+        }
+        if weights.len() == N {
+            ternary_matmul_many(&input.rows, &weights, &mut outputs);
+            return Ok(());
+        }
+        for (linear, y) in linears.iter().zip(outputs) {
+            let latent = values(linear.weight())?;
+            let weight = linear.matrix(&latent)?;
+            gemm(input.matrix(weight.cols()), weight.transposed(), y, Write::Store);
+        }
+        Ok(())
+    }
+
+    /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward multiplied them, the
+    /// roundings counting as the identity.
+    fn project_backward(
+        &self,
+        projection: Projection,
+        input: &Input,
+        dy: &[f32],
+        dx: (&mut [f32], Write),
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let linear = self.linear(projection);
+        let (rows, cols) = linear.dims()?;
+        let dy = tritforge_kernels::Matrix::f32(dy, dy.len() / rows, rows);
+        if let Some((dweight, write)) = gradients.slot(self.first_projection + projection as usize) {
+            gemm(dy.transposed(), input.matrix(cols), dweight, write);
+        }
+        let latent = values(linear.weight())?;
+        let (dx, write) = dx;
+        gemm(dy, linear.matrix(&latent)?, dx, write);
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Training without a tape: loss and gradients in one call, a block at a time.
+//!
+//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same numbers. The backward is
+//! written by hand. It keeps the int8 inputs of the products instead of floats, computes norms and gates again, sums every
+//! gradient where it is kept, and allocates nothing after the first step.
+
+mod block;
+mod head;
+mod workspace;
+
+use tritforge_kernels::parallel_for_each;
+
+use self::block::Pass;
+pub use self::workspace::Workspace;
+use self::workspace::{Activations, sized};
+use crate::decoder::Batch;
+use crate::ops::{IGNORE_INDEX, values};
+use crate::{Decoder, Gradients, NnError};
+
+impl Decoder {
+    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and returns that loss. The
+    /// normalizer is the number of targets of the whole optimizer step, so that micro-batches add up to one large batch.
+    ///
+    /// The result does not depend on the number of threads, nor on whether the workspace checkpoints.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, the gradients are another model's, or the weights changed without
+    /// [`Decoder::requantize`].
+    pub fn forward_backward(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        let length = self.check(batch, normalizer, gradients)?;
+        let tokens = batch.ids.len();
+        let layers = self.blocks.len();
+        let Workspace { checkpointing, inputs, blocks, scratch, positions } = workspace;
+        positions.clear();
+        positions.extend((0..batch.sequences).flat_map(|_| 0..length as u32));
+        inputs.resize_with(layers + 1, Vec::new);
+        blocks.resize_with(if *checkpointing { 1 } else { layers }, Activations::default);
+        let slot = |layer: usize| if *checkpointing { 0 } else { layer };
+        let pass = Pass { sequences: batch.sequences, tokens, rope: &self.rope, positions };
+
+        self.embed(batch.ids, &mut inputs[0])?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (before, after) = inputs.split_at_mut(layer + 1);
+            let kept = &mut blocks[slot(layer)];
+            block.activate(&before[layer], &pass, kept, &mut scratch.narrow)?;
+            block.output(&pass, kept, &mut scratch.narrow, &mut after[0])?;
+        }
+        let total = self.head(&inputs[layers], batch.targets, normalizer, scratch, gradients)?;
+        for (layer, block) in self.blocks.iter().enumerate().rev() {
+            let kept = &mut blocks[slot(layer)];
+            // The last block's activations are still there.
+            if *checkpointing && layer + 1 < layers {
+                block.activate(&inputs[layer], &pass, kept, &mut scratch.narrow)?;
+            }
+            block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
+        }
+        self.embed_backward(batch.ids, &scratch.dx, gradients);
+        Ok(total / f64::from(normalizer))
+    }
+
+    /// The length of a sequence, if everything fits.
+    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<usize, NnError> {
+        let length = self.sequence_length(batch.ids, batch.sequences)?;
+        let vocab = self.config().vocab_size;
+        let fault = |what, found: String, expected: String| Err(NnError::Input { what, found, expected });
+        if batch.targets.len() != batch.ids.len() {
+            return fault(
+                "targets",
+                batch.targets.len().to_string(),
+                format!("{}, one an id", batch.ids.len()),
+            );
+        }
+        if let Some(bad) = batch.ids.iter().find(|id| **id as usize >= vocab) {
+            return fault("token id", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        let known = |target: u32| target == IGNORE_INDEX || (target as usize) < vocab;
+        if let Some(bad) = batch.targets.iter().find(|target| !known(**target)) {
+            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        if normalizer.is_nan() || normalizer <= 0.0 {
+            return fault("normalizer", normalizer.to_string(), "the number of targets".to_string());
+        }
+        let lengths = self.parameters().iter().map(|p| p.var.elem_count());
+        if !gradients.fit(lengths) {
+            return fault("gradients", "another model's".to_string(), "this model's".to_string());
+        }
+        Ok(length)
+    }
+
+    /// The embedding's rows, [tokens, hidden_size].
+    fn embed(&self, ids: &[u32], out: &mut Vec<f32>) -> candle_core::Result<()> {
+        let width = self.config().hidden_size;
+        let table = values(&self.embedding)?;
+        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
+        for (row, id) in rows.zip(ids) {
+            row.copy_from_slice(&table[*id as usize * width..][..width]);
+        }
+        Ok(())
+    }
+
+    fn embed_backward(&self, ids: &[u32], dx: &[f32], gradients: &mut Gradients) {
+        let width = self.config().hidden_size;
+        let Some(table) = gradients.sum(0) else { return };
+        for (id, dx) in ids.iter().zip(dx.chunks_exact(width)) {
+            let row = &mut table[*id as usize * width..][..width];
+            row.iter_mut().zip(dx).for_each(|(sum, d)| *sum += d);
+        }
+    }
+}
+
+/// `out = a + b`, as long as `a`.
+fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    const PIECE: usize = 1 << 14;
+    let pieces = out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE)));
+    parallel_for_each(pieces, |(out, (a, b))| {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = a + b;
+        }
+    });
+}

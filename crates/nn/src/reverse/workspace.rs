@@ -1,0 +1,149 @@
+//! The memory of a training step: allocated in the first one, used again in all that follow.
+
+use tritforge_config::{ActivationQuant, ModelConfig};
+use tritforge_kernels::{Matrix, QuantizedRows};
+
+use super::head::chunk_tokens;
+
+/// What the forward pass keeps for the backward, and buffers for what both pass on.
+///
+/// A workspace grows to the largest batch it has seen. With gradient checkpointing it keeps one block's activations and every
+/// block's input; without, every block's activations.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub(super) checkpointing: bool,
+    /// The input of every block, and the output of the last; [tokens, hidden_size].
+    pub(super) inputs: Vec<Vec<f32>>,
+    /// The blocks' activations: one, used by all in turn, or one a block.
+    pub(super) blocks: Vec<Activations>,
+    pub(super) scratch: Scratch,
+    /// The position of every token in its sequence.
+    pub(super) positions: Vec<u32>,
+}
+
+impl Workspace {
+    /// An empty workspace. `gradient_checkpointing` keeps only each block's input and computes its activations again in the
+    /// backward, to the same bits.
+    pub fn new(gradient_checkpointing: bool) -> Self {
+        Self { checkpointing: gradient_checkpointing, ..Self::default() }
+    }
+
+    /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and [`Self::bytes`] say
+    /// afterwards: (activations, all).
+    pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
+        let (d, f) = (config.hidden_size, config.intermediate_size);
+        let (q, kv) = (config.q_size(), config.kv_size());
+        let inputs = 2 * d + q + f;
+        let inputs = match config.activations {
+            // A code each, and scale and sum of four rows.
+            ActivationQuant::Absmax => inputs + 4 * 8,
+            ActivationQuant::None => 4 * inputs,
+        };
+        let block = 4 * (2 * q + 2 * kv + config.num_attention_heads + d + 2 * f) + inputs;
+        let blocks = if gradient_checkpointing { 1 } else { config.num_hidden_layers };
+        let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
+        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4;
+        let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
+        (activations, activations + tokens * scratch + 4 * logits)
+    }
+
+    /// Bytes of the activations that are kept from the forward for the backward.
+    pub fn activation_bytes(&self) -> usize {
+        let inputs: usize = self.inputs.iter().map(|x| 4 * x.capacity()).sum();
+        inputs + self.blocks.iter().map(Activations::bytes).sum::<usize>()
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.activation_bytes() + self.scratch.bytes() + 4 * self.positions.capacity()
+    }
+}
+
+/// What a block's backward needs of its forward, apart from the block's input.
+#[derive(Debug, Default)]
+pub(super) struct Activations {
+    /// The normed input of the projections q, k, v.
+    pub(super) attention_input: Input,
+    /// Queries and keys after RoPE; values.
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
+    /// Attention's output and the log-sum-exp of its scores.
+    pub(super) attention: Vec<f32>,
+    pub(super) lse: Vec<f32>,
+    pub(super) output_input: Input,
+    /// The residual stream between attention and feed-forward network.
+    pub(super) middle: Vec<f32>,
+    pub(super) ffn_input: Input,
+    pub(super) gate: Vec<f32>,
+    pub(super) up: Vec<f32>,
+    pub(super) down_input: Input,
+}
+
+impl Activations {
+    fn bytes(&self) -> usize {
+        let floats =
+            [&self.q, &self.k, &self.v, &self.attention, &self.lse, &self.middle, &self.gate, &self.up];
+        let inputs = [&self.attention_input, &self.output_input, &self.ffn_input, &self.down_input];
+        floats.iter().map(|x| 4 * x.capacity()).sum::<usize>()
+            + inputs.iter().map(|x| x.bytes()).sum::<usize>()
+    }
+}
+
+/// The input of a projection as the product sees it: int8 where activations are quantized, a quarter of the bytes.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub(super) rows: QuantizedRows,
+    /// Empty where the input is quantized.
+    pub(super) values: Vec<f32>,
+}
+
+impl Input {
+    /// The numbers that were multiplied, [tokens, cols].
+    pub(super) fn matrix(&self, cols: usize) -> Matrix<'_> {
+        if self.values.is_empty() {
+            Matrix::int8(&self.rows.codes, &self.rows.scales, cols)
+        } else {
+            Matrix::f32(&self.values, self.values.len() / cols, cols)
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        let QuantizedRows { codes, scales, sums, .. } = &self.rows;
+        codes.capacity() + 4 * (scales.capacity() + sums.capacity() + self.values.capacity())
+    }
+}
+
+/// What no one keeps.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// The gradient of the residual stream, [tokens, hidden_size].
+    pub(super) dx: Vec<f32>,
+    /// As wide as the hidden size or the queries.
+    pub(super) narrow: Vec<f32>,
+    pub(super) dq: Vec<f32>,
+    pub(super) dk: Vec<f32>,
+    pub(super) dv: Vec<f32>,
+    /// As wide as the feed-forward network.
+    pub(super) dgate: Vec<f32>,
+    pub(super) dup: Vec<f32>,
+    /// A chunk of logits, then of their gradients.
+    pub(super) logits: Vec<f32>,
+}
+
+impl Scratch {
+    fn bytes(&self) -> usize {
+        let all =
+            [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
+        all.iter().map(|x| 4 * x.capacity()).sum()
+    }
+}
+
+/// The first `len` numbers of a buffer that grows when it must; what they hold is anything.
+pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.reserve_exact(len - buffer.len());
+    }
+    buffer.resize(len, 0.0);
+    buffer
+}
