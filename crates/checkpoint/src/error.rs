@@ -35,6 +35,21 @@ pub enum CheckpointError {
         /// What is wrong.
         message: String,
     },
+    /// The disk is too full for a run's checkpoints.
+    #[error(
+        "{}: {:.1} MB free, the run's checkpoints need {:.1} MB more: make room, keep fewer of them, or write elsewhere",
+        path.display(),
+        *free as f64 / 1e6,
+        *needed as f64 / 1e6
+    )]
+    NoRoom {
+        /// The run's directory.
+        path: PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
     /// The configuration describes no possible model.
     #[error("{}: {source}", path.display())]
     Config {

@@ -31,7 +31,7 @@ mod writer;
 
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, Tensors};
-pub use run::{latest, prune, step_dir, steps};
+pub use run::{check_room, latest, prune, step_dir, steps};
 pub use writer::{TensorView, Writer};
 
 /// The model's configuration.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::{CheckpointError, MANIFEST};
 
@@ -23,10 +23,30 @@ pub(crate) struct Entry {
     pub(crate) sha256: String,
 }
 
+/// Length and checksum of a file on the way to it.
+#[derive(Debug, Default)]
+pub(crate) struct Digest {
+    bytes: u64,
+    hash: Sha256,
+}
+
+impl Digest {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        sha2::Digest::update(&mut self.hash, bytes);
+    }
+
+    pub(crate) fn finish(self) -> Entry {
+        let sha256 = sha2::Digest::finalize(self.hash).iter().map(|b| format!("{b:02x}")).collect();
+        Entry { bytes: self.bytes, sha256 }
+    }
+}
+
 impl Entry {
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let sha256 = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
-        Self { bytes: bytes.len() as u64, sha256 }
+        let mut digest = Digest::default();
+        digest.update(bytes);
+        digest.finish()
     }
 }
 

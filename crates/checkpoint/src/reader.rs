@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use half::bf16;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
@@ -50,6 +51,11 @@ impl Checkpoint {
     /// Names of all files but the manifest, with their lengths in bytes.
     pub fn files(&self) -> impl Iterator<Item = (&str, u64)> {
         self.manifest.files.iter().map(|(name, entry)| (name.as_str(), entry.bytes))
+    }
+
+    /// Whether the checkpoint has a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.manifest.files.contains_key(name)
     }
 
     /// The model's configuration.
@@ -147,31 +153,49 @@ impl Tensors {
         Ok(list)
     }
 
-    /// The values of an f32 tensor of the given shape, row-major. Borrowed where the file's alignment allows.
+    /// The values of an f32 or bf16 tensor of the given shape, row-major. Borrowed where type and alignment allow.
     ///
     /// # Errors
-    /// If the tensor is missing, not F32, or of another shape.
+    /// If the tensor is missing, of another type, or of another shape.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, CheckpointError> {
-        let fault = |message: String| CheckpointError::Tensor {
-            path: self.path.clone(),
-            tensor: name.to_string(),
-            message,
-        };
+        let (dtype, bytes) = self.find(name, shape)?;
+        match dtype {
+            Dtype::F32 => Ok(match bytemuck::try_cast_slice(bytes) {
+                Ok(values) => Cow::Borrowed(values),
+                Err(_) => Cow::Owned(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+            }),
+            Dtype::BF16 => {
+                let widen = |b: &[u8; 2]| bf16::from_le_bytes(*b).to_f32();
+                Ok(Cow::Owned(bytes.as_chunks().0.iter().map(widen).collect()))
+            }
+            other => Err(self.fault(name, format!("type {other:?}, expected F32 or BF16"))),
+        }
+    }
+
+    /// The values of a bf16 tensor of the given shape, row-major.
+    ///
+    /// # Errors
+    /// If the tensor is missing, not BF16, or of another shape.
+    pub fn bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<bf16>, CheckpointError> {
+        match self.find(name, shape)? {
+            (Dtype::BF16, bytes) => Ok(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b)).collect()),
+            (other, _) => Err(self.fault(name, format!("type {other:?}, expected BF16"))),
+        }
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8]), CheckpointError> {
         let parsed = self.parsed()?;
-        let view = parsed.tensor(name).map_err(|e| fault(e.to_string()))?;
-        if view.dtype() != Dtype::F32 {
-            return Err(fault(format!("type {:?}, expected F32", view.dtype())));
-        }
+        let view = parsed.tensor(name).map_err(|e| self.fault(name, e.to_string()))?;
         if view.shape() != shape {
-            return Err(fault(format!("shape {:?}, expected {shape:?}", view.shape())));
+            return Err(self.fault(name, format!("shape {:?}, expected {shape:?}", view.shape())));
         }
-        let bytes = view.data();
         // Borrow from the map itself, which outlives the parsed header.
+        let bytes = view.data();
         let start = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
-        let bytes = &self.map[start..start + bytes.len()];
-        Ok(match bytemuck::try_cast_slice(bytes) {
-            Ok(values) => Cow::Borrowed(values),
-            Err(_) => Cow::Owned(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        })
+        Ok((view.dtype(), &self.map[start..start + bytes.len()]))
+    }
+
+    fn fault(&self, tensor: &str, message: String) -> CheckpointError {
+        CheckpointError::Tensor { path: self.path.clone(), tensor: tensor.to_string(), message }
     }
 }

@@ -44,15 +44,48 @@ fn is_whole(checkpoint: &Checkpoint) -> bool {
     checkpoint.files().all(|(name, _)| checkpoint.file(name).is_ok())
 }
 
-/// Removes all but the newest `keep` checkpoints.
+/// Removes all but the newest `keep` checkpoints and the one of step `best`.
 ///
 /// # Errors
 /// If one cannot be removed.
-pub fn prune(run: &Path, keep: usize) -> Result<(), CheckpointError> {
+pub fn prune(run: &Path, keep: usize, best: Option<u64>) -> Result<(), CheckpointError> {
     let all = steps(run)?;
     let surplus = all.len().saturating_sub(keep);
-    for (_, path) in &all[..surplus] {
+    for (_, path) in all[..surplus].iter().filter(|(step, _)| Some(*step) != best) {
         fs::remove_dir_all(path).map_err(CheckpointError::io(path, "remove"))?;
     }
     Ok(())
+}
+
+/// Makes sure, before a run spends time, that `bytes` more can be written into its directory: makes it, writes a probe
+/// file, and asks for the free space. What other programs write later is beyond it.
+///
+/// # Errors
+/// If the directory cannot be made or written, or has less space.
+pub fn check_room(run: &Path, bytes: u64) -> Result<(), CheckpointError> {
+    fs::create_dir_all(run).map_err(CheckpointError::io(run, "create"))?;
+    let probe = run.join(".tmp-probe");
+    let write = fs::write(&probe, [0u8; 4096]).map_err(CheckpointError::io(&probe, "write"));
+    // A probe that could not be written may be there in part.
+    let removed = fs::remove_file(&probe).map_err(CheckpointError::io(&probe, "remove"));
+    write.and(removed)?;
+    match free_space(run)? {
+        Some(free) if free < bytes => {
+            Err(CheckpointError::NoRoom { path: run.to_path_buf(), free, needed: bytes })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that may be written to a directory's disk, where the system can be asked.
+#[cfg(unix)]
+fn free_space(dir: &Path) -> Result<Option<u64>, CheckpointError> {
+    let disk = rustix::fs::statvfs(dir)
+        .map_err(|e| CheckpointError::io(dir, "ask for the free space of")(e.into()))?;
+    Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+}
+
+#[cfg(not(unix))]
+fn free_space(_: &Path) -> Result<Option<u64>, CheckpointError> {
+    Ok(None)
 }

@@ -5,24 +5,52 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use half::bf16;
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, TensorView as View};
 use tritforge_config::ModelConfig;
 
-use crate::manifest::{Entry, Manifest, VERSION};
+use crate::manifest::{Digest, Entry, Manifest, VERSION};
 use crate::{CONFIG, CheckpointError, MANIFEST};
 
-/// An f32 tensor to be written.
+/// A tensor to be written, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorView<'a> {
     name: &'a str,
     shape: &'a [usize],
-    data: &'a [f32],
+    data: Numbers<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Numbers<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
 }
 
 impl<'a> TensorView<'a> {
-    /// A tensor of `shape`, row-major.
+    /// An f32 tensor of `shape`.
     pub fn new(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> Self {
-        Self { name, shape, data }
+        Self { name, shape, data: Numbers::F32(data) }
+    }
+
+    /// A bf16 tensor of `shape`.
+    pub fn bf16(name: &'a str, shape: &'a [usize], data: &'a [bf16]) -> Self {
+        Self { name, shape, data: Numbers::Bf16(data) }
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        match self.data {
+            Numbers::F32(values) => bytemuck::cast_slice(values),
+            Numbers::Bf16(values) => bytemuck::cast_slice(values),
+        }
+    }
+
+    fn view(&self) -> Result<View<'a>, SafeTensorError> {
+        let dtype = match self.data {
+            Numbers::F32(_) => Dtype::F32,
+            Numbers::Bf16(_) => Dtype::BF16,
+        };
+        View::new(dtype, self.shape.to_vec(), self.bytes())
     }
 }
 
@@ -58,11 +86,20 @@ impl Writer {
     /// # Errors
     /// If the disk is full or not writable.
     pub fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.write_pieces(name, &[bytes])
+    }
+
+    /// Writes one file, given in pieces, and syncs it.
+    fn write_pieces(&mut self, name: &str, pieces: &[&[u8]]) -> Result<(), CheckpointError> {
         let path = self.temporary.join(name);
         let mut file = File::create(&path).map_err(CheckpointError::io(&path, "create"))?;
-        file.write_all(bytes).map_err(CheckpointError::io(&path, "write"))?;
+        let mut digest = Digest::default();
+        for piece in pieces {
+            digest.update(piece);
+            file.write_all(piece).map_err(CheckpointError::io(&path, "write"))?;
+        }
         file.sync_all().map_err(CheckpointError::io(&path, "sync"))?;
-        self.files.insert(name.to_string(), Entry::of(bytes));
+        self.files.insert(name.to_string(), digest.finish());
         Ok(())
     }
 
@@ -74,26 +111,39 @@ impl Writer {
         self.write_file(CONFIG, config.to_json().as_bytes())
     }
 
-    /// Writes f32 tensors as a safetensors file.
+    /// Writes tensors as a safetensors file, one after the other from where they are: no copy of them is made.
     ///
     /// # Errors
-    /// If a shape does not fit its data, or as [`Writer::write_file`].
+    /// If a shape does not fit its data, two tensors have one name, or as [`Writer::write_file`].
     pub fn write_tensors(&mut self, name: &str, tensors: &[TensorView<'_>]) -> Result<(), CheckpointError> {
         let path = self.temporary.join(name);
-        let views = tensors
-            .iter()
-            .map(|t| {
-                let view = View::new(Dtype::F32, t.shape.to_vec(), bytemuck::cast_slice(t.data));
-                view.map(|view| (t.name, view)).map_err(|e| CheckpointError::Tensor {
-                    path: path.clone(),
-                    tensor: t.name.to_string(),
-                    message: e.to_string(),
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let bytes = safetensors::serialize(views, None)
-            .map_err(|e| CheckpointError::damaged(&path, e.to_string()))?;
-        self.write_file(name, &bytes)
+        let fault = |tensor: &str, message: String| CheckpointError::Tensor {
+            path: path.clone(),
+            tensor: tensor.to_string(),
+            message,
+        };
+        // The format asks for no gaps and no misaligned tensors: wide types first, then by name.
+        let mut sorted: Vec<&TensorView<'_>> = tensors.iter().collect();
+        sorted.sort_by_key(|t| (matches!(t.data, Numbers::Bf16(_)), t.name));
+        let mut header = serde_json::Map::new();
+        let mut end = 0usize;
+        for tensor in &sorted {
+            let view = tensor.view().map_err(|e| fault(tensor.name, e.to_string()))?;
+            let start = end;
+            end += view.data().len();
+            let entry = serde_json::json!({
+                "dtype": view.dtype().to_string(), "shape": view.shape(), "data_offsets": [start, end],
+            });
+            if header.insert(tensor.name.to_string(), entry).is_some() {
+                return Err(fault(tensor.name, "two tensors have this name".to_string()));
+            }
+        }
+        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+        header.resize(header.len().next_multiple_of(8), b' ');
+        let length = (header.len() as u64).to_le_bytes();
+        let pieces: Vec<&[u8]> =
+            [&length[..], &header[..]].into_iter().chain(sorted.iter().map(|t| t.bytes())).collect();
+        self.write_pieces(name, &pieces)
     }
 
     /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is replaced.

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Writer, latest, prune, step_dir, steps};
+use half::bf16;
+use safetensors::SafeTensors;
+use tritforge_checkpoint::{
+    Checkpoint, MODEL, TensorView, Writer, check_room, latest, prune, step_dir, steps,
+};
 use tritforge_config::ModelConfig;
 
 fn write(run: &Path, step: u64) -> std::path::PathBuf {
@@ -68,12 +72,55 @@ fn latest_passes_over_damage() {
 }
 
 #[test]
-fn prune_keeps_the_newest() {
+fn prune_keeps_the_newest_and_the_best() {
     let run = tempfile::tempdir().unwrap();
-    for step in [5, 30, 200] {
+    for step in [5, 30, 200, 1000] {
         write(run.path(), step);
     }
-    prune(run.path(), 2).unwrap();
-    let left: Vec<u64> = steps(run.path()).unwrap().into_iter().map(|(step, _)| step).collect();
-    assert_eq!(left, [30, 200]);
+    let left = || steps(run.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+    prune(run.path(), 2, Some(5)).unwrap();
+    assert_eq!(left(), [5, 200, 1000]);
+    prune(run.path(), 2, Some(1000)).unwrap();
+    assert_eq!(left(), [200, 1000]);
+    prune(run.path(), 1, None).unwrap();
+    assert_eq!(left(), [1000]);
+}
+
+#[test]
+fn tensors_of_both_types_are_read_by_the_safetensors_crate() {
+    let run = tempfile::tempdir().unwrap();
+    let dir = step_dir(run.path(), 1);
+    let mut writer = Writer::create(&dir).unwrap();
+    let (wide, narrow) = ([1.5f32, -2.0, 3.25], [1.5f32, -2.0].map(bf16::from_f32));
+    // Odd counts, and a bf16 tensor whose name comes first: nothing may be misaligned.
+    let tensors = [TensorView::bf16("a", &[2, 1], &narrow), TensorView::new("b", &[3], &wide)];
+    writer.write_tensors("t", &tensors).unwrap();
+    let twice = [TensorView::new("b", &[3], &wide), TensorView::new("b", &[3], &wide)];
+    assert!(writer.write_tensors("u", &twice).unwrap_err().to_string().contains("two tensors"));
+    let short = [TensorView::new("b", &[4], &wide)];
+    assert!(writer.write_tensors("u", &short).is_err());
+    writer.commit().unwrap();
+
+    let bytes = fs::read(dir.join("t")).unwrap();
+    let theirs = SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(theirs.tensor("a").unwrap().data(), bytemuck::cast_slice::<bf16, u8>(&narrow));
+    assert_eq!(theirs.tensor("b").unwrap().data(), bytemuck::cast_slice::<f32, u8>(&wide));
+    let ours = Checkpoint::open(&dir).unwrap().tensors("t").unwrap();
+    assert_eq!(ours.bf16("a", &[2, 1]).unwrap(), narrow);
+    assert_eq!(ours.f32("a", &[2, 1]).unwrap().as_ref(), [1.5, -2.0]);
+    assert_eq!(ours.f32("b", &[3]).unwrap().as_ref(), wide);
+    assert!(ours.bf16("b", &[3]).unwrap_err().to_string().contains("expected BF16"));
+}
+
+#[test]
+fn room_is_asked_for_before_a_run() {
+    let run = tempfile::tempdir().unwrap();
+    let out = run.path().join("runs/new");
+    check_room(&out, 1).unwrap();
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+    let error = check_room(&out, u64::MAX).unwrap_err().to_string();
+    assert!(error.contains("MB free") && error.contains("runs/new"), "{error}");
+    fs::write(run.path().join("file"), "").unwrap();
+    let error = check_room(&run.path().join("file/new"), 1).unwrap_err().to_string();
+    assert!(error.contains("cannot create"), "{error}");
 }

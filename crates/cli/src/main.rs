@@ -37,6 +37,9 @@ enum Command {
     /// Train a model from a recipe.
     #[cfg(feature = "train")]
     Train(commands::train::Args),
+    /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
+    #[cfg(feature = "train")]
+    Recipes(commands::recipes::Args),
     /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
@@ -73,6 +76,8 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => commands::train::run(&args),
+        #[cfg(feature = "train")]
+        Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]

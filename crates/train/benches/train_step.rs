@@ -9,7 +9,7 @@ use std::time::Instant;
 use tritforge_config::{HiddenAct, ModelConfig};
 use tritforge_kernels::{Matrix, Write, gemm};
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
-use tritforge_train::{AdamW, AdamWConfig};
+use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 /// Steps before the measured ones.
 const WARM_UP: usize = 2;
@@ -108,8 +108,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = Batch { ids: &ids[..tokens], targets: &ids[1..], sequences };
     let mut workspace = Workspace::new(options.checkpointing);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
-    let adamw = AdamWConfig { betas: (0.9, 0.95), eps: 1e-8, weight_decay: 0.1 };
-    let mut optimizer = AdamW::new(adamw, model.parameters());
+    let rule = Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 });
+    let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 1 };
+    let mut optimizer = Optimizer::new(config, model.parameters());
     let mut laps = vec![];
     for _ in 0..WARM_UP + options.steps {
         let begin = Instant::now();
@@ -119,7 +120,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();
-        optimizer.step(model.parameters(), &values, 1e-3, scale)?;
+        optimizer.step(
+            model.parameters(),
+            &values,
+            Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: scale },
+        )?;
         let updated = begin.elapsed().as_secs_f64();
         model.requantize()?;
         let end = begin.elapsed().as_secs_f64();

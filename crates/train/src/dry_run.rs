@@ -3,7 +3,7 @@
 use tritforge_config::{ModelConfig, Parameters};
 
 use crate::TrainError;
-use crate::recipe::Recipe;
+use crate::recipe::{OptimKind, Recipe};
 
 /// The cost of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +33,7 @@ pub struct Memory {
     pub quantized: u64,
     /// Gradients, f32.
     pub gradients: u64,
-    /// The optimizer's two moments, f32.
+    /// The optimizer's state, and the average of the weights if there is one.
     pub optimizer: u64,
     /// What one micro-batch keeps for its backward.
     pub activations: u64,
@@ -71,7 +71,7 @@ pub fn dry_run(recipe: &Recipe, vocab_size: usize) -> Result<DryRun, TrainError>
         weights: 4 * total,
         quantized: parameters.projections as u64 / 4,
         gradients: 4 * total,
-        optimizer: 8 * total,
+        optimizer: state_bytes(recipe, parameters),
         activations: sequence_tokens * config.num_hidden_layers as u64 * bytes,
         logits: 4 * (sequence_tokens * vocab).min(8 << 20) * 2,
     };
@@ -84,4 +84,16 @@ pub fn dry_run(recipe: &Recipe, vocab_size: usize) -> Result<DryRun, TrainError>
         flops: 6.0 * total as f64 * tokens as f64,
         memory,
     })
+}
+
+/// Bytes that the optimizer keeps between steps, the average of the weights included.
+fn state_bytes(recipe: &Recipe, parameters: Parameters) -> u64 {
+    let total = parameters.total() as u64;
+    let numbers = match recipe.optim.kind {
+        OptimKind::AdamW => 2 * total,
+        OptimKind::Lion => total,
+        OptimKind::Muon => 2 * total - parameters.projections as u64,
+    };
+    let average = if recipe.ema.is_some() { 4 * total } else { 0 };
+    numbers * recipe.optim.state_dtype.bytes() as u64 + average
 }

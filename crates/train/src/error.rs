@@ -47,18 +47,34 @@ pub enum TrainError {
     /// The state of a run cannot be stored or understood.
     #[error("{0}")]
     State(String),
-    /// The loss or the gradient is no number any more.
+    /// Loss, gradient or weights are no numbers any more.
     #[error(
         "step {step}: {what} is {value}: training stopped; the last good checkpoint is {checkpoint}. \
-         Lower optim.lr, lengthen optim.warmup_steps, or set optim.grad_clip"
+         Lower optim.lr, lengthen optim.warmup_steps, set optim.grad_clip, or pass over such steps with \
+         train.on_nonfinite = \"skip\""
     )]
     NotFinite {
         /// The step that failed, from 1.
         step: u64,
-        /// `loss` or `gradient norm`.
+        /// What is no number.
         what: &'static str,
         /// Its value.
         value: f64,
+        /// Where to go on from.
+        checkpoint: String,
+    },
+    /// The gradient is far larger than before.
+    #[error(
+        "step {step}: a spike: gradient norm {norm:.3} after a mean of {mean:.3}: training stopped; the last good \
+         checkpoint is {checkpoint}. Lower optim.lr, raise train.spike_threshold, or set train.on_spike = \"skip\""
+    )]
+    Spike {
+        /// The step, from 1.
+        step: u64,
+        /// Its gradient's norm.
+        norm: f64,
+        /// The running mean of the norms before.
+        mean: f64,
         /// Where to go on from.
         checkpoint: String,
     },

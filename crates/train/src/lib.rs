@@ -1,7 +1,7 @@
-//! From a recipe to a checkpoint: the trainer, its optimizer, its logs.
+//! From a recipe to a checkpoint: the trainer, its optimizers, its logs.
 //!
 //! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards that it asks for,
-//! [`train`] runs it: batches → loss → gradients → AdamW, with evaluations, samples of text, `metrics.jsonl` and
+//! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost.
 //!
@@ -11,13 +11,15 @@
 //!
 //! let recipe = Recipe::load("recipes/shakespeare-char.toml".as_ref(), &["optim.lr=2e-3".to_string()])?;
 //! let prepared = prepare(&recipe, |message| println!("{message}"))?;
-//! let summary = train(&recipe, &prepared, RunOptions::default())?;
+//! let summary = train(&recipe, &prepared, &RunOptions::default())?;
 //! println!("held-out loss {:.4}, in {}", summary.held_out_loss, summary.checkpoint.display());
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
 mod dry_run;
+mod ema;
 mod error;
+mod guard;
 mod log;
 mod optimizer;
 mod prepare;
@@ -29,7 +31,9 @@ mod trainer;
 
 pub use dry_run::{DryRun, dry_run};
 pub use error::TrainError;
-pub use optimizer::{AdamW, AdamWConfig, Moments};
+pub use optimizer::{
+    AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
+};
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
-pub use schedule::learning_rate;
-pub use trainer::{RunOptions, Summary, train};
+pub use schedule::{learning_rate, weight_decay};
+pub use trainer::{Ended, RunOptions, Summary, train};

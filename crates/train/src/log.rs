@@ -28,6 +28,13 @@ pub(crate) enum Event {
         /// Target tokens a second since the last line.
         tokens_per_second: f64,
     },
+    /// After a step whose update was not made.
+    Skip {
+        /// Steps taken.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
     /// After an evaluation.
     Eval {
         /// Steps taken.
@@ -97,6 +104,7 @@ impl Log {
                 self.bar.set_position(*step);
                 self.bar.set_message(format!("loss {loss:.4} lr {lr:.1e} {tokens_per_second:.0} tokens/s"));
             }
+            Event::Skip { step, reason } => self.say(&format!("step {step} skipped: {reason}")),
             Event::Eval { step, loss, bits_per_byte, sample } => self.say(&format!(
                 "step {step}: held-out loss {loss:.4}, {bits_per_byte:.4} bits/byte\n{}",
                 indented(sample)

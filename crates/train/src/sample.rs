@@ -16,6 +16,9 @@ pub(crate) fn sample(
     options: &recipe::Sample,
     seed: u64,
 ) -> Result<String, TrainError> {
+    if options.tokens == 0 {
+        return Ok(String::new());
+    }
     let sampling = match options {
         o if o.temperature == 0.0 => Sampling::ArgMax,
         o if o.top_k > 0 => Sampling::TopKThenTopP { k: o.top_k, p: o.top_p, temperature: o.temperature },

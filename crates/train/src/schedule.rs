@@ -1,4 +1,5 @@
-//! The learning rate at each step: warm-up, then constant, linear, cosine or warm-up–stable–decay (WSD).
+//! Learning rate and weight decay at each step: warm-up, then constant, linear, cosine, warm-up–stable–decay (WSD) or
+//! BitNet's two stages.
 
 use crate::recipe::{Optim, Schedule};
 
@@ -17,13 +18,28 @@ pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
     };
     let share = match optim.schedule {
         Schedule::Constant => 1.0,
-        Schedule::Linear => 1.0 - (1.0 - floor) * progress(warmup),
+        Schedule::Linear | Schedule::TwoStage => 1.0 - (1.0 - floor) * progress(warmup),
         Schedule::Cosine => {
             floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress(warmup)).cos())
         }
         Schedule::Wsd => 1.0 - (1.0 - floor) * progress(steps.saturating_sub(optim.decay_steps)),
     };
-    optim.lr * share
+    let peak = match optim.stage2_at {
+        Some(at) if optim.schedule == Schedule::TwoStage && reached(at, steps, step) => optim.stage2_lr,
+        _ => None,
+    };
+    peak.unwrap_or(optim.lr) * share
+}
+
+/// The weight decay of step `step` (from 0) of `steps`: 0 from `weight_decay_until` on.
+pub fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
+    let until = optim.weight_decay_until;
+    if until < 1.0 && reached(until, steps, step) { 0.0 } else { optim.weight_decay }
+}
+
+/// Whether `share` of `steps` are done before step `step`.
+fn reached(share: f64, steps: u64, step: u64) -> bool {
+    step as f64 >= share * steps as f64
 }
 
 #[cfg(test)]
@@ -51,5 +67,29 @@ mod tests {
         assert_eq!(at(Schedule::Wsd, 90), 1.0);
         assert!((at(Schedule::Wsd, 100) - 0.55).abs() < 1e-12);
         assert!(at(Schedule::Cosine, 109) < 0.11);
+    }
+
+    #[test]
+    fn two_stages_drop_the_rate_and_the_decay() {
+        // The 700M model of "The Era of 1-bit LLMs: Training Tips": 1.5e-3, then 1e-3, decay 0.1 until the middle.
+        let o = Optim {
+            lr: 1.5e-3,
+            warmup_steps: 10,
+            schedule: Schedule::TwoStage,
+            min_lr_ratio: 0.0,
+            stage2_lr: Some(1e-3),
+            stage2_at: Some(0.5),
+            weight_decay: 0.1,
+            weight_decay_until: 0.5,
+            ..Optim::default()
+        };
+        let near = |step: u64, lr: f64| assert!((learning_rate(&o, 110, step) - lr).abs() < 1e-15, "{step}");
+        near(4, 0.75e-3);
+        near(10, 1.5e-3);
+        near(54, 1.5e-3 * 0.56);
+        near(55, 1e-3 * 0.55);
+        near(109, 1e-3 * 0.01);
+        assert_eq!([0, 54, 55, 109].map(|step| weight_decay(&o, 110, step)), [0.1, 0.1, 0.0, 0.0]);
+        assert_eq!(weight_decay(&Optim::default(), 10, 9), 0.1);
     }
 }

@@ -2,17 +2,25 @@
 
 use std::path::Path;
 
+use half::bf16;
 use serde::{Deserialize, Serialize};
-use tritforge_checkpoint::{Checkpoint, TensorView, Writer};
+use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer};
+use tritforge_config::ModelConfig;
 use tritforge_data::BatchPosition;
-use tritforge_nn::Decoder;
+use tritforge_nn::{Decoder, Parameter};
 use tritforge_text::Tokenizer;
 
 use crate::TrainError;
-use crate::optimizer::{AdamW, AdamWConfig, Moments};
+use crate::ema::Average;
+use crate::guard::Guard;
+use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// The average of the weights, where it is not the model.
+const AVERAGE: &str = "ema.safetensors";
+/// The weights that training goes on with, where the model is their average.
+const LATEST: &str = "latest.safetensors";
 /// Everything else.
 const STATE: &str = "training.json";
 /// The resolved recipe.
@@ -21,7 +29,7 @@ const RECIPE: &str = "recipe.toml";
 /// Where a run stands, apart from its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
-    /// Optimizer steps taken.
+    /// Steps of the run: updates and skipped steps.
     pub(crate) step: u64,
     /// Target tokens seen.
     pub(crate) tokens: u64,
@@ -29,34 +37,79 @@ pub(crate) struct Progress {
     pub(crate) position: BatchPosition,
     /// Fingerprint of the token shards: the position means nothing in other data.
     pub(crate) data: String,
+    /// Which optimizer's state this is, and in which types: [`describe`].
+    pub(crate) optimizer: String,
+    /// Updates that the optimizer made.
+    pub(crate) updates: u64,
+    /// What the guard remembers.
+    pub(crate) guard: Guard,
     /// The lowest held-out loss so far, in nats a token.
     pub(crate) best_loss: Option<f64>,
+    /// The step at which it was.
+    pub(crate) best_step: Option<u64>,
+    /// Evaluations since the held-out loss was last lower by `min_delta`.
+    pub(crate) stale_evaluations: u64,
+    /// The loss that it was compared with.
+    pub(crate) reference_loss: Option<f64>,
+}
+
+/// What a checkpoint is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Snapshot<'a> {
+    pub(crate) model: &'a Decoder,
+    pub(crate) optimizer: &'a Optimizer,
+    /// The average of the weights, and whether it is the model.
+    pub(crate) average: Option<(&'a Average, bool)>,
+    pub(crate) tokenizer: &'a Tokenizer,
+    /// The resolved recipe.
+    pub(crate) recipe: &'a str,
+    pub(crate) progress: &'a Progress,
+}
+
+/// An optimizer's kind and types in a word: what a checkpoint's state must agree with.
+pub(crate) fn describe(config: &OptimizerConfig) -> String {
+    let rule = match config.rule {
+        crate::optimizer::Rule::AdamW(_) => "adamw",
+        crate::optimizer::Rule::Lion(_) => "lion",
+        crate::optimizer::Rule::Muon(..) => "muon",
+    };
+    let name = |kind| if kind == StoredType::F32 { "f32" } else { "bf16" };
+    format!("{rule} with {} state and {} weights", name(config.state), name(config.master))
 }
 
 /// Writes a checkpoint that a run can go on from and an exporter can read.
-pub(crate) fn save(
-    dir: &Path,
-    model: &Decoder,
-    optimizer: &AdamW,
-    tokenizer: &Tokenizer,
-    recipe: &str,
-    progress: &Progress,
-) -> Result<(), TrainError> {
-    let values = model.parameters().iter().map(|p| Ok((p, tritforge_nn::ops::values(&p.var)?)));
-    let values = values.collect::<Result<Vec<_>, candle_core::Error>>()?;
+pub(crate) fn save(dir: &Path, snapshot: Snapshot<'_>) -> Result<(), TrainError> {
+    let Snapshot { model, optimizer, average, tokenizer, recipe, progress } = snapshot;
+    let parameters = model.parameters();
     let mut writer = Writer::create(dir)?;
     writer.write_config(model.config())?;
-    let views: Vec<_> = values.iter().map(|(p, v)| TensorView::new(&p.name, p.var.dims(), v)).collect();
-    writer.write_tensors(tritforge_checkpoint::MODEL, &views)?;
-    let named: Vec<_> = values
+    let (weights, averaged) = match average {
+        Some((average, true)) => (LATEST, Some((MODEL, average))),
+        Some((average, false)) => (MODEL, Some((AVERAGE, average))),
+        None => (MODEL, None),
+    };
+    write_weights(&mut writer, weights, parameters, optimizer.config().master)?;
+    if let Some((name, average)) = averaged {
+        let views: Vec<_> = parameters
+            .iter()
+            .zip(average.values())
+            .map(|(p, values)| TensorView::new(&p.name, p.var.dims(), values))
+            .collect();
+        writer.write_tensors(name, &views)?;
+    }
+    let named: Vec<_> = parameters
         .iter()
-        .zip(optimizer.moments())
-        .flat_map(|((p, _), m)| {
-            [("first", &m.first), ("second", &m.second)]
-                .map(|(moment, v)| (format!("{}.{moment}", p.name), p.var.dims(), v))
+        .zip(optimizer.states())
+        .flat_map(|(p, state)| optimizer.config().buffers(p).iter().zip(state).map(move |b| (p, b)))
+        .map(|(p, (buffer, values))| (format!("{}.{buffer}", p.name), p.var.dims(), values))
+        .collect();
+    let views: Vec<_> = named
+        .iter()
+        .map(|(name, dims, values)| match values {
+            Buffer::F32(values) => TensorView::new(name, dims, values),
+            Buffer::Bf16(values) => TensorView::bf16(name, dims, values),
         })
         .collect();
-    let views: Vec<_> = named.iter().map(|(name, dims, v)| TensorView::new(name, dims, v)).collect();
     writer.write_tensors(OPTIMIZER, &views)?;
     writer.write_file(tritforge_checkpoint::TOKENIZER, tokenizer.to_json()?.as_bytes())?;
     writer.write_file(tritforge_checkpoint::TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
@@ -67,29 +120,108 @@ pub(crate) fn save(
     Ok(())
 }
 
-/// Reads a checkpoint back.
+fn write_weights(
+    writer: &mut Writer,
+    name: &str,
+    parameters: &[Parameter],
+    kind: StoredType,
+) -> Result<(), TrainError> {
+    let values = parameters.iter().map(|p| Ok((p, tritforge_nn::ops::values(&p.var)?)));
+    let values = values.collect::<Result<Vec<_>, candle_core::Error>>()?;
+    match kind {
+        StoredType::F32 => {
+            let views: Vec<_> =
+                values.iter().map(|(p, v)| TensorView::new(&p.name, p.var.dims(), v)).collect();
+            writer.write_tensors(name, &views)?;
+        }
+        StoredType::Bf16 => {
+            // Exact: the optimizer leaves no other numbers.
+            let narrow: Vec<(_, Vec<bf16>)> =
+                values.iter().map(|(p, v)| (p, v.iter().map(|x| bf16::from_f32(*x)).collect())).collect();
+            let views: Vec<_> =
+                narrow.iter().map(|(p, v)| TensorView::bf16(&p.name, p.var.dims(), v)).collect();
+            writer.write_tensors(name, &views)?;
+        }
+    }
+    Ok(())
+}
+
+/// A run as it stood.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) model: Decoder,
+    pub(crate) optimizer: Optimizer,
+    pub(crate) average: Option<Average>,
+    pub(crate) progress: Progress,
+}
+
+/// Reads a checkpoint of the model `wanted` back. `ema_decay` asks for the average of the weights; one that the checkpoint
+/// does not have begins with its weights.
+///
+/// A run may go on with another length or schedule, never with another model, other data or another optimizer.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
-    config: AdamWConfig,
-) -> Result<(Decoder, AdamW, Progress), TrainError> {
-    let tensors = checkpoint.tensors(tritforge_checkpoint::MODEL)?;
-    let model = Decoder::load(&checkpoint.config()?, |name, shape| {
+    wanted: &ModelConfig,
+    data: &str,
+    config: OptimizerConfig,
+    ema_decay: Option<f64>,
+) -> Result<Restored, TrainError> {
+    let fault = |message: String| TrainError::Resume { path: checkpoint.dir().to_path_buf(), message };
+    let progress: Progress = serde_json::from_slice(&checkpoint.file(STATE)?)
+        .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))?;
+    if &checkpoint.config()? != wanted {
+        return Err(fault(
+            "the recipe now describes another model than the checkpoint's config.json".to_string(),
+        ));
+    }
+    if progress.data != data {
+        return Err(fault("the training data or the tokenizer are not those of the checkpoint".to_string()));
+    }
+    let optimizer = describe(&config);
+    if progress.optimizer != optimizer {
+        let found = &progress.optimizer;
+        return Err(fault(format!("the recipe now asks for {optimizer}, the checkpoint has {found}")));
+    }
+    let (weights, averaged) = match (checkpoint.has(LATEST), checkpoint.has(AVERAGE)) {
+        (true, _) => (LATEST, Some(MODEL)),
+        (false, true) => (MODEL, Some(AVERAGE)),
+        (false, false) => (MODEL, None),
+    };
+    let tensors = checkpoint.tensors(weights)?;
+    let model = Decoder::load(wanted, |name, shape| {
         let values = tensors
             .f32(name, shape)
             .map_err(|e| tritforge_nn::NnError::Tensor { name: name.to_string(), message: e.to_string() })?;
         Ok(values.into_owned())
     })?;
+    let parameters = model.parameters();
+    let average = match (ema_decay, averaged) {
+        (Some(decay), Some(name)) => {
+            let tensors = checkpoint.tensors(name)?;
+            let values = parameters.iter().map(|p| Ok(tensors.f32(&p.name, p.var.dims())?.into_owned()));
+            Some(Average::restore(decay, values.collect::<Result<_, TrainError>>()?))
+        }
+        (Some(decay), None) => Some(Average::new(decay, parameters)?),
+        (None, _) => None,
+    };
     let stored = checkpoint.tensors(OPTIMIZER)?;
-    let moments = model
-        .parameters()
-        .iter()
-        .map(|p| {
-            let read = |moment: &str| stored.f32(&format!("{}.{moment}", p.name), p.var.dims());
-            Ok(Moments { first: read("first")?.into_owned(), second: read("second")?.into_owned() })
-        })
-        .collect::<Result<Vec<_>, TrainError>>()?;
-    let progress: Progress = serde_json::from_slice(&checkpoint.file(STATE)?)
-        .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))?;
-    let optimizer = AdamW::restore(config, moments, progress.step);
-    Ok((model, optimizer, progress))
+    let states = parameters.iter().map(|p| {
+        config.buffers(p).iter().map(|buffer| read_buffer(&stored, p, buffer, config.state)).collect()
+    });
+    let states = states.collect::<Result<Vec<Vec<Buffer>>, TrainError>>()?;
+    let optimizer = Optimizer::restore(config, states, progress.updates);
+    Ok(Restored { model, optimizer, average, progress })
+}
+
+fn read_buffer(
+    stored: &Tensors,
+    parameter: &Parameter,
+    buffer: &str,
+    kind: StoredType,
+) -> Result<Buffer, TrainError> {
+    let (name, shape) = (format!("{}.{buffer}", parameter.name), parameter.var.dims());
+    Ok(match kind {
+        StoredType::F32 => Buffer::F32(stored.f32(&name, shape)?.into_owned()),
+        StoredType::Bf16 => Buffer::Bf16(stored.bf16(&name, shape)?),
+    })
 }

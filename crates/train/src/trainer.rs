@@ -1,18 +1,22 @@
 //! The training loop: batches → loss → gradients → optimizer, with evaluations and checkpoints on the way.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tritforge_checkpoint::{Checkpoint, latest, prune, step_dir, steps};
+use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Shard, eval_windows};
 use tritforge_nn::{Batch, Decoder, Gradients, Score, Workspace};
 
+use crate::ema::Average;
+use crate::guard::{Guard, Verdict};
 use crate::log::{Event, Log};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
-use crate::schedule::learning_rate;
-use crate::state::{self, Progress};
+use crate::schedule::{learning_rate, weight_decay};
+use crate::state::{self, Progress, Restored, Snapshot};
 use crate::{TrainError, sample};
 
 // The shards mark what is no target; the loss must understand the mark.
@@ -22,7 +26,7 @@ const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX
 const EVAL_SEQUENCES: usize = 8;
 
 /// How to run a recipe.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RunOptions {
     /// Go on from the newest checkpoint in the run's directory; from the beginning if there is none.
     pub resume: bool,
@@ -30,20 +34,39 @@ pub struct RunOptions {
     pub overwrite: bool,
     /// Say nothing on the terminal.
     pub quiet: bool,
+    /// Once this is true, the run writes a checkpoint after the step in progress and ends.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It took all its steps.
+    Finished,
+    /// The held-out loss fell no more for `train.patience` evaluations.
+    OutOfPatience,
+    /// [`RunOptions::stop`] asked for it.
+    Stopped,
 }
 
 /// What a run achieved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
+    /// Why it ended.
+    pub ended: Ended,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
-    /// Optimizer steps of the whole run.
+    /// The step with the lowest held-out loss, and that loss.
+    pub best: Option<(u64, f64)>,
+    /// Steps of the whole run.
     pub steps: u64,
+    /// Steps whose update was skipped.
+    pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token.
+    /// Held-out loss at the end, in nats a token; NaN if the run was stopped before it could be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end.
+    /// Held-out bits a byte at the end; NaN if the run was stopped before they could be measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
@@ -58,7 +81,8 @@ struct Trainer<'a> {
     /// The resolved recipe's text, kept in every checkpoint.
     text: String,
     model: Decoder,
-    optimizer: AdamW,
+    optimizer: Optimizer,
+    average: Option<Average>,
     gradients: Gradients,
     workspace: Workspace,
     batches: Batches<'a>,
@@ -70,20 +94,31 @@ struct Trainer<'a> {
 /// Trains as the recipe says, on data already prepared.
 ///
 /// # Errors
-/// If the directory holds another run, a checkpoint cannot be written or does not fit the recipe, or the loss is NaN or
-/// infinite; the last good checkpoint then stays.
-pub fn train(recipe: &Recipe, prepared: &Prepared, options: RunOptions) -> Result<Summary, TrainError> {
+/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the recipe, or loss,
+/// gradient or weights are NaN or infinite; the last good checkpoint then stays.
+pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
     let begin = Instant::now();
     let (first_tokens, mut evaluating) = (trainer.progress.tokens, 0f64);
     let every = &recipe.train;
     let mut result = None;
     let (mut lap, mut lap_tokens) = (Instant::now(), first_tokens);
-    while trainer.progress.step < every.steps {
+    let ended = loop {
+        if trainer.progress.step >= every.steps {
+            break Ended::Finished;
+        }
+        if every.patience.is_some_and(|patience| trainer.progress.stale_evaluations >= patience) {
+            break Ended::OutOfPatience;
+        }
+        if options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            break Ended::Stopped;
+        }
         let outcome = trainer.step()?;
         let step = trainer.progress.step;
         let last = step == every.steps;
-        if step.is_multiple_of(every.log_every) || last {
+        if let Verdict::Skip(reason) = outcome.verdict {
+            trainer.log.event(&Event::Skip { step, reason })?;
+        } else if step.is_multiple_of(every.log_every) || last {
             let seconds = lap.elapsed().as_secs_f64();
             let tokens = trainer.progress.tokens;
             trainer.log.event(&Event::Train {
@@ -100,27 +135,33 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: RunOptions) -> Resul
         if step.is_multiple_of(every.eval_every) || last {
             result = Some(trainer.evaluate()?);
         }
-        if step.is_multiple_of(every.save_every) || last {
+        let best = every.keep_best && trainer.progress.best_step == Some(step);
+        if step.is_multiple_of(every.save_every) || last || best {
             trainer.save()?;
         }
         evaluating += pause.elapsed().as_secs_f64();
         lap += pause.elapsed();
-    }
+    };
     let seconds = begin.elapsed().as_secs_f64() - evaluating;
     trainer.log.finish();
-    // A run that was already complete has nothing left to do but say how good it is.
-    let (held_out_loss, bits_per_byte) = match result {
-        Some(result) => result,
-        None => trainer.evaluate()?,
+    let step = trainer.progress.step;
+    let checkpoint = match &trainer.last_checkpoint {
+        Some(path) if *path == step_dir(&recipe.run.out, step) => path.clone(),
+        _ => trainer.save()?,
     };
-    let checkpoint = match trainer.last_checkpoint {
-        Some(path) => path,
-        None => trainer.save()?,
+    let (held_out_loss, bits_per_byte) = match (result, ended) {
+        (_, Ended::Stopped) => (f64::NAN, f64::NAN),
+        (Some(result), _) => result,
+        // A run that had already ended has nothing left to do but say how good it is.
+        (None, _) => trainer.evaluate()?,
     };
-    let tokens = trainer.progress.tokens;
+    let Progress { tokens, best_step, best_loss, guard, .. } = trainer.progress;
     Ok(Summary {
+        ended,
         checkpoint,
-        steps: trainer.progress.step,
+        best: best_step.zip(best_loss),
+        steps: step,
+        skipped: guard.skipped,
         tokens,
         held_out_loss,
         bits_per_byte,
@@ -133,43 +174,59 @@ struct StepOutcome {
     loss: f64,
     lr: f64,
     grad_norm: f64,
+    verdict: Verdict,
 }
 
 impl<'a> Trainer<'a> {
-    fn start(recipe: &'a Recipe, prepared: &'a Prepared, options: RunOptions) -> Result<Self, TrainError> {
+    fn start(recipe: &'a Recipe, prepared: &'a Prepared, options: &RunOptions) -> Result<Self, TrainError> {
         let out = &recipe.run.out;
         let found = if options.resume { latest(out)? } else { None };
-        if !options.resume && !steps(out)?.is_empty() {
-            if !options.overwrite {
-                return Err(TrainError::Exists(out.clone()));
-            }
-            prune(out, 0)?;
+        let earlier = steps(out)?.len();
+        if !options.resume && earlier > 0 && !options.overwrite {
+            return Err(TrainError::Exists(out.clone()));
         }
-        let adamw = AdamWConfig {
-            betas: recipe.optim.betas,
-            eps: recipe.optim.eps,
-            weight_decay: recipe.optim.weight_decay,
-        };
-        let (model, optimizer, progress) = match &found {
-            Some(path) => {
-                let restored = state::load(&Checkpoint::open(path)?, adamw)?;
-                check_resume(path, recipe, prepared, &restored.0, &restored.2)?;
-                restored
-            }
+        let config = recipe.model_config(prepared.tokenizer.vocab_size())?;
+        let optimizer_config = recipe.optimizer_config();
+        let restored = match &found {
+            Some(path) => state::load(
+                &Checkpoint::open(path)?,
+                &config,
+                &prepared.fingerprint,
+                optimizer_config,
+                recipe.ema.map(|ema| ema.decay),
+            )?,
             None => {
-                let config = recipe.model_config(prepared.tokenizer.vocab_size())?;
                 let model = Decoder::init(&config, recipe.run.seed)?;
-                let optimizer = AdamW::new(adamw, model.parameters());
+                round_to_master(optimizer_config.master, model.parameters())?;
+                let optimizer = Optimizer::new(optimizer_config, model.parameters());
+                let average =
+                    recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
                     position: Batches::start(recipe.run.seed),
                     data: prepared.fingerprint.clone(),
+                    optimizer: state::describe(&optimizer_config),
+                    updates: 0,
+                    guard: Guard::default(),
                     best_loss: None,
+                    best_step: None,
+                    stale_evaluations: 0,
+                    reference_loss: None,
                 };
-                (model, optimizer, progress)
+                Restored { model, optimizer, average, progress }
             }
         };
+        let Restored { mut model, optimizer, average, progress } = restored;
+        model.requantize()?;
+        // The checkpoints that will be kept, and the one being written, less those that are there already.
+        let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
+        let size = checkpoint_bytes(&model, &optimizer, average.is_some());
+        check_room(out, size * kept.saturating_sub(earlier) as u64)?;
+        if !options.resume {
+            // Only now that a new run can begin.
+            prune(out, 0, None)?;
+        }
         let batches =
             Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
         let log = Log::open(&out.join("metrics.jsonl"), recipe.train.steps, progress.step, options.quiet)?;
@@ -186,6 +243,7 @@ impl<'a> Trainer<'a> {
             text,
             model,
             optimizer,
+            average,
             gradients,
             workspace: Workspace::new(false),
             batches,
@@ -211,97 +269,143 @@ impl<'a> Trainer<'a> {
             let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size };
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
-            self.refuse("loss", loss)?;
         }
         let grad_norm = self.gradients.norm();
-        self.refuse("gradient norm", grad_norm)?;
-        let clip = recipe.optim.grad_clip;
-        let scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
-        let gradients: Vec<_> = self.gradients.iter().collect();
-        self.optimizer.step(self.model.parameters(), &gradients, lr, scale)?;
-        self.model.requantize()?;
+        let verdict = self.update(lr, loss, grad_norm)?;
         self.progress.step += 1;
         self.progress.tokens += targets as u64;
         self.progress.position = self.batches.position();
-        Ok(StepOutcome { loss, lr, grad_norm })
+        Ok(StepOutcome { loss, lr, grad_norm, verdict })
     }
 
-    /// Stops a run whose numbers are no numbers any more, before they reach the weights.
-    fn refuse(&self, what: &'static str, value: f64) -> Result<(), TrainError> {
-        if value.is_finite() {
-            return Ok(());
+    /// Moves the weights, unless loss or gradient speak against it.
+    fn update(&mut self, lr: f64, loss: f64, grad_norm: f64) -> Result<Verdict, TrainError> {
+        let (optim, train) = (&self.recipe.optim, &self.recipe.train);
+        let done = self.progress.step;
+        let last_good = self.last_good();
+        let verdict = self.progress.guard.judge(train, done + 1, loss, grad_norm, &last_good)?;
+        if verdict == Verdict::Take {
+            let clip = optim.grad_clip;
+            let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
+            let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
+            let gradients: Vec<_> = self.gradients.iter().collect();
+            self.optimizer.step(self.model.parameters(), &gradients, step)?;
+            self.progress.updates = self.optimizer.steps();
+            if let Some(average) = &mut self.average {
+                average.update(self.model.parameters(), self.optimizer.steps())?;
+            }
+            self.model.requantize()?;
         }
-        self.log.finish();
-        let checkpoint = match &self.last_checkpoint {
-            Some(path) => path.display().to_string(),
-            None => "none yet".to_string(),
-        };
-        Err(TrainError::NotFinite { step: self.progress.step + 1, what, value, checkpoint })
+        Ok(verdict)
+    }
+
+    /// Where a user could go on from.
+    fn last_good(&self) -> String {
+        self.last_checkpoint.as_ref().map_or("none yet".to_string(), |path| path.display().to_string())
     }
 
     /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
-    /// figures are those that a run is known by.
+    /// figures are those that a run is known by. Evaluations are compared with each other by what all of them score.
     fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
-        let last = self.progress.step == self.recipe.train.steps;
-        let limit = if last { None } else { self.recipe.train.eval_tokens };
-        let score = held_out_score(&self.model, &self.prepared.held_out, self.recipe.data.seq_len, limit)?;
-        let loss = score.mean();
+        let recipe = self.recipe;
+        let last = self.progress.step == recipe.train.steps;
+        let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
+        self.deploy_average()?;
+        let held_out = &self.prepared.held_out;
+        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last)?;
+        let (compared, loss) = (part.mean(), whole.mean());
+        let sample = match loss.is_finite() {
+            true => sample::sample(&self.model, &self.prepared.tokenizer, &recipe.sample, recipe.run.seed)?,
+            // There is nothing to choose from.
+            false => String::new(),
+        };
+        self.deploy_average()?;
         let bits_per_byte = loss / std::f64::consts::LN_2 / self.prepared.held_out.bytes_per_token();
-        let sample =
-            sample::sample(&self.model, &self.prepared.tokenizer, &self.recipe.sample, self.recipe.run.seed)?;
-        let step = self.progress.step;
+        let progress = &mut self.progress;
+        let step = progress.step;
         self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
-        let best = self.progress.best_loss.map_or(loss, |best| best.min(loss));
-        self.progress.best_loss = Some(best);
+        if progress.best_loss.is_none_or(|best| compared < best) {
+            (progress.best_loss, progress.best_step) = (Some(compared), Some(step));
+        }
+        if progress.reference_loss.is_none_or(|reference| compared < reference - recipe.train.min_delta) {
+            (progress.reference_loss, progress.stale_evaluations) = (Some(compared), 0);
+        } else {
+            progress.stale_evaluations += 1;
+        }
         Ok((loss, bits_per_byte))
     }
 
+    /// Exchanges the weights and their average, if the average is what is evaluated.
+    fn deploy_average(&mut self) -> Result<(), TrainError> {
+        let deploys = self.recipe.ema.is_some_and(|ema| ema.deploy);
+        if let Some(average) = self.average.as_mut().filter(|_| deploys) {
+            average.swap(self.model.parameters())?;
+            self.model.requantize()?;
+        }
+        Ok(())
+    }
+
     fn save(&mut self) -> Result<PathBuf, TrainError> {
-        let dir = step_dir(&self.recipe.run.out, self.progress.step);
-        let tokenizer = &self.prepared.tokenizer;
-        state::save(&dir, &self.model, &self.optimizer, tokenizer, &self.text, &self.progress)?;
-        prune(&self.recipe.run.out, self.recipe.train.keep_last)?;
-        self.log.event(&Event::Checkpoint { step: self.progress.step, path: dir.clone() })?;
+        let (recipe, step) = (self.recipe, self.progress.step);
+        for parameter in self.model.parameters() {
+            let norm = global_norm(&[Some(&*tritforge_nn::ops::values(&parameter.var)?)]);
+            if !norm.is_finite() {
+                let checkpoint = self.last_good();
+                return Err(TrainError::NotFinite {
+                    step,
+                    what: "the norm of a weight",
+                    value: norm,
+                    checkpoint,
+                });
+            }
+        }
+        let dir = step_dir(&recipe.run.out, step);
+        let deploys = recipe.ema.is_some_and(|ema| ema.deploy);
+        let snapshot = Snapshot {
+            model: &self.model,
+            optimizer: &self.optimizer,
+            average: self.average.as_ref().map(|average| (average, deploys)),
+            tokenizer: &self.prepared.tokenizer,
+            recipe: &self.text,
+            progress: &self.progress,
+        };
+        state::save(&dir, snapshot)?;
+        let best = self.progress.best_step.filter(|_| recipe.train.keep_best);
+        prune(&recipe.run.out, recipe.train.keep_last, best)?;
+        self.log.event(&Event::Checkpoint { step, path: dir.clone() })?;
         self.last_checkpoint = Some(dir.clone());
         Ok(dir)
     }
 }
 
-/// Scores a shard in consecutive windows, at most `limit` targets of it.
+/// About how large a checkpoint will be: its tensors, and a little for the rest.
+fn checkpoint_bytes(model: &Decoder, optimizer: &Optimizer, averaged: bool) -> u64 {
+    let OptimizerConfig { state, master, .. } = optimizer.config();
+    let weights: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
+    let states: usize = optimizer.states().iter().flatten().map(Buffer::len).sum();
+    let average = if averaged { 4 * weights } else { 0 };
+    (weights * master.bytes() + states * state.bytes() + average) as u64 + (1 << 20)
+}
+
+/// Scores a shard in consecutive windows: the first of them with about `limit` targets, and with `all` the rest too.
 fn held_out_score(
     model: &Decoder,
     shard: &Shard,
     seq_len: usize,
-    limit: Option<usize>,
-) -> Result<Score, TrainError> {
-    let mut score = Score::default();
+    limit: usize,
+    all: bool,
+) -> Result<(Score, Score), TrainError> {
+    let (mut part, mut whole) = (Score::default(), Score::default());
     for windows in eval_windows(shard, seq_len, EVAL_SEQUENCES)? {
-        if limit.is_some_and(|limit| score.targets >= limit) {
+        let within = whole.targets < limit;
+        if !within && !all {
             break;
         }
         let batch = Batch { ids: &windows.inputs, targets: &windows.targets, sequences: windows.sequences };
-        score.add(model.score(&batch)?);
+        whole.add(model.score(&batch)?);
+        if within {
+            part = whole;
+        }
     }
-    Ok(score)
-}
-
-/// A run may go on with another length or schedule, never with another model or other data.
-fn check_resume(
-    path: &std::path::Path,
-    recipe: &Recipe,
-    prepared: &Prepared,
-    model: &Decoder,
-    progress: &Progress,
-) -> Result<(), TrainError> {
-    let fault = |message: String| TrainError::Resume { path: path.to_path_buf(), message };
-    let wanted = recipe.model_config(prepared.tokenizer.vocab_size())?;
-    if model.config() != &wanted {
-        return Err(fault(
-            "the recipe now describes another model than the checkpoint's config.json".to_string(),
-        ));
-    }
-    if progress.data != prepared.fingerprint {
-        return Err(fault("the training data or the tokenizer are not those of the checkpoint".to_string()));
-    }
-    Ok(())
+    Ok((part, whole))
 }

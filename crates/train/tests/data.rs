@@ -62,6 +62,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     texts(dir.path());
     let quiet = PrepareOptions { progress: false };
     let options = RunOptions { quiet: true, ..RunOptions::default() };
+    let resume = RunOptions { resume: true, ..options.clone() };
     let whole = recipe(dir.path(), "whole", &[]);
     let mut said = Vec::new();
     let prepared = prepare_with(&whole, quiet, |message| said.push(message.to_string())).unwrap();
@@ -74,7 +75,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let parts = prepared.train.parts();
     assert_eq!((parts.len(), parts[0].shards.len()), (2, 2));
     assert!(dir.path().join("whole/data/train-2.bin").is_file());
-    let summary = train(&whole, &prepared, options).unwrap();
+    let summary = train(&whole, &prepared, &options).unwrap();
     // Padding is no target.
     assert!(summary.tokens < 4 * 2 * 2 * 16 && summary.tokens > 0, "{}", summary.tokens);
     // Stopped after two steps and gone on with, the run ends with the same weights.
@@ -82,10 +83,10 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
         recipe(dir.path(), "halves", &["train.steps=2", "optim.schedule=constant", "optim.warmup_steps=0"]);
     let rest = recipe(dir.path(), "halves", &["optim.schedule=constant", "optim.warmup_steps=0"]);
     let once = recipe(dir.path(), "once", &["optim.schedule=constant", "optim.warmup_steps=0"]);
-    train(&halves, &prepare_with(&halves, quiet, |_| ()).unwrap(), options).unwrap();
+    train(&halves, &prepare_with(&halves, quiet, |_| ()).unwrap(), &options).unwrap();
     let prepared = prepare_with(&rest, quiet, |_| ()).unwrap();
-    let resumed = train(&rest, &prepared, RunOptions { resume: true, ..options }).unwrap();
-    let straight = train(&once, &prepare_with(&once, quiet, |_| ()).unwrap(), options).unwrap();
+    let resumed = train(&rest, &prepared, &resume).unwrap();
+    let straight = train(&once, &prepare_with(&once, quiet, |_| ()).unwrap(), &options).unwrap();
     let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert!(weights(&resumed.checkpoint) == weights(&straight.checkpoint));
     // Other weights are another order of samples: a run does not go on with them.
@@ -93,7 +94,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let other = text.replace("weight = 2", "weight = 5").replace("steps = 4", "steps = 6");
     let other = Recipe::from_toml(&dir.path().join("r.toml"), &other, &[]).unwrap();
     let prepared = prepare_with(&other, quiet, |_| ()).unwrap();
-    let error = train(&other, &prepared, RunOptions { resume: true, ..options }).unwrap_err().to_string();
+    let error = train(&other, &prepared, &resume).unwrap_err().to_string();
     assert!(error.contains("cannot resume: the training data"), "{error}");
 }
 

@@ -9,6 +9,8 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
+#[cfg(feature = "train")]
+pub(crate) mod recipes;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
 
     heading("2. Training");
-    let summary = train(&recipe, &prepared, RunOptions { overwrite: true, ..RunOptions::default() })?;
+    let summary = train(&recipe, &prepared, &RunOptions { overwrite: true, ..RunOptions::default() })?;
     super::train::print_summary(&summary);
 
     heading("3. Export");

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{DryRun, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
+use tritforge_train::{DryRun, Ended, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
 
 use crate::table;
 
@@ -14,7 +18,8 @@ use crate::table;
 #[command(after_help = "Examples:\n  \
     tritforge train recipes/shakespeare-char.toml --dry-run\n  \
     tritforge train recipes/shakespeare-char.toml --set optim.lr=2e-3 --set train.steps=500\n  \
-    tritforge train recipes/shakespeare-char.toml --resume")]
+    tritforge train recipes/shakespeare-char.toml --resume\n\n\
+    Ctrl-C or SIGTERM writes a checkpoint and ends; a second one ends at once. docs/recipes.md lists every key.")]
 pub(crate) struct Args {
     /// A recipe in TOML.
     recipe: PathBuf,
@@ -46,23 +51,43 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("{message}");
         }
     })?;
-    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, quiet: args.quiet };
-    let summary = train(&recipe, &prepared, options)?;
+    // Not before: preparing leaves nothing half done, it may be ended at once.
+    let stop = Some(stop_flag().context("cannot listen for signals")?);
+    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, quiet: args.quiet, stop };
+    let summary = train(&recipe, &prepared, &options)?;
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)
 }
 
+/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a signal ended.
+fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first of the two asks whether the flag is set already.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
 /// One line about the end of a run, one about its checkpoint.
 pub(crate) fn print_summary(summary: &Summary) {
-    println!(
-        "trained {} steps, {} tokens; held-out loss {:.4}, {:.4} bits/byte; {:.0} tokens/s over {:.0} s",
-        summary.steps,
-        summary.tokens,
-        summary.held_out_loss,
-        summary.bits_per_byte,
-        summary.tokens_per_second,
-        summary.seconds
-    );
+    let Summary { steps, tokens, tokens_per_second: speed, seconds, .. } = summary;
+    let result = match summary.ended {
+        Ended::Stopped => "stopped; go on with --resume".to_string(),
+        Ended::Finished | Ended::OutOfPatience => {
+            format!("held-out loss {:.4}, {:.4} bits/byte", summary.held_out_loss, summary.bits_per_byte)
+        }
+    };
+    println!("trained {steps} steps, {tokens} tokens; {result}; {speed:.0} tokens/s over {seconds:.0} s");
+    if summary.skipped > 0 {
+        println!("{} steps were skipped", summary.skipped);
+    }
+    if summary.ended == Ended::OutOfPatience
+        && let Some((step, loss)) = summary.best
+    {
+        println!("ended early: no evaluation was better than that of step {step}, held-out loss {loss:.4}");
+    }
     println!("checkpoint: {}", summary.checkpoint.display());
 }
 

@@ -20,8 +20,10 @@
 
 mod entries;
 mod error;
+mod kind;
 mod overrides;
 mod reader;
+mod reference;
 mod resolve;
 mod sections;
 mod sources;
@@ -31,38 +33,44 @@ mod validate;
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ConfigError, ModelConfig};
 
 pub use error::{Fault, Origin, RecipeError};
+pub use reference::{json_schema, markdown};
 pub use sections::{
-    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind,
-    Tokenizer, TokenizerKind, Train,
+    Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule,
+    SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
 };
 
+use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
 use entries::{Entries, Value};
 use reader::Reader;
 
 /// Everything about a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Recipe {
-    /// The run itself.
+    /// The run itself: its name, where it writes, its seed.
     pub run: Run,
-    /// The architecture.
+    /// The architecture, by the names of Hugging Face.
     pub model: Model,
-    /// Its quantization.
+    /// The quantization of the seven projections of each block.
     pub quant: Quant,
-    /// The tokenizer.
+    /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
-    /// The text.
+    /// The text to train on and to be measured by.
     pub data: Data,
-    /// The optimizer.
+    /// The optimizer and its learning rate.
     pub optim: Optim,
-    /// The loop.
+    /// The loop: length, evaluations, checkpoints, what to do when something goes wrong.
     pub train: Train,
-    /// The text written at evaluations.
+    /// An average of the weights over the steps; kept where `decay` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ema: Option<Ema>,
+    /// The text that is written at every evaluation.
     pub sample: Sample,
-    /// The file that the model is to become.
+    /// The GGUF file that the trained model is to become.
     pub export: Export,
 }
 
@@ -119,6 +127,18 @@ impl Recipe {
         let config = self.model.config(self.quant, vocab_size);
         config.validate()?;
         Ok(config)
+    }
+
+    /// The optimizer's settings that stay the same for the whole run.
+    pub fn optimizer_config(&self) -> OptimizerConfig {
+        let optim = &self.optim;
+        let adamw = AdamW { betas: optim.betas, eps: optim.eps.unwrap_or(1e-8) };
+        let rule = match optim.kind {
+            OptimKind::AdamW => Rule::AdamW(adamw),
+            OptimKind::Lion => Rule::Lion(Lion { betas: optim.betas }),
+            OptimKind::Muon => Rule::Muon(Muon { momentum: optim.momentum.unwrap_or(0.95) }, adamw),
+        };
+        OptimizerConfig { rule, state: optim.state_dtype, master: optim.master_dtype, seed: self.run.seed }
     }
 
     /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or that of the

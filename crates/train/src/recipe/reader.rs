@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::entries::{Entries, Entry, Value};
 use super::error::{Fault, Origin};
+use super::kind::{Key, Kind, Range};
 
 /// Other projects' names for keys, too far from ours for a measure of spelling.
-const ALIASES: [(&str, &str); 15] = [
+const ALIASES: [(&str, &str); 17] = [
     ("learning_rate", "lr"),
     ("max_lr", "lr"),
     ("max_steps", "steps"),
@@ -23,6 +24,8 @@ const ALIASES: [(&str, &str); 15] = [
     ("n_embd", "hidden_size"),
     ("d_model", "hidden_size"),
     ("max_grad_norm", "grad_clip"),
+    ("optimizer", "kind"),
+    ("early_stopping_patience", "patience"),
     ("dataset", "train"),
     ("packing", "format"),
 ];
@@ -34,7 +37,9 @@ pub(super) struct Reader {
     /// The recipe's file.
     path: PathBuf,
     /// Keys asked for so far, in order.
-    known: Vec<(&'static str, &'static str)>,
+    known: Vec<Key>,
+    /// Those that must be given and are not.
+    missing: Vec<(&'static str, &'static str)>,
     /// Where the values of keys that were given stand.
     origins: BTreeMap<(&'static str, &'static str), Origin>,
     pub(super) faults: Vec<Fault>,
@@ -42,12 +47,29 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(path: &Path, entries: Entries, faults: Vec<Fault>) -> Self {
-        Self { entries, path: path.to_path_buf(), known: Vec::new(), origins: BTreeMap::new(), faults }
+        Self {
+            entries,
+            path: path.to_path_buf(),
+            known: Vec::new(),
+            missing: Vec::new(),
+            origins: BTreeMap::new(),
+            faults,
+        }
+    }
+
+    /// The keys that were asked for, and those of them that must be given and are not.
+    pub(super) fn into_keys(self) -> (Vec<Key>, Vec<(&'static str, &'static str)>) {
+        (self.known, self.missing)
+    }
+
+    /// Makes a key known that something else reads.
+    pub(super) fn declare(&mut self, section: &'static str, key: &'static str, kind: Kind) {
+        self.known.push(Key { section, name: key, kind });
     }
 
     /// The entry of a key, if it is given.
-    fn take(&mut self, section: &'static str, key: &'static str) -> Option<Entry> {
-        self.known.push((section, key));
+    fn take(&mut self, section: &'static str, key: &'static str, kind: Kind) -> Option<Entry> {
+        self.declare(section, key, kind);
         let entry = self.entries.sections.get_mut(section)?.remove(key)?;
         self.origins.insert((section, key), entry.value_at.clone());
         Some(entry)
@@ -73,6 +95,7 @@ impl Reader {
 
     /// A key that must be given is not.
     pub(super) fn missing(&mut self, section: &'static str, key: &'static str, expected: &str) {
+        self.missing.push((section, key));
         self.fault(section, key, format!("{section}.{key} is missing: expected {expected}"));
     }
 
@@ -99,11 +122,9 @@ impl Reader {
         low: u64,
         high: u64,
     ) -> Option<u64> {
-        let entry = self.take(section, key)?;
-        let range = match high {
-            u64::MAX => format!("an integer of at least {low}"),
-            _ => format!("an integer from {low} to {high}"),
-        };
+        let kind = Kind::Integer { low, high };
+        let range = kind.to_string();
+        let entry = self.take(section, key, kind)?;
         let Value::Integer(value) = entry.value else {
             self.wrong_type(section, key, &entry, &range);
             return None;
@@ -122,43 +143,37 @@ impl Reader {
         self.integer(section, key, low, 1 << 28).map(|size| size as usize)
     }
 
-    /// A finite number for which `holds`; `range` describes it, as in "above 0".
-    pub(super) fn number(
-        &mut self,
-        section: &'static str,
-        key: &'static str,
-        range: &str,
-        holds: impl Fn(f64) -> bool,
-    ) -> Option<f64> {
-        let entry = self.take(section, key)?;
+    /// A finite number in a range.
+    pub(super) fn number(&mut self, section: &'static str, key: &'static str, range: Range) -> Option<f64> {
+        let expected = Kind::Number(range);
+        let entry = self.take(section, key, expected.clone())?;
         let Some(value) = as_number(&entry.value) else {
-            self.wrong_type(section, key, &entry, &format!("a number {range}"));
+            self.wrong_type(section, key, &entry, &expected.to_string());
             return None;
         };
-        if value.is_finite() && holds(value) {
+        if range.holds(value) {
             return Some(value);
         }
-        self.wrong_value(section, key, &entry, format!("a number {range}"));
+        self.wrong_value(section, key, &entry, expected);
         None
     }
 
-    /// Two finite numbers for which `holds`.
+    /// Two finite numbers in a range.
     pub(super) fn pair(
         &mut self,
         section: &'static str,
         key: &'static str,
-        range: &str,
-        holds: impl Fn(f64) -> bool,
+        range: Range,
     ) -> Option<(f64, f64)> {
-        let entry = self.take(section, key)?;
+        let entry = self.take(section, key, Kind::Pair(range))?;
         let numbers: Option<Vec<f64>> = match &entry.value {
             Value::Array(items) => items.iter().map(as_number).collect(),
             _ => None,
         };
         match numbers.as_deref() {
-            Some([a, b]) if holds(*a) && holds(*b) => Some((*a, *b)),
+            Some([a, b]) if range.holds(*a) && range.holds(*b) => Some((*a, *b)),
             _ => {
-                self.wrong_value(section, key, &entry, format!("an array of two numbers {range}"));
+                self.wrong_value(section, key, &entry, Kind::Pair(range));
                 None
             }
         }
@@ -166,7 +181,7 @@ impl Reader {
 
     /// `true` or `false`.
     pub(super) fn flag(&mut self, section: &'static str, key: &'static str) -> Option<bool> {
-        let entry = self.take(section, key)?;
+        let entry = self.take(section, key, Kind::Flag)?;
         let Value::Flag(flag) = entry.value else {
             self.wrong_type(section, key, &entry, "true or false");
             return None;
@@ -176,7 +191,11 @@ impl Reader {
 
     /// A string. An override of a string may look like something else: `run.name=7`.
     pub(super) fn text(&mut self, section: &'static str, key: &'static str) -> Option<String> {
-        let entry = self.take(section, key)?;
+        self.text_of(section, key, Kind::Text)
+    }
+
+    fn text_of(&mut self, section: &'static str, key: &'static str, kind: Kind) -> Option<String> {
+        let entry = self.take(section, key, kind)?;
         match &entry.value {
             Value::Text(text) => Some(text.clone()),
             Value::Integer(_) | Value::Float(_) | Value::Flag(_)
@@ -198,9 +217,9 @@ impl Reader {
         key: &'static str,
         choices: &[(&str, T)],
     ) -> Option<T> {
-        let entry = self.take(section, key)?;
-        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let expected = names.join(" or ");
+        let kind = Kind::Choice(choices.iter().map(|(name, _)| name.to_string()).collect());
+        let expected = kind.to_string();
+        let entry = self.take(section, key, kind)?;
         let Value::Text(text) = &entry.value else {
             self.wrong_type(section, key, &entry, &expected);
             return None;
@@ -216,7 +235,7 @@ impl Reader {
 
     /// Paths: an array of strings, or one string. One that the recipe gives is looked for beside the recipe first.
     pub(super) fn paths(&mut self, section: &'static str, key: &'static str) -> Option<Vec<PathBuf>> {
-        let entry = self.take(section, key)?;
+        let entry = self.take(section, key, Kind::Paths)?;
         let text = |value: &Value| match value {
             Value::Text(text) => Some(self.resolve(text, &entry.value_at)),
             _ => None,
@@ -233,18 +252,19 @@ impl Reader {
 
     /// One path, resolved like [`Self::paths`].
     pub(super) fn path(&mut self, section: &'static str, key: &'static str) -> Option<PathBuf> {
-        let text = self.text(section, key)?;
+        let text = self.text_of(section, key, Kind::Path)?;
         let origin = self.origins.get(&(section, key))?.clone();
         Some(self.resolve(&text, &origin))
     }
 
-    /// The tables of `[[section.key]]`, each with its place.
+    /// The tables of `[[section.key]]`, each with its place; `keys` are what they may hold.
     pub(super) fn tables(
         &mut self,
         section: &'static str,
         key: &'static str,
+        keys: &[(&'static str, Kind)],
     ) -> Option<Vec<(Origin, BTreeMap<String, Entry>)>> {
-        let entry = self.take(section, key)?;
+        let entry = self.take(section, key, Kind::Tables(keys.to_vec()))?;
         if let Value::Tables(tables) = entry.value {
             return Some(tables);
         }
@@ -265,16 +285,19 @@ impl Reader {
     pub(super) fn finish(&mut self) {
         let entries = std::mem::take(&mut self.entries);
         for (key, entry) in entries.stray {
-            let home = self.known.iter().find(|(_, known)| *known == key);
-            let hint =
-                home.map_or("expected a [section]".to_string(), |(s, k)| format!("did you mean {s}.{k}?"));
+            let home = self.known.iter().find(|known| known.name == key);
+            let hint = home.map_or("expected a [section]".to_string(), |k| format!("did you mean {k}?"));
             let message = format!("{key}: a key outside any section; {hint}");
             self.faults.push(Fault { origin: entry.key_at, message });
         }
         for (section, keys) in entries.sections {
-            if !self.known.iter().any(|(known, _)| *known == section) {
-                let mut sections: Vec<&str> = self.known.iter().map(|(section, _)| *section).collect();
-                sections.dedup();
+            if !self.known.iter().any(|known| known.section == section) {
+                let mut sections: Vec<&str> = Vec::new();
+                for key in &self.known {
+                    if !sections.contains(&key.section) {
+                        sections.push(key.section);
+                    }
+                }
                 let hint = match nearest(&section, sections.iter().copied(), 0.8) {
                     Some(name) => format!("did you mean [{name}]?"),
                     None => format!("expected one of {}", sections.join(", ")),
@@ -296,17 +319,17 @@ impl Reader {
 
     /// What an unknown key may have been meant to be.
     fn hint(&self, section: &str, key: &str) -> String {
-        let here = || self.known.iter().filter(|(s, _)| *s == section).map(|(_, k)| *k);
+        let here = || self.known.iter().filter(|k| k.section == section).map(|k| k.name);
         let alias = ALIASES.iter().find(|(other, _)| *other == key).map_or(key, |(_, ours)| ours);
-        let elsewhere = || self.known.iter().find(|(_, k)| *k == alias);
+        let elsewhere = || self.known.iter().find(|k| k.name == alias);
         if here().any(|k| k == alias) {
             format!("did you mean {section}.{alias}?")
-        } else if let Some((s, k)) = elsewhere() {
-            format!("did you mean {s}.{k}?")
+        } else if let Some(key) = elsewhere() {
+            format!("did you mean {key}?")
         } else if let Some(near) = nearest(key, here(), 0.8) {
             format!("did you mean {section}.{near}?")
-        } else if let Some(near) = nearest(key, self.known.iter().map(|(_, k)| *k), 0.92) {
-            let home = self.known.iter().find(|(_, k)| *k == near).map_or(section, |(s, _)| s);
+        } else if let Some(near) = nearest(key, self.known.iter().map(|k| k.name), 0.92) {
+            let home = self.known.iter().find(|k| k.name == near).map_or(section, |k| k.section);
             format!("did you mean {home}.{near}?")
         } else {
             format!("[{section}] has {}", here().collect::<Vec<_>>().join(", "))

@@ -7,12 +7,14 @@ use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing as TernaryPacking;
 
+use super::kind::{Kind, Range};
 use super::reader::Reader;
 use super::sections::{
-    Data, DataSource, Export, Model, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample, Schedule, SplitKind,
-    Tokenizer, TokenizerKind, Train, recipe_name,
+    Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
+    Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
 use super::{Recipe, sources, validate};
+use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
 const SEQ_LEN: usize = 256;
@@ -32,9 +34,10 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     }
     let train = train(r);
     let optim = optim(r, train.steps);
+    let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, tokenizer, data, optim, train, sample, export }
+    Recipe { run, model, quant, tokenizer, data, optim, train, ema, sample, export }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {
@@ -51,7 +54,7 @@ fn data(r: &mut Reader) -> Data {
     let sources = [("files", DataSource::Files), ("rust-sources", DataSource::RustSources)];
     let source = r.choice("data", "source", &sources);
     let tables = sources::sources(r);
-    if ["train", "source", "sources"].into_iter().all(|key| !r.given("data", key)) {
+    if ["train", "source", "sources"].iter().all(|key| !r.given("data", key)) {
         r.missing(
             "data",
             "train",
@@ -64,7 +67,7 @@ fn data(r: &mut Reader) -> Data {
         source: source.unwrap_or(DataSource::Files),
         train: train.unwrap_or_default(),
         column: r.text("data", "column").unwrap_or_else(|| "text".to_string()),
-        held_out: r.number("data", "held_out", "above 0 and below 1", |x| x > 0.0 && x < 1.0).unwrap_or(0.1),
+        held_out: r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1),
         split: r.choice("data", "split", &splits).unwrap_or(SplitKind::Contiguous),
         seq_len: r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN),
         packing: r.choice("data", "packing", &packings).unwrap_or_default(),
@@ -75,6 +78,8 @@ fn data(r: &mut Reader) -> Data {
 
 fn model(r: &mut Reader, seq_len: usize) -> Model {
     let default = ModelConfig::default();
+    // Read before all others: its file's keys are already among the entries.
+    r.declare("model", "config", Kind::Path);
     let vocab_size = r.size("model", "vocab_size", 1);
     let mut needed = |key, what: &str| {
         let size = r.size("model", key, 1);
@@ -97,7 +102,6 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
         r.fault("model", "num_attention_heads", message);
     }
     let acts = [("silu", HiddenAct::Silu), ("relu2", HiddenAct::Relu2)];
-    let positive = |x: f64| x > 0.0;
     Model {
         vocab_size,
         hidden_size,
@@ -108,11 +112,11 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
         head_dim: head_dim.unwrap_or(hidden_size / num_attention_heads),
         hidden_act: r.choice("model", "hidden_act", &acts).unwrap_or(default.hidden_act),
         max_position_embeddings: r.size("model", "max_position_embeddings", 1).unwrap_or(seq_len),
-        rms_norm_eps: r.number("model", "rms_norm_eps", "above 0", positive).unwrap_or(1e-5),
-        rope_theta: r.number("model", "rope_theta", "above 1", |x| x > 1.0).unwrap_or(10_000.0),
+        rms_norm_eps: r.number("model", "rms_norm_eps", Range::above(0.0)).unwrap_or(1e-5),
+        rope_theta: r.number("model", "rope_theta", Range::above(1.0)).unwrap_or(10_000.0),
         tie_word_embeddings: r.flag("model", "tie_word_embeddings").unwrap_or(default.tie_word_embeddings),
         use_sub_norm: r.flag("model", "use_sub_norm").unwrap_or(default.use_sub_norm),
-        initializer_range: r.number("model", "initializer_range", "above 0", positive).unwrap_or(0.02),
+        initializer_range: r.number("model", "initializer_range", Range::above(0.0)).unwrap_or(0.02),
     }
 }
 
@@ -141,36 +145,57 @@ fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>) -> Tokenizer {
 }
 
 fn optim(r: &mut Reader, steps: u64) -> Optim {
+    let kinds = [("adamw", OptimKind::AdamW), ("lion", OptimKind::Lion), ("muon", OptimKind::Muon)];
     let schedules = [
         ("cosine", Schedule::Cosine),
         ("linear", Schedule::Linear),
         ("constant", Schedule::Constant),
         ("wsd", Schedule::Wsd),
+        ("two-stage", Schedule::TwoStage),
     ];
+    let types = [("f32", StoredType::F32), ("bf16", StoredType::Bf16)];
     let default = Optim::default();
-    let positive = |x: f64| x > 0.0;
-    let not_negative = |x: f64| x >= 0.0;
+    let share = Range::at_least(0.0).at_most(1.0);
+    let kind = r.choice("optim", "kind", &kinds).unwrap_or(default.kind);
+    // Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as much larger.
+    let (lr, betas, weight_decay) = match kind {
+        OptimKind::Lion => (default.lr / 10.0, (0.9, 0.99), default.weight_decay * 10.0),
+        OptimKind::AdamW | OptimKind::Muon => (default.lr, default.betas, default.weight_decay),
+    };
+    let rates = Range::above(0.0).at_most(10.0);
+    let lr = r.number("optim", "lr", rates).unwrap_or(lr);
+    let betas = r.pair("optim", "betas", Range::at_least(0.0).below(1.0)).unwrap_or(betas);
+    let eps = r.number("optim", "eps", Range::above(0.0));
+    let momentum = r.number("optim", "momentum", Range::at_least(0.0).below(1.0));
+    let weight_decay = r.number("optim", "weight_decay", Range::at_least(0.0)).unwrap_or(weight_decay);
+    let grad_clip = r.number("optim", "grad_clip", Range::at_least(0.0)).unwrap_or(default.grad_clip);
+    let warmup_steps = r.integer("optim", "warmup_steps", 0, u64::MAX).unwrap_or((steps / 20).min(500));
     let schedule = r.choice("optim", "schedule", &schedules).unwrap_or(default.schedule);
-    let decay = if schedule == Schedule::Wsd { (steps / 5).max(1) } else { 0 };
+    let min_lr_ratio = r.number("optim", "min_lr_ratio", share).unwrap_or(default.min_lr_ratio);
+    let decay_steps = r.integer("optim", "decay_steps", 1, u64::MAX);
+    let stage2_lr = r.number("optim", "stage2_lr", rates);
+    let stage2_at = r.number("optim", "stage2_at", Range::above(0.0).below(1.0));
+    let decay_until = r.number("optim", "weight_decay_until", share);
+    let two_stage = schedule == Schedule::TwoStage;
+    // The stages of the runs that BitNet's authors describe: two thirds of the rate, from the middle on, without decay.
+    let stage2_at = stage2_at.or(two_stage.then_some(0.5));
     Optim {
-        kind: r.choice("optim", "kind", &[("adamw", OptimKind::AdamW)]).unwrap_or(default.kind),
-        lr: r.number("optim", "lr", "above 0 and at most 10", |x| x > 0.0 && x <= 10.0).unwrap_or(default.lr),
-        betas: r
-            .pair("optim", "betas", "from 0 to less than 1", |x| (0.0..1.0).contains(&x))
-            .unwrap_or(default.betas),
-        eps: r.number("optim", "eps", "above 0", positive).unwrap_or(default.eps),
-        weight_decay: r
-            .number("optim", "weight_decay", "of at least 0", not_negative)
-            .unwrap_or(default.weight_decay),
-        grad_clip: r
-            .number("optim", "grad_clip", "of at least 0 (0 does not clip)", not_negative)
-            .unwrap_or(default.grad_clip),
-        warmup_steps: r.integer("optim", "warmup_steps", 0, u64::MAX).unwrap_or((steps / 20).min(500)),
+        kind,
+        lr,
+        betas,
+        eps: eps.or((kind != OptimKind::Lion).then_some(1e-8)),
+        momentum: momentum.or((kind == OptimKind::Muon).then_some(0.95)),
+        weight_decay,
+        grad_clip,
+        warmup_steps,
         schedule,
-        min_lr_ratio: r
-            .number("optim", "min_lr_ratio", "from 0 to 1", |x| (0.0..=1.0).contains(&x))
-            .unwrap_or(default.min_lr_ratio),
-        decay_steps: r.integer("optim", "decay_steps", 1, u64::MAX).unwrap_or(decay),
+        min_lr_ratio,
+        decay_steps: decay_steps.unwrap_or(if schedule == Schedule::Wsd { (steps / 5).max(1) } else { 0 }),
+        stage2_lr: stage2_lr.or(two_stage.then_some(lr * 2.0 / 3.0)),
+        weight_decay_until: decay_until.or(stage2_at).unwrap_or(1.0),
+        stage2_at,
+        state_dtype: r.choice("optim", "state_dtype", &types).unwrap_or(default.state_dtype),
+        master_dtype: r.choice("optim", "master_dtype", &types).unwrap_or(default.master_dtype),
     }
 }
 
@@ -180,17 +205,35 @@ fn train(r: &mut Reader) -> Train {
         r.missing("train", "steps", "the number of optimizer steps");
     }
     let steps = steps.unwrap_or(1);
+    let verdicts = [("stop", OnFault::Stop), ("skip", OnFault::Skip)];
+    let batch_size = r.integer("train", "batch_size", 1, 1 << 20).unwrap_or(8) as usize;
+    let gradient_accumulation = r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
     let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
     Train {
         steps,
-        batch_size: r.integer("train", "batch_size", 1, 1 << 20).unwrap_or(8) as usize,
-        gradient_accumulation: r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize,
+        batch_size,
+        gradient_accumulation,
         eval_every,
         eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),
         save_every: r.integer("train", "save_every", 1, u64::MAX).unwrap_or(eval_every),
         keep_last: r.size("train", "keep_last", 1).unwrap_or(2),
+        keep_best: r.flag("train", "keep_best").unwrap_or(false),
+        patience: r.integer("train", "patience", 1, 1 << 40),
+        min_delta: r.number("train", "min_delta", Range::at_least(0.0)).unwrap_or(0.0),
+        on_nonfinite: r.choice("train", "on_nonfinite", &verdicts).unwrap_or(OnFault::Stop),
+        spike_threshold: r.number("train", "spike_threshold", Range::above(1.0)),
+        on_spike: r.choice("train", "on_spike", &verdicts),
         log_every: r.integer("train", "log_every", 1, u64::MAX).unwrap_or(10),
     }
+}
+
+fn ema(r: &mut Reader) -> Option<Ema> {
+    let decay = r.number("ema", "decay", Range::above(0.0).below(1.0));
+    let deploy = r.flag("ema", "deploy");
+    if decay.is_none() && deploy.is_some() {
+        r.fault("ema", "deploy", "ema.deploy: there is no average without ema.decay, as in decay = 0.999");
+    }
+    Some(Ema { decay: decay?, deploy: deploy.unwrap_or(true) })
 }
 
 fn sample(r: &mut Reader) -> Sample {
@@ -198,13 +241,9 @@ fn sample(r: &mut Reader) -> Sample {
     Sample {
         prompt: r.text("sample", "prompt").unwrap_or(default.prompt),
         tokens: r.size("sample", "tokens", 0).unwrap_or(default.tokens),
-        temperature: r
-            .number("sample", "temperature", "of at least 0", |x| x >= 0.0)
-            .unwrap_or(default.temperature),
+        temperature: r.number("sample", "temperature", Range::at_least(0.0)).unwrap_or(default.temperature),
         top_k: r.size("sample", "top_k", 0).unwrap_or(default.top_k),
-        top_p: r
-            .number("sample", "top_p", "above 0 and at most 1", |x| x > 0.0 && x <= 1.0)
-            .unwrap_or(default.top_p),
+        top_p: r.number("sample", "top_p", Range::above(0.0).at_most(1.0)).unwrap_or(default.top_p),
     }
 }
 

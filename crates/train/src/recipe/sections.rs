@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_data::{Format, Packing};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing as TernaryPacking;
 
+use crate::optimizer::StoredType;
+
 /// `[run]`: the run itself.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Run {
     /// Its name; by default that of the recipe's file.
     pub name: String,
@@ -21,7 +24,7 @@ pub struct Run {
 
 /// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
 /// keys in the recipe go before it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Model {
     /// Rows of the embedding; by default the tokenizer's vocabulary. If given, the tokenizer must have it exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,6 +42,7 @@ pub struct Model {
     /// Width of a head; by default `hidden_size / num_attention_heads`.
     pub head_dim: usize,
     /// `"silu"` (the default) or `"relu2"`.
+    #[schemars(with = "String")]
     pub hidden_act: HiddenAct,
     /// The longest context; by default `data.seq_len`.
     pub max_position_embeddings: usize,
@@ -55,16 +59,18 @@ pub struct Model {
 }
 
 /// `[quant]`: the quantization of the seven projections of each block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Quant {
     /// `"absmean"` (ternary, the default) or `"none"`.
+    #[schemars(with = "String")]
     pub weights: WeightQuant,
     /// `"absmax"` (int8, the default) or `"none"`.
+    #[schemars(with = "String")]
     pub activations: ActivationQuant,
 }
 
 /// `[tokenizer]`: where the tokenizer comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
     /// By default `"bpe"`.
     pub kind: TokenizerKind,
@@ -78,7 +84,7 @@ pub struct Tokenizer {
 }
 
 /// Kinds of tokenizers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenizerKind {
     /// `"bpe"`: a byte-level BPE, trained on the training text.
@@ -90,7 +96,7 @@ pub enum TokenizerKind {
 }
 
 /// `[data]`: the text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Data {
     /// `"files"` (the default where `train` is given) or `"rust-sources"`.
     pub source: DataSource,
@@ -109,6 +115,7 @@ pub struct Data {
     /// `"concat"` (the default: documents follow each other) or `"documents"` (a sample holds tokens of one document and is
     /// padded). Evaluation always concatenates.
     #[serde(skip_serializing_if = "is_concat")]
+    #[schemars(with = "String")]
     pub packing: Packing,
     /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
     #[serde(skip_serializing_if = "is_shard_tokens")]
@@ -122,7 +129,7 @@ pub struct Data {
 pub(super) const SHARD_TOKENS: usize = 1 << 28;
 
 /// `[[data.sources]]`: one text of several.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct SourceText {
     /// A file, a directory, a pattern, or an `hf://datasets/…` address.
     pub path: PathBuf,
@@ -130,13 +137,14 @@ pub struct SourceText {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.
     pub column: String,
 }
 
 /// Where text comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataSource {
     /// `"files"`: `data.train`.
@@ -146,7 +154,7 @@ pub enum DataSource {
 }
 
 /// How the text is split.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplitKind {
     /// `"contiguous"`.
@@ -156,42 +164,65 @@ pub enum SplitKind {
 }
 
 /// `[optim]`: the optimizer and its learning rate.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Optim {
-    /// `"adamw"`.
+    /// `"adamw"` (the default), `"lion"`, or `"muon"` for the projections with AdamW for the rest.
     pub kind: OptimKind,
-    /// The peak learning rate; by default 1e-3.
+    /// The peak learning rate; by default 1e-3, for Lion 1e-4.
     pub lr: f64,
-    /// Decay rates of the two moments; by default 0.9 and 0.95.
+    /// Decay rates of the two moments; by default 0.9 and 0.95. For Lion the momentum's weight in the update and its decay
+    /// rate; by default 0.9 and 0.99.
     pub betas: (f64, f64),
-    /// Added to the root of the second moment; by default 1e-8.
-    pub eps: f64,
-    /// Decoupled weight decay of the matrices; by default 0.1.
+    /// Added to the root of AdamW's second moment; by default 1e-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
+    /// For `"muon"`: decay rate of the momentum; by default 0.95.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
+    /// Decoupled weight decay of the projections; by default 0.1, for Lion 1. Embeddings and norms do not decay.
     pub weight_decay: f64,
     /// The largest norm of all gradients together; 0 does not clip. By default 1.
     pub grad_clip: f64,
     /// Steps in which the learning rate rises to `lr`; by default a twentieth of the run, at most 500.
     pub warmup_steps: u64,
-    /// `"cosine"` (the default), `"linear"`, `"constant"` or `"wsd"`.
+    /// `"cosine"` (the default), `"linear"`, `"constant"`, `"wsd"` (constant, then a linear decay) or `"two-stage"` (linear,
+    /// with a lower rate and without weight decay from `stage2_at` on).
     pub schedule: Schedule,
-    /// Where a decaying schedule ends, as a share of `lr`; by default 0.1.
+    /// Where a decaying schedule ends, as a share of its peak; by default 0.1.
     pub min_lr_ratio: f64,
-    /// For `"wsd"`: the steps of the final decay; by default a fifth of the run. 0 for the other schedules.
+    /// For `"wsd"`: the steps of the final decay; by default a fifth of the run.
     #[serde(skip_serializing_if = "is_zero_u64")]
     pub decay_steps: u64,
+    /// For `"two-stage"`: what takes the place of `lr` in the second stage; by default two thirds of `lr`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage2_lr: Option<f64>,
+    /// For `"two-stage"`: where the second stage begins, as a share of the run; by default 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stage2_at: Option<f64>,
+    /// The share of the run after which weight decay is 0; by default 1, for `"two-stage"` `stage2_at`.
+    pub weight_decay_until: f64,
+    /// How moments and momenta are kept: `"f32"` (the default), or `"bf16"`, rounded stochastically, in half the memory.
+    pub state_dtype: StoredType,
+    /// How weights are kept: `"f32"` (the default), or `"bf16"`, rounded stochastically after every step, in half the
+    /// disk space.
+    pub master_dtype: StoredType,
 }
 
 /// Optimizers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimKind {
     /// `"adamw"` (arXiv 1711.05101).
     AdamW,
+    /// `"lion"` (arXiv 2302.06675).
+    Lion,
+    /// `"muon"` (arXiv 2502.16982) for the projections, AdamW for the rest.
+    Muon,
 }
 
 /// What the learning rate does after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum Schedule {
     /// It stays.
     Constant,
@@ -201,10 +232,13 @@ pub enum Schedule {
     Cosine,
     /// It stays, and falls linearly in the last `decay_steps`: warm-up, stable, decay.
     Wsd,
+    /// It falls linearly to the end of the run, and drops to a lower line on the way ("The Era of 1-bit LLMs: Training
+    /// Tips, Code and FAQ").
+    TwoStage,
 }
 
 /// `[train]`: the loop.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Train {
     /// Optimizer steps.
     pub steps: u64,
@@ -219,14 +253,50 @@ pub struct Train {
     pub eval_tokens: Option<usize>,
     /// Steps between checkpoints; by default `eval_every`.
     pub save_every: u64,
-    /// Checkpoints that are kept; by default 2.
+    /// The newest checkpoints that are kept; by default 2.
     pub keep_last: usize,
+    /// Whether the checkpoint with the lowest held-out loss is written and kept too; by default it is not.
+    pub keep_best: bool,
+    /// Evaluations without a lower held-out loss after which the run ends; by default it goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// By how much, in nats, a held-out loss must be lower to count for `patience`; by default 0.
+    pub min_delta: f64,
+    /// What to do when loss or gradient is NaN or infinite: `"stop"` (the default), or `"skip"` the step's update. A run
+    /// that skips 20 steps in a row stops.
+    pub on_nonfinite: OnFault,
+    /// A gradient norm this many times its running mean is a spike; by default none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spike_threshold: Option<f64>,
+    /// What to do at a spike: `"skip"` the step's update (the default), or `"stop"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_spike: Option<OnFault>,
     /// Steps between log lines; by default 10.
     pub log_every: u64,
 }
 
+/// What to do about a step whose numbers cannot be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFault {
+    /// The run ends with an error; the last good checkpoint stays.
+    Stop,
+    /// The step's data is passed over: weights and optimizer stay as they are.
+    Skip,
+}
+
+/// `[ema]`: an average of the weights over the steps, kept where the section is given.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
+pub struct Ema {
+    /// Decay rate a step; less at the beginning of the run, (1 + step) / (10 + step).
+    pub decay: f64,
+    /// Whether the average is the model: what is evaluated, and what a checkpoint's `model.safetensors` holds for export.
+    /// By default it is; otherwise it is stored beside, in `ema.safetensors`.
+    pub deploy: bool,
+}
+
 /// `[sample]`: the text that is written at every evaluation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Sample {
     /// What it begins with; by default a line feed.
     pub prompt: String,
@@ -241,13 +311,15 @@ pub struct Sample {
 }
 
 /// `[export]`: the GGUF file that the trained model is to become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Export {
     /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
     #[serde(serialize_with = "packing_name")]
+    #[schemars(with = "String")]
     pub format: TernaryPacking,
     /// How embedding and head are stored: `"f16"` (the default), `"f32"` or `"q8_0"`.
     #[serde(serialize_with = "dense_name")]
+    #[schemars(with = "String")]
     pub embeddings: DenseType,
 }
 
@@ -263,13 +335,19 @@ impl Default for Optim {
             kind: OptimKind::AdamW,
             lr: 1e-3,
             betas: (0.9, 0.95),
-            eps: 1e-8,
+            eps: Some(1e-8),
+            momentum: None,
             weight_decay: 0.1,
             grad_clip: 1.0,
             warmup_steps: 0,
             schedule: Schedule::Cosine,
             min_lr_ratio: 0.1,
             decay_steps: 0,
+            stage2_lr: None,
+            stage2_at: None,
+            weight_decay_until: 1.0,
+            state_dtype: StoredType::F32,
+            master_dtype: StoredType::F32,
         }
     }
 }

@@ -7,12 +7,26 @@ use tritforge_data::Format;
 
 use super::entries::{Entry, Value};
 use super::error::{Fault, Origin};
+use super::kind::{Kind, Range};
 use super::reader::Reader;
 use super::sections::SourceText;
 
+/// What a table may hold; the path is needed.
+fn keys() -> [(&'static str, Kind); 4] {
+    let formats = Format::ALL.map(|(name, _)| name.to_string()).to_vec();
+    [
+        ("path", Kind::Path),
+        ("weight", Kind::Number(WEIGHT)),
+        ("format", Kind::Choice(formats)),
+        ("column", Kind::Text),
+    ]
+}
+
+const WEIGHT: Range = Range::above(0.0);
+
 /// Reads the tables of `data.sources`; none if the key is not given.
 pub(super) fn sources(r: &mut Reader) -> Vec<SourceText> {
-    let tables = r.tables("data", "sources").unwrap_or_default();
+    let tables = r.tables("data", "sources", &keys()).unwrap_or_default();
     tables.into_iter().filter_map(|(origin, keys)| source(r, &origin, keys)).collect()
 }
 
@@ -24,13 +38,13 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
             Value::Float(f) => f,
             _ => f64::NAN,
         };
-        if weight.is_finite() && weight > 0.0 {
+        if WEIGHT.holds(weight) {
             return Some(weight);
         }
         fault(
             r,
             &entry.value_at,
-            format!("data.sources.weight = {}: expected a number above 0", entry.written),
+            format!("data.sources.weight = {}: expected a number {WEIGHT}", entry.written),
         );
         None
     });
@@ -45,7 +59,7 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
     let column = text(r, &mut keys, "column").map_or_else(|| "text".to_string(), |(text, _)| text);
     for (key, entry) in keys {
         let message =
-            format!("data.sources.{key}: unknown key; [[data.sources]] has path, weight, format, column");
+            format!("data.sources.{key}: unknown key; [[data.sources]] has {}", names(&self::keys()));
         fault(r, &entry.key_at, message);
     }
     let Some(path) = path.filter(|path: &PathBuf| !path.as_os_str().is_empty()) else {
@@ -57,6 +71,10 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
         return None;
     };
     Some(SourceText { path, weight, format: format.unwrap_or_default(), column })
+}
+
+fn names(keys: &[(&'static str, Kind)]) -> String {
+    keys.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// A string with its place.

@@ -7,7 +7,11 @@ use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
-use super::{DataSource, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind};
+use super::{
+    DataSource, Ema, OnFault, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind, json_schema,
+    markdown,
+};
+use crate::optimizer::StoredType;
 
 const MINIMAL: &str = r#"[model]
 hidden_size = 256
@@ -105,6 +109,9 @@ fn every_key_is_read() {
         schedule = "wsd"
         min_lr_ratio = 0.5
         decay_steps = 20
+        weight_decay_until = 0.75
+        state_dtype = "bf16"
+        master_dtype = "bf16"
         [train]
         steps = 50
         batch_size = 3
@@ -113,7 +120,16 @@ fn every_key_is_read() {
         eval_tokens = 1_000
         save_every = 12
         keep_last = 4
+        keep_best = true
+        patience = 5
+        min_delta = 0.01
+        on_nonfinite = "skip"
+        spike_threshold = 10
+        on_spike = "stop"
         log_every = 1
+        [ema]
+        decay = 0.99
+        deploy = false
         [sample]
         prompt = "x"
         tokens = 9
@@ -130,6 +146,12 @@ fn every_key_is_read() {
     assert_eq!(c.activations, ActivationQuant::None);
     assert_eq!((r.optim.lr, r.optim.betas, r.optim.grad_clip), (1.0, (0.8, 0.99), 0.0));
     assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
+    assert_eq!((r.optim.eps, r.optim.momentum, r.optim.weight_decay_until), (Some(1e-7), None, 0.75));
+    assert_eq!((r.optim.state_dtype, r.optim.master_dtype), (StoredType::Bf16, StoredType::Bf16));
+    assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
+    assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
+    assert_eq!(r.train.spike_threshold, Some(10.0));
+    assert_eq!(r.ema, Some(Ema { decay: 0.99, deploy: false }));
     assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseType::Q8_0));
     // What is written reads back to the same recipe, and has every key of this one.
     let written = r.to_toml().unwrap();
@@ -152,6 +174,8 @@ fn a_resolved_recipe_reads_back() {
     for overrides in [
         &[][..],
         &["optim.schedule=wsd"],
+        &["optim.schedule=two-stage", "optim.kind=muon", "ema.decay=0.999"],
+        &["optim.kind=lion", "train.spike_threshold=8", "train.patience=3"],
         &["tokenizer.kind=characters", "quant.weights=none"],
         &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
         &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
@@ -204,8 +228,9 @@ fn unknown_keys_come_with_their_place_and_the_nearest_key() {
             "dir/r.toml:12:1: train.step: unknown key; did you mean train.steps?",
             "dir/r.toml:13:1: train.learning_rate: unknown key; did you mean optim.lr?",
             "dir/r.toml:14:1: train.seqlen: unknown key; did you mean data.seq_len?",
-            "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, eval_every, batch_size, \
-             gradient_accumulation, eval_tokens, save_every, keep_last, log_every",
+            "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, batch_size, \
+             gradient_accumulation, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
+             on_nonfinite, spike_threshold, on_spike, log_every",
             "dir/r.toml:17:2: [optimizer]: unknown section; did you mean [optim]?",
         ]
     );
@@ -284,6 +309,13 @@ fn contradictions_name_both_sides() {
             &["optim.schedule=wsd", "optim.decay_steps=951"],
             "expected at most train.steps - optim.warmup_steps = 950",
         ),
+        (&["optim.stage2_lr=1e-4"], "only optim.schedule = \"two-stage\" has a second stage"),
+        (&["optim.kind=lion", "optim.eps=1e-8"], "optim.eps = 0.00000001: optim.kind = \"lion\" has no eps"),
+        (&["optim.momentum=0.9"], "only optim.kind = \"muon\" has it"),
+        (&["optim.optimizer=lion"], "did you mean optim.kind?"),
+        (&["train.on_spike=stop"], "there are no spikes without train.spike_threshold"),
+        (&["train.min_delta=0.1"], "without train.patience no run ends early"),
+        (&["ema.deploy=true"], "there is no average without ema.decay"),
         (
             &["data.train=a", "data.source=rust-sources"],
             "data.source = \"rust-sources\" contradicts data.train",
@@ -416,6 +448,131 @@ fn the_recipes_and_shapes_of_the_repository_are_right() {
     }
 }
 
+#[test]
+fn the_optimizers_have_defaults_of_their_own() {
+    let optim = |kind| parse(MINIMAL, &[kind]).unwrap().optim;
+    let lion = optim("optim.kind=lion");
+    assert_eq!((lion.lr, lion.betas, lion.weight_decay, lion.eps), (1e-4, (0.9, 0.99), 1.0, None));
+    let muon = optim("optim.kind=muon");
+    assert_eq!((muon.lr, muon.momentum, muon.eps), (1e-3, Some(0.95), Some(1e-8)));
+    let o = parse(MINIMAL, &["optim.schedule=two-stage", "optim.lr=1.5e-3"]).unwrap().optim;
+    assert!((o.stage2_lr.unwrap() - 1e-3).abs() < 1e-12);
+    assert_eq!((o.stage2_at, o.weight_decay_until), (Some(0.5), 0.5));
+}
+
+/// What of a recipe a schema does not allow, as far as the keywords go that ours uses.
+fn violations(schema: &serde_json::Value, value: &serde_json::Value, at: &str) -> Vec<String> {
+    let fits = match schema["type"].as_str() {
+        Some("object") => value.is_object(),
+        Some("string") => value.is_string(),
+        Some("boolean") => value.is_boolean(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("array") => value.is_array(),
+        _ => true,
+    };
+    let mut found = Vec::new();
+    let mut note = |what: String| found.push(format!("{at}: {what}"));
+    if !fits {
+        note(format!("{value} is no {}", schema["type"]));
+    }
+    if schema["enum"].as_array().is_some_and(|names| !names.contains(value)) {
+        note(format!("{value} is none of {}", schema["enum"]));
+    }
+    let number = value.as_f64().unwrap_or(0.0);
+    for (bound, holds) in [
+        ("minimum", (|x, b| x >= b) as fn(f64, f64) -> bool),
+        ("maximum", |x, b| x <= b),
+        ("exclusiveMinimum", |x, b| x > b),
+        ("exclusiveMaximum", |x, b| x < b),
+    ] {
+        if schema[bound].as_f64().is_some_and(|b| !holds(number, b)) {
+            note(format!("{value} against {bound} {}", schema[bound]));
+        }
+    }
+    let lacks = |needed: &serde_json::Value| {
+        needed.as_array().into_iter().flatten().any(|key| value.get(key.as_str().unwrap()).is_none())
+    };
+    if lacks(&schema["required"]) {
+        note(format!("not all of {}", schema["required"]));
+    }
+    if let Some(variants) = schema["anyOf"].as_array()
+        && variants.iter().all(|v| lacks(&v["required"]) || !violations(v, value, at).is_empty())
+    {
+        note("no variant fits".to_string());
+    }
+    if let Some(keys) = value.as_object().filter(|_| schema["type"] == "object") {
+        for (key, value) in keys {
+            match schema["properties"].get(key) {
+                Some(schema) => found.extend(violations(schema, value, &format!("{at}.{key}"))),
+                None => found.push(format!("{at}.{key}: unknown")),
+            }
+        }
+    }
+    for (i, item) in
+        value.as_array().into_iter().flatten().enumerate().filter(|_| schema["items"].is_object())
+    {
+        found.extend(violations(&schema["items"], item, &format!("{at}[{i}]")));
+    }
+    found
+}
+
+fn schema_violations(text: &str) -> Vec<String> {
+    let value: serde_json::Value =
+        serde_json::to_value(toml::from_str::<toml::Table>(text).unwrap()).unwrap();
+    violations(&json_schema(), &value, "recipe")
+}
+
+#[test]
+fn the_schema_allows_what_the_parser_reads_and_nothing_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(schema_violations(&text), [] as [String; 0], "{}", path.display());
+        // What a run writes out has nearly every key.
+        let written = Recipe::load(&path, &[]).unwrap().to_toml().unwrap();
+        assert_eq!(schema_violations(&written), [] as [String; 0], "{}", path.display());
+    }
+    for (from, to, message) in [
+        ("steps = 1000", "step = 1000", "recipe.train.step: unknown"),
+        ("steps = 1000", "", "recipe.train: not all of"),
+        ("steps = 1000", "steps = 0", "recipe.train.steps: 0 against minimum 1"),
+        ("steps = 1000", "steps = \"many\"", "recipe.train.steps: \"many\" is no \"integer\""),
+        ("num_hidden_layers = 2\n", "", "recipe.model: no variant fits"),
+        ("[train]", "[optim]\nlr = 0\n[train]", "recipe.optim.lr: 0 against exclusiveMinimum"),
+        ("[train]", "[optim]\nkind = \"sgd\"\n[train]", "recipe.optim.kind: \"sgd\" is none of"),
+        ("[train]", "[optim]\nbetas = [0.9, 1.0]\n[train]", "recipe.optim.betas[1]: 1.0 against"),
+        ("train = [\"corpus.txt\"]", "train = [7]", "recipe.data.train: no variant fits"),
+        ("[train]", "[training]", "recipe.training: unknown"),
+    ] {
+        let text = MINIMAL.replace(from, to);
+        let found = schema_violations(&text);
+        assert!(found.iter().any(|f| f.starts_with(message)), "{message}: {found:?}");
+        assert!(parse(&text, &[]).is_err(), "{message}");
+    }
+}
+
+#[test]
+fn every_key_is_described() {
+    let schema = json_schema();
+    let sections = schema["properties"].as_object().unwrap();
+    assert!(sections.len() >= 10, "{:?}", sections.keys());
+    for (name, section) in sections {
+        assert!(section["description"].as_str().is_some_and(|d| d.len() > 10), "[{name}]");
+        for (key, schema) in section["properties"].as_object().unwrap() {
+            assert!(schema["description"].as_str().is_some_and(|d| d.len() > 5), "{name}.{key}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_in_docs_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/recipes.md");
+    let stored = fs::read_to_string(&path).unwrap_or_default();
+    assert!(stored == markdown(), "docs/recipes.md is old: tritforge recipes reference > docs/recipes.md");
+}
+
 const SOURCES: &str = r#"[model]
 hidden_size = 256
 intermediate_size = 768
@@ -464,7 +621,7 @@ fn wrong_sources_are_refused_at_their_place() {
             "format = \"xml\"",
             "dir/r.toml:18:10: data.sources.format = \"xml\": expected \"auto\"",
         ),
-        ("path = \"b.txt\"", "", "data.sources.path is missing"),
+        ("path = \"b.txt\"", "", "dir/r.toml:16:1: data.sources.path is missing"),
         ("column", "colunm", "dir/r.toml:14:1: data.sources.colunm: unknown key; [[data.sources]] has path"),
         ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
         ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),

@@ -5,13 +5,14 @@ use tritforge_ternary::Packing;
 
 use super::Recipe;
 use super::reader::Reader;
-use super::sections::{DataSource, Model, Quant, Schedule, TokenizerKind, recipe_name};
+use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     text(r, recipe);
     tokenizer(r, recipe);
     shape(r, recipe);
+    optimizer(r, recipe);
     schedule(r, recipe);
     packing(r, recipe);
 }
@@ -114,18 +115,40 @@ fn schedule(r: &mut Reader, recipe: &Recipe) {
         return;
     }
     let decay = optim.decay_steps;
-    if optim.schedule != Schedule::Wsd {
-        if decay > 0 {
-            let message =
-                format!("optim.decay_steps = {decay}: only optim.schedule = \"wsd\" has a final decay");
-            r.fault("optim", "decay_steps", message);
-        }
+    if decay > 0 && optim.schedule != Schedule::Wsd {
+        let message = format!("optim.decay_steps = {decay}: only optim.schedule = \"wsd\" has a final decay");
+        r.fault("optim", "decay_steps", message);
     } else if decay > steps - warmup {
         let message = format!(
             "optim.decay_steps = {decay}: expected at most train.steps - optim.warmup_steps = {}",
             steps - warmup
         );
         r.fault("optim", "decay_steps", message);
+    }
+    for (key, value) in [("stage2_lr", optim.stage2_lr), ("stage2_at", optim.stage2_at)] {
+        if let Some(value) = value.filter(|_| optim.schedule != Schedule::TwoStage) {
+            let message =
+                format!("optim.{key} = {value}: only optim.schedule = \"two-stage\" has a second stage");
+            r.fault("optim", key, message);
+        }
+    }
+}
+
+fn optimizer(r: &mut Reader, recipe: &Recipe) {
+    let (optim, train) = (&recipe.optim, &recipe.train);
+    if let Some(eps) = optim.eps.filter(|_| optim.kind == OptimKind::Lion) {
+        r.fault("optim", "eps", format!("optim.eps = {eps}: optim.kind = \"lion\" has no eps; leave it out"));
+    }
+    if let Some(momentum) = optim.momentum.filter(|_| optim.kind != OptimKind::Muon) {
+        let message =
+            format!("optim.momentum = {momentum}: only optim.kind = \"muon\" has it; the others have betas");
+        r.fault("optim", "momentum", message);
+    }
+    if train.on_spike.is_some() && train.spike_threshold.is_none() {
+        r.fault("train", "on_spike", "train.on_spike: there are no spikes without train.spike_threshold");
+    }
+    if train.min_delta > 0.0 && train.patience.is_none() {
+        r.fault("train", "min_delta", "train.min_delta: without train.patience no run ends early");
     }
 }
 

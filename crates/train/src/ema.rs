@@ -1,0 +1,97 @@
+//! An exponential moving average of the weights.
+
+use candle_core::Result;
+use rayon::prelude::*;
+use tritforge_nn::Parameter;
+
+use crate::optimizer::{CHUNK, update_in_place};
+
+/// The average, one vector a parameter, in f32.
+#[derive(Debug, Clone)]
+pub(crate) struct Average {
+    decay: f64,
+    values: Vec<Vec<f32>>,
+}
+
+impl Average {
+    /// An average that begins with the parameters as they are.
+    pub(crate) fn new(decay: f64, parameters: &[Parameter]) -> Result<Self> {
+        let values = parameters.iter().map(|p| Ok(tritforge_nn::ops::values(&p.var)?.to_vec()));
+        Ok(Self { decay, values: values.collect::<Result<_>>()? })
+    }
+
+    /// An average as it was stored, in the order of the parameters.
+    pub(crate) fn restore(decay: f64, values: Vec<Vec<f32>>) -> Self {
+        Self { decay, values }
+    }
+
+    /// The averages, in the order of the parameters.
+    pub(crate) fn values(&self) -> &[Vec<f32>] {
+        &self.values
+    }
+
+    /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the decay says: a run
+    /// soon leaves the weights it began with.
+    pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) -> Result<()> {
+        let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
+        let share = (1.0 - decay) as f32;
+        for (parameter, average) in parameters.iter().zip(&mut self.values) {
+            let values = tritforge_nn::ops::values(&parameter.var)?;
+            average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
+                for (a, v) in average.iter_mut().zip(values) {
+                    *a += share * (v - *a);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Exchanges average and parameters; done twice, everything is as before.
+    pub(crate) fn swap(&mut self, parameters: &[Parameter]) -> Result<()> {
+        for (parameter, average) in parameters.iter().zip(&mut self.values) {
+            update_in_place(&parameter.var, |values| {
+                values.swap_with_slice(average);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+    use tritforge_nn::DecayGroup;
+
+    use super::*;
+
+    #[test]
+    fn the_average_follows_its_recurrence_and_swaps_both_ways() {
+        let var = Var::from_slice(&[1f32, -2.0], 2, &Device::Cpu).unwrap();
+        let parameters = [Parameter { name: "w".to_string(), var, group: DecayGroup::Decay }];
+        let mut average = Average::new(0.5, &parameters).unwrap();
+        let mut expected = [1f64, -2.0];
+        for step in 1..=40 {
+            let values = [step as f32, 0.5];
+            update_in_place(&parameters[0].var, |v| {
+                v.copy_from_slice(&values);
+                Ok(())
+            })
+            .unwrap();
+            average.update(&parameters, step).unwrap();
+            let decay = f64::min(0.5, (1 + step) as f64 / (10 + step) as f64);
+            for (e, v) in expected.iter_mut().zip(values) {
+                *e = decay * *e + (1.0 - decay) * f64::from(v);
+            }
+        }
+        for (found, expected) in average.values()[0].iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
+        }
+        let before = average.values()[0].clone();
+        average.swap(&parameters).unwrap();
+        assert_eq!(parameters[0].var.to_vec1::<f32>().unwrap(), before);
+        assert_eq!(average.values()[0], [40.0, 0.5]);
+        average.swap(&parameters).unwrap();
+        assert_eq!(average.values()[0], before);
+    }
+}

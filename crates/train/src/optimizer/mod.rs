@@ -1,0 +1,258 @@
+//! Optimizers, in place: one parallel pass over each parameter, no temporaries, state that can be stored.
+//!
+//! A rule says how a parameter moves ([`Rule`]); the [`Optimizer`] keeps each parameter's state and knows which
+//! parameters decay and which rule is theirs. Every update is elementwise in fixed pieces, or a matrix product whose
+//! sums are ordered: the number of threads changes no bit.
+
+mod adamw;
+mod lion;
+mod muon;
+mod storage;
+
+use std::cell::RefCell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
+use half::bf16;
+use rayon::prelude::*;
+use tritforge_nn::{DecayGroup, Parameter};
+
+pub use adamw::AdamW;
+pub use lion::Lion;
+pub use muon::Muon;
+pub use storage::{Buffer, StoredType};
+
+use storage::{Noise, Stored};
+
+/// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
+pub(crate) const CHUNK: usize = 1 << 15;
+
+/// How parameters move.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// AdamW for all parameters.
+    AdamW(AdamW),
+    /// Lion for all parameters.
+    Lion(Lion),
+    /// Muon for the projections, AdamW for embeddings, head and norms.
+    Muon(Muon, AdamW),
+}
+
+/// An optimizer's settings that stay the same for a whole run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OptimizerConfig {
+    /// How parameters move.
+    pub rule: Rule,
+    /// How moments and momenta are kept.
+    pub state: StoredType,
+    /// How weights are kept: as bf16 they are rounded after every step. They stand in f32 tensors all the same.
+    pub master: StoredType,
+    /// Seed of the rounding.
+    pub seed: u64,
+}
+
+/// What a step is to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decoupled weight decay of the parameters in [`DecayGroup::Decay`].
+    pub weight_decay: f64,
+    /// What gradients are multiplied by: 1, or what clipping makes of it.
+    pub gradient_scale: f64,
+}
+
+/// An optimizer with its state, in the order of the parameters.
+#[derive(Debug, Clone)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    states: Vec<Vec<Buffer>>,
+    steps: u64,
+}
+
+impl OptimizerConfig {
+    /// The names of the buffers that are kept for a parameter.
+    pub fn buffers(&self, parameter: &Parameter) -> &'static [&'static str] {
+        match self.rule {
+            Rule::Lion(_) => &["momentum"],
+            Rule::Muon(..) if is_hidden_matrix(parameter) => &["momentum"],
+            Rule::AdamW(_) | Rule::Muon(..) => &["first", "second"],
+        }
+    }
+}
+
+impl Optimizer {
+    /// An optimizer for these parameters, its state 0.
+    pub fn new(config: OptimizerConfig, parameters: &[Parameter]) -> Self {
+        let zeros = |p: &Parameter| {
+            let names = config.buffers(p).iter();
+            names.map(|_| Buffer::zeros(config.state, p.var.elem_count())).collect()
+        };
+        Self { config, states: parameters.iter().map(zeros).collect(), steps: 0 }
+    }
+
+    /// An optimizer as it was after `steps` steps: for each parameter the buffers that [`OptimizerConfig::buffers`] names.
+    pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
+        Self { config, states, steps }
+    }
+
+    /// The buffers of each parameter.
+    pub fn states(&self) -> &[Vec<Buffer>] {
+        &self.states
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &OptimizerConfig {
+        &self.config
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// One step: `gradients` in the order of the parameters, each as long as its parameter; none leaves it as it is.
+    ///
+    /// # Errors
+    /// If a gradient or a state does not fit its parameter, or a parameter is not f32 on the CPU; nothing has changed then.
+    pub fn step(
+        &mut self,
+        parameters: &[Parameter],
+        gradients: &[Option<&[f32]>],
+        step: Step,
+    ) -> candle_core::Result<()> {
+        self.check(parameters, gradients)?;
+        self.steps += 1;
+        let (config, t) = (self.config, self.steps);
+        for (i, ((parameter, gradient), state)) in
+            parameters.iter().zip(gradients).zip(&mut self.states).enumerate()
+        {
+            let Some(gradient) = gradient else { continue };
+            let decays = parameter.group == DecayGroup::Decay;
+            let step = Step { weight_decay: if decays { step.weight_decay } else { 0.0 }, ..step };
+            let noise = Noise::new(config.seed, t, i);
+            let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
+            update_in_place(&parameter.var, |values| match config.master {
+                StoredType::F32 => one::<f32>(config.rule, values, hidden, gradient, state, step, t, noise),
+                StoredType::Bf16 => one::<bf16>(config.rule, values, hidden, gradient, state, step, t, noise),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn check(&self, parameters: &[Parameter], gradients: &[Option<&[f32]>]) -> candle_core::Result<()> {
+        let (p, g, s) = (parameters.len(), gradients.len(), self.states.len());
+        if p != g || p != s {
+            bail!("{g} gradients and {s} states for {p} parameters");
+        }
+        for ((parameter, gradient), state) in parameters.iter().zip(gradients).zip(&self.states) {
+            let len = parameter.var.elem_count();
+            if let Some(found) = gradient.map(<[f32]>::len).filter(|found| *found != len) {
+                bail!("{}: a gradient of {found} elements for {len}", parameter.name);
+            }
+            let names = self.config.buffers(parameter);
+            let fits = |b: &Buffer| {
+                b.len() == len && matches!(b, Buffer::F32(_)) == (self.config.state == StoredType::F32)
+            };
+            if names.len() != state.len() || !state.iter().all(fits) {
+                bail!("{}: the optimizer's state is not {names:?} of {len} elements", parameter.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A step of one parameter, whose weights are kept as `M`.
+fn one<M: Stored>(
+    rule: Rule,
+    values: &mut [f32],
+    hidden: Option<(usize, usize)>,
+    gradient: &[f32],
+    state: &mut [Buffer],
+    step: Step,
+    t: u64,
+    noise: Noise,
+) -> candle_core::Result<()> {
+    match (rule, hidden) {
+        (Rule::Muon(rule, _), Some(shape)) => {
+            return muon::step::<M>(rule, values, shape, gradient, state, step, noise);
+        }
+        (Rule::AdamW(rule) | Rule::Muon(_, rule), _) => {
+            adamw::step::<M>(rule, values, gradient, state, step, t, noise);
+        }
+        (Rule::Lion(rule), _) => lion::step::<M>(rule, values, gradient, state, step, noise),
+    }
+    Ok(())
+}
+
+/// Whether a parameter is a matrix between hidden layers: the projections, which are also those that decay.
+fn is_hidden_matrix(parameter: &Parameter) -> bool {
+    parameter.group == DecayGroup::Decay && parameter.var.rank() == 2
+}
+
+/// Lets `update` change a parameter's numbers where they are.
+///
+/// # Errors
+/// If the parameter is not contiguous f32 on the CPU, or `update` fails.
+pub(crate) fn update_in_place(
+    var: &Var,
+    update: impl FnOnce(&mut [f32]) -> candle_core::Result<()>,
+) -> candle_core::Result<()> {
+    /// candle hands out mutable storage to in-place ops only.
+    struct Op<F>(RefCell<Option<F>>);
+    impl<F: FnOnce(&mut [f32]) -> candle_core::Result<()>> InplaceOp1 for Op<F> {
+        fn name(&self) -> &'static str {
+            "update-in-place"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+            let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+                bail!("expected a contiguous f32 parameter on the CPU");
+            };
+            match self.0.take() {
+                Some(update) => update(&mut values[start..end]),
+                None => Ok(()),
+            }
+        }
+    }
+    var.inplace_op1(&Op(RefCell::new(Some(update))))
+}
+
+/// Rounds parameters to the numbers that `master` can keep, to the nearest: where a run begins.
+///
+/// # Errors
+/// If a parameter is not contiguous f32 on the CPU.
+pub(crate) fn round_to_master(master: StoredType, parameters: &[Parameter]) -> candle_core::Result<()> {
+    if master == StoredType::F32 {
+        return Ok(());
+    }
+    parameters.iter().try_for_each(|p| {
+        update_in_place(&p.var, |values| {
+            values.par_iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+            Ok(())
+        })
+    })
+}
+
+/// The Euclidean norm of all gradients together, in f64; the same for any number of threads.
+pub fn global_norm(gradients: &[Option<&[f32]>]) -> f64 {
+    gradients.iter().flatten().map(|g| sum_of_squares(g)).sum::<f64>().sqrt()
+}
+
+/// Σ x² in f64, in fixed pieces.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let piece = |chunk: &[f32]| {
+        let (blocks, rest) = chunk.as_chunks::<16>();
+        let mut sums = [0f64; 16];
+        for block in blocks {
+            for (sum, x) in sums.iter_mut().zip(block) {
+                *sum += f64::from(*x) * f64::from(*x);
+            }
+        }
+        for (sum, x) in sums.iter_mut().zip(rest) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+        sums.iter().sum::<f64>()
+    };
+    let parts: Vec<f64> = values.par_chunks(CHUNK).map(piece).collect();
+    parts.iter().sum()
+}
