@@ -125,9 +125,15 @@ impl Corpus {
             }
             return self.read_file(path, &path.display().to_string(), source.format.of(path), source);
         }
+        let mut directory: Option<PathBuf> = None;
         for path in matches(path)? {
+            // `**` gives directories and what is in them; a directory comes first and is read whole.
+            if directory.as_ref().is_some_and(|directory| path.starts_with(directory)) {
+                continue;
+            }
             if path.is_dir() {
                 self.read_directory(&path, source)?;
+                directory = Some(path);
             } else {
                 self.read_file(&path, &path.display().to_string(), source.format.of(&path), source)?;
             }

@@ -80,7 +80,11 @@ fn every_format_gives_its_documents_and_counts_what_has_none() {
     assert_eq!(texts(&TextSource { format: Format::Text, path: at("a.jsonl"), ..source.clone() }), [jsonl]);
     // A pattern gives its files in order; ** any depth.
     assert_eq!(texts(&TextSource { path: at("[a-b].*"), ..source.clone() }), tables[..4]);
-    assert_eq!(texts(&TextSource { path: at("**/*.txt"), ..source }), ["plain"]);
+    assert_eq!(texts(&TextSource { path: at("**/*.txt"), ..source.clone() }), ["plain"]);
+    // Directories that match are read once, with what is in them.
+    fs::create_dir_all(at("y/deep")).unwrap();
+    fs::write(at("y/deep/x.txt"), "deep").unwrap();
+    assert_eq!(texts(&TextSource { path: at("y/**"), ..source }), ["deep"]);
 }
 
 #[test]

@@ -37,6 +37,7 @@ batch_size = 2
 gradient_accumulation = 2
 save_every = 2
 [sample]
+prompt = "d"
 tokens = 0
 "#;
 
@@ -85,7 +86,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     train(&halves, &prepare_with(&halves, quiet, |_| ()).unwrap(), &options).unwrap();
     let prepared = prepare_with(&rest, quiet, |_| ()).unwrap();
     let resumed = train(&rest, &prepared, &resume).unwrap();
-    let straight = train(&once, &prepared, &options).unwrap();
+    let straight = train(&once, &prepare_with(&once, quiet, |_| ()).unwrap(), &options).unwrap();
     let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert!(weights(&resumed.checkpoint) == weights(&straight.checkpoint));
     // Other weights are another order of samples: a run does not go on with them.
