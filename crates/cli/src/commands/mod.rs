@@ -11,6 +11,8 @@ pub(crate) mod inspect;
 pub(crate) mod quickstart;
 #[cfg(feature = "train")]
 pub(crate) mod recipes;
+#[cfg(feature = "train")]
+pub(crate) mod report;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;
