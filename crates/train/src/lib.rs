@@ -32,7 +32,7 @@ mod schedule;
 mod state;
 mod trainer;
 
-pub use dry_run::{DryRun, dry_run};
+pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,

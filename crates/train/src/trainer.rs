@@ -22,6 +22,8 @@ use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::{TrainError, machine, report};
 
+pub(crate) use self::evaluate::eval_sequences;
+
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
 

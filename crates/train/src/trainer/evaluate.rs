@@ -9,8 +9,15 @@ use crate::health::Health;
 use crate::log::Event;
 use crate::{TrainError, sample};
 
-/// Windows that one evaluation pass takes at once.
-pub(crate) const EVAL_SEQUENCES: usize = 8;
+/// Windows that one evaluation pass takes at once, at most.
+const MOST_SEQUENCES: usize = 8;
+/// Logits of a pass, about at most: 64 MiB.
+const MOST_LOGITS: usize = 16 << 20;
+
+/// Windows of `seq_len` tokens that one evaluation pass takes at once: all their logits exist together.
+pub(crate) fn eval_sequences(seq_len: usize, vocab_size: usize) -> usize {
+    (MOST_LOGITS / (seq_len * vocab_size).max(1)).clamp(1, MOST_SEQUENCES)
+}
 
 impl Trainer<'_> {
     /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
@@ -68,8 +75,9 @@ fn held_out_score(
     limit: usize,
     all: bool,
 ) -> Result<(Score, Score), TrainError> {
+    let sequences = eval_sequences(seq_len, model.config().vocab_size);
     let (mut part, mut whole) = (Score::default(), Score::default());
-    for windows in eval_windows(shard, seq_len, EVAL_SEQUENCES)? {
+    for windows in eval_windows(shard, seq_len, sequences)? {
         let within = whole.targets < limit;
         if !within && !all {
             break;
