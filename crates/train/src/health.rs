@@ -29,7 +29,7 @@ pub(crate) struct MatrixHealth {
     pub(crate) scale: f64,
     /// Its change since the last time, relative; none the first time.
     pub(crate) drift: Option<f64>,
-    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.61; near 0, weights hesitate.
+    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0, weights hesitate.
     #[serde(deserialize_with = "number")]
     pub(crate) distance: f64,
 }

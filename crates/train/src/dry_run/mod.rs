@@ -1,7 +1,7 @@
 //! What a run will cost, said before it starts: parameters, memory, time.
 //!
 //! Memory is added up from what the trainer will allocate. Time is measured: the text is prepared as the run would, in a
-//! temporary directory, and a model of the recipe's shape takes a few steps on random tokens. Where that would take too long
+//! temporary directory if the run has none yet, and a model of the recipe's shape takes a few steps on random tokens. Where that would take too long
 //! or too much memory, fewer tokens or layers are tried and the rest is extrapolated.
 
 mod memory;
@@ -59,7 +59,7 @@ impl DryRun {
     }
 }
 
-/// Resolves a recipe and finds out its cost. Nothing is kept on the disk. `say` hears what is going on.
+/// Resolves a recipe and finds out its cost. Nothing is left on the disk where nothing was. `say` hears what is going on.
 ///
 /// # Errors
 /// If the recipe describes no possible model. Text that cannot be read is told in the result.
@@ -115,7 +115,8 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
     })
 }
 
-/// The text as the run would have it, in a directory that is removed with the result; or why there is none.
+/// The text as the run would have it, or why there is none. What the run's directory already has is used; otherwise it is made
+/// in a directory that is removed with the result.
 fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, TempDir), String> {
     let sources = recipe.data.sources.iter().map(|source| &source.path);
     if recipe.data.train.iter().chain(sources).any(|path| path.starts_with("hf:")) {
@@ -123,7 +124,9 @@ fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, Tem
     }
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut elsewhere = recipe.clone();
-    elsewhere.run.out = dir.path().to_path_buf();
+    if !recipe.run.out.join("data").is_dir() {
+        elsewhere.run.out = dir.path().to_path_buf();
+    }
     match prepare_with(&elsewhere, PrepareOptions { progress: true }, say) {
         Ok(prepared) => Ok((prepared, dir)),
         Err(error) => Err(error.to_string()),

@@ -18,7 +18,7 @@ const WRITTEN: usize = 8 << 20;
 /// Seconds that a run will take.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Time {
-    /// Text, tokenizer, tokens; nothing where they were made before. None where the text could not be read.
+    /// Text, tokenizer, tokens; short where they were made before. None where the text could not be read.
     pub preparation: Option<f64>,
     /// One optimizer step.
     pub step: f64,
@@ -84,13 +84,8 @@ pub(super) fn estimate(
     let weights = bytes.weights / 4 * recipe.optim.master_dtype.bytes() as u64;
     let checkpoint = (weights + bytes.optimizer) as f64 / write_speed()?;
     let speed = tokens / step;
-    // The run's preparation is done where its directory has the tokens.
-    let preparation = match recipe.run.out.join("data").is_dir() {
-        true => text.map(|_| 0.0),
-        false => text.map(|text| text.preparation),
-    };
     Ok(Time {
-        preparation,
+        preparation: text.map(|text| text.preparation),
         step,
         training: train.steps as f64 * step,
         evaluations: text.map(|text| scored(text) as f64 * costs.score + per_look),
@@ -124,7 +119,7 @@ mod tests {
     use super::super::trial::Costs;
     use super::*;
 
-    const RECIPE: &str = "[run]\nout = \"no/such/run\"\n[model]\nhidden_size = 32\nintermediate_size = 64\n\
+    const RECIPE: &str = "[model]\nhidden_size = 32\nintermediate_size = 64\n\
         num_hidden_layers = 1\nnum_attention_heads = 2\n[quant]\nweights = \"none\"\n[data]\ntrain = [\"x.txt\"]\nseq_len = 10\n\
         [train]\nsteps = 25\nbatch_size = 3\ngradient_accumulation = 2\neval_every = 10\neval_tokens = 100\n[sample]\ntokens = 5\n";
 

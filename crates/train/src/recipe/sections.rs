@@ -246,8 +246,7 @@ pub struct Train {
     pub batch_size: usize,
     /// Micro-batches of a step; by default 1.
     pub gradient_accumulation: usize,
-    /// Whether the backward computes every block's activations again instead of keeping them: the same bits in less memory and
-    /// more time. By default it keeps them.
+    /// Whether the backward computes activations again instead of keeping them: less memory, the same bits. By default false.
     pub gradient_checkpointing: bool,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,

@@ -44,7 +44,7 @@ const MEASURES: [Measure; 4] = [
     },
     Measure {
         title: "Distance to the boundary",
-        meaning: "mean of ||W/scale| − 0.5|; a normal distribution gives 0.61, near 0 codes hesitate",
+        meaning: "mean of ||W/scale| − 0.5|; a normal distribution gives 0.66, near 0 codes hesitate",
         log: false,
         of: |matrix, _| Some(matrix.distance),
     },

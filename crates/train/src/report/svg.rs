@@ -88,9 +88,12 @@ impl Scale {
     pub(super) fn ticks(&self, count: f64) -> Vec<f64> {
         let span = self.high - self.low;
         if self.log && span > 1.0 {
-            let stride = (span / count).ceil().max(1.0);
-            let decades = (self.low.ceil() as i64..=self.high.floor() as i64).step_by(stride as usize);
-            return decades.map(|decade| 10f64.powi(decade as i32)).collect();
+            let fits = |within: &&[f64]| span * within.len() as f64 <= count + 1.0;
+            let within = [&[1.0, 2.0, 5.0][..], &[1.0, 3.0]].into_iter().find(fits).unwrap_or(&[1.0]);
+            let stride = (span / count).ceil().max(1.0) as usize;
+            let decades = (self.low.floor() as i32..=self.high.floor() as i32).step_by(stride);
+            let ticks = decades.flat_map(|decade| within.iter().map(move |m| m * 10f64.powi(decade)));
+            return ticks.filter(|x| (self.low..=self.high).contains(&x.log10())).collect();
         }
         // Within a decade or so a logarithmic scale is nearly even.
         let (low, high) = match self.log {
@@ -114,7 +117,7 @@ pub(super) fn label(x: f64) -> String {
         1e6.. => format!("{}M", plain(x / 1e6)),
         1e4.. => format!("{}k", plain(x / 1e3)),
         1e-3.. => plain(x),
-        _ => format!("{x:.1e}"),
+        _ => format!("{x:.1e}").replace(".0e", "e"),
     }
 }
 

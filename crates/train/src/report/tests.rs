@@ -168,12 +168,14 @@ fn scales_have_round_ticks_and_leave_out_what_they_cannot_show() {
     assert!(scale.at(2.0).unwrap() > scale.at(9.7).unwrap());
     let scale = Scale::around([1e-5, 1e-2, 0.0].into_iter(), true, 100.0, 0.0).unwrap();
     assert_eq!(scale.ticks(5.0), [1e-5, 1e-4, 1e-3, 1e-2]);
+    let scale_of_two = Scale::around([0.6, 20.0].into_iter(), true, 100.0, 0.0).unwrap();
+    assert_eq!(scale_of_two.ticks(5.0), [1.0, 2.0, 5.0, 10.0, 20.0]);
     assert_eq!((scale.at(0.0), scale.at(-1.0), scale.at(f64::NAN)), (None, None, None));
     assert!(Scale::around([f64::INFINITY].into_iter(), false, 0.0, 1.0).is_none());
     // One number has a scale too.
     assert!(Scale::around([3.0].into_iter(), false, 0.0, 1.0).unwrap().at(3.0).unwrap().is_finite());
     let labels = [0.0, 3.0, 0.25, 1500.0, 25_000.0, 3e6, 2e-5].map(label);
-    assert_eq!(labels, ["0", "3", "0.25", "1500", "25k", "3M", "2.0e-5"]);
+    assert_eq!(labels, ["0", "3", "0.25", "1500", "25k", "3M", "2e-5"]);
 }
 
 #[test]
