@@ -11,8 +11,8 @@ use crate::ops;
 
 /// What all blocks of a forward pass share.
 pub(crate) struct Context<'a> {
-    /// Equally long sequences, one after the other.
-    pub(crate) sequences: usize,
+    /// Tokens of each segment, one after the other: attention stays within them.
+    pub(crate) lengths: &'a [usize],
     /// Whether the tape records the pass for a backward.
     pub(crate) track: bool,
     pub(crate) rope: &'a Arc<RopeTable>,
@@ -144,7 +144,7 @@ impl Block {
         let q = ops::rope(&project(Projection::Q, &h)?, heads, context.rope, context.positions)?;
         let k = ops::rope(&project(Projection::K, &h)?, kv_heads, context.rope, context.positions)?;
         let v = project(Projection::V, &h)?;
-        let h = ops::attention(self.attention, context.sequences, &q, &k, &v)?;
+        let h = ops::attention(self.attention, context.lengths, &q, &k, &v)?;
         let x = (x + project(Projection::O, &sub_norm(h, &self.attn_sub_norm)?)?)?;
 
         let h = norm(&x, &self.post_attention_layernorm)?;

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
-use tritforge_data::Batches;
+use tritforge_data::{Batches, Packing};
+use tritforge_kernels::Noise;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
 use crate::ema::Average;
@@ -217,7 +218,7 @@ impl<'a> Trainer<'a> {
             }
         };
         let Restored { mut model, optimizer, average, progress } = restored;
-        model.requantize()?;
+        model.set_backward(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -313,8 +314,12 @@ impl<'a> Trainer<'a> {
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        for samples in &samples {
-            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size };
+        let masked = recipe.data.packing == Packing::Masked;
+        let noise = Noise::derive(recipe.run.seed, self.progress.step);
+        for (i, samples) in samples.iter().enumerate() {
+            let segments: &[usize] = if masked { &samples.segments } else { &[] };
+            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size, segments };
+            self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
         }

@@ -119,6 +119,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         let deviation = 3f32.sqrt() * config.initializer_range;
         Ok::<_, NnError>((0..shape.iter().product()).map(|_| deviation * (2.0 * random() - 1.0)).collect())
     })?;
+    model.set_backward(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
     let mut average = recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
     let mut gradients = Gradients::new(model.parameters(), |_| true);
@@ -130,7 +131,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     };
     let n = size.sequences * size.length;
     let ids = tokens(n + 1);
-    let batch = Batch { ids: &ids[..n], targets: &ids[1..], sequences: size.sequences };
+    let batch = Batch { ids: &ids[..n], targets: &ids[1..], sequences: size.sequences, segments: &[] };
     let (mut passes, mut updates) = (Vec::new(), Vec::new());
     let mut begin = Instant::now();
     // The first step is not counted: memory comes into being.
@@ -158,7 +159,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     let sequences = eval_sequences(size.length, config.vocab_size);
     let ids = tokens(sequences * size.length + 1);
     let n = ids.len() - 1;
-    let batch = Batch { ids: &ids[..n], targets: &ids[1..], sequences };
+    let batch = Batch { ids: &ids[..n], targets: &ids[1..], sequences, segments: &[] };
     let score = median(&timed(3, || Ok(model.score(&batch).map(|_| ())?))?);
     // The sequence grows while a sample is written: half of it is the mean.
     let written = recipe.sample.prompt.len() / 3 + recipe.sample.tokens / 2;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_kernels::DenseType;
+use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
 use super::{
@@ -179,6 +180,7 @@ fn a_resolved_recipe_reads_back() {
         &["optim.schedule=two-stage", "optim.kind=muon", "ema.decay=0.999"],
         &["optim.kind=lion", "train.spike_threshold=8", "train.patience=3"],
         &["tokenizer.kind=characters", "quant.weights=none"],
+        &["quant.backward=int8", "data.packing=masked"],
         &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
         &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
     ] {
@@ -337,6 +339,21 @@ fn contradictions_name_both_sides() {
         let found = fault(overrides);
         assert!(found.contains(message), "{overrides:?}: {found}");
     }
+}
+
+#[test]
+fn a_backward_by_integers_needs_integers_in_the_forward() {
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Exact);
+    assert_eq!(parse(MINIMAL, &["quant.backward=int8"]).unwrap().quant.backward, Backward::Int8);
+    for other in ["quant.weights=none", "quant.activations=none"] {
+        let message = fault(&["quant.backward=int8", other]);
+        assert!(
+            message.contains("quant.backward = \"int8\": expected quant.weights = \"absmean\""),
+            "{message}"
+        );
+    }
+    let message = fault(&["quant.backward=fp8"]);
+    assert!(message.contains("\"exact\" or \"int8\""), "{message}");
 }
 
 #[test]
@@ -628,7 +645,7 @@ fn wrong_sources_are_refused_at_their_place() {
         ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
         ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),
         ("packing = \"documents\"", "source = \"rust-sources\"", "contradicts [[data.sources]]"),
-        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\" or \"documents\""),
+        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\", \"documents\" or \"masked\""),
     ] {
         let found = faults(&SOURCES.replace(from, to), &[]);
         assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");

@@ -82,7 +82,12 @@ fn held_out_score(
         if !within && !all {
             break;
         }
-        let batch = Batch { ids: &windows.inputs, targets: &windows.targets, sequences: windows.sequences };
+        let batch = Batch {
+            ids: &windows.inputs,
+            targets: &windows.targets,
+            sequences: windows.sequences,
+            segments: &[],
+        };
         whole.add(model.score(&batch)?);
         if within {
             part = whole;
