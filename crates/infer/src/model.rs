@@ -63,12 +63,13 @@ impl Model {
         let embedding = loader.dense("token_embd.weight", vocab, d)?;
         let head = if untied { Some(loader.dense("output.weight", vocab, d)?) } else { None };
         let norm = loader.vector("output_norm.weight", d)?;
-        let blocks = loader.blocks(&config)?;
         let output = head.as_ref().unwrap_or(&embedding);
         let rearranged_head = dense(&gguf, output).for_decoding();
         if let (Some(_), Some(info)) = (&rearranged_head, gguf.tensor(&output.name)) {
             gguf.release(info);
         }
+        // After the head, whose copy and pages are in memory at once for a while.
+        let blocks = loader.blocks(&config)?;
         Ok(Self {
             path: path.to_path_buf(),
             embedding,
