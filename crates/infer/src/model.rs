@@ -11,7 +11,8 @@ use crate::InferError;
 use crate::load::Loader;
 use crate::weights::{Block, Dense, TernaryInfo};
 
-/// A model loaded from a GGUF file. The embedding and the head stay in the file's pages.
+/// A model loaded from a GGUF file. The embedding and the head stay in the file's pages, but for a head that decodes faster
+/// in another order.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
@@ -20,6 +21,8 @@ pub struct Model {
     tokenizer: Tokenizer,
     pub(crate) embedding: Dense,
     pub(crate) head: Option<Dense>,
+    /// The head, rearranged for decoding.
+    rearranged_head: Option<DenseMatrix<'static>>,
     pub(crate) norm: Vec<f32>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: RopeTable,
@@ -34,7 +37,9 @@ pub struct ModelMemory {
     pub file_bytes: usize,
     /// The ternary weights in the layout of the kernels, in memory of the process.
     pub weight_bytes: usize,
-    /// The embedding and the head, which are read from the mapped file.
+    /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
+    pub rearranged_head_bytes: usize,
+    /// The embedding and the head as far as they are read from the mapped file.
     pub resident_file_bytes: usize,
 }
 
@@ -59,10 +64,16 @@ impl Model {
         let head = if untied { Some(loader.dense("output.weight", vocab, d)?) } else { None };
         let norm = loader.vector("output_norm.weight", d)?;
         let blocks = loader.blocks(&config)?;
+        let output = head.as_ref().unwrap_or(&embedding);
+        let rearranged_head = dense(&gguf, output).for_decoding();
+        if let (Some(_), Some(info)) = (&rearranged_head, gguf.tensor(&output.name)) {
+            gguf.release(info);
+        }
         Ok(Self {
             path: path.to_path_buf(),
             embedding,
             head,
+            rearranged_head,
             norm,
             blocks,
             rope: RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings),
@@ -108,12 +119,19 @@ impl Model {
 
     /// The embedding, [vocab_size, hidden_size].
     pub fn embedding(&self) -> DenseMatrix<'_> {
-        self.dense(&self.embedding)
+        match (&self.head, &self.rearranged_head) {
+            // Tied: what the head has read is in memory.
+            (None, Some(matrix)) => matrix.borrowed(),
+            _ => dense(&self.gguf, &self.embedding),
+        }
     }
 
     /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
     pub fn head(&self) -> DenseMatrix<'_> {
-        self.dense(self.head.as_ref().unwrap_or(&self.embedding))
+        match &self.rearranged_head {
+            Some(matrix) => matrix.borrowed(),
+            None => dense(&self.gguf, self.head.as_ref().unwrap_or(&self.embedding)),
+        }
     }
 
     /// Where the model's bytes are.
@@ -122,13 +140,20 @@ impl Model {
         ModelMemory {
             file_bytes: self.gguf.file_size() as usize,
             weight_bytes: self.ternary().map(|info| info.weights.packed_bytes()).sum(),
-            resident_file_bytes: info(&self.embedding) + self.head.as_ref().map_or(0, info),
+            rearranged_head_bytes: self.rearranged_head.as_ref().map_or(0, DenseMatrix::stored_bytes),
+            resident_file_bytes: match (&self.head, &self.rearranged_head) {
+                (None, None) => info(&self.embedding),
+                (None, Some(_)) => 0,
+                (Some(head), None) => info(&self.embedding) + info(head),
+                (Some(_), Some(_)) => info(&self.embedding),
+            },
         }
     }
+}
 
-    fn dense(&self, dense: &Dense) -> DenseMatrix<'_> {
-        // `load` found the tensor and checked its type and shape.
-        let bytes = self.gguf.tensor(&dense.name).map_or(&[][..], |info| self.gguf.data(info));
-        DenseMatrix::from_bytes(dense.ty, bytes, dense.rows, dense.cols)
-    }
+/// A matrix in the file's pages.
+fn dense<'a>(gguf: &'a Gguf, dense: &Dense) -> DenseMatrix<'a> {
+    // The loader found the tensor and checked its type and shape.
+    let bytes = gguf.tensor(&dense.name).map_or(&[][..], |info| gguf.data(info));
+    DenseMatrix::from_bytes(dense.ty, bytes, dense.rows, dense.cols)
 }

@@ -212,11 +212,13 @@ fn train(r: &mut Reader) -> Train {
     let verdicts = [("stop", OnFault::Stop), ("skip", OnFault::Skip)];
     let batch_size = r.integer("train", "batch_size", 1, 1 << 20).unwrap_or(8) as usize;
     let gradient_accumulation = r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
+    let gradient_checkpointing = r.flag("train", "gradient_checkpointing").unwrap_or(false);
     let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
     Train {
         steps,
         batch_size,
         gradient_accumulation,
+        gradient_checkpointing,
         eval_every,
         eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),
         save_every: r.integer("train", "save_every", 1, u64::MAX).unwrap_or(eval_every),

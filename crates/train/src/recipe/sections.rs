@@ -252,6 +252,8 @@ pub struct Train {
     pub batch_size: usize,
     /// Micro-batches of a step; by default 1.
     pub gradient_accumulation: usize,
+    /// Whether the backward computes activations again instead of keeping them: less memory, the same bits. By default false.
+    pub gradient_checkpointing: bool,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,
     /// Held-out tokens that an evaluation on the way scores, about; by default all, as the last one always does.

@@ -117,6 +117,7 @@ fn every_key_is_read() {
         steps = 50
         batch_size = 3
         gradient_accumulation = 2
+        gradient_checkpointing = true
         eval_every = 11
         eval_tokens = 1_000
         save_every = 12
@@ -149,6 +150,7 @@ fn every_key_is_read() {
     assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
     assert_eq!((r.optim.eps, r.optim.momentum, r.optim.weight_decay_until), (Some(1e-7), None, 0.75));
     assert_eq!((r.optim.state_dtype, r.optim.master_dtype), (StoredType::Bf16, StoredType::Bf16));
+    assert!(r.train.gradient_checkpointing && !parse(MINIMAL, &[]).unwrap().train.gradient_checkpointing);
     assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
     assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
     assert_eq!(r.train.spike_threshold, Some(10.0));
@@ -231,7 +233,7 @@ fn unknown_keys_come_with_their_place_and_the_nearest_key() {
             "dir/r.toml:13:1: train.learning_rate: unknown key; did you mean optim.lr?",
             "dir/r.toml:14:1: train.seqlen: unknown key; did you mean data.seq_len?",
             "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, batch_size, \
-             gradient_accumulation, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
+             gradient_accumulation, gradient_checkpointing, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
              on_nonfinite, spike_threshold, on_spike, log_every",
             "dir/r.toml:17:2: [optimizer]: unknown section; did you mean [optim]?",
         ]
