@@ -11,11 +11,11 @@ use crate::InferError;
 use crate::load::Loader;
 use crate::weights::{Block, Dense, TernaryInfo};
 
-/// A model loaded from a GGUF file. The embedding and the head stay in the file's pages.
+/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels multiply their type.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
-    gguf: Gguf,
+    pub(crate) gguf: Gguf,
     config: ModelConfig,
     tokenizer: Tokenizer,
     pub(crate) embedding: Dense,
@@ -32,9 +32,9 @@ pub struct Model {
 pub struct ModelMemory {
     /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
     pub file_bytes: usize,
-    /// The ternary weights in the layout of the kernels, in memory of the process.
+    /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of the process.
     pub weight_bytes: usize,
-    /// The embedding and the head, which are read from the mapped file.
+    /// The full-precision matrices, embedding and head among them, that are read from the mapped file.
     pub resident_file_bytes: usize,
 }
 
@@ -49,14 +49,17 @@ impl Model {
     }
 
     fn load(path: &Path, gguf: Gguf) -> Result<Self, InferError> {
-        let untied = gguf.tensor("output.weight").is_some();
-        let config = ModelConfig::from_gguf(gguf.metadata(), untied)
+        let config = ModelConfig::from_gguf_file(&gguf)
             .map_err(|source| InferError::Config { path: path.to_path_buf(), source })?;
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
         let (vocab, d) = (config.vocab_size, config.hidden_size);
         let embedding = loader.dense("token_embd.weight", vocab, d)?;
-        let head = if untied { Some(loader.dense("output.weight", vocab, d)?) } else { None };
+        let untied = !config.tie_word_embeddings;
+        let head = untied.then(|| loader.dense("output.weight", vocab, d)).transpose()?;
+        let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
+        let scaling = config.rope_scaling.as_ref();
+        let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
         let blocks = loader.blocks(&config)?;
         Ok(Self {
@@ -65,7 +68,7 @@ impl Model {
             head,
             norm,
             blocks,
-            rope: RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings),
+            rope: RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings),
             attention: AttentionShape {
                 heads: config.num_attention_heads,
                 kv_heads: config.num_key_value_heads,
@@ -108,27 +111,25 @@ impl Model {
 
     /// The embedding, [vocab_size, hidden_size].
     pub fn embedding(&self) -> DenseMatrix<'_> {
-        self.dense(&self.embedding)
+        self.embedding.matrix(&self.gguf)
     }
 
     /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
     pub fn head(&self) -> DenseMatrix<'_> {
-        self.dense(self.head.as_ref().unwrap_or(&self.embedding))
+        self.head.as_ref().unwrap_or(&self.embedding).matrix(&self.gguf)
     }
 
     /// Where the model's bytes are.
     pub fn memory(&self) -> ModelMemory {
-        let info = |dense: &Dense| self.gguf.tensor(&dense.name).map_or(0, |info| info.nbytes as usize);
+        let dense = || {
+            let blocks = self.blocks.iter().flat_map(Block::dense);
+            [&self.embedding].into_iter().chain(&self.head).chain(blocks).map(Dense::bytes)
+        };
+        let ternary: usize = self.ternary().map(|info| info.weights.packed_bytes()).sum();
         ModelMemory {
             file_bytes: self.gguf.file_size() as usize,
-            weight_bytes: self.ternary().map(|info| info.weights.packed_bytes()).sum(),
-            resident_file_bytes: info(&self.embedding) + self.head.as_ref().map_or(0, info),
+            weight_bytes: ternary + dense().map(|(_, memory)| memory).sum::<usize>(),
+            resident_file_bytes: dense().map(|(file, _)| file).sum(),
         }
-    }
-
-    fn dense(&self, dense: &Dense) -> DenseMatrix<'_> {
-        // `load` found the tensor and checked its type and shape.
-        let bytes = self.gguf.tensor(&dense.name).map_or(&[][..], |info| self.gguf.data(info));
-        DenseMatrix::from_bytes(dense.ty, bytes, dense.rows, dense.cols)
     }
 }

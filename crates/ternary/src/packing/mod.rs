@@ -5,10 +5,12 @@
 
 mod i2_s;
 mod rows;
+mod stripes;
 mod tq1_0;
 mod tq2_0;
 
 pub use self::rows::PackedRows;
+pub use self::stripes::{pack_stripes, unpack_stripes};
 use crate::{TernaryError, TernaryTensor};
 
 /// A byte layout for ternary weights.
