@@ -19,7 +19,7 @@ use tritforge_export::{
     Assume, ExportError, ExportOptions, HuggingFaceOptions, ImportOptions, ImportReport, export_gguf,
     export_hugging_face, import, ternary_tensor,
 };
-use tritforge_gguf::{Gguf, TensorSpec, Writer as GgufWriter};
+use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer as GgufWriter};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::DenseType;
 use tritforge_nn::Decoder;
@@ -248,10 +248,18 @@ fn every_architecture_goes_through_gguf_and_hugging_face_unchanged() {
 
         let options = HuggingFaceOptions { packed: true, bf16: false, name: "test".to_string() };
         let directory = temp.path().join("hf");
-        // transformers runs all of these families with ternary linears.
-        assert_eq!(export_hugging_face(&first, &directory, &options).unwrap().packed_tensors, 14);
-        let (_, third) = imported(&directory, &temp.path().join("third"), &ImportOptions::default()).unwrap();
-        assert_eq!(trained_logits(&third), trained, "{i}: packed Hugging Face");
+        if config.attention_bias == AttentionBias::None {
+            // transformers runs all of these families with ternary linears.
+            assert_eq!(export_hugging_face(&first, &directory, &options).unwrap().packed_tensors, 14);
+            let (_, third) =
+                imported(&directory, &temp.path().join("third"), &ImportOptions::default()).unwrap();
+            assert_eq!(trained_logits(&third), trained, "{i}: packed Hugging Face");
+        } else {
+            // A bias would be multiplied by the scale there.
+            let error = export_hugging_face(&first, &directory, &options).unwrap_err().to_string();
+            assert!(error.contains("biases"), "{error}");
+            assert!(!directory.exists());
+        }
         let options = HuggingFaceOptions { packed: false, ..options };
         let directory = temp.path().join("hf-latent");
         export_hugging_face(&first, &directory, &options).unwrap();
@@ -349,6 +357,50 @@ fn a_gguf_file_without_its_pre_tokenizer_is_neither_written_nor_read() {
     assert!(error.contains("tokenizer.ggml.pre"), "{error}");
     assert!(!temp.path().join("c").exists());
     assert!(Model::open(&without).is_err());
+}
+
+/// The bytes of IQ2_BN: before each row its scale, then 64 weights in 16 bytes.
+fn iq2_bn(codes: &[i8], cols: usize, scale: f32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for row in codes.chunks_exact(cols) {
+        bytes.extend_from_slice(&scale.to_le_bytes());
+        for block in row.chunks_exact(64) {
+            let code = |i: usize| (block[i] + 1) as u8;
+            bytes.extend((0..16).map(|j| code(j) | code(j + 16) << 2 | code(j + 32) << 4 | code(j + 48) << 6));
+        }
+    }
+    bytes
+}
+
+#[test]
+fn files_of_ik_llama_keep_codes_and_scales() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = ModelConfig { hidden_act: HiddenAct::Relu2, ..base() };
+    let first = checkpoint(&temp, "first", &config);
+    let file = temp.path().join("m.gguf");
+    export_gguf(&first, &file, &exact(Packing::I2S)).unwrap();
+    let gguf = Gguf::open(&file).unwrap();
+    let other = |ty| if ty == GgmlType::I2_S { GgmlType::IQ2_BN } else { ty };
+    let specs = gguf.tensors().iter();
+    let specs =
+        specs.map(|t| TensorSpec { name: t.name.clone(), dims: t.dims.clone(), ty: other(t.ty) }).collect();
+    let theirs = temp.path().join("ik.gguf");
+    let mut writer = GgufWriter::create(&theirs, gguf.metadata(), specs).unwrap();
+    for tensor in gguf.tensors() {
+        let bytes = gguf.data(tensor);
+        if tensor.ty == GgmlType::I2_S {
+            let (cols, rows) = (tensor.dims[0] as usize, tensor.dims[1] as usize);
+            let unpacked = Packing::I2S.unpack(bytes, rows, cols).unwrap();
+            writer.write_tensor(&tensor.name, &iq2_bn(&unpacked.codes, cols, unpacked.scales[0])).unwrap();
+        } else {
+            writer.write_tensor(&tensor.name, bytes).unwrap();
+        }
+    }
+    writer.finish().unwrap();
+    let (report, second) =
+        imported(&theirs, &temp.path().join("second"), &ImportOptions::default()).unwrap();
+    assert_eq!(report.ternary_tensors, 14);
+    assert_eq!(trained_logits(&second), trained_logits(&first));
 }
 
 /// A golden with its `config.json` changed.

@@ -167,6 +167,14 @@ impl Tensors {
         Ok((view.dtype(), view.shape().to_vec(), &self.map[start..start + bytes.len()]))
     }
 
+    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be read, from the file
+    /// again.
+    pub fn release(&self, name: &str) {
+        if let Ok((_, _, bytes)) = self.raw(name) {
+            mmap::release(&self.map, bytes.as_ptr() as usize - self.map.as_ptr() as usize, bytes.len());
+        }
+    }
+
     /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes of rows, and
     /// `<name>_scale`, F32 [1], which **multiplies**. None if the tensor is stored as numbers.
     ///

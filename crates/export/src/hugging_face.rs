@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tritforge_checkpoint::{
     Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorFile, TensorSpec, TensorType, Tensors,
 };
-use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
 use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
 
@@ -69,6 +69,10 @@ pub fn export_hugging_face(
             path: checkpoint.dir().to_path_buf(),
             message: message.to_string(),
         });
+    }
+    if options.packed && config.attention_bias != AttentionBias::None {
+        let message = "transformers multiplies the biases of packed linears by their weights' scale: export it as bf16 or f32";
+        return Err(ExportError::Import { path: checkpoint.dir().to_path_buf(), message: message.to_string() });
     }
     let io = |action| move |source| ExportError::Io { path: out.to_path_buf(), action, source };
     if out.exists() {
@@ -150,17 +154,13 @@ fn write_all(
 
 /// The ids of tokens with a role, under the names of `config.json`.
 fn special_ids(tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
-    let mut ids = Map::new();
-    if let Some(tokenizer) = tokenizer {
-        for (key, id) in [
-            ("bos_token_id", tokenizer.bos()),
-            ("eos_token_id", tokenizer.eos()),
-            ("pad_token_id", tokenizer.pad()),
-        ] {
-            ids.insert(key.to_string(), json!(id));
-        }
-    }
-    ids
+    // Without a tokenizer they are null: a class would take others for granted.
+    let roles = [
+        ("bos_token_id", tokenizer.and_then(Tokenizer::bos)),
+        ("eos_token_id", tokenizer.and_then(Tokenizer::eos)),
+        ("pad_token_id", tokenizer.and_then(Tokenizer::pad)),
+    ];
+    roles.into_iter().map(|(key, id)| (key.to_string(), json!(id))).collect()
 }
 
 fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {

@@ -28,7 +28,7 @@ mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
-pub use packing::{PackedRows, Packing, Unpacked, pack_stripes, unpack_stripes};
+pub use packing::{PackedRows, Packing, Unpacked, pack_stripes, unpack_iq2_bn, unpack_stripes};
 pub use tensor::{TernaryTensor, stored_scale};
 pub use weight::{absmean, weight_codes};
 

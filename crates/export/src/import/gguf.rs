@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{Architecture, ModelConfig, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
-use tritforge_ternary::{PackedRows, Packing, TernaryTensor};
+use tritforge_ternary::{PackedRows, Packing, TernaryTensor, unpack_iq2_bn};
 
 use super::Stored;
 use crate::ExportError;
@@ -52,11 +52,12 @@ impl GgufSource {
         match ty {
             GgmlType::BF16 => Ok(Stored::Bf16),
             GgmlType::F32 | GgmlType::F16 => Ok(Stored::F32),
+            GgmlType::IQ2_BN => Ok(Stored::Ternary),
             ty if packing(ty).is_some() => Ok(Stored::Ternary),
             ty if BlockFormat::from_name(ty.name()).is_some() => Ok(Stored::Decoded),
             ty => {
                 let known = BlockFormat::all().iter().map(|format| format.name);
-                let known: Vec<&str> = known.chain(Packing::ALL.map(Packing::name)).collect();
+                let known: Vec<&str> = known.chain(Packing::ALL.map(Packing::name)).chain(["IQ2_BN"]).collect();
                 Err(Self::fault(item, format!("type {}, expected {}", ty.name(), known.join(", "))))
             }
         }
@@ -69,7 +70,6 @@ impl GgufSource {
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
-        self.gguf.release(info);
         let cols = item.shape[1..].iter().product();
         Ok(if self.moved(item) {
             reorder(&values, cols, |row| self.config.interleaved_row(row))
@@ -93,11 +93,25 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The scale of the tensor: that of its blocks, times the one beside it where the architecture has such a tensor.
+    /// The tensor of a row-scaled type, if it is one.
+    fn row_scaled(&self, item: &Item) -> Result<Option<TernaryTensor>, ExportError> {
+        let info = self.find(item)?;
+        if info.ty != GgmlType::IQ2_BN {
+            return Ok(None);
+        }
+        let [rows, cols] = item.matrix();
+        let tensor = unpack_iq2_bn(self.gguf.data(info), rows, cols);
+        tensor.map(Some).map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
+    }
+
+    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
-        let Some(block) = self.packed(item)?.uniform_scale() else {
-            let message = "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
-            return Err(Self::fault(item, message.to_string()));
+        let block = match self.row_scaled(item)? {
+            Some(tensor) => tensor.scale(),
+            None => self.packed(item)?.uniform_scale().ok_or_else(|| {
+                let message = "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
+                Self::fault(item, message.to_string())
+            })?,
         };
         let scale = match self.gguf.tensor(&item.scale_name()) {
             None => block,
@@ -119,13 +133,24 @@ impl GgufSource {
     pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
         let fault = |source| ExportError::Ternary { tensor: item.target.clone(), source };
         let [rows, cols] = item.matrix();
-        let mut codes = vec![0i8; rows * cols];
-        self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
-        self.gguf.release(self.find(item)?);
+        let mut codes = match self.row_scaled(item)? {
+            Some(tensor) => tensor.codes().to_vec(),
+            None => {
+                let mut codes = vec![0i8; rows * cols];
+                self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
+                codes
+            }
+        };
         if self.moved(item) {
             codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
         }
         TernaryTensor::from_codes(codes, rows, cols, self.scale(item)?).map_err(fault)
+    }
+
+    pub(super) fn release(&self, item: &Item) {
+        if let Some(info) = self.gguf.tensor(&item.target) {
+            self.gguf.release(info);
+        }
     }
 
     pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {

@@ -131,12 +131,24 @@ impl HuggingFaceSource {
 
     pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         let (file, name) = self.find(item)?;
-        Ok(file.f32(&name, &item.shape)?)
+        let values = file.f32(&name, &item.shape)?;
+        match name.strip_suffix(".bias") {
+            // transformers' AutoBitLinear adds the bias before it multiplies.
+            Some(linear) if self.quantization == Quantization::Multiplies => {
+                let scale = self.scale_of(&format!("{linear}.weight"))?;
+                Ok(Cow::Owned(values.iter().map(|bias| bias * scale).collect()))
+            }
+            _ => Ok(values),
+        }
     }
 
     /// The scale that multiplies the codes, whatever the file's does.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
-        let name = format!("{}_scale", self.find(item)?.1);
+        self.scale_of(&self.find(item)?.1)
+    }
+
+    fn scale_of(&self, weight: &str) -> Result<f32, ExportError> {
+        let name = format!("{weight}_scale");
         let fault = |message: String| ExportError::Tensor { tensor: name.clone(), message };
         let Some(file) = self.index.get(&name) else {
             return Err(fault("missing; packed weights mean nothing without it".to_string()));
@@ -168,6 +180,12 @@ impl HuggingFaceSource {
         unpack_stripes(bytes, rows, cols)
             .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scale))
             .map_err(|source| ExportError::Ternary { tensor: name, source })
+    }
+
+    pub(super) fn release(&self, item: &Item) {
+        if let Ok((file, name)) = self.find(item) {
+            file.release(&name);
+        }
     }
 
     pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {

@@ -117,6 +117,14 @@ impl Source {
         }
     }
 
+    /// Lets the system take back the memory pages of a tensor that has been written.
+    fn release(&self, item: &Item) {
+        match self {
+            Source::HuggingFace(source) => source.release(item),
+            Source::Gguf(source) => source.release(item),
+        }
+    }
+
     /// Names of tensors that the model has no place for.
     fn strangers(&self, items: &[Item]) -> Vec<String> {
         match self {
@@ -143,10 +151,6 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
         config.weights = WeightQuant::Absmean;
     }
     let items = items(&config);
-    if let [first, ..] = &source.strangers(&items)[..] {
-        let message = format!("tensor {first} has no place in the model that its configuration describes");
-        return Err(ExportError::Import { path: path.to_path_buf(), message });
-    }
     let mut report = ImportReport {
         source: String::new(),
         config,
@@ -162,6 +166,10 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
         report.ternary_tensors += usize::from(stored == Stored::Ternary);
         report.decoded_tensors += usize::from(stored == Stored::Decoded);
         specs.extend(specs_of(item, stored, options.latent));
+    }
+    if let [first, ..] = &source.strangers(&items)[..] {
+        let message = format!("tensor {first} has no place in the model that its configuration describes");
+        return Err(ExportError::Import { path: path.to_path_buf(), message });
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;
@@ -259,6 +267,7 @@ fn write_tensors(
             }
         };
         file.write(name, &bytes)?;
+        source.release(item);
     }
     Ok(writer.keep(MODEL, file)?)
 }
