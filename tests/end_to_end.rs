@@ -142,7 +142,20 @@ fn a_synthetic_model_runs_and_is_the_same_for_the_same_seed() {
 fn a_dry_run_trains_nothing() {
     let project = Project::new();
     let printed = project.ok(&["train", "recipe.toml", "--dry-run"]);
-    assert!(printed.contains("parameters") && printed.contains("activations"), "{printed}");
+    for part in [
+        "parameters",
+        "with gradient checkpointing",
+        "activations",
+        "peak memory",
+        "FLOPs a token",
+        "tokens/s",
+    ] {
+        assert!(printed.contains(part), "{part}:\n{printed}");
+    }
     assert!(printed.contains("hidden_size = 256"), "{printed}");
     assert!(!project.path("runs").exists());
+    // Without its text the rest is said all the same.
+    fs::remove_file(project.path("text.txt")).unwrap();
+    let printed = project.ok(&["train", "recipe.toml", "--dry-run", "--quiet"]);
+    assert!(printed.contains("without the text") && printed.contains("text.txt"), "{printed}");
 }

@@ -296,6 +296,29 @@ fn a_run_goes_on_only_with_what_it_began_with() {
 }
 
 #[test]
+fn a_run_draws_its_report_and_several_are_drawn_together() {
+    let (one, two) = (Project::new(), Project::new());
+    ok(&mut train(&one, &["run.name=one"], &[]));
+    ok(&mut train(&two, &["run.name=two", "train.steps=8", "train.gradient_checkpointing=true"], &[]));
+    let other = two.path("runs/two").display().to_string();
+    let html = fs::read_to_string(one.path("runs/one/report.html")).unwrap();
+    assert!(html.contains("Ternary health of one") && html.contains("steps = 12"));
+    one.ok(&["report", "runs/one", &other, "-o", "both.html"]);
+    let html = fs::read_to_string(one.path("both.html")).unwrap();
+    assert!(html.contains("one held-out") && html.contains("two held-out"));
+    assert!(one.fails(&["report", "runs/one", &other]).contains("say where to write"));
+    assert!(one.fails(&["report", "runs"]).contains("metrics.jsonl: no such file"));
+    // Every step once, in order, in all three forms; checkpointing changed no bit.
+    let table = fs::read_to_string(two.path("runs/two/metrics.csv")).unwrap();
+    let steps: Vec<&str> = table.lines().skip(1).map(|row| row.split(',').next().unwrap()).collect();
+    assert_eq!(steps, ["1", "2", "3", "4", "5", "6", "6", "7", "8", "8"]);
+    assert_eq!(fs::read_dir(two.path("runs/two/tensorboard")).unwrap().count(), 1);
+    ok(&mut train(&one, &["run.name=two", "train.steps=8"], &[]));
+    let model = |project: &Project| fs::read(project.path("runs/two/step-000008/model.safetensors")).unwrap();
+    assert!(model(&one) == model(&two));
+}
+
+#[test]
 fn embedded_recipes_are_listed_shown_and_copied() {
     let project = Project::new();
     let printed = project.ok(&["recipes", "list"]);

@@ -1,10 +1,10 @@
 """Training steps of the same model in PyTorch and in tritforge: tokens/s, peak memory, ratios.
 
-    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--rounds 3] [--steps 5] [--threads 2]
+    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--backward exact int8] [--rounds 3] [--steps 5] [--threads 2]
 
 Both sides train the BitNet b1.58 decoder of model.py (quantization-aware, f32, AdamW, clipping by the global norm) on a
 batch of random ids. Each round starts one process of each contender in turn (train_step.py here, the `train_step` bench
-of tritforge-nn), which takes two steps to warm up and then `--steps` measured ones. Printed are medians over rounds of the
+of tritforge-train), which takes two steps to warm up and then `--steps` measured ones. Printed are medians over rounds of the
 processes' medians, with the range, and our figure over theirs. Peak RSS is the largest of the rounds.
 
 PyTorch gets the malloc thresholds that keep its freed pages (`--malloc default` for glibc's own, slower and smaller);
@@ -26,6 +26,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OURS = "tritforge"
+# With `--backward int8`: the ablation that rounds gradients.
+INT8 = "tritforge, int8 backward"
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
 
 
@@ -51,7 +53,7 @@ class Contender:
 
 def build() -> str:
     """Builds tritforge's bench and returns its executable."""
-    command = ["cargo", "bench", "-p", "tritforge-nn", "--bench", "train_step", "--no-run", "--message-format", "json"]
+    command = ["cargo", "bench", "-p", "tritforge-train", "--bench", "train_step", "--no-run", "--message-format", "json"]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     for line in output.splitlines():
         message = json.loads(line)
@@ -76,8 +78,9 @@ def compare(shape: str, names: list[str], executable: str | None, options: argpa
     script = [sys.executable, str(HERE / "train_step.py")]
     for number in range(options.rounds):
         for name, contender in contenders.items():
-            if name == OURS:
-                command = [executable, shape, "--steps", str(options.steps), "--json"]
+            if name in (OURS, INT8):
+                backward = "int8" if name == INT8 else "exact"
+                command = [executable, shape, "--steps", str(options.steps), "--backward", backward, "--json"]
                 environment = {"RAYON_NUM_THREADS": str(options.threads)}
             else:
                 arguments = ["--shape", shape, "--mode", name, "--steps", options.steps, "--threads", options.threads]
@@ -101,22 +104,22 @@ def compare(shape: str, names: list[str], executable: str | None, options: argpa
 
 def table(shape: str, contenders: dict[str, Contender], gemm: float, options: argparse.Namespace) -> str:
     """Markdown: a row a contender."""
-    ours = contenders.get(OURS)
+    ours = {name: contenders[name] for name in (OURS, INT8) if name in contenders}
     parameters = next(iter(contenders.values())).parameters
     lines = [
         f"Shape {shape}, {parameters / 1e6:.1f} M parameters, {options.threads} threads, {options.rounds} rounds of"
         f" {options.steps} steps; malloc of PyTorch: {options.malloc}:",
         "",
-        f"| | tokens/s | MFU of {gemm:.0f} GFLOP/s | peak RSS, MiB |" + (f" {OURS}: speed | {OURS}: memory |" if ours else ""),
-        "|---|---|---|---|" + ("---|---|" if ours else ""),
+        f"| | tokens/s | MFU of {gemm:.0f} GFLOP/s | peak RSS, MiB |" + "".join(f" {name}: speed | memory |" for name in ours),
+        "|---|---|---|---|" + "---|---|" * len(ours),
     ]
     for name, contender in contenders.items():
         low, high = min(contender.tokens_per_second), max(contender.tokens_per_second)
         mfu = 6 * contender.parameters * contender.speed / (gemm * 1e9)
-        label = name if name == OURS else f"PyTorch, {name}"
+        label = name if name in ours else f"PyTorch, {name}"
         row = f"| {label} | {contender.speed:.0f} ({low:.0f}–{high:.0f}) | {mfu:.0%} | {contender.memory:.0f} |"
-        if ours:
-            row += f" {ours.speed / contender.speed:.2f} × | {ours.memory / contender.memory:.2f} × |"
+        for our in ours.values():
+            row += f" {our.speed / contender.speed:.2f} × | {our.memory / contender.memory:.2f} × |"
         lines.append(row)
     worst = max(share for contender in contenders.values() for share in contender.foreign_cpu)
     lines += ["", f"Other processes took at most {worst:.0%} of the cores in any of these runs."]
@@ -127,6 +130,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare training in PyTorch and in tritforge.")
     parser.add_argument("--shapes", nargs="+", default=["S", "M", "L"], choices=["S", "M", "L"])
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], help="of train_step.py; lora, lora-compile too")
+    parser.add_argument("--backward", nargs="+", default=["exact"], choices=["exact", "int8"], help="tritforge's, of the contenders")
     parser.add_argument("--without-tritforge", action="store_true", help="measure PyTorch only")
     parser.add_argument("--executable", help="a built `train_step` bench; built by cargo if not given")
     parser.add_argument("--rounds", type=int, default=3)
@@ -140,7 +144,8 @@ def main() -> int:
     executable = None
     if not options.without_tritforge:
         executable = options.executable or build()
-    names = [*([OURS] if executable else []), *options.modes]
+    ours = [INT8 if backward == "int8" else OURS for backward in options.backward]
+    names = [*(ours if executable else []), *options.modes]
     gemm = run([sys.executable, str(HERE / "train_step.py"), "--gemm"], options, {})[0]["gemm_gflops"]
     for shape in options.shapes:
         print(table(shape, compare(shape, names, executable, options), gemm, options), "\n", flush=True)

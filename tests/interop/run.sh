@@ -3,6 +3,7 @@
 #
 #     tests/interop/run.sh gguf_codes.py MODEL.gguf CODES.json
 #     tests/interop/run.sh logits_llama_cpp.py --model MODEL.gguf --text held_out.txt --tokens 512
+#     tests/interop/run.sh tensorboard_events.py RUN
 #
 # TRITFORGE_PYTHON names an interpreter that already has them. Otherwise they are installed once into .venv-interop/ at
 # the root of the repository, in the versions of requirements.txt; a script with a list of its own, such as

@@ -41,6 +41,9 @@ enum Command {
     /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
+    /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
+    #[cfg(feature = "train")]
+    Report(commands::report::Args),
     /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
@@ -81,6 +84,8 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
+        #[cfg(feature = "train")]
+        Command::Report(args) => commands::report::run(&args),
         #[cfg(feature = "train")]
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]

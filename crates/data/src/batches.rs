@@ -35,6 +35,9 @@ pub enum Packing {
     /// A sample holds tokens of one document, from its beginning or from where the sample before it ended; what it does not
     /// fill is padding without targets. Attention and positions never cross documents.
     Documents,
+    /// As [`Packing::Concat`], but documents are kept apart: attention stays within a document's part of the sample, positions
+    /// count from where it begins, and a document's last token has no target. The model is to be given [`Batch::segments`].
+    Masked,
 }
 
 /// Samples for one step.
@@ -42,7 +45,8 @@ pub enum Packing {
 pub struct Batch {
     /// Input ids, [batch, `seq_len`] row-major; id 0 where a sample is padded.
     pub inputs: Vec<u32>,
-    /// The token after each input, [batch, `seq_len`] row-major; [`IGNORE_INDEX`] where a sample is padded.
+    /// The token after each input, [batch, `seq_len`] row-major; [`IGNORE_INDEX`] where a sample is padded, and where
+    /// documents are kept apart and another one begins.
     pub targets: Vec<u32>,
     /// Positions in `inputs` at which a segment begins, ascending: every sample's first position, every document's, and
     /// the padding's. What stands in a segment is of one document.
@@ -107,7 +111,7 @@ impl<'a> Batches<'a> {
     /// Like [`Self::new`] with a packing.
     ///
     /// # Errors
-    /// As [`Self::new`]; with [`Packing::Documents`] if no document of a text has two tokens.
+    /// As [`Self::new`]; unless documents are concatenated, if no document of a text has two tokens.
     pub fn packed(
         texts: impl Into<Texts<'a>>,
         seq_len: usize,
@@ -180,6 +184,8 @@ struct Stream<'a> {
     /// Where each shard begins in the text's tokens.
     begins: Vec<usize>,
     windows: Windows,
+    /// Whether the first token of a document is no target.
+    masked: bool,
     seed: u64,
     part: u64,
     /// The current epoch's number.
@@ -217,10 +223,16 @@ impl<'a> Stream<'a> {
         check_seq_len(tokens, needed, "a training sample of seq_len + 1 tokens")?;
         let windows = match packing {
             Packing::Concat => Windows::Concat { tokens, seq_len },
+            Packing::Masked => {
+                // Something must be left to learn.
+                rows(&shards, &begins, seq_len)?;
+                Windows::Concat { tokens, seq_len }
+            }
             Packing::Documents => Windows::Rows(rows(&shards, &begins, seq_len)?),
         };
         let epoch = windows.epoch(seed, part, 0);
-        Ok(Self { shards, begins, windows, seed, part, number: 0, index: 0, epoch })
+        let masked = packing == Packing::Masked;
+        Ok(Self { shards, begins, windows, masked, seed, part, number: 0, index: 0, epoch })
     }
 
     /// Goes to a position.
@@ -270,7 +282,13 @@ impl<'a> Stream<'a> {
         batch.inputs.extend_from_slice(&tokens[..inputs]);
         batch.targets.extend_from_slice(&tokens[1..]);
         batch.segments.push(row);
-        self.segments(start, inputs, row, &mut batch.segments);
+        let known = batch.segments.len();
+        // A document that begins right behind the window is a segment of no input, but its first token is a target.
+        self.segments(start, inputs + 1, row, &mut batch.segments);
+        if self.masked {
+            batch.segments[known..].iter().for_each(|at| batch.targets[at - 1] = IGNORE_INDEX);
+        }
+        batch.segments.pop_if(|at| *at == row + inputs);
         if inputs < seq_len {
             batch.segments.push(row + inputs);
             batch.inputs.resize(row + seq_len, 0);
@@ -291,11 +309,11 @@ impl<'a> Stream<'a> {
         tokens
     }
 
-    /// The documents that begin after a window's first token, as positions in the batch.
-    fn segments(&self, start: usize, inputs: usize, row: usize, segments: &mut Vec<usize>) {
+    /// The documents that begin within so many tokens after a window's first, as positions in the batch.
+    fn segments(&self, start: usize, tokens: usize, row: usize, segments: &mut Vec<usize>) {
         for (shard, begin) in self.shards.iter().zip(&self.begins) {
             let from = (start + 1).saturating_sub(*begin);
-            let to = (start + inputs).saturating_sub(*begin).min(shard.len());
+            let to = (start + tokens).saturating_sub(*begin).min(shard.len());
             if from < to {
                 segments.extend(shard.document_starts(from..to).iter().map(|at| row + begin + at - start));
             }
@@ -318,8 +336,7 @@ fn rows(shards: &[&Shard], begins: &[usize], seq_len: usize) -> Result<Vec<(usiz
     }
     if rows.is_empty() {
         let path = shards.first().map_or_else(String::new, |s| s.path().display().to_string());
-        let message =
-            format!("{path}: no document has two tokens: nothing to learn from document by document");
+        let message = format!("{path}: no document has two tokens: nothing to learn within documents");
         return Err(DataError::NoText(message));
     }
     Ok(rows)

@@ -78,7 +78,7 @@ fn a_mixture_draws_its_shares_and_resumes_anywhere() {
     };
     let mixture =
         Mixture::new(vec![part("a", "a".repeat(101), 3.0), part("b", "b".repeat(23), 1.0)]).unwrap();
-    for packing in [Packing::Concat, Packing::Documents] {
+    for packing in [Packing::Concat, Packing::Masked, Packing::Documents] {
         let open = |position| Batches::packed(&mixture, 5, packing, position).unwrap();
         let mut batches = open(Batches::start(1));
         let mut from_b = 0;
@@ -116,6 +116,36 @@ fn a_document_never_shares_a_sample() {
         assert_eq!(batch.scored(), 11);
         assert_eq!(batch.segments.len(), 4 + 2, "two samples have padding");
     }
+}
+
+#[test]
+fn masked_samples_hold_several_documents_and_no_target_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let texts = ["abcdefg", "x", "hi", "jklmn"];
+    let parts = shards(&dir.path().join("t"), &texts, 4);
+    let mixture = Mixture::new(vec![Part { shards: parts, weight: 1.0 }]).unwrap();
+    let open = |packing| Batches::packed(&mixture, 4, packing, Batches::start(9)).unwrap();
+    let (mut masked, mut plain) = (open(Packing::Masked), open(Packing::Concat));
+    // A document's first letter, and whether it can be reached from the letter before.
+    let begins = |id: u32| ["a", "x", "h", "j"].contains(&(id as u8 as char).to_string().as_str());
+    let mut unscored = 0;
+    for _ in 0..20 {
+        let (masked, plain) = (masked.next_batch(3).unwrap(), plain.next_batch(3).unwrap());
+        assert_eq!((&masked.inputs, &masked.segments), (&plain.inputs, &plain.segments));
+        for (at, (target, follows)) in masked.targets.iter().zip(&plain.targets).enumerate() {
+            let expected = if begins(*follows) { IGNORE_INDEX } else { *follows };
+            assert_eq!(*target, expected, "after {}", masked.inputs[at]);
+            unscored += usize::from(begins(*follows));
+        }
+        for (at, id) in masked.inputs.iter().enumerate() {
+            assert_eq!(masked.segments.contains(&at), at % 4 == 0 || begins(*id));
+        }
+    }
+    assert!(unscored > 20);
+    let single =
+        Mixture::new(vec![Part { shards: shards(&dir.path().join("u"), &["a", "b", "c"], 9), weight: 1.0 }]);
+    let error = Batches::packed(&single.unwrap(), 2, Packing::Masked, Batches::start(1)).unwrap_err();
+    assert!(error.to_string().contains("nothing to learn within documents"), "{error}");
 }
 
 #[cfg(target_os = "linux")]

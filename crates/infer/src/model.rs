@@ -9,9 +9,10 @@ use tritforge_text::Tokenizer;
 
 use crate::InferError;
 use crate::load::Loader;
-use crate::weights::{Block, Dense, TernaryInfo};
+use crate::weights::{Block, Dense, Source, TernaryInfo};
 
-/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels multiply their type.
+/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels multiply their type, but for
+/// a head that decodes faster in another order.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
@@ -20,6 +21,8 @@ pub struct Model {
     tokenizer: Tokenizer,
     pub(crate) embedding: Dense,
     pub(crate) head: Option<Dense>,
+    /// The head, rearranged for decoding.
+    rearranged_head: Option<DenseMatrix<'static>>,
     pub(crate) norm: Vec<f32>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: RopeTable,
@@ -34,7 +37,9 @@ pub struct ModelMemory {
     pub file_bytes: usize,
     /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of the process.
     pub weight_bytes: usize,
-    /// The full-precision matrices, embedding and head among them, that are read from the mapped file.
+    /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
+    pub rearranged_head_bytes: usize,
+    /// The full-precision matrices, embedding and head among them, as far as they are read from the mapped file.
     pub resident_file_bytes: usize,
 }
 
@@ -62,10 +67,16 @@ impl Model {
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
         let blocks = loader.blocks(&config)?;
+        let output = head.as_ref().unwrap_or(&embedding);
+        let rearranged_head = output.matrix(&gguf).for_decoding();
+        if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
+            gguf.release(info);
+        }
         Ok(Self {
             path: path.to_path_buf(),
             embedding,
             head,
+            rearranged_head,
             norm,
             blocks,
             rope: RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings),
@@ -111,12 +122,19 @@ impl Model {
 
     /// The embedding, [vocab_size, hidden_size].
     pub fn embedding(&self) -> DenseMatrix<'_> {
-        self.embedding.matrix(&self.gguf)
+        match (&self.head, &self.rearranged_head) {
+            // Tied: what the head has read is in memory.
+            (None, Some(matrix)) => matrix.borrowed(),
+            _ => self.embedding.matrix(&self.gguf),
+        }
     }
 
     /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
     pub fn head(&self) -> DenseMatrix<'_> {
-        self.head.as_ref().unwrap_or(&self.embedding).matrix(&self.gguf)
+        match &self.rearranged_head {
+            Some(matrix) => matrix.borrowed(),
+            None => self.head.as_ref().unwrap_or(&self.embedding).matrix(&self.gguf),
+        }
     }
 
     /// Where the model's bytes are.
@@ -125,11 +143,15 @@ impl Model {
             let blocks = self.blocks.iter().flat_map(Block::dense);
             [&self.embedding].into_iter().chain(&self.head).chain(blocks).map(Dense::bytes)
         };
+        // What the head read of the file is in memory where it was rearranged.
+        let output = self.head.as_ref().unwrap_or(&self.embedding);
+        let rearranged = if self.rearranged_head.is_some() { output.bytes().0 } else { 0 };
         let ternary: usize = self.ternary().map(|info| info.weights.packed_bytes()).sum();
         ModelMemory {
             file_bytes: self.gguf.file_size() as usize,
             weight_bytes: ternary + dense().map(|(_, memory)| memory).sum::<usize>(),
-            resident_file_bytes: dense().map(|(file, _)| file).sum(),
+            rearranged_head_bytes: self.rearranged_head.as_ref().map_or(0, DenseMatrix::stored_bytes),
+            resident_file_bytes: dense().map(|(file, _)| file).sum::<usize>() - rearranged,
         }
     }
 }

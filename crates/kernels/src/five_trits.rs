@@ -2,7 +2,7 @@
 //!
 //! A group is [`GROUP_STEPS`] steps of a block. For each half of the rows, the group's five lines L0 … L4 become four:
 //! byte k of line i is `r + 81 · t`, where r = f0 + 3 f1 + 9 f2 + 27 f3 is the number whose ternary digits are the four
-//! 2-bit fields of byte k of L_i, and t is field i of byte k of L4. Two comparisons find t, and r (0 to 80) indexes a
+//! 2-bit fields of byte k of L_i, and t is field i of byte k of L4. Two subtractions find r (0 to 80), which indexes a
 //! table of 2-bit bytes: `vpermi2b` holds 128 of them in two registers. A block is all groups of rows 0 to 15, then all groups of
 //! rows 16 to 31: each half is one stream, so that its accumulators fit the registers.
 
@@ -113,26 +113,34 @@ pub(crate) mod x86 {
         }
     }
 
-    /// The five 2-bit lines of one half of a group.
+    /// One half of a group: its first four 2-bit lines, and for each of the four the digits of the fifth, times 81.
+    ///
+    /// `b - 81` wraps round to more than `b` exactly if b is below 81, so the lesser of the two is `b mod 81` after two rounds.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    pub(crate) fn unpack_half(table: &[__m512i; 2], packed: &[Line; HALF_LINES]) -> [__m512i; GROUP_STEPS] {
-        let (one, two) = (_mm512_set1_epi8(RADIX as i8), _mm512_set1_epi8((2 * RADIX) as i8));
-        let mut lines = [_mm512_setzero_si512(); GROUP_STEPS];
+    pub(crate) fn unpack_half(
+        table: &[__m512i; 2],
+        packed: &[Line; HALF_LINES],
+    ) -> ([__m512i; HALF_LINES], [__m512i; HALF_LINES]) {
+        let radix = _mm512_set1_epi8(RADIX as i8);
+        let zero = _mm512_setzero_si512();
+        let (mut lines, mut digits) = ([zero; HALF_LINES], [zero; HALF_LINES]);
         for i in 0..HALF_LINES {
             // SAFETY: a line is 64 bytes, aligned to 64.
             let bytes = unsafe { _mm512_load_si512((&raw const packed[i]).cast()) };
-            let (at_least_1, at_least_2) =
-                (_mm512_cmpge_epu8_mask(bytes, one), _mm512_cmpge_epu8_mask(bytes, two));
-            let r = _mm512_mask_sub_epi8(bytes, at_least_1, bytes, one);
-            let r = _mm512_mask_sub_epi8(r, at_least_2, bytes, two);
+            let r = _mm512_min_epu8(bytes, _mm512_sub_epi8(bytes, radix));
+            let r = _mm512_min_epu8(r, _mm512_sub_epi8(r, radix));
             lines[i] = _mm512_permutex2var_epi8(table[0], r, table[1]);
-            let digit = _mm512_set1_epi8(1 << (2 * i));
-            let last = lines[HALF_LINES];
-            let last = _mm512_mask_add_epi8(last, at_least_1, last, digit);
-            lines[HALF_LINES] = _mm512_mask_add_epi8(last, at_least_2, last, digit);
+            digits[i] = _mm512_sub_epi8(bytes, r);
         }
-        lines
+        (lines, digits)
+    }
+
+    /// Digits times 81, as fields of 2 bits: 81 and 162 end in 01 and 10.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(crate) fn digit_fields(digits: __m512i) -> __m512i {
+        _mm512_and_si512(digits, _mm512_set1_epi8(3))
     }
 
     /// Unpacks the lines of a block.
@@ -142,7 +150,12 @@ pub(crate) mod x86 {
         for (half, packed) in packed.chunks_exact(packed.len() / STEP_LINES).enumerate() {
             let groups = plain.chunks_exact_mut(GROUP_STEPS * STEP_LINES);
             for (packed, plain) in packed.as_chunks::<HALF_LINES>().0.iter().zip(groups) {
-                for (step, line) in unpack_half(&table, packed).into_iter().enumerate() {
+                let (lines, digits) = unpack_half(&table, packed);
+                let [d0, d1, d2, d3] = digits.map(|d| digit_fields(d));
+                let low = _mm512_or_si512(d0, _mm512_slli_epi16::<2>(d1));
+                let high = _mm512_or_si512(_mm512_slli_epi16::<4>(d2), _mm512_slli_epi16::<6>(d3));
+                let last = _mm512_or_si512(low, high);
+                for (step, line) in lines.into_iter().chain([last]).enumerate() {
                     // SAFETY: a line is 64 bytes, aligned to 64.
                     unsafe { _mm512_store_si512((&raw mut plain[step * STEP_LINES + half]).cast(), line) };
                 }

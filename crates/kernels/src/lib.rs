@@ -11,6 +11,9 @@
 //! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it reads them, and fuses
 //!   what stands between two products: [`rms_norm_quantize`], [`gated_norm_quantize`], [`gated_norm_backward`],
 //!   [`cross_entropy_backward`].
+//! * Gradients may be multiplied by integers too, rounded to int8 at random ([`Noise`]): [`quantize_gradient_rows`] with
+//!   [`ternary_matmul_add`] and the transposed weights, [`weight_gradient`].
+//! * [`attention_segments`]: several documents in a row, none of which sees another.
 //! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
 //!   buffers instead of returning them to the system.
 //!
@@ -44,21 +47,25 @@ mod five_trits;
 mod gated;
 mod gated_norm;
 mod gemm;
+mod gradient_rows;
 mod heap;
 mod kv_cache;
 mod lanes;
 mod matmul;
+mod noise;
 mod norm_quantize;
 mod pool;
 mod q6_k;
 mod rms_norm;
 mod roofline;
 mod rope;
+mod segments;
 mod softmax;
 mod ternary_weights;
 mod threads;
 mod trace;
 mod vector;
+mod weight_gradient;
 mod write;
 
 pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
@@ -72,19 +79,24 @@ pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};
 pub use gated_norm::{gated_norm_backward, gated_norm_quantize};
 pub use gemm::{Matrix, gemm, gemm_with};
+pub use gradient_rows::quantize_gradient_rows;
 pub use heap::keep_pages;
 pub use kv_cache::{KvCache, KvType, KvTypeError};
 pub use matmul::{
-    ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many, ternary_matmul_with,
+    ternary_matmul, ternary_matmul_add, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many,
+    ternary_matmul_with,
 };
+pub use noise::Noise;
 pub use norm_quantize::rms_norm_quantize;
 pub use pool::{for_each as parallel_for_each, max_threads, set_threads, threads};
 pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use roofline::{int8_peak, read_bandwidth};
 pub use rope::{Direction, RopeTable, rope_in_place};
+pub use segments::{attention_segments, attention_segments_backward};
 pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::{TernaryLayout, TernaryWeights};
 pub use threads::configure_threads;
 pub use trace::{Observer, Step};
+pub use weight_gradient::{weight_gradient, weight_gradient_with};
 pub use write::Write;

@@ -154,6 +154,30 @@ impl TernaryWeights {
         })
     }
 
+    /// The transpose of what [`TernaryWeights::quantize`] makes of latent weights [rows, cols] (row-major): a matrix [cols, rows].
+    ///
+    /// # Panics
+    /// If `latent` has not `rows * cols` elements, a dimension is 0, or there are more than 131072 rows.
+    pub fn quantize_transposed(latent: &[f32], rows: usize, cols: usize, scale: f32) -> Self {
+        check_shape(latent.len(), rows, cols);
+        let inverse = 1.0 / scale;
+        Self::build(cols, rows, scale, TernaryLayout::TwoBits, |first, count, lines| {
+            // A step is 16 latent rows; its lanes are consecutive latent columns.
+            let steps = latent.chunks(STEP_COLS * cols).zip(lines.as_chunks_mut::<STEP_LINES>().0);
+            for (step, lines) in steps {
+                for (i, row) in step.chunks_exact(cols).enumerate() {
+                    let shift = 8 * (i % 4) + 2 * (i / 4);
+                    for (line, source) in lines.iter_mut().zip(row[first..][..count].chunks(16)) {
+                        match source.as_array::<16>() {
+                            Some(source) => add_fields(&mut line.0, source, inverse, shift),
+                            None => add_fields(&mut line.0, source, inverse, shift),
+                        }
+                    }
+                }
+            }
+        })
+    }
+
     /// Builds every block: `fill` gets the index of its first row, its number of rows, and its 2-bit lines, all zero.
     fn build(
         rows: usize,
@@ -294,6 +318,15 @@ fn zeroed(lines: &mut [MaybeUninit<Line>]) -> &mut [Line] {
     unsafe { &mut *(lines as *mut [Line]) }
 }
 
+/// Puts the fields of latent weights, a word each, at bit `shift`.
+#[inline(always)]
+fn add_fields(words: &mut [u32; 16], latent: &[f32], inverse: f32, shift: usize) {
+    for (word, w) in words.iter_mut().zip(latent) {
+        let v = w * inverse;
+        *word |= (1 + u32::from(v > 0.5) - u32::from(v < -0.5)) << shift;
+    }
+}
+
 /// The code of column `i` of a step.
 pub(crate) fn code_of(word: u32, i: usize) -> i8 {
     ((word >> (8 * (i % 4) + 2 * (i / 4))) & 3) as i8 - 1
@@ -365,6 +398,20 @@ mod tests {
             let mut codes = vec![0; latent.len()];
             tritforge_ternary::weight_codes(&latent, scale, &mut codes);
             assert_eq!(TernaryWeights::quantize(&latent, rows, cols, scale).codes(), codes, "scale {scale}");
+        }
+    }
+
+    #[test]
+    fn the_transpose_holds_the_same_codes() {
+        for (rows, cols) in [(1, 1), (16, 32), (17, 33), (5, 70), (400, 333)] {
+            let latent: Vec<f32> =
+                (0..rows * cols).map(|i| ((i * 7919 % 4001) as f32 - 2000.0) * 1e-3).collect();
+            let codes = TernaryWeights::quantize(&latent, rows, cols, 0.7).codes();
+            let turned = TernaryWeights::quantize_transposed(&latent, rows, cols, 0.7);
+            assert_eq!((turned.rows(), turned.cols(), turned.scale()), (cols, rows, 0.7));
+            let expected: Vec<i8> =
+                (0..cols).flat_map(|c| (0..rows).map(move |r| r * cols + c)).map(|i| codes[i]).collect();
+            assert_eq!(turned, TernaryWeights::new(&expected, cols, rows, 0.7), "[{rows}, {cols}]");
         }
     }
 

@@ -7,7 +7,7 @@ use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k
 
 #[test]
 fn products_have_the_bits_of_decoded_rows() {
-    for (rows, cols) in [(1, 256), (7, 512), (37, 768), (130, 2560), (9, 96), (5, 88)] {
+    for (rows, cols) in [(1, 256), (7, 512), (37, 768), (131, 2560), (9, 96), (5, 88)] {
         let values = numbers(rows as u64, rows * cols);
         for ty in DenseType::ALL.into_iter().filter(|ty| cols % ty.block() == 0) {
             let bytes = match ty {
@@ -18,8 +18,14 @@ fn products_have_the_bits_of_decoded_rows() {
             };
             let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);
             let mut decoded = vec![0f32; rows * cols];
+            let rearranged = matrix.for_decoding();
             for (i, row) in decoded.chunks_exact_mut(cols).enumerate() {
                 matrix.row(i, row);
+                if let Some(rearranged) = &rearranged {
+                    let mut again = vec![f32::NAN; cols];
+                    rearranged.row(i, &mut again);
+                    assert_eq!(again, row, "row {i} of [{rows}, {cols}]");
+                }
             }
             let decoded = DenseMatrix::from_f32(&decoded, rows, cols);
             for tokens in 1..=10 {
@@ -34,6 +40,12 @@ fn products_have_the_bits_of_decoded_rows() {
                     matrix.matmul_with(backend, &x, &mut found);
                     let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
                     assert!(same, "{backend}, {ty:?} [{rows}, {cols}], {tokens} tokens");
+                    if let Some(rearranged) = &rearranged {
+                        let mut found = vec![f32::NAN; tokens * rows];
+                        rearranged.matmul_with(backend, &x, &mut found);
+                        let same = found.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                        assert!(same, "{backend}, rearranged {ty:?} [{rows}, {cols}], {tokens} tokens");
+                    }
                 }
             }
         }

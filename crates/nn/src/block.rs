@@ -11,8 +11,8 @@ use crate::ops;
 
 /// What all blocks of a forward pass share.
 pub(crate) struct Context<'a> {
-    /// Equally long sequences, one after the other.
-    pub(crate) sequences: usize,
+    /// Tokens of each segment, one after the other: attention stays within them.
+    pub(crate) lengths: &'a [usize],
     /// Whether the tape records the pass for a backward.
     pub(crate) track: bool,
     pub(crate) rope: &'a Arc<RopeTable>,
@@ -181,7 +181,7 @@ impl Block {
         let q = ops::rope(&head_norm(q, 0)?, heads, context.rope, context.positions)?;
         let k = ops::rope(&head_norm(k, 1)?, kv_heads, context.rope, context.positions)?;
         let v = project(Projection::V, &h)?;
-        let h = ops::attention(self.attention, context.sequences, &q, &k, &v)?;
+        let h = ops::attention(self.attention, context.lengths, &q, &k, &v)?;
         let x = (x + project(Projection::O, &sub_norm(h, &self.attn_sub_norm)?)?)?;
 
         let h = norm(&x, &self.post_attention_layernorm)?;

@@ -14,6 +14,7 @@ use crate::NnError;
 use crate::block::{Block, Context};
 use crate::ops;
 use crate::parameter::{DecayGroup, Parameter};
+use crate::segments::{positions, segment_lengths};
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,9 @@ pub struct Batch<'a> {
     pub targets: &'a [u32],
     /// Number of sequences.
     pub sequences: usize,
+    /// Positions in `ids` at which a document begins, ascending: attention does not look back over them, and positions count
+    /// from them. Every sequence begins one, whether named or not; where there are no others, the slice may be empty.
+    pub segments: &'a [usize],
 }
 
 /// A decoder-only transformer with ternary projections.
@@ -169,17 +173,21 @@ impl Decoder {
     /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.
     ///
     /// # Errors
-    /// If the ids do not divide into `sequences`, a sequence is longer than the context, or an id is unknown.
+    /// If the ids do not divide into `sequences`, a sequence is longer than the context, segments do not ascend, or an id is
+    /// unknown.
     pub(crate) fn hidden(
         &self,
         ids: &[u32],
         sequences: usize,
+        segments: &[usize],
         track: bool,
         mut observer: Option<&mut Observer<'_>>,
     ) -> Result<Tensor, NnError> {
-        let length = self.sequence_length(ids, sequences)?;
-        let positions: Arc<[u32]> = (0..sequences).flat_map(|_| 0..length as u32).collect();
-        let context = Context { sequences, track, rope: &self.rope, positions: &positions };
+        self.sequence_length(ids, sequences)?;
+        let mut lengths = Vec::new();
+        segment_lengths(ids.len(), sequences, segments, &mut lengths)?;
+        let positions: Arc<[u32]> = positions(&lengths).collect();
+        let context = Context { lengths: &lengths, track, rope: &self.rope, positions: &positions };
         let mut x = ops::embedding(&context.read(&self.embedding), ids)?;
         for block in &self.blocks {
             x = block.forward(&x, &context, &mut observer)?;
@@ -210,7 +218,7 @@ impl Decoder {
     /// # Errors
     /// If the batch does not fit the model.
     pub fn loss(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor, NnError> {
-        let hidden = self.hidden(batch.ids, batch.sequences, true, None)?;
+        let hidden = self.hidden(batch.ids, batch.sequences, batch.segments, true, None)?;
         Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
     }
 

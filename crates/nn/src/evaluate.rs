@@ -43,7 +43,18 @@ impl Decoder {
         sequences: usize,
         observer: Option<&mut Observer<'_>>,
     ) -> Result<Vec<f32>, NnError> {
-        let hidden = self.hidden(ids, sequences, false, observer)?;
+        self.segment_logits(ids, sequences, &[], observer)
+    }
+
+    /// [`Self::logits`] of sequences that hold several segments.
+    fn segment_logits(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        segments: &[usize],
+        observer: Option<&mut Observer<'_>>,
+    ) -> Result<Vec<f32>, NnError> {
+        let hidden = self.hidden(ids, sequences, segments, false, observer)?;
         let weight = values(self.output_weight())?;
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let head = DenseMatrix::from_f32(&weight, vocab, width);
@@ -57,7 +68,7 @@ impl Decoder {
     /// # Errors
     /// If the batch does not fit the model.
     pub fn score(&self, batch: &Batch<'_>) -> Result<Score, NnError> {
-        let logits = self.logits(batch.ids, batch.sequences, None)?;
+        let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
         let (nats, targets) = score_rows(&logits, self.config().vocab_size, batch.targets)?;
         Ok(Score { nats, targets })
     }

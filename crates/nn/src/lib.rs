@@ -8,6 +8,7 @@
 //! * [`Decoder::forward_backward`]: loss and gradients in one call without a tape, a block at a time, in the reused memory of
 //!   a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what trainers call. Neither the number of
 //!   threads nor checkpointing changes a bit of it.
+//! * [`Backward`]: whether that pass multiplies gradients in f32 or rounds them to int8 at random.
 //! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm, RoPE, causal
 //!   attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on candle's tape, for models and losses
 //!   that are composed with other candle code; the tests hold the two against each other and against `transformers`.
@@ -20,7 +21,7 @@
 //!     num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, ..ModelConfig::default() };
 //! let model = Decoder::init(&config, 7)?;
 //! let ids = [1, 2, 3, 4, 5, 6, 7, 8];
-//! let batch = Batch { ids: &ids[..7], targets: &ids[1..], sequences: 1 };
+//! let batch = Batch { ids: &ids[..7], targets: &ids[1..], sequences: 1, segments: &[] };
 //!
 //! let mut gradients = Gradients::new(model.parameters(), |_| true);
 //! let loss = model.forward_backward(&mut Workspace::new(false), &batch, 7.0, &mut gradients)?;
@@ -36,6 +37,7 @@
 //! # Ok::<(), tritforge_nn::NnError>(())
 //! ```
 
+mod backward;
 mod block;
 mod decoder;
 mod error;
@@ -45,7 +47,9 @@ mod linear;
 pub mod ops;
 mod parameter;
 mod reverse;
+mod segments;
 
+pub use backward::Backward;
 pub use decoder::{Batch, Decoder};
 pub use error::NnError;
 pub use evaluate::Score;

@@ -17,6 +17,10 @@ pub struct Linear {
     activations: ActivationQuant,
     /// The ternary form of `weight`, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
+    /// The transpose of `quantized`, where the backward multiplies integers too.
+    transposed: Option<TernaryWeights>,
+    /// Whether `transposed` is made along with `quantized`.
+    transposes: bool,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
 }
@@ -28,6 +32,8 @@ impl Linear {
             weights: config.weights,
             activations: config.activations,
             quantized: None,
+            transposed: None,
+            transposes: false,
             scale: None,
         }
     }
@@ -42,9 +48,21 @@ impl Linear {
         self.quantized.as_ref()
     }
 
+    /// The transpose of [`Self::quantized`], [in, out], if the backward multiplies integers.
+    pub(crate) fn transposed(&self) -> Option<&TernaryWeights> {
+        self.transposed.as_ref()
+    }
+
+    /// Whether the transpose is made along with the ternary form from now on.
+    pub(crate) fn set_transposes(&mut self, transposes: bool) {
+        self.transposes = transposes;
+        self.invalidate();
+    }
+
     /// Forgets the ternary form: to be called whenever the weight has changed.
     pub(crate) fn invalidate(&mut self) {
         self.quantized = None;
+        self.transposed = None;
         self.scale = None;
     }
 
@@ -76,6 +94,9 @@ impl Linear {
         };
         if self.activations == ActivationQuant::Absmax {
             self.quantized = Some(Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
+            if self.transposes {
+                self.transposed = Some(TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
+            }
         }
         drop(latent);
         self.scale = Some(scale);

@@ -98,7 +98,7 @@ fn gated() {
 fn attention() {
     let shape = AttentionShape { heads: 4, kv_heads: 2, head_dim: 6 };
     let inputs = [random(1, &[10, 24]), random(2, &[10, 12]), random(3, &[10, 12])];
-    check("attention", &inputs, |i| ops::attention(shape, 2, &i[0], &i[1], &i[2]));
+    check("attention", &inputs, |i| ops::attention(shape, &[3, 7], &i[0], &i[1], &i[2]));
 }
 
 #[test]

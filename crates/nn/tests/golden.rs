@@ -84,7 +84,7 @@ fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQua
     let length = ids.len() / sequences;
     let targets: Vec<u32> =
         (0..ids.len()).map(|i| if (i + 1) % length == 0 { IGNORE_INDEX } else { ids[i + 1] }).collect();
-    let batch = Batch { ids, targets: &targets, sequences };
+    let batch = Batch { ids, targets: &targets, sequences, segments: &[] };
     let count = ids.len() - sequences;
     let loss = model.loss(&batch, count as f32).unwrap();
     let golden_loss = goldens.get(&format!("{mode}.loss"))[0];

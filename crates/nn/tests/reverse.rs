@@ -37,7 +37,7 @@ fn run(model: &Decoder, size: usize, checkpointing: bool) -> (f64, Gradients) {
     let mut workspace = Workspace::new(checkpointing);
     let mut loss = 0.0;
     for (ids, targets) in ids.chunks(size * LENGTH).zip(targets.chunks(size * LENGTH)) {
-        let batch = Batch { ids, targets, sequences: size };
+        let batch = Batch { ids, targets, sequences: size, segments: &[] };
         loss += model.forward_backward(&mut workspace, &batch, count as f32, &mut gradients).unwrap();
     }
     (loss, gradients)
@@ -78,7 +78,7 @@ fn every_configuration_has_the_gradients_of_the_tape() {
             ] {
                 let model = Decoder::init(&config, 5).unwrap();
                 let (ids, targets, count) = tokens();
-                let batch = Batch { ids: &ids, targets: &targets, sequences: 8 };
+                let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
                 let tape = model.loss(&batch, count as f32).unwrap();
                 let (loss, gradients) = run(&model, 8, false);
                 assert!((loss as f32 - tape.to_scalar::<f32>().unwrap()).abs() < 1e-5 * loss as f32);
@@ -123,7 +123,7 @@ fn the_estimate_of_memory_is_what_is_used() {
         let config = ModelConfig { activations, use_qk_norm, ..config() };
         let model = Decoder::init(&config, 5).unwrap();
         let (ids, targets, count) = tokens();
-        let batch = Batch { ids: &ids, targets: &targets, sequences: 8 };
+        let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
         let mut workspace = Workspace::new(checkpointing);
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         model.forward_backward(&mut workspace, &batch, count as f32, &mut gradients).unwrap();
@@ -162,7 +162,7 @@ fn a_workspace_serves_batches_of_any_size() {
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     for sequences in [8, 1, 3] {
         let n = sequences * LENGTH;
-        let batch = Batch { ids: &ids[..n], targets: &targets[..n], sequences };
+        let batch = Batch { ids: &ids[..n], targets: &targets[..n], sequences, segments: &[] };
         gradients.clear();
         let loss = model.forward_backward(&mut workspace, &batch, count as f32, &mut gradients).unwrap();
         let mut alone = Gradients::new(model.parameters(), |_| true);
@@ -177,7 +177,7 @@ fn a_workspace_serves_batches_of_any_size() {
 fn frozen_parameters_get_nothing_and_change_nothing_else() {
     let model = Decoder::init(&config(), 5).unwrap();
     let (ids, targets, count) = tokens();
-    let batch = Batch { ids: &ids, targets: &targets, sequences: 8 };
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
     let (_, all) = run(&model, 8, false);
     let mut some =
         Gradients::new(model.parameters(), |p| p.name.contains("up_proj") || p.name.contains("norm"));
@@ -193,7 +193,7 @@ fn what_does_not_fit_is_refused() {
     let model = Decoder::init(&config(), 5).unwrap();
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let mut fault = |ids: &[u32], targets: &[u32], normalizer: f32| {
-        let batch = Batch { ids, targets, sequences: 1 };
+        let batch = Batch { ids, targets, sequences: 1, segments: &[] };
         let result = model.forward_backward(&mut Workspace::new(false), &batch, normalizer, &mut gradients);
         result.unwrap_err().to_string()
     };
@@ -204,6 +204,6 @@ fn what_does_not_fit_is_refused() {
     assert!(fault(&[], &[], 1.0).contains("token ids"));
     let other = Decoder::init(&ModelConfig { num_hidden_layers: 1, ..config() }, 5).unwrap();
     let mut small = Gradients::new(other.parameters(), |_| true);
-    let batch = Batch { ids: &[1], targets: &[2], sequences: 1 };
+    let batch = Batch { ids: &[1], targets: &[2], sequences: 1, segments: &[] };
     assert!(model.forward_backward(&mut Workspace::new(false), &batch, 1.0, &mut small).is_err());
 }

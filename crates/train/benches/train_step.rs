@@ -1,14 +1,14 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--json]`. A step is forward and backward, clipping's norm, AdamW
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--json]`. A step is forward and backward, clipping's norm, AdamW
 //! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
 
 use std::time::Instant;
 
 use tritforge_config::{HiddenAct, ModelConfig};
 use tritforge_kernels::{Matrix, Write, gemm};
-use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+use tritforge_nn::{Backward, Batch, Decoder, Gradients, Workspace};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 /// Steps before the measured ones.
@@ -18,11 +18,18 @@ struct Options {
     shape: String,
     steps: usize,
     checkpointing: bool,
+    backward: Backward,
     json: bool,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { shape: "S".to_string(), steps: 7, checkpointing: false, json: false };
+    let mut options = Options {
+        shape: "S".to_string(),
+        steps: 7,
+        checkpointing: false,
+        backward: Backward::Exact,
+        json: false,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -31,13 +38,18 @@ fn options() -> Result<Options, String> {
                 let steps = arguments.next().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
                 options.steps = steps.ok_or("--steps: expected a number of steps")?;
             }
+            "--backward" => {
+                let name = arguments.next().unwrap_or_default();
+                let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
+                options.backward = known.ok_or("--backward: expected exact or int8")?;
+            }
             "--checkpointing" => options.checkpointing = true,
             "--json" => options.json = true,
             // What `cargo bench` adds by itself.
             "--bench" => {}
             other => {
                 return Err(format!(
-                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --json"
+                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward int8, --json"
                 ));
             }
         }
@@ -102,18 +114,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (config, sequences, length) = shape(&options.shape);
     let parameters = config.parameters().total();
     let mut model = Decoder::init(&config, 1)?;
+    model.set_backward(options.backward)?;
     let tokens = sequences * length;
     let vocab = config.vocab_size as u64;
     let ids: Vec<u32> = (0..=tokens as u64).map(|i| (i * 2_654_435_761 % vocab) as u32).collect();
-    let batch = Batch { ids: &ids[..tokens], targets: &ids[1..], sequences };
+    let batch = Batch { ids: &ids[..tokens], targets: &ids[1..], sequences, segments: &[] };
     let mut workspace = Workspace::new(options.checkpointing);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let rule = Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 });
     let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 1 };
     let mut optimizer = Optimizer::new(config, model.parameters());
     let mut laps = vec![];
-    for _ in 0..WARM_UP + options.steps {
+    for step in 0..WARM_UP + options.steps {
         let begin = Instant::now();
+        workspace.set_noise(step as u64);
         gradients.clear();
         let loss = model.forward_backward(&mut workspace, &batch, tokens as f32, &mut gradients)?;
         let passed = begin.elapsed().as_secs_f64();
@@ -142,13 +156,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (kept, all) = (workspace.activation_bytes() as f64 / 1e6, workspace.bytes() as f64 / 1e6);
     if options.json {
         println!(
-            "{{\"shape\": \"{}\", \"checkpointing\": {}, \"parameters\": {parameters}, \"tokens_per_second\": {speed:.1}, \
+            "{{\"shape\": \"{}\", \"checkpointing\": {}, \"backward\": \"{}\", \"parameters\": {parameters}, \"tokens_per_second\": {speed:.1}, \
              \"best_tokens_per_second\": {best:.1}, \
              \"step_ms\": {:.2}, \"forward_backward_ms\": {:.2}, \"optimizer_ms\": {:.2}, \"quantize_ms\": {:.2}, \
              \"gemm_gflops\": {peak:.1}, \"mfu\": {mfu:.4}, \"activation_mb\": {kept:.1}, \"workspace_mb\": {all:.1}, \
              \"peak_rss_mb\": {rss:.1}}}",
             options.shape,
             options.checkpointing,
+            options.backward.name(),
             1e3 * step,
             1e3 * pass,
             1e3 * update,
@@ -156,7 +171,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
         return Ok(());
     }
-    println!("shape {}, {parameters} parameters, {tokens} tokens a step", options.shape);
+    let backward = options.backward.name();
+    println!("shape {}, {parameters} parameters, {tokens} tokens a step, backward {backward}", options.shape);
     println!(
         "forward and backward {:.1} ms, clipping and AdamW {:.1}, quantization {:.1}",
         1e3 * pass,

@@ -81,6 +81,16 @@ pub enum TrainError {
     /// The run's directory already holds a run.
     #[error("{}: holds checkpoints of a run: go on with --resume, start over with --overwrite, or name another run.out", .0.display())]
     Exists(PathBuf),
+    /// The metrics of a run cannot be understood.
+    #[error("{}{}: {message}", path.display(), if *line > 0 { format!(":{line}") } else { String::new() })]
+    Metrics {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1; 0 for none.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// A run cannot go on from its checkpoint.
     #[error("{}: cannot resume: {message}", path.display())]
     Resume {

@@ -3,7 +3,8 @@
 //! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards that it asks for,
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
-//! it will cost.
+//! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
+//! [`report`]; MFU is measured against what [`machine`] finds.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -20,16 +21,19 @@ mod dry_run;
 mod ema;
 mod error;
 mod guard;
+mod health;
 mod log;
+pub mod machine;
 mod optimizer;
 mod prepare;
 pub mod recipe;
+pub mod report;
 mod sample;
 mod schedule;
 mod state;
 mod trainer;
 
-pub use dry_run::{DryRun, dry_run};
+pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,

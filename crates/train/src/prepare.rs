@@ -119,8 +119,10 @@ pub fn prepare_with(
     let prints = train_tokens.parts().iter().map(|p| format!("{}-", p.shards[0].fingerprint()));
     let mut fingerprint = prints.collect::<String>() + &held_out_shard.fingerprint().to_string();
     // What else the order of the samples depends on; nothing for a recipe that says nothing of it.
-    if recipe.data.packing != Packing::Concat {
-        fingerprint += "-documents";
+    match recipe.data.packing {
+        Packing::Concat => {}
+        Packing::Documents => fingerprint += "-documents",
+        Packing::Masked => fingerprint += "-masked",
     }
     if parts.len() > 1 {
         fingerprint.extend(parts.iter().map(|(_, weight)| format!("-{weight}")));

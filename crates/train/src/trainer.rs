@@ -1,29 +1,32 @@
 //! The training loop: batches → loss → gradients → optimizer, with evaluations and checkpoints on the way.
 
+mod evaluate;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
-use tritforge_data::{Batches, Shard, eval_windows};
-use tritforge_nn::{Batch, Decoder, Gradients, Score, Workspace};
+use tritforge_data::{Batches, Packing};
+use tritforge_kernels::Noise;
+use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
 use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
+use crate::health::Monitor;
 use crate::log::{Event, Log};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
-use crate::{TrainError, sample};
+use crate::{TrainError, machine, report};
+
+pub(crate) use self::evaluate::eval_sequences;
 
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
-
-/// Windows that one evaluation pass takes at once.
-const EVAL_SEQUENCES: usize = 8;
 
 /// How to run a recipe.
 #[derive(Debug, Clone, Default)]
@@ -87,7 +90,10 @@ struct Trainer<'a> {
     workspace: Workspace,
     batches: Batches<'a>,
     progress: Progress,
+    monitor: Monitor,
     log: Log,
+    /// f32 operations a second that this machine's products reach.
+    gemm_flops: f64,
     last_checkpoint: Option<PathBuf>,
 }
 
@@ -121,14 +127,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         } else if step.is_multiple_of(every.log_every) || last {
             let seconds = lap.elapsed().as_secs_f64();
             let tokens = trainer.progress.tokens;
-            trainer.log.event(&Event::Train {
-                step,
-                loss: outcome.loss,
-                lr: outcome.lr,
-                grad_norm: outcome.grad_norm,
-                tokens,
-                tokens_per_second: (tokens - lap_tokens) as f64 / seconds,
-            })?;
+            trainer.log_step(&outcome, (tokens - lap_tokens) as f64 / seconds)?;
             (lap, lap_tokens) = (Instant::now(), tokens);
         }
         let pause = Instant::now();
@@ -155,6 +154,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         // A run that had already ended has nothing left to do but say how good it is.
         (None, _) => trainer.evaluate()?,
     };
+    trainer.write_report();
     let Progress { tokens, best_step, best_loss, guard, .. } = trainer.progress;
     Ok(Summary {
         ended,
@@ -218,7 +218,7 @@ impl<'a> Trainer<'a> {
             }
         };
         let Restored { mut model, optimizer, average, progress } = restored;
-        model.requantize()?;
+        model.set_backward(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -229,7 +229,7 @@ impl<'a> Trainer<'a> {
         }
         let batches =
             Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
-        let log = Log::open(&out.join("metrics.jsonl"), recipe.train.steps, progress.step, options.quiet)?;
+        let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),
             None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),
@@ -237,7 +237,7 @@ impl<'a> Trainer<'a> {
         }
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
-        Ok(Self {
+        let mut trainer = Self {
             recipe,
             prepared,
             text,
@@ -245,12 +245,61 @@ impl<'a> Trainer<'a> {
             optimizer,
             average,
             gradients,
-            workspace: Workspace::new(false),
+            workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
             progress,
+            monitor: Monitor::default(),
             log,
+            gemm_flops: machine::f32_flops(),
             last_checkpoint: found,
+        };
+        trainer.log_start()?;
+        Ok(trainer)
+    }
+
+    fn parameters(&self) -> usize {
+        self.model.config().parameters().total()
+    }
+
+    /// Says that training begins here, and how the weights are.
+    fn log_start(&mut self) -> Result<(), TrainError> {
+        self.log.event(&Event::Run {
+            step: self.progress.step,
+            name: self.recipe.run.name.clone(),
+            parameters: self.parameters(),
+            threads: tritforge_kernels::threads(),
+            gemm_flops: self.gemm_flops,
+            recipe: self.text.clone(),
+        })?;
+        let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;
+        if self.progress.step == 0 && !matrices.is_empty() {
+            self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
+        }
+        Ok(())
+    }
+
+    fn log_step(&mut self, outcome: &StepOutcome, tokens_per_second: f64) -> Result<(), TrainError> {
+        let resident = machine::resident();
+        let flops = 6.0 * self.parameters() as f64 * tokens_per_second;
+        self.log.event(&Event::Train {
+            step: self.progress.step,
+            loss: outcome.loss,
+            lr: outcome.lr,
+            grad_norm: outcome.grad_norm,
+            tokens: self.progress.tokens,
+            tokens_per_second,
+            mfu: Some(flops / self.gemm_flops),
+            rss: resident.map(|memory| memory.now),
+            peak_rss: resident.map(|memory| memory.peak),
         })
+    }
+
+    /// Draws the run. It can be drawn again at any time: a fault is told, and training goes on.
+    fn write_report(&self) {
+        let out = &self.recipe.run.out;
+        if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
+            self.log.say(&format!("no report: {error}"));
+        }
     }
 
     /// One optimizer step: all micro-batches, one update.
@@ -265,8 +314,12 @@ impl<'a> Trainer<'a> {
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        for samples in &samples {
-            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size };
+        let masked = recipe.data.packing == Packing::Masked;
+        let noise = Noise::derive(recipe.run.seed, self.progress.step);
+        for (i, samples) in samples.iter().enumerate() {
+            let segments: &[usize] = if masked { &samples.segments } else { &[] };
+            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size, segments };
+            self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
         }
@@ -302,47 +355,6 @@ impl<'a> Trainer<'a> {
     /// Where a user could go on from.
     fn last_good(&self) -> String {
         self.last_checkpoint.as_ref().map_or("none yet".to_string(), |path| path.display().to_string())
-    }
-
-    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
-    /// figures are those that a run is known by. Evaluations are compared with each other by what all of them score.
-    fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
-        let recipe = self.recipe;
-        let last = self.progress.step == recipe.train.steps;
-        let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
-        self.deploy_average()?;
-        let held_out = &self.prepared.held_out;
-        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last)?;
-        let (compared, loss) = (part.mean(), whole.mean());
-        let sample = match loss.is_finite() {
-            true => sample::sample(&self.model, &self.prepared.tokenizer, &recipe.sample, recipe.run.seed)?,
-            // There is nothing to choose from.
-            false => String::new(),
-        };
-        self.deploy_average()?;
-        let bits_per_byte = loss / std::f64::consts::LN_2 / self.prepared.held_out.bytes_per_token();
-        let progress = &mut self.progress;
-        let step = progress.step;
-        self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
-        if progress.best_loss.is_none_or(|best| compared < best) {
-            (progress.best_loss, progress.best_step) = (Some(compared), Some(step));
-        }
-        if progress.reference_loss.is_none_or(|reference| compared < reference - recipe.train.min_delta) {
-            (progress.reference_loss, progress.stale_evaluations) = (Some(compared), 0);
-        } else {
-            progress.stale_evaluations += 1;
-        }
-        Ok((loss, bits_per_byte))
-    }
-
-    /// Exchanges the weights and their average, if the average is what is evaluated.
-    fn deploy_average(&mut self) -> Result<(), TrainError> {
-        let deploys = self.recipe.ema.is_some_and(|ema| ema.deploy);
-        if let Some(average) = self.average.as_mut().filter(|_| deploys) {
-            average.swap(self.model.parameters())?;
-            self.model.requantize()?;
-        }
-        Ok(())
     }
 
     fn save(&mut self) -> Result<PathBuf, TrainError> {
@@ -385,27 +397,4 @@ fn checkpoint_bytes(model: &Decoder, optimizer: &Optimizer, averaged: bool) -> u
     let states: usize = optimizer.states().iter().flatten().map(Buffer::len).sum();
     let average = if averaged { 4 * weights } else { 0 };
     (weights * master.bytes() + states * state.bytes() + average) as u64 + (1 << 20)
-}
-
-/// Scores a shard in consecutive windows: the first of them with about `limit` targets, and with `all` the rest too.
-fn held_out_score(
-    model: &Decoder,
-    shard: &Shard,
-    seq_len: usize,
-    limit: usize,
-    all: bool,
-) -> Result<(Score, Score), TrainError> {
-    let (mut part, mut whole) = (Score::default(), Score::default());
-    for windows in eval_windows(shard, seq_len, EVAL_SEQUENCES)? {
-        let within = whole.targets < limit;
-        if !within && !all {
-            break;
-        }
-        let batch = Batch { ids: &windows.inputs, targets: &windows.targets, sequences: windows.sequences };
-        whole.add(model.score(&batch)?);
-        if within {
-            part = whole;
-        }
-    }
-    Ok((part, whole))
 }

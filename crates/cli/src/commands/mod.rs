@@ -3,6 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
+pub(crate) mod dry_run;
+#[cfg(feature = "train")]
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
@@ -12,6 +14,8 @@ pub(crate) mod inspect;
 pub(crate) mod quickstart;
 #[cfg(feature = "train")]
 pub(crate) mod recipes;
+#[cfg(feature = "train")]
+pub(crate) mod report;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;

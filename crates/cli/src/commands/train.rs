@@ -10,9 +10,7 @@ use clap::Args as ClapArgs;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{DryRun, Ended, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
-
-use crate::table;
+use tritforge_train::{Ended, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -32,7 +30,7 @@ pub(crate) struct Args {
     /// Remove the checkpoints of an earlier run in the same directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// Print the resolved recipe, the parameter count and a memory estimate, and train nothing.
+    /// Try a few steps on random tokens, print the resolved recipe, parameters, memory and time, and train nothing.
     #[arg(long)]
     dry_run: bool,
     /// Show neither progress nor samples.
@@ -43,7 +41,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     if args.dry_run {
-        print_dry_run(&dry_run(&recipe, recipe.expected_vocab_size())?);
+        let plan = dry_run(&recipe, |message| {
+            if !args.quiet {
+                println!("{message}");
+            }
+        })?;
+        super::dry_run::print(&plan, recipe.train.gradient_checkpointing);
         return Ok(ExitCode::SUCCESS);
     }
     let prepared = prepare_with(&recipe, PrepareOptions { progress: !args.quiet }, |message| {
@@ -89,36 +92,4 @@ pub(crate) fn print_summary(summary: &Summary) {
         println!("ended early: no evaluation was better than that of step {step}, held-out loss {loss:.4}");
     }
     println!("checkpoint: {}", summary.checkpoint.display());
-}
-
-fn print_dry_run(plan: &DryRun) {
-    println!("{}", plan.recipe);
-    let p = plan.parameters;
-    let m = plan.memory;
-    let row = |name: &str, count: usize| vec![name.to_string(), count.to_string()];
-    table::print(
-        &["parameters", "number"],
-        &[
-            row("embedding", p.embedding),
-            row("head", p.head),
-            row("projections", p.projections),
-            row("norms", p.norms),
-            row("total", p.total()),
-        ],
-    );
-    println!();
-    let row = |name: &str, bytes: u64| vec![name.to_string(), table::bytes(bytes)];
-    table::print(
-        &["memory", "estimate"],
-        &[
-            row("weights", m.weights),
-            row("ternary weights", m.quantized),
-            row("gradients", m.gradients),
-            row("optimizer", m.optimizer),
-            row("activations", m.activations),
-            row("logits", m.logits),
-            row("total", m.total()),
-        ],
-    );
-    println!("\n{} tokens a step, {} in all, {:.2e} FLOPs", plan.tokens_per_step, plan.tokens, plan.flops);
 }

@@ -5,10 +5,13 @@
 use std::borrow::Cow;
 
 mod few;
+mod interleaved;
 mod rows;
 mod tiles;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_interleaved;
 
 use self::rows::decode_row;
 pub use self::rows::{f32_to_f16, f32_to_q8_0};
@@ -88,11 +91,13 @@ pub(crate) fn decode_dense(ty: DenseType, bytes: &[u8], out: &mut [f32]) {
     decode_row(Backend::active(), ty, bytes, out);
 }
 
-/// A matrix [rows, cols], borrowed from the bytes of a file.
+/// A matrix [rows, cols], borrowed from the bytes of a file or rearranged for decoding.
 #[derive(Debug, Clone)]
 pub struct DenseMatrix<'a> {
     ty: DenseType,
     bytes: Cow<'a, [u8]>,
+    /// Whether the bytes are in the order of [`interleaved`].
+    interleaved: bool,
     rows: usize,
     cols: usize,
 }
@@ -104,7 +109,7 @@ impl<'a> DenseMatrix<'a> {
     /// If the number of bytes does not fit the shape.
     pub fn from_bytes(ty: DenseType, bytes: &'a [u8], rows: usize, cols: usize) -> Self {
         assert_eq!(bytes.len(), rows * ty.row_bytes(cols), "bytes of {ty:?} [{rows}, {cols}]");
-        Self { ty, bytes: Cow::Borrowed(bytes), rows, cols }
+        Self { ty, bytes: Cow::Borrowed(bytes), interleaved: false, rows, cols }
     }
 
     /// A matrix of f32 numbers, row-major.
@@ -114,7 +119,25 @@ impl<'a> DenseMatrix<'a> {
     pub fn from_f32(values: &[f32], rows: usize, cols: usize) -> Self {
         assert_eq!(values.len(), rows * cols, "values of [{rows}, {cols}]");
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { ty: DenseType::F32, bytes: Cow::Owned(bytes), rows, cols }
+        Self { ty: DenseType::F32, bytes: Cow::Owned(bytes), interleaved: false, rows, cols }
+    }
+
+    /// The matrix as it decodes fastest here: a copy of Q8_0 rows, rearranged, where there is code for it. None where the
+    /// file's own order is the best. Products have the same bits either way.
+    pub fn for_decoding(&self) -> Option<DenseMatrix<'static>> {
+        let fits = self.ty == DenseType::Q8_0 && !self.interleaved && cfg!(target_arch = "x86_64");
+        (fits && Backend::active() != Backend::Scalar).then(|| DenseMatrix {
+            ty: self.ty,
+            bytes: Cow::Owned(interleaved::interleave(&self.bytes, self.ty.row_bytes(self.cols))),
+            interleaved: true,
+            rows: self.rows,
+            cols: self.cols,
+        })
+    }
+
+    /// The same matrix, borrowing this one's bytes.
+    pub fn borrowed(&self) -> DenseMatrix<'_> {
+        DenseMatrix { bytes: Cow::Borrowed(&self.bytes), ..*self }
     }
 
     /// How the rows are stored.
@@ -133,12 +156,19 @@ impl<'a> DenseMatrix<'a> {
     /// If there is no such row, or `out` is not `[cols]`.
     pub fn row(&self, i: usize, out: &mut [f32]) {
         assert!(i < self.rows && out.len() == self.cols, "row {i} of [{}, {}]", self.rows, self.cols);
-        decode_row(Backend::active(), self.ty, self.row_bytes(i), out);
+        self.decode_row(Backend::active(), i, &mut Vec::new(), out);
     }
 
-    fn row_bytes(&self, i: usize) -> &[u8] {
+    /// Row `i`; `buffer` is for the bytes of a row.
+    fn decode_row(&self, backend: Backend, i: usize, buffer: &mut Vec<u8>, out: &mut [f32]) {
         let len = self.ty.row_bytes(self.cols);
-        &self.bytes[i * len..(i + 1) * len]
+        let bytes = if self.interleaved {
+            interleaved::row(&self.bytes, len, i, buffer);
+            buffer
+        } else {
+            &self.bytes[i * len..(i + 1) * len]
+        };
+        decode_row(backend, self.ty, bytes, out);
     }
 
     /// `y = x · Wᵀ`: x [tokens, cols], y [tokens, rows].
@@ -180,43 +210,56 @@ impl<'a> DenseMatrix<'a> {
         }
     }
 
-    /// The products of all tokens with the rows from `first` on for which `y` has places.
-    fn piece(&self, backend: Backend, first: usize, x: &[f32], y: &mut [&mut [f32]]) {
+    /// The products of all tokens with the rows from `first_row` on for which `y` has places.
+    fn piece(&self, backend: Backend, first_row: usize, x: &[f32], y: &mut [&mut [f32]]) {
         let row_bytes = self.ty.row_bytes(self.cols);
         let rows = y[0].len();
-        let bytes = &self.bytes[first * row_bytes..][..rows * row_bytes];
-        if self.ty == DenseType::Q6K && y.len() < TILE {
-            for (x, y) in x.chunks_exact(self.cols).zip(y) {
-                q6_k::products(backend, bytes, row_bytes, x, y);
-            }
+        if !self.interleaved
+            && self.few(backend, &self.bytes[first_row * row_bytes..][..rows * row_bytes], x, y)
+        {
             return;
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.interleaved && y.len() <= FEW_TOKENS && backend != Backend::Scalar {
+            let groups = rows.next_multiple_of(interleaved::GROUP);
+            let groups = &self.bytes[first_row * row_bytes..][..groups * row_bytes];
+            return x86_interleaved::products(backend, groups, x, y);
+        }
+        // One token needs each decoded row once: few rows at a time stay near. Many tokens are worth a larger buffer.
+        let at_once = if y.len() < TILE { TILE } else { ROWS };
+        let mut decoded = vec![0f32; at_once * self.cols];
+        let mut buffer = Vec::new();
+        for first in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - first);
+            let decoded = &mut decoded[..count * self.cols];
+            for (i, row) in decoded.chunks_exact_mut(self.cols).enumerate() {
+                self.decode_row(backend, first_row + first + i, &mut buffer, row);
+            }
+            tiles::products(backend, decoded, self.cols, x, first, y);
+        }
+    }
+
+    /// The products of a piece in the file's order, if there is code for so few tokens of this type; says whether there is.
+    fn few(&self, backend: Backend, bytes: &[u8], x: &[f32], y: &mut [&mut [f32]]) -> bool {
+        let row_bytes = self.ty.row_bytes(self.cols);
         #[cfg(target_arch = "x86_64")]
         if y.len() <= FEW_TOKENS
             && self.ty != DenseType::Q6K
             && self.cols.is_multiple_of(x86::UNIT)
             && backend != Backend::Scalar
         {
-            return x86::products(backend, self.ty, bytes, row_bytes, x, y);
+            x86::products(backend, self.ty, bytes, row_bytes, x, y);
+            return true;
         }
-        if self.ty == DenseType::Q8_0 && y.len() < TILE {
-            for (x, y) in x.chunks_exact(self.cols).zip(y) {
-                few::q8_0_products(backend, bytes, row_bytes, x, y);
+        if y.len() >= TILE || !matches!(self.ty, DenseType::Q8_0 | DenseType::Q6K) {
+            return false;
+        }
+        for (x, y) in x.chunks_exact(self.cols).zip(y) {
+            match self.ty {
+                DenseType::Q6K => q6_k::products(backend, bytes, row_bytes, x, y),
+                _ => few::q8_0_products(backend, bytes, row_bytes, x, y),
             }
-            return;
         }
-        // One token needs each decoded row once: few rows at a time stay near. Many tokens are worth a larger buffer.
-        let at_once = if y.len() < TILE { TILE } else { ROWS };
-        let mut decoded = vec![0f32; at_once * self.cols];
-        for first in (0..rows).step_by(at_once) {
-            let count = at_once.min(rows - first);
-            let decoded = &mut decoded[..count * self.cols];
-            for (row, bytes) in
-                decoded.chunks_exact_mut(self.cols).zip(bytes[first * row_bytes..].chunks(row_bytes))
-            {
-                decode_row(backend, self.ty, bytes, row);
-            }
-            tiles::products(backend, decoded, self.cols, x, first, y);
-        }
+        true
     }
 }

@@ -29,7 +29,7 @@ use self::output::{Output, Sink};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
-use crate::{Backend, QuantizedRows, TernaryWeights};
+use crate::{Backend, QuantizedRows, TernaryWeights, Write};
 
 /// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in exactly
 /// this order of multiplication. `y` is [m, rows], row-major; m may be 0.
@@ -46,7 +46,15 @@ pub fn ternary_matmul(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
 /// # Panics
 /// As [`ternary_matmul`], and if the processor does not support the backend.
 pub fn ternary_matmul_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
-    product(backend, x, w, y);
+    product(backend, x, w, y, Write::Store);
+}
+
+/// `y += x · wᵀ`: adds to `y` what [`ternary_matmul`] would write.
+///
+/// # Panics
+/// As [`ternary_matmul`].
+pub fn ternary_matmul_add(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
+    product(Backend::active(), x, w, y, Write::Add);
 }
 
 /// The exact sums `acc[t, r] = Σ_k x.codes[t, k] · w.code(r, k)` [m, rows] without any scale.
@@ -62,7 +70,7 @@ pub fn ternary_matmul_i32(x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]
 /// # Panics
 /// As [`ternary_matmul_with`].
 pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]) {
-    product(backend, x, w, acc);
+    product(backend, x, w, acc, Write::Store);
 }
 
 /// Several products of the same activations, as one: what [`ternary_matmul`] gives for each of `weights` goes to the result
@@ -71,11 +79,11 @@ pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryW
 /// # Panics
 /// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the weights differ.
 pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
-    products(Backend::active(), x, weights, results.iter_mut().map(|y| &mut **y));
+    products(Backend::active(), x, weights, results.iter_mut().map(|y| &mut **y), Write::Store);
 }
 
-fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T]) {
-    products(backend, x, &[w], [out].into_iter());
+fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T], write: Write) {
+    products(backend, x, &[w], [out].into_iter(), write);
 }
 
 /// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its results go.
@@ -90,6 +98,7 @@ fn products<'a, T: Output + 'a>(
     x: &'a QuantizedRows,
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
+    write: Write,
 ) {
     backend.assert_supported();
     let tokens = x.rows();
@@ -102,7 +111,7 @@ fn products<'a, T: Output + 'a>(
         assert_eq!(x.cols, w.cols(), "activations have {} columns, weights {}", x.cols, w.cols());
         assert_eq!(out.len(), tokens * w.rows(), "the result must be [{tokens}, {}]", w.rows());
         assert_eq!(steps, w.steps(), "matrices of one call have one layout");
-        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, w, x) });
+        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, write, w, x) });
         blocks += w.blocks();
     }
     if tokens == 0 || matrices.is_empty() {

@@ -1,12 +1,13 @@
 //! Where results go: raw sums or scaled floats, written in place by tasks that share the output.
 
 use std::marker::PhantomData;
+use std::ops::Add;
 
 use crate::ternary_weights::BLOCK_ROWS;
-use crate::{QuantizedRows, TernaryWeights};
+use crate::{QuantizedRows, TernaryWeights, Write};
 
 /// An element of a product's result.
-pub(super) trait Output: Copy + Send {
+pub(super) trait Output: Copy + Send + Add<Output = Self> {
     /// The element for an exact sum and the product of both scales.
     fn finish(acc: i32, scale: f32) -> Self;
 }
@@ -31,6 +32,7 @@ pub(super) struct Sink<'a, T> {
     rows: usize,
     weight_scale: f32,
     activation_scales: &'a [f32],
+    write: Write,
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -40,18 +42,19 @@ unsafe impl<T: Send> Sync for Sink<'_, T> {}
 impl<'a, T: Output> Sink<'a, T> {
     /// # Panics
     /// If `out` is not [tokens of `x`, rows of `w`].
-    pub(super) fn new(out: &'a mut [T], w: &TernaryWeights, x: &'a QuantizedRows) -> Self {
+    pub(super) fn new(out: &'a mut [T], write: Write, w: &TernaryWeights, x: &'a QuantizedRows) -> Self {
         assert_eq!(out.len(), x.scales.len() * w.rows());
         Self {
             out: out.as_mut_ptr(),
             rows: w.rows(),
             weight_scale: w.scale(),
             activation_scales: &x.scales,
+            write,
             borrow: PhantomData,
         }
     }
 
-    /// Writes the sums of one token for block `block` of output features; sums of padding rows are dropped.
+    /// Writes, or adds, the sums of one token for block `block` of output features; sums of padding rows are dropped.
     ///
     /// # Safety
     /// No other thread may write the same token and block while the sink lives.
@@ -68,13 +71,17 @@ impl<'a, T: Output> Sink<'a, T> {
         // of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
         if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
-            for (out, acc) in out.iter_mut().zip(acc) {
-                *out = T::finish(*acc, scale);
-            }
+            finish_into(out, acc, scale, self.write);
         } else {
-            for (out, acc) in out.iter_mut().zip(acc) {
-                *out = T::finish(*acc, scale);
-            }
+            finish_into(out, acc, scale, self.write);
         }
+    }
+}
+
+#[inline(always)]
+fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: Write) {
+    for (out, acc) in out.iter_mut().zip(acc) {
+        let value = T::finish(*acc, scale);
+        *out = if write == Write::Add { *out + value } else { value };
     }
 }

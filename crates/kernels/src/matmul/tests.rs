@@ -50,6 +50,9 @@ fn check_all_backends(x: &QuantizedRows, codes: &[i8]) {
                 let scaled = expected[i] as f32 * (w.scale() * x.scales[i / rows]);
                 assert_eq!(y.to_bits(), scaled.to_bits(), "{shape}, element {i}");
             }
+            let mut sum: Vec<f32> = (0..y.len()).map(|i| i as f32).collect();
+            product(backend, x, &w, &mut sum, Write::Add);
+            assert!(sum.iter().zip(&y).enumerate().all(|(i, (s, y))| *s == i as f32 + y), "{shape}");
         }
     }
 }
@@ -146,7 +149,7 @@ fn matrices_multiplied_together_give_what_each_gives_alone() {
                     ternary_matmul_with(backend, &x, w, y);
                 }
                 let results = together.each_mut().map(Vec::as_mut_slice);
-                products(backend, &x, &weights.each_ref(), results.into_iter());
+                products(backend, &x, &weights.each_ref(), results.into_iter(), Write::Store);
                 assert_eq!(alone, together, "{backend}, {layout:?}, m {m}, cols {cols}");
             }
         }

@@ -5,14 +5,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{AttentionShape, attention as forward, attention_backward as backward};
+use tritforge_kernels::{
+    AttentionShape, attention_segments as forward, attention_segments_backward as backward,
+};
 
 use super::values::{argument, rows_cols, values};
 
 struct Attention {
     shape: AttentionShape,
-    sequences: usize,
-    /// log Σ exp of the scores, [sequences, heads, tokens a sequence].
+    /// Tokens of each segment.
+    lengths: Vec<usize>,
+    /// log Σ exp of the scores, for every segment [heads, length].
     lse: Mutex<Vec<f32>>,
 }
 
@@ -35,28 +38,28 @@ impl CustomOp3 for Attention {
         let fits = width == self.shape.heads * self.shape.head_dim
             && rows_cols(lk)? == kv
             && rows_cols(lv)? == kv
-            && tokens.is_multiple_of(self.sequences);
+            && self.lengths.iter().sum::<usize>() == tokens
+            && !self.lengths.contains(&0);
         if !fits {
             bail!(
-                "attention: q {:?}, k {:?}, v {:?} do not fit {:?} and {} sequences",
+                "attention: q {:?}, k {:?}, v {:?} do not fit {:?} and segments of {:?} tokens",
                 lq.shape(),
                 lk.shape(),
                 lv.shape(),
                 self.shape,
-                self.sequences
+                self.lengths
             );
         }
         let mut out = vec![0f32; tokens * width];
         let mut lse = vec![0f32; tokens * self.shape.heads];
         forward(
             self.shape,
-            self.sequences,
+            &self.lengths,
             argument(q, lq)?,
             argument(k, lk)?,
             argument(v, lv)?,
-            0,
             &mut out,
-            Some(&mut lse),
+            &mut lse,
         );
         *self.lse.lock().unwrap_or_else(PoisonError::into_inner) = lse;
         Ok((CpuStorage::F32(out), lq.shape().clone()))
@@ -75,7 +78,7 @@ impl CustomOp3 for Attention {
         let mut dv = vec![0f32; v.elem_count()];
         backward(
             self.shape,
-            self.sequences,
+            &self.lengths,
             &values(q)?,
             &values(k)?,
             &values(v)?,
@@ -94,17 +97,17 @@ impl CustomOp3 for Attention {
     }
 }
 
-/// Causal attention of each of `sequences` equally long sequences: q [tokens, heads · head_dim], k and v
-/// [tokens, kv_heads · head_dim], where tokens are those of the sequences one after the other.
+/// Causal attention within each segment, of `lengths` tokens each: q [tokens, heads · head_dim], k and v [tokens, kv_heads ·
+/// head_dim], where tokens are those of the segments one after the other.
 ///
 /// # Errors
 /// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.
 pub fn attention(
     shape: AttentionShape,
-    sequences: usize,
+    lengths: &[usize],
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
 ) -> Result<Tensor> {
-    q.apply_op3(k, v, Attention { shape, sequences, lse: Mutex::new(Vec::new()) })
+    q.apply_op3(k, v, Attention { shape, lengths: lengths.to_vec(), lse: Mutex::new(Vec::new()) })
 }

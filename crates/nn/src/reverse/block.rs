@@ -4,9 +4,10 @@
 use candle_core::Result;
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, RopeTable, Write, attention, attention_backward, gated, gated_norm_backward,
-    gated_norm_quantize, gemm, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
-    rope_in_place, ternary_matmul_many,
+    Direction, Noise, QuantizedRows, RopeTable, Write, attention_segments, attention_segments_backward,
+    gated, gated_norm_backward, gated_norm_quantize, gemm, quantize_gradient_rows, quantize_rows_into,
+    rms_norm, rms_norm_backward, rms_norm_quantize, rope_in_place, ternary_matmul, ternary_matmul_add,
+    ternary_matmul_many, weight_gradient,
 };
 
 use super::add;
@@ -17,13 +18,22 @@ use crate::ops::values;
 
 /// What all blocks of a pass share.
 pub(super) struct Pass<'a> {
-    /// Equally long sequences, one after the other.
-    pub(super) sequences: usize,
-    /// Tokens of all sequences.
+    /// Tokens of each segment, one after the other: attention stays within them.
+    pub(super) lengths: &'a [usize],
+    /// Tokens of all segments.
     pub(super) tokens: usize,
     pub(super) rope: &'a RopeTable,
-    /// The position of every token in its sequence.
+    /// The position of every token in its segment.
     pub(super) positions: &'a [u32],
+    /// Seeds the rounding of gradients to int8.
+    pub(super) noise: u64,
+}
+
+/// What the rounding of gradients to int8 needs.
+struct Rounding<'a> {
+    codes: &'a mut QuantizedRows,
+    /// Of this block in this pass.
+    seed: u64,
 }
 
 use Projection::{Down, Gate, K, O, Q, Up, V};
@@ -51,7 +61,7 @@ impl Block {
         rope_in_place(pass.rope, &mut kept.k, shape.kv_heads, pass.positions, Direction::Forward);
         let out = sized(&mut kept.attention, pass.tokens * shape.q_size());
         let lse = sized(&mut kept.lse, pass.tokens * shape.heads);
-        attention(shape, pass.sequences, &kept.q, &kept.k, &kept.v, 0, out, Some(lse));
+        attention_segments(shape, pass.lengths, &kept.q, &kept.k, &kept.v, out, lse);
         self.norm_input(&kept.attention, self.attn_sub_norm.as_ref(), &mut kept.output_input)?;
         self.project([O], &kept.output_input, pass, [&mut *narrow])?;
         sized(&mut kept.middle, x.len());
@@ -86,17 +96,26 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, .. } = scratch;
+        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, .. } = scratch;
+        let seed = Noise::derive(pass.noise, self.layer as u64);
+        let rounding = &mut Rounding { codes, seed };
         let (tokens, shape) = (pass.tokens, self.attention);
         let width = self.linear(Down).dims()?.1;
 
         let dgate = sized(dgate, tokens * width);
-        self.project_backward(Down, &kept.down_input, dx, (&mut *dgate, Write::Store), gradients)?;
+        self.project_backward(Down, &kept.down_input, dx, (&mut *dgate, Write::Store), rounding, gradients)?;
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients)?;
         let dnorm = sized(narrow, dx.len());
-        self.project_backward(Gate, &kept.ffn_input, dgate, (&mut *dnorm, Write::Store), gradients)?;
-        self.project_backward(Up, &kept.ffn_input, dup, (&mut *dnorm, Write::Add), gradients)?;
+        self.project_backward(
+            Gate,
+            &kept.ffn_input,
+            dgate,
+            (&mut *dnorm, Write::Store),
+            rounding,
+            gradients,
+        )?;
+        self.project_backward(Up, &kept.ffn_input, dup, (&mut *dnorm, Write::Add), rounding, gradients)?;
         let norm = &self.post_attention_layernorm;
         self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, Write::Add), gradients)?;
         self.bias_backward(O, dx, gradients);
@@ -104,21 +123,35 @@ impl Block {
         let dout = match &self.attn_sub_norm {
             Some(norm) => {
                 let dnorm = sized(dq, tokens * shape.q_size());
-                self.project_backward(O, &kept.output_input, dx, (&mut *dnorm, Write::Store), gradients)?;
+                self.project_backward(
+                    O,
+                    &kept.output_input,
+                    dx,
+                    (&mut *dnorm, Write::Store),
+                    rounding,
+                    gradients,
+                )?;
                 let dout = sized(narrow, dnorm.len());
                 self.norm_backward(norm, &kept.attention, dnorm, (&mut *dout, Write::Store), gradients)?;
                 dout
             }
             None => {
                 let dout = sized(narrow, tokens * shape.q_size());
-                self.project_backward(O, &kept.output_input, dx, (&mut *dout, Write::Store), gradients)?;
+                self.project_backward(
+                    O,
+                    &kept.output_input,
+                    dx,
+                    (&mut *dout, Write::Store),
+                    rounding,
+                    gradients,
+                )?;
                 dout
             }
         };
         let dq = sized(dq, tokens * shape.q_size());
         let (dk, dv) = (sized(dk, tokens * shape.kv_size()), sized(dv, tokens * shape.kv_size()));
         let Activations { q, k, v, attention, lse, .. } = kept;
-        attention_backward(shape, pass.sequences, q, k, v, attention, lse, dout, dq, dk, dv);
+        attention_segments_backward(shape, pass.lengths, q, k, v, attention, lse, dout, dq, dk, dv);
         rope_in_place(pass.rope, dq, shape.heads, pass.positions, Direction::Backward);
         rope_in_place(pass.rope, dk, shape.kv_heads, pass.positions, Direction::Backward);
         if let Some([q_norm, k_norm]) = &self.qk_norm {
@@ -132,9 +165,16 @@ impl Block {
             self.bias_backward(projection, d, gradients);
         }
         let dnorm = sized(narrow, dx.len());
-        self.project_backward(Q, &kept.attention_input, dq, (&mut *dnorm, Write::Store), gradients)?;
-        self.project_backward(K, &kept.attention_input, dk, (&mut *dnorm, Write::Add), gradients)?;
-        self.project_backward(V, &kept.attention_input, dv, (&mut *dnorm, Write::Add), gradients)?;
+        self.project_backward(
+            Q,
+            &kept.attention_input,
+            dq,
+            (&mut *dnorm, Write::Store),
+            rounding,
+            gradients,
+        )?;
+        self.project_backward(K, &kept.attention_input, dk, (&mut *dnorm, Write::Add), rounding, gradients)?;
+        self.project_backward(V, &kept.attention_input, dv, (&mut *dnorm, Write::Add), rounding, gradients)?;
         self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, Write::Add), gradients)
     }
 
@@ -249,19 +289,33 @@ impl Block {
     }
 
     /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward multiplied them, the
-    /// roundings counting as the identity.
+    /// roundings counting as the identity. Where the weight's transpose was made, dy is rounded to int8 for each of them.
     fn project_backward(
         &self,
         projection: Projection,
         input: &Input,
         dy: &[f32],
         dx: (&mut [f32], Write),
+        rounding: &mut Rounding<'_>,
         gradients: &mut Gradients,
     ) -> Result<()> {
         let linear = self.linear(projection);
         let (rows, cols) = linear.dims()?;
+        let trained = gradients.slot(self.first_projection + projection as usize);
+        if let Some(transposed) = linear.transposed() {
+            let noise = |product: u64| Noise::new(rounding.seed, product, projection as usize);
+            if let Some((dweight, write)) = trained {
+                weight_gradient(dy, &input.rows, noise(0), dweight, write);
+            }
+            quantize_gradient_rows(dy, rows, noise(1), rounding.codes);
+            match dx {
+                (dx, Write::Store) => ternary_matmul(rounding.codes, transposed, dx),
+                (dx, Write::Add) => ternary_matmul_add(rounding.codes, transposed, dx),
+            }
+            return Ok(());
+        }
         let dy = tritforge_kernels::Matrix::f32(dy, dy.len() / rows, rows);
-        if let Some((dweight, write)) = gradients.slot(self.first_projection + projection as usize) {
+        if let Some((dweight, write)) = trained {
             gemm(dy.transposed(), input.matrix(cols), dweight, write);
         }
         let latent = values(linear.weight())?;

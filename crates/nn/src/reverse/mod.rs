@@ -15,7 +15,7 @@ pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
 use crate::ops::{IGNORE_INDEX, values};
-use crate::{Decoder, Gradients, NnError};
+use crate::{Decoder, Gradients, NnError, segments};
 
 impl Decoder {
     /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and returns that loss. The
@@ -33,16 +33,17 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
-        let length = self.check(batch, normalizer, gradients)?;
+        self.check(batch, normalizer, gradients)?;
         let tokens = batch.ids.len();
         let layers = self.blocks.len();
-        let Workspace { checkpointing, inputs, blocks, scratch, positions } = workspace;
+        let Workspace { checkpointing, inputs, blocks, scratch, positions, lengths, noise } = workspace;
+        batch.segment_lengths(lengths)?;
         positions.clear();
-        positions.extend((0..batch.sequences).flat_map(|_| 0..length as u32));
+        positions.extend(segments::positions(lengths));
         inputs.resize_with(layers + 1, Vec::new);
         blocks.resize_with(if *checkpointing { 1 } else { layers }, Activations::default);
         let slot = |layer: usize| if *checkpointing { 0 } else { layer };
-        let pass = Pass { sequences: batch.sequences, tokens, rope: &self.rope, positions };
+        let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise };
 
         self.embed(batch.ids, &mut inputs[0])?;
         for (layer, block) in self.blocks.iter().enumerate() {
@@ -64,9 +65,9 @@ impl Decoder {
         Ok(total / f64::from(normalizer))
     }
 
-    /// The length of a sequence, if everything fits.
-    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<usize, NnError> {
-        let length = self.sequence_length(batch.ids, batch.sequences)?;
+    /// Whether everything fits.
+    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<(), NnError> {
+        self.sequence_length(batch.ids, batch.sequences)?;
         let vocab = self.config().vocab_size;
         let fault = |what, found: String, expected: String| Err(NnError::Input { what, found, expected });
         if batch.targets.len() != batch.ids.len() {
@@ -90,7 +91,7 @@ impl Decoder {
         if !gradients.fit(lengths) {
             return fault("gradients", "another model's".to_string(), "this model's".to_string());
         }
-        Ok(length)
+        Ok(())
     }
 
     /// The embedding's rows, [tokens, hidden_size].

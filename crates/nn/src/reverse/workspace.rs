@@ -19,6 +19,9 @@ pub struct Workspace {
     pub(super) scratch: Scratch,
     /// The position of every token in its sequence.
     pub(super) positions: Vec<u32>,
+    /// Tokens of each segment.
+    pub(super) lengths: Vec<usize>,
+    pub(super) noise: u64,
 }
 
 impl Workspace {
@@ -28,8 +31,14 @@ impl Workspace {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
     }
 
+    /// Seeds the rounding of the next pass with [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
+    /// micro-batch, before every pass. The same seed gives the same bits, on any number of threads.
+    pub fn set_noise(&mut self, noise: u64) {
+        self.noise = noise;
+    }
+
     /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and [`Self::bytes`] say
-    /// afterwards: (activations, all).
+    /// afterwards: (activations, all). A backward by integers needs a byte more for each element of the widest projection's output.
     pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.q_size(), config.kv_size());
@@ -113,9 +122,13 @@ impl Input {
     }
 
     fn bytes(&self) -> usize {
-        let QuantizedRows { codes, scales, sums, .. } = &self.rows;
-        codes.capacity() + 4 * (scales.capacity() + sums.capacity() + self.values.capacity())
+        rows_bytes(&self.rows) + 4 * self.values.capacity()
     }
+}
+
+fn rows_bytes(rows: &QuantizedRows) -> usize {
+    let QuantizedRows { codes, scales, sums, .. } = rows;
+    codes.capacity() + 4 * (scales.capacity() + sums.capacity())
 }
 
 /// What no one keeps.
@@ -133,13 +146,15 @@ pub(super) struct Scratch {
     pub(super) dup: Vec<f32>,
     /// A chunk of logits, then of their gradients.
     pub(super) logits: Vec<f32>,
+    /// The gradient of a projection's output in int8; empty where the backward is exact.
+    pub(super) codes: QuantizedRows,
 }
 
 impl Scratch {
     fn bytes(&self) -> usize {
         let all =
             [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
-        all.iter().map(|x| 4 * x.capacity()).sum()
+        all.iter().map(|x| 4 * x.capacity()).sum::<usize>() + rows_bytes(&self.codes)
     }
 }
 

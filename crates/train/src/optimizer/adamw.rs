@@ -1,8 +1,9 @@
 //! AdamW (arXiv 1711.05101): one parallel pass over a parameter, its gradient and its two moments.
 
 use rayon::prelude::*;
+use tritforge_kernels::Noise;
 
-use super::storage::{Buffer, Noise, Stored};
+use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
 
 /// The constants of AdamW.

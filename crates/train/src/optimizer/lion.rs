@@ -1,8 +1,9 @@
 //! Lion (arXiv 2302.06675, Algorithm 2): the sign of an interpolated momentum; half of AdamW's state.
 
 use rayon::prelude::*;
+use tritforge_kernels::Noise;
 
-use super::storage::{Buffer, Noise, Stored};
+use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
 
 /// The constants of Lion.

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use half::bf16;
 use rayon::prelude::*;
+use tritforge_kernels::Noise;
 use tritforge_nn::{DecayGroup, Parameter};
 
 pub use adamw::AdamW;
@@ -21,7 +22,7 @@ pub use lion::Lion;
 pub use muon::Muon;
 pub use storage::{Buffer, StoredType};
 
-use storage::{Noise, Stored};
+use storage::Stored;
 
 /// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
 pub(crate) const CHUNK: usize = 1 << 15;

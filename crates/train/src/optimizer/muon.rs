@@ -6,8 +6,9 @@
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
+use tritforge_kernels::Noise;
 
-use super::storage::{Buffer, Noise, Stored};
+use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
 
 /// The constants of Muon.

@@ -2,8 +2,7 @@
 //!
 //! A small change to a bf16 number is lost when it is rounded to the nearest: weights and slow averages would stand still.
 //! Rounded up or down at random, in proportion to the distances, it is kept on average (arXiv 2010.06192). The random
-//! bits are a hash of seed, step, parameter and element: there is no state to store, and a run that goes on
-//! from a checkpoint rounds as it would have without.
+//! bits are those of [`tritforge_kernels::Noise`]: there is no state to store.
 
 use half::bf16;
 
@@ -102,38 +101,10 @@ impl Buffer {
     }
 }
 
-/// Random bits for the elements of one parameter in one step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Noise {
-    key: u32,
-}
-
-impl Noise {
-    /// The bits of parameter number `parameter` at step `step`.
-    pub(crate) fn new(seed: u64, step: u64, parameter: usize) -> Self {
-        // SplitMix64, fed with the three numbers one after the other.
-        let mut state = 0u64;
-        for word in [seed, step, parameter as u64] {
-            state = (state ^ word).wrapping_add(0x9e37_79b9_7f4a_7c15);
-            state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            state ^= state >> 31;
-        }
-        Self { key: (state >> 32) as u32 }
-    }
-
-    /// 32 bits for element `index`: the finalizer of MurmurHash3.
-    #[inline(always)]
-    pub(crate) fn bits(self, index: u32) -> u32 {
-        let mut h = index.wrapping_mul(0x9e37_79b9) ^ self.key;
-        h = (h ^ (h >> 16)).wrapping_mul(0x85eb_ca6b);
-        h = (h ^ (h >> 13)).wrapping_mul(0xc2b2_ae35);
-        h ^ (h >> 16)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tritforge_kernels::Noise;
+
     use super::*;
 
     #[test]
@@ -152,15 +123,5 @@ mod tests {
         let ups = (0..n).filter(|i| bf16::store(value, noise.bits(*i)).load() == high).count();
         assert!((ups as f64 / f64::from(n) - 1.0 / 3.0).abs() < 0.0045, "{ups}");
         assert!((0..n).all(|i| [low, high].contains(&bf16::store(value, noise.bits(i)).load())));
-    }
-
-    #[test]
-    fn noise_differs_by_step_parameter_and_seed() {
-        let first = |seed, step, parameter| Noise::new(seed, step, parameter).bits(0);
-        let all =
-            [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1), first(1, 1, 0), first(0, 1, 1)];
-        for (i, a) in all.iter().enumerate() {
-            assert!(all[i + 1..].iter().all(|b| a != b), "{all:?}");
-        }
     }
 }

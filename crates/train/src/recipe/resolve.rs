@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
+use tritforge_nn::Backward;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::kind::{Kind, Range};
@@ -62,7 +63,8 @@ fn data(r: &mut Reader) -> Data {
         );
     }
     let splits = [("contiguous", SplitKind::Contiguous), ("document", SplitKind::Document)];
-    let packings = [("concat", Packing::Concat), ("documents", Packing::Documents)];
+    let packings =
+        [("concat", Packing::Concat), ("documents", Packing::Documents), ("masked", Packing::Masked)];
     Data {
         source: source.unwrap_or(DataSource::Files),
         train: train.unwrap_or_default(),
@@ -123,10 +125,12 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
 fn quant(r: &mut Reader) -> Quant {
     let weights = [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
+    let backwards = Backward::ALL.map(|backward| (backward.name(), backward));
     let default = Quant::default();
     Quant {
         weights: r.choice("quant", "weights", &weights).unwrap_or(default.weights),
         activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
+        backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
     }
 }
 
@@ -208,11 +212,13 @@ fn train(r: &mut Reader) -> Train {
     let verdicts = [("stop", OnFault::Stop), ("skip", OnFault::Skip)];
     let batch_size = r.integer("train", "batch_size", 1, 1 << 20).unwrap_or(8) as usize;
     let gradient_accumulation = r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
+    let gradient_checkpointing = r.flag("train", "gradient_checkpointing").unwrap_or(false);
     let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
     Train {
         steps,
         batch_size,
         gradient_accumulation,
+        gradient_checkpointing,
         eval_every,
         eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),
         save_every: r.integer("train", "save_every", 1, u64::MAX).unwrap_or(eval_every),

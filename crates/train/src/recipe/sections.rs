@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_data::{Format, Packing};
 use tritforge_kernels::DenseType;
+use tritforge_nn::Backward;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use crate::optimizer::StoredType;
@@ -67,6 +68,11 @@ pub struct Quant {
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
+    /// How training multiplies the gradients of the projections: `"exact"` (the default: in f32), or `"int8"`, faster and noisier:
+    /// by integers, rounded at random. Needs ternary weights and int8 activations; the trained model is of the same kind.
+    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_exact")]
+    #[schemars(with = "String")]
+    pub backward: Backward,
 }
 
 /// `[tokenizer]`: where the tokenizer comes from.
@@ -112,8 +118,8 @@ pub struct Data {
     pub split: SplitKind,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
-    /// `"concat"` (the default: documents follow each other) or `"documents"` (a sample holds tokens of one document and is
-    /// padded). Evaluation always concatenates.
+    /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
+    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
@@ -246,6 +252,8 @@ pub struct Train {
     pub batch_size: usize,
     /// Micro-batches of a step; by default 1.
     pub gradient_accumulation: usize,
+    /// Whether the backward computes activations again instead of keeping them: less memory, the same bits. By default false.
+    pub gradient_checkpointing: bool,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,
     /// Held-out tokens that an evaluation on the way scores, about; by default all, as the last one always does.
@@ -325,7 +333,11 @@ pub struct Export {
 
 impl Default for Quant {
     fn default() -> Self {
-        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax }
+        Self {
+            weights: WeightQuant::Absmean,
+            activations: ActivationQuant::Absmax,
+            backward: Backward::Exact,
+        }
     }
 }
 
@@ -377,6 +389,10 @@ fn dense_name<S: Serializer>(format: &DenseType, serializer: S) -> Result<S::Ok,
     serializer.serialize_str(format.name())
 }
 
+fn backward_name<S: Serializer>(backward: &Backward, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(backward.name())
+}
+
 // serde hands references to `skip_serializing_if`.
 fn is_zero(n: &usize) -> bool {
     *n == 0
@@ -388,6 +404,10 @@ fn is_text(column: &str) -> bool {
 
 fn is_concat(packing: &Packing) -> bool {
     *packing == Packing::Concat
+}
+
+fn is_exact(backward: &Backward) -> bool {
+    *backward == Backward::Exact
 }
 
 fn is_shard_tokens(n: &usize) -> bool {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_kernels::DenseType;
+use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
 use super::{
@@ -116,6 +117,7 @@ fn every_key_is_read() {
         steps = 50
         batch_size = 3
         gradient_accumulation = 2
+        gradient_checkpointing = true
         eval_every = 11
         eval_tokens = 1_000
         save_every = 12
@@ -148,6 +150,7 @@ fn every_key_is_read() {
     assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
     assert_eq!((r.optim.eps, r.optim.momentum, r.optim.weight_decay_until), (Some(1e-7), None, 0.75));
     assert_eq!((r.optim.state_dtype, r.optim.master_dtype), (StoredType::Bf16, StoredType::Bf16));
+    assert!(r.train.gradient_checkpointing && !parse(MINIMAL, &[]).unwrap().train.gradient_checkpointing);
     assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
     assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
     assert_eq!(r.train.spike_threshold, Some(10.0));
@@ -177,6 +180,7 @@ fn a_resolved_recipe_reads_back() {
         &["optim.schedule=two-stage", "optim.kind=muon", "ema.decay=0.999"],
         &["optim.kind=lion", "train.spike_threshold=8", "train.patience=3"],
         &["tokenizer.kind=characters", "quant.weights=none"],
+        &["quant.backward=int8", "data.packing=masked"],
         &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
         &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
     ] {
@@ -229,7 +233,7 @@ fn unknown_keys_come_with_their_place_and_the_nearest_key() {
             "dir/r.toml:13:1: train.learning_rate: unknown key; did you mean optim.lr?",
             "dir/r.toml:14:1: train.seqlen: unknown key; did you mean data.seq_len?",
             "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, batch_size, \
-             gradient_accumulation, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
+             gradient_accumulation, gradient_checkpointing, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
              on_nonfinite, spike_threshold, on_spike, log_every",
             "dir/r.toml:17:2: [optimizer]: unknown section; did you mean [optim]?",
         ]
@@ -335,6 +339,21 @@ fn contradictions_name_both_sides() {
         let found = fault(overrides);
         assert!(found.contains(message), "{overrides:?}: {found}");
     }
+}
+
+#[test]
+fn a_backward_by_integers_needs_integers_in_the_forward() {
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Exact);
+    assert_eq!(parse(MINIMAL, &["quant.backward=int8"]).unwrap().quant.backward, Backward::Int8);
+    for other in ["quant.weights=none", "quant.activations=none"] {
+        let message = fault(&["quant.backward=int8", other]);
+        assert!(
+            message.contains("quant.backward = \"int8\": expected quant.weights = \"absmean\""),
+            "{message}"
+        );
+    }
+    let message = fault(&["quant.backward=fp8"]);
+    assert!(message.contains("\"exact\" or \"int8\""), "{message}");
 }
 
 #[test]
@@ -626,7 +645,7 @@ fn wrong_sources_are_refused_at_their_place() {
         ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
         ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),
         ("packing = \"documents\"", "source = \"rust-sources\"", "contradicts [[data.sources]]"),
-        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\" or \"documents\""),
+        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\", \"documents\" or \"masked\""),
     ] {
         let found = faults(&SOURCES.replace(from, to), &[]);
         assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");

@@ -1,6 +1,7 @@
 //! Keys that can contradict each other: all such checks, in one place.
 
-use tritforge_config::{ConfigError, Projection, WeightQuant};
+use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
+use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
 use super::Recipe;
@@ -15,6 +16,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     optimizer(r, recipe);
     schedule(r, recipe);
     packing(r, recipe);
+    backward(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
@@ -175,6 +177,16 @@ fn packing(r: &mut Reader, recipe: &Recipe) {
         );
     } else {
         r.fault("model", key, format!("{what} = {width}: {fix}"));
+    }
+}
+
+fn backward(r: &mut Reader, recipe: &Recipe) {
+    let quant = recipe.quant;
+    let integers = (quant.weights, quant.activations) == (WeightQuant::Absmean, ActivationQuant::Absmax);
+    if quant.backward == Backward::Int8 && !integers {
+        let message = "quant.backward = \"int8\": expected quant.weights = \"absmean\" and quant.activations = \"absmax\", whose \
+                       forward multiplies integers";
+        r.fault("quant", "backward", message);
     }
 }
 

@@ -93,6 +93,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         print!("{}", patterns::print(&settings, args.output));
         return Ok(ExitCode::SUCCESS);
     }
+    if args.prompt.iter().chain(&args.generate).all(|n| *n == 0) {
+        bail!("nothing to measure: -p and -n are 0");
+    }
     let threads = if args.thread_counts.is_empty() {
         vec![tritforge_kernels::max_threads()]
     } else {

@@ -188,8 +188,11 @@ impl Conversation {
             let _ = writeln!(text, "decode   {tokens} tokens at {:.0} tokens/s", last.decode_rate());
         }
         let memory = self.model.memory();
-        let (weights, file, cache) =
-            (memory.weight_bytes, memory.resident_file_bytes, self.session.kv_bytes());
+        let (weights, file, cache) = (
+            memory.weight_bytes + memory.rearranged_head_bytes,
+            memory.resident_file_bytes,
+            self.session.kv_bytes(),
+        );
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let _ = writeln!(
             text,

@@ -1,0 +1,104 @@
+//! What `tritforge train --dry-run` prints.
+
+use tritforge_train::{DryRun, Memory, Time};
+
+use crate::table;
+
+/// The recipe, and tables of parameters, memory, speed and time.
+pub(crate) fn print(plan: &DryRun, gradient_checkpointing: bool) {
+    println!("{}", plan.recipe);
+    let p = plan.parameters;
+    let row = |name: &str, count: usize| vec![name.to_string(), count.to_string()];
+    table::print(
+        &["parameters", "number"],
+        &[
+            row("embedding", p.embedding),
+            row("head", p.head),
+            row("projections", p.projections),
+            row("norms", p.norms),
+            row("total", p.total()),
+        ],
+    );
+    print_memory(&plan.memory);
+    let peak = plan.peak_memory(gradient_checkpointing);
+    let how = if plan.measured_memory.is_some() { "measured in a trial" } else { "added up" };
+    println!("\npeak memory of this recipe: {} ({how})", table::bytes(peak));
+    if let Some(available) = plan.available_memory.filter(|available| *available < peak) {
+        println!("warning: only {} are left on this machine", table::bytes(available));
+    }
+    let (work, attention) = (plan.flops_per_token, plan.attention_flops_per_token);
+    println!("\n{} tokens a step, {} in all", plan.tokens_per_step, plan.tokens);
+    println!("{work:.3e} FLOPs a token (6 a parameter), and {attention:.3e} in attention");
+    let total = work * plan.tokens as f64;
+    println!(
+        "{total:.2e} FLOPs in all; this machine: f32 {:.0} GFLOP/s, int8 × ternary {:.0} GOP/s",
+        plan.f32_flops / 1e9,
+        plan.ternary_ops / 1e9
+    );
+    match &plan.time {
+        Some(time) => print_time(time),
+        None => println!("\nthere is too little memory to try how long it takes"),
+    }
+    if let Some(reason) = &plan.unprepared {
+        println!("without the text, preparation and evaluations are not counted: {reason}");
+    }
+}
+
+fn print_memory(m: &Memory) {
+    println!();
+    let row = |name: &str, kept: u64, checkpointed: u64| {
+        vec![name.to_string(), table::bytes(kept), table::bytes(checkpointed)]
+    };
+    let same = |name: &str, bytes: u64| row(name, bytes, bytes);
+    table::print(
+        &["memory", "estimate", "with gradient checkpointing"],
+        &[
+            same("weights", m.weights),
+            same("ternary weights", m.quantized),
+            same("gradients", m.gradients),
+            same("optimizer", m.optimizer),
+            row("activations", m.activations, m.checkpointed_activations),
+            same("buffers", m.buffers),
+            same("logits", m.logits),
+            same("evaluation", m.evaluation),
+            same("text and program", m.process),
+            row("total", m.total(false), m.total(true)),
+        ],
+    );
+}
+
+fn print_time(t: &Time) {
+    println!();
+    let row = |name: &str, seconds: Option<f64>| {
+        vec![name.to_string(), seconds.map_or("unknown".to_string(), duration)]
+    };
+    let how = if t.extrapolated { "extrapolated" } else { "measured" };
+    table::print(
+        &["time", how],
+        &[
+            row("preparation", t.preparation),
+            row("training", Some(t.training)),
+            row("evaluations", t.evaluations),
+            row("samples", Some(t.samples)),
+            row("checkpoints", Some(t.checkpoints)),
+            row("total", Some(t.total())),
+        ],
+    );
+    println!(
+        "\n{} a step, {:.0} tokens/s, MFU {:.0} %",
+        duration(t.step),
+        t.tokens_per_second,
+        100.0 * t.mfu
+    );
+}
+
+/// Seconds for people.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        ..1.0 => format!("{:.0} ms", 1e3 * seconds),
+        ..120.0 => format!("{seconds:.1} s"),
+        ..7200.0 => format!("{:.1} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
+        _ => format!("{:.1} days", seconds / 86_400.0),
+    }
+}

@@ -1,0 +1,186 @@
+//! A weight's gradient by integers: `dW = dYᵀ · X` of int8 activations X and a gradient dY that is rounded to int8.
+//!
+//! The sum runs over tokens, and every token's activations have a scale of their own. It goes to the gradient, which is then
+//! quantized output feature by output feature: `g[t, o] = dy[t, o] · s[t]`, `c[o] = max_t |g[t, o]| / 127`, codes are `g / c` rounded up
+//! or down at random, and `dW[o, i] = c[o] · Σ_t code[t, o] · x[t, i]` with an exact sum. Stretches of [`STRETCH`] tokens
+//! have scales of their own and are added in f32.
+//!
+//! The sums are integers and the rounding depends on the element alone: every backend and number of threads gives the same bits.
+
+mod micro;
+mod pack;
+
+use std::cell::Cell;
+
+use self::micro::{Kernel, Target};
+use self::pack::{GROUP, pack_activations, pack_gradient};
+use crate::{Backend, Noise, QuantizedRows, Write, pool};
+
+/// Tokens whose products are summed as integers, at most: 2048 · 127 · 128 is far from an i32's end, and two panels stay in the L2
+/// cache.
+const STRETCH: usize = 2048;
+
+/// Bytes of packed activations that one task reads again and again: they stay in the L2 cache.
+const TASK_BYTES: usize = 256 << 10;
+
+/// Panels of the gradient that one task takes.
+const TASK_PANELS: usize = 4;
+
+/// Words behind every panel, which keep the panels from falling into the same sets of a cache.
+const PADDING: usize = 16;
+
+/// Multiplications below which a product runs on the calling thread alone.
+const PARALLEL_PRODUCTS: usize = 1 << 19;
+
+/// A cache line, so that packed panels begin at one.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([i32; 16]);
+
+thread_local! {
+    /// Kept between calls: a fresh buffer would fault in all its pages each time.
+    static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+}
+
+/// `dW = dYᵀ · X` or `dW += dYᵀ · X` with dY rounded to int8 (see the module): dY [tokens, outputs], X [tokens, inputs], dW [outputs,
+/// inputs], all row-major. Element (t, o) of dY is rounded by the noise of number `t · outputs + o` (modulo 2³²). An output whose
+/// gradient holds a NaN or an infinity gets a row of NaN.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, noise: Noise, dw: &mut [f32], write: Write) {
+    weight_gradient_with(Backend::active(), dy, x, noise, dw, write);
+}
+
+/// [`weight_gradient`] on the backend given.
+///
+/// # Panics
+/// As [`weight_gradient`], and if the processor does not support the backend.
+pub fn weight_gradient_with(
+    backend: Backend,
+    dy: &[f32],
+    x: &QuantizedRows,
+    noise: Noise,
+    dw: &mut [f32],
+    write: Write,
+) {
+    backend.assert_supported();
+    let (tokens, inputs) = (x.rows(), x.cols);
+    assert_eq!(x.codes.len(), tokens * inputs, "codes must be [{tokens}, {inputs}]");
+    if tokens == 0 || inputs == 0 {
+        assert!(dy.is_empty() || inputs == 0, "gradients of no tokens");
+        if write == Write::Store {
+            dw.fill(0.0);
+        }
+        return;
+    }
+    assert_eq!(dw.len() % inputs, 0, "dw must be [outputs, {inputs}]");
+    let outputs = dw.len() / inputs;
+    assert_eq!(dy.len(), tokens * outputs, "dy must be [{tokens}, {outputs}]");
+    if outputs == 0 {
+        return;
+    }
+    // Taken, not borrowed: a task of another product that this thread picks up meanwhile gets an empty one.
+    let mut lines = BUFFER.take();
+    for first in (0..tokens).step_by(STRETCH) {
+        let tokens = first..tokens.min(first + STRETCH);
+        let product = Product {
+            kernel: Kernel::of(backend),
+            dy: &dy[tokens.start * outputs..tokens.end * outputs],
+            x: &x.codes[tokens.start * inputs..tokens.end * inputs],
+            scales: &x.scales[tokens],
+            noise,
+            first: (first * outputs) as u32,
+            outputs,
+            inputs,
+        };
+        product.run(dw, write == Write::Add || first > 0, &mut lines);
+    }
+    BUFFER.set(lines);
+}
+
+/// One stretch of tokens.
+struct Product<'a> {
+    kernel: Kernel,
+    dy: &'a [f32],
+    x: &'a [i8],
+    /// The tokens' scales.
+    scales: &'a [f32],
+    noise: Noise,
+    /// Number of the first element of `dy`.
+    first: u32,
+    outputs: usize,
+    inputs: usize,
+}
+
+/// Panels of at most [`GROUP`] columns, to be packed by one task.
+struct Group<'a> {
+    index: usize,
+    panels: &'a mut [i32],
+    /// For the gradient: the columns' scales and sums of codes.
+    outputs: Option<(&'a mut [f32], &'a mut [i32])>,
+}
+
+impl Product<'_> {
+    fn run(&self, dw: &mut [f32], add: bool, lines: &mut Vec<Line>) {
+        let (kernel, outputs, inputs) = (self.kernel, self.outputs, self.inputs);
+        let words = self.scales.len().div_ceil(kernel.terms);
+        let (dy_panels, x_panels) = (outputs.div_ceil(kernel.rows), inputs.div_ceil(kernel.columns));
+        let (dy_len, x_len) = (words * kernel.rows + PADDING, words * kernel.columns + PADDING);
+        let needed = dy_panels * dy_len + x_panels * x_len;
+        lines.resize(needed.div_ceil(16), Line([0; 16]));
+        // SAFETY: a line is 16 i32 without padding, and every bit pattern is one.
+        let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i32>(), needed) };
+        let (packed_dy, packed_x) = packed.split_at_mut(dy_panels * dy_len);
+        // A whole number of panels: the places of outputs that do not exist stay 0.
+        let mut scales = vec![0f32; dy_panels * kernel.rows];
+        let mut sums = vec![0i32; dy_panels * kernel.rows];
+
+        let dy_groups = packed_dy
+            .chunks_mut(GROUP / kernel.rows * dy_len)
+            .zip(scales.chunks_mut(GROUP).zip(sums.chunks_mut(GROUP)))
+            .enumerate()
+            .map(|(index, (panels, (scales, sums)))| Group { index, panels, outputs: Some((scales, sums)) });
+        let x_groups = packed_x
+            .chunks_mut(GROUP / kernel.columns * x_len)
+            .enumerate()
+            .map(|(index, panels)| Group { index, panels, outputs: None });
+        let pack = |group: Group<'_>| {
+            let first = group.index * GROUP;
+            match group.outputs {
+                Some((scales, sums)) => {
+                    pack_gradient(kernel.backend, self, first, group.panels, dy_len, scales, sums);
+                }
+                None => pack_activations(kernel.backend, self, first, group.panels, x_len),
+            }
+        };
+        let column_panels = (TASK_BYTES / 4 / x_len).max(1);
+        let column_groups = x_panels.div_ceil(column_panels);
+        let row_groups = dy_panels.div_ceil(TASK_PANELS);
+        let target = Target::new(dw, inputs, add);
+        let compute = |task: usize, packed_dy: &[i32], packed_x: &[i32], scales: &[f32], sums: &[i32]| {
+            let (columns, rows) = (task / row_groups * column_panels, task % row_groups * TASK_PANELS);
+            for i in rows..dy_panels.min(rows + TASK_PANELS) {
+                let row = i * kernel.rows;
+                let a = &packed_dy[i * dy_len..][..words * kernel.rows];
+                let (scales, sums) = (&scales[row..][..kernel.rows], &sums[row..][..kernel.rows]);
+                for j in columns..x_panels.min(columns + column_panels) {
+                    let b = &packed_x[j * x_len..][..words * kernel.columns];
+                    // SAFETY: the processor supports the backend, and no other task has this tile.
+                    unsafe { kernel.run(a, b, sums, scales, &target, row, j * kernel.columns) };
+                }
+            }
+        };
+        let tasks = row_groups * column_groups;
+        if outputs * inputs * self.scales.len() >= PARALLEL_PRODUCTS && pool::threads() > 1 {
+            pool::for_each(dy_groups.chain(x_groups), pack);
+            pool::run(tasks, |task| compute(task, packed_dy, packed_x, &scales, &sums));
+        } else {
+            dy_groups.chain(x_groups).for_each(pack);
+            (0..tasks).for_each(|task| compute(task, packed_dy, packed_x, &scales, &sums));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

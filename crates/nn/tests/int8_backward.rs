@@ -1,0 +1,122 @@
+//! The backward by integers: on average the exact one, the same bits for the same seed, refused where there are no integers.
+
+use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_nn::{Backward, Batch, Decoder, Gradients, Workspace};
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: 61,
+        hidden_size: 48,
+        intermediate_size: 80,
+        num_hidden_layers: 3,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 12,
+        max_position_embeddings: 32,
+        initializer_range: 0.3,
+        ..ModelConfig::default()
+    }
+}
+
+const LENGTH: usize = 20;
+const SEQUENCES: usize = 4;
+
+fn run(model: &Decoder, workspace: &mut Workspace, noise: u64, gradients: &mut Gradients) -> f64 {
+    let ids: Vec<u32> = (0..=(SEQUENCES * LENGTH) as u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
+    let batch = Batch { ids: &ids[..ids.len() - 1], targets: &ids[1..], sequences: SEQUENCES, segments: &[] };
+    workspace.set_noise(noise);
+    model.forward_backward(workspace, &batch, (ids.len() - 1) as f32, gradients).unwrap()
+}
+
+fn fresh(model: &Decoder, checkpointing: bool, noise: u64) -> (f64, Gradients) {
+    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let loss = run(model, &mut Workspace::new(checkpointing), noise, &mut gradients);
+    (loss, gradients)
+}
+
+fn model(backward: Backward) -> Decoder {
+    let mut model = Decoder::init(&config(), 5).unwrap();
+    model.set_backward(backward).unwrap();
+    model
+}
+
+fn same(a: &Gradients, b: &Gradients) -> bool {
+    a.iter().zip(b.iter()).all(|(a, b)| a == b)
+}
+
+#[test]
+fn the_mean_over_seeds_approaches_the_exact_gradients() {
+    const SEEDS: u64 = 100;
+    let exact_model = model(Backward::Exact);
+    let (exact_loss, exact) = fresh(&exact_model, false, 0);
+    let model = model(Backward::Int8);
+    let mut mean = Gradients::new(model.parameters(), |_| true);
+    let mut workspace = Workspace::new(false);
+    let (mut single, mut averaged) = (0f64, 0f64);
+    let distance = |sum: &Gradients, count: f32| {
+        let (mut difference, mut size) = (0f64, 0f64);
+        for (sum, exact) in sum.iter().zip(exact.iter()) {
+            for (sum, exact) in sum.unwrap().iter().zip(exact.unwrap()) {
+                difference += f64::from(sum / count - exact).powi(2);
+                size += f64::from(*exact).powi(2);
+            }
+        }
+        (difference / size).sqrt()
+    };
+    for seed in 0..SEEDS {
+        // The forward and the head are the exact ones.
+        assert_eq!(run(&model, &mut workspace, seed, &mut mean).to_bits(), exact_loss.to_bits());
+        if seed == 0 {
+            single = distance(&mean, 1.0);
+        }
+        averaged = distance(&mean, SEEDS as f32);
+    }
+    assert!(single > 1e-3 && single < 0.1, "one pass is off by {single}");
+    // The noise of a hundred passes is a tenth; what stays would be a bias.
+    assert!(averaged < 0.15 * single, "{averaged} on average, {single} once");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bits_on_any_number_of_threads_and_with_checkpointing() {
+    let model = model(Backward::Int8);
+    tritforge_kernels::set_threads(1);
+    let (_, first) = fresh(&model, false, 7);
+    tritforge_kernels::set_threads(tritforge_kernels::max_threads());
+    assert!(same(&first, &fresh(&model, false, 7).1));
+    assert!(same(&first, &fresh(&model, true, 7).1));
+    assert!(!same(&first, &fresh(&model, false, 8).1));
+}
+
+#[test]
+fn the_exact_backward_comes_back_and_does_not_look_at_seeds() {
+    let exact = fresh(&model(Backward::Exact), false, 1).1;
+    let mut model = model(Backward::Int8);
+    assert!(!same(&exact, &fresh(&model, false, 1).1));
+    model.set_backward(Backward::Exact).unwrap();
+    assert!(same(&exact, &fresh(&model, false, 2).1));
+}
+
+#[test]
+fn changed_weights_are_turned_anew() {
+    let mut first = model(Backward::Int8);
+    let (mut other, before) = (Decoder::init(&config(), 6).unwrap(), fresh(&first, false, 3).1);
+    other.set_backward(Backward::Int8).unwrap();
+    for (to, from) in first.parameters().iter().zip(other.parameters()) {
+        to.var.set(from.var.as_tensor()).unwrap();
+    }
+    first.requantize().unwrap();
+    let after = fresh(&first, false, 3).1;
+    assert!(same(&after, &fresh(&other, false, 3).1) && !same(&after, &before));
+}
+
+#[test]
+fn without_integers_in_the_forward_it_is_refused() {
+    for (weights, activations) in
+        [(WeightQuant::None, ActivationQuant::Absmax), (WeightQuant::Absmean, ActivationQuant::None)]
+    {
+        let mut model = Decoder::init(&ModelConfig { weights, activations, ..config() }, 5).unwrap();
+        let error = model.set_backward(Backward::Int8).unwrap_err().to_string();
+        assert!(error.contains("backward by integers") && error.contains("int8 activations"), "{error}");
+        model.set_backward(Backward::Exact).unwrap();
+    }
+}

@@ -1,0 +1,156 @@
+//! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far latent weights
+//! are from where their code would change.
+
+use serde::{Deserialize, Serialize};
+use tritforge_config::{Projection, WeightQuant};
+use tritforge_kernels::parallel_for_each;
+use tritforge_nn::{Decoder, ops};
+use tritforge_ternary::{absmean, weight_codes};
+
+use crate::TrainError;
+use crate::log::number;
+
+/// Codes that one byte holds.
+const CODES_A_BYTE: usize = 4;
+/// Weights that are looked at at once; a multiple of [`CODES_A_BYTE`].
+const PIECE: usize = 4096;
+
+/// The state of one ternary matrix.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MatrixHealth {
+    /// Its name, as in a Hugging Face checkpoint, without `.weight`.
+    pub(crate) name: String,
+    /// Share of the weights whose code is 0. A normal distribution gives 0.31.
+    pub(crate) zero: f64,
+    /// Share of the weights whose code is another than the last time; none the first time.
+    pub(crate) flipped: Option<f64>,
+    /// The absmean scale.
+    #[serde(deserialize_with = "number")]
+    pub(crate) scale: f64,
+    /// Its change since the last time, relative; none the first time.
+    pub(crate) drift: Option<f64>,
+    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0, weights hesitate.
+    #[serde(deserialize_with = "number")]
+    pub(crate) distance: f64,
+}
+
+impl MatrixHealth {
+    /// Share of the weights that changed their code in a step, on average over the `steps` since the last time.
+    pub(crate) fn flipped_per_step(&self, steps: u64) -> Option<f64> {
+        self.flipped.filter(|_| steps > 0).map(|flipped| flipped / steps as f64)
+    }
+}
+
+/// What is remembered of a matrix until the next time: 2 bits a weight.
+#[derive(Debug, Default)]
+struct Seen {
+    codes: Vec<u8>,
+    scale: f64,
+}
+
+/// Looks at a model's ternary matrices now and then. Costs a pass over the weights each time, and a sixteenth of their memory.
+#[derive(Debug, Default)]
+pub(crate) struct Monitor {
+    seen: Vec<Seen>,
+    /// The step of the last look.
+    step: u64,
+}
+
+/// What a look finds.
+#[derive(Debug)]
+pub(crate) struct Health {
+    /// Steps since the last look.
+    pub(crate) steps: u64,
+    /// The seven matrices of the first block, then those of the next; none for a model whose weights are not ternary.
+    pub(crate) matrices: Vec<MatrixHealth>,
+}
+
+impl Monitor {
+    /// The health of every matrix after `step` steps, against the last call.
+    pub(crate) fn look(&mut self, model: &Decoder, step: u64) -> Result<Health, TrainError> {
+        let config = model.config();
+        let steps = step - std::mem::replace(&mut self.step, step);
+        if config.weights != WeightQuant::Absmean {
+            return Ok(Health { steps, matrices: Vec::new() });
+        }
+        let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
+        let matrices: Vec<(usize, Projection)> = layers.collect();
+        self.seen.resize_with(matrices.len(), Seen::default);
+        let latent = matrices.iter().map(|(layer, p)| ops::values(model.projection(*layer, *p).weight()));
+        let latent = latent.collect::<Result<Vec<_>, _>>()?;
+        let mut found = vec![None; matrices.len()];
+        let each = found.iter_mut().zip(&mut self.seen).zip(matrices.iter().zip(&latent));
+        parallel_for_each(each, |((found, seen), ((layer, projection), latent))| {
+            let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
+            *found = Some(seen.look(name, latent));
+        });
+        Ok(Health { steps, matrices: found.into_iter().flatten().collect() })
+    }
+}
+
+impl Seen {
+    /// The health of a matrix, and what it is now for the next time.
+    fn look(&mut self, name: String, latent: &[f32]) -> MatrixHealth {
+        let first = self.codes.is_empty();
+        self.codes.resize(latent.len().div_ceil(CODES_A_BYTE), 0);
+        let scale = absmean(latent);
+        let (mut zeros, mut flips, mut distance) = (0usize, 0usize, 0f64);
+        let mut codes = [0i8; PIECE];
+        for (piece, packed) in latent.chunks(PIECE).zip(self.codes.chunks_mut(PIECE / CODES_A_BYTE)) {
+            let codes = &mut codes[..piece.len()];
+            weight_codes(piece, scale, codes);
+            zeros += codes.iter().filter(|code| **code == 0).count();
+            let inverse = 1.0 / scale;
+            distance += piece.iter().map(|w| f64::from(((w * inverse).abs() - 0.5).abs())).sum::<f64>();
+            for (codes, packed) in codes.chunks(CODES_A_BYTE).zip(packed) {
+                let now = codes.iter().rev().fold(0u8, |byte, code| byte << 2 | (code + 1) as u8);
+                // A code's two bits differ in any way: one flip.
+                let changed = now ^ *packed;
+                flips += ((changed | changed >> 1) & 0b0101_0101).count_ones() as usize;
+                *packed = now;
+            }
+        }
+        let n = latent.len().max(1) as f64;
+        let before = std::mem::replace(&mut self.scale, f64::from(scale));
+        MatrixHealth {
+            name,
+            zero: zeros as f64 / n,
+            flipped: (!first).then_some(flips as f64 / n),
+            scale: self.scale,
+            drift: (!first).then_some(self.scale / before - 1.0),
+            distance: distance / n,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_flips_scale_and_distance_are_counted() {
+        let mut seen = Seen::default();
+        // Scale 1: codes 1, 0, -1, 0, 1.
+        let first = seen.look("m".to_string(), &[1.5, 0.25, -2.0, -0.25, 1.0]);
+        assert_eq!((first.zero, first.flipped, first.scale, first.drift), (0.4, None, 1.0, None));
+        assert!((first.distance - (1.0 + 0.25 + 1.5 + 0.25 + 0.5) / 5.0).abs() < 1e-6);
+        // Scale 2: codes 1, 1, 0, 0, -1: two weights crossed one boundary, one crossed two.
+        let second = seen.look("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        assert_eq!((second.zero, second.flipped, second.drift), (0.4, Some(0.6), Some(1.0)));
+        let third = seen.look("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        assert_eq!((third.flipped, third.drift), (Some(0.0), Some(0.0)));
+    }
+
+    #[test]
+    fn flips_are_counted_across_pieces_and_odd_ends() {
+        let n = PIECE + 7;
+        let weights: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
+        let mut seen = Seen::default();
+        seen.look("m".to_string(), &weights);
+        let turned: Vec<f32> = weights.iter().map(|w| -w).collect();
+        assert_eq!(seen.look("m".to_string(), &turned).flipped, Some(1.0));
+        let mut last = turned.clone();
+        last[n - 1] = -last[n - 1];
+        assert_eq!(seen.look("m".to_string(), &last).flipped, Some(1.0 / n as f64));
+    }
+}

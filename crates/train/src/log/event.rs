@@ -1,0 +1,98 @@
+//! The lines of `metrics.jsonl`: written by the trainer, read by the report.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::health::MatrixHealth;
+
+/// One line of `metrics.jsonl`. Numbers that are none (NaN, ∞) are written as `null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    /// When training starts, and again whenever it goes on.
+    Run {
+        /// Steps taken before.
+        step: u64,
+        /// The run's name.
+        name: String,
+        /// Parameters of the model.
+        parameters: usize,
+        /// Threads that compute.
+        threads: usize,
+        /// Measured f32 operations a second: what MFU is measured by.
+        gemm_flops: f64,
+        /// The resolved recipe.
+        recipe: String,
+    },
+    /// After an optimizer step.
+    Train {
+        /// Steps taken.
+        step: u64,
+        /// Mean cross-entropy of the step's targets, in nats.
+        #[serde(deserialize_with = "number")]
+        loss: f64,
+        /// Learning rate of the step.
+        lr: f64,
+        /// Norm of the gradient before clipping.
+        #[serde(deserialize_with = "number")]
+        grad_norm: f64,
+        /// Target tokens since the run began.
+        tokens: u64,
+        /// Target tokens a second since the last line.
+        tokens_per_second: f64,
+        /// 6 · parameters · tokens a second over the measured f32 speed of this machine's products.
+        #[serde(default)]
+        mfu: Option<f64>,
+        /// Bytes of memory that the process holds.
+        #[serde(default)]
+        rss: Option<u64>,
+        /// The most that it ever held.
+        #[serde(default)]
+        peak_rss: Option<u64>,
+    },
+    /// After a step whose update was not made.
+    Skip {
+        /// Steps taken.
+        step: u64,
+        /// Why.
+        reason: String,
+    },
+    /// After an evaluation.
+    Eval {
+        /// Steps taken.
+        step: u64,
+        /// Mean cross-entropy of the held-out targets, in nats.
+        #[serde(deserialize_with = "number")]
+        loss: f64,
+        /// Bits a byte of held-out text.
+        #[serde(deserialize_with = "number")]
+        bits_per_byte: f64,
+        /// A text that the model wrote.
+        sample: String,
+    },
+    /// With an evaluation, and before the first step: how the ternary matrices are.
+    Health {
+        /// Steps taken.
+        step: u64,
+        /// Steps since the last time, over which codes flipped.
+        steps: u64,
+        /// The seven matrices of the first block, then those of the next.
+        matrices: Vec<MatrixHealth>,
+    },
+    /// After a checkpoint.
+    Checkpoint {
+        /// Steps taken.
+        step: u64,
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// Anything else, as a later version may write it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// JSON has no NaN: it stands as `null`.
+pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}

@@ -1,0 +1,83 @@
+//! What this machine can do and what this process holds: measured speed of the products, resident memory.
+
+use std::time::{Duration, Instant};
+
+use tritforge_kernels::{Matrix, TernaryWeights, Write, gemm, quantize_rows, ternary_matmul};
+
+/// Side of the square matrices that are multiplied.
+const SIDE: usize = 1024;
+/// Time that one measurement takes, about.
+const BUDGET: Duration = Duration::from_millis(80);
+/// Products of which the fastest counts, at least; the first also allocates.
+const REPEATS: usize = 4;
+
+/// f32 operations a second (a multiplication and an addition count as two) that [`gemm`] reaches on all threads: the fastest
+/// of a few products [1024, 1024] · [1024, 1024]. This is the peak that MFU is measured by; it takes a tenth of a second.
+pub fn f32_flops() -> f64 {
+    let (a, b) = (vec![0.5f32; SIDE * SIDE], vec![0.25f32; SIDE * SIDE]);
+    let mut c = vec![0f32; SIDE * SIDE];
+    let (a, b) = (Matrix::f32(&a, SIDE, SIDE), Matrix::f32(&b, SIDE, SIDE));
+    fastest(|| gemm(a, b, &mut c, Write::Store))
+}
+
+/// Integer operations a second of int8 activations by ternary weights, as [`f32_flops`]: the forward of quantized projections.
+pub fn ternary_ops() -> f64 {
+    let x: Vec<f32> = (0..SIDE * SIDE).map(|i| (i % 251) as f32 - 125.0).collect();
+    let codes: Vec<i8> = (0..SIDE * SIDE).map(|i| (i % 3) as i8 - 1).collect();
+    let (x, weights) = (quantize_rows(&x, SIDE), TernaryWeights::new(&codes, SIDE, SIDE, 0.5));
+    let mut y = vec![0f32; SIDE * SIDE];
+    fastest(|| ternary_matmul(&x, &weights, &mut y))
+}
+
+/// Operations a second of the fastest of several products of [`SIDE`]³.
+fn fastest(mut product: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    let mut best = f64::INFINITY;
+    let mut repeats = 0;
+    while repeats < REPEATS || begin.elapsed() < BUDGET {
+        let start = Instant::now();
+        product();
+        best = best.min(start.elapsed().as_secs_f64());
+        repeats += 1;
+    }
+    2.0 * (SIDE * SIDE * SIDE) as f64 / best
+}
+
+/// Memory of this process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resident {
+    /// Pages in memory now.
+    pub now: u64,
+    /// The most there ever were.
+    pub peak: u64,
+}
+
+/// What this process holds in memory; none where the system does not say (it is Linux that does).
+pub fn resident() -> Option<Resident> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    Some(Resident { now: kilobytes(&status, "VmRSS:")? << 10, peak: kilobytes(&status, "VmHWM:")? << 10 })
+}
+
+/// Memory of the machine that processes could have, in bytes; none where the system does not say.
+pub fn available_memory() -> Option<u64> {
+    Some(kilobytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")? << 10)
+}
+
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_the_system_are_read() {
+        let status = "Name:\tx\nVmHWM:\t  2048 kB\nVmRSS:\t    1024 kB\n";
+        assert_eq!(kilobytes(status, "VmHWM:"), Some(2048));
+        assert_eq!(kilobytes(status, "VmRSS:"), Some(1024));
+        assert_eq!(kilobytes(status, "VmSwap:"), None);
+        assert_eq!(kilobytes("VmHWM: many kB", "VmHWM:"), None);
+    }
+}

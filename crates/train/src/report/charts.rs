@@ -1,0 +1,69 @@
+//! The charts of the report: what is drawn of each run.
+
+use super::read::{Run, Train};
+use super::svg::{Chart, Look, Series};
+
+/// Colours that the page's style has for series.
+pub(super) const COLORS: usize = 8;
+
+/// All charts; with several runs, each has its colour in all of them.
+pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
+    let chart = |title, caption, log, series| Chart { title, caption, log, series };
+    let number = |what: fn(&Train) -> Option<f64>| {
+        let each = runs.iter().enumerate();
+        each.map(move |(i, run)| line(run.name.clone(), i, points(run, what))).collect::<Vec<_>>()
+    };
+    vec![
+        chart("Loss", "nats a token; dots: held-out text, faint: every logged step", false, losses(runs)),
+        chart("Learning rate", "of the step", false, number(|t| Some(t.lr))),
+        chart("Gradient norm", "before clipping, logarithmic", true, number(|t| Some(t.grad_norm))),
+        chart("Speed", "target tokens a second", false, number(|t| Some(t.tokens_per_second))),
+        chart(
+            "MFU",
+            "6 · parameters · tokens/s, in % of the machine's measured f32 products",
+            false,
+            number(|t| t.mfu.map(|mfu| 100.0 * mfu)),
+        ),
+        chart("Memory", "of the process, in MB", false, number(|t| t.rss.map(|bytes| bytes as f64 / 1e6))),
+    ]
+}
+
+/// Training and held-out loss of every run.
+fn losses(runs: &[Run]) -> Vec<Series> {
+    let mut series = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
+        let raw = points(run, |t| Some(t.loss));
+        // One run needs two colours, several need one each.
+        let (name, held_out) = match runs.len() {
+            1 => (String::new(), 1),
+            _ => (format!("{} ", run.name), i),
+        };
+        let smooth = smoothed(&raw);
+        series.push(Series { look: Look::Faint, ..line(String::new(), i, raw) });
+        series.push(line(format!("{name}train"), i, smooth));
+        let evaluations = run.evaluations.iter().map(|e| (e.step as f64, e.loss)).collect();
+        let held_out = line(format!("{name}held-out"), held_out, evaluations);
+        series.push(Series { look: Look::Dots, ..held_out });
+    }
+    series
+}
+
+fn line(label: String, color: usize, points: Vec<(f64, f64)>) -> Series {
+    Series { label, color: color % COLORS, look: Look::Line, points }
+}
+
+fn points(run: &Run, what: impl Fn(&Train) -> Option<f64>) -> Vec<(f64, f64)> {
+    run.train.iter().filter_map(|t| Some((t.step as f64, what(t)?))).collect()
+}
+
+/// The mean over a window around every point, a fortieth of all of them.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let reach = points.len() / 80;
+    let mean = |i: usize| {
+        // As wide to one side as to the other: a falling curve stays where it is.
+        let reach = reach.min(i).min(points.len() - 1 - i);
+        let near = || points[i - reach..=i + reach].iter().map(|p| p.1).filter(|y| y.is_finite());
+        near().sum::<f64>() / near().count() as f64
+    };
+    (0..points.len()).map(|i| (points[i].0, mean(i))).collect()
+}

@@ -1,0 +1,97 @@
+//! What happens at an evaluation: the held-out text is scored, a text is written, the ternary weights are looked at, the
+//! report is drawn.
+
+use tritforge_data::{Shard, eval_windows};
+use tritforge_nn::{Batch, Decoder, Score};
+
+use super::Trainer;
+use crate::health::Health;
+use crate::log::Event;
+use crate::{TrainError, sample};
+
+/// Windows that one evaluation pass takes at once, at most.
+const MOST_SEQUENCES: usize = 8;
+/// Logits of a pass, about at most: 64 MiB.
+const MOST_LOGITS: usize = 16 << 20;
+
+/// Windows of `seq_len` tokens that one evaluation pass takes at once: all their logits exist together.
+pub(crate) fn eval_sequences(seq_len: usize, vocab_size: usize) -> usize {
+    (MOST_LOGITS / (seq_len * vocab_size).max(1)).clamp(1, MOST_SEQUENCES)
+}
+
+impl Trainer<'_> {
+    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
+    /// figures are those that a run is known by. Evaluations are compared with each other by what all of them score.
+    pub(super) fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
+        let recipe = self.recipe;
+        let last = self.progress.step == recipe.train.steps;
+        let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
+        self.deploy_average()?;
+        let held_out = &self.prepared.held_out;
+        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last)?;
+        let (compared, loss) = (part.mean(), whole.mean());
+        let sample = match loss.is_finite() {
+            true => sample::sample(&self.model, &self.prepared.tokenizer, &recipe.sample, recipe.run.seed)?,
+            // There is nothing to choose from.
+            false => String::new(),
+        };
+        self.deploy_average()?;
+        let bits_per_byte = loss / std::f64::consts::LN_2 / self.prepared.held_out.bytes_per_token();
+        let step = self.progress.step;
+        self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
+        let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
+        if !matrices.is_empty() {
+            self.log.event(&Event::Health { step, steps, matrices })?;
+        }
+        self.write_report();
+        let progress = &mut self.progress;
+        if progress.best_loss.is_none_or(|best| compared < best) {
+            (progress.best_loss, progress.best_step) = (Some(compared), Some(step));
+        }
+        if progress.reference_loss.is_none_or(|reference| compared < reference - recipe.train.min_delta) {
+            (progress.reference_loss, progress.stale_evaluations) = (Some(compared), 0);
+        } else {
+            progress.stale_evaluations += 1;
+        }
+        Ok((loss, bits_per_byte))
+    }
+
+    /// Exchanges the weights and their average, if the average is what is evaluated.
+    fn deploy_average(&mut self) -> Result<(), TrainError> {
+        let deploys = self.recipe.ema.is_some_and(|ema| ema.deploy);
+        if let Some(average) = self.average.as_mut().filter(|_| deploys) {
+            average.swap(self.model.parameters())?;
+            self.model.requantize()?;
+        }
+        Ok(())
+    }
+}
+
+/// Scores a shard in consecutive windows: the first of them with about `limit` targets, and with `all` the rest too.
+fn held_out_score(
+    model: &Decoder,
+    shard: &Shard,
+    seq_len: usize,
+    limit: usize,
+    all: bool,
+) -> Result<(Score, Score), TrainError> {
+    let sequences = eval_sequences(seq_len, model.config().vocab_size);
+    let (mut part, mut whole) = (Score::default(), Score::default());
+    for windows in eval_windows(shard, seq_len, sequences)? {
+        let within = whole.targets < limit;
+        if !within && !all {
+            break;
+        }
+        let batch = Batch {
+            ids: &windows.inputs,
+            targets: &windows.targets,
+            sequences: windows.sequences,
+            segments: &[],
+        };
+        whole.add(model.score(&batch)?);
+        if within {
+            part = whole;
+        }
+    }
+    Ok((part, whole))
+}
