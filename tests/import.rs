@@ -366,7 +366,8 @@ fn iq2_bn(codes: &[i8], cols: usize, scale: f32) -> Vec<u8> {
         bytes.extend_from_slice(&scale.to_le_bytes());
         for block in row.chunks_exact(64) {
             let code = |i: usize| (block[i] + 1) as u8;
-            bytes.extend((0..16).map(|j| code(j) | code(j + 16) << 2 | code(j + 32) << 4 | code(j + 48) << 6));
+            bytes
+                .extend((0..16).map(|j| code(j) | code(j + 16) << 2 | code(j + 32) << 4 | code(j + 48) << 6));
         }
     }
     bytes
@@ -397,8 +398,7 @@ fn files_of_ik_llama_keep_codes_and_scales() {
         }
     }
     writer.finish().unwrap();
-    let (report, second) =
-        imported(&theirs, &temp.path().join("second"), &ImportOptions::default()).unwrap();
+    let (report, second) = imported(&theirs, &temp.path().join("second"), &ImportOptions::default()).unwrap();
     assert_eq!(report.ternary_tensors, 14);
     assert_eq!(trained_logits(&second), trained_logits(&first));
 }

@@ -72,7 +72,10 @@ pub fn export_hugging_face(
     }
     if options.packed && config.attention_bias != AttentionBias::None {
         let message = "transformers multiplies the biases of packed linears by their weights' scale: export it as bf16 or f32";
-        return Err(ExportError::Import { path: checkpoint.dir().to_path_buf(), message: message.to_string() });
+        return Err(ExportError::Import {
+            path: checkpoint.dir().to_path_buf(),
+            message: message.to_string(),
+        });
     }
     let io = |action| move |source| ExportError::Io { path: out.to_path_buf(), action, source };
     if out.exists() {

@@ -60,7 +60,9 @@ pub enum TernaryError {
         found: i32,
     },
     /// The rows of a tensor have different scales.
-    #[error("row {row} has the scale {scale}, the rows before it {first}: this program reads one scale a tensor (BitNet)")]
+    #[error(
+        "row {row} has the scale {scale}, the rows before it {first}: this program reads one scale a tensor (BitNet)"
+    )]
     RowScales {
         /// The row, from 0.
         row: usize,

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("  {} parameters, {} layers", config.parameters().total(), config.num_hidden_layers);
     match config.weights {
         WeightQuant::Ternary => {
-            println!("  {} ternary tensors, codes and scales as they were", report.ternary_tensors)
+            println!("  {} ternary tensors, codes and scales as they were", report.ternary_tensors);
         }
         WeightQuant::Absmean if args.latent => println!(
             "  latent weights made of {} ternary tensors: the same codes and scales, not what they were trained from",

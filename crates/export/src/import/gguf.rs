@@ -57,7 +57,8 @@ impl GgufSource {
             ty if BlockFormat::from_name(ty.name()).is_some() => Ok(Stored::Decoded),
             ty => {
                 let known = BlockFormat::all().iter().map(|format| format.name);
-                let known: Vec<&str> = known.chain(Packing::ALL.map(Packing::name)).chain(["IQ2_BN"]).collect();
+                let known: Vec<&str> =
+                    known.chain(Packing::ALL.map(Packing::name)).chain(["IQ2_BN"]).collect();
                 Err(Self::fault(item, format!("type {}, expected {}", ty.name(), known.join(", "))))
             }
         }
@@ -109,7 +110,8 @@ impl GgufSource {
         let block = match self.row_scaled(item)? {
             Some(tensor) => tensor.scale(),
             None => self.packed(item)?.uniform_scale().ok_or_else(|| {
-                let message = "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
+                let message =
+                    "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
                 Self::fault(item, message.to_string())
             })?,
         };

@@ -44,7 +44,11 @@ pub fn unpack_iq2_bn(bytes: &[u8], rows: usize, cols: usize) -> Result<TernaryTe
         }
         match common {
             Some(common) if common.to_bits() != scale.to_bits() => {
-                return Err(TernaryError::RowScales { row, scale: scale.to_string(), first: common.to_string() });
+                return Err(TernaryError::RowScales {
+                    row,
+                    scale: scale.to_string(),
+                    first: common.to_string(),
+                });
             }
             _ => common = Some(scale),
         }
