@@ -66,12 +66,13 @@ impl Model {
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
-        let blocks = loader.blocks(&config)?;
         let output = head.as_ref().unwrap_or(&embedding);
         let rearranged_head = output.matrix(&gguf).for_decoding();
         if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
             gguf.release(info);
         }
+        // After the head, whose copy and pages are in memory at once for a while.
+        let blocks = loader.blocks(&config)?;
         Ok(Self {
             path: path.to_path_buf(),
             embedding,
