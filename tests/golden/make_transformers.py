@@ -11,6 +11,9 @@ What it writes, beside itself:
     bitnet_tiny/      ReLU², tied embeddings, grouped KV heads, f32 masters; plain and online goldens
     bitnet_silu/      SiLU, untied, every row a multiple of 256, bf16 masters; online goldens
     bitnet_packed/    one ternary model as two packed checkpoints (`bitlinear/`, `autobitlinear/`), with their logits
+    llama_tiny/       full precision: untied, Llama 3.1's RoPE scaling, biases of all four attention projections
+    qwen2_tiny/       full precision, bf16: tied, biases of queries, keys and values, linear RoPE scaling
+    qwen3_tiny/       full precision: norms of queries and keys, heads wider than hidden_size/heads, YaRN
     adamw.json        torch.optim.AdamW, parameter after each of five steps
 
 `goldens.safetensors` holds `input_ids` (i64 [batch, tokens]) and for each mode (`plain` or `online`):
@@ -44,7 +47,16 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
-from transformers import BitNetConfig, BitNetForCausalLM  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForCausalLM,
+    BitNetConfig,
+    BitNetForCausalLM,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
 from transformers.integrations import bitnet as hf_bitnet  # noqa: E402
 from transformers.utils.quantization_config import BitNetQuantConfig  # noqa: E402
 
@@ -60,7 +72,7 @@ class Case:
     """One golden model: its configuration, how its masters are stored, and how much of its gradients to keep."""
 
     folder: str
-    config: BitNetConfig
+    config: PreTrainedConfig
     batch: int
     tokens: int
     dtype: torch.dtype
@@ -114,11 +126,76 @@ PACKED = Case(
     grad_row_stride=1,
 )
 
+# The sizes that the full-precision models have in common.
+DENSE = dict(
+    vocab_size=160,
+    hidden_size=32,
+    intermediate_size=80,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    rms_norm_eps=1e-6,
+    bos_token_id=1,
+    eos_token_id=2,
+    attn_implementation="eager",
+)
+LLAMA = Case(
+    "llama_tiny",
+    LlamaConfig(
+        **DENSE,
+        tie_word_embeddings=False,
+        attention_bias=True,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    batch=2,
+    tokens=40,
+    dtype=torch.float32,
+    grad_row_stride=7,
+)
+QWEN2 = Case(
+    "qwen2_tiny",
+    Qwen2Config(
+        **DENSE,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "linear", "rope_theta": 1000000.0, "factor": 2.0},
+    ),
+    batch=2,
+    tokens=40,
+    dtype=torch.bfloat16,
+    grad_row_stride=7,
+)
+QWEN3 = Case(
+    "qwen3_tiny",
+    Qwen3Config(
+        **DENSE,
+        head_dim=16,
+        tie_word_embeddings=False,
+        rope_parameters={
+            "rope_type": "yarn",
+            "rope_theta": 10000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 16,
+        },
+    ),
+    batch=2,
+    tokens=40,
+    dtype=torch.float32,
+    grad_row_stride=7,
+)
 
-def build(case: Case, seed: int) -> tuple[BitNetForCausalLM, Tensor]:
+
+def build(case: Case, seed: int) -> tuple[PreTrainedModel, Tensor]:
     """The plain model of `case` with every parameter drawn from `seed`, in f32, and its input ids."""
     generator = torch.Generator().manual_seed(seed)
-    model = BitNetForCausalLM(case.config).eval()
+    model = AutoModelForCausalLM.from_config(case.config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator)
@@ -410,6 +487,27 @@ def write_packed(case: Case) -> None:
         write_safetensors(folder / "goldens.safetensors", {"input_ids": input_ids, "logits": logits})
 
 
+def write_dense(case: Case) -> None:
+    """A full-precision model: config.json as transformers saves it, weights, goldens of `plain`."""
+    model, input_ids = build(case, seed=11)
+    with torch.no_grad():
+        # Larger weights than a ternary model's, so that attention and its positions matter.
+        for name, parameter in model.named_parameters():
+            if not name.endswith("norm.weight"):
+                parameter.copy_((4 * parameter).to(case.dtype))
+    goldens = {"input_ids": input_ids, "grad_row_stride": torch.tensor([case.grad_row_stride])}
+    goldens |= {f"plain.{name}": value for name, value in run(model, input_ids).items()}
+    folder = HERE / case.folder
+    folder.mkdir(exist_ok=True)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    masters = {name: value.to(case.dtype) for name, value in model.named_parameters()}
+    write_safetensors(folder / "model.safetensors", masters)
+    kept_goldens = {name: kept(name, value, case.grad_row_stride) for name, value in goldens.items()}
+    write_safetensors(folder / "goldens.safetensors", kept_goldens)
+    print(f"{case.folder}: logits up to {float(goldens['plain.logits'].abs().max()):.2f}")
+
+
 def write_adamw() -> None:
     """A 40-element parameter under AdamW for five steps of given gradients."""
     settings = {"lr": 0.01, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
@@ -441,6 +539,8 @@ def main() -> None:
     write_trainable(TINY, ["plain", "online"])
     write_trainable(SILU, ["online"])
     write_packed(PACKED)
+    for case in [LLAMA, QWEN2, QWEN3]:
+        write_dense(case)
     write_adamw()
 
 

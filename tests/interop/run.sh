@@ -6,7 +6,8 @@
 #     tests/interop/run.sh tensorboard_events.py RUN
 #
 # TRITFORGE_PYTHON names an interpreter that already has them. Otherwise they are installed once into .venv-interop/ at
-# the root of the repository, in the versions of requirements.txt. llama-cpp-python is compiled there: that takes about
+# the root of the repository, in the versions of requirements.txt; a script with a list of its own, such as
+# requirements-hugging_face.txt, has an environment of its own. llama-cpp-python is compiled there: that takes about
 # ten minutes and a C++ compiler.
 set -euo pipefail
 
@@ -21,12 +22,17 @@ fi
 if [[ -n ${TRITFORGE_PYTHON:-} ]]; then
     python=$TRITFORGE_PYTHON
 else
+    requirements=$here/requirements.txt
     venv=$root/.venv-interop
+    if [[ -f $here/requirements-${1%.py}.txt ]]; then
+        requirements=$here/requirements-${1%.py}.txt
+        venv=$venv-${1%.py}
+    fi
     python=$venv/bin/python
-    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
+    if ! cmp -s "$requirements" "$venv/installed.txt"; then
         python3 -m venv "$venv"
-        "$python" -m pip install --requirement "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/installed.txt"
+        "$python" -m pip install --requirement "$requirements"
+        cp "$requirements" "$venv/installed.txt"
     fi
 fi
 

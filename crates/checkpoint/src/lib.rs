@@ -3,7 +3,8 @@
 //! A checkpoint is a directory with a `manifest.json` that lists every other file with its length and SHA-256. It is
 //! written under a temporary name, synced, and renamed: a crash at any moment leaves either the whole checkpoint
 //! or none of it, and [`latest`] finds the last whole one. The crate knows bytes, tensors and the model's
-//! configuration; what the trainer keeps beside them is the trainer's business.
+//! configuration; what the trainer keeps beside them is the trainer's business. A [`TensorFile`] is written one tensor at a
+//! time, for models that do not fit memory.
 //!
 //! ```
 //! use tritforge_checkpoint::{Checkpoint, TensorView, Writer};
@@ -27,11 +28,14 @@ mod manifest;
 mod mmap;
 mod reader;
 mod run;
+mod stream;
 mod writer;
 
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, Tensors};
 pub use run::{check_room, latest, prune, step_dir, steps};
+pub use safetensors::Dtype;
+pub use stream::{TensorFile, TensorSpec, TensorType};
 pub use writer::{TensorView, Writer};
 
 /// The model's configuration.

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use half::bf16;
+use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
+use tritforge_ternary::{TernaryTensor, unpack_stripes};
 
 use crate::manifest::{Entry, Manifest};
 use crate::{CONFIG, CheckpointError, mmap};
@@ -153,11 +154,66 @@ impl Tensors {
         Ok(list)
     }
 
-    /// The values of an f32 or bf16 tensor of the given shape, row-major. Borrowed where type and alignment allow.
+    /// Type, shape and bytes of a tensor.
+    ///
+    /// # Errors
+    /// If it is missing.
+    pub fn raw(&self, name: &str) -> Result<(Dtype, Vec<usize>, &[u8]), CheckpointError> {
+        let parsed = self.parsed()?;
+        let view = parsed.tensor(name).map_err(|e| self.fault(name, e.to_string()))?;
+        // Borrow from the map itself, which outlives the parsed header.
+        let bytes = view.data();
+        let start = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
+        Ok((view.dtype(), view.shape().to_vec(), &self.map[start..start + bytes.len()]))
+    }
+
+    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be read, from the file
+    /// again.
+    pub fn release(&self, name: &str) {
+        if let Ok((_, _, bytes)) = self.raw(name) {
+            mmap::release(&self.map, bytes.as_ptr() as usize - self.map.as_ptr() as usize, bytes.len());
+        }
+    }
+
+    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes of rows, and
+    /// `<name>_scale`, F32 [1], which **multiplies**. None if the tensor is stored as numbers.
+    ///
+    /// # Errors
+    /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no positive number.
+    pub fn ternary(
+        &self,
+        name: &str,
+        [rows, cols]: [usize; 2],
+    ) -> Result<Option<TernaryTensor>, CheckpointError> {
+        let (dtype, found, bytes) = self.raw(name)?;
+        if dtype != Dtype::U8 {
+            return Ok(None);
+        }
+        if found != [rows.div_ceil(4), cols] {
+            let message = format!("packed shape {found:?}, expected {:?}", [rows.div_ceil(4), cols]);
+            return Err(self.fault(name, message));
+        }
+        let scale = self.f32(&format!("{name}_scale"), &[1])?[0];
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(self.fault(name, format!("scale {scale}, expected a positive number")));
+        }
+        let tensor = unpack_stripes(bytes, rows, cols)
+            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scale))
+            .map_err(|e| self.fault(name, e.to_string()))?;
+        Ok(Some(tensor))
+    }
+
+    /// The values of an f32, bf16 or f16 tensor of the given shape, row-major, or those of a packed ternary one
+    /// ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
     ///
     /// # Errors
     /// If the tensor is missing, of another type, or of another shape.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, CheckpointError> {
+        if let [rows, cols] = *shape
+            && let Some(tensor) = self.ternary(name, [rows, cols])?
+        {
+            return Ok(Cow::Owned(tensor.values()));
+        }
         let (dtype, bytes) = self.find(name, shape)?;
         match dtype {
             Dtype::F32 => Ok(match bytemuck::try_cast_slice(bytes) {
@@ -168,7 +224,11 @@ impl Tensors {
                 let widen = |b: &[u8; 2]| bf16::from_le_bytes(*b).to_f32();
                 Ok(Cow::Owned(bytes.as_chunks().0.iter().map(widen).collect()))
             }
-            other => Err(self.fault(name, format!("type {other:?}, expected F32 or BF16"))),
+            Dtype::F16 => {
+                let widen = |b: &[u8; 2]| f16::from_le_bytes(*b).to_f32();
+                Ok(Cow::Owned(bytes.as_chunks().0.iter().map(widen).collect()))
+            }
+            other => Err(self.fault(name, format!("type {other:?}, expected F32, BF16 or F16"))),
         }
     }
 
@@ -184,15 +244,11 @@ impl Tensors {
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<(Dtype, &[u8]), CheckpointError> {
-        let parsed = self.parsed()?;
-        let view = parsed.tensor(name).map_err(|e| self.fault(name, e.to_string()))?;
-        if view.shape() != shape {
-            return Err(self.fault(name, format!("shape {:?}, expected {shape:?}", view.shape())));
+        let (dtype, found, bytes) = self.raw(name)?;
+        if found != shape {
+            return Err(self.fault(name, format!("shape {found:?}, expected {shape:?}")));
         }
-        // Borrow from the map itself, which outlives the parsed header.
-        let bytes = view.data();
-        let start = bytes.as_ptr() as usize - self.map.as_ptr() as usize;
-        Ok((view.dtype(), &self.map[start..start + bytes.len()]))
+        Ok((dtype, bytes))
     }
 
     fn fault(&self, tensor: &str, message: String) -> CheckpointError {

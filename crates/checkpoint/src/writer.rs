@@ -6,12 +6,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use half::bf16;
-use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype, TensorView as View};
 use tritforge_config::ModelConfig;
 
 use crate::manifest::{Digest, Entry, Manifest, VERSION};
-use crate::{CONFIG, CheckpointError, MANIFEST};
+use crate::{CONFIG, CheckpointError, MANIFEST, TensorFile, TensorSpec, TensorType};
 
 /// A tensor to be written, row-major.
 #[derive(Debug, Clone, Copy)]
@@ -45,12 +43,12 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    fn view(&self) -> Result<View<'a>, SafeTensorError> {
-        let dtype = match self.data {
-            Numbers::F32(_) => Dtype::F32,
-            Numbers::Bf16(_) => Dtype::BF16,
+    fn spec(&self) -> TensorSpec {
+        let ty = match self.data {
+            Numbers::F32(_) => TensorType::F32,
+            Numbers::Bf16(_) => TensorType::Bf16,
         };
-        View::new(dtype, self.shape.to_vec(), self.bytes())
+        TensorSpec { name: self.name.to_string(), shape: self.shape.to_vec(), ty }
     }
 }
 
@@ -86,19 +84,12 @@ impl Writer {
     /// # Errors
     /// If the disk is full or not writable.
     pub fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        self.write_pieces(name, &[bytes])
-    }
-
-    /// Writes one file, given in pieces, and syncs it.
-    fn write_pieces(&mut self, name: &str, pieces: &[&[u8]]) -> Result<(), CheckpointError> {
         let path = self.temporary.join(name);
         let mut file = File::create(&path).map_err(CheckpointError::io(&path, "create"))?;
-        let mut digest = Digest::default();
-        for piece in pieces {
-            digest.update(piece);
-            file.write_all(piece).map_err(CheckpointError::io(&path, "write"))?;
-        }
+        file.write_all(bytes).map_err(CheckpointError::io(&path, "write"))?;
         file.sync_all().map_err(CheckpointError::io(&path, "sync"))?;
+        let mut digest = Digest::default();
+        digest.update(bytes);
         self.files.insert(name.to_string(), digest.finish());
         Ok(())
     }
@@ -116,34 +107,31 @@ impl Writer {
     /// # Errors
     /// If a shape does not fit its data, two tensors have one name, or as [`Writer::write_file`].
     pub fn write_tensors(&mut self, name: &str, tensors: &[TensorView<'_>]) -> Result<(), CheckpointError> {
-        let path = self.temporary.join(name);
-        let fault = |tensor: &str, message: String| CheckpointError::Tensor {
-            path: path.clone(),
-            tensor: tensor.to_string(),
-            message,
-        };
-        // The format asks for no gaps and no misaligned tensors: wide types first, then by name.
-        let mut sorted: Vec<&TensorView<'_>> = tensors.iter().collect();
-        sorted.sort_by_key(|t| (matches!(t.data, Numbers::Bf16(_)), t.name));
-        let mut header = serde_json::Map::new();
-        let mut end = 0usize;
-        for tensor in &sorted {
-            let view = tensor.view().map_err(|e| fault(tensor.name, e.to_string()))?;
-            let start = end;
-            end += view.data().len();
-            let entry = serde_json::json!({
-                "dtype": view.dtype().to_string(), "shape": view.shape(), "data_offsets": [start, end],
-            });
-            if header.insert(tensor.name.to_string(), entry).is_some() {
-                return Err(fault(tensor.name, "two tensors have this name".to_string()));
-            }
+        let mut file = self.tensor_file(name, tensors.iter().map(TensorView::spec).collect())?;
+        let order: Vec<String> = file.specs().iter().map(|spec| spec.name.clone()).collect();
+        for name in order {
+            let Some(tensor) = tensors.iter().find(|tensor| tensor.name == name) else { continue };
+            file.write(tensor.name, tensor.bytes())?;
         }
-        let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-        header.resize(header.len().next_multiple_of(8), b' ');
-        let length = (header.len() as u64).to_le_bytes();
-        let pieces: Vec<&[u8]> =
-            [&length[..], &header[..]].into_iter().chain(sorted.iter().map(|t| t.bytes())).collect();
-        self.write_pieces(name, &pieces)
+        self.keep(name, file)
+    }
+
+    /// Starts a safetensors file whose tensors come one at a time; [`Writer::keep`] ends it.
+    ///
+    /// # Errors
+    /// As [`TensorFile::create`].
+    pub fn tensor_file(&self, name: &str, specs: Vec<TensorSpec>) -> Result<TensorFile, CheckpointError> {
+        TensorFile::create(&self.temporary.join(name), specs)
+    }
+
+    /// Takes a file from [`Writer::tensor_file`], all its tensors written, into the checkpoint.
+    ///
+    /// # Errors
+    /// As [`TensorFile::finish`].
+    pub fn keep(&mut self, name: &str, file: TensorFile) -> Result<(), CheckpointError> {
+        let entry = file.close()?;
+        self.files.insert(name.to_string(), entry);
+        Ok(())
     }
 
     /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is replaced.

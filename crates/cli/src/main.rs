@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
     after_help = "Examples:\n  \
         tritforge quickstart                              train, export, verify and generate, in minutes\n  \
         tritforge train recipes/shakespeare-char.toml     a recipe\n  \
+        tritforge import bitnet-b1.58-2B-4T -o models/2b  a published model to a checkpoint\n  \
         tritforge export runs/demo -o demo.gguf           a checkpoint to GGUF\n  \
         tritforge verify runs/demo demo.gguf              is the file the model that was trained?\n  \
         tritforge generate demo.gguf --prompt 'fn main'   write text\n  \
@@ -49,7 +50,9 @@ enum Command {
     /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
     #[cfg(feature = "train")]
     Verify(commands::verify::Args),
-    /// Write a checkpoint as a GGUF file.
+    /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
+    Import(commands::import::Args),
+    /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
     Export(commands::export::Args),
     /// Talk to a GGUF model.
     Chat(commands::chat::Args),
@@ -87,6 +90,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
         Command::Generate(args) => commands::generate::run(&args),

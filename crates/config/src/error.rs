@@ -25,4 +25,7 @@ pub enum ConfigError {
     /// No GGUF architecture describes this model.
     #[error("no GGUF architecture describes this model: {0}")]
     NoArchitecture(String),
+    /// No class of `transformers` computes this model.
+    #[error("no class of transformers computes this model: {0}")]
+    NoClass(String),
 }

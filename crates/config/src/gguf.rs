@@ -1,11 +1,17 @@
 //! The configuration as GGUF metadata, and the choice of the architecture that describes it.
 //!
-//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU² gate. A file's
-//! architecture therefore follows from the model, it is not the user's to choose.
+//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU² gate; models
+//! without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows from the model, it is not the
+//! user's to choose.
 
-use tritforge_gguf::{Metadata, Value, optional};
+use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
-use crate::{ActivationQuant, ConfigError, HiddenAct, ModelConfig, WeightQuant};
+use crate::{
+    ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection, RopeScaling, WeightQuant,
+};
+
+/// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
+pub const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// A GGUF architecture that the project writes and reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +20,12 @@ pub enum Architecture {
     Bitnet,
     /// `bitnet-b1.58` of bitnet.cpp: ReLU² gate, sub-norms, head tied or not.
     BitnetB158,
+    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are permuted.
+    Llama,
+    /// `qwen2`: SiLU gate, biases of queries, keys and values.
+    Qwen2,
+    /// `qwen3`: SiLU gate, norms of queries and keys.
+    Qwen3,
 }
 
 /// A program that loads GGUF files.
@@ -43,20 +55,42 @@ impl Runtime {
 
 impl Architecture {
     /// The architectures, as `general.architecture` spells them.
-    pub const ALL: [Architecture; 2] = [Architecture::Bitnet, Architecture::BitnetB158];
+    pub const ALL: [Architecture; 5] = [
+        Architecture::Bitnet,
+        Architecture::BitnetB158,
+        Architecture::Llama,
+        Architecture::Qwen2,
+        Architecture::Qwen3,
+    ];
 
     /// The value of `general.architecture`.
     pub fn name(self) -> &'static str {
         match self {
             Architecture::Bitnet => "bitnet",
             Architecture::BitnetB158 => "bitnet-b1.58",
+            Architecture::Llama => "llama",
+            Architecture::Qwen2 => "qwen2",
+            Architecture::Qwen3 => "qwen3",
         }
     }
 
-    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. Where it is not, TQ1_0 and
-    /// TQ2_0 hold the scale as f16 in their blocks, and only I2_S holds it exactly.
+    /// The architecture that a file names, if it is known.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|a| a.name() == name)
+    }
+
+    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i + head_dim/2: rows of
+    /// the query and key weights then stand in another order, [`ModelConfig::interleaved_row`].
+    pub fn interleaves_rope(self) -> bool {
+        self == Architecture::Llama
+    }
+
+    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's loader looks for one
+    /// beside any projection, and its graph of these architectures multiplies it; that of `qwen2` passes over those of the
+    /// feed-forward network (0.3.36 of llama-cpp-python). Where it is not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks,
+    /// and only I2_S holds it exactly.
     pub fn has_scale_tensors(self) -> bool {
-        self == Architecture::Bitnet
+        matches!(self, Architecture::Bitnet | Architecture::Llama | Architecture::Qwen3)
     }
 
     /// The architecture of a model.
@@ -64,27 +98,57 @@ impl Architecture {
     /// # Errors
     /// If none describes it; the message says what to change.
     pub fn of(config: &ModelConfig) -> Result<Self, ConfigError> {
-        if !config.use_sub_norm {
-            return Err(ConfigError::NoArchitecture(
-                "use_sub_norm = false: both BitNet architectures have sub-norms".to_string(),
-            ));
-        }
-        match (config.hidden_act, config.tie_word_embeddings) {
-            (HiddenAct::Silu, true) => Ok(Architecture::Bitnet),
-            (HiddenAct::Silu, false) => Err(ConfigError::NoArchitecture(
-                "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` ties its head; tie it, or use relu2"
-                    .to_string(),
-            )),
-            (HiddenAct::Relu2, _) => Ok(Architecture::BitnetB158),
+        let none = |message: &str| Err(ConfigError::NoArchitecture(message.to_string()));
+        let architecture = match (config.use_sub_norm, config.hidden_act) {
+            (true, _) if config.use_qk_norm || config.attention_bias != AttentionBias::None => {
+                return none(
+                    "sub-norms with use_qk_norm or attention_bias: the BitNet architectures have neither",
+                );
+            }
+            (true, HiddenAct::Silu) if !config.tie_word_embeddings => {
+                return none(
+                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` ties its head; tie it, or use relu2",
+                );
+            }
+            (true, HiddenAct::Silu) => Architecture::Bitnet,
+            (true, HiddenAct::Relu2) => Architecture::BitnetB158,
+            (false, HiddenAct::Relu2) => {
+                return none(
+                    "use_sub_norm = false with hidden_act = \"relu2\": without sub-norms it must be silu",
+                );
+            }
+            (false, HiddenAct::Silu) => match (config.use_qk_norm, config.attention_bias) {
+                (true, AttentionBias::None) => Architecture::Qwen3,
+                (true, _) => return none("use_qk_norm with attention_bias: `qwen3` has no biases"),
+                (false, AttentionBias::Qkv) => Architecture::Qwen2,
+                (false, AttentionBias::None | AttentionBias::All) => Architecture::Llama,
+            },
+        };
+        match &config.rope_scaling {
+            Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. })
+                if architecture != Architecture::Llama =>
+            {
+                none("rope_scaling by frequency: only `llama` has a tensor for it")
+            }
+            Some(RopeScaling::Yarn { truncate: false, .. }) => {
+                none("rope_scaling = yarn with truncate = false: GGUF has no key for it")
+            }
+            _ => Ok(architecture),
         }
     }
 
-    /// Runtimes that load this architecture with ternary weights of the given GGUF type.
+    /// Runtimes that load this architecture with weights of the given GGUF type.
     pub fn runtimes(self, packing: &str) -> Vec<Runtime> {
         use Runtime::{BitnetCpp, IkLlamaCpp, LlamaCpp, Tritforge};
         match (self, packing) {
             (Architecture::Bitnet, "TQ1_0" | "TQ2_0") => vec![Tritforge, LlamaCpp],
             (Architecture::BitnetB158, "TQ1_0" | "TQ2_0" | "I2_S") => vec![Tritforge, BitnetCpp, IkLlamaCpp],
+            (Architecture::Llama, "I2_S") => vec![Tritforge, BitnetCpp],
+            (Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3, packing)
+                if packing != "I2_S" =>
+            {
+                vec![Tritforge, LlamaCpp]
+            }
             _ => vec![Tritforge],
         }
     }
@@ -114,26 +178,96 @@ impl ModelConfig {
         for (key, size) in sizes {
             entries.push((format!("{arch}.{key}"), Value::U32(size as u32)));
         }
-        let numbers = [
-            ("attention.layer_norm_rms_epsilon", self.rms_norm_eps),
-            ("rope.freq_base", self.rope_theta),
-            ("rope.scaling.factor", 1.0),
-        ];
+        let numbers =
+            [("attention.layer_norm_rms_epsilon", self.rms_norm_eps), ("rope.freq_base", self.rope_theta)];
         for (key, number) in numbers {
             entries.push((format!("{arch}.{key}"), Value::F32(number)));
         }
-        entries.push((format!("{arch}.rope.scaling.type"), Value::String("linear".to_string())));
+        entries.extend(self.rope_to_gguf(arch));
         Ok(entries)
     }
 
-    /// Reads the description back. `untied` says whether the file has an `output.weight`.
+    /// RoPE scaling as metadata. Divisors of single frequencies are a tensor: [`ModelConfig::rope_factors`].
+    fn rope_to_gguf(&self, arch: &str) -> Vec<(String, Value)> {
+        let key = |suffix: &str| format!("{arch}.rope.scaling.{suffix}");
+        let scaling = |ty: &str, factor| {
+            vec![(key("factor"), Value::F32(factor)), (key("type"), Value::String(ty.to_string()))]
+        };
+        match &self.rope_scaling {
+            Some(RopeScaling::Linear { factor }) => scaling("linear", *factor),
+            Some(RopeScaling::Yarn {
+                factor,
+                beta_fast,
+                beta_slow,
+                attention_factor,
+                original_max_position_embeddings,
+                ..
+            }) => {
+                let mut entries = scaling("yarn", *factor);
+                let original = *original_max_position_embeddings as u32;
+                entries.push((key("original_context_length"), Value::U32(original)));
+                entries.push((key("yarn_beta_fast"), Value::F32(*beta_fast)));
+                entries.push((key("yarn_beta_slow"), Value::F32(*beta_slow)));
+                // Runtimes multiply YaRN's own factor by this.
+                let own = RopeScaling::yarn_attention_factor(*factor);
+                entries.push((key("attn_factor"), Value::F32(attention_factor / own)));
+                entries
+            }
+            None | Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. }) => scaling("linear", 1.0),
+        }
+    }
+
+    /// The divisors of the rotary frequencies, [head_dim / 2], where GGUF keeps them as a tensor: [`ROPE_FACTORS`].
+    pub fn rope_factors(&self) -> Option<Vec<f32>> {
+        match &self.rope_scaling {
+            Some(RopeScaling::Factors { factors }) => Some(factors.clone()),
+            Some(scaling @ RopeScaling::Llama3 { .. }) => {
+                let frequency = |i: usize| self.rope_theta.powf(-((2 * i) as f32) / self.head_dim as f32);
+                let plain: Vec<f32> = (0..self.head_dim / 2).map(frequency).collect();
+                let mut scaled = plain.clone();
+                scaling.apply(&mut scaled, self.rope_theta);
+                Some(plain.iter().zip(scaled).map(|(plain, scaled)| plain / scaled).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// Where row `row` of a query or key weight stands in a file whose architecture [interleaves
+    /// RoPE](Architecture::interleaves_rope): row 2i + k of a head there is row k·head_dim/2 + i here.
+    pub fn interleaved_row(&self, row: usize) -> usize {
+        let (head, within) = (row / self.head_dim, row % self.head_dim);
+        let half = self.head_dim / 2;
+        head * self.head_dim + 2 * (within % half) + within / half
+    }
+
+    /// Reads the description of a file's model.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_gguf`], or if the tensor `rope_freqs.weight` is none of divisors.
+    pub fn from_gguf_file(gguf: &Gguf) -> Result<Self, ConfigError> {
+        let mut config = Self::from_gguf(gguf.metadata(), gguf.tensors())?;
+        if let Some(info) = gguf.tensor(ROPE_FACTORS) {
+            if info.ty != GgmlType::F32 {
+                let message = format!("tensor {ROPE_FACTORS}: type {}, expected F32", info.ty.name());
+                return Err(ConfigError::Gguf(message));
+            }
+            let bytes = gguf.data(info).as_chunks().0;
+            let factors = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            config.rope_scaling = Some(RopeScaling::Factors { factors });
+            config.validate()?;
+        }
+        Ok(config)
+    }
+
+    /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single frequencies are in a
+    /// tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
     ///
     /// # Errors
     /// If the architecture is unknown, a key is missing or ill-typed, or the model is impossible.
-    pub fn from_gguf(metadata: &Metadata, untied: bool) -> Result<Self, ConfigError> {
+    pub fn from_gguf(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Self, ConfigError> {
         let fault = |e: tritforge_gguf::Error| ConfigError::Gguf(e.to_string());
         let name = metadata.get_str("general.architecture").map_err(fault)?;
-        let Some(architecture) = Architecture::ALL.into_iter().find(|a| a.name() == name) else {
+        let Some(architecture) = Architecture::from_name(name) else {
             let known = Architecture::ALL.map(Architecture::name).join(", ");
             return Err(ConfigError::Gguf(format!(
                 "general.architecture = \"{name}\": this engine runs {known}"
@@ -147,13 +281,6 @@ impl ModelConfig {
         let number_or = |suffix: &str, default: f32| {
             optional(metadata.get_f32(&key(suffix))).map(|v| v.unwrap_or(default)).map_err(fault)
         };
-        let scaling = number_or("rope.scaling.factor", 1.0)?;
-        if scaling != 1.0 {
-            return Err(ConfigError::Gguf(format!(
-                "{} = {scaling}: this engine runs unscaled RoPE only",
-                key("rope.scaling.factor")
-            )));
-        }
         let hidden_size = size("embedding_length")?;
         let num_attention_heads = size("attention.head_count")?;
         if num_attention_heads == 0 {
@@ -172,6 +299,11 @@ impl ModelConfig {
             Some(size) => size,
             None => metadata.get_str_array("tokenizer.ggml.tokens").map_err(fault)?.len(),
         };
+        let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
+        let ternary = tensors.iter().any(|tensor| {
+            matches!(tensor.ty, GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::I2_S | GgmlType::IQ2_BN)
+                && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
+        });
         let config = Self {
             vocab_size,
             hidden_size,
@@ -181,20 +313,57 @@ impl ModelConfig {
             num_key_value_heads: size_or("attention.head_count_kv", num_attention_heads)?,
             head_dim,
             hidden_act: match architecture {
-                Architecture::Bitnet => HiddenAct::Silu,
                 Architecture::BitnetB158 => HiddenAct::Relu2,
+                _ => HiddenAct::Silu,
             },
             max_position_embeddings: size("context_length")?,
             rms_norm_eps: metadata.get_f32(&key("attention.layer_norm_rms_epsilon")).map_err(fault)?,
             rope_theta: number_or("rope.freq_base", 10_000.0)?,
-            tie_word_embeddings: !untied,
-            use_sub_norm: true,
-            weights: WeightQuant::Absmean,
-            activations: ActivationQuant::Absmax,
+            rope_scaling: rope_from_gguf(metadata, name)?,
+            tie_word_embeddings: !has("output.weight"),
+            use_sub_norm: matches!(architecture, Architecture::Bitnet | Architecture::BitnetB158),
+            use_qk_norm: architecture == Architecture::Qwen3,
+            attention_bias: match (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")) {
+                (true, true) => AttentionBias::All,
+                (true, false) => AttentionBias::Qkv,
+                (false, _) => AttentionBias::None,
+            },
+            weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
+            activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// RoPE scaling as the metadata of an architecture says.
+fn rope_from_gguf(metadata: &Metadata, arch: &str) -> Result<Option<RopeScaling>, ConfigError> {
+    let fault = |e: tritforge_gguf::Error| ConfigError::Gguf(e.to_string());
+    let key = |suffix: &str| format!("{arch}.rope.scaling.{suffix}");
+    let number_or = |suffix: &str, default: f32| {
+        optional(metadata.get_f32(&key(suffix))).map(|v| v.unwrap_or(default)).map_err(fault)
+    };
+    let ty = optional(metadata.get_str(&key("type"))).map_err(fault)?;
+    let factor = number_or("factor", 1.0)?;
+    match ty {
+        _ if factor == 1.0 => Ok(None),
+        None | Some("none") => Ok(None),
+        Some("linear") => Ok(Some(RopeScaling::Linear { factor })),
+        Some("yarn") => Ok(Some(RopeScaling::Yarn {
+            factor,
+            beta_fast: number_or("yarn_beta_fast", 32.0)?,
+            beta_slow: number_or("yarn_beta_slow", 1.0)?,
+            truncate: true,
+            attention_factor: RopeScaling::yarn_attention_factor(factor) * number_or("attn_factor", 1.0)?,
+            original_max_position_embeddings: metadata
+                .get_usize(&key("original_context_length"))
+                .map_err(fault)?,
+        })),
+        Some(other) => Err(ConfigError::Gguf(format!(
+            "{} = \"{other}\": this engine runs none, linear and yarn",
+            key("type")
+        ))),
     }
 }
 
@@ -210,30 +379,81 @@ mod tests {
         metadata
     }
 
+    /// The tensors by which a file says what metadata does not.
+    fn tensors(config: &ModelConfig) -> Vec<TensorInfo> {
+        let tensor = |name: String, ty| TensorInfo { name, dims: vec![256], ty, offset: 0, nbytes: 0 };
+        let ternary = config.weights != WeightQuant::None;
+        let ty = if ternary { GgmlType::TQ2_0 } else { GgmlType::F16 };
+        let mut tensors = vec![tensor(Projection::Q.gguf_weight(0), ty)];
+        let biased = Projection::ALL.into_iter().filter(|p| config.attention_bias.has(*p));
+        tensors.extend(biased.map(|p| tensor(p.gguf_bias(0), GgmlType::F32)));
+        if !config.tie_word_embeddings {
+            tensors.push(tensor("output.weight".to_string(), GgmlType::F16));
+        }
+        tensors
+    }
+
     #[test]
     fn metadata_round_trips() {
-        let silu = ModelConfig::default();
-        assert_eq!(ModelConfig::from_gguf(&metadata(&silu), false).unwrap(), silu);
-        let relu2 = ModelConfig { hidden_act: HiddenAct::Relu2, tie_word_embeddings: false, ..silu };
-        assert_eq!(ModelConfig::from_gguf(&metadata(&relu2), true).unwrap(), relu2);
+        let silu = ModelConfig { weights: WeightQuant::Ternary, ..ModelConfig::default() };
+        let relu2 = ModelConfig { hidden_act: HiddenAct::Relu2, tie_word_embeddings: false, ..silu.clone() };
+        let llama = ModelConfig { use_sub_norm: false, ..silu.clone() };
+        let qwen2 = ModelConfig {
+            attention_bias: AttentionBias::Qkv,
+            weights: WeightQuant::None,
+            activations: ActivationQuant::None,
+            ..llama.clone()
+        };
+        let yarn = RopeScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            truncate: true,
+            attention_factor: RopeScaling::yarn_attention_factor(4.0),
+            original_max_position_embeddings: 128,
+        };
+        let qwen3 =
+            ModelConfig { use_qk_norm: true, head_dim: 128, rope_scaling: Some(yarn), ..llama.clone() };
+        let linear = ModelConfig { rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }), ..llama.clone() };
+        let biased = ModelConfig { attention_bias: AttentionBias::All, ..llama.clone() };
+        let architectures = [silu, relu2, llama, qwen2, qwen3, linear, biased].map(|config| {
+            assert_eq!(ModelConfig::from_gguf(&metadata(&config), &tensors(&config)).unwrap(), config);
+            Architecture::of(&config).unwrap().name()
+        });
+        assert_eq!(architectures, ["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3", "llama", "llama"]);
     }
 
     #[test]
     fn models_without_an_architecture_are_refused() {
-        let untied = ModelConfig { tie_word_embeddings: false, ..ModelConfig::default() };
-        assert!(untied.to_gguf().unwrap_err().to_string().contains("tie_word_embeddings"));
-        let plain = ModelConfig { use_sub_norm: false, ..ModelConfig::default() };
-        assert!(plain.to_gguf().unwrap_err().to_string().contains("use_sub_norm"));
+        let refused = |config: ModelConfig, part: &str| {
+            let error = config.to_gguf().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        let base = ModelConfig::default();
+        refused(ModelConfig { tie_word_embeddings: false, ..base.clone() }, "tie_word_embeddings");
+        let relu2 = ModelConfig { use_sub_norm: false, hidden_act: HiddenAct::Relu2, ..base.clone() };
+        refused(relu2, "use_sub_norm");
+        refused(ModelConfig { use_qk_norm: true, ..base.clone() }, "use_qk_norm");
+        let factors = RopeScaling::Factors { factors: vec![1.0; 32] };
+        refused(ModelConfig { rope_scaling: Some(factors), ..base }, "rope_scaling");
+    }
+
+    #[test]
+    fn interleaving_is_a_permutation_of_each_head() {
+        let config = ModelConfig { head_dim: 6, ..ModelConfig::default() };
+        let rows: Vec<usize> = (0..12).map(|row| config.interleaved_row(row)).collect();
+        // Halves 0 1 2 | 3 4 5 stand as 0 3 1 4 2 5.
+        assert_eq!(rows, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
     }
 
     #[test]
     fn unknown_architectures_and_missing_keys_are_named() {
         let mut m = metadata(&ModelConfig::default());
         m.remove("bitnet.block_count");
-        let error = ModelConfig::from_gguf(&m, false).unwrap_err().to_string();
+        let error = ModelConfig::from_gguf(&m, &[]).unwrap_err().to_string();
         assert!(error.contains("bitnet.block_count"), "{error}");
         m.insert("general.architecture", "mamba");
-        let error = ModelConfig::from_gguf(&m, false).unwrap_err().to_string();
+        let error = ModelConfig::from_gguf(&m, &[]).unwrap_err().to_string();
         assert!(error.contains("\"mamba\""), "{error}");
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `nn` builds a trainable model
 //! from it, a checkpoint keeps it as `config.json`, the exporter writes it as GGUF metadata
-//! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]).
+//! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]). [`HuggingFaceConfig`] reads the
+//! `config.json` of other people's checkpoints.
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
@@ -15,12 +16,16 @@
 
 mod error;
 mod gguf;
+mod hugging_face;
 mod model;
 mod parameters;
 mod projection;
+mod rope;
 
 pub use error::ConfigError;
-pub use gguf::{Architecture, Runtime};
-pub use model::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+pub use gguf::{Architecture, ROPE_FACTORS, Runtime};
+pub use hugging_face::{HuggingFaceConfig, Quantization};
+pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
 pub use projection::Projection;
+pub use rope::RopeScaling;

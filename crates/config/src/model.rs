@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ConfigError;
+use crate::{ConfigError, Projection, RopeScaling};
 
 /// The gate of the feed-forward network: `act(gate(x)) · up(x)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,8 +20,36 @@ pub enum HiddenAct {
 pub enum WeightQuant {
     /// Ternary by the mean magnitude of the tensor (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
     Absmean,
+    /// Ternary as stored: every value is −s, 0 or s of its tensor, and nothing is quantized again. What a model imported from
+    /// ternary weights is; it runs and is exported, but has no latent weights to train.
+    Ternary,
     /// Full precision.
     None,
+}
+
+/// Which projections of the attention add a bias to their product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttentionBias {
+    /// None: BitNet, Llama, Qwen3.
+    None,
+    /// Queries, keys and values: Qwen2.
+    Qkv,
+    /// Those and the output: `attention_bias = true` of Hugging Face's Llama.
+    All,
+}
+
+impl AttentionBias {
+    /// Whether this projection has one.
+    pub fn has(self, projection: Projection) -> bool {
+        match self {
+            AttentionBias::None => false,
+            AttentionBias::Qkv => matches!(projection, Projection::Q | Projection::K | Projection::V),
+            AttentionBias::All => {
+                matches!(projection, Projection::Q | Projection::K | Projection::V | Projection::O)
+            }
+        }
+    }
 }
 
 /// How the inputs of the seven projections are quantized.
@@ -34,7 +62,7 @@ pub enum ActivationQuant {
     None,
 }
 
-/// A decoder-only transformer of the BitNet family. Names and meanings are those of Hugging Face's `BitNetConfig`.
+/// A decoder-only transformer of the BitNet, Llama and Qwen families. Names and meanings are those of Hugging Face configs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -60,10 +88,17 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// Base of the rotary embedding's frequencies.
     pub rope_theta: f32,
+    /// How the rotary embedding's frequencies are changed for contexts longer than those of pretraining.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<RopeScaling>,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
     /// Whether an RMSNorm stands before `o_proj` and `down_proj` (SubLN).
     pub use_sub_norm: bool,
+    /// Whether every head's query and key go through an RMSNorm of width `head_dim` before RoPE (Qwen3).
+    pub use_qk_norm: bool,
+    /// Which projections of the attention have a bias.
+    pub attention_bias: AttentionBias,
     /// Quantization of the projections' weights.
     pub weights: WeightQuant,
     /// Quantization of the projections' inputs.
@@ -87,8 +122,11 @@ impl Default for ModelConfig {
             max_position_embeddings: 512,
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
+            rope_scaling: None,
             tie_word_embeddings: true,
             use_sub_norm: true,
+            use_qk_norm: false,
+            attention_bias: AttentionBias::None,
             weights: WeightQuant::Absmean,
             activations: ActivationQuant::Absmax,
             initializer_range: 0.02,
@@ -185,11 +223,11 @@ impl ModelConfig {
                 return Err(fault(key, &value, format!("expected more than {low} and at most {high}")));
             }
         }
-        Ok(())
+        self.rope_scaling.as_ref().map_or(Ok(()), |scaling| scaling.validate(self.head_dim))
     }
 }
 
-fn fault(key: &'static str, found: &impl ToString, expected: impl Into<String>) -> ConfigError {
+pub(crate) fn fault(key: &'static str, found: &impl ToString, expected: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, found: found.to_string(), expected: expected.into() }
 }
 

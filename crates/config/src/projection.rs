@@ -62,6 +62,16 @@ impl Projection {
         format!("model.layers.{layer}.{}.weight", self.hf_name())
     }
 
+    /// The bias's name in a Hugging Face checkpoint, e.g. `model.layers.0.self_attn.q_proj.bias`.
+    pub fn hf_bias(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}.bias", self.hf_name())
+    }
+
+    /// The bias's name in a GGUF file, e.g. `blk.0.attn_q.bias`.
+    pub fn gguf_bias(self, layer: usize) -> String {
+        format!("blk.{layer}.{}.bias", self.gguf_name())
+    }
+
     /// The weight's name in a GGUF file, e.g. `blk.0.attn_q.weight`.
     pub fn gguf_weight(self, layer: usize) -> String {
         format!("blk.{layer}.{}.weight", self.gguf_name())

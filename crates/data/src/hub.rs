@@ -125,6 +125,43 @@ impl Hub {
         self.fetch(&parsed, address)
     }
 
+    /// A model on this machine: the file that the address names, or the directory with the repository's configuration, safetensors
+    /// and tokenizer.
+    ///
+    /// # Errors
+    /// If the repository has no `config.json` or no safetensors, its index is damaged, or as [`Self::fetch`].
+    pub fn model(&self, address: &str) -> Result<PathBuf, DataError> {
+        let parsed: Address = address.parse()?;
+        if !parsed.file.is_empty() {
+            return self.fetch(&parsed, address);
+        }
+        let fault = |message: String| DataError::Hub { address: address.to_string(), message };
+        let file = |name: &str| self.fetch(&Address { file: name.to_string(), ..parsed.clone() }, address);
+        let config = file("config.json")?;
+        for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+            // A repository need not have them; what is missing is missed when it is needed.
+            let _ = file(name);
+        }
+        match file("model.safetensors.index.json") {
+            Err(_) => {
+                file("model.safetensors")?;
+            }
+            Ok(index) => {
+                let text = fs::read(&index).map_err(|e| fault(format!("{}: {e}", index.display())))?;
+                let json: serde_json::Value = serde_json::from_slice(&text)
+                    .map_err(|e| fault(format!("model.safetensors.index.json: {e}")))?;
+                let shards = json["weight_map"].as_object().into_iter().flat_map(|map| map.values());
+                let mut shards: Vec<&str> = shards.filter_map(|name| name.as_str()).collect();
+                shards.sort_unstable();
+                shards.dedup();
+                for shard in shards {
+                    file(shard)?;
+                }
+            }
+        }
+        Ok(config.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
     /// The path of a file in the cache, downloaded if it is not there. A transfer that breaks off is taken up where it
     /// broke off, by this call or a later one; a large file whose SHA-256 is not the one that the hub states is removed.
     /// `name` stands for the address in messages.

@@ -130,3 +130,28 @@ fn a_file_that_is_not_the_one_stated_is_removed() {
         hub.fetch(&Address { file: "absent".to_string(), ..address }, "hf://o/n").unwrap_err().to_string();
     assert!(error.contains("404"), "{error}");
 }
+
+#[test]
+fn a_model_is_its_configuration_and_all_its_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let repository = dir.path().join("models--o--n");
+    let snapshot = repository.join("snapshots/c0ffee");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), "c0ffee").unwrap();
+    let hub = Hub { offline: true, ..hub("http://127.0.0.1:1", dir.path()) };
+    let put = |name: &str, text: &str| std::fs::write(snapshot.join(name), text).unwrap();
+
+    assert!(hub.model("hf://o/n").unwrap_err().to_string().contains("not in the cache"));
+    put("config.json", "{}");
+    assert!(hub.model("hf://o/n").is_err(), "a model has weights");
+    put("model.safetensors", "");
+    assert_eq!(hub.model("hf://o/n").unwrap(), snapshot);
+    put("model.safetensors.index.json", r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#);
+    put("1.safetensors", "");
+    assert!(hub.model("hf://o/n").is_err(), "the second shard is missing");
+    put("2.safetensors", "");
+    assert_eq!(hub.model("hf://o/n").unwrap(), snapshot);
+    put("m.gguf", "");
+    assert_eq!(hub.model("hf://o/n/m.gguf").unwrap(), snapshot.join("m.gguf"));
+}

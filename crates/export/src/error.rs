@@ -1,4 +1,6 @@
-//! What can keep a checkpoint from becoming a GGUF file.
+//! What can keep a model from becoming a file of another format.
+
+use std::path::PathBuf;
 
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
@@ -36,10 +38,28 @@ pub enum ExportError {
         /// What is wrong, and what to do.
         message: String,
     },
-    /// The model has no ternary weights to export.
+    /// A source cannot be imported.
+    #[error("{}: {message}", path.display())]
+    Import {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        message: String,
+    },
+    /// A file or directory cannot be written.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Weights and activations are quantized in a way that no file describes.
     #[error(
-        "the model was trained with weights = \"{weights}\", activations = \"{activations}\": only absmean weights with absmax \
-         activations are what a ternary GGUF runs"
+        "the model has weights = \"{weights}\", activations = \"{activations}\": what files describe is ternary weights with \
+         absmax activations, or neither quantized"
     )]
     NotTernary {
         /// The configuration's weight quantizer.

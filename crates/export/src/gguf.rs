@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
-use tritforge_config::{ActivationQuant, Architecture, ModelConfig, Runtime, WeightQuant};
+use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, Runtime, WeightQuant};
 use tritforge_gguf::{Metadata, Writer};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::{Packing, TernaryTensor};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
-use crate::dense::encode;
+use crate::dense::{encode, ggml_type};
+use crate::numbers::{Numbers, of_checkpoint, reorder};
 use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
 
 /// What to write.
@@ -19,6 +20,8 @@ use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
 pub struct ExportOptions {
     /// How ternary weights are packed.
     pub packing: Packing,
+    /// How the projections of a full-precision model are stored.
+    pub linears: DenseType,
     /// How the embedding and the head are stored.
     pub embeddings: DenseType,
     /// `general.name`.
@@ -27,7 +30,12 @@ pub struct ExportOptions {
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { packing: Packing::Tq2_0, embeddings: DenseType::F16, name: "tritforge".to_string() }
+        Self {
+            packing: Packing::Tq2_0,
+            linears: DenseType::F16,
+            embeddings: DenseType::F16,
+            name: "tritforge".to_string(),
+        }
     }
 }
 
@@ -40,10 +48,14 @@ pub struct Report {
     pub runtimes: Vec<Runtime>,
     /// Bytes of the file.
     pub bytes: u64,
+    /// The type of the projections: a packing's name, or a full-precision type's.
+    pub weights: &'static str,
     /// Ternary tensors written.
     pub ternary_tensors: usize,
     /// The largest difference that storing the embedding and the head made; 0 for F32.
     pub embedding_rounding: f32,
+    /// The largest difference that storing full-precision projections made; 0 for F32.
+    pub linear_rounding: f32,
     /// The largest relative difference of a scale; 0 where scales are stored as F32.
     pub scale_rounding: f32,
 }
@@ -51,7 +63,7 @@ pub struct Report {
 /// Writes a checkpoint as a GGUF file, with tokenizer. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If the model is not ternary or has no GGUF architecture, its widths do not fit the packing, the checkpoint is damaged,
+/// If the model is ternary in part or has no GGUF architecture, its widths do not fit the packing, the checkpoint is damaged,
 /// or the file cannot be written; nothing is left under the file's name then.
 pub fn export_gguf(
     checkpoint: &Checkpoint,
@@ -62,7 +74,7 @@ pub fn export_gguf(
     let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
         .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
     let tensors = checkpoint.tensors(MODEL)?;
-    write_model(&config, &tokenizer, out, options, |item| Ok(tensors.f32(&item.source, &item.shape)?))
+    write_model(&config, &tokenizer, out, options, |item| of_checkpoint(&tensors, &config, item))
 }
 
 /// Writes a model whose tensors `source` gives, one after the other.
@@ -71,39 +83,80 @@ pub(crate) fn write_model<'a>(
     tokenizer: &Tokenizer,
     out: &Path,
     options: &ExportOptions,
-    mut source: impl FnMut(&Item) -> Result<Cow<'a, [f32]>, ExportError>,
+    mut source: impl FnMut(&Item) -> Result<Numbers<'a>, ExportError>,
 ) -> Result<Report, ExportError> {
-    if config.weights != WeightQuant::Absmean || config.activations != ActivationQuant::Absmax {
-        return Err(ExportError::NotTernary {
-            weights: format!("{:?}", config.weights).to_lowercase(),
-            activations: format!("{:?}", config.activations).to_lowercase(),
-        });
-    }
+    let ternary = match (config.weights, config.activations) {
+        (WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => true,
+        (WeightQuant::None, ActivationQuant::None) => false,
+        (weights, activations) => {
+            return Err(ExportError::NotTernary {
+                weights: format!("{weights:?}").to_lowercase(),
+                activations: format!("{activations:?}").to_lowercase(),
+            });
+        }
+    };
     let architecture = Architecture::of(config)?;
-    let metadata = metadata(config, tokenizer, options)?;
+    let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);
-    check_widths(&items, options.packing)?;
-    let mut writer =
-        Writer::create(out, &metadata, specs(&items, architecture, options.packing, options.embeddings))?;
+    if ternary {
+        check_widths(&items, options.packing)?;
+    }
+    let mut writer = Writer::create(out, &metadata, specs(config, &items, architecture, ternary, options))?;
+    let weights = if ternary { options.packing.name() } else { ggml_type(options.linears).name() };
     let mut report = Report {
         architecture,
-        runtimes: architecture.runtimes(options.packing.name()),
+        runtimes: architecture.runtimes(weights),
         bytes: 0,
+        weights,
         ternary_tensors: 0,
         embedding_rounding: 0.0,
+        linear_rounding: 0.0,
         scale_rounding: 0.0,
     };
+    if let Some(factors) = config.rope_factors() {
+        let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+        writer.write_tensor(ROPE_FACTORS, &bytes)?;
+    }
     for item in &items {
-        write_item(item, &source(item)?, options, &mut writer, &mut report)?;
+        let numbers = source(item)?;
+        let numbers = if item.rotated && architecture.interleaves_rope() {
+            interleave(config, item, numbers)?
+        } else {
+            numbers
+        };
+        write_item(item, numbers, options, &mut writer, &mut report)?;
     }
     writer.finish()?;
     report.bytes = std::fs::metadata(out).map(|m| m.len()).unwrap_or_default();
     Ok(report)
 }
 
+/// The rows of queries or keys in the order of an architecture that interleaves RoPE.
+fn interleave<'a>(
+    config: &ModelConfig,
+    item: &Item,
+    numbers: Numbers<'a>,
+) -> Result<Numbers<'a>, ExportError> {
+    let (rows, cols) = (item.shape[0], item.shape[1..].iter().product());
+    let mut stored = vec![0; rows];
+    (0..rows).for_each(|row| stored[config.interleaved_row(row)] = row);
+    let order = |row: usize| stored[row];
+    Ok(match numbers {
+        Numbers::Dense(values) => Numbers::Dense(Cow::Owned(reorder(&values, cols, order))),
+        Numbers::Ternary(tensor) => {
+            let codes = reorder(tensor.codes(), cols, order);
+            let tensor = TernaryTensor::from_codes(codes, rows, cols, tensor.scale());
+            Numbers::Ternary(
+                tensor.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?,
+            )
+        }
+    })
+}
+
 fn metadata(
     config: &ModelConfig,
     tokenizer: &Tokenizer,
+    ternary: bool,
     options: &ExportOptions,
 ) -> Result<Metadata, ExportError> {
     let mut metadata = Metadata::new();
@@ -112,11 +165,15 @@ fn metadata(
     }
     metadata.insert("general.type", "model");
     metadata.insert("general.name", options.name.as_str());
-    // llama.h: LLAMA_FTYPE_MOSTLY_TQ1_0 and _TQ2_0; I2_S as bitnet.cpp numbers it.
-    let file_type: u32 = match options.packing {
-        Packing::Tq1_0 => 36,
-        Packing::Tq2_0 => 37,
-        Packing::I2S => 40,
+    // `enum llama_ftype` of llama.h; I2_S as bitnet.cpp numbers it.
+    let file_type: u32 = match (ternary, options.packing, options.linears) {
+        (true, Packing::Tq1_0, _) => 36,
+        (true, Packing::Tq2_0, _) => 37,
+        (true, Packing::I2S, _) => 40,
+        (false, _, DenseType::F32) => 0,
+        (false, _, DenseType::F16) => 1,
+        (false, _, DenseType::Q8_0) => 7,
+        (false, _, DenseType::Q6K) => 18,
     };
     metadata.insert("general.file_type", file_type);
     metadata.insert("general.quantization_version", 2u32);
@@ -128,7 +185,7 @@ fn metadata(
 
 /// Finds a width that the packing cannot hold before anything is written.
 fn check_widths(items: &[Item], packing: Packing) -> Result<(), ExportError> {
-    for item in items.iter().filter(|item| item.kind == Kind::Ternary) {
+    for item in items.iter().filter(|item| item.kind == Kind::Projection) {
         packing
             .packed_len(item.shape[0], item.shape[1])
             .map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?;
@@ -138,38 +195,37 @@ fn check_widths(items: &[Item], packing: Packing) -> Result<(), ExportError> {
 
 fn write_item(
     item: &Item,
-    values: &[f32],
+    numbers: Numbers<'_>,
     options: &ExportOptions,
     writer: &mut Writer,
     report: &mut Report,
 ) -> Result<(), ExportError> {
-    match item.kind {
-        Kind::Norm => {
-            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            writer.write_tensor(&item.target, &bytes)?;
+    let tensor = match numbers {
+        Numbers::Ternary(tensor) => tensor,
+        Numbers::Dense(values) => {
+            let (ty, rounding) = match item.kind {
+                Kind::Vector => (DenseType::F32, &mut report.embedding_rounding),
+                Kind::Embedding => (options.embeddings, &mut report.embedding_rounding),
+                Kind::Projection => (options.linears, &mut report.linear_rounding),
+            };
+            let (bytes, largest) = encode(ty, &item.source, &values, item.matrix()[1])?;
+            *rounding = rounding.max(largest);
+            return Ok(writer.write_tensor(&item.target, &bytes)?);
         }
-        Kind::Dense => {
-            let (bytes, rounding) = encode(options.embeddings, &item.source, values, item.shape[1])?;
-            report.embedding_rounding = report.embedding_rounding.max(rounding);
-            writer.write_tensor(&item.target, &bytes)?;
+    };
+    let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+    report.ternary_tensors += 1;
+    let scale = tensor.scale();
+    if has_scale_tensor(item, report.architecture, options.packing) {
+        writer.write_tensor(&item.target, &options.packing.pack(&tensor).map_err(fault)?)?;
+        writer.write_tensor(&item.scale_name(), &scale.to_le_bytes())?;
+    } else {
+        let bytes = options.packing.pack_with_block_scale(&tensor, scale).map_err(fault)?;
+        if options.packing != Packing::I2S {
+            let rounded = half::f16::from_f32(scale).to_f32();
+            report.scale_rounding = report.scale_rounding.max((rounded - scale).abs() / scale);
         }
-        Kind::Ternary => {
-            let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-            let tensor = TernaryTensor::quantize(values, item.shape[0], item.shape[1]).map_err(fault)?;
-            report.ternary_tensors += 1;
-            if has_scale_tensor(item, report.architecture, options.packing) {
-                writer.write_tensor(&item.target, &options.packing.pack(&tensor).map_err(fault)?)?;
-                writer.write_tensor(&item.scale_name(), &tensor.scale().to_le_bytes())?;
-            } else {
-                let scale = tensor.scale();
-                let bytes = options.packing.pack_with_block_scale(&tensor, scale).map_err(fault)?;
-                if options.packing != Packing::I2S {
-                    let rounded = half::f16::from_f32(scale).to_f32();
-                    report.scale_rounding = report.scale_rounding.max((rounded - scale).abs() / scale);
-                }
-                writer.write_tensor(&item.target, &bytes)?;
-            }
-        }
+        writer.write_tensor(&item.target, &bytes)?;
     }
     Ok(())
 }

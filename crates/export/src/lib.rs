@@ -1,25 +1,37 @@
-//! Checkpoints out: a trained model as a GGUF file that runtimes load.
+//! Checkpoints in and out: Hugging Face safetensors ⇄ Tritforge ⇄ GGUF, tensor by tensor.
 //!
-//! The exporter quantizes each latent weight once, with the functions that training quantized it with, and writes those codes
-//! and that scale. Nothing is ever de-quantized and quantized again: that would keep the codes and shrink the scales.
-//! [`export_gguf`] says in its [`Report`] what it wrote, what was rounded on the way, and which runtimes load the file.
+//! * [`import`] makes a checkpoint of a published model: Hugging Face's layout or GGUF, in full precision or ternary. Codes and
+//!   scale of a ternary source are kept as they are.
+//! * [`export_gguf`] writes the file that runtimes load. It quantizes each latent weight once, with the functions that training
+//!   quantized it with, and writes those codes and that scale. Nothing is ever de-quantized and quantized again: that would keep
+//!   the codes and shrink the scales. The [`Report`] says what was written, what was rounded on the way, and who loads it.
+//! * [`export_hugging_face`] writes the directory that `transformers` loads.
 //!
 //! ```no_run
 //! use tritforge_checkpoint::Checkpoint;
-//! use tritforge_export::{ExportOptions, export_gguf};
+//! use tritforge_export::{ExportOptions, ImportOptions, export_gguf, import};
 //!
-//! let checkpoint = Checkpoint::open("runs/demo/step-000500".as_ref())?;
-//! let report = export_gguf(&checkpoint, "demo.gguf".as_ref(), &ExportOptions::default())?;
+//! let imported = import("bitnet-b1.58-2B-4T".as_ref(), "2b4t".as_ref(), &ImportOptions::default())?;
+//! println!("{}, {} parameters", imported.source, imported.config.parameters().total());
+//! let checkpoint = Checkpoint::open("2b4t".as_ref())?;
+//! let report = export_gguf(&checkpoint, "2b4t.gguf".as_ref(), &ExportOptions::default())?;
 //! println!("{} bytes of {}, for {:?}", report.bytes, report.architecture.name(), report.runtimes);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod card;
 mod dense;
 mod error;
 mod gguf;
+mod hugging_face;
+mod import;
+mod numbers;
 mod plan;
 mod synth;
 
 pub use error::ExportError;
 pub use gguf::{ExportOptions, Report, export_gguf};
+pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
+pub use import::{Assume, ImportOptions, ImportReport, import};
+pub use numbers::ternary_tensor;
 pub use synth::synth_gguf;

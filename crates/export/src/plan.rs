@@ -1,30 +1,35 @@
-//! Which tensors a GGUF file of a model holds: name there, name in the checkpoint, shape, and what becomes of each.
+//! Which tensors a model has: name in a checkpoint, name in a GGUF file, shape, and what each is.
 
-use tritforge_config::{Architecture, ModelConfig, Projection};
+use tritforge_config::{Architecture, ModelConfig, Projection, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, TensorSpec};
-use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use crate::dense::ggml_type;
+use crate::gguf::ExportOptions;
 
-/// What becomes of a tensor of the checkpoint.
+/// What a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Embedding or head.
-    Dense,
-    /// A norm, kept as F32.
-    Norm,
-    /// A projection, made ternary; with a `.scale` tensor where the architecture has them.
-    Ternary,
+    Embedding,
+    /// The weight of a norm or a bias, kept as F32.
+    Vector,
+    /// The weight of a projection: ternary, or in full precision as the model says.
+    Projection,
 }
 
-/// One tensor of the checkpoint.
+/// One tensor of a model.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
+    /// The name in a checkpoint, which is that of Hugging Face.
     pub(crate) source: String,
+    /// The name in a GGUF file.
     pub(crate) target: String,
+    /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
     pub(crate) kind: Kind,
+    /// Whether it belongs to queries or keys, whose rows GGUF's `llama` orders in its own way.
+    pub(crate) rotated: bool,
 }
 
 impl Item {
@@ -32,23 +37,32 @@ impl Item {
     pub(crate) fn scale_name(&self) -> String {
         self.target.replace(".weight", ".scale")
     }
+
+    /// Rows and columns of a matrix; a vector is one row.
+    pub(crate) fn matrix(&self) -> [usize; 2] {
+        match self.shape[..] {
+            [rows, cols] => [rows, cols],
+            _ => [1, self.shape.iter().product()],
+        }
+    }
 }
 
-/// All tensors, in the order in which the file holds them.
+/// All tensors, in the order in which a GGUF file holds them.
 pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
     let item = |source: String, target: String, shape: &[usize], kind| Item {
         source,
         target,
         shape: shape.to_vec(),
         kind,
+        rotated: false,
     };
     let (d, table) = (config.hidden_size, [config.vocab_size, config.hidden_size]);
     let mut items = vec![
-        item("model.embed_tokens.weight".into(), "token_embd.weight".into(), &table, Kind::Dense),
-        item("model.norm.weight".into(), "output_norm.weight".into(), &[d], Kind::Norm),
+        item("model.embed_tokens.weight".into(), "token_embd.weight".into(), &table, Kind::Embedding),
+        item("model.norm.weight".into(), "output_norm.weight".into(), &[d], Kind::Vector),
     ];
     if !config.tie_word_embeddings {
-        items.push(item("lm_head.weight".into(), "output.weight".into(), &table, Kind::Dense));
+        items.push(item("lm_head.weight".into(), "output.weight".into(), &table, Kind::Embedding));
     }
     for layer in 0..config.num_hidden_layers {
         let mut norms =
@@ -57,21 +71,27 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
             norms.push(("self_attn.attn_sub_norm", "attn_sub_norm", config.q_size()));
             norms.push(("mlp.ffn_sub_norm", "ffn_sub_norm", config.intermediate_size));
         }
+        if config.use_qk_norm {
+            norms.push(("self_attn.q_norm", "attn_q_norm", config.head_dim));
+            norms.push(("self_attn.k_norm", "attn_k_norm", config.head_dim));
+        }
         for (source, target, width) in norms {
             items.push(item(
                 format!("model.layers.{layer}.{source}.weight"),
                 format!("blk.{layer}.{target}.weight"),
                 &[width],
-                Kind::Norm,
+                Kind::Vector,
             ));
         }
         for p in Projection::ALL {
-            items.push(item(
-                p.hf_weight(layer),
-                p.gguf_weight(layer),
-                &config.projection_shape(p),
-                Kind::Ternary,
-            ));
+            let rotated = matches!(p, Projection::Q | Projection::K);
+            let shape = config.projection_shape(p);
+            let weight = item(p.hf_weight(layer), p.gguf_weight(layer), &shape, Kind::Projection);
+            items.push(Item { rotated, ..weight });
+            if config.attention_bias.has(p) {
+                let bias = item(p.hf_bias(layer), p.gguf_bias(layer), &shape[..1], Kind::Vector);
+                items.push(Item { rotated, ..bias });
+            }
         }
     }
     items
@@ -79,17 +99,23 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
 
 /// The tensors that the file declares.
 pub(crate) fn specs(
+    config: &ModelConfig,
     items: &[Item],
     architecture: Architecture,
-    packing: Packing,
-    dense: DenseType,
+    ternary: bool,
+    options: &ExportOptions,
 ) -> Vec<TensorSpec> {
     let mut specs = Vec::new();
+    if let Some(factors) = config.rope_factors() {
+        let dims = vec![factors.len() as u64];
+        specs.push(TensorSpec { name: ROPE_FACTORS.to_string(), dims, ty: GgmlType::F32 });
+    }
     for item in items {
         let ty = match item.kind {
-            Kind::Dense => ggml_type(dense),
-            Kind::Norm => GgmlType::F32,
-            Kind::Ternary => match packing {
+            Kind::Embedding => ggml_type(options.embeddings),
+            Kind::Vector => GgmlType::F32,
+            Kind::Projection if !ternary => ggml_type(options.linears),
+            Kind::Projection => match options.packing {
                 Packing::Tq1_0 => GgmlType::TQ1_0,
                 Packing::Tq2_0 => GgmlType::TQ2_0,
                 Packing::I2S => GgmlType::I2_S,
@@ -97,14 +123,14 @@ pub(crate) fn specs(
         };
         let dims = item.shape.iter().rev().map(|d| *d as u64).collect();
         specs.push(TensorSpec { name: item.target.clone(), dims, ty });
-        if has_scale_tensor(item, architecture, packing) {
+        if ternary && has_scale_tensor(item, architecture, options.packing) {
             specs.push(TensorSpec { name: item.scale_name(), dims: vec![1], ty: GgmlType::F32 });
         }
     }
     specs
 }
 
-/// Whether a `.scale` tensor stands beside the weight. I2_S holds its scale itself.
+/// Whether a `.scale` tensor stands beside a ternary weight. I2_S holds its scale itself.
 pub(crate) fn has_scale_tensor(item: &Item, architecture: Architecture, packing: Packing) -> bool {
-    item.kind == Kind::Ternary && architecture.has_scale_tensors() && packing != Packing::I2S
+    item.kind == Kind::Projection && architecture.has_scale_tensors() && packing != Packing::I2S
 }

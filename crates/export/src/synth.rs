@@ -5,10 +5,12 @@ use std::path::Path;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use tritforge_config::ModelConfig;
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_ternary::TernaryTensor;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::gguf::write_model;
+use crate::numbers::Numbers;
 use crate::plan::Kind;
 use crate::{ExportError, ExportOptions, Report};
 
@@ -30,9 +32,19 @@ pub fn synth_gguf(
     let range = config.initializer_range;
     write_model(config, &tokenizer, out, options, |item| {
         let count: usize = item.shape.iter().product();
-        Ok(Cow::Owned(match item.kind {
-            Kind::Norm => vec![1.0; count],
-            Kind::Dense | Kind::Ternary => (0..count).map(|_| rng.random_range(-range..range)).collect(),
-        }))
+        let values: Vec<f32> = match item.kind {
+            Kind::Vector => vec![1.0; count],
+            Kind::Embedding | Kind::Projection => {
+                (0..count).map(|_| rng.random_range(-range..range)).collect()
+            }
+        };
+        if item.kind != Kind::Projection || config.weights == WeightQuant::None {
+            return Ok(Numbers::Dense(Cow::Owned(values)));
+        }
+        let [rows, cols] = item.matrix();
+        let tensor = TernaryTensor::quantize(&values, rows, cols);
+        Ok(Numbers::Ternary(
+            tensor.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?,
+        ))
     })
 }

@@ -1,7 +1,7 @@
 //! Tensor types: ids, block sizes, and how many bytes a tensor of given dimensions takes.
 //!
 //! Ids, block sizes and names are those of `ggml` (`enum ggml_type`, `gguf.constants.GGML_QUANT_SIZES` in the
-//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp.
+//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ2_BN that of ik_llama.cpp alone.
 
 use std::fmt;
 
@@ -49,6 +49,7 @@ pub enum GgmlType {
     I2_S,
     NVFP4,
     Q1_0,
+    IQ2_BN,
 }
 
 use GgmlType::*;
@@ -56,8 +57,8 @@ use GgmlType::*;
 /// One row a type: the type, its id in files, its name, weights a block, bytes a block.
 ///
 /// I2_S stands here as its blocks of 128 weights in 32 bytes (x86 layout); its one scale a tensor is added in
-/// [`GgmlType::nbytes`].
-const TABLE: [(GgmlType, u32, &str, u64, u64); 34] = [
+/// [`GgmlType::nbytes`], as is the scale before each row of IQ2_BN.
+const TABLE: [(GgmlType, u32, &str, u64, u64); 35] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (Q4_0, 2, "Q4_0", 32, 18),
@@ -92,7 +93,11 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 34] = [
     (I2_S, 36, "I2_S", 128, 32),
     (NVFP4, 40, "NVFP4", 64, 36),
     (Q1_0, 41, "Q1_0", 128, 18),
+    (IQ2_BN, 135, "IQ2_BN", 64, 16),
 ];
+
+/// The bytes before each row of an IQ2_BN tensor: its f32 scale.
+const IQ2_BN_SCALE_BYTES: u64 = 4;
 
 /// The bytes after the data of an I2_S tensor: its f32 scale, padded to 32.
 const I2_S_SCALE_BYTES: u64 = 32;
@@ -137,7 +142,7 @@ impl GgmlType {
         self.row().3
     }
 
-    /// Bytes a block. For I2_S without the tensor's scale: use [`GgmlType::nbytes`] for the size of a tensor.
+    /// Bytes a block. For I2_S and IQ2_BN without the scales: use [`GgmlType::nbytes`] for the size of a tensor.
     pub fn type_size(self) -> u64 {
         self.row().4
     }
@@ -170,7 +175,12 @@ impl GgmlType {
             .filter(|&n| i64::try_from(n).is_ok())
             .ok_or_else(too_many)?;
         let data = (weights / block).checked_mul(self.type_size()).ok_or_else(too_many)?;
-        if self == I2_S { data.checked_add(I2_S_SCALE_BYTES).ok_or_else(too_many) } else { Ok(data) }
+        let scales = match self {
+            I2_S => I2_S_SCALE_BYTES,
+            IQ2_BN => (weights / inner).checked_mul(IQ2_BN_SCALE_BYTES).ok_or_else(too_many)?,
+            _ => 0,
+        };
+        data.checked_add(scales).ok_or_else(too_many)
     }
 }
 
@@ -201,6 +211,7 @@ mod tests {
         assert_eq!(TQ2_0.nbytes(&[256, 512]).unwrap() * 8 * 10_000, 256 * 512 * 20_625);
         // The query projection of BitNet b1.58 2B4T.
         assert_eq!(I2_S.nbytes(&[2560, 2560]).unwrap(), 2560 * 2560 / 4 + 32);
+        assert_eq!(IQ2_BN.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 4 + 4));
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use tritforge_config::{ModelConfig, Projection};
+use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
-use tritforge_kernels::{DenseType, TernaryLayout, TernaryWeights};
+use tritforge_kernels::{BlockFormat, DenseType, TernaryLayout, TernaryWeights};
 use tritforge_ternary::{PackedRows, Packing};
 
 use crate::InferError;
-use crate::weights::{Block, Dense};
+use crate::weights::{Block, Dense, Projected, Source, Weight};
 
 /// A file being loaded: where errors come from.
 pub(crate) struct Loader<'a> {
@@ -43,35 +43,51 @@ impl Loader<'_> {
         Ok(self.gguf.data(info).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
     }
 
-    /// Where a full-precision matrix lies and how its rows are stored.
+    /// A full-precision matrix: where it lies in the file, if the kernels multiply its type, else its numbers as F32.
     pub(crate) fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense, InferError> {
         let info = self.tensor(name, &[rows, cols])?;
-        let ty = match info.ty {
-            GgmlType::F32 => DenseType::F32,
-            GgmlType::F16 => DenseType::F16,
-            GgmlType::Q8_0 => DenseType::Q8_0,
-            GgmlType::Q6_K => DenseType::Q6K,
-            other => {
-                return Err(
-                    self.fault(name, format!("type {}, expected F32, F16, Q8_0 or Q6_K", other.name()))
-                );
-            }
+        if let Some(ty) = dense_type(info.ty) {
+            return Ok(Dense { ty, rows, cols, source: Source::File(info.clone()) });
+        }
+        let Some(format) = BlockFormat::from_name(info.ty.name()) else {
+            let known: Vec<&str> = BlockFormat::all().iter().map(|format| format.name).collect();
+            let message = format!("type {}, expected {} or a ternary one", info.ty.name(), known.join(", "));
+            return Err(self.fault(name, message));
         };
-        Ok(Dense { name: name.to_string(), ty, rows, cols })
+        let mut numbers = vec![0f32; rows * cols];
+        format.decode(self.gguf.data(info), &mut numbers);
+        self.gguf.release(info);
+        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        Ok(Dense { ty: DenseType::F32, rows, cols, source: Source::Memory(bytes) })
     }
 
-    /// A ternary matrix in the kernels' layout.
-    fn ternary(&self, name: &str, [rows, cols]: [usize; 2]) -> Result<(TernaryWeights, Packing), InferError> {
-        let info = self.tensor(name, &[rows, cols])?;
-        let packing = match info.ty {
-            GgmlType::TQ1_0 => Packing::Tq1_0,
-            GgmlType::TQ2_0 => Packing::Tq2_0,
-            GgmlType::I2_S => Packing::I2S,
-            other => {
-                let message = format!("type {}, expected a ternary one: TQ1_0, TQ2_0 or I2_S", other.name());
-                return Err(self.fault(name, message));
-            }
+    /// A full-precision matrix of a projection, its rows in the model's order.
+    fn dense_rows(
+        &self,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        order: Order<'_>,
+    ) -> Result<Dense, InferError> {
+        let dense = self.dense(name, rows, cols)?;
+        let Some(order) = order else { return Ok(dense) };
+        let bytes = match &dense.source {
+            Source::File(info) => self.gguf.data(info),
+            Source::Memory(bytes) => bytes,
         };
+        let width = dense.ty.row_bytes(cols);
+        let ordered = (0..rows).flat_map(|row| &bytes[order(row) * width..][..width]).copied().collect();
+        Ok(Dense { source: Source::Memory(ordered), ..dense })
+    }
+
+    /// A ternary matrix in the kernels' layout, its rows in the model's order.
+    fn ternary(
+        &self,
+        name: &str,
+        packing: Packing,
+        [rows, cols]: [usize; 2],
+        order: Order<'_>,
+    ) -> Result<TernaryWeights, InferError> {
+        let info = self.tensor(name, &[rows, cols])?;
         let fault =
             |source| InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source };
         let packed = PackedRows::new(packing, self.gguf.data(info), rows, cols).map_err(fault)?;
@@ -89,33 +105,93 @@ impl Loader<'_> {
             return Err(self.fault(name, format!("scale {scale} is not finite")));
         }
         let layout = TernaryLayout::for_decoding();
-        let codes = |first: usize, codes: &mut [i8]| packed.unpack(first, codes);
+        let codes = |first: usize, codes: &mut [i8]| match order {
+            None => packed.unpack(first, codes),
+            Some(order) => {
+                let mut rows = codes.chunks_exact_mut(cols).enumerate();
+                rows.try_for_each(|(i, codes)| packed.unpack(order(first + i), codes))
+            }
+        };
         let weights = TernaryWeights::try_from_rows(rows, cols, scale, layout, codes).map_err(fault)?;
         // The file's pages are not needed again: let the system have them.
         self.gguf.release(info);
-        Ok((weights, packing))
+        Ok(weights)
+    }
+
+    /// One projection. Rows of queries and keys may stand in another order in the file.
+    fn projection(
+        &self,
+        config: &ModelConfig,
+        layer: usize,
+        p: Projection,
+        interleaved: bool,
+    ) -> Result<Projected, InferError> {
+        let (name, shape) = (p.gguf_weight(layer), config.projection_shape(p));
+        let row = |row: usize| config.interleaved_row(row);
+        let moved = interleaved && matches!(p, Projection::Q | Projection::K);
+        let order: Order<'_> = if moved { Some(&row) } else { None };
+        let weight = match packing(self.tensor(&name, &shape)?.ty) {
+            Some(packing) => Weight::Ternary(self.ternary(&name, packing, shape, order)?, packing),
+            None => Weight::Dense(self.dense_rows(&name, shape, order)?),
+        };
+        let bias = if config.attention_bias.has(p) {
+            let stored = self.vector(&p.gguf_bias(layer), shape[0])?;
+            Some(match order {
+                Some(order) => (0..stored.len()).map(|row| stored[order(row)]).collect(),
+                None => stored,
+            })
+        } else {
+            None
+        };
+        Ok(Projected { weight, bias })
     }
 
     /// One block.
-    fn block(&self, config: &ModelConfig, layer: usize) -> Result<Block, InferError> {
+    fn block(&self, config: &ModelConfig, layer: usize, interleaved: bool) -> Result<Block, InferError> {
         let norm = |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len);
-        let loaded = Projection::ALL
-            .iter()
-            .map(|p| self.ternary(&p.gguf_weight(layer), config.projection_shape(*p)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let (projections, packings): (Vec<_>, Vec<_>) = loaded.into_iter().unzip();
+        let sub_norm = |name: &str, len| config.use_sub_norm.then(|| norm(name, len)).transpose();
+        let head = config.head_dim;
+        let qk_norm = || Ok::<_, InferError>([norm("attn_q_norm", head)?, norm("attn_k_norm", head)?]);
+        let projection = |p: &Projection| self.projection(config, layer, *p, interleaved);
         Ok(Block {
             attn_norm: norm("attn_norm", config.hidden_size)?,
-            attn_sub_norm: norm("attn_sub_norm", config.q_size())?,
+            attn_sub_norm: sub_norm("attn_sub_norm", config.q_size())?,
             ffn_norm: norm("ffn_norm", config.hidden_size)?,
-            ffn_sub_norm: norm("ffn_sub_norm", config.intermediate_size)?,
-            projections,
-            packings,
+            ffn_sub_norm: sub_norm("ffn_sub_norm", config.intermediate_size)?,
+            qk_norm: config.use_qk_norm.then(qk_norm).transpose()?,
+            projections: Projection::ALL.iter().map(projection).collect::<Result<_, _>>()?,
         })
     }
 
     /// All blocks, one after the other: each matrix is unpacked by all threads.
     pub(crate) fn blocks(&self, config: &ModelConfig) -> Result<Vec<Block>, InferError> {
-        (0..config.num_hidden_layers).map(|layer| self.block(config, layer)).collect()
+        let architecture = self.gguf.metadata().get_str("general.architecture").ok();
+        let interleaved =
+            architecture.and_then(Architecture::from_name).is_some_and(Architecture::interleaves_rope);
+        (0..config.num_hidden_layers).map(|layer| self.block(config, layer, interleaved)).collect()
+    }
+}
+
+/// In which row of the file a row of the model stands; none if they are the same.
+type Order<'a> = Option<&'a (dyn Fn(usize) -> usize + Sync)>;
+
+/// The type under which the kernels multiply a matrix in place.
+fn dense_type(ty: GgmlType) -> Option<DenseType> {
+    match ty {
+        GgmlType::F32 => Some(DenseType::F32),
+        GgmlType::F16 => Some(DenseType::F16),
+        GgmlType::Q8_0 => Some(DenseType::Q8_0),
+        GgmlType::Q6_K => Some(DenseType::Q6K),
+        _ => None,
+    }
+}
+
+/// The packing of a ternary type.
+fn packing(ty: GgmlType) -> Option<Packing> {
+    match ty {
+        GgmlType::TQ1_0 => Some(Packing::Tq1_0),
+        GgmlType::TQ2_0 => Some(Packing::Tq2_0),
+        GgmlType::I2_S => Some(Packing::I2S),
+        _ => None,
     }
 }

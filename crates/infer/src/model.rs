@@ -9,14 +9,14 @@ use tritforge_text::Tokenizer;
 
 use crate::InferError;
 use crate::load::Loader;
-use crate::weights::{Block, Dense, TernaryInfo};
+use crate::weights::{Block, Dense, Source, TernaryInfo};
 
-/// A model loaded from a GGUF file. The embedding and the head stay in the file's pages, but for a head that decodes faster
-/// in another order.
+/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels multiply their type, but for
+/// a head that decodes faster in another order.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
-    gguf: Gguf,
+    pub(crate) gguf: Gguf,
     config: ModelConfig,
     tokenizer: Tokenizer,
     pub(crate) embedding: Dense,
@@ -35,11 +35,11 @@ pub struct Model {
 pub struct ModelMemory {
     /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
     pub file_bytes: usize,
-    /// The ternary weights in the layout of the kernels, in memory of the process.
+    /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of the process.
     pub weight_bytes: usize,
     /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
     pub rearranged_head_bytes: usize,
-    /// The embedding and the head as far as they are read from the mapped file.
+    /// The full-precision matrices, embedding and head among them, as far as they are read from the mapped file.
     pub resident_file_bytes: usize,
 }
 
@@ -54,18 +54,21 @@ impl Model {
     }
 
     fn load(path: &Path, gguf: Gguf) -> Result<Self, InferError> {
-        let untied = gguf.tensor("output.weight").is_some();
-        let config = ModelConfig::from_gguf(gguf.metadata(), untied)
+        let config = ModelConfig::from_gguf_file(&gguf)
             .map_err(|source| InferError::Config { path: path.to_path_buf(), source })?;
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
         let (vocab, d) = (config.vocab_size, config.hidden_size);
         let embedding = loader.dense("token_embd.weight", vocab, d)?;
-        let head = if untied { Some(loader.dense("output.weight", vocab, d)?) } else { None };
+        let untied = !config.tie_word_embeddings;
+        let head = untied.then(|| loader.dense("output.weight", vocab, d)).transpose()?;
+        let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
+        let scaling = config.rope_scaling.as_ref();
+        let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
         let output = head.as_ref().unwrap_or(&embedding);
-        let rearranged_head = dense(&gguf, output).for_decoding();
-        if let (Some(_), Some(info)) = (&rearranged_head, gguf.tensor(&output.name)) {
+        let rearranged_head = output.matrix(&gguf).for_decoding();
+        if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
             gguf.release(info);
         }
         // After the head, whose copy and pages are in memory at once for a while.
@@ -77,7 +80,7 @@ impl Model {
             rearranged_head,
             norm,
             blocks,
-            rope: RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings),
+            rope: RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings),
             attention: AttentionShape {
                 heads: config.num_attention_heads,
                 kv_heads: config.num_key_value_heads,
@@ -123,7 +126,7 @@ impl Model {
         match (&self.head, &self.rearranged_head) {
             // Tied: what the head has read is in memory.
             (None, Some(matrix)) => matrix.borrowed(),
-            _ => dense(&self.gguf, &self.embedding),
+            _ => self.embedding.matrix(&self.gguf),
         }
     }
 
@@ -131,30 +134,25 @@ impl Model {
     pub fn head(&self) -> DenseMatrix<'_> {
         match &self.rearranged_head {
             Some(matrix) => matrix.borrowed(),
-            None => dense(&self.gguf, self.head.as_ref().unwrap_or(&self.embedding)),
+            None => self.head.as_ref().unwrap_or(&self.embedding).matrix(&self.gguf),
         }
     }
 
     /// Where the model's bytes are.
     pub fn memory(&self) -> ModelMemory {
-        let info = |dense: &Dense| self.gguf.tensor(&dense.name).map_or(0, |info| info.nbytes as usize);
+        let dense = || {
+            let blocks = self.blocks.iter().flat_map(Block::dense);
+            [&self.embedding].into_iter().chain(&self.head).chain(blocks).map(Dense::bytes)
+        };
+        // What the head read of the file is in memory where it was rearranged.
+        let output = self.head.as_ref().unwrap_or(&self.embedding);
+        let rearranged = if self.rearranged_head.is_some() { output.bytes().0 } else { 0 };
+        let ternary: usize = self.ternary().map(|info| info.weights.packed_bytes()).sum();
         ModelMemory {
             file_bytes: self.gguf.file_size() as usize,
-            weight_bytes: self.ternary().map(|info| info.weights.packed_bytes()).sum(),
+            weight_bytes: ternary + dense().map(|(_, memory)| memory).sum::<usize>(),
             rearranged_head_bytes: self.rearranged_head.as_ref().map_or(0, DenseMatrix::stored_bytes),
-            resident_file_bytes: match (&self.head, &self.rearranged_head) {
-                (None, None) => info(&self.embedding),
-                (None, Some(_)) => 0,
-                (Some(head), None) => info(&self.embedding) + info(head),
-                (Some(_), Some(_)) => info(&self.embedding),
-            },
+            resident_file_bytes: dense().map(|(file, _)| file).sum::<usize>() - rearranged,
         }
     }
-}
-
-/// A matrix in the file's pages.
-fn dense<'a>(gguf: &'a Gguf, dense: &Dense) -> DenseMatrix<'a> {
-    // The loader found the tensor and checked its type and shape.
-    let bytes = gguf.tensor(&dense.name).map_or(&[][..], |info| gguf.data(info));
-    DenseMatrix::from_bytes(dense.ty, bytes, dense.rows, dense.cols)
 }

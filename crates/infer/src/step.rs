@@ -13,7 +13,7 @@ use tritforge_kernels::{
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
 
-use crate::weights::Block;
+use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
 
 /// Which logits a pass is to return.
@@ -86,9 +86,11 @@ thread_local! {
 struct Buffers {
     /// The residual stream.
     x: Vec<f32>,
-    /// Normalized rows; also what a block adds to the stream.
+    /// The attention's output, the gated product, and what a block adds to the stream.
     h: Vec<f32>,
-    /// Codes of `h`.
+    /// Normalized rows: the input of projections.
+    normed: Vec<f32>,
+    /// Codes of `normed`.
     codes: QuantizedRows,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -135,12 +137,18 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let (model, rows) = (self.model, self.rows);
         let config = model.config();
         let block = &model.blocks[layer];
-        let Buffers { x, h, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
+        let Buffers { x, h, normed, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
         let mut linear =
-            Linear { layer, block, rows, eps: config.rms_norm_eps, observer: &mut self.observer };
+            Linear { model, layer, block, rows, eps: config.rms_norm_eps, observer: &mut self.observer };
 
-        linear.quantize(x, &block.attn_norm, h, codes);
-        linear.project(codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
+        linear.norm(x, &block.attn_norm, normed);
+        linear.project(normed, codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
+        if let Some([q_norm, k_norm]) = &block.qk_norm {
+            for (heads, norm) in [(&mut *q, q_norm), (&mut *k, k_norm)] {
+                linear.norm(heads, norm, normed);
+                std::mem::swap(heads, normed);
+            }
+        }
         rope_in_place(&model.rope, q, config.num_attention_heads, positions, Direction::Forward);
         rope_in_place(&model.rope, k, config.num_key_value_heads, positions, Direction::Forward);
         h.resize(q.len(), 0.0);
@@ -160,17 +168,16 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
             })
             .collect();
         attention_cached_batch(model.attention, &mut sequences);
-        q.copy_from_slice(h);
-        linear.quantize(q, &block.attn_sub_norm, h, codes);
-        linear.project(codes, [Projection::O], [h]);
+        linear.sub_norm(h, block.attn_sub_norm.as_deref(), normed);
+        linear.project(normed, codes, [Projection::O], [h]);
         add(x, h);
 
-        linear.quantize(x, &block.ffn_norm, h, codes);
-        linear.project(codes, [Projection::Gate, Projection::Up], [gate, up]);
+        linear.norm(x, &block.ffn_norm, normed);
+        linear.project(normed, codes, [Projection::Gate, Projection::Up], [gate, up]);
         h.resize(gate.len(), 0.0);
         gated(model.gate, gate, up, h);
-        linear.quantize(h, &block.ffn_sub_norm, gate, codes);
-        linear.project(codes, [Projection::Down], [h]);
+        linear.sub_norm(h, block.ffn_sub_norm.as_deref(), normed);
+        linear.project(normed, codes, [Projection::Down], [h]);
         add(x, h);
     }
 
@@ -210,8 +217,9 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
     }
 }
 
-/// The BitLinear layers of a block.
+/// The linear layers of a block.
 struct Linear<'a, 'b, 'o> {
+    model: &'a Model,
     layer: usize,
     block: &'a Block,
     rows: usize,
@@ -220,33 +228,61 @@ struct Linear<'a, 'b, 'o> {
 }
 
 impl Linear<'_, '_, '_> {
-    /// The int8 codes of normalized rows; `normed` is where these stand in between.
-    fn quantize(&self, x: &[f32], weight: &[f32], normed: &mut Vec<f32>, codes: &mut QuantizedRows) {
+    /// Rows as wide as the norm's weight, normalized.
+    fn norm(&self, x: &[f32], weight: &[f32], normed: &mut Vec<f32>) {
         normed.resize(x.len(), 0.0);
         rms_norm(x, weight, self.eps, normed);
-        quantize_rows_into(normed, weight.len(), codes);
     }
 
-    /// The products of the same input with several matrices.
+    /// As [`Self::norm`] if there is one; else `normed` takes the place of `x`, whose content is anything then.
+    fn sub_norm(&self, x: &mut Vec<f32>, weight: Option<&[f32]>, normed: &mut Vec<f32>) {
+        match weight {
+            Some(weight) => self.norm(x, weight, normed),
+            None => std::mem::swap(x, normed),
+        }
+    }
+
+    /// The products of the same input with several matrices, and their biases. `codes` is where the input's int8 form stands.
     fn project<const N: usize>(
         &mut self,
-        input: &QuantizedRows,
+        input: &[f32],
+        codes: &mut QuantizedRows,
         projections: [Projection; N],
         mut results: [&mut Vec<f32>; N],
     ) {
-        let weights: [&TernaryWeights; N] = projections.map(|p| &self.block.projections[p as usize]);
-        for (w, result) in weights.iter().zip(&mut results) {
-            result.resize(self.rows * w.rows(), 0.0);
+        let projected = projections.map(|p| &self.block.projections[p as usize]);
+        for (projected, result) in projected.iter().zip(&mut results) {
+            result.resize(self.rows * projected.weight.rows(), 0.0);
+        }
+        if projected.iter().any(|projected| projected.weight.ternary().is_some()) {
+            quantize_rows_into(input, input.len() / self.rows, codes);
         }
         if let Some(observer) = self.observer.as_deref_mut() {
-            for (projection, w) in projections.iter().zip(weights) {
-                let mut sums = vec![0i32; self.rows * w.rows()];
-                ternary_matmul_i32(input, w, &mut sums);
+            for (projection, projected) in projections.iter().zip(projected) {
+                let Some(weights) = projected.weight.ternary() else { continue };
+                let mut sums = vec![0i32; self.rows * weights.rows()];
+                ternary_matmul_i32(codes, weights, &mut sums);
                 let projection = projection.hf_name();
-                observer(Step { layer: self.layer, projection, input, sums: &sums });
+                observer(Step { layer: self.layer, projection, input: codes, sums: &sums });
             }
         }
-        ternary_matmul_many(input, &weights, &mut results.map(Vec::as_mut_slice));
+        let (mut weights, mut outputs): (Vec<&TernaryWeights>, Vec<&mut [f32]>) = (Vec::new(), Vec::new());
+        for (projected, result) in projected.iter().zip(&mut results) {
+            match &projected.weight {
+                Weight::Ternary(ternary, _) => {
+                    weights.push(ternary);
+                    outputs.push(result);
+                }
+                Weight::Dense(dense) => dense.matrix(&self.model.gguf).matmul(input, result),
+            }
+        }
+        if !weights.is_empty() {
+            ternary_matmul_many(codes, &weights, &mut outputs);
+        }
+        for (projected, result) in projected.iter().zip(results) {
+            let Some(bias) = &projected.bias else { continue };
+            result.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+        }
     }
 }
 

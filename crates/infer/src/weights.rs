@@ -1,28 +1,92 @@
-//! What a loaded model is made of: its blocks and the matrices that stay in the file.
+//! What a loaded model is made of: its blocks, their ternary and full-precision matrices.
 
 use tritforge_config::Projection;
-use tritforge_kernels::{DenseType, TernaryWeights};
+use tritforge_gguf::{Gguf, TensorInfo};
+use tritforge_kernels::{DenseMatrix, DenseType, TernaryWeights};
 use tritforge_ternary::Packing;
 
-/// A full-precision matrix that stays in the file.
+/// A full-precision matrix.
 #[derive(Debug)]
 pub(crate) struct Dense {
-    pub(crate) name: String,
     pub(crate) ty: DenseType,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
+    pub(crate) source: Source,
+}
+
+/// Where a matrix's bytes are.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// In the file, whose pages the system reads and takes back as it likes.
+    File(TensorInfo),
+    /// In memory: the file stores them in another type or with its rows in another order.
+    Memory(Vec<u8>),
+}
+
+impl Dense {
+    /// The matrix, given the file that it was loaded from.
+    pub(crate) fn matrix<'a>(&'a self, gguf: &'a Gguf) -> DenseMatrix<'a> {
+        let bytes = match &self.source {
+            Source::File(info) => gguf.data(info),
+            Source::Memory(bytes) => bytes,
+        };
+        DenseMatrix::from_bytes(self.ty, bytes, self.rows, self.cols)
+    }
+
+    /// Bytes that stay in the file, and bytes in memory.
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        match &self.source {
+            Source::File(info) => (info.nbytes as usize, 0),
+            Source::Memory(bytes) => (0, bytes.len()),
+        }
+    }
+}
+
+/// The weight of a projection.
+#[derive(Debug)]
+pub(crate) enum Weight {
+    /// Ternary, multiplied with int8 activations.
+    Ternary(TernaryWeights, Packing),
+    /// Full precision, multiplied with full-precision activations.
+    Dense(Dense),
+}
+
+impl Weight {
+    /// Output features.
+    pub(crate) fn rows(&self) -> usize {
+        match self {
+            Weight::Ternary(weights, _) => weights.rows(),
+            Weight::Dense(dense) => dense.rows,
+        }
+    }
+
+    /// The ternary form, if it is ternary.
+    pub(crate) fn ternary(&self) -> Option<&TernaryWeights> {
+        match self {
+            Weight::Ternary(weights, _) => Some(weights),
+            Weight::Dense(_) => None,
+        }
+    }
+}
+
+/// One projection.
+#[derive(Debug)]
+pub(crate) struct Projected {
+    pub(crate) weight: Weight,
+    pub(crate) bias: Option<Vec<f32>>,
 }
 
 /// One transformer block.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) attn_norm: Vec<f32>,
-    pub(crate) attn_sub_norm: Vec<f32>,
+    pub(crate) attn_sub_norm: Option<Vec<f32>>,
     pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) ffn_sub_norm: Vec<f32>,
+    pub(crate) ffn_sub_norm: Option<Vec<f32>>,
+    /// Norms of every head's query and key.
+    pub(crate) qk_norm: Option<[Vec<f32>; 2]>,
     /// In the order of [`Projection::ALL`].
-    pub(crate) projections: Vec<TernaryWeights>,
-    pub(crate) packings: Vec<Packing>,
+    pub(crate) projections: Vec<Projected>,
 }
 
 /// One ternary tensor of a loaded model.
@@ -41,8 +105,21 @@ pub struct TernaryInfo<'a> {
 impl Block {
     /// What `inspect` and `verify` want to know of the block's ternary tensors.
     pub(crate) fn info(&self, layer: usize) -> impl Iterator<Item = TernaryInfo<'_>> {
-        Projection::ALL.iter().zip(&self.projections).zip(&self.packings).map(
-            move |((p, weights), packing)| TernaryInfo { layer, projection: *p, weights, packing: *packing },
-        )
+        Projection::ALL.iter().zip(&self.projections).filter_map(move |(projection, projected)| {
+            match &projected.weight {
+                Weight::Ternary(weights, packing) => {
+                    Some(TernaryInfo { layer, projection: *projection, weights, packing: *packing })
+                }
+                Weight::Dense(_) => None,
+            }
+        })
+    }
+
+    /// The full-precision projections.
+    pub(crate) fn dense(&self) -> impl Iterator<Item = &Dense> {
+        self.projections.iter().filter_map(|projected| match &projected.weight {
+            Weight::Ternary(..) => None,
+            Weight::Dense(dense) => Some(dense),
+        })
     }
 }

@@ -365,6 +365,10 @@ impl KvCache {
             self.len = len;
             self.read(position, &mut key, &mut value);
             rope_in_place(rope, &mut key, self.layout.kv_heads, &[discard as u32], Direction::Backward);
+            if rope.factor != 1.0 {
+                // The key has the table's factor already.
+                key.iter_mut().for_each(|k| *k /= rope.factor);
+            }
             self.len = position - discard;
             self.append(&key, &value);
         }

@@ -15,6 +15,8 @@ pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
+    /// What cosines and sines are multiplied by.
+    pub(crate) factor: f32,
 }
 
 /// Whether to rotate or to rotate back.
@@ -33,16 +35,28 @@ impl RopeTable {
     /// # Panics
     /// If `head_dim` is odd.
     pub fn new(head_dim: usize, theta: f32, positions: usize) -> Self {
+        Self::with_frequencies(&Self::frequencies(head_dim, theta), 1.0, positions)
+    }
+
+    /// The frequencies θ^(−2i/d), i in 0..d/2, of heads of `head_dim`.
+    ///
+    /// # Panics
+    /// If `head_dim` is odd.
+    pub fn frequencies(head_dim: usize, theta: f32) -> Vec<f32> {
         assert!(head_dim.is_multiple_of(2), "head_dim {head_dim} is odd");
-        let half = head_dim / 2;
         let frequency = |i: usize| {
             let exponent = (2 * i) as f32 / head_dim as f32;
             1.0 / (f64::from(theta).powf(f64::from(exponent)) as f32)
         };
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        (0..head_dim / 2).map(frequency).collect()
+    }
+
+    /// The table of given frequencies, radians a position, as scaled RoPE has them; cosines and sines are multiplied by `factor`
+    /// (YaRN's attention factor, else 1).
+    pub fn with_frequencies(frequencies: &[f32], factor: f32, positions: usize) -> Self {
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-        let (cos, sin) = angles.map(|a| (a.cos() as f32, a.sin() as f32)).unzip();
-        Self { half, cos, sin }
+        let (cos, sin) = angles.map(|a| (a.cos() as f32 * factor, a.sin() as f32 * factor)).unzip();
+        Self { half: frequencies.len(), cos, sin, factor }
     }
 }
 

@@ -26,9 +26,9 @@ impl Context<'_> {
     }
 }
 
-/// The weight of a norm, and which of the model's parameters it is.
+/// The weight of a norm or a bias, and which of the model's parameters it is.
 #[derive(Debug)]
-pub(crate) struct Norm {
+pub(crate) struct Vector {
     pub(crate) weight: Var,
     pub(crate) index: usize,
 }
@@ -36,14 +36,18 @@ pub(crate) struct Norm {
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) layer: usize,
-    pub(crate) input_layernorm: Norm,
+    pub(crate) input_layernorm: Vector,
     /// The seven projections, in the order of [`Projection::ALL`].
     pub(crate) projections: [Linear; 7],
     /// Which of the model's parameters the first projection is; the others follow.
     pub(crate) first_projection: usize,
-    pub(crate) attn_sub_norm: Option<Norm>,
-    pub(crate) post_attention_layernorm: Norm,
-    pub(crate) ffn_sub_norm: Option<Norm>,
+    /// Biases of the first four projections, the attention's.
+    pub(crate) biases: [Option<Vector>; 4],
+    /// Norms of every head's query and key.
+    pub(crate) qk_norm: Option<[Vector; 2]>,
+    pub(crate) attn_sub_norm: Option<Vector>,
+    pub(crate) post_attention_layernorm: Vector,
+    pub(crate) ffn_sub_norm: Option<Vector>,
     pub(crate) eps: f32,
     pub(crate) attention: AttentionShape,
     pub(crate) gate: Gate,
@@ -62,7 +66,7 @@ impl Block {
         let d = config.hidden_size;
         let mut norm = |name: &str, width| {
             let (weight, index) = tensor(&format!("{prefix}.{name}.weight"), &[width])?;
-            Ok(Norm { weight, index })
+            Ok(Vector { weight, index })
         };
         let input_layernorm = norm("input_layernorm", d)?;
         let post_attention_layernorm = norm("post_attention_layernorm", d)?;
@@ -73,6 +77,11 @@ impl Block {
             )
         } else {
             (None, None)
+        };
+        let qk_norm = if config.use_qk_norm {
+            Some([norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?])
+        } else {
+            None
         };
         let mut first_projection = None;
         let mut projection = |p: Projection| {
@@ -90,11 +99,21 @@ impl Block {
             projection(Up)?,
             projection(Down)?,
         ];
+        let mut bias = |p: Projection| {
+            if !config.attention_bias.has(p) {
+                return Ok(None);
+            }
+            let (weight, index) = tensor(&p.hf_bias(layer), &[config.projection_shape(p)[0]])?;
+            Ok(Some(Vector { weight, index }))
+        };
+        let biases = [bias(Q)?, bias(K)?, bias(V)?, bias(O)?];
         Ok(Self {
             layer,
             input_layernorm,
             projections,
             first_projection: first_projection.unwrap_or_default(),
+            biases,
+            qk_norm,
             attn_sub_norm,
             post_attention_layernorm,
             ffn_sub_norm,
@@ -116,6 +135,11 @@ impl Block {
         &self.projections[projection as usize]
     }
 
+    /// The bias of a projection.
+    pub(crate) fn bias(&self, projection: Projection) -> Option<&Vector> {
+        self.biases.get(projection as usize)?.as_ref()
+    }
+
     /// The block's output for x [tokens, hidden_size].
     pub(crate) fn forward(
         &self,
@@ -131,18 +155,31 @@ impl Block {
                 ternary_matmul_i32(&rows, weights, &mut sums);
                 observer(Step { layer: self.layer, projection: p.hf_name(), input: &rows, sums: &sums });
             }
-            linear.forward(input, context.track)
+            let y = linear.forward(input, context.track)?;
+            match self.bias(p) {
+                Some(bias) => y.broadcast_add(&context.read(&bias.weight)),
+                None => Ok(y),
+            }
         };
-        let norm = |x: &Tensor, norm: &Norm| ops::rms_norm(x, &context.read(&norm.weight), self.eps);
-        let sub_norm = |x: Tensor, weight: &Option<Norm>| match weight {
+        let norm = |x: &Tensor, norm: &Vector| ops::rms_norm(x, &context.read(&norm.weight), self.eps);
+        let sub_norm = |x: Tensor, weight: &Option<Vector>| match weight {
             Some(weight) => norm(&x, weight),
             None => Ok(x),
         };
         let (heads, kv_heads) = (self.attention.heads, self.attention.kv_heads);
 
+        // Of every head by itself: a head is a row.
+        let head_norm = |x: Tensor, which: usize| match &self.qk_norm {
+            Some(norms) => {
+                norm(&x.reshape(((), self.attention.head_dim))?, &norms[which])?.reshape(x.shape())
+            }
+            None => Ok(x),
+        };
+
         let h = norm(x, &self.input_layernorm)?;
-        let q = ops::rope(&project(Projection::Q, &h)?, heads, context.rope, context.positions)?;
-        let k = ops::rope(&project(Projection::K, &h)?, kv_heads, context.rope, context.positions)?;
+        let (q, k) = (project(Projection::Q, &h)?, project(Projection::K, &h)?);
+        let q = ops::rope(&head_norm(q, 0)?, heads, context.rope, context.positions)?;
+        let k = ops::rope(&head_norm(k, 1)?, kv_heads, context.rope, context.positions)?;
         let v = project(Projection::V, &h)?;
         let h = ops::attention(self.attention, context.lengths, &q, &k, &v)?;
         let x = (x + project(Projection::O, &sub_norm(h, &self.attn_sub_norm)?)?)?;

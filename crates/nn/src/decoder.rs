@@ -43,7 +43,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A new model: matrices from N(0, `initializer_range`²), norms 1, in an order that depends on the seed alone.
+    /// A new model: matrices from N(0, `initializer_range`²), norms 1, biases 0, in an order that depends on the seed alone.
     ///
     /// # Errors
     /// If the configuration is impossible.
@@ -51,9 +51,10 @@ impl Decoder {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let deviation = config.initializer_range;
         let normal = StandardNormal;
-        Self::build(config, |_, shape| {
+        Self::build(config, |name, shape| {
             let n: usize = shape.iter().product();
             let values = match shape {
+                [_] if name.ends_with(".bias") => vec![0f32; n],
                 [_] => vec![1f32; n],
                 _ => (0..n).map(|_| normal.sample(&mut rng) as f32 * deviation).collect(),
             };
@@ -89,7 +90,8 @@ impl Decoder {
         let mut named = |name: &str, shape: &[usize]| {
             let var = tensor(name, shape)?;
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
-            let group = if projection { DecayGroup::Decay } else { DecayGroup::NoDecay };
+            let group =
+                if projection && name.ends_with(".weight") { DecayGroup::Decay } else { DecayGroup::NoDecay };
             parameters.push(Parameter { name: name.to_string(), var: var.clone(), group });
             Ok::<_, NnError>((var, parameters.len() - 1))
         };
@@ -103,8 +105,11 @@ impl Decoder {
             true => None,
             false => Some(named("lm_head.weight", &table)?.0),
         };
+        let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
+        let scaling = config.rope_scaling.as_ref();
+        let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let rope =
-            Arc::new(RopeTable::new(config.head_dim, config.rope_theta, config.max_position_embeddings));
+            Arc::new(RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings));
         let mut model = Self { config: config.clone(), embedding, head, norm, blocks, rope, parameters };
         model.quantize()?;
         Ok(model)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor, Var, bail};
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
-use tritforge_ternary::absmean;
+use tritforge_ternary::{absmean, stored_scale};
 
 use crate::ops;
 
-/// A linear layer without bias, [out, in], quantized as the configuration says.
+/// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
 pub struct Linear {
     weight: Var,
@@ -21,7 +21,7 @@ pub struct Linear {
     transposed: Option<TernaryWeights>,
     /// Whether `transposed` is made along with `quantized`.
     transposes: bool,
-    /// The absmean scale of the present weight, where it is quantized.
+    /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
 }
 
@@ -76,8 +76,8 @@ impl Linear {
         let (rows, cols) = self.dims()?;
         match (self.weights, self.scale) {
             (WeightQuant::None, _) => Ok(Matrix::f32(latent, rows, cols)),
-            (WeightQuant::Absmean, Some(scale)) => Ok(Matrix::ternary(latent, rows, cols, scale)),
-            (WeightQuant::Absmean, None) => bail!("the weights changed and were not quantized again"),
+            (_, Some(scale)) => Ok(Matrix::ternary(latent, rows, cols, scale)),
+            (_, None) => bail!("the weights changed and were not quantized again"),
         }
     }
 
@@ -88,7 +88,10 @@ impl Linear {
         }
         let (rows, cols) = self.dims()?;
         let latent = ops::values(&self.weight)?;
-        let scale = absmean(&latent);
+        let scale = match self.weights {
+            WeightQuant::Ternary => stored_scale(&latent).map_err(candle_core::Error::wrap)?,
+            WeightQuant::Absmean | WeightQuant::None => absmean(&latent),
+        };
         if self.activations == ActivationQuant::Absmax {
             self.quantized = Some(Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
             if self.transposes {
@@ -100,12 +103,12 @@ impl Linear {
         Ok(())
     }
 
-    /// `y = x · Wᵀ` with quantization: x [tokens, in], result [tokens, out]. Without `track` the tape records nothing.
+    /// `y = x · Wᵀ` with quantization, without bias: x [tokens, in], result [tokens, out]. Without `track` the tape records nothing.
     pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         let weight = if track { self.weight.as_tensor().clone() } else { self.weight.as_detached_tensor() };
         match (&self.quantized, self.weights, self.activations) {
             (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
-            (None, WeightQuant::Absmean, ActivationQuant::Absmax) => {
+            (None, WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => {
                 bail!("the weights changed and were not quantized again")
             }
             (None, WeightQuant::Absmean, ActivationQuant::None) => {
@@ -114,7 +117,9 @@ impl Linear {
             (None, WeightQuant::None, ActivationQuant::Absmax) => {
                 ops::linear(&ops::fake_quantize_activations(x)?, &weight)
             }
-            (None, WeightQuant::None, ActivationQuant::None) => ops::linear(x, &weight),
+            (None, WeightQuant::None | WeightQuant::Ternary, ActivationQuant::None) => {
+                ops::linear(x, &weight)
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, WeightQuant};
 use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace};
 
 fn golden(name: &str) -> PathBuf {
@@ -40,26 +40,7 @@ impl Goldens {
 
 fn config(dir: &str, weights: WeightQuant, activations: ActivationQuant) -> ModelConfig {
     let text = std::fs::read_to_string(golden(dir).join("config.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let size = |key: &str| json[key].as_u64().unwrap() as usize;
-    ModelConfig {
-        vocab_size: size("vocab_size"),
-        hidden_size: size("hidden_size"),
-        intermediate_size: size("intermediate_size"),
-        num_hidden_layers: size("num_hidden_layers"),
-        num_attention_heads: size("num_attention_heads"),
-        num_key_value_heads: size("num_key_value_heads"),
-        head_dim: size("hidden_size") / size("num_attention_heads"),
-        hidden_act: if json["hidden_act"] == "silu" { HiddenAct::Silu } else { HiddenAct::Relu2 },
-        max_position_embeddings: size("max_position_embeddings"),
-        rms_norm_eps: json["rms_norm_eps"].as_f64().unwrap() as f32,
-        rope_theta: json["rope_parameters"]["rope_theta"].as_f64().unwrap() as f32,
-        tie_word_embeddings: json["tie_word_embeddings"].as_bool().unwrap(),
-        use_sub_norm: true,
-        weights,
-        activations,
-        initializer_range: 0.02,
-    }
+    ModelConfig { weights, activations, ..HuggingFaceConfig::from_json(&text).unwrap().config }
 }
 
 fn model(dir: &str, config: &ModelConfig) -> Decoder {
@@ -151,4 +132,19 @@ fn ternary_relu2_tied() {
 #[test]
 fn ternary_silu_untied() {
     check("bitnet_silu", "online", WeightQuant::Absmean, ActivationQuant::Absmax);
+}
+
+#[test]
+fn llama_with_biases_and_its_rope_scaling() {
+    check("llama_tiny", "plain", WeightQuant::None, ActivationQuant::None);
+}
+
+#[test]
+fn qwen2_with_linear_rope_scaling() {
+    check("qwen2_tiny", "plain", WeightQuant::None, ActivationQuant::None);
+}
+
+#[test]
+fn qwen3_with_yarn() {
+    check("qwen3_tiny", "plain", WeightQuant::None, ActivationQuant::None);
 }

@@ -1,7 +1,7 @@
 //! The pass without a tape: against the tape in every configuration, and against itself with and without checkpointing, in one
 //! micro-batch and in many, on one thread and on several.
 
-use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
 
 fn config() -> ModelConfig {
@@ -59,17 +59,23 @@ fn difference(model: &Decoder, a: &Gradients, b: &Gradients) -> f32 {
 fn every_configuration_has_the_gradients_of_the_tape() {
     for weights in [WeightQuant::Absmean, WeightQuant::None] {
         for activations in [ActivationQuant::Absmax, ActivationQuant::None] {
-            for (use_sub_norm, hidden_act, tie) in
-                [(true, HiddenAct::Relu2, true), (false, HiddenAct::Silu, false)]
-            {
-                let config = ModelConfig {
-                    weights,
-                    activations,
-                    use_sub_norm,
-                    hidden_act,
-                    tie_word_embeddings: tie,
-                    ..config()
-                };
+            let base = ModelConfig { weights, activations, ..config() };
+            let plain = ModelConfig { use_sub_norm: false, ..base.clone() };
+            let yarn = RopeScaling::Yarn {
+                factor: 4.0,
+                beta_fast: 2.0,
+                beta_slow: 1.0,
+                truncate: true,
+                attention_factor: 1.2,
+                original_max_position_embeddings: 16,
+            };
+            for config in [
+                ModelConfig { hidden_act: HiddenAct::Relu2, ..base.clone() },
+                ModelConfig { tie_word_embeddings: false, ..plain.clone() },
+                ModelConfig { attention_bias: AttentionBias::Qkv, ..plain.clone() },
+                ModelConfig { attention_bias: AttentionBias::All, use_qk_norm: true, ..base },
+                ModelConfig { use_qk_norm: true, head_dim: 20, rope_scaling: Some(yarn), ..plain },
+            ] {
                 let model = Decoder::init(&config, 5).unwrap();
                 let (ids, targets, count) = tokens();
                 let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
@@ -109,10 +115,12 @@ fn checkpointing_changes_no_bit_and_keeps_less() {
 
 #[test]
 fn the_estimate_of_memory_is_what_is_used() {
-    for (checkpointing, activations) in
-        [(false, ActivationQuant::Absmax), (true, ActivationQuant::Absmax), (false, ActivationQuant::None)]
-    {
-        let config = ModelConfig { activations, ..config() };
+    for (checkpointing, activations, use_qk_norm) in [
+        (false, ActivationQuant::Absmax, false),
+        (true, ActivationQuant::Absmax, true),
+        (false, ActivationQuant::None, true),
+    ] {
+        let config = ModelConfig { activations, use_qk_norm, ..config() };
         let model = Decoder::init(&config, 5).unwrap();
         let (ids, targets, count) = tokens();
         let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };

@@ -38,6 +38,19 @@ pub enum TernaryError {
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },
+    /// Weights that should be ternary as they stand are not.
+    #[error(
+        "weight {index} is {value} where another's magnitude is {scale}: expected -{scale}, 0 or {scale}, the values of a \
+         tensor that is ternary as stored. Were they trained, the model's weights are latent: absmean"
+    )]
+    NotTernary {
+        /// Position in row-major order.
+        index: usize,
+        /// The weight.
+        value: String,
+        /// The magnitude of the tensor's first weight that is not 0.
+        scale: String,
+    },
     /// A code is not -1, 0 or +1.
     #[error("code {index} is {found}: expected -1, 0 or +1")]
     Code {
@@ -45,6 +58,18 @@ pub enum TernaryError {
         index: usize,
         /// The value found.
         found: i32,
+    },
+    /// The rows of a tensor have different scales.
+    #[error(
+        "row {row} has the scale {scale}, the rows before it {first}: this program reads one scale a tensor (BitNet)"
+    )]
+    RowScales {
+        /// The row, from 0.
+        row: usize,
+        /// Its scale.
+        scale: String,
+        /// The others'.
+        first: String,
     },
     /// The shape overflows the address space.
     #[error("shape [{rows}, {cols}] has more elements than this machine can address")]

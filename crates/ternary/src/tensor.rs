@@ -1,6 +1,6 @@
 //! `TernaryTensor`: codes, scale and shape of one quantized matrix.
 
-use crate::{TernaryError, absmean, weight_codes};
+use crate::{EPS, TernaryError, absmean, weight_codes};
 
 /// A matrix of ternary weights: value of element (r, c) is `codes[r * cols + c] * scale`.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,24 @@ impl TernaryTensor {
         Ok(Self { rows, cols, codes, scale })
     }
 
+    /// Takes values [rows, cols] (row-major) that are ternary as they stand: code · scale each. Nothing is quantized: the scale
+    /// is that of the values, not their mean magnitude.
+    ///
+    /// # Errors
+    /// If the length does not fit the shape or a value is none of −s, 0, s.
+    pub fn from_values(values: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
+        check_length("weights", values.len(), rows, cols)?;
+        let scale = stored_scale(values)?;
+        let mut codes = vec![0i8; values.len()];
+        weight_codes(values, scale, &mut codes);
+        Ok(Self { rows, cols, codes, scale })
+    }
+
+    /// The values code · scale, row-major.
+    pub fn values(&self) -> Vec<f32> {
+        self.codes.iter().map(|code| f32::from(*code) * self.scale).collect()
+    }
+
     /// Rows: output features of a linear layer.
     pub fn rows(&self) -> usize {
         self.rows
@@ -65,6 +83,21 @@ impl TernaryTensor {
             return 0.0;
         }
         self.codes.iter().filter(|c| **c == 0).count() as f64 / self.codes.len() as f64
+    }
+}
+
+/// The scale of values that are ternary as they stand: their one magnitude; 1e-5 if all are 0.
+///
+/// # Errors
+/// If a value is none of −s, 0, s.
+pub fn stored_scale(values: &[f32]) -> Result<f32, TernaryError> {
+    let Some(scale) = values.iter().map(|v| v.abs()).find(|v| *v != 0.0) else { return Ok(EPS) };
+    match values.iter().position(|v| *v != 0.0 && v.abs().to_bits() != scale.to_bits()) {
+        None if scale.is_finite() => Ok(scale),
+        found => {
+            let (index, value) = (found.unwrap_or_default(), values[found.unwrap_or_default()]);
+            Err(TernaryError::NotTernary { index, value: value.to_string(), scale: scale.to_string() })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Packings against `gguf` 0.19 (bytes made by `tests/golden/make_packings.py`) and as round trips.
 
 use proptest::prelude::*;
-use tritforge_ternary::{Packing, TernaryError, TernaryTensor};
+use tritforge_ternary::{PackedRows, Packing, TernaryError, TernaryTensor};
 
 fn tensor() -> impl Strategy<Value = TernaryTensor> {
     (1usize..4, 1usize..4, 1e-5f32..10.0).prop_flat_map(|(rows, blocks, scale)| {
@@ -60,4 +60,36 @@ fn wrong_byte_counts_are_refused() {
 fn weights_that_are_not_finite_are_refused() {
     let error = TernaryTensor::quantize(&[1.0, f32::NAN], 1, 2).unwrap_err();
     assert!(error.to_string().starts_with("weight 1 is NaN"), "{error}");
+}
+
+#[test]
+fn ternary_values_are_not_quantized_again() {
+    let codes: Vec<i8> = (0..512).map(|i| (i * i % 3) as i8 - 1).collect();
+    let tensor = TernaryTensor::from_codes(codes, 2, 256, 0.0371).unwrap();
+    assert_eq!(TernaryTensor::from_values(&tensor.values(), 2, 256).unwrap(), tensor);
+    // Quantizing them again keeps the codes and shrinks the scale by the share of zeros.
+    let twice = TernaryTensor::quantize(&tensor.values(), 2, 256).unwrap();
+    assert_eq!(twice.codes(), tensor.codes());
+    assert!(twice.scale() < 0.8 * tensor.scale());
+    let error = TernaryTensor::from_values(&[0.5, 0.0, -0.5, 0.25], 2, 2).unwrap_err().to_string();
+    assert!(error.contains("weight 3 is 0.25"), "{error}");
+}
+
+#[test]
+fn a_block_of_zeros_has_any_scale() {
+    let mut codes = vec![1i8; 512];
+    codes[..256].fill(0);
+    let tensor = TernaryTensor::from_codes(codes, 1, 512, 1.0).unwrap();
+    for packing in [Packing::Tq1_0, Packing::Tq2_0] {
+        let mut bytes = packing.pack_with_block_scale(&tensor, 0.5).unwrap();
+        let end = bytes.len() / 2;
+        bytes[end - 2..end].fill(0);
+        assert_eq!(PackedRows::new(packing, &bytes, 1, 512).unwrap().uniform_scale(), Some(0.5));
+        // A block of ones with another scale is another tensor.
+        let last = bytes.len();
+        let mut other = packing.pack_with_block_scale(&tensor, 0.5).unwrap();
+        other[..end].copy_from_slice(&bytes[end..]);
+        other[last - 2..].fill(0);
+        assert_eq!(PackedRows::new(packing, &other, 1, 512).unwrap().uniform_scale(), None);
+    }
 }

@@ -1,43 +1,92 @@
-//! `tritforge export`: a checkpoint to GGUF.
+//! `tritforge export`: a checkpoint to GGUF, or to Hugging Face's layout.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::Checkpoint;
-use tritforge_export::{ExportOptions, Report, export_gguf};
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_export::{ExportOptions, HuggingFaceOptions, Report, export_gguf, export_hugging_face};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use crate::table;
 
-/// How ternary weights are packed.
-#[derive(Clone, Copy, ValueEnum)]
+/// The file's kind and how it stores the projections.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// 2.06 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 2.06 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
     #[value(name = "tq2_0")]
     Tq2_0,
-    /// 1.69 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 1.69 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
     #[value(name = "tq1_0")]
     Tq1_0,
-    /// 2 bits a weight, exact scale; bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, ik_llama.cpp.
     #[value(name = "i2_s")]
     I2S,
+    /// GGUF of a full-precision model.
+    #[value(name = "f32")]
+    F32,
+    /// GGUF of a full-precision model.
+    #[value(name = "f16")]
+    F16,
+    /// GGUF of a full-precision model, 8.5 bits a weight.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// GGUF of a full-precision model, 6.6 bits a weight.
+    #[value(name = "q6_k")]
+    Q6K,
+    /// Hugging Face, ternary weights packed, 2 bits a weight.
+    HfPacked,
+    /// Hugging Face, bf16.
+    HfBf16,
+    /// Hugging Face, f32.
+    HfF32,
 }
 
 impl Format {
-    pub(crate) fn packing(self) -> Packing {
+    fn packing(self) -> Option<Packing> {
         match self {
-            Format::Tq2_0 => Packing::Tq2_0,
-            Format::Tq1_0 => Packing::Tq1_0,
-            Format::I2S => Packing::I2S,
+            Format::Tq2_0 => Some(Packing::Tq2_0),
+            Format::Tq1_0 => Some(Packing::Tq1_0),
+            Format::I2S => Some(Packing::I2S),
+            _ => None,
+        }
+    }
+
+    fn dense(self) -> Option<DenseType> {
+        match self {
+            Format::F32 => Some(DenseType::F32),
+            Format::F16 => Some(DenseType::F16),
+            Format::Q8_0 => Some(DenseType::Q8_0),
+            Format::Q6K => Some(DenseType::Q6K),
+            _ => None,
         }
     }
 }
 
+/// The options of a GGUF file of this model. Without a format, ternary models are TQ2_0 and others F16.
+pub(crate) fn gguf_options(
+    config: &ModelConfig,
+    format: Option<Format>,
+    embeddings: Embeddings,
+    name: String,
+) -> Result<ExportOptions> {
+    let defaults = ExportOptions { embeddings: embeddings.dense(), name, ..ExportOptions::default() };
+    let ternary = config.weights != WeightQuant::None;
+    let Some(format) = format else { return Ok(defaults) };
+    match (format.packing(), format.dense()) {
+        (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
+        (_, Some(linears)) if !ternary => Ok(ExportOptions { linears, ..defaults }),
+        (None, None) => bail!("--format: a GGUF file is tq2_0, tq1_0, i2_s, f32, f16, q8_0 or q6_k"),
+        _ if ternary => bail!("--format: the model is ternary: choose tq2_0, tq1_0 or i2_s"),
+        _ => bail!("--format: the model is in full precision: choose f32, f16, q8_0 or q6_k"),
+    }
+}
+
 /// How the embedding and the head are stored.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Embeddings {
     /// 4 bytes a weight: logits identical to training's.
     #[value(name = "f32")]
@@ -66,21 +115,22 @@ impl Embeddings {
 
 #[derive(ClapArgs)]
 #[command(
-    after_help = "Example:\n  tritforge export runs/shakespeare-char -o shakespeare.gguf --format i2_s"
+    after_help = "Examples:\n  tritforge export runs/shakespeare-char -o shakespeare.gguf --format i2_s\n  \
+    tritforge export runs/shakespeare-char -o shakespeare-hf --format hf-packed"
 )]
 pub(crate) struct Args {
     /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
     checkpoint: PathBuf,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
+    /// The file to write, or the directory of the hf formats.
+    #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// Packing of the ternary weights.
-    #[arg(long, value_enum, default_value = "tq2_0")]
-    format: Format,
+    /// Kind of file and storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Storage of the embedding and the head.
     #[arg(long, value_enum, default_value = "f16")]
     embeddings: Embeddings,
-    /// `general.name` in the file; the file's stem by default.
+    /// The model's name in the file; the file's stem by default.
     #[arg(long)]
     name: Option<String>,
 }
@@ -88,30 +138,59 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
-    let options = ExportOptions {
-        packing: args.format.packing(),
-        embeddings: args.embeddings.dense(),
-        name: args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string()),
-    };
+    let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
+    if let Some(format @ (Format::HfPacked | Format::HfBf16 | Format::HfF32)) = args.format {
+        return to_hugging_face(args, &checkpoint, format, name);
+    }
+    let options = gguf_options(&checkpoint.config()?, args.format, args.embeddings, name)?;
     let report = export_gguf(&checkpoint, &args.output, &options)?;
     println!("{}", args.output.display());
-    print_report(&report, options.packing);
+    print_report(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn to_hugging_face(args: &Args, checkpoint: &Checkpoint, format: Format, name: String) -> Result<ExitCode> {
+    let packed = format == Format::HfPacked;
+    // Packed weights are exact; the rest is then what `--embeddings` says, of the two types that there are.
+    let bf16 = format == Format::HfBf16 || (packed && args.embeddings != Embeddings::F32);
+    let report = export_hugging_face(checkpoint, &args.output, &HuggingFaceOptions { packed, bf16, name })?;
+    println!("{}", args.output.display());
+    println!("  {} for {} of transformers", table::bytes(report.bytes), report.class);
+    if packed {
+        println!("  {} ternary tensors, codes and scales exact", report.packed_tensors);
+    }
+    if report.rounding > 0.0 {
+        println!("  storing numbers as bf16 changed one by at most {:.2e}", report.rounding);
+    }
+    if report.codes_changed > 0 {
+        println!(
+            "  {} codes differ from the trained ones when the rounded weights are quantized; hf-packed keeps them",
+            report.codes_changed
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Says what was written and who can load it.
-pub(crate) fn print_report(report: &Report, packing: Packing) {
+pub(crate) fn print_report(report: &Report) {
+    let kind = if report.ternary_tensors > 0 {
+        format!("{} ternary tensors", report.ternary_tensors)
+    } else {
+        "full-precision projections".to_string()
+    };
     println!(
-        "  {} in architecture {}, {} ternary tensors in {}",
+        "  {} in architecture {}, {kind} in {}",
         table::bytes(report.bytes),
         report.architecture.name(),
-        report.ternary_tensors,
-        packing.name()
+        report.weights
     );
     let runtimes: Vec<&str> = report.runtimes.iter().map(|r| r.name()).collect();
     println!("  loads in: {}", runtimes.join(", "));
     if report.embedding_rounding > 0.0 {
         println!("  storing the embedding changed a value by at most {:.2e}", report.embedding_rounding);
+    }
+    if report.linear_rounding > 0.0 {
+        println!("  storing the projections changed a value by at most {:.2e}", report.linear_rounding);
     }
     if report.scale_rounding > 0.0 {
         println!(

@@ -8,9 +8,9 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tritforge_checkpoint::{Checkpoint, MODEL, Tensors};
-use tritforge_config::{Architecture, ModelConfig};
+use tritforge_config::{Architecture, ModelConfig, Projection, WeightQuant};
 use tritforge_gguf::{Array, GgmlType, Gguf, Metadata, TensorInfo, Value};
-use tritforge_ternary::{Packing, TernaryTensor};
+use tritforge_ternary::Packing;
 
 use crate::table;
 
@@ -91,8 +91,7 @@ fn is_safetensors(path: &Path) -> Result<bool> {
 
 fn gguf(path: &Path, digest: bool) -> Result<Summary> {
     let file = Gguf::open(path)?;
-    let untied = file.tensor("output.weight").is_some();
-    let config = ModelConfig::from_gguf(file.metadata(), untied).ok();
+    let config = ModelConfig::from_gguf_file(&file).ok();
     let mut tensors = Vec::new();
     for info in file.tensors() {
         tensors.push(gguf_row(&file, info, digest).with_context(|| path.display().to_string())?);
@@ -220,11 +219,14 @@ fn checkpoint(dir: &Path) -> Result<Summary> {
     let config = checkpoint.config()?;
     let tensors = checkpoint.tensors(MODEL)?;
     let mut rows: Vec<Row> = tensors.list()?.into_iter().map(tensor_row).collect();
-    let ternary = config.weights == tritforge_config::WeightQuant::Absmean;
-    for row in rows.iter_mut().filter(|r| ternary && r.name.contains("_proj.")) {
-        let shape = [row.shape[0] as usize, row.shape[1] as usize];
-        let tensor = TernaryTensor::quantize(&tensors.f32(&row.name, &shape)?, shape[0], shape[1])
-            .with_context(|| format!("{}: tensor {}", dir.display(), row.name))?;
+    let ternary = config.weights != WeightQuant::None;
+    let projections =
+        (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (p.hf_weight(l), p)));
+    for (name, projection) in projections.filter(|_| ternary) {
+        let Some(row) = rows.iter_mut().find(|row| row.name == name) else { continue };
+        let [out, inputs] = config.projection_shape(projection);
+        let tensor = tritforge_export::ternary_tensor(&tensors, &config, &name, [out, inputs])
+            .with_context(|| dir.display().to_string())?;
         row.zero_fraction = Some(tensor.zero_fraction());
         row.scale = Some(tensor.scale());
     }

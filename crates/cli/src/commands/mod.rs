@@ -8,6 +8,7 @@ pub(crate) mod dry_run;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod inspect;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;

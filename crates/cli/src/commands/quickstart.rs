@@ -70,10 +70,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         packing: recipe.export.format,
         embeddings: recipe.export.embeddings,
         name: "tritforge quickstart".to_string(),
+        ..ExportOptions::default()
     };
     let report = export_gguf(&checkpoint, &path, &options)?;
     println!("  {}", path.display());
-    super::export::print_report(&report, options.packing);
+    super::export::print_report(&report);
 
     heading("4. Verification: the file against the training forward");
     let model = Arc::new(Model::open(&path)?);

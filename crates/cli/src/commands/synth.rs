@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_export::{ExportOptions, synth_gguf};
+use tritforge_export::synth_gguf;
 
-use super::export::{Embeddings, Format, print_report};
+use super::export::{Embeddings, Format, gguf_options, print_report};
 
 #[derive(ClapArgs)]
 #[command(
@@ -20,9 +20,9 @@ pub(crate) struct Args {
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Packing of the ternary weights.
-    #[arg(long, value_enum, default_value = "tq2_0")]
-    format: Format,
+    /// Storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
     /// Storage of the embedding and the head.
     #[arg(long, value_enum, default_value = "q8_0")]
     embeddings: Embeddings,
@@ -36,13 +36,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let text = std::fs::read_to_string(&args.config).with_context(|| format!("{}: cannot read", place()))?;
     let config = ModelConfig::from_toml(&text).with_context(place)?;
     let stem = args.config.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    let options = ExportOptions {
-        packing: args.format.packing(),
-        embeddings: args.embeddings.dense(),
-        name: format!("{stem}, random weights"),
-    };
+    let options = gguf_options(&config, args.format, args.embeddings, format!("{stem}, random weights"))?;
     let report = synth_gguf(&config, &args.output, &options, args.seed)?;
     println!("{}: {} parameters, random", args.output.display(), config.parameters().total());
-    print_report(&report, options.packing);
+    print_report(&report);
     Ok(ExitCode::SUCCESS)
 }

@@ -86,6 +86,11 @@ impl DenseType {
     }
 }
 
+/// Numbers of whole blocks.
+pub(crate) fn decode_dense(ty: DenseType, bytes: &[u8], out: &mut [f32]) {
+    decode_row(Backend::active(), ty, bytes, out);
+}
+
 /// A matrix [rows, cols], borrowed from the bytes of a file or rearranged for decoding.
 #[derive(Debug, Clone)]
 pub struct DenseMatrix<'a> {

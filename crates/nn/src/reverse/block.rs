@@ -13,7 +13,7 @@ use tritforge_kernels::{
 use super::add;
 use super::workspace::{Activations, Input, Scratch, sized};
 use crate::Gradients;
-use crate::block::{Block, Norm};
+use crate::block::{Block, Vector};
 use crate::ops::values;
 
 /// What all blocks of a pass share.
@@ -49,8 +49,14 @@ impl Block {
     ) -> Result<()> {
         let shape = self.attention;
         self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
-        let Activations { attention_input, q, k, v, .. } = kept;
-        self.project([Q, K, V], attention_input, pass, [q, k, v])?;
+        let Activations { attention_input, q, k, v, plain_q, plain_k, .. } = kept;
+        self.project([Q, K, V], attention_input, pass, [&mut *q, &mut *k, v])?;
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            for (norm, plain, normed) in [(q_norm, plain_q, q), (k_norm, plain_k, k)] {
+                std::mem::swap(plain, normed);
+                rms_norm(plain, &values(&norm.weight)?, self.eps, sized(normed, plain.len()));
+            }
+        }
         rope_in_place(pass.rope, &mut kept.q, shape.heads, pass.positions, Direction::Forward);
         rope_in_place(pass.rope, &mut kept.k, shape.kv_heads, pass.positions, Direction::Forward);
         let out = sized(&mut kept.attention, pass.tokens * shape.q_size());
@@ -112,6 +118,7 @@ impl Block {
         self.project_backward(Up, &kept.ffn_input, dup, (&mut *dnorm, Write::Add), rounding, gradients)?;
         let norm = &self.post_attention_layernorm;
         self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, Write::Add), gradients)?;
+        self.bias_backward(O, dx, gradients);
 
         let dout = match &self.attn_sub_norm {
             Some(norm) => {
@@ -147,6 +154,16 @@ impl Block {
         attention_segments_backward(shape, pass.lengths, q, k, v, attention, lse, dout, dq, dk, dv);
         rope_in_place(pass.rope, dq, shape.heads, pass.positions, Direction::Backward);
         rope_in_place(pass.rope, dk, shape.kv_heads, pass.positions, Direction::Backward);
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            for (norm, plain, d) in [(q_norm, &kept.plain_q, &mut *dq), (k_norm, &kept.plain_k, &mut *dk)] {
+                let dnormed = sized(narrow, d.len());
+                dnormed.copy_from_slice(d);
+                self.norm_backward(norm, plain, dnormed, (d, Write::Store), gradients)?;
+            }
+        }
+        for (projection, d) in [(Q, &*dq), (K, dk), (V, dv)] {
+            self.bias_backward(projection, d, gradients);
+        }
         let dnorm = sized(narrow, dx.len());
         self.project_backward(
             Q,
@@ -162,7 +179,7 @@ impl Block {
     }
 
     /// The input of projections: normed, where there is a norm, and quantized, where activations are.
-    fn norm_input(&self, x: &[f32], norm: Option<&Norm>, input: &mut Input) -> Result<()> {
+    fn norm_input(&self, x: &[f32], norm: Option<&Vector>, input: &mut Input) -> Result<()> {
         let Some(norm) = norm else {
             if self.int8 {
                 quantize_rows_into(x, self.attention.q_size(), &mut input.rows);
@@ -219,7 +236,7 @@ impl Block {
 
     fn norm_backward(
         &self,
-        norm: &Norm,
+        norm: &Vector,
         x: &[f32],
         dy: &[f32],
         dx: (&mut [f32], Write),
@@ -229,7 +246,15 @@ impl Block {
         Ok(())
     }
 
-    /// `y = x · Wᵀ` of projections that share their input, by integers where both sides are quantized.
+    /// Adds the rows of `dy` to the bias's gradient, in their order.
+    fn bias_backward(&self, projection: Projection, dy: &[f32], gradients: &mut Gradients) {
+        let Some(sum) = self.bias(projection).and_then(|bias| gradients.sum(bias.index)) else { return };
+        for row in dy.chunks_exact(sum.len()) {
+            sum.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
+        }
+    }
+
+    /// `y = x · Wᵀ + b` of projections that share their input, by integers where both sides are quantized.
     fn project<const N: usize>(
         &self,
         projections: [Projection; N],
@@ -246,12 +271,19 @@ impl Block {
         }
         if weights.len() == N {
             ternary_matmul_many(&input.rows, &weights, &mut outputs);
-            return Ok(());
+        } else {
+            for (linear, y) in linears.iter().zip(&mut outputs) {
+                let latent = values(linear.weight())?;
+                let weight = linear.matrix(&latent)?;
+                gemm(input.matrix(weight.cols()), weight.transposed(), y, Write::Store);
+            }
         }
-        for (linear, y) in linears.iter().zip(outputs) {
-            let latent = values(linear.weight())?;
-            let weight = linear.matrix(&latent)?;
-            gemm(input.matrix(weight.cols()), weight.transposed(), y, Write::Store);
+        for (projection, y) in projections.into_iter().zip(outputs) {
+            let Some(bias) = self.bias(projection) else { continue };
+            let bias = values(&bias.weight)?;
+            for row in y.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(&*bias).for_each(|(y, b)| *y += b);
+            }
         }
         Ok(())
     }

@@ -48,7 +48,8 @@ impl Workspace {
             ActivationQuant::Absmax => inputs + 4 * 8,
             ActivationQuant::None => 4 * inputs,
         };
-        let block = 4 * (2 * q + 2 * kv + config.num_attention_heads + d + 2 * f) + inputs;
+        let plain = if config.use_qk_norm { q + kv } else { 0 };
+        let block = 4 * (2 * q + 2 * kv + plain + config.num_attention_heads + d + 2 * f) + inputs;
         let blocks = if gradient_checkpointing { 1 } else { config.num_hidden_layers };
         let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
         let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4;
@@ -77,6 +78,9 @@ pub(super) struct Activations {
     pub(super) q: Vec<f32>,
     pub(super) k: Vec<f32>,
     pub(super) v: Vec<f32>,
+    /// Queries and keys before their norms; empty where there are none.
+    pub(super) plain_q: Vec<f32>,
+    pub(super) plain_k: Vec<f32>,
     /// Attention's output and the log-sum-exp of its scores.
     pub(super) attention: Vec<f32>,
     pub(super) lse: Vec<f32>,
@@ -91,8 +95,8 @@ pub(super) struct Activations {
 
 impl Activations {
     fn bytes(&self) -> usize {
-        let floats =
-            [&self.q, &self.k, &self.v, &self.attention, &self.lse, &self.middle, &self.gate, &self.up];
+        let Self { q, k, v, plain_q, plain_k, attention, lse, middle, gate, up, .. } = self;
+        let floats = [q, k, v, plain_q, plain_k, attention, lse, middle, gate, up];
         let inputs = [&self.attention_input, &self.output_input, &self.ffn_input, &self.down_input];
         floats.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + inputs.iter().map(|x| x.bytes()).sum::<usize>()

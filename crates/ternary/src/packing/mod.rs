@@ -4,11 +4,15 @@
 //! scale goes beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S holds the f32 scale itself.
 
 mod i2_s;
+mod iq2_bn;
 mod rows;
+mod stripes;
 mod tq1_0;
 mod tq2_0;
 
+pub use self::iq2_bn::unpack_iq2_bn;
 pub use self::rows::PackedRows;
+pub use self::stripes::{pack_stripes, unpack_stripes};
 use crate::{TernaryError, TernaryTensor};
 
 /// A byte layout for ternary weights.

@@ -81,15 +81,12 @@ impl<'a> PackedRows<'a> {
         }
     }
 
-    /// The one scale of the tensor, if all block scales are the same bits.
+    /// The one scale of the tensor, if all block scales are the same bits. A block of zeros may have the scale 0, which is what
+    /// llama.cpp's quantizer gives it.
     pub fn uniform_scale(&self) -> Option<f32> {
-        let uniform = |mut scales: Box<dyn Iterator<Item = u16> + '_>| {
-            let first = scales.next()?;
-            scales.all(|scale| scale == first).then(|| half::f16::from_bits(first).to_f32())
-        };
         match self.packing {
-            Packing::Tq1_0 => uniform(Box::new(self.bytes.as_chunks().0.iter().map(tq1_0::scale))),
-            Packing::Tq2_0 => uniform(Box::new(self.bytes.as_chunks().0.iter().map(tq2_0::scale))),
+            Packing::Tq1_0 => uniform(self.bytes.as_chunks().0, tq1_0::scale, tq1_0::pack),
+            Packing::Tq2_0 => uniform(self.bytes.as_chunks().0, tq2_0::scale, tq2_0::pack),
             Packing::I2S => self.tail(),
         }
     }
@@ -97,4 +94,17 @@ impl<'a> PackedRows<'a> {
     fn tail(&self) -> Option<f32> {
         self.bytes.last_chunk().map(i2_s::scale)
     }
+}
+
+/// The scale of all blocks but those of zeros.
+fn uniform<const N: usize>(
+    blocks: &[[u8; N]],
+    scale: impl Fn(&[u8; N]) -> u16,
+    pack: impl Fn(&[i8; 256], [u8; 2], &mut Vec<u8>),
+) -> Option<f32> {
+    let mut zeros = Vec::with_capacity(N);
+    pack(&[0; 256], [0, 0], &mut zeros);
+    let mut scales = blocks.iter().filter(|block| block[..] != zeros[..]).map(scale);
+    let first = scales.next().unwrap_or_default();
+    scales.all(|scale| scale == first).then(|| half::f16::from_bits(first).to_f32())
 }

@@ -174,6 +174,7 @@ impl Model {
             weights: quant.weights,
             activations: quant.activations,
             initializer_range: self.initializer_range as f32,
+            ..ModelConfig::default()
         }
     }
 }

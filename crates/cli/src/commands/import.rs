@@ -1,0 +1,102 @@
+//! `tritforge import`: a published model to a checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, ValueEnum};
+use tritforge_config::{Quantization, WeightQuant};
+use tritforge_export::{ImportOptions, import};
+
+/// What the weights of a Hugging Face checkpoint are.
+#[derive(Clone, Copy, ValueEnum)]
+enum Assume {
+    /// Not ternary.
+    FullPrecision,
+    /// Latent weights, quantized in every forward.
+    Online,
+    /// Packed codes; the scale divides, being 1/mean|W| (`bitlinear`).
+    Divides,
+    /// Packed codes; the scale multiplies, being mean|W| (`autobitlinear`).
+    Multiplies,
+}
+
+impl Assume {
+    fn weights(self) -> tritforge_export::Assume {
+        use tritforge_export::Assume::{FullPrecision, Ternary};
+        match self {
+            Assume::FullPrecision => FullPrecision,
+            Assume::Online => Ternary(Quantization::Online),
+            Assume::Divides => Ternary(Quantization::Divides),
+            Assume::Multiplies => Ternary(Quantization::Multiplies),
+        }
+    }
+}
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  tritforge import bitnet-b1.58-2B-4T -o models/2b4t\n  \
+    tritforge import SmolLM2-135M-Instruct.Q4_1.gguf -o models/smollm2\n  \
+    tritforge import model.gguf -o models/m --latent     a ternary file as a starting point of training")]
+pub(crate) struct Args {
+    /// A directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, a `.gguf` file, or
+    /// `hf://OWNER/NAME[@REVISION]`.
+    source: String,
+    /// The checkpoint to write, a directory.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// What the weights are, where `config.json` does not say or says it wrongly.
+    #[arg(long, value_enum)]
+    assume: Option<Assume>,
+    /// Make latent weights of ternary ones, for training: they quantize to the same codes and scales.
+    #[arg(long)]
+    latent: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: args.latent };
+    let report = import(&local(&args.source)?, &args.output, &options)?;
+    let config = &report.config;
+    println!("{}", args.output.display());
+    println!("  from {}", report.source);
+    println!("  {} parameters, {} layers", config.parameters().total(), config.num_hidden_layers);
+    match config.weights {
+        WeightQuant::Ternary => {
+            println!("  {} ternary tensors, codes and scales as they were", report.ternary_tensors);
+        }
+        WeightQuant::Absmean if args.latent => println!(
+            "  latent weights made of {} ternary tensors: the same codes and scales, not what they were trained from",
+            report.ternary_tensors
+        ),
+        WeightQuant::Absmean => println!("  latent weights of a ternary model"),
+        WeightQuant::None => println!("  full-precision weights"),
+    }
+    if report.decoded_tensors > 0 {
+        println!("  {} tensors decoded from a quantized format", report.decoded_tensors);
+    }
+    for field in &report.unknown {
+        println!("  warning: config.json has {field}, which this program does not know and has not read");
+    }
+    if !report.tokenizer {
+        println!("  warning: no tokenizer.json: the checkpoint cannot read text");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The source on this machine: downloaded, if it is an address of the hub.
+#[cfg(feature = "train")]
+fn local(source: &str) -> Result<PathBuf> {
+    if source.starts_with("hf://") {
+        return Ok(tritforge_data::Hub::from_env().model(source)?);
+    }
+    Ok(Path::new(source).to_path_buf())
+}
+
+#[cfg(not(feature = "train"))]
+fn local(source: &str) -> Result<PathBuf> {
+    if source.starts_with("hf://") {
+        anyhow::bail!(
+            "{source}: this program was built without downloads; fetch the files and give their directory"
+        );
+    }
+    Ok(Path::new(source).to_path_buf())
+}

@@ -1,0 +1,477 @@
+//! `config.json` of Hugging Face checkpoints: what each field means here, and which fields mean nothing to us.
+//!
+//! No field is passed over in silence: one that changes the computation in a way that the engine does not know is an error,
+//! and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
+
+use serde_json::{Map, Value, json};
+
+use crate::{ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
+
+/// How a checkpoint's projections are quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quantization {
+    /// `config.json` does not say: full precision in Llama and Qwen, and an open question in BitNet.
+    Unsaid,
+    /// Latent weights, made ternary in every forward (`autobitlinear`, `online`).
+    Online,
+    /// Packed codes, whose `weight_scale` **divides**: 1/mean|W| (`bitlinear`, the default).
+    Divides,
+    /// Packed codes, whose `weight_scale` **multiplies**: mean|W| (`autobitlinear`, `offline`).
+    Multiplies,
+}
+
+/// What a `config.json` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HuggingFaceConfig {
+    /// The model. Where the quantization is unsaid, it is in full precision.
+    pub config: ModelConfig,
+    /// `model_type`: the family.
+    pub model_type: String,
+    /// How the projections are quantized.
+    pub quantization: Quantization,
+    /// Fields that this program does not know, with their values.
+    pub unknown: Vec<String>,
+}
+
+/// What a family's fields are where its `config.json` leaves them out; one row a family.
+struct Family {
+    model_type: &'static str,
+    class: &'static str,
+    hidden_act: &'static str,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    max_position_embeddings: u64,
+    head_dim: Option<u64>,
+}
+
+/// The families. Source: the config classes of transformers 5.23. `tie_word_embeddings` is false in all.
+const FAMILIES: [Family; 5] = [
+    Family {
+        model_type: "bitnet",
+        class: "BitNetForCausalLM",
+        hidden_act: "relu2",
+        rms_norm_eps: 1e-5,
+        rope_theta: 500_000.0,
+        max_position_embeddings: 2048,
+        head_dim: None,
+    },
+    Family {
+        model_type: "llama",
+        class: "LlamaForCausalLM",
+        hidden_act: "silu",
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        max_position_embeddings: 2048,
+        head_dim: None,
+    },
+    Family {
+        model_type: "mistral",
+        class: "MistralForCausalLM",
+        hidden_act: "silu",
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        max_position_embeddings: 131_072,
+        head_dim: None,
+    },
+    Family {
+        model_type: "qwen2",
+        class: "Qwen2ForCausalLM",
+        hidden_act: "silu",
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        max_position_embeddings: 32_768,
+        head_dim: None,
+    },
+    Family {
+        model_type: "qwen3",
+        class: "Qwen3ForCausalLM",
+        hidden_act: "silu",
+        rms_norm_eps: 1e-6,
+        rope_theta: 10_000.0,
+        max_position_embeddings: 32_768,
+        head_dim: Some(128),
+    },
+];
+
+/// Fields that change nothing of what a trained model computes.
+const IRRELEVANT: [&str; 24] = [
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "attn_implementation",
+    "auto_map",
+    "bos_token_id",
+    "dtype",
+    "eos_token_id",
+    "initializer_range",
+    "is_llama_config",
+    "max_window_layers",
+    "model_type",
+    "name",
+    "pad_token_id",
+    "pretraining_tp",
+    "sliding_window",
+    "tokenizer_class",
+    "torch_dtype",
+    "transformers.js_config",
+    "transformers_version",
+    "unk_token_id",
+    "unsloth_version",
+    "use_cache",
+    "use_mrope",
+];
+
+impl HuggingFaceConfig {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// If it is no JSON object, of a family that the engine does not run, lacks a size, or asks for something that the engine
+    /// does not compute; the message names the field.
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        let json: Value = serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
+        let Value::Object(fields) = json else {
+            return Err(ConfigError::Json("expected an object".to_string()));
+        };
+        Reader { fields, used: Vec::new() }.read()
+    }
+}
+
+/// The fields, and which of them were looked at.
+struct Reader {
+    fields: Map<String, Value>,
+    used: Vec<&'static str>,
+}
+
+fn wrong(key: &str, found: &Value, expected: &str) -> ConfigError {
+    ConfigError::Json(format!("{key} = {found}: {expected}"))
+}
+
+impl Reader {
+    /// A field that is there and not null.
+    fn get(&mut self, key: &'static str) -> Option<Value> {
+        self.used.push(key);
+        self.fields.get(key).filter(|value| !value.is_null()).cloned()
+    }
+
+    fn size(&mut self, key: &'static str, default: Option<u64>) -> Result<usize, ConfigError> {
+        match (self.get(key), default) {
+            (Some(value), _) => match value.as_u64().and_then(|size| usize::try_from(size).ok()) {
+                Some(size) => Ok(size),
+                None => Err(wrong(key, &value, "expected a size")),
+            },
+            (None, Some(default)) => Ok(default as usize),
+            (None, None) => Err(ConfigError::Json(format!("{key} is missing"))),
+        }
+    }
+
+    fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(wrong(key, &other, "expected true or false")),
+        }
+    }
+
+    fn number(&mut self, key: &'static str, default: f64) -> Result<f32, ConfigError> {
+        match self.get(key) {
+            None => Ok(default as f32),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(number as f32),
+                None => Err(wrong(key, &value, "expected a number")),
+            },
+        }
+    }
+
+    /// Refuses a field that has any other value than this.
+    fn only(&mut self, key: &'static str, value: &Value, what: &str) -> Result<(), ConfigError> {
+        match self.get(key) {
+            Some(found) if found != *value => {
+                Err(wrong(key, &found, &format!("this engine does not run {what}; expected {value}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read(mut self) -> Result<HuggingFaceConfig, ConfigError> {
+        let Some(Value::String(model_type)) = self.get("model_type") else {
+            return Err(ConfigError::Json(
+                "model_type is missing: is this a Hugging Face checkpoint?".to_string(),
+            ));
+        };
+        // The 3B of 1bitLLM names its class with a small n, and its family in one of two ways.
+        let old_bitnet = self.get("architectures").is_some_and(|a| a[0] == "BitnetForCausalLM");
+        let name = if old_bitnet || model_type == "bitnet_b1_58" { "bitnet" } else { &model_type };
+        let Some(family) = FAMILIES.iter().find(|family| family.model_type == name) else {
+            let known = FAMILIES.map(|family| family.model_type).join(", ");
+            return Err(ConfigError::Json(format!(
+                "model_type = \"{model_type}\": this engine runs {known}"
+            )));
+        };
+        let bitnet = name == "bitnet";
+        let hidden_size = self.size("hidden_size", None)?;
+        let num_attention_heads = self.size("num_attention_heads", None)?;
+        if num_attention_heads == 0 {
+            return Err(ConfigError::Json("num_attention_heads = 0".to_string()));
+        }
+        let head_dim = family.head_dim.unwrap_or((hidden_size / num_attention_heads) as u64);
+        let hidden_act = match self.get("hidden_act").unwrap_or_else(|| family.hidden_act.into()).as_str() {
+            Some("silu" | "swish") => HiddenAct::Silu,
+            Some("relu2") => HiddenAct::Relu2,
+            other => {
+                let found = other.unwrap_or_default();
+                return Err(ConfigError::Json(format!("hidden_act = \"{found}\": expected silu or relu2")));
+            }
+        };
+        let attention_bias = match (name, self.flag("attention_bias", false)?) {
+            ("qwen2", _) => AttentionBias::Qkv,
+            (_, true) => AttentionBias::All,
+            (_, false) => AttentionBias::None,
+        };
+        self.only("mlp_bias", &json!(false), "biases of the feed-forward network")?;
+        self.only("rope_interleaved", &json!(false), "interleaved RoPE of Hugging Face checkpoints")?;
+        self.only("partial_rotary_factor", &json!(1.0), "RoPE of a part of each head")?;
+        self.window(name)?;
+        let (rope_theta, rope_scaling) = self.rope(family)?;
+        let quantization = self.quantization()?;
+        let (weights, activations) = match quantization {
+            Quantization::Unsaid => (WeightQuant::None, ActivationQuant::None),
+            Quantization::Online => (WeightQuant::Absmean, ActivationQuant::Absmax),
+            Quantization::Divides | Quantization::Multiplies => {
+                (WeightQuant::Ternary, ActivationQuant::Absmax)
+            }
+        };
+        let config = ModelConfig {
+            vocab_size: self.size("vocab_size", None)?,
+            hidden_size,
+            intermediate_size: self.size("intermediate_size", None)?,
+            num_hidden_layers: self.size("num_hidden_layers", None)?,
+            num_attention_heads,
+            num_key_value_heads: self.size("num_key_value_heads", Some(num_attention_heads as u64))?,
+            head_dim: self.size("head_dim", Some(head_dim))?,
+            hidden_act,
+            max_position_embeddings: self
+                .size("max_position_embeddings", Some(family.max_position_embeddings))?,
+            rms_norm_eps: self.number("rms_norm_eps", family.rms_norm_eps)?,
+            rope_theta,
+            rope_scaling,
+            tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
+            use_sub_norm: bitnet,
+            use_qk_norm: name == "qwen3",
+            attention_bias,
+            weights,
+            activations,
+            initializer_range: self.number("initializer_range", 0.02)?,
+        };
+        config.validate()?;
+        let known = |key: &str| self.used.contains(&key) || IRRELEVANT.contains(&key);
+        let unknown = self.fields.iter().filter(|(key, value)| !known(key) && !value.is_null());
+        let unknown = unknown.map(|(key, value)| format!("{key} = {value}")).collect();
+        Ok(HuggingFaceConfig { config, model_type, quantization, unknown })
+    }
+
+    /// Refuses attention that looks at a window of the past only.
+    fn window(&mut self, name: &str) -> Result<(), ConfigError> {
+        let uses = self.flag("use_sliding_window", name == "mistral")?;
+        if let Some(window) = self.get("sliding_window").filter(|_| uses) {
+            return Err(wrong(
+                "sliding_window",
+                &window,
+                "this engine attends to all of the past; expected null",
+            ));
+        }
+        match self.get("layer_types") {
+            Some(Value::Array(types)) if types.iter().any(|ty| ty != "full_attention") => {
+                Err(wrong("layer_types", &Value::Array(types), "this engine runs full_attention only"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Base and scaling of RoPE, as transformers 5 writes them (`rope_parameters`) and as 4 did (`rope_theta`, `rope_scaling`).
+    fn rope(&mut self, family: &Family) -> Result<(f32, Option<RopeScaling>), ConfigError> {
+        let theta = self.number("rope_theta", family.rope_theta)?;
+        let older = self.get("rope_scaling");
+        let Some(rope) = self.get("rope_parameters").or(older) else { return Ok((theta, None)) };
+        let number = |key: &str| rope[key].as_f64().map(|number| number as f32);
+        let needed = |key: &str| {
+            number(key).ok_or_else(|| {
+                ConfigError::Json(format!("rope_parameters.{key}: expected a number, in {rope}"))
+            })
+        };
+        let original = || {
+            rope["original_max_position_embeddings"].as_u64().map(|n| n as usize).ok_or_else(|| {
+                ConfigError::Json(format!("original_max_position_embeddings: expected a size, in {rope}"))
+            })
+        };
+        let theta = number("rope_theta").unwrap_or(theta);
+        if number("partial_rotary_factor").is_some_and(|part| part != 1.0) {
+            return Err(ConfigError::Json(format!("partial_rotary_factor: expected 1, in {rope}")));
+        }
+        let ty = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
+        let scaling = match ty {
+            "default" => None,
+            "linear" => Some(RopeScaling::Linear { factor: needed("factor")? }),
+            "llama3" => Some(RopeScaling::Llama3 {
+                factor: needed("factor")?,
+                low_freq_factor: needed("low_freq_factor")?,
+                high_freq_factor: needed("high_freq_factor")?,
+                original_max_position_embeddings: original()?,
+            }),
+            "yarn" if number("mscale").is_some() || number("mscale_all_dim").is_some() => {
+                return Err(ConfigError::Json(format!(
+                    "mscale: this engine runs YaRN without it, in {rope}"
+                )));
+            }
+            "yarn" => Some(RopeScaling::Yarn {
+                factor: needed("factor")?,
+                beta_fast: number("beta_fast").unwrap_or(32.0),
+                beta_slow: number("beta_slow").unwrap_or(1.0),
+                truncate: rope["truncate"].as_bool().unwrap_or(true),
+                attention_factor: match number("attention_factor") {
+                    Some(factor) => factor,
+                    None => RopeScaling::yarn_attention_factor(needed("factor")?),
+                },
+                original_max_position_embeddings: original()?,
+            }),
+            other => {
+                return Err(ConfigError::Json(format!(
+                    "rope_type = \"{other}\": this engine runs default, linear, llama3 and yarn"
+                )));
+            }
+        };
+        Ok((theta, scaling))
+    }
+
+    fn quantization(&mut self) -> Result<Quantization, ConfigError> {
+        let bits = (self.get("weight_bits"), self.get("input_bits"));
+        let Some(quantization) = self.get("quantization_config") else {
+            return match bits {
+                // 1bitLLM's checkpoints: latent weights.
+                (Some(weights), Some(inputs)) if weights == 1 && inputs == 8 => Ok(Quantization::Online),
+                (None, None) => Ok(Quantization::Unsaid),
+                (weights, inputs) => Err(ConfigError::Json(format!(
+                    "weight_bits = {}, input_bits = {}: expected 1 and 8",
+                    weights.unwrap_or_default(),
+                    inputs.unwrap_or_default()
+                ))),
+            };
+        };
+        let text = |key: &str, default: &'static str| match &quantization[key] {
+            Value::String(text) => text.clone(),
+            _ => default.to_string(),
+        };
+        let method = text("quant_method", "");
+        if method != "bitnet" {
+            return Err(ConfigError::Json(format!(
+                "quantization_config.quant_method = \"{method}\": only bitnet is read; take the model's full-precision checkpoint"
+            )));
+        }
+        if quantization["use_rms_norm"] == true {
+            return Err(ConfigError::Json(
+                "quantization_config.use_rms_norm = true: this engine has no norms inside its linears"
+                    .to_string(),
+            ));
+        }
+        let kept = quantization["modules_to_not_convert"].as_array();
+        let odd = |module: &&Value| **module != "lm_head" && **module != "embed_tokens";
+        if let Some(module) = kept.into_iter().flatten().find(odd) {
+            return Err(wrong(
+                "quantization_config.modules_to_not_convert",
+                module,
+                "all projections are ternary here or none is; expected lm_head only",
+            ));
+        }
+        match (text("linear_class", "bitlinear").as_str(), text("quantization_mode", "offline").as_str()) {
+            ("bitlinear", "offline") => Ok(Quantization::Divides),
+            ("autobitlinear", "offline") => Ok(Quantization::Multiplies),
+            ("autobitlinear", "online") => Ok(Quantization::Online),
+            (class, mode) => Err(ConfigError::Json(format!(
+                "quantization_config: linear_class = \"{class}\" with quantization_mode = \"{mode}\"; expected bitlinear \
+                 with offline, or autobitlinear with online or offline"
+            ))),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary weights are packed or
+    /// latent; `dtype` names the type of all other weights; `extra` is added, such as the ids of special tokens.
+    ///
+    /// # Errors
+    /// If no class of `transformers` computes this model.
+    pub fn to_hugging_face(
+        &self,
+        packed: bool,
+        dtype: &str,
+        extra: Map<String, Value>,
+    ) -> Result<String, ConfigError> {
+        let none = |message: &str| Err(ConfigError::NoClass(message.to_string()));
+        let name = match (self.use_sub_norm, self.use_qk_norm, self.attention_bias) {
+            (true, false, AttentionBias::None) => "bitnet",
+            (true, _, AttentionBias::Qkv | AttentionBias::All) => {
+                return none("sub-norms with attention_bias");
+            }
+            (true, true, _) => return none("sub-norms with use_qk_norm"),
+            (false, true, AttentionBias::Qkv) => return none("use_qk_norm with biases of q, k and v only"),
+            (false, true, _) => "qwen3",
+            (false, false, AttentionBias::Qkv) => "qwen2",
+            (false, false, _) => "llama",
+        };
+        if name == "qwen2" && self.q_size() != self.hidden_size {
+            return none("qwen2 with heads that are not hidden_size / num_attention_heads wide");
+        }
+        let class =
+            FAMILIES.iter().find(|family| family.model_type == name).map_or("", |family| family.class);
+        let mut json = json!({
+            "architectures": [class],
+            "model_type": name,
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": match self.hidden_act { HiddenAct::Silu => "silu", HiddenAct::Relu2 => "relu2" },
+            "max_position_embeddings": self.max_position_embeddings,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "rope_parameters": self.rope_parameters()?,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.attention_bias == AttentionBias::All,
+            "initializer_range": self.initializer_range,
+            "dtype": dtype,
+        });
+        if self.weights != WeightQuant::None {
+            let mode = if packed { "offline" } else { "online" };
+            json["quantization_config"] = json!({
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": mode,
+                "modules_to_not_convert": ["lm_head"],
+            });
+        }
+        for (key, value) in extra {
+            json[key] = value;
+        }
+        Ok(format!("{json:#}\n"))
+    }
+
+    fn rope_parameters(&self) -> Result<Value, ConfigError> {
+        let theta = self.rope_theta;
+        Ok(match &self.rope_scaling {
+            None => json!({"rope_type": "default", "rope_theta": theta}),
+            Some(RopeScaling::Factors { .. }) => {
+                return Err(ConfigError::NoClass(
+                    "rope_scaling by frequency, as GGUF files keep it: transformers has no such type"
+                        .to_string(),
+                ));
+            }
+            Some(scaling) => {
+                let mut json = serde_json::to_value(scaling).unwrap_or_default();
+                json["rope_theta"] = json!(theta);
+                json
+            }
+        })
+    }
+}

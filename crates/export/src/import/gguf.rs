@@ -1,0 +1,172 @@
+//! GGUF files as sources: block formats are decoded, ternary types keep their codes and scale, rows of interleaved architectures
+//! are put back into their order.
+
+use std::path::{Path, PathBuf};
+
+use tritforge_config::{Architecture, ModelConfig, ROPE_FACTORS};
+use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
+use tritforge_kernels::BlockFormat;
+use tritforge_ternary::{PackedRows, Packing, TernaryTensor, unpack_iq2_bn};
+
+use super::Stored;
+use crate::ExportError;
+use crate::numbers::reorder;
+use crate::plan::Item;
+
+/// A GGUF file.
+pub(super) struct GgufSource {
+    pub(super) gguf: Gguf,
+    pub(super) config: ModelConfig,
+    pub(super) description: String,
+    interleaved: bool,
+}
+
+impl GgufSource {
+    pub(super) fn open(path: &Path) -> Result<Self, ExportError> {
+        let fault = |message: String| ExportError::Import { path: PathBuf::from(path), message };
+        let gguf = Gguf::open(path)?;
+        let config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
+        let name = gguf.metadata().get_str("general.architecture").unwrap_or_default().to_string();
+        let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
+        let description = format!("GGUF version {}, {name}", gguf.version());
+        Ok(Self { gguf, config, description, interleaved })
+    }
+
+    fn fault(item: &Item, message: String) -> ExportError {
+        ExportError::Tensor { tensor: item.target.clone(), message }
+    }
+
+    fn find(&self, item: &Item) -> Result<&TensorInfo, ExportError> {
+        let info = self.gguf.tensor(&item.target).ok_or_else(|| {
+            Self::fault(item, format!("missing; the model needs it with shape {:?}", item.shape))
+        })?;
+        let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
+        if found != item.shape {
+            return Err(Self::fault(item, format!("shape {found:?}, expected {:?}", item.shape)));
+        }
+        Ok(info)
+    }
+
+    pub(super) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+        let ty = self.find(item)?.ty;
+        match ty {
+            GgmlType::BF16 => Ok(Stored::Bf16),
+            GgmlType::F32 | GgmlType::F16 => Ok(Stored::F32),
+            GgmlType::IQ2_BN => Ok(Stored::Ternary),
+            ty if packing(ty).is_some() => Ok(Stored::Ternary),
+            ty if BlockFormat::from_name(ty.name()).is_some() => Ok(Stored::Decoded),
+            ty => {
+                let known = BlockFormat::all().iter().map(|format| format.name);
+                let known: Vec<&str> =
+                    known.chain(Packing::ALL.map(Packing::name)).chain(["IQ2_BN"]).collect();
+                Err(Self::fault(item, format!("type {}, expected {}", ty.name(), known.join(", "))))
+            }
+        }
+    }
+
+    pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+        let info = self.find(item)?;
+        let Some(format) = BlockFormat::from_name(info.ty.name()) else {
+            return Err(Self::fault(item, format!("type {} holds no numbers", info.ty.name())));
+        };
+        let mut values = vec![0f32; item.shape.iter().product()];
+        format.decode(self.gguf.data(info), &mut values);
+        let cols = item.shape[1..].iter().product();
+        Ok(if self.moved(item) {
+            reorder(&values, cols, |row| self.config.interleaved_row(row))
+        } else {
+            values
+        })
+    }
+
+    /// Whether the file has the tensor's rows in another order.
+    fn moved(&self, item: &Item) -> bool {
+        item.rotated && self.interleaved
+    }
+
+    fn packed(&self, item: &Item) -> Result<PackedRows<'_>, ExportError> {
+        let info = self.find(item)?;
+        let Some(packing) = packing(info.ty) else {
+            return Err(Self::fault(item, format!("type {} is not ternary", info.ty.name())));
+        };
+        let [rows, cols] = item.matrix();
+        PackedRows::new(packing, self.gguf.data(info), rows, cols)
+            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
+    }
+
+    /// The tensor of a row-scaled type, if it is one.
+    fn row_scaled(&self, item: &Item) -> Result<Option<TernaryTensor>, ExportError> {
+        let info = self.find(item)?;
+        if info.ty != GgmlType::IQ2_BN {
+            return Ok(None);
+        }
+        let [rows, cols] = item.matrix();
+        let tensor = unpack_iq2_bn(self.gguf.data(info), rows, cols);
+        tensor.map(Some).map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
+    }
+
+    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
+    pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+        let block = match self.row_scaled(item)? {
+            Some(tensor) => tensor.scale(),
+            None => self.packed(item)?.uniform_scale().ok_or_else(|| {
+                let message =
+                    "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
+                Self::fault(item, message.to_string())
+            })?,
+        };
+        let scale = match self.gguf.tensor(&item.scale_name()) {
+            None => block,
+            Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
+                let bytes = self.gguf.data(info);
+                block * f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+            }
+            Some(_) => return Err(Self::fault(item, "its .scale is not one F32 number".to_string())),
+        };
+        // A tensor of zeros may have no scale at all.
+        let scale = if scale == 0.0 { tritforge_ternary::EPS } else { scale };
+        if scale > 0.0 && scale.is_finite() {
+            Ok(scale)
+        } else {
+            Err(Self::fault(item, format!("scale {scale}, expected a positive number")))
+        }
+    }
+
+    pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+        let fault = |source| ExportError::Ternary { tensor: item.target.clone(), source };
+        let [rows, cols] = item.matrix();
+        let mut codes = match self.row_scaled(item)? {
+            Some(tensor) => tensor.codes().to_vec(),
+            None => {
+                let mut codes = vec![0i8; rows * cols];
+                self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
+                codes
+            }
+        };
+        if self.moved(item) {
+            codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
+        }
+        TernaryTensor::from_codes(codes, rows, cols, self.scale(item)?).map_err(fault)
+    }
+
+    pub(super) fn release(&self, item: &Item) {
+        if let Some(info) = self.gguf.tensor(&item.target) {
+            self.gguf.release(info);
+        }
+    }
+
+    pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {
+        let known = |name: &str| {
+            name == ROPE_FACTORS
+                || items
+                    .iter()
+                    .any(|item| item.target == name || (item.matrix()[0] > 1 && item.scale_name() == name))
+        };
+        let names = self.gguf.tensors().iter().map(|tensor| tensor.name.clone());
+        names.filter(|name| !known(name)).collect()
+    }
+}
+
+fn packing(ty: GgmlType) -> Option<Packing> {
+    Packing::ALL.into_iter().find(|packing| packing.name() == ty.name())
+}

@@ -1,0 +1,270 @@
+//! Checkpoints in Hugging Face's layout: `config.json`, safetensors in one file or in shards, tokenizer.
+//!
+//! Packed ternary weights come with a `weight_scale` that divides or multiplies, as `config.json` says and nothing else can
+//! ([`Quantization`]). A BitNet checkpoint whose `config.json` says nothing is refused: `transformers` would run it without
+//! quantization, which its authors hardly meant.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tritforge_checkpoint::{Dtype, Tensors};
+use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, Quantization, WeightQuant};
+use tritforge_ternary::{TernaryTensor, unpack_stripes};
+use tritforge_text::Tokenizer;
+
+use super::{Assume, Stored};
+use crate::ExportError;
+use crate::plan::Item;
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// Names of 1bitLLM's checkpoints where they differ: ours, theirs.
+const OLDER: [(&str, &str); 2] =
+    [("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"), ("mlp.ffn_sub_norm", "mlp.ffn_layernorm")];
+
+/// A checkpoint of Hugging Face.
+pub(super) struct HuggingFaceSource {
+    directory: PathBuf,
+    files: Vec<Tensors>,
+    /// Tensor → which file.
+    index: HashMap<String, usize>,
+    quantization: Quantization,
+    pub(super) config: ModelConfig,
+    pub(super) unknown: Vec<String>,
+    pub(super) description: String,
+}
+
+impl HuggingFaceSource {
+    pub(super) fn open(path: &Path, assume: Option<Assume>) -> Result<Self, ExportError> {
+        let directory = match path.is_dir() {
+            true => path.to_path_buf(),
+            false => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+        };
+        let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
+        let names = weight_files(path, &directory)?;
+        let config_path = directory.join("config.json");
+        let text = fs::read_to_string(&config_path)
+            .map_err(|e| fault(&config_path, format!("cannot read: {e}; a model's shape stands in it")))?;
+        let HuggingFaceConfig { mut config, model_type, quantization, unknown } =
+            HuggingFaceConfig::from_json(&text)
+                .map_err(|e| fault(&config_path, e.to_string().replacen("config.json: ", "", 1)))?;
+        let quantization = match (assume, quantization) {
+            (Some(Assume::FullPrecision), _) => Quantization::Unsaid,
+            (Some(Assume::Ternary(quantization)), _) => quantization,
+            (None, Quantization::Unsaid) if config.use_sub_norm => {
+                return Err(fault(
+                    &config_path,
+                    "a BitNet model without quantization_config: transformers would run it without any quantization. Tell \
+                     what its weights are: --assume online (latent weights, quantized in every forward), divides or \
+                     multiplies (packed codes and what their weight_scale does), or full-precision"
+                        .to_string(),
+                ));
+            }
+            (None, quantization) => quantization,
+        };
+        (config.weights, config.activations) = match quantization {
+            Quantization::Unsaid => (WeightQuant::None, ActivationQuant::None),
+            Quantization::Online => (WeightQuant::Absmean, ActivationQuant::Absmax),
+            Quantization::Divides | Quantization::Multiplies => {
+                (WeightQuant::Ternary, ActivationQuant::Absmax)
+            }
+        };
+        let kind = match quantization {
+            Quantization::Unsaid => "full precision",
+            Quantization::Online => "latent weights of a ternary model",
+            Quantization::Divides => "packed ternary weights, weight_scale divides",
+            Quantization::Multiplies => "packed ternary weights, weight_scale multiplies",
+        };
+        let mut source = Self {
+            directory,
+            files: Vec::new(),
+            index: HashMap::new(),
+            quantization,
+            config,
+            unknown,
+            description: format!("{model_type}, {kind}"),
+        };
+        for name in names {
+            let path = source.directory.join(name);
+            let tensors = Tensors::open(&path)?;
+            for (tensor, ..) in tensors.list()? {
+                if source.index.insert(tensor.clone(), source.files.len()).is_some() {
+                    return Err(fault(&path, format!("tensor {tensor} is in another shard too")));
+                }
+            }
+            source.files.push(tensors);
+        }
+        Ok(source)
+    }
+
+    /// The file that holds a tensor, and the tensor's name there.
+    fn find(&self, item: &Item) -> Result<(&Tensors, String), ExportError> {
+        for name in names(item) {
+            if let Some(file) = self.index.get(&name) {
+                return Ok((&self.files[*file], name));
+            }
+        }
+        Err(ExportError::Tensor {
+            tensor: item.source.clone(),
+            message: format!(
+                "missing; config.json describes a model that has it with shape {:?}",
+                item.shape
+            ),
+        })
+    }
+
+    pub(super) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+        let (file, name) = self.find(item)?;
+        match file.raw(&name)?.0 {
+            Dtype::U8 => Ok(Stored::Ternary),
+            Dtype::BF16 => Ok(Stored::Bf16),
+            Dtype::F32 | Dtype::F16 => Ok(Stored::F32),
+            other => Err(ExportError::Tensor {
+                tensor: name,
+                message: format!("type {other:?}, expected F32, F16, BF16, or U8 for packed ternary weights"),
+            }),
+        }
+    }
+
+    pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+        let (file, name) = self.find(item)?;
+        let values = file.f32(&name, &item.shape)?;
+        match name.strip_suffix(".bias") {
+            // transformers' AutoBitLinear adds the bias before it multiplies.
+            Some(linear) if self.quantization == Quantization::Multiplies => {
+                let scale = self.scale_of(&format!("{linear}.weight"))?;
+                Ok(Cow::Owned(values.iter().map(|bias| bias * scale).collect()))
+            }
+            _ => Ok(values),
+        }
+    }
+
+    /// The scale that multiplies the codes, whatever the file's does.
+    pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+        self.scale_of(&self.find(item)?.1)
+    }
+
+    fn scale_of(&self, weight: &str) -> Result<f32, ExportError> {
+        let name = format!("{weight}_scale");
+        let fault = |message: String| ExportError::Tensor { tensor: name.clone(), message };
+        let Some(file) = self.index.get(&name) else {
+            return Err(fault("missing; packed weights mean nothing without it".to_string()));
+        };
+        let file = &self.files[*file];
+        let (_, shape, _) = file.raw(&name)?;
+        if shape.iter().product::<usize>() != 1 {
+            return Err(fault(format!("shape {shape:?}: this engine runs one scale a tensor")));
+        }
+        let stored = file.f32(&name, &shape)?[0];
+        let scale = if self.quantization == Quantization::Divides { 1.0 / stored } else { stored };
+        if scale > 0.0 && scale.is_finite() {
+            Ok(scale)
+        } else {
+            Err(fault(format!("{stored}, expected a positive number")))
+        }
+    }
+
+    pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+        let (file, name) = self.find(item)?;
+        let [rows, cols] = item.matrix();
+        let (_, shape, bytes) = file.raw(&name)?;
+        let packed = [rows.div_ceil(4), cols];
+        if shape != packed {
+            let message = format!("packed shape {shape:?}, expected {packed:?}");
+            return Err(ExportError::Tensor { tensor: name, message });
+        }
+        let scale = self.scale(item)?;
+        unpack_stripes(bytes, rows, cols)
+            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scale))
+            .map_err(|source| ExportError::Ternary { tensor: name, source })
+    }
+
+    pub(super) fn release(&self, item: &Item) {
+        if let Ok((file, name)) = self.find(item) {
+            file.release(&name);
+        }
+    }
+
+    pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {
+        let mut rest: Vec<&String> = self.index.keys().collect();
+        let packed = matches!(self.quantization, Quantization::Divides | Quantization::Multiplies);
+        let mut known: Vec<String> = items.iter().flat_map(names).collect();
+        if packed {
+            known.extend(items.iter().flat_map(names).map(|name| format!("{name}_scale")));
+        }
+        known.sort();
+        rest.retain(|name| {
+            // Buffers that older versions saved, and a head that a tied model does not read.
+            let ignored = name.ends_with("rotary_emb.inv_freq")
+                || (self.config.tie_word_embeddings && *name == "lm_head.weight");
+            !ignored && known.binary_search(name).is_err()
+        });
+        let mut rest: Vec<String> = rest.into_iter().cloned().collect();
+        rest.sort();
+        rest
+    }
+
+    /// The tokenizer and the bytes of its `tokenizer.json`, if the checkpoint has one.
+    pub(super) fn tokenizer(&self) -> Result<Option<(Tokenizer, Vec<u8>)>, ExportError> {
+        let path = self.directory.join("tokenizer.json");
+        if !path.is_file() {
+            return Ok(None);
+        }
+        let tokenizer = Tokenizer::from_file(&path)?;
+        let bytes = fs::read(&path)
+            .map_err(|e| ExportError::Import { path: path.clone(), message: format!("cannot read: {e}") })?;
+        Ok(Some((tokenizer, bytes)))
+    }
+}
+
+/// The names that a tensor may have.
+fn names(item: &Item) -> Vec<String> {
+    let older = OLDER.iter().find(|(ours, _)| item.source.contains(ours));
+    let older = older.map(|(ours, theirs)| item.source.replace(ours, theirs));
+    [item.source.clone()].into_iter().chain(older).collect()
+}
+
+/// Names of the weight files, beside `config.json`.
+fn weight_files(path: &Path, directory: &Path) -> Result<Vec<String>, ExportError> {
+    let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
+    if !path.exists() {
+        return Err(fault(path, "no such file or directory".to_string()));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let index = if path.is_dir() { path.join(INDEX) } else { path.to_path_buf() };
+    if index.is_file() && index.extension().is_some_and(|e| e == "json") {
+        let text = fs::read_to_string(&index).map_err(|e| fault(&index, format!("cannot read: {e}")))?;
+        let json: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| fault(&index, e.to_string()))?;
+        let Some(map) = json["weight_map"].as_object() else {
+            return Err(fault(&index, "no weight_map: expected an index of safetensors shards".to_string()));
+        };
+        let mut names: Vec<String> =
+            map.values().filter_map(|name| Some(name.as_str()?.to_string())).collect();
+        names.sort();
+        names.dedup();
+        // A shard stands beside its index, nowhere else.
+        return match names.iter().find(|name| Path::new(name).file_name() != Some(name.as_str().as_ref())) {
+            Some(bad) => Err(fault(&index, format!("{bad:?} is not the name of a file beside it"))),
+            None => Ok(names),
+        };
+    }
+    if path.is_file() {
+        return Ok(vec![name]);
+    }
+    if directory.join(SINGLE).is_file() {
+        return Ok(vec![SINGLE.to_string()]);
+    }
+    let message = if directory.join("pytorch_model.bin").is_file() {
+        "only pytorch_model.bin, which can run code when it is read: take the repository's safetensors"
+            .to_string()
+    } else {
+        format!(
+            "neither {SINGLE} nor {INDEX} in it: expected a checkpoint in Hugging Face's layout, or a .gguf file"
+        )
+    };
+    Err(fault(path, message))
+}

@@ -1,0 +1,297 @@
+//! A published model to a checkpoint, tensor by tensor.
+//!
+//! What a source says is kept: numbers stay numbers (bf16 as bf16, everything else as f32, block formats decoded once), and codes
+//! with their scale stay codes with their scale. Nothing ternary is ever quantized again; [`ImportOptions::latent`] turns codes
+//! into weights that training can move, and says so in the configuration.
+
+mod gguf;
+mod hugging_face;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+
+use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Writer};
+use tritforge_config::{ModelConfig, Quantization, WeightQuant};
+use tritforge_ternary::{TernaryTensor, pack_stripes};
+use tritforge_text::Tokenizer;
+
+use self::gguf::GgufSource;
+use self::hugging_face::HuggingFaceSource;
+use crate::ExportError;
+use crate::plan::{Item, Kind, items};
+
+/// How to read a source.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImportOptions {
+    /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it wrongly.
+    pub assume: Option<Assume>,
+    /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the source's codes and
+    /// scale. What the source was trained from is lost; this is not it.
+    pub latent: bool,
+}
+
+/// What the projections of a checkpoint are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assume {
+    /// Full-precision weights of a full-precision model.
+    FullPrecision,
+    /// Ternary in the way that [`Quantization`] tells.
+    Ternary(Quantization),
+}
+
+/// What was imported.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImportReport {
+    /// The kind of source, for people.
+    pub source: String,
+    /// The model.
+    pub config: ModelConfig,
+    /// Fields of the source's configuration that this program does not know.
+    pub unknown: Vec<String>,
+    /// Tensors that were kept as codes and scale.
+    pub ternary_tensors: usize,
+    /// Tensors that were decoded from a block format, and so hold what the file held, not what it was made from.
+    pub decoded_tensors: usize,
+    /// Whether the source has a tokenizer; without one the checkpoint cannot read text.
+    pub tokenizer: bool,
+}
+
+/// A source's tensor, as it is to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F32,
+    Bf16,
+    /// Decoded to F32.
+    Decoded,
+    Ternary,
+}
+
+/// A model to be imported.
+enum Source {
+    HuggingFace(HuggingFaceSource),
+    Gguf(GgufSource),
+}
+
+impl Source {
+    fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path)?)),
+            _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
+        }
+    }
+
+    fn config(&self) -> &ModelConfig {
+        match self {
+            Source::HuggingFace(source) => &source.config,
+            Source::Gguf(source) => &source.config,
+        }
+    }
+
+    fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.stored(item),
+            Source::Gguf(source) => source.stored(item),
+        }
+    }
+
+    fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.scale(item),
+            Source::Gguf(source) => source.scale(item),
+        }
+    }
+
+    fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.ternary(item),
+            Source::Gguf(source) => source.ternary(item),
+        }
+    }
+
+    fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.dense(item),
+            Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
+        }
+    }
+
+    /// Lets the system take back the memory pages of a tensor that has been written.
+    fn release(&self, item: &Item) {
+        match self {
+            Source::HuggingFace(source) => source.release(item),
+            Source::Gguf(source) => source.release(item),
+        }
+    }
+
+    /// Names of tensors that the model has no place for.
+    fn strangers(&self, items: &[Item]) -> Vec<String> {
+        match self {
+            Source::HuggingFace(source) => source.strangers(items),
+            Source::Gguf(source) => source.strangers(items),
+        }
+    }
+}
+
+/// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, or a
+/// `.gguf` file. Peak memory is that of the largest tensor.
+///
+/// # Errors
+/// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights are; the message
+/// tells what to do. Nothing is left under the checkpoint's name then.
+pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<ImportReport, ExportError> {
+    let source = Source::open(path, options)?;
+    let mut config = source.config().clone();
+    if options.latent {
+        if config.weights != WeightQuant::Ternary {
+            let message = "its weights are not stored as ternary codes: they need no `--latent`";
+            return Err(ExportError::Import { path: path.to_path_buf(), message: message.to_string() });
+        }
+        config.weights = WeightQuant::Absmean;
+    }
+    let items = items(&config);
+    let mut report = ImportReport {
+        source: String::new(),
+        config,
+        unknown: Vec::new(),
+        ternary_tensors: 0,
+        decoded_tensors: 0,
+        tokenizer: false,
+    };
+    let mut specs = Vec::new();
+    for item in &items {
+        let stored = source.stored(item)?;
+        check_kind(path, item, stored, source.config().weights)?;
+        report.ternary_tensors += usize::from(stored == Stored::Ternary);
+        report.decoded_tensors += usize::from(stored == Stored::Decoded);
+        specs.extend(specs_of(item, stored, options.latent));
+    }
+    if let [first, ..] = &source.strangers(&items)[..] {
+        let message = format!("tensor {first} has no place in the model that its configuration describes");
+        return Err(ExportError::Import { path: path.to_path_buf(), message });
+    }
+    let mut writer = Writer::create(out)?;
+    writer.write_config(&report.config)?;
+    match &source {
+        Source::HuggingFace(source) => {
+            report.source = format!("Hugging Face, {}", source.description);
+            report.unknown = source.unknown.clone();
+            if let Some((tokenizer, bytes)) = source.tokenizer()? {
+                write_tokenizer(&mut writer, &tokenizer, &bytes)?;
+                report.tokenizer = true;
+            }
+        }
+        Source::Gguf(source) => {
+            report.source = source.description.clone();
+            let tokenizer = Tokenizer::from_gguf(source.gguf.metadata())?;
+            write_tokenizer(&mut writer, &tokenizer, tokenizer.to_json()?.as_bytes())?;
+            report.tokenizer = true;
+        }
+    }
+    write_tensors(&source, &items, specs, options.latent, &mut writer)?;
+    writer.commit()?;
+    Ok(report)
+}
+
+/// A checkpoint is ternary in all its projections or in none.
+fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) -> Result<(), ExportError> {
+    let expected = item.kind == Kind::Projection && weights == WeightQuant::Ternary;
+    if (stored == Stored::Ternary) == expected {
+        return Ok(());
+    }
+    let message = if expected {
+        format!("tensor {} is not packed, and its configuration says that projections are", item.source)
+    } else {
+        format!("tensor {} is packed, and its configuration does not say how", item.source)
+    };
+    Err(ExportError::Import { path: path.to_path_buf(), message })
+}
+
+fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+    let spec =
+        |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
+    let [rows, cols] = item.matrix();
+    match stored {
+        Stored::Ternary if !latent => vec![
+            spec(&item.source, &[rows.div_ceil(4), cols], TensorType::U8),
+            spec(&scale_name(item), &[1], TensorType::F32),
+        ],
+        Stored::Bf16 => vec![spec(&item.source, &item.shape, TensorType::Bf16)],
+        Stored::F32 | Stored::Decoded | Stored::Ternary => {
+            vec![spec(&item.source, &item.shape, TensorType::F32)]
+        }
+    }
+}
+
+fn scale_name(item: &Item) -> String {
+    format!("{}_scale", item.source)
+}
+
+fn write_tokenizer(writer: &mut Writer, tokenizer: &Tokenizer, json: &[u8]) -> Result<(), ExportError> {
+    writer.write_file(TOKENIZER, json)?;
+    Ok(writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?)
+}
+
+fn write_tensors(
+    source: &Source,
+    items: &[Item],
+    specs: Vec<TensorSpec>,
+    latent: bool,
+    writer: &mut Writer,
+) -> Result<(), ExportError> {
+    let mut file = writer.tensor_file(MODEL, specs)?;
+    let tensors: HashMap<&str, &Item> = items.iter().map(|item| (item.source.as_str(), item)).collect();
+    let scales: HashMap<String, &Item> = items.iter().map(|item| (scale_name(item), item)).collect();
+    for spec in file.specs().to_vec() {
+        let name = &spec.name;
+        let Some(item) = tensors.get(name.as_str()) else {
+            if let Some(item) = scales.get(name) {
+                file.write(name, &source.scale(item)?.to_le_bytes())?;
+            }
+            continue;
+        };
+        let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+        let bytes: Vec<u8> = match spec.ty {
+            TensorType::U8 => {
+                let tensor = source.ternary(item)?;
+                pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
+            }
+            TensorType::F32 if latent && item.kind == Kind::Projection => {
+                latent_weights(&source.ternary(item)?).iter().flat_map(|w| w.to_le_bytes()).collect()
+            }
+            TensorType::F32 => source.dense(item)?.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            TensorType::Bf16 => {
+                let narrow = |w: &f32| half::bf16::from_f32(*w).to_le_bytes();
+                source.dense(item)?.iter().flat_map(narrow).collect()
+            }
+        };
+        file.write(name, &bytes)?;
+        source.release(item);
+    }
+    Ok(writer.keep(MODEL, file)?)
+}
+
+/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean magnitude counts the
+/// zeros, the others must be larger than the scale by their share.
+pub(crate) fn latent_weights(tensor: &TernaryTensor) -> Vec<f32> {
+    let share = 1.0 - tensor.zero_fraction();
+    let magnitude = if share > 0.0 { (f64::from(tensor.scale()) / share) as f32 } else { 0.0 };
+    tensor.codes().iter().map(|code| f32::from(*code) * magnitude).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latent_weights_are_quantized_to_what_they_came_from() {
+        for zeros in [0, 1, 3, 60, 63] {
+            let codes = (0..64).map(|i| if i < zeros { 0 } else { i as i8 % 2 * 2 - 1 }).collect();
+            let tensor = TernaryTensor::from_codes(codes, 4, 16, 0.0371).unwrap();
+            let again = TernaryTensor::quantize(&latent_weights(&tensor), 4, 16).unwrap();
+            assert_eq!(again.codes(), tensor.codes());
+            assert!((again.scale() / tensor.scale() - 1.0).abs() < 1e-6);
+        }
+    }
+}

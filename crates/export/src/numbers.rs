@@ -1,0 +1,57 @@
+//! A tensor's content on its way from one file to another: numbers, or ternary codes with their scale, never both.
+
+use std::borrow::Cow;
+
+use tritforge_checkpoint::Tensors;
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_ternary::TernaryTensor;
+
+use crate::ExportError;
+use crate::plan::{Item, Kind};
+
+/// What a tensor holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Numbers<'a> {
+    /// Numbers, row-major.
+    Dense(Cow<'a, [f32]>),
+    /// Codes and scale.
+    Ternary(TernaryTensor),
+}
+
+/// The ternary form of a projection of a checkpoint: its latent weights quantized once, or what is stored as ternary, untouched.
+///
+/// # Errors
+/// If the tensor is missing, has another shape, or cannot be made ternary.
+pub fn ternary_tensor(
+    tensors: &Tensors,
+    config: &ModelConfig,
+    name: &str,
+    [rows, cols]: [usize; 2],
+) -> Result<TernaryTensor, ExportError> {
+    if let Some(stored) = tensors.ternary(name, [rows, cols])? {
+        return Ok(stored);
+    }
+    let values = tensors.f32(name, &[rows, cols])?;
+    let tensor = match config.weights {
+        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols),
+        WeightQuant::Absmean | WeightQuant::None => TernaryTensor::quantize(&values, rows, cols),
+    };
+    tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
+}
+
+/// A tensor of a checkpoint in the form in which it is exported.
+pub(crate) fn of_checkpoint<'a>(
+    tensors: &'a Tensors,
+    config: &ModelConfig,
+    item: &Item,
+) -> Result<Numbers<'a>, ExportError> {
+    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
+        return Ok(Numbers::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
+    }
+    Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+}
+
+/// Rows in another order: row i of the result is row `order(i)`.
+pub(crate) fn reorder<T: Copy>(values: &[T], cols: usize, order: impl Fn(usize) -> usize) -> Vec<T> {
+    (0..values.len() / cols).flat_map(|row| &values[order(row) * cols..][..cols]).copied().collect()
+}
