@@ -48,7 +48,8 @@ fn every_format_holds_the_rows_asked_for() {
     let rows = model["rows"].as_array().unwrap();
     let mut names: Vec<_> = rows.iter().map(|row| row["test"].as_str().unwrap().to_string()).collect();
     let mut sorted = expected.to_vec();
-    (names.sort(), sorted.sort());
+    names.sort();
+    sorted.sort();
     assert_eq!(names, sorted);
     for row in rows {
         let samples = row["tokens_per_second"].as_array().unwrap();

@@ -67,7 +67,7 @@ mod tests {
     fn rows_come_back() {
         for (rows, blocks) in [(1, 1), (4, 3), (7, 2), (300, 1)] {
             let row_bytes = blocks * Q8_0_BYTES;
-            let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| (i * 31 >> 2) as u8).collect();
+            let bytes: Vec<u8> = (0..rows * row_bytes).map(|i| ((i * 31) >> 2) as u8).collect();
             let groups = interleave(&bytes, row_bytes);
             let mut found = Vec::new();
             for (i, expected) in bytes.chunks_exact(row_bytes).enumerate() {
