@@ -176,7 +176,7 @@ impl Tensors {
     }
 
     /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes of rows, and
-    /// `<name>_scale`, F32 [1], which **multiplies**. None if the tensor is stored as numbers.
+    /// `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
     ///
     /// # Errors
     /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no positive number.
