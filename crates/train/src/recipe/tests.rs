@@ -645,7 +645,11 @@ fn wrong_sources_are_refused_at_their_place() {
         ("column = \"body\"", "column = 3", "data.sources.column = 3: found an integer, expected a string"),
         ("packing = \"documents\"", "train = \"x\"", "data.train contradicts [[data.sources]]"),
         ("packing = \"documents\"", "source = \"rust-sources\"", "contradicts [[data.sources]]"),
-        ("packing = \"documents\"", "packing = \"mask\"", "expected \"concat\" or \"documents\" or \"masked\""),
+        (
+            "packing = \"documents\"",
+            "packing = \"mask\"",
+            "expected \"concat\" or \"documents\" or \"masked\"",
+        ),
     ] {
         let found = faults(&SOURCES.replace(from, to), &[]);
         assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");
