@@ -97,6 +97,21 @@ fn real_prompts_run_at_every_setting() {
 }
 
 #[test]
+fn other_threads_for_decoding_give_the_same_text() {
+    let project = with_model();
+    let asked =
+        ["generate", "m.gguf", "--prompt", "one two", "-n", "16", "--ignore-eos", "--temperature", "0"];
+    let text = project.ok(&asked);
+    for options in [["--decode-threads", "1"], ["--decode-threads", "64"], ["--threads", "1"]] {
+        assert_eq!(project.ok(&[&asked[..], &options[..]].concat()), text, "{options:?}");
+    }
+    let zero = project.fails(&[&asked[..], &["--decode-threads", "0"]].concat());
+    assert!(zero.contains("--decode-threads 0"), "{zero}");
+    let bench = project.fails(&["bench", "m.gguf", "--decode-threads", "1"]);
+    assert!(bench.contains("--thread-counts"), "{bench}");
+}
+
+#[test]
 fn faults_say_what_is_wrong() {
     let project = with_model();
     fs::write(project.path("empty.txt"), "\n").unwrap();

@@ -28,6 +28,9 @@ struct Cli {
     /// Threads for computing; all cores by default.
     #[arg(long, global = true, value_name = "N")]
     threads: Option<usize>,
+    /// Threads for passes of one token a sequence, which wait for memory; as many as --threads by default.
+    #[arg(long, global = true, value_name = "N")]
+    decode_threads: Option<usize>,
 }
 
 #[derive(Subcommand)]
@@ -76,7 +79,16 @@ fn main() -> ExitCode {
         eprintln!("error: --threads 0: at least one is needed");
         return ExitCode::from(2);
     }
+    if cli.decode_threads == Some(0) {
+        eprintln!("error: --decode-threads 0: at least one is needed");
+        return ExitCode::from(2);
+    }
+    if cli.decode_threads.is_some() && matches!(cli.command, Command::Bench(_)) {
+        eprintln!("error: --decode-threads: bench measures rows at each of its --thread-counts instead");
+        return ExitCode::from(2);
+    }
     tritforge_kernels::configure_threads(cli.threads);
+    tritforge_infer::set_decode_threads(cli.decode_threads);
     let result = match cli.command {
         #[cfg(feature = "train")]
         Command::Quickstart(args) => commands::quickstart::run(&args),

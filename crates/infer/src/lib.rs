@@ -32,6 +32,7 @@ mod sampling;
 mod session;
 mod step;
 mod stop;
+mod threads;
 mod weights;
 
 pub use error::InferError;
@@ -41,5 +42,6 @@ pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
 pub use step::{Part, Wanted, step};
 pub use stop::{Passed, StopFilter};
+pub use threads::set_decode_threads;
 pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

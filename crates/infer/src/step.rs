@@ -13,6 +13,7 @@ use tritforge_kernels::{
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
 
+use crate::threads::OfPass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
 
@@ -63,6 +64,7 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
+    let _threads = OfPass::set(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
     let mut pass = Pass::new(&model, parts, &mut buffers, observer);
     for layer in 0..model.blocks.len() {
