@@ -17,6 +17,7 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
+mod base;
 mod dry_run;
 mod ema;
 mod error;
@@ -24,6 +25,7 @@ mod guard;
 mod health;
 mod log;
 pub mod machine;
+pub(crate) mod merge;
 mod optimizer;
 mod prepare;
 pub mod recipe;
@@ -35,6 +37,7 @@ mod trainer;
 
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };

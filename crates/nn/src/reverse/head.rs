@@ -61,13 +61,13 @@ impl Decoder {
             });
             total += losses.iter().sum::<f64>();
             let dlogits = Matrix::f32(logits, rows.len(), vocab);
-            if let Some((dtable, write)) = gradients.slot(self.output_index()) {
+            if let Some((dtable, write)) = gradients.slot(self.indices.output) {
                 gemm(dlogits.transposed(), hidden, dtable, write);
             }
             gemm(dlogits, table, &mut dhidden[numbers], Write::Store);
         }
         let dx = sized(dx, x.len());
-        let dnorm = gradients.slot(self.norm_index());
+        let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, Write::Store), dnorm);
         Ok(total)
     }
