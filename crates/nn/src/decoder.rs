@@ -154,7 +154,7 @@ impl Decoder {
         let table = [config.vocab_size, config.hidden_size];
         let (embedding, embedding_index) = named("model.embed_tokens.weight", &table)?;
         let blocks = (0..config.num_hidden_layers)
-            .map(|layer| Block::new(config, layer, &keep_codes, &mut named))
+            .map(|layer| Block::new(config, layer, keep_codes, &mut named))
             .collect::<Result<Vec<_>, _>>()?;
         let (norm, norm_index) = named("model.norm.weight", &[config.hidden_size])?;
         let (head, output) = match config.tie_word_embeddings {
