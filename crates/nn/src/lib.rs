@@ -39,6 +39,7 @@
 //! ```
 
 mod backward;
+mod blend;
 mod block;
 mod decoder;
 mod error;

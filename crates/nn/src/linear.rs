@@ -30,6 +30,10 @@ pub struct Linear {
     transposes: bool,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
+    /// How much of the quantization training sees: 1 for all of it.
+    blend: f32,
+    /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
+    blended: Option<Vec<f32>>,
 }
 
 /// What a weight is made of.
@@ -64,7 +68,25 @@ impl Linear {
             transposed: None,
             transposes: false,
             scale: None,
+            blend: 1.0,
+            blended: None,
         })
+    }
+
+    /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
+    pub(crate) fn set_blend(&mut self, blend: f32) {
+        self.blend = blend;
+        self.invalidate();
+    }
+
+    /// How much of the quantization training sees.
+    pub(crate) fn blend(&self) -> f32 {
+        self.blend
+    }
+
+    /// The ternary form of the weight, where training multiplies integers.
+    pub(crate) fn integers(&self) -> Option<&Arc<TernaryWeights>> {
+        self.quantized.as_ref().filter(|_| self.blended.is_none())
     }
 
     /// Puts an adapter on a weight that is not trained.
@@ -132,6 +154,7 @@ impl Linear {
         self.codes = None;
         self.transposed = None;
         self.scale = None;
+        self.blended = None;
     }
 
     /// Rows and columns of the weight: outputs and inputs.
@@ -139,8 +162,11 @@ impl Linear {
         (self.rows, self.cols)
     }
 
-    /// Hands out the weight as the forward multiplies it, [out, in].
+    /// Hands out the weight as training's forward multiplies it, [out, in].
     pub(crate) fn with_matrix<R>(&self, read: impl FnOnce(Matrix<'_>) -> R) -> Result<R> {
+        if let Some(blended) = &self.blended {
+            return Ok(read(Matrix::f32(blended, self.rows, self.cols)));
+        }
         if let Some(Codes { codes, scales }) = &self.codes {
             return Ok(read(Matrix::int8(codes, scales, self.cols)));
         }
@@ -175,14 +201,21 @@ impl Linear {
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
-        let transposed = (integers && self.transposes)
+        let transposed = (integers && self.transposes && self.blend == 1.0)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
         let codes = with_codes.then(|| {
             let mut codes = vec![0i8; latent.len()];
             weight_codes(&latent, scale, &mut codes);
             Codes { codes, scales: vec![scale; rows] }
         });
+        let blended = (self.blend < 1.0).then(|| {
+            let mut codes = vec![0i8; latent.len()];
+            weight_codes(&latent, scale, &mut codes);
+            let blend = |(w, code): (&f32, &i8)| w + self.blend * (f32::from(*code) * scale - w);
+            latent.iter().zip(&codes).map(blend).collect()
+        });
         drop(latent);
+        self.blended = blended;
         self.scale = Some(scale);
         (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);
         Ok(())

@@ -18,6 +18,7 @@
 //! ```
 
 mod base;
+mod convert;
 mod dry_run;
 mod ema;
 mod error;

@@ -12,6 +12,7 @@ use tritforge_data::{Batches, Packing};
 use tritforge_kernels::Noise;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
+use crate::convert::blend;
 use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
@@ -212,6 +213,10 @@ impl<'a> Trainer<'a> {
             }
         };
         let Restored { mut model, mut optimizer, average, progress } = restored;
+        if let Some(convert) = &recipe.convert {
+            model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
+            model.requantize()?;
+        }
         if let Some(lora) = &recipe.lora {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());
@@ -345,6 +350,16 @@ impl<'a> Trainer<'a> {
             if let Some(average) = &mut self.average {
                 average.update(self.model.parameters(), self.optimizer.steps())?;
             }
+        }
+        let next = self
+            .recipe
+            .convert
+            .as_ref()
+            .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
+        if let Some(parts) = &next {
+            self.model.set_blend(parts)?;
+        }
+        if verdict == Verdict::Take || next.is_some() {
             self.model.requantize()?;
         }
         Ok(verdict)

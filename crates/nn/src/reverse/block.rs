@@ -179,22 +179,24 @@ impl Block {
         self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, Write::Add), gradients)
     }
 
-    /// The input of projections: normed, where there is a norm, and quantized, where activations are.
+    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far as training sees it.
     fn norm_input(&self, x: &[f32], norm: Option<&Vector>, input: &mut Input) -> Result<()> {
-        let Some(norm) = norm else {
-            if self.int8 {
-                quantize_rows_into(x, self.attention.q_size(), &mut input.rows);
-            } else {
-                sized(&mut input.values, x.len()).copy_from_slice(x);
+        let part = self.input_blend();
+        if part == Some(1.0) {
+            input.values.clear();
+            match norm {
+                Some(norm) => rms_norm_quantize(x, &values(&norm.weight)?, self.eps, &mut input.rows),
+                None => quantize_rows_into(x, self.attention.q_size(), &mut input.rows),
             }
             return Ok(());
-        };
-        let weight = values(&norm.weight)?;
-        if self.int8 {
-            rms_norm_quantize(x, &weight, self.eps, &mut input.rows);
-        } else {
-            rms_norm(x, &weight, self.eps, sized(&mut input.values, x.len()));
         }
+        let out = sized(&mut input.values, x.len());
+        match norm {
+            Some(norm) => rms_norm(x, &values(&norm.weight)?, self.eps, out),
+            None => out.copy_from_slice(x),
+        }
+        let width = norm.map_or(Ok(self.attention.q_size()), |norm| norm.weight.dims1())?;
+        blend_rows(part, width, input);
         Ok(())
     }
 
@@ -203,7 +205,9 @@ impl Block {
         let width = self.linear(Down).dims().1;
         let norm = self.ffn_sub_norm.as_ref().map(|norm| values(&norm.weight)).transpose()?;
         let Activations { gate, up, down_input, .. } = kept;
-        if self.int8 {
+        let part = self.input_blend();
+        if part == Some(1.0) {
+            down_input.values.clear();
             let norm = norm.as_ref().map(|weight| (&weight[..], self.eps));
             gated_norm_quantize(self.gate, gate, up, width, norm, &mut down_input.rows);
             return Ok(());
@@ -214,7 +218,13 @@ impl Block {
             let product = out.to_vec();
             rms_norm(&product, &weight, self.eps, out);
         }
+        blend_rows(part, width, down_input);
         Ok(())
+    }
+
+    /// How much of the quantization of its inputs training sees; none where they are not quantized.
+    fn input_blend(&self) -> Option<f32> {
+        self.int8.then(|| self.linear(Q).blend())
     }
 
     fn gate_backward(
@@ -267,7 +277,7 @@ impl Block {
         let mut weights = Vec::with_capacity(N);
         let mut outputs = Vec::with_capacity(N);
         for (linear, y) in linears.iter().zip(results) {
-            weights.extend(linear.quantized().map(|weights| &**weights));
+            weights.extend(linear.integers().map(|weights| &**weights));
             outputs.push(sized(y, pass.tokens * linear.dims().0));
         }
         if weights.len() == N {
@@ -321,5 +331,18 @@ impl Block {
         }
         let Products { x, kept, adapter, seed, .. } = products;
         self.adapt_backward(projection, x, kept, *seed, adapter, (dy, dx), gradients)
+    }
+}
+
+/// `x + λ(Q(x) − x)` of an input's values, in rows of `width`, for a part λ below 1.
+fn blend_rows(part: Option<f32>, width: usize, input: &mut Input) {
+    let Some(part) = part else { return };
+    let Input { rows, values } = input;
+    quantize_rows_into(values, width, rows);
+    let codes = rows.codes.chunks_exact(width).zip(&rows.scales);
+    for (row, (codes, scale)) in values.chunks_exact_mut(width).zip(codes) {
+        for (x, code) in row.iter_mut().zip(codes) {
+            *x += part * (f32::from(*code) * scale - *x);
+        }
     }
 }

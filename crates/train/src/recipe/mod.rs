@@ -19,6 +19,7 @@
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
 
 mod base;
+mod convert;
 mod entries;
 mod error;
 mod kind;
@@ -42,8 +43,8 @@ use tritforge_config::{ConfigError, ModelConfig};
 pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
 pub use sections::{
-    Data, DataSource, Ema, Export, Lora, Model, ModuleRate, OnFault, Optim, OptimKind, Quant, Run, Sample,
-    Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
+    BlendOrder, BlendSchedule, Convert, Data, DataSource, Ema, Export, Lora, Model, ModuleRate, OnFault,
+    Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
 };
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
@@ -62,6 +63,9 @@ pub struct Recipe {
     /// An adapter on a base that stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
+    /// How quantization sets in where the base was trained without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convert: Option<Convert>,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
     /// The text to train on and to be measured by.

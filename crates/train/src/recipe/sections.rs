@@ -144,6 +144,42 @@ impl Lora {
     }
 }
 
+/// `[convert]`: quantization that sets in gradually, `x + λ(Q(x) − x)` with λ from 0 to 1, for a base that was trained without; kept
+/// where `schedule` is given. Evaluations are always those of the quantized model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Convert {
+    /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"`: it is 1 from the beginning.
+    pub schedule: BlendSchedule,
+    /// The steps in which it rises; by default 1000, at most half the run.
+    pub steps: u64,
+    /// `"together"` (the default: all blocks) or `"layers"` (one after the other, from the first).
+    pub order: BlendOrder,
+}
+
+/// How λ rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendSchedule {
+    /// It is 1 from the beginning.
+    None,
+    /// In equal steps.
+    Linear,
+    /// Slowly at first.
+    Exponential,
+    /// Slowly at first and in the end.
+    Sigmoid,
+}
+
+/// Which blocks are quantized when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendOrder {
+    /// All at once.
+    Together,
+    /// One after the other.
+    Layers,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
