@@ -46,6 +46,31 @@ impl Decoder {
         self.segment_logits(ids, sequences, &[], observer)
     }
 
+    /// [`Self::logits`] of the given tokens alone, [rows, vocab_size]; `rows` are positions in `ids`.
+    ///
+    /// # Errors
+    /// If the ids do not fit the model, or a row is none of them.
+    pub fn logits_of_rows(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        rows: &[usize],
+    ) -> Result<Vec<f32>, NnError> {
+        if let Some(row) = rows.iter().find(|row| **row >= ids.len()) {
+            let expected = format!("positions below {}", ids.len());
+            return Err(NnError::Input { what: "rows", found: row.to_string(), expected });
+        }
+        let hidden = self.hidden(ids, sequences, &[], false, None)?;
+        let hidden = values(&hidden)?;
+        let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
+        let wanted: Vec<f32> =
+            rows.iter().flat_map(|row| &hidden[row * width..(row + 1) * width]).copied().collect();
+        let weight = values(self.output_weight())?;
+        let mut logits = vec![0f32; rows.len() * vocab];
+        DenseMatrix::from_f32(&weight, vocab, width).matmul(&wanted, &mut logits);
+        Ok(logits)
+    }
+
     /// [`Self::logits`] of sequences that hold several segments.
     fn segment_logits(
         &self,

@@ -1,0 +1,142 @@
+//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and file.
+//!
+//! It draws with Python's `random.Random(seed).sample`, one generator for all questions of a task in order: the Mersenne
+//! Twister MT19937 (Matsumoto, Nishimura 1998), seeded by `init_by_array`, with CPython's `sample` on top.
+
+use std::collections::HashSet;
+
+use crate::EvalError;
+
+const N: usize = 624;
+const M: usize = 397;
+
+/// A generator that draws as Python's `random.Random` does.
+#[derive(Debug, Clone)]
+pub struct PythonRandom {
+    state: Box<[u32; N]>,
+    at: usize,
+}
+
+impl PythonRandom {
+    /// `random.Random(seed)`.
+    pub fn new(seed: u64) -> Self {
+        let (low, high) = (seed as u32, (seed >> 32) as u32);
+        let key: &[u32] = if high == 0 { &[low] } else { &[low, high] };
+        let mut state = Box::new([0u32; N]);
+        state[0] = 19_650_218;
+        for i in 1..N {
+            let last = state[i - 1];
+            state[i] = 1_812_433_253u32.wrapping_mul(last ^ (last >> 30)).wrapping_add(i as u32);
+        }
+        let (mut i, mut j) = (1, 0);
+        for _ in 0..N {
+            let last = state[i - 1];
+            state[i] = (state[i] ^ (last ^ (last >> 30)).wrapping_mul(1_664_525))
+                .wrapping_add(key[j])
+                .wrapping_add(j as u32);
+            i += 1;
+            if i == N {
+                state[0] = state[N - 1];
+                i = 1;
+            }
+            j = (j + 1) % key.len();
+        }
+        for _ in 0..N - 1 {
+            let last = state[i - 1];
+            state[i] =
+                (state[i] ^ (last ^ (last >> 30)).wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
+            i += 1;
+            if i == N {
+                state[0] = state[N - 1];
+                i = 1;
+            }
+        }
+        state[0] = 0x8000_0000;
+        Self { state, at: N }
+    }
+
+    fn next_u32(&mut self) -> u32 {
+        if self.at == N {
+            for i in 0..N {
+                let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
+                let odd = if y & 1 == 1 { 0x9908_b0df } else { 0 };
+                self.state[i] = self.state[(i + M) % N] ^ (y >> 1) ^ odd;
+            }
+            self.at = 0;
+        }
+        let mut y = self.state[self.at];
+        self.at += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+
+    /// A number below `n`, which is 1 to 2³¹.
+    fn below(&mut self, n: usize) -> usize {
+        let bits = usize::BITS - n.leading_zeros();
+        loop {
+            let drawn = (self.next_u32() >> (32 - bits)) as usize;
+            if drawn < n {
+                return drawn;
+            }
+        }
+    }
+
+    /// `random.sample(range(n), k)`; nothing if `k` is more than `n`.
+    pub fn sample(&mut self, n: usize, k: usize) -> Vec<usize> {
+        if k > n {
+            return Vec::new();
+        }
+        // CPython keeps a list of what is left where that is smaller than a set of what is taken.
+        let mut list_below = 21;
+        if k > 5 {
+            list_below += 4usize.pow(((k * 3) as f64).log(4.0).ceil() as u32);
+        }
+        if n <= list_below {
+            let mut pool: Vec<usize> = (0..n).collect();
+            return (0..k)
+                .map(|i| {
+                    let j = self.below(n - i);
+                    let drawn = pool[j];
+                    pool[j] = pool[n - i - 1];
+                    drawn
+                })
+                .collect();
+        }
+        let mut taken = HashSet::new();
+        (0..k)
+            .map(|_| {
+                loop {
+                    let j = self.below(n);
+                    if taken.insert(j) {
+                        return j;
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+/// The examples for one question: `count` of them, in order. `own` is the question itself where it is among the examples: one
+/// more is drawn then, and the question left out.
+///
+/// # Errors
+/// If there are too few examples.
+pub(crate) fn draw<'a>(
+    random: &mut PythonRandom,
+    examples: &'a [String],
+    count: usize,
+    own: Option<&str>,
+) -> Result<Vec<&'a str>, EvalError> {
+    let drawn = count + usize::from(own.is_some());
+    if drawn > examples.len() || examples.len() > 1 << 31 {
+        return Err(EvalError::Input(format!(
+            "{count} few-shot examples beside the question itself: the file has {}",
+            examples.len()
+        )));
+    }
+    let indices = random.sample(examples.len(), drawn);
+    let others = indices.into_iter().map(|i| examples[i].as_str()).filter(|text| Some(*text) != own);
+    Ok(others.take(count).collect())
+}
