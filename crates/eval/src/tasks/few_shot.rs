@@ -129,14 +129,60 @@ pub(crate) fn draw<'a>(
     count: usize,
     own: Option<&str>,
 ) -> Result<Vec<&'a str>, EvalError> {
-    let drawn = count + usize::from(own.is_some());
-    if drawn > examples.len() || examples.len() > 1 << 31 {
-        return Err(EvalError::Input(format!(
-            "{count} few-shot examples beside the question itself: the file has {}",
-            examples.len()
-        )));
+    let others = |indices: Vec<usize>| -> Vec<&'a str> {
+        let texts = indices.into_iter().map(|i| examples[i].as_str());
+        texts.filter(|text| Some(*text) != own).take(count).collect()
+    };
+    let drawn = others(random.sample(examples.len(), count + usize::from(own.is_some())));
+    if drawn.len() == count {
+        return Ok(drawn);
     }
-    let indices = random.sample(examples.len(), drawn);
-    let others = indices.into_iter().map(|i| examples[i].as_str()).filter(|text| Some(*text) != own);
-    Ok(others.take(count).collect())
+    // The question was drawn more than once: from all but it, then.
+    let pool = others_than(examples, own);
+    let drawn: Vec<&str> = random.sample(pool.len(), count).into_iter().map(|i| pool[i]).collect();
+    if drawn.len() < count {
+        let message = format!("{count} few-shot examples: the file has {} beside the question", pool.len());
+        return Err(EvalError::Input(message));
+    }
+    Ok(drawn)
+}
+
+fn others_than<'a>(examples: &'a [String], own: Option<&str>) -> Vec<&'a str> {
+    examples.iter().map(String::as_str).filter(|text| Some(*text) != own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What CPython 3.11 gives.
+    #[test]
+    fn draws_are_those_of_python() {
+        let mut random = PythonRandom::new(1234);
+        let drawn: Vec<u32> = (0..5).map(|_| random.next_u32()).collect();
+        assert_eq!(drawn, [4150886329, 3342196574, 1892932127, 501869158, 32175636]);
+        // One generator for all: many and few to draw from, above and below the list's bound.
+        let mut random = PythonRandom::new(1234);
+        assert_eq!(random.sample(100, 5), [99, 56, 14, 0, 11]);
+        assert_eq!(random.sample(100, 5), [74, 4, 85, 88, 10]);
+        assert_eq!(random.sample(7473, 8), [806, 6279, 2905, 1939, 142, 252, 6461, 129]);
+        assert_eq!(random.sample(30, 5), [11, 20, 19, 15, 14]);
+        assert_eq!(random.sample(21, 4), [4, 2, 5, 3]);
+        assert_eq!(random.sample(10, 10), [0, 8, 7, 1, 9, 4, 3, 5, 2, 6]);
+        assert_eq!(random.sample(22, 3), [8, 17, 2]);
+        assert_eq!(random.sample(1000, 30)[..6], [660, 309, 492, 870, 363, 272]);
+        assert_eq!(PythonRandom::new(0).sample(50, 3), [24, 48, 26]);
+        assert_eq!(PythonRandom::new((1 << 40) + 7).sample(50, 3), [39, 47, 40]);
+    }
+
+    #[test]
+    fn the_question_is_not_its_own_example() {
+        let examples: Vec<String> = ["a", "b", "a", "c"].map(String::from).to_vec();
+        for seed in 0..20 {
+            let drawn = draw(&mut PythonRandom::new(seed), &examples, 2, Some("a")).unwrap();
+            assert!(drawn.len() == 2 && !drawn.contains(&"a"), "{drawn:?}");
+        }
+        let error = draw(&mut PythonRandom::new(0), &examples, 3, Some("a")).unwrap_err().to_string();
+        assert_eq!(error, "3 few-shot examples: the file has 2 beside the question");
+    }
 }
