@@ -32,7 +32,8 @@ pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, Da
     match (Format::Auto.of(path), extension(path).as_deref()) {
         (Format::Csv, _) => csv(path, limit),
         (Format::Parquet, _) => parquet(path, limit),
-        (Format::Jsonl, _) | (_, Some("json")) => json(path, limit),
+        (Format::Jsonl, _) => jsonl(path, limit),
+        (_, Some("json")) => json(path, limit),
         _ => {
             let extensions = TABLE_EXTENSIONS.map(|e| format!(".{e}")).join(", ");
             let message = format!("not a format of records: expected {extensions}");
@@ -41,12 +42,48 @@ pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, Da
     }
 }
 
+/// A file's text, without the byte order mark of some editors.
+fn text(path: &Path) -> Result<String, DataError> {
+    let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
+}
+
+/// What is wrong, without serde's own place, which counts from the record's beginning.
+fn not_json(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let what = message.split_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+    format!("not JSON: {what} at column {}", error.column())
+}
+
+fn object(value: Value) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err("expected a JSON object".to_string()),
+    }
+}
+
+/// An object a line; lines of white space are passed over.
+fn jsonl(path: &Path, limit: usize) -> Result<Vec<Record>, DataError> {
+    let text = text(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).take(limit);
+    lines
+        .map(|(at, line)| {
+            let place = format!("line {}", at + 1);
+            let value = serde_json::from_str(line).map_err(|e| not_json(&e)).and_then(object);
+            match value {
+                Ok(fields) => Ok(Record { place, fields }),
+                Err(message) => Err(DataError::record(path, place, message)),
+            }
+        })
+        .collect()
+}
+
 /// Objects one after the other, or the elements of an array.
 fn json(path: &Path, limit: usize) -> Result<Vec<Record>, DataError> {
-    let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.valid_up_to() })?;
-    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(text).trim_start();
+    let text = text(path)?;
+    let mut rest = text.trim_start();
     let mut line = 1 + lines(&text[..text.len() - rest.len()]);
     let array = rest.starts_with('[');
     if let Some(after) = rest.strip_prefix('[') {
@@ -80,14 +117,14 @@ fn json(path: &Path, limit: usize) -> Result<Vec<Record>, DataError> {
         let value = match values.next() {
             Some(Ok(value)) => value,
             Some(Err(e)) => {
-                return Err(fault(line + e.line().saturating_sub(1), format!("not JSON: {e}")));
+                // At the end of the file the fault is where the record begins.
+                let at = if e.is_eof() { line } else { line + e.line().saturating_sub(1) };
+                return Err(fault(at, not_json(&e)));
             }
             None => break,
         };
         let end = values.byte_offset();
-        let Value::Object(fields) = value else {
-            return Err(fault(line, "expected a JSON object".to_string()));
-        };
+        let fields = object(value).map_err(|message| fault(line, message))?;
         records.push(Record { place: format!("line {line}"), fields });
         line += lines(&rest[..end]);
         rest = &rest[end..];

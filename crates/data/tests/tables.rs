@@ -24,8 +24,9 @@ fn pairs(records: Vec<Record>) -> Vec<(String, Value)> {
 
 #[test]
 fn arrays_lines_and_tables_give_the_same_records_with_their_places() {
-    let expected =
-        |places: [&str; 2]| places.map(str::to_string).into_iter().zip([json!({"q": "a"}), json!({"q": "b"})]);
+    let expected = |places: [&str; 2]| {
+        places.map(str::to_string).into_iter().zip([json!({"q": "a"}), json!({"q": "b"})])
+    };
     for (name, text, places) in [
         ("a.json", "[\n {\"q\":\n\"a\"},\n\n {\"q\":\"b\"}\n]\n", ["line 2", "line 5"]),
         ("b.json", "{\"q\":\"a\"}\n{\"q\":\"b\"}", ["line 1", "line 2"]),
@@ -76,7 +77,13 @@ fn parquet_keeps_numbers_lists_and_groups() {
 #[test]
 fn faults_are_named_with_file_and_line() {
     for (name, text, expected) in [
-        ("a.jsonl", "{\"q\":1}\n{\"q\":\n", "a.jsonl: line 3: not JSON"),
+        (
+            "a.jsonl",
+            "{\"q\":1}\n{\"q\":\n{}",
+            "a.jsonl: line 2: not JSON: EOF while parsing a value at column 5",
+        ),
+        ("a.json", "[{\"q\":1},\n{\"q\":\nx}]", "a.json: line 3: not JSON: expected value at column 1"),
+        ("a.json", "[\n{\"q\":1},{", "a.json: line 2: not JSON: EOF while parsing an object"),
         ("a.jsonl", "{\"q\":1}\n[1]\n", "a.jsonl: line 2: expected a JSON object"),
         ("a.json", "[{\"q\":1}\n{\"q\":2}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"q\":1},\n", "a.json: line 2: the array does not end"),

@@ -32,7 +32,7 @@ mod verify;
 
 pub use dump::write_logits;
 pub use error::EvalError;
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, Scoring, perplexity};
 pub use score::{LogLikelihood, Scored, Scorer};
 pub use subject::{Subject, load_decoder};
 pub use verify::{Comparison, ProjectionReport, VerifyOptions, VerifyReport, verify};

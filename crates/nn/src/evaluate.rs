@@ -50,12 +50,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the ids do not fit the model, or a row is none of them.
-    pub fn logits_of_rows(
-        &self,
-        ids: &[u32],
-        sequences: usize,
-        rows: &[usize],
-    ) -> Result<Vec<f32>, NnError> {
+    pub fn logits_of_rows(&self, ids: &[u32], sequences: usize, rows: &[usize]) -> Result<Vec<f32>, NnError> {
         if let Some(row) = rows.iter().find(|row| **row >= ids.len()) {
             let expected = format!("positions below {}", ids.len());
             return Err(NnError::Input { what: "rows", found: row.to_string(), expected });

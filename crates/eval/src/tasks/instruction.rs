@@ -77,7 +77,8 @@ pub(crate) fn verbatim(fields: &Fields<'_>) -> Result<Question, EvalError> {
     };
     let instruction = fields.text("instruction")?;
     let input = if fields.has("input") { fields.text("input")? } else { "" };
-    let context = if input.is_empty() { instruction.to_string() } else { format!("{instruction}\n\n{input}") };
+    let context =
+        if input.is_empty() { instruction.to_string() } else { format!("{instruction}\n\n{input}") };
     let choices = labels.iter().map(|label| format!("the correct answer is {label}")).collect();
     Ok(Question::new(context, choices, gold))
 }

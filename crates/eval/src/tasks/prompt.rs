@@ -37,7 +37,12 @@ impl<'a> Prompts<'a> {
 
     /// The context of an answer: the examples and the question; in a conversation one message of the user's, and `begin` as
     /// the beginning of the answer.
-    pub(crate) fn context(&self, examples: &[&str], question: &str, begin: &str) -> Result<String, EvalError> {
+    pub(crate) fn context(
+        &self,
+        examples: &[&str],
+        question: &str,
+        begin: &str,
+    ) -> Result<String, EvalError> {
         let mut text = String::new();
         for example in examples {
             text.push_str(example);

@@ -81,10 +81,10 @@ pub fn run(python: &Path, program: &str, limits: Limits) -> Result<Outcome, Eval
         .spawn()
         .map_err(|e| fault("start", &e))?;
     // The word that a program does not know: one that leaves early has not passed.
-    let word = format!("passed {:016x}\n", std::hash::BuildHasher::hash_one(
-        &std::collections::hash_map::RandomState::new(),
-        child.id(),
-    ));
+    let word = format!(
+        "passed {:016x}\n",
+        std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), child.id(),)
+    );
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(word.as_bytes()));
     let in_time = wait(&mut child, limits.wall).map_err(|e| fault("wait", &e))?;
     if !in_time {

@@ -4,8 +4,8 @@
 
 use tritforge_text::{EncodeOptions, Tokenizer};
 
-use crate::score::{LogLikelihood, Scored};
 use crate::EvalError;
+use crate::score::{LogLikelihood, Scored};
 
 /// What stands between a question and its answer, in a prompt of plain text.
 pub(super) const TARGET_DELIMITER: &str = " ";

@@ -10,8 +10,8 @@ use super::prompt::Prompts;
 use super::question::encode_pair;
 use super::{Fields, Kind, Limits, Metric, Outcome, Question, Task, TaskData};
 use super::{gsm8k, humaneval, python};
-use crate::score::Scorer;
 use crate::EvalError;
+use crate::score::Scorer;
 
 /// How to ask.
 #[derive(Debug, Clone)]
@@ -126,13 +126,12 @@ pub fn evaluate(
     let mut samples: Vec<Sample> = Vec::with_capacity(data.records.len());
     for (index, record) in data.records.iter().enumerate() {
         let fields = Fields::new(&data.path, record);
-        let sample = shots
-            .draw(&mut random, index)
-            .and_then(|shots| asked(scorer, index, &shots))
-            .map_err(|error| match error {
+        let sample = shots.draw(&mut random, index).and_then(|shots| asked(scorer, index, &shots)).map_err(
+            |error| match error {
                 EvalError::Sample { .. } => error,
                 other => fields.fault(other.to_string()),
-            })?;
+            },
+        )?;
         let sample = Sample { place: record.place.clone(), ..sample };
         each(&sample);
         samples.push(sample);
@@ -174,7 +173,8 @@ impl Shots {
         }
         let Some(examples) = examples else {
             let name = task.name;
-            let message = format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
+            let message =
+                format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
             return Err(EvalError::Input(message));
         };
         let texts = |data: &TaskData| match task.kind {
@@ -316,12 +316,7 @@ fn generate(
     Ok((scorer.generate(&ids, max_tokens, stop)?, truncated))
 }
 
-fn sample(
-    context: String,
-    answer: Value,
-    right: Vec<(&'static str, bool)>,
-    truncated: bool,
-) -> Sample {
+fn sample(context: String, answer: Value, right: Vec<(&'static str, bool)>, truncated: bool) -> Sample {
     let answer = match answer {
         Value::Object(answer) => answer,
         _ => Map::new(),
