@@ -1,12 +1,12 @@
-//! Log-likelihoods of continuations, and greedy text: what every task asks of a model.
+//! Log-likelihoods of continuations: what multiple choice asks of a model.
 //!
 //! A file's sequences go through one session, so that what they have in common with the one before is computed once: the
-//! few-shot examples of a task, the question of its choices. A checkpoint has no cache: the choices of a question run as one
-//! batch, and every generated token runs the whole sequence again.
+//! few-shot examples of a task, the question of its choices. The choices then run in one pass over the weights. A checkpoint has
+//! no cache: the choices of a question run as one batch.
 
 use std::sync::Arc;
 
-use tritforge_infer::{KvType, Passed, Sampler, Sampling, Session, StopFilter, Wanted};
+use tritforge_infer::{KvType, Part, Session, Wanted, step};
 use tritforge_kernels::log_sum_exp;
 
 use crate::{EvalError, Subject};
@@ -19,6 +19,21 @@ pub struct Scored {
     /// Number of tokens of the context, at least 1.
     pub context: usize,
 }
+
+impl Scored {
+    /// What the model runs: all but the last token.
+    fn inputs(&self) -> &[u32] {
+        &self.ids[..self.ids.len() - 1]
+    }
+
+    /// The input whose logits predict the continuation's first token.
+    fn first_row(&self) -> usize {
+        self.context - 1
+    }
+}
+
+/// Logits that the choices of a question may take at once: 512 MiB. If they are more, one choice follows the other.
+const MOST_LOGITS: usize = 128 << 20;
 
 /// How probable a continuation is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,79 +99,52 @@ impl<'a> Scorer<'a> {
             }
         }
         let logits = match (&mut self.session, self.subject) {
-            (Some(session), _) => {
-                sequences.iter().map(|one| through_session(session, one)).collect::<Result<Vec<_>, _>>()?
-            }
+            (Some(session), _) => through_session(session, sequences, self.subject.config().vocab_size)?,
             (None, subject) => as_batch(subject, sequences)?,
         };
         let vocab = self.subject.config().vocab_size;
         let each = sequences.iter().zip(&logits);
         Ok(each.map(|(one, logits)| of_continuation(&one.ids[one.context..], logits, vocab)).collect())
     }
+}
 
-    /// Greedy text after a prompt: until a stop string (which is cut off), the end-of-sequence token, `max_tokens`, or the
-    /// end of the context. Of equally probable tokens the first is taken.
-    ///
-    /// # Errors
-    /// If the prompt is empty or longer than the context.
-    pub fn generate(
-        &mut self,
-        prompt: &[u32],
-        max_tokens: usize,
-        stop: &[String],
-    ) -> Result<String, EvalError> {
-        let tokenizer = self.subject.tokenizer();
-        let vocab = self.subject.config().vocab_size;
-        let longest = self.subject.config().max_position_embeddings;
-        // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
-        let known = tokenizer.vocab_size().min(vocab);
-        let mut sampler = Sampler::new(Sampling::default())?;
-        let (mut stream, mut filter) = (tokenizer.stream(), StopFilter::new(stop));
-        let (mut ids, mut text) = (prompt.to_vec(), String::new());
-        if let Some(session) = &mut self.session {
-            session.reuse_prefix(prompt);
-        }
-        for _ in 0..max_tokens {
-            let logits = match (&mut self.session, self.subject) {
-                (Some(session), _) => session.forward(&ids[session.len()..], Wanted::Last)?,
-                (None, Subject::Checkpoint { decoder, .. }) => {
-                    decoder.logits_of_rows(&ids, 1, &[ids.len().saturating_sub(1)])?
-                }
-                (None, Subject::Gguf(_)) => Vec::new(),
-            };
-            let id = sampler.choose(&logits[..known.min(logits.len())], &[]);
-            if tokenizer.eos() == Some(id) {
-                break;
-            }
-            ids.push(id);
-            match stream.push(id)?.map(|piece| filter.push(&piece)) {
-                Some(Passed::Stopped(last)) => {
-                    text.push_str(&last);
-                    return Ok(text);
-                }
-                Some(Passed::Text(more)) => text.push_str(&more),
-                None => {}
-            }
-            if ids.len() > longest {
-                break;
-            }
-        }
-        match stream.finish()?.map(|piece| filter.push(&piece)) {
-            Some(Passed::Stopped(last)) => {
-                text.push_str(&last);
-                return Ok(text);
-            }
-            Some(Passed::Text(more)) => text.push_str(&more),
-            None => {}
-        }
-        text.push_str(&filter.finish());
-        Ok(text)
+/// Logits of the rows that predict each continuation. What the session has in common with the first sequence, and all of
+/// them with one another, is run once.
+fn through_session(
+    session: &mut Session,
+    sequences: &[Scored],
+    vocab: usize,
+) -> Result<Vec<Vec<f32>>, EvalError> {
+    let [first, others @ ..] = sequences else { return Ok(Vec::new()) };
+    let common = |a: &[u32], b: &[u32]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let prefix = others.iter().fold(first.first_row(), |prefix, other| {
+        prefix.min(other.first_row()).min(common(first.inputs(), other.inputs()))
+    });
+    let rows: usize = sequences.iter().map(|one| one.inputs().len() - prefix).sum();
+    if others.is_empty() || rows * vocab > MOST_LOGITS {
+        return sequences.iter().map(|one| alone(session, one)).collect();
     }
+    let kept = common(session.tokens(), first.inputs()).min(prefix);
+    session.truncate(kept);
+    if kept < prefix {
+        session.forward(&first.inputs()[kept..prefix], Wanted::None)?;
+    }
+    let mut copies = vec![session.clone(); sequences.len()];
+    let mut parts: Vec<Part<'_>> = copies
+        .iter_mut()
+        .zip(sequences)
+        .map(|(session, one)| Part { session, ids: &one.inputs()[prefix..], wanted: Wanted::All })
+        .collect();
+    let mut logits = step(&mut parts)?;
+    for (logits, one) in logits.iter_mut().zip(sequences) {
+        logits.drain(..(one.first_row() - prefix) * vocab);
+    }
+    Ok(logits)
 }
 
 /// Logits of the rows that predict the continuation; what the session has in common with the sequence is not run again.
-fn through_session(session: &mut Session, scored: &Scored) -> Result<Vec<f32>, EvalError> {
-    let (inputs, first) = (&scored.ids[..scored.ids.len() - 1], scored.context - 1);
+fn alone(session: &mut Session, scored: &Scored) -> Result<Vec<f32>, EvalError> {
+    let (inputs, first) = (scored.inputs(), scored.first_row());
     let common = session.tokens().iter().zip(inputs).take_while(|(a, b)| a == b).count();
     let kept = common.min(first);
     session.truncate(kept);
@@ -171,13 +159,12 @@ fn through_session(session: &mut Session, scored: &Scored) -> Result<Vec<f32>, E
 fn as_batch(subject: &Subject, sequences: &[Scored]) -> Result<Vec<Vec<f32>>, EvalError> {
     let Subject::Checkpoint { decoder, .. } = subject else { return Ok(Vec::new()) };
     let vocab = decoder.config().vocab_size;
-    let longest = sequences.iter().map(|s| s.ids.len() - 1).max().unwrap_or(0);
+    let longest = sequences.iter().map(|s| s.inputs().len()).max().unwrap_or(0);
     let mut ids = Vec::with_capacity(longest * sequences.len());
     let mut rows = Vec::new();
-    for (i, Scored { ids: own, context }) in sequences.iter().enumerate() {
-        let inputs = &own[..own.len() - 1];
-        rows.extend((context - 1..inputs.len()).map(|row| i * longest + row));
-        ids.extend_from_slice(inputs);
+    for (i, one) in sequences.iter().enumerate() {
+        rows.extend((one.first_row()..one.inputs().len()).map(|row| i * longest + row));
+        ids.extend_from_slice(one.inputs());
         ids.resize((i + 1) * longest, 0);
     }
     let logits = decoder.logits_of_rows(&ids, sequences.len(), &rows)?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tritforge_config::ModelConfig;
+use tritforge_eval::Subject;
 use tritforge_eval::tasks::{Sample, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
-use tritforge_eval::{Scorer, Subject};
 use tritforge_nn::Decoder;
 use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
 
@@ -81,10 +81,9 @@ fn ask(
     let data = TaskData::read(&files.write("test.jsonl", text), None).map_err(|e| e.to_string())?;
     let examples = examples.map(|text| TaskData::read(&files.write("train.jsonl", text), None).unwrap());
     let mut samples = Vec::new();
-    let mut scorer = Scorer::new(subject).unwrap();
     let mut each = |sample: &Sample| samples.push(sample.clone());
     let task = Task::named(task).map_err(|e| e.to_string())?;
-    let result = evaluate(&mut scorer, task, &data, examples.as_ref(), options, &mut each);
+    let result = evaluate(subject, task, &data, examples.as_ref(), options, &mut each);
     Ok((result.map_err(|e| e.to_string())?, samples))
 }
 

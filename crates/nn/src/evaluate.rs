@@ -3,10 +3,10 @@
 //! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it by the kernel
 //! of the engine.
 
-use tritforge_kernels::{DenseMatrix, Observer};
+use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
 
 use crate::decoder::Batch;
-use crate::ops::{score_rows, values};
+use crate::ops::{IGNORE_INDEX, score_rows, values};
 use crate::{Decoder, NnError};
 
 /// Cross-entropy over a number of targets.
@@ -81,6 +81,30 @@ impl Decoder {
         let mut logits = vec![0f32; ids.len() * vocab];
         head.matmul(&values(&hidden)?, &mut logits);
         Ok(logits)
+    }
+
+    /// ln p(target) at every position of the batch, 0 where the target is ignored; nothing is put on the tape.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn log_probs(&self, batch: &Batch<'_>) -> Result<Vec<f32>, NnError> {
+        let vocab = self.config().vocab_size;
+        let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
+        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        if batch.targets.len() != batch.ids.len() {
+            let expected = format!("{}, one an id", batch.ids.len());
+            return fault("targets", batch.targets.len().to_string(), expected);
+        }
+        if let Some(bad) = batch.targets.iter().find(|t| **t != IGNORE_INDEX && **t as usize >= vocab) {
+            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        let each = logits.chunks_exact(vocab).zip(batch.targets);
+        Ok(each
+            .map(|(row, target)| match *target {
+                IGNORE_INDEX => 0.0,
+                target => row[target as usize] - log_sum_exp(row),
+            })
+            .collect())
     }
 
     /// Scores the batch's targets.

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use super::{Kind, Task, TaskData, TaskOptions, gsm8k};
 use crate::EvalError;
 
 const N: usize = 624;
@@ -117,12 +118,72 @@ impl PythonRandom {
     }
 }
 
+/// The examples to draw from.
+pub(super) struct Shots {
+    count: usize,
+    texts: Vec<String>,
+    /// The questions themselves with their answers, where they stand in the file of the examples.
+    own: Vec<String>,
+}
+
+impl Shots {
+    /// Reads as many as the options ask for.
+    ///
+    /// # Errors
+    /// If there is no file of examples, one of them is damaged, or the task is asked without.
+    pub(super) fn read(
+        task: &Task,
+        data: &TaskData,
+        examples: Option<&TaskData>,
+        options: &TaskOptions,
+    ) -> Result<Self, EvalError> {
+        let count = options.num_fewshot;
+        if count == 0 {
+            return Ok(Self { count, texts: Vec::new(), own: Vec::new() });
+        }
+        let name = task.name;
+        let texts = |data: &TaskData| match task.kind {
+            Kind::Choice { question, .. } => data.each(|fields| Ok(question(fields)?.example())),
+            Kind::Number => data.each(|fields| {
+                let (question, answer) = gsm8k::gsm8k(fields)?;
+                Ok(format!("{question} {answer}"))
+            }),
+            Kind::Program => {
+                Err(EvalError::Input(format!("{name} is asked without examples: --num-fewshot 0")))
+            }
+        };
+        let Some(examples) = examples else {
+            let message =
+                format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
+            return Err(EvalError::Input(message));
+        };
+        let own = if examples.path == data.path { texts(data)? } else { Vec::new() };
+        Ok(Self { count, texts: texts(examples)?, own })
+    }
+
+    /// The examples before each of `questions`.
+    ///
+    /// # Errors
+    /// If there are too few; with the number of the question.
+    pub(super) fn draw(&self, questions: usize, seed: u64) -> Result<Vec<Vec<&str>>, (usize, EvalError)> {
+        let mut random = PythonRandom::new(seed);
+        let one = |index: usize| match self.count {
+            0 => Ok(Vec::new()),
+            count => {
+                let own = self.own.get(index).map(String::as_str);
+                draw(&mut random, &self.texts, count, own).map_err(|error| (index, error))
+            }
+        };
+        (0..questions).map(one).collect()
+    }
+}
+
 /// The examples for one question: `count` of them, in order. `own` is the question itself where it is among the examples: one
 /// more is drawn then, and the question left out.
 ///
 /// # Errors
 /// If there are too few examples.
-pub(crate) fn draw<'a>(
+fn draw<'a>(
     random: &mut PythonRandom,
     examples: &'a [String],
     count: usize,

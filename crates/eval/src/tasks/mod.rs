@@ -10,6 +10,7 @@ use tritforge_data::{Record, TABLE_EXTENSIONS, read_records};
 use crate::EvalError;
 
 mod arc;
+mod ask;
 mod boolq;
 mod few_shot;
 mod fields;

@@ -9,8 +9,8 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tritforge_data::Hub;
+use tritforge_eval::Subject;
 use tritforge_eval::tasks::{Kind, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
-use tritforge_eval::{Scorer, Subject};
 
 use crate::table;
 
@@ -86,12 +86,11 @@ pub(crate) fn run(args: &Args, model: &Path) -> Result<Results> {
              export` gives the same text faster."
         );
     }
-    let mut scorer = Scorer::new(&subject)?;
     let mut results = Vec::new();
     for Job { task, data, examples } in &jobs {
         let bar = progress(task.name, data.records.len() as u64);
         let mut fault = None;
-        let result = evaluate(&mut scorer, task, data, examples.as_ref(), &options, &mut |sample| {
+        let result = evaluate(&subject, task, data, examples.as_ref(), &options, &mut |sample| {
             bar.inc(1);
             if let Some(log) = &mut log {
                 let mut line = json!({"task": task.name});
