@@ -47,7 +47,7 @@ enum Command {
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
+    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
     /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.

@@ -12,8 +12,8 @@ use crate::{InferError, Model};
 /// buffers of a pass stay small.
 pub const PREFILL_CHUNK: usize = 512;
 
-/// A sequence of tokens and the keys and values of all its positions.
-#[derive(Debug)]
+/// A sequence of tokens and the keys and values of all its positions. A clone goes its own way from there.
+#[derive(Debug, Clone)]
 pub struct Session {
     model: Arc<Model>,
     context: usize,

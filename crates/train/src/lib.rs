@@ -4,7 +4,7 @@
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
-//! [`report`]; MFU is measured against what [`machine`] finds.
+//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of preferences.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -19,6 +19,7 @@
 
 mod base;
 mod convert;
+mod dpo;
 mod dry_run;
 mod ema;
 mod error;
@@ -36,6 +37,7 @@ mod schedule;
 mod state;
 mod trainer;
 
+pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use merge::{MergeReport, MergedProjection, merge};
