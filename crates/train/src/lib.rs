@@ -35,6 +35,7 @@ pub mod report;
 mod sample;
 mod schedule;
 mod state;
+mod teacher;
 mod trainer;
 
 pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};

@@ -180,6 +180,25 @@ pub enum BlendOrder {
     Layers,
 }
 
+/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`; kept where
+/// `teacher` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Distill {
+    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained.
+    pub teacher: PathBuf,
+    /// Weight of the cross-entropy; by default 1.
+    pub ce: f64,
+    /// Weight of the divergence; by default 1.
+    pub kl: f64,
+    /// What both models' logits are divided by in the divergence; by default 1.
+    pub temperature: f64,
+    /// The teacher's likeliest tokens that count; by default 64.
+    pub top_k: usize,
+    /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {

@@ -6,7 +6,7 @@ use tritforge_ternary::Packing;
 
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
-use super::{Recipe, convert, lora};
+use super::{Recipe, convert, distill, lora};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -19,6 +19,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     backward(r, recipe);
     lora::check(r, recipe);
     convert::check(r, recipe);
+    distill::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
