@@ -50,7 +50,9 @@ enum Command {
     /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
-    /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
+    /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
+    Diff(commands::diff::Args),
+    /// Run two models side by side: codes, scales, activations, sums, logits, greedy tokens.
     #[cfg(feature = "train")]
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
@@ -89,6 +91,8 @@ fn main() -> ExitCode {
     }
     tritforge_kernels::configure_threads(cli.threads);
     tritforge_infer::set_decode_threads(cli.decode_threads);
+    // As of `diff`: 1 says that there are differences.
+    let trouble = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let result = match cli.command {
         #[cfg(feature = "train")]
         Command::Quickstart(args) => commands::quickstart::run(&args),
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
@@ -115,7 +120,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", message(&error));
-            ExitCode::FAILURE
+            trouble
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+pub(crate) mod diff;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]

@@ -14,7 +14,7 @@ use crate::numbers::reorder;
 use crate::plan::Item;
 
 /// A GGUF file.
-pub(super) struct GgufSource {
+pub(crate) struct GgufSource {
     pub(super) gguf: Gguf,
     pub(super) config: ModelConfig,
     pub(super) description: String,
@@ -62,6 +62,10 @@ impl GgufSource {
                 Err(Self::fault(item, format!("type {}, expected {}", ty.name(), known.join(", "))))
             }
         }
+    }
+
+    pub(super) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+        Ok(self.find(item)?.ty.name().to_string())
     }
 
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {

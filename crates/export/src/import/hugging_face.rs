@@ -26,7 +26,7 @@ const OLDER: [(&str, &str); 2] =
     [("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"), ("mlp.ffn_sub_norm", "mlp.ffn_layernorm")];
 
 /// A checkpoint of Hugging Face.
-pub(super) struct HuggingFaceSource {
+pub(crate) struct HuggingFaceSource {
     directory: PathBuf,
     files: Vec<Tensors>,
     /// Tensor → which file.
@@ -127,6 +127,11 @@ impl HuggingFaceSource {
                 message: format!("type {other:?}, expected F32, F16, BF16, or U8 for packed ternary weights"),
             }),
         }
+    }
+
+    pub(super) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+        let (file, name) = self.find(item)?;
+        Ok(format!("{:?}", file.raw(&name)?.0))
     }
 
     pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {

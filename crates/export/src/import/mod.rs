@@ -59,7 +59,7 @@ pub struct ImportReport {
 
 /// A source's tensor, as it is to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+pub(crate) enum Stored {
     F32,
     Bf16,
     /// Decoded to F32.
@@ -68,13 +68,13 @@ enum Stored {
 }
 
 /// A model to be imported.
-enum Source {
+pub(crate) enum Source {
     HuggingFace(HuggingFaceSource),
     Gguf(GgufSource),
 }
 
 impl Source {
-    fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
+    pub(crate) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
             Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path)?)),
@@ -82,43 +82,67 @@ impl Source {
         }
     }
 
-    fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         match self {
             Source::HuggingFace(source) => &source.config,
             Source::Gguf(source) => &source.config,
         }
     }
 
-    fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(crate) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
         match self {
             Source::HuggingFace(source) => source.stored(item),
             Source::Gguf(source) => source.stored(item),
         }
     }
 
-    fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    pub(crate) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
         match self {
             Source::HuggingFace(source) => source.scale(item),
             Source::Gguf(source) => source.scale(item),
         }
     }
 
-    fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(crate) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
         match self {
             Source::HuggingFace(source) => source.ternary(item),
             Source::Gguf(source) => source.ternary(item),
         }
     }
 
-    fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.dense(item),
             Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
         }
     }
 
+    /// The kind of source, for people.
+    pub(crate) fn description(&self) -> String {
+        match self {
+            Source::HuggingFace(source) => format!("Hugging Face, {}", source.description),
+            Source::Gguf(source) => source.description.clone(),
+        }
+    }
+
+    /// The type of a tensor as the source names it.
+    pub(crate) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.type_name(item),
+            Source::Gguf(source) => source.type_name(item),
+        }
+    }
+
+    /// The tokenizer, if the source has one.
+    pub(crate) fn tokenizer(&self) -> Result<Option<Tokenizer>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => Ok(source.tokenizer()?.map(|(tokenizer, _)| tokenizer)),
+            Source::Gguf(source) => Ok(Some(Tokenizer::from_gguf(source.gguf.metadata())?)),
+        }
+    }
+
     /// Lets the system take back the memory pages of a tensor that has been written.
-    fn release(&self, item: &Item) {
+    pub(crate) fn release(&self, item: &Item) {
         match self {
             Source::HuggingFace(source) => source.release(item),
             Source::Gguf(source) => source.release(item),
@@ -126,7 +150,7 @@ impl Source {
     }
 
     /// Names of tensors that the model has no place for.
-    fn strangers(&self, items: &[Item]) -> Vec<String> {
+    pub(crate) fn strangers(&self, items: &[Item]) -> Vec<String> {
         match self {
             Source::HuggingFace(source) => source.strangers(items),
             Source::Gguf(source) => source.strangers(items),
@@ -173,9 +197,9 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;
+    report.source = source.description();
     match &source {
         Source::HuggingFace(source) => {
-            report.source = format!("Hugging Face, {}", source.description);
             report.unknown = source.unknown.clone();
             if let Some((tokenizer, bytes)) = source.tokenizer()? {
                 write_tokenizer(&mut writer, &tokenizer, &bytes)?;
@@ -183,7 +207,6 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
             }
         }
         Source::Gguf(source) => {
-            report.source = source.description.clone();
             let tokenizer = Tokenizer::from_gguf(source.gguf.metadata())?;
             write_tokenizer(&mut writer, &tokenizer, tokenizer.to_json()?.as_bytes())?;
             report.tokenizer = true;
