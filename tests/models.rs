@@ -93,3 +93,39 @@ fn diff_tells_rounding_from_training_and_trouble_from_both() {
     assert!(project.fails(&["diff", "runs/tiny", "absent"]).contains("absent"));
     assert_eq!(project.run(&["diff", "runs/tiny", "absent"]).status.code(), Some(2));
 }
+
+#[test]
+fn inspect_tells_the_same_of_every_form_and_who_loads_each() {
+    let (project, forms) = every_form();
+    let reports = forms.map(|form| json(&project, &["inspect", form, "--codes-digest", "--json"], 0));
+    let codes = |report: &Value| {
+        let tensors = report["tensors"].as_array().unwrap().iter();
+        let mut codes: Vec<(String, String)> = tensors
+            .filter(|t| t["codes_sha256"].is_string())
+            .map(|t| (t["codes_sha256"].to_string(), t["scale"].to_string()))
+            .collect();
+        codes.sort();
+        codes
+    };
+    for report in &reports {
+        assert_eq!(report["parameters"], reports[0]["parameters"]);
+        assert_eq!(report["tokenizer"], reports[0]["tokenizer"]);
+        assert_eq!(report["ternary"]["weights"], reports[0]["ternary"]["weights"]);
+        assert_eq!(codes(report), codes(&reports[0]));
+    }
+    assert_eq!(codes(&reports[0]).len(), 14);
+    assert_eq!(reports[0]["tokenizer"]["pre"], "gpt-2");
+    let loads = |i: usize| reports[i]["loads_in"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
+    assert_eq!(loads(0).collect::<Vec<_>>(), ["tritforge"]);
+    assert_eq!(loads(1).collect::<Vec<_>>(), ["tritforge", "llama.cpp", "bitnet.cpp", "ik_llama.cpp"]);
+    assert_eq!(loads(2).collect::<Vec<_>>(), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
+    assert_eq!(loads(3).collect::<Vec<_>>(), ["tritforge", "transformers"]);
+    // 66 bytes a block of 256 and 4 a tensor; 2 bits and 4 bytes a tensor; 4 bytes a weight.
+    let bits = |i: usize| reports[i]["ternary"]["bits_per_weight"].as_f64().unwrap();
+    let per_tensor = 14.0 * 32.0 / reports[0]["ternary"]["weights"].as_f64().unwrap();
+    assert!((bits(1) - 2.0625 - per_tensor).abs() < 1e-9, "{}", bits(1));
+    assert!((bits(3) - 2.0 - per_tensor).abs() < 1e-9, "{}", bits(3));
+    assert_eq!(bits(4), 32.0);
+    let printed = project.ok(&["inspect", "m.gguf", "--tensors", "--metadata"]);
+    assert!(printed.contains("tokenizer.ggml.pre") && printed.contains("blk.1.ffn_down.scale"), "{printed}");
+}

@@ -23,7 +23,7 @@ mod projection;
 mod rope;
 
 pub use error::ConfigError;
-pub use gguf::{Architecture, ROPE_FACTORS, Runtime};
+pub use gguf::{Architecture, ROPE_FACTORS};
 pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;

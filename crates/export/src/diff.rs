@@ -13,7 +13,7 @@ use tritforge_text::Tokenizer;
 use crate::ExportError;
 use crate::model::{AnyModel, Form};
 use crate::numbers::Numbers;
-use crate::plan::{Item, Kind};
+use crate::plan::Item;
 
 /// What two models have in common and what not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -198,14 +198,14 @@ fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
 }
 
 fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference, ExportError> {
-    let types = [models[0].type_name(items[0])?, models[1].type_name(items[1])?];
+    let types = [models[0].storage(items[0])?.0, models[1].storage(items[1])?.0];
     let name = items[0].source.clone();
     if items[0].shape != items[1].shape {
         let content = Compared::Shapes { shapes: items.map(|item| item.shape.clone()) };
         return Ok(TensorDifference { name, types, same: false, content });
     }
     let stored = [models[0].stored(items[0])?, models[1].stored(items[1])?];
-    let quantized = [ternary(models[0], items[0], &stored[0])?, ternary(models[1], items[1], &stored[1])?];
+    let quantized = [models[0].ternary(items[0], &stored[0])?, models[1].ternary(items[1], &stored[1])?];
     let (same, content) = match quantized {
         [Some(first), Some(second)] => {
             let latent = match &stored {
@@ -232,25 +232,6 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
     models[0].release(items[0]);
     models[1].release(items[1]);
     Ok(TensorDifference { name, types, same, content })
-}
-
-/// Codes and scale of a projection, if it is ternary.
-fn ternary(
-    model: &AnyModel,
-    item: &Item,
-    stored: &Numbers<'_>,
-) -> Result<Option<TernaryTensor>, ExportError> {
-    match stored {
-        Numbers::Ternary(tensor) => Ok(Some(tensor.clone())),
-        Numbers::Dense(values)
-            if item.kind == Kind::Projection && model.config().weights == WeightQuant::Absmean =>
-        {
-            let [rows, cols] = item.matrix();
-            let tensor = TernaryTensor::quantize(values, rows, cols);
-            tensor.map(Some).map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })
-        }
-        Numbers::Dense(_) => Ok(None),
-    }
 }
 
 fn compare_ternary(

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tritforge_checkpoint::{
-    CONFIG, Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
+    CONFIG, Checkpoint, Dtype, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
 };
 use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
 use crate::import::{Source, Stored};
@@ -154,11 +155,34 @@ impl AnyModel {
         }
     }
 
-    /// The name of the type in which a tensor is stored.
-    pub(crate) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as training does.
+    pub(crate) fn ternary(
+        &self,
+        item: &Item,
+        stored: &Numbers<'_>,
+    ) -> Result<Option<TernaryTensor>, ExportError> {
+        match stored {
+            Numbers::Ternary(tensor) => Ok(Some(tensor.clone())),
+            Numbers::Dense(values)
+                if item.kind == Kind::Projection && self.config.weights == WeightQuant::Absmean =>
+            {
+                let [rows, cols] = item.matrix();
+                let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+                TernaryTensor::quantize(values, rows, cols).map(Some).map_err(fault)
+            }
+            Numbers::Dense(_) => Ok(None),
+        }
+    }
+
+    /// The name of the type in which a tensor is stored, and its bytes with those of a scale beside it.
+    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
         match &self.content {
-            Content::Checkpoint(_, tensors) => Ok(format!("{:?}", tensors.raw(&item.source)?.0)),
-            Content::Source(source) => source.type_name(item),
+            Content::Checkpoint(_, tensors) => {
+                let (dtype, _, bytes) = tensors.raw(&item.source)?;
+                let scale = if dtype == Dtype::U8 { size_of::<f32>() } else { 0 };
+                Ok((format!("{dtype:?}"), (bytes.len() + scale) as u64))
+            }
+            Content::Source(source) => source.storage(item),
         }
     }
 

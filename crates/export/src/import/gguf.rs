@@ -64,8 +64,9 @@ impl GgufSource {
         }
     }
 
-    pub(super) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
-        Ok(self.find(item)?.ty.name().to_string())
+    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+        let info = self.find(item)?;
+        Ok((info.ty.name().to_string(), info.nbytes))
     }
 
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {

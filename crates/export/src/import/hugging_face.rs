@@ -129,9 +129,12 @@ impl HuggingFaceSource {
         }
     }
 
-    pub(super) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
         let (file, name) = self.find(item)?;
-        Ok(format!("{:?}", file.raw(&name)?.0))
+        let (dtype, _, bytes) = file.raw(&name)?;
+        let scale = self.index.get(&format!("{name}_scale")).filter(|_| dtype == Dtype::U8);
+        let scale = scale.map(|file| self.files[*file].raw(&format!("{name}_scale"))).transpose()?;
+        Ok((format!("{dtype:?}"), (bytes.len() + scale.map_or(0, |(_, _, bytes)| bytes.len())) as u64))
     }
 
     pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {

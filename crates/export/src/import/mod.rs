@@ -125,11 +125,11 @@ impl Source {
         }
     }
 
-    /// The type of a tensor as the source names it.
-    pub(crate) fn type_name(&self, item: &Item) -> Result<String, ExportError> {
+    /// The type of a tensor as the source names it, and its bytes.
+    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
         match self {
-            Source::HuggingFace(source) => source.type_name(item),
-            Source::Gguf(source) => source.type_name(item),
+            Source::HuggingFace(source) => source.storage(item),
+            Source::Gguf(source) => source.storage(item),
         }
     }
 
