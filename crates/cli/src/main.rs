@@ -69,8 +69,10 @@ enum Command {
     Serve(commands::serve::Args),
     /// Measure speed and memory of GGUF models on this machine.
     Bench(commands::bench::Args),
-    /// Write a GGUF file of any shape with random weights, for benchmarks.
+    /// Write a model of any shape with random weights, for benchmarks.
     Synth(commands::synth::Args),
+    /// Show the tokens of a text.
+    Tokenize(commands::tokenize::Args),
 }
 
 fn main() -> ExitCode {
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
+        Command::Tokenize(args) => commands::tokenize::run(&args),
     };
     match result {
         Ok(code) => code,

@@ -46,4 +46,4 @@ pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeS
 pub use model::{AnyModel, Form};
 pub use numbers::ternary_tensor;
 pub use runtimes::{Runtime, Verdict};
-pub use synth::synth_gguf;
+pub use synth::{synth_checkpoint, synth_gguf};

@@ -20,6 +20,7 @@ pub(crate) mod report;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;
+pub(crate) mod tokenize;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 #[cfg(feature = "train")]

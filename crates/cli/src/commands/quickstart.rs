@@ -146,7 +146,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn write_text(model: &Arc<Model>, prompt: &str) -> Result<()> {
-    let ids = model.tokenizer().encode(prompt, true)?;
+    let ids = model.tokenizer().encode(prompt, model.tokenizer().adds_bos())?;
     let mut session = Session::new(Arc::clone(model), model.config().max_position_embeddings)?;
     let options = GenerateOptions {
         max_tokens: 120,

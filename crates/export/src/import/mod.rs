@@ -231,7 +231,8 @@ fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) ->
     Err(ExportError::Import { path: path.to_path_buf(), message })
 }
 
-fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+/// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
+pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
@@ -247,7 +248,8 @@ fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     }
 }
 
-fn scale_name(item: &Item) -> String {
+/// The name of the scale beside a packed tensor of a checkpoint.
+pub(crate) fn scale_name(item: &Item) -> String {
     format!("{}_scale", item.source)
 }
 
