@@ -75,7 +75,14 @@ pub fn export_gguf(
     let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
         .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
     let tensors = checkpoint.tensors(MODEL)?;
-    write_model(&config, &tokenizer, out, options, |item| of_checkpoint(&tensors, &config, item))
+    let mut written: Option<String> = None;
+    write_model(&config, &tokenizer, out, options, |item| {
+        // The pages of the tensor before are not read again.
+        if let Some(name) = written.replace(item.source.clone()) {
+            tensors.release(&name);
+        }
+        of_checkpoint(&tensors, &config, item)
+    })
 }
 
 /// Writes a model whose tensors `source` gives, one after the other.

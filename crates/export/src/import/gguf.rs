@@ -84,6 +84,12 @@ impl GgufSource {
         })
     }
 
+    /// The bytes of a tensor of bf16; none where its rows stand in another order.
+    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        let info = self.find(item)?;
+        Ok((info.ty == GgmlType::BF16 && !self.moved(item)).then(|| self.gguf.data(info)))
+    }
+
     /// Whether the file has the tensor's rows in another order.
     fn moved(&self, item: &Item) -> bool {
         item.rotated && self.interleaved

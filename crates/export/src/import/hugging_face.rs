@@ -150,6 +150,14 @@ impl HuggingFaceSource {
         }
     }
 
+    /// The bytes of a tensor of bf16; none where its numbers have to be changed.
+    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        let (file, name) = self.find(item)?;
+        let (dtype, shape, bytes) = file.raw(&name)?;
+        let changed = name.ends_with(".bias") && self.quantization == Quantization::Multiplies;
+        Ok((dtype == Dtype::BF16 && shape == item.shape && !changed).then_some(bytes))
+    }
+
     /// The scale that multiplies the codes, whatever the file's does.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
         self.scale_of(&self.find(item)?.1)

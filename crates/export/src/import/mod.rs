@@ -19,6 +19,7 @@ use tritforge_text::Tokenizer;
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
+use crate::numbers::{bf16_bytes, f32_bytes};
 use crate::plan::{Item, Kind, items};
 
 /// How to read a source.
@@ -138,6 +139,14 @@ impl Source {
         match self {
             Source::HuggingFace(source) => Ok(source.tokenizer()?.map(|(tokenizer, _)| tokenizer)),
             Source::Gguf(source) => Ok(Some(Tokenizer::from_gguf(source.gguf.metadata())?)),
+        }
+    }
+
+    /// The bytes of a tensor that is stored as bf16, if they can be taken as they are.
+    fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.bf16(item),
+            Source::Gguf(source) => source.bf16(item),
         }
     }
 
@@ -283,13 +292,22 @@ fn write_tensors(
                 pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
             }
             TensorType::F32 if latent && item.kind == Kind::Projection => {
-                latent_weights(&source.ternary(item)?).iter().flat_map(|w| w.to_le_bytes()).collect()
+                f32_bytes(&latent_weights(&source.ternary(item)?)).into_owned()
             }
-            TensorType::F32 => source.dense(item)?.iter().flat_map(|w| w.to_le_bytes()).collect(),
-            TensorType::Bf16 => {
-                let narrow = |w: &f32| half::bf16::from_f32(*w).to_le_bytes();
-                source.dense(item)?.iter().flat_map(narrow).collect()
+            // Numbers are not copied where source and checkpoint have them in one form.
+            TensorType::F32 => {
+                file.write(name, &f32_bytes(&source.dense(item)?))?;
+                source.release(item);
+                continue;
             }
+            TensorType::Bf16 => match source.bf16(item)? {
+                Some(stored) => {
+                    file.write(name, stored)?;
+                    source.release(item);
+                    continue;
+                }
+                None => bf16_bytes(&source.dense(item)?),
+            },
         };
         file.write(name, &bytes)?;
         source.release(item);
