@@ -28,7 +28,7 @@ pub(crate) fn sample(
     let vocab = model.config().vocab_size;
     let known = tokenizer.vocab_size();
     let longest = model.config().max_position_embeddings;
-    let mut ids = tokenizer.encode(&options.prompt, true)?;
+    let mut ids = tokenizer.encode(&options.prompt, tokenizer.adds_bos())?;
     if ids.is_empty() {
         // Any token begins a text; the tokenizer's own beginning is best.
         ids.push(tokenizer.bos().unwrap_or(0));
