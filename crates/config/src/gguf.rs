@@ -141,11 +141,14 @@ impl Architecture {
     pub fn runtimes(self, packing: &str) -> Vec<Runtime> {
         use Runtime::{BitnetCpp, IkLlamaCpp, LlamaCpp, Tritforge};
         match (self, packing) {
-            (Architecture::Bitnet, "TQ1_0" | "TQ2_0") => vec![Tritforge, LlamaCpp],
+            (Architecture::Bitnet, "TQ1_0" | "TQ2_0" | "Q2_0") => vec![Tritforge, LlamaCpp],
             (Architecture::BitnetB158, "TQ1_0" | "TQ2_0" | "I2_S") => vec![Tritforge, BitnetCpp, IkLlamaCpp],
+            (Architecture::BitnetB158, "IQ2_BN") => vec![Tritforge, IkLlamaCpp],
+            // I2_S in the layout of bitnet.cpp's builds for ARM.
+            (Architecture::BitnetB158 | Architecture::Llama, "I2_S_ARM") => vec![Tritforge, BitnetCpp],
             (Architecture::Llama, "I2_S") => vec![Tritforge, BitnetCpp],
             (Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3, packing)
-                if packing != "I2_S" =>
+                if !matches!(packing, "I2_S" | "I2_S_ARM" | "IQ2_BN") =>
             {
                 vec![Tritforge, LlamaCpp]
             }

@@ -1,7 +1,7 @@
 //! Full-precision matrices (embedding, head) in the formats that GGUF files store them in.
 
 use tritforge_gguf::GgmlType;
-use tritforge_kernels::{DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
 
@@ -10,6 +10,7 @@ pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
     match ty {
         DenseType::F32 => GgmlType::F32,
         DenseType::F16 => GgmlType::F16,
+        DenseType::Bf16 => GgmlType::BF16,
         DenseType::Q8_0 => GgmlType::Q8_0,
         DenseType::Q6K => GgmlType::Q6_K,
     }
@@ -26,6 +27,7 @@ pub(crate) fn encode(
     let bytes: Vec<u8> = match ty {
         DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DenseType::F16 => f32_to_f16(values),
+        DenseType::Bf16 => f32_to_bf16(values),
         DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
             let (name, block) = (ty.name(), ty.block());
             return Err(fault(format!(

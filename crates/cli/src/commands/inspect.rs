@@ -9,8 +9,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tritforge_checkpoint::{Checkpoint, MODEL, Tensors};
 use tritforge_config::{Architecture, ModelConfig, Projection, WeightQuant};
-use tritforge_gguf::{Array, GgmlType, Gguf, Metadata, TensorInfo, Value};
-use tritforge_ternary::Packing;
+use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use tritforge_ternary::{I2_S_LAYOUT, Packing};
 
 use crate::table;
 
@@ -133,12 +133,8 @@ fn gguf_row(file: &Gguf, info: &TensorInfo, digest: bool) -> Result<Row> {
         scale: None,
         codes_sha256: None,
     };
-    let packing = match info.ty {
-        GgmlType::TQ1_0 => Packing::Tq1_0,
-        GgmlType::TQ2_0 => Packing::Tq2_0,
-        GgmlType::I2_S => Packing::I2S,
-        _ => return Ok(row),
-    };
+    let layout = file.metadata().get_str(I2_S_LAYOUT).ok();
+    let Some(packing) = Packing::in_file(info.ty.name(), layout) else { return Ok(row) };
     let (cols, rows) = (info.dims.first().copied().unwrap_or(1), info.dims.iter().skip(1).product::<u64>());
     let unpacked = packing
         .unpack(file.data(info), rows as usize, cols as usize)
