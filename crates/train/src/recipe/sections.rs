@@ -208,7 +208,8 @@ pub struct Tokenizer {
     /// other kinds, whose size the text or the file determines.
     #[serde(skip_serializing_if = "is_zero")]
     pub vocab_size: usize,
-    /// For `"file"`: the `tokenizer.json`, or `hf://OWNER/NAME` for that of a repository of the Hugging Face Hub.
+    /// For `"file"`: a `tokenizer.json`, sentencepiece model or tiktoken file, the directory of one, or `hf://OWNER/NAME` for the
+    /// `tokenizer.json` of a repository of the Hugging Face Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -221,7 +222,7 @@ pub enum TokenizerKind {
     Bpe,
     /// `"characters"`: one token for each character of the text.
     Characters,
-    /// `"file"`: a Hugging Face `tokenizer.json`.
+    /// `"file"`: a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file.
     File,
     /// `"base"`: that of `model.base`.
     Base,
@@ -447,7 +448,7 @@ pub struct Sample {
 /// `[export]`: the GGUF file that the trained model is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Export {
-    /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
+    /// The packing (`docs/formats.md`); by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
     #[serde(serialize_with = "packing_name")]
     #[schemars(with = "String")]
     pub format: TernaryPacking,
