@@ -55,6 +55,9 @@ enum Command {
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
     Import(commands::import::Args),
+    /// Make one checkpoint of an adapter and its base.
+    #[cfg(feature = "train")]
+    Merge(commands::merge::Args),
     /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
     Export(commands::export::Args),
     /// Talk to a GGUF model.
@@ -102,6 +105,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Merge(args) => commands::merge::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),

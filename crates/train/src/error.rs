@@ -101,6 +101,14 @@ pub enum TrainError {
         /// What is wrong.
         message: String,
     },
+    /// An adapter cannot be merged.
+    #[error("{}: cannot merge: {message}", path.display())]
+    Merge {
+        /// The adapter's checkpoint.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
     /// A run cannot go on from its checkpoint.
     #[error("{}: cannot resume: {message}", path.display())]
     Resume {

@@ -17,6 +17,8 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
+mod base;
+mod convert;
 mod dpo;
 mod dry_run;
 mod ema;
@@ -25,6 +27,7 @@ mod guard;
 mod health;
 mod log;
 pub mod machine;
+pub(crate) mod merge;
 mod optimizer;
 mod prepare;
 pub mod recipe;
@@ -37,6 +40,7 @@ mod trainer;
 pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };

@@ -4,14 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
     BigramBaseline, Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Shard,
     Split, TextSource, TokenizeOptions, bigram_baseline, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
-use crate::TrainError;
 use crate::recipe::{DataSource, Recipe, SplitKind, TokenizerKind};
+use crate::{TrainError, base};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
@@ -233,6 +234,13 @@ fn tokenizer(
 ) -> Result<Tokenizer, TrainError> {
     let texts = || train.iter().map(|d| d.text.as_str());
     match recipe.tokenizer.kind {
+        TokenizerKind::Base => {
+            // The recipe's validation made sure of the base.
+            let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
+            let checkpoint = base::open(base)?;
+            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+            Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
+        }
         TokenizerKind::File => {
             // The recipe's validation made sure of the path.
             let path = recipe.tokenizer.path.as_deref().unwrap_or(Path::new("tokenizer.json"));

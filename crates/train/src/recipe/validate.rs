@@ -4,9 +4,9 @@ use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
-use super::Recipe;
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
+use super::{Recipe, convert, lora};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -17,6 +17,8 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     schedule(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
+    lora::check(r, recipe);
+    convert::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
@@ -72,8 +74,11 @@ fn text(r: &mut Reader, recipe: &Recipe) {
 fn tokenizer(r: &mut Reader, recipe: &Recipe) {
     let tokenizer = &recipe.tokenizer;
     match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::Base, _) if recipe.model.base.is_none() => {
+            r.fault("tokenizer", "kind", "tokenizer.kind = \"base\": there is no model.base");
+        }
         (TokenizerKind::File, None) => r.missing("tokenizer", "path", "the path of a tokenizer.json"),
-        (TokenizerKind::Bpe | TokenizerKind::Characters, Some(path)) => {
+        (TokenizerKind::Bpe | TokenizerKind::Characters | TokenizerKind::Base, Some(path)) => {
             let message =
                 format!("tokenizer.path = \"{}\": only tokenizer.kind = \"file\" has a path", path.display());
             r.fault("tokenizer", "path", message);
