@@ -1,6 +1,6 @@
 //! From a recipe to a checkpoint: the trainer, its optimizers, its logs.
 //!
-//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards that it asks for,
+//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards or samples that it asks for,
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
@@ -24,6 +24,7 @@ mod guard;
 mod health;
 mod log;
 pub mod machine;
+mod material;
 mod optimizer;
 mod prepare;
 pub mod recipe;
@@ -35,9 +36,10 @@ mod trainer;
 
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use material::{Material, SampleData, TextData};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
-pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
+pub use prepare::{PreferenceData, PrepareOptions, Prepared, prepare, prepare_preferences, prepare_with};
 pub use schedule::{learning_rate, weight_decay};
 pub use trainer::{Ended, RunOptions, Summary, train};

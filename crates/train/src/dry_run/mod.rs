@@ -88,9 +88,10 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
     let tokens_per_step = sequence_tokens * recipe.train.gradient_accumulation as u64;
     let time = match tried {
         Some(tried) => {
-            let text = prepared
-                .as_ref()
-                .map(|(prepared, _)| time::Text { held_out: prepared.held_out.len() as u64, preparation });
+            let text = prepared.as_ref().map(|(prepared, _)| time::Text {
+                held_out: prepared.data.held_out_tokens() as u64,
+                preparation,
+            });
             Some(time::estimate(recipe, &config, &tried, text, f32_flops)?)
         }
         None => None,

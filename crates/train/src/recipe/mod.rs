@@ -25,6 +25,7 @@ mod overrides;
 mod reader;
 mod reference;
 mod resolve;
+pub(crate) mod samples;
 mod sections;
 mod sources;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use tritforge_config::{ConfigError, ModelConfig};
 
 pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
+pub use samples::{Loss, Samples};
 pub use sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule,
     SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
