@@ -178,13 +178,16 @@ fn said(item: &Value) -> Result<Said, String> {
     };
     message.insert("role".to_string(), Value::from(role));
     let content = item.get("content").or_else(|| item.get("value"));
-    message.insert("content".to_string(), content_of(content)?);
+    // As `transformers` does, null is left out: templates write "None" for it.
+    if let content @ Value::String(_) = content_of(content)? {
+        message.insert("content".to_string(), content);
+    }
     let known = ["role", "from", "content", "value"];
     let others = item.iter().filter(|(key, value)| {
         !known.contains(&key.as_str()) && !FLAGS.contains(&key.as_str()) && !value.is_null()
     });
     message.extend(others.map(|(key, value)| (key.clone(), value.clone())));
-    if message["content"].is_null() && !message.contains_key("tool_calls") {
+    if !message.contains_key("content") && !message.contains_key("tool_calls") {
         return Err("it has no \"content\"".to_string());
     }
     let answer = role == ASSISTANT;
