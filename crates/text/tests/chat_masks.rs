@@ -77,7 +77,11 @@ fn ids_and_masks_are_those_of_transformers_with_and_without_blocks() {
             let mut ways = vec![marked, ChatTemplate::new(&sources.plain).unwrap()];
             // Those that the crate has itself.
             ways.extend(ChatTemplate::named(template));
-            assert_eq!(ways.iter().map(ChatTemplate::has_generation).filter(|has| *has).count(), 1, "{template}");
+            assert_eq!(
+                ways.iter().map(ChatTemplate::has_generation).filter(|has| *has).count(),
+                1,
+                "{template}"
+            );
             let stride = golden.conversations.len().div_ceil(cases.len());
             let conversations = golden.conversations.iter().step_by(stride);
             assert_eq!(conversations.len(), cases.len());

@@ -27,6 +27,7 @@ pub mod machine;
 mod material;
 mod optimizer;
 mod prepare;
+mod preview;
 pub mod recipe;
 pub mod report;
 mod sample;
@@ -41,5 +42,6 @@ pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
 pub use prepare::{PreferenceData, PrepareOptions, Prepared, prepare, prepare_preferences, prepare_with};
+pub use preview::{Lengths, Preview, Shown, preview};
 pub use schedule::{learning_rate, weight_decay};
 pub use trainer::{Ended, RunOptions, Summary, train};

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
 use tritforge_data::{
     Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Split, TextSource,
     TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
@@ -52,6 +53,17 @@ impl Prepared {
 pub struct PrepareOptions {
     /// Whether a bar shows the progress of tokenization, if standard error is a terminal.
     pub progress: bool,
+}
+
+/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used, otherwise it is made
+/// in a directory that is removed with the result.
+pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError> {
+    let dir = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir(), "create a directory in"))?;
+    let mut elsewhere = recipe.clone();
+    if !recipe.run.out.join("data").is_dir() {
+        elsewhere.run.out = dir.path().to_path_buf();
+    }
+    Ok((elsewhere, dir))
 }
 
 /// [`prepare_with`] a bar that shows the progress.

@@ -44,7 +44,8 @@ pub(crate) fn sample(
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let last = &logits[logits.len() - vocab..][..known.min(vocab)];
         let id = processor.sample(&Tensor::from_slice(last, last.len(), &Device::Cpu)?)?;
-        if tokenizer.eos() == Some(id) {
+        // An answer also ends with the mark that its template ends it by.
+        if tokenizer.eos() == Some(id) || (prepared.samples().is_some() && tokenizer.is_special(id)) {
             break;
         }
         ids.push(id);

@@ -3,6 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
+pub(crate) mod data;
+#[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]
 pub(crate) mod eval;

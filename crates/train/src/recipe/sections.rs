@@ -110,7 +110,7 @@ pub struct Data {
     /// Files, directories, patterns and `hf://datasets/…` addresses of text, for `"files"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train: Vec<PathBuf>,
-    /// Column with the text in the JSONL, CSV and Parquet files of `train`; by default `"text"`.
+    /// Column with the text in the JSON, JSONL, CSV and Parquet files of `train`; by default `"text"`.
     #[serde(skip_serializing_if = "is_text")]
     pub column: String,
     /// Share of the text that is held out for evaluation; by default 0.1.
@@ -149,7 +149,7 @@ pub struct SourceText {
     /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.
     #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.
