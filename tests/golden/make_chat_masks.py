@@ -70,6 +70,11 @@ TEMPLATES = {
     "mistral": "{%- if messages[0]['role'] == 'system' %}{%- set system = messages[0]['content'] %}{%- set rest = messages[1:] %}{%- else %}{%- set system = '' %}{%- set rest = messages %}{%- endif %}{{- bos_token }}{%- for message in rest %}{%- if message['role'] == 'user' %}{%- if loop.first and system %}{{- '[INST] ' + system + '\\n\\n' + message['content'] + ' [/INST]' }}{%- else %}{{- '[INST] ' + message['content'] + ' [/INST]' }}{%- endif %}{%- elif message['role'] == 'assistant' %}{%- generation %}{{- ' ' + message['content'] | trim + eos_token }}{%- endgeneration %}{%- else %}{{- raise_exception('only user and assistant roles') }}{%- endif %}{%- endfor %}",
 }  # fmt: skip
 
+ALPACA = (Path(__file__).parents[2] / "crates/text/src/templates/alpaca.jinja").read_text()
+ANSWER = "{{ message['content'] }}{{ eos_token }}"
+assert ANSWER in ALPACA
+TEMPLATES["alpaca"] = ALPACA.replace(ANSWER, "{% generation %}" + ANSWER + "{% endgeneration %}")
+
 TEXTS = [
     "Hello!",
     "What is the capital of France?",

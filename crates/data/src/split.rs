@@ -70,14 +70,20 @@ pub fn split_examples(
             "share {fraction} of {count} examples: expected more than 0 and less than 1, of at least 2"
         )));
     }
-    let places: Vec<f64> = match split {
-        Split::Contiguous { .. } => (0..count).map(|i| 1.0 - (i + 1) as f64 / count as f64).collect(),
-        Split::ByDocument { seed, .. } => examples.iter().map(|e| place(&e.digest(), seed)).collect(),
+    // As for documents, an example is held out by its own place alone, unless one side would be empty.
+    let (places, held): (Vec<f64>, usize) = match split {
+        Split::Contiguous { .. } => {
+            ((0..count).map(|i| (count - i) as f64).collect(), (count as f64 * fraction).round() as usize)
+        }
+        Split::ByDocument { seed, .. } => {
+            let places: Vec<f64> = examples.iter().map(|e| place(&e.digest(), seed)).collect();
+            let held = places.iter().filter(|place| **place < fraction).count();
+            (places, held)
+        }
     };
     let mut order: Vec<usize> = (0..count).collect();
     order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
-    // As for documents, an example is held out by its own place alone, unless one side would be empty.
-    let held = places.iter().filter(|place| **place < fraction).count().clamp(1, count - 1);
+    let held = held.clamp(1, count - 1);
     let mut held_out = vec![false; count];
     order[..held].iter().for_each(|i| held_out[*i] = true);
     let mut sides = (Vec::new(), Vec::new());

@@ -8,8 +8,9 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use tritforge_data::{
-    Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report, Sample,
-    SampleOptions, TextSource, preferences, sample_fingerprint, samples, split_examples,
+    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
+    Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
+    split_examples,
 };
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
@@ -85,6 +86,15 @@ pub(super) fn prepare_samples(
          {held_targets} learned; vocabulary {}",
         100.0 * targets as f64 / tokens as f64,
         read.tokenizer.vocab_size()
+    ));
+    let position = Batches::start(recipe.run.seed);
+    let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
+    let drawn =
+        (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
+    say(&format!(
+        "{rows} rows of {} an epoch, {:.2} epochs in all",
+        recipe.data.seq_len,
+        drawn / rows as f64
     ));
     let Read { tokenizer, template, report, .. } = read;
     let data = Material::Samples(SampleData { template, train, held_out, report });

@@ -384,12 +384,16 @@ fn examples_have_defaults_of_their_own() {
         "data.max_samples=9",
         "data.keep_empty=true",
         "data.drop_duplicates=true",
-        "data.columns={input=\"question\", output=\"answer\"}",
+        "data.columns={input=\"question\", output=\"reply\"}",
+        "data.columns.output=answer",
         "data.packing=documents",
         "data.split=contiguous",
     ];
     let r = parse(MINIMAL, &overrides).unwrap();
-    assert_eq!(r.data.samples.columns.name("input"), "question");
+    assert_eq!(
+        ["input", "output", "text"].map(|name| r.data.samples.columns.name(name)),
+        ["question", "answer", "text"]
+    );
     let written = r.to_toml().unwrap();
     assert_eq!(parse(&written, &[]).unwrap(), r, "{written}");
     // Without any of them, a recipe does not speak of them.
