@@ -16,7 +16,7 @@ pub enum Material {
     /// Texts, all of which is learned.
     Text(TextData),
     /// Samples of which some tokens are learned.
-    Samples(SampleData),
+    Samples(Box<SampleData>),
 }
 
 /// Texts as token shards.

@@ -97,7 +97,7 @@ pub(super) fn prepare_samples(
         drawn / rows as f64
     ));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Samples(SampleData { template, train, held_out, report });
+    let data = Material::Samples(Box::new(SampleData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
