@@ -50,7 +50,7 @@ enum Command {
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
+    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
     /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
@@ -58,6 +58,9 @@ enum Command {
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
     Import(commands::import::Args),
+    /// Make one checkpoint of an adapter and its base.
+    #[cfg(feature = "train")]
+    Merge(commands::merge::Args),
     /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
     Export(commands::export::Args),
     /// Talk to a GGUF model.
@@ -107,6 +110,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Merge(args) => commands::merge::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),

@@ -28,68 +28,76 @@ pub(crate) fn read(path: &Path, format: Format, take: &mut Take<'_>) -> Result<(
     }
 }
 
-/// The objects of a JSON or JSONL file. Files with the extension of the one are often the other: what begins like an array in a
-/// `.json` file is one.
+/// The objects of a JSON or JSONL file. Files with the extension of the one are often the other: a `.json` file is an array, an
+/// object a line, or objects over several lines, as it begins.
 pub(crate) fn json(path: &Path, format: Format, take: &mut Take<'_>) -> Result<(), DataError> {
     if format == Format::Json {
         let bytes = std::fs::read(path).map_err(DataError::io(path, "read"))?;
         let text = std::str::from_utf8(&bytes).map_err(|e| not_utf8(path, e.valid_up_to()))?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if text.trim_start().starts_with('[') {
-            return array(path, text, take);
+        let first = text.trim_start().lines().next().unwrap_or_default();
+        if first.starts_with('[') || serde_json::from_str::<Value>(first).is_err() {
+            return values(path, text, take);
         }
     }
     lines(path, take)
 }
 
-/// An array of objects, one after the other: a mistake ends the reading, as what follows it cannot be told.
-fn array(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError> {
-    let bytes = text.as_bytes();
-    let (mut at, mut line) = (0, 1);
-    let skip = |at: &mut usize, line: &mut usize| {
-        while let Some(byte) = bytes.get(*at).filter(|byte| byte.is_ascii_whitespace()) {
-            *line += usize::from(*byte == b'\n');
-            *at += 1;
-        }
-        bytes.get(*at).copied()
-    };
+/// The objects of an array, or objects one after the other: a mistake ends the reading, as what follows it cannot be told.
+fn values(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError> {
+    let count = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
     let fault = |line: usize, message: String| Err(DataError::record(path, format!("line {line}"), message));
-    skip(&mut at, &mut line);
-    let mut before = b'[';
+    let mut rest = text.trim_start();
+    let mut line = 1 + count(&text[..text.len() - rest.len()]);
+    let array = rest.starts_with('[');
+    rest = rest.strip_prefix('[').unwrap_or(rest);
+    let mut separated = true;
     loop {
-        match skip(&mut at, &mut line) {
-            // Before each object stands the opening bracket or a comma.
-            Some(byte) if byte == before => at += 1,
-            Some(b']') if before == b',' => break,
-            Some(_) => return fault(line, "not JSON: expected a comma or the end of the array".to_string()),
-            None => return fault(line, "not JSON: the array is cut off".to_string()),
+        let next = rest.trim_start();
+        line += count(&rest[..rest.len() - next.len()]);
+        rest = next;
+        match rest.as_bytes().first() {
+            None if array => return fault(line, "the array does not end: expected ]".to_string()),
+            None => return Ok(()),
+            Some(b']') if array => {
+                return match rest[1..].trim_start() {
+                    "" => Ok(()),
+                    _ => fault(line, "text after the end of the array".to_string()),
+                };
+            }
+            Some(b',') if array && !separated => {
+                separated = true;
+                rest = &rest[1..];
+                continue;
+            }
+            Some(_) if array && !separated => return fault(line, "expected , or ]".to_string()),
+            Some(_) => {}
         }
-        if skip(&mut at, &mut line) == Some(b']') && before == b'[' {
-            break;
-        }
-        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
         let value = match values.next() {
             Some(Ok(value)) => value,
             Some(Err(e)) => {
-                // The error counts lines from where the value begins.
-                let (within, message) = (e.line().max(1), e.to_string());
-                let message = message.split(" at line ").next().unwrap_or_default();
-                return fault(line + within - 1, format!("not JSON: {message}"));
+                // At the end of the file the fault is where the record begins.
+                let at = if e.is_eof() { line } else { line + e.line().saturating_sub(1) };
+                return fault(at, not_json(&e));
             }
-            None => return fault(line, "not JSON: the array is cut off".to_string()),
+            None => return Ok(()),
         };
-        let end = at + values.byte_offset();
+        let end = values.byte_offset();
         if !take(format!("line {line}"), object(value))? {
             return Ok(());
         }
-        line += bytes[at..end].iter().filter(|byte| **byte == b'\n').count();
-        (at, before) = (end, b',');
+        line += count(&rest[..end]);
+        rest = &rest[end..];
+        separated = false;
     }
-    at += 1;
-    match skip(&mut at, &mut line) {
-        None => Ok(()),
-        Some(_) => fault(line, "not JSON: something follows the array".to_string()),
-    }
+}
+
+/// What is wrong, without serde's own line, which counts from the record's beginning.
+fn not_json(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let what = message.split_once(" at line ").map_or(message.as_str(), |(what, _)| what);
+    format!("not JSON: {what} at column {}", error.column())
 }
 
 /// An object a line; lines of white space are passed over.
@@ -109,7 +117,7 @@ fn lines(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
         if text.is_empty() {
             continue;
         }
-        let row = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}")).and_then(object);
+        let row = serde_json::from_str(text).map_err(|e| not_json(&e)).and_then(object);
         if !take(format!("line {line}"), row)? {
             break;
         }
@@ -120,7 +128,7 @@ fn lines(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
 fn object(value: Value) -> Result<Row, String> {
     match value {
         Value::Object(row) => Ok(row),
-        other => Err(format!("found {}, expected a JSON object", type_name(&other))),
+        other => Err(format!("expected a JSON object, found {}", type_name(&other))),
     }
 }
 

@@ -117,34 +117,19 @@ pub fn sample_windows(
     }))
 }
 
-/// Pairs of answers for one step: row i of the one answers the same prompt as row i of the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreferenceBatch {
-    /// Prompts with the better answers, one a row, padded.
-    pub chosen: Batch,
-    /// Prompts with the worse answers.
-    pub rejected: Batch,
-}
-
-impl PreferenceBatch {
-    /// A batch of these pairs in rows of `seq_len` inputs.
-    ///
-    /// # Errors
-    /// If there are none, or one is longer than a row.
-    pub fn of<'a>(
-        pairs: impl IntoIterator<Item = &'a Preference>,
-        seq_len: usize,
-    ) -> Result<Self, DataError> {
-        let pairs: Vec<&Preference> = pairs.into_iter().collect();
-        check(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]), seq_len)?;
-        let empty = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
-        let (mut chosen, mut rejected) = (empty.clone(), empty);
-        for pair in pairs {
-            fill(&mut chosen, [&pair.chosen], seq_len);
-            fill(&mut rejected, [&pair.rejected], seq_len);
-        }
-        Ok(Self { chosen, rejected })
-    }
+/// Pairs in rows of `seq_len` inputs, padded: the better answer to a prompt, and after it the worse one.
+///
+/// # Errors
+/// If there are none, or one is longer than a row.
+pub fn pair_batch<'a>(
+    pairs: impl IntoIterator<Item = &'a Preference>,
+    seq_len: usize,
+) -> Result<Batch, DataError> {
+    let rows: Vec<&Sample> = pairs.into_iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
+    check(rows.iter().copied(), seq_len)?;
+    let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
+    rows.into_iter().for_each(|row| fill(&mut batch, [row], seq_len));
+    Ok(batch)
 }
 
 /// An endless sequence of batches of pairs.
@@ -179,22 +164,23 @@ impl<'a> PreferenceBatches<'a> {
         self.position
     }
 
-    /// The next `batch_size` pairs.
+    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what is computed once, such as
+    /// the answers' probabilities by a reference model.
     ///
     /// # Errors
-    /// If `batch_size` is 0.
-    pub fn next_batch(&mut self, batch_size: usize) -> Result<PreferenceBatch, DataError> {
-        check_size(batch_size)?;
-        let mut pairs = Vec::new();
-        for _ in 0..batch_size {
+    /// If `pairs` is 0.
+    pub fn next_batch(&mut self, pairs: usize) -> Result<(Batch, Vec<usize>), DataError> {
+        check_size(pairs)?;
+        let mut drawn = Vec::new();
+        for _ in 0..pairs {
             if self.position.index == self.pairs.len() as u64 {
                 (self.position.epoch, self.position.index) = (self.position.epoch + 1, 0);
                 self.order = shuffled(self.pairs.len(), &mut rng(self.position.seed, 0, self.position.epoch));
             }
-            pairs.push(&self.pairs[self.order[self.position.index as usize]]);
+            drawn.push(self.order[self.position.index as usize]);
             self.position.index += 1;
         }
-        PreferenceBatch::of(pairs, self.seq_len)
+        Ok((pair_batch(drawn.iter().map(|pair| &self.pairs[*pair]), self.seq_len)?, drawn))
     }
 }
 

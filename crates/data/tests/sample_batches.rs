@@ -184,10 +184,18 @@ fn pairs_come_in_rows_that_belong_together() {
     assert_eq!(pairs[0].prompt(), [u32::from(b'q'), u32::from(b'0')]);
     assert_eq!((pairs[0].chosen.targets(), pairs[0].rejected.targets()), (3, 2));
     let mut batches = PreferenceBatches::new(&pairs, 6, Batches::start(3)).unwrap();
-    let batch = batches.next_batch(4).unwrap();
-    let prompts = |batch: &Batch| batch.inputs.chunks(6).map(|row| row[..2].to_vec()).collect::<Vec<_>>();
-    assert_eq!(prompts(&batch.chosen), prompts(&batch.rejected));
-    assert_eq!((batch.chosen.scored(), batch.rejected.scored()), (4 * 3, 4 * 2));
+    let (batch, drawn) = batches.next_batch(4).unwrap();
+    let rows: Vec<&[u32]> = batch.inputs.chunks(6).collect();
+    let scored: Vec<usize> =
+        batch.targets.chunks(6).map(|row| row.iter().filter(|t| **t != IGNORE_INDEX).count()).collect();
+    for (i, pair) in drawn.iter().enumerate() {
+        // The better answer stands first, and both answer the same prompt.
+        assert_eq!(
+            (rows[2 * i][..2].to_vec(), &rows[2 * i][..2]),
+            (pairs[*pair].prompt().to_vec(), &rows[2 * i + 1][..2])
+        );
+        assert_eq!((scored[2 * i], scored[2 * i + 1]), (3, 2));
+    }
     let mut again = PreferenceBatches::new(&pairs, 6, batches.position()).unwrap();
     assert_eq!(again.next_batch(3).unwrap(), batches.next_batch(3).unwrap());
     assert!(preferences(&examples(&[("a", "b")]), options, encode, &mut report).is_err());

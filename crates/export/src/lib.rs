@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod card;
 mod dense;
 mod error;
@@ -29,6 +30,7 @@ mod numbers;
 mod plan;
 mod synth;
 
+pub use adapter::{AdapterReport, export_adapter, is_adapter};
 pub use error::ExportError;
 pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};

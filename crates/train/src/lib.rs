@@ -4,7 +4,7 @@
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
-//! [`report`]; MFU is measured against what [`machine`] finds.
+//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of preferences.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -17,6 +17,9 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
+mod base;
+mod convert;
+mod dpo;
 mod dry_run;
 mod ema;
 mod error;
@@ -25,6 +28,7 @@ mod health;
 mod log;
 pub mod machine;
 mod material;
+pub(crate) mod merge;
 mod optimizer;
 mod prepare;
 mod preview;
@@ -35,9 +39,11 @@ mod schedule;
 mod state;
 mod trainer;
 
+pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use material::{Material, SampleData, TextData};
+pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };

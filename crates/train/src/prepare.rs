@@ -8,6 +8,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
+use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
     Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Split, TextSource,
     TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
@@ -15,9 +16,9 @@ use tritforge_data::{
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 pub use self::samples::{PreferenceData, prepare_preferences};
-use crate::TrainError;
 use crate::material::{Material, SampleData, TextData};
 use crate::recipe::{DataSource, Recipe, SplitKind, TokenizerKind};
+use crate::{TrainError, base};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
@@ -254,6 +255,13 @@ fn tokenizer(
 ) -> Result<Tokenizer, TrainError> {
     let texts = || train.iter().map(|d| d.text.as_str());
     match recipe.tokenizer.kind {
+        TokenizerKind::Base => {
+            // The recipe's validation made sure of the base.
+            let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
+            let checkpoint = base::open(base)?;
+            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+            Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
+        }
         TokenizerKind::File => {
             // The recipe's validation made sure of the path.
             let path = recipe.tokenizer.path.as_deref().unwrap_or(Path::new("tokenizer.json"));

@@ -12,6 +12,7 @@ use tritforge_data::{Batches, Packing};
 use tritforge_kernels::Noise;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
+use crate::convert::blend;
 use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
@@ -22,7 +23,7 @@ use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
-use crate::{TrainError, machine, report};
+use crate::{TrainError, base, machine, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -189,15 +190,9 @@ impl<'a> Trainer<'a> {
         let config = recipe.model_config(prepared.tokenizer.vocab_size())?;
         let optimizer_config = recipe.optimizer_config();
         let restored = match &found {
-            Some(path) => state::load(
-                &Checkpoint::open(path)?,
-                &config,
-                &prepared.fingerprint,
-                optimizer_config,
-                recipe.ema.map(|ema| ema.decay),
-            )?,
+            Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = Decoder::init(&config, recipe.run.seed)?;
+                let model = base::model(recipe, &config)?;
                 round_to_master(optimizer_config.master, model.parameters())?;
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average =
@@ -218,7 +213,15 @@ impl<'a> Trainer<'a> {
                 Restored { model, optimizer, average, progress }
             }
         };
-        let Restored { mut model, optimizer, average, progress } = restored;
+        let Restored { mut model, mut optimizer, average, progress } = restored;
+        if let Some(convert) = &recipe.convert {
+            model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
+            model.requantize()?;
+        }
+        if let Some(lora) = &recipe.lora {
+            let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
+            optimizer.set_rates(rates.collect());
+        }
         model.set_backward(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
@@ -347,6 +350,16 @@ impl<'a> Trainer<'a> {
             if let Some(average) = &mut self.average {
                 average.update(self.model.parameters(), self.optimizer.steps())?;
             }
+        }
+        let next = self
+            .recipe
+            .convert
+            .as_ref()
+            .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
+        if let Some(parts) = &next {
+            self.model.set_blend(parts)?;
+        }
+        if verdict == Verdict::Take || next.is_some() {
             self.model.requantize()?;
         }
         Ok(verdict)
@@ -375,6 +388,7 @@ impl<'a> Trainer<'a> {
         let deploys = recipe.ema.is_some_and(|ema| ema.deploy);
         let snapshot = Snapshot {
             model: &self.model,
+            base: recipe.model.base.as_deref(),
             optimizer: &self.optimizer,
             average: self.average.as_ref().map(|average| (average, deploys)),
             tokenizer: &self.prepared.tokenizer,

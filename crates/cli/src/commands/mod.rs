@@ -12,6 +12,9 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod lora_args;
+#[cfg(feature = "train")]
+pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
 #[cfg(feature = "train")]

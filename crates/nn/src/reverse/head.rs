@@ -23,12 +23,13 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 }
 
 impl Decoder {
-    /// Σ −ln p(target) of the residual stream x [tokens, hidden_size] behind the last block; its gradient over the normalizer
-    /// goes to `scratch.dx`, the final norm's and the head's are added.
+    /// Σ −ln p(target) of the residual stream x [tokens, hidden_size] behind the last block, each times its weight, 1 by default;
+    /// its gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added.
     pub(super) fn head(
         &self,
         x: &[f32],
         targets: &[u32],
+        weights: Option<&[f32]>,
         normalizer: f32,
         scratch: &mut Scratch,
         gradients: &mut Gradients,
@@ -52,22 +53,25 @@ impl Decoder {
             let logits = sized(logits, rows.len() * vocab);
             gemm(hidden, table.transposed(), logits, Write::Store);
             let mut losses = vec![0f64; rows.len()];
-            let each = logits.chunks_exact_mut(vocab).zip(&targets[rows.clone()]).zip(&mut losses);
-            parallel_for_each(each, |((row, target), loss)| match *target {
+            let weight = |at: usize| weights.map_or(1.0, |weights| weights[at]);
+            let each = logits.chunks_exact_mut(vocab).zip(rows.clone()).zip(&mut losses);
+            parallel_for_each(each, |((row, at), loss)| match targets[at] {
                 IGNORE_INDEX => row.fill(0.0),
                 target => {
-                    *loss = f64::from(cross_entropy_backward(row, target as usize, 1.0 / normalizer));
+                    let (target, weight) = (target as usize, weight(at));
+                    let nats = cross_entropy_backward(row, target, weight * (1.0 / normalizer));
+                    *loss = f64::from(weight) * f64::from(nats);
                 }
             });
             total += losses.iter().sum::<f64>();
             let dlogits = Matrix::f32(logits, rows.len(), vocab);
-            if let Some((dtable, write)) = gradients.slot(self.output_index()) {
+            if let Some((dtable, write)) = gradients.slot(self.indices.output) {
                 gemm(dlogits.transposed(), hidden, dtable, write);
             }
             gemm(dlogits, table, &mut dhidden[numbers], Write::Store);
         }
         let dx = sized(dx, x.len());
-        let dnorm = gradients.slot(self.norm_index());
+        let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, Write::Store), dnorm);
         Ok(total)
     }

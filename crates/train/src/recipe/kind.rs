@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Text,
     /// One of these strings.
     Choice(Vec<String>),
+    /// An array of some of these strings.
+    Choices(Vec<String>),
     Path,
     /// A path, or an array of paths.
     Paths,
@@ -101,6 +103,9 @@ impl Kind {
             Kind::Flag => json!({ "type": "boolean" }),
             Kind::Text | Kind::Path => json!({ "type": "string" }),
             Kind::Choice(names) => json!({ "type": "string", "enum": names }),
+            Kind::Choices(names) => {
+                json!({ "type": "array", "items": { "type": "string", "enum": names }, "minItems": 1, "uniqueItems": true })
+            }
             Kind::Paths => json!({
                 "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
             }),
@@ -159,6 +164,10 @@ impl fmt::Display for Kind {
             Kind::Choice(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
                 f.write_str(&names.join(" or "))
+            }
+            Kind::Choices(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                write!(f, "an array of some of {}", names.join(", "))
             }
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),

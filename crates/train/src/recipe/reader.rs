@@ -80,6 +80,11 @@ impl Reader {
         self.entries.sections.get(section).and_then(|s| s.get(key)).is_some_and(|e| !e.from_config)
     }
 
+    /// Whether the recipe has a section.
+    pub(super) fn has_section(&self, section: &str) -> bool {
+        self.entries.headers.contains_key(section)
+    }
+
     /// Whether a key was given.
     pub(super) fn given(&self, section: &'static str, key: &'static str) -> bool {
         self.origins.contains_key(&(section, key))
@@ -278,6 +283,36 @@ impl Reader {
         match self.origins.get(&(section, key)) {
             Some(origin) => self.resolve(text, origin),
             None => PathBuf::from(text),
+        }
+    }
+
+    /// Several of these names: an array of strings, each once, at least one.
+    pub(super) fn choices<T: Clone + PartialEq>(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<Vec<T>> {
+        let kind = Kind::Choices(choices.iter().map(|(name, _)| name.to_string()).collect());
+        let expected = kind.to_string();
+        let entry = self.take(section, key, kind)?;
+        let find = |value: &Value| match value {
+            Value::Text(text) => {
+                choices.iter().find(|(name, _)| name == text).map(|(_, value)| value.clone())
+            }
+            _ => None,
+        };
+        let found: Option<Vec<T>> = match &entry.value {
+            Value::Array(items) => items.iter().map(find).collect(),
+            _ => None,
+        };
+        let twice = |found: &[T]| found.iter().enumerate().any(|(i, value)| found[..i].contains(value));
+        match found {
+            Some(found) if !found.is_empty() && !twice(&found) => Some(found),
+            _ => {
+                self.wrong_value(section, key, &entry, expected);
+                None
+            }
         }
     }
 

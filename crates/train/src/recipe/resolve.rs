@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
     Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, samples, sources, validate};
+use super::{Recipe, convert, lora, samples, sources, validate};
 use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
@@ -28,17 +28,19 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let data = data(r);
     let vocab_inline = r.has_inline("model", "vocab_size");
     let (mut model, quant) = (model(r, data.seq_len), quant(r));
-    let tokenizer = tokenizer(r, model.vocab_size);
+    let lora = lora::lora(r);
+    let tokenizer = tokenizer(r, model.vocab_size, model.base.is_some());
     if !vocab_inline {
         // The shape's file only says what size it was made for.
         model.vocab_size = None;
     }
     let train = train(r);
+    let convert = convert::convert(r, train.steps);
     let optim = optim(r, train.steps);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, tokenizer, data, optim, train, ema, sample, export }
+    Recipe { run, model, quant, lora, convert, tokenizer, data, optim, train, ema, sample, export }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {
@@ -93,6 +95,7 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
     let default = ModelConfig::default();
     // Read before all others: its file's keys are already among the entries.
     r.declare("model", "config", Kind::Path);
+    let base = r.path("model", "base");
     let vocab_size = r.size("model", "vocab_size", 1);
     let mut needed = |key, what: &str| {
         let size = r.size("model", key, 1);
@@ -116,6 +119,8 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
     }
     let acts = [("silu", HiddenAct::Silu), ("relu2", HiddenAct::Relu2)];
     Model {
+        base,
+        base_config: None,
         vocab_size,
         hidden_size,
         intermediate_size,
@@ -134,7 +139,8 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
 }
 
 fn quant(r: &mut Reader) -> Quant {
-    let weights = [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None)];
+    let weights =
+        [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None), ("ternary", WeightQuant::Ternary)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
     let backwards = Backward::ALL.map(|backward| (backward.name(), backward));
     let default = Quant::default();
@@ -145,13 +151,15 @@ fn quant(r: &mut Reader) -> Quant {
     }
 }
 
-fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>) -> Tokenizer {
+fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>, based: bool) -> Tokenizer {
     let kinds = [
         ("bpe", TokenizerKind::Bpe),
         ("characters", TokenizerKind::Characters),
         ("file", TokenizerKind::File),
+        ("base", TokenizerKind::Base),
     ];
-    let kind = r.choice("tokenizer", "kind", &kinds).unwrap_or(TokenizerKind::Bpe);
+    let default = if based { TokenizerKind::Base } else { TokenizerKind::Bpe };
+    let kind = r.choice("tokenizer", "kind", &kinds).unwrap_or(default);
     // A byte-level BPE begins with the 256 bytes.
     let vocab_size = r.size("tokenizer", "vocab_size", 257);
     let path = r.path("tokenizer", "path");

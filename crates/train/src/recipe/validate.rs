@@ -10,7 +10,7 @@ use tritforge_text::ChatTemplate;
 
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
-use super::{Recipe, samples};
+use super::{Recipe, convert, lora, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -22,6 +22,8 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     schedule(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
+    lora::check(r, recipe);
+    convert::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
@@ -117,8 +119,11 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
 fn tokenizer(r: &mut Reader, recipe: &Recipe) {
     let tokenizer = &recipe.tokenizer;
     match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::Base, _) if recipe.model.base.is_none() => {
+            r.fault("tokenizer", "kind", "tokenizer.kind = \"base\": there is no model.base");
+        }
         (TokenizerKind::File, None) => r.missing("tokenizer", "path", "the path of a tokenizer.json"),
-        (TokenizerKind::Bpe | TokenizerKind::Characters, Some(path)) => {
+        (TokenizerKind::Bpe | TokenizerKind::Characters | TokenizerKind::Base, Some(path)) => {
             let message =
                 format!("tokenizer.path = \"{}\": only tokenizer.kind = \"file\" has a path", path.display());
             r.fault("tokenizer", "path", message);
