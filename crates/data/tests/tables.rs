@@ -8,6 +8,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tritforge_data::{Record, read_records};
 
@@ -95,5 +96,32 @@ fn faults_are_named_with_file_and_line() {
     ] {
         let error = read(name, text.as_bytes(), None).unwrap_err();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arrays_lines_and_objects_over_lines_read_back_whatever_they_hold(
+        texts in prop::collection::vec(("[a-z]{1,3}", any::<String>()), 0..6),
+        junk in any::<String>(),
+    ) {
+        let values: Vec<Value> = texts.iter().map(|(key, text)| json!({key: text, "n": [1, {"x": null}]})).collect();
+        let pretty = serde_json::to_string_pretty(&values).unwrap();
+        let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
+        let apart: String = values.iter().map(|value| serde_json::to_string_pretty(value).unwrap() + "\n").collect();
+        for (name, text) in [("a.json", &pretty), ("b.json", &lines), ("c.json", &apart), ("d.jsonl", &lines)] {
+            let found = read(name, text.as_bytes(), None).unwrap();
+            let fields: Vec<Value> = found.iter().map(|record| Value::Object(record.fields.clone())).collect();
+            prop_assert_eq!(&fields, &values);
+            for record in found {
+                let line: usize = record.place.strip_prefix("line ").unwrap().parse().unwrap();
+                prop_assert!(text.lines().nth(line - 1).unwrap().trim_start().starts_with('{'));
+            }
+        }
+        // Whatever else a file holds is an error or is not, never a panic.
+        for name in ["a.json", "a.jsonl", "a.csv", "a.parquet"] {
+            let _ = read(name, junk.as_bytes(), None);
+            let _ = read(name, format!("{pretty}{junk}").as_bytes(), None);
+        }
     }
 }

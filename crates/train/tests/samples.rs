@@ -203,6 +203,23 @@ fn columns_and_templates_are_those_of_the_recipe() {
 }
 
 #[test]
+fn a_template_that_does_not_teach_where_to_end_is_warned_of() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "");
+    let template = |block: &str| {
+        let text = format!("{{% for m in messages %}}<|{{{{ m.role }}}}|>{block}{{% endfor %}}");
+        fs::write(dir.path().join("own.jinja"), text).unwrap();
+        let own = format!("data.template={}", dir.path().join("own.jinja").display());
+        let mut said = Vec::new();
+        let recipe = recipe(dir.path(), "x", &[&own]);
+        prepare_with(&recipe, PrepareOptions { progress: false }, |m| said.push(m.to_string())).unwrap();
+        said.iter().any(|message| message.starts_with("warning: <|end|> follows"))
+    };
+    assert!(template("{% generation %}{{ m.content }}{% endgeneration %}<|end|>"));
+    assert!(!template("{% generation %}{{ m.content }}<|end|>{% endgeneration %}"));
+}
+
+#[test]
 fn pairs_of_answers_have_one_prompt() {
     let dir = tempfile::tempdir().unwrap();
     let line =

@@ -72,6 +72,12 @@ pub(super) fn prepare_samples(
             return Err(TrainError::State(format!("no {name} samples are left: {}", read.report.summary())));
         }
     }
+    if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
+        say(&format!(
+            "warning: {mark} follows the answers of the template and is not learned: the model will not know where to end; put \
+             it into the generation block"
+        ));
+    }
     let prints = [&train, &held_out].map(|side| sample_fingerprint(side).to_string());
     let fingerprint = fingerprint(recipe, &prints);
     read.finish(dir, &mut say)?;
@@ -301,6 +307,13 @@ fn marks(source: &str) -> Vec<String> {
         rest = &rest[2..];
     }
     found
+}
+
+/// The special token behind a sample's last answer, if that ends with none.
+fn unlearned_end(tokenizer: &Tokenizer, sample: &Sample) -> Option<String> {
+    let last = sample.mask.iter().rposition(|target| *target)?;
+    let next = sample.ids.get(last + 1).filter(|id| tokenizer.is_special(**id))?;
+    if tokenizer.is_special(sample.ids[last]) { None } else { tokenizer.token(*next) }
 }
 
 /// Bytes that each id adds to a text; special tokens stand for none.
