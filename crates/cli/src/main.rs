@@ -44,6 +44,9 @@ enum Command {
     /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
+    /// Look at a recipe's data before training: samples, what is learned of them, lengths, what is left out.
+    #[cfg(feature = "train")]
+    Data(commands::data::Args),
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
@@ -105,6 +108,8 @@ fn main() -> ExitCode {
         Command::Train(args) => commands::train::run(&args),
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
+        #[cfg(feature = "train")]
+        Command::Data(args) => commands::data::run(&args),
         #[cfg(feature = "train")]
         Command::Report(args) => commands::report::run(&args),
         #[cfg(feature = "train")]

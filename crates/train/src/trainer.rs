@@ -17,6 +17,7 @@ use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
+use crate::material::Draws;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
@@ -91,7 +92,7 @@ struct Trainer<'a> {
     teacher: Option<Teacher>,
     gradients: Gradients,
     workspace: Workspace,
-    batches: Batches<'a>,
+    batches: Draws<'a>,
     progress: Progress,
     monitor: Monitor,
     log: Log,
@@ -232,8 +233,7 @@ impl<'a> Trainer<'a> {
             // Only now that a new run can begin.
             prune(out, 0, None)?;
         }
-        let batches =
-            Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
+        let batches = prepared.data.batches(recipe, progress.position)?;
         let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),

@@ -2,6 +2,8 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+#[cfg(feature = "train")]
+pub(crate) mod data;
 pub(crate) mod diff;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;

@@ -29,6 +29,7 @@ mod overrides;
 mod reader;
 mod reference;
 mod resolve;
+pub(crate) mod samples;
 mod sections;
 mod sources;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use tritforge_config::{ConfigError, ModelConfig};
 
 pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
+pub use samples::{Loss, Samples};
 pub use sections::{
     BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Ema, Export, Lora, Model, ModuleRate,
     OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind,

@@ -12,6 +12,7 @@ use tritforge_kernels::DenseType;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing as TernaryPacking;
 
+use super::samples::Samples;
 use crate::optimizer::StoredType;
 
 /// `[run]`: the run itself.
@@ -236,23 +237,29 @@ pub struct Data {
     /// Files, directories, patterns and `hf://datasets/…` addresses of text, for `"files"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train: Vec<PathBuf>,
-    /// Column with the text in the JSONL, CSV and Parquet files of `train`; by default `"text"`.
+    /// Column with the text in the JSON, JSONL, CSV and Parquet files of `train`; by default `"text"`.
     #[serde(skip_serializing_if = "is_text")]
     pub column: String,
     /// Share of the text that is held out for evaluation; by default 0.1.
     pub held_out: f64,
-    /// `"contiguous"` (the default: the end is held out) or `"document"` (whole documents are).
+    /// `"contiguous"` (the default of text: the end is held out) or `"document"` (the default of `records`: whole documents are,
+    /// chosen by a hash).
     pub split: SplitKind,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
-    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates.
+    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
+    /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
+    /// masked.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
     /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
     #[serde(skip_serializing_if = "is_shard_tokens")]
     pub shard_tokens: usize,
+    /// Examples to learn answers from.
+    #[serde(flatten)]
+    pub samples: Samples,
     /// `[[data.sources]]`, in the place of `train`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceText>,
@@ -269,7 +276,7 @@ pub struct SourceText {
     /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.
     #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.
