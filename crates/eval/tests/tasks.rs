@@ -16,7 +16,8 @@ const CONTEXT: usize = 96;
 fn subject() -> Subject {
     let characters: String = (' '..='~').chain(['\n', 'ä', '_']).collect();
     let template =
-        ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}\n=> ").unwrap();
+        ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}{{ '\\n' }}=> ")
+            .unwrap();
     let tokenizer = Tokenizer::characters([characters], &SpecialTokens::default()).unwrap();
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size() + 3,
@@ -146,11 +147,14 @@ fn accuracies_are_those_of_log_likelihoods_computed_apart() {
     assert!(right[0] != right[1], "{right:?}");
 }
 
+/// A task, a record, the contexts of its first two choices, the continuations, and which is right.
+type Case<'a> = (&'a str, &'a str, [&'a str; 2], &'a [&'a str], u64);
+
 /// Each task's prompt, its continuations, and which is right: as the harness's templates write them.
 #[test]
 fn prompts_are_those_of_the_harness() {
     let subject = subject();
-    let cases: [(&str, &str, [&str; 2], &[&str], u64); 14] = [
+    let cases: [Case<'_>; 14] = [
         (
             "arc_challenge",
             r#"{"question":{"stem":"Q?","choices":[{"text":"a","label":"A"},{"text":"b","label":"B"}]},"answerKey":"B"}"#,
