@@ -322,6 +322,27 @@ fn long_contexts_lose_their_beginning_and_are_counted() {
     }
 }
 
+#[test]
+fn choices_longer_than_the_context_are_scored_in_pieces() {
+    let subject = subject();
+    let long = "a b ".repeat(40);
+    let record = format!(r#"{{"goal":"g","sol1":"one","sol2":"{long}","label":1}}"#);
+    let (result, samples) = ask(&subject, "piqa", &record, None, &TaskOptions::default()).unwrap();
+    assert_eq!(result.truncated, 1);
+    // Every character once, each behind no more than the context holds.
+    let whole = format!("Question: g\nAnswer: {long}");
+    let (begin, piece) = ("Question: g\nAnswer:".len(), (CONTEXT + 1) / 2);
+    let expected: f64 = (begin..whole.len())
+        .step_by(piece)
+        .map(|from| {
+            let to = whole.len().min(from + piece);
+            log_likelihood(&subject, &whole[..from], &whole[from..to])
+        })
+        .sum();
+    let found = log_likelihoods(&samples[0])[1];
+    assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+}
+
 /// Greedy text, the whole sequence again for each character.
 fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
     let tokenizer = subject.tokenizer();
