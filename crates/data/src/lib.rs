@@ -36,13 +36,17 @@ mod bigram;
 mod corpus;
 mod error;
 mod eval;
+mod examples;
 mod fingerprint;
 mod format;
 mod hub;
 mod mixture;
 mod mmap;
 mod records;
+mod rows;
 mod rust_sources;
+mod sample_batches;
+mod samples;
 mod shard;
 mod shard_writer;
 mod split;
@@ -54,13 +58,18 @@ pub use bigram::{BigramBaseline, BigramScore, bigram_baseline, byte_bigram, toke
 pub use corpus::{Corpus, Document, Skipped, TEXT_EXTENSIONS, TextSource, is_pattern, matches};
 pub use error::DataError;
 pub use eval::{EvalBatch, EvalWindows, IGNORE_INDEX, eval_windows};
+pub use examples::{
+    Body, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Report, Said,
+};
 pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
 pub use mixture::{Mixture, Part};
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
+pub use sample_batches::{PreferenceBatches, SampleBatches, pair_batch, sample_windows};
+pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sample_fingerprint, samples};
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;
-pub use split::{Split, split};
+pub use split::{Split, split, split_examples};
 pub use tables::{Record, TABLE_EXTENSIONS, read_records};
 pub use tokenize::{TokenizeOptions, cached_or_tokenize, cached_or_tokenize_parts, tokenize, tokenize_parts};

@@ -8,6 +8,7 @@ use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tritforge_data::{Record, read_records};
 
@@ -30,6 +31,7 @@ fn arrays_lines_and_tables_give_the_same_records_with_their_places() {
     for (name, text, places) in [
         ("a.json", "[\n {\"q\":\n\"a\"},\n\n {\"q\":\"b\"}\n]\n", ["line 2", "line 5"]),
         ("b.json", "{\"q\":\"a\"}\n{\"q\":\"b\"}", ["line 1", "line 2"]),
+        ("f.json", "{\"q\":\n\"a\"}\n{\n\"q\":\"b\"}", ["line 1", "line 3"]),
         ("c.jsonl", "\n{\"q\":\"a\"}\n\n{\"q\":\"b\"}\n", ["line 2", "line 4"]),
         ("d.csv", "q\na\nb\n", ["line 2", "line 3"]),
         ("e.tsv", "q\na\nb\n", ["line 2", "line 3"]),
@@ -88,11 +90,38 @@ fn faults_are_named_with_file_and_line() {
         ("a.json", "[{\"q\":1}\n{\"q\":2}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"q\":1},\n", "a.json: line 2: the array does not end"),
         ("a.json", "[{\"q\":1}] x", "a.json: line 1: text after"),
-        ("a.csv", "a,b\n1,2\n3\n", "a.csv: line 3: not CSV"),
+        ("a.csv", "a,b\n1,2\n3\n", "a.csv: line 3: 1 fields, but the header has 2"),
         ("a.parquet", "PAR1", "a.parquet: not a readable Parquet file"),
         ("a.txt", "x", "a.txt: the file's name: not a format of records: expected .json, .jsonl"),
     ] {
         let error = read(name, text.as_bytes(), None).unwrap_err();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arrays_lines_and_objects_over_lines_read_back_whatever_they_hold(
+        texts in prop::collection::vec(("[a-z]{1,3}", any::<String>()), 0..6),
+        junk in any::<String>(),
+    ) {
+        let values: Vec<Value> = texts.iter().map(|(key, text)| json!({key: text, "n": [1, {"x": null}]})).collect();
+        let pretty = serde_json::to_string_pretty(&values).unwrap();
+        let lines: String = values.iter().map(|value| format!("{value}\n")).collect();
+        let apart: String = values.iter().map(|value| serde_json::to_string_pretty(value).unwrap() + "\n").collect();
+        for (name, text) in [("a.json", &pretty), ("b.json", &lines), ("c.json", &apart), ("d.jsonl", &lines)] {
+            let found = read(name, text.as_bytes(), None).unwrap();
+            let fields: Vec<Value> = found.iter().map(|record| Value::Object(record.fields.clone())).collect();
+            prop_assert_eq!(&fields, &values);
+            for record in found {
+                let line: usize = record.place.strip_prefix("line ").unwrap().parse().unwrap();
+                prop_assert!(text.lines().nth(line - 1).unwrap().trim_start().starts_with('{'));
+            }
+        }
+        // Whatever else a file holds is an error or is not, never a panic.
+        for name in ["a.json", "a.jsonl", "a.csv", "a.parquet"] {
+            let _ = read(name, junk.as_bytes(), None);
+            let _ = read(name, format!("{pretty}{junk}").as_bytes(), None);
+        }
     }
 }

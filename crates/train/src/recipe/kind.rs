@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Path,
     /// A path, or an array of paths.
     Paths,
+    /// A table whose keys are among these, each with a string.
+    Names(Vec<&'static str>),
     /// An array of tables with these keys, of which the first is needed.
     Tables(Vec<(&'static str, Kind)>),
 }
@@ -107,6 +109,11 @@ impl Kind {
             Kind::Paths => json!({
                 "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
             }),
+            Kind::Names(keys) => {
+                let properties: Map<String, Value> =
+                    keys.iter().map(|name| (name.to_string(), json!({ "type": "string" }))).collect();
+                json!({ "type": "object", "properties": properties, "additionalProperties": false })
+            }
             Kind::Tables(keys) => {
                 let properties: Map<String, Value> =
                     keys.iter().map(|(name, kind)| (name.to_string(), kind.schema())).collect();
@@ -164,6 +171,7 @@ impl fmt::Display for Kind {
             }
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),
+            Kind::Names(keys) => write!(f, "a table of strings, with keys among {}", keys.join(", ")),
             Kind::Tables(_) => f.write_str("tables, each under a header in double brackets"),
         }
     }

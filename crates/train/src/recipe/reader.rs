@@ -238,6 +238,54 @@ impl Reader {
         found
     }
 
+    /// A table of strings, whose keys are among `keys`.
+    pub(super) fn names(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        keys: &[&'static str],
+    ) -> Option<BTreeMap<String, String>> {
+        let kind = Kind::Names(keys.to_vec());
+        let expected = kind.to_string();
+        let entry = self.take(section, key, kind)?;
+        let Value::Table(table) = &entry.value else {
+            self.wrong_type(section, key, &entry, &expected);
+            return None;
+        };
+        let mut found = BTreeMap::new();
+        for (name, value) in table {
+            match value {
+                Value::Text(text) if keys.contains(&name.as_str()) => {
+                    found.insert(name.clone(), text.clone());
+                }
+                Value::Text(_) => {
+                    let hint = match nearest(name, keys.iter().copied(), 0.8) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("expected {}", keys.join(", ")),
+                    };
+                    self.fault(section, key, format!("{section}.{key}.{name}: unknown key; {hint}"));
+                }
+                other => {
+                    let kind = other.type_name();
+                    self.fault(
+                        section,
+                        key,
+                        format!("{section}.{key}.{name}: found {kind}, expected a string"),
+                    );
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// The path that the value of a key is, looked for beside the recipe first.
+    pub(super) fn beside(&self, section: &'static str, key: &'static str, text: &str) -> PathBuf {
+        match self.origins.get(&(section, key)) {
+            Some(origin) => self.resolve(text, origin),
+            None => PathBuf::from(text),
+        }
+    }
+
     /// Several of these names: an array of strings, each once, at least one.
     pub(super) fn choices<T: Clone + PartialEq>(
         &mut self,

@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
     Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, convert, lora, sources, validate};
+use super::{Recipe, convert, distill, lora, samples, sources, validate};
 use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
@@ -36,11 +36,12 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     }
     let train = train(r);
     let convert = convert::convert(r, train.steps);
+    let distill = distill::distill(r);
     let optim = optim(r, train.steps);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, lora, convert, tokenizer, data, optim, train, ema, sample, export }
+    Recipe { run, model, quant, lora, convert, distill, tokenizer, data, optim, train, ema, sample, export }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {
@@ -64,18 +65,29 @@ fn data(r: &mut Reader) -> Data {
             "files of text, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
         );
     }
+    let held_out = r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1);
     let splits = [("contiguous", SplitKind::Contiguous), ("document", SplitKind::Document)];
     let packings =
         [("concat", Packing::Concat), ("documents", Packing::Documents), ("masked", Packing::Masked)];
+    let column = r.text("data", "column").unwrap_or_else(|| "text".to_string());
+    let split = r.choice("data", "split", &splits);
+    let seq_len = r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN);
+    let packing = r.choice("data", "packing", &packings);
+    let samples = samples::samples(r);
+    let (default_split, default_packing) = match samples.records {
+        None => (SplitKind::Contiguous, Packing::default()),
+        Some(_) => (SplitKind::Document, Packing::Masked),
+    };
     Data {
         source: source.unwrap_or(DataSource::Files),
         train: train.unwrap_or_default(),
-        column: r.text("data", "column").unwrap_or_else(|| "text".to_string()),
-        held_out: r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1),
-        split: r.choice("data", "split", &splits).unwrap_or(SplitKind::Contiguous),
-        seq_len: r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN),
-        packing: r.choice("data", "packing", &packings).unwrap_or_default(),
+        column,
+        held_out,
+        split: split.unwrap_or(default_split),
+        seq_len,
+        packing: packing.unwrap_or(default_packing),
         shard_tokens: r.integer("data", "shard_tokens", 1, 1 << 40).map_or(SHARD_TOKENS, |n| n as usize),
+        samples,
         sources: tables,
     }
 }

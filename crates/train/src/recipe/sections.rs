@@ -12,6 +12,7 @@ use tritforge_kernels::DenseType;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing as TernaryPacking;
 
+use super::samples::Samples;
 use crate::optimizer::StoredType;
 
 /// `[run]`: the run itself.
@@ -180,6 +181,25 @@ pub enum BlendOrder {
     Layers,
 }
 
+/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`; kept where
+/// `teacher` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Distill {
+    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained.
+    pub teacher: PathBuf,
+    /// Weight of the cross-entropy; by default 1.
+    pub ce: f64,
+    /// Weight of the divergence; by default 1.
+    pub kl: f64,
+    /// What both models' logits are divided by in the divergence; by default 1.
+    pub temperature: f64,
+    /// The teacher's likeliest tokens that count; by default 64.
+    pub top_k: usize,
+    /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
@@ -189,7 +209,8 @@ pub struct Tokenizer {
     /// other kinds, whose size the text or the file determines.
     #[serde(skip_serializing_if = "is_zero")]
     pub vocab_size: usize,
-    /// For `"file"`: the `tokenizer.json`, or `hf://OWNER/NAME` for that of a repository of the Hugging Face Hub.
+    /// For `"file"`: a `tokenizer.json`, sentencepiece model or tiktoken file, the directory of one, or `hf://OWNER/NAME` for the
+    /// `tokenizer.json` of a repository of the Hugging Face Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -202,7 +223,7 @@ pub enum TokenizerKind {
     Bpe,
     /// `"characters"`: one token for each character of the text.
     Characters,
-    /// `"file"`: a Hugging Face `tokenizer.json`.
+    /// `"file"`: a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file.
     File,
     /// `"base"`: that of `model.base`.
     Base,
@@ -216,23 +237,29 @@ pub struct Data {
     /// Files, directories, patterns and `hf://datasets/…` addresses of text, for `"files"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train: Vec<PathBuf>,
-    /// Column with the text in the JSONL, CSV and Parquet files of `train`; by default `"text"`.
+    /// Column with the text in the JSON, JSONL, CSV and Parquet files of `train`; by default `"text"`.
     #[serde(skip_serializing_if = "is_text")]
     pub column: String,
     /// Share of the text that is held out for evaluation; by default 0.1.
     pub held_out: f64,
-    /// `"contiguous"` (the default: the end is held out) or `"document"` (whole documents are).
+    /// `"contiguous"` (the default of text: the end is held out) or `"document"` (the default of `records`: whole documents are,
+    /// chosen by a hash).
     pub split: SplitKind,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
-    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates.
+    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
+    /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
+    /// masked.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
     /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
     #[serde(skip_serializing_if = "is_shard_tokens")]
     pub shard_tokens: usize,
+    /// Examples to learn answers from.
+    #[serde(flatten)]
+    pub samples: Samples,
     /// `[[data.sources]]`, in the place of `train`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceText>,
@@ -249,7 +276,7 @@ pub struct SourceText {
     /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.
     #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.
@@ -428,7 +455,7 @@ pub struct Sample {
 /// `[export]`: the GGUF file that the trained model is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Export {
-    /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
+    /// The packing (`docs/formats.md`); by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
     #[serde(serialize_with = "packing_name")]
     #[schemars(with = "String")]
     pub format: TernaryPacking,

@@ -1,16 +1,21 @@
 //! Keys that can contradict each other: all such checks, in one place.
 
+use std::path::Path;
+
 use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
+use tritforge_data::Packing as DataPacking;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
+use tritforge_text::ChatTemplate;
 
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
-use super::{Recipe, convert, lora};
+use super::{Recipe, convert, distill, lora, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     text(r, recipe);
+    samples(r, recipe);
     tokenizer(r, recipe);
     shape(r, recipe);
     optimizer(r, recipe);
@@ -19,6 +24,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     backward(r, recipe);
     lora::check(r, recipe);
     convert::check(r, recipe);
+    distill::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
@@ -68,6 +74,46 @@ fn text(r: &mut Reader, recipe: &Recipe) {
     if !r.given("run", "out") && (name.is_empty() || name.starts_with('.') || name.contains(['/', '\\'])) {
         let message = format!("run.name = \"{name}\": expected a name without slashes, or run.out beside it");
         r.fault("run", "name", message);
+    }
+}
+
+fn samples(r: &mut Reader, recipe: &Recipe) {
+    let data = &recipe.data;
+    if data.samples.records.is_none() {
+        for key in samples::KEYS.into_iter().filter(|key| r.given("data", key)).collect::<Vec<_>>() {
+            let message = format!(
+                "data.{key}: without data.records all text is learned whole; give records = \"auto\""
+            );
+            r.fault("data", key, message);
+        }
+        return;
+    }
+    if data.source == DataSource::RustSources {
+        r.fault(
+            "data",
+            "records",
+            "data.records contradicts data.source = \"rust-sources\": source code has no records",
+        );
+    }
+    if data.packing == DataPacking::Concat {
+        let message =
+            "data.packing = \"concat\" contradicts data.records: expected \"masked\" or \"documents\"";
+        r.fault("data", "packing", message);
+    }
+    if data.sources.iter().any(|source| source.weight.is_some()) {
+        r.fault("data", "sources", "data.sources.weight contradicts data.records: every sample counts once");
+    }
+    if data.column != "text" || data.sources.iter().any(|source| source.column != "text") {
+        let message = "data.column contradicts data.records: give data.columns, as in { text = \"body\" }";
+        r.fault("data", "column", message);
+    }
+    if let Some(name) = data.samples.template.as_deref().filter(|name| *name != samples::MODEL)
+        && !ChatTemplate::names().contains(&name)
+        && !Path::new(name).is_file()
+    {
+        let names = ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ");
+        let message = format!("data.template = \"{name}\": no such file; expected one, \"model\", {names}");
+        r.fault("data", "template", message);
     }
 }
 
