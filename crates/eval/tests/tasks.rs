@@ -343,7 +343,7 @@ fn choices_longer_than_the_context_are_scored_in_pieces() {
     assert!((found - expected).abs() < 1e-3, "{found} {expected}");
 }
 
-/// Greedy text, the whole sequence again for each character.
+/// Greedy text without special tokens, the whole sequence again for each character.
 fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
     let tokenizer = subject.tokenizer();
     let mut ids = tokenizer.encode(prompt, tokenizer.adds_bos()).unwrap();
@@ -358,7 +358,8 @@ fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
         }
         ids.push(best);
     }
-    tokenizer.decode(&ids[begin..]).unwrap()
+    let written: Vec<u32> = ids[begin..].iter().copied().filter(|id| !tokenizer.is_special(*id)).collect();
+    tokenizer.decode(&written).unwrap()
 }
 
 #[test]
