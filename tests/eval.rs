@@ -64,8 +64,7 @@ fn faults_are_named_before_the_model_is_loaded() {
         (&["--tasks", "piqa", "--text", "p.jsonl"], "cannot be used with"),
         (&[], "--text"),
     ] {
-        let output = project.run(&[&["eval", "model.gguf"], args].concat());
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && stderr.contains(expected), "{args:?}: {stderr}");
+        let stderr = project.fails(&[&["eval", "model.gguf"], args].concat());
+        assert!(stderr.contains(expected), "{args:?}: {stderr}");
     }
 }

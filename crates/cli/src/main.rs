@@ -53,7 +53,9 @@ enum Command {
     /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
-    /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
+    /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
+    Diff(commands::diff::Args),
+    /// Run two models side by side: codes, scales, activations, sums, logits, greedy tokens.
     #[cfg(feature = "train")]
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
@@ -73,8 +75,10 @@ enum Command {
     Serve(commands::serve::Args),
     /// Measure speed and memory of GGUF models on this machine.
     Bench(commands::bench::Args),
-    /// Write a GGUF file of any shape with random weights, for benchmarks.
+    /// Write a model of any shape with random weights, for benchmarks.
     Synth(commands::synth::Args),
+    /// Show the tokens of a text.
+    Tokenize(commands::tokenize::Args),
 }
 
 fn main() -> ExitCode {
@@ -95,6 +99,8 @@ fn main() -> ExitCode {
     }
     tritforge_kernels::configure_threads(cli.threads);
     tritforge_infer::set_decode_threads(cli.decode_threads);
+    // As of `diff`: 1 says that there are differences.
+    let trouble = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let result = match cli.command {
         #[cfg(feature = "train")]
         Command::Quickstart(args) => commands::quickstart::run(&args),
@@ -112,6 +118,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => commands::verify::run(&args),
         #[cfg(feature = "train")]
         Command::Merge(args) => commands::merge::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
@@ -120,12 +127,13 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
+        Command::Tokenize(args) => commands::tokenize::run(&args),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", message(&error));
-            ExitCode::FAILURE
+            trouble
         }
     }
 }

@@ -24,7 +24,7 @@ mod projection;
 mod rope;
 
 pub use error::ConfigError;
-pub use gguf::{Architecture, ROPE_FACTORS, Runtime};
+pub use gguf::{Architecture, ROPE_FACTORS};
 pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, LoraMode};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tritforge_checkpoint::CheckpointError;
 use tritforge_data::DataError;
+use tritforge_export::ExportError;
 use tritforge_infer::InferError;
 use tritforge_nn::NnError;
 use tritforge_text::TextError;
@@ -36,17 +37,20 @@ pub enum EvalError {
         /// What was found, what was expected.
         message: String,
     },
+    /// The model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ExportError),
     /// The text or the options do not fit.
     #[error("{0}")]
     Input(String),
     /// The two models have different shapes.
-    #[error("the models differ: {key} is {left} in the checkpoint and {right} in the GGUF file")]
+    #[error("the models differ: {key} is {left} in the first and {right} in the second")]
     Shape {
         /// The configuration's key.
         key: &'static str,
-        /// The checkpoint's value.
+        /// The first model's value.
         left: String,
-        /// The file's value.
+        /// The second model's value.
         right: String,
     },
 }

@@ -4,8 +4,8 @@
 //! * [`perplexity`]: cross-entropy over a text in windows, per token and per byte.
 //! * [`tasks`]: multiple choice by log-likelihood, word problems, programs; with the prompts and metrics of
 //!   lm-evaluation-harness. A [`Scorer`] and [`write_texts`] answer them.
-//! * [`verify`]: a checkpoint and its exported file side by side: codes, scales, int8 activations, int32 sums, logits and
-//!   greedy tokens.
+//! * [`verify`]: two models of any form side by side, such as a checkpoint and its exported file: codes, scales, int8 activations,
+//!   int32 sums, logits and greedy tokens.
 //!
 //! ```no_run
 //! use tritforge_eval::tasks::{Task, TaskData, TaskOptions, evaluate};
@@ -35,5 +35,7 @@ pub use error::EvalError;
 pub use perplexity::{Perplexity, Scoring, perplexity};
 pub use score::{LogLikelihood, Scored, Scorer};
 pub use subject::{Subject, load_decoder};
-pub use verify::{Comparison, ProjectionReport, VerifyOptions, VerifyReport, verify};
+pub use verify::{
+    Comparison, FirstDifference, ProjectionReport, Quantity, Side, VerifyOptions, VerifyReport, verify,
+};
 pub use write::{WriteOptions, write_texts};

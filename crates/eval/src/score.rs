@@ -32,8 +32,9 @@ impl Scored {
     }
 }
 
-/// Logits that the choices of a question may take at once: 512 MiB. If they are more, one choice follows the other.
-const MOST_LOGITS: usize = 128 << 20;
+/// Bytes that the choices of a question may take at once, of logits and of copied keys and values each. If they are more, one
+/// choice follows the other.
+const MOST_BYTES: usize = 512 << 20;
 
 /// How probable a continuation is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -121,13 +122,14 @@ fn through_session(
         prefix.min(other.first_row()).min(common(first.inputs(), other.inputs()))
     });
     let rows: usize = sequences.iter().map(|one| one.inputs().len() - prefix).sum();
-    if others.is_empty() || rows * vocab > MOST_LOGITS {
-        return sequences.iter().map(|one| alone(session, one)).collect();
-    }
     let kept = common(session.tokens(), first.inputs()).min(prefix);
     session.truncate(kept);
     if kept < prefix {
         session.forward(&first.inputs()[kept..prefix], Wanted::None)?;
+    }
+    let (logits, copied) = (rows * vocab * size_of::<f32>(), session.kv_bytes() * sequences.len());
+    if others.is_empty() || logits > MOST_BYTES || copied > MOST_BYTES {
+        return sequences.iter().map(|one| alone(session, one)).collect();
     }
     let mut copies = vec![session.clone(); sequences.len()];
     let mut parts: Vec<Part<'_>> = copies

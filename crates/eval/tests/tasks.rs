@@ -15,7 +15,8 @@ const CONTEXT: usize = 96;
 /// A random model of characters.
 fn subject() -> Subject {
     let characters: String = (' '..='~').chain(['\n', 'ä', '_']).collect();
-    let template = ChatTemplate::new("{{ messages[0].content }}\n=> ").unwrap();
+    let template =
+        ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}\n=> ").unwrap();
     let tokenizer = Tokenizer::characters([characters], &SpecialTokens::default()).unwrap();
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size() + 3,
@@ -273,7 +274,7 @@ fn examples_stand_before_the_question_and_the_file_itself_gives_all_but_it() {
         .map(|i| format!("{{\"goal\":\"e{i}\",\"sol1\":\"a\",\"sol2\":\"b\",\"label\":{}}}\n", i % 2))
         .collect();
     let (result, samples) = ask(&subject, "piqa", ONE, Some(&train), &options).unwrap();
-    // random.Random(1234).sample(range(4), 2) == [3, 0]
+    // random.Random(1234).sample(range(4), 3) == [3, 0, 2], one more than is shown where a data set has no test split.
     let examples = "Question: e3\nAnswer: b\n\nQuestion: e0\nAnswer: a\n\n";
     assert_eq!(samples[0].context, format!("{examples}Question: g\nAnswer:"));
     assert_eq!((result.num_fewshot, result.truncated), (2, 0));
@@ -281,7 +282,7 @@ fn examples_stand_before_the_question_and_the_file_itself_gives_all_but_it() {
     assert_eq!(error, "piqa: no file with few-shot examples: name it, --fewshot-file piqa=FILE");
     let error = ask(&subject, "piqa", ONE, Some(ONE), &options).unwrap_err();
     assert!(
-        error.ends_with("test.jsonl: line 1: 2 few-shot examples: the file has 1 beside the question"),
+        error.ends_with("test.jsonl: line 1: 2 few-shot examples: the file has 0 beside the question"),
         "{error}"
     );
 }
@@ -291,10 +292,14 @@ fn chat_models_are_asked_by_their_template() {
     let subject = subject();
     let options = TaskOptions { apply_chat_template: true, ..TaskOptions::default() };
     let (_, samples) = ask(&subject, "piqa", ONE, None, &options).unwrap();
-    assert_eq!(samples[0].context, "Question: g\nAnswer:\n=> ");
+    assert_eq!(samples[0].context, "<user> Question: g\nAnswer:\n=> ");
     // The context's last space goes to the answer; there is no other one between them.
-    let expected = log_likelihood(&subject, "Question: g\nAnswer:\n=>", " one");
+    let expected = log_likelihood(&subject, "<user> Question: g\nAnswer:\n=>", " one");
     assert!((log_likelihoods(&samples[0])[0] - expected).abs() < 1e-4);
+    let shot = TaskOptions { num_fewshot: 1, ..options.clone() };
+    let (_, samples) = ask(&subject, "piqa", ONE, Some(&ONE.replace("\"g\"", "\"h\"")), &shot).unwrap();
+    let context = "<user> Question: h\nAnswer:<assistant> two<user> Question: g\nAnswer:\n=> ";
+    assert_eq!(samples[0].context, context);
     let Subject::Checkpoint { decoder, tokenizer } = subject else { unreachable!() };
     let tokenizer = Box::new(tokenizer.with_chat_template(None));
     let error = ask(&Subject::Checkpoint { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();

@@ -271,6 +271,34 @@ impl Decoder {
         Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
     }
 
+    /// A copy of a parameter's values, row-major; none if the model has no such parameter.
+    ///
+    /// # Errors
+    /// If the tensor is not on the CPU.
+    pub fn values(&self, name: &str) -> Result<Option<Vec<f32>>, NnError> {
+        let parameter = self.parameters.iter().find(|p| p.name == name);
+        Ok(parameter.map(|p| ops::values(&p.var).map(|values| values.to_vec())).transpose()?)
+    }
+
+    /// Gives a parameter other values, row-major; no second copy of the model is made.
+    ///
+    /// # Errors
+    /// If there is no such parameter, or the number of values is another.
+    pub fn replace(&mut self, name: &str, values: Vec<f32>) -> Result<(), NnError> {
+        let fault = |message: String| NnError::Tensor { name: name.to_string(), message };
+        let parameter = self.parameters.iter().find(|p| p.name == name);
+        let parameter = parameter.ok_or_else(|| fault("the model has no such parameter".to_string()))?;
+        let shape = parameter.var.shape().clone();
+        if values.len() != shape.elem_count() {
+            return Err(fault(format!("{} values, expected {}", values.len(), shape.elem_count())));
+        }
+        parameter.var.set(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        match parameter.group {
+            DecayGroup::Decay => self.requantize(),
+            DecayGroup::NoDecay => Ok(()),
+        }
+    }
+
     /// Every parameter's values by name, copied: what a checkpoint keeps.
     ///
     /// # Errors

@@ -66,8 +66,11 @@ impl Decoder {
         Ok(logits)
     }
 
-    /// [`Self::logits`] of sequences that hold several segments.
-    fn segment_logits(
+    /// [`Self::logits`] of sequences that hold several segments ([`Batch::segments`]).
+    ///
+    /// # Errors
+    /// As [`Self::logits`], and if the segments do not ascend.
+    pub fn segment_logits(
         &self,
         ids: &[u32],
         sequences: usize,

@@ -61,4 +61,4 @@ pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter};
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
-pub use reverse::Workspace;
+pub use reverse::{Distillation, Workspace};

@@ -101,6 +101,17 @@ pub enum TrainError {
         /// What is wrong.
         message: String,
     },
+    /// A teacher cannot be listened to.
+    #[error("{}: the teacher: {message}", path.display())]
+    Teacher {
+        /// The teacher's checkpoint or file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Infer(#[from] tritforge_infer::InferError),
     /// An adapter cannot be merged.
     #[error("{}: cannot merge: {message}", path.display())]
     Merge {

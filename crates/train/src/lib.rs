@@ -37,6 +37,7 @@ pub mod report;
 mod sample;
 mod schedule;
 mod state;
+mod teacher;
 mod trainer;
 
 pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};

@@ -32,7 +32,7 @@ pub(crate) fn sample(
     let mut ids = match prepared.samples() {
         // A model that learns answers is asked in the way it was taught.
         Some(data) => tokenizer.encode_chat(&data.template, &[Message::new("user", &options.prompt)])?,
-        None => tokenizer.encode(&options.prompt, true)?,
+        None => tokenizer.encode(&options.prompt, tokenizer.adds_bos())?,
     };
     if ids.is_empty() {
         // Any token begins a text; the tokenizer's own beginning is best.

@@ -23,6 +23,7 @@ use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
+use crate::teacher::Teacher;
 use crate::{TrainError, base, machine, report};
 
 pub(crate) use self::evaluate::eval_sequences;
@@ -88,6 +89,7 @@ struct Trainer<'a> {
     model: Decoder,
     optimizer: Optimizer,
     average: Option<Average>,
+    teacher: Option<Teacher>,
     gradients: Gradients,
     workspace: Workspace,
     batches: Draws<'a>,
@@ -240,6 +242,9 @@ impl<'a> Trainer<'a> {
         }
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
+        let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
+        let open = |distill| Teacher::open(distill, config.vocab_size, &batches_of);
+        let teacher = recipe.distill.as_ref().map(open).transpose()?;
         let mut trainer = Self {
             recipe,
             prepared,
@@ -247,6 +252,7 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             average,
+            teacher,
             gradients,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
@@ -324,7 +330,21 @@ impl<'a> Trainer<'a> {
             let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size, segments };
             self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
-            loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
+            loss += match (&recipe.distill, &self.teacher) {
+                (Some(distill), Some(teacher)) => {
+                    let top = teacher.top_k(&batch, self.progress.step, i)?;
+                    let distillation = distill.objective(&top);
+                    let model = &self.model;
+                    model.forward_backward_distilled(
+                        workspace,
+                        &batch,
+                        &distillation,
+                        targets as f32,
+                        gradients,
+                    )?
+                }
+                _ => self.model.forward_backward(workspace, &batch, targets as f32, gradients)?,
+            };
         }
         let grad_norm = self.gradients.norm();
         let verdict = self.update(lr, loss, grad_norm)?;

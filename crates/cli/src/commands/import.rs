@@ -10,7 +10,7 @@ use tritforge_export::{ImportOptions, import};
 
 /// What the weights of a Hugging Face checkpoint are.
 #[derive(Clone, Copy, ValueEnum)]
-enum Assume {
+pub(crate) enum Assume {
     /// Not ternary.
     FullPrecision,
     /// Latent weights, quantized in every forward.
@@ -22,7 +22,8 @@ enum Assume {
 }
 
 impl Assume {
-    fn weights(self) -> tritforge_export::Assume {
+    /// What it means to the importer.
+    pub(crate) fn weights(self) -> tritforge_export::Assume {
         use tritforge_export::Assume::{FullPrecision, Ternary};
         match self {
             Assume::FullPrecision => FullPrecision,
@@ -50,10 +51,17 @@ pub(crate) struct Args {
     /// Make latent weights of ternary ones, for training: they quantize to the same codes and scales.
     #[arg(long)]
     latent: bool,
+    /// Read I2_S tensors as an ARM build of bitnet.cpp wrote them: a file does not say so itself.
+    #[arg(long)]
+    i2_s_arm: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: args.latent };
+    let options = ImportOptions {
+        assume: args.assume.map(Assume::weights),
+        latent: args.latent,
+        i2_s_arm: args.i2_s_arm,
+    };
     let report = import(&local(&args.source)?, &args.output, &options)?;
     let config = &report.config;
     println!("{}", args.output.display());
@@ -77,7 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("  warning: config.json has {field}, which this program does not know and has not read");
     }
     if !report.tokenizer {
-        println!("  warning: no tokenizer.json: the checkpoint cannot read text");
+        println!(
+            "  warning: no tokenizer.json, tokenizer.model or *.tiktoken: the checkpoint cannot read text"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

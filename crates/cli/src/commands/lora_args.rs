@@ -18,17 +18,28 @@ impl LoraArgs {
     /// Loads a model and puts the adapters on it.
     pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
         let model = Model::open(model)?;
+        self.put_on(&model)?;
+        Ok(Arc::new(model))
+    }
+
+    /// Puts the adapters on a model.
+    pub(crate) fn put_on(&self, model: &Model) -> Result<()> {
         let applied = self.lora.iter().map(|text| {
             let (path, scale) = parse(text)?;
             if path.is_dir() {
                 let dir = path.display();
                 bail!("--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it");
             }
-            Ok(Applied { adapter: Arc::new(Adapter::open(&path, &model)?), scale })
+            Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
         });
-        let applied = applied.collect::<Result<Vec<_>>>()?;
-        model.set_adapters(applied);
-        Ok(Arc::new(model))
+        model.set_adapters(applied.collect::<Result<Vec<_>>>()?);
+        Ok(())
+    }
+
+    /// Whether none is asked for.
+    #[cfg(feature = "train")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lora.is_empty()
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use tritforge_eval::{Subject, perplexity};
+use tritforge_eval::{Scoring, Subject, perplexity};
 use tritforge_train::{MergeReport, MergedProjection, merge};
 
 use crate::table;
@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let measure = |path| -> Result<f64> {
             let subject = Subject::open(path)?;
             let window = subject.config().max_position_embeddings.min(512);
-            Ok(perplexity(&subject, &text, window, Some(args.tokens), |_, _| Ok(()))?.perplexity)
+            Ok(perplexity(&subject, &text, Scoring::All { window }, Some(args.tokens), |_, _| Ok(()))?
+                .perplexity)
         };
         let (before, after) = (measure(&adapter)?, measure(&args.output)?);
         println!(

@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
 pub(crate) mod data;
+pub(crate) mod diff;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]
@@ -24,6 +25,7 @@ pub(crate) mod report;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;
+pub(crate) mod tokenize;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 #[cfg(feature = "train")]

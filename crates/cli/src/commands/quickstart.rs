@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{VerifyOptions, verify};
+use tritforge_eval::{Side, VerifyOptions, verify};
 use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
@@ -80,7 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     heading("4. Verification: the file against the training forward");
     let model = Arc::new(Model::open(&path)?);
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
-    let report = verify(&checkpoint, &model, &VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 })?;
+    let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
+    let report = verify(Side::of_checkpoint(&checkpoint)?, Side::Deployed(Arc::clone(&model)), &options)?;
     super::verify::print_report(&report);
 
     heading("5. A text");
@@ -146,7 +147,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn write_text(model: &Arc<Model>, prompt: &str) -> Result<()> {
-    let ids = model.tokenizer().encode(prompt, true)?;
+    let ids = model.tokenizer().encode(prompt, model.tokenizer().adds_bos())?;
     let mut session = Session::new(Arc::clone(model), model.config().max_position_embeddings)?;
     let options = GenerateOptions {
         max_tokens: 120,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::humaneval::Problem;
 use super::prompt::Prompts;
 use super::question::encode_pair;
-use super::{Outcome, Question, Sample, TaskOptions, gsm8k, humaneval, python};
+use super::{Example, Outcome, Question, Sample, TaskOptions, gsm8k, humaneval, python};
 use crate::score::Scorer;
 use crate::write::{WriteOptions, write_texts};
 use crate::{EvalError, Subject};
@@ -22,7 +22,7 @@ type Take<'a> = dyn FnMut(usize, Sample) + 'a;
 pub(super) fn choices(
     subject: &Subject,
     questions: &[Question],
-    shots: &[Vec<&str>],
+    shots: &[Vec<&Example>],
     prompts: &Prompts<'_>,
     normalized: bool,
     take: &mut Take<'_>,
@@ -38,7 +38,7 @@ pub(super) fn choices(
 fn choice(
     scorer: &mut Scorer<'_>,
     question: &Question,
-    shots: &[&str],
+    shots: &[&Example],
     prompts: &Prompts<'_>,
     normalized: bool,
 ) -> Result<Sample, EvalError> {
@@ -76,7 +76,7 @@ fn choice(
 pub(super) fn numbers(
     subject: &Subject,
     problems: &[(String, String)],
-    shots: &[Vec<&str>],
+    shots: &[Vec<&Example>],
     prompts: &Prompts<'_>,
     options: &TaskOptions,
     take: &mut Take<'_>,

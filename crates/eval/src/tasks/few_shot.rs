@@ -1,129 +1,25 @@
-//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and file.
-//!
-//! It draws with Python's `random.Random(seed).sample`, one generator for all questions of a task in order: the Mersenne
-//! Twister MT19937 (Matsumoto, Nishimura 1998), seeded by `init_by_array`, with CPython's `sample` on top.
+//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and file; one generator for
+//! all questions of a task in order.
 
-use std::collections::HashSet;
-
+use super::python_random::PythonRandom;
 use super::{Kind, Task, TaskData, TaskOptions, gsm8k};
 use crate::EvalError;
 
-const N: usize = 624;
-const M: usize = 397;
-
-/// A generator that draws as Python's `random.Random` does.
-#[derive(Debug, Clone)]
-pub struct PythonRandom {
-    state: Box<[u32; N]>,
-    at: usize,
-}
-
-impl PythonRandom {
-    /// `random.Random(seed)`.
-    pub fn new(seed: u64) -> Self {
-        let (low, high) = (seed as u32, (seed >> 32) as u32);
-        let key: &[u32] = if high == 0 { &[low] } else { &[low, high] };
-        let mut state = Box::new([0u32; N]);
-        state[0] = 19_650_218;
-        for i in 1..N {
-            let last = state[i - 1];
-            state[i] = 1_812_433_253u32.wrapping_mul(last ^ (last >> 30)).wrapping_add(i as u32);
-        }
-        let (mut i, mut j) = (1, 0);
-        for _ in 0..N {
-            let last = state[i - 1];
-            state[i] = (state[i] ^ (last ^ (last >> 30)).wrapping_mul(1_664_525))
-                .wrapping_add(key[j])
-                .wrapping_add(j as u32);
-            i += 1;
-            if i == N {
-                state[0] = state[N - 1];
-                i = 1;
-            }
-            j = (j + 1) % key.len();
-        }
-        for _ in 0..N - 1 {
-            let last = state[i - 1];
-            state[i] = (state[i] ^ (last ^ (last >> 30)).wrapping_mul(1_566_083_941)).wrapping_sub(i as u32);
-            i += 1;
-            if i == N {
-                state[0] = state[N - 1];
-                i = 1;
-            }
-        }
-        state[0] = 0x8000_0000;
-        Self { state, at: N }
-    }
-
-    fn next_u32(&mut self) -> u32 {
-        if self.at == N {
-            for i in 0..N {
-                let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
-                let odd = if y & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.state[i] = self.state[(i + M) % N] ^ (y >> 1) ^ odd;
-            }
-            self.at = 0;
-        }
-        let mut y = self.state[self.at];
-        self.at += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
-    }
-
-    /// A number below `n`, which is 1 to 2³¹.
-    fn below(&mut self, n: usize) -> usize {
-        let bits = usize::BITS - n.leading_zeros();
-        loop {
-            let drawn = (self.next_u32() >> (32 - bits)) as usize;
-            if drawn < n {
-                return drawn;
-            }
-        }
-    }
-
-    /// `random.sample(range(n), k)`; nothing if `k` is more than `n`.
-    pub fn sample(&mut self, n: usize, k: usize) -> Vec<usize> {
-        if k > n {
-            return Vec::new();
-        }
-        // CPython keeps a list of what is left where that is smaller than a set of what is taken.
-        let mut list_below = 21;
-        if k > 5 {
-            list_below += 4usize.pow(((k * 3) as f64).log(4.0).ceil() as u32);
-        }
-        if n <= list_below {
-            let mut pool: Vec<usize> = (0..n).collect();
-            return (0..k)
-                .map(|i| {
-                    let j = self.below(n - i);
-                    let drawn = pool[j];
-                    pool[j] = pool[n - i - 1];
-                    drawn
-                })
-                .collect();
-        }
-        let mut taken = HashSet::new();
-        (0..k)
-            .map(|_| {
-                loop {
-                    let j = self.below(n);
-                    if taken.insert(j) {
-                        return j;
-                    }
-                }
-            })
-            .collect()
-    }
+/// A question with its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// What is asked.
+    pub question: String,
+    /// How it goes on, without what stands between them.
+    pub answer: String,
 }
 
 /// The examples to draw from.
 pub(super) struct Shots {
     count: usize,
-    texts: Vec<String>,
-    /// The questions themselves with their answers, where they stand in the file of the examples.
-    own: Vec<String>,
+    examples: Vec<Example>,
+    /// The questions themselves with their answers, where they may stand among the examples: one more is drawn then.
+    own: Vec<Example>,
 }
 
 impl Shots {
@@ -139,14 +35,14 @@ impl Shots {
     ) -> Result<Self, EvalError> {
         let count = options.num_fewshot;
         if count == 0 {
-            return Ok(Self { count, texts: Vec::new(), own: Vec::new() });
+            return Ok(Self { count, examples: Vec::new(), own: Vec::new() });
         }
         let name = task.name;
-        let texts = |data: &TaskData| match task.kind {
+        let read = |data: &TaskData| match task.kind {
             Kind::Choice { question, .. } => data.each(|fields| Ok(question(fields)?.example())),
             Kind::Number => data.each(|fields| {
                 let (question, answer) = gsm8k::gsm8k(fields)?;
-                Ok(format!("{question} {answer}"))
+                Ok(Example { question, answer })
             }),
             Kind::Program => {
                 Err(EvalError::Input(format!("{name} is asked without examples: --num-fewshot 0")))
@@ -157,21 +53,21 @@ impl Shots {
                 format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
             return Err(EvalError::Input(message));
         };
-        let own = if examples.path == data.path { texts(data)? } else { Vec::new() };
-        Ok(Self { count, texts: texts(examples)?, own })
+        let own = if examples.path == data.path || !task.test_split { read(data)? } else { Vec::new() };
+        Ok(Self { count, examples: read(examples)?, own })
     }
 
     /// The examples before each of `questions`.
     ///
     /// # Errors
     /// If there are too few; with the number of the question.
-    pub(super) fn draw(&self, questions: usize, seed: u64) -> Result<Vec<Vec<&str>>, (usize, EvalError)> {
+    pub(super) fn draw(&self, questions: usize, seed: u64) -> Result<Vec<Vec<&Example>>, (usize, EvalError)> {
         let mut random = PythonRandom::new(seed);
         let one = |index: usize| match self.count {
             0 => Ok(Vec::new()),
             count => {
-                let own = self.own.get(index).map(String::as_str);
-                draw(&mut random, &self.texts, count, own).map_err(|error| (index, error))
+                let own = self.own.get(index);
+                draw(&mut random, &self.examples, count, own).map_err(|error| (index, error))
             }
         };
         (0..questions).map(one).collect()
@@ -185,21 +81,21 @@ impl Shots {
 /// If there are too few examples.
 fn draw<'a>(
     random: &mut PythonRandom,
-    examples: &'a [String],
+    examples: &'a [Example],
     count: usize,
-    own: Option<&str>,
-) -> Result<Vec<&'a str>, EvalError> {
-    let others = |indices: Vec<usize>| -> Vec<&'a str> {
-        let texts = indices.into_iter().map(|i| examples[i].as_str());
-        texts.filter(|text| Some(*text) != own).take(count).collect()
+    own: Option<&Example>,
+) -> Result<Vec<&'a Example>, EvalError> {
+    let others = |indices: Vec<usize>| -> Vec<&'a Example> {
+        let drawn = indices.into_iter().map(|i| &examples[i]);
+        drawn.filter(|example| Some(*example) != own).take(count).collect()
     };
     let drawn = others(random.sample(examples.len(), count + usize::from(own.is_some())));
     if drawn.len() == count {
         return Ok(drawn);
     }
     // The question was drawn more than once: from all but it, then.
-    let pool = others_than(examples, own);
-    let drawn: Vec<&str> = random.sample(pool.len(), count).into_iter().map(|i| pool[i]).collect();
+    let pool: Vec<&Example> = examples.iter().filter(|example| Some(*example) != own).collect();
+    let drawn: Vec<&Example> = random.sample(pool.len(), count).into_iter().map(|i| pool[i]).collect();
     if drawn.len() < count {
         let message = format!("{count} few-shot examples: the file has {} beside the question", pool.len());
         return Err(EvalError::Input(message));
@@ -207,42 +103,19 @@ fn draw<'a>(
     Ok(drawn)
 }
 
-fn others_than<'a>(examples: &'a [String], own: Option<&str>) -> Vec<&'a str> {
-    examples.iter().map(String::as_str).filter(|text| Some(*text) != own).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What CPython 3.11 gives.
-    #[test]
-    fn draws_are_those_of_python() {
-        let mut random = PythonRandom::new(1234);
-        let drawn: Vec<u32> = (0..5).map(|_| random.next_u32()).collect();
-        assert_eq!(drawn, [4150886329, 3342196574, 1892932127, 501869158, 32175636]);
-        // One generator for all: many and few to draw from, above and below the list's bound.
-        let mut random = PythonRandom::new(1234);
-        assert_eq!(random.sample(100, 5), [99, 56, 14, 0, 11]);
-        assert_eq!(random.sample(100, 5), [74, 4, 85, 88, 10]);
-        assert_eq!(random.sample(7473, 8), [806, 6279, 2905, 1939, 142, 252, 6461, 129]);
-        assert_eq!(random.sample(30, 5), [11, 20, 19, 15, 14]);
-        assert_eq!(random.sample(21, 4), [4, 2, 5, 3]);
-        assert_eq!(random.sample(10, 10), [0, 8, 7, 1, 9, 4, 3, 5, 2, 6]);
-        assert_eq!(random.sample(22, 3), [8, 17, 2]);
-        assert_eq!(random.sample(1000, 30)[..6], [660, 309, 492, 870, 363, 272]);
-        assert_eq!(PythonRandom::new(0).sample(50, 3), [24, 48, 26]);
-        assert_eq!(PythonRandom::new((1 << 40) + 7).sample(50, 3), [39, 47, 40]);
-    }
-
     #[test]
     fn the_question_is_not_its_own_example() {
-        let examples: Vec<String> = ["a", "b", "a", "c"].map(String::from).to_vec();
+        let example = |text: &str| Example { question: text.to_string(), answer: String::new() };
+        let (examples, own) = (["a", "b", "a", "c"].map(example), example("a"));
         for seed in 0..20 {
-            let drawn = draw(&mut PythonRandom::new(seed), &examples, 2, Some("a")).unwrap();
-            assert!(drawn.len() == 2 && !drawn.contains(&"a"), "{drawn:?}");
+            let drawn = draw(&mut PythonRandom::new(seed), &examples, 2, Some(&own)).unwrap();
+            assert!(drawn.len() == 2 && !drawn.contains(&&own), "{drawn:?}");
         }
-        let error = draw(&mut PythonRandom::new(0), &examples, 3, Some("a")).unwrap_err().to_string();
+        let error = draw(&mut PythonRandom::new(0), &examples, 3, Some(&own)).unwrap_err().to_string();
         assert_eq!(error, "3 few-shot examples: the file has 2 beside the question");
     }
 }

@@ -22,16 +22,18 @@ mod metric;
 mod piqa;
 mod prompt;
 mod python;
+mod python_random;
 mod question;
 mod run;
 mod social_iqa;
 mod winogrande;
 
-pub use few_shot::PythonRandom;
+pub use few_shot::Example;
 pub use fields::Fields;
 pub use gsm8k::{flexible, strict};
 pub use metric::Metric;
 pub use python::{Limits, Outcome, find_python, run as run_python};
+pub use python_random::PythonRandom;
 pub use question::{Form, Preferred, Question};
 pub use run::{Sample, TaskOptions, TaskResult, evaluate};
 
@@ -44,6 +46,9 @@ pub struct Task {
     pub about: &'static str,
     /// Names of directories in which its files are found, beside its own.
     pub folders: &'static [&'static str],
+    /// Whether the data set has a test split with answers. Where it has none, the harness draws one few-shot example more than it
+    /// shows, and so do we to show the same ones.
+    pub test_split: bool,
     /// How it is asked.
     pub kind: Kind,
 }
@@ -70,47 +75,77 @@ const fn choice(question: fn(&Fields<'_>) -> Result<Question, EvalError>, normal
 
 /// All tasks.
 pub const TASKS: [Task; 11] = [
-    Task { name: "arc_easy", about: "science, easy", folders: &["ARC-Easy"], kind: choice(arc::arc, true) },
+    Task {
+        name: "arc_easy",
+        about: "science, easy",
+        folders: &["ARC-Easy"],
+        test_split: true,
+        kind: choice(arc::arc, true),
+    },
     Task {
         name: "arc_challenge",
         about: "science, hard",
         folders: &["ARC-Challenge"],
+        test_split: true,
         kind: choice(arc::arc, true),
     },
-    Task { name: "boolq", about: "yes or no", folders: &["BoolQ"], kind: choice(boolq::boolq, false) },
+    Task {
+        name: "boolq",
+        about: "yes or no",
+        folders: &["BoolQ"],
+        test_split: false,
+        kind: choice(boolq::boolq, false),
+    },
     Task {
         name: "hellaswag",
         about: "how a description goes on",
         folders: &["HellaSwag"],
+        test_split: false,
         kind: choice(hellaswag::hellaswag, true),
     },
     Task {
         name: "openbookqa",
         about: "science with common sense",
         folders: &["OpenBookQA"],
+        test_split: true,
         kind: choice(arc::openbookqa, true),
     },
-    Task { name: "piqa", about: "how things are done", folders: &["PIQA"], kind: choice(piqa::piqa, true) },
+    Task {
+        name: "piqa",
+        about: "how things are done",
+        folders: &["PIQA"],
+        test_split: false,
+        kind: choice(piqa::piqa, true),
+    },
     Task {
         name: "social_iqa",
         about: "what people do and feel",
         folders: &["social_i_qa", "siqa"],
+        test_split: false,
         kind: choice(social_iqa::social_iqa, false),
     },
     Task {
         name: "winogrande",
         about: "whom a blank stands for",
         folders: &["WinoGrande"],
+        test_split: false,
         kind: choice(winogrande::winogrande, false),
     },
     Task {
         name: "instruction",
         about: "the answer that an instruction asks for",
         folders: &[],
+        test_split: true,
         kind: choice(instruction::verbatim, false),
     },
-    Task { name: "gsm8k", about: "word problems", folders: &["GSM8K"], kind: Kind::Number },
-    Task { name: "humaneval", about: "Python functions", folders: &["HumanEval"], kind: Kind::Program },
+    Task { name: "gsm8k", about: "word problems", folders: &["GSM8K"], test_split: true, kind: Kind::Number },
+    Task {
+        name: "humaneval",
+        about: "Python functions",
+        folders: &["HumanEval"],
+        test_split: true,
+        kind: Kind::Program,
+    },
 ];
 
 impl Task {
@@ -125,9 +160,9 @@ impl Task {
         })
     }
 
-    /// The task's file in a directory, `NAME.jsonl` or `NAME/SPLIT.jsonl`, NAME being the task's or one of its folders',
-    /// and any extension of a table; the first split of `splits` that there is.
-    pub fn find(&self, dir: &Path, splits: &[&str]) -> Option<PathBuf> {
+    /// The task's file in a directory, `NAME/SPLIT.jsonl` or `NAME-SPLIT.jsonl`, NAME being the task's or one of its folders',
+    /// with any extension of a table; the first split of `splits` that there is.
+    fn find(&self, dir: &Path, splits: &[&str]) -> Option<PathBuf> {
         let names = || std::iter::once(self.name).chain(self.folders.iter().copied());
         let table = |stem: PathBuf| {
             // Not `with_extension`: a stem may have a point.

@@ -2,6 +2,7 @@
 
 use tritforge_text::{ChatTemplate, EncodeOptions, Message, Tokenizer};
 
+use super::Example;
 use crate::EvalError;
 
 /// What stands between examples, and between the last of them and the question.
@@ -35,25 +36,31 @@ impl<'a> Prompts<'a> {
         if self.chat() { "" } else { super::question::TARGET_DELIMITER }
     }
 
-    /// The context of an answer: the examples and the question; in a conversation one message of the user's, and `begin` as
-    /// the beginning of the answer.
+    /// The context of an answer: the examples and the question; in a conversation each is a message of the user's, the answers
+    /// of examples are the assistant's, and `begin` is the beginning of the answer.
     pub(crate) fn context(
         &self,
-        examples: &[&str],
+        examples: &[&Example],
         question: &str,
         begin: &str,
     ) -> Result<String, EvalError> {
-        let mut text = String::new();
-        for example in examples {
-            text.push_str(example);
-            text.push_str(EXAMPLE_DELIMITER);
-        }
-        text.push_str(question);
-        if let Some(template) = &self.template {
-            let name = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id));
-            let (bos, eos) = (name(self.tokenizer.bos()), name(self.tokenizer.eos()));
-            text = template.render(&[Message::new("user", text)], true, bos.as_deref(), eos.as_deref())?;
-        }
+        let mut text = match &self.template {
+            None => {
+                let answered = examples.iter().map(|Example { question, answer }| {
+                    format!("{question}{}{answer}{EXAMPLE_DELIMITER}", self.delimiter())
+                });
+                answered.chain([question.to_string()]).collect()
+            }
+            Some(template) => {
+                let turns = examples.iter().flat_map(|Example { question, answer }| {
+                    [Message::new("user", question), Message::new("assistant", answer)]
+                });
+                let messages: Vec<Message> = turns.chain([Message::new("user", question)]).collect();
+                let name = |id: Option<u32>| id.and_then(|id| self.tokenizer.token(id));
+                let (bos, eos) = (name(self.tokenizer.bos()), name(self.tokenizer.eos()));
+                template.render(&messages, true, bos.as_deref(), eos.as_deref())?
+            }
+        };
         text.push_str(begin);
         Ok(text)
     }

@@ -4,6 +4,7 @@
 
 use tritforge_text::{EncodeOptions, Tokenizer};
 
+use super::Example;
 use crate::EvalError;
 use crate::score::{LogLikelihood, Scored};
 
@@ -65,10 +66,10 @@ impl Question {
     }
 
     /// The question with its right answer, as a few-shot example.
-    pub fn example(&self) -> String {
+    pub fn example(&self) -> Example {
         let pairs = self.pairs();
-        let (context, continuation) = pairs.get(self.gold).copied().unwrap_or_default();
-        format!("{context}{TARGET_DELIMITER}{continuation}")
+        let (question, answer) = pairs.get(self.gold).copied().unwrap_or_default();
+        Example { question: question.to_string(), answer: answer.to_string() }
     }
 
     /// Which choice the model prefers, by each of three measures.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::few_shot::Shots;
@@ -52,9 +52,14 @@ pub struct Sample {
     #[serde(flatten)]
     pub answer: Map<String, Value>,
     /// Whether it is right, for each metric.
+    #[serde(serialize_with = "by_name")]
     pub right: Vec<(&'static str, bool)>,
     /// Whether the context was too long for the model and has lost its beginning.
     pub truncated: bool,
+}
+
+fn by_name<S: Serializer>(right: &[(&'static str, bool)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(right.iter().copied())
 }
 
 /// What a model reached in a task.

@@ -7,11 +7,14 @@
 mod adapter;
 mod block;
 mod head;
+mod objective;
 mod workspace;
 
 use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
+pub use self::objective::Distillation;
+use self::objective::Objective;
 pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
@@ -34,7 +37,7 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
-        self.reverse(workspace, batch, None, normalizer, gradients)
+        self.reverse(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
     }
 
     /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each target: what objectives
@@ -58,14 +61,51 @@ impl Decoder {
         if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
             return fault(bad.to_string(), "finite numbers".to_string());
         }
-        self.reverse(workspace, batch, Some(weights), normalizer, gradients)
+        self.reverse(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the batch's, a token is unknown,
+    /// a logit is not finite, or the temperature is not above 0.
+    pub fn forward_backward_distilled(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        distillation: &Distillation<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        let Distillation { ids, logits, k, temperature, .. } = *distillation;
+        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        let wanted = batch.ids.len() * k;
+        if k == 0 || ids.len() != wanted || logits.len() != wanted {
+            let expected = format!("{k} of each for {} tokens", batch.ids.len());
+            return fault(
+                "the teacher's tokens",
+                format!("{} with {} logits", ids.len(), logits.len()),
+                expected,
+            );
+        }
+        let vocab = self.config().vocab_size;
+        if let Some(bad) = ids.iter().find(|id| **id as usize >= vocab) {
+            return fault("the teacher's token", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+            return fault("the teacher's logit", bad.to_string(), "a finite number".to_string());
+        }
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return fault("temperature", temperature.to_string(), "a number above 0".to_string());
+        }
+        self.reverse(workspace, batch, Objective::Distilled(distillation), normalizer, gradients)
     }
 
     fn reverse(
         &self,
         workspace: &mut Workspace,
         batch: &Batch<'_>,
-        weights: Option<&[f32]>,
+        objective: Objective<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
@@ -88,7 +128,7 @@ impl Decoder {
             block.activate(&before[layer], &pass, kept, scratch)?;
             block.output(&pass, kept, scratch, &mut after[0])?;
         }
-        let total = self.head(&inputs[layers], batch.targets, weights, normalizer, scratch, gradients)?;
+        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
         for (layer, block) in self.blocks.iter().enumerate().rev() {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.

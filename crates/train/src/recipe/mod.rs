@@ -20,6 +20,7 @@
 
 mod base;
 mod convert;
+mod distill;
 mod entries;
 mod error;
 mod kind;
@@ -45,8 +46,9 @@ pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use sections::{
-    BlendOrder, BlendSchedule, Convert, Data, DataSource, Ema, Export, Lora, Model, ModuleRate, OnFault,
-    Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
+    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Ema, Export, Lora, Model, ModuleRate,
+    OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind,
+    Train,
 };
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
@@ -68,6 +70,9 @@ pub struct Recipe {
     /// How quantization sets in where the base was trained without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Convert>,
+    /// A teacher whose distributions the model learns from, beside the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill: Option<Distill>,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
     /// The text to train on and to be measured by.

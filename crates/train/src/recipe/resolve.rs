@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
     Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, convert, lora, samples, sources, validate};
+use super::{Recipe, convert, distill, lora, samples, sources, validate};
 use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
@@ -36,11 +36,12 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     }
     let train = train(r);
     let convert = convert::convert(r, train.steps);
+    let distill = distill::distill(r);
     let optim = optim(r, train.steps);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, lora, convert, tokenizer, data, optim, train, ema, sample, export }
+    Recipe { run, model, quant, lora, convert, distill, tokenizer, data, optim, train, ema, sample, export }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {

@@ -181,6 +181,25 @@ pub enum BlendOrder {
     Layers,
 }
 
+/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`; kept where
+/// `teacher` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Distill {
+    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained.
+    pub teacher: PathBuf,
+    /// Weight of the cross-entropy; by default 1.
+    pub ce: f64,
+    /// Weight of the divergence; by default 1.
+    pub kl: f64,
+    /// What both models' logits are divided by in the divergence; by default 1.
+    pub temperature: f64,
+    /// The teacher's likeliest tokens that count; by default 64.
+    pub top_k: usize,
+    /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
@@ -190,7 +209,8 @@ pub struct Tokenizer {
     /// other kinds, whose size the text or the file determines.
     #[serde(skip_serializing_if = "is_zero")]
     pub vocab_size: usize,
-    /// For `"file"`: the `tokenizer.json`, or `hf://OWNER/NAME` for that of a repository of the Hugging Face Hub.
+    /// For `"file"`: a `tokenizer.json`, sentencepiece model or tiktoken file, the directory of one, or `hf://OWNER/NAME` for the
+    /// `tokenizer.json` of a repository of the Hugging Face Hub.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
 }
@@ -203,7 +223,7 @@ pub enum TokenizerKind {
     Bpe,
     /// `"characters"`: one token for each character of the text.
     Characters,
-    /// `"file"`: a Hugging Face `tokenizer.json`.
+    /// `"file"`: a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file.
     File,
     /// `"base"`: that of `model.base`.
     Base,
@@ -435,7 +455,7 @@ pub struct Sample {
 /// `[export]`: the GGUF file that the trained model is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Export {
-    /// `"tq2_0"`, `"tq1_0"` or `"i2_s"`; by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
+    /// The packing (`docs/formats.md`); by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
     #[serde(serialize_with = "packing_name")]
     #[schemars(with = "String")]
     pub format: TernaryPacking,

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
 
+use super::lora_args::LoraArgs;
+
 #[derive(ClapArgs)]
 #[command(
     after_help = "Tasks: arc_easy arc_challenge boolq hellaswag openbookqa piqa social_iqa winogrande instruction gsm8k humaneval\n\n\
@@ -24,6 +26,8 @@ use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
 pub(crate) struct Args {
     /// A GGUF file, a checkpoint, or the directory of a run.
     model: PathBuf,
+    #[command(flatten)]
+    lora: LoraArgs,
     /// The text to predict.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
@@ -67,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(text) = &args.text {
         return of_text(args, &path, text);
     }
-    let results = tasks::run(&args.tasks, &path)?;
+    let results = tasks::run(&args.tasks, || open(args, &path))?;
     write_json(args, &results.to_json(&args.model))?;
     if !args.json {
         results.print();
@@ -75,8 +79,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The model, with its adapters: a checkpoint of an adapter has its own.
+fn open(args: &Args, path: &Path) -> Result<Subject> {
+    let subject = Subject::open(path)?;
+    match &subject {
+        Subject::Gguf(model) => args.lora.put_on(model)?,
+        Subject::Checkpoint { .. } if !args.lora.is_empty() => {
+            bail!(
+                "--lora: {} is a checkpoint: name the adapter's own run or checkpoint as the model",
+                path.display()
+            )
+        }
+        Subject::Checkpoint { .. } => {}
+    }
+    Ok(subject)
+}
+
 fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
-    let subject = Subject::open(model)?;
+    let subject = open(args, model)?;
     let text = super::read_text(text)?;
     let longest = subject.config().max_position_embeddings;
     let scoring = match args.score {

@@ -55,7 +55,7 @@ pub(crate) struct Args {
 /// What came of all tasks.
 pub(crate) struct Results(Vec<TaskResult>);
 
-pub(crate) fn run(args: &Args, model: &Path) -> Result<Results> {
+pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result<Results> {
     // Everything that can be wrong with the files is found before the model is loaded.
     let jobs = args.tasks.iter().map(|name| Job::read(args, name)).collect::<Result<Vec<_>>>()?;
     for (name, _) in args.task_file.iter().chain(&args.fewshot_file) {
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args, model: &Path) -> Result<Results> {
         }
         None => None,
     };
-    let subject = Subject::open(model)?;
+    let subject = open()?;
     let generates = |job: &Job| !matches!(job.task.kind, Kind::Choice { .. });
     if matches!(subject, Subject::Checkpoint { .. }) && jobs.iter().any(generates) {
         eprintln!(

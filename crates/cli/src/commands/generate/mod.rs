@@ -94,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = args.lora.open(&args.model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
-    let prompt = model.tokenizer().encode(&text, true)?;
+    let prompt = model.tokenizer().encode(&text, model.tokenizer().adds_bos())?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
     let mut out = std::io::stdout().lock();
