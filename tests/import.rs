@@ -58,7 +58,7 @@ fn imported(
 /// The largest difference of a golden's logits from those of its import.
 fn golden_difference(dir: &str, mode: &str, assume: Option<Assume>) -> f32 {
     let temp = tempfile::tempdir().unwrap();
-    let options = ImportOptions { assume, latent: false };
+    let options = ImportOptions { assume, ..ImportOptions::default() };
     let (report, checkpoint) = imported(&golden(dir), &temp.path().join("c"), &options).unwrap();
     assert_eq!(report.unknown, [""; 0], "{dir}");
     let (ids, sequences, expected) = goldens(dir, mode);
@@ -286,7 +286,7 @@ fn full_precision_models_go_through_gguf_and_hugging_face() {
         let options = HuggingFaceOptions { packed: false, bf16: false, name: "test".to_string() };
         export_hugging_face(&first, &directory, &options).unwrap();
         let assume = config.use_sub_norm.then_some(Assume::FullPrecision);
-        let options = ImportOptions { assume, latent: false };
+        let options = ImportOptions { assume, ..ImportOptions::default() };
         let (_, third) = imported(&directory, &temp.path().join("third"), &options).unwrap();
         assert_eq!(trained_logits(&third), trained, "{i}");
         // The types that are read where they lie.
@@ -401,6 +401,177 @@ fn files_of_ik_llama_keep_codes_and_scales() {
     let (report, second) = imported(&theirs, &temp.path().join("second"), &ImportOptions::default()).unwrap();
     assert_eq!(report.ternary_tensors, 14);
     assert_eq!(trained_logits(&second), trained_logits(&first));
+}
+
+#[test]
+fn every_packing_is_written_read_and_run_without_a_change() {
+    // One architecture with `.scale` tensors, one without, both with rows in another order.
+    let sub_norms = ModelConfig { intermediate_size: 512, hidden_size: 256, head_dim: 64, ..base() };
+    let llama = ModelConfig { use_sub_norm: false, ..sub_norms.clone() };
+    for config in [sub_norms, llama] {
+        let temp = tempfile::tempdir().unwrap();
+        let first = checkpoint(&temp, "first", &config);
+        let trained = trained_logits(&first);
+        for packing in Packing::ALL {
+            let file = temp.path().join(format!("{}.gguf", packing.name()));
+            let report = export_gguf(&first, &file, &exact(packing)).unwrap();
+            assert_eq!((report.ternary_tensors, report.scale_rounding), (14, 0.0), "{}", packing.name());
+            assert_eq!(engine_logits(&file), trained, "{}", packing.name());
+            let out = temp.path().join(packing.name());
+            let (report, second) = imported(&file, &out, &ImportOptions::default()).unwrap();
+            assert_eq!(report.ternary_tensors, 14);
+            assert_eq!(trained_logits(&second), trained, "{}", packing.name());
+        }
+    }
+}
+
+#[test]
+fn i2_s_of_an_arm_build_is_read_as_such_on_request() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = ModelConfig { hidden_act: HiddenAct::Relu2, ..base() };
+    let first = checkpoint(&temp, "first", &config);
+    let file = temp.path().join("m.gguf");
+    export_gguf(&first, &file, &exact(Packing::I2SArm)).unwrap();
+    // As bitnet.cpp writes it, the file does not say which layout it has.
+    let gguf = Gguf::open(&file).unwrap();
+    let mut metadata = gguf.metadata().clone();
+    metadata.remove("tritforge.i2_s.layout");
+    let specs = gguf.tensors().iter();
+    let specs = specs.map(|t| TensorSpec { name: t.name.clone(), dims: t.dims.clone(), ty: t.ty }).collect();
+    let theirs = temp.path().join("theirs.gguf");
+    let mut writer = GgufWriter::create(&theirs, &metadata, specs).unwrap();
+    for tensor in gguf.tensors() {
+        writer.write_tensor(&tensor.name, gguf.data(tensor)).unwrap();
+    }
+    writer.finish().unwrap();
+    let options = ImportOptions { i2_s_arm: true, ..ImportOptions::default() };
+    let (_, arm) = imported(&theirs, &temp.path().join("arm"), &options).unwrap();
+    assert_eq!(trained_logits(&arm), trained_logits(&first));
+    let (_, x86) = imported(&theirs, &temp.path().join("x86"), &ImportOptions::default()).unwrap();
+    assert_ne!(trained_logits(&x86), trained_logits(&first));
+}
+
+#[test]
+fn bf16_is_exact_for_what_was_stored_in_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        use_sub_norm: false,
+        weights: WeightQuant::None,
+        activations: ActivationQuant::None,
+        ..base()
+    };
+    let first = checkpoint(&temp, "first", &config);
+    let directory = temp.path().join("hf");
+    let options = HuggingFaceOptions { packed: false, bf16: true, name: "test".to_string() };
+    export_hugging_face(&first, &directory, &options).unwrap();
+    let (_, second) = imported(&directory, &temp.path().join("second"), &ImportOptions::default()).unwrap();
+    let file = temp.path().join("m.gguf");
+    let bf16 =
+        ExportOptions { linears: DenseType::Bf16, embeddings: DenseType::Bf16, ..ExportOptions::default() };
+    let report = export_gguf(&second, &file, &bf16).unwrap();
+    assert_eq!((report.weights, report.embedding_rounding, report.linear_rounding), ("BF16", 0.0, 0.0));
+    let (_, third) = imported(&file, &temp.path().join("third"), &ImportOptions::default()).unwrap();
+    assert_eq!(trained_logits(&third), trained_logits(&second));
+    let difference = difference(&engine_logits(&file), &trained_logits(&second));
+    assert!(difference < 1e-4, "the engine's logits differ by {difference}");
+}
+
+#[test]
+fn a_packed_llama_as_falcon_e_publishes_it_keeps_codes_and_scales() {
+    // As tiiuae/Falcon-E-1B-Instruct: a LlamaForCausalLM whose linears are `bitlinear`, four stripes of rows in a byte, and
+    // scales that divide; embedding, norms and head in bf16.
+    let temp = tempfile::tempdir().unwrap();
+    let source = temp.path().join("falcon-e");
+    fs::create_dir(&source).unwrap();
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": 64,
+        "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+        "vocab_size": 288, "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 1000042,
+        "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": null},
+    });
+    fs::write(source.join("config.json"), config.to_string()).unwrap();
+    let code = |seed: usize, i: usize| ((i * i + seed * i + i / 5) % 3) as i8 - 1;
+    // The upper half of an f32.
+    let bf16 = |x: f32| ((x.to_bits() >> 16) as u16).to_le_bytes();
+    let number = |i: usize| bf16((i as f32 * 0.37).sin());
+    let mut header = serde_json::Map::new();
+    let mut data: Vec<u8> = Vec::new();
+    let mut add = |name: String, dtype: &str, shape: &[usize], bytes: Vec<u8>| {
+        let end = data.len() + bytes.len();
+        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [data.len(), end]}));
+        data.extend(bytes);
+    };
+    for (name, shape) in [
+        ("model.embed_tokens", vec![288, 64]),
+        ("lm_head", vec![288, 64]),
+        ("model.norm", vec![64]),
+        ("model.layers.0.input_layernorm", vec![64]),
+        ("model.layers.0.post_attention_layernorm", vec![64]),
+    ] {
+        let count: usize = shape.iter().product();
+        add(format!("{name}.weight"), "BF16", &shape, (0..count).flat_map(number).collect());
+    }
+    let shapes = [[64, 64], [32, 64], [32, 64], [64, 64], [128, 64], [128, 64], [64, 128]];
+    for (seed, (p, [rows, cols])) in Projection::ALL.into_iter().zip(shapes).enumerate() {
+        let byte = |i: usize| {
+            let (r, c) = (i / cols, i % cols);
+            (0..4).fold(0u8, |b, n| b | ((code(seed, (n * rows / 4 + r) * cols + c) + 1) as u8) << (2 * n))
+        };
+        add(p.hf_weight(0), "U8", &[rows / 4, cols], (0..rows / 4 * cols).map(byte).collect());
+        add(format!("{}_scale", p.hf_weight(0)), "BF16", &[1], bf16(8.0 + seed as f32).to_vec());
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat();
+    fs::write(source.join(MODEL), file).unwrap();
+    let tokenizer = Tokenizer::train_bpe([""; 0], 257, &SpecialTokens::default()).unwrap();
+    tokenizer.save(&source).unwrap();
+
+    let (report, checkpoint) = imported(&source, &temp.path().join("c"), &ImportOptions::default()).unwrap();
+    assert_eq!((report.ternary_tensors, report.config.use_sub_norm, report.tokenizer), (7, false, true));
+    assert_eq!(report.config.rope_theta, 1_000_042.0);
+    let tensors = checkpoint.tensors(MODEL).unwrap();
+    for (seed, (p, shape)) in Projection::ALL.into_iter().zip(shapes).enumerate() {
+        assert_eq!(report.config.projection_shape(p), shape);
+        let kept = ternary_tensor(&tensors, &report.config, &p.hf_weight(0), shape).unwrap();
+        let expected: Vec<i8> = (0..shape[0] * shape[1]).map(|i| code(seed, i)).collect();
+        assert_eq!(kept.codes(), expected, "{p:?}");
+        assert_eq!(kept.scale(), 1.0 / (8.0 + seed as f32), "{p:?}");
+    }
+    // What llama.cpp and ik_llama.cpp load: blocks of 64, as no width is a multiple of 256.
+    for packing in [Packing::Q2_0, Packing::Iq2Bn] {
+        let file = temp.path().join(format!("{}.gguf", packing.name()));
+        let report = export_gguf(&checkpoint, &file, &exact(packing)).unwrap();
+        assert_eq!(report.architecture.name(), "llama");
+        assert_eq!(engine_logits(&file), trained_logits(&checkpoint), "{}", packing.name());
+    }
+}
+
+#[test]
+fn a_sentencepiece_model_comes_along_and_goes_into_gguf() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = ModelConfig { vocab_size: 512, ..base() };
+    let first = checkpoint(&temp, "first", &config);
+    let source = temp.path().join("hf");
+    let options = HuggingFaceOptions { packed: true, bf16: false, name: "test".to_string() };
+    export_hugging_face(&first, &source, &options).unwrap();
+    // As older repositories have it: no tokenizer.json.
+    fs::remove_file(source.join("tokenizer.json")).unwrap();
+    fs::write(source.join("tokenizer_config.json"), r#"{"bos_token": "<s>", "eos_token": "</s>"}"#).unwrap();
+    fs::copy(golden("tokenizers/bpe.model"), source.join("tokenizer.model")).unwrap();
+    let (report, second) = imported(&source, &temp.path().join("second"), &ImportOptions::default()).unwrap();
+    assert!(report.tokenizer);
+    let file = temp.path().join("m.gguf");
+    export_gguf(&second, &file, &exact(Packing::I2S)).unwrap();
+    let model = Model::open(&file).unwrap();
+    let theirs = Tokenizer::from_file(&golden("tokenizers/bpe.model")).unwrap();
+    for text in ["ternary scale 世界", "  a  b ", "<s> x"] {
+        let ids = model.tokenizer().encode(text, true).unwrap();
+        assert_eq!(ids, theirs.encode(text, true).unwrap(), "{text:?}");
+        assert_eq!(model.tokenizer().decode(&ids[1..]).unwrap(), text);
+    }
+    let gguf = Gguf::open(&file).unwrap();
+    assert_eq!(gguf.metadata().get_str("tokenizer.ggml.model").unwrap(), "llama");
 }
 
 /// A golden with its `config.json` changed.

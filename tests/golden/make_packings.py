@@ -6,9 +6,9 @@ Versions: gguf 0.19.0, numpy 2.4.6. To run:
     .venv-golden/bin/pip install gguf==0.19.0 numpy==2.4.6
     .venv-golden/bin/python tests/golden/make_packings.py
 
-TQ1_0 and TQ2_0 come from `gguf.quants`, llama.cpp's own Python implementation. No such oracle exists for I2_S, so its
-bytes are computed here from the description of the layout (x86: blocks of 128 weights in 32 bytes) and read back one
-weight at a time by the formula.
+TQ1_0 and TQ2_0 come from `gguf.quants`, llama.cpp's own Python implementation. It does not know I2_S, Q2_0 and IQ2_BN: their
+bytes are computed here from the description of the layout and read back one weight at a time by the formula of the runtime's
+source (`dequantize_row_q2_0` of llama.cpp as in llama-cpp-python 0.3.36, `dequantize_row_iq2_bn` of ik_llama.cpp).
 
 The file is a list of cases:
 
@@ -19,6 +19,9 @@ The file is a list of cases:
                         the largest weight of a block: the f16 nearest to `scale`, and 0 where every code is 0
     i2_s                `hex`: the n/4 bytes of codes. In a file the f32 scale follows at byte n/4, and the tensor ends
                         32 bytes after the codes
+    i2_s_arm            the same in the layout of ARM builds
+    q2_0                `hex`, with d = 1
+    iq2_bn              `hex`, each row after its f32 scale
 """
 
 import json
@@ -81,6 +84,42 @@ def i2_s_packing(codes: np.ndarray) -> dict[str, object]:
     return {"hex": packed.tobytes().hex()}
 
 
+def i2_s_arm_packing(codes: np.ndarray) -> dict[str, object]:
+    """Bytes of the codes in the ARM layout of I2_S, checked weight by weight."""
+    fields = (codes.reshape(-1, 4, 16) + 1).astype(np.uint8)
+    packed = (fields << np.array([6, 4, 2, 0], dtype=np.uint8)[None, :, None]).sum(axis=1, dtype=np.uint8).ravel()
+    for index, code in enumerate(codes.ravel()):
+        block, j = divmod(index, 64)
+        assert (int(packed[16 * block + j % 16]) >> (6 - 2 * (j // 16)) & 3) - 1 == code
+    return {"hex": packed.tobytes().hex()}
+
+
+def q2_0_packing(codes: np.ndarray) -> dict[str, object]:
+    """Blocks of 64: d = 1 as f16, then four neighbours a byte; checked weight by weight."""
+    fields = (codes.reshape(-1, 16, 4) + 1).astype(np.uint8)
+    packed = (fields << np.array([0, 2, 4, 6], dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+    d = np.full((len(packed), 1), 1, dtype=np.float16).view(np.uint8)
+    packed = np.concatenate([d, packed], axis=1)
+    for index, code in enumerate(codes.ravel()):
+        block, j = divmod(index, 64)
+        assert (int(packed[block, 2 + j // 4]) >> ((j % 4) * 2) & 3) - 1 == code
+    return {"hex": packed.tobytes().hex()}
+
+
+def iq2_bn_packing(codes: np.ndarray, scale: np.float32) -> dict[str, object]:
+    """Rows of their f32 scale and blocks of 64, sixteen apart in a byte; checked weight by weight."""
+    rows = []
+    for row in codes:
+        fields = (row.reshape(-1, 4, 16) + 1).astype(np.uint8)
+        packed = (fields << np.array([0, 2, 4, 6], dtype=np.uint8)[None, :, None]).sum(axis=1, dtype=np.uint8)
+        for index, code in enumerate(row):
+            block, j = divmod(index, 64)
+            shift = 4 ** (j // 16)
+            assert (int(packed[block, j % 16]) & 3 * shift) / shift - 1 == code
+        rows.append(np.float32(scale).tobytes() + packed.tobytes())
+    return {"hex": b"".join(rows).hex()}
+
+
 def golden(case: Case) -> dict[str, object]:
     """What packings.json says about `case`."""
     codes = case.codes()
@@ -94,6 +133,9 @@ def golden(case: Case) -> dict[str, object]:
         "tq1_0": gguf_packing(codes, scale, GGMLQuantizationType.TQ1_0),
         "tq2_0": gguf_packing(codes, scale, GGMLQuantizationType.TQ2_0),
         "i2_s": i2_s_packing(codes),
+        "i2_s_arm": i2_s_arm_packing(codes),
+        "q2_0": q2_0_packing(codes),
+        "iq2_bn": iq2_bn_packing(codes, scale),
     }
 
 

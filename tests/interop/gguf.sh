@@ -49,7 +49,7 @@ batch_size = 2
 TOML
 cd "$work"
 "$tritforge" train recipe.toml --quiet
-for format in tq2_0 tq1_0 i2_s; do
+for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 iq2_bn; do
     "$tritforge" export runs/interop -o "$format.gguf" --format "$format"
     "$tritforge" inspect "$format.gguf" --codes-digest --json > "$format.json"
     "$python" "$here/gguf_codes.py" "$format.gguf" "$format.json"

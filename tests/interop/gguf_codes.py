@@ -10,8 +10,9 @@ entry for every ternary tensor (an entry without `codes_sha256` is a tensor of a
     scale           f32, what the codes are multiplied by
 
 TQ1_0 and TQ2_0 are decoded by `gguf.quants`; their scale is the block scale d, which must be the same for all blocks
-that hold anything but zeros, times the `<name>.scale` tensor if the file has one. `gguf` 0.19.0 does not know I2_S: its
-x86 layout is decoded here, and its scale stands behind the codes.
+that hold anything but zeros, times the `<name>.scale` tensor if the file has one. `gguf` 0.19.0 does not know I2_S, Q2_0 and
+IQ2_BN: they are decoded here, weight by weight as the runtimes' sources do (`dequantize_row_q2_0` of llama.cpp,
+`dequantize_row_iq2_bn` of ik_llama.cpp). I2_S has the layout of x86 unless the key `tritforge.i2_s.layout` is "arm".
 
 Prints a Markdown table. The exit code is 1 if anything differs or is missing on either side, 2 on unusable input.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, quants
 
-I2_S = 36
+I2_S, Q2_0, IQ2_BN = 36, 42, 135
 BLOCK_TYPES = (GGMLQuantizationType.TQ1_0, GGMLQuantizationType.TQ2_0)
 
 
@@ -41,23 +42,39 @@ class Ternary:
     scale: np.float32
 
 
-class Reader(GGUFReader):
-    """GGUFReader that sets I2_S tensors aside, as (name, shape outermost first, bytes), where gguf would refuse them."""
+@dataclass(frozen=True)
+class Foreign:
+    """A tensor of a type that gguf does not know: shape outermost first."""
 
-    i2_s: list[tuple[str, tuple[int, ...], np.ndarray]]
+    kind: int
+    shape: tuple[int, ...]
+    packed: np.ndarray
+
+
+def packed_bytes(kind: int, rows: int, cols: int) -> int:
+    """Bytes of a tensor of a type that gguf does not know."""
+    if kind == I2_S:
+        return rows * cols // 4 + 32
+    return rows * cols // 64 * 18 if kind == Q2_0 else rows * (4 + cols // 4)
+
+
+class Reader(GGUFReader):
+    """GGUFReader that sets tensors of other types aside, where gguf would refuse them."""
+
+    foreign: dict[str, Foreign]
 
     def _build_tensors(self, start_offs: int, fields: list) -> None:
-        self.i2_s = []
+        self.foreign = {}
         known = []
         for field in fields:
             _, name, _, dims, kind, offset = field.parts
-            if int(kind[0]) != I2_S:
+            if int(kind[0]) not in (I2_S, Q2_0, IQ2_BN):
                 known.append(field)
                 continue
             start = start_offs + int(offset[0])
-            size = int(np.prod(dims)) // 4 + 32
-            shape = tuple(int(dim) for dim in reversed(dims))
-            self.i2_s.append((bytes(name).decode(), shape, np.array(self.data[start : start + size])))
+            cols, rows = int(dims[0]), int(np.prod(dims[1:]))
+            packed = np.array(self.data[start : start + packed_bytes(int(kind[0]), rows, cols)])
+            self.foreign[bytes(name).decode()] = Foreign(int(kind[0]), (rows, cols), packed)
         super()._build_tensors(start_offs, known)
 
 
@@ -80,12 +97,33 @@ def decode_blocks(packed: np.ndarray, kind: GGMLQuantizationType, name: str) -> 
     return codes, scales[0] if len(scales) else np.float32(d.max())
 
 
-def decode_i2_s(packed: np.ndarray, weights: int) -> tuple[np.ndarray, np.float32]:
-    """Codes and scale of an I2_S tensor: blocks of 128 weights in 32 bytes, the first 32 in the highest bits."""
-    fields = packed[: weights // 4].reshape(-1, 1, 32) >> np.array([6, 4, 2, 0], dtype=np.uint8)[None, :, None]
-    codes = (fields & 3).astype(np.int8) - 1
-    scale = packed[weights // 4 : weights // 4 + 4].copy().view(np.float32)[0]
-    return codes, scale
+def fields(packed: np.ndarray, block: int, shifts: list[int]) -> np.ndarray:
+    """The 2-bit fields of blocks of bytes: first those of the first shift of every byte, then those of the next."""
+    parts = packed.reshape(-1, 1, block) >> np.array(shifts, dtype=np.uint8)[None, :, None]
+    return (parts & 3).astype(np.int8) - 1
+
+
+def decode_foreign(tensor: Foreign, arm: bool, name: str) -> tuple[np.ndarray, np.float32]:
+    """Codes and scale of a tensor whose type gguf does not know."""
+    rows, cols = tensor.shape
+    packed = tensor.packed
+    if tensor.kind == I2_S:
+        # Blocks of 128 weights in 32 bytes, on ARM of 64 in 16, the first quarter in the highest bits; the scale behind.
+        scale = packed[rows * cols // 4 :][:4].copy().view(np.float32)[0]
+        return fields(packed[: rows * cols // 4], 16 if arm else 32, [6, 4, 2, 0]), scale
+    if tensor.kind == Q2_0:
+        blocks = packed.reshape(-1, 18)
+        d = blocks[:, :2].copy().view(np.float16).astype(np.float32).ravel()
+        codes = np.stack([(blocks[:, 2:] >> shift & 3).astype(np.int8) - 1 for shift in (0, 2, 4, 6)], axis=2)
+        scales = np.unique(d[codes.reshape(len(d), -1).any(axis=1)])
+    else:
+        packed = packed.reshape(rows, 4 + cols // 4)
+        d = packed[:, :4].copy().view(np.float32).ravel()
+        codes = fields(np.ascontiguousarray(packed[:, 4:]), 16, [0, 2, 4, 6]).reshape(rows, cols)
+        scales = np.unique(d[codes.any(axis=1)])
+    if len(scales) > 1:
+        raise ValueError(f"{name}: {len(scales)} different scales; a tensor needs one")
+    return codes, scales[0] if len(scales) else np.float32(d.max())
 
 
 def ternary_tensors(path: Path) -> Iterator[tuple[str, Ternary]]:
@@ -98,9 +136,13 @@ def ternary_tensors(path: Path) -> Iterator[tuple[str, Ternary]]:
             scale = d * scales.get(tensor.name.removesuffix(".weight") + ".scale", np.float32(1))
             shape = tuple(int(dim) for dim in reversed(tensor.shape))
             yield tensor.name, Ternary(tensor.tensor_type.name, shape, digest(codes), scale)
-    for name, shape, packed in reader.i2_s:
-        codes, scale = decode_i2_s(packed, int(np.prod(shape)))
-        yield name, Ternary("I2_S", shape, digest(codes), scale)
+    layout = reader.get_field("tritforge.i2_s.layout")
+    arm = layout is not None and layout.contents() == "arm"
+    for name, tensor in reader.foreign.items():
+        codes, d = decode_foreign(tensor, arm, name)
+        scale = d * scales.get(name.removesuffix(".weight") + ".scale", np.float32(1))
+        kind = {I2_S: "I2_S", Q2_0: "Q2_0", IQ2_BN: "IQ2_BN"}[tensor.kind]
+        yield name, Ternary(kind, tensor.shape, digest(codes), scale)
 
 
 def verdict(expected: Ternary | None, found: dict | None) -> str:

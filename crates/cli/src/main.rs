@@ -44,10 +44,13 @@ enum Command {
     /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
+    /// Look at a recipe's data before training: samples, what is learned of them, lengths, what is left out.
+    #[cfg(feature = "train")]
+    Data(commands::data::Args),
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
+    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
     /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
@@ -57,6 +60,9 @@ enum Command {
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
     Import(commands::import::Args),
+    /// Make one checkpoint of an adapter and its base.
+    #[cfg(feature = "train")]
+    Merge(commands::merge::Args),
     /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
     Export(commands::export::Args),
     /// Talk to a GGUF model.
@@ -103,11 +109,15 @@ fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]
+        Command::Data(args) => commands::data::run(&args),
+        #[cfg(feature = "train")]
         Command::Report(args) => commands::report::run(&args),
         #[cfg(feature = "train")]
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Merge(args) => commands::merge::run(&args),
         Command::Diff(args) => commands::diff::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),

@@ -138,8 +138,10 @@ impl Hub {
         let fault = |message: String| DataError::Hub { address: address.to_string(), message };
         let file = |name: &str| self.fetch(&Address { file: name.to_string(), ..parsed.clone() }, address);
         let config = file("config.json")?;
-        for name in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
-            // A repository need not have them; what is missing is missed when it is needed.
+        // A repository need not have them; what is missing is missed when it is needed.
+        let json = file("tokenizer.json");
+        let older = if json.is_err() { &["tokenizer.model", "added_tokens.json"][..] } else { &[] };
+        for name in older.iter().chain(&["tokenizer_config.json", "chat_template.jinja"]) {
             let _ = file(name);
         }
         match file("model.safetensors.index.json") {

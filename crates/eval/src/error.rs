@@ -1,6 +1,9 @@
 //! What can keep a model from being evaluated.
 
+use std::path::PathBuf;
+
 use tritforge_checkpoint::CheckpointError;
+use tritforge_data::DataError;
 use tritforge_export::ExportError;
 use tritforge_infer::InferError;
 use tritforge_nn::NnError;
@@ -21,6 +24,19 @@ pub enum EvalError {
     /// The tokenizer failed.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A sample of a task cannot be asked.
+    #[error("{}: {place}: {message}", path.display())]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// Where in it: `line 3`, or `row 3` in Parquet; both count from 1.
+        place: String,
+        /// What was found, what was expected.
+        message: String,
+    },
     /// The model cannot be read.
     #[error(transparent)]
     Model(#[from] ExportError),

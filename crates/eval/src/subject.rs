@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::{Checkpoint, MODEL};
-use tritforge_config::ModelConfig;
+use tritforge_checkpoint::{Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest};
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_export::{AnyModel, ExportError, ImportOptions};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_nn::{Decoder, NnError};
@@ -27,11 +27,14 @@ pub enum Subject {
     Gguf(Arc<Model>),
 }
 
-/// The trained model of a checkpoint.
+/// The trained model of a checkpoint; for an adapter, with the base that it names.
 ///
 /// # Errors
-/// If the checkpoint is damaged or lacks a tensor.
+/// If the checkpoint is damaged or lacks a tensor, or an adapter's base is not where it was.
 pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
+    if checkpoint.has(ADAPTER_MODEL) {
+        return load_adapted(checkpoint);
+    }
     let tensors = checkpoint.tensors(MODEL)?;
     let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
         let fault = |e: tritforge_checkpoint::CheckpointError| NnError::Tensor {
@@ -41,6 +44,35 @@ pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
         Ok(tensors.f32(name, shape).map_err(fault)?.into_owned())
     })?;
     Ok(decoder)
+}
+
+/// The checkpoint in a directory, or the newest of a run, if it is an adapter.
+fn adapter_at(path: &Path) -> Result<Option<Checkpoint>, EvalError> {
+    let dir = if path.join(MANIFEST).is_file() { Some(path.to_path_buf()) } else { latest(path)? };
+    let checkpoint = dir.map(|dir| Checkpoint::open(&dir)).transpose()?;
+    Ok(checkpoint.filter(|checkpoint| checkpoint.has(ADAPTER_MODEL)))
+}
+
+/// An adapter with the base that it names.
+fn load_adapted(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
+    let text = checkpoint.file(ADAPTER_CONFIG)?;
+    let (lora, named) = LoraConfig::from_json(&String::from_utf8_lossy(&text))
+        .map_err(|e| EvalError::Input(format!("{}: {e}", checkpoint.dir().display())))?;
+    let named = named.unwrap_or_default();
+    let base = Checkpoint::open(Path::new(&named))
+        .map_err(|e| EvalError::Input(format!("{}: its base: {e}", checkpoint.dir().display())))?;
+    let (tensors, adapter) = (base.tensors(MODEL)?, checkpoint.tensors(ADAPTER_MODEL)?);
+    let read = |tensors: &Tensors, stored: &str, name: &str, shape: &[usize]| match tensors.f32(stored, shape)
+    {
+        Ok(values) => Ok(values.into_owned()),
+        Err(e) => Err(NnError::Tensor { name: name.to_string(), message: e.to_string() }),
+    };
+    Ok(Decoder::load_adapted(
+        &checkpoint.config()?,
+        &lora,
+        |name, shape| read(&tensors, name, name, shape),
+        |name, shape| read(&adapter, &LoraConfig::peft_name(name), name, shape),
+    )?)
 }
 
 /// A model of any form in the training forward: each tensor is read once, where it lies.
@@ -63,6 +95,12 @@ impl Subject {
     pub fn open(path: &Path) -> Result<Self, EvalError> {
         if !path.is_dir() {
             return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
+        }
+        if let Some(checkpoint) = adapter_at(path)? {
+            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
+                .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
+            let decoder = Box::new(load_adapted(&checkpoint)?);
+            return Ok(Subject::Checkpoint { decoder, tokenizer: Box::new(tokenizer) });
         }
         let model = AnyModel::open(path, &ImportOptions::default())?;
         let tokenizer = model.tokenizer()?.ok_or_else(|| {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tritforge_gguf::GgmlType;
-use tritforge_kernels::{DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
 use crate::numbers::f32_bytes;
@@ -13,6 +13,7 @@ pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
     match ty {
         DenseType::F32 => GgmlType::F32,
         DenseType::F16 => GgmlType::F16,
+        DenseType::Bf16 => GgmlType::BF16,
         DenseType::Q8_0 => GgmlType::Q8_0,
         DenseType::Q6K => GgmlType::Q6_K,
     }
@@ -29,6 +30,7 @@ pub(crate) fn encode<'a>(
     let bytes: Cow<'a, [u8]> = match ty {
         DenseType::F32 => f32_bytes(values),
         DenseType::F16 => f32_to_f16(values).into(),
+        DenseType::Bf16 => f32_to_bf16(values).into(),
         DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
             let (name, block) = (ty.name(), ty.block());
             return Err(fault(format!(

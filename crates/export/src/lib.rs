@@ -21,6 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod card;
 mod dense;
 mod diff;
@@ -35,6 +36,7 @@ mod plan;
 mod runtimes;
 mod synth;
 
+pub use adapter::{AdapterReport, export_adapter, is_adapter};
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };

@@ -2,7 +2,7 @@
 
 use tritforge_config::{Architecture, ModelConfig, Projection, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, TensorSpec};
-use tritforge_ternary::Packing;
+use tritforge_ternary::{Packing, ScalePlace};
 
 use crate::dense::ggml_type;
 use crate::gguf::ExportOptions;
@@ -115,11 +115,7 @@ pub(crate) fn specs(
             Kind::Embedding => ggml_type(options.embeddings),
             Kind::Vector => GgmlType::F32,
             Kind::Projection if !ternary => ggml_type(options.linears),
-            Kind::Projection => match options.packing {
-                Packing::Tq1_0 => GgmlType::TQ1_0,
-                Packing::Tq2_0 => GgmlType::TQ2_0,
-                Packing::I2S => GgmlType::I2_S,
-            },
+            Kind::Projection => ternary_type(options.packing),
         };
         let dims = item.shape.iter().rev().map(|d| *d as u64).collect();
         specs.push(TensorSpec { name: item.target.clone(), dims, ty });
@@ -130,7 +126,18 @@ pub(crate) fn specs(
     specs
 }
 
-/// Whether a `.scale` tensor stands beside a ternary weight. I2_S holds its scale itself.
+/// The type of a packing.
+fn ternary_type(packing: Packing) -> GgmlType {
+    match packing {
+        Packing::Tq1_0 => GgmlType::TQ1_0,
+        Packing::Tq2_0 => GgmlType::TQ2_0,
+        Packing::I2S | Packing::I2SArm => GgmlType::I2_S,
+        Packing::Q2_0 => GgmlType::Q2_0,
+        Packing::Iq2Bn => GgmlType::IQ2_BN,
+    }
+}
+
+/// Whether a `.scale` tensor stands beside a ternary weight: where the packing would round the scale.
 pub(crate) fn has_scale_tensor(item: &Item, architecture: Architecture, packing: Packing) -> bool {
-    item.kind == Kind::Projection && architecture.has_scale_tensors() && packing != Packing::I2S
+    item.kind == Kind::Projection && architecture.has_scale_tensors() && packing.scales() == ScalePlace::Block
 }

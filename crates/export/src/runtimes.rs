@@ -65,20 +65,20 @@ struct Row {
 }
 
 /// Types that came with ternary and binary models, and later ones that forks do not have.
-const SPECIAL: [&str; 10] =
-    ["TQ1_0", "TQ2_0", "I2_S", "IQ1_BN", "IQ2_BN", "TL1", "TL2", "Q1_0", "Q2_0", "NVFP4"];
+const SPECIAL: [&str; 11] =
+    ["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM", "IQ1_BN", "IQ2_BN", "TL1", "TL2", "Q1_0", "Q2_0", "NVFP4"];
 
 const ROWS: [Row; 3] = [
     Row {
         runtime: Runtime::LlamaCpp,
         architectures: &["bitnet", "llama", "qwen2", "qwen3"],
-        types: &["TQ1_0", "TQ2_0", "Q1_0", "NVFP4"],
+        types: &["TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "NVFP4"],
         scales: &["bitnet", "llama", "qwen3"],
     },
     Row {
         runtime: Runtime::BitnetCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama"],
-        types: &["TQ1_0", "TQ2_0", "I2_S"],
+        types: &["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM"],
         scales: &["bitnet"],
     },
     Row {
@@ -98,10 +98,7 @@ pub(crate) fn gguf_verdicts(architecture: &str, types: &BTreeSet<&str>, scales: 
         let known = |ty: &&str| {
             BlockFormat::from_name(ty).is_some() || Packing::ALL.iter().any(|packing| packing.name() == *ty)
         };
-        types.iter().find(|ty| !known(ty)).map(|ty| match *ty {
-            "IQ2_BN" => "type IQ2_BN: import it first".to_string(),
-            ty => format!("no type {ty}"),
-        })
+        types.iter().find(|ty| !known(ty)).map(|ty| format!("no type {ty}"))
     };
     let verdict = |runtime, fault: Option<String>| Verdict {
         runtime,
@@ -167,7 +164,9 @@ mod tests {
         assert_eq!(names("bitnet-b1.58", &["TQ1_0"], false), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
         assert_eq!(names("llama", &["TQ1_0"], true), ["tritforge", "llama.cpp"]);
         assert_eq!(names("qwen2", &["TQ1_0"], false), ["tritforge", "llama.cpp", "ik_llama.cpp"]);
-        assert_eq!(names("bitnet-b1.58", &["IQ2_BN"], false), ["ik_llama.cpp"]);
+        assert_eq!(names("bitnet-b1.58", &["IQ2_BN"], false), ["tritforge", "ik_llama.cpp"]);
+        assert_eq!(names("bitnet", &["Q2_0"], true), ["tritforge", "llama.cpp"]);
+        assert_eq!(names("bitnet-b1.58", &["I2_S_ARM"], false), ["tritforge", "bitnet.cpp"]);
         assert_eq!(names("mamba", &["F16"], false), [""; 0]);
         let verdicts = gguf_verdicts("bitnet-b1.58", &BTreeSet::from(["I2_S"]), false);
         assert_eq!(verdicts[1].note, "no architecture bitnet-b1.58");

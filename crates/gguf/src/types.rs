@@ -49,6 +49,7 @@ pub enum GgmlType {
     I2_S,
     NVFP4,
     Q1_0,
+    Q2_0,
     IQ2_BN,
 }
 
@@ -58,7 +59,7 @@ use GgmlType::*;
 ///
 /// I2_S stands here as its blocks of 128 weights in 32 bytes (x86 layout); its one scale a tensor is added in
 /// [`GgmlType::nbytes`], as is the scale before each row of IQ2_BN.
-const TABLE: [(GgmlType, u32, &str, u64, u64); 35] = [
+const TABLE: [(GgmlType, u32, &str, u64, u64); 36] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (Q4_0, 2, "Q4_0", 32, 18),
@@ -93,6 +94,7 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 35] = [
     (I2_S, 36, "I2_S", 128, 32),
     (NVFP4, 40, "NVFP4", 64, 36),
     (Q1_0, 41, "Q1_0", 128, 18),
+    (Q2_0, 42, "Q2_0", 64, 18),
     (IQ2_BN, 135, "IQ2_BN", 64, 16),
 ];
 

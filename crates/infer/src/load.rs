@@ -5,7 +5,7 @@ use std::path::Path;
 use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{BlockFormat, DenseType, TernaryLayout, TernaryWeights};
-use tritforge_ternary::{PackedRows, Packing};
+use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
 
 use crate::InferError;
 use crate::weights::{Block, Dense, Projected, Source, Weight};
@@ -79,6 +79,11 @@ impl Loader<'_> {
         Ok(Dense { source: Source::Memory(ordered), ..dense })
     }
 
+    /// The packing of a ternary type.
+    fn packing(&self, ty: GgmlType) -> Option<Packing> {
+        Packing::in_file(ty.name(), self.gguf.metadata().get_str(I2_S_LAYOUT).ok())
+    }
+
     /// A ternary matrix in the kernels' layout, its rows in the model's order.
     fn ternary(
         &self,
@@ -92,7 +97,8 @@ impl Loader<'_> {
             |source| InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source };
         let packed = PackedRows::new(packing, self.gguf.data(info), rows, cols).map_err(fault)?;
         let block_scale = packed.uniform_scale().ok_or_else(|| {
-            let message = "its blocks have different scales; this engine runs one scale a tensor (BitNet)";
+            let message =
+                "its blocks or rows have different scales; this engine runs one scale a tensor (BitNet)";
             self.fault(name, message.to_string())
         })?;
         // llama.cpp's `bitnet`: the f32 scale of the tensor stands beside it.
@@ -130,7 +136,7 @@ impl Loader<'_> {
         let row = |row: usize| config.interleaved_row(row);
         let moved = interleaved && matches!(p, Projection::Q | Projection::K);
         let order: Order<'_> = if moved { Some(&row) } else { None };
-        let weight = match packing(self.tensor(&name, &shape)?.ty) {
+        let weight = match self.packing(self.tensor(&name, &shape)?.ty) {
             Some(packing) => Weight::Ternary(self.ternary(&name, packing, shape, order)?, packing),
             None => Weight::Dense(self.dense_rows(&name, shape, order)?),
         };
@@ -180,18 +186,9 @@ fn dense_type(ty: GgmlType) -> Option<DenseType> {
     match ty {
         GgmlType::F32 => Some(DenseType::F32),
         GgmlType::F16 => Some(DenseType::F16),
+        GgmlType::BF16 => Some(DenseType::Bf16),
         GgmlType::Q8_0 => Some(DenseType::Q8_0),
         GgmlType::Q6_K => Some(DenseType::Q6K),
-        _ => None,
-    }
-}
-
-/// The packing of a ternary type.
-fn packing(ty: GgmlType) -> Option<Packing> {
-    match ty {
-        GgmlType::TQ1_0 => Some(Packing::Tq1_0),
-        GgmlType::TQ2_0 => Some(Packing::Tq2_0),
-        GgmlType::I2_S => Some(Packing::I2S),
         _ => None,
     }
 }

@@ -20,7 +20,12 @@ pub struct BlockFormat {
 const FORMATS: [BlockFormat; 9] = [
     BlockFormat { name: "F32", numbers: 1, bytes: 4, decode: |b, out| decode_dense(DenseType::F32, b, out) },
     BlockFormat { name: "F16", numbers: 1, bytes: 2, decode: |b, out| decode_dense(DenseType::F16, b, out) },
-    BlockFormat { name: "BF16", numbers: 1, bytes: 2, decode: bf16 },
+    BlockFormat {
+        name: "BF16",
+        numbers: 1,
+        bytes: 2,
+        decode: |b, out| decode_dense(DenseType::Bf16, b, out),
+    },
     BlockFormat { name: "Q4_0", numbers: 32, bytes: 18, decode: q4_0 },
     BlockFormat { name: "Q4_1", numbers: 32, bytes: 20, decode: q4_1 },
     BlockFormat { name: "Q5_0", numbers: 32, bytes: 22, decode: q5_0 },
@@ -63,12 +68,6 @@ impl BlockFormat {
             out.len()
         );
         (self.decode)(bytes, out);
-    }
-}
-
-fn bf16(bytes: &[u8], out: &mut [f32]) {
-    for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-        *y = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
     }
 }
 

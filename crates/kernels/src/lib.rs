@@ -73,7 +73,7 @@ pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
 pub use cross_entropy::cross_entropy_backward;
-pub use dense::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
+pub use dense::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q8_0};
 pub use dequantize::BlockFormat;
 pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};

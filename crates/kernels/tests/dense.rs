@@ -3,7 +3,7 @@
 mod common;
 
 use common::numbers;
-use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 #[test]
 fn products_have_the_bits_of_decoded_rows() {
@@ -13,6 +13,7 @@ fn products_have_the_bits_of_decoded_rows() {
             let bytes = match ty {
                 DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
                 DenseType::F16 => f32_to_f16(&values),
+                DenseType::Bf16 => f32_to_bf16(&values),
                 DenseType::Q8_0 => f32_to_q8_0(&values),
                 DenseType::Q6K => f32_to_q6_k(&values),
             };

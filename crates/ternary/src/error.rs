@@ -59,18 +59,6 @@ pub enum TernaryError {
         /// The value found.
         found: i32,
     },
-    /// The rows of a tensor have different scales.
-    #[error(
-        "row {row} has the scale {scale}, the rows before it {first}: this program reads one scale a tensor (BitNet)"
-    )]
-    RowScales {
-        /// The row, from 0.
-        row: usize,
-        /// Its scale.
-        scale: String,
-        /// The others'.
-        first: String,
-    },
     /// The shape overflows the address space.
     #[error("shape [{rows}, {cols}] has more elements than this machine can address")]
     TooLarge {

@@ -7,7 +7,7 @@
 //! * [`absmax_quantize`]: one token's activations to int8 and one scale (eq. 4 there, rounding as in the
 //!   reference code: half to even).
 //! * [`TernaryTensor`]: codes, scale and shape.
-//! * [`Packing`]: the byte layouts TQ1_0, TQ2_0 and I2_S, both ways; [`pack_stripes`]: that of Hugging Face checkpoints.
+//! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways; [`pack_stripes`]: that of Hugging Face checkpoints.
 //!
 //! ```
 //! use tritforge_ternary::{Packing, TernaryTensor};
@@ -28,7 +28,9 @@ mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
-pub use packing::{PackedRows, Packing, Unpacked, pack_stripes, unpack_iq2_bn, unpack_stripes};
+pub use packing::{
+    I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes, unpack_stripes,
+};
 pub use tensor::{TernaryTensor, stored_scale};
 pub use weight::{absmean, weight_codes};
 

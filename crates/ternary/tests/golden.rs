@@ -1,7 +1,7 @@
-//! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and an independent I2_S (`tests/golden/make_packings.py`).
+//! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and against independent layouts of the others (`tests/golden/make_packings.py`).
 
 use serde::Deserialize;
-use tritforge_ternary::{Packing, TernaryTensor};
+use tritforge_ternary::{Packing, ScalePlace, TernaryTensor};
 
 #[derive(Deserialize)]
 struct Case {
@@ -14,6 +14,9 @@ struct Case {
     tq1_0: Packed,
     tq2_0: Packed,
     i2_s: Packed,
+    i2_s_arm: Packed,
+    q2_0: Packed,
+    iq2_bn: Packed,
 }
 
 #[derive(Deserialize)]
@@ -37,12 +40,17 @@ fn packed_bytes_are_those_of_gguf() {
             _ => -1,
         });
         let tensor = TernaryTensor::from_codes(codes.collect(), case.rows, case.cols, case.scale).unwrap();
-        for (packing, golden) in
-            [(Packing::Tq1_0, &case.tq1_0), (Packing::Tq2_0, &case.tq2_0), (Packing::I2S, &case.i2_s)]
-        {
+        for (packing, golden) in [
+            (Packing::Tq1_0, &case.tq1_0),
+            (Packing::Tq2_0, &case.tq2_0),
+            (Packing::I2S, &case.i2_s),
+            (Packing::I2SArm, &case.i2_s_arm),
+            (Packing::Q2_0, &case.q2_0),
+            (Packing::Iq2Bn, &case.iq2_bn),
+        ] {
             let name = format!("{} {}", case.name, packing.name());
             let mut golden_bytes = bytes(&golden.hex);
-            if packing == Packing::I2S {
+            if packing.scales() == ScalePlace::Tensor {
                 // The golden is the codes; eight copies of the f32 scale follow them.
                 golden_bytes.extend(case.scale.to_le_bytes().repeat(8));
             }

@@ -1,7 +1,7 @@
 //! Packings against `gguf` 0.19 (bytes made by `tests/golden/make_packings.py`) and as round trips.
 
 use proptest::prelude::*;
-use tritforge_ternary::{PackedRows, Packing, TernaryError, TernaryTensor};
+use tritforge_ternary::{PackedRows, Packing, ScalePlace, TernaryError, TernaryTensor};
 
 fn tensor() -> impl Strategy<Value = TernaryTensor> {
     (1usize..4, 1usize..4, 1e-5f32..10.0).prop_flat_map(|(rows, blocks, scale)| {
@@ -19,16 +19,19 @@ proptest! {
             prop_assert_eq!(bytes.len(), packing.packed_len(tensor.rows(), tensor.cols()).unwrap());
             let back = packing.unpack(&bytes, tensor.rows(), tensor.cols()).unwrap();
             prop_assert_eq!(back.codes.as_slice(), tensor.codes());
-            let scale = if packing == Packing::I2S { tensor.scale() } else { 1.0 };
+            let scale = if packing.scales() == ScalePlace::Block { 1.0 } else { tensor.scale() };
+            let zeros = packing.scales() != ScalePlace::Tensor && tensor.codes().iter().all(|c| *c == 0);
             prop_assert_eq!(back.uniform_scale(), Some(scale));
+            let rows = PackedRows::new(packing, &bytes, tensor.rows(), tensor.cols()).unwrap();
+            prop_assert!(zeros || rows.uniform_scale() == Some(scale));
         }
     }
 
     #[test]
     fn any_bytes_are_codes_or_an_error(bytes in prop::collection::vec(any::<u8>(), 96)) {
-        for (packing, len) in [(Packing::Tq1_0, 54), (Packing::Tq2_0, 66), (Packing::I2S, 96)] {
-            let cols = 256;
-            if let Ok(unpacked) = packing.unpack(&bytes[..len], 1, cols) {
+        for packing in Packing::ALL {
+            let len = packing.packed_len(1, 256).unwrap();
+            if let Ok(unpacked) = packing.unpack(&bytes[..len], 1, 256) {
                 prop_assert!(unpacked.codes.iter().all(|c| (-1..=1).contains(c)));
             }
         }
@@ -80,6 +83,7 @@ fn a_block_of_zeros_has_any_scale() {
     let mut codes = vec![1i8; 512];
     codes[..256].fill(0);
     let tensor = TernaryTensor::from_codes(codes, 1, 512, 1.0).unwrap();
+    // Of Q2_0 the scale comes first, and a tensor has four times as many blocks.
     for packing in [Packing::Tq1_0, Packing::Tq2_0] {
         let mut bytes = packing.pack_with_block_scale(&tensor, 0.5).unwrap();
         let end = bytes.len() / 2;
@@ -92,4 +96,40 @@ fn a_block_of_zeros_has_any_scale() {
         other[last - 2..].fill(0);
         assert_eq!(PackedRows::new(packing, &other, 1, 512).unwrap().uniform_scale(), None);
     }
+}
+
+#[test]
+fn rows_of_different_scales_are_no_tensor_with_one() {
+    let codes: Vec<i8> = (0..3 * 128).map(|i| if i < 128 { 0 } else { (i * i % 3) as i8 - 1 }).collect();
+    let tensor = TernaryTensor::from_codes(codes, 3, 128, 0.25).unwrap();
+    let mut bytes = Packing::Iq2Bn.pack(&tensor).unwrap();
+    let scale = |bytes: &[u8]| PackedRows::new(Packing::Iq2Bn, bytes, 3, 128).unwrap().uniform_scale();
+    // The first row is zeros: it may have any scale.
+    bytes[..4].copy_from_slice(&7f32.to_le_bytes());
+    assert_eq!(scale(&bytes), Some(0.25));
+    bytes[36..40].copy_from_slice(&0.5f32.to_le_bytes());
+    assert_eq!(scale(&bytes), None);
+}
+
+#[test]
+fn blocks_of_q2_0_may_be_zeros_and_have_a_fourth_code() {
+    let mut codes = vec![1i8; 192];
+    codes[64..128].fill(0);
+    let tensor = TernaryTensor::from_codes(codes, 1, 192, 1.0).unwrap();
+    let mut bytes = Packing::Q2_0.pack_with_block_scale(&tensor, 0.5).unwrap();
+    bytes[18..20].fill(0);
+    assert_eq!(PackedRows::new(Packing::Q2_0, &bytes, 1, 192).unwrap().uniform_scale(), Some(0.5));
+    bytes[3] |= 3;
+    assert_eq!(Packing::Q2_0.unpack(&bytes, 1, 192).unwrap_err(), TernaryError::Code { index: 4, found: 2 });
+}
+
+#[test]
+fn the_two_layouts_of_i2_s_hold_the_same_tensor_in_other_places() {
+    let codes: Vec<i8> = (0..256).map(|i| (i * i / 7 % 3) as i8 - 1).collect();
+    let tensor = TernaryTensor::from_codes(codes, 1, 256, 0.5).unwrap();
+    let (x86, arm) = (Packing::I2S.pack(&tensor).unwrap(), Packing::I2SArm.pack(&tensor).unwrap());
+    assert_eq!(x86.len(), arm.len());
+    // Taken for each other they are valid, and another tensor.
+    assert_ne!(Packing::I2S.unpack(&arm, 1, 256).unwrap().codes, tensor.codes());
+    assert_eq!(Packing::I2SArm.unpack(&arm, 1, 256).unwrap().codes, tensor.codes());
 }

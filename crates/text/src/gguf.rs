@@ -1,7 +1,8 @@
 //! Tokenizers as GGUF metadata: the keys under `tokenizer.`.
 //!
-//! A byte-level BPE is `tokenizer.ggml.model = "gpt2"` with tokens, merges and the name of its pre-tokenizer. Written and
-//! read back, it gives the same ids for every text; what these keys cannot say is an error when writing.
+//! A byte-level BPE is `tokenizer.ggml.model = "gpt2"` with tokens, merges and the name of its pre-tokenizer; a BPE of
+//! sentencepiece is `"llama"` with tokens and scores. Written and read back, they give the same ids for every text; what these
+//! keys cannot say is an error when writing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,28 +11,40 @@ use tokenizers::ModelWrapper;
 use tritforge_gguf::{Metadata, Value, optional};
 
 use crate::pre::{self, Pre};
+use crate::sentencepiece;
+use crate::spelling::Spelling;
 use crate::tokenizer::{Parts, Roles};
 use crate::validate::MAX_VOCAB;
 use crate::{TextError, Tokenizer};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+/// The tokens of all ids.
+pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
+/// Their types.
+pub(crate) const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
+/// Scores of a sentencepiece model.
+pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+/// Whether a text begins with a space that it does not have.
+pub(crate) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
+const UNK: &str = "tokenizer.ggml.unknown_token_id";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
 
-/// Token types, as `llama.h` numbers them. 2 (unknown) and 6 (byte) belong to sentencepiece models.
+/// Token types, as `llama.h` numbers them. Unknown and byte belong to sentencepiece models.
 const NORMAL: i32 = 1;
+const UNKNOWN: i32 = 2;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
+const BYTE: i32 = 6;
 
-const GGUF: &str = "GGUF metadata";
+/// What errors call the source.
+pub(crate) const GGUF: &str = "GGUF metadata";
 
 impl Tokenizer {
     /// The metadata that describes the tokenizer in a model with `vocab_size` ids. Ids that stand for no token are filled
@@ -47,15 +60,41 @@ impl Tokenizer {
                 reason: "the tokenizer's ids",
             });
         }
-        let (pre, merges) = self.describe()?;
-        let (tokens, types) = self.tokens(vocab_size)?;
+        let (tokens, mut types) = self.tokens(vocab_size)?;
         let mut entries: Vec<(String, Value)> = Vec::new();
         let mut put = |key: &str, value: Value| entries.push((key.to_string(), value));
-        put(MODEL, "gpt2".into());
-        put(PRE, pre.name.into());
-        put(TOKENS, tokens.into());
-        put(TOKEN_TYPE, types.into());
-        put(MERGES, merges.into());
+        if let Spelling::SentencePiece { prefix } = self.spelling {
+            let described = sentencepiece::describe(self, prefix)?;
+            for (token, ty) in tokens.iter().zip(&mut types) {
+                if *token == described.unk {
+                    *ty = UNKNOWN;
+                } else if *ty == NORMAL && sentencepiece::byte_of(token).is_some() {
+                    *ty = BYTE;
+                }
+            }
+            // Characters, which nothing is merged into, come after all merges.
+            let last = -(described.scores.len() as f32);
+            let score = |(token, ty): (&String, &i32)| match *ty {
+                NORMAL => described.scores.get(token).copied().unwrap_or(last),
+                _ => 0.0,
+            };
+            let scores: Vec<f32> = tokens.iter().zip(&types).map(score).collect();
+            put(MODEL, "llama".into());
+            put(TOKENS, tokens.into());
+            put(SCORES, scores.into());
+            put(TOKEN_TYPE, types.into());
+            put(ADD_SPACE_PREFIX, described.add_space_prefix.into());
+            if let Some(unk) = self.id(&described.unk) {
+                put(UNK, unk.into());
+            }
+        } else {
+            let (pre, merges) = self.describe()?;
+            put(MODEL, "gpt2".into());
+            put(PRE, pre.name.into());
+            put(TOKENS, tokens.into());
+            put(TOKEN_TYPE, types.into());
+            put(MERGES, merges.into());
+        }
         for (key, id) in [(BOS, self.roles.bos), (EOS, self.roles.eos), (PAD, self.roles.pad)] {
             if let Some(id) = id {
                 put(key, id.into());
@@ -74,85 +113,33 @@ impl Tokenizer {
     /// If a key is missing or has another type, the vocabulary or the pre-tokenizer is of a kind that is not supported
     /// (the message names it and what is), or the lists contradict each other.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
-        let fault = |place: String, problem: String| TextError::malformed(GGUF, place, problem);
-        let model = metadata.get_str(MODEL)?;
-        if model != "gpt2" {
-            return Err(TextError::Unsupported {
-                what: "vocabulary (tokenizer.ggml.model)",
-                found: format!("{model:?}"),
-                supported: "gpt2 (byte-level BPE)".to_string(),
-            });
-        }
-        let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
-            what: "pre-tokenizer (tokenizer.ggml.pre)",
-            found: "no such key, and any guess would encode text in another way than training did"
-                .to_string(),
-            supported: format!("{}; convert the model again with a tool that writes the key", pre::names()),
-        })?;
-        let pre = Pre::by_name(name)?;
-        let tokens = metadata.get_str_array(TOKENS)?;
-        if tokens.is_empty() || tokens.len() > MAX_VOCAB {
-            return Err(fault(TOKENS.to_string(), format!("{} tokens; expected 1 to 2^24", tokens.len())));
-        }
-        let types = match optional(metadata.get_i64_array(TOKEN_TYPE))? {
-            Some(types) if types.len() == tokens.len() => types,
-            Some(types) => {
-                let problem = format!("{} types for {} tokens", types.len(), tokens.len());
-                return Err(fault(TOKEN_TYPE.to_string(), problem));
+        let (tokenizer, unused, default_add_bos) = match metadata.get_str(MODEL)? {
+            "gpt2" => byte_level(metadata)?,
+            // Where the key is missing, runtimes begin with BOS.
+            "llama" => {
+                let (tokenizer, unused) = sentencepiece::from_gguf(metadata)?;
+                (tokenizer, unused, true)
             }
-            None => vec![i64::from(NORMAL); tokens.len()],
+            other => {
+                return Err(TextError::Unsupported {
+                    what: "vocabulary (tokenizer.ggml.model)",
+                    found: format!("{other:?}"),
+                    supported: "gpt2 (byte-level BPE), llama (BPE of sentencepiece)".to_string(),
+                });
+            }
         };
-
-        let mut ids: HashMap<&str, usize> = HashMap::new();
-        let (mut vocab, mut added, mut unused) = (Vec::new(), Vec::new(), BTreeMap::new());
-        for (id, (token, ty)) in tokens.iter().zip(types).enumerate() {
-            match ty {
-                1 | 6 => {}
-                2 | 3 => added.push((token.clone(), true)),
-                4 => added.push((token.clone(), false)),
-                5 => {
-                    unused.insert(id as u32, token.clone());
-                    continue;
-                }
-                _ => {
-                    let problem = format!("{ty} for {token:?}: expected 1 to 6");
-                    return Err(fault(format!("{TOKEN_TYPE}[{id}]"), problem));
-                }
-            }
-            if let Some(first) = ids.insert(token, id) {
-                return Err(fault(
-                    format!("{TOKENS}[{id}]"),
-                    format!("{token:?} is also the token of id {first}"),
-                ));
-            }
-            vocab.push((token.clone(), id as u32));
-        }
-        let mut merges = Vec::new();
-        for (i, merge) in metadata.get_str_array(MERGES)?.iter().enumerate() {
-            match merge.split_once(' ') {
-                Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
-                    merges.push((left.to_string(), right.to_string()));
-                }
-                _ => {
-                    let problem = format!("{merge:?}: expected two tokens with a space between them");
-                    return Err(fault(format!("{MERGES}[{i}]"), problem));
-                }
-            }
-        }
+        let count = metadata.get_str_array(TOKENS)?.len();
         let role = |key: &str| match optional(metadata.get_u32(key))? {
-            Some(id) if id as usize >= tokens.len() => {
-                Err(fault(key.to_string(), format!("{id}, in a vocabulary of {}", tokens.len())))
+            Some(id) if id as usize >= count => {
+                Err(TextError::malformed(GGUF, key, format!("{id}, in a vocabulary of {count}")))
             }
             id => Ok(id),
         };
         let (bos, eos, pad) = (role(BOS)?, role(EOS)?, role(PAD)?);
-        // Where the key is missing, runtimes go by the name of the pre-tokenizer.
-        let add_bos =
-            optional(metadata.get_bool(ADD_BOS))?.unwrap_or(pre.name == "llama-bpe") && bos.is_some();
+        let add_bos = optional(metadata.get_bool(ADD_BOS))?.unwrap_or(default_add_bos) && bos.is_some();
         let chat_template = optional(metadata.get_str(CHAT_TEMPLATE))?.map(str::to_string);
 
-        let mut tokenizer = Self::build(Parts { vocab, merges, pre, added }, GGUF, MERGES)?
-            .with_roles(Roles { bos, eos, pad, add_bos });
+        let mut tokenizer = tokenizer.with_roles(Roles { bos, eos, pad, add_bos });
         tokenizer.unused = unused;
         tokenizer.chat_template = chat_template;
         Ok(tokenizer)
@@ -234,4 +221,67 @@ impl Tokenizer {
         }
         Ok((tokens, types))
     }
+}
+
+/// A byte-level BPE without roles, the ids that stand for no text, and whether sequences begin with BOS where nothing says so.
+fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, bool), TextError> {
+    let fault = |place: String, problem: String| TextError::malformed(GGUF, place, problem);
+    let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
+        what: "pre-tokenizer (tokenizer.ggml.pre)",
+        found: "no such key, and any guess would encode text in another way than training did".to_string(),
+        supported: format!("{}; convert the model again with a tool that writes the key", pre::names()),
+    })?;
+    let pre = Pre::by_name(name)?;
+    let tokens = metadata.get_str_array(TOKENS)?;
+    if tokens.is_empty() || tokens.len() > MAX_VOCAB {
+        return Err(fault(TOKENS.to_string(), format!("{} tokens; expected 1 to 2^24", tokens.len())));
+    }
+    let types = match optional(metadata.get_i64_array(TOKEN_TYPE))? {
+        Some(types) if types.len() == tokens.len() => types,
+        Some(types) => {
+            let problem = format!("{} types for {} tokens", types.len(), tokens.len());
+            return Err(fault(TOKEN_TYPE.to_string(), problem));
+        }
+        None => vec![i64::from(NORMAL); tokens.len()],
+    };
+
+    let mut ids: HashMap<&str, usize> = HashMap::new();
+    let (mut vocab, mut added, mut unused) = (Vec::new(), Vec::new(), BTreeMap::new());
+    for (id, (token, ty)) in tokens.iter().zip(types).enumerate() {
+        match ty {
+            1 | 6 => {}
+            2 | 3 => added.push((token.clone(), true)),
+            4 => added.push((token.clone(), false)),
+            5 => {
+                unused.insert(id as u32, token.clone());
+                continue;
+            }
+            _ => {
+                let problem = format!("{ty} for {token:?}: expected 1 to 6");
+                return Err(fault(format!("{TOKEN_TYPE}[{id}]"), problem));
+            }
+        }
+        if let Some(first) = ids.insert(token, id) {
+            return Err(fault(
+                format!("{TOKENS}[{id}]"),
+                format!("{token:?} is also the token of id {first}"),
+            ));
+        }
+        vocab.push((token.clone(), id as u32));
+    }
+    let mut merges = Vec::new();
+    for (i, merge) in metadata.get_str_array(MERGES)?.iter().enumerate() {
+        match merge.split_once(' ') {
+            Some((left, right)) if !left.is_empty() && !right.is_empty() && !right.contains(' ') => {
+                merges.push((left.to_string(), right.to_string()));
+            }
+            _ => {
+                let problem = format!("{merge:?}: expected two tokens with a space between them");
+                return Err(fault(format!("{MERGES}[{i}]"), problem));
+            }
+        }
+    }
+    // Where the key is missing, runtimes go by the name of the pre-tokenizer.
+    let add_bos = pre.name == "llama-bpe";
+    Ok((Tokenizer::build(Parts { vocab, merges, pre, added }, GGUF, MERGES)?, unused, add_bos))
 }

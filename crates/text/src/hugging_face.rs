@@ -1,43 +1,97 @@
-//! Hugging Face files: `tokenizer.json` (vocabulary and rules) and `tokenizer_config.json` (roles and chat template).
+//! Hugging Face files: `tokenizer.json` (vocabulary and rules) and `tokenizer_config.json` (roles and chat template), or a
+//! `tokenizer.model` where there is no `tokenizer.json`.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
+use crate::added::added_tokens;
 use crate::special::{KNOWN_BOS, KNOWN_EOS, KNOWN_PAD};
+use crate::tiktoken::is_tiktoken;
 use crate::tokenizer::Roles;
 use crate::validate::{self, MAX_VOCAB, TOKENIZER_JSON};
 use crate::{TextError, Tokenizer};
 
 const CONFIG: &str = "tokenizer_config.json";
+const ADDED: &str = "added_tokens.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json`, with the `tokenizer_config.json` and `chat_template.jinja` beside it if they are there.
-    /// `path` is the file or its directory.
+    /// Reads a tokenizer's file, with the `tokenizer_config.json` and `chat_template.jinja` beside it if they are there.
+    /// `path` is the file or its directory: a `tokenizer.json`, or without one a sentencepiece model or a tiktoken file
+    /// (`tokenizer.model`, `*.tiktoken`), whose added tokens are those of `tokenizer_config.json`.
     ///
     /// # Errors
-    /// If a file cannot be read, or as [`Tokenizer::from_json`] and [`Tokenizer::with_config`].
+    /// If a file cannot be read, a directory has none, or as [`Tokenizer::from_json`], [`Tokenizer::from_sentencepiece`],
+    /// [`Tokenizer::from_tiktoken`] and [`Tokenizer::with_config`].
     pub fn from_file(path: &Path) -> Result<Self, TextError> {
-        let path = if path.is_dir() { path.join(TOKENIZER_JSON) } else { path.to_path_buf() };
+        let path = if path.is_dir() {
+            Self::file_in(path).unwrap_or(path.join(TOKENIZER_JSON))
+        } else {
+            path.to_path_buf()
+        };
         let named = |error| match error {
             TextError::Malformed { place, problem, .. } => {
                 TextError::Malformed { file: path.display().to_string(), place, problem }
             }
             other => other,
         };
-        let mut tokenizer = Self::from_json(&read(&path)?).map_err(named)?;
-        let config = path.with_file_name(CONFIG);
-        if config.is_file() {
-            tokenizer = tokenizer.with_config(&read(&config)?)?;
+        let beside = |name: &str| {
+            let file = path.with_file_name(name);
+            if file.is_file() { read(&file).map(Some) } else { Ok(None) }
+        };
+        let (bytes, config) = (read(&path)?, beside(CONFIG)?);
+        let is_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+        let mut tokenizer = if is_json || path.extension().is_some_and(|e| e == "json") {
+            Self::from_json(&bytes).map_err(named)?
+        } else {
+            // A damaged configuration is an error below; here it adds nothing.
+            let json = |bytes: Option<Vec<u8>>| -> Value {
+                bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+            };
+            let added = added_tokens(&json(config.clone()), &json(beside(ADDED)?))?;
+            Self::from_model_file(&bytes, &path, &added).map_err(named)?
+        };
+        if let Some(config) = config {
+            tokenizer = tokenizer.with_config(&config)?;
         }
-        let template = path.with_file_name(TEMPLATE);
-        if template.is_file() {
-            let bytes = read(&template)?;
-            tokenizer.chat_template = Some(String::from_utf8_lossy(&bytes).into_owned());
+        if let Some(template) = beside(TEMPLATE)? {
+            tokenizer.chat_template = Some(String::from_utf8_lossy(&template).into_owned());
         }
         Ok(tokenizer)
+    }
+
+    /// The tokenizer's file in a directory, if it has one: `tokenizer.json`, `tokenizer.model`, or the only `*.tiktoken`.
+    pub fn file_in(directory: &Path) -> Option<PathBuf> {
+        let named = [TOKENIZER_JSON, "tokenizer.model"].map(|name| directory.join(name));
+        if let Some(file) = named.into_iter().find(|file| file.is_file()) {
+            return Some(file);
+        }
+        let entries = std::fs::read_dir(directory).ok()?;
+        let mut found = entries.filter_map(|entry| {
+            let path = entry.ok()?.path();
+            (path.is_file() && path.extension()? == "tiktoken").then_some(path)
+        });
+        let first = found.next()?;
+        found.next().is_none().then_some(first)
+    }
+
+    /// A sentencepiece model or a tiktoken file, whichever the bytes are.
+    fn from_model_file(
+        bytes: &[u8],
+        path: &Path,
+        added: &BTreeMap<u32, AddedToken>,
+    ) -> Result<Self, TextError> {
+        let file = path.display().to_string();
+        if !is_tiktoken(bytes) {
+            return Self::from_sentencepiece(bytes)?.with_added(added, &file);
+        }
+        let tokens: Vec<(u32, String)> = added.iter().map(|(id, t)| (*id, t.content.clone())).collect();
+        let tokens = (!tokens.is_empty()).then_some(&tokens[..]);
+        Self::from_known_tiktoken(bytes, &file, tokens)
     }
 
     /// Reads the content of a `tokenizer.json`.
@@ -171,7 +225,7 @@ impl Tokenizer {
     }
 
     /// Roles by post-processor and by well-known names of special tokens.
-    fn known_roles(&self, post_processor: &Value) -> Roles {
+    pub(crate) fn known_roles(&self, post_processor: &Value) -> Roles {
         let special = |name: &str| self.id(name).filter(|id| self.is_special(*id));
         let known = |names: &[&str]| names.iter().find_map(|name| special(name));
         let processors = match post_processor["processors"].as_array() {

@@ -1,10 +1,11 @@
 //! Tokenizers and chat templates, to and from Hugging Face files and GGUF metadata.
 //!
 //! A [`Tokenizer`] turns text into token ids and back. It is trained on a corpus ([`Tokenizer::train_bpe`],
-//! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json` ([`Tokenizer::from_file`]) or from the metadata of
-//! a GGUF file ([`Tokenizer::from_gguf`]). Whichever way it came, what [`Tokenizer::to_gguf`] writes describes it
+//! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file
+//! ([`Tokenizer::from_file`]), or from the metadata of a GGUF file ([`Tokenizer::from_gguf`]). Whichever way it came, what [`Tokenizer::to_gguf`] writes describes it
 //! exactly: the tokenizer that the deployed file holds gives the ids that training saw. What GGUF cannot say is an
-//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does.
+//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does;
+//! [`Tokenizer::encode_turns`] turns them into ids to train on, with a mask over what the model is to learn.
 //!
 //! ```
 //! use tritforge_gguf::Metadata;
@@ -25,22 +26,32 @@
 //! # Ok::<(), tritforge_text::TextError>(())
 //! ```
 
+mod added;
+mod base64;
 mod byte_level;
 mod characters;
 mod chat;
 mod error;
 mod gguf;
 mod hugging_face;
+mod merges;
 mod pre;
 mod python;
+mod sentencepiece;
 mod special;
+mod spelling;
 mod stream;
+mod tiktoken;
 mod tokenizer;
 mod train;
+mod turns;
+mod unigram;
 mod validate;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Message, Rendered};
 pub use error::TextError;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
+pub use tiktoken::TiktokenPattern;
 pub use tokenizer::{EncodeOptions, Tokenizer};
+pub use turns::{Masked, Turn};

@@ -32,11 +32,11 @@ pub(crate) struct Pre {
 
 /// The known names. Sources: `llama-vocab.cpp` of llama.cpp for the names, `default` and `ignore_merges`; the
 /// models' own `tokenizer.json` for the other patterns.
-const KNOWN: [Pre; 5] = [
+const KNOWN: [Pre; 6] = [
     Pre { name: "gpt-2", aliases: &[], patterns: &[GPT2_PATTERN], ignore_merges: false, nfc: false },
     Pre {
         name: "llama-bpe",
-        aliases: &["llama3", "llama-v3"],
+        aliases: &["llama3", "llama-v3", "falcon3"],
         patterns: &[
             r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
         ],
@@ -51,6 +51,17 @@ const KNOWN: [Pre; 5] = [
         ],
         ignore_merges: false,
         nfc: true,
+    },
+    Pre {
+        name: "gpt-4o",
+        aliases: &["llama4"],
+        patterns: &[concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+            r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )],
+        ignore_merges: false,
+        nfc: false,
     },
     Pre {
         name: "smollm",

@@ -2,7 +2,8 @@
 
 use crate::{TextError, Tokenizer};
 
-/// Decodes ids as they come. The pieces, put together, are what [`Tokenizer::decode`] makes of all ids.
+/// Decodes ids as they come. The pieces, put together, are what [`Tokenizer::decode`] makes of all ids; of a sentencepiece
+/// vocabulary with the space before the first word, which belongs between it and what came before.
 ///
 /// ```
 /// use tritforge_text::{SpecialTokens, Tokenizer};
@@ -19,7 +20,7 @@ use crate::{TextError, Tokenizer};
 #[derive(Debug)]
 pub struct DecodeStream<'a> {
     tokenizer: &'a Tokenizer,
-    /// Byte-level vocabularies: bytes that begin a character.
+    /// Vocabularies whose tokens are bytes: those that begin a character.
     pending: Vec<u8>,
     /// Others: the ids whose text depends on each other, and how many of them are shown.
     ids: Vec<u32>,
@@ -37,7 +38,7 @@ impl<'a> DecodeStream<'a> {
     /// If the id is outside the vocabulary.
     pub fn push(&mut self, id: u32) -> Result<Option<String>, TextError> {
         let bytes = self.tokenizer.bytes(id)?;
-        if self.tokenizer.byte_level {
+        if self.tokenizer.spelling.is_bytes() {
             self.pending.extend_from_slice(&bytes);
             return Ok(some(self.take_whole()));
         }
@@ -59,7 +60,7 @@ impl<'a> DecodeStream<'a> {
     /// # Errors
     /// If the ids cannot be decoded.
     pub fn finish(self) -> Result<Option<String>, TextError> {
-        if self.tokenizer.byte_level {
+        if self.tokenizer.spelling.is_bytes() {
             return Ok(some(String::from_utf8_lossy(&self.pending).into_owned()));
         }
         let text = self.tokenizer.decode(&self.ids)?;

@@ -7,11 +7,13 @@ use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    AddedToken, AddedVocabulary, Model, ModelWrapper, NormalizedString, OffsetType, PostProcessorWrapper,
-    PreTokenizer, Token,
+    AddedToken, AddedVocabulary, Encoding, Model, ModelWrapper, NormalizedString, OffsetType,
+    PostProcessorWrapper, PreTokenizer, Token,
 };
 
-use crate::pre::{Pre, is_byte_level, was_given_up};
+use crate::pre::{Pre, was_given_up};
+use crate::spelling::Spelling;
+use crate::unigram::TextUnigram;
 use crate::{DecodeStream, TextError, byte_level, validate};
 
 /// A tokenizer: a vocabulary, the rule that cuts text into its tokens, and the tokens with a role.
@@ -22,8 +24,10 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     /// The added tokens, with those that are special taken for plain text.
     plain: AddedVocabulary,
-    pub(crate) byte_level: bool,
+    pub(crate) spelling: Spelling,
     coverage: Coverage,
+    /// What encodes text of a sentencepiece unigram model.
+    unigram: Option<TextUnigram>,
     vocab_size: usize,
     /// Ids of a GGUF file that stand for no text, such as those that round a vocabulary up.
     pub(crate) unused: BTreeMap<u32, String>,
@@ -99,14 +103,20 @@ impl Tokenizer {
         let mut plain = inner.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
         let pre = inner.get_pre_tokenizer().and_then(|pre| serde_json::to_value(pre).ok());
-        let byte_level = is_byte_level(&pre.unwrap_or(Value::Null));
+        let decoder = inner.get_decoder().and_then(|decoder| serde_json::to_value(decoder).ok());
+        let spelling = Spelling::of(&pre.unwrap_or(Value::Null), &decoder.unwrap_or(Value::Null));
         let vocab_size = inner.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
-        let coverage = Coverage::of(&inner, byte_level);
+        let coverage = Coverage::of(&inner, spelling == Spelling::ByteLevel);
+        let unigram = match spelling {
+            Spelling::SentencePiece { .. } => text_unigram(&inner),
+            Spelling::ByteLevel | Spelling::Other => None,
+        };
         Self {
             inner,
             plain,
-            byte_level,
+            spelling,
             coverage,
+            unigram,
             vocab_size,
             unused: BTreeMap::new(),
             roles: Roles::default(),
@@ -150,6 +160,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        let encoding = self.encoding(text, options, OffsetType::None)?;
+        let bos = self.roles.bos.filter(|bos| options.add_bos && encoding.get_ids().first() != Some(bos));
+        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
+    }
+
+    /// The ids of a text without a BOS token before them, with their places in it where `offsets` asks for these.
+    pub(crate) fn encoding(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        offsets: OffsetType,
+    ) -> Result<Encoding, TextError> {
         let failed = |e: tokenizers::Error| match e.downcast::<TextError>() {
             Ok(error) => *error,
             Err(other) => TextError::Tokenize(other.to_string()),
@@ -162,10 +184,13 @@ impl Tokenizer {
         let model = self.inner.get_model();
         pieces
             .tokenize(|piece| {
-                if self.byte_level && was_given_up(piece.get_original()) {
+                if self.spelling == Spelling::ByteLevel && was_given_up(piece.get_original()) {
                     return Err(TextError::RunOfSpaces { offset: piece.offsets_original().0 }.into());
                 }
-                let tokens = model.tokenize(piece.get())?;
+                let tokens = match &self.unigram {
+                    Some(unigram) => unigram.tokenize(piece.get()),
+                    None => model.tokenize(piece.get())?,
+                };
                 match self.coverage.first_unknown(model, piece, &tokens) {
                     Some((character, offset)) => {
                         Err(TextError::UnknownCharacter { character, offset }.into())
@@ -174,9 +199,7 @@ impl Tokenizer {
                 }
             })
             .map_err(failed)?;
-        let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
-        let bos = self.roles.bos.filter(|bos| options.add_bos && encoding.get_ids().first() != Some(bos));
-        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
+        pieces.into_encoding(None, 0, offsets).map_err(failed)
     }
 
     /// The text of ids. Bytes that are no UTF-8 become U+FFFD.
@@ -184,7 +207,7 @@ impl Tokenizer {
     /// # Errors
     /// If an id is outside the vocabulary.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        if !self.byte_level {
+        if !self.spelling.is_bytes() {
             for id in ids {
                 self.bytes(*id)?;
             }
@@ -193,6 +216,10 @@ impl Tokenizer {
         let mut bytes = Vec::new();
         for id in ids {
             bytes.extend_from_slice(&self.bytes(*id)?);
+        }
+        // The space before a text that has none.
+        if self.spelling == (Spelling::SentencePiece { prefix: true }) && bytes.first() == Some(&b' ') {
+            bytes.remove(0);
         }
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -231,8 +258,7 @@ impl Tokenizer {
             return Ok(token.content.as_bytes().to_vec());
         }
         match self.inner.get_model().id_to_token(id) {
-            Some(token) if self.byte_level => Ok(byte_level::unspell(&token)),
-            Some(token) => Ok(token.into_bytes()),
+            Some(token) => Ok(self.spelling.bytes(token)),
             None => match self.unused.get(&id) {
                 Some(token) => Ok(token.as_bytes().to_vec()),
                 None => Err(TextError::UnknownId { id, vocab_size: self.vocab_size }),
@@ -274,11 +300,19 @@ impl fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size)
-            .field("byte_level", &self.byte_level)
+            .field("spelling", &self.spelling)
             .field("roles", &self.roles)
             .field("chat_template", &self.chat_template.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The pieces of text of a unigram model, without its added tokens.
+fn text_unigram(inner: &tokenizers::Tokenizer) -> Option<TextUnigram> {
+    let ModelWrapper::Unigram(model) = inner.get_model() else { return None };
+    let unk = serde_json::to_value(model).ok()?["unk_id"].as_u64()?;
+    let added = inner.get_added_vocabulary().get_added_tokens_decoder();
+    Some(TextUnigram::of(model, u32::try_from(unk).ok()?, &added.keys().copied().collect()))
 }
 
 impl Coverage {

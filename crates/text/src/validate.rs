@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use crate::TextError;
+use crate::base64::unbase64;
+use crate::sentencepiece::check_charsmap;
 
 /// More tokens than any vocabulary has; it bounds what an id can make us allocate.
 pub(crate) const MAX_VOCAB: usize = 1 << 24;
@@ -41,6 +43,17 @@ pub(crate) fn tokenizer_json(json: &Value) -> Result<(), TextError> {
     let model = &json["model"];
     if !model.is_object() {
         return fault("model", "missing; this is no tokenizer.json".to_string());
+    }
+    charsmaps(&json["normalizer"])?;
+    // The library loops for ever on a token without text.
+    if model["type"] == "Unigram"
+        && let Some(vocab) = model["vocab"].as_array()
+        && let Some(at) = vocab.iter().position(|entry| entry[0].as_str().is_none_or(str::is_empty))
+    {
+        return fault(
+            &format!("model.vocab[{at}]"),
+            "expected a token that is not empty, and its score".to_string(),
+        );
     }
     // Old files of GPT-2's time leave the type out; only BPE has merges.
     if model["type"].as_str().unwrap_or("BPE") != "BPE" || model["merges"].is_null() {
@@ -98,6 +111,22 @@ pub(crate) fn tokenizer_json(json: &Value) -> Result<(), TextError> {
         prefixed_merges(&tokens, &pairs, prefix)?;
     }
     Ok(())
+}
+
+/// Checks the compiled rules of a normalizer and of those in it.
+fn charsmaps(normalizer: &Value) -> Result<(), TextError> {
+    for inner in normalizer["normalizers"].as_array().into_iter().flatten() {
+        charsmaps(inner)?;
+    }
+    match normalizer["precompiled_charsmap"].as_str() {
+        None => Ok(()),
+        Some(rules) => unbase64(rules)
+            .ok_or_else(|| "no base64".to_string())
+            .and_then(|rules| check_charsmap(&rules))
+            .map_err(|problem| {
+                TextError::malformed(TOKENIZER_JSON, "normalizer.precompiled_charsmap", problem)
+            }),
+    }
 }
 
 /// As [`merges`], for right parts whose prefix has been taken off.

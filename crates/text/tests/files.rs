@@ -309,11 +309,12 @@ fn contradictory_gguf_metadata_is_an_error() {
     let strings = |list: &[&str]| Value::from(list.iter().map(|s| (*s).to_string()).collect::<Vec<_>>());
     let mut twice = good.get_str_array("tokenizer.ggml.tokens").unwrap().to_vec();
     twice[7] = twice[9].clone();
-    let cases: [(&str, Option<Value>, &str); 15] = [
+    let cases: [(&str, Option<Value>, &str); 16] = [
         ("model", None, "tokenizer.ggml.model"),
-        ("model", Some("llama".into()), "found \"llama\"; supported: gpt2"),
+        ("model", Some("bert".into()), "found \"bert\"; supported: gpt2"),
+        ("model", Some("llama".into()), "tokenizer.ggml.scores"),
         ("pre", None, "any guess"),
-        ("pre", Some("tekken".into()), "gpt-2, llama-bpe, qwen2, smollm, default"),
+        ("pre", Some("tekken".into()), "gpt-2, llama-bpe, qwen2, gpt-4o, smollm, default"),
         ("pre", Some(3u32.into()), "u32 3"),
         ("tokens", None, "is missing"),
         ("tokens", Some(strings(&[])), "0 tokens"),

@@ -37,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: false };
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
     let [first, second] = [AnyModel::open(&args.first, &options)?, AnyModel::open(&args.second, &options)?];
     let shows = std::io::stderr().is_terminal();
     let report = diff([&first, &second], |tensor| {

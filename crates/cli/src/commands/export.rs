@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_export::{ExportOptions, HuggingFaceOptions, Report, export_gguf, export_hugging_face};
+use tritforge_export::{
+    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face, is_adapter,
+};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
@@ -25,12 +27,24 @@ pub(crate) enum Format {
     /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, ik_llama.cpp.
     #[value(name = "i2_s")]
     I2S,
+    /// GGUF, ternary, i2_s in the layout of bitnet.cpp's ARM builds.
+    #[value(name = "i2_s_arm")]
+    I2SArm,
+    /// GGUF, ternary, 2.25 bits a weight, blocks of 64; llama.cpp since mid 2026.
+    #[value(name = "q2_0")]
+    Q2_0,
+    /// GGUF, ternary, 2 bits a weight, exact scale, blocks of 64; ik_llama.cpp.
+    #[value(name = "iq2_bn")]
+    Iq2Bn,
     /// GGUF of a full-precision model.
     #[value(name = "f32")]
     F32,
     /// GGUF of a full-precision model.
     #[value(name = "f16")]
     F16,
+    /// GGUF of a full-precision model.
+    #[value(name = "bf16")]
+    Bf16,
     /// GGUF of a full-precision model, 8.5 bits a weight.
     #[value(name = "q8_0")]
     Q8_0,
@@ -51,6 +65,9 @@ impl Format {
             Format::Tq2_0 => Some(Packing::Tq2_0),
             Format::Tq1_0 => Some(Packing::Tq1_0),
             Format::I2S => Some(Packing::I2S),
+            Format::I2SArm => Some(Packing::I2SArm),
+            Format::Q2_0 => Some(Packing::Q2_0),
+            Format::Iq2Bn => Some(Packing::Iq2Bn),
             _ => None,
         }
     }
@@ -59,6 +76,7 @@ impl Format {
         match self {
             Format::F32 => Some(DenseType::F32),
             Format::F16 => Some(DenseType::F16),
+            Format::Bf16 => Some(DenseType::Bf16),
             Format::Q8_0 => Some(DenseType::Q8_0),
             Format::Q6K => Some(DenseType::Q6K),
             _ => None,
@@ -79,9 +97,13 @@ pub(crate) fn gguf_options(
     match (format.packing(), format.dense()) {
         (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
         (_, Some(linears)) if !ternary => Ok(ExportOptions { linears, ..defaults }),
-        (None, None) => bail!("--format: a GGUF file is tq2_0, tq1_0, i2_s, f32, f16, q8_0 or q6_k"),
-        _ if ternary => bail!("--format: the model is ternary: choose tq2_0, tq1_0 or i2_s"),
-        _ => bail!("--format: the model is in full precision: choose f32, f16, q8_0 or q6_k"),
+        (None, None) => bail!(
+            "--format: a GGUF file is tq2_0, tq1_0, i2_s, i2_s_arm, q2_0, iq2_bn, f32, f16, bf16, q8_0 or q6_k"
+        ),
+        _ if ternary => {
+            bail!("--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn")
+        }
+        _ => bail!("--format: the model is in full precision: choose f32, f16, bf16, q8_0 or q6_k"),
     }
 }
 
@@ -94,6 +116,9 @@ pub(crate) enum Embeddings {
     /// 2 bytes a weight.
     #[value(name = "f16")]
     F16,
+    /// 2 bytes a weight: exact for what was trained in bf16.
+    #[value(name = "bf16")]
+    Bf16,
     /// 1.06 bytes a weight.
     #[value(name = "q8_0")]
     Q8_0,
@@ -107,6 +132,7 @@ impl Embeddings {
         match self {
             Embeddings::F32 => DenseType::F32,
             Embeddings::F16 => DenseType::F16,
+            Embeddings::Bf16 => DenseType::Bf16,
             Embeddings::Q8_0 => DenseType::Q8_0,
             Embeddings::Q6K => DenseType::Q6K,
         }
@@ -137,6 +163,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    if is_adapter(&checkpoint) {
+        return adapter_to_gguf(args, &checkpoint);
+    }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
     if let Some(format @ (Format::HfPacked | Format::HfBf16 | Format::HfF32)) = args.format {
@@ -146,6 +175,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = export_gguf(&checkpoint, &args.output, &options)?;
     println!("{}", args.output.display());
     print_report(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An adapter has one form: F32, as llama.cpp's own converter writes them by default.
+fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
+    if args.format.is_some() {
+        bail!(
+            "--format: {} is an adapter, which is written in F32; leave --format out",
+            args.checkpoint.display()
+        );
+    }
+    let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
+    let report = export_adapter(checkpoint, &args.output, &name)?;
+    println!("{}", args.output.display());
+    println!(
+        "  {}: an adapter of rank {} on {} projections, for models of architecture {}",
+        table::bytes(report.bytes),
+        report.config.rank,
+        report.projections,
+        report.architecture.name()
+    );
+    println!("  loads beside its base: tritforge generate BASE.gguf --lora {}", args.output.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -194,7 +245,7 @@ pub(crate) fn print_report(report: &Report) {
     }
     if report.scale_rounding > 0.0 {
         println!(
-            "  storing the scales as f16 changed one by {:.2e} of itself; i2_s keeps them exactly",
+            "  storing the scales as f16 changed one by {:.2e} of itself; i2_s and iq2_bn keep them exactly",
             report.scale_rounding
         );
     }

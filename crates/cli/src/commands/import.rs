@@ -51,10 +51,17 @@ pub(crate) struct Args {
     /// Make latent weights of ternary ones, for training: they quantize to the same codes and scales.
     #[arg(long)]
     latent: bool,
+    /// Read I2_S tensors as an ARM build of bitnet.cpp wrote them: a file does not say so itself.
+    #[arg(long)]
+    i2_s_arm: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: args.latent };
+    let options = ImportOptions {
+        assume: args.assume.map(Assume::weights),
+        latent: args.latent,
+        i2_s_arm: args.i2_s_arm,
+    };
     let report = import(&local(&args.source)?, &args.output, &options)?;
     let config = &report.config;
     println!("{}", args.output.display());
@@ -78,7 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         println!("  warning: config.json has {field}, which this program does not know and has not read");
     }
     if !report.tokenizer {
-        println!("  warning: no tokenizer.json: the checkpoint cannot read text");
+        println!(
+            "  warning: no tokenizer.json, tokenizer.model or *.tiktoken: the checkpoint cannot read text"
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

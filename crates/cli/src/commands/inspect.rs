@@ -37,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: false };
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
     let inspection = inspect(&args.path, &options, args.codes_digest)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&inspection)?);

@@ -2,6 +2,8 @@
 
 pub(crate) mod bench;
 pub(crate) mod chat;
+#[cfg(feature = "train")]
+pub(crate) mod data;
 pub(crate) mod diff;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;
@@ -11,6 +13,9 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod lora_args;
+#[cfg(feature = "train")]
+pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
 #[cfg(feature = "train")]

@@ -51,9 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("1. Data");
     let prepared = prepare(&recipe, |message| println!("  {message}"))?;
+    let text = prepared.text().context("the quickstart trains on text: its recipe has no data.records")?;
     let held_out = args.out.join("held_out.txt");
-    write(&held_out, &prepared.held_out_text())?;
-    let bigram = prepared.bigram()?;
+    write(&held_out, &text.held_out_text())?;
+    let bigram = text.bigram()?;
     println!(
         "  to beat, on the held-out text: bigram of bytes {:.3} bits/byte, bigram of tokens {:.3}",
         bigram.byte_bits_per_byte, bigram.token_bits_per_byte
@@ -78,7 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("4. Verification: the file against the training forward");
     let model = Arc::new(Model::open(&path)?);
-    let ids = prepared.held_out.tokens(0, model.config().max_position_embeddings);
+    let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
     let report = verify(Side::of_checkpoint(&checkpoint)?, Side::Deployed(Arc::clone(&model)), &options)?;
     super::verify::print_report(&report);

@@ -48,7 +48,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = ImportOptions { assume: args.assume.map(Assume::weights), latent: false };
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
     let (first, second) = (Side::open(&args.first, &options)?, Side::open(&args.second, &options)?);
     let mut ids = match &args.text {
         Some(path) => {

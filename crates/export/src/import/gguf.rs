@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{Architecture, ModelConfig, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
-use tritforge_ternary::{PackedRows, Packing, TernaryTensor, unpack_iq2_bn};
+use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor};
 
 use super::Stored;
 use crate::ExportError;
@@ -19,17 +19,21 @@ pub(crate) struct GgufSource {
     pub(super) config: ModelConfig,
     pub(super) description: String,
     interleaved: bool,
+    /// What the file, or whoever imports it, says of the layout of I2_S.
+    i2_s_layout: Option<String>,
 }
 
 impl GgufSource {
-    pub(super) fn open(path: &Path) -> Result<Self, ExportError> {
+    pub(super) fn open(path: &Path, i2_s_arm: bool) -> Result<Self, ExportError> {
         let fault = |message: String| ExportError::Import { path: PathBuf::from(path), message };
         let gguf = Gguf::open(path)?;
         let config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
         let name = gguf.metadata().get_str("general.architecture").unwrap_or_default().to_string();
         let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
         let description = format!("GGUF version {}, {name}", gguf.version());
-        Ok(Self { gguf, config, description, interleaved })
+        let said = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+        let i2_s_layout = said.or(i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
+        Ok(Self { gguf, config, description, interleaved, i2_s_layout })
     }
 
     fn fault(item: &Item, message: String) -> ExportError {
@@ -52,13 +56,12 @@ impl GgufSource {
         match ty {
             GgmlType::BF16 => Ok(Stored::Bf16),
             GgmlType::F32 | GgmlType::F16 => Ok(Stored::F32),
-            GgmlType::IQ2_BN => Ok(Stored::Ternary),
-            ty if packing(ty).is_some() => Ok(Stored::Ternary),
+            ty if self.packing(ty).is_some() => Ok(Stored::Ternary),
             ty if BlockFormat::from_name(ty.name()).is_some() => Ok(Stored::Decoded),
             ty => {
                 let known = BlockFormat::all().iter().map(|format| format.name);
-                let known: Vec<&str> =
-                    known.chain(Packing::ALL.map(Packing::name)).chain(["IQ2_BN"]).collect();
+                let mut known: Vec<&str> = known.chain(Packing::ALL.map(Packing::ggml_type)).collect();
+                known.dedup();
                 Err(Self::fault(item, format!("type {}, expected {}", ty.name(), known.join(", "))))
             }
         }
@@ -95,9 +98,14 @@ impl GgufSource {
         item.rotated && self.interleaved
     }
 
+    /// The packing of a ternary type.
+    fn packing(&self, ty: GgmlType) -> Option<Packing> {
+        Packing::in_file(ty.name(), self.i2_s_layout.as_deref())
+    }
+
     fn packed(&self, item: &Item) -> Result<PackedRows<'_>, ExportError> {
         let info = self.find(item)?;
-        let Some(packing) = packing(info.ty) else {
+        let Some(packing) = self.packing(info.ty) else {
             return Err(Self::fault(item, format!("type {} is not ternary", info.ty.name())));
         };
         let [rows, cols] = item.matrix();
@@ -105,27 +113,13 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The tensor of a row-scaled type, if it is one.
-    fn row_scaled(&self, item: &Item) -> Result<Option<TernaryTensor>, ExportError> {
-        let info = self.find(item)?;
-        if info.ty != GgmlType::IQ2_BN {
-            return Ok(None);
-        }
-        let [rows, cols] = item.matrix();
-        let tensor = unpack_iq2_bn(self.gguf.data(info), rows, cols);
-        tensor.map(Some).map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
-    }
-
     /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
-        let block = match self.row_scaled(item)? {
-            Some(tensor) => tensor.scale(),
-            None => self.packed(item)?.uniform_scale().ok_or_else(|| {
-                let message =
-                    "its blocks have different scales: this engine runs one scale a tensor (BitNet)";
-                Self::fault(item, message.to_string())
-            })?,
-        };
+        let block = self.packed(item)?.uniform_scale().ok_or_else(|| {
+            let message =
+                "its blocks or rows have different scales: this engine runs one scale a tensor (BitNet)";
+            Self::fault(item, message.to_string())
+        })?;
         let scale = match self.gguf.tensor(&item.scale_name()) {
             None => block,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
@@ -146,14 +140,8 @@ impl GgufSource {
     pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
         let fault = |source| ExportError::Ternary { tensor: item.target.clone(), source };
         let [rows, cols] = item.matrix();
-        let mut codes = match self.row_scaled(item)? {
-            Some(tensor) => tensor.codes().to_vec(),
-            None => {
-                let mut codes = vec![0i8; rows * cols];
-                self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
-                codes
-            }
-        };
+        let mut codes = vec![0i8; rows * cols];
+        self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
         if self.moved(item) {
             codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
         }
@@ -176,8 +164,4 @@ impl GgufSource {
         let names = self.gguf.tensors().iter().map(|tensor| tensor.name.clone());
         names.filter(|name| !known(name)).collect()
     }
-}
-
-fn packing(ty: GgmlType) -> Option<Packing> {
-    Packing::ALL.into_iter().find(|packing| packing.name() == ty.name())
 }

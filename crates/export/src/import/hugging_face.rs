@@ -223,15 +223,19 @@ impl HuggingFaceSource {
         rest
     }
 
-    /// The tokenizer and the bytes of its `tokenizer.json`, if the checkpoint has one.
+    /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a `tokenizer.model` or a tiktoken file
+    /// without `tokenizer.json` that of one which encodes as they do.
     pub(super) fn tokenizer(&self) -> Result<Option<(Tokenizer, Vec<u8>)>, ExportError> {
-        let path = self.directory.join("tokenizer.json");
-        if !path.is_file() {
-            return Ok(None);
-        }
+        let Some(path) = Tokenizer::file_in(&self.directory) else { return Ok(None) };
         let tokenizer = Tokenizer::from_file(&path)?;
-        let bytes = fs::read(&path)
-            .map_err(|e| ExportError::Import { path: path.clone(), message: format!("cannot read: {e}") })?;
+        let bytes = if path.extension().is_some_and(|e| e == "json") {
+            fs::read(&path).map_err(|e| ExportError::Import {
+                path: path.clone(),
+                message: format!("cannot read: {e}"),
+            })?
+        } else {
+            tokenizer.to_json()?.into_bytes()
+        };
         Ok(Some((tokenizer, bytes)))
     }
 }

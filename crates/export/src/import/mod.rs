@@ -30,6 +30,9 @@ pub struct ImportOptions {
     /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the source's codes and
     /// scale. What the source was trained from is lost; this is not it.
     pub latent: bool,
+    /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs says which layout it
+    /// has; what this program writes does, and needs no such help.
+    pub i2_s_arm: bool,
 }
 
 /// What the projections of a checkpoint are.
@@ -78,7 +81,7 @@ impl Source {
     pub(crate) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
-            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path)?)),
+            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options.i2_s_arm)?)),
             _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
         }
     }

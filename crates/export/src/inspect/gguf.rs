@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use tritforge_config::ModelConfig;
-use tritforge_gguf::{Array, GgmlType, Gguf, Metadata, TensorInfo, Value};
-use tritforge_ternary::{Packing, unpack_iq2_bn};
+use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use tritforge_ternary::{I2_S_LAYOUT, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
@@ -21,7 +21,10 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
     }
     // A `.scale` tensor is part of its weight, not a parameter of its own.
     let scales = |t: &&TensorInfo| t.name.ends_with(".scale");
-    let types: BTreeSet<&str> = gguf.tensors().iter().map(|t| t.ty.name()).collect();
+    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+    // The layout of a ternary type is what a loader must know.
+    let known = |t: &TensorInfo| Packing::in_file(t.ty.name(), layout).map_or(t.ty.name(), Packing::name);
+    let types: BTreeSet<&str> = gguf.tensors().iter().map(known).collect();
     let runtimes = architecture
         .as_deref()
         .map(|name| gguf_verdicts(name, &types, gguf.tensors().iter().any(|t| scales(&t))))
@@ -56,10 +59,8 @@ fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, Export
         Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
         _ => 1.0,
     };
-    if info.ty == GgmlType::IQ2_BN {
-        let tensor = unpack_iq2_bn(gguf.data(info), rows, cols).map_err(fault)?;
-        row.set_codes(tensor.codes(), Some(tensor.scale() * beside), digest);
-    } else if let Some(packing) = Packing::ALL.into_iter().find(|p| p.name() == info.ty.name()) {
+    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+    if let Some(packing) = Packing::in_file(info.ty.name(), layout) {
         let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
         let scale = unpacked.uniform_scale().map(|scale| scale * beside);
         row.set_codes(&unpacked.codes, scale, digest);

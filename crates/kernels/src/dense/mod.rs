@@ -1,4 +1,4 @@
-//! Full-precision matrices as files store them (F32, F16, Q8_0): rows by index, and `x · Wᵀ` for the output head.
+//! Full-precision matrices as files store them (F32, F16, BF16, Q8_0, Q6_K): rows by index, and `x · Wᵀ` for the output head.
 //!
 //! Every product is a dot of fixed order ([`crate::lanes`]), the same for one token and for many.
 
@@ -14,7 +14,7 @@ mod x86;
 mod x86_interleaved;
 
 use self::rows::decode_row;
-pub use self::rows::{f32_to_f16, f32_to_q8_0};
+pub use self::rows::{f32_to_bf16, f32_to_f16, f32_to_q8_0};
 use crate::{Backend, pool, q6_k};
 
 /// Weights in a Q8_0 block.
@@ -40,6 +40,8 @@ pub enum DenseType {
     F32,
     /// 2 bytes a weight.
     F16,
+    /// 2 bytes a weight, the upper half of an f32.
+    Bf16,
     /// 34 bytes for 32 weights (`block_q8_0` of ggml).
     Q8_0,
     /// 210 bytes for 256 weights (`block_q6_K` of ggml).
@@ -48,13 +50,15 @@ pub enum DenseType {
 
 impl DenseType {
     /// The types.
-    pub const ALL: [DenseType; 4] = [DenseType::F32, DenseType::F16, DenseType::Q8_0, DenseType::Q6K];
+    pub const ALL: [DenseType; 5] =
+        [DenseType::F32, DenseType::F16, DenseType::Bf16, DenseType::Q8_0, DenseType::Q6K];
 
     /// The name, as recipes and command lines spell it.
     pub fn name(self) -> &'static str {
         match self {
             DenseType::F32 => "f32",
             DenseType::F16 => "f16",
+            DenseType::Bf16 => "bf16",
             DenseType::Q8_0 => "q8_0",
             DenseType::Q6K => "q6_k",
         }
@@ -63,7 +67,7 @@ impl DenseType {
     /// Weights of a block: a row must be whole blocks.
     pub fn block(self) -> usize {
         match self {
-            DenseType::F32 | DenseType::F16 => 1,
+            DenseType::F32 | DenseType::F16 | DenseType::Bf16 => 1,
             DenseType::Q8_0 => Q8_0_BLOCK,
             DenseType::Q6K => q6_k::BLOCK,
         }
@@ -76,7 +80,7 @@ impl DenseType {
     pub fn row_bytes(self, cols: usize) -> usize {
         match self {
             DenseType::F32 => 4 * cols,
-            DenseType::F16 => 2 * cols,
+            DenseType::F16 | DenseType::Bf16 => 2 * cols,
             DenseType::Q8_0 => {
                 assert!(cols.is_multiple_of(Q8_0_BLOCK), "Q8_0 stores blocks of 32, a row has {cols}");
                 cols / Q8_0_BLOCK * Q8_0_BYTES

@@ -1,6 +1,6 @@
-//! Rows of F16 and Q8_0 to and from f32.
+//! Rows of F16, BF16 and Q8_0 to and from f32.
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::{DenseType, Q8_0_BLOCK, Q8_0_BYTES};
 #[cfg(target_arch = "x86_64")]
@@ -50,6 +50,11 @@ multiversion! {
                     *y = f16_to_f32(*b);
                 }
             }
+            DenseType::Bf16 => {
+                for (y, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *y = f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16);
+                }
+            }
             DenseType::Q8_0 => {
                 let blocks = bytes.as_chunks::<Q8_0_BYTES>().0;
                 for (y, block) in out.as_chunks_mut::<Q8_0_BLOCK>().0.iter_mut().zip(blocks) {
@@ -80,6 +85,11 @@ pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
 /// The bytes of f32 numbers as f16, rounded half to even; magnitudes from 65520 become infinite.
 pub fn f32_to_f16(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect()
+}
+
+/// The bytes of f32 numbers as bf16, rounded half to even.
+pub fn f32_to_bf16(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()
 }
 
 /// The Q8_0 blocks of a row-major matrix, as ggml's reference quantizer makes them: `d = absmax/127`, codes rounded half away
@@ -118,5 +128,22 @@ mod tests {
                 assert!(same, "{backend}, {bits:#06x}: {found} for {exact}");
             }
         }
+    }
+
+    #[test]
+    fn every_bf16_is_read_exactly() {
+        let bytes: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+        for backend in Backend::supported() {
+            let mut found = vec![0f32; 1 << 16];
+            decode_row(backend, DenseType::Bf16, &bytes, &mut found);
+            for (bits, found) in found.iter().enumerate() {
+                assert_eq!(found.to_bits(), (bits as u32) << 16, "{backend}");
+            }
+        }
+        // Half to even at the 17th bit, as `half` and ggml do.
+        let values =
+            [1.0, f32::from_bits(0x3f80_8000), f32::from_bits(0x3f81_8000), f32::from_bits(0x3f80_8001)];
+        let expected = [0x3f80u16, 0x3f80, 0x3f82, 0x3f81].map(u16::to_le_bytes).concat();
+        assert_eq!(f32_to_bf16(&values), expected);
     }
 }

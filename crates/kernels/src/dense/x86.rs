@@ -9,6 +9,9 @@ use super::{DenseType, FEW_TOKENS};
 use crate::Backend;
 use crate::lanes::{LANES, Lanes, sums};
 
+/// What stands for the 2 bytes of BF16 where those of F16 are 2.
+const BF16: usize = 16;
+
 /// Columns of a unit: the columns of a matrix must be a multiple of it.
 pub(super) const UNIT: usize = 32;
 
@@ -82,12 +85,14 @@ unsafe fn avx512<const R: usize, const T: usize>(
         // SAFETY: as above.
         DenseType::F16 => unsafe { avx512_of::<R, T, 2>(rows, row_bytes, x) },
         // SAFETY: as above.
+        DenseType::Bf16 => unsafe { avx512_of::<R, T, BF16>(rows, row_bytes, x) },
+        // SAFETY: as above.
         DenseType::Q8_0 => unsafe { avx512_of::<R, T, 1>(rows, row_bytes, x) },
         DenseType::Q6K => unreachable!("has products of its own"),
     }
 }
 
-/// [`avx512`] for the type with SIZE bytes a number (Q8_0: 1).
+/// [`avx512`] for the type with SIZE bytes a number (Q8_0: 1, BF16: [`BF16`]).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 unsafe fn avx512_of<const R: usize, const T: usize, const SIZE: usize>(
@@ -114,6 +119,13 @@ unsafe fn avx512_of<const R: usize, const T: usize, const SIZE: usize>(
                         _mm512_cvtph_ps(_mm256_loadu_si256(weights.cast())),
                         _mm512_cvtph_ps(_mm256_loadu_si256(weights.add(32).cast())),
                     ],
+                    BF16 => {
+                        let wide = |at: usize| {
+                            let halves = _mm256_loadu_si256(weights.add(at).cast());
+                            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+                        };
+                        [wide(0), wide(32)]
+                    }
                     _ => {
                         let d = _mm512_cvtph_ps(_mm256_set1_epi16(weights.cast::<i16>().read_unaligned()));
                         let codes = |at: usize| {
@@ -150,12 +162,14 @@ unsafe fn avx2<const R: usize, const T: usize>(
         // SAFETY: as above.
         DenseType::F16 => unsafe { avx2_of::<R, T, 2>(rows, row_bytes, x) },
         // SAFETY: as above.
+        DenseType::Bf16 => unsafe { avx2_of::<R, T, BF16>(rows, row_bytes, x) },
+        // SAFETY: as above.
         DenseType::Q8_0 => unsafe { avx2_of::<R, T, 1>(rows, row_bytes, x) },
         DenseType::Q6K => unreachable!("has products of its own"),
     }
 }
 
-/// [`avx2`] for the type with SIZE bytes a number (Q8_0: 1).
+/// [`avx2`] for the type with SIZE bytes a number (Q8_0: 1, BF16: [`BF16`]).
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2_of<const R: usize, const T: usize, const SIZE: usize>(
@@ -182,6 +196,10 @@ unsafe fn avx2_of<const R: usize, const T: usize, const SIZE: usize>(
                     let w = match SIZE {
                         4 => _mm256_loadu_ps(weights.cast::<f32>().add(8 * part)),
                         2 => _mm256_cvtph_ps(_mm_loadu_si128(weights.add(16 * part).cast())),
+                        BF16 => {
+                            let halves = _mm_loadu_si128(weights.add(16 * part).cast());
+                            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+                        }
                         _ => {
                             let codes = _mm_loadl_epi64(weights.add(2 + 8 * part).cast());
                             _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)), d)

@@ -1,19 +1,26 @@
-//! The byte layouts in which GGUF files hold ternary weights; one file a layout.
+//! The byte layouts in which GGUF files hold ternary weights: one file a layout, one row a layout in [`LAYOUTS`].
 //!
-//! A layout that has a scale in every block (TQ1_0, TQ2_0) is written with block scale 1.0, and the tensor's f32
-//! scale goes beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S holds the f32 scale itself.
+//! A layout that has a scale in every block (TQ1_0, TQ2_0, Q2_0) is written with block scale 1.0, and the tensor's f32 scale goes
+//! beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S and IQ2_BN hold the f32 scale themselves.
 
 mod i2_s;
 mod iq2_bn;
+mod q2_0;
 mod rows;
 mod stripes;
 mod tq1_0;
 mod tq2_0;
 
-pub use self::iq2_bn::unpack_iq2_bn;
 pub use self::rows::PackedRows;
 pub use self::stripes::{pack_stripes, unpack_stripes};
 use crate::{TernaryError, TernaryTensor};
+
+/// The metadata key by which this program says that I2_S tensors of a GGUF file have the layout of ARM: the string
+/// [`I2_S_ARM`]. Files of bitnet.cpp have no such key, whichever layout they have.
+pub const I2_S_LAYOUT: &str = "tritforge.i2_s.layout";
+
+/// The value of [`I2_S_LAYOUT`] for the layout of ARM.
+pub const I2_S_ARM: &str = "arm";
 
 /// A byte layout for ternary weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,19 +31,131 @@ pub enum Packing {
     Tq2_0,
     /// 128 weights in 32 bytes, one f32 scale after the whole tensor; bitnet.cpp type 36, x86 layout.
     I2S,
+    /// The same type in the layout of bitnet.cpp's ARM builds.
+    I2SArm,
+    /// 64 weights in 18 bytes (2.25 bits a weight); llama.cpp type 42.
+    Q2_0,
+    /// 64 weights in 16 bytes, an f32 scale before each row; ik_llama.cpp type 135.
+    Iq2Bn,
 }
 
-/// What packed bytes say: codes, and the scale if the layout holds one.
+/// Where a layout keeps scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScalePlace {
+    /// An f16 in every block.
+    Block,
+    /// An f32 before every row.
+    Row,
+    /// One f32 after the tensor.
+    Tensor,
+}
+
+/// What a layout is.
+struct Layout {
+    name: &'static str,
+    /// The type in GGUF files.
+    ggml: &'static str,
+    /// What errors call its bytes.
+    bytes_of: &'static str,
+    /// Weights of which a row must be a multiple, and bytes of as many.
+    block: usize,
+    bytes: usize,
+    scales: ScalePlace,
+    /// Where in a block the scale stands, if it stands there.
+    scale_at: usize,
+    /// Appends the codes of whole blocks, with the f16 scale given.
+    pack: fn(&[i8], [u8; 2], &mut Vec<u8>),
+    /// The codes of whole blocks.
+    unpack: fn(&[u8], &mut [i8]),
+}
+
+/// One row a layout, in the order of [`Packing`].
+const LAYOUTS: [Layout; 6] = [
+    Layout {
+        name: "TQ1_0",
+        ggml: "TQ1_0",
+        bytes_of: "TQ1_0 bytes",
+        block: 256,
+        bytes: tq1_0::BYTES,
+        scales: ScalePlace::Block,
+        scale_at: 52,
+        pack: tq1_0::pack,
+        unpack: tq1_0::unpack,
+    },
+    Layout {
+        name: "TQ2_0",
+        ggml: "TQ2_0",
+        bytes_of: "TQ2_0 bytes",
+        block: 256,
+        bytes: tq2_0::BYTES,
+        scales: ScalePlace::Block,
+        scale_at: 64,
+        pack: tq2_0::pack,
+        unpack: tq2_0::unpack,
+    },
+    Layout {
+        name: "I2_S",
+        ggml: "I2_S",
+        bytes_of: "I2_S bytes",
+        block: i2_s::BLOCK,
+        bytes: i2_s::BYTES,
+        scales: ScalePlace::Tensor,
+        scale_at: 0,
+        pack: i2_s::pack,
+        unpack: i2_s::unpack,
+    },
+    Layout {
+        name: "I2_S_ARM",
+        ggml: "I2_S",
+        bytes_of: "I2_S bytes",
+        block: i2_s::BLOCK,
+        bytes: i2_s::BYTES,
+        scales: ScalePlace::Tensor,
+        scale_at: 0,
+        pack: i2_s::pack_arm,
+        unpack: i2_s::unpack_arm,
+    },
+    Layout {
+        name: "Q2_0",
+        ggml: "Q2_0",
+        bytes_of: "Q2_0 bytes",
+        block: q2_0::BLOCK,
+        bytes: q2_0::BYTES,
+        scales: ScalePlace::Block,
+        scale_at: 0,
+        pack: q2_0::pack,
+        unpack: q2_0::unpack,
+    },
+    Layout {
+        name: "IQ2_BN",
+        ggml: "IQ2_BN",
+        bytes_of: "IQ2_BN bytes",
+        block: iq2_bn::BLOCK,
+        bytes: iq2_bn::BYTES,
+        scales: ScalePlace::Row,
+        scale_at: 0,
+        pack: iq2_bn::pack,
+        unpack: iq2_bn::unpack,
+    },
+];
+
+/// Bytes after the codes of a tensor with one scale: eight copies of it.
+const TAIL: usize = 32;
+
+/// Bytes of the scale before a row.
+const ROW_SCALE: usize = 4;
+
+/// What packed bytes say: codes, and the scales that the layout holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unpacked {
     /// Codes in {-1, 0, +1}, row-major.
     pub codes: Vec<i8>,
-    /// Scale of every block in order (TQ1_0, TQ2_0: one for each 256 weights) or of the tensor (I2_S: exactly one).
+    /// Scale of every block or row in order, or of the tensor (exactly one), as [`Packing::scales`] says.
     pub scales: Vec<f32>,
 }
 
 impl Unpacked {
-    /// The one scale of the tensor, if all block scales are the same bits.
+    /// The one scale of the tensor, if all scales are the same bits.
     pub fn uniform_scale(&self) -> Option<f32> {
         let first = *self.scales.first()?;
         self.scales.iter().all(|s| s.to_bits() == first.to_bits()).then_some(first)
@@ -45,23 +164,39 @@ impl Unpacked {
 
 impl Packing {
     /// All layouts.
-    pub const ALL: [Packing; 3] = [Packing::Tq1_0, Packing::Tq2_0, Packing::I2S];
+    pub const ALL: [Packing; 6] =
+        [Packing::Tq1_0, Packing::Tq2_0, Packing::I2S, Packing::I2SArm, Packing::Q2_0, Packing::Iq2Bn];
 
-    /// The name that GGUF tools print.
+    fn layout(self) -> &'static Layout {
+        // The table lists the variants in the order of their declaration (a test checks it).
+        &LAYOUTS[self as usize]
+    }
+
+    /// The name: that of the type in files, with the processor's where one type has two layouts.
     pub fn name(self) -> &'static str {
-        match self {
-            Packing::Tq1_0 => "TQ1_0",
-            Packing::Tq2_0 => "TQ2_0",
-            Packing::I2S => "I2_S",
-        }
+        self.layout().name
+    }
+
+    /// The name of the type in GGUF files, as GGUF tools print it.
+    pub fn ggml_type(self) -> &'static str {
+        self.layout().ggml
+    }
+
+    /// The layout of a type in a GGUF file, given the value of the key [`I2_S_LAYOUT`]: none if the type is not ternary.
+    pub fn in_file(ggml_type: &str, i2_s_layout: Option<&str>) -> Option<Packing> {
+        let packing = Packing::ALL.into_iter().find(|packing| packing.ggml_type() == ggml_type)?;
+        let arm = packing == Packing::I2S && i2_s_layout == Some(I2_S_ARM);
+        Some(if arm { Packing::I2SArm } else { packing })
     }
 
     /// Weights in a block: the columns of a tensor must be a multiple of it.
     pub fn block(self) -> usize {
-        match self {
-            Packing::Tq1_0 | Packing::Tq2_0 => 256,
-            Packing::I2S => i2_s::BLOCK,
-        }
+        self.layout().block
+    }
+
+    /// Where the layout keeps scales. Those of rows and of the tensor are f32, the training scale itself.
+    pub fn scales(self) -> ScalePlace {
+        self.layout().scales
     }
 
     /// Bytes of a packed tensor [rows, cols].
@@ -69,20 +204,22 @@ impl Packing {
     /// # Errors
     /// If the block does not divide the columns, or the size overflows.
     pub fn packed_len(self, rows: usize, cols: usize) -> Result<usize, TernaryError> {
-        if !cols.is_multiple_of(self.block()) {
-            return Err(TernaryError::Columns { packing: self.name(), block: self.block(), cols });
+        let Layout { block, bytes, .. } = *self.layout();
+        if !cols.is_multiple_of(block) {
+            return Err(TernaryError::Columns { packing: self.name(), block, cols });
         }
-        let n = rows.checked_mul(cols).ok_or(TernaryError::TooLarge { rows, cols })?;
-        match self {
-            Packing::Tq1_0 => (n / 256).checked_mul(tq1_0::BYTES),
-            Packing::Tq2_0 => (n / 256).checked_mul(tq2_0::BYTES),
-            Packing::I2S => (n / 4).checked_add(i2_s::TAIL),
-        }
-        .ok_or(TernaryError::TooLarge { rows, cols })
+        let codes = rows.checked_mul(cols).and_then(|n| (n / block).checked_mul(bytes));
+        let scales = match self.scales() {
+            ScalePlace::Block => Some(0),
+            ScalePlace::Row => rows.checked_mul(ROW_SCALE),
+            ScalePlace::Tensor => Some(TAIL),
+        };
+        let sum = codes.zip(scales).and_then(|(codes, scales)| codes.checked_add(scales));
+        sum.ok_or(TernaryError::TooLarge { rows, cols })
     }
 
-    /// Packs a tensor. TQ1_0 and TQ2_0 get block scale 1.0 (the tensor's scale is to be stored beside them); I2_S
-    /// gets the tensor's scale in its tail.
+    /// Packs a tensor. Layouts with scales in blocks get block scale 1.0 (the tensor's scale is to be stored beside them); the
+    /// others get the tensor's scale.
     ///
     /// # Errors
     /// If the block does not divide the columns.
@@ -90,8 +227,8 @@ impl Packing {
         self.pack_with_block_scale(tensor, 1.0)
     }
 
-    /// Packs a tensor with `block_scale`, rounded to f16, in every block of TQ1_0 and TQ2_0: for architectures
-    /// that have no place for a tensor scale. I2_S ignores it.
+    /// Packs a tensor with `block_scale`, rounded to f16, in every block of a layout that has scales there: for architectures
+    /// that have no place for a tensor scale. The other layouts ignore it.
     ///
     /// # Errors
     /// If the block does not divide the columns.
@@ -102,10 +239,20 @@ impl Packing {
     ) -> Result<Vec<u8>, TernaryError> {
         let mut bytes = Vec::with_capacity(self.packed_len(tensor.rows(), tensor.cols())?);
         let d = half::f16::from_f32(block_scale).to_le_bytes();
-        match self {
-            Packing::Tq1_0 => tensor.codes().as_chunks().0.iter().for_each(|b| tq1_0::pack(b, d, &mut bytes)),
-            Packing::Tq2_0 => tensor.codes().as_chunks().0.iter().for_each(|b| tq2_0::pack(b, d, &mut bytes)),
-            Packing::I2S => i2_s::pack(tensor.codes(), tensor.scale(), &mut bytes),
+        let scale = tensor.scale().to_le_bytes();
+        let pack = self.layout().pack;
+        match self.scales() {
+            ScalePlace::Block => pack(tensor.codes(), d, &mut bytes),
+            ScalePlace::Row => {
+                for row in tensor.codes().chunks_exact(tensor.cols().max(1)) {
+                    bytes.extend_from_slice(&scale);
+                    pack(row, d, &mut bytes);
+                }
+            }
+            ScalePlace::Tensor => {
+                pack(tensor.codes(), d, &mut bytes);
+                bytes.extend_from_slice(&scale.repeat(TAIL / scale.len()));
+            }
         }
         Ok(bytes)
     }
@@ -119,5 +266,21 @@ impl Packing {
         let mut codes = vec![0; rows * cols];
         packed.unpack(0, &mut codes)?;
         Ok(Unpacked { codes, scales: packed.scales() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_has_its_row() {
+        let names = ["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM", "Q2_0", "IQ2_BN"];
+        for (i, packing) in Packing::ALL.into_iter().enumerate() {
+            assert_eq!((packing as usize, packing.name()), (i, names[i]));
+            let arm = if packing == Packing::I2SArm { Some(I2_S_ARM) } else { None };
+            assert_eq!(Packing::in_file(packing.ggml_type(), arm), Some(packing));
+        }
+        assert_eq!(Packing::in_file("Q8_0", None), None);
     }
 }

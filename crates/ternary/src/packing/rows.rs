@@ -1,6 +1,6 @@
 //! A packed tensor read a few rows at a time, so that a loader never holds all its codes.
 
-use super::{Packing, i2_s, tq1_0, tq2_0};
+use super::{Packing, ROW_SCALE, ScalePlace, TAIL};
 use crate::TernaryError;
 
 /// The bytes of a packed tensor [rows, cols], borrowed, their length checked.
@@ -20,14 +20,17 @@ impl<'a> PackedRows<'a> {
     pub fn new(packing: Packing, bytes: &'a [u8], rows: usize, cols: usize) -> Result<Self, TernaryError> {
         let expected = packing.packed_len(rows, cols)?;
         if bytes.len() != expected {
-            let what = match packing {
-                Packing::Tq1_0 => "TQ1_0 bytes",
-                Packing::Tq2_0 => "TQ2_0 bytes",
-                Packing::I2S => "I2_S bytes",
-            };
+            let what = packing.layout().bytes_of;
             return Err(TernaryError::Length { what, rows, cols, found: bytes.len(), expected });
         }
         Ok(Self { packing, bytes, rows, cols })
+    }
+
+    /// Bytes of a row, its scale included.
+    fn row_bytes(&self) -> usize {
+        let layout = self.packing.layout();
+        let scale = if layout.scales == ScalePlace::Row { ROW_SCALE } else { 0 };
+        self.cols / layout.block * layout.bytes + scale
     }
 
     /// Writes the codes of consecutive rows from row `first` on; `codes` is [any number of rows, cols].
@@ -47,20 +50,14 @@ impl<'a> PackedRows<'a> {
             self.cols
         );
         // A block never spans rows, as it divides the columns.
-        let first_block = start / self.packing.block();
-        match self.packing {
-            Packing::Tq1_0 => {
-                let blocks = &self.bytes.as_chunks().0[first_block..];
-                blocks.iter().zip(codes.as_chunks_mut().0).for_each(|(b, codes)| tq1_0::unpack(b, codes));
+        let (layout, width) = (self.packing.layout(), self.row_bytes());
+        let bytes = &self.bytes[first * width..];
+        if layout.scales == ScalePlace::Row {
+            for (codes, row) in codes.chunks_exact_mut(self.cols).zip(bytes.chunks_exact(width)) {
+                (layout.unpack)(&row[ROW_SCALE..], codes);
             }
-            Packing::Tq2_0 => {
-                let blocks = &self.bytes.as_chunks().0[first_block..];
-                blocks.iter().zip(codes.as_chunks_mut().0).for_each(|(b, codes)| tq2_0::unpack(b, codes));
-            }
-            Packing::I2S => {
-                let blocks = &self.bytes[..self.bytes.len() - i2_s::TAIL].as_chunks().0[first_block..];
-                blocks.iter().zip(codes.as_chunks_mut().0).for_each(|(b, codes)| i2_s::unpack(b, codes));
-            }
+        } else {
+            (layout.unpack)(&bytes[..codes.len() / self.cols * width], codes);
         }
         // One pass that vectorizes; only a damaged tensor is searched.
         if codes.iter().fold(0, |seen, code| seen | (*code & 2) & !(*code >> 7)) != 0
@@ -71,40 +68,44 @@ impl<'a> PackedRows<'a> {
         Ok(())
     }
 
-    /// Scale of every block in order (TQ1_0, TQ2_0) or of the tensor (I2_S: exactly one).
+    /// The scales of what [`Packing::scales`] says, in order, each with the bytes of its codes.
+    fn scaled(&self) -> Vec<(f32, &'a [u8])> {
+        let layout = self.packing.layout();
+        let at = layout.scale_at;
+        let block = |block: &'a [u8]| (half::f16::from_le_bytes([block[at], block[at + 1]]).to_f32(), block);
+        let whole = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        match layout.scales {
+            ScalePlace::Block => self.bytes.chunks_exact(layout.bytes).map(block).collect(),
+            ScalePlace::Row => {
+                let rows = self.bytes.chunks_exact(self.row_bytes());
+                rows.map(|row| (whole(row), &row[ROW_SCALE..])).collect()
+            }
+            ScalePlace::Tensor => {
+                let (codes, tail) = self.bytes.split_at(self.bytes.len() - TAIL);
+                vec![(whole(tail), codes)]
+            }
+        }
+    }
+
+    /// Scale of every block or row in order, or of the tensor (exactly one).
     pub fn scales(&self) -> Vec<f32> {
-        let f32s = |bits: u16| half::f16::from_bits(bits).to_f32();
-        match self.packing {
-            Packing::Tq1_0 => self.bytes.as_chunks().0.iter().map(tq1_0::scale).map(f32s).collect(),
-            Packing::Tq2_0 => self.bytes.as_chunks().0.iter().map(tq2_0::scale).map(f32s).collect(),
-            Packing::I2S => self.tail().into_iter().collect(),
-        }
+        self.scaled().into_iter().map(|(scale, _)| scale).collect()
     }
 
-    /// The one scale of the tensor, if all block scales are the same bits. A block of zeros may have the scale 0, which is what
-    /// llama.cpp's quantizer gives it.
+    /// The one scale of the tensor, if all scales are the same bits. A block of zeros may have the scale 0, which is what llama.cpp's
+    /// quantizer gives it, and a row of zeros any; a tensor of such blocks or rows alone has the scale 0.
     pub fn uniform_scale(&self) -> Option<f32> {
-        match self.packing {
-            Packing::Tq1_0 => uniform(self.bytes.as_chunks().0, tq1_0::scale, tq1_0::pack),
-            Packing::Tq2_0 => uniform(self.bytes.as_chunks().0, tq2_0::scale, tq2_0::pack),
-            Packing::I2S => self.tail(),
-        }
+        let layout = self.packing.layout();
+        let mut zeros = Vec::with_capacity(layout.bytes);
+        (layout.pack)(&vec![0; layout.block], [0, 0], &mut zeros);
+        let is_zero = |codes: &[u8]| match layout.scales {
+            ScalePlace::Block => codes == zeros,
+            ScalePlace::Row => codes.chunks_exact(layout.bytes).all(|block| block == zeros),
+            ScalePlace::Tensor => false,
+        };
+        let mut scales =
+            self.scaled().into_iter().filter(|(_, codes)| !is_zero(codes)).map(|(scale, _)| scale);
+        let first = scales.next().unwrap_or_default();
+        scales.all(|scale| scale.to_bits() == first.to_bits()).then_some(first)
     }
-
-    fn tail(&self) -> Option<f32> {
-        self.bytes.last_chunk().map(i2_s::scale)
-    }
-}
-
-/// The scale of all blocks but those of zeros.
-fn uniform<const N: usize>(
-    blocks: &[[u8; N]],
-    scale: impl Fn(&[u8; N]) -> u16,
-    pack: impl Fn(&[i8; 256], [u8; 2], &mut Vec<u8>),
-) -> Option<f32> {
-    let mut zeros = Vec::with_capacity(N);
-    pack(&[0; 256], [0, 0], &mut zeros);
-    let mut scales = blocks.iter().filter(|block| block[..] != zeros[..]).map(scale);
-    let first = scales.next().unwrap_or_default();
-    scales.all(|scale| scale == first).then(|| half::f16::from_bits(first).to_f32())
 }

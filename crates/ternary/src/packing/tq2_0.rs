@@ -5,31 +5,30 @@
 /// Bytes of a block.
 pub(super) const BYTES: usize = 66;
 
-/// Appends one block with scale `d` (f16, little endian).
-pub(super) fn pack(codes: &[i8; 256], d: [u8; 2], out: &mut Vec<u8>) {
-    for half in codes.as_chunks::<128>().0 {
-        for m in 0..32 {
-            let byte = (0..4).fold(0u8, |b, n| b | ((half[32 * n + m] + 1) as u8) << (2 * n));
-            out.push(byte);
+/// Appends whole blocks with scale `d` (f16, little endian).
+pub(super) fn pack(codes: &[i8], d: [u8; 2], out: &mut Vec<u8>) {
+    for block in codes.as_chunks::<256>().0 {
+        for half in block.as_chunks::<128>().0 {
+            for m in 0..32 {
+                let byte = (0..4).fold(0u8, |b, n| b | ((half[32 * n + m] + 1) as u8) << (2 * n));
+                out.push(byte);
+            }
         }
+        out.extend_from_slice(&d);
     }
-    out.extend_from_slice(&d);
 }
 
-/// The codes of one block. A code of 3 becomes 2, which the caller refuses.
-#[inline]
-pub(super) fn unpack(block: &[u8; BYTES], codes: &mut [i8; 256]) {
-    let halves = block[..64].as_chunks::<32>().0.iter();
-    for (half, codes) in halves.zip(codes.as_chunks_mut::<128>().0) {
-        for (n, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            for (code, byte) in codes.iter_mut().zip(half) {
-                *code = (byte >> (2 * n) & 3) as i8 - 1;
+/// The codes of whole blocks. A code of 3 becomes 2, which the caller refuses.
+pub(super) fn unpack(bytes: &[u8], codes: &mut [i8]) {
+    let blocks = bytes.as_chunks::<BYTES>().0;
+    for (codes, block) in codes.as_chunks_mut::<256>().0.iter_mut().zip(blocks) {
+        let halves = block[..64].as_chunks::<32>().0.iter();
+        for (half, codes) in halves.zip(codes.as_chunks_mut::<128>().0) {
+            for (n, codes) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for (code, byte) in codes.iter_mut().zip(half) {
+                    *code = (byte >> (2 * n) & 3) as i8 - 1;
+                }
             }
         }
     }
-}
-
-/// The scale of a block, f16 bits.
-pub(super) fn scale(block: &[u8; BYTES]) -> u16 {
-    u16::from_le_bytes([block[64], block[65]])
 }
