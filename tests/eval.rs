@@ -58,7 +58,7 @@ fn faults_are_named_before_the_model_is_loaded() {
             &["--tasks", "piqa", "--data", "."],
             "no file of the task piqa: expected piqa.jsonl or piqa/test.jsonl",
         ),
-        (&["--tasks", "piqa", "--task-file", "piqa=none.jsonl"], "none.jsonl: cannot read"),
+        (&["--tasks", "piqa", "--task-file", "piqa=none.jsonl"], "none.jsonl: cannot open"),
         (&["--tasks", "piqa", "--task-file", "piqa=p.jsonl", "--task-file", "x=p.jsonl"], "\"x\""),
         (&["--tasks", "piqa", "--task-file", "p.jsonl"], "expected TASK=FILE"),
         (&["--tasks", "piqa", "--text", "p.jsonl"], "cannot be used with"),
