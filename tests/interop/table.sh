@@ -49,7 +49,7 @@ TOML
 failed=0
 # Exports a checkpoint in every type and compares them.
 compare() {
-    local name=$1 weights=$2 formats=(tq2_0 tq1_0) models=()
+    local name=$1 weights=$2 formats=(tq2_0 tq1_0 q2_0) models=()
     if [[ $weights == none ]]; then formats=(f32 f16 q8_0 q6_k); fi
     for format in "${formats[@]}"; do
         "$tritforge" export "$name-$weights" -o "$name-$format.gguf" --format "$format" --embeddings f32 > export.log
@@ -86,7 +86,7 @@ done
 echo
 echo "bitnet-b1.58, which llama.cpp does not load"
 "$tritforge" train recipe.toml --quiet --set 'run.out="relu2"' --set model.hidden_act=relu2 > train.log
-for format in tq2_0 tq1_0 i2_s; do
+for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 iq2_bn; do
     "$tritforge" export relu2 -o relu2.gguf --format $format > export.log
     "$tritforge" inspect relu2.gguf --codes-digest --json > codes.json
     echo -n "$format: "
