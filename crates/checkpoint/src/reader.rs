@@ -154,6 +154,11 @@ impl Tensors {
         Ok(list)
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.parsed().is_ok_and(|parsed| parsed.tensor(name).is_ok())
+    }
+
     /// Type, shape and bytes of a tensor.
     ///
     /// # Errors

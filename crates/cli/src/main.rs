@@ -44,17 +44,25 @@ enum Command {
     /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
+    /// Look at a recipe's data before training: samples, what is learned of them, lengths, what is left out.
+    #[cfg(feature = "train")]
+    Data(commands::data::Args),
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure perplexity and bits per byte of a checkpoint or a GGUF file on a text.
+    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
-    /// Compare a checkpoint with a GGUF file: codes, scales, activations, sums, logits, greedy tokens.
+    /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
+    Diff(commands::diff::Args),
+    /// Run two models side by side: codes, scales, activations, sums, logits, greedy tokens.
     #[cfg(feature = "train")]
     Verify(commands::verify::Args),
     /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
     Import(commands::import::Args),
+    /// Make one checkpoint of an adapter and its base.
+    #[cfg(feature = "train")]
+    Merge(commands::merge::Args),
     /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
     Export(commands::export::Args),
     /// Talk to a GGUF model.
@@ -67,8 +75,10 @@ enum Command {
     Serve(commands::serve::Args),
     /// Measure speed and memory of GGUF models on this machine.
     Bench(commands::bench::Args),
-    /// Write a GGUF file of any shape with random weights, for benchmarks.
+    /// Write a model of any shape with random weights, for benchmarks.
     Synth(commands::synth::Args),
+    /// Show the tokens of a text.
+    Tokenize(commands::tokenize::Args),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +99,8 @@ fn main() -> ExitCode {
     }
     tritforge_kernels::configure_threads(cli.threads);
     tritforge_infer::set_decode_threads(cli.decode_threads);
+    // As of `diff`: 1 says that there are differences.
+    let trouble = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let result = match cli.command {
         #[cfg(feature = "train")]
         Command::Quickstart(args) => commands::quickstart::run(&args),
@@ -97,11 +109,16 @@ fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]
+        Command::Data(args) => commands::data::run(&args),
+        #[cfg(feature = "train")]
         Command::Report(args) => commands::report::run(&args),
         #[cfg(feature = "train")]
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Merge(args) => commands::merge::run(&args),
+        Command::Diff(args) => commands::diff::run(&args),
         Command::Import(args) => commands::import::run(&args),
         Command::Export(args) => commands::export::run(&args),
         Command::Chat(args) => commands::chat::run(&args),
@@ -110,12 +127,13 @@ fn main() -> ExitCode {
         Command::Serve(args) => commands::serve::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
+        Command::Tokenize(args) => commands::tokenize::run(&args),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", message(&error));
-            ExitCode::FAILURE
+            trouble
         }
     }
 }

@@ -19,6 +19,9 @@ pub enum ConfigError {
     /// `config.json` cannot be read as a model configuration.
     #[error("config.json: {0}")]
     Json(String),
+    /// `adapter_config.json` cannot be read as that of an adapter.
+    #[error("adapter_config.json: {0}")]
+    Adapter(String),
     /// A GGUF file's metadata does not describe a model that the engine can run.
     #[error("GGUF metadata: {0}")]
     Gguf(String),

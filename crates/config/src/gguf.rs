@@ -28,31 +28,6 @@ pub enum Architecture {
     Qwen3,
 }
 
-/// A program that loads GGUF files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runtime {
-    /// This project's engine.
-    Tritforge,
-    /// llama.cpp and what is built on it.
-    LlamaCpp,
-    /// microsoft/BitNet.
-    BitnetCpp,
-    /// ikawrakow/ik_llama.cpp.
-    IkLlamaCpp,
-}
-
-impl Runtime {
-    /// The name that its users know.
-    pub fn name(self) -> &'static str {
-        match self {
-            Runtime::Tritforge => "tritforge",
-            Runtime::LlamaCpp => "llama.cpp",
-            Runtime::BitnetCpp => "bitnet.cpp",
-            Runtime::IkLlamaCpp => "ik_llama.cpp",
-        }
-    }
-}
-
 impl Architecture {
     /// The architectures, as `general.architecture` spells them.
     pub const ALL: [Architecture; 5] = [
@@ -134,25 +109,6 @@ impl Architecture {
                 none("rope_scaling = yarn with truncate = false: GGUF has no key for it")
             }
             _ => Ok(architecture),
-        }
-    }
-
-    /// Runtimes that load this architecture with weights of the given GGUF type.
-    pub fn runtimes(self, packing: &str) -> Vec<Runtime> {
-        use Runtime::{BitnetCpp, IkLlamaCpp, LlamaCpp, Tritforge};
-        match (self, packing) {
-            (Architecture::Bitnet, "TQ1_0" | "TQ2_0" | "Q2_0") => vec![Tritforge, LlamaCpp],
-            (Architecture::BitnetB158, "TQ1_0" | "TQ2_0" | "I2_S") => vec![Tritforge, BitnetCpp, IkLlamaCpp],
-            (Architecture::BitnetB158, "IQ2_BN") => vec![Tritforge, IkLlamaCpp],
-            // I2_S in the layout of bitnet.cpp's builds for ARM.
-            (Architecture::BitnetB158 | Architecture::Llama, "I2_S_ARM") => vec![Tritforge, BitnetCpp],
-            (Architecture::Llama, "I2_S") => vec![Tritforge, BitnetCpp],
-            (Architecture::Llama | Architecture::Qwen2 | Architecture::Qwen3, packing)
-                if !matches!(packing, "I2_S" | "I2_S_ARM" | "IQ2_BN") =>
-            {
-                vec![Tritforge, LlamaCpp]
-            }
-            _ => vec![Tritforge],
         }
     }
 }

@@ -17,14 +17,16 @@
 mod error;
 mod gguf;
 mod hugging_face;
+mod lora;
 mod model;
 mod parameters;
 mod projection;
 mod rope;
 
 pub use error::ConfigError;
-pub use gguf::{Architecture, ROPE_FACTORS, Runtime};
+pub use gguf::{Architecture, ROPE_FACTORS};
 pub use hugging_face::{HuggingFaceConfig, Quantization};
+pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, LoraMode};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
 pub use projection::Projection;

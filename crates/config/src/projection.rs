@@ -44,6 +44,12 @@ impl Projection {
         }
     }
 
+    /// The module's own name, e.g. `q_proj`.
+    pub fn module(self) -> &'static str {
+        let name = self.hf_name();
+        name.rsplit_once('.').map_or(name, |(_, module)| module)
+    }
+
     /// The name inside a GGUF block, e.g. `attn_q`.
     pub fn gguf_name(self) -> &'static str {
         match self {

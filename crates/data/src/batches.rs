@@ -375,12 +375,7 @@ impl Windows {
     fn epoch(&self, seed: u64, part: u64, number: u64) -> Epoch {
         let mut rng = rng(seed, part, number);
         let (offset, count) = self.cut(&mut rng);
-        let mut order: Vec<usize> = (0..count).collect();
-        // Fisher and Yates, written out: the order of old checkpoints must not change with a library.
-        for last in (1..order.len()).rev() {
-            order.swap(last, below(&mut rng, last + 1));
-        }
-        Epoch { offset, order }
+        Epoch { offset, order: shuffled(count, &mut rng) }
     }
 
     /// Windows of an epoch, at least 1.
@@ -401,8 +396,18 @@ impl Windows {
     }
 }
 
+/// The numbers from 0 to `count`, shuffled.
+pub(crate) fn shuffled(count: usize, rng: &mut ChaCha20Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    // Fisher and Yates, written out: the order of old checkpoints must not change with a library.
+    for last in (1..order.len()).rev() {
+        order.swap(last, below(rng, last + 1));
+    }
+    order
+}
+
 /// The random numbers of a part's epoch.
-fn rng(seed: u64, part: u64, epoch: u64) -> ChaCha20Rng {
+pub(crate) fn rng(seed: u64, part: u64, epoch: u64) -> ChaCha20Rng {
     let mut key = [0u8; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&epoch.to_le_bytes());

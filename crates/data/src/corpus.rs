@@ -98,7 +98,7 @@ impl Corpus {
                 n => format!(" ({n} files are not UTF-8)"),
             };
             return Err(DataError::NoText(format!(
-                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {} jsonl ndjson csv tsv parquet",
+                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {} json jsonl ndjson csv tsv parquet",
                 if names.is_empty() { "an empty list of paths".to_string() } else { names.join(", ") },
                 TEXT_EXTENSIONS.join(" ")
             )));
@@ -112,43 +112,9 @@ impl Corpus {
     }
 
     fn read_source(&mut self, source: &TextSource) -> Result<(), DataError> {
-        let path = &source.path;
-        if let Some(address) = path.to_str().filter(|text| text.starts_with(hub::SCHEME)) {
-            let file = Hub::from_env().dataset_file(address)?;
-            // The file's name in the cache may be a hash; the address has the extension.
-            let format = source.format.of(Path::new(address.split('@').next().unwrap_or(address)));
-            return self.read_file(&file, address, format, source);
-        }
-        if path.exists() || !is_pattern(path) {
-            if fs::metadata(path).map_err(DataError::io(path, "read"))?.is_dir() {
-                return self.read_directory(path, source);
-            }
-            return self.read_file(path, &path.display().to_string(), source.format.of(path), source);
-        }
-        let mut directory: Option<PathBuf> = None;
-        for path in matches(path)? {
-            // `**` gives directories and what is in them; a directory comes first and is read whole.
-            if directory.as_ref().is_some_and(|directory| path.starts_with(directory)) {
-                continue;
-            }
-            if path.is_dir() {
-                self.read_directory(&path, source)?;
-                directory = Some(path);
-            } else {
-                self.read_file(&path, &path.display().to_string(), source.format.of(&path), source)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn read_directory(&mut self, path: &Path, source: &TextSource) -> Result<(), DataError> {
-        let mut files = Vec::new();
-        list(path, source.format, &mut files)?;
-        // Sorted by component, so that the order does not depend on the file system or the separator.
-        files.sort();
-        for file in files {
-            match self.read_file(&file, &file.display().to_string(), source.format.of(&file), source) {
-                Err(DataError::NotUtf8 { path, offset }) if source.format.of(&file) == Format::Text => {
+        for file in files(&source.path, source.format)? {
+            match self.read_file(&file.path, &file.name, file.format, source) {
+                Err(DataError::NotUtf8 { path, offset }) if file.listed && file.format == Format::Text => {
                     self.skipped.push(Skipped { path, offset });
                 }
                 other => other?,
@@ -182,6 +148,66 @@ impl Corpus {
             None => self.dropped += 1,
         }
     }
+}
+
+/// A file of a source.
+#[derive(Debug)]
+pub(crate) struct SourceFile {
+    /// Where it is on this machine.
+    pub(crate) path: PathBuf,
+    /// What messages call it: the path, or the address on the hub.
+    pub(crate) name: String,
+    /// How it holds documents, never [`Format::Auto`].
+    pub(crate) format: Format,
+    /// Whether it was found in a directory.
+    listed: bool,
+}
+
+/// The files that a path names: itself, what is in a directory, what matches a pattern, or a download from the hub.
+pub(crate) fn files(path: &Path, format: Format) -> Result<Vec<SourceFile>, DataError> {
+    let named = |path: &Path, listed| SourceFile {
+        path: path.to_path_buf(),
+        name: path.display().to_string(),
+        format: format.of(path),
+        listed,
+    };
+    if let Some(address) = path.to_str().filter(|text| text.starts_with(hub::SCHEME)) {
+        let path = Hub::from_env().dataset_file(address)?;
+        // The file's name in the cache may be a hash; the address has the extension.
+        let format = format.of(Path::new(address.split('@').next().unwrap_or(address)));
+        return Ok(vec![SourceFile { path, name: address.to_string(), format, listed: false }]);
+    }
+    let mut found = Vec::new();
+    let directory = |dir: &Path, found: &mut Vec<SourceFile>| {
+        let mut files = Vec::new();
+        list(dir, format, &mut files)?;
+        // Sorted by component, so that the order does not depend on the file system or the separator.
+        files.sort();
+        found.extend(files.iter().map(|file| named(file, true)));
+        Ok::<(), DataError>(())
+    };
+    if path.exists() || !is_pattern(path) {
+        if fs::metadata(path).map_err(DataError::io(path, "read"))?.is_dir() {
+            directory(path, &mut found)?;
+        } else {
+            found.push(named(path, false));
+        }
+        return Ok(found);
+    }
+    let mut read: Option<PathBuf> = None;
+    for path in matches(path)? {
+        // `**` gives directories and what is in them; a directory comes first and is read whole.
+        if read.as_ref().is_some_and(|directory| path.starts_with(directory)) {
+            continue;
+        }
+        if path.is_dir() {
+            directory(&path, &mut found)?;
+            read = Some(path);
+        } else {
+            found.push(named(&path, false));
+        }
+    }
+    Ok(found)
 }
 
 /// Whether a path that does not exist as it is written may be a pattern.
@@ -218,7 +244,7 @@ pub(crate) fn text_bytes(documents: &[Document]) -> u64 {
     documents.iter().map(|d| d.text.len() as u64).sum()
 }
 
-fn read_text(path: &Path) -> Result<String, DataError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
     String::from_utf8(bytes)
         .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })

@@ -33,6 +33,14 @@ pub enum DataError {
         /// What was found, what was expected.
         message: String,
     },
+    /// An example cannot be made a sample.
+    #[error("{source_of}: {message}")]
+    Example {
+        /// Where it stands: file and place.
+        source_of: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
     /// A file has no column of the name asked for.
     #[error(
         "{}: {record}: no column {column:?}: found {}; name the one with the text, column = \"…\"",

@@ -8,11 +8,13 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// By the extension: `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other.
+    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other.
     #[default]
     Auto,
     /// A file is one document.
     Text,
+    /// An array of JSON objects, or a JSON object a line; one of an object's keys holds a document.
+    Json,
     /// A JSON object a line; one of its keys holds a document.
     Jsonl,
     /// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs; one column holds a document a row.
@@ -23,9 +25,10 @@ pub enum Format {
 
 impl Format {
     /// All formats with their names in recipes.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 6] = [
         ("auto", Self::Auto),
         ("text", Self::Text),
+        ("json", Self::Json),
         ("jsonl", Self::Jsonl),
         ("csv", Self::Csv),
         ("parquet", Self::Parquet),
@@ -35,6 +38,7 @@ impl Format {
     pub fn of(self, path: &Path) -> Self {
         match self {
             Self::Auto => match extension(path).as_deref() {
+                Some("json") => Self::Json,
                 Some("jsonl" | "ndjson") => Self::Jsonl,
                 Some("csv" | "tsv") => Self::Csv,
                 Some("parquet") => Self::Parquet,
@@ -70,6 +74,7 @@ mod tests {
         for (name, format) in [
             ("a.JSONL", Format::Jsonl),
             ("a.ndjson", Format::Jsonl),
+            ("a.json", Format::Json),
             ("a.tsv", Format::Csv),
             ("a.parquet", Format::Parquet),
             ("a.txt", Format::Text),

@@ -4,7 +4,7 @@
 //! built the project ([`rust_sources()`]). [`split()`] holds some of it out; [`tokenize()`] writes each part as a [`Shard`], a
 //! memory-mapped file of token ids that knows the tokenizer and the text it came from. [`Batches`] draws training samples
 //! from a shard, in an order that can be taken up again at any point; [`eval_windows`] goes once through a held-out
-//! shard. [`bigram_baseline`] says what a model has to beat. The crate knows no tokenizer: one is passed as a function.
+//! shard. [`bigram_baseline`] says what a model has to beat. [`read_records`] reads evaluation sets. The crate knows no tokenizer: one is passed as a function.
 //!
 //! ```
 //! use tritforge_data::{Batches, Document, Fingerprint, Split, TokenizeOptions, split, tokenize};
@@ -36,16 +36,21 @@ mod bigram;
 mod corpus;
 mod error;
 mod eval;
+mod examples;
 mod fingerprint;
 mod format;
 mod hub;
 mod mixture;
 mod mmap;
 mod records;
+mod rows;
 mod rust_sources;
+mod sample_batches;
+mod samples;
 mod shard;
 mod shard_writer;
 mod split;
+mod tables;
 mod tokenize;
 
 pub use batches::{Batch, BatchPosition, Batches, Packing, Texts};
@@ -53,12 +58,18 @@ pub use bigram::{BigramBaseline, BigramScore, bigram_baseline, byte_bigram, toke
 pub use corpus::{Corpus, Document, Skipped, TEXT_EXTENSIONS, TextSource, is_pattern, matches};
 pub use error::DataError;
 pub use eval::{EvalBatch, EvalWindows, IGNORE_INDEX, eval_windows};
+pub use examples::{
+    Body, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Report, Said,
+};
 pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
 pub use mixture::{Mixture, Part};
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
+pub use sample_batches::{PreferenceBatches, SampleBatches, pair_batch, sample_windows};
+pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sample_fingerprint, samples};
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;
-pub use split::{Split, split};
+pub use split::{Split, split, split_examples};
+pub use tables::{Record, TABLE_EXTENSIONS, read_records};
 pub use tokenize::{TokenizeOptions, cached_or_tokenize, cached_or_tokenize_parts, tokenize, tokenize_parts};

@@ -1,7 +1,7 @@
-//! Documents in tables: JSONL, CSV and Parquet, one document a record, each error with its place.
+//! Documents in tables: JSON, JSONL, CSV and Parquet, one document a record, each error with its place.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::path::Path;
 
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
@@ -10,7 +10,7 @@ use parquet::schema::types::Type;
 use serde_json::Value;
 
 use crate::format::extension;
-use crate::{DataError, Format};
+use crate::{DataError, Format, rows};
 
 /// A record: its place, `line 3` or `row 3`, and its text if it has one.
 pub(crate) type Take<'a> = dyn FnMut(String, Option<String>) + 'a;
@@ -20,47 +20,24 @@ pub(crate) fn read(path: &Path, format: Format, column: &str, take: &mut Take<'_
     match format {
         Format::Csv => csv(path, column, take),
         Format::Parquet => parquet(path, column, take),
-        Format::Auto | Format::Text | Format::Jsonl => jsonl(path, column, take),
-    }
-}
-
-/// An object a line; lines of white space are passed over.
-fn jsonl(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataError> {
-    let mut reader =
-        BufReader::with_capacity(1 << 20, File::open(path).map_err(DataError::io(path, "open"))?);
-    let (mut bytes, mut offset) = (Vec::new(), 0usize);
-    for line in 1.. {
-        bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(DataError::io(path, "read"))? == 0 {
-            break;
-        }
-        let text = std::str::from_utf8(&bytes).map_err(|e| not_utf8(path, offset + e.valid_up_to()))?;
-        offset += bytes.len();
-        // A byte order mark stands before the first object in files of some editors.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
-        if text.is_empty() {
-            continue;
-        }
-        let place = || format!("line {line}");
-        let value: Value = serde_json::from_str(text)
-            .map_err(|e| DataError::record(path, place(), format!("not JSON: {e}")))?;
-        let Value::Object(mut object) = value else {
-            return Err(DataError::record(path, place(), "expected a JSON object"));
-        };
-        match object.remove(column) {
-            Some(Value::String(text)) => take(place(), Some(text)),
-            Some(Value::Null) => take(place(), None),
-            Some(other) => {
-                let found = type_name(&other);
-                let message = format!("column {column:?} is {found}, expected a string");
-                return Err(DataError::record(path, place(), message));
-            }
-            None => return Err(no_column(path, place(), column, object.keys().cloned().collect())),
+        Format::Auto | Format::Text | Format::Json | Format::Jsonl => {
+            rows::json(path, format, &mut |place, row| {
+                let mut row = row.map_err(|message| DataError::record(path, place.clone(), message))?;
+                match row.remove(column) {
+                    Some(Value::String(text)) => take(place, Some(text)),
+                    Some(Value::Null) => take(place, None),
+                    Some(other) => {
+                        let found = type_name(&other);
+                        let message = format!("column {column:?} is {found}, expected a string");
+                        return Err(DataError::record(path, place, message));
+                    }
+                    None => return Err(no_column(path, place, column, row.keys().cloned().collect())),
+                }
+                Ok(true)
+            })
         }
     }
-    Ok(())
 }
-
 /// A table with a header. Fields may be quoted and then hold line breaks; a place is the line on which a record begins.
 fn csv(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataError> {
     let tabs = extension(path).is_some_and(|e| e == "tsv");
@@ -80,7 +57,7 @@ fn csv(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataError> 
     Ok(())
 }
 
-fn csv_error(path: &Path, error: csv::Error) -> DataError {
+pub(crate) fn csv_error(path: &Path, error: csv::Error) -> DataError {
     let line = |pos: Option<&csv::Position>| format!("line {}", pos.map_or(1, csv::Position::line));
     match error.into_kind() {
         csv::ErrorKind::Io(source) => DataError::io(path, "read")(source),
@@ -143,7 +120,7 @@ fn parquet(path: &Path, column: &str, take: &mut Take<'_>) -> Result<(), DataErr
     Ok(())
 }
 
-fn not_utf8(path: &Path, offset: usize) -> DataError {
+pub(crate) fn not_utf8(path: &Path, offset: usize) -> DataError {
     DataError::NotUtf8 { path: path.to_path_buf(), offset }
 }
 
@@ -151,7 +128,7 @@ fn no_column(path: &Path, record: String, column: &str, found: Vec<String>) -> D
     DataError::Column { path: path.to_path_buf(), record, column: column.to_string(), found }
 }
 
-fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

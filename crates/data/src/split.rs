@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::corpus::text_bytes;
-use crate::{DataError, Document};
+use crate::{DataError, Document, Example};
 
 /// How held-out text is chosen. `fraction` is its share, more than 0 and less than 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,6 +54,45 @@ pub fn split(documents: Vec<Document>, split: Split) -> Result<(Vec<Document>, V
     )))
 }
 
+/// Splits examples into (training, held-out), each in the given order. [`Split::Contiguous`] counts examples. Both sides get at
+/// least one: of few examples the hash may choose none, or all.
+///
+/// # Errors
+/// If the fraction is out of range, or there are fewer than two examples.
+pub fn split_examples(
+    examples: Vec<Example>,
+    split: Split,
+) -> Result<(Vec<Example>, Vec<Example>), DataError> {
+    let (Split::Contiguous { fraction } | Split::ByDocument { fraction, .. }) = split;
+    let count = examples.len();
+    if !(fraction > 0.0 && fraction < 1.0) || count < 2 {
+        return Err(DataError::Split(format!(
+            "share {fraction} of {count} examples: expected more than 0 and less than 1, of at least 2"
+        )));
+    }
+    // As for documents, an example is held out by its own place alone, unless one side would be empty.
+    let (places, held): (Vec<f64>, usize) = match split {
+        Split::Contiguous { .. } => {
+            ((0..count).map(|i| (count - i) as f64).collect(), (count as f64 * fraction).round() as usize)
+        }
+        Split::ByDocument { seed, .. } => {
+            let places: Vec<f64> = examples.iter().map(|e| place(&e.digest(), seed)).collect();
+            let held = places.iter().filter(|place| **place < fraction).count();
+            (places, held)
+        }
+    };
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
+    let held = held.clamp(1, count - 1);
+    let mut held_out = vec![false; count];
+    order[..held].iter().for_each(|i| held_out[*i] = true);
+    let mut sides = (Vec::new(), Vec::new());
+    for (example, held_out) in examples.into_iter().zip(held_out) {
+        if held_out { sides.1.push(example) } else { sides.0.push(example) }
+    }
+    Ok(sides)
+}
+
 fn contiguous(documents: Vec<Document>, fraction: f64) -> (Vec<Document>, Vec<Document>) {
     let mut left = (text_bytes(&documents) as f64 * (1.0 - fraction)) as usize;
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
@@ -75,7 +114,12 @@ fn contiguous(documents: Vec<Document>, fraction: f64) -> (Vec<Document>, Vec<Do
 
 /// A number in [0, 1) that the document's text and the seed determine.
 fn position(document: &Document, seed: u64) -> f64 {
-    let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(&document.text).finalize();
+    place(document.text.as_bytes(), seed)
+}
+
+/// A number in [0, 1) that bytes and a seed determine.
+fn place(bytes: &[u8], seed: u64) -> f64 {
+    let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(bytes).finalize();
     let mut first = [0u8; 8];
     first.copy_from_slice(&hash[..8]);
     // 53 bits are exact in f64.

@@ -1,6 +1,10 @@
 //! What can keep a model from being evaluated.
 
+use std::path::PathBuf;
+
 use tritforge_checkpoint::CheckpointError;
+use tritforge_data::DataError;
+use tritforge_export::ExportError;
 use tritforge_infer::InferError;
 use tritforge_nn::NnError;
 use tritforge_text::TextError;
@@ -20,17 +24,33 @@ pub enum EvalError {
     /// The tokenizer failed.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A sample of a task cannot be asked.
+    #[error("{}: {place}: {message}", path.display())]
+    Sample {
+        /// The file.
+        path: PathBuf,
+        /// Where in it: `line 3`, or `row 3` in Parquet; both count from 1.
+        place: String,
+        /// What was found, what was expected.
+        message: String,
+    },
+    /// The model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ExportError),
     /// The text or the options do not fit.
     #[error("{0}")]
     Input(String),
     /// The two models have different shapes.
-    #[error("the models differ: {key} is {left} in the checkpoint and {right} in the GGUF file")]
+    #[error("the models differ: {key} is {left} in the first and {right} in the second")]
     Shape {
         /// The configuration's key.
         key: &'static str,
-        /// The checkpoint's value.
+        /// The first model's value.
         left: String,
-        /// The file's value.
+        /// The second model's value.
         right: String,
     },
 }

@@ -10,6 +10,8 @@ use crate::{EvalError, Subject};
 pub struct Perplexity {
     /// Mean cross-entropy in nats a token.
     pub loss: f64,
+    /// Its standard error, as if tokens were independent; times the perplexity it is what llama.cpp prints behind `+/-`.
+    pub loss_stderr: f64,
     /// e^loss.
     pub perplexity: f64,
     /// Bits a byte of the text, comparable between tokenizers.
@@ -20,46 +22,141 @@ pub struct Perplexity {
     pub bytes: usize,
 }
 
-/// Scores `text` in consecutive windows of at most `window` inputs, each with an empty context; every token but the first
-/// is predicted once. `max_tokens` cuts the text short. `each` sees the ids and logits of each window.
+/// Which tokens are predicted, and from what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scoring {
+    /// Consecutive windows of at most `window` inputs, each with an empty context; every token but the text's first is
+    /// predicted once.
+    All {
+        /// Inputs a window.
+        window: usize,
+    },
+    /// As llama.cpp's perplexity tool: whole windows of `window` tokens, of which those behind the middle are predicted, so that each
+    /// has at least half a window before it. If sequences begin with BOS the text does, and the first token of every
+    /// window is replaced by it. What is left at the end of the text is dropped.
+    SecondHalf {
+        /// Tokens a window.
+        window: usize,
+    },
+}
+
+/// Scores `text`. `max_tokens` cuts it short. `each` sees the ids and logits of each window.
 ///
 /// # Errors
-/// If the text has fewer than two tokens, or the window is 0 or longer than the model's context.
+/// If the text has fewer than two tokens or no whole window, or the window is too short or longer than the model's context.
 pub fn perplexity(
+    subject: &Subject,
+    text: &str,
+    scoring: Scoring,
+    max_tokens: Option<usize>,
+    each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
+) -> Result<Perplexity, EvalError> {
+    let (window, shortest) = match scoring {
+        Scoring::All { window } => (window, 1),
+        Scoring::SecondHalf { window } => (window, 4),
+    };
+    let longest = subject.config().max_position_embeddings;
+    if window < shortest || window > longest {
+        return Err(EvalError::Input(format!(
+            "window = {window}: expected {shortest} to {longest}, the model's context"
+        )));
+    }
+    match scoring {
+        Scoring::All { .. } => all(subject, text, window, max_tokens, each),
+        Scoring::SecondHalf { .. } => second_halves(subject, text, window, max_tokens, each),
+    }
+}
+
+fn all(
     subject: &Subject,
     text: &str,
     window: usize,
     max_tokens: Option<usize>,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let longest = subject.config().max_position_embeddings;
-    if window == 0 || window > longest {
-        return Err(EvalError::Input(format!(
-            "window = {window}: expected 1 to {longest}, the model's context"
-        )));
-    }
     let all = subject.tokenizer().encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];
     if ids.len() < 2 {
         return Err(EvalError::Input(format!("the text has {} tokens, at least 2 are needed", ids.len())));
     }
-    let vocab = subject.config().vocab_size;
-    let mut nats = 0f64;
+    let mut sums = Sums::default();
     let targets = &ids[1..];
     for (inputs, targets) in ids[..ids.len() - 1].chunks(window).zip(targets.chunks(window)) {
         let logits = subject.logits(inputs)?;
-        for (row, target) in logits.chunks_exact(vocab).zip(targets) {
-            nats += f64::from(log_sum_exp(row) - row[*target as usize]);
-        }
+        sums.add(&logits, targets, subject.config().vocab_size);
         each(inputs, &logits)?;
     }
     let bytes = if ids.len() == all.len() { text.len() } else { subject.tokenizer().decode(ids)?.len() };
-    let loss = nats / targets.len() as f64;
-    Ok(Perplexity {
-        loss,
-        perplexity: loss.exp(),
-        bits_per_byte: nats / std::f64::consts::LN_2 / bytes as f64,
-        tokens: targets.len(),
-        bytes,
-    })
+    Ok(sums.finish(bytes))
+}
+
+fn second_halves(
+    subject: &Subject,
+    text: &str,
+    window: usize,
+    max_tokens: Option<usize>,
+    mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
+) -> Result<Perplexity, EvalError> {
+    let (tokenizer, vocab) = (subject.tokenizer(), subject.config().vocab_size);
+    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
+    let ids = tokenizer.encode(text, bos.is_some())?;
+    let first = window / 2;
+    let scored = window - 1 - first;
+    let windows = (ids.len() / window).min(max_tokens.map_or(usize::MAX, |most| most / scored));
+    if windows == 0 {
+        return Err(EvalError::Input(format!(
+            "the text has {} tokens, of which at most {} are to be predicted: a window of {window} predicts {scored}",
+            ids.len(),
+            max_tokens.unwrap_or(ids.len())
+        )));
+    }
+    let (mut sums, mut bytes) = (Sums::default(), 0);
+    for own in ids.chunks_exact(window).take(windows) {
+        let mut inputs = own.to_vec();
+        if let Some(bos) = bos {
+            inputs[0] = bos;
+        }
+        let logits = subject.logits(&inputs)?;
+        // The last row predicts what is no more in the window.
+        let targets = &own[first + 1..];
+        sums.add(&logits[first * vocab..(window - 1) * vocab], targets, vocab);
+        for id in targets {
+            bytes += tokenizer.bytes(*id)?.len();
+        }
+        each(&inputs, &logits)?;
+    }
+    Ok(sums.finish(bytes))
+}
+
+/// Sums over tokens of −ln p and its square.
+#[derive(Default)]
+struct Sums {
+    nats: f64,
+    squares: f64,
+    tokens: usize,
+}
+
+impl Sums {
+    fn add(&mut self, logits: &[f32], targets: &[u32], vocab: usize) {
+        for (row, target) in logits.chunks_exact(vocab).zip(targets) {
+            let nats = f64::from(log_sum_exp(row) - row[*target as usize]);
+            self.nats += nats;
+            self.squares += nats * nats;
+        }
+        self.tokens += targets.len();
+    }
+
+    fn finish(&self, bytes: usize) -> Perplexity {
+        let n = self.tokens as f64;
+        let loss = self.nats / n;
+        let variance = (self.squares / n - loss * loss).max(0.0);
+        Perplexity {
+            loss,
+            loss_stderr: (variance / (n - 1.0).max(1.0)).sqrt(),
+            perplexity: loss.exp(),
+            bits_per_byte: self.nats / std::f64::consts::LN_2 / bytes as f64,
+            tokens: self.tokens,
+            bytes,
+        }
+    }
 }

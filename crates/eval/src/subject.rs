@@ -1,10 +1,12 @@
-//! A model to be evaluated: a checkpoint through the training forward, or a GGUF file through the engine.
+//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training forward, or a GGUF file through
+//! the engine.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
-use tritforge_config::ModelConfig;
+use tritforge_checkpoint::{Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest};
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
+use tritforge_export::{AnyModel, ExportError, ImportOptions};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_nn::{Decoder, NnError};
 use tritforge_text::Tokenizer;
@@ -14,7 +16,7 @@ use crate::EvalError;
 /// A model with its tokenizer.
 #[derive(Debug)]
 pub enum Subject {
-    /// A checkpoint, run by `nn`.
+    /// A checkpoint or Hugging Face's layout, run by `nn`.
     Checkpoint {
         /// The model.
         decoder: Box<Decoder>,
@@ -25,11 +27,14 @@ pub enum Subject {
     Gguf(Arc<Model>),
 }
 
-/// The trained model of a checkpoint.
+/// The trained model of a checkpoint; for an adapter, with the base that it names.
 ///
 /// # Errors
-/// If the checkpoint is damaged or lacks a tensor.
+/// If the checkpoint is damaged or lacks a tensor, or an adapter's base is not where it was.
 pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
+    if checkpoint.has(ADAPTER_MODEL) {
+        return load_adapted(checkpoint);
+    }
     let tensors = checkpoint.tensors(MODEL)?;
     let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
         let fault = |e: tritforge_checkpoint::CheckpointError| NnError::Tensor {
@@ -41,8 +46,49 @@ pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
     Ok(decoder)
 }
 
+/// The checkpoint in a directory, or the newest of a run, if it is an adapter.
+fn adapter_at(path: &Path) -> Result<Option<Checkpoint>, EvalError> {
+    let dir = if path.join(MANIFEST).is_file() { Some(path.to_path_buf()) } else { latest(path)? };
+    let checkpoint = dir.map(|dir| Checkpoint::open(&dir)).transpose()?;
+    Ok(checkpoint.filter(|checkpoint| checkpoint.has(ADAPTER_MODEL)))
+}
+
+/// An adapter with the base that it names.
+fn load_adapted(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
+    let text = checkpoint.file(ADAPTER_CONFIG)?;
+    let (lora, named) = LoraConfig::from_json(&String::from_utf8_lossy(&text))
+        .map_err(|e| EvalError::Input(format!("{}: {e}", checkpoint.dir().display())))?;
+    let named = named.unwrap_or_default();
+    let base = Checkpoint::open(Path::new(&named))
+        .map_err(|e| EvalError::Input(format!("{}: its base: {e}", checkpoint.dir().display())))?;
+    let (tensors, adapter) = (base.tensors(MODEL)?, checkpoint.tensors(ADAPTER_MODEL)?);
+    let read = |tensors: &Tensors, stored: &str, name: &str, shape: &[usize]| match tensors.f32(stored, shape)
+    {
+        Ok(values) => Ok(values.into_owned()),
+        Err(e) => Err(NnError::Tensor { name: name.to_string(), message: e.to_string() }),
+    };
+    Ok(Decoder::load_adapted(
+        &checkpoint.config()?,
+        &lora,
+        |name, shape| read(&tensors, name, name, shape),
+        |name, shape| read(&adapter, &LoraConfig::peft_name(name), name, shape),
+    )?)
+}
+
+/// A model of any form in the training forward: each tensor is read once, where it lies.
+///
+/// # Errors
+/// If a tensor is missing or damaged.
+pub(crate) fn decoder_of(model: &AnyModel) -> Result<Decoder, EvalError> {
+    let decoder = Decoder::load(model.config(), |name, shape| {
+        let fault = |e: ExportError| NnError::Tensor { name: name.to_string(), message: e.to_string() };
+        model.values(name, shape).map_err(fault)
+    })?;
+    Ok(decoder)
+}
+
 impl Subject {
-    /// Opens a checkpoint directory or a GGUF file.
+    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a GGUF file.
     ///
     /// # Errors
     /// If it is neither, or damaged.
@@ -50,13 +96,17 @@ impl Subject {
         if !path.is_dir() {
             return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
         }
-        let checkpoint = Checkpoint::open(path)?;
-        let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
-            .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
-        Ok(Subject::Checkpoint {
-            decoder: Box::new(load_decoder(&checkpoint)?),
-            tokenizer: Box::new(tokenizer),
-        })
+        if let Some(checkpoint) = adapter_at(path)? {
+            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
+                .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
+            let decoder = Box::new(load_adapted(&checkpoint)?);
+            return Ok(Subject::Checkpoint { decoder, tokenizer: Box::new(tokenizer) });
+        }
+        let model = AnyModel::open(path, &ImportOptions::default())?;
+        let tokenizer = model.tokenizer()?.ok_or_else(|| {
+            EvalError::Input(format!("{}: no tokenizer.json: the model cannot read text", path.display()))
+        })?;
+        Ok(Subject::Checkpoint { decoder: Box::new(decoder_of(&model)?), tokenizer: Box::new(tokenizer) })
     }
 
     /// The model's configuration.

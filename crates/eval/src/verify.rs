@@ -1,22 +1,19 @@
-//! `verify`: is the file the model that was trained? Layer by layer, integer by integer.
+//! `verify`: are two files the same model? Layer by layer, integer by integer.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use serde::Serialize;
-use tritforge_checkpoint::Checkpoint;
-use tritforge_config::ModelConfig;
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_config::{ModelConfig, Projection};
 use tritforge_kernels::{QuantizedRows, Step};
-use tritforge_nn::Decoder;
 
 use crate::EvalError;
-use crate::subject::load_decoder;
 
 mod logits;
+mod side;
 
 pub use logits::Comparison;
-use logits::greedy_tokens;
+pub use side::Side;
+use side::TABLES;
 
 /// What to compare on.
 #[derive(Debug, Clone)]
@@ -32,8 +29,10 @@ pub struct VerifyOptions {
 /// The two forms of one projection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProjectionReport {
-    /// The tensor's name in the GGUF file.
+    /// The tensor's name, as in GGUF files.
     pub tensor: String,
+    /// The block, from 0.
+    pub layer: usize,
     /// Weights.
     pub weights: usize,
     /// Codes that differ.
@@ -63,12 +62,52 @@ impl ProjectionReport {
     }
 }
 
+/// What can differ in a projection, in the order in which one comes of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantity {
+    /// Ternary codes.
+    Codes,
+    /// The scale of the weights.
+    Scale,
+    /// int8 activations or their scales.
+    Activations,
+    /// int32 sums.
+    Sums,
+}
+
+/// Where two models first part, in the order of the forward pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FirstDifference {
+    /// The projection's tensor, as in GGUF files.
+    pub tensor: String,
+    /// What differs in it first.
+    pub quantity: Quantity,
+}
+
+impl FirstDifference {
+    fn of(projection: &ProjectionReport) -> Option<Self> {
+        let activations =
+            projection.activations_different > 0 || projection.activation_scale_difference != 0.0;
+        let found = [
+            (projection.codes_different > 0, Quantity::Codes),
+            (projection.scale_difference != 0.0, Quantity::Scale),
+            (activations, Quantity::Activations),
+            (projection.sums_different > 0, Quantity::Sums),
+        ];
+        let (_, quantity) = found.into_iter().find(|(differs, _)| *differs)?;
+        Some(Self { tensor: projection.tensor.clone(), quantity })
+    }
+}
+
 /// What `verify` found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VerifyReport {
-    /// Every projection, block by block.
+    /// The first projection that differs, in the order of the forward pass.
+    pub first_difference: Option<FirstDifference>,
+    /// Every ternary projection, block by block.
     pub projections: Vec<ProjectionReport>,
-    /// How the file stores the embedding.
+    /// How the file stores the embedding; F32 for the training forward.
     pub embedding_type: String,
     /// The largest difference that storing the embedding and the head made; 0 for F32.
     pub embedding_rounding: f32,
@@ -102,90 +141,92 @@ struct Trace {
     sums: Vec<i32>,
 }
 
-type Traces = HashMap<(usize, &'static str), Trace>;
-
-fn record(traces: &mut Traces, step: &Step<'_>) {
-    let trace = Trace { input: step.input.clone(), sums: step.sums.to_vec() };
-    traces.insert((step.layer, step.projection), trace);
+/// What two forward passes did otherwise in one projection.
+#[derive(Clone, Copy, Default)]
+struct TraceDifference {
+    activations: usize,
+    activation_scale: f32,
+    sums: usize,
+    largest_sum: i64,
 }
 
-/// Compares a checkpoint with a GGUF file.
+impl TraceDifference {
+    fn of(left: &Trace, right: &Step<'_>) -> Self {
+        let distance = |(a, b): (&i32, &i32)| (i64::from(*a) - i64::from(*b)).abs();
+        Self {
+            activations: different(&left.input.codes, &right.input.codes),
+            activation_scale: logits::max_difference(&left.input.scales, &right.input.scales),
+            sums: different(&left.sums, right.sums),
+            largest_sum: left.sums.iter().zip(right.sums).map(distance).max().unwrap_or(0),
+        }
+    }
+}
+
+type Key = (usize, &'static str);
+
+/// Compares two models of any form, such as a checkpoint and the file that was exported from it. Of a trained and a deployed model
+/// the trained one is the reference, whichever comes first.
 ///
-/// Integers are compared in the model whose embedding and head are the file's: rounding them to F16 or Q8_0 is a choice of
+/// Integers are compared in the reference with the other's embedding and head: rounding them to F16 or Q8_0 is a choice of
 /// the export, reported apart, and would otherwise hide whether anything else differs.
 ///
 /// # Errors
-/// If a file cannot be read, the shapes differ, or the tokens do not fit the model.
-pub fn verify(
-    checkpoint: &Checkpoint,
-    model: &Arc<Model>,
-    options: &VerifyOptions,
-) -> Result<VerifyReport, EvalError> {
-    let config = checkpoint.config()?;
-    same_shape(&config, model.config())?;
-    let longest = config.max_position_embeddings;
+/// If a file cannot be read, the shapes differ, one model is ternary and the other not, or the tokens do not fit.
+pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<VerifyReport, EvalError> {
+    same_shape(first.config(), second.config())?;
+    let (reference, other) = match (&first, &second) {
+        (Side::Deployed(_), Side::Trained { .. }) => (second, first),
+        _ => (first, second),
+    };
+    let config = other.config().clone();
+    let (vocab, longest) = (config.vocab_size, config.max_position_embeddings);
     let greedy_tokens = options.greedy_tokens.min(longest - 1);
     let ids = &options.ids[..options.ids.len().min(longest)];
     if ids.is_empty() {
         return Err(EvalError::Input("no tokens to compare on: the text is empty".to_string()));
     }
 
-    let trained = load_decoder(checkpoint)?;
-    let embedding_type = model.embedding().dense_type().name().to_string();
-    let (stored, embedding_rounding) = with_embeddings_of(&trained, model)?;
-
-    let mut left = Traces::new();
-    let left_logits = stored.logits(ids, 1, Some(&mut |step: Step<'_>| record(&mut left, &step)))?;
-    let mut right = Traces::new();
-    let mut session = Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?;
-    let right_logits =
-        session.forward_observed(ids, Wanted::All, &mut |step: Step<'_>| record(&mut right, &step))?;
-
-    let projections = model
-        .ternary()
-        .map(|info| {
-            let linear = stored.projection(info.layer, info.projection);
-            let Some(weights) = linear.quantized() else {
-                return Err(EvalError::Input("the checkpoint's projections are not ternary".to_string()));
-            };
-            let key = (info.layer, info.projection.hf_name());
-            let (Some(left), Some(right)) = (left.get(&key), right.get(&key)) else {
-                return Err(EvalError::Input(format!("no trace of {}", info.projection.gguf_weight(key.0))));
-            };
-            let (ours, theirs) = (weights.codes(), info.weights.codes());
-            Ok(ProjectionReport {
-                tensor: info.projection.gguf_weight(info.layer),
-                weights: ours.len(),
-                codes_different: different(&ours, &theirs),
-                scale: weights.scale(),
-                scale_difference: (weights.scale() - info.weights.scale()).abs(),
-                activations_different: different(&left.input.codes, &right.input.codes),
-                activation_scale_difference: logits::max_difference(&left.input.scales, &right.input.scales),
-                sums_different: different(&left.sums, &right.sums),
-                sum_difference: left
-                    .sums
-                    .iter()
-                    .zip(&right.sums)
-                    .map(|(a, b)| (i64::from(*a) - i64::from(*b)).abs())
-                    .max()
-                    .unwrap_or(0),
-            })
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-
-    let vocab = config.vocab_size;
-    let with_stored_embeddings = Comparison::of(&left_logits, &right_logits, vocab);
-    let as_trained = if embedding_rounding == 0.0 {
-        with_stored_embeddings
+    let mut embedding_rounding = 0f32;
+    let mut tables = Vec::new();
+    for name in TABLES {
+        if let (Some(exact), Some(stored)) = (reference.table(name)?, other.table(name)?) {
+            embedding_rounding = embedding_rounding.max(logits::max_difference(&exact, &stored));
+            tables.push((name, stored));
+        }
+    }
+    let (reference, trained_logits) = if embedding_rounding == 0.0 {
+        (reference, None)
     } else {
-        Comparison::of(&trained.logits(ids, 1, None)?, &right_logits, vocab)
+        let logits = reference.logits(ids, &mut |_| {})?;
+        (reference.with_tables(tables)?, Some(logits))
+    };
+
+    let mut traces: HashMap<Key, Trace> = HashMap::new();
+    let left_logits = reference.logits(ids, &mut |step: Step<'_>| {
+        let trace = Trace { input: step.input.clone(), sums: step.sums.to_vec() };
+        traces.insert((step.layer, step.projection), trace);
+    })?;
+    let mut steps: HashMap<Key, TraceDifference> = HashMap::new();
+    let right_logits = other.logits(ids, &mut |step: Step<'_>| {
+        let key = (step.layer, step.projection);
+        if let Some(left) = traces.remove(&key) {
+            steps.insert(key, TraceDifference::of(&left, &step));
+        }
+    })?;
+    let projections = projections(&reference, &other, &steps)?;
+
+    let with_stored_embeddings = Comparison::of(&left_logits, &right_logits, vocab);
+    let as_trained = match trained_logits {
+        None => with_stored_embeddings,
+        Some(logits) => Comparison::of(&logits, &right_logits, vocab),
     };
     let prompt = &ids[..ids.len().min(longest - greedy_tokens).min(32)];
-    let (ours, theirs) = greedy_tokens_of_both(&stored, model, prompt, greedy_tokens)?;
+    let (ours, theirs) = (reference.greedy(prompt, greedy_tokens)?, other.greedy(prompt, greedy_tokens)?);
     let greedy_agreeing = ours.iter().zip(&theirs).take_while(|(a, b)| a == b).count();
     Ok(VerifyReport {
+        first_difference: projections.iter().find_map(FirstDifference::of),
         projections,
-        embedding_type,
+        embedding_type: other.embedding_type().to_string(),
         embedding_rounding,
         as_trained,
         with_stored_embeddings,
@@ -196,12 +237,47 @@ pub fn verify(
     })
 }
 
+/// All projections in the order of the forward pass; none of full-precision models.
+fn projections(
+    reference: &Side,
+    other: &Side,
+    steps: &HashMap<Key, TraceDifference>,
+) -> Result<Vec<ProjectionReport>, EvalError> {
+    let layers = 0..other.config().num_hidden_layers;
+    let mut reports = Vec::new();
+    for (layer, p) in layers.flat_map(|layer| Projection::ALL.map(|p| (layer, p))) {
+        let tensor = p.gguf_weight(layer);
+        let (ours, theirs) = match (reference.ternary(layer, p), other.ternary(layer, p)) {
+            (Some(ours), Some(theirs)) => (ours, theirs),
+            (None, None) => continue,
+            _ => return Err(EvalError::Input(format!("{tensor} is ternary in one of the models only"))),
+        };
+        let Some(step) = steps.get(&(layer, p.hf_name())) else {
+            return Err(EvalError::Input(format!("no trace of {tensor}")));
+        };
+        let codes = ours.codes();
+        reports.push(ProjectionReport {
+            tensor,
+            layer,
+            weights: codes.len(),
+            codes_different: different(&codes, &theirs.codes()),
+            scale: ours.scale(),
+            scale_difference: (ours.scale() - theirs.scale()).abs(),
+            activations_different: step.activations,
+            activation_scale_difference: step.activation_scale,
+            sums_different: step.sums,
+            sum_difference: step.largest_sum,
+        });
+    }
+    Ok(reports)
+}
+
 fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     a.len().abs_diff(b.len()) + a.iter().zip(b).filter(|(a, b)| a != b).count()
 }
 
 fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> {
-    let pairs: [(&'static str, String, String); 12] = [
+    let pairs: [(&'static str, String, String); 16] = [
         ("vocab_size", left.vocab_size.to_string(), right.vocab_size.to_string()),
         ("hidden_size", left.hidden_size.to_string(), right.hidden_size.to_string()),
         ("intermediate_size", left.intermediate_size.to_string(), right.intermediate_size.to_string()),
@@ -217,49 +293,14 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ),
         ("rope_theta", left.rope_theta.to_string(), right.rope_theta.to_string()),
         ("rms_norm_eps", left.rms_norm_eps.to_string(), right.rms_norm_eps.to_string()),
+        ("use_sub_norm", left.use_sub_norm.to_string(), right.use_sub_norm.to_string()),
+        ("use_qk_norm", left.use_qk_norm.to_string(), right.use_qk_norm.to_string()),
+        ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
+        ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),
         ("tie_word_embeddings", left.tie_word_embeddings.to_string(), right.tie_word_embeddings.to_string()),
     ];
     match pairs.into_iter().find(|(_, left, right)| left != right) {
         Some((key, left, right)) => Err(EvalError::Shape { key, left, right }),
         None => Ok(()),
     }
-}
-
-/// The trained model with the file's embedding and head, and the largest difference that they make.
-fn with_embeddings_of(trained: &Decoder, model: &Model) -> Result<(Decoder, f32), EvalError> {
-    let mut tensors = trained.snapshot()?;
-    let mut rounding = 0f32;
-    for (name, matrix) in [("model.embed_tokens.weight", model.embedding()), ("lm_head.weight", model.head())]
-    {
-        let Some(values) = tensors.get_mut(name) else { continue };
-        let mut stored = vec![0f32; values.len()];
-        let width = trained.config().hidden_size;
-        stored.chunks_exact_mut(width).enumerate().for_each(|(i, row)| matrix.row(i, row));
-        rounding = rounding.max(logits::max_difference(values, &stored));
-        *values = stored;
-    }
-    let decoder = Decoder::load(trained.config(), |name, _| Ok(tensors.remove(name).unwrap_or_default()))?;
-    Ok((decoder, rounding))
-}
-
-fn greedy_tokens_of_both(
-    decoder: &Decoder,
-    model: &Arc<Model>,
-    prompt: &[u32],
-    count: usize,
-) -> Result<(Vec<u32>, Vec<u32>), EvalError> {
-    let vocab = decoder.config().vocab_size;
-    // Training has no cache: it runs the whole sequence again for every token.
-    let mut sequence = prompt.to_vec();
-    let ours = greedy_tokens(count, |last| {
-        sequence.extend(last);
-        let logits = decoder.logits(&sequence, 1, None)?;
-        Ok(logits[logits.len() - vocab..].to_vec())
-    })?;
-    let mut session = Session::with_kv(Arc::clone(model), prompt.len() + count, KvType::F32)?;
-    let theirs = greedy_tokens(count, |last| {
-        let ids = last.map_or_else(|| prompt.to_vec(), |id| vec![id]);
-        Ok(session.forward(&ids, Wanted::Last)?)
-    })?;
-    Ok((ours, theirs))
 }

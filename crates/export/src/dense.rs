@@ -1,9 +1,12 @@
 //! Full-precision matrices (embedding, head) in the formats that GGUF files store them in.
 
+use std::borrow::Cow;
+
 use tritforge_gguf::GgmlType;
 use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
+use crate::numbers::f32_bytes;
 
 /// The type in the file.
 pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
@@ -17,25 +20,25 @@ pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
 }
 
 /// The bytes of a matrix, and the largest difference that storing it so makes.
-pub(crate) fn encode(
+pub(crate) fn encode<'a>(
     ty: DenseType,
     tensor: &str,
-    values: &[f32],
+    values: &'a [f32],
     cols: usize,
-) -> Result<(Vec<u8>, f32), ExportError> {
+) -> Result<(Cow<'a, [u8]>, f32), ExportError> {
     let fault = |message| ExportError::Tensor { tensor: tensor.to_string(), message };
-    let bytes: Vec<u8> = match ty {
-        DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        DenseType::F16 => f32_to_f16(values),
-        DenseType::Bf16 => f32_to_bf16(values),
+    let bytes: Cow<'a, [u8]> = match ty {
+        DenseType::F32 => f32_bytes(values),
+        DenseType::F16 => f32_to_f16(values).into(),
+        DenseType::Bf16 => f32_to_bf16(values).into(),
         DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
             let (name, block) = (ty.name(), ty.block());
             return Err(fault(format!(
                 "{name} stores blocks of {block}, and a row has {cols}: use f16 or f32"
             )));
         }
-        DenseType::Q8_0 => f32_to_q8_0(values),
-        DenseType::Q6K => f32_to_q6_k(values),
+        DenseType::Q8_0 => f32_to_q8_0(values).into(),
+        DenseType::Q6K => f32_to_q6_k(values).into(),
     };
     let stored = DenseMatrix::from_bytes(ty, &bytes, values.len() / cols, cols);
     let mut row = vec![0f32; cols];

@@ -10,6 +10,13 @@ use tritforge_text::TextError;
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
+    /// An adapter that is part of quantized weights cannot stand beside them.
+    #[error(
+        "{}: an adapter of mode qat_lora is part of the weights that are quantized: `tritforge merge` makes a checkpoint of it and its base, \
+         exactly, which can be exported",
+        .0.display()
+    )]
+    InsideQuantizer(PathBuf),
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
-use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, Runtime, WeightQuant};
+use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{Metadata, Writer};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, Packing, ScalePlace, TernaryTensor};
@@ -14,6 +14,7 @@ use crate::ExportError;
 use crate::dense::{encode, ggml_type};
 use crate::numbers::{Numbers, of_checkpoint, reorder};
 use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
+use crate::runtimes::{Runtime, gguf_verdicts, loading};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -74,7 +75,14 @@ pub fn export_gguf(
     let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
         .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
     let tensors = checkpoint.tensors(MODEL)?;
-    write_model(&config, &tokenizer, out, options, |item| of_checkpoint(&tensors, &config, item))
+    let mut written: Option<String> = None;
+    write_model(&config, &tokenizer, out, options, |item| {
+        // The pages of the tensor before are not read again.
+        if let Some(name) = written.replace(item.source.clone()) {
+            tensors.release(&name);
+        }
+        of_checkpoint(&tensors, &config, item)
+    })
 }
 
 /// Writes a model whose tensors `source` gives, one after the other.
@@ -101,11 +109,15 @@ pub(crate) fn write_model<'a>(
     if ternary {
         check_widths(&items, options.packing)?;
     }
-    let mut writer = Writer::create(out, &metadata, specs(config, &items, architecture, ternary, options))?;
+    let specs = specs(config, &items, architecture, ternary, options);
+    let types = specs.iter().map(|spec| spec.ty.name()).collect();
+    let scales = specs.iter().any(|spec| spec.name.ends_with(".scale"));
+    let runtimes = loading(&gguf_verdicts(architecture.name(), &types, scales));
+    let mut writer = Writer::create(out, &metadata, specs)?;
     let weights = if ternary { options.packing.name() } else { ggml_type(options.linears).name() };
     let mut report = Report {
         architecture,
-        runtimes: architecture.runtimes(weights),
+        runtimes,
         bytes: 0,
         weights,
         ternary_tensors: 0,

@@ -15,7 +15,7 @@ use tritforge_text::Tokenizer;
 use crate::ExportError;
 use crate::card::model_card;
 use crate::import::latent_weights;
-use crate::numbers::ternary_tensor;
+use crate::numbers::{bf16_bytes, f32_bytes, ternary_tensor};
 use crate::plan::{Item, Kind, items};
 
 /// What to write.
@@ -149,6 +149,7 @@ fn write_all(
             number_bytes(&tensors, config, item, options, &mut report)?
         };
         file.write(&spec.name, &bytes)?;
+        tensors.release(&item.source);
     }
     file.finish()?;
     report.bytes = fs::metadata(&path).map(|m| m.len()).unwrap_or_default();
@@ -213,17 +214,17 @@ fn number_bytes(
         _ => tensors.f32(&item.source, &item.shape)?,
     };
     if !options.bf16 {
-        return Ok(values.iter().flat_map(|v| v.to_le_bytes()).collect());
+        return Ok(f32_bytes(&values).into_owned());
     }
-    let narrow: Vec<half::bf16> = values.iter().map(|v| half::bf16::from_f32(*v)).collect();
-    let rounded: Vec<f32> = narrow.iter().map(|v| v.to_f32()).collect();
-    report.rounding = values.iter().zip(&rounded).fold(report.rounding, |m, (a, b)| m.max((a - b).abs()));
+    let bytes = bf16_bytes(&values);
+    let rounded = || bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32());
+    report.rounding = values.iter().zip(rounded()).fold(report.rounding, |m, (a, b)| m.max((a - b).abs()));
     if projection {
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
         let [rows, cols] = item.matrix();
         let trained = TernaryTensor::quantize(&values, rows, cols).map_err(fault)?;
-        let stored = TernaryTensor::quantize(&rounded, rows, cols).map_err(fault)?;
+        let stored = TernaryTensor::quantize(&rounded().collect::<Vec<_>>(), rows, cols).map_err(fault)?;
         report.codes_changed += trained.codes().iter().zip(stored.codes()).filter(|(a, b)| a != b).count();
     }
-    Ok(narrow.iter().flat_map(|v| v.to_le_bytes()).collect())
+    Ok(bytes)
 }

@@ -6,6 +6,8 @@
 //!   quantized it with, and writes those codes and that scale. Nothing is ever de-quantized and quantized again: that would keep
 //!   the codes and shrink the scales. The [`Report`] says what was written, what was rounded on the way, and who loads it.
 //! * [`export_hugging_face`] writes the directory that `transformers` loads.
+//! * [`inspect`] says what a file or directory holds, and who can load it.
+//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not the same.
 //!
 //! ```no_run
 //! use tritforge_checkpoint::Checkpoint;
@@ -19,19 +21,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod card;
 mod dense;
+mod diff;
 mod error;
 mod gguf;
 mod hugging_face;
 mod import;
+mod inspect;
+mod model;
 mod numbers;
 mod plan;
+mod runtimes;
 mod synth;
 
+pub use adapter::{AdapterReport, export_adapter, is_adapter};
+pub use diff::{
+    Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
+};
 pub use error::ExportError;
 pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
+pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
+pub use model::{AnyModel, Form};
 pub use numbers::ternary_tensor;
-pub use synth::synth_gguf;
+pub use runtimes::{Runtime, Verdict};
+pub use synth::{synth_checkpoint, synth_gguf};

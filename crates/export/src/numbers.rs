@@ -51,6 +51,23 @@ pub(crate) fn of_checkpoint<'a>(
     Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
 }
 
+/// Numbers as files hold them, little endian; where that is the machine's order they are not copied.
+pub(crate) fn f32_bytes(values: &[f32]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return Cow::Borrowed(bytemuck::cast_slice(values));
+    }
+    Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// Numbers rounded to bf16, as files hold them.
+pub(crate) fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 * values.len());
+    for value in values {
+        bytes.extend_from_slice(&half::bf16::from_f32(*value).to_le_bytes());
+    }
+    bytes
+}
+
 /// Rows in another order: row i of the result is row `order(i)`.
 pub(crate) fn reorder<T: Copy>(values: &[T], cols: usize, order: impl Fn(usize) -> usize) -> Vec<T> {
     (0..values.len() / cols).flat_map(|row| &values[order(row) * cols..][..cols]).copied().collect()

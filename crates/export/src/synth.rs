@@ -1,50 +1,144 @@
-//! A GGUF file of any shape with random weights: for benchmarks, where what is computed does not matter and how much does.
+//! Models of any shape with random weights, as a GGUF file or a checkpoint: for benchmarks and tests of conversions, where what is
+//! computed does not matter and how much does.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
+use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorType, Writer};
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_ternary::TernaryTensor;
+use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::gguf::write_model;
+use crate::import::{Stored, scale_name, specs_of};
 use crate::numbers::Numbers;
-use crate::plan::Kind;
+use crate::plan::{Item, Kind, items};
 use crate::{ExportError, ExportOptions, Report};
 
-/// Writes a model of the given shape with random weights that depend on the seed alone: matrices uniform in ±`initializer_range`, a
-/// quarter of the codes zero, norms 1. Its tokenizer knows the 256 bytes; the rest of the vocabulary is padding.
+/// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes, each as likely as the
+/// others, full-precision matrices uniform in ±`initializer_range`, norms 1. Without a tokenizer it has one that knows the 256 bytes; the rest of the vocabulary is padding.
 ///
 /// # Errors
-/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary of fewer than 257 tokens, or the file cannot
-/// be written.
+/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary smaller than the tokenizer's (257), or the file
+/// cannot be written.
 pub fn synth_gguf(
     config: &ModelConfig,
     out: &Path,
     options: &ExportOptions,
     seed: u64,
+    tokenizer: Option<&Tokenizer>,
 ) -> Result<Report, ExportError> {
     config.validate()?;
-    let tokenizer = Tokenizer::train_bpe([""; 0], 257, &SpecialTokens::default())?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let range = config.initializer_range;
-    write_model(config, &tokenizer, out, options, |item| {
-        let count: usize = item.shape.iter().product();
-        let values: Vec<f32> = match item.kind {
-            Kind::Vector => vec![1.0; count],
-            Kind::Embedding | Kind::Projection => {
-                (0..count).map(|_| rng.random_range(-range..range)).collect()
-            }
-        };
-        if item.kind != Kind::Projection || config.weights == WeightQuant::None {
-            return Ok(Numbers::Dense(Cow::Owned(values)));
+    let made;
+    let tokenizer = match tokenizer {
+        Some(tokenizer) => tokenizer,
+        None => {
+            made = bytes()?;
+            &made
         }
-        let [rows, cols] = item.matrix();
-        let tensor = TernaryTensor::quantize(&values, rows, cols);
-        Ok(Numbers::Ternary(
-            tensor.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?,
-        ))
+    };
+    let order: Vec<String> = items(config).into_iter().map(|item| item.source).collect();
+    write_model(config, tokenizer, out, options, |item| {
+        let index = order.iter().position(|name| *name == item.source).unwrap_or_default();
+        random(config, item, seed, index)
     })
+}
+
+/// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16, as published models are.
+///
+/// # Errors
+/// If the shape is impossible, or the checkpoint cannot be written.
+pub fn synth_checkpoint(
+    config: &ModelConfig,
+    out: &Path,
+    seed: u64,
+    tokenizer: Option<&Tokenizer>,
+) -> Result<(), ExportError> {
+    let mut config = config.clone();
+    if config.weights == WeightQuant::Absmean {
+        config.weights = WeightQuant::Ternary;
+    }
+    config.validate()?;
+    let made;
+    let tokenizer = match tokenizer {
+        Some(tokenizer) => tokenizer,
+        None => {
+            made = bytes()?;
+            &made
+        }
+    };
+    let items = items(&config);
+    let ternary = config.weights == WeightQuant::Ternary;
+    let stored = |item: &Item| match item.kind {
+        Kind::Projection if ternary => Stored::Ternary,
+        _ => Stored::Bf16,
+    };
+    let mut writer = Writer::create(out)?;
+    writer.write_config(&config)?;
+    writer.write_file(TOKENIZER, tokenizer.to_json()?.as_bytes())?;
+    writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
+    let specs = items.iter().flat_map(|item| specs_of(item, stored(item), false)).collect();
+    let mut file = writer.tensor_file(MODEL, specs)?;
+    for spec in file.specs().to_vec() {
+        let found = items.iter().position(|item| item.source == spec.name || scale_name(item) == spec.name);
+        let Some(index) = found else { continue };
+        let item = &items[index];
+        let bytes = match spec.ty {
+            TensorType::F32 => random_scale(&config, &mut generator(seed, index)).to_le_bytes().to_vec(),
+            _ => match random(&config, item, seed, index)? {
+                Numbers::Ternary(tensor) => {
+                    let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+                    pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
+                }
+                Numbers::Dense(values) => {
+                    values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
+                }
+            },
+        };
+        file.write(&spec.name, &bytes)?;
+    }
+    writer.keep(MODEL, file)?;
+    Ok(writer.commit()?)
+}
+
+/// A tokenizer of the 256 bytes.
+fn bytes() -> Result<Tokenizer, ExportError> {
+    Ok(Tokenizer::train_bpe([""; 0], 257, &SpecialTokens::default())?)
+}
+
+/// Random numbers for one tensor: a stream of their own, so that they do not depend on the order of a file.
+fn generator(seed: u64, index: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index as u64);
+    rng
+}
+
+/// The scale of a ternary matrix; the first that its generator gives.
+fn random_scale(config: &ModelConfig, rng: &mut ChaCha8Rng) -> f32 {
+    config.initializer_range * rng.random_range(0.5..1.0)
+}
+
+fn random(
+    config: &ModelConfig,
+    item: &Item,
+    seed: u64,
+    index: usize,
+) -> Result<Numbers<'static>, ExportError> {
+    let mut rng = generator(seed, index);
+    let range = config.initializer_range;
+    let count: usize = item.shape.iter().product();
+    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
+        let [rows, cols] = item.matrix();
+        let scale = random_scale(config, &mut rng);
+        let codes = (0..count).map(|_| rng.random_range(-1..=1i8)).collect();
+        let tensor = TernaryTensor::from_codes(codes, rows, cols, scale);
+        let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+        return Ok(Numbers::Ternary(tensor.map_err(fault)?));
+    }
+    Ok(Numbers::Dense(Cow::Owned(match item.kind {
+        Kind::Vector => vec![1.0; count],
+        Kind::Embedding | Kind::Projection => (0..count).map(|_| rng.random_range(-range..range)).collect(),
+    })))
 }

@@ -35,6 +35,14 @@ pub enum InferError {
         /// What is wrong.
         message: String,
     },
+    /// The file is no adapter, or not one of this model.
+    #[error("{}: adapter: {message}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// A ternary tensor's bytes are wrong.
     #[error("{}: tensor {tensor}: {source}", path.display())]
     Ternary {

@@ -24,6 +24,7 @@
 //! # Ok::<(), tritforge_infer::InferError>(())
 //! ```
 
+mod adapter;
 mod error;
 mod generate;
 mod load;
@@ -35,6 +36,7 @@ mod stop;
 mod threads;
 mod weights;
 
+pub use adapter::{Adapter, Applied};
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, generate};
 pub use model::{Model, ModelMemory};

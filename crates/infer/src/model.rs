@@ -1,6 +1,7 @@
 //! `Model`: everything a GGUF file says, ready to run; shared and immutable.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tritforge_config::{HiddenAct, ModelConfig};
 use tritforge_gguf::Gguf;
@@ -8,6 +9,7 @@ use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
+use crate::adapter::Applied;
 use crate::load::Loader;
 use crate::weights::{Block, Dense, Source, TernaryInfo};
 
@@ -28,6 +30,8 @@ pub struct Model {
     pub(crate) rope: RopeTable,
     pub(crate) attention: AttentionShape,
     pub(crate) gate: Gate,
+    /// What new sessions begin with.
+    adapters: RwLock<Arc<[Applied]>>,
 }
 
 /// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
@@ -93,7 +97,18 @@ impl Model {
             gguf,
             config,
             tokenizer,
+            adapters: RwLock::default(),
         })
+    }
+
+    /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.
+    pub fn set_adapters(&self, adapters: impl Into<Arc<[Applied]>>) {
+        *self.adapters.write().unwrap_or_else(PoisonError::into_inner) = adapters.into();
+    }
+
+    /// The adapters that new sessions have.
+    pub fn adapters(&self) -> Arc<[Applied]> {
+        Arc::clone(&self.adapters.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The file.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tritforge_kernels::{KvCache, KvType, Observer};
 
+use crate::adapter::Applied;
 use crate::step::{Part, Wanted, step_observed};
 use crate::{InferError, Model};
 
@@ -11,13 +12,14 @@ use crate::{InferError, Model};
 /// buffers of a pass stay small.
 pub const PREFILL_CHUNK: usize = 512;
 
-/// A sequence of tokens and the keys and values of all its positions.
-#[derive(Debug)]
+/// A sequence of tokens and the keys and values of all its positions. A clone goes its own way from there.
+#[derive(Debug, Clone)]
 pub struct Session {
     model: Arc<Model>,
     context: usize,
     tokens: Vec<u32>,
     kv: KvType,
+    adapters: Arc<[Applied]>,
     /// Keys and values of each block.
     pub(crate) caches: Vec<KvCache>,
 }
@@ -46,12 +48,24 @@ impl Session {
         }
         let cache = || KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);
         let caches = (0..config.num_hidden_layers).map(|_| cache()).collect();
-        Ok(Self { context, tokens: Vec::new(), kv, caches, model })
+        let adapters = model.adapters();
+        Ok(Self { context, tokens: Vec::new(), kv, adapters, caches, model })
     }
 
     /// The model.
     pub fn model(&self) -> &Arc<Model> {
         &self.model
+    }
+
+    /// The adapters that take part in what the session computes; at first the model's ([`Model::set_adapters`]).
+    pub fn adapters(&self) -> &Arc<[Applied]> {
+        &self.adapters
+    }
+
+    /// Goes on with other adapters. Keys and values that are in the cache stay as they were computed; [`Session::truncate`] to 0
+    /// forgets them.
+    pub fn set_adapters(&mut self, adapters: impl Into<Arc<[Applied]>>) {
+        self.adapters = adapters.into();
     }
 
     /// The tokens in the cache.

@@ -13,6 +13,7 @@ use tritforge_kernels::{
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
 
+use crate::adapter::{Rows, add_products};
 use crate::threads::OfPass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
@@ -109,6 +110,7 @@ struct Pass<'a, 'p, 'o> {
     buffers: &'a mut Buffers,
     observer: Option<&'a mut Observer<'o>>,
     rows: usize,
+    adapted: Rows,
 }
 
 impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
@@ -127,11 +129,17 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         for (x, id) in buffers.x.chunks_exact_mut(d).zip(ids) {
             embedding.row(*id as usize, x);
         }
+        let (mut adapted, mut first) = (Rows::new(), 0);
         for part in parts.iter() {
             let start = part.session.len() as u32;
             buffers.positions.extend(start..start + part.ids.len() as u32);
+            let of_part = first..first + part.ids.len();
+            first = of_part.end;
+            if !part.session.adapters().is_empty() {
+                adapted.push((of_part, Arc::clone(part.session.adapters())));
+            }
         }
-        Self { model, parts, buffers, observer, rows }
+        Self { model, parts, buffers, observer, rows, adapted }
     }
 
     /// One block: the stream is replaced by its output.
@@ -140,8 +148,8 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let config = model.config();
         let block = &model.blocks[layer];
         let Buffers { x, h, normed, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
-        let mut linear =
-            Linear { model, layer, block, rows, eps: config.rms_norm_eps, observer: &mut self.observer };
+        let (adapted, observer) = (&self.adapted, &mut self.observer);
+        let mut linear = Linear { model, layer, block, rows, eps: config.rms_norm_eps, adapted, observer };
 
         linear.norm(x, &block.attn_norm, normed);
         linear.project(normed, codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
@@ -226,6 +234,7 @@ struct Linear<'a, 'b, 'o> {
     block: &'a Block,
     rows: usize,
     eps: f32,
+    adapted: &'a Rows,
     observer: &'a mut Option<&'b mut Observer<'o>>,
 }
 
@@ -281,7 +290,8 @@ impl Linear<'_, '_, '_> {
         if !weights.is_empty() {
             ternary_matmul_many(codes, &weights, &mut outputs);
         }
-        for (projected, result) in projected.iter().zip(results) {
+        for ((projected, result), projection) in projected.iter().zip(results).zip(projections) {
+            add_products(self.adapted, self.layer, projection, input, result);
             let Some(bias) = &projected.bias else { continue };
             result.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
         }

@@ -124,7 +124,7 @@ impl Element for f16 {
 }
 
 /// Where a number stands in a block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
@@ -173,7 +173,7 @@ impl Layout {
 }
 
 /// [`BLOCK`] positions of all heads.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Block<T> {
     /// [kv_heads, panels, head_dim, 16].
     keys: Aligned<T>,
@@ -230,7 +230,7 @@ impl<T: Element> Block<T> {
 }
 
 /// Numbers that begin at a cache line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Aligned<T> {
     lines: Vec<Line<T>>,
 }
@@ -258,14 +258,14 @@ impl<T: Element> Aligned<T> {
 }
 
 /// The blocks of a cache.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Blocks {
     F32(Vec<Block<f32>>),
     F16(Vec<Block<f16>>),
 }
 
 /// Keys and values of one layer of one sequence: rows [positions, kv_heads · head_dim], grown by append.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KvCache {
     layout: Layout,
     len: usize,

@@ -8,6 +8,7 @@ use tritforge_kernels::{AttentionShape, Gate, Observer, RopeTable, Step, quantiz
 
 use crate::linear::Linear;
 use crate::ops;
+use crate::parameter::FROZEN;
 
 /// What all blocks of a forward pass share.
 pub(crate) struct Context<'a> {
@@ -30,6 +31,7 @@ impl Context<'_> {
 #[derive(Debug)]
 pub(crate) struct Vector {
     pub(crate) weight: Var,
+    /// [`crate::parameter::FROZEN`] where it is not trained.
     pub(crate) index: usize,
 }
 
@@ -39,8 +41,8 @@ pub(crate) struct Block {
     pub(crate) input_layernorm: Vector,
     /// The seven projections, in the order of [`Projection::ALL`].
     pub(crate) projections: [Linear; 7],
-    /// Which of the model's parameters the first projection is; the others follow.
-    pub(crate) first_projection: usize,
+    /// Which of the model's parameters the projections are.
+    pub(crate) projection_indices: [usize; 7],
     /// Biases of the first four projections, the attention's.
     pub(crate) biases: [Option<Vector>; 4],
     /// Norms of every head's query and key.
@@ -56,17 +58,19 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the model's.
-    pub(crate) fn new<E>(
+    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the model's. Projections that
+    /// `keep_codes` names have no latent weights afterwards.
+    pub(crate) fn new<E: From<candle_core::Error>>(
         config: &ModelConfig,
         layer: usize,
+        keep_codes: impl Fn(Projection) -> bool,
         mut tensor: impl FnMut(&str, &[usize]) -> std::result::Result<(Var, usize), E>,
     ) -> std::result::Result<Self, E> {
         let prefix = format!("model.layers.{layer}");
         let d = config.hidden_size;
         let mut norm = |name: &str, width| {
             let (weight, index) = tensor(&format!("{prefix}.{name}.weight"), &[width])?;
-            Ok(Vector { weight, index })
+            Ok::<_, E>(Vector { weight, index })
         };
         let input_layernorm = norm("input_layernorm", d)?;
         let post_attention_layernorm = norm("post_attention_layernorm", d)?;
@@ -83,11 +87,15 @@ impl Block {
         } else {
             None
         };
-        let mut first_projection = None;
+        let mut projection_indices = [FROZEN; 7];
         let mut projection = |p: Projection| {
             let (weight, index) = tensor(&p.hf_weight(layer), &config.projection_shape(p))?;
-            first_projection.get_or_insert(index);
-            Ok(Linear::new(config, weight))
+            projection_indices[p as usize] = index;
+            let mut linear = Linear::new(config, weight)?;
+            if keep_codes(p) {
+                linear.freeze()?;
+            }
+            Ok::<_, E>(linear)
         };
         use Projection::{Down, Gate as G, K, O, Q, Up, V};
         let projections = [
@@ -104,14 +112,14 @@ impl Block {
                 return Ok(None);
             }
             let (weight, index) = tensor(&p.hf_bias(layer), &[config.projection_shape(p)[0]])?;
-            Ok(Some(Vector { weight, index }))
+            Ok::<_, E>(Some(Vector { weight, index }))
         };
         let biases = [bias(Q)?, bias(K)?, bias(V)?, bias(O)?];
         Ok(Self {
             layer,
             input_layernorm,
             projections,
-            first_projection: first_projection.unwrap_or_default(),
+            projection_indices,
             biases,
             qk_norm,
             attn_sub_norm,

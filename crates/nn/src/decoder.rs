@@ -7,13 +7,14 @@ use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
-use tritforge_config::{ModelConfig, Projection};
+use tritforge_config::{LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_kernels::{Observer, RopeTable, parallel_for_each};
 
 use crate::NnError;
 use crate::block::{Block, Context};
+use crate::lora::Adapter;
 use crate::ops;
-use crate::parameter::{DecayGroup, Parameter};
+use crate::parameter::{DecayGroup, FROZEN, Parameter};
 use crate::segments::{positions, segment_lengths};
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
@@ -40,6 +41,17 @@ pub struct Decoder {
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: Arc<RopeTable>,
     parameters: Vec<Parameter>,
+    pub(crate) indices: Indices,
+    pub(crate) lora: Option<LoraConfig>,
+}
+
+/// Which of the parameters the tensors outside the blocks are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Indices {
+    pub(crate) embedding: usize,
+    pub(crate) norm: usize,
+    /// Of what makes logits: the head, or the embedding where they are tied.
+    pub(crate) output: usize,
 }
 
 impl Decoder {
@@ -51,7 +63,7 @@ impl Decoder {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let deviation = config.initializer_range;
         let normal = StandardNormal;
-        Self::build(config, |name, shape| {
+        Self::build(config, None, |name, shape| {
             let n: usize = shape.iter().product();
             let values = match shape {
                 [_] if name.ends_with(".bias") => vec![0f32; n],
@@ -70,47 +82,94 @@ impl Decoder {
         config: &ModelConfig,
         mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
     ) -> Result<Self, NnError> {
-        Self::build(config, |name, shape| {
-            let values = load(name, shape)?;
-            let expected: usize = shape.iter().product();
-            if values.len() != expected {
-                let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());
-                return Err(NnError::Tensor { name: name.to_string(), message });
+        Self::build(config, None, |name, shape| loaded(name, shape, load(name, shape)?))
+    }
+
+    /// A base model that is never changed, with an adapter: `load` gives the base's tensors, `adapter` the adapter's
+    /// ([`LoraConfig::tensors`]), by name and shape, row-major. The adapter's matrices are the only parameters.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and if the adapter does not fit the base: inside the quantizer it needs latent weights.
+    pub fn load_adapted(
+        config: &ModelConfig,
+        lora: &LoraConfig,
+        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
+        mut adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
+    ) -> Result<Self, NnError> {
+        lora.validate()?;
+        if lora.mode == LoraMode::QatLora && config.weights != WeightQuant::Absmean {
+            return Err(NnError::Input {
+                what: "a base for mode qat_lora",
+                found: format!("weights {:?}", config.weights),
+                expected: "latent weights quantized by absmean; adapters of mode adapter need none"
+                    .to_string(),
+            });
+        }
+        let mut model =
+            Self::build(config, Some(lora), |name, shape| loaded(name, shape, load(name, shape)?))?;
+        for block in &mut model.blocks {
+            for projection in &lora.target_modules {
+                let [rows, cols] = config.projection_shape(*projection);
+                let index = model.parameters.len();
+                let mut matrix = |name: String, shape: [usize; 2]| {
+                    let var = loaded(&name, &shape, adapter(&name, &shape)?)?;
+                    model.parameters.push(Parameter { name, var: var.clone(), group: DecayGroup::Decay });
+                    Ok::<_, NnError>(var)
+                };
+                let [a, b] = LoraConfig::tensors(block.layer, *projection);
+                let (a, b) = (matrix(a, [lora.rank, cols])?, matrix(b, [rows, lora.rank])?);
+                let LoraConfig { mode, dropout, .. } = *lora;
+                let adapter = Adapter { a, b, index, mode, scaling: lora.scaling(), dropout };
+                block.projections[*projection as usize].adapt(adapter);
             }
-            Ok(Var::from_vec(values, shape, &Device::Cpu)?)
-        })
+        }
+        model.quantize()?;
+        Ok(model)
     }
 
     fn build(
         config: &ModelConfig,
+        lora: Option<&LoraConfig>,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Var, NnError>,
     ) -> Result<Self, NnError> {
         config.validate()?;
         let mut parameters = Vec::new();
         let mut named = |name: &str, shape: &[usize]| {
             let var = tensor(name, shape)?;
+            if lora.is_some() {
+                return Ok::<_, NnError>((var, FROZEN));
+            }
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
             let group =
                 if projection && name.ends_with(".weight") { DecayGroup::Decay } else { DecayGroup::NoDecay };
             parameters.push(Parameter { name: name.to_string(), var: var.clone(), group });
-            Ok::<_, NnError>((var, parameters.len() - 1))
+            Ok((var, parameters.len() - 1))
+        };
+        // An adapter inside the quantizer needs the weight that it changes.
+        let keep_codes = |projection: Projection| {
+            lora.is_some_and(|lora| {
+                lora.mode == LoraMode::Adapter || !lora.target_modules.contains(&projection)
+            })
         };
         let table = [config.vocab_size, config.hidden_size];
-        let (embedding, _) = named("model.embed_tokens.weight", &table)?;
+        let (embedding, embedding_index) = named("model.embed_tokens.weight", &table)?;
         let blocks = (0..config.num_hidden_layers)
-            .map(|layer| Block::new(config, layer, &mut named))
+            .map(|layer| Block::new(config, layer, keep_codes, &mut named))
             .collect::<Result<Vec<_>, _>>()?;
-        let (norm, _) = named("model.norm.weight", &[config.hidden_size])?;
-        let head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(named("lm_head.weight", &table)?.0),
+        let (norm, norm_index) = named("model.norm.weight", &[config.hidden_size])?;
+        let (head, output) = match config.tie_word_embeddings {
+            true => (None, embedding_index),
+            false => named("lm_head.weight", &table).map(|(head, index)| (Some(head), index))?,
         };
+        let indices = Indices { embedding: embedding_index, norm: norm_index, output };
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let rope =
             Arc::new(RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings));
-        let mut model = Self { config: config.clone(), embedding, head, norm, blocks, rope, parameters };
+        let lora = lora.cloned();
+        let config = config.clone();
+        let mut model = Self { config, embedding, head, norm, blocks, rope, parameters, indices, lora };
         model.quantize()?;
         Ok(model)
     }
@@ -120,7 +179,7 @@ impl Decoder {
         &self.config
     }
 
-    /// All trainable tensors, always in the same order.
+    /// All trainable tensors, always in the same order: with an adapter, its matrices alone.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
@@ -133,16 +192,6 @@ impl Decoder {
     /// The tensor that makes logits: the head's, or the embedding's where they are tied; [vocab_size, hidden_size].
     pub fn output_weight(&self) -> &Var {
         self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// Which parameter [`Self::output_weight`] is: the last, or the embedding, the first.
-    pub(crate) fn output_index(&self) -> usize {
-        if self.head.is_some() { self.parameters.len() - 1 } else { 0 }
-    }
-
-    /// Which parameter the final norm's weight is.
-    pub(crate) fn norm_index(&self) -> usize {
-        self.parameters.len() - 1 - usize::from(self.head.is_some())
     }
 
     /// Quantizes the weights anew: to be called after every change of a parameter, before the next forward.
@@ -222,6 +271,34 @@ impl Decoder {
         Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
     }
 
+    /// A copy of a parameter's values, row-major; none if the model has no such parameter.
+    ///
+    /// # Errors
+    /// If the tensor is not on the CPU.
+    pub fn values(&self, name: &str) -> Result<Option<Vec<f32>>, NnError> {
+        let parameter = self.parameters.iter().find(|p| p.name == name);
+        Ok(parameter.map(|p| ops::values(&p.var).map(|values| values.to_vec())).transpose()?)
+    }
+
+    /// Gives a parameter other values, row-major; no second copy of the model is made.
+    ///
+    /// # Errors
+    /// If there is no such parameter, or the number of values is another.
+    pub fn replace(&mut self, name: &str, values: Vec<f32>) -> Result<(), NnError> {
+        let fault = |message: String| NnError::Tensor { name: name.to_string(), message };
+        let parameter = self.parameters.iter().find(|p| p.name == name);
+        let parameter = parameter.ok_or_else(|| fault("the model has no such parameter".to_string()))?;
+        let shape = parameter.var.shape().clone();
+        if values.len() != shape.elem_count() {
+            return Err(fault(format!("{} values, expected {}", values.len(), shape.elem_count())));
+        }
+        parameter.var.set(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        match parameter.group {
+            DecayGroup::Decay => self.requantize(),
+            DecayGroup::NoDecay => Ok(()),
+        }
+    }
+
     /// Every parameter's values by name, copied: what a checkpoint keeps.
     ///
     /// # Errors
@@ -230,6 +307,16 @@ impl Decoder {
         let copy = |p: &Parameter| Ok((p.name.clone(), ops::values(&p.var)?.to_vec()));
         self.parameters.iter().map(copy).collect()
     }
+}
+
+/// A tensor of the values that were loaded.
+fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, NnError> {
+    let expected: usize = shape.iter().product();
+    if values.len() != expected {
+        let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());
+        return Err(NnError::Tensor { name: name.to_string(), message });
+    }
+    Ok(Var::from_vec(values, shape, &Device::Cpu)?)
 }
 
 /// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's update.

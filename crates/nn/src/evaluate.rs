@@ -3,10 +3,10 @@
 //! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it by the kernel
 //! of the engine.
 
-use tritforge_kernels::{DenseMatrix, Observer};
+use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
 
 use crate::decoder::Batch;
-use crate::ops::{score_rows, values};
+use crate::ops::{IGNORE_INDEX, score_rows, values};
 use crate::{Decoder, NnError};
 
 /// Cross-entropy over a number of targets.
@@ -46,8 +46,31 @@ impl Decoder {
         self.segment_logits(ids, sequences, &[], observer)
     }
 
-    /// [`Self::logits`] of sequences that hold several segments.
-    fn segment_logits(
+    /// [`Self::logits`] of the given tokens alone, [rows, vocab_size]; `rows` are positions in `ids`.
+    ///
+    /// # Errors
+    /// If the ids do not fit the model, or a row is none of them.
+    pub fn logits_of_rows(&self, ids: &[u32], sequences: usize, rows: &[usize]) -> Result<Vec<f32>, NnError> {
+        if let Some(row) = rows.iter().find(|row| **row >= ids.len()) {
+            let expected = format!("positions below {}", ids.len());
+            return Err(NnError::Input { what: "rows", found: row.to_string(), expected });
+        }
+        let hidden = self.hidden(ids, sequences, &[], false, None)?;
+        let hidden = values(&hidden)?;
+        let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
+        let wanted: Vec<f32> =
+            rows.iter().flat_map(|row| &hidden[row * width..(row + 1) * width]).copied().collect();
+        let weight = values(self.output_weight())?;
+        let mut logits = vec![0f32; rows.len() * vocab];
+        DenseMatrix::from_f32(&weight, vocab, width).matmul(&wanted, &mut logits);
+        Ok(logits)
+    }
+
+    /// [`Self::logits`] of sequences that hold several segments ([`Batch::segments`]).
+    ///
+    /// # Errors
+    /// As [`Self::logits`], and if the segments do not ascend.
+    pub fn segment_logits(
         &self,
         ids: &[u32],
         sequences: usize,
@@ -61,6 +84,30 @@ impl Decoder {
         let mut logits = vec![0f32; ids.len() * vocab];
         head.matmul(&values(&hidden)?, &mut logits);
         Ok(logits)
+    }
+
+    /// ln p(target) at every position of the batch, 0 where the target is ignored; nothing is put on the tape.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model.
+    pub fn log_probs(&self, batch: &Batch<'_>) -> Result<Vec<f32>, NnError> {
+        let vocab = self.config().vocab_size;
+        let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
+        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        if batch.targets.len() != batch.ids.len() {
+            let expected = format!("{}, one an id", batch.ids.len());
+            return fault("targets", batch.targets.len().to_string(), expected);
+        }
+        if let Some(bad) = batch.targets.iter().find(|t| **t != IGNORE_INDEX && **t as usize >= vocab) {
+            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        let each = logits.chunks_exact(vocab).zip(batch.targets);
+        Ok(each
+            .map(|(row, target)| match *target {
+                IGNORE_INDEX => 0.0,
+                target => row[target as usize] - log_sum_exp(row),
+            })
+            .collect())
     }
 
     /// Scores the batch's targets.

@@ -9,6 +9,7 @@
 //!   a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what trainers call. Neither the number of
 //!   threads nor checkpointing changes a bit of it.
 //! * [`Backward`]: whether that pass multiplies gradients in f32 or rounds them to int8 at random.
+//! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only parameters.
 //! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm, RoPE, causal
 //!   attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on candle's tape, for models and losses
 //!   that are composed with other candle code; the tests hold the two against each other and against `transformers`.
@@ -38,12 +39,14 @@
 //! ```
 
 mod backward;
+mod blend;
 mod block;
 mod decoder;
 mod error;
 mod evaluate;
 mod gradients;
 mod linear;
+mod lora;
 pub mod ops;
 mod parameter;
 mod reverse;
@@ -55,6 +58,7 @@ pub use error::NnError;
 pub use evaluate::Score;
 pub use gradients::Gradients;
 pub use linear::Linear;
+pub use lora::{initial_adapter, merge_adapter};
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
-pub use reverse::Workspace;
+pub use reverse::{Distillation, Workspace};

@@ -1,46 +1,132 @@
-//! One projection: a latent weight and the way in which it and its input are quantized.
+//! One projection: a weight, the way in which it and its input are quantized, and perhaps an adapter.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, Var, bail};
-use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use candle_core::{Device, Result, Tensor, Var, bail};
+use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
-use tritforge_ternary::{absmean, stored_scale};
+use tritforge_ternary::{absmean, stored_scale, weight_codes};
 
+use crate::lora::Adapter;
 use crate::ops;
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Var,
+    master: Master,
+    rows: usize,
+    cols: usize,
     weights: WeightQuant,
     activations: ActivationQuant,
-    /// The ternary form of `weight`, in the kernels' layout; none until asked for after a change.
+    adapter: Option<Adapter>,
+    /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
+    /// The ternary form as the exact backward reads it, where there is no latent weight to read it from.
+    codes: Option<Codes>,
     /// The transpose of `quantized`, where the backward multiplies integers too.
     transposed: Option<TernaryWeights>,
     /// Whether `transposed` is made along with `quantized`.
     transposes: bool,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
+    /// How much of the quantization training sees: 1 for all of it.
+    blend: f32,
+    /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
+    blended: Option<Vec<f32>>,
+}
+
+/// What a weight is made of.
+#[derive(Debug)]
+enum Master {
+    /// The trained full-precision weight, [out, in].
+    Latent(Var),
+    /// Nothing but its codes: the weight is ternary and stays as it is.
+    Codes,
+}
+
+/// A ternary matrix as rows of codes.
+#[derive(Debug)]
+struct Codes {
+    codes: Vec<i8>,
+    /// The scale, once for every row.
+    scales: Vec<f32>,
 }
 
 impl Linear {
-    pub(crate) fn new(config: &ModelConfig, weight: Var) -> Self {
-        Self {
-            weight,
+    pub(crate) fn new(config: &ModelConfig, weight: Var) -> Result<Self> {
+        let (rows, cols) = weight.dims2()?;
+        Ok(Self {
+            master: Master::Latent(weight),
+            rows,
+            cols,
             weights: config.weights,
             activations: config.activations,
+            adapter: None,
             quantized: None,
+            codes: None,
             transposed: None,
             transposes: false,
             scale: None,
-        }
+            blend: 1.0,
+            blended: None,
+        })
     }
 
-    /// The trained full-precision weight, [out, in].
-    pub fn weight(&self) -> &Var {
-        &self.weight
+    /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
+    pub(crate) fn set_blend(&mut self, blend: f32) {
+        self.blend = blend;
+        self.invalidate();
+    }
+
+    /// How much of the quantization training sees.
+    pub(crate) fn blend(&self) -> f32 {
+        self.blend
+    }
+
+    /// The ternary form of the weight, where training multiplies integers.
+    pub(crate) fn integers(&self) -> Option<&Arc<TernaryWeights>> {
+        self.quantized.as_ref().filter(|_| self.blended.is_none())
+    }
+
+    /// Puts an adapter on a weight that is not trained.
+    pub(crate) fn adapt(&mut self, adapter: Adapter) {
+        self.adapter = Some(adapter);
+        self.invalidate();
+    }
+
+    /// The adapter.
+    pub(crate) fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// The adapter, if it works inside the quantizer.
+    fn inner_adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref().filter(|adapter| adapter.mode == LoraMode::QatLora)
+    }
+
+    /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a fifth of its memory.
+    pub(crate) fn freeze(&mut self) -> Result<()> {
+        if self.weights == WeightQuant::None {
+            return Ok(());
+        }
+        self.quantize_with_codes(true)?;
+        self.master = Master::Codes;
+        Ok(())
+    }
+
+    /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or the base's with its
+    /// [`LoraMode::QatLora`] adapter merged; none where only codes are left.
+    ///
+    /// # Errors
+    /// If candle refuses.
+    pub fn latent(&self) -> Result<Option<Vec<f32>>> {
+        let Master::Latent(weight) = &self.master else { return Ok(None) };
+        let latent = ops::values(weight)?;
+        Ok(Some(match self.inner_adapter() {
+            Some(adapter) => adapter.merged(&latent)?,
+            None => latent.to_vec(),
+        }))
     }
 
     /// The ternary form of the weight, if the forward multiplies integers and it has been quantized.
@@ -59,24 +145,36 @@ impl Linear {
         self.invalidate();
     }
 
-    /// Forgets the ternary form: to be called whenever the weight has changed.
+    /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight stay.
     pub(crate) fn invalidate(&mut self) {
+        if matches!(self.master, Master::Codes) {
+            return;
+        }
         self.quantized = None;
+        self.codes = None;
         self.transposed = None;
         self.scale = None;
+        self.blended = None;
     }
 
     /// Rows and columns of the weight: outputs and inputs.
-    pub(crate) fn dims(&self) -> Result<(usize, usize)> {
-        self.weight.dims2()
+    pub(crate) fn dims(&self) -> (usize, usize) {
+        (self.rows, self.cols)
     }
 
-    /// The weight as the forward multiplies it, given its latent values.
-    pub(crate) fn matrix<'a>(&self, latent: &'a [f32]) -> Result<Matrix<'a>> {
-        let (rows, cols) = self.dims()?;
+    /// Hands out the weight as training's forward multiplies it, [out, in].
+    pub(crate) fn with_matrix<R>(&self, read: impl FnOnce(Matrix<'_>) -> R) -> Result<R> {
+        if let Some(blended) = &self.blended {
+            return Ok(read(Matrix::f32(blended, self.rows, self.cols)));
+        }
+        if let Some(Codes { codes, scales }) = &self.codes {
+            return Ok(read(Matrix::int8(codes, scales, self.cols)));
+        }
+        let Master::Latent(weight) = &self.master else { bail!("a frozen weight without codes") };
+        let latent = ops::values(weight)?;
         match (self.weights, self.scale) {
-            (WeightQuant::None, _) => Ok(Matrix::f32(latent, rows, cols)),
-            (_, Some(scale)) => Ok(Matrix::ternary(latent, rows, cols, scale)),
+            (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
+            (_, Some(scale)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, scale))),
             (_, None) => bail!("the weights changed and were not quantized again"),
         }
     }
@@ -86,26 +184,63 @@ impl Linear {
         if self.weights == WeightQuant::None || self.scale.is_some() {
             return Ok(());
         }
-        let (rows, cols) = self.dims()?;
-        let latent = ops::values(&self.weight)?;
+        self.quantize_with_codes(self.inner_adapter().is_some())
+    }
+
+    fn quantize_with_codes(&mut self, with_codes: bool) -> Result<()> {
+        let Master::Latent(weight) = &self.master else { return Ok(()) };
+        let latent = ops::values(weight)?;
+        let latent = match self.inner_adapter() {
+            Some(adapter) => Cow::Owned(adapter.merged(&latent)?),
+            None => Cow::Borrowed(&*latent),
+        };
+        let (rows, cols) = (self.rows, self.cols);
         let scale = match self.weights {
             WeightQuant::Ternary => stored_scale(&latent).map_err(candle_core::Error::wrap)?,
             WeightQuant::Absmean | WeightQuant::None => absmean(&latent),
         };
-        if self.activations == ActivationQuant::Absmax {
-            self.quantized = Some(Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
-            if self.transposes {
-                self.transposed = Some(TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
-            }
-        }
+        let integers = self.activations == ActivationQuant::Absmax;
+        let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
+        let transposed = (integers && self.transposes && self.blend == 1.0)
+            .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
+        let codes = with_codes.then(|| {
+            let mut codes = vec![0i8; latent.len()];
+            weight_codes(&latent, scale, &mut codes);
+            Codes { codes, scales: vec![scale; rows] }
+        });
+        let blended = (self.blend < 1.0).then(|| {
+            let mut codes = vec![0i8; latent.len()];
+            weight_codes(&latent, scale, &mut codes);
+            let blend = |(w, code): (&f32, &i8)| w + self.blend * (f32::from(*code) * scale - w);
+            latent.iter().zip(&codes).map(blend).collect()
+        });
         drop(latent);
+        self.blended = blended;
         self.scale = Some(scale);
+        (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);
         Ok(())
     }
 
-    /// `y = x · Wᵀ` with quantization, without bias: x [tokens, in], result [tokens, out]. Without `track` the tape records nothing.
+    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out]. Without `track` the tape records
+    /// nothing. Nothing is dropped from an adapter's input.
     pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
-        let weight = if track { self.weight.as_tensor().clone() } else { self.weight.as_detached_tensor() };
+        let y = self.base_forward(x, track)?;
+        match &self.adapter {
+            Some(adapter) if adapter.mode == LoraMode::Adapter => y + adapter.forward(x, track)?,
+            _ => Ok(y),
+        }
+    }
+
+    fn base_forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
+        let weight = match &self.master {
+            Master::Codes => return self.frozen_forward(x),
+            Master::Latent(weight) => match self.inner_adapter() {
+                // Off the tape a quantized weight stands for itself: of the latent one only the shape is looked at.
+                Some(adapter) if track || self.quantized.is_none() => adapter.merged_tensor(weight, track)?,
+                None if track => weight.as_tensor().clone(),
+                _ => weight.as_detached_tensor(),
+            },
+        };
         match (&self.quantized, self.weights, self.activations) {
             (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
             (None, WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => {
@@ -121,5 +256,17 @@ impl Linear {
                 ops::linear(x, &weight)
             }
         }
+    }
+
+    /// The product with a weight of which only codes are left.
+    fn frozen_forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(quantized) = &self.quantized {
+            return ops::frozen_bit_linear(x, quantized);
+        }
+        let (Some(Codes { codes, .. }), Some(scale)) = (&self.codes, self.scale) else {
+            bail!("a frozen weight without codes")
+        };
+        let values: Vec<f32> = codes.iter().map(|code| f32::from(*code) * scale).collect();
+        ops::linear(x, &Tensor::from_vec(values, (self.rows, self.cols), &Device::Cpu)?)
     }
 }

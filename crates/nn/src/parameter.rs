@@ -2,6 +2,9 @@
 
 use candle_core::Var;
 
+/// The index of what is not trained: that of no parameter.
+pub(crate) const FROZEN: usize = usize::MAX;
+
 /// How weight decay treats a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecayGroup {

@@ -207,3 +207,65 @@ fn what_does_not_fit_is_refused() {
     let batch = Batch { ids: &[1], targets: &[2], sequences: 1, segments: &[] };
     assert!(model.forward_backward(&mut Workspace::new(false), &batch, 1.0, &mut small).is_err());
 }
+
+#[test]
+fn weights_scale_the_gradients_of_their_targets() {
+    let model = Decoder::init(&config(), 5).unwrap();
+    let (ids, targets, count) = tokens();
+    let run = |targets: &[u32], weights: Option<&[f32]>| {
+        let batch = Batch { ids: &ids, targets, sequences: 8, segments: &[] };
+        let mut gradients = Gradients::new(model.parameters(), |_| true);
+        let mut workspace = Workspace::new(false);
+        let n = count as f32;
+        let loss = match weights {
+            None => model.forward_backward(&mut workspace, &batch, n, &mut gradients),
+            Some(w) => model.forward_backward_weighted(&mut workspace, &batch, w, n, &mut gradients),
+        };
+        (loss.unwrap(), gradients)
+    };
+    // All weights 1: the same bits.
+    let (plain, ones) = (run(&targets, None), run(&targets, Some(&vec![1.0; targets.len()])));
+    assert_eq!(plain.0.to_bits(), ones.0.to_bits());
+    assert!(plain.1.iter().zip(ones.1.iter()).all(|(a, b)| a == b));
+    // 2 for some, −1 for others, 0 for the rest: the sum of what each set gives alone.
+    let kind = |i: usize| [2.0f32, -1.0, 0.0][i % 3];
+    let only = |wanted: f32| -> Vec<u32> {
+        let keep = |(i, target): (usize, &u32)| if kind(i) == wanted { *target } else { IGNORE_INDEX };
+        targets.iter().enumerate().map(keep).collect()
+    };
+    let weights: Vec<f32> = (0..targets.len()).map(kind).collect();
+    let (loss, weighted) = run(&targets, Some(&weights));
+    let (twice, minus) = (run(&only(2.0), None), run(&only(-1.0), None));
+    assert!((loss - (2.0 * twice.0 - minus.0)).abs() < 1e-6);
+    for i in 0..model.parameters().len() {
+        let parts = twice.1.get(i).unwrap().iter().zip(minus.1.get(i).unwrap());
+        let expected: Vec<f32> = parts.map(|(a, b)| 2.0 * a - b).collect();
+        let size = expected.iter().fold(0f32, |m, x| m.max(x.abs()));
+        for (found, expected) in weighted.get(i).unwrap().iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5 * size, "{}", model.parameters()[i].name);
+        }
+    }
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
+    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    for (weights, expected) in [(vec![1.0; 3], "one a target"), (vec![f32::NAN; targets.len()], "finite")] {
+        let mut workspace = Workspace::new(false);
+        let error = model
+            .forward_backward_weighted(&mut workspace, &batch, &weights, 1.0, &mut gradients)
+            .unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn log_probabilities_sum_to_the_score() {
+    let model = Decoder::init(&config(), 5).unwrap();
+    let (ids, targets, count) = tokens();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
+    let log_probs = model.log_probs(&batch).unwrap();
+    let score = model.score(&batch).unwrap();
+    let sum: f64 = log_probs.iter().map(|p| f64::from(*p)).sum();
+    assert_eq!((score.targets, log_probs.len()), (count, ids.len()));
+    assert!((sum + score.nats).abs() < 1e-4, "{sum} {}", score.nats);
+    let scored = targets.iter().zip(&log_probs);
+    assert!(scored.clone().all(|(target, p)| (*target == IGNORE_INDEX) == (*p == 0.0)));
+}

@@ -2,13 +2,15 @@
 //!
 //! A template is a Jinja program that comes with the model. It runs with the settings of `transformers`
 //! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `raise_exception`, `strftime_now`, a `tojson`
-//! without HTML escapes), with a bound on its steps, and without access to anything but its messages.
+//! without HTML escapes), with a bound on its steps, and without access to anything but its messages. The blocks
+//! `{% generation %}` … `{% endgeneration %}`, by which a template says what the model is to learn, are known too.
 
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
 use serde::{Deserialize, Serialize};
 
 use crate::python::{json_dumps, strftime};
@@ -43,6 +45,8 @@ impl Message {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
+    /// Whether it has blocks that say what the model is to learn.
+    generation: bool,
     environment: Environment<'static>,
 }
 
@@ -52,8 +56,16 @@ const NAME: &str = "chat_template";
 /// Steps that a template may take: thousands of messages, but an end.
 const FUEL: u64 = 20_000_000;
 
-/// Templates by name: those of ChatML, of Llama 3, and one without special tokens.
-const BUILT_IN: [(&str, &str); 3] = [
+/// Stand around what a generation block wrote, until the blocks are found: two of Unicode's noncharacters, which are no text.
+const BEGIN: char = '\u{FDD0}';
+const END: char = '\u{FDD1}';
+
+/// What a generation block calls.
+const MARK: &str = "__generation__";
+
+/// Templates by name: those of ChatML, of Llama 3, one without special tokens, Stanford Alpaca's prompt, and one that writes
+/// nothing but the messages, each answer with the end of the text.
+const BUILT_IN: [(&str, &str); 5] = [
     (
         "chatml",
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
@@ -66,7 +78,21 @@ const BUILT_IN: [(&str, &str); 3] = [
         "plain",
         "{% for message in messages %}{{ message['role'] | capitalize + ': ' + message['content'] | trim + '\\n\\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
     ),
+    ("alpaca", include_str!("templates/alpaca.jinja")),
+    (
+        "verbatim",
+        "{% for message in messages %}{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
+    ),
 ];
+
+/// A conversation as a template writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The text.
+    pub text: String,
+    /// Byte ranges of `text` that generation blocks wrote, in order.
+    pub generated: Vec<Range<usize>>,
+}
 
 impl ChatTemplate {
     /// Parses a template.
@@ -83,19 +109,21 @@ impl ChatTemplate {
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
+        environment.add_function(MARK, generation_block);
         environment.add_filter("tojson", tojson);
-        environment.add_template_owned(NAME, source.clone()).map_err(|e| error(&e))?;
-        Ok(Self { source, environment })
+        let (program, generation) = with_calls(&source);
+        environment.add_template_owned(NAME, program).map_err(|e| error(&e))?;
+        Ok(Self { source, generation, environment })
     }
 
-    /// A built-in template: `chatml`, `llama3` or `plain`.
+    /// A built-in template: `chatml`, `llama3`, `plain`, `alpaca` or `verbatim`.
     pub fn named(name: &str) -> Option<Self> {
         let (_, source) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
         Self::new(*source).ok()
     }
 
     /// The names of the built-in templates.
-    pub fn names() -> [&'static str; 3] {
+    pub fn names() -> [&'static str; BUILT_IN.len()] {
         BUILT_IN.map(|(name, _)| name)
     }
 
@@ -104,29 +132,108 @@ impl ChatTemplate {
         &self.source
     }
 
+    /// Whether it has generation blocks.
+    pub fn has_generation(&self) -> bool {
+        self.generation
+    }
+
     /// The prompt of a conversation. `add_generation_prompt` ends it with the beginning of an answer; `bos` and `eos` are
     /// the names of these tokens, for templates that write them.
     ///
     /// # Errors
     /// If the template fails or refuses the messages; the message names the line.
-    pub fn render(
+    pub fn render<M: Serialize>(
         &self,
-        messages: &[Message],
+        messages: &[M],
         add_generation_prompt: bool,
         bos: Option<&str>,
         eos: Option<&str>,
     ) -> Result<String, TextError> {
+        Ok(self.render_marked(messages, add_generation_prompt, bos, eos)?.text)
+    }
+
+    /// As [`Self::render`], with the places of the generation blocks. A message is any map with a role and a content; what else
+    /// it has, the template may read.
+    ///
+    /// # Errors
+    /// As [`Self::render`]; if a message has U+FDD0 or U+FDD1, which are no characters, in a template with generation blocks.
+    pub fn render_marked<M: Serialize>(
+        &self,
+        messages: &[M],
+        add_generation_prompt: bool,
+        bos: Option<&str>,
+        eos: Option<&str>,
+    ) -> Result<Rendered, TextError> {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
+        let messages = Value::from(Serde(messages));
+        if self.generation && messages.to_string().contains([BEGIN, END]) {
+            let problem = "a message contains U+FDD0 or U+FDD1, which are no characters".to_string();
+            return Err(TextError::Template { line: None, problem });
+        }
         let context = context! {
-            messages => Value::from(Serde(messages)),
+            messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => bos.unwrap_or_default(),
             eos_token => eos.unwrap_or_default(),
             tools => Value::from(()),
             documents => Value::from(()),
         };
-        template.render(context).map_err(|e| error(&e))
+        let text = template.render(context).map_err(|e| error(&e))?;
+        if self.generation { unmark(&text) } else { Ok(Rendered { text, generated: Vec::new() }) }
     }
+}
+
+/// A template's text with its generation blocks as Jinja knows them: a block that is handed to a function. White space around
+/// them is treated in the same way.
+fn with_calls(source: &str) -> (String, bool) {
+    let (mut program, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
+    while let Some((at, end)) = rest.find("{%").and_then(|at| Some((at, at + rest[at..].find("%}")? + 2))) {
+        let block = &rest[at..end];
+        let name = block[2..block.len() - 2].trim_matches(['-', '+']).trim();
+        program += &rest[..at];
+        match name {
+            "generation" => program += &block.replacen(name, &format!("call {MARK}()"), 1),
+            "endgeneration" => program += &block.replacen(name, "endcall", 1),
+            _ => program += block,
+        }
+        found |= name == "generation";
+        rest = &rest[end..];
+    }
+    (program + rest, found)
+}
+
+/// Writes a generation block between its marks.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
+fn generation_block(state: &mut State<'_, '_>, kwargs: Kwargs) -> Result<String, Error> {
+    let caller: Value = kwargs.get("caller")?;
+    Ok(format!("{BEGIN}{}{END}", caller.call(state, &[])?))
+}
+
+/// Takes the marks out of a text.
+fn unmark(marked: &str) -> Result<Rendered, TextError> {
+    let mut rendered = Rendered { text: String::with_capacity(marked.len()), generated: Vec::new() };
+    let mut open = None;
+    for (i, part) in marked.split([BEGIN, END]).enumerate() {
+        if i > 0 {
+            open = match open {
+                None => Some(rendered.text.len()),
+                Some(start) => {
+                    rendered.generated.push(start..rendered.text.len());
+                    None
+                }
+            };
+        }
+        rendered.text += part;
+    }
+    // Begin and end take turns unless a block stands in another, or the template cut one in two.
+    let marks = marked.chars().filter(|c| [BEGIN, END].contains(c));
+    if marks.zip([BEGIN, END].into_iter().cycle()).any(|(found, expected)| found != expected)
+        || open.is_some()
+    {
+        let problem = "generation blocks within each other, or cut in two".to_string();
+        return Err(TextError::Template { line: None, problem });
+    }
+    Ok(rendered)
 }
 
 impl Tokenizer {

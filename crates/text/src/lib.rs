@@ -4,7 +4,8 @@
 //! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file
 //! ([`Tokenizer::from_file`]), or from the metadata of a GGUF file ([`Tokenizer::from_gguf`]). Whichever way it came, what [`Tokenizer::to_gguf`] writes describes it
 //! exactly: the tokenizer that the deployed file holds gives the ids that training saw. What GGUF cannot say is an
-//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does.
+//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does;
+//! [`Tokenizer::encode_turns`] turns them into ids to train on, with a mask over what the model is to learn.
 //!
 //! ```
 //! use tritforge_gguf::Metadata;
@@ -43,12 +44,14 @@ mod stream;
 mod tiktoken;
 mod tokenizer;
 mod train;
+mod turns;
 mod unigram;
 mod validate;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatTemplate, Message, Rendered};
 pub use error::TextError;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;
 pub use tiktoken::TiktokenPattern;
 pub use tokenizer::{EncodeOptions, Tokenizer};
+pub use turns::{Masked, Turn};

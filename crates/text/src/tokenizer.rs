@@ -7,8 +7,8 @@ use serde_json::Value;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    AddedToken, AddedVocabulary, Model, ModelWrapper, NormalizedString, OffsetType, PostProcessorWrapper,
-    PreTokenizer, Token,
+    AddedToken, AddedVocabulary, Encoding, Model, ModelWrapper, NormalizedString, OffsetType,
+    PostProcessorWrapper, PreTokenizer, Token,
 };
 
 use crate::pre::{Pre, was_given_up};
@@ -160,6 +160,18 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>, TextError> {
+        let encoding = self.encoding(text, options, OffsetType::None)?;
+        let bos = self.roles.bos.filter(|bos| options.add_bos && encoding.get_ids().first() != Some(bos));
+        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
+    }
+
+    /// The ids of a text without a BOS token before them, with their places in it where `offsets` asks for these.
+    pub(crate) fn encoding(
+        &self,
+        text: &str,
+        options: EncodeOptions,
+        offsets: OffsetType,
+    ) -> Result<Encoding, TextError> {
         let failed = |e: tokenizers::Error| match e.downcast::<TextError>() {
             Ok(error) => *error,
             Err(other) => TextError::Tokenize(other.to_string()),
@@ -187,9 +199,7 @@ impl Tokenizer {
                 }
             })
             .map_err(failed)?;
-        let encoding = pieces.into_encoding(None, 0, OffsetType::None).map_err(failed)?;
-        let bos = self.roles.bos.filter(|bos| options.add_bos && encoding.get_ids().first() != Some(bos));
-        Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
+        pieces.into_encoding(None, 0, offsets).map_err(failed)
     }
 
     /// The text of ids. Bytes that are no UTF-8 become U+FFFD.

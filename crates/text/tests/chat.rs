@@ -1,6 +1,6 @@
 //! Chat templates against what `transformers` renders.
 
-use tritforge_text::{ChatTemplate, Message, SpecialTokens, TextError, Tokenizer};
+use tritforge_text::{ChatTemplate, Masked, Message, SpecialTokens, TextError, Tokenizer, Turn};
 
 fn conversation() -> Vec<Message> {
     vec![
@@ -98,4 +98,89 @@ fn a_conversation_becomes_ids_with_its_marks() {
     assert_eq!(ids.iter().filter(|id| Some(**id) == tokenizer.eos()).count(), 1);
     assert_eq!(ids.iter().filter(|id| Some(**id) == tokenizer.bos()).count(), 1);
     assert_eq!(ids[..2], [tokenizer.bos().unwrap(), start]);
+}
+
+/// What the mask keeps of a conversation, and what the ids say.
+fn learned(template: &ChatTemplate, learn: &[bool]) -> Result<(String, String), TextError> {
+    let special = SpecialTokens {
+        others: ["<|im_start|>", "<|im_end|>"].map(str::to_string).to_vec(),
+        ..SpecialTokens::default()
+    };
+    let tokenizer = Tokenizer::train_bpe(["Be brief. Hello there, hello!"], 280, &special)?;
+    let messages = conversation();
+    let turns: Vec<Turn<'_, Message>> = messages
+        .iter()
+        .zip(learn)
+        .map(|(message, learn)| Turn { message, answer: message.role == "assistant", learn: *learn })
+        .collect();
+    let Masked { ids, mask } = tokenizer.encode_turns(template, &turns)?;
+    let kept: Vec<u32> = ids.iter().zip(&mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
+    Ok((tokenizer.decode(&kept)?, tokenizer.decode(&ids)?))
+}
+
+#[test]
+fn answers_are_found_by_blocks_and_by_growing_conversations() {
+    let chatml = ChatTemplate::named("chatml").unwrap();
+    let only = [false, false, true, false];
+    let (kept, whole) = learned(&chatml, &only).unwrap();
+    assert_eq!(kept, "Hello!<|im_end|>");
+    // As `encode_chat`, with BOS where the tokenizer begins with it.
+    let rendered = chatml.render(&conversation(), false, None, None).unwrap();
+    assert_eq!(whole, format!("<|endoftext|>{rendered}"));
+    // Any turn may be learned; a question begins where the turn before it ends.
+    assert_eq!(
+        learned(&chatml, &[true, false, false, true]).unwrap().0,
+        "<|im_start|>system\nBe brief.<|im_end|><|im_start|>user\nBye<|im_end|>"
+    );
+    let blocks = ChatTemplate::new(
+        "{%- for m in messages %}\n{{ '<|im_start|>' + m.role }}\n{% if m.role == 'assistant' %}\n\
+         {%- generation -%}\n  {{ m.content }}<|im_end|>\n{%- endgeneration %}\n{% else %}{{ m.content }}{% endif %}\n\
+         {% endfor %}",
+    )
+    .unwrap();
+    assert!(blocks.has_generation() && !chatml.has_generation());
+    let (kept, whole) = learned(&blocks, &only).unwrap();
+    assert_eq!(kept, "Hello!<|im_end|>");
+    assert!(!whole.contains(['\u{FDD0}', '\u{FDD1}']), "{whole}");
+    assert_eq!(learned(&blocks, &[false; 4]).unwrap().0, "");
+    let error = learned(&blocks, &[false, true, false, false]).unwrap_err().to_string();
+    assert!(error.contains("message 2: only answers"), "{error}");
+    // Without special tokens all white space belongs to the answer.
+    assert_eq!(learned(&ChatTemplate::named("plain").unwrap(), &only).unwrap().0, " Hello!\n\n");
+}
+
+#[test]
+fn a_template_that_rewrites_what_it_wrote_is_refused() {
+    let count =
+        ChatTemplate::new("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}")
+            .unwrap();
+    let error = learned(&count, &[false, false, true, false]).unwrap_err().to_string();
+    assert!(error.contains("message 3: the conversation up to it"), "{error}");
+}
+
+#[test]
+fn alpaca_is_that_of_stanford() {
+    let alpaca = ChatTemplate::named("alpaca").unwrap();
+    let render = |messages: &[Message], answer| alpaca.render(messages, answer, None, Some("</s>")).unwrap();
+    assert_eq!(
+        render(&[Message::new("user", "Add.")], true),
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\
+         ### Instruction:\nAdd.\n\n### Response:\n"
+    );
+    let with_input = serde_json::json!([
+        {"role": "user", "content": "Add.\n\n1 and 2", "instruction": "Add.", "input": "1 and 2"},
+        {"role": "assistant", "content": "3"},
+        {"role": "user", "content": "Thanks"},
+    ]);
+    let messages = with_input.as_array().unwrap();
+    assert_eq!(
+        alpaca.render(messages, true, None, Some("</s>")).unwrap(),
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a \
+         response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 and 2\n\n\
+         ### Response:\n3</s>\n\n### Instruction:\nThanks\n\n### Response:\n"
+    );
+    assert_eq!(
+        render(&[Message::new("system", "Be brief."), Message::new("user", "Hi")], false),
+        "Be brief.\n\n### Instruction:\nHi\n\n"
+    );
 }

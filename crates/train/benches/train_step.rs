@@ -1,14 +1,15 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--json]`. A step is forward and backward, clipping's norm, AdamW
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--lora adapter|qat_lora] [--json]`. A step is forward and backward, clipping's norm, AdamW
 //! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
+//! `--lora` trains an adapter of rank 16 on all seven projections of a frozen base.
 
 use std::time::Instant;
 
-use tritforge_config::{HiddenAct, ModelConfig};
+use tritforge_config::{HiddenAct, LoraConfig, LoraMode, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, Write, gemm};
-use tritforge_nn::{Backward, Batch, Decoder, Gradients, Workspace};
+use tritforge_nn::{Backward, Batch, Decoder, Gradients, NnError, Workspace, initial_adapter};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 /// Steps before the measured ones.
@@ -19,8 +20,12 @@ struct Options {
     steps: usize,
     checkpointing: bool,
     backward: Backward,
+    lora: Option<LoraMode>,
     json: bool,
 }
+
+/// Rank of the adapters.
+const RANK: usize = 16;
 
 fn options() -> Result<Options, String> {
     let mut options = Options {
@@ -28,6 +33,7 @@ fn options() -> Result<Options, String> {
         steps: 7,
         checkpointing: false,
         backward: Backward::Exact,
+        lora: None,
         json: false,
     };
     let mut arguments = std::env::args().skip(1);
@@ -43,13 +49,18 @@ fn options() -> Result<Options, String> {
                 let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
                 options.backward = known.ok_or("--backward: expected exact or int8")?;
             }
+            "--lora" => {
+                let name = arguments.next().unwrap_or_default();
+                let known = LoraMode::ALL.into_iter().find(|mode| mode.name() == name);
+                options.lora = Some(known.ok_or("--lora: expected adapter or qat_lora")?);
+            }
             "--checkpointing" => options.checkpointing = true,
             "--json" => options.json = true,
             // What `cargo bench` adds by itself.
             "--bench" => {}
             other => {
                 return Err(format!(
-                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward int8, --json"
+                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward int8, --lora MODE, --json"
                 ));
             }
         }
@@ -107,13 +118,29 @@ fn peak_rss() -> f64 {
     kilobytes.unwrap_or(f64::NAN) / 1024.0
 }
 
+fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, NnError> {
+    let Some(mode) = lora else { return Decoder::init(config, 1) };
+    let target_modules = Projection::ALL.to_vec();
+    let lora = LoraConfig { mode, rank: RANK, alpha: 32.0, dropout: 0.0, use_rslora: false, target_modules };
+    let mut state = 1u64;
+    let base = |_: &str, shape: &[usize]| {
+        let mut drawn = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
+        };
+        let n = shape.iter().product();
+        Ok(if shape.len() == 1 { vec![1.0; n] } else { (0..n).map(|_| 0.07 * drawn()).collect() })
+    };
+    Decoder::load_adapted(config, &lora, base, initial_adapter(1))
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
     tritforge_kernels::configure_threads(None);
     tritforge_kernels::keep_pages();
     let (config, sequences, length) = shape(&options.shape);
     let parameters = config.parameters().total();
-    let mut model = Decoder::init(&config, 1)?;
+    let mut model = model(&config, options.lora)?;
     model.set_backward(options.backward)?;
     let tokens = sequences * length;
     let vocab = config.vocab_size as u64;

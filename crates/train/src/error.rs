@@ -34,6 +34,16 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A batch of preferences is not made of pairs.
+    #[error(
+        "{sequences} sequences with {reference} log-probabilities of the reference: expected pairs, and one of each"
+    )]
+    Preferences {
+        /// Sequences of the batch.
+        sequences: usize,
+        /// Log-probabilities that the reference gives.
+        reference: usize,
+    },
     /// The operating system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
@@ -89,6 +99,25 @@ pub enum TrainError {
         /// The line, from 1; 0 for none.
         line: usize,
         /// What is wrong.
+        message: String,
+    },
+    /// A teacher cannot be listened to.
+    #[error("{}: the teacher: {message}", path.display())]
+    Teacher {
+        /// The teacher's checkpoint or file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The engine failed.
+    #[error(transparent)]
+    Infer(#[from] tritforge_infer::InferError),
+    /// An adapter cannot be merged.
+    #[error("{}: cannot merge: {message}", path.display())]
+    Merge {
+        /// The adapter's checkpoint.
+        path: PathBuf,
+        /// Why.
         message: String,
     },
     /// A run cannot go on from its checkpoint.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tritforge_config::{Projection, WeightQuant};
 use tritforge_kernels::parallel_for_each;
-use tritforge_nn::{Decoder, ops};
+use tritforge_nn::Decoder;
 use tritforge_ternary::{absmean, weight_codes};
 
 use crate::TrainError;
@@ -76,15 +76,17 @@ impl Monitor {
         let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
         let matrices: Vec<(usize, Projection)> = layers.collect();
         self.seen.resize_with(matrices.len(), Seen::default);
-        let latent = matrices.iter().map(|(layer, p)| ops::values(model.projection(*layer, *p).weight()));
-        let latent = latent.collect::<Result<Vec<_>, _>>()?;
-        let mut found = vec![None; matrices.len()];
-        let each = found.iter_mut().zip(&mut self.seen).zip(matrices.iter().zip(&latent));
-        parallel_for_each(each, |((found, seen), ((layer, projection), latent))| {
+        let mut found = Vec::new();
+        found.resize_with(matrices.len(), || Ok(None));
+        let each = found.iter_mut().zip(&mut self.seen).zip(&matrices);
+        parallel_for_each(each, |((found, seen), (layer, projection))| {
             let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
-            *found = Some(seen.look(name, latent));
+            // A frozen matrix is its codes: they do not move.
+            let latent = model.projection(*layer, *projection).latent();
+            *found = latent.map(|latent| latent.map(|latent| seen.look(name, &latent)));
         });
-        Ok(Health { steps, matrices: found.into_iter().flatten().collect() })
+        let matrices = found.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        Ok(Health { steps, matrices })
     }
 }
 

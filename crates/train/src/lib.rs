@@ -1,10 +1,10 @@
 //! From a recipe to a checkpoint: the trainer, its optimizers, its logs.
 //!
-//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards that it asks for,
+//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards or samples that it asks for,
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
-//! [`report`]; MFU is measured against what [`machine`] finds.
+//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of preferences.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -17,6 +17,9 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
+mod base;
+mod convert;
+mod dpo;
 mod dry_run;
 mod ema;
 mod error;
@@ -24,20 +27,28 @@ mod guard;
 mod health;
 mod log;
 pub mod machine;
+mod material;
+pub(crate) mod merge;
 mod optimizer;
 mod prepare;
+mod preview;
 pub mod recipe;
 pub mod report;
 mod sample;
 mod schedule;
 mod state;
+mod teacher;
 mod trainer;
 
+pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use material::{Material, SampleData, TextData};
+pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
-pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
+pub use prepare::{PreferenceData, PrepareOptions, Prepared, prepare, prepare_preferences, prepare_with};
+pub use preview::{Lengths, Preview, Shown, preview};
 pub use schedule::{learning_rate, weight_decay};
 pub use trainer::{Ended, RunOptions, Summary, train};

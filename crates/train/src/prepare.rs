@@ -1,45 +1,51 @@
-//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start finds them.
+//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start finds them; or to
+//! samples with masks, which are made again at every start.
+
+mod samples;
 
 use std::fs;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tempfile::TempDir;
+use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
-    BigramBaseline, Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Shard,
-    Split, TextSource, TokenizeOptions, bigram_baseline, cached_or_tokenize_parts, rust_sources, split,
+    Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Split, TextSource,
+    TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
-use crate::TrainError;
+pub use self::samples::{PreferenceData, prepare_preferences};
+use crate::material::{Material, SampleData, TextData};
 use crate::recipe::{DataSource, Recipe, SplitKind, TokenizerKind};
+use crate::{TrainError, base};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
 pub struct Prepared {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
-    /// Tokens for training.
-    pub train: Mixture,
-    /// Tokens for evaluation.
-    pub held_out: Shard,
-    /// Changes with the text, the split and the tokenizer.
+    /// What is learned and held out.
+    pub data: Material,
+    /// Changes with the data, the split and the tokenizer.
     pub fingerprint: String,
-    documents: (Vec<Document>, Vec<Document>),
 }
 
 impl Prepared {
-    /// The held-out text, one document after the other.
-    pub fn held_out_text(&self) -> String {
-        self.documents.1.iter().map(|d| d.text.as_str()).collect()
+    /// The texts, of a recipe without `data.records`.
+    pub fn text(&self) -> Option<&TextData> {
+        match &self.data {
+            Material::Text(text) => Some(text),
+            Material::Samples(_) => None,
+        }
     }
 
-    /// What bigram models of tokens and of bytes reach on the held-out text.
-    ///
-    /// # Errors
-    /// If there is too little text.
-    pub fn bigram(&self) -> Result<BigramBaseline, TrainError> {
-        let (train, held_out) = &self.documents;
-        Ok(bigram_baseline(&self.train, &self.held_out, train, held_out)?)
+    /// The samples, of a recipe with `data.records`.
+    pub fn samples(&self) -> Option<&SampleData> {
+        match &self.data {
+            Material::Text(_) => None,
+            Material::Samples(samples) => Some(samples),
+        }
     }
 }
 
@@ -48,6 +54,17 @@ impl Prepared {
 pub struct PrepareOptions {
     /// Whether a bar shows the progress of tokenization, if standard error is a terminal.
     pub progress: bool,
+}
+
+/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used, otherwise it is made
+/// in a directory that is removed with the result.
+pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError> {
+    let dir = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir(), "create a directory in"))?;
+    let mut elsewhere = recipe.clone();
+    if !recipe.run.out.join("data").is_dir() {
+        elsewhere.run.out = dir.path().to_path_buf();
+    }
+    Ok((elsewhere, dir))
 }
 
 /// [`prepare_with`] a bar that shows the progress.
@@ -70,11 +87,10 @@ pub fn prepare_with(
 ) -> Result<Prepared, TrainError> {
     let dir = recipe.run.out.join("data");
     fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
-    let fraction = recipe.data.held_out;
-    let how = match recipe.data.split {
-        SplitKind::Contiguous => Split::Contiguous { fraction },
-        SplitKind::Document => Split::ByDocument { fraction, seed: recipe.run.seed },
-    };
+    if recipe.data.samples.records.is_some() {
+        return samples::prepare_samples(recipe, &dir, say);
+    }
+    let how = split_of(recipe);
     let (mut train, mut held_out, mut parts) = (Vec::new(), Vec::new(), Vec::new());
     for (documents, weight) in texts(recipe, &mut say)? {
         let (mut more, mut more_held_out) = split(documents, how)?;
@@ -82,7 +98,7 @@ pub fn prepare_with(
         train.append(&mut more);
         held_out.append(&mut more_held_out);
     }
-    let tokenizer = tokenizer(recipe, &train, &held_out, &dir, &mut say)?;
+    let tokenizer = tokenizer(recipe, &train, &held_out, &[], &dir, &mut say)?;
     let json = tokenizer.to_json()?;
     let shards = |documents: &[Document], name: &str, shard_tokens: usize| {
         let tokenize = TokenizeOptions {
@@ -127,13 +143,17 @@ pub fn prepare_with(
     if parts.len() > 1 {
         fingerprint.extend(parts.iter().map(|(_, weight)| format!("-{weight}")));
     }
-    Ok(Prepared {
-        tokenizer,
-        train: train_tokens,
-        held_out: held_out_shard,
-        fingerprint,
-        documents: (train, held_out),
-    })
+    let text = TextData { train: train_tokens, held_out: held_out_shard, documents: (train, held_out) };
+    Ok(Prepared { tokenizer, data: Material::Text(text), fingerprint })
+}
+
+/// How a recipe's data is split.
+fn split_of(recipe: &Recipe) -> Split {
+    let fraction = recipe.data.held_out;
+    match recipe.data.split {
+        SplitKind::Contiguous => Split::Contiguous { fraction },
+        SplitKind::Document => Split::ByDocument { fraction, seed: recipe.run.seed },
+    }
 }
 
 /// A bar that counts bytes; hidden where standard error is no terminal.
@@ -224,15 +244,24 @@ fn say_shares(recipe: &Recipe, mixture: &Mixture, say: &mut impl FnMut(&str)) {
     }
 }
 
+/// The recipe's tokenizer. One that is trained here gets tokens for `marks`.
 fn tokenizer(
     recipe: &Recipe,
     train: &[Document],
     held_out: &[Document],
+    marks: &[String],
     dir: &Path,
     say: &mut impl FnMut(&str),
 ) -> Result<Tokenizer, TrainError> {
     let texts = || train.iter().map(|d| d.text.as_str());
     match recipe.tokenizer.kind {
+        TokenizerKind::Base => {
+            // The recipe's validation made sure of the base.
+            let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
+            let checkpoint = base::open(base)?;
+            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+            Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
+        }
         TokenizerKind::File => {
             // The recipe's validation made sure of the path.
             let path = recipe.tokenizer.path.as_deref().unwrap_or(Path::new("tokenizer.json"));
@@ -244,11 +273,13 @@ fn tokenizer(
         // A character that only the held-out text has would have no token: as in nanoGPT, all text counts.
         TokenizerKind::Characters => {
             let all = texts().chain(held_out.iter().map(|d| d.text.as_str()));
-            Ok(Tokenizer::characters(all, &SpecialTokens::none())?)
+            let special = SpecialTokens { others: marks.to_vec(), ..SpecialTokens::none() };
+            Ok(Tokenizer::characters(all, &special)?)
         }
         TokenizerKind::Bpe => {
             let size = recipe.tokenizer.vocab_size;
-            let key = format!("bpe {size} {}", Fingerprint::of_text(train));
+            let mut key = format!("bpe {size} {}", Fingerprint::of_text(train));
+            marks.iter().for_each(|mark| key += &format!(" {mark}"));
             let (key_path, path) = (dir.join("tokenizer.key"), dir.join("tokenizer.json"));
             if fs::read_to_string(&key_path).is_ok_and(|found| found == key)
                 && let Ok(tokenizer) = Tokenizer::from_file(&path)
@@ -256,7 +287,8 @@ fn tokenizer(
                 return Ok(tokenizer);
             }
             say(&format!("training a byte-level BPE of {size} tokens"));
-            let tokenizer = Tokenizer::train_bpe(texts(), size, &SpecialTokens::default())?;
+            let special = SpecialTokens { others: marks.to_vec(), ..SpecialTokens::default() };
+            let tokenizer = Tokenizer::train_bpe(texts(), size, &special)?;
             // The key comes last: without it the file counts as absent.
             let _ = fs::remove_file(&key_path);
             fs::write(&path, tokenizer.to_json()?).map_err(TrainError::io(&path, "write"))?;

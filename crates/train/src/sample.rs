@@ -3,22 +3,23 @@
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use tritforge_nn::Decoder;
-use tritforge_text::Tokenizer;
+use tritforge_text::Message;
 
-use crate::TrainError;
-use crate::recipe;
+use crate::prepare::Prepared;
+use crate::{TrainError, recipe};
 
 /// Continues the recipe's prompt. There is no cache: the whole sequence runs again for every token, which is cheap enough for
 /// the few tokens of a sample. The seed is fixed, so that samples of different steps can be compared.
 pub(crate) fn sample(
     model: &Decoder,
-    tokenizer: &Tokenizer,
+    prepared: &Prepared,
     options: &recipe::Sample,
     seed: u64,
 ) -> Result<String, TrainError> {
     if options.tokens == 0 {
         return Ok(String::new());
     }
+    let tokenizer = &prepared.tokenizer;
     let sampling = match options {
         o if o.temperature == 0.0 => Sampling::ArgMax,
         o if o.top_k > 0 => Sampling::TopKThenTopP { k: o.top_k, p: o.top_p, temperature: o.temperature },
@@ -28,7 +29,11 @@ pub(crate) fn sample(
     let vocab = model.config().vocab_size;
     let known = tokenizer.vocab_size();
     let longest = model.config().max_position_embeddings;
-    let mut ids = tokenizer.encode(&options.prompt, true)?;
+    let mut ids = match prepared.samples() {
+        // A model that learns answers is asked in the way it was taught.
+        Some(data) => tokenizer.encode_chat(&data.template, &[Message::new("user", &options.prompt)])?,
+        None => tokenizer.encode(&options.prompt, tokenizer.adds_bos())?,
+    };
     if ids.is_empty() {
         // Any token begins a text; the tokenizer's own beginning is best.
         ids.push(tokenizer.bos().unwrap_or(0));
@@ -39,7 +44,8 @@ pub(crate) fn sample(
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let last = &logits[logits.len() - vocab..][..known.min(vocab)];
         let id = processor.sample(&Tensor::from_slice(last, last.len(), &Device::Cpu)?)?;
-        if tokenizer.eos() == Some(id) {
+        // An answer also ends with the mark that its template ends it by.
+        if tokenizer.eos() == Some(id) || (prepared.samples().is_some() && tokenizer.is_special(id)) {
             break;
         }
         ids.push(id);

@@ -5,15 +5,17 @@ use std::path::Path;
 use half::bf16;
 use serde::{Deserialize, Serialize};
 use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer};
-use tritforge_config::ModelConfig;
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_data::BatchPosition;
-use tritforge_nn::{Decoder, Parameter};
+use tritforge_nn::{Decoder, Parameter, ops};
 use tritforge_text::Tokenizer;
 
-use crate::TrainError;
 use crate::ema::Average;
 use crate::guard::Guard;
+use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
+use crate::recipe::Recipe;
+use crate::{TrainError, base};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -57,6 +59,8 @@ pub(crate) struct Progress {
 #[derive(Clone, Copy)]
 pub(crate) struct Snapshot<'a> {
     pub(crate) model: &'a Decoder,
+    /// The checkpoint on which the model's adapter stands.
+    pub(crate) base: Option<&'a Path>,
     pub(crate) optimizer: &'a Optimizer,
     /// The average of the weights, and whether it is the model.
     pub(crate) average: Option<(&'a Average, bool)>,
@@ -79,23 +83,30 @@ pub(crate) fn describe(config: &OptimizerConfig) -> String {
 
 /// Writes a checkpoint that a run can go on from and an exporter can read.
 pub(crate) fn save(dir: &Path, snapshot: Snapshot<'_>) -> Result<(), TrainError> {
-    let Snapshot { model, optimizer, average, tokenizer, recipe, progress } = snapshot;
+    let Snapshot { model, base, optimizer, average, tokenizer, recipe, progress } = snapshot;
     let parameters = model.parameters();
     let mut writer = Writer::create(dir)?;
     writer.write_config(model.config())?;
+    let names: Vec<String> = parameters.iter().map(|p| stored_name(model.lora(), &p.name)).collect();
+    let file = weights_file(model.lora());
     let (weights, averaged) = match average {
-        Some((average, true)) => (LATEST, Some((MODEL, average))),
-        Some((average, false)) => (MODEL, Some((AVERAGE, average))),
-        None => (MODEL, None),
+        Some((average, true)) => (LATEST, Some((file, average))),
+        Some((average, false)) => (file, Some((AVERAGE, average))),
+        None => (file, None),
     };
-    write_weights(&mut writer, weights, parameters, optimizer.config().master)?;
+    write_weights(&mut writer, weights, parameters, &names, optimizer.config().master)?;
     if let Some((name, average)) = averaged {
         let views: Vec<_> = parameters
             .iter()
+            .zip(&names)
             .zip(average.values())
-            .map(|(p, values)| TensorView::new(&p.name, p.var.dims(), values))
+            .map(|((p, name), values)| TensorView::new(name, p.var.dims(), values))
             .collect();
         writer.write_tensors(name, &views)?;
+    }
+    if let (Some(lora), Some(base)) = (model.lora(), base) {
+        let base = std::path::absolute(base).unwrap_or_else(|_| base.to_path_buf());
+        writer.write_file(ADAPTER_CONFIG, lora.to_json(&base.to_string_lossy()).as_bytes())?;
     }
     let named: Vec<_> = parameters
         .iter()
@@ -120,26 +131,38 @@ pub(crate) fn save(dir: &Path, snapshot: Snapshot<'_>) -> Result<(), TrainError>
     Ok(())
 }
 
+/// The file with the weights that a checkpoint is known by: a model's, or an adapter's as peft names it.
+fn weights_file(lora: Option<&LoraConfig>) -> &'static str {
+    if lora.is_some() { ADAPTER_MODEL } else { MODEL }
+}
+
+/// The name of a parameter in the files.
+fn stored_name(lora: Option<&LoraConfig>, parameter: &str) -> String {
+    if lora.is_some() { LoraConfig::peft_name(parameter) } else { parameter.to_string() }
+}
+
 fn write_weights(
     writer: &mut Writer,
     name: &str,
     parameters: &[Parameter],
+    names: &[String],
     kind: StoredType,
 ) -> Result<(), TrainError> {
-    let values = parameters.iter().map(|p| Ok((p, tritforge_nn::ops::values(&p.var)?)));
+    let values = parameters.iter().zip(names).map(|(p, name)| Ok((p, name, ops::values(&p.var)?)));
     let values = values.collect::<Result<Vec<_>, candle_core::Error>>()?;
     match kind {
         StoredType::F32 => {
             let views: Vec<_> =
-                values.iter().map(|(p, v)| TensorView::new(&p.name, p.var.dims(), v)).collect();
+                values.iter().map(|(p, name, v)| TensorView::new(name, p.var.dims(), v)).collect();
             writer.write_tensors(name, &views)?;
         }
         StoredType::Bf16 => {
             // Exact: the optimizer leaves no other numbers.
-            let narrow: Vec<(_, Vec<bf16>)> =
-                values.iter().map(|(p, v)| (p, v.iter().map(|x| bf16::from_f32(*x)).collect())).collect();
+            let narrow: Vec<(_, _, Vec<bf16>)> = (values.iter())
+                .map(|(p, name, v)| (p, name, v.iter().map(|x| bf16::from_f32(*x)).collect()))
+                .collect();
             let views: Vec<_> =
-                narrow.iter().map(|(p, v)| TensorView::bf16(&p.name, p.var.dims(), v)).collect();
+                narrow.iter().map(|(p, name, v)| TensorView::bf16(name, p.var.dims(), v)).collect();
             writer.write_tensors(name, &views)?;
         }
     }
@@ -155,17 +178,17 @@ pub(crate) struct Restored {
     pub(crate) progress: Progress,
 }
 
-/// Reads a checkpoint of the model `wanted` back. `ema_decay` asks for the average of the weights; one that the checkpoint
-/// does not have begins with its weights.
+/// Reads a checkpoint of the recipe's model `wanted` back. If the recipe asks for an average of the weights that the checkpoint does
+/// not have, it begins with its weights.
 ///
 /// A run may go on with another length or schedule, never with another model, other data or another optimizer.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
     wanted: &ModelConfig,
     data: &str,
-    config: OptimizerConfig,
-    ema_decay: Option<f64>,
+    recipe: &Recipe,
 ) -> Result<Restored, TrainError> {
+    let (config, ema_decay) = (recipe.optimizer_config(), recipe.ema.map(|ema| ema.decay));
     let fault = |message: String| TrainError::Resume { path: checkpoint.dir().to_path_buf(), message };
     let progress: Progress = serde_json::from_slice(&checkpoint.file(STATE)?)
         .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))?;
@@ -182,23 +205,41 @@ pub(crate) fn load(
         let found = &progress.optimizer;
         return Err(fault(format!("the recipe now asks for {optimizer}, the checkpoint has {found}")));
     }
+    let lora = recipe.lora.as_ref().map(|lora| lora.config());
+    if let Some(lora) = &lora {
+        let (found, _) = read_config(checkpoint)?;
+        if found != *lora {
+            return Err(fault(format!(
+                "the recipe now asks for the adapter {lora:?}, the checkpoint has {found:?}"
+            )));
+        }
+    }
+    let file = weights_file(lora.as_ref());
     let (weights, averaged) = match (checkpoint.has(LATEST), checkpoint.has(AVERAGE)) {
-        (true, _) => (LATEST, Some(MODEL)),
-        (false, true) => (MODEL, Some(AVERAGE)),
-        (false, false) => (MODEL, None),
+        (true, _) => (LATEST, Some(file)),
+        (false, true) => (file, Some(AVERAGE)),
+        (false, false) => (file, None),
     };
     let tensors = checkpoint.tensors(weights)?;
-    let model = Decoder::load(wanted, |name, shape| {
+    let read = |name: &str, shape: &[usize]| {
         let values = tensors
-            .f32(name, shape)
+            .f32(&stored_name(lora.as_ref(), name), shape)
             .map_err(|e| tritforge_nn::NnError::Tensor { name: name.to_string(), message: e.to_string() })?;
         Ok(values.into_owned())
-    })?;
+    };
+    let model = match &lora {
+        Some(lora) => base::adapted(recipe, wanted, lora, read)?,
+        None => Decoder::load(wanted, read)?,
+    };
     let parameters = model.parameters();
     let average = match (ema_decay, averaged) {
         (Some(decay), Some(name)) => {
             let tensors = checkpoint.tensors(name)?;
-            let values = parameters.iter().map(|p| Ok(tensors.f32(&p.name, p.var.dims())?.into_owned()));
+            let read = |p: &Parameter| {
+                let name = stored_name(lora.as_ref(), &p.name);
+                Ok(tensors.f32(&name, p.var.dims())?.into_owned())
+            };
+            let values = parameters.iter().map(read);
             Some(Average::restore(decay, values.collect::<Result<_, TrainError>>()?))
         }
         (Some(decay), None) => Some(Average::new(decay, parameters)?),

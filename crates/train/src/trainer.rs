@@ -12,16 +12,19 @@ use tritforge_data::{Batches, Packing};
 use tritforge_kernels::Noise;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
+use crate::convert::blend;
 use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
+use crate::material::Draws;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
-use crate::{TrainError, machine, report};
+use crate::teacher::Teacher;
+use crate::{TrainError, base, machine, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -86,9 +89,10 @@ struct Trainer<'a> {
     model: Decoder,
     optimizer: Optimizer,
     average: Option<Average>,
+    teacher: Option<Teacher>,
     gradients: Gradients,
     workspace: Workspace,
-    batches: Batches<'a>,
+    batches: Draws<'a>,
     progress: Progress,
     monitor: Monitor,
     log: Log,
@@ -188,15 +192,9 @@ impl<'a> Trainer<'a> {
         let config = recipe.model_config(prepared.tokenizer.vocab_size())?;
         let optimizer_config = recipe.optimizer_config();
         let restored = match &found {
-            Some(path) => state::load(
-                &Checkpoint::open(path)?,
-                &config,
-                &prepared.fingerprint,
-                optimizer_config,
-                recipe.ema.map(|ema| ema.decay),
-            )?,
+            Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = Decoder::init(&config, recipe.run.seed)?;
+                let model = base::model(recipe, &config)?;
                 round_to_master(optimizer_config.master, model.parameters())?;
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average =
@@ -217,7 +215,15 @@ impl<'a> Trainer<'a> {
                 Restored { model, optimizer, average, progress }
             }
         };
-        let Restored { mut model, optimizer, average, progress } = restored;
+        let Restored { mut model, mut optimizer, average, progress } = restored;
+        if let Some(convert) = &recipe.convert {
+            model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
+            model.requantize()?;
+        }
+        if let Some(lora) = &recipe.lora {
+            let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
+            optimizer.set_rates(rates.collect());
+        }
         model.set_backward(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
@@ -227,8 +233,7 @@ impl<'a> Trainer<'a> {
             // Only now that a new run can begin.
             prune(out, 0, None)?;
         }
-        let batches =
-            Batches::packed(&prepared.train, recipe.data.seq_len, recipe.data.packing, progress.position)?;
+        let batches = prepared.data.batches(recipe, progress.position)?;
         let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),
@@ -237,6 +242,9 @@ impl<'a> Trainer<'a> {
         }
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
+        let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
+        let open = |distill| Teacher::open(distill, config.vocab_size, &batches_of);
+        let teacher = recipe.distill.as_ref().map(open).transpose()?;
         let mut trainer = Self {
             recipe,
             prepared,
@@ -244,6 +252,7 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             average,
+            teacher,
             gradients,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
@@ -321,7 +330,21 @@ impl<'a> Trainer<'a> {
             let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size, segments };
             self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
-            loss += self.model.forward_backward(workspace, &batch, targets as f32, gradients)?;
+            loss += match (&recipe.distill, &self.teacher) {
+                (Some(distill), Some(teacher)) => {
+                    let top = teacher.top_k(&batch, self.progress.step, i)?;
+                    let distillation = distill.objective(&top);
+                    let model = &self.model;
+                    model.forward_backward_distilled(
+                        workspace,
+                        &batch,
+                        &distillation,
+                        targets as f32,
+                        gradients,
+                    )?
+                }
+                _ => self.model.forward_backward(workspace, &batch, targets as f32, gradients)?,
+            };
         }
         let grad_norm = self.gradients.norm();
         let verdict = self.update(lr, loss, grad_norm)?;
@@ -347,6 +370,16 @@ impl<'a> Trainer<'a> {
             if let Some(average) = &mut self.average {
                 average.update(self.model.parameters(), self.optimizer.steps())?;
             }
+        }
+        let next = self
+            .recipe
+            .convert
+            .as_ref()
+            .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
+        if let Some(parts) = &next {
+            self.model.set_blend(parts)?;
+        }
+        if verdict == Verdict::Take || next.is_some() {
             self.model.requantize()?;
         }
         Ok(verdict)
@@ -375,6 +408,7 @@ impl<'a> Trainer<'a> {
         let deploys = recipe.ema.is_some_and(|ema| ema.deploy);
         let snapshot = Snapshot {
             model: &self.model,
+            base: recipe.model.base.as_deref(),
             optimizer: &self.optimizer,
             average: self.average.as_ref().map(|average| (average, deploys)),
             tokenizer: &self.prepared.tokenizer,

@@ -72,7 +72,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     );
     assert!(said[1].contains("b*.csv: 30 documents"), "{said:?}");
     assert!(said.iter().any(|m| m.contains("66.7 % of the samples")), "{said:?}");
-    let parts = prepared.train.parts();
+    let parts = prepared.text().unwrap().train.parts();
     assert_eq!((parts.len(), parts[0].shards.len()), (2, 2));
     assert!(dir.path().join("whole/data/train-2.bin").is_file());
     let summary = train(&whole, &prepared, &options).unwrap();
@@ -106,6 +106,6 @@ fn sources_without_weights_are_one_text() {
     let text = text.replace("weight = 2", "").replace("weight = 1", "");
     let recipe = Recipe::from_toml(&dir.path().join("r.toml"), &text, &[]).unwrap();
     let prepared = prepare_with(&recipe, PrepareOptions { progress: false }, |_| ()).unwrap();
-    assert_eq!(prepared.train.parts().len(), 1);
-    assert!(prepared.held_out_text().contains("of the table"));
+    assert_eq!(prepared.text().unwrap().train.parts().len(), 1);
+    assert!(prepared.text().unwrap().held_out_text().contains("of the table"));
 }

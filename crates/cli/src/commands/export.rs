@@ -7,7 +7,9 @@ use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_export::{ExportOptions, HuggingFaceOptions, Report, export_gguf, export_hugging_face};
+use tritforge_export::{
+    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face, is_adapter,
+};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
@@ -161,6 +163,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    if is_adapter(&checkpoint) {
+        return adapter_to_gguf(args, &checkpoint);
+    }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
     if let Some(format @ (Format::HfPacked | Format::HfBf16 | Format::HfF32)) = args.format {
@@ -170,6 +175,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = export_gguf(&checkpoint, &args.output, &options)?;
     println!("{}", args.output.display());
     print_report(&report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An adapter has one form: F32, as llama.cpp's own converter writes them by default.
+fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
+    if args.format.is_some() {
+        bail!(
+            "--format: {} is an adapter, which is written in F32; leave --format out",
+            args.checkpoint.display()
+        );
+    }
+    let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
+    let report = export_adapter(checkpoint, &args.output, &name)?;
+    println!("{}", args.output.display());
+    println!(
+        "  {}: an adapter of rank {} on {} projections, for models of architecture {}",
+        table::bytes(report.bytes),
+        report.config.rank,
+        report.projections,
+        report.architecture.name()
+    );
+    println!("  loads beside its base: tritforge generate BASE.gguf --lora {}", args.output.display());
     Ok(ExitCode::SUCCESS)
 }
 

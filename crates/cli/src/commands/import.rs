@@ -10,7 +10,7 @@ use tritforge_export::{ImportOptions, import};
 
 /// What the weights of a Hugging Face checkpoint are.
 #[derive(Clone, Copy, ValueEnum)]
-enum Assume {
+pub(crate) enum Assume {
     /// Not ternary.
     FullPrecision,
     /// Latent weights, quantized in every forward.
@@ -22,7 +22,8 @@ enum Assume {
 }
 
 impl Assume {
-    fn weights(self) -> tritforge_export::Assume {
+    /// What it means to the importer.
+    pub(crate) fn weights(self) -> tritforge_export::Assume {
         use tritforge_export::Assume::{FullPrecision, Ternary};
         match self {
             Assume::FullPrecision => FullPrecision,

@@ -1,17 +1,14 @@
-//! `tritforge inspect`: what a file holds.
+//! `tritforge inspect`: what a file or directory holds, and who can load it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args as ClapArgs;
-use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use tritforge_checkpoint::{Checkpoint, MODEL, Tensors};
-use tritforge_config::{Architecture, ModelConfig, Projection, WeightQuant};
-use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
-use tritforge_ternary::{I2_S_LAYOUT, Packing};
+use tritforge_config::ModelConfig;
+use tritforge_export::{ImportOptions, Inspection, TokenizerSummary, inspect};
 
+use super::import::Assume;
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -19,258 +16,126 @@ use crate::table;
     after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a safetensors file, a checkpoint, or the directory of a run.
+    /// A GGUF file, a checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a
+    /// safetensors file.
     path: PathBuf,
-    /// List every tensor.
+    /// List every tensor: type, shape, bytes; of ternary ones the share of zeros and the scale.
     #[arg(long)]
     tensors: bool,
+    /// List the metadata of a GGUF file, or the files of a directory.
+    #[arg(long)]
+    metadata: bool,
     /// Add the SHA-256 of each ternary tensor's codes (int8, row-major), to compare with other readers.
     #[arg(long)]
     codes_digest: bool,
-    /// Print JSON.
+    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    #[arg(long, value_enum)]
+    assume: Option<Assume>,
+    /// Print everything as JSON.
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Serialize, Default)]
-struct Summary {
-    path: String,
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    architecture: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    loads_in: Vec<&'static str>,
-    parameters: u64,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<ModelConfig>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    metadata: Vec<(String, String)>,
-    tensors: Vec<Row>,
-}
-
-#[derive(Serialize)]
-struct Row {
-    name: String,
-    #[serde(rename = "type")]
-    ty: String,
-    /// Outermost dimension first.
-    shape: Vec<u64>,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    zero_fraction: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scale: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    codes_sha256: Option<String>,
-}
-
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let summary = if args.path.is_dir() {
-        checkpoint(&super::checkpoint_dir(&args.path)?)?
-    } else if is_safetensors(&args.path)? {
-        safetensors(&args.path)?
-    } else {
-        gguf(&args.path, args.codes_digest)?
-    };
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
+    let inspection = inspect(&args.path, &options, args.codes_digest)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        println!("{}", serde_json::to_string_pretty(&inspection)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&inspection);
+    if args.metadata {
+        println!();
+        let rows = inspection.metadata.iter().map(|(k, v)| vec![k.clone(), v.clone()]);
+        table::print(&["key", "value"], &rows.collect::<Vec<_>>());
+    }
+    println!();
+    if args.tensors {
+        print_tensors(&inspection);
     } else {
-        print(&summary, args.tensors);
+        let also = if args.metadata { "" } else { ", --metadata the metadata" };
+        println!("{} tensors; --tensors lists them{also}", inspection.tensors.len());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A safetensors file starts with the length of its JSON header, and then `{`.
-fn is_safetensors(path: &Path) -> Result<bool> {
-    use std::io::Read as _;
-    let mut head = [0u8; 9];
-    let mut file = std::fs::File::open(path).with_context(|| format!("{}: cannot open", path.display()))?;
-    Ok(file.read_exact(&mut head).is_ok() && &head[..4] != b"GGUF" && head[8] == b'{')
-}
-
-fn gguf(path: &Path, digest: bool) -> Result<Summary> {
-    let file = Gguf::open(path)?;
-    let config = ModelConfig::from_gguf_file(&file).ok();
-    let mut tensors = Vec::new();
-    for info in file.tensors() {
-        tensors.push(gguf_row(&file, info, digest).with_context(|| path.display().to_string())?);
+fn print(inspection: &Inspection) {
+    println!("{}: {}", inspection.path, inspection.kind);
+    if let Some(architecture) = &inspection.architecture {
+        println!("  architecture  {architecture}");
     }
-    let architecture = file.metadata().get_str("general.architecture").ok();
-    let packing = tensors.iter().find(|t| t.zero_fraction.is_some()).map(|t| t.ty.clone());
-    let known = Architecture::ALL.into_iter().find(|a| Some(a.name()) == architecture);
-    let loads_in = match (known, packing) {
-        (Some(a), Some(packing)) => a.runtimes(&packing).into_iter().map(|r| r.name()).collect(),
-        _ => Vec::new(),
-    };
-    Ok(Summary {
-        path: path.display().to_string(),
-        kind: format!("GGUF version {}", file.version()),
-        architecture: architecture.map(str::to_string),
-        loads_in,
-        // A `.scale` tensor is part of its weight, not a parameter of its own.
-        parameters: file
-            .tensors()
-            .iter()
-            .filter(|t| !t.name.ends_with(".scale"))
-            .map(TensorInfo::elements)
-            .sum(),
-        bytes: file.file_size(),
-        config,
-        metadata: metadata_rows(file.metadata()),
-        tensors,
-    })
-}
-
-fn gguf_row(file: &Gguf, info: &TensorInfo, digest: bool) -> Result<Row> {
-    let shape: Vec<u64> = info.dims.iter().rev().copied().collect();
-    let mut row = Row {
-        name: info.name.clone(),
-        ty: info.ty.name().to_string(),
-        shape,
-        bytes: info.nbytes,
-        zero_fraction: None,
-        scale: None,
-        codes_sha256: None,
-    };
-    let layout = file.metadata().get_str(I2_S_LAYOUT).ok();
-    let Some(packing) = Packing::in_file(info.ty.name(), layout) else { return Ok(row) };
-    let (cols, rows) = (info.dims.first().copied().unwrap_or(1), info.dims.iter().skip(1).product::<u64>());
-    let unpacked = packing
-        .unpack(file.data(info), rows as usize, cols as usize)
-        .with_context(|| format!("tensor {}", info.name))?;
-    let beside = file.tensor(&info.name.replace(".weight", ".scale")).map(|scale| file.data(scale));
-    let beside = match beside {
-        Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
-        _ => 1.0,
-    };
-    let zeros = unpacked.codes.iter().filter(|code| **code == 0).count();
-    row.zero_fraction = Some(zeros as f64 / unpacked.codes.len().max(1) as f64);
-    row.scale = unpacked.uniform_scale().map(|scale| scale * beside);
-    if digest {
-        let bytes: Vec<u8> = unpacked.codes.iter().map(|code| *code as u8).collect();
-        row.codes_sha256 = Some(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect());
+    if let Some(config) = &inspection.config {
+        println!("  shape         {}", shape(config));
     }
-    Ok(row)
-}
-
-fn metadata_rows(metadata: &Metadata) -> Vec<(String, String)> {
-    metadata.iter().map(|(key, value)| (key.to_string(), shown(value))).collect()
-}
-
-/// A value on one line; long ones by their length.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(array) => format!("[{} {}]", array.len(), array_kind(array)),
-        Value::String(text) if text.chars().count() > 60 => {
-            format!(
-                "\"{}…\" ({} characters)",
-                text.chars().take(40).collect::<String>(),
-                text.chars().count()
-            )
-        }
-        Value::String(text) => format!("{text:?}"),
-        Value::Bool(b) => b.to_string(),
-        Value::F32(x) => x.to_string(),
-        Value::F64(x) => x.to_string(),
-        other => other.as_integer().map(|i| i.to_string()).unwrap_or_default(),
-    }
-}
-
-fn array_kind(array: &Array) -> &'static str {
-    match array {
-        Array::String(_) => "strings",
-        Array::Bool(_) => "booleans",
-        _ => "numbers",
-    }
-}
-
-fn safetensors(path: &Path) -> Result<Summary> {
-    let tensors = Tensors::open(path)?;
-    let rows: Vec<Row> = tensors.list()?.into_iter().map(tensor_row).collect();
-    Ok(Summary {
-        path: path.display().to_string(),
-        kind: "safetensors".to_string(),
-        parameters: rows.iter().map(|r| r.shape.iter().product::<u64>()).sum(),
-        bytes: std::fs::metadata(path).map(|m| m.len()).unwrap_or_default(),
-        tensors: rows,
-        ..Summary::default()
-    })
-}
-
-fn tensor_row((name, shape, ty): (String, Vec<usize>, String)) -> Row {
-    let size = match ty.as_str() {
-        "F64" | "I64" | "U64" => 8,
-        "F16" | "BF16" | "I16" | "U16" => 2,
-        "U8" | "I8" | "BOOL" => 1,
-        _ => 4,
-    };
-    let shape: Vec<u64> = shape.into_iter().map(|d| d as u64).collect();
-    let bytes = shape.iter().product::<u64>() * size;
-    Row { name, ty, shape, bytes, zero_fraction: None, scale: None, codes_sha256: None }
-}
-
-fn checkpoint(dir: &Path) -> Result<Summary> {
-    let checkpoint = Checkpoint::open(dir)?;
-    let config = checkpoint.config()?;
-    let tensors = checkpoint.tensors(MODEL)?;
-    let mut rows: Vec<Row> = tensors.list()?.into_iter().map(tensor_row).collect();
-    let ternary = config.weights != WeightQuant::None;
-    let projections =
-        (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (p.hf_weight(l), p)));
-    for (name, projection) in projections.filter(|_| ternary) {
-        let Some(row) = rows.iter_mut().find(|row| row.name == name) else { continue };
-        let [out, inputs] = config.projection_shape(projection);
-        let tensor = tritforge_export::ternary_tensor(&tensors, &config, &name, [out, inputs])
-            .with_context(|| dir.display().to_string())?;
-        row.zero_fraction = Some(tensor.zero_fraction());
-        row.scale = Some(tensor.scale());
-    }
-    Ok(Summary {
-        path: dir.display().to_string(),
-        kind: "checkpoint".to_string(),
-        architecture: Architecture::of(&config).ok().map(|a| a.name().to_string()),
-        parameters: config.parameters().total() as u64,
-        bytes: checkpoint.files().map(|(_, bytes)| bytes).sum(),
-        config: Some(config),
-        metadata: checkpoint.files().map(|(name, bytes)| (name.to_string(), table::bytes(bytes))).collect(),
-        tensors: rows,
-        ..Summary::default()
-    })
-}
-
-fn print(summary: &Summary, all_tensors: bool) {
-    println!("{}: {}", summary.path, summary.kind);
-    println!("  {} parameters, {}", summary.parameters, table::bytes(summary.bytes));
-    if let Some(architecture) = &summary.architecture {
-        println!("  architecture {architecture}");
-    }
-    if !summary.loads_in.is_empty() {
-        println!("  loads in: {}", summary.loads_in.join(", "));
-    }
-    let ternary: Vec<&Row> = summary.tensors.iter().filter(|t| t.zero_fraction.is_some()).collect();
-    if !ternary.is_empty() {
-        let weights = |t: &Row| t.shape.iter().product::<u64>();
-        let total: u64 = ternary.iter().map(|t| weights(t)).sum();
-        let bits = ternary.iter().map(|t| t.bytes).sum::<u64>() as f64 * 8.0 / total as f64;
-        let zeros: f64 = ternary.iter().filter_map(|t| Some(t.zero_fraction? * weights(t) as f64)).sum();
+    println!(
+        "  size          {} parameters, {}, {:.2} bits a parameter",
+        inspection.parameters,
+        table::bytes(inspection.bytes),
+        inspection.bits_per_parameter
+    );
+    if let Some(ternary) = &inspection.ternary {
         println!(
-            "  {} ternary tensors, {total} weights, {bits:.2} bits a weight as stored, {:.1} % zero",
-            ternary.len(),
-            100.0 * zeros / total as f64
+            "  ternary       {} matrices, {} weights, {:.2} bits a weight as stored, {:.1} % zero, scales {:.6} to {:.6}",
+            ternary.tensors,
+            ternary.weights,
+            ternary.bits_per_weight,
+            100.0 * ternary.zero_fraction,
+            ternary.scales[0],
+            ternary.scales[1]
         );
     }
-    println!();
-    table::print(
-        &["key", "value"],
-        &summary.metadata.iter().map(|(k, v)| vec![k.clone(), v.clone()]).collect::<Vec<_>>(),
-    );
-    println!();
-    if !all_tensors {
-        println!("{} tensors; --tensors lists them", summary.tensors.len());
-        return;
+    let types = inspection.types.iter();
+    let types = types.map(|(ty, s)| format!("{ty} {} ({})", s.tensors, table::bytes(s.bytes)));
+    println!("  types         {}", types.collect::<Vec<_>>().join(", "));
+    match &inspection.tokenizer {
+        Some(tokenizer) => print_tokenizer(tokenizer),
+        None => println!("  tokenizer     none"),
     }
-    let rows: Vec<Vec<String>> = summary
+    for (i, verdict) in inspection.runtimes.iter().enumerate() {
+        let label = if i == 0 { "loads in" } else { "" };
+        let note = if verdict.note.is_empty() { String::new() } else { format!(": {}", verdict.note) };
+        let says = if verdict.loads { "yes" } else { "no" };
+        println!("  {label:13} {:13} {says}{note}", verdict.runtime.name());
+    }
+}
+
+fn shape(config: &ModelConfig) -> String {
+    let tied = if config.tie_word_embeddings { "tied" } else { "own" };
+    format!(
+        "{} blocks, d {}, FFN {} ({:?}), {} heads ({} KV) of {}, vocabulary {}, head {tied}, context {}",
+        config.num_hidden_layers,
+        config.hidden_size,
+        config.intermediate_size,
+        config.hidden_act,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+        config.head_dim,
+        config.vocab_size,
+        config.max_position_embeddings
+    )
+}
+
+fn print_tokenizer(tokenizer: &TokenizerSummary) {
+    let pre = match &tokenizer.pre {
+        Some(pre) => format!("pre-tokenizer {pre}"),
+        None => "pre-tokenizer unsaid: runtimes guess it".to_string(),
+    };
+    println!(
+        "  tokenizer     {}, {} ids, {} merges, {pre}, {} special tokens, {}",
+        tokenizer.kind,
+        tokenizer.size,
+        tokenizer.merges,
+        tokenizer.special.len(),
+        if tokenizer.chat_template { "chat template" } else { "no chat template" }
+    );
+    if !tokenizer.roles.is_empty() {
+        let roles = tokenizer.roles.iter().map(|(role, token)| format!("{role} {token}"));
+        println!("                {}", roles.collect::<Vec<_>>().join(", "));
+    }
+}
+
+fn print_tensors(inspection: &Inspection) {
+    let rows: Vec<Vec<String>> = inspection
         .tensors
         .iter()
         .map(|t| {

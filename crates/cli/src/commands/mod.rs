@@ -3,6 +3,9 @@
 pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
+pub(crate) mod data;
+pub(crate) mod diff;
+#[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]
 pub(crate) mod eval;
@@ -10,6 +13,9 @@ pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod import;
 pub(crate) mod inspect;
+pub(crate) mod lora_args;
+#[cfg(feature = "train")]
+pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
 #[cfg(feature = "train")]
@@ -19,6 +25,7 @@ pub(crate) mod report;
 pub(crate) mod sampling_args;
 pub(crate) mod serve;
 pub(crate) mod synth;
+pub(crate) mod tokenize;
 #[cfg(feature = "train")]
 pub(crate) mod train;
 #[cfg(feature = "train")]

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{VerifyOptions, verify};
+use tritforge_eval::{Side, VerifyOptions, verify};
 use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
@@ -51,9 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("1. Data");
     let prepared = prepare(&recipe, |message| println!("  {message}"))?;
+    let text = prepared.text().context("the quickstart trains on text: its recipe has no data.records")?;
     let held_out = args.out.join("held_out.txt");
-    write(&held_out, &prepared.held_out_text())?;
-    let bigram = prepared.bigram()?;
+    write(&held_out, &text.held_out_text())?;
+    let bigram = text.bigram()?;
     println!(
         "  to beat, on the held-out text: bigram of bytes {:.3} bits/byte, bigram of tokens {:.3}",
         bigram.byte_bits_per_byte, bigram.token_bits_per_byte
@@ -78,8 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("4. Verification: the file against the training forward");
     let model = Arc::new(Model::open(&path)?);
-    let ids = prepared.held_out.tokens(0, model.config().max_position_embeddings);
-    let report = verify(&checkpoint, &model, &VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 })?;
+    let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
+    let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
+    let report = verify(Side::of_checkpoint(&checkpoint)?, Side::Deployed(Arc::clone(&model)), &options)?;
     super::verify::print_report(&report);
 
     heading("5. A text");
@@ -145,7 +147,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn write_text(model: &Arc<Model>, prompt: &str) -> Result<()> {
-    let ids = model.tokenizer().encode(prompt, true)?;
+    let ids = model.tokenizer().encode(prompt, model.tokenizer().adds_bos())?;
     let mut session = Session::new(Arc::clone(model), model.config().max_position_embeddings)?;
     let options = GenerateOptions {
         max_tokens: 120,

@@ -3,13 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use tritforge_infer::Model;
 use tritforge_serve::{Engine, ServeOptions, run_blocking};
+
+use super::lora_args::LoraArgs;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Example:\n  tritforge serve model.gguf --port 8080\n  \
@@ -17,6 +17,8 @@ use tritforge_serve::{Engine, ServeOptions, run_blocking};
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
+    #[command(flatten)]
+    lora: LoraArgs,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -35,7 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = args.lora.open(&args.model)?;
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),
         concurrency: args.concurrency,

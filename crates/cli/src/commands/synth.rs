@@ -1,4 +1,4 @@
-//! `tritforge synth`: a GGUF file of any shape with random weights, for benchmarks.
+//! `tritforge synth`: a model of any shape with random weights, for benchmarks and tests of conversions.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,20 +6,28 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_export::synth_gguf;
+use tritforge_export::{synth_checkpoint, synth_gguf};
+use tritforge_text::Tokenizer;
 
 use super::export::{Embeddings, Format, gguf_options, print_report};
 
 #[derive(ClapArgs)]
 #[command(
-    after_help = "Example:\n  tritforge synth configs/125m.toml -o 125m.gguf --format i2_s --embeddings q8_0"
+    after_help = "Examples:\n  tritforge synth configs/125m.toml -o 125m.gguf --format i2_s --embeddings q8_0\n  \
+    tritforge synth configs/2b4t.toml -o 2b4t --checkpoint"
 )]
 pub(crate) struct Args {
     /// A shape in TOML, as in `configs/`.
     config: PathBuf,
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE")]
+    /// The file to write, or the directory of a checkpoint.
+    #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
+    /// Write a checkpoint, ternary matrices packed and everything else in bf16, to export or to train from.
+    #[arg(long, conflicts_with_all = ["format", "embeddings"])]
+    checkpoint: bool,
+    /// The tokenizer: a `tokenizer.json` or its directory; without it, one of the 256 bytes.
+    #[arg(long, value_name = "PATH")]
+    tokenizer: Option<PathBuf>,
     /// Storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -35,10 +43,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let place = || args.config.display().to_string();
     let text = std::fs::read_to_string(&args.config).with_context(|| format!("{}: cannot read", place()))?;
     let config = ModelConfig::from_toml(&text).with_context(place)?;
+    let tokenizer = args.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
+    let parameters = config.parameters().total();
+    if args.checkpoint {
+        synth_checkpoint(&config, &args.output, args.seed, tokenizer.as_ref())?;
+        println!("{}: {parameters} parameters, random", args.output.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let stem = args.config.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let options = gguf_options(&config, args.format, args.embeddings, format!("{stem}, random weights"))?;
-    let report = synth_gguf(&config, &args.output, &options, args.seed)?;
-    println!("{}: {} parameters, random", args.output.display(), config.parameters().total());
+    let report = synth_gguf(&config, &args.output, &options, args.seed, tokenizer.as_ref())?;
+    println!("{}: {parameters} parameters, random", args.output.display());
     print_report(&report);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,92 +1,103 @@
-//! `tritforge verify`: is the file the model that was trained?
+//! `tritforge verify`: are two files the same model?
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{Comparison, VerifyOptions, VerifyReport, verify};
-use tritforge_infer::Model;
+use tritforge_config::ModelConfig;
+use tritforge_eval::{Comparison, ProjectionReport, Side, VerifyOptions, VerifyReport, verify};
+use tritforge_export::ImportOptions;
 
+use super::import::Assume;
 use crate::table;
 
 #[derive(ClapArgs)]
 #[command(
-    after_help = "Example:\n  tritforge verify runs/quickstart runs/quickstart/model.gguf --text held_out.txt\n\n\
+    after_help = "Examples:\n  tritforge verify runs/quickstart runs/quickstart/model.gguf --text held_out.txt\n  \
+    tritforge verify hub/bitnet-b1.58-2B-4T 2b4t.gguf --tokens 64\n\n\
     The exit code is 1 when a code, scale, activation or sum differs, a logit differs by more than --bound, or a greedy \
     token differs."
 )]
 pub(crate) struct Args {
-    /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
-    checkpoint: PathBuf,
-    /// A GGUF file.
-    model: PathBuf,
+    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a GGUF file.
+    first: PathBuf,
+    /// The other, of any of these kinds. A GGUF file is run by the engine, everything else by the training forward.
+    second: PathBuf,
     /// Text to run through both; without it, tokens of the vocabulary in a fixed order.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
+    /// Tokens to run through both, at most the context's length.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    tokens: usize,
     /// The largest difference of a logit that passes.
     #[arg(long, default_value_t = 1e-4)]
     bound: f32,
     /// Tokens to generate greedily in both.
     #[arg(long, default_value_t = 200)]
     greedy_tokens: usize,
+    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    #[arg(long, value_enum)]
+    assume: Option<Assume>,
+    /// List every projection, not only the blocks that differ.
+    #[arg(long)]
+    projections: bool,
     /// Print the report as JSON.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
-    let model = Arc::new(Model::open(&args.model)?);
-    let ids = match &args.text {
-        Some(path) => model.tokenizer().encode(&super::read_text(path)?, false)?,
-        None => default_ids(&model),
+    let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
+    let (first, second) = (Side::open(&args.first, &options)?, Side::open(&args.second, &options)?);
+    let mut ids = match &args.text {
+        Some(path) => {
+            let tokenizer = first.tokenizer().or_else(|| second.tokenizer());
+            let tokenizer = tokenizer.context("--text: neither model has a tokenizer")?;
+            tokenizer.encode(&super::read_text(path)?, false)?
+        }
+        None => default_ids(second.config()),
     };
+    ids.truncate(args.tokens);
     let options = VerifyOptions { ids, greedy_tokens: args.greedy_tokens, logit_bound: args.bound };
-    let report = verify(&checkpoint, &model, &options)?;
+    let report = verify(first, second, &options)?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
+        if args.projections {
+            print_projections(report.projections.iter());
+        }
         print_report(&report);
     }
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Tokens from all over the vocabulary: a multiplicative walk whose step is odd and coprime to most sizes.
-fn default_ids(model: &Model) -> Vec<u32> {
-    let vocab = model.config().vocab_size as u64;
-    (0..model.config().max_position_embeddings as u64).map(|i| (i * 2_654_435_761 % vocab) as u32).collect()
+fn default_ids(config: &ModelConfig) -> Vec<u32> {
+    let vocab = config.vocab_size as u64;
+    (0..config.max_position_embeddings as u64).map(|i| (i * 2_654_435_761 % vocab) as u32).collect()
 }
 
-/// Prints the tensors that differ, or that none does; then logits and greedy tokens.
+/// Prints where the models part, block by block, or that they do not; then logits and greedy tokens.
 pub(crate) fn print_report(report: &VerifyReport) {
-    let faulty: Vec<_> = report.projections.iter().filter(|p| !p.identical()).collect();
-    if faulty.is_empty() {
-        let weights: usize = report.projections.iter().map(|p| p.weights).sum();
-        println!(
+    let weights: usize = report.projections.iter().map(|p| p.weights).sum();
+    match &report.first_difference {
+        None if report.projections.is_empty() => {
+            println!("  full-precision projections, {} tokens: compared by their logits", report.tokens);
+        }
+        None => println!(
             "  {} projections, {weights} weights, {} tokens: codes, scales, int8 activations and int32 sums identical",
             report.projections.len(),
             report.tokens
-        );
-    } else {
-        let header = ["tensor", "codes", "scale", "activations", "sums", "largest sum"];
-        let rows: Vec<Vec<String>> = faulty
-            .iter()
-            .map(|p| {
-                vec![
-                    p.tensor.clone(),
-                    p.codes_different.to_string(),
-                    format!("{:.3e}", p.scale_difference),
-                    p.activations_different.to_string(),
-                    p.sums_different.to_string(),
-                    p.sum_difference.to_string(),
-                ]
-            })
-            .collect();
-        println!("differences (number of codes, activations and sums; size of the others):");
-        table::print(&header, &rows);
+        ),
+        Some(first) => {
+            println!(
+                "  the models part at {}: {}",
+                first.tensor,
+                format!("{:?}", first.quantity).to_lowercase()
+            );
+            print_blocks(report);
+        }
     }
     let logits = |name: &str, c: &Comparison| {
         println!(
@@ -101,11 +112,53 @@ pub(crate) fn print_report(report: &VerifyReport) {
             "  embedding stored as {}: a value changed by at most {:.2e}",
             report.embedding_type, report.embedding_rounding
         );
-        logits("against training", &report.as_trained);
-        logits("against training with the stored embedding", &report.with_stored_embeddings);
+        logits("of each as it is", &report.as_trained);
+        logits("with that embedding in both", &report.with_stored_embeddings);
     } else {
-        logits("against training", &report.with_stored_embeddings);
+        logits("of both", &report.with_stored_embeddings);
     }
     println!("  greedy tokens: {} of {} identical", report.greedy_agreeing, report.greedy_tokens);
     println!("  {}", if report.passed() { "verified" } else { "NOT verified" });
+}
+
+/// One row a block that differs.
+fn print_blocks(report: &VerifyReport) {
+    let last = report.projections.last().map_or(0, |p| p.layer);
+    let rows = (0..=last).filter_map(|layer| {
+        let block = || report.projections.iter().filter(move |p| p.layer == layer);
+        let sum = |count: fn(&ProjectionReport) -> usize| block().map(count).sum::<usize>().to_string();
+        let scale = block().map(|p| p.scale_difference / p.scale).fold(0f32, f32::max);
+        let first = block().find(|p| !p.identical())?;
+        Some(vec![
+            layer.to_string(),
+            first.tensor.split('.').nth(2).unwrap_or_default().to_string(),
+            sum(|p| p.codes_different),
+            format!("{scale:.2e}"),
+            sum(|p| p.activations_different),
+            sum(|p| p.sums_different),
+            block().map(|p| p.sum_difference).max().unwrap_or(0).to_string(),
+        ])
+    });
+    println!("  differences by block (codes, activations, sums: how many; scale: of itself):");
+    let header = ["block", "first in", "codes", "scale", "activations", "sums", "largest sum"];
+    table::print(&header, &rows.collect::<Vec<_>>());
+}
+
+/// One row a projection.
+fn print_projections<'a>(projections: impl Iterator<Item = &'a ProjectionReport>) {
+    let rows = projections.map(|p| {
+        vec![
+            p.tensor.clone(),
+            p.codes_different.to_string(),
+            format!("{:.7}", p.scale),
+            format!("{:.3e}", p.scale_difference),
+            p.activations_different.to_string(),
+            format!("{:.3e}", p.activation_scale_difference),
+            p.sums_different.to_string(),
+            p.sum_difference.to_string(),
+        ]
+    });
+    let header =
+        ["tensor", "codes", "scale", "differs by", "activations", "their scale", "sums", "largest sum"];
+    table::print(&header, &rows.collect::<Vec<_>>());
 }

@@ -14,7 +14,7 @@ use crate::numbers::reorder;
 use crate::plan::Item;
 
 /// A GGUF file.
-pub(super) struct GgufSource {
+pub(crate) struct GgufSource {
     pub(super) gguf: Gguf,
     pub(super) config: ModelConfig,
     pub(super) description: String,
@@ -67,6 +67,11 @@ impl GgufSource {
         }
     }
 
+    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+        let info = self.find(item)?;
+        Ok((info.ty.name().to_string(), info.nbytes))
+    }
+
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
@@ -80,6 +85,12 @@ impl GgufSource {
         } else {
             values
         })
+    }
+
+    /// The bytes of a tensor of bf16; none where its rows stand in another order.
+    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        let info = self.find(item)?;
+        Ok((info.ty == GgmlType::BF16 && !self.moved(item)).then(|| self.gguf.data(info)))
     }
 
     /// Whether the file has the tensor's rows in another order.

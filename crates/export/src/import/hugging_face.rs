@@ -26,7 +26,7 @@ const OLDER: [(&str, &str); 2] =
     [("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"), ("mlp.ffn_sub_norm", "mlp.ffn_layernorm")];
 
 /// A checkpoint of Hugging Face.
-pub(super) struct HuggingFaceSource {
+pub(crate) struct HuggingFaceSource {
     directory: PathBuf,
     files: Vec<Tensors>,
     /// Tensor → which file.
@@ -129,6 +129,14 @@ impl HuggingFaceSource {
         }
     }
 
+    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+        let (file, name) = self.find(item)?;
+        let (dtype, _, bytes) = file.raw(&name)?;
+        let scale = self.index.get(&format!("{name}_scale")).filter(|_| dtype == Dtype::U8);
+        let scale = scale.map(|file| self.files[*file].raw(&format!("{name}_scale"))).transpose()?;
+        Ok((format!("{dtype:?}"), (bytes.len() + scale.map_or(0, |(_, _, bytes)| bytes.len())) as u64))
+    }
+
     pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         let (file, name) = self.find(item)?;
         let values = file.f32(&name, &item.shape)?;
@@ -140,6 +148,14 @@ impl HuggingFaceSource {
             }
             _ => Ok(values),
         }
+    }
+
+    /// The bytes of a tensor of bf16; none where its numbers have to be changed.
+    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        let (file, name) = self.find(item)?;
+        let (dtype, shape, bytes) = file.raw(&name)?;
+        let changed = name.ends_with(".bias") && self.quantization == Quantization::Multiplies;
+        Ok((dtype == Dtype::BF16 && shape == item.shape && !changed).then_some(bytes))
     }
 
     /// The scale that multiplies the codes, whatever the file's does.

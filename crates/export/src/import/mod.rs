@@ -19,6 +19,7 @@ use tritforge_text::Tokenizer;
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
+use crate::numbers::{bf16_bytes, f32_bytes};
 use crate::plan::{Item, Kind, items};
 
 /// How to read a source.
@@ -62,7 +63,7 @@ pub struct ImportReport {
 
 /// A source's tensor, as it is to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+pub(crate) enum Stored {
     F32,
     Bf16,
     /// Decoded to F32.
@@ -71,13 +72,13 @@ enum Stored {
 }
 
 /// A model to be imported.
-enum Source {
+pub(crate) enum Source {
     HuggingFace(HuggingFaceSource),
     Gguf(GgufSource),
 }
 
 impl Source {
-    fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
+    pub(crate) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
             Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options.i2_s_arm)?)),
@@ -85,43 +86,75 @@ impl Source {
         }
     }
 
-    fn config(&self) -> &ModelConfig {
+    pub(crate) fn config(&self) -> &ModelConfig {
         match self {
             Source::HuggingFace(source) => &source.config,
             Source::Gguf(source) => &source.config,
         }
     }
 
-    fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(crate) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
         match self {
             Source::HuggingFace(source) => source.stored(item),
             Source::Gguf(source) => source.stored(item),
         }
     }
 
-    fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    pub(crate) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
         match self {
             Source::HuggingFace(source) => source.scale(item),
             Source::Gguf(source) => source.scale(item),
         }
     }
 
-    fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(crate) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
         match self {
             Source::HuggingFace(source) => source.ternary(item),
             Source::Gguf(source) => source.ternary(item),
         }
     }
 
-    fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.dense(item),
             Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
         }
     }
 
+    /// The kind of source, for people.
+    pub(crate) fn description(&self) -> String {
+        match self {
+            Source::HuggingFace(source) => format!("Hugging Face, {}", source.description),
+            Source::Gguf(source) => source.description.clone(),
+        }
+    }
+
+    /// The type of a tensor as the source names it, and its bytes.
+    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.storage(item),
+            Source::Gguf(source) => source.storage(item),
+        }
+    }
+
+    /// The tokenizer, if the source has one.
+    pub(crate) fn tokenizer(&self) -> Result<Option<Tokenizer>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => Ok(source.tokenizer()?.map(|(tokenizer, _)| tokenizer)),
+            Source::Gguf(source) => Ok(Some(Tokenizer::from_gguf(source.gguf.metadata())?)),
+        }
+    }
+
+    /// The bytes of a tensor that is stored as bf16, if they can be taken as they are.
+    fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.bf16(item),
+            Source::Gguf(source) => source.bf16(item),
+        }
+    }
+
     /// Lets the system take back the memory pages of a tensor that has been written.
-    fn release(&self, item: &Item) {
+    pub(crate) fn release(&self, item: &Item) {
         match self {
             Source::HuggingFace(source) => source.release(item),
             Source::Gguf(source) => source.release(item),
@@ -129,7 +162,7 @@ impl Source {
     }
 
     /// Names of tensors that the model has no place for.
-    fn strangers(&self, items: &[Item]) -> Vec<String> {
+    pub(crate) fn strangers(&self, items: &[Item]) -> Vec<String> {
         match self {
             Source::HuggingFace(source) => source.strangers(items),
             Source::Gguf(source) => source.strangers(items),
@@ -176,9 +209,9 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;
+    report.source = source.description();
     match &source {
         Source::HuggingFace(source) => {
-            report.source = format!("Hugging Face, {}", source.description);
             report.unknown = source.unknown.clone();
             if let Some((tokenizer, bytes)) = source.tokenizer()? {
                 write_tokenizer(&mut writer, &tokenizer, &bytes)?;
@@ -186,7 +219,6 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
             }
         }
         Source::Gguf(source) => {
-            report.source = source.description.clone();
             let tokenizer = Tokenizer::from_gguf(source.gguf.metadata())?;
             write_tokenizer(&mut writer, &tokenizer, tokenizer.to_json()?.as_bytes())?;
             report.tokenizer = true;
@@ -211,7 +243,8 @@ fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) ->
     Err(ExportError::Import { path: path.to_path_buf(), message })
 }
 
-fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+/// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
+pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
@@ -227,7 +260,8 @@ fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     }
 }
 
-fn scale_name(item: &Item) -> String {
+/// The name of the scale beside a packed tensor of a checkpoint.
+pub(crate) fn scale_name(item: &Item) -> String {
     format!("{}_scale", item.source)
 }
 
@@ -261,13 +295,22 @@ fn write_tensors(
                 pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
             }
             TensorType::F32 if latent && item.kind == Kind::Projection => {
-                latent_weights(&source.ternary(item)?).iter().flat_map(|w| w.to_le_bytes()).collect()
+                f32_bytes(&latent_weights(&source.ternary(item)?)).into_owned()
             }
-            TensorType::F32 => source.dense(item)?.iter().flat_map(|w| w.to_le_bytes()).collect(),
-            TensorType::Bf16 => {
-                let narrow = |w: &f32| half::bf16::from_f32(*w).to_le_bytes();
-                source.dense(item)?.iter().flat_map(narrow).collect()
+            // Numbers are not copied where source and checkpoint have them in one form.
+            TensorType::F32 => {
+                file.write(name, &f32_bytes(&source.dense(item)?))?;
+                source.release(item);
+                continue;
             }
+            TensorType::Bf16 => match source.bf16(item)? {
+                Some(stored) => {
+                    file.write(name, stored)?;
+                    source.release(item);
+                    continue;
+                }
+                None => bf16_bytes(&source.dense(item)?),
+            },
         };
         file.write(name, &bytes)?;
         source.release(item);

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use tritforge_kernels::{QuantizedRows, TernaryWeights, quantize_rows, ternary_matmul};
 
@@ -86,4 +86,38 @@ fn dequantize(weights: &TernaryWeights, like: &Tensor) -> Result<Tensor> {
 /// If shapes do not fit or a tensor is not contiguous f32 on the CPU.
 pub fn bit_linear(x: &Tensor, latent: &Tensor, weights: &Arc<TernaryWeights>) -> Result<Tensor> {
     x.apply_op2(latent, BitLinear { weights: Arc::clone(weights), input: Mutex::new(None) })
+}
+
+struct FrozenBitLinear(Arc<TernaryWeights>);
+
+impl CustomOp1 for FrozenBitLinear {
+    fn name(&self) -> &'static str {
+        "frozen-bit-linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (tokens, cols) = rows_cols(layout)?;
+        let rows = self.0.rows();
+        if cols != self.0.cols() {
+            bail!(
+                "frozen-bit-linear: input [{tokens}, {cols}], quantized weight [{rows}, {}]",
+                self.0.cols()
+            );
+        }
+        let mut y = vec![0f32; tokens * rows];
+        ternary_matmul(&quantize_rows(argument(x, layout)?, cols), &self.0, &mut y);
+        Ok((CpuStorage::F32(y), (tokens, rows).into()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _result: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.matmul(&dequantize(&self.0, grad)?)?))
+    }
+}
+
+/// [`bit_linear`] of a weight that has no latent form: x [tokens, in], result [tokens, out].
+///
+/// # Errors
+/// As [`bit_linear`].
+pub fn frozen_bit_linear(x: &Tensor, weights: &Arc<TernaryWeights>) -> Result<Tensor> {
+    x.apply_op1(FrozenBitLinear(Arc::clone(weights)))
 }

@@ -4,14 +4,14 @@
 use candle_core::Result;
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, Noise, QuantizedRows, RopeTable, Write, attention_segments, attention_segments_backward,
-    gated, gated_norm_backward, gated_norm_quantize, gemm, quantize_gradient_rows, quantize_rows_into,
-    rms_norm, rms_norm_backward, rms_norm_quantize, rope_in_place, ternary_matmul, ternary_matmul_add,
-    ternary_matmul_many, weight_gradient,
+    Direction, Matrix, Noise, QuantizedRows, RopeTable, Write, attention_segments,
+    attention_segments_backward, gated, gated_norm_backward, gated_norm_quantize, gemm,
+    quantize_gradient_rows, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
+    rope_in_place, ternary_matmul, ternary_matmul_add, ternary_matmul_many, weight_gradient,
 };
 
 use super::add;
-use super::workspace::{Activations, Input, Scratch, sized};
+use super::workspace::{Activations, AdapterBuffers, Input, Scratch, sized};
 use crate::Gradients;
 use crate::block::{Block, Vector};
 use crate::ops::values;
@@ -29,10 +29,15 @@ pub(super) struct Pass<'a> {
     pub(super) noise: u64,
 }
 
-/// What the rounding of gradients to int8 needs.
-struct Rounding<'a> {
+/// What the backward of a projection needs beside its gradient.
+struct Products<'a> {
+    /// The block's input and its activations.
+    x: &'a [f32],
+    kept: &'a Activations,
+    /// Gradients rounded to int8.
     codes: &'a mut QuantizedRows,
-    /// Of this block in this pass.
+    adapter: &'a mut AdapterBuffers,
+    /// Of the random numbers of this block in this pass.
     seed: u64,
 }
 
@@ -45,12 +50,21 @@ impl Block {
         x: &[f32],
         pass: &Pass<'_>,
         kept: &mut Activations,
-        narrow: &mut Vec<f32>,
+        scratch: &mut Scratch,
     ) -> Result<()> {
         let shape = self.attention;
+        let Scratch { narrow, adapter, .. } = scratch;
+        let seed = Noise::derive(pass.noise, self.layer as u64);
         self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
-        let Activations { attention_input, q, k, v, plain_q, plain_k, .. } = kept;
-        self.project([Q, K, V], attention_input, pass, [&mut *q, &mut *k, v])?;
+        let Activations { attention_input, q, k, v, .. } = kept;
+        self.project([Q, K, V], attention_input, pass, [q, k, v])?;
+        if self.has_adapter_beside(&[Q, K, V]) {
+            self.plain_input(Q, x, kept, &mut adapter.plain)?;
+            self.adapt(Q, seed, adapter, &mut kept.q)?;
+            self.adapt(K, seed, adapter, &mut kept.k)?;
+            self.adapt(V, seed, adapter, &mut kept.v)?;
+        }
+        let Activations { q, k, plain_q, plain_k, .. } = kept;
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             for (norm, plain, normed) in [(q_norm, plain_q, q), (k_norm, plain_k, k)] {
                 std::mem::swap(plain, normed);
@@ -64,12 +78,21 @@ impl Block {
         attention_segments(shape, pass.lengths, &kept.q, &kept.k, &kept.v, out, lse);
         self.norm_input(&kept.attention, self.attn_sub_norm.as_ref(), &mut kept.output_input)?;
         self.project([O], &kept.output_input, pass, [&mut *narrow])?;
+        if self.has_adapter_beside(&[O]) {
+            self.plain_input(O, x, kept, &mut adapter.plain)?;
+            self.adapt(O, seed, adapter, narrow)?;
+        }
         sized(&mut kept.middle, x.len());
         add(x, narrow, &mut kept.middle);
 
         self.norm_input(&kept.middle, Some(&self.post_attention_layernorm), &mut kept.ffn_input)?;
         let Activations { ffn_input, gate, up, .. } = kept;
         self.project([Gate, Up], ffn_input, pass, [gate, up])?;
+        if self.has_adapter_beside(&[Gate, Up]) {
+            self.plain_input(Gate, x, kept, &mut adapter.plain)?;
+            self.adapt(Gate, seed, adapter, &mut kept.gate)?;
+            self.adapt(Up, seed, adapter, &mut kept.up)?;
+        }
         self.gate_input(kept)
     }
 
@@ -78,10 +101,16 @@ impl Block {
         &self,
         pass: &Pass<'_>,
         kept: &Activations,
-        narrow: &mut Vec<f32>,
+        scratch: &mut Scratch,
         out: &mut Vec<f32>,
     ) -> Result<()> {
+        let Scratch { narrow, adapter, .. } = scratch;
         self.project([Down], &kept.down_input, pass, [&mut *narrow])?;
+        if self.has_adapter_beside(&[Down]) {
+            // Its input is made of the activations alone.
+            self.plain_input(Down, &[], kept, &mut adapter.plain)?;
+            self.adapt(Down, Noise::derive(pass.noise, self.layer as u64), adapter, narrow)?;
+        }
         sized(out, kept.middle.len());
         add(&kept.middle, narrow, out);
         Ok(())
@@ -96,26 +125,19 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, .. } = scratch;
+        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, adapter, .. } = scratch;
         let seed = Noise::derive(pass.noise, self.layer as u64);
-        let rounding = &mut Rounding { codes, seed };
+        let products = &mut Products { x, kept, codes, adapter, seed };
         let (tokens, shape) = (pass.tokens, self.attention);
-        let width = self.linear(Down).dims()?.1;
+        let width = self.linear(Down).dims().1;
 
         let dgate = sized(dgate, tokens * width);
-        self.project_backward(Down, &kept.down_input, dx, (&mut *dgate, Write::Store), rounding, gradients)?;
+        self.project_backward(Down, dx, (&mut *dgate, Write::Store), products, gradients)?;
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients)?;
         let dnorm = sized(narrow, dx.len());
-        self.project_backward(
-            Gate,
-            &kept.ffn_input,
-            dgate,
-            (&mut *dnorm, Write::Store),
-            rounding,
-            gradients,
-        )?;
-        self.project_backward(Up, &kept.ffn_input, dup, (&mut *dnorm, Write::Add), rounding, gradients)?;
+        self.project_backward(Gate, dgate, (&mut *dnorm, Write::Store), products, gradients)?;
+        self.project_backward(Up, dup, (&mut *dnorm, Write::Add), products, gradients)?;
         let norm = &self.post_attention_layernorm;
         self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, Write::Add), gradients)?;
         self.bias_backward(O, dx, gradients);
@@ -123,28 +145,14 @@ impl Block {
         let dout = match &self.attn_sub_norm {
             Some(norm) => {
                 let dnorm = sized(dq, tokens * shape.q_size());
-                self.project_backward(
-                    O,
-                    &kept.output_input,
-                    dx,
-                    (&mut *dnorm, Write::Store),
-                    rounding,
-                    gradients,
-                )?;
+                self.project_backward(O, dx, (&mut *dnorm, Write::Store), products, gradients)?;
                 let dout = sized(narrow, dnorm.len());
                 self.norm_backward(norm, &kept.attention, dnorm, (&mut *dout, Write::Store), gradients)?;
                 dout
             }
             None => {
                 let dout = sized(narrow, tokens * shape.q_size());
-                self.project_backward(
-                    O,
-                    &kept.output_input,
-                    dx,
-                    (&mut *dout, Write::Store),
-                    rounding,
-                    gradients,
-                )?;
+                self.project_backward(O, dx, (&mut *dout, Write::Store), products, gradients)?;
                 dout
             }
         };
@@ -165,44 +173,41 @@ impl Block {
             self.bias_backward(projection, d, gradients);
         }
         let dnorm = sized(narrow, dx.len());
-        self.project_backward(
-            Q,
-            &kept.attention_input,
-            dq,
-            (&mut *dnorm, Write::Store),
-            rounding,
-            gradients,
-        )?;
-        self.project_backward(K, &kept.attention_input, dk, (&mut *dnorm, Write::Add), rounding, gradients)?;
-        self.project_backward(V, &kept.attention_input, dv, (&mut *dnorm, Write::Add), rounding, gradients)?;
+        self.project_backward(Q, dq, (&mut *dnorm, Write::Store), products, gradients)?;
+        self.project_backward(K, dk, (&mut *dnorm, Write::Add), products, gradients)?;
+        self.project_backward(V, dv, (&mut *dnorm, Write::Add), products, gradients)?;
         self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, Write::Add), gradients)
     }
 
-    /// The input of projections: normed, where there is a norm, and quantized, where activations are.
+    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far as training sees it.
     fn norm_input(&self, x: &[f32], norm: Option<&Vector>, input: &mut Input) -> Result<()> {
-        let Some(norm) = norm else {
-            if self.int8 {
-                quantize_rows_into(x, self.attention.q_size(), &mut input.rows);
-            } else {
-                sized(&mut input.values, x.len()).copy_from_slice(x);
+        let part = self.input_blend();
+        if part == Some(1.0) {
+            input.values.clear();
+            match norm {
+                Some(norm) => rms_norm_quantize(x, &values(&norm.weight)?, self.eps, &mut input.rows),
+                None => quantize_rows_into(x, self.attention.q_size(), &mut input.rows),
             }
             return Ok(());
-        };
-        let weight = values(&norm.weight)?;
-        if self.int8 {
-            rms_norm_quantize(x, &weight, self.eps, &mut input.rows);
-        } else {
-            rms_norm(x, &weight, self.eps, sized(&mut input.values, x.len()));
         }
+        let out = sized(&mut input.values, x.len());
+        match norm {
+            Some(norm) => rms_norm(x, &values(&norm.weight)?, self.eps, out),
+            None => out.copy_from_slice(x),
+        }
+        let width = norm.map_or(Ok(self.attention.q_size()), |norm| norm.weight.dims1())?;
+        blend_rows(part, width, input);
         Ok(())
     }
 
     /// `act(gate) · up`, then as [`Self::norm_input`].
     fn gate_input(&self, kept: &mut Activations) -> Result<()> {
-        let width = self.linear(Down).dims()?.1;
+        let width = self.linear(Down).dims().1;
         let norm = self.ffn_sub_norm.as_ref().map(|norm| values(&norm.weight)).transpose()?;
         let Activations { gate, up, down_input, .. } = kept;
-        if self.int8 {
+        let part = self.input_blend();
+        if part == Some(1.0) {
+            down_input.values.clear();
             let norm = norm.as_ref().map(|weight| (&weight[..], self.eps));
             gated_norm_quantize(self.gate, gate, up, width, norm, &mut down_input.rows);
             return Ok(());
@@ -213,7 +218,13 @@ impl Block {
             let product = out.to_vec();
             rms_norm(&product, &weight, self.eps, out);
         }
+        blend_rows(part, width, down_input);
         Ok(())
+    }
+
+    /// How much of the quantization of its inputs training sees; none where they are not quantized.
+    fn input_blend(&self) -> Option<f32> {
+        self.int8.then(|| self.linear(Q).blend())
     }
 
     fn gate_backward(
@@ -223,7 +234,7 @@ impl Block {
         dup: &mut [f32],
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let width = self.linear(Down).dims()?.1;
+        let width = self.linear(Down).dims().1;
         let Some(norm) = &self.ffn_sub_norm else {
             gated_norm_backward(self.gate, &kept.gate, &kept.up, width, None, dgate, dup, None);
             return Ok(());
@@ -266,16 +277,15 @@ impl Block {
         let mut weights = Vec::with_capacity(N);
         let mut outputs = Vec::with_capacity(N);
         for (linear, y) in linears.iter().zip(results) {
-            weights.extend(linear.quantized().map(|weights| &**weights));
-            outputs.push(sized(y, pass.tokens * linear.dims()?.0));
+            weights.extend(linear.integers().map(|weights| &**weights));
+            outputs.push(sized(y, pass.tokens * linear.dims().0));
         }
         if weights.len() == N {
             ternary_matmul_many(&input.rows, &weights, &mut outputs);
         } else {
             for (linear, y) in linears.iter().zip(&mut outputs) {
-                let latent = values(linear.weight())?;
-                let weight = linear.matrix(&latent)?;
-                gemm(input.matrix(weight.cols()), weight.transposed(), y, Write::Store);
+                let x = input.matrix(linear.dims().1);
+                linear.with_matrix(|weight| gemm(x, weight.transposed(), y, Write::Store))?;
             }
         }
         for (projection, y) in projections.into_iter().zip(outputs) {
@@ -293,34 +303,46 @@ impl Block {
     fn project_backward(
         &self,
         projection: Projection,
-        input: &Input,
         dy: &[f32],
-        dx: (&mut [f32], Write),
-        rounding: &mut Rounding<'_>,
+        (dx, write): (&mut [f32], Write),
+        products: &mut Products<'_>,
         gradients: &mut Gradients,
     ) -> Result<()> {
         let linear = self.linear(projection);
-        let (rows, cols) = linear.dims()?;
-        let trained = gradients.slot(self.first_projection + projection as usize);
+        let (rows, cols) = linear.dims();
+        let input = products.kept.input(projection);
+        let trained = gradients.slot(self.projection_indices[projection as usize]);
         if let Some(transposed) = linear.transposed() {
-            let noise = |product: u64| Noise::new(rounding.seed, product, projection as usize);
+            let noise = |product: u64| Noise::new(products.seed, product, projection as usize);
             if let Some((dweight, write)) = trained {
                 weight_gradient(dy, &input.rows, noise(0), dweight, write);
             }
-            quantize_gradient_rows(dy, rows, noise(1), rounding.codes);
-            match dx {
-                (dx, Write::Store) => ternary_matmul(rounding.codes, transposed, dx),
-                (dx, Write::Add) => ternary_matmul_add(rounding.codes, transposed, dx),
+            quantize_gradient_rows(dy, rows, noise(1), products.codes);
+            match write {
+                Write::Store => ternary_matmul(products.codes, transposed, dx),
+                Write::Add => ternary_matmul_add(products.codes, transposed, dx),
             }
-            return Ok(());
+        } else {
+            let dy = Matrix::f32(dy, dy.len() / rows, rows);
+            if let Some((dweight, write)) = trained {
+                gemm(dy.transposed(), input.matrix(cols), dweight, write);
+            }
+            linear.with_matrix(|weight| gemm(dy, weight, dx, write))?;
         }
-        let dy = tritforge_kernels::Matrix::f32(dy, dy.len() / rows, rows);
-        if let Some((dweight, write)) = trained {
-            gemm(dy.transposed(), input.matrix(cols), dweight, write);
+        let Products { x, kept, adapter, seed, .. } = products;
+        self.adapt_backward(projection, x, kept, *seed, adapter, (dy, dx), gradients)
+    }
+}
+
+/// `x + λ(Q(x) − x)` of an input's values, in rows of `width`, for a part λ below 1.
+fn blend_rows(part: Option<f32>, width: usize, input: &mut Input) {
+    let Some(part) = part else { return };
+    let Input { rows, values } = input;
+    quantize_rows_into(values, width, rows);
+    let codes = rows.codes.chunks_exact(width).zip(&rows.scales);
+    for (row, (codes, scale)) in values.chunks_exact_mut(width).zip(codes) {
+        for (x, code) in row.iter_mut().zip(codes) {
+            *x += part * (f32::from(*code) * scale - *x);
         }
-        let latent = values(linear.weight())?;
-        let (dx, write) = dx;
-        gemm(dy, linear.matrix(&latent)?, dx, write);
-        Ok(())
     }
 }

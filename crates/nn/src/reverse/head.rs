@@ -1,10 +1,9 @@
 //! The output head: logits, loss and their gradients, a chunk of tokens at a time.
 
 use candle_core::Result;
-use tritforge_kernels::{
-    Matrix, Write, cross_entropy_backward, gemm, parallel_for_each, rms_norm, rms_norm_backward,
-};
+use tritforge_kernels::{Matrix, Write, gemm, parallel_for_each, rms_norm, rms_norm_backward};
 
+use super::objective::Objective;
 use super::workspace::{Scratch, sized};
 use crate::ops::{IGNORE_INDEX, values};
 use crate::{Decoder, Gradients};
@@ -23,12 +22,12 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 }
 
 impl Decoder {
-    /// Σ −ln p(target) of the residual stream x [tokens, hidden_size] behind the last block; its gradient over the normalizer
-    /// goes to `scratch.dx`, the final norm's and the head's are added.
+    /// Σ loss of the targets, given the residual stream x [tokens, hidden_size] behind the last block; its gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added.
     pub(super) fn head(
         &self,
         x: &[f32],
         targets: &[u32],
+        objective: Objective<'_>,
         normalizer: f32,
         scratch: &mut Scratch,
         gradients: &mut Gradients,
@@ -52,22 +51,20 @@ impl Decoder {
             let logits = sized(logits, rows.len() * vocab);
             gemm(hidden, table.transposed(), logits, Write::Store);
             let mut losses = vec![0f64; rows.len()];
-            let each = logits.chunks_exact_mut(vocab).zip(&targets[rows.clone()]).zip(&mut losses);
-            parallel_for_each(each, |((row, target), loss)| match *target {
+            let each = logits.chunks_exact_mut(vocab).zip(rows.clone()).zip(&mut losses);
+            parallel_for_each(each, |((row, at), loss)| match targets[at] {
                 IGNORE_INDEX => row.fill(0.0),
-                target => {
-                    *loss = f64::from(cross_entropy_backward(row, target as usize, 1.0 / normalizer));
-                }
+                target => *loss = objective.turn(row, at, target as usize, 1.0 / normalizer),
             });
             total += losses.iter().sum::<f64>();
             let dlogits = Matrix::f32(logits, rows.len(), vocab);
-            if let Some((dtable, write)) = gradients.slot(self.output_index()) {
+            if let Some((dtable, write)) = gradients.slot(self.indices.output) {
                 gemm(dlogits.transposed(), hidden, dtable, write);
             }
             gemm(dlogits, table, &mut dhidden[numbers], Write::Store);
         }
         let dx = sized(dx, x.len());
-        let dnorm = gradients.slot(self.norm_index());
+        let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, Write::Store), dnorm);
         Ok(total)
     }

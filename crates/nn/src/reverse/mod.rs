@@ -4,13 +4,17 @@
 //! written by hand. It keeps the int8 inputs of the products instead of floats, computes norms and gates again, sums every
 //! gradient where it is kept, and allocates nothing after the first step.
 
+mod adapter;
 mod block;
 mod head;
+mod objective;
 mod workspace;
 
 use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
+pub use self::objective::Distillation;
+use self::objective::Objective;
 pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
@@ -33,6 +37,78 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
+        self.reverse(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each target: what objectives
+    /// over log-probabilities need, whose derivatives by them the weights are. They may be negative; those of ignored targets
+    /// do not count.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if there is not one finite weight for each target.
+    pub fn forward_backward_weighted(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        weights: &[f32],
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        let fault = |found: String, expected| Err(NnError::Input { what: "weights", found, expected });
+        if weights.len() != batch.targets.len() {
+            return fault(weights.len().to_string(), format!("{}, one a target", batch.targets.len()));
+        }
+        if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
+            return fault(bad.to_string(), "finite numbers".to_string());
+        }
+        self.reverse(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the batch's, a token is unknown,
+    /// a logit is not finite, or the temperature is not above 0.
+    pub fn forward_backward_distilled(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        distillation: &Distillation<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        let Distillation { ids, logits, k, temperature, .. } = *distillation;
+        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        let wanted = batch.ids.len() * k;
+        if k == 0 || ids.len() != wanted || logits.len() != wanted {
+            let expected = format!("{k} of each for {} tokens", batch.ids.len());
+            return fault(
+                "the teacher's tokens",
+                format!("{} with {} logits", ids.len(), logits.len()),
+                expected,
+            );
+        }
+        let vocab = self.config().vocab_size;
+        if let Some(bad) = ids.iter().find(|id| **id as usize >= vocab) {
+            return fault("the teacher's token", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+            return fault("the teacher's logit", bad.to_string(), "a finite number".to_string());
+        }
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return fault("temperature", temperature.to_string(), "a number above 0".to_string());
+        }
+        self.reverse(workspace, batch, Objective::Distilled(distillation), normalizer, gradients)
+    }
+
+    fn reverse(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        objective: Objective<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
         self.check(batch, normalizer, gradients)?;
         let tokens = batch.ids.len();
         let layers = self.blocks.len();
@@ -49,15 +125,15 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let kept = &mut blocks[slot(layer)];
-            block.activate(&before[layer], &pass, kept, &mut scratch.narrow)?;
-            block.output(&pass, kept, &mut scratch.narrow, &mut after[0])?;
+            block.activate(&before[layer], &pass, kept, scratch)?;
+            block.output(&pass, kept, scratch, &mut after[0])?;
         }
-        let total = self.head(&inputs[layers], batch.targets, normalizer, scratch, gradients)?;
+        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
         for (layer, block) in self.blocks.iter().enumerate().rev() {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
             if *checkpointing && layer + 1 < layers {
-                block.activate(&inputs[layer], &pass, kept, &mut scratch.narrow)?;
+                block.activate(&inputs[layer], &pass, kept, scratch)?;
             }
             block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
         }
@@ -107,7 +183,7 @@ impl Decoder {
 
     fn embed_backward(&self, ids: &[u32], dx: &[f32], gradients: &mut Gradients) {
         let width = self.config().hidden_size;
-        let Some(table) = gradients.sum(0) else { return };
+        let Some(table) = gradients.sum(self.indices.embedding) else { return };
         for (id, dx) in ids.iter().zip(dx.chunks_exact(width)) {
             let row = &mut table[*id as usize * width..][..width];
             row.iter_mut().zip(dx).for_each(|(sum, d)| *sum += d);

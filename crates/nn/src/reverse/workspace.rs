@@ -1,6 +1,6 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
-use tritforge_config::{ActivationQuant, ModelConfig};
+use tritforge_config::{ActivationQuant, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, QuantizedRows};
 
 use super::head::chunk_tokens;
@@ -103,6 +103,18 @@ impl Activations {
     }
 }
 
+impl Activations {
+    /// The input of a projection.
+    pub(super) fn input(&self, projection: Projection) -> &Input {
+        match projection {
+            Projection::Q | Projection::K | Projection::V => &self.attention_input,
+            Projection::O => &self.output_input,
+            Projection::Gate | Projection::Up => &self.ffn_input,
+            Projection::Down => &self.down_input,
+        }
+    }
+}
+
 /// The input of a projection as the product sees it: int8 where activations are quantized, a quarter of the bytes.
 #[derive(Debug, Default)]
 pub(super) struct Input {
@@ -148,13 +160,33 @@ pub(super) struct Scratch {
     pub(super) logits: Vec<f32>,
     /// The gradient of a projection's output in int8; empty where the backward is exact.
     pub(super) codes: QuantizedRows,
+    pub(super) adapter: AdapterBuffers,
+}
+
+/// What adapters need on the way; empty where there are none.
+#[derive(Debug, Default)]
+pub(super) struct AdapterBuffers {
+    /// The input of a projection before it is quantized.
+    pub(super) plain: Vec<f32>,
+    /// The same with some of it dropped.
+    pub(super) dropped: Vec<f32>,
+    /// `s · x · Aᵀ`, [tokens, rank], and its gradient.
+    pub(super) product: Vec<f32>,
+    pub(super) dproduct: Vec<f32>,
+}
+
+impl AdapterBuffers {
+    fn bytes(&self) -> usize {
+        let Self { plain, dropped, product, dproduct } = self;
+        [plain, dropped, product, dproduct].iter().map(|x| 4 * x.capacity()).sum()
+    }
 }
 
 impl Scratch {
     fn bytes(&self) -> usize {
         let all =
             [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
-        all.iter().map(|x| 4 * x.capacity()).sum::<usize>() + rows_bytes(&self.codes)
+        all.iter().map(|x| 4 * x.capacity()).sum::<usize>() + rows_bytes(&self.codes) + self.adapter.bytes()
     }
 }
 

@@ -1,9 +1,9 @@
 //! The memory of a run, by part.
 
-use tritforge_config::ModelConfig;
+use tritforge_config::{LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_nn::Workspace;
 
-use crate::recipe::{OptimKind, Recipe};
+use crate::recipe::{Lora, OptimKind, Recipe};
 use crate::trainer::eval_sequences;
 
 /// Memory of training, in bytes.
@@ -55,14 +55,25 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
     let (_, without_head) =
         Workspace::estimate(&ModelConfig { vocab_size: 1, ..config.clone() }, tokens, false);
     let logits = (all - without_head + 4 * tokens) as u64;
+    let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
+    let (weights, quantized) = match &recipe.lora {
+        None => (4 * total, projections / 2),
+        // A code a byte takes the place of the latent weight, or stands beside it where the adapter changes that.
+        Some(lora) if config.weights != WeightQuant::None => match lora.mode {
+            LoraMode::Adapter => (4 * (total - projections + trained), projections * 5 / 4),
+            LoraMode::QatLora => (4 * (total + trained), projections * 3 / 2),
+        },
+        Some(_) => (4 * (total + trained), 0),
+    };
+    let adapter = recipe.lora.as_ref().map_or(0, |lora| adapter_buffers(lora, config, tokens));
     Memory {
-        weights: 4 * total,
-        quantized: parameters.projections as u64 / 2,
-        gradients: 4 * total,
+        weights,
+        quantized,
+        gradients: 4 * trained,
         optimizer: state_bytes(recipe, config),
         activations: activations as u64,
         checkpointed_activations: checkpointed as u64,
-        buffers: (all - activations) as u64 - logits,
+        buffers: (all - activations) as u64 - logits + adapter,
         logits,
         evaluation: evaluation(recipe, config),
         process: process + PACKED,
@@ -80,13 +91,33 @@ fn evaluation(recipe: &Recipe, config: &ModelConfig) -> u64 {
 
 /// Bytes that the optimizer keeps between steps, the average of the weights included.
 fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
-    let parameters = config.parameters();
-    let total = parameters.total() as u64;
+    let total = trained(recipe, config);
+    // Every matrix of an adapter is one between hidden layers.
+    let hidden = if recipe.lora.is_some() { total } else { config.parameters().projections as u64 };
     let numbers = match recipe.optim.kind {
         OptimKind::AdamW => 2 * total,
         OptimKind::Lion => total,
-        OptimKind::Muon => 2 * total - parameters.projections as u64,
+        OptimKind::Muon => 2 * total - hidden,
     };
     let average = if recipe.ema.is_some() { 4 * total } else { 0 };
     numbers * recipe.optim.state_dtype.bytes() as u64 + average
+}
+
+/// Parameters that are trained: all, or the adapter's.
+fn trained(recipe: &Recipe, config: &ModelConfig) -> u64 {
+    let Some(lora) = &recipe.lora else { return config.parameters().total() as u64 };
+    let sides = |p: &Projection| config.projection_shape(*p).iter().sum::<usize>();
+    let sides: usize = lora.target_modules.iter().map(sides).sum();
+    (lora.rank * sides * config.num_hidden_layers) as u64
+}
+
+/// What adapters need on the way: their input, what is left of it, and the products of their rank.
+fn adapter_buffers(lora: &Lora, config: &ModelConfig, tokens: usize) -> u64 {
+    let widest = lora.target_modules.iter().map(|p| config.projection_shape(*p)[1]).max().unwrap_or(0);
+    let inputs = match (lora.mode, lora.dropout > 0.0) {
+        (LoraMode::QatLora, _) => 0,
+        (LoraMode::Adapter, false) => widest,
+        (LoraMode::Adapter, true) => 2 * widest,
+    };
+    4 * (tokens * (inputs + 2 * lora.rank)) as u64
 }

@@ -15,7 +15,7 @@ use tritforge_config::{ModelConfig, Parameters};
 
 pub use self::memory::Memory;
 pub use self::time::Time;
-use crate::prepare::{PrepareOptions, Prepared, prepare_with};
+use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
 use crate::recipe::Recipe;
 use crate::{TrainError, machine};
 
@@ -88,9 +88,10 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
     let tokens_per_step = sequence_tokens * recipe.train.gradient_accumulation as u64;
     let time = match tried {
         Some(tried) => {
-            let text = prepared
-                .as_ref()
-                .map(|(prepared, _)| time::Text { held_out: prepared.held_out.len() as u64, preparation });
+            let text = prepared.as_ref().map(|(prepared, _)| time::Text {
+                held_out: prepared.data.held_out_tokens() as u64,
+                preparation,
+            });
             Some(time::estimate(recipe, &config, &tried, text, f32_flops)?)
         }
         None => None,
@@ -122,11 +123,7 @@ fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, Tem
     if recipe.data.train.iter().chain(sources).any(|path| path.starts_with("hf:")) {
         return Err("a dry run downloads nothing".to_string());
     }
-    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let mut elsewhere = recipe.clone();
-    if !recipe.run.out.join("data").is_dir() {
-        elsewhere.run.out = dir.path().to_path_buf();
-    }
+    let (elsewhere, dir) = elsewhere(recipe).map_err(|error| error.to_string())?;
     match prepare_with(&elsewhere, PrepareOptions { progress: true }, say) {
         Ok(prepared) => Ok((prepared, dir)),
         Err(error) => Err(error.to_string()),

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tritforge_config::ModelConfig;
-use tritforge_nn::{Batch, Decoder, Gradients, NnError, Workspace};
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_nn::{Batch, Decoder, Gradients, NnError, Workspace, initial_adapter};
 
 use crate::TrainError;
 use crate::dry_run::memory;
@@ -115,10 +115,18 @@ pub(super) fn run(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<T
 fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, TrainError> {
     let config = ModelConfig { num_hidden_layers: size.layers, ..config.clone() };
     let mut random = random();
-    let mut model = Decoder::load(&config, |_, shape| {
-        let deviation = 3f32.sqrt() * config.initializer_range;
+    let deviation = 3f32.sqrt() * config.initializer_range;
+    let mut drawn = |_: &str, shape: &[usize]| {
         Ok::<_, NnError>((0..shape.iter().product()).map(|_| deviation * (2.0 * random() - 1.0)).collect())
-    })?;
+    };
+    // Weights that are stored as ternary cost what those cost that are quantized once.
+    let stored = config.weights == WeightQuant::Ternary;
+    let weights = if stored { WeightQuant::Absmean } else { config.weights };
+    let config = ModelConfig { weights, ..config };
+    let mut model = match &recipe.lora {
+        Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(1))?,
+        None => Decoder::load(&config, &mut drawn)?,
+    };
     model.set_backward(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
     let mut average = recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;

@@ -67,6 +67,8 @@ pub struct Step {
 pub struct Optimizer {
     config: OptimizerConfig,
     states: Vec<Vec<Buffer>>,
+    /// What each parameter's learning rate is multiplied by; 1 for those beyond.
+    rates: Vec<f64>,
     steps: u64,
 }
 
@@ -88,12 +90,17 @@ impl Optimizer {
             let names = config.buffers(p).iter();
             names.map(|_| Buffer::zeros(config.state, p.var.elem_count())).collect()
         };
-        Self { config, states: parameters.iter().map(zeros).collect(), steps: 0 }
+        Self { config, states: parameters.iter().map(zeros).collect(), rates: Vec::new(), steps: 0 }
     }
 
     /// An optimizer as it was after `steps` steps: for each parameter the buffers that [`OptimizerConfig::buffers`] names.
     pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
-        Self { config, states, steps }
+        Self { config, states, rates: Vec::new(), steps }
+    }
+
+    /// Gives each parameter a learning rate of its own: `rates` times that of the step, in the order of the parameters.
+    pub fn set_rates(&mut self, rates: Vec<f64>) {
+        self.rates = rates;
     }
 
     /// The buffers of each parameter.
@@ -129,7 +136,9 @@ impl Optimizer {
         {
             let Some(gradient) = gradient else { continue };
             let decays = parameter.group == DecayGroup::Decay;
-            let step = Step { weight_decay: if decays { step.weight_decay } else { 0.0 }, ..step };
+            let weight_decay = if decays { step.weight_decay } else { 0.0 };
+            let lr = step.lr * self.rates.get(i).copied().unwrap_or(1.0);
+            let step = Step { lr, weight_decay, ..step };
             let noise = Noise::new(config.seed, t, i);
             let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
             update_in_place(&parameter.var, |values| match config.master {

@@ -16,6 +16,8 @@ pub(super) enum Value {
     Float(f64),
     Flag(bool),
     Array(Vec<Value>),
+    /// A table, as `[section.key]` or braces write it.
+    Table(BTreeMap<String, Value>),
     /// Tables, as `[[section.key]]` writes them.
     Tables(Vec<(Origin, BTreeMap<String, Entry>)>),
     /// Of a type that no key has: its name.
@@ -53,6 +55,7 @@ impl Value {
             Value::Float(_) => "a number with a fraction",
             Value::Flag(_) => "a boolean",
             Value::Array(_) => "an array",
+            Value::Table(_) => "a table",
             Value::Tables(_) => "tables",
             Value::Other(name) => name,
         }
@@ -70,7 +73,11 @@ impl Value {
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Array(items) => Value::Array(items.iter().map(|v| Value::of(v.get_ref())).collect()),
             DeValue::Datetime(_) => Value::Other("a date"),
-            DeValue::Table(_) => Value::Other("a table"),
+            DeValue::Table(keys) => Value::Table(
+                keys.iter()
+                    .map(|(key, value)| (key.get_ref().to_string(), Value::of(value.get_ref())))
+                    .collect(),
+            ),
         }
     }
 }

@@ -27,9 +27,13 @@ pub(super) enum Kind {
     Text,
     /// One of these strings.
     Choice(Vec<String>),
+    /// An array of some of these strings.
+    Choices(Vec<String>),
     Path,
     /// A path, or an array of paths.
     Paths,
+    /// A table whose keys are among these, each with a string.
+    Names(Vec<&'static str>),
     /// An array of tables with these keys, of which the first is needed.
     Tables(Vec<(&'static str, Kind)>),
 }
@@ -99,9 +103,17 @@ impl Kind {
             Kind::Flag => json!({ "type": "boolean" }),
             Kind::Text | Kind::Path => json!({ "type": "string" }),
             Kind::Choice(names) => json!({ "type": "string", "enum": names }),
+            Kind::Choices(names) => {
+                json!({ "type": "array", "items": { "type": "string", "enum": names }, "minItems": 1, "uniqueItems": true })
+            }
             Kind::Paths => json!({
                 "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
             }),
+            Kind::Names(keys) => {
+                let properties: Map<String, Value> =
+                    keys.iter().map(|name| (name.to_string(), json!({ "type": "string" }))).collect();
+                json!({ "type": "object", "properties": properties, "additionalProperties": false })
+            }
             Kind::Tables(keys) => {
                 let properties: Map<String, Value> =
                     keys.iter().map(|(name, kind)| (name.to_string(), kind.schema())).collect();
@@ -153,8 +165,13 @@ impl fmt::Display for Kind {
                 let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
                 f.write_str(&names.join(" or "))
             }
+            Kind::Choices(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                write!(f, "an array of some of {}", names.join(", "))
+            }
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),
+            Kind::Names(keys) => write!(f, "a table of strings, with keys among {}", keys.join(", ")),
             Kind::Tables(_) => f.write_str("tables, each under a header in double brackets"),
         }
     }

@@ -18,13 +18,18 @@
 //!
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
 
+mod base;
+mod convert;
+mod distill;
 mod entries;
 mod error;
 mod kind;
+mod lora;
 mod overrides;
 mod reader;
 mod reference;
 mod resolve;
+pub(crate) mod samples;
 mod sections;
 mod sources;
 #[cfg(test)]
@@ -39,9 +44,11 @@ use tritforge_config::{ConfigError, ModelConfig};
 
 pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
+pub use samples::{Loss, Samples};
 pub use sections::{
-    Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule,
-    SourceText, SplitKind, Tokenizer, TokenizerKind, Train,
+    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Ema, Export, Lora, Model, ModuleRate,
+    OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind,
+    Train,
 };
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
@@ -57,6 +64,15 @@ pub struct Recipe {
     pub model: Model,
     /// The quantization of the seven projections of each block.
     pub quant: Quant,
+    /// An adapter on a base that stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
+    /// How quantization sets in where the base was trained without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub convert: Option<Convert>,
+    /// A teacher whose distributions the model learns from, beside the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distill: Option<Distill>,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
     /// The text to train on and to be measured by.
@@ -91,9 +107,11 @@ impl Recipe {
         let mut entries = entries::parse_recipe(path, text).map_err(RecipeError::Invalid)?;
         let mut faults = Vec::new();
         overrides::apply(&mut entries, overrides, &mut faults);
+        let base = base::include(path, &mut entries, &mut faults);
         include_config(path, &mut entries, &mut faults)?;
         let mut reader = Reader::new(path, entries, faults);
-        let recipe = resolve::resolve(&mut reader, path);
+        let mut recipe = resolve::resolve(&mut reader, path);
+        recipe.model.base_config = base;
         reader.finish();
         // A value that is wrong by itself would only contradict others once more.
         if reader.faults.is_empty() {
@@ -115,6 +133,19 @@ impl Recipe {
     /// # Errors
     /// If the recipe asks for a vocabulary of another size.
     pub fn model_config(&self, vocab_size: usize) -> Result<ModelConfig, ConfigError> {
+        if let Some(base) = &self.model.base_config {
+            // A base may have rows beyond its tokenizer's vocabulary.
+            if vocab_size > base.vocab_size {
+                return Err(ConfigError::Value {
+                    key: "tokenizer",
+                    found: format!("{vocab_size} tokens"),
+                    expected: format!("at most the {} rows of the base's embedding", base.vocab_size),
+                });
+            }
+            let config = self.model.config(self.quant, base.vocab_size);
+            config.validate()?;
+            return Ok(config);
+        }
         if let Some(rows) = self.model.vocab_size.filter(|rows| *rows != vocab_size) {
             return Err(ConfigError::Value {
                 key: "model.vocab_size",
@@ -149,6 +180,7 @@ impl Recipe {
             TokenizerKind::Bpe => Some(self.tokenizer.vocab_size),
             TokenizerKind::Characters => None,
             TokenizerKind::File => self.tokenizer.path.as_deref().and_then(of_file),
+            TokenizerKind::Base => self.model.base_config.as_ref().map(|base| base.vocab_size),
         };
         self.model.vocab_size.or(size).unwrap_or(256)
     }
@@ -174,7 +206,8 @@ impl Model {
             weights: quant.weights,
             activations: quant.activations,
             initializer_range: self.initializer_range as f32,
-            ..ModelConfig::default()
+            // Biases, norms of queries and keys, scaled RoPE: a base may have them, new models do not.
+            ..self.base_config.clone().unwrap_or_default()
         }
     }
 }

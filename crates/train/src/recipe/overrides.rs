@@ -1,5 +1,7 @@
 //! Overrides from the command line: `section.key=value`.
 
+use std::collections::BTreeMap;
+
 use toml::de::DeValue;
 
 use super::entries::{Entries, Entry, Value};
@@ -17,7 +19,9 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
             faults.push(fault("expected section.key=value"));
             continue;
         };
-        let Some((section, key)) = path.trim().split_once('.').filter(|(_, key)| !key.contains('.')) else {
+        let mut names = path.trim().split('.');
+        let (Some(section), Some(key), name, None) = (names.next(), names.next(), names.next(), names.next())
+        else {
             faults.push(fault("expected section.key=value, with one point in the key"));
             continue;
         };
@@ -40,6 +44,18 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
                 section_entries.remove(*rival);
             }
         }
+        let entry = match name {
+            None => entry,
+            // One key of a table: the others stay.
+            Some(name) => {
+                let mut table = match section_entries.remove(key).map(|e| e.value) {
+                    Some(Value::Table(table)) => table,
+                    _ => BTreeMap::new(),
+                };
+                table.insert(name.to_string(), entry.value);
+                Entry { value: Value::Table(table), ..entry }
+            }
+        };
         section_entries.insert(key.to_string(), entry);
     }
 }

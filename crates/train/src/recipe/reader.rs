@@ -80,6 +80,11 @@ impl Reader {
         self.entries.sections.get(section).and_then(|s| s.get(key)).is_some_and(|e| !e.from_config)
     }
 
+    /// Whether the recipe has a section.
+    pub(super) fn has_section(&self, section: &str) -> bool {
+        self.entries.headers.contains_key(section)
+    }
+
     /// Whether a key was given.
     pub(super) fn given(&self, section: &'static str, key: &'static str) -> bool {
         self.origins.contains_key(&(section, key))
@@ -231,6 +236,84 @@ impl Reader {
             self.wrong_value(section, key, &entry, format!("{expected}{hint}"));
         }
         found
+    }
+
+    /// A table of strings, whose keys are among `keys`.
+    pub(super) fn names(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        keys: &[&'static str],
+    ) -> Option<BTreeMap<String, String>> {
+        let kind = Kind::Names(keys.to_vec());
+        let expected = kind.to_string();
+        let entry = self.take(section, key, kind)?;
+        let Value::Table(table) = &entry.value else {
+            self.wrong_type(section, key, &entry, &expected);
+            return None;
+        };
+        let mut found = BTreeMap::new();
+        for (name, value) in table {
+            match value {
+                Value::Text(text) if keys.contains(&name.as_str()) => {
+                    found.insert(name.clone(), text.clone());
+                }
+                Value::Text(_) => {
+                    let hint = match nearest(name, keys.iter().copied(), 0.8) {
+                        Some(near) => format!("did you mean {near}?"),
+                        None => format!("expected {}", keys.join(", ")),
+                    };
+                    self.fault(section, key, format!("{section}.{key}.{name}: unknown key; {hint}"));
+                }
+                other => {
+                    let kind = other.type_name();
+                    self.fault(
+                        section,
+                        key,
+                        format!("{section}.{key}.{name}: found {kind}, expected a string"),
+                    );
+                }
+            }
+        }
+        Some(found)
+    }
+
+    /// The path that the value of a key is, looked for beside the recipe first.
+    pub(super) fn beside(&self, section: &'static str, key: &'static str, text: &str) -> PathBuf {
+        match self.origins.get(&(section, key)) {
+            Some(origin) => self.resolve(text, origin),
+            None => PathBuf::from(text),
+        }
+    }
+
+    /// Several of these names: an array of strings, each once, at least one.
+    pub(super) fn choices<T: Clone + PartialEq>(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        choices: &[(&str, T)],
+    ) -> Option<Vec<T>> {
+        let kind = Kind::Choices(choices.iter().map(|(name, _)| name.to_string()).collect());
+        let expected = kind.to_string();
+        let entry = self.take(section, key, kind)?;
+        let find = |value: &Value| match value {
+            Value::Text(text) => {
+                choices.iter().find(|(name, _)| name == text).map(|(_, value)| value.clone())
+            }
+            _ => None,
+        };
+        let found: Option<Vec<T>> = match &entry.value {
+            Value::Array(items) => items.iter().map(find).collect(),
+            _ => None,
+        };
+        let twice = |found: &[T]| found.iter().enumerate().any(|(i, value)| found[..i].contains(value));
+        match found {
+            Some(found) if !found.is_empty() && !twice(&found) => Some(found),
+            _ => {
+                self.wrong_value(section, key, &entry, expected);
+                None
+            }
+        }
     }
 
     /// Paths: an array of strings, or one string. One that the recipe gives is looked for beside the recipe first.

@@ -17,7 +17,8 @@ use super::{Recipe, resolve};
 const CONFIG: &str = "A file with keys of this section, as in `configs/`; keys in the recipe go before it.";
 
 /// Keys of which one may stand for all that a section needs.
-const ALTERNATIVES: [(&str, &str); 3] = [("model", "config"), ("data", "source"), ("data", "sources")];
+const ALTERNATIVES: [(&str, &str); 4] =
+    [("model", "config"), ("model", "base"), ("data", "source"), ("data", "sources")];
 
 /// Everything that the parser knows about recipes.
 struct Reference {
@@ -166,6 +167,10 @@ editors with a TOML language server (Taplo, Even Better TOML) complete and check
 /// What a value may be, in a table's cell.
 fn kind_text(kind: &Kind) -> String {
     match kind {
+        Kind::Choices(names) => {
+            let names: Vec<String> = names.iter().map(|name| format!("`\"{name}\"`")).collect();
+            format!("an array of some of {}", names.join(", "))
+        }
         Kind::Choice(names) => {
             names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(", ")
         }

@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
     Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, sources, validate};
+use super::{Recipe, convert, distill, lora, samples, sources, validate};
 use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
@@ -28,17 +28,20 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let data = data(r);
     let vocab_inline = r.has_inline("model", "vocab_size");
     let (mut model, quant) = (model(r, data.seq_len), quant(r));
-    let tokenizer = tokenizer(r, model.vocab_size);
+    let lora = lora::lora(r);
+    let tokenizer = tokenizer(r, model.vocab_size, model.base.is_some());
     if !vocab_inline {
         // The shape's file only says what size it was made for.
         model.vocab_size = None;
     }
     let train = train(r);
+    let convert = convert::convert(r, train.steps);
+    let distill = distill::distill(r);
     let optim = optim(r, train.steps);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, tokenizer, data, optim, train, ema, sample, export }
+    Recipe { run, model, quant, lora, convert, distill, tokenizer, data, optim, train, ema, sample, export }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {
@@ -62,18 +65,29 @@ fn data(r: &mut Reader) -> Data {
             "files of text, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
         );
     }
+    let held_out = r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1);
     let splits = [("contiguous", SplitKind::Contiguous), ("document", SplitKind::Document)];
     let packings =
         [("concat", Packing::Concat), ("documents", Packing::Documents), ("masked", Packing::Masked)];
+    let column = r.text("data", "column").unwrap_or_else(|| "text".to_string());
+    let split = r.choice("data", "split", &splits);
+    let seq_len = r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN);
+    let packing = r.choice("data", "packing", &packings);
+    let samples = samples::samples(r);
+    let (default_split, default_packing) = match samples.records {
+        None => (SplitKind::Contiguous, Packing::default()),
+        Some(_) => (SplitKind::Document, Packing::Masked),
+    };
     Data {
         source: source.unwrap_or(DataSource::Files),
         train: train.unwrap_or_default(),
-        column: r.text("data", "column").unwrap_or_else(|| "text".to_string()),
-        held_out: r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1),
-        split: r.choice("data", "split", &splits).unwrap_or(SplitKind::Contiguous),
-        seq_len: r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN),
-        packing: r.choice("data", "packing", &packings).unwrap_or_default(),
+        column,
+        held_out,
+        split: split.unwrap_or(default_split),
+        seq_len,
+        packing: packing.unwrap_or(default_packing),
         shard_tokens: r.integer("data", "shard_tokens", 1, 1 << 40).map_or(SHARD_TOKENS, |n| n as usize),
+        samples,
         sources: tables,
     }
 }
@@ -82,6 +96,7 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
     let default = ModelConfig::default();
     // Read before all others: its file's keys are already among the entries.
     r.declare("model", "config", Kind::Path);
+    let base = r.path("model", "base");
     let vocab_size = r.size("model", "vocab_size", 1);
     let mut needed = |key, what: &str| {
         let size = r.size("model", key, 1);
@@ -105,6 +120,8 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
     }
     let acts = [("silu", HiddenAct::Silu), ("relu2", HiddenAct::Relu2)];
     Model {
+        base,
+        base_config: None,
         vocab_size,
         hidden_size,
         intermediate_size,
@@ -123,7 +140,8 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
 }
 
 fn quant(r: &mut Reader) -> Quant {
-    let weights = [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None)];
+    let weights =
+        [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None), ("ternary", WeightQuant::Ternary)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
     let backwards = Backward::ALL.map(|backward| (backward.name(), backward));
     let default = Quant::default();
@@ -134,13 +152,15 @@ fn quant(r: &mut Reader) -> Quant {
     }
 }
 
-fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>) -> Tokenizer {
+fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>, based: bool) -> Tokenizer {
     let kinds = [
         ("bpe", TokenizerKind::Bpe),
         ("characters", TokenizerKind::Characters),
         ("file", TokenizerKind::File),
+        ("base", TokenizerKind::Base),
     ];
-    let kind = r.choice("tokenizer", "kind", &kinds).unwrap_or(TokenizerKind::Bpe);
+    let default = if based { TokenizerKind::Base } else { TokenizerKind::Bpe };
+    let kind = r.choice("tokenizer", "kind", &kinds).unwrap_or(default);
     // A byte-level BPE begins with the 256 bytes.
     let vocab_size = r.size("tokenizer", "vocab_size", 257);
     let path = r.path("tokenizer", "path");

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, HiddenAct, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant,
+};
 use tritforge_data::{Format, Packing};
 use tritforge_kernels::DenseType;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing as TernaryPacking;
 
+use super::samples::Samples;
 use crate::optimizer::StoredType;
 
 /// `[run]`: the run itself.
@@ -27,6 +30,13 @@ pub struct Run {
 /// keys in the recipe go before it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Model {
+    /// A checkpoint, or the directory of a run, to begin with: its weights, its shape and its tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// What the base's `config.json` says.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) base_config: Option<ModelConfig>,
     /// Rows of the embedding; by default the tokenizer's vocabulary. If given, the tokenizer must have it exactly.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vocab_size: Option<usize>,
@@ -62,7 +72,7 @@ pub struct Model {
 /// `[quant]`: the quantization of the seven projections of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Quant {
-    /// `"absmean"` (ternary, the default) or `"none"`.
+    /// `"absmean"` (ternary, the default), `"none"`, or `"ternary"`: as `model.base` stores them, never quantized again.
     #[schemars(with = "String")]
     pub weights: WeightQuant,
     /// `"absmax"` (int8, the default) or `"none"`.
@@ -75,10 +85,125 @@ pub struct Quant {
     pub backward: Backward,
 }
 
+/// `[lora]`: a low-rank adapter on `model.base`, which stays as it is; kept where `rank` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Lora {
+    /// `"adapter"` (the default: beside the projections, deployed beside the base) or `"qat_lora"` (inside the quantizer: merged
+    /// exactly, needs latent weights).
+    #[serde(serialize_with = "mode_name")]
+    #[schemars(with = "String")]
+    pub mode: LoraMode,
+    /// Inner width of the two matrices.
+    pub rank: usize,
+    /// What their product is multiplied by, times `rank`; by default twice the rank.
+    pub alpha: f64,
+    /// Share of the adapter's inputs that training drops; by default 0. Not for `"qat_lora"`.
+    pub dropout: f64,
+    /// Whether the product is multiplied by `alpha / √rank` instead of `alpha / rank`; by default false.
+    pub use_rslora: bool,
+    /// The projections with an adapter: `"q_proj"`, `"k_proj"`, `"v_proj"`, `"o_proj"`, `"gate_proj"`, `"up_proj"`, `"down_proj"`; by
+    /// default all seven.
+    #[serde(serialize_with = "module_names")]
+    #[schemars(with = "Vec<String>")]
+    pub target_modules: Vec<Projection>,
+    /// How many times `optim.lr` the matrices B learn with (LoRA+, arXiv 2402.12354); by default 1.
+    pub lr_ratio_b: f64,
+    /// `[[lora.learning_rates]]`: peak learning rates of single projections; by default `optim.lr`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub learning_rates: Vec<ModuleRate>,
+}
+
+/// `[[lora.learning_rates]]`: the learning rate of a projection's adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ModuleRate {
+    /// The projection, as in `target_modules`.
+    #[serde(serialize_with = "module_name")]
+    #[schemars(with = "String")]
+    pub module: Projection,
+    /// Its peak learning rate, in the place of `optim.lr`.
+    pub lr: f64,
+}
+
+impl Lora {
+    /// The adapter that the section describes.
+    pub fn config(&self) -> LoraConfig {
+        LoraConfig {
+            mode: self.mode,
+            rank: self.rank,
+            alpha: self.alpha as f32,
+            dropout: self.dropout as f32,
+            use_rslora: self.use_rslora,
+            target_modules: self.target_modules.clone(),
+        }
+    }
+
+    /// How many times `lr`, the recipe's learning rate, a parameter learns with.
+    pub(crate) fn rate(&self, parameter: &str, lr: f64) -> f64 {
+        let module = self.learning_rates.iter().find(|rate| parameter.contains(rate.module.module()));
+        let of_matrix = if parameter.contains("lora_B") { self.lr_ratio_b } else { 1.0 };
+        of_matrix * module.map_or(1.0, |rate| rate.lr / lr)
+    }
+}
+
+/// `[convert]`: quantization that sets in gradually, `x + λ(Q(x) − x)` with λ from 0 to 1, for a base that was trained without; kept
+/// where `schedule` is given. Evaluations are always those of the quantized model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Convert {
+    /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"`: it is 1 from the beginning.
+    pub schedule: BlendSchedule,
+    /// The steps in which it rises; by default 1000, at most half the run.
+    pub steps: u64,
+    /// `"together"` (the default: all blocks) or `"layers"` (one after the other, from the first).
+    pub order: BlendOrder,
+}
+
+/// How λ rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendSchedule {
+    /// It is 1 from the beginning.
+    None,
+    /// In equal steps.
+    Linear,
+    /// Slowly at first.
+    Exponential,
+    /// Slowly at first and in the end.
+    Sigmoid,
+}
+
+/// Which blocks are quantized when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendOrder {
+    /// All at once.
+    Together,
+    /// One after the other.
+    Layers,
+}
+
+/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`; kept where
+/// `teacher` is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Distill {
+    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained.
+    pub teacher: PathBuf,
+    /// Weight of the cross-entropy; by default 1.
+    pub ce: f64,
+    /// Weight of the divergence; by default 1.
+    pub kl: f64,
+    /// What both models' logits are divided by in the divergence; by default 1.
+    pub temperature: f64,
+    /// The teacher's likeliest tokens that count; by default 64.
+    pub top_k: usize,
+    /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
-    /// By default `"bpe"`.
+    /// By default `"bpe"`, or `"base"` where `model.base` is given.
     pub kind: TokenizerKind,
     /// For `"bpe"`: size of the vocabulary to train; by default `model.vocab_size`, and without that 4096. 0 for the
     /// other kinds, whose size the text or the file determines.
@@ -100,6 +225,8 @@ pub enum TokenizerKind {
     Characters,
     /// `"file"`: a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file.
     File,
+    /// `"base"`: that of `model.base`.
+    Base,
 }
 
 /// `[data]`: the text.
@@ -110,23 +237,29 @@ pub struct Data {
     /// Files, directories, patterns and `hf://datasets/…` addresses of text, for `"files"`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub train: Vec<PathBuf>,
-    /// Column with the text in the JSONL, CSV and Parquet files of `train`; by default `"text"`.
+    /// Column with the text in the JSON, JSONL, CSV and Parquet files of `train`; by default `"text"`.
     #[serde(skip_serializing_if = "is_text")]
     pub column: String,
     /// Share of the text that is held out for evaluation; by default 0.1.
     pub held_out: f64,
-    /// `"contiguous"` (the default: the end is held out) or `"document"` (whole documents are).
+    /// `"contiguous"` (the default of text: the end is held out) or `"document"` (the default of `records`: whole documents are,
+    /// chosen by a hash).
     pub split: SplitKind,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
-    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates.
+    /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
+    /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
+    /// masked.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
     /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
     #[serde(skip_serializing_if = "is_shard_tokens")]
     pub shard_tokens: usize,
+    /// Examples to learn answers from.
+    #[serde(flatten)]
+    pub samples: Samples,
     /// `[[data.sources]]`, in the place of `train`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceText>,
@@ -143,7 +276,7 @@ pub struct SourceText {
     /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// `"auto"` (the default: by the extension), `"text"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.
     #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.
@@ -392,6 +525,18 @@ fn dense_name<S: Serializer>(format: &DenseType, serializer: S) -> Result<S::Ok,
 
 fn backward_name<S: Serializer>(backward: &Backward, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(backward.name())
+}
+
+fn mode_name<S: Serializer>(mode: &LoraMode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(mode.name())
+}
+
+fn module_name<S: Serializer>(module: &Projection, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(module.module())
+}
+
+fn module_names<S: Serializer>(modules: &[Projection], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(modules.iter().map(|module| module.module()))
 }
 
 // serde hands references to `skip_serializing_if`.

@@ -9,8 +9,8 @@ use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
 use super::{
-    DataSource, Ema, OnFault, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind, json_schema,
-    markdown,
+    DataSource, Ema, Loss, OnFault, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind,
+    json_schema, markdown,
 };
 use crate::optimizer::StoredType;
 
@@ -324,6 +324,33 @@ fn contradictions_name_both_sides() {
             &["data.train=a", "data.source=rust-sources"],
             "data.source = \"rust-sources\" contradicts data.train",
         ),
+        (&["data.template=chatml"], "data.template: without data.records all text is learned whole"),
+        (&["data.records=auto", "data.packing=concat"], "data.packing = \"concat\" contradicts data.records"),
+        (&["data.records=auto", "data.column=body"], "data.column contradicts data.records"),
+        (
+            &["data.records=auto", "data.source=rust-sources"],
+            "data.records contradicts data.source = \"rust-sources\"",
+        ),
+        (
+            &["data.records=auto", "data.template=absent.jinja"],
+            "absent.jinja\": no such file; expected one, \"model\"",
+        ),
+        (
+            &["data.records=auto", "data.columns=question"],
+            "found a string, expected a table of strings, with keys among",
+        ),
+        (
+            &["data.records=auto", "data.columns={answer=\"a\"}"],
+            "data.columns.answer: unknown key; expected instruction",
+        ),
+        (
+            &["data.records=auto", "data.columns={outputs=\"a\"}"],
+            "data.columns.outputs: unknown key; did you mean output?",
+        ),
+        (
+            &["data.records=auto", "data.columns={input=1}"],
+            "data.columns.input: found an integer, expected a string",
+        ),
         (&["tokenizer.path=x"], "tokenizer.path = \"x\": only tokenizer.kind = \"file\""),
         (
             &["tokenizer.kind=characters", "tokenizer.vocab_size=300"],
@@ -339,6 +366,39 @@ fn contradictions_name_both_sides() {
         let found = fault(overrides);
         assert!(found.contains(message), "{overrides:?}: {found}");
     }
+}
+
+#[test]
+fn examples_have_defaults_of_their_own() {
+    let r = parse(MINIMAL, &["data.records=alpaca"]).unwrap();
+    assert_eq!((r.data.split, r.data.packing), (SplitKind::Document, tritforge_data::Packing::Masked));
+    let samples = &r.data.samples;
+    assert_eq!((samples.loss, samples.truncation), (Loss::Completions, tritforge_data::Truncation::Error));
+    assert_eq!(samples.on_bad_sample, tritforge_data::OnBadSample::Error);
+    let overrides = [
+        "data.records=auto",
+        "data.template=llama3",
+        "data.loss=all",
+        "data.truncation=left",
+        "data.on_bad_sample=skip",
+        "data.max_samples=9",
+        "data.keep_empty=true",
+        "data.drop_duplicates=true",
+        "data.columns={input=\"question\", output=\"reply\"}",
+        "data.columns.output=answer",
+        "data.packing=documents",
+        "data.split=contiguous",
+    ];
+    let r = parse(MINIMAL, &overrides).unwrap();
+    assert_eq!(
+        ["input", "output", "text"].map(|name| r.data.samples.columns.name(name)),
+        ["question", "answer", "text"]
+    );
+    let written = r.to_toml().unwrap();
+    assert_eq!(parse(&written, &[]).unwrap(), r, "{written}");
+    // Without any of them, a recipe does not speak of them.
+    let written = parse(MINIMAL, &[]).unwrap().to_toml().unwrap();
+    assert!(!written.contains("records") && !written.contains("truncation"), "{written}");
 }
 
 #[test]

@@ -1,22 +1,30 @@
 //! Keys that can contradict each other: all such checks, in one place.
 
+use std::path::Path;
+
 use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
+use tritforge_data::Packing as DataPacking;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
+use tritforge_text::ChatTemplate;
 
-use super::Recipe;
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
+use super::{Recipe, convert, distill, lora, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     text(r, recipe);
+    samples(r, recipe);
     tokenizer(r, recipe);
     shape(r, recipe);
     optimizer(r, recipe);
     schedule(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
+    lora::check(r, recipe);
+    convert::check(r, recipe);
+    distill::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {
@@ -69,11 +77,54 @@ fn text(r: &mut Reader, recipe: &Recipe) {
     }
 }
 
+fn samples(r: &mut Reader, recipe: &Recipe) {
+    let data = &recipe.data;
+    if data.samples.records.is_none() {
+        for key in samples::KEYS.into_iter().filter(|key| r.given("data", key)).collect::<Vec<_>>() {
+            let message = format!(
+                "data.{key}: without data.records all text is learned whole; give records = \"auto\""
+            );
+            r.fault("data", key, message);
+        }
+        return;
+    }
+    if data.source == DataSource::RustSources {
+        r.fault(
+            "data",
+            "records",
+            "data.records contradicts data.source = \"rust-sources\": source code has no records",
+        );
+    }
+    if data.packing == DataPacking::Concat {
+        let message =
+            "data.packing = \"concat\" contradicts data.records: expected \"masked\" or \"documents\"";
+        r.fault("data", "packing", message);
+    }
+    if data.sources.iter().any(|source| source.weight.is_some()) {
+        r.fault("data", "sources", "data.sources.weight contradicts data.records: every sample counts once");
+    }
+    if data.column != "text" || data.sources.iter().any(|source| source.column != "text") {
+        let message = "data.column contradicts data.records: give data.columns, as in { text = \"body\" }";
+        r.fault("data", "column", message);
+    }
+    if let Some(name) = data.samples.template.as_deref().filter(|name| *name != samples::MODEL)
+        && !ChatTemplate::names().contains(&name)
+        && !Path::new(name).is_file()
+    {
+        let names = ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ");
+        let message = format!("data.template = \"{name}\": no such file; expected one, \"model\", {names}");
+        r.fault("data", "template", message);
+    }
+}
+
 fn tokenizer(r: &mut Reader, recipe: &Recipe) {
     let tokenizer = &recipe.tokenizer;
     match (tokenizer.kind, &tokenizer.path) {
+        (TokenizerKind::Base, _) if recipe.model.base.is_none() => {
+            r.fault("tokenizer", "kind", "tokenizer.kind = \"base\": there is no model.base");
+        }
         (TokenizerKind::File, None) => r.missing("tokenizer", "path", "the path of a tokenizer.json"),
-        (TokenizerKind::Bpe | TokenizerKind::Characters, Some(path)) => {
+        (TokenizerKind::Bpe | TokenizerKind::Characters | TokenizerKind::Base, Some(path)) => {
             let message =
                 format!("tokenizer.path = \"{}\": only tokenizer.kind = \"file\" has a path", path.display());
             r.fault("tokenizer", "path", message);

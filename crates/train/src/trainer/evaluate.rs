@@ -1,12 +1,12 @@
 //! What happens at an evaluation: the held-out text is scored, a text is written, the ternary weights are looked at, the
 //! report is drawn.
 
-use tritforge_data::{Shard, eval_windows};
 use tritforge_nn::{Batch, Decoder, Score};
 
 use super::Trainer;
 use crate::health::Health;
 use crate::log::Event;
+use crate::material::Material;
 use crate::{TrainError, sample};
 
 /// Windows that one evaluation pass takes at once, at most.
@@ -27,16 +27,16 @@ impl Trainer<'_> {
         let last = self.progress.step == recipe.train.steps;
         let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
         self.deploy_average()?;
-        let held_out = &self.prepared.held_out;
+        let held_out = &self.prepared.data;
         let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last)?;
         let (compared, loss) = (part.mean(), whole.mean());
         let sample = match loss.is_finite() {
-            true => sample::sample(&self.model, &self.prepared.tokenizer, &recipe.sample, recipe.run.seed)?,
+            true => sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?,
             // There is nothing to choose from.
             false => String::new(),
         };
         self.deploy_average()?;
-        let bits_per_byte = loss / std::f64::consts::LN_2 / self.prepared.held_out.bytes_per_token();
+        let bits_per_byte = loss / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;
         self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
         let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
@@ -67,17 +67,17 @@ impl Trainer<'_> {
     }
 }
 
-/// Scores a shard in consecutive windows: the first of them with about `limit` targets, and with `all` the rest too.
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too.
 fn held_out_score(
     model: &Decoder,
-    shard: &Shard,
+    data: &Material,
     seq_len: usize,
     limit: usize,
     all: bool,
 ) -> Result<(Score, Score), TrainError> {
     let sequences = eval_sequences(seq_len, model.config().vocab_size);
     let (mut part, mut whole) = (Score::default(), Score::default());
-    for windows in eval_windows(shard, seq_len, sequences)? {
+    for windows in data.held_out(seq_len, sequences)? {
         let within = whole.targets < limit;
         if !within && !all {
             break;
@@ -85,8 +85,8 @@ fn held_out_score(
         let batch = Batch {
             ids: &windows.inputs,
             targets: &windows.targets,
-            sequences: windows.sequences,
-            segments: &[],
+            sequences: windows.inputs.len() / seq_len,
+            segments: &windows.segments,
         };
         whole.add(model.score(&batch)?);
         if within {

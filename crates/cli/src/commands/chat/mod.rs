@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session};
+use tritforge_infer::{Finish, GenerateOptions, KvType, Session};
 
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
+use super::lora_args::LoraArgs;
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
 use crate::interrupt;
 
@@ -30,6 +31,8 @@ use crate::interrupt;
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
+    #[command(flatten)]
+    lora: LoraArgs,
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -65,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
     };
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = args.lora.open(&args.model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;

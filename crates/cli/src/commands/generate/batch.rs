@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +11,7 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
-use tritforge_infer::{Finish, GenerateOptions, Model};
+use tritforge_infer::{Finish, GenerateOptions};
 
 use super::request::{Defaults, Entry, entries};
 use super::schedule::{self, Limits};
@@ -64,7 +63,7 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         bail!("--parallel 0: at least one prompt must run");
     }
     let bytes = read(file)?;
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = args.lora.open(&args.model)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
     if context == 0 || context > most {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
-use tritforge_infer::{Finish, GenerateOptions, KvType, Model, Session, generate};
+use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
 
+use super::lora_args::LoraArgs;
 use super::sampling_args::SamplingArgs;
 use crate::interrupt;
 
@@ -30,6 +31,8 @@ use crate::interrupt;
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
+    #[command(flatten)]
+    lora: LoraArgs,
     #[command(flatten)]
     source: Source,
     /// Most tokens to generate.
@@ -88,10 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return batch::run(args, &options, file);
     }
     let text = prompt(&args.source)?;
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = args.lora.open(&args.model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
-    let prompt = model.tokenizer().encode(&text, true)?;
+    let prompt = model.tokenizer().encode(&text, model.tokenizer().adds_bos())?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
     let mut out = std::io::stdout().lock();

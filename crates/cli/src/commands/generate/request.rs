@@ -89,7 +89,7 @@ fn request(line: Line, defaults: &Defaults<'_>) -> Result<Request, String> {
     let ids = match (line.prompt, line.messages) {
         (Some(prompt), None) if prompt.is_empty() => return Err("`prompt` is empty".to_string()),
         (None, Some(messages)) if messages.is_empty() => return Err("`messages` is empty".to_string()),
-        (Some(prompt), None) => tokenizer.encode(&prompt, true),
+        (Some(prompt), None) => tokenizer.encode(&prompt, tokenizer.adds_bos()),
         (None, Some(messages)) => {
             let template = template.ok_or_else(|| no_template(model))?;
             tokenizer.encode_chat(template, &messages)

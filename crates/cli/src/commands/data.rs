@@ -1,0 +1,123 @@
+//! `tritforge data preview`: a look at a recipe's data before anything is trained.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args as ClapArgs, Subcommand};
+use tritforge_train::recipe::Recipe;
+use tritforge_train::{Lengths, Preview, Shown, preview};
+
+use crate::table;
+
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of all.
+    #[command(after_help = "Examples:\n  \
+        tritforge data preview recipes/sft.toml --set data.train=alpaca.json\n  \
+        tritforge data preview recipes/sft.toml --samples 10 --set data.template=alpaca --no-color")]
+    Preview {
+        /// A recipe in TOML.
+        recipe: PathBuf,
+        /// Samples to show.
+        #[arg(long, default_value_t = 3, value_name = "N")]
+        samples: usize,
+        /// Override a key of the recipe, e.g. `data.template=alpaca`; may be given several times.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Mark what is learned by ⟦brackets⟧, as where the output is no terminal.
+        #[arg(long)]
+        no_color: bool,
+    },
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let Command::Preview { recipe, samples, set, no_color } = &args.command;
+    let recipe = Recipe::load(recipe, set)?;
+    let found = preview(&recipe, *samples, |message| eprintln!("{message}"))?;
+    let color = !no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
+    found.shown.iter().for_each(|sample| print_sample(sample, color));
+    print_counts(&found, recipe.data.seq_len);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A sample: what is learned in green, what is not dimmed.
+fn print_sample(sample: &Shown, color: bool) {
+    let (learned, tokens) = (sample.targets, sample.tokens);
+    let head = format!("{}: {tokens} tokens, {learned} of them learned", sample.source);
+    if !color {
+        println!("{head}\n{sample}\n");
+        return;
+    }
+    println!("\x1b[1m{head}\x1b[0m");
+    for (text, learned) in &sample.parts {
+        print!("{}{text}\x1b[0m", if *learned { "\x1b[32m" } else { "\x1b[2m" });
+    }
+    println!("\n");
+}
+
+fn print_counts(found: &Preview, seq_len: usize) {
+    if let Some(report) = &found.report {
+        let kept = report.records - report.dropped.len();
+        let mut rows = vec![
+            vec!["records".to_string(), report.records.to_string(), String::new()],
+            vec!["kept".to_string(), kept.to_string(), String::new()],
+        ];
+        for (reason, count, first) in report.counts() {
+            let first = format!("{}: {}", first.source, first.message);
+            rows.push(vec![format!("dropped: {reason}"), count.to_string(), first]);
+        }
+        if let Some((source, tokens)) = report.cut.first() {
+            rows.push(vec![
+                "cut".to_string(),
+                report.cut.len().to_string(),
+                format!("{source}: {tokens} tokens"),
+            ]);
+        }
+        table::print(&["", "number", "the first"], &rows);
+        if report.limited {
+            println!("the rest was not read: data.max_samples");
+        }
+        println!();
+    }
+    let side = |name: &str, lengths: &Lengths| {
+        let total = lengths.total();
+        let share = 100.0 * lengths.targets as f64 / total.max(1) as f64;
+        vec![
+            name.to_string(),
+            lengths.tokens.len().to_string(),
+            total.to_string(),
+            lengths.targets.to_string(),
+            format!("{share:.1} %"),
+            format!("{:.2}", lengths.bytes as f64 / lengths.targets.max(1) as f64),
+        ]
+    };
+    let header = ["", "samples", "tokens", "learned", "share", "bytes a token"];
+    table::print(&header, &[side("training", &found.train), side("held out", &found.held_out)]);
+    let (rows, filled) = found.rows;
+    println!("\nan epoch: {rows} rows of {seq_len} tokens, {:.1} % of them filled", 100.0 * filled);
+    if found.train.tokens.len() < 2 {
+        return;
+    }
+    let at = |share: f64| found.train.percentile(share).unwrap_or(0);
+    println!(
+        "tokens of a sample: {} at least, {} in the median, {} for 90 %, {} for 99 %, {} at most",
+        at(0.0),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0)
+    );
+    let bins = found.train.histogram(12);
+    let most = bins.iter().map(|(_, count)| *count).max().unwrap_or(1).max(1);
+    for (low, count) in bins {
+        println!("  from {low:>6} {count:>7} {}", "█".repeat((count * 40).div_ceil(most)));
+    }
+}

@@ -1,0 +1,70 @@
+//! `--lora`: adapters beside a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args as ClapArgs;
+use tritforge_infer::{Adapter, Applied, Model};
+
+#[derive(ClapArgs)]
+pub(crate) struct LoraArgs {
+    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
+    #[arg(long, value_name = "FILE[:SCALE]")]
+    lora: Vec<String>,
+}
+
+impl LoraArgs {
+    /// Loads a model and puts the adapters on it.
+    pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
+        let model = Model::open(model)?;
+        self.put_on(&model)?;
+        Ok(Arc::new(model))
+    }
+
+    /// Puts the adapters on a model.
+    pub(crate) fn put_on(&self, model: &Model) -> Result<()> {
+        let applied = self.lora.iter().map(|text| {
+            let (path, scale) = parse(text)?;
+            if path.is_dir() {
+                let dir = path.display();
+                bail!("--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it");
+            }
+            Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
+        });
+        model.set_adapters(applied.collect::<Result<Vec<_>>>()?);
+        Ok(())
+    }
+
+    /// Whether none is asked for.
+    #[cfg(feature = "train")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lora.is_empty()
+    }
+}
+
+/// A path and a factor. A file whose own name has a colon goes first.
+fn parse(text: &str) -> Result<(PathBuf, f32)> {
+    match text.rsplit_once(':') {
+        Some((path, scale)) if !Path::new(text).exists() => {
+            let scale: f32 =
+                scale.parse().ok().filter(|scale: &f32| scale.is_finite()).with_context(|| {
+                    format!("--lora {text}: {scale} is no number: expected FILE or FILE:SCALE")
+                })?;
+            Ok((PathBuf::from(path), scale))
+        }
+        _ => Ok((PathBuf::from(text), 1.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_may_follow_the_file() {
+        assert_eq!(parse("a.gguf").unwrap(), (PathBuf::from("a.gguf"), 1.0));
+        assert_eq!(parse("b/a.gguf:-0.5").unwrap(), (PathBuf::from("b/a.gguf"), -0.5));
+        assert!(parse("a.gguf:half").unwrap_err().to_string().contains("half"));
+    }
+}

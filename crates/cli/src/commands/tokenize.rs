@@ -1,0 +1,68 @@
+//! `tritforge tokenize`: the tokens of a text, by the tokenizer of any model.
+
+use std::io::{self, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Args as ClapArgs;
+use tritforge_export::{AnyModel, ImportOptions};
+use tritforge_text::{EncodeOptions, Tokenizer};
+
+#[derive(ClapArgs)]
+#[command(after_help = "Examples:\n  tritforge tokenize model.gguf --text notes.txt\n  \
+    echo -n 'fn main() {}' | tritforge tokenize tokenizer.json --json")]
+pub(crate) struct Args {
+    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a `tokenizer.json`.
+    model: PathBuf,
+    /// The text; standard input by default.
+    #[arg(long, value_name = "FILE")]
+    text: Option<PathBuf>,
+    /// Begin with BOS.
+    #[arg(long)]
+    bos: bool,
+    /// Read names of special tokens in the text as these tokens.
+    #[arg(long)]
+    special: bool,
+    /// Print the ids as a JSON array and nothing else.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let tokenizer = tokenizer(&args.model)?;
+    let mut bytes = Vec::new();
+    let place = match &args.text {
+        Some(path) => {
+            bytes = std::fs::read(path).with_context(|| format!("{}: cannot read", path.display()))?;
+            path.display().to_string()
+        }
+        None => {
+            io::stdin().lock().read_to_end(&mut bytes).context("standard input")?;
+            "standard input".to_string()
+        }
+    };
+    let text = std::str::from_utf8(&bytes).with_context(|| format!("{place}: not UTF-8"))?;
+    let ids =
+        tokenizer.encode_with(text, EncodeOptions { add_bos: args.bos, parse_special: args.special })?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.json {
+        serde_json::to_writer(&mut out, &ids)?;
+        writeln!(out)?;
+    } else {
+        for id in &ids {
+            writeln!(out, "{id:>8}  {:?}", String::from_utf8_lossy(&tokenizer.bytes(*id)?))?;
+        }
+        writeln!(out, "{} tokens, {} bytes", ids.len(), bytes.len())?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tokenizer(model: &Path) -> Result<Tokenizer> {
+    if model.extension().is_some_and(|extension| extension == "json") {
+        return Ok(Tokenizer::from_file(model)?);
+    }
+    let opened = AnyModel::open(model, &ImportOptions::default())?;
+    opened.tokenizer()?.with_context(|| format!("{}: no tokenizer in it", model.display()))
+}

@@ -1,0 +1,281 @@
+//! `LoraConfig`: a low-rank adapter (LoRA, arXiv 2106.09685), and its `adapter_config.json` in the form of peft.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{ConfigError, Projection};
+
+/// The file that says what an adapter is.
+pub const ADAPTER_CONFIG: &str = "adapter_config.json";
+/// The file with an adapter's tensors.
+pub const ADAPTER_MODEL: &str = "adapter_model.safetensors";
+
+/// Where the low-rank product enters the forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraMode {
+    /// Beside the projection: `y = W(x) + scaling · B(A(x))`, on the input before it is quantized, as peft does. The base stays as it
+    /// is; the adapter is deployed beside it.
+    Adapter,
+    /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has the codes and the scale that
+    /// the forward used. Needs a base with latent weights.
+    QatLora,
+}
+
+impl LoraMode {
+    /// Both.
+    pub const ALL: [LoraMode; 2] = [LoraMode::Adapter, LoraMode::QatLora];
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoraMode::Adapter => "adapter",
+            LoraMode::QatLora => "qat_lora",
+        }
+    }
+}
+
+/// A low-rank adapter: for each target module two matrices, A [rank, in] and B [out, rank].
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraConfig {
+    /// Where the product enters.
+    pub mode: LoraMode,
+    /// Inner width of the product; peft's `r`.
+    pub rank: usize,
+    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`.
+    pub alpha: f32,
+    /// Share of the inputs of A that training drops; 0 in [`LoraMode::QatLora`], where A has no input.
+    pub dropout: f32,
+    /// Whether the scaling is `alpha / √rank` (rsLoRA, arXiv 2312.03732) instead of `alpha / rank`.
+    pub use_rslora: bool,
+    /// The projections that have an adapter, in every block.
+    pub target_modules: Vec<Projection>,
+}
+
+impl LoraConfig {
+    /// What the product is multiplied by.
+    pub fn scaling(&self) -> f32 {
+        let rank = self.rank as f32;
+        self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and `….lora_B.weight`.
+    pub fn tensors(layer: usize, projection: Projection) -> [String; 2] {
+        let weight = projection.hf_weight(layer);
+        let module = weight.strip_suffix(".weight").unwrap_or(&weight);
+        [format!("{module}.lora_A.weight"), format!("{module}.lora_B.weight")]
+    }
+
+    /// The name that peft gives a tensor of [`Self::tensors`].
+    pub fn peft_name(tensor: &str) -> String {
+        format!("base_model.model.{tensor}")
+    }
+
+    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to.
+    pub fn to_json(&self, base: &str) -> String {
+        let file = PeftConfig {
+            peft_type: "LORA".to_string(),
+            task_type: Some("CAUSAL_LM".to_string()),
+            base_model_name_or_path: Some(base.to_string()),
+            r: self.rank,
+            lora_alpha: self.alpha,
+            lora_dropout: self.dropout,
+            use_rslora: self.use_rslora,
+            target_modules: self.target_modules.iter().map(|p| p.module().to_string()).collect(),
+            bias: "none".to_string(),
+            fan_in_fan_out: false,
+            use_dora: false,
+            modules_to_save: None,
+            inference_mode: true,
+            rank_pattern: Value::Null,
+            alpha_pattern: Value::Null,
+            layers_to_transform: Value::Null,
+            tritforge_mode: Some(self.mode),
+        };
+        serde_json::to_string_pretty(&file).unwrap_or_default()
+    }
+
+    /// Reads peft's `adapter_config.json`; also returns what it names as its base. A file of peft's own is of
+    /// [`LoraMode::Adapter`].
+    ///
+    /// # Errors
+    /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven projections.
+    pub fn from_json(text: &str) -> Result<(Self, Option<String>), ConfigError> {
+        let file: PeftConfig = serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
+        let refuse = |key: &'static str, found: String, expected: &str| {
+            Err(ConfigError::Value { key, found, expected: expected.to_string() })
+        };
+        if file.peft_type != "LORA" {
+            return refuse("peft_type", file.peft_type.clone(), "\"LORA\"");
+        }
+        if file.use_dora {
+            return refuse("use_dora", "true".to_string(), "false: DoRA is not supported");
+        }
+        if file.bias != "none" {
+            return refuse("bias", file.bias.clone(), "\"none\": biases stay the base's");
+        }
+        if let Some(modules) = file.modules_to_save.as_ref().filter(|modules| !modules.is_empty()) {
+            return refuse("modules_to_save", modules.join(", "), "none: only projections have adapters");
+        }
+        for (key, value) in file.patterns() {
+            let empty = value.as_object().map_or(value.is_null(), |map| map.is_empty());
+            if !empty {
+                return refuse(
+                    key,
+                    value.to_string(),
+                    "nothing: every target has the same rank, in every block",
+                );
+            }
+        }
+        let mut target_modules = Vec::new();
+        for name in &file.target_modules {
+            match Projection::ALL.into_iter().find(|p| p.module() == name) {
+                Some(projection) => target_modules.push(projection),
+                None => return refuse("target_modules", name.clone(), &module_names()),
+            }
+        }
+        target_modules.sort_by_key(|p| *p as usize);
+        target_modules.dedup();
+        let config = Self {
+            mode: file.tritforge_mode.unwrap_or(LoraMode::Adapter),
+            rank: file.r,
+            alpha: file.lora_alpha,
+            dropout: file.lora_dropout,
+            use_rslora: file.use_rslora,
+            target_modules,
+        };
+        config.validate()?;
+        Ok((config, file.base_model_name_or_path))
+    }
+
+    /// # Errors
+    /// If a number is out of its range, or nothing is adapted.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |key: &'static str, found: String, expected: &str| {
+            Err(ConfigError::Value { key, found, expected: expected.to_string() })
+        };
+        if self.rank == 0 || self.rank > 1 << 16 {
+            return refuse("r", self.rank.to_string(), "from 1 to 65536");
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return refuse("lora_alpha", self.alpha.to_string(), "a number above 0");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse("lora_dropout", self.dropout.to_string(), "from 0 to less than 1");
+        }
+        if self.mode == LoraMode::QatLora && self.dropout > 0.0 {
+            let expected = "0: inside the quantizer the adapter has no input of its own to drop";
+            return refuse("lora_dropout", self.dropout.to_string(), expected);
+        }
+        if self.target_modules.is_empty() {
+            return refuse("target_modules", "none".to_string(), &module_names());
+        }
+        Ok(())
+    }
+}
+
+/// The modules that may be targets, for messages.
+fn module_names() -> String {
+    Projection::ALL.map(Projection::module).join(", ")
+}
+
+/// `adapter_config.json`, as far as it matters; peft writes more.
+#[derive(Serialize, Deserialize)]
+struct PeftConfig {
+    peft_type: String,
+    #[serde(default)]
+    task_type: Option<String>,
+    #[serde(default)]
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f32,
+    #[serde(default)]
+    lora_dropout: f32,
+    #[serde(default)]
+    use_rslora: bool,
+    target_modules: Vec<String>,
+    #[serde(default = "none")]
+    bias: String,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    modules_to_save: Option<Vec<String>>,
+    #[serde(default)]
+    inference_mode: bool,
+    #[serde(default, skip_serializing)]
+    rank_pattern: Value,
+    #[serde(default, skip_serializing)]
+    alpha_pattern: Value,
+    #[serde(default, skip_serializing)]
+    layers_to_transform: Value,
+    /// Ours; peft passes over it with a warning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tritforge_mode: Option<LoraMode>,
+}
+
+impl PeftConfig {
+    /// What makes one module unlike another.
+    fn patterns(&self) -> [(&'static str, &Value); 3] {
+        [
+            ("rank_pattern", &self.rank_pattern),
+            ("alpha_pattern", &self.alpha_pattern),
+            ("layers_to_transform", &self.layers_to_transform),
+        ]
+    }
+}
+
+fn none() -> String {
+    "none".to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> LoraConfig {
+        LoraConfig {
+            mode: LoraMode::QatLora,
+            rank: 16,
+            alpha: 32.0,
+            dropout: 0.0,
+            use_rslora: false,
+            target_modules: vec![Projection::Q, Projection::Down],
+        }
+    }
+
+    #[test]
+    fn a_config_survives_its_file() {
+        let (read, base) = LoraConfig::from_json(&config().to_json("runs/base")).unwrap();
+        assert_eq!((read, base.as_deref()), (config(), Some("runs/base")));
+    }
+
+    #[test]
+    fn scaling_divides_by_the_rank_or_its_root() {
+        assert_eq!(config().scaling(), 2.0);
+        assert_eq!(LoraConfig { use_rslora: true, ..config() }.scaling(), 8.0);
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let peft = |extra: &str| {
+            format!(
+                r#"{{"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]{extra}}}"#
+            )
+        };
+        let (read, base) = LoraConfig::from_json(&peft("")).unwrap();
+        assert_eq!((read.mode, read.rank, base), (LoraMode::Adapter, 8, None));
+        for (extra, key) in [
+            (r#", "use_dora": true"#, "use_dora"),
+            (r#", "rank_pattern": {"q_proj": 4}"#, "rank_pattern"),
+            (r#", "bias": "all""#, "bias"),
+            (r#", "modules_to_save": ["lm_head"]"#, "modules_to_save"),
+            (r#", "lora_dropout": 1.5"#, "lora_dropout"),
+            (r#", "tritforge_mode": "qat_lora", "lora_dropout": 0.1"#, "lora_dropout"),
+        ] {
+            let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
+            assert!(error.contains(key), "{extra}: {error}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The layouts of records: by which columns they are known, and what these may be called instead.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::rows::Row;
+
+/// The layout of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordKind {
+    /// That of a file's first record.
+    #[default]
+    Auto,
+    /// `instruction`, `input` if there is one, `output` (Stanford Alpaca); `system` if there is one.
+    Alpaca,
+    /// `input` and `output`.
+    InputOutput,
+    /// `messages`, each with `role` and `content` (OpenAI, ChatML).
+    Messages,
+    /// `conversations`, each with `from` and `value` (ShareGPT).
+    Sharegpt,
+    /// `prompt` and `completion`, each a string or a list of messages.
+    PromptCompletion,
+    /// `prompt`, `chosen` and `rejected`, each a string or a list of messages.
+    Preference,
+    /// `text`, to be learned whole.
+    Text,
+}
+
+impl RecordKind {
+    /// All layouts with their names in recipes.
+    pub const ALL: [(&'static str, Self); 8] = [
+        ("auto", Self::Auto),
+        ("alpaca", Self::Alpaca),
+        ("input-output", Self::InputOutput),
+        ("messages", Self::Messages),
+        ("sharegpt", Self::Sharegpt),
+        ("prompt-completion", Self::PromptCompletion),
+        ("preference", Self::Preference),
+        ("text", Self::Text),
+    ];
+}
+
+/// What columns are called, where it is not what they are called here.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(transparent)]
+pub struct Columns(pub BTreeMap<String, String>);
+
+impl Columns {
+    /// The columns that have a meaning.
+    pub const NAMES: [&'static str; 11] = [
+        "instruction",
+        "input",
+        "output",
+        "system",
+        "messages",
+        "conversations",
+        "prompt",
+        "completion",
+        "chosen",
+        "rejected",
+        "text",
+    ];
+
+    /// What a column is called in the records.
+    pub fn name<'a>(&'a self, column: &'a str) -> &'a str {
+        self.0.get(column).map_or(column, String::as_str)
+    }
+
+    /// The layout of a record, by the columns that it has.
+    pub(super) fn detect(&self, row: &Row) -> Result<RecordKind, String> {
+        let has = |column: &str| row.contains_key(self.name(column));
+        // The more particular ones first: pairs often come with the messages that they were made from.
+        let known: [(&[&str], RecordKind); 7] = [
+            (&["chosen", "rejected"], RecordKind::Preference),
+            (&["messages"], RecordKind::Messages),
+            (&["conversations"], RecordKind::Sharegpt),
+            (&["instruction", "output"], RecordKind::Alpaca),
+            (&["prompt", "completion"], RecordKind::PromptCompletion),
+            (&["input", "output"], RecordKind::InputOutput),
+            (&["text"], RecordKind::Text),
+        ];
+        if let Some((_, kind)) = known.iter().find(|(columns, _)| columns.iter().all(|column| has(column))) {
+            return Ok(*kind);
+        }
+        let found: Vec<&str> = row.keys().map(String::as_str).collect();
+        Err(format!(
+            "what the record's columns {} mean is not known: name them, as in data.columns = {{ instruction = \"question\", \
+             output = \"answer\" }}; known are instruction and output, input and output, messages, conversations, prompt \
+             and completion, prompt, chosen and rejected, text",
+            if found.is_empty() { "(none)".to_string() } else { found.join(", ") }
+        ))
+    }
+}

@@ -1,0 +1,248 @@
+//! Batches of samples with masks, in an order that can be taken up again at any point.
+//!
+//! Every epoch shuffles the samples by its seed and number. With [`Packing::Masked`] whole samples share a row, each with
+//! positions and attention of its own; with [`Packing::Documents`] a row is one sample and padding.
+
+use std::collections::VecDeque;
+
+use crate::batches::{rng, shuffled};
+use crate::{Batch, BatchPosition, DataError, IGNORE_INDEX, Packing, Preference, Sample};
+
+/// Rows that are filled at the same time: enough for samples of different lengths to find their places.
+const OPEN_ROWS: usize = 64;
+
+/// An endless sequence of batches of samples.
+#[derive(Debug)]
+pub struct SampleBatches<'a> {
+    samples: &'a [Sample],
+    seq_len: usize,
+    packing: Packing,
+    position: BatchPosition,
+    /// The samples of each row of the epoch.
+    rows: Vec<Vec<usize>>,
+}
+
+impl<'a> SampleBatches<'a> {
+    /// Batches of rows of `seq_len` inputs, from a position on, whose index counts rows of the epoch.
+    ///
+    /// # Errors
+    /// If there are no samples, one is longer than a row, samples are to be concatenated without a mask, or the position is beyond
+    /// its epoch.
+    pub fn new(
+        samples: &'a [Sample],
+        seq_len: usize,
+        packing: Packing,
+        position: BatchPosition,
+    ) -> Result<Self, DataError> {
+        check(samples.iter(), seq_len)?;
+        if packing == Packing::Concat {
+            return Err(DataError::NoText(
+                "samples are not concatenated: pack them masked, or one a row".to_string(),
+            ));
+        }
+        let mut batches = Self { samples, seq_len, packing, position, rows: Vec::new() };
+        batches.enter(position.epoch);
+        if position.index > batches.rows.len() as u64 {
+            return Err(DataError::Value {
+                what: "position in the epoch",
+                found: position.index,
+                expected: format!(
+                    "the epoch has {} rows: the position is another data set's",
+                    batches.rows.len()
+                ),
+            });
+        }
+        Ok(batches)
+    }
+
+    /// Where the next batch begins.
+    pub fn position(&self) -> BatchPosition {
+        self.position
+    }
+
+    /// Rows of the current epoch.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The next `batch_size` rows. A batch may hold the end of an epoch and the beginning of the next.
+    ///
+    /// # Errors
+    /// If `batch_size` is 0.
+    pub fn next_batch(&mut self, batch_size: usize) -> Result<Batch, DataError> {
+        check_size(batch_size)?;
+        let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
+        for _ in 0..batch_size {
+            if self.position.index == self.rows.len() as u64 {
+                (self.position.epoch, self.position.index) = (self.position.epoch + 1, 0);
+                self.enter(self.position.epoch);
+            }
+            let row = &self.rows[self.position.index as usize];
+            fill(&mut batch, row.iter().map(|sample| &self.samples[*sample]), self.seq_len);
+            self.position.index += 1;
+        }
+        Ok(batch)
+    }
+
+    /// Lays out an epoch.
+    fn enter(&mut self, number: u64) {
+        let order = shuffled(self.samples.len(), &mut rng(self.position.seed, 0, number));
+        self.rows = match self.packing {
+            Packing::Masked => pack(self.samples, &order, self.seq_len),
+            Packing::Documents | Packing::Concat => order.into_iter().map(|sample| vec![sample]).collect(),
+        };
+    }
+}
+
+/// All samples once, in order, packed into rows of which each batch has at most `sequences`.
+///
+/// # Errors
+/// If there are no samples, or one is longer than a row.
+pub fn sample_windows(
+    samples: &[Sample],
+    seq_len: usize,
+    sequences: usize,
+) -> Result<impl Iterator<Item = Batch>, DataError> {
+    check(samples.iter(), seq_len)?;
+    check_size(sequences)?;
+    let order: Vec<usize> = (0..samples.len()).collect();
+    let rows = pack(samples, &order, seq_len);
+    let groups: Vec<Vec<Vec<usize>>> = rows.chunks(sequences).map(<[_]>::to_vec).collect();
+    Ok(groups.into_iter().map(move |rows| {
+        let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
+        for row in rows {
+            fill(&mut batch, row.iter().map(|sample| &samples[*sample]), seq_len);
+        }
+        batch
+    }))
+}
+
+/// Pairs in rows of `seq_len` inputs, padded: the better answer to a prompt, and after it the worse one.
+///
+/// # Errors
+/// If there are none, or one is longer than a row.
+pub fn pair_batch<'a>(
+    pairs: impl IntoIterator<Item = &'a Preference>,
+    seq_len: usize,
+) -> Result<Batch, DataError> {
+    let rows: Vec<&Sample> = pairs.into_iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
+    check(rows.iter().copied(), seq_len)?;
+    let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
+    rows.into_iter().for_each(|row| fill(&mut batch, [row], seq_len));
+    Ok(batch)
+}
+
+/// An endless sequence of batches of pairs.
+#[derive(Debug)]
+pub struct PreferenceBatches<'a> {
+    pairs: &'a [Preference],
+    seq_len: usize,
+    position: BatchPosition,
+    order: Vec<usize>,
+}
+
+impl<'a> PreferenceBatches<'a> {
+    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the epoch.
+    ///
+    /// # Errors
+    /// If there are no pairs, one is longer than a row, or the position is beyond its epoch.
+    pub fn new(pairs: &'a [Preference], seq_len: usize, position: BatchPosition) -> Result<Self, DataError> {
+        check(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]), seq_len)?;
+        if position.index > pairs.len() as u64 {
+            return Err(DataError::Value {
+                what: "position in the epoch",
+                found: position.index,
+                expected: format!("there are {} pairs: the position is another data set's", pairs.len()),
+            });
+        }
+        let order = shuffled(pairs.len(), &mut rng(position.seed, 0, position.epoch));
+        Ok(Self { pairs, seq_len, position, order })
+    }
+
+    /// Where the next batch begins.
+    pub fn position(&self) -> BatchPosition {
+        self.position
+    }
+
+    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what is computed once, such as
+    /// the answers' probabilities by a reference model.
+    ///
+    /// # Errors
+    /// If `pairs` is 0.
+    pub fn next_batch(&mut self, pairs: usize) -> Result<(Batch, Vec<usize>), DataError> {
+        check_size(pairs)?;
+        let mut drawn = Vec::new();
+        for _ in 0..pairs {
+            if self.position.index == self.pairs.len() as u64 {
+                (self.position.epoch, self.position.index) = (self.position.epoch + 1, 0);
+                self.order = shuffled(self.pairs.len(), &mut rng(self.position.seed, 0, self.position.epoch));
+            }
+            drawn.push(self.order[self.position.index as usize]);
+            self.position.index += 1;
+        }
+        Ok((pair_batch(drawn.iter().map(|pair| &self.pairs[*pair]), self.seq_len)?, drawn))
+    }
+}
+
+/// Puts whole samples into rows: each into the first open row that has room.
+fn pack(samples: &[Sample], order: &[usize], seq_len: usize) -> Vec<Vec<usize>> {
+    let mut rows: Vec<Vec<usize>> = Vec::new();
+    let mut open: VecDeque<(usize, usize)> = VecDeque::new();
+    for sample in order {
+        let inputs = samples[*sample].inputs();
+        match open.iter_mut().find(|(_, room)| *room >= inputs) {
+            Some((row, room)) => {
+                rows[*row].push(*sample);
+                *room -= inputs;
+            }
+            None => {
+                if open.len() == OPEN_ROWS {
+                    open.pop_front();
+                }
+                open.push_back((rows.len(), seq_len - inputs));
+                rows.push(vec![*sample]);
+            }
+        }
+    }
+    rows
+}
+
+/// Appends a row: samples one after the other, and padding.
+fn fill<'a>(batch: &mut Batch, samples: impl IntoIterator<Item = &'a Sample>, seq_len: usize) {
+    let end = batch.inputs.len() + seq_len;
+    for sample in samples {
+        batch.segments.push(batch.inputs.len());
+        batch.inputs.extend_from_slice(&sample.ids[..sample.inputs()]);
+        let targets = sample.ids.iter().zip(&sample.mask).skip(1);
+        batch.targets.extend(targets.map(|(id, target)| if *target { *id } else { IGNORE_INDEX }));
+    }
+    if batch.inputs.len() < end {
+        batch.segments.push(batch.inputs.len());
+        batch.inputs.resize(end, 0);
+        batch.targets.resize(end, IGNORE_INDEX);
+    }
+}
+
+fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Result<(), DataError> {
+    let mut any = false;
+    for sample in samples {
+        any = true;
+        if sample.ids.len() < 2 || sample.inputs() > seq_len || sample.mask.len() != sample.ids.len() {
+            let message = format!(
+                "{} tokens with a mask of {}: expected at least 2 and at most seq_len + 1 = {}",
+                sample.ids.len(),
+                sample.mask.len(),
+                seq_len.saturating_add(1)
+            );
+            return Err(DataError::Example { source_of: sample.source.clone(), message });
+        }
+    }
+    if any { Ok(()) } else { Err(DataError::NoText("no samples to draw from".to_string())) }
+}
+
+fn check_size(batch_size: usize) -> Result<(), DataError> {
+    if batch_size > 0 {
+        return Ok(());
+    }
+    Err(DataError::Value { what: "batch_size", found: 0, expected: "expected at least 1".to_string() })
+}

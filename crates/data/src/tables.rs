@@ -1,0 +1,43 @@
+//! Records with several fields, as evaluation sets have them: a JSON array, JSON objects one after the other, CSV, Parquet.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::{DataError, Format, rows};
+
+/// One record of a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Where it stands: `line 3` (on which it begins), or `row 3` in Parquet; both count from 1.
+    pub place: String,
+    /// Its fields by name. A CSV file's are strings.
+    pub fields: Map<String, Value>,
+}
+
+/// Extensions of the files that [`read_records`] reads.
+pub const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
+
+/// The first `limit` records of a file, all by default. The extension tells the format; a `.json` file is an array of
+/// objects, or objects one after the other.
+///
+/// # Errors
+/// If the extension is none of [`TABLE_EXTENSIONS`], the file cannot be read, or a record is damaged; its place is named.
+pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, DataError> {
+    let format = Format::Auto.of(path);
+    if format == Format::Text {
+        let extensions = TABLE_EXTENSIONS.map(|e| format!(".{e}")).join(", ");
+        let message = format!("not a format of records: expected {extensions}");
+        return Err(DataError::record(path, "the file's name".to_string(), message));
+    }
+    let (mut records, limit) = (Vec::new(), limit.unwrap_or(usize::MAX));
+    if limit == 0 {
+        return Ok(records);
+    }
+    rows::read(path, format, &mut |place, row| {
+        let fields = row.map_err(|message| DataError::record(path, place.clone(), message))?;
+        records.push(Record { place, fields });
+        Ok(records.len() < limit)
+    })?;
+    Ok(records)
+}

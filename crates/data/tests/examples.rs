@@ -1,0 +1,243 @@
+//! Records of every layout and format become the same examples, and what is wrong with a record is said with its place.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::data_type::{ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
+use tritforge_data::{
+    Body, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Said, Split, TextSource,
+    split_examples,
+};
+
+fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Examples, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(name);
+    fs::write(&path, text).unwrap();
+    Examples::read(&[TextSource::new(path)], options).map_err(|e| e.to_string())
+}
+
+fn turns(example: &Example) -> Vec<(String, String, bool)> {
+    let Body::Turns(said) = &example.body else { panic!("{example:?}") };
+    let turn = |said: &Said| (said.role().to_string(), said.content().unwrap_or("-").to_string(), said.learn);
+    said.iter().map(turn).collect()
+}
+
+fn turn(role: &str, content: &str, learn: bool) -> (String, String, bool) {
+    (role.to_string(), content.to_string(), learn)
+}
+
+#[test]
+fn every_layout_is_known_by_its_columns() {
+    let asked = [turn("user", "Add", false), turn("assistant", "3", true)];
+    for record in [
+        r#"{"instruction":"Add","output":"3"}"#,
+        r#"{"instruction":"Add","input":"","output":"3","system":null}"#,
+        r#"{"input":"Add","output":"3","id":7}"#,
+        r#"{"prompt":"Add","completion":"3"}"#,
+        r#"{"prompt":[{"role":"user","content":"Add"}],"completion":[{"role":"assistant","content":"3"}]}"#,
+        r#"{"messages":[{"role":"user","content":"Add"},{"role":"assistant","content":"3"}],"text":"other"}"#,
+        r#"{"messages":[{"role":"user","content":[{"type":"text","text":"Ad"},{"type":"text","text":"d"}]},
+            {"role":"assistant","content":"3"}]}"#,
+        r#"{"conversations":[{"from":"human","value":"Add"},{"from":"gpt","value":"3"}],"tools":[]}"#,
+        r#"{"conversations":[{"role":"user","content":"Add"},{"role":"assistant","content":"3"}]}"#,
+    ] {
+        let found = read("a.jsonl", &record.replace('\n', " "), &ReadOptions::default()).unwrap();
+        assert_eq!(turns(&found.examples[0]), asked, "{record}");
+    }
+    let alpaca = r#"[{"instruction":"Add","input":"1 2","output":"3","system":"Be brief"}]"#;
+    let found = read("a.json", alpaca, &ReadOptions::default()).unwrap();
+    let system = turn("system", "Be brief", false);
+    assert_eq!(turns(&found.examples[0]), [system, turn("user", "Add\n\n1 2", false), asked[1].clone()]);
+    let Body::Turns(said) = &found.examples[0].body else { panic!() };
+    assert_eq!((&said[1].message["instruction"], &said[1].message["input"]), (&"Add".into(), &"1 2".into()));
+    let found = read("a.csv", "text\n\"two\nlines\"\n", &ReadOptions::default()).unwrap();
+    assert_eq!(found.examples[0].body, Body::Text("two\nlines".to_string()));
+    assert_eq!(
+        read("a.txt", "all", &ReadOptions::default()).unwrap().examples[0].body,
+        Body::Text("all".to_string())
+    );
+    // Named columns, and a layout that is given, in a table of strings.
+    let mut columns = Columns::default();
+    columns.0.insert("messages".to_string(), "chat".to_string());
+    let options = ReadOptions { columns, kind: RecordKind::Messages, ..ReadOptions::default() };
+    let csv = "chat\n\"[{\"\"role\"\":\"\"user\"\",\"\"content\"\":\"\"Add\"\"},{\"\"role\"\":\"\"assistant\"\",\"\"content\"\":\"\"3\"\"}]\"\n";
+    assert_eq!(turns(&read("a.csv", csv, &options).unwrap().examples[0]), asked);
+}
+
+#[test]
+fn messages_say_what_is_to_be_learned() {
+    let record = r#"{"messages":[
+        {"role":"user","content":"a","train":true},{"role":"assistant","content":"b","weight":0,"name":"x"},
+        {"role":"tool","content":"c"},{"role":"assistant","content":null,"tool_calls":[{"id":1}],"weight":1}]}"#;
+    let found = read("a.jsonl", &record.replace('\n', " "), &ReadOptions::default()).unwrap();
+    let learn = [true, false, false, true];
+    assert_eq!(turns(&found.examples[0]).iter().map(|turn| turn.2).collect::<Vec<_>>(), learn);
+    let Body::Turns(said) = &found.examples[0].body else { panic!() };
+    // Templates see the rest of a message, not the flags and not what is null.
+    let keys = |said: &Said| said.message.keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        [keys(&said[0]), keys(&said[1]), keys(&said[3])],
+        ["role content", "role content name", "role tool_calls"]
+    );
+}
+
+#[test]
+fn pairs_share_a_prompt_however_they_are_written() {
+    let user = r#"{"role":"user","content":"q"}"#;
+    let (yes, no) = (r#"{"role":"assistant","content":"yes"}"#, r#"{"role":"assistant","content":"no"}"#);
+    for record in [
+        r#"{"prompt":"q","chosen":"yes","rejected":"no"}"#.to_string(),
+        format!(r#"{{"prompt":[{user}],"chosen":[{yes}],"rejected":[{no}]}}"#),
+        format!(r#"{{"prompt":"q","chosen":[{user},{yes}],"rejected":[{user},{no}],"messages":[{user}]}}"#),
+        format!(r#"{{"chosen":[{user},{yes}],"rejected":[{user},{no}]}}"#),
+    ] {
+        let found = read("a.jsonl", &record, &ReadOptions::default()).unwrap();
+        let Body::Preference { prompt, chosen, rejected } = &found.examples[0].body else {
+            panic!("{record}")
+        };
+        assert_eq!((prompt.len(), prompt[0].content(), prompt[0].learn), (1, Some("q"), false), "{record}");
+        assert_eq!((chosen[0].content(), chosen[0].learn, chosen.len()), (Some("yes"), true, 1), "{record}");
+        assert_eq!((rejected[0].content(), rejected.len()), (Some("no"), 1), "{record}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_file_and_line() {
+    for (name, text, expected) in [
+        (
+            "a.jsonl",
+            "{\"instruction\":\"a\",\"output\":\"b\"}\n\n{\"instruction\":1,\"output\":\"b\"}",
+            "a.jsonl: line 3: column \"instruction\" is a number",
+        ),
+        ("a.jsonl", "{\"messages\":[{\"role\":\"user\"}]}", "line 1: message 1: it has no \"content\""),
+        ("a.jsonl", "{\"messages\":[{\"content\":\"x\"}]}", "line 1: message 1: it has no \"role\""),
+        ("a.jsonl", "{\"messages\":[]}", "line 1: column \"messages\" is an empty list"),
+        ("a.jsonl", "{\"messages\":\"hi\"}", "line 1: column \"messages\" is not JSON"),
+        (
+            "a.jsonl",
+            "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image\"}]}]}",
+            "a part of its content is image",
+        ),
+        (
+            "a.jsonl",
+            "{\"conversations\":[{\"from\":\"narrator\",\"value\":\"x\"}]}",
+            "from = \"narrator\": expected human",
+        ),
+        (
+            "a.jsonl",
+            "{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"weight\":0.5}]}",
+            "weight = 0.5: expected",
+        ),
+        (
+            "a.jsonl",
+            "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
+            "descriptions of tools are not supported",
+        ),
+        (
+            "a.jsonl",
+            "{\"chosen\":\"a\",\"rejected\":\"b\"}",
+            "no column \"prompt\", and the answers have no first message",
+        ),
+        ("a.jsonl", "{\"a\":1}", "what the record's columns a mean is not known"),
+        ("a.json", "[{\"text\":\"a\"},\n {\"text\":\n1}]", "a.json: line 2: column \"text\" is a number"),
+        ("a.json", "[{\"text\":\"a\"}\n {\"text\":\"b\"}]", "a.json: line 2: expected , or ]"),
+        ("a.json", "[{\"text\":\"a\"},\n{\"text\":\n,}]", "a.json: line 3: not JSON"),
+        ("a.json", "[{\"text\":\"a\"}", "a.json: line 1: the array does not end"),
+        ("a.json", "[{\"text\":\"a\"}]\n]", "a.json: line 1: text after the end"),
+        ("a.json", "[]", "no examples in"),
+        ("a.csv", "text,b\nx\n", "a.csv: line 2: 1 fields, but the header has 2"),
+        ("a.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "no examples in"),
+    ] {
+        let error = read(name, text, &ReadOptions::default()).unwrap_err();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn filters_count_what_they_leave_out() {
+    let record = |q: &str, a: &str| format!("{{\"prompt\":\"{q}\",\"completion\":\"{a}\"}}\n");
+    let text = [
+        record("a", "1"),
+        record("b", " "),
+        record("a", "1"),
+        "[]\n".to_string(),
+        record("c", "3"),
+        record("d", "4"),
+    ];
+    let options = ReadOptions {
+        on_bad: OnBadSample::Skip,
+        drop_duplicates: true,
+        max_samples: Some(2),
+        ..ReadOptions::default()
+    };
+    let found = read("a.jsonl", &text.concat(), &options).unwrap();
+    assert_eq!((found.examples.len(), found.report.records, found.report.limited), (2, 5, true));
+    let counts: Vec<_> =
+        found.report.counts().into_iter().map(|(r, n, first)| (r, n, first.source.clone())).collect();
+    let (reasons, places): (Vec<_>, Vec<_>) =
+        counts.iter().map(|(r, n, source)| ((*r, *n), source.rsplit(": ").next().unwrap())).unzip();
+    assert_eq!(reasons, [(Reason::Malformed, 1), (Reason::EmptyAnswer, 1), (Reason::Duplicate, 1)]);
+    assert_eq!(places, ["line 4", "line 2", "line 3"]);
+    let summary = found.report.summary();
+    assert!(
+        summary.contains("dropped 1: empty answer (the first ") && summary.ends_with("max_samples"),
+        "{summary}"
+    );
+    let kept = read(
+        "a.jsonl",
+        &text.concat(),
+        &ReadOptions { keep_empty: true, on_bad: OnBadSample::Skip, ..ReadOptions::default() },
+    );
+    assert_eq!(kept.unwrap().examples.len(), 5);
+}
+
+/// A list of messages as the hub stores it.
+fn write_parquet(path: &Path) {
+    let schema = "message m { required group messages (LIST) { repeated group list { required group element {
+        required binary content (UTF8); required binary role (UTF8); } } } }";
+    let file = fs::File::create(path).unwrap();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer =
+        SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for texts in [["Add", "3"], ["user", "assistant"]] {
+        let mut column = group.next_column().unwrap().unwrap();
+        let values = texts.map(ByteArray::from);
+        column.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 1]), Some(&[0, 1])).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn parquet_may_hold_lists_of_messages() {
+    let dir = tempfile::tempdir().unwrap();
+    write_parquet(&dir.path().join("a.parquet"));
+    let found = Examples::read(&[TextSource::new(dir.path())], &ReadOptions::default()).unwrap();
+    assert_eq!(turns(&found.examples[0]), [turn("user", "Add", false), turn("assistant", "3", true)]);
+    assert!(found.examples[0].source.ends_with("a.parquet: row 1"));
+}
+
+#[test]
+fn examples_stay_on_their_side_and_no_side_is_empty() {
+    let example = |i: usize| Example { source: format!("line {i}"), body: Body::Text(format!("text {i}")) };
+    let all: Vec<_> = (0..1000).map(example).collect();
+    let by_hash = Split::ByDocument { fraction: 0.1, seed: 1 };
+    let (train, held_out) = split_examples(all.clone(), by_hash).unwrap();
+    assert!((70..130).contains(&held_out.len()), "{}", held_out.len());
+    let (more, _) = split_examples(all[..500].to_vec(), by_hash).unwrap();
+    assert!(more.iter().all(|example| train.contains(example)));
+    let (train, held_out) = split_examples(all[..10].to_vec(), Split::Contiguous { fraction: 0.2 }).unwrap();
+    assert_eq!((train.len(), held_out[0].source.as_str()), (8, "line 8"));
+    for fraction in [0.001, 0.999] {
+        let (train, held_out) =
+            split_examples(all[..3].to_vec(), Split::ByDocument { fraction, seed: 1 }).unwrap();
+        assert!(!train.is_empty() && !held_out.is_empty());
+    }
+    assert!(split_examples(all[..1].to_vec(), by_hash).is_err());
+}

@@ -1,0 +1,97 @@
+//! What a GGUF file holds, of whatever architecture.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use tritforge_config::ModelConfig;
+use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use tritforge_ternary::{I2_S_LAYOUT, Packing};
+
+use super::{Inspection, TensorRow, TokenizerSummary, summarize};
+use crate::ExportError;
+use crate::runtimes::gguf_verdicts;
+
+pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError> {
+    let gguf = Gguf::open(path)?;
+    let architecture = gguf.metadata().get_str("general.architecture").ok().map(str::to_string);
+    let mut tensors = Vec::new();
+    for info in gguf.tensors() {
+        tensors.push(row(&gguf, info, digest)?);
+        gguf.release(info);
+    }
+    // A `.scale` tensor is part of its weight, not a parameter of its own.
+    let scales = |t: &&TensorInfo| t.name.ends_with(".scale");
+    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+    // The layout of a ternary type is what a loader must know.
+    let known = |t: &TensorInfo| Packing::in_file(t.ty.name(), layout).map_or(t.ty.name(), Packing::name);
+    let types: BTreeSet<&str> = gguf.tensors().iter().map(known).collect();
+    let runtimes = architecture
+        .as_deref()
+        .map(|name| gguf_verdicts(name, &types, gguf.tensors().iter().any(|t| scales(&t))))
+        .unwrap_or_default();
+    let mut inspection = Inspection {
+        path: path.display().to_string(),
+        kind: format!("GGUF version {}", gguf.version()),
+        architecture,
+        parameters: gguf.tensors().iter().filter(|t| !scales(t)).map(TensorInfo::elements).sum(),
+        bytes: gguf.file_size(),
+        bits_per_parameter: 0.0,
+        ternary: None,
+        types: BTreeMap::new(),
+        config: ModelConfig::from_gguf_file(&gguf).ok(),
+        tokenizer: TokenizerSummary::of_metadata(gguf.metadata())?,
+        loads_in: Vec::new(),
+        runtimes,
+        metadata: metadata_rows(gguf.metadata()),
+        tensors,
+    };
+    summarize(&mut inspection);
+    Ok(inspection)
+}
+
+fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, ExportError> {
+    let shape: Vec<u64> = info.dims.iter().rev().copied().collect();
+    let mut row = TensorRow::new(&info.name, info.ty.name(), shape, info.nbytes);
+    let fault = |source| ExportError::Ternary { tensor: info.name.clone(), source };
+    let cols = info.dims.first().copied().unwrap_or(1) as usize;
+    let rows = info.dims.iter().skip(1).product::<u64>() as usize;
+    let beside = match gguf.tensor(&info.name.replace(".weight", ".scale")).map(|scale| gguf.data(scale)) {
+        Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
+        _ => 1.0,
+    };
+    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+    if let Some(packing) = Packing::in_file(info.ty.name(), layout) {
+        let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
+        let scale = unpacked.uniform_scale().map(|scale| scale * beside);
+        row.set_codes(&unpacked.codes, scale, digest);
+    }
+    Ok(row)
+}
+
+fn metadata_rows(metadata: &Metadata) -> Vec<(String, String)> {
+    metadata.iter().map(|(key, value)| (key.to_string(), shown(value))).collect()
+}
+
+/// A value on one line; long ones by their length.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(array) => format!("[{} {}]", array.len(), array_kind(array)),
+        Value::String(text) if text.chars().count() > 60 => {
+            let begin: String = text.chars().take(40).collect();
+            format!("\"{begin}…\" ({} characters)", text.chars().count())
+        }
+        Value::String(text) => format!("{text:?}"),
+        Value::Bool(b) => b.to_string(),
+        Value::F32(x) => x.to_string(),
+        Value::F64(x) => x.to_string(),
+        other => other.as_integer().map(|i| i.to_string()).unwrap_or_default(),
+    }
+}
+
+fn array_kind(array: &Array) -> &'static str {
+    match array {
+        Array::String(_) => "strings",
+        Array::Bool(_) => "booleans",
+        _ => "numbers",
+    }
+}

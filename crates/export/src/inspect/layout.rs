@@ -1,0 +1,152 @@
+//! What a checkpoint, a directory in Hugging Face's layout, or a safetensors file holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use tritforge_checkpoint::Tensors;
+use tritforge_config::{ActivationQuant, Architecture, WeightQuant};
+
+use super::{Inspection, TensorRow, TokenizerSummary, summarize};
+use crate::dense::ggml_type;
+use crate::model::{AnyModel, Form};
+use crate::plan::Item;
+use crate::runtimes::{Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
+use crate::{ExportError, ExportOptions, ImportOptions};
+
+/// A safetensors file starts with the length of its JSON header, and then `{`.
+pub(super) fn is_safetensors(path: &Path) -> Result<bool, ExportError> {
+    let io = |source| ExportError::Io { path: path.to_path_buf(), action: "open", source };
+    let mut head = [0u8; 9];
+    let mut file = fs::File::open(path).map_err(io)?;
+    Ok(file.read_exact(&mut head).is_ok() && &head[..4] != b"GGUF" && head[8] == b'{')
+}
+
+pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
+    let file = Tensors::open(path)?;
+    let mut tensors = Vec::new();
+    for (name, shape, ty) in file.list()? {
+        let bytes = file.raw(&name)?.2.len() as u64;
+        tensors.push(TensorRow::new(&name, &ty, wide(&shape), bytes));
+    }
+    let mut inspection = Inspection {
+        path: path.display().to_string(),
+        kind: "safetensors".to_string(),
+        architecture: None,
+        parameters: tensors.iter().map(TensorRow::elements).sum(),
+        bytes: size_of(path),
+        bits_per_parameter: 0.0,
+        ternary: None,
+        types: BTreeMap::new(),
+        config: None,
+        tokenizer: None,
+        loads_in: Vec::new(),
+        runtimes: Vec::new(),
+        metadata: Vec::new(),
+        tensors,
+    };
+    summarize(&mut inspection);
+    Ok(inspection)
+}
+
+pub(super) fn directory(
+    path: &Path,
+    options: &ImportOptions,
+    digest: bool,
+) -> Result<Inspection, ExportError> {
+    let model = AnyModel::open(path, options)?;
+    let config = model.config().clone();
+    let mut tensors = Vec::new();
+    for item in model.items() {
+        tensors.push(row(&model, item, digest)?);
+    }
+    let architecture = Architecture::of(&config).ok();
+    let runtimes = match model.form() {
+        Form::HuggingFace => hugging_face_verdicts(),
+        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, config.weights),
+    };
+    let files = files(model.path())?;
+    let mut inspection = Inspection {
+        path: model.path().display().to_string(),
+        kind: model.description(),
+        architecture: architecture.map(|a| a.name().to_string()),
+        parameters: config.parameters().total() as u64,
+        bytes: files.iter().map(|(_, bytes)| bytes).sum(),
+        bits_per_parameter: 0.0,
+        ternary: None,
+        types: BTreeMap::new(),
+        tokenizer: match model.tokenizer()? {
+            Some(tokenizer) => TokenizerSummary::of(&tokenizer, config.vocab_size)?,
+            None => None,
+        },
+        config: Some(config),
+        loads_in: Vec::new(),
+        runtimes,
+        metadata: files.into_iter().map(|(name, bytes)| (name, format!("{bytes} bytes"))).collect(),
+        tensors,
+    };
+    summarize(&mut inspection);
+    Ok(inspection)
+}
+
+/// A checkpoint is this program's own; what its default export would be loaded by.
+fn checkpoint_verdicts(architecture: Option<Architecture>, weights: WeightQuant) -> Vec<Verdict> {
+    let note = "eval, diff and verify as it is; export it to run it".to_string();
+    let ours = Verdict { runtime: Runtime::Tritforge, loads: true, note };
+    let Some(architecture) = architecture else { return vec![ours] };
+    let options = ExportOptions::default();
+    let ty = match weights {
+        WeightQuant::None => ggml_type(options.linears).name(),
+        WeightQuant::Absmean | WeightQuant::Ternary => options.packing.name(),
+    };
+    let scales = weights != WeightQuant::None && architecture.has_scale_tensors();
+    let after = gguf_verdicts(architecture.name(), &BTreeSet::from([ty]), scales);
+    let others = after.into_iter().filter(|v| v.runtime != Runtime::Tritforge).map(|v| Verdict {
+        runtime: v.runtime,
+        loads: false,
+        note: match (v.runtime, v.loads) {
+            (Runtime::Transformers, _) if weights == WeightQuant::None => {
+                "after `export --format hf-bf16` or hf-f32".to_string()
+            }
+            (Runtime::Transformers, _) => "after `export --format hf-packed`, hf-bf16 or hf-f32".to_string(),
+            (_, true) => format!("after `export` ({} in {ty})", architecture.name()),
+            (_, false) => v.note,
+        },
+    });
+    [ours].into_iter().chain(others).collect()
+}
+
+fn row(model: &AnyModel, item: &Item, digest: bool) -> Result<TensorRow, ExportError> {
+    let (ty, bytes) = model.storage(item)?;
+    let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
+    let quantized = model.config().activations == ActivationQuant::Absmax;
+    if quantized && let Some(tensor) = model.ternary(item, &model.stored(item)?)? {
+        row.set_codes(tensor.codes(), Some(tensor.scale()), digest);
+    }
+    model.release(item);
+    Ok(row)
+}
+
+fn wide(shape: &[usize]) -> Vec<u64> {
+    shape.iter().map(|d| *d as u64).collect()
+}
+
+fn size_of(path: &Path) -> u64 {
+    fs::metadata(path).map(|m| m.len()).unwrap_or_default()
+}
+
+/// Files of a directory with their sizes, by name.
+fn files(directory: &Path) -> Result<Vec<(String, u64)>, ExportError> {
+    let io = |source| ExportError::Io { path: directory.to_path_buf(), action: "list", source };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io)? {
+        let path = entry.map_err(io)?.path();
+        if path.is_file() {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            files.push((name, size_of(&path)));
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,204 @@
+//! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that it belongs to, a GGUF
+//! file, a directory in Hugging Face's layout. Nothing is written and nothing is quantized that is not stored as latent weights.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tritforge_checkpoint::{
+    CONFIG, Checkpoint, Dtype, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
+};
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_ternary::TernaryTensor;
+use tritforge_text::Tokenizer;
+
+use crate::import::{Source, Stored};
+use crate::numbers::{Numbers, of_checkpoint};
+use crate::plan::{Item, Kind, items};
+use crate::{ExportError, ImportOptions};
+
+/// What kind of file or directory holds a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    /// A checkpoint of this program.
+    Checkpoint,
+    /// A GGUF file.
+    Gguf,
+    /// Hugging Face's layout.
+    HuggingFace,
+}
+
+/// A model that has been opened.
+pub struct AnyModel {
+    path: PathBuf,
+    form: Form,
+    content: Content,
+    config: ModelConfig,
+    items: Vec<Item>,
+}
+
+enum Content {
+    Checkpoint(Checkpoint, Tensors),
+    Source(Box<Source>),
+}
+
+impl AnyModel {
+    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a directory in Hugging
+    /// Face's layout, of which `options` may say what its weights are; `options.latent` has no meaning here.
+    ///
+    /// # Errors
+    /// If the path is none of these, or what it holds is damaged or of a kind that the engine does not run.
+    pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
+        let checkpoint = if path.join(MANIFEST).is_file() {
+            Some(path.to_path_buf())
+        } else if path.is_dir() && !path.join(CONFIG).is_file() {
+            latest(path)?
+        } else {
+            None
+        };
+        let (path, form, content, config) = match checkpoint {
+            Some(directory) => {
+                let checkpoint = Checkpoint::open(&directory)?;
+                let (tensors, config) = (checkpoint.tensors(MODEL)?, checkpoint.config()?);
+                (directory, Form::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
+            }
+            None => {
+                let source = Box::new(Source::open(path, options)?);
+                let config = source.config().clone();
+                let form = match *source {
+                    Source::HuggingFace(_) => Form::HuggingFace,
+                    Source::Gguf(_) => Form::Gguf,
+                };
+                (path.to_path_buf(), form, Content::Source(source), config)
+            }
+        };
+        Ok(Self { path, form, content, items: items(&config), config })
+    }
+
+    /// Where it was found: of a run, the directory of the checkpoint.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kind of file or directory.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The kind of file or directory, for people.
+    pub fn description(&self) -> String {
+        match &self.content {
+            Content::Checkpoint(..) => "checkpoint".to_string(),
+            Content::Source(source) => source.description(),
+        }
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tokenizer, if there is one.
+    ///
+    /// # Errors
+    /// If it is damaged or of a kind that is not supported.
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>, ExportError> {
+        match &self.content {
+            Content::Checkpoint(checkpoint, _) if checkpoint.has(TOKENIZER) => {
+                let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+                Ok(Some(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?))
+            }
+            Content::Checkpoint(..) => Ok(None),
+            Content::Source(source) => source.tokenizer(),
+        }
+    }
+
+    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary one code · scale, of
+    /// latent weights these.
+    ///
+    /// # Errors
+    /// If the model has no such tensor, or its data is damaged.
+    pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExportError> {
+        let fault = |message: String| ExportError::Tensor { tensor: name.to_string(), message };
+        let item = self.items.iter().find(|item| item.source == name);
+        let item = item.ok_or_else(|| fault("the model has no such tensor".to_string()))?;
+        if item.shape != shape {
+            return Err(fault(format!("shape {:?}, expected {shape:?}", item.shape)));
+        }
+        let values = match self.stored(item)? {
+            Numbers::Dense(values) => values.into_owned(),
+            Numbers::Ternary(tensor) => tensor.values(),
+        };
+        self.release(item);
+        Ok(values)
+    }
+
+    /// All tensors that a model of this configuration has.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// What is stored: numbers (latent weights among them), or codes and scale.
+    pub(crate) fn stored(&self, item: &Item) -> Result<Numbers<'_>, ExportError> {
+        match &self.content {
+            Content::Checkpoint(_, tensors) => {
+                let matrix = item.kind == Kind::Projection && self.config.weights == WeightQuant::Ternary;
+                if matrix {
+                    return of_checkpoint(tensors, &self.config, item);
+                }
+                Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+            }
+            Content::Source(source) => match source.stored(item)? {
+                Stored::Ternary => Ok(Numbers::Ternary(source.ternary(item)?)),
+                Stored::F32 | Stored::Bf16 | Stored::Decoded => Ok(Numbers::Dense(source.dense(item)?)),
+            },
+        }
+    }
+
+    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as training does.
+    pub(crate) fn ternary(
+        &self,
+        item: &Item,
+        stored: &Numbers<'_>,
+    ) -> Result<Option<TernaryTensor>, ExportError> {
+        match stored {
+            Numbers::Ternary(tensor) => Ok(Some(tensor.clone())),
+            Numbers::Dense(values)
+                if item.kind == Kind::Projection && self.config.weights == WeightQuant::Absmean =>
+            {
+                let [rows, cols] = item.matrix();
+                let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
+                TernaryTensor::quantize(values, rows, cols).map(Some).map_err(fault)
+            }
+            Numbers::Dense(_) => Ok(None),
+        }
+    }
+
+    /// The name of the type in which a tensor is stored, and its bytes with those of a scale beside it.
+    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+        match &self.content {
+            Content::Checkpoint(_, tensors) => {
+                let (dtype, _, bytes) = tensors.raw(&item.source)?;
+                let scale = if dtype == Dtype::U8 { size_of::<f32>() } else { 0 };
+                Ok((format!("{dtype:?}"), (bytes.len() + scale) as u64))
+            }
+            Content::Source(source) => source.storage(item),
+        }
+    }
+
+    /// Names of tensors that its configuration has no place for.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        match &self.content {
+            Content::Checkpoint(..) => Vec::new(),
+            Content::Source(source) => source.strangers(&self.items),
+        }
+    }
+
+    /// Lets the system take back the memory pages of a tensor.
+    pub(crate) fn release(&self, item: &Item) {
+        match &self.content {
+            Content::Checkpoint(_, tensors) => tensors.release(&item.source),
+            Content::Source(source) => source.release(item),
+        }
+    }
+}

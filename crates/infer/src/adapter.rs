@@ -1,0 +1,176 @@
+//! Low-rank adapters (LoRA, arXiv 2106.09685) beside the projections of a loaded model: read from GGUF adapter files as llama.cpp has
+//! them, put on at any time, several at once.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tritforge_config::{Architecture, Projection};
+use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
+use tritforge_kernels::{DenseMatrix, DenseType};
+
+use crate::{InferError, Model};
+
+/// An adapter as it was read: for some projections A [rank, in] and B [out, rank], and what their product is multiplied by.
+#[derive(Debug)]
+pub struct Adapter {
+    path: PathBuf,
+    gguf: Gguf,
+    scaling: f32,
+    /// The seven projections of the first block, then those of the next.
+    pairs: Vec<Option<Pair>>,
+    rank: usize,
+}
+
+/// The matrices of one projection.
+#[derive(Debug)]
+struct Pair {
+    a: TensorInfo,
+    /// B's rows in the model's order, [out, rank].
+    b: Vec<u8>,
+    rows: usize,
+    cols: usize,
+    rank: usize,
+}
+
+/// An adapter that takes part, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The adapter.
+    pub adapter: Arc<Adapter>,
+    /// What its product is multiplied by beside its own scaling; 1 is as it was trained.
+    pub scale: f32,
+}
+
+impl Adapter {
+    /// Reads a GGUF adapter for `model`: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling `adapter.lora.alpha` / rank, and
+    /// for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
+    ///
+    /// # Errors
+    /// If the file is damaged, is no such adapter, or does not fit the model.
+    pub fn open(path: &Path, model: &Model) -> Result<Self, InferError> {
+        let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
+        let gguf = Gguf::open(path).map_err(fault)?;
+        let adapter = |message: String| InferError::Adapter { path: path.to_path_buf(), message };
+        let metadata = gguf.metadata();
+        for (key, expected) in [("general.type", "adapter"), ("adapter.type", "lora")] {
+            let found = metadata.get_str(key).unwrap_or("nothing");
+            if found != expected {
+                let hint = if key == "general.type" {
+                    "; a model is given by itself, not as an adapter"
+                } else {
+                    ""
+                };
+                return Err(adapter(format!("{key} = {found}: expected {expected}{hint}")));
+            }
+        }
+        let of_model = model.gguf().metadata().get_str("general.architecture").map_err(fault)?;
+        let found = metadata.get_str("general.architecture").map_err(fault)?;
+        if found != of_model {
+            return Err(adapter(format!("made for architecture {found}, the model is {of_model}")));
+        }
+        let alpha = metadata.get_f32("adapter.lora.alpha").map_err(fault)?;
+        let interleaved = Architecture::from_name(found).is_some_and(Architecture::interleaves_rope);
+        let config = model.config();
+        let (mut pairs, mut rank, mut taken) = (Vec::new(), 0, 0);
+        for layer in 0..config.num_hidden_layers {
+            for projection in Projection::ALL {
+                let name = projection.gguf_weight(layer);
+                let tensors = [".lora_a", ".lora_b"].map(|end| gguf.tensor(&format!("{name}{end}")));
+                let (a, b) = match tensors {
+                    [Some(a), Some(b)] => (a, b),
+                    [None, None] => {
+                        pairs.push(None);
+                        continue;
+                    }
+                    _ => return Err(adapter(format!("{name}: expected both .lora_a and .lora_b"))),
+                };
+                let [rows, cols] = config.projection_shape(projection);
+                let inner = a.dims.get(1).copied().unwrap_or(0) as usize;
+                for (tensor, shape) in [(a, [cols, inner]), (b, [inner, rows])] {
+                    let expected: Vec<u64> = shape.iter().map(|n| *n as u64).collect();
+                    if tensor.dims != expected || inner == 0 {
+                        let (found, name) = (&tensor.dims, &tensor.name);
+                        return Err(adapter(format!(
+                            "{name}: shape {found:?}, the model's projection needs {expected:?}"
+                        )));
+                    }
+                    if dense_type(tensor.ty).is_none() {
+                        let (name, ty) = (&tensor.name, tensor.ty.name());
+                        return Err(adapter(format!("{name}: stored as {ty}, expected F32 or F16")));
+                    }
+                }
+                let moved = interleaved && matches!(projection, Projection::Q | Projection::K);
+                let bytes = gguf.data(b);
+                let width = bytes.len() / rows;
+                let order = |row: usize| if moved { config.interleaved_row(row) } else { row };
+                let rows_in_order = (0..rows).flat_map(|row| &bytes[order(row) * width..][..width]);
+                let b = rows_in_order.copied().collect();
+                (rank, taken) = (inner, taken + 2);
+                pairs.push(Some(Pair { a: a.clone(), b, rows, cols, rank: inner }));
+            }
+        }
+        if let Some(stranger) = gguf.tensors().get(taken).filter(|_| gguf.tensors().len() > taken) {
+            let names = "blk.N.attn_q.weight.lora_a and the like, for the model's seven projections";
+            let known = |t: &TensorInfo| {
+                let base = t.name.trim_end_matches(".lora_a").trim_end_matches(".lora_b");
+                (0..config.num_hidden_layers)
+                    .any(|l| Projection::ALL.iter().any(|p| p.gguf_weight(l) == base))
+            };
+            let name = gguf.tensors().iter().find(|t| !known(t)).unwrap_or(stranger).name.clone();
+            return Err(adapter(format!("{name}: this model has no such weight to adapt; expected {names}")));
+        }
+        if taken == 0 {
+            return Err(adapter("no tensors: nothing is adapted".to_string()));
+        }
+        let scaling = if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
+        Ok(Self { path: path.to_path_buf(), gguf, scaling, pairs, rank })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Inner width of the products.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of projections that are adapted, in all blocks.
+    pub fn projections(&self) -> usize {
+        self.pairs.iter().flatten().count()
+    }
+}
+
+/// Which rows of a pass have which adapters.
+pub(crate) type Rows = Vec<(Range<usize>, Arc<[Applied]>)>;
+
+/// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
+pub(crate) fn add_products(rows: &Rows, layer: usize, projection: Projection, x: &[f32], y: &mut [f32]) {
+    for (range, applied) in rows {
+        for Applied { adapter, scale } in applied.iter() {
+            let Some(Some(pair)) = adapter.pairs.get(layer * 7 + projection as usize) else { continue };
+            let ty = |info: &TensorInfo| dense_type(info.ty).unwrap_or(DenseType::F32);
+            let a = DenseMatrix::from_bytes(ty(&pair.a), adapter.gguf.data(&pair.a), pair.rank, pair.cols);
+            let b_type =
+                if pair.b.len() == 4 * pair.rows * pair.rank { DenseType::F32 } else { DenseType::F16 };
+            let b = DenseMatrix::from_bytes(b_type, &pair.b, pair.rows, pair.rank);
+            let mut inner = vec![0f32; range.len() * pair.rank];
+            a.matmul(&x[range.start * pair.cols..range.end * pair.cols], &mut inner);
+            inner.iter_mut().for_each(|h| *h *= adapter.scaling * scale);
+            let mut product = vec![0f32; range.len() * pair.rows];
+            b.matmul(&inner, &mut product);
+            let y = &mut y[range.start * pair.rows..range.end * pair.rows];
+            y.iter_mut().zip(&product).for_each(|(y, p)| *y += p);
+        }
+    }
+}
+
+fn dense_type(ty: GgmlType) -> Option<DenseType> {
+    match ty {
+        GgmlType::F32 => Some(DenseType::F32),
+        GgmlType::F16 => Some(DenseType::F16),
+        _ => None,
+    }
+}

@@ -1,0 +1,132 @@
+//! Low-rank adapters on frozen weights (LoRA, arXiv 2106.09685): beside a projection, or inside its quantizer.
+//!
+//! [`Decoder::load_adapted`] loads a base that is never changed, with an adapter on some of its projections: the adapter's
+//! matrices are the model's only parameters, so gradients and optimizer state are no larger than it is. Where the adapter stands
+//! beside the projections ([`tritforge_config::LoraMode::Adapter`]) ternary weights are kept as codes alone; inside the quantizer
+//! ([`tritforge_config::LoraMode::QatLora`]) the latent weights stay, and [`crate::Linear::latent`] of a projection is its merged
+//! weight: quantized, it has the codes and the scale of the forward, since both come from one function.
+
+use candle_core::{Result, Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+use tritforge_config::{LoraConfig, LoraMode};
+use tritforge_kernels::{DenseMatrix, Matrix, Write, gemm};
+
+use crate::{Decoder, NnError, ops};
+
+/// The low-rank product of one projection: A [rank, in], B [out, rank].
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    pub(crate) a: Var,
+    pub(crate) b: Var,
+    /// Which of the model's parameters A is; B follows.
+    pub(crate) index: usize,
+    pub(crate) mode: LoraMode,
+    pub(crate) scaling: f32,
+    pub(crate) dropout: f32,
+}
+
+impl Adapter {
+    /// (rank, in, out).
+    pub(crate) fn dims(&self) -> Result<(usize, usize, usize)> {
+        let (rank, cols) = self.a.dims2()?;
+        Ok((rank, cols, self.b.dims2()?.0))
+    }
+
+    /// `latent + scaling · B · A`: what is quantized in [`LoraMode::QatLora`], and what a merge writes.
+    pub(crate) fn merged(&self, latent: &[f32]) -> Result<Vec<f32>> {
+        let (_, cols, rows) = self.dims()?;
+        let (a, b) = (ops::values(&self.a)?, ops::values(&self.b)?);
+        Ok(merge_adapter(latent, &a, &b, [rows, cols], self.scaling))
+    }
+
+    /// [`Self::merged`] as a tensor; on the tape, gradients pass the quantizer straight to A and B.
+    pub(crate) fn merged_tensor(&self, latent: &Var, track: bool) -> Result<Tensor> {
+        let latent = latent.as_detached_tensor();
+        if !track {
+            let merged = self.merged(&ops::values(&latent)?)?;
+            return Tensor::from_vec(merged, latent.dims2()?, latent.device());
+        }
+        latent + (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?
+    }
+
+    /// `scaling · B(A(x))`: x [tokens, in], result [tokens, out]. Off the tape by the kernels of the engine, in its order.
+    pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
+        if track {
+            return ops::low_rank(x, &self.a, &self.b, self.scaling);
+        }
+        let (rank, cols, rows) = self.dims()?;
+        let tokens = x.dims2()?.0;
+        let mut inner = vec![0f32; tokens * rank];
+        DenseMatrix::from_f32(&ops::values(&self.a)?, rank, cols).matmul(&ops::values(x)?, &mut inner);
+        inner.iter_mut().for_each(|h| *h *= self.scaling);
+        let mut y = vec![0f32; tokens * rows];
+        DenseMatrix::from_f32(&ops::values(&self.b)?, rows, rank).matmul(&inner, &mut y);
+        Tensor::from_vec(y, (tokens, rows), x.device())
+    }
+}
+
+/// `latent + scaling · B · A`: latent [rows, cols], A [rank, cols], B [rows, rank]. Training and merging both call this, so that a
+/// merged weight is, bit for bit, what training quantized.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn merge_adapter(
+    latent: &[f32],
+    a: &[f32],
+    b: &[f32],
+    [rows, cols]: [usize; 2],
+    scaling: f32,
+) -> Vec<f32> {
+    let rank = b.len() / rows;
+    let b: Vec<f32> = b.iter().map(|b| b * scaling).collect();
+    let mut merged = latent.to_vec();
+    gemm(Matrix::f32(&b, rows, rank), Matrix::f32(a, rank, cols), &mut merged, Write::Add);
+    merged
+}
+
+/// The first values of an adapter's matrices, as peft draws them: A from U(−1/√in, 1/√in), B 0; by name and shape, to be given to
+/// [`Decoder::load_adapted`].
+pub fn initial_adapter(seed: u64) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, NnError> {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    move |name, shape| {
+        let n: usize = shape.iter().product();
+        if name.contains("lora_B") {
+            return Ok(vec![0.0; n]);
+        }
+        let bound = 1.0 / (shape.last().copied().unwrap_or(1).max(1) as f32).sqrt();
+        Ok((0..n).map(|_| (2.0 * rng.random::<f32>() - 1.0) * bound).collect())
+    }
+}
+
+impl Decoder {
+    /// The adapter of a model from [`Decoder::load_adapted`].
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    /// The base's weights with the adapter inside: every projection's name and latent weight, [out, in]. Quantized, they are what the
+    /// forward multiplied.
+    ///
+    /// # Errors
+    /// If the model has no adapter in [`LoraMode::QatLora`].
+    pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, NnError> {
+        let mode = self.lora.as_ref().map(|lora| lora.mode);
+        if mode != Some(LoraMode::QatLora) {
+            return Err(NnError::Input {
+                what: "an exact merge",
+                found: mode.map_or("a model without adapter".to_string(), |m| format!("mode {}", m.name())),
+                expected: "mode qat_lora: only there is the adapter part of what is quantized".to_string(),
+            });
+        }
+        let mut merged = Vec::new();
+        for block in &self.blocks {
+            for projection in tritforge_config::Projection::ALL {
+                if let Some(latent) = block.linear(projection).latent()? {
+                    merged.push((projection.hf_weight(block.layer), latent));
+                }
+            }
+        }
+        Ok(merged)
+    }
+}

@@ -1,0 +1,142 @@
+//! Distillation: its loss against the formula, its gradient against finite differences, its ends against cross-entropy.
+
+use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_nn::{Batch, Decoder, Distillation, Gradients, IGNORE_INDEX, Workspace};
+
+const VOCAB: usize = 29;
+
+fn config() -> ModelConfig {
+    ModelConfig {
+        vocab_size: VOCAB,
+        hidden_size: 24,
+        intermediate_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        num_key_value_heads: 1,
+        head_dim: 12,
+        initializer_range: 0.3,
+        // Rounding has another gradient than differences.
+        weights: WeightQuant::None,
+        activations: ActivationQuant::None,
+        ..ModelConfig::default()
+    }
+}
+
+fn batch() -> (Vec<u32>, Vec<u32>) {
+    let ids: Vec<u32> = (0..12).map(|i| i * 7 % VOCAB as u32).collect();
+    let mut targets: Vec<u32> = ids.iter().map(|id| (id + 3) % VOCAB as u32).collect();
+    targets[4] = IGNORE_INDEX;
+    (ids, targets)
+}
+
+/// The `k` likeliest tokens of another model.
+fn teacher(ids: &[u32], k: usize) -> (Vec<u32>, Vec<f32>) {
+    let logits = Decoder::init(&config(), 9).unwrap().logits(ids, 2, None).unwrap();
+    let (mut best, mut values) = (Vec::new(), Vec::new());
+    for row in logits.chunks_exact(VOCAB) {
+        let mut order: Vec<u32> = (0..VOCAB as u32).collect();
+        order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
+        best.extend(&order[..k]);
+        values.extend(order[..k].iter().map(|id| row[*id as usize]));
+    }
+    (best, values)
+}
+
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let exp: Vec<f64> = logits.iter().map(|z| z.exp()).collect();
+    let sum: f64 = exp.iter().sum();
+    exp.into_iter().map(|e| e / sum).collect()
+}
+
+/// The loss by its definition, in f64.
+fn expected(model: &Decoder, ids: &[u32], targets: &[u32], d: &Distillation<'_>) -> f64 {
+    let logits = model.logits(ids, 2, None).unwrap();
+    let t = f64::from(d.temperature);
+    let mut total = 0.0;
+    for (i, row) in logits.chunks_exact(VOCAB).enumerate() {
+        if targets[i] == IGNORE_INDEX {
+            continue;
+        }
+        let row: Vec<f64> = row.iter().map(|z| f64::from(*z)).collect();
+        let q = softmax(&row.iter().map(|z| z / t).collect::<Vec<_>>());
+        let theirs = &d.logits[i * d.k..][..d.k];
+        let p = softmax(&theirs.iter().map(|z| f64::from(*z) / t).collect::<Vec<_>>());
+        let kl: f64 = p.iter().zip(&d.ids[i * d.k..]).map(|(p, id)| p * (p / q[*id as usize]).ln()).sum();
+        let ce = -softmax(&row)[targets[i] as usize].ln();
+        total += f64::from(d.ce) * ce + f64::from(d.kl) * t * t * kl;
+    }
+    total
+}
+
+#[test]
+fn the_loss_is_the_formulas_and_the_gradient_that_of_differences() {
+    let (ids, targets) = batch();
+    let model = Decoder::init(&config(), 3).unwrap();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
+    for (k, ce, kl, temperature) in
+        [(VOCAB, 0.0, 1.0, 1.0), (5, 0.5, 2.0, 1.0), (8, 1.0, 1.0, 5.0), (1, 0.3, 0.7, 0.5)]
+    {
+        let (best, values) = teacher(&ids, k);
+        let d = Distillation { ids: &best, logits: &values, k, ce, kl, temperature };
+        let mut gradients = Gradients::new(model.parameters(), |_| true);
+        let mut workspace = Workspace::new(false);
+        let loss = model.forward_backward_distilled(&mut workspace, &batch, &d, 1.0, &mut gradients).unwrap();
+        let reference = expected(&model, &ids, &targets, &d);
+        assert!((loss - reference).abs() < 1e-4 * reference.abs().max(1.0), "{loss} {reference}");
+        let values = model.snapshot().unwrap();
+        for (i, parameter) in model.parameters().iter().enumerate() {
+            let gradient = gradients.get(i).unwrap();
+            let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+            let along = |step: f64| {
+                let mut moved = values.clone();
+                let own = moved.get_mut(&parameter.name).unwrap();
+                own.iter_mut().zip(gradient).for_each(|(x, g)| *x += (step * f64::from(*g) / size) as f32);
+                let moved = Decoder::load(&config(), |name, _| Ok(moved[name].clone())).unwrap();
+                expected(&moved, &ids, &targets, &d)
+            };
+            let step = 2e-3;
+            let slope = (along(step) - along(-step)) / (2.0 * step);
+            assert!((slope - size).abs() < 2e-2 * size + 1e-3, "{} k {k}: {slope} {size}", parameter.name);
+        }
+    }
+}
+
+#[test]
+fn without_the_divergence_it_is_cross_entropy() {
+    let (ids, targets) = batch();
+    let model = Decoder::init(&config(), 3).unwrap();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
+    let (best, values) = teacher(&ids, 4);
+    let d = Distillation { ids: &best, logits: &values, k: 4, ce: 1.0, kl: 0.0, temperature: 2.0 };
+    let mut workspace = Workspace::new(false);
+    let (mut ours, mut theirs) =
+        (Gradients::new(model.parameters(), |_| true), Gradients::new(model.parameters(), |_| true));
+    let loss = model.forward_backward_distilled(&mut workspace, &batch, &d, 11.0, &mut ours).unwrap();
+    let plain = model.forward_backward(&mut workspace, &batch, 11.0, &mut theirs).unwrap();
+    assert!((loss - plain).abs() < 1e-6);
+    for (a, b) in ours.iter().flatten().flatten().zip(theirs.iter().flatten().flatten()) {
+        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    }
+}
+
+#[test]
+fn teachers_that_do_not_fit_are_refused() {
+    let (ids, targets) = batch();
+    let model = Decoder::init(&config(), 3).unwrap();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
+    let (best, values) = teacher(&ids, 2);
+    let good = Distillation { ids: &best, logits: &values, k: 2, ce: 1.0, kl: 1.0, temperature: 1.0 };
+    let (strange, nan) = (vec![VOCAB as u32; best.len()], vec![f32::NAN; best.len()]);
+    for (bad, expected) in [
+        (Distillation { k: 3, ..good }, "3 of each"),
+        (Distillation { ids: &strange, ..good }, "vocabulary"),
+        (Distillation { logits: &nan, ..good }, "finite"),
+        (Distillation { temperature: 0.0, ..good }, "above 0"),
+    ] {
+        let mut gradients = Gradients::new(model.parameters(), |_| true);
+        let mut workspace = Workspace::new(false);
+        let error = model.forward_backward_distilled(&mut workspace, &batch, &bad, 1.0, &mut gradients);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}

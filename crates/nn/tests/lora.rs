@@ -1,0 +1,280 @@
+//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the tape and against
+//! finite differences, and the exact merge.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use tritforge_config::{
+    ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, LoraMode, ModelConfig,
+    Projection, WeightQuant,
+};
+use tritforge_nn::{
+    Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
+};
+
+type Tensors = HashMap<String, Vec<f32>>;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
+/// The f32 tensors of a file, and its token ids.
+fn read(path: &Path) -> (Tensors, Vec<u32>) {
+    let bytes = std::fs::read(path).unwrap();
+    let parsed = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut tensors, mut ids) = (Tensors::new(), Vec::new());
+    for (name, view) in parsed.iter() {
+        if view.dtype() == safetensors::Dtype::I64 {
+            ids = view.data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as u32).collect();
+        } else {
+            let numbers = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            tensors.insert(name.to_string(), numbers);
+        }
+    }
+    (tensors, ids)
+}
+
+fn give(tensors: &Tensors, name: &str) -> Result<Vec<f32>, NnError> {
+    tensors
+        .get(name)
+        .cloned()
+        .ok_or_else(|| NnError::Tensor { name: name.to_string(), message: "missing".into() })
+}
+
+/// How far two vectors are apart, relative to the second's largest element.
+fn distance(ours: &[f32], theirs: &[f32]) -> f32 {
+    assert_eq!(ours.len(), theirs.len());
+    let size = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
+    ours.iter().zip(theirs).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / size
+}
+
+fn against_peft(folder: &str, base: &str, weights: WeightQuant, activations: ActivationQuant) {
+    let text = std::fs::read_to_string(golden(base).join("config.json")).unwrap();
+    let config = ModelConfig { weights, activations, ..HuggingFaceConfig::from_json(&text).unwrap().config };
+    let text = std::fs::read_to_string(golden(folder).join(ADAPTER_CONFIG)).unwrap();
+    let (lora, name) = LoraConfig::from_json(&text).unwrap();
+    assert_eq!(name.as_deref(), Some(base));
+    let (masters, _) = read(&golden(base).join("model.safetensors"));
+    let (adapter, _) = read(&golden(folder).join(ADAPTER_MODEL));
+    let (goldens, ids) = read(&golden(folder).join("goldens.safetensors"));
+    let model = Decoder::load_adapted(
+        &config,
+        &lora,
+        |name, _| give(&masters, name),
+        |name, _| give(&adapter, &LoraConfig::peft_name(name)),
+    )
+    .unwrap();
+    assert_eq!(model.parameters().len(), adapter.len());
+
+    let sequences = 2;
+    let logits = model.logits(&ids, sequences, None).unwrap();
+    let largest = logits.iter().zip(&goldens["logits"]).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(largest <= 1e-5, "{folder}: logits differ by {largest}");
+
+    let length = ids.len() / sequences;
+    let targets: Vec<u32> =
+        (0..ids.len()).map(|i| if (i + 1) % length == 0 { IGNORE_INDEX } else { ids[i + 1] }).collect();
+    let batch = Batch { ids: &ids, targets: &targets, sequences, segments: &[] };
+    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let count = (ids.len() - sequences) as f32;
+    let loss = model.forward_backward(&mut Workspace::new(false), &batch, count, &mut gradients).unwrap();
+    assert!((loss as f32 - goldens["loss"][0]).abs() <= 1e-5 * goldens["loss"][0]);
+    for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
+        let name = LoraConfig::peft_name(&parameter.name);
+        let apart = distance(gradient.unwrap(), &goldens[&format!("grad.{name}")]);
+        assert!(apart <= 1e-5, "{folder}: gradient of {name} differs by {apart}");
+    }
+}
+
+#[test]
+fn peft_on_a_ternary_base() {
+    against_peft("lora_bitnet", "bitnet_tiny", WeightQuant::Absmean, ActivationQuant::Absmax);
+}
+
+#[test]
+fn peft_on_a_full_precision_base_with_rslora() {
+    against_peft("lora_llama", "llama_tiny", WeightQuant::None, ActivationQuant::None);
+}
+
+fn shape(weights: WeightQuant, activations: ActivationQuant) -> ModelConfig {
+    ModelConfig {
+        vocab_size: 48,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        initializer_range: 0.2,
+        weights,
+        activations,
+        ..ModelConfig::default()
+    }
+}
+
+fn lora(mode: LoraMode, target_modules: &[Projection]) -> LoraConfig {
+    let target_modules = target_modules.to_vec();
+    LoraConfig { mode, rank: 3, alpha: 4.0, dropout: 0.0, use_rslora: false, target_modules }
+}
+
+/// Values of every tensor that a model asks for: what a new model has.
+fn masters(config: &ModelConfig) -> Tensors {
+    let quant = ModelConfig { weights: WeightQuant::None, ..config.clone() };
+    Decoder::init(&quant, 3).unwrap().snapshot().unwrap()
+}
+
+/// An adapter whose B is not 0.
+fn drawn(name: &str, shape: &[usize]) -> Vec<f32> {
+    initial_adapter(name.len() as u64)(&name.replace("lora_B", "lora_A"), shape).unwrap()
+}
+
+fn adapted(config: &ModelConfig, lora: &LoraConfig, masters: &Tensors) -> Decoder {
+    Decoder::load_adapted(config, lora, |name, _| give(masters, name), |name, shape| Ok(drawn(name, shape)))
+        .unwrap()
+}
+
+fn tokens() -> (Vec<u32>, Vec<u32>) {
+    let ids: Vec<u32> = (0..22).map(|i| i * 7 % 48).collect();
+    let mut targets: Vec<u32> = ids.iter().map(|id| (id + 5) % 48).collect();
+    targets[3] = IGNORE_INDEX;
+    (ids, targets)
+}
+
+const SOME: [Projection; 3] = [Projection::Q, Projection::O, Projection::Down];
+
+#[test]
+fn the_hand_written_backward_is_the_tapes() {
+    let (ids, targets) = tokens();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
+    let (ternary, float) = (WeightQuant::Absmean, WeightQuant::None);
+    for (mode, weights, activations, targets) in [
+        (LoraMode::Adapter, ternary, ActivationQuant::Absmax, &Projection::ALL[..]),
+        (LoraMode::Adapter, ternary, ActivationQuant::Absmax, &SOME),
+        (LoraMode::Adapter, ternary, ActivationQuant::None, &Projection::ALL),
+        (LoraMode::Adapter, float, ActivationQuant::None, &Projection::ALL),
+        (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &Projection::ALL),
+        (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &SOME),
+        (LoraMode::QatLora, ternary, ActivationQuant::None, &Projection::ALL),
+    ] {
+        for use_sub_norm in [true, false] {
+            let config = ModelConfig { use_sub_norm, ..shape(weights, activations) };
+            let model = adapted(&config, &lora(mode, targets), &masters(&config));
+            assert_eq!(model.parameters().len(), 2 * 2 * targets.len());
+            let tape = model.loss(&batch, 21.0).unwrap();
+            let expected = f64::from(tape.to_scalar::<f32>().unwrap());
+            let tape = tape.backward().unwrap();
+            for checkpointing in [false, true] {
+                let mut gradients = Gradients::new(model.parameters(), |_| true);
+                let mut workspace = Workspace::new(checkpointing);
+                let loss = model.forward_backward(&mut workspace, &batch, 21.0, &mut gradients).unwrap();
+                assert!((loss - expected).abs() < 1e-5, "{mode:?}: {loss} {expected}");
+                for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
+                    let of_tape = values(tape.get(parameter.var.as_tensor()).unwrap()).unwrap();
+                    let apart = distance(gradient.unwrap(), &of_tape);
+                    assert!(apart < 2e-5, "{mode:?} {weights:?}: {} differs by {apart}", parameter.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dropout_is_differentiated_as_it_was_drawn() {
+    let config = shape(WeightQuant::None, ActivationQuant::None);
+    let lora = LoraConfig { dropout: 0.4, ..lora(LoraMode::Adapter, &Projection::ALL) };
+    let masters = masters(&config);
+    let (ids, targets) = tokens();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 1, segments: &[] };
+    let run = |noise: u64, moved: Option<(&str, usize, f32)>| {
+        let adapter = |name: &str, shape: &[usize]| {
+            let mut numbers = drawn(name, shape);
+            if let Some((_, i, by)) = moved.filter(|(moved, ..)| *moved == name) {
+                numbers[i] += by;
+            }
+            Ok(numbers)
+        };
+        let model = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), adapter).unwrap();
+        let mut gradients = Gradients::new(model.parameters(), |_| true);
+        let mut workspace = Workspace::new(false);
+        workspace.set_noise(noise);
+        let loss = model.forward_backward(&mut workspace, &batch, 1.0, &mut gradients).unwrap();
+        let names: Vec<String> = model.parameters().iter().map(|p| p.name.clone()).collect();
+        (loss, names, gradients)
+    };
+    let (loss, names, gradients) = run(1, None);
+    assert_eq!(loss, run(1, None).0);
+    assert_ne!(loss, run(2, None).0);
+    for (i, name) in names.iter().enumerate() {
+        let gradient = gradients.get(i).unwrap();
+        let at = gradient.len() / 2;
+        let step = 2e-3f32;
+        let difference = run(1, Some((name, at, step))).0 - run(1, Some((name, at, -step))).0;
+        let numeric = difference / (2.0 * f64::from(step));
+        let size = gradient.iter().fold(0f32, |m, g| m.max(g.abs()));
+        let apart = (numeric as f32 - gradient[at]).abs();
+        assert!(apart <= 0.02 * size, "{name}[{at}]: {numeric} by differences, {} computed", gradient[at]);
+    }
+}
+
+#[test]
+fn a_merge_inside_the_quantizer_is_exact() {
+    let config = shape(WeightQuant::Absmean, ActivationQuant::Absmax);
+    let masters = masters(&config);
+    let (ids, _) = tokens();
+    for targets in [&Projection::ALL[..], &SOME] {
+        let model = adapted(&config, &lora(LoraMode::QatLora, targets), &masters);
+        let mut merged = masters.clone();
+        let mut changed = 0;
+        for (name, latent) in model.merged().unwrap() {
+            changed += usize::from(merged[&name] != latent);
+            merged.insert(name, latent);
+        }
+        assert_eq!(changed, 2 * targets.len());
+        let plain = Decoder::load(&config, |name, _| give(&merged, name)).unwrap();
+        for layer in 0..2 {
+            for projection in Projection::ALL {
+                let weights = |model: &Decoder| {
+                    let quantized = model.projection(layer, projection).quantized().unwrap();
+                    (quantized.codes(), quantized.scale().to_bits())
+                };
+                assert_eq!(weights(&model), weights(&plain), "layer {layer} {projection:?}");
+            }
+        }
+        let bits = |model: &Decoder| -> Vec<u32> {
+            model.logits(&ids, 1, None).unwrap().iter().map(|x| x.to_bits()).collect()
+        };
+        assert_eq!(bits(&model), bits(&plain));
+        let untouched = Decoder::load(&config, |name, _| give(&masters, name)).unwrap();
+        assert_ne!(bits(&model), bits(&untouched), "the adapter must change something");
+    }
+}
+
+#[test]
+fn a_new_adapter_changes_no_bit() {
+    let (ids, _) = tokens();
+    for (mode, weights) in [
+        (LoraMode::Adapter, WeightQuant::Absmean),
+        (LoraMode::Adapter, WeightQuant::None),
+        (LoraMode::QatLora, WeightQuant::Absmean),
+    ] {
+        let config = shape(weights, ActivationQuant::Absmax);
+        let masters = masters(&config);
+        let plain = Decoder::load(&config, |name, _| give(&masters, name)).unwrap();
+        let lora = lora(mode, &Projection::ALL);
+        let model = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial_adapter(5))
+            .unwrap();
+        assert_eq!(model.logits(&ids, 1, None).unwrap(), plain.logits(&ids, 1, None).unwrap());
+    }
+}
+
+#[test]
+fn a_base_of_codes_alone_has_no_place_inside_the_quantizer() {
+    let config = shape(WeightQuant::Ternary, ActivationQuant::Absmax);
+    let masters = masters(&config);
+    let lora = lora(LoraMode::QatLora, &Projection::ALL);
+    let error = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial_adapter(5))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("latent"), "{error}");
+}

@@ -1,0 +1,338 @@
+//! From a recipe's records to samples with masks: read, filtered, split, rendered by a chat template, encoded.
+//!
+//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe and the tokenizer
+//! alone, and their fingerprint is part of every checkpoint.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use tritforge_data::{
+    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
+    Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
+    split_examples,
+};
+use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
+
+use super::{Prepared, split_of, tokenizer};
+use crate::TrainError;
+use crate::material::{Material, SampleData};
+use crate::recipe::samples::MODEL;
+use crate::recipe::{Loss, Recipe};
+
+/// What was left out, an object a line.
+const DROPPED: &str = "dropped.jsonl";
+
+/// Pairs of answers, for losses that compare them.
+#[derive(Debug)]
+pub struct PreferenceData {
+    /// The tokenizer, with the template.
+    pub tokenizer: Tokenizer,
+    /// How messages became text.
+    pub template: ChatTemplate,
+    /// Pairs for training.
+    pub train: Vec<Preference>,
+    /// Pairs for evaluation.
+    pub held_out: Vec<Preference>,
+    /// What was read, left out and cut.
+    pub report: Report,
+    /// Changes with the pairs, the split and the order in which they come.
+    pub fingerprint: String,
+}
+
+/// The samples of a recipe with `data.records`.
+pub(super) fn prepare_samples(
+    recipe: &Recipe,
+    dir: &Path,
+    mut say: impl FnMut(&str),
+) -> Result<Prepared, TrainError> {
+    let mut read = Read::new(recipe, dir, &mut say)?;
+    let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
+    if let Some(pair) = pair {
+        return Err(TrainError::State(format!(
+            "{}: a pair of answers: there is no loss for pairs here; give data.records and data.columns of a prompt and its \
+             answer",
+            pair.source
+        )));
+    }
+    let bytes = token_bytes(&read.tokenizer);
+    let mut report = std::mem::take(&mut read.report);
+    let mut make = |examples: &[Example]| {
+        samples(
+            examples,
+            options(recipe, &bytes),
+            |body| read.encode(recipe.data.samples.loss, body),
+            &mut report,
+        )
+    };
+    let (train, held_out) = (make(&read.train)?, make(&read.held_out)?);
+    read.report = report;
+    for (name, side) in [("training", &train), ("held-out", &held_out)] {
+        if side.is_empty() {
+            return Err(TrainError::State(format!("no {name} samples are left: {}", read.report.summary())));
+        }
+    }
+    if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
+        say(&format!(
+            "warning: {mark} follows the answers of the template and is not learned: the model will not know where to end; put \
+             it into the generation block"
+        ));
+    }
+    let prints = [&train, &held_out].map(|side| sample_fingerprint(side).to_string());
+    let fingerprint = fingerprint(recipe, &prints);
+    read.finish(dir, &mut say)?;
+    let count = |side: &[Sample]| {
+        let tokens: usize = side.iter().map(|sample| sample.ids.len()).sum();
+        let targets: usize = side.iter().map(Sample::targets).sum();
+        (side.len(), tokens, targets)
+    };
+    let ((samples, tokens, targets), (held, held_tokens, held_targets)) = (count(&train), count(&held_out));
+    say(&format!(
+        "{samples} samples for training, {tokens} tokens, {:.1} % of them learned; {held} held out, {held_tokens} tokens, \
+         {held_targets} learned; vocabulary {}",
+        100.0 * targets as f64 / tokens as f64,
+        read.tokenizer.vocab_size()
+    ));
+    let position = Batches::start(recipe.run.seed);
+    let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
+    let drawn =
+        (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
+    say(&format!(
+        "{rows} rows of {} an epoch, {:.2} epochs in all",
+        recipe.data.seq_len,
+        drawn / rows as f64
+    ));
+    let Read { tokenizer, template, report, .. } = read;
+    let data = Material::Samples(Box::new(SampleData { template, train, held_out, report }));
+    Ok(Prepared { tokenizer, data, fingerprint })
+}
+
+/// The pairs of answers of a recipe whose records are `"preference"`, for losses that compare answers. `say` hears what is going
+/// on.
+///
+/// # Errors
+/// As [`crate::prepare_with`]; if the records are no pairs.
+pub fn prepare_preferences(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<PreferenceData, TrainError> {
+    let dir = recipe.run.out.join("data");
+    fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
+    let mut read = Read::new(recipe, &dir, &mut say)?;
+    let bytes = token_bytes(&read.tokenizer);
+    let mut report = std::mem::take(&mut read.report);
+    let mut make = |examples: &[Example]| {
+        preferences(
+            examples,
+            options(recipe, &bytes),
+            |body| read.encode(Loss::Completions, body),
+            &mut report,
+        )
+    };
+    let (train, held_out) = (make(&read.train)?, make(&read.held_out)?);
+    read.report = report;
+    for (name, side) in [("training", &train), ("held-out", &held_out)] {
+        if side.is_empty() {
+            return Err(TrainError::State(format!("no {name} pairs are left: {}", read.report.summary())));
+        }
+    }
+    let print = |side: &[Preference]| {
+        sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
+    };
+    let fingerprint = fingerprint(recipe, &[print(&train), print(&held_out)]);
+    read.finish(&dir, &mut say)?;
+    say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
+    let Read { tokenizer, template, report, .. } = read;
+    Ok(PreferenceData { tokenizer, template, train, held_out, report, fingerprint })
+}
+
+fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
+    SampleOptions {
+        seq_len: recipe.data.seq_len,
+        truncation: recipe.data.samples.truncation,
+        on_bad: recipe.data.samples.on_bad_sample,
+        token_bytes,
+    }
+}
+
+fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
+    // What else the order of the samples depends on.
+    let packing = if recipe.data.packing == Packing::Masked { "masked" } else { "documents" };
+    format!("{}-{}-samples-{packing}", prints[0], prints[1])
+}
+
+/// Examples that were read, with what turns them into ids.
+struct Read {
+    train: Vec<Example>,
+    held_out: Vec<Example>,
+    report: Report,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+}
+
+impl Read {
+    fn new(recipe: &Recipe, dir: &Path, say: &mut impl FnMut(&str)) -> Result<Self, TrainError> {
+        let keys = &recipe.data.samples;
+        let source = |path: &Path, format| TextSource { format, ..TextSource::new(path) };
+        let mut sources: Vec<TextSource> =
+            recipe.data.train.iter().map(|path| source(path, Format::Auto)).collect();
+        sources.extend(recipe.data.sources.iter().map(|s| source(&s.path, s.format)));
+        let options = ReadOptions {
+            kind: keys.records.unwrap_or(RecordKind::Auto),
+            columns: keys.columns.clone(),
+            on_bad: keys.on_bad_sample,
+            keep_empty: keys.keep_empty,
+            drop_duplicates: keys.drop_duplicates,
+            max_samples: keys.max_samples,
+        };
+        let Examples { examples, report } = Examples::read(&sources, &options)?;
+        let (train, held_out) = split_examples(examples, split_of(recipe))?;
+        let template = named_template(recipe)?;
+        // A tokenizer that is trained here sees the text that it will encode.
+        let texts = |examples: &[Example]| -> Vec<Document> {
+            examples
+                .iter()
+                .map(|e| Document::new(e.source.clone(), rendered(&e.body, template.as_ref())))
+                .collect()
+        };
+        let marks = template.as_ref().map(|template| marks(template.source())).unwrap_or_default();
+        let tokenizer = tokenizer(recipe, &texts(&train), &texts(&held_out), &marks, dir, say)?;
+        let template = match template {
+            Some(template) => template,
+            None => tokenizer.chat_template()?.ok_or_else(|| {
+                TrainError::State(format!(
+                    "the tokenizer has no chat template: name one, as in data.template = \"alpaca\": {}, or a file of Jinja",
+                    ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ")
+                ))
+            })?,
+        };
+        let unknown: Vec<String> =
+            self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
+        if !unknown.is_empty() {
+            say(&format!(
+                "warning: {} of the template are no tokens of the vocabulary: they are spelled out",
+                unknown.join(", ")
+            ));
+        }
+        // The checkpoint's template is the one that its model was trained with.
+        let tokenizer = tokenizer.with_chat_template(Some(&template));
+        Ok(Self { train, held_out, report, tokenizer, template })
+    }
+
+    /// The ids of an example with a mask over what is learned of it.
+    fn encode(&self, loss: Loss, body: &Body) -> Result<(Vec<u32>, Vec<bool>), TextError> {
+        let Masked { ids, mask } = match body {
+            Body::Turns(said) => {
+                let turns: Vec<_> = said
+                    .iter()
+                    .map(|said| Turn { message: &said.message, answer: said.answer, learn: said.learn })
+                    .collect();
+                self.tokenizer.encode_turns(&self.template, &turns)?
+            }
+            Body::Text(text) => {
+                let options = EncodeOptions { add_bos: self.tokenizer.adds_bos(), parse_special: false };
+                let mut ids = self.tokenizer.encode_with(text, options)?;
+                ids.extend(self.tokenizer.eos());
+                Masked { mask: vec![true; ids.len()], ids }
+            }
+            Body::Preference { .. } => Masked::default(),
+        };
+        let mask = if loss == Loss::All { vec![true; mask.len()] } else { mask };
+        Ok((ids, mask))
+    }
+
+    /// Notes on the disk what was left out, and says what was read.
+    fn finish(&self, dir: &Path, say: &mut impl FnMut(&str)) -> Result<(), TrainError> {
+        say(&self.report.summary());
+        let path = dir.join(DROPPED);
+        if self.report.dropped.is_empty() {
+            // One of an earlier start would be wrong now.
+            let _ = fs::remove_file(&path);
+            return Ok(());
+        }
+        let write = || -> std::io::Result<()> {
+            let mut file = BufWriter::new(File::create(&path)?);
+            for dropped in &self.report.dropped {
+                serde_json::to_writer(&mut file, dropped)?;
+                file.write_all(b"\n")?;
+            }
+            file.flush()
+        };
+        write().map_err(TrainError::io(&path, "write"))?;
+        say(&format!("what was left out: {}", path.display()));
+        Ok(())
+    }
+}
+
+/// The template that a recipe names; `None` for that of the tokenizer.
+fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
+    let name = match recipe.data.samples.template.as_deref() {
+        None | Some(MODEL) => return Ok(None),
+        Some(name) => name,
+    };
+    if let Some(template) = ChatTemplate::named(name) {
+        return Ok(Some(template));
+    }
+    let source = fs::read_to_string(name).map_err(TrainError::io(Path::new(name), "read"))?;
+    Ok(Some(ChatTemplate::new(source)?))
+}
+
+/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when it is encoded.
+fn rendered(body: &Body, template: Option<&ChatTemplate>) -> String {
+    match (body, template) {
+        (Body::Text(text), _) => text.clone(),
+        (Body::Turns(said), Some(template)) => {
+            let messages: Vec<_> = said.iter().map(|said| &said.message).collect();
+            template.render(&messages, false, None, None).unwrap_or_default()
+        }
+        (Body::Turns(said), None) => {
+            said.iter().filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
+        }
+        (Body::Preference { prompt, chosen, rejected }, _) => {
+            let all = prompt.iter().chain(chosen).chain(rejected);
+            all.filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+/// The marks that a template writes, `<|…|>`: without a token of their own they cost many.
+fn marks(source: &str) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    let mut rest = source;
+    while let Some(start) = rest.find("<|") {
+        rest = &rest[start..];
+        let Some(end) = rest.find("|>") else { break };
+        let mark = &rest[..end + 2];
+        let name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if end > 2 && mark[2..end].chars().all(name) && !found.iter().any(|known| known == mark) {
+            found.push(mark.to_string());
+        }
+        rest = &rest[2..];
+    }
+    found
+}
+
+/// The special token behind a sample's last answer, if that ends with none.
+fn unlearned_end(tokenizer: &Tokenizer, sample: &Sample) -> Option<String> {
+    let last = sample.mask.iter().rposition(|target| *target)?;
+    let next = sample.ids.get(last + 1).filter(|id| tokenizer.is_special(**id))?;
+    if tokenizer.is_special(sample.ids[last]) { None } else { tokenizer.token(*next) }
+}
+
+/// Bytes that each id adds to a text; special tokens stand for none.
+fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
+    let bytes = |id| match tokenizer.is_special(id) {
+        true => 0,
+        false => tokenizer.bytes(id).map_or(0, |bytes| bytes.len() as u32),
+    };
+    (0..tokenizer.vocab_size() as u32).map(bytes).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marks_of_a_template_are_found_once() {
+        let llama3 = ChatTemplate::named("llama3").unwrap();
+        assert_eq!(marks(llama3.source()), ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]);
+        assert_eq!(marks("a <|b c|> <|x|><|x|> <|> |> <||>"), ["<|x|>"]);
+    }
+}

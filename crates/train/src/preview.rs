@@ -1,0 +1,203 @@
+//! A look at a recipe's data before anything is trained: samples as the model will see them, what it will learn of them, how long
+//! they are, what was left out.
+
+use std::fmt;
+
+use tritforge_data::{Batches, IGNORE_INDEX, RecordKind, Report, Sample, SampleBatches};
+use tritforge_text::Tokenizer;
+
+use crate::prepare::{PrepareOptions, elsewhere, prepare_preferences, prepare_with};
+use crate::recipe::Recipe;
+use crate::{Material, TrainError};
+
+/// What [`preview`] found.
+#[derive(Debug)]
+pub struct Preview {
+    /// The first samples of the training data.
+    pub shown: Vec<Shown>,
+    /// What was read, left out and cut; of texts nothing is.
+    pub report: Option<Report>,
+    /// All training data.
+    pub train: Lengths,
+    /// All held-out data.
+    pub held_out: Lengths,
+    /// Rows of an epoch, and the share of their places that is not padding.
+    pub rows: (usize, f64),
+}
+
+/// A sample as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Where it stands, or what it is.
+    pub source: String,
+    /// Its text, each part with whether it is learned.
+    pub parts: Vec<(String, bool)>,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Those that are learned.
+    pub targets: usize,
+}
+
+/// How long samples are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lengths {
+    /// Tokens of each sample, ascending.
+    pub tokens: Vec<usize>,
+    /// Tokens of all that are learned.
+    pub targets: usize,
+    /// Bytes of text that these spell.
+    pub bytes: usize,
+}
+
+impl Lengths {
+    fn of<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Self {
+        let mut lengths = Self::default();
+        for sample in samples {
+            lengths.tokens.push(sample.ids.len());
+            lengths.targets += sample.targets();
+            lengths.bytes += sample.bytes;
+        }
+        lengths.tokens.sort_unstable();
+        lengths
+    }
+
+    /// Tokens of all samples.
+    pub fn total(&self) -> usize {
+        self.tokens.iter().sum()
+    }
+
+    /// The length that a share of the samples does not exceed; `None` without samples.
+    pub fn percentile(&self, share: f64) -> Option<usize> {
+        let last = self.tokens.len().checked_sub(1)?;
+        Some(self.tokens[((share * self.tokens.len() as f64).ceil() as usize).saturating_sub(1).min(last)])
+    }
+
+    /// Samples by length: the lower ends of `bins` ranges of equal width, and how many lie in each.
+    pub fn histogram(&self, bins: usize) -> Vec<(usize, usize)> {
+        let (Some(first), Some(last)) = (self.tokens.first(), self.tokens.last()) else { return Vec::new() };
+        let width = (last - first + 1).div_ceil(bins.max(1));
+        let mut counts: Vec<(usize, usize)> = (*first..=*last).step_by(width).map(|low| (low, 0)).collect();
+        self.tokens.iter().for_each(|tokens| counts[(tokens - first) / width].1 += 1);
+        counts
+    }
+}
+
+/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn` hears what may be wrong;
+/// the rest is in the result.
+///
+/// # Errors
+/// As [`crate::prepare_with`].
+pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> Result<Preview, TrainError> {
+    let (recipe, _removed) = elsewhere(recipe)?;
+    let mut say = |message: &str| {
+        if message.starts_with("warning") {
+            warn(message);
+        }
+    };
+    if recipe.data.samples.records == Some(RecordKind::Preference) {
+        return pairs(&recipe, samples, &mut say);
+    }
+    let prepared = prepare_with(&recipe, PrepareOptions { progress: true }, &mut say)?;
+    let seq_len = recipe.data.seq_len;
+    match &prepared.data {
+        Material::Samples(data) => {
+            let packing = recipe.data.packing;
+            let rows =
+                SampleBatches::new(&data.train, seq_len, packing, Batches::start(recipe.run.seed))?.rows();
+            let inputs: usize = data.train.iter().map(Sample::inputs).sum();
+            let shown = data.train.iter().take(samples);
+            Ok(Preview {
+                shown: shown
+                    .map(|s| show(&prepared.tokenizer, s, s.source.clone()))
+                    .collect::<Result<_, _>>()?,
+                report: Some(data.report.clone()),
+                train: Lengths::of(&data.train),
+                held_out: Lengths::of(&data.held_out),
+                rows: (rows, inputs as f64 / (rows * seq_len) as f64),
+            })
+        }
+        Material::Text(text) => {
+            let start = Batches::start(recipe.run.seed);
+            let mut batches = Batches::packed(&text.train, seq_len, recipe.data.packing, start)?;
+            let rows = batches.windows();
+            let mut shown = Vec::new();
+            for row in 0..samples.min(rows) {
+                let batch = batches.next_batch(1)?;
+                let (ids, mask): (Vec<u32>, Vec<bool>) = batch
+                    .inputs
+                    .iter()
+                    .zip(&batch.targets)
+                    .map(|(input, target)| {
+                        (if *target == IGNORE_INDEX { *input } else { *target }, *target != IGNORE_INDEX)
+                    })
+                    .unzip();
+                let sample = Sample { ids, mask, source: String::new(), bytes: 0 };
+                shown.push(show(&prepared.tokenizer, &sample, format!("sample {}", row + 1))?);
+            }
+            let lengths = |tokens: usize, bytes: u64| Lengths {
+                tokens: vec![tokens],
+                targets: tokens.saturating_sub(1),
+                bytes: bytes as usize,
+            };
+            let shards = text.train.parts().iter().flat_map(|part| &part.shards);
+            Ok(Preview {
+                shown,
+                report: None,
+                train: lengths(text.train.len(), shards.map(|shard| shard.text_bytes()).sum()),
+                held_out: lengths(text.held_out.len(), text.held_out.text_bytes()),
+                rows: (rows, 1.0),
+            })
+        }
+    }
+}
+
+/// Pairs of answers, each answer with its prompt.
+fn pairs(recipe: &Recipe, samples: usize, say: &mut impl FnMut(&str)) -> Result<Preview, TrainError> {
+    let data = prepare_preferences(recipe, say)?;
+    let both = |pairs: &[tritforge_data::Preference]| {
+        Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]))
+    };
+    let mut shown = Vec::new();
+    for pair in data.train.iter().take(samples) {
+        for (sample, name) in [(&pair.chosen, "chosen"), (&pair.rejected, "rejected")] {
+            shown.push(show(&data.tokenizer, sample, format!("{}, {name}", sample.source))?);
+        }
+    }
+    let (train, held_out) = (both(&data.train), both(&data.held_out));
+    let rows = 2 * data.train.len();
+    let filled = train.total().saturating_sub(rows) as f64 / (rows * recipe.data.seq_len) as f64;
+    Ok(Preview { shown, report: Some(data.report), train, held_out, rows: (rows, filled) })
+}
+
+fn show(tokenizer: &Tokenizer, sample: &Sample, source: String) -> Result<Shown, TrainError> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for run in sample.mask.chunk_by(|a, b| a == b) {
+        parts.push((tokenizer.decode(&sample.ids[start..start + run.len()])?, run[0]));
+        start += run.len();
+    }
+    Ok(Shown { source, parts, tokens: sample.ids.len(), targets: sample.targets() })
+}
+
+impl fmt::Display for Shown {
+    /// The text, with brackets around what is learned.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|(text, learned)| match learned {
+            true => write!(f, "⟦{text}⟧"),
+            false => f.write_str(text),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_counted_in_ranges_of_equal_width() {
+        let lengths = Lengths { tokens: vec![2, 3, 3, 10, 11], ..Lengths::default() };
+        assert_eq!(lengths.histogram(2), [(2, 3), (7, 2)]);
+        assert_eq!(lengths.histogram(100).len(), 10);
+        assert_eq!([0.0, 0.5, 0.9, 1.0].map(|share| lengths.percentile(share).unwrap()), [2, 3, 11, 11]);
+        assert_eq!((Lengths::default().percentile(0.5), Lengths::default().histogram(3)), (None, Vec::new()));
+    }
+}

@@ -1,0 +1,114 @@
+//! `[lora]`: read and checked.
+
+use tritforge_config::{LoraMode, Projection, WeightQuant};
+
+use super::Recipe;
+use super::entries::Value;
+use super::error::Fault;
+use super::kind::{Kind, Range};
+use super::reader::Reader;
+use super::sections::{Lora, ModuleRate};
+
+/// What a learning rate may be.
+const RATES: Range = Range::above(0.0).at_most(10.0);
+
+/// The projections by the names of their modules.
+fn modules() -> [(&'static str, Projection); 7] {
+    Projection::ALL.map(|projection| (projection.module(), projection))
+}
+
+/// Reads the section; none where no rank is given.
+pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
+    let modes = LoraMode::ALL.map(|mode| (mode.name(), mode));
+    let mode = r.choice("lora", "mode", &modes);
+    let rank = r.size("lora", "rank", 1);
+    let alpha = r.number("lora", "alpha", Range::above(0.0));
+    let dropout = r.number("lora", "dropout", Range::at_least(0.0).below(1.0));
+    let use_rslora = r.flag("lora", "use_rslora");
+    let target_modules = r.choices("lora", "target_modules", &modules());
+    let lr_ratio_b = r.number("lora", "lr_ratio_b", Range::above(0.0));
+    let learning_rates = learning_rates(r);
+    let Some(rank) = rank else {
+        if r.has_section("lora") && !r.given("lora", "rank") {
+            r.fault(
+                "lora",
+                "rank",
+                "lora.rank is missing: expected the inner width of the adapter, as in rank = 16",
+            );
+        }
+        return None;
+    };
+    Some(Lora {
+        mode: mode.unwrap_or(LoraMode::Adapter),
+        rank,
+        alpha: alpha.unwrap_or(2.0 * rank as f64),
+        dropout: dropout.unwrap_or(0.0),
+        use_rslora: use_rslora.unwrap_or(false),
+        target_modules: target_modules.unwrap_or_else(|| Projection::ALL.to_vec()),
+        lr_ratio_b: lr_ratio_b.unwrap_or(1.0),
+        learning_rates,
+    })
+}
+
+fn learning_rates(r: &mut Reader) -> Vec<ModuleRate> {
+    let names = modules().map(|(name, _)| name.to_string()).to_vec();
+    let keys = [("module", Kind::Choice(names)), ("lr", Kind::Number(RATES))];
+    let tables = r.tables("lora", "learning_rates", &keys).unwrap_or_default();
+    let mut rates = Vec::new();
+    for (origin, table) in tables {
+        let module = match table.get("module").map(|entry| &entry.value) {
+            Some(Value::Text(name)) => modules().into_iter().find(|(known, _)| known == name).map(|(_, p)| p),
+            _ => None,
+        };
+        let lr = match table.get("lr").map(|entry| &entry.value) {
+            Some(Value::Float(lr)) => Some(*lr),
+            Some(Value::Integer(lr)) => Some(*lr as f64),
+            _ => None,
+        };
+        match (module, lr.filter(|lr| RATES.holds(*lr)), table.len()) {
+            (Some(module), Some(lr), 2) => rates.push(ModuleRate { module, lr }),
+            _ => {
+                let names = modules().map(|(name, _)| name).join(", ");
+                let message = format!(
+                    "lora.learning_rates: expected module = one of {names}, and lr = a number {RATES}"
+                );
+                r.faults.push(Fault { origin, message });
+            }
+        }
+    }
+    rates
+}
+
+/// Notes what contradicts the section.
+pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
+    let weights = recipe.quant.weights;
+    let Some(lora) = &recipe.lora else {
+        if weights == WeightQuant::Ternary {
+            let message = "quant.weights = \"ternary\": such weights have no latent form to train; add [lora] with mode = \"adapter\", \
+                           or import the model with --latent";
+            r.fault("quant", "weights", message);
+        }
+        return;
+    };
+    if recipe.model.base.is_none() {
+        r.fault("lora", "rank", "[lora]: there is no model.base to put the adapter on");
+    }
+    if let Err(error) = lora.config().validate() {
+        r.fault("lora", "dropout", format!("[lora]: {error}"));
+    }
+    if lora.mode == LoraMode::QatLora && weights != WeightQuant::Absmean {
+        let message = "lora.mode = \"qat_lora\": expected a base with latent weights and quant.weights = \"absmean\"; mode = \"adapter\" \
+                       takes any base";
+        r.fault("lora", "mode", message);
+    }
+    for rate in &lora.learning_rates {
+        if !lora.target_modules.contains(&rate.module) {
+            let name = rate.module.module();
+            r.fault(
+                "lora",
+                "learning_rates",
+                format!("lora.learning_rates: {name} is not among target_modules"),
+            );
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A full-precision model to a ternary one through the binary: quantization that sets in gradually, a teacher, and the proof that what
+//! comes out is what was trained.
+
+mod project;
+
+use std::fs;
+
+use project::Project;
+
+const RECIPE: &str = r#"
+[run]
+name = "converted"
+seed = 5
+[model]
+base = "runs/tiny"
+[quant]
+weights = "absmean"
+activations = "absmax"
+[convert]
+schedule = "linear"
+steps = 4
+[data]
+train = ["text.txt"]
+seq_len = 32
+[optim]
+lr = 1e-3
+warmup_steps = 1
+[train]
+steps = 8
+batch_size = 2
+gradient_accumulation = 2
+eval_every = 4
+keep_last = 3
+[sample]
+tokens = 0
+"#;
+
+/// A project with a full-precision base and the recipe of its conversion.
+fn project() -> Project {
+    let project = Project::new();
+    let plain = ["--set", "quant.weights=none", "--set", "quant.activations=none"];
+    project.ok(&[&["train", "recipe.toml", "--quiet"], &plain[..]].concat());
+    fs::write(project.path("convert.toml"), RECIPE).unwrap();
+    project
+}
+
+fn convert(project: &Project, out: &str, set: &[&str], flags: &[&str]) {
+    let out = format!("run.out={out}");
+    let set = set.iter().flat_map(|key| ["--set", *key]);
+    let args: Vec<&str> =
+        ["train", "convert.toml", "--quiet", "--set", &out].into_iter().chain(set).collect();
+    project.ok(&[&args[..], flags].concat());
+}
+
+fn weights(project: &Project, run: &str) -> Vec<u8> {
+    fs::read(project.path(&format!("{run}/step-000008/model.safetensors"))).unwrap()
+}
+
+#[test]
+fn a_converted_model_is_ternary_and_verified() {
+    let project = project();
+    for schedule in ["none", "linear", "exponential", "sigmoid"] {
+        let (out, file) = (format!("runs/{schedule}"), format!("{schedule}.gguf"));
+        convert(&project, &out, &[&format!("convert.schedule={schedule}"), "convert.order=layers"], &[]);
+        project.ok(&["export", &out, "-o", &file, "--embeddings", "f32"]);
+        let printed = project.ok(&["verify", &out, &file, "--text", "text.txt", "--bound", "0"]);
+        assert!(printed.contains("verified"), "{printed}");
+    }
+    assert_ne!(weights(&project, "runs/none"), weights(&project, "runs/linear"));
+}
+
+#[test]
+fn a_conversion_that_is_cut_in_the_middle_of_the_rise_goes_on_to_the_same_bits() {
+    let project = project();
+    convert(&project, "runs/whole", &["train.save_every=2"], &[]);
+    convert(&project, "runs/parts", &["train.save_every=2", "train.keep_last=9"], &[]);
+    for step in [4, 6, 8] {
+        fs::remove_dir_all(project.path(&format!("runs/parts/step-00000{step}"))).unwrap();
+    }
+    convert(&project, "runs/parts", &["train.save_every=2", "train.keep_last=9"], &["--resume"]);
+    assert_eq!(weights(&project, "runs/whole"), weights(&project, "runs/parts"));
+}
+
+#[test]
+fn norms_before_the_outputs_can_be_put_in() {
+    let project = Project::new();
+    let plain = ["quant.weights=none", "quant.activations=none", "model.use_sub_norm=false"];
+    let set: Vec<&str> = plain.iter().flat_map(|key| ["--set", *key]).collect();
+    project.ok(&[&["train", "recipe.toml", "--quiet"], &set[..]].concat());
+    fs::write(project.path("convert.toml"), RECIPE).unwrap();
+    convert(&project, "runs/normed", &["model.use_sub_norm=true"], &[]);
+    let printed = project.ok(&["inspect", "runs/normed"]);
+    assert!(printed.contains("ffn_sub_norm"), "{printed}");
+}
+
+#[test]
+fn a_teacher_is_a_checkpoint_or_a_gguf_file_and_is_asked_once() {
+    let project = project();
+    project.ok(&["export", "runs/tiny", "-o", "teacher.gguf", "--format", "f32", "--embeddings", "f32"]);
+    let common = ["distill.kl=2", "distill.temperature=2", "distill.top_k=20"];
+    let with = |out: &str, more: &[&str]| convert(&project, out, &[&common[..], more].concat(), &[]);
+    with("runs/checkpoint", &["distill.teacher=runs/tiny", "distill.cache=words"]);
+    let cached = fs::read_dir(project.path("words")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_dir(&cached).unwrap().count(), 16, "one file a micro-batch");
+    with("runs/gguf", &["distill.teacher=teacher.gguf"]);
+    // The engine's forward is training's: so is what the student learns from it.
+    assert_eq!(weights(&project, "runs/checkpoint"), weights(&project, "runs/gguf"));
+    with("runs/again", &["distill.teacher=runs/tiny", "distill.cache=words"]);
+    assert_eq!(weights(&project, "runs/checkpoint"), weights(&project, "runs/again"));
+    with("runs/alone", &["distill.teacher=runs/tiny", "distill.kl=0"]);
+    convert(&project, "runs/untaught", &[], &[]);
+    assert_eq!(weights(&project, "runs/alone").len(), weights(&project, "runs/untaught").len());
+    assert_ne!(weights(&project, "runs/checkpoint"), weights(&project, "runs/untaught"));
+
+    let set =
+        ["run.out=runs/other", "tokenizer.vocab_size=300", "quant.weights=none", "quant.activations=none"];
+    let set: Vec<&str> = set.iter().flat_map(|key| ["--set", *key]).collect();
+    project.ok(&[&["train", "recipe.toml", "--quiet"], &set[..]].concat());
+    let refused = project.fails(&["train", "convert.toml", "--quiet", "--set", "distill.teacher=runs/other"]);
+    assert!(refused.contains("300 tokens, the student has 320"), "{refused}");
+}
+
+#[test]
+fn sections_that_contradict_each_other_are_refused() {
+    let project = project();
+    let refused = |set: &[&str]| {
+        let set = set.iter().flat_map(|key| ["--set", *key]);
+        project.fails(&["train", "convert.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    assert!(refused(&["convert.steps=9"]).contains("ternary in part"));
+    assert!(refused(&["quant.weights=none"]).contains("quant.weights"));
+    assert!(refused(&["lora.rank=4"]).contains("[lora]"));
+    assert!(
+        refused(&["distill.teacher=runs/tiny", "distill.ce=0", "distill.kl=0"]).contains("nothing to learn")
+    );
+    assert!(refused(&["distill.teacher=nowhere"]).contains("nowhere"));
+}

@@ -1,0 +1,211 @@
+//! Adapters through the binary: trained in both modes, resumed, merged, exported, put on a GGUF model.
+
+mod project;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use project::Project;
+use tritforge_eval::Subject;
+use tritforge_infer::{Adapter, Applied};
+
+const RECIPE: &str = r#"
+[run]
+name = "adapted"
+seed = 5
+[model]
+base = "runs/tiny"
+[lora]
+rank = 4
+alpha = 16
+[data]
+train = ["text.txt"]
+seq_len = 32
+[optim]
+lr = 5e-3
+warmup_steps = 1
+[train]
+steps = 8
+batch_size = 2
+eval_every = 4
+keep_last = 3
+[sample]
+tokens = 0
+"#;
+
+/// A project with a base model and the recipe of an adapter.
+fn project() -> Project {
+    let project = Project::new();
+    project.ok(&["train", "recipe.toml", "--quiet"]);
+    fs::write(project.path("lora.toml"), RECIPE).unwrap();
+    project
+}
+
+fn train(project: &Project, out: &str, set: &[&str]) {
+    let out = format!("run.out={out}");
+    let set = set.iter().flat_map(|key| ["--set", *key]);
+    let args: Vec<&str> = ["train", "lora.toml", "--quiet", "--set", &out].into_iter().chain(set).collect();
+    project.ok(&args);
+}
+
+fn score(project: &Project, model: &str) -> serde_json::Value {
+    let printed = project.ok(&["eval", model, "--text", "text.txt", "--tokens", "300", "--json"]);
+    serde_json::from_str(&printed).unwrap()
+}
+
+fn file(project: &Project, name: &str) -> Vec<u8> {
+    fs::read(project.path(name)).unwrap()
+}
+
+#[test]
+fn an_adapter_inside_the_quantizer_is_merged_exactly_and_verified() {
+    let project = project();
+    train(&project, "runs/qat", &["lora.mode=qat_lora"]);
+    let adapted = score(&project, "runs/qat");
+    assert_ne!(adapted, score(&project, "runs/tiny"), "eight steps change something");
+    let printed = project.ok(&["merge", "runs/qat", "-o", "merged", "--verbose", "--text", "text.txt"]);
+    assert!(printed.contains("14 adapted projections, exact"), "{printed}");
+    assert!(printed.contains("+0.00 %") && printed.contains("model.layers.1.mlp.down_proj"), "{printed}");
+    assert_eq!(score(&project, "merged"), adapted);
+    project.ok(&["export", "merged", "-o", "merged.gguf", "--embeddings", "f32"]);
+    let printed = project.ok(&["verify", "merged", "merged.gguf", "--text", "text.txt", "--bound", "0"]);
+    assert!(printed.contains("verified"), "{printed}");
+    // It has no place beside the weights.
+    let refused = project.fails(&["export", "runs/qat", "-o", "adapter.gguf"]);
+    assert!(refused.contains("tritforge merge"), "{refused}");
+    assert!(!project.path("adapter.gguf").exists());
+}
+
+#[test]
+fn an_adapter_beside_its_base_is_deployed_beside_it() {
+    let project = project();
+    let half = ["lora.dropout=0.1", "lora.use_rslora=true", "lora.lr_ratio_b=4"];
+    train(&project, "runs/side", &half);
+    project.ok(&["export", "runs/tiny", "-o", "base.gguf", "--embeddings", "f32"]);
+    let printed = project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
+    assert!(printed.contains("rank 4 on 14 projections"), "{printed}");
+
+    let trained = Subject::open(&project.path("runs/side/step-000008")).unwrap();
+    let ids =
+        trained.tokenizer().encode("You may reproduce and distribute copies of the Work", false).unwrap();
+    let Subject::Gguf(model) = Subject::open(&project.path("base.gguf")).unwrap() else { unreachable!() };
+    let adapter = Arc::new(Adapter::open(&project.path("adapter.gguf"), &model).unwrap());
+    assert_eq!((adapter.rank(), adapter.projections()), (4, 14));
+    let logits = |scales: &[f32]| {
+        let applied: Vec<Applied> =
+            scales.iter().map(|scale| Applied { adapter: Arc::clone(&adapter), scale: *scale }).collect();
+        model.set_adapters(applied);
+        Subject::Gguf(Arc::clone(&model)).logits(&ids).unwrap()
+    };
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    let (with, without) = (trained.logits(&ids).unwrap(), logits(&[]));
+    assert!(apart(&logits(&[1.0]), &with) < 1e-4, "the engine and training agree");
+    assert!(apart(&without, &with) > 1e-2, "the adapter changes something");
+    assert!(apart(&logits(&[0.25, 0.75]), &with) < 1e-4, "two parts are a whole");
+    assert!(apart(&logits(&[0.0]), &without) < 1e-6);
+
+    let generate = [
+        "generate",
+        "base.gguf",
+        "-p",
+        "You may",
+        "-n",
+        "16",
+        "--temperature",
+        "1",
+        "--seed",
+        "1",
+        "--quiet",
+    ];
+    let plain = project.ok(&generate);
+    assert_eq!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:0"]].concat()));
+    assert_ne!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:1000"]].concat()));
+
+    // Ternary weights cannot take it up without loss, and nobody is left in the dark about that.
+    let refused = project.fails(&["merge", "runs/side", "-o", "merged"]);
+    assert!(refused.contains("--requantize") && refused.contains("GGUF adapter"), "{refused}");
+    let printed = project.ok(&["merge", "runs/side", "-o", "merged", "--requantize", "--text", "text.txt"]);
+    assert!(printed.contains("LOSSY") && printed.contains("perplexity"), "{printed}");
+}
+
+#[test]
+fn a_resumed_adapter_has_the_bits_of_one_that_ran_through() {
+    let project = project();
+    for mode in ["adapter", "qat_lora"] {
+        let (mode, whole, parts) =
+            (format!("lora.mode={mode}"), format!("runs/{mode}-whole"), format!("runs/{mode}-parts"));
+        train(&project, &whole, &[&mode]);
+        // The schedule is that of eight steps: the run is cut, not shortened.
+        train(&project, &parts, &[&mode]);
+        fs::remove_dir_all(project.path(&format!("{parts}/step-000008"))).unwrap();
+        let out = format!("run.out={parts}");
+        project.ok(&["train", "lora.toml", "--quiet", "--resume", "--set", &out, "--set", &mode]);
+        let last = |run: &str| file(&project, &format!("{run}/step-000008/adapter_model.safetensors"));
+        assert_eq!(last(&whole), last(&parts));
+        let other = project.fails(&[
+            "train",
+            "lora.toml",
+            "--quiet",
+            "--resume",
+            "--set",
+            &out,
+            "--set",
+            &mode,
+            "--set",
+            "lora.rank=5",
+        ]);
+        assert!(other.contains("cannot resume") && other.contains("rank"), "{other}");
+    }
+}
+
+#[test]
+fn bases_and_adapters_that_do_not_fit_are_refused() {
+    let project = project();
+    let refused = |set: &[&str]| {
+        let set = set.iter().flat_map(|key| ["--set", *key]);
+        project.fails(&["train", "lora.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    assert!(refused(&["model.base=nowhere"]).contains("nowhere"));
+    assert!(refused(&["lora.rank=0"]).contains("lora.rank"));
+    assert!(refused(&["lora.mode=qat_lora", "lora.dropout=0.1"]).contains("lora_dropout"));
+    assert!(refused(&["lora.target_modules=[\"q_proj\", \"lm_head\"]"]).contains("lora.target_modules"));
+    train(&project, "runs/side", &["train.steps=1"]);
+    assert!(refused(&["model.base=runs/side"]).contains("tritforge merge"));
+
+    project.ok(&["export", "runs/tiny", "-o", "base.gguf"]);
+    project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
+    let model = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "base.gguf"]);
+    assert!(model.contains("general.type = model"), "{model}");
+    let directory = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "runs/side"]);
+    assert!(directory.contains("tritforge export"), "{directory}");
+    project.ok(&[
+        "train",
+        "recipe.toml",
+        "--quiet",
+        "--set",
+        "run.out=runs/wide",
+        "--set",
+        "model.intermediate_size=512",
+        "--set",
+        "train.steps=4",
+    ]);
+    project.ok(&["export", "runs/wide", "-o", "wide.gguf"]);
+    let shape = project.fails(&["generate", "wide.gguf", "-p", "a", "--lora", "adapter.gguf"]);
+    assert!(shape.contains("lora_b") && shape.contains("512"), "{shape}");
+    let merged = project.fails(&["merge", "runs/tiny", "-o", "merged"]);
+    assert!(merged.contains("adapter_model.safetensors"), "{merged}");
+    assert!(!Path::new(&project.path("merged")).exists());
+}
+
+#[test]
+fn a_base_is_trained_on_from_where_it_was() {
+    let project = project();
+    let recipe = RECIPE.replace("[lora]\nrank = 4\nalpha = 16\n", "");
+    fs::write(project.path("on.toml"), recipe).unwrap();
+    project.ok(&["train", "on.toml", "--quiet", "--set", "run.out=runs/on", "--set", "optim.lr=1e-3"]);
+    let loss = |model: &str| score(&project, model)["loss"].as_f64().unwrap();
+    assert!(loss("runs/on") < loss("runs/tiny"));
+    let tokenizer = |run: &str| file(&project, &format!("{run}/tokenizer.json"));
+    assert_eq!(tokenizer("runs/on/step-000008"), tokenizer("runs/tiny/step-000012"));
+}

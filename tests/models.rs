@@ -1,0 +1,131 @@
+//! Any two models side by side: `diff` and `verify` over checkpoint, GGUF and Hugging Face's layout.
+
+use std::fs;
+
+use serde_json::Value;
+
+mod project;
+
+use project::Project;
+
+/// A run of a few steps, and its last checkpoint in every form, embeddings exact.
+fn every_form() -> (Project, [&'static str; 5]) {
+    let project = Project::new();
+    project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"]);
+    let forms = [("m.gguf", "tq2_0"), ("i2s.gguf", "i2_s"), ("packed", "hf-packed"), ("latent", "hf-f32")];
+    for (out, format) in forms {
+        project.ok(&["export", "runs/tiny", "-o", out, "--format", format, "--embeddings", "f32"]);
+    }
+    (project, ["runs/tiny", "m.gguf", "i2s.gguf", "packed", "latent"])
+}
+
+#[test]
+fn every_form_of_a_model_is_the_same_model() {
+    let (project, forms) = every_form();
+    for (i, first) in forms.iter().enumerate() {
+        for second in &forms[i + 1..] {
+            let printed = project.ok(&["diff", first, second]);
+            assert!(printed.contains("the same model"), "{first} {second}:\n{printed}");
+        }
+    }
+    for [first, second] in [
+        ["runs/tiny", "packed"],
+        ["packed", "m.gguf"],
+        ["i2s.gguf", "latent"],
+        ["m.gguf", "i2s.gguf"],
+        ["latent", "packed"],
+    ] {
+        let verify = ["verify", first, second, "--bound", "0", "--greedy-tokens", "8", "--text", "text.txt"];
+        let printed = project.ok(&verify);
+        assert!(printed.contains("int32 sums identical"), "{first} {second}:\n{printed}");
+    }
+}
+
+fn json(project: &Project, args: &[&str], code: i32) -> Value {
+    let output = project.run(args);
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn diff_finds_one_code_and_tells_where() {
+    let (project, _) = every_form();
+    let mut bytes = fs::read(project.path("m.gguf")).unwrap();
+    // The last tensor but its scale is blk.1.ffn_down.weight: TQ2_0 data, then 4 bytes of scale padded to 32.
+    let at = bytes.len() - 32 - 66;
+    bytes[at] = (bytes[at] & !3) | (((bytes[at] & 3) + 1) % 3);
+    fs::write(project.path("changed.gguf"), &bytes).unwrap();
+    for other in ["m.gguf", "runs/tiny", "packed"] {
+        let report = json(&project, &["diff", other, "changed.gguf", "--json"], 1);
+        let tensors = report["tensors"].as_array().unwrap();
+        let found: Vec<&Value> = tensors.iter().filter(|t| t["same"] == false).collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0]["name"], "model.layers.1.mlp.down_proj.weight");
+        assert_eq!(found[0]["flipped"], 1);
+        assert_eq!(report["config"].as_array().unwrap().len(), 0);
+    }
+    let report = json(&project, &["verify", "packed", "changed.gguf", "--json"], 1);
+    let first = &report["first_difference"];
+    assert_eq!((&first["tensor"], &first["quantity"]), (&"blk.1.ffn_down.weight".into(), &"codes".into()));
+    let changed = report["projections"].as_array().unwrap().iter().map(|p| p["codes_different"].as_u64());
+    assert_eq!(changed.sum::<Option<u64>>(), Some(1));
+}
+
+#[test]
+fn diff_tells_rounding_from_training_and_trouble_from_both() {
+    let (project, _) = every_form();
+    project.ok(&["export", "runs/tiny", "-o", "f16.gguf", "--embeddings", "f16"]);
+    let report = json(&project, &["diff", "runs/tiny", "f16.gguf", "--json"], 1);
+    let different = |report: &Value| {
+        let tensors = report["tensors"].as_array().unwrap().iter().filter(|t| t["same"] == false);
+        tensors.map(|t| t["name"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(different(&report), ["model.embed_tokens.weight"]);
+    let relative = report["tensors"][0]["relative"].as_f64().unwrap();
+    assert!(relative > 0.0 && relative < 2f64.powi(-11), "{relative}");
+    project.ok(&["diff", "runs/tiny", "f16.gguf", "--tolerance", "5e-4"]);
+    // Steps of training move latent weights whether or not codes flip.
+    let report = json(&project, &["diff", "runs/tiny/step-000002", "runs/tiny/step-000004", "--json"], 1);
+    let ternary: Vec<&Value> =
+        report["tensors"].as_array().unwrap().iter().filter(|t| t["compared"] == "ternary").collect();
+    assert_eq!(ternary.len(), 14);
+    assert!(ternary.iter().all(|t| t["latent_max_difference"].as_f64() > Some(0.0)));
+    assert!(project.fails(&["diff", "runs/tiny", "absent"]).contains("absent"));
+    assert_eq!(project.run(&["diff", "runs/tiny", "absent"]).status.code(), Some(2));
+}
+
+#[test]
+fn inspect_tells_the_same_of_every_form_and_who_loads_each() {
+    let (project, forms) = every_form();
+    let reports = forms.map(|form| json(&project, &["inspect", form, "--codes-digest", "--json"], 0));
+    let codes = |report: &Value| {
+        let tensors = report["tensors"].as_array().unwrap().iter();
+        let mut codes: Vec<(String, String)> = tensors
+            .filter(|t| t["codes_sha256"].is_string())
+            .map(|t| (t["codes_sha256"].to_string(), t["scale"].to_string()))
+            .collect();
+        codes.sort();
+        codes
+    };
+    for report in &reports {
+        assert_eq!(report["parameters"], reports[0]["parameters"]);
+        assert_eq!(report["tokenizer"], reports[0]["tokenizer"]);
+        assert_eq!(report["ternary"]["weights"], reports[0]["ternary"]["weights"]);
+        assert_eq!(codes(report), codes(&reports[0]));
+    }
+    assert_eq!(codes(&reports[0]).len(), 14);
+    assert_eq!(reports[0]["tokenizer"]["pre"], "gpt-2");
+    let loads = |i: usize| reports[i]["loads_in"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
+    assert_eq!(loads(0).collect::<Vec<_>>(), ["tritforge"]);
+    assert_eq!(loads(1).collect::<Vec<_>>(), ["tritforge", "llama.cpp", "bitnet.cpp", "ik_llama.cpp"]);
+    assert_eq!(loads(2).collect::<Vec<_>>(), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
+    assert_eq!(loads(3).collect::<Vec<_>>(), ["tritforge", "transformers"]);
+    // 66 bytes a block of 256 and 4 a tensor; 2 bits and 4 bytes a tensor; 4 bytes a weight.
+    let bits = |i: usize| reports[i]["ternary"]["bits_per_weight"].as_f64().unwrap();
+    let per_tensor = 14.0 * 32.0 / reports[0]["ternary"]["weights"].as_f64().unwrap();
+    assert!((bits(1) - 2.0625 - per_tensor).abs() < 1e-9, "{}", bits(1));
+    assert!((bits(3) - 2.0 - per_tensor).abs() < 1e-9, "{}", bits(3));
+    assert_eq!(bits(4), 32.0);
+    let printed = project.ok(&["inspect", "m.gguf", "--tensors", "--metadata"]);
+    assert!(printed.contains("tokenizer.ggml.pre") && printed.contains("blk.1.ffn_down.scale"), "{printed}");
+}
