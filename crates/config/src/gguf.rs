@@ -260,8 +260,10 @@ impl ModelConfig {
         };
         let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
         let ternary = tensors.iter().any(|tensor| {
-            matches!(tensor.ty, GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::I2_S | GgmlType::IQ2_BN)
-                && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
+            matches!(
+                tensor.ty,
+                GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::I2_S | GgmlType::Q2_0 | GgmlType::IQ2_BN
+            ) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
         let config = Self {
             vocab_size,
