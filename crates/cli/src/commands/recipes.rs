@@ -76,6 +76,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn list() -> Result<()> {
     let rows = RECIPES.iter().map(|(name, text)| {
+        if goes_on_from_a_base(text) {
+            // Its shape is that of a checkpoint which need not be here.
+            let number = |section, key, default| number(text, section, key).unwrap_or(default);
+            let rows = number("train", "batch_size", 8.0) * number("train", "gradient_accumulation", 1.0);
+            let tokens = rows * number("data", "seq_len", 256.0) * number("train", "steps", 0.0) / 1e6;
+            return Ok(vec![
+                name.to_string(),
+                "its base's".to_string(),
+                format!("{tokens:.1} M"),
+                purpose(text),
+            ]);
+        }
         let recipe = parse(name, text)?;
         let config = recipe.model_config(recipe.expected_vocab_size())?;
         let parameters = config.parameters().total() as f64 / 1e6;
@@ -88,6 +100,18 @@ fn list() -> Result<()> {
     let rows: Vec<Vec<String>> = rows.collect::<Result<_>>()?;
     table::print(&["recipe", "parameters", "tokens", "what it is for"], &rows);
     Ok(())
+}
+
+/// Whether a recipe names a checkpoint to begin with.
+fn goes_on_from_a_base(text: &str) -> bool {
+    text.contains("\nbase = ")
+}
+
+/// A number that an embedded recipe gives.
+fn number(text: &str, section: &str, key: &str) -> Option<f64> {
+    let mut lines = text.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
+    let own = lines.by_ref().take_while(|line| !line.starts_with('['));
+    own.filter_map(|line| line.split_once(" = ")).find(|(name, _)| *name == key)?.1.parse().ok()
 }
 
 /// The first sentence of a recipe's comment.
@@ -183,13 +207,24 @@ mod tests {
     #[test]
     fn a_copy_is_the_recipe_itself() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let temp = tempfile::tempdir().unwrap();
+        let mut writer = tritforge_checkpoint::Writer::create(&temp.path().join("base")).unwrap();
+        writer.write_config(&tritforge_config::ModelConfig::default()).unwrap();
+        writer.commit().unwrap();
+        let base = [format!("model.base={}", temp.path().join("base").display())];
         for (name, text) in RECIPES {
             let dir = tempfile::tempdir().unwrap();
             copy(name, dir.path()).unwrap();
-            let copied = Recipe::load(&dir.path().join(format!("{name}.toml")), &[]).unwrap();
-            let original = Recipe::load(&root.join(format!("{name}.toml")), &[]).unwrap();
+            let overrides = if goes_on_from_a_base(text) { &base[..] } else { &[] };
+            let copied = Recipe::load(&dir.path().join(format!("{name}.toml")), overrides).unwrap();
+            let original = Recipe::load(&root.join(format!("{name}.toml")), overrides).unwrap();
             assert_eq!(copied, original, "{name}");
-            assert_eq!(parse(name, text).unwrap().train, original.train, "{name}");
+            if goes_on_from_a_base(text) {
+                assert_eq!(number(text, "train", "steps"), Some(original.train.steps as f64), "{name}");
+                assert_eq!(number(text, "data", "seq_len"), Some(original.data.seq_len as f64), "{name}");
+            } else {
+                assert_eq!(parse(name, text).unwrap().train, original.train, "{name}");
+            }
             assert!(copy(name, dir.path()).unwrap_err().to_string().contains("there already"));
             assert!(purpose(text).len() > 20, "{name}: {}", purpose(text));
         }

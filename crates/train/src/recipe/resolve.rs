@@ -100,7 +100,8 @@ fn model(r: &mut Reader, seq_len: usize) -> Model {
     let vocab_size = r.size("model", "vocab_size", 1);
     let mut needed = |key, what: &str| {
         let size = r.size("model", key, 1);
-        if size.is_none() && !r.given("model", key) {
+        // A base that cannot be read is a fault of its own.
+        if size.is_none() && !r.given("model", key) && base.is_none() {
             r.missing("model", key, &format!("{what}, or config = \"configs/….toml\""));
         }
         size.unwrap_or(1)
