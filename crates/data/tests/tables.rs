@@ -115,9 +115,8 @@ proptest! {
             prop_assert_eq!(&fields, &values);
             for record in found {
                 let line: usize = record.place.strip_prefix("line ").unwrap().parse().unwrap();
-                // The macro would take a brace in its text for a format's.
-                let begins = text.lines().nth(line - 1).is_some_and(|text| text.trim_start().starts_with('{'));
-                prop_assert!(begins, "{name}: {}", record.place);
+                let named = text.lines().nth(line - 1).unwrap().trim_start();
+                prop_assert!(named.starts_with('{'), "line {line}: {named}");
             }
         }
         // Whatever else a file holds is an error or is not, never a panic.
