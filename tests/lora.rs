@@ -122,6 +122,24 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
     assert_eq!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:0"]].concat()));
     assert_ne!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:1000"]].concat()));
 
+    // llama.cpp multiplies gate and up by the weight's scale after it has added the adapter: its file is another.
+    project.ok(&["export", "runs/side", "-o", "llama.gguf", "--for", "llama.cpp"]);
+    let floats = |file: &str, tensor: &str| -> Vec<f32> {
+        let gguf = tritforge_gguf::Gguf::open(project.path(file)).unwrap();
+        let bytes = gguf.data(gguf.tensor(tensor).unwrap()).to_vec();
+        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    };
+    let scale = floats("base.gguf", "blk.1.ffn_up.scale")[0];
+    let (ours, theirs) =
+        ["adapter.gguf", "llama.gguf"].map(|f| floats(f, "blk.1.ffn_up.weight.lora_b")).into();
+    assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b * scale).abs() <= 1e-6 * a.abs()), "{scale}");
+    for tensor in ["blk.1.ffn_up.weight.lora_a", "blk.0.attn_q.weight.lora_b", "blk.0.ffn_down.weight.lora_b"]
+    {
+        assert_eq!(floats("adapter.gguf", tensor), floats("llama.gguf", tensor));
+    }
+    let refused = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "llama.gguf"]);
+    assert!(refused.contains("made for llama.cpp"), "{refused}");
+
     // Ternary weights cannot take it up without loss, and nobody is left in the dark about that.
     let refused = project.fails(&["merge", "runs/side", "-o", "merged"]);
     assert!(refused.contains("--requantize") && refused.contains("GGUF adapter"), "{refused}");

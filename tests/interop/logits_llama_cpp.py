@@ -1,6 +1,6 @@
 """Compare tritforge's logits with llama.cpp's on the same GGUF files and text.
 
-    tests/interop/run.sh logits_llama_cpp.py --model A.gguf [--model B.gguf] --text held_out.txt --tokens 512
+    tests/interop/run.sh logits_llama_cpp.py --model A.gguf [--model B.gguf] [--lora A.gguf --llama-lora B.gguf] --text held_out.txt --tokens 512
 
 For each file, the text is tokenized by llama.cpp (llama-cpp-python 0.3.36, without a BOS token) and by tritforge; the
 first `--tokens` ids must be the same. Both then compute logits over windows of `--window` tokens, each starting with an
@@ -59,20 +59,22 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def run_tritforge(binary: str, model: Path, text: Path, tokens: int, window: int) -> tuple[list[int], np.ndarray]:
+def run_tritforge(binary: str, model: Path, text: Path, tokens: int, window: int, lora: Path | None = None) -> tuple[list[int], np.ndarray]:
     """Token ids [N] and logits [N, vocab] as tritforge computes them."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "logits.safetensors"
         command = [binary, "eval", model, "--text", text, "--dump-logits", output, "--tokens", tokens, "--window", window]
+        command += ["--lora", lora] if lora else []
         subprocess.run([str(part) for part in command], check=True, stdout=subprocess.DEVNULL)
         tensors = read_safetensors(output)
     return tensors["ids"].tolist(), tensors["logits"]
 
 
-def run_llama_cpp(model: Path, text: Path, tokens: int, window: int) -> tuple[list[int], np.ndarray]:
+def run_llama_cpp(model: Path, text: Path, tokens: int, window: int, lora: Path | None = None) -> tuple[list[int], np.ndarray]:
     """Token ids [N] and logits [N, vocab] as llama.cpp computes them, with an f32 KV cache."""
     llama = Llama(
         str(model),
+        lora_path=str(lora) if lora else None,
         n_ctx=window,
         n_batch=window,
         logits_all=True,
@@ -132,6 +134,8 @@ def difference_of_ids(ours: list[int], theirs: list[int]) -> str | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare tritforge's logits with llama.cpp's on GGUF files.")
     parser.add_argument("--model", type=Path, action="append", required=True, help="a GGUF file; may be repeated")
+    parser.add_argument("--lora", type=Path, help="a GGUF adapter that tritforge puts on every model")
+    parser.add_argument("--llama-lora", type=Path, help="the same adapter, exported with --for llama.cpp")
     parser.add_argument("--text", type=Path, required=True, help="UTF-8 text that the models were not trained on")
     parser.add_argument("--tokens", type=int, default=512, help="how many tokens of the text to use (default 512)")
     parser.add_argument("--window", type=int, default=128, help="tokens a window (default 128)")
@@ -143,10 +147,9 @@ def main() -> int:
     failed = False
     for model in arguments.model:
         try:
-            our_ids, ours = run_tritforge(
-                arguments.tritforge, model, arguments.text, arguments.tokens, arguments.window
-            )
-            their_ids, theirs = run_llama_cpp(model, arguments.text, arguments.tokens, arguments.window)
+            work = (model, arguments.text, arguments.tokens, arguments.window)
+            our_ids, ours = run_tritforge(arguments.tritforge, *work, arguments.lora)
+            their_ids, theirs = run_llama_cpp(*work, arguments.llama_lora)
             difference = difference_of_ids(our_ids, their_ids)
             if difference is not None:
                 print(f"| {model.name} | {len(their_ids)} | differ | | | | | |")

@@ -10,6 +10,9 @@ pub const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The file with an adapter's tensors.
 pub const ADAPTER_MODEL: &str = "adapter_model.safetensors";
 
+/// The metadata of a GGUF adapter that only one runtime reads rightly: its name. Ours; others pass over it.
+pub const ADAPTER_RUNTIME: &str = "adapter.lora.runtime";
+
 /// Where the low-rank product enters the forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -25,7 +25,7 @@ pub struct WriteOptions {
     pub stop: Vec<String>,
 }
 
-/// Writes a text after each prompt, always the most probable token, of equals the first. `done` gets the number of the prompt and its
+/// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are no part of it. `done` gets the number of the prompt and its
 /// text as soon as it has ended, which need not be in order.
 ///
 /// # Errors
@@ -54,6 +54,7 @@ struct Text<'a> {
     sampler: Sampler,
     stream: DecodeStream<'a>,
     filter: StopFilter<'a>,
+    stop: &'a [String],
     text: String,
     left: usize,
     /// Whether a stop string has come: nothing after it belongs to the text.
@@ -67,6 +68,7 @@ impl<'a> Text<'a> {
             sampler: Sampler::new(Sampling::default())?,
             stream: tokenizer.stream(),
             filter: StopFilter::new(&options.stop),
+            stop: &options.stop,
             text: String::new(),
             left: options.max_tokens,
             stopped: false,
@@ -83,7 +85,13 @@ impl<'a> Text<'a> {
             return Ok(None);
         }
         self.left -= 1;
-        if let Some(piece) = self.stream.push(id)? {
+        if self.tokenizer.is_special(id) {
+            // No part of the text, but it may end it.
+            let name = self.tokenizer.token(id).unwrap_or_default();
+            if self.stop.contains(&name) {
+                self.left = 0;
+            }
+        } else if let Some(piece) = self.stream.push(id)? {
             self.take(&piece);
         }
         Ok((self.left > 0).then_some(id))

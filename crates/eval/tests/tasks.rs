@@ -16,7 +16,8 @@ const CONTEXT: usize = 96;
 fn subject() -> Subject {
     let characters: String = (' '..='~').chain(['\n', 'ä', '_']).collect();
     let template =
-        ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}\n=> ").unwrap();
+        ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}{{ '\\n' }}=> ")
+            .unwrap();
     let tokenizer = Tokenizer::characters([characters], &SpecialTokens::default()).unwrap();
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size() + 3,
@@ -146,11 +147,14 @@ fn accuracies_are_those_of_log_likelihoods_computed_apart() {
     assert!(right[0] != right[1], "{right:?}");
 }
 
+/// A task, a record, the contexts of its first two choices, the continuations, and which is right.
+type Case<'a> = (&'a str, &'a str, [&'a str; 2], &'a [&'a str], u64);
+
 /// Each task's prompt, its continuations, and which is right: as the harness's templates write them.
 #[test]
 fn prompts_are_those_of_the_harness() {
     let subject = subject();
-    let cases: [(&str, &str, [&str; 2], &[&str], u64); 14] = [
+    let cases: [Case<'_>; 14] = [
         (
             "arc_challenge",
             r#"{"question":{"stem":"Q?","choices":[{"text":"a","label":"A"},{"text":"b","label":"B"}]},"answerKey":"B"}"#,
@@ -318,7 +322,28 @@ fn long_contexts_lose_their_beginning_and_are_counted() {
     }
 }
 
-/// Greedy text, the whole sequence again for each character.
+#[test]
+fn choices_longer_than_the_context_are_scored_in_pieces() {
+    let subject = subject();
+    let long = "a b ".repeat(40);
+    let record = format!(r#"{{"goal":"g","sol1":"one","sol2":"{long}","label":1}}"#);
+    let (result, samples) = ask(&subject, "piqa", &record, None, &TaskOptions::default()).unwrap();
+    assert_eq!(result.truncated, 1);
+    // Every character once, each behind no more than the context holds.
+    let whole = format!("Question: g\nAnswer: {long}");
+    let (begin, piece) = ("Question: g\nAnswer:".len(), (CONTEXT + 1) / 2);
+    let expected: f64 = (begin..whole.len())
+        .step_by(piece)
+        .map(|from| {
+            let to = whole.len().min(from + piece);
+            log_likelihood(&subject, &whole[..from], &whole[from..to])
+        })
+        .sum();
+    let found = log_likelihoods(&samples[0])[1];
+    assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+}
+
+/// Greedy text without special tokens, the whole sequence again for each character.
 fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
     let tokenizer = subject.tokenizer();
     let mut ids = tokenizer.encode(prompt, tokenizer.adds_bos()).unwrap();
@@ -333,7 +358,8 @@ fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
         }
         ids.push(best);
     }
-    tokenizer.decode(&ids[begin..]).unwrap()
+    let written: Vec<u32> = ids[begin..].iter().copied().filter(|id| !tokenizer.is_special(*id)).collect();
+    tokenizer.decode(&written).unwrap()
 }
 
 #[test]

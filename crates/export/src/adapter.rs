@@ -2,13 +2,16 @@
 
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, Tensors};
+use tritforge_checkpoint::{Checkpoint, MODEL, Tensors};
 use tritforge_config::{
-    ADAPTER_CONFIG, ADAPTER_MODEL, Architecture, LoraConfig, LoraMode, ModelConfig, Projection,
+    ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, Architecture, LoraConfig, LoraMode, ModelConfig,
+    Projection, WeightQuant,
 };
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 
 use crate::ExportError;
+use crate::numbers::ternary_tensor;
+use crate::runtimes::Runtime;
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +34,21 @@ pub fn is_adapter(checkpoint: &Checkpoint) -> bool {
 /// Writes the adapter of a checkpoint as a GGUF file: `general.type = "adapter"`, `adapter.type = "lora"`, and for every adapted
 /// projection `<weight>.lora_a` [rank, in] and `<weight>.lora_b` [out, rank] in F32.
 ///
+/// `for_llama_cpp` makes a file for llama.cpp and not for the engine: llama.cpp (llama-cpp-python 0.3.36, `build_ffn` in
+/// `llama-graph.cpp`) multiplies a gate's and an up-projection's output by the weight's `.scale` only after it has added the adapter's
+/// product, so B is divided by that scale there.
+///
 /// # Errors
-/// If the checkpoint holds no adapter, one that stands inside the quantizer, or the file cannot be written; nothing is left under the
-/// file's name then.
-pub fn export_adapter(checkpoint: &Checkpoint, out: &Path, name: &str) -> Result<AdapterReport, ExportError> {
+/// If the checkpoint holds no adapter, one that stands inside the quantizer, its base is needed and not there, or the file cannot be
+/// written; nothing is left under the file's name then.
+pub fn export_adapter(
+    checkpoint: &Checkpoint,
+    out: &Path,
+    name: &str,
+    for_llama_cpp: bool,
+) -> Result<AdapterReport, ExportError> {
     let text = checkpoint.file(ADAPTER_CONFIG)?;
-    let (lora, _) = LoraConfig::from_json(&String::from_utf8_lossy(&text))?;
+    let (lora, named) = LoraConfig::from_json(&String::from_utf8_lossy(&text))?;
     if lora.mode == LoraMode::QatLora {
         return Err(ExportError::InsideQuantizer(checkpoint.dir().to_path_buf()));
     }
@@ -50,6 +62,14 @@ pub fn export_adapter(checkpoint: &Checkpoint, out: &Path, name: &str) -> Result
     metadata.insert("adapter.type", "lora");
     // Readers divide by the rank, whatever the scaling is made of.
     metadata.insert("adapter.lora.alpha", lora.scaling() * lora.rank as f32);
+    let scaled = for_llama_cpp && config.weights != WeightQuant::None && architecture.has_scale_tensors();
+    let base = match scaled {
+        true => Some(Checkpoint::open(Path::new(&named.unwrap_or_default()))?.tensors(MODEL)?),
+        false => None,
+    };
+    if for_llama_cpp {
+        metadata.insert(ADAPTER_RUNTIME, Runtime::LlamaCpp.name());
+    }
     let targets: Vec<(usize, Projection)> = (0..config.num_hidden_layers)
         .flat_map(|layer| lora.target_modules.iter().map(move |projection| (layer, *projection)))
         .collect();
@@ -67,7 +87,12 @@ pub fn export_adapter(checkpoint: &Checkpoint, out: &Path, name: &str) -> Result
     let tensors = checkpoint.tensors(ADAPTER_MODEL)?;
     for (layer, projection) in &targets {
         let name = projection.gguf_weight(*layer);
-        let [a, b] = matrices(&tensors, &config, &lora, architecture, *layer, *projection)?;
+        let [a, mut b] = matrices(&tensors, &config, &lora, architecture, *layer, *projection)?;
+        if let (Some(base), Projection::Gate | Projection::Up) = (&base, projection) {
+            let shape = config.projection_shape(*projection);
+            let scale = ternary_tensor(base, &config, &projection.hf_weight(*layer), shape)?.scale();
+            b.iter_mut().for_each(|b| *b /= scale);
+        }
         writer.write_tensor(&format!("{name}.lora_a"), &bytes(&a))?;
         writer.write_tensor(&format!("{name}.lora_b"), &bytes(&b))?;
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tritforge_config::{Architecture, Projection};
+use tritforge_config::{ADAPTER_RUNTIME, Architecture, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{DenseMatrix, DenseType};
 
@@ -63,6 +63,11 @@ impl Adapter {
                 };
                 return Err(adapter(format!("{key} = {found}: expected {expected}{hint}")));
             }
+        }
+        if let Ok(runtime) = metadata.get_str(ADAPTER_RUNTIME) {
+            return Err(adapter(format!(
+                "made for {runtime}, which scales some products in another place: export the adapter again, without --for"
+            )));
         }
         let of_model = model.gguf().metadata().get_str("general.architecture").map_err(fault)?;
         let found = metadata.get_str("general.architecture").map_err(fault)?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use tritforge_config::ModelConfig;
 use tritforge_train::recipe::Recipe;
 
 #[test]
@@ -33,9 +34,17 @@ fn configs_have_the_parameters_that_they_state() {
 #[test]
 fn recipes_resolve() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let dir = tempfile::tempdir().unwrap();
+    let base = dir.path().join("base");
+    let mut writer = tritforge_checkpoint::Writer::create(&base).unwrap();
+    writer.write_config(&ModelConfig::default()).unwrap();
+    writer.commit().unwrap();
+    let overrides = [format!("model.base={}", base.display())];
     for entry in fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
-        let recipe = Recipe::load(&path, &[]).unwrap();
+        // A recipe that goes on from a base needs one to be there.
+        let based = fs::read_to_string(&path).unwrap().contains("\nbase = ");
+        let recipe = Recipe::load(&path, if based { &overrides } else { &[] }).unwrap();
         recipe.model_config(recipe.expected_vocab_size()).unwrap();
         // What a run keeps beside its checkpoints is a recipe again.
         let text = recipe.to_toml().unwrap();

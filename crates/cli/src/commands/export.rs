@@ -159,12 +159,28 @@ pub(crate) struct Args {
     /// The model's name in the file; the file's stem by default.
     #[arg(long)]
     name: Option<String>,
+    /// Of an adapter: the program that is to load it, this one if not given.
+    #[arg(long = "for", value_enum, value_name = "RUNTIME")]
+    runtime: Option<AdapterRuntime>,
+}
+
+/// Programs that read adapters differently.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AdapterRuntime {
+    /// This one.
+    Tritforge,
+    /// llama.cpp and what is built on it.
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
     if is_adapter(&checkpoint) {
         return adapter_to_gguf(args, &checkpoint);
+    }
+    if args.runtime.is_some() {
+        bail!("--for: {} is no adapter; a model's file is the same for all", args.checkpoint.display());
     }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
@@ -187,7 +203,8 @@ fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
         );
     }
     let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
-    let report = export_adapter(checkpoint, &args.output, &name)?;
+    let for_llama_cpp = args.runtime == Some(AdapterRuntime::LlamaCpp);
+    let report = export_adapter(checkpoint, &args.output, &name, for_llama_cpp)?;
     println!("{}", args.output.display());
     println!(
         "  {}: an adapter of rank {} on {} projections, for models of architecture {}",
@@ -196,7 +213,11 @@ fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
         report.projections,
         report.architecture.name()
     );
-    println!("  loads beside its base: tritforge generate BASE.gguf --lora {}", args.output.display());
+    let file = args.output.display();
+    match for_llama_cpp {
+        true => println!("  loads beside its base: llama-cli -m BASE.gguf --lora {file}"),
+        false => println!("  loads beside its base: tritforge generate BASE.gguf --lora {file}"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -44,25 +44,29 @@ fn choice(
 ) -> Result<Sample, EvalError> {
     let tokenizer = scorer.subject().tokenizer();
     let (mut sequences, mut truncated, mut shown) = (Vec::new(), false, String::new());
+    // How many sequences each choice has: one, unless it is longer than the model's context.
+    let mut counts = Vec::new();
     for (context, continuation) in question.pairs() {
         let context = prompts.context(shots, context, "")?;
         let continuation = format!("{}{continuation}", prompts.delimiter());
-        let (scored, cut) =
+        let (pieces, cut) =
             encode_pair(tokenizer, &context, &continuation, prompts.chat(), scorer.longest())?;
-        sequences.push(scored);
+        counts.push(pieces.len());
+        sequences.extend(pieces);
         truncated |= cut;
         if shown.is_empty() {
             shown = context;
         }
     }
-    let scores = scorer.score(&sequences)?;
-    let preferred = question.preferred(&scores);
+    let mut scores = scorer.score(&sequences)?.into_iter();
+    let nats: Vec<f64> =
+        counts.into_iter().map(|count| scores.by_ref().take(count).map(|score| score.nats).sum()).collect();
+    let preferred = question.preferred(&nats);
     let mut right = vec![("acc", preferred.summed == question.gold)];
     if normalized {
         right.push(("acc_norm", preferred.per_character == question.gold));
         right.push(("acc_bytes", preferred.per_byte == question.gold));
     }
-    let nats: Vec<f64> = scores.iter().map(|score| score.nats).collect();
     let answer = json!({
         "choices": question.choices(),
         "log_likelihoods": nats,

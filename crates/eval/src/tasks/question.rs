@@ -6,7 +6,7 @@ use tritforge_text::{EncodeOptions, Tokenizer};
 
 use super::Example;
 use crate::EvalError;
-use crate::score::{LogLikelihood, Scored};
+use crate::score::Scored;
 
 /// What stands between a question and its answer, in a prompt of plain text.
 pub(super) const TARGET_DELIMITER: &str = " ";
@@ -72,10 +72,10 @@ impl Question {
         Example { question: question.to_string(), answer: answer.to_string() }
     }
 
-    /// Which choice the model prefers, by each of three measures.
-    pub fn preferred(&self, scores: &[LogLikelihood]) -> Preferred {
+    /// Which choice the model prefers by the log-likelihood of each, by each of three measures.
+    pub fn preferred(&self, nats: &[f64]) -> Preferred {
         let by = |length: &dyn Fn(&str) -> f64| {
-            let values = scores.iter().zip(self.choices()).map(|(score, choice)| score.nats / length(choice));
+            let values = nats.iter().zip(self.choices()).map(|(nats, choice)| nats / length(choice));
             first_largest(values)
         };
         Preferred {
@@ -108,19 +108,21 @@ fn first_largest(values: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// The tokens of a context and its continuation. White space at the end of the context goes to the continuation; the two are
-/// read as one text, and the tokens beyond those of the context alone are the continuation's. If they are more than
-/// `longest`, the first ones are dropped.
+/// The tokens of a context and its continuation, and whether some had no room. White space at the end of the context goes to
+/// the continuation; the two are read as one text, and the tokens beyond those of the context alone are the continuation's.
+///
+/// If they are more than `longest`, the first ones are dropped. A continuation that is that long itself, at which the harness
+/// stops, is scored in pieces: each token once, with about half of `longest` or more before it.
 ///
 /// # Errors
-/// If the tokenizer fails, there is nothing to score, or the continuation alone is as long as the model's context.
+/// If the tokenizer fails, or there is nothing to score.
 pub(crate) fn encode_pair(
     tokenizer: &Tokenizer,
     context: &str,
     continuation: &str,
     parse_special: bool,
     longest: usize,
-) -> Result<(Scored, bool), EvalError> {
+) -> Result<(Vec<Scored>, bool), EvalError> {
     let options = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special };
     let cut = context.trim_end();
     let continuation = format!("{}{continuation}", &context[cut.len()..]);
@@ -141,19 +143,17 @@ pub(crate) fn encode_pair(
     if rest.is_empty() {
         return Err(EvalError::Input(format!("the continuation {continuation:?} has no tokens of its own")));
     }
-    if rest.len() >= longest {
-        let message = format!(
-            "a choice has {} tokens: the model's context holds {}",
-            rest.len(),
-            longest.saturating_sub(1)
-        );
-        return Err(EvalError::Input(message));
-    }
-    let scored = rest.len();
+    let first = ids.len();
     ids.extend(rest);
-    let dropped = ids.len().saturating_sub(longest);
-    ids.drain(..dropped);
-    Ok((Scored { context: ids.len() - scored, ids }, dropped > 0))
+    let end = ids.len();
+    let truncated = end > longest;
+    let piece = if end - first < longest { end - first } else { longest / 2 };
+    let pieces = (first..end).step_by(piece.max(1)).map(|from| {
+        let to = end.min(from + piece);
+        let begin = to.saturating_sub(longest);
+        Scored { ids: ids[begin..to].to_vec(), context: from - begin }
+    });
+    Ok((pieces.collect(), truncated))
 }
 
 #[cfg(test)]
@@ -162,21 +162,17 @@ mod tests {
 
     use super::*;
 
-    fn scores(nats: &[f64]) -> Vec<LogLikelihood> {
-        nats.iter().map(|nats| LogLikelihood { nats: *nats, greedy: false }).collect()
-    }
-
     #[test]
     fn the_measures_divide_by_nothing_characters_and_bytes() {
         let question = |choices: [&str; 3]| Question::new("q".into(), choices.map(String::from).to_vec(), 0);
         // −6, −8, −9 in all; over 2, 4, 3 characters −3, −2, −3.
-        let found = question(["ab", "abcd", "abc"]).preferred(&scores(&[-6.0, -8.0, -9.0]));
+        let found = question(["ab", "abcd", "abc"]).preferred(&[-6.0, -8.0, -9.0]);
         assert_eq!(found, Preferred { summed: 0, per_character: 1, per_byte: 1 });
         // ä is one character and two bytes: −3, −2.5, −9 a character, −1.5, −2.5, −9 a byte.
-        let found = question(["ää", "ab", "a"]).preferred(&scores(&[-6.0, -5.0, -9.0]));
+        let found = question(["ää", "ab", "a"]).preferred(&[-6.0, -5.0, -9.0]);
         assert_eq!(found, Preferred { summed: 1, per_character: 1, per_byte: 0 });
         // Of equals the first; an empty choice is never preferred for its length.
-        let found = question(["", "ab", "ba"]).preferred(&scores(&[-4.0, -4.0, -4.0]));
+        let found = question(["", "ab", "ba"]).preferred(&[-4.0, -4.0, -4.0]);
         assert_eq!(found, Preferred { summed: 0, per_character: 1, per_byte: 1 });
     }
 
@@ -185,13 +181,19 @@ mod tests {
         let tokenizer = Tokenizer::characters(["abc de"], &SpecialTokens::default()).unwrap();
         let ids = |text: &str| tokenizer.encode(text, false).unwrap();
         let bos = usize::from(tokenizer.adds_bos());
-        let (scored, cut) = encode_pair(&tokenizer, "ab c  ", "de", false, 100).unwrap();
-        assert_eq!(scored.ids[bos..], ids("ab c  de"));
-        assert_eq!((scored.context, cut), (bos + 4, false));
-        let (scored, cut) = encode_pair(&tokenizer, "ab c", " de", false, 5).unwrap();
-        assert_eq!((scored.ids, scored.context, cut), (ids(" c de"), 2, true));
-        let error = encode_pair(&tokenizer, "a", "bcdeabcde", false, 9).unwrap_err().to_string();
-        assert_eq!(error, "a choice has 9 tokens: the model's context holds 8");
+        let pieces = |context: &str, continuation: &str, longest: usize| {
+            let (pieces, cut) = encode_pair(&tokenizer, context, continuation, false, longest).unwrap();
+            (pieces.into_iter().map(|piece| (piece.ids, piece.context)).collect::<Vec<_>>(), cut)
+        };
+        let (found, cut) = pieces("ab c  ", "de", 100);
+        assert_eq!(
+            (&found[0].0[bos..], found[0].1, found.len(), cut),
+            (&ids("ab c  de")[..], bos + 4, 1, false)
+        );
+        assert_eq!(pieces("ab c", " de", 5), (vec![(ids(" c de"), 2)], true));
+        // Longer than the model's context: two tokens at a time behind as many as there is room for.
+        let expected = [("aaabc", 3), ("abcde", 3), ("cdeab", 3)].map(|(text, context)| (ids(text), context));
+        assert_eq!(pieces("aaaa", "bcdeab", 5), (expected.to_vec(), true));
         assert!(encode_pair(&tokenizer, "a", "", false, 9).unwrap_err().to_string().contains("no tokens"));
     }
 }

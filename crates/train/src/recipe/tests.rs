@@ -504,6 +504,34 @@ fn any_text_is_a_recipe_or_an_error() {
     }
 }
 
+/// Writes what a recipe looks at of a base, and returns the override that names it.
+fn base_of_the_default_shape(dir: &Path) -> [String; 1] {
+    let base = dir.join("base");
+    let mut writer = tritforge_checkpoint::Writer::create(&base).unwrap();
+    writer.write_config(&tritforge_config::ModelConfig::default()).unwrap();
+    writer.commit().unwrap();
+    [format!("model.base={}", base.display())]
+}
+
+#[test]
+fn a_base_gives_shape_and_tokenizer_and_is_named_where_it_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = base_of_the_default_shape(dir.path());
+    let text = "[model]\nbase = \"nowhere\"\n[data]\ntrain = [\"x.txt\"]\n[train]\nsteps = 10\n";
+    let recipe = parse(text, &[&overrides[0]]).unwrap();
+    assert_eq!((recipe.model.hidden_size, recipe.model.max_position_embeddings), (256, 512));
+    assert_eq!(recipe.tokenizer.kind, TokenizerKind::Base);
+    // The base may have rows that its tokenizer does not fill, not the other way round.
+    assert_eq!(recipe.model_config(4000).unwrap().vocab_size, 4096);
+    assert!(recipe.model_config(5000).unwrap_err().to_string().contains("4096"));
+    assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    let message = &faults(text, &[])[0];
+    assert!(message.starts_with("dir/r.toml:2:8: model.base: no directory"), "{message}");
+    let both = text.replace("[data]", "config = \"c.toml\"\n[data]");
+    let message = faults(&both, &[&overrides[0]]).join("\n");
+    assert!(message.contains("model.config contradicts model.base"), "{message}");
+}
+
 #[test]
 fn the_recipes_and_shapes_of_the_repository_are_right() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -513,8 +541,13 @@ fn the_recipes_and_shapes_of_the_repository_are_right() {
     };
     let recipes = files("recipes");
     assert!(recipes.len() >= 2);
+    let base = tempfile::tempdir().unwrap();
+    let overrides = base_of_the_default_shape(base.path());
     for path in recipes {
-        let recipe = Recipe::load(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        // A recipe that goes on from a base needs one to be there.
+        let based = fs::read_to_string(&path).unwrap().contains("\nbase = ");
+        let overrides = if based { &overrides[..] } else { &[] };
+        let recipe = Recipe::load(&path, overrides).unwrap_or_else(|e| panic!("{e}"));
         recipe.model_config(recipe.expected_vocab_size()).unwrap();
     }
     let text = &MINIMAL[MINIMAL.find("[data]").unwrap()..];
