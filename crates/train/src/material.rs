@@ -94,9 +94,7 @@ impl Material {
             Self::Samples(samples) => {
                 Draws::Samples(SampleBatches::new(&samples.train, seq_len, packing, position)?)
             }
-            Self::Pairs(pairs) => {
-                Draws::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?)
-            }
+            Self::Pairs(pairs) => Draws::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?),
         })
     }
 

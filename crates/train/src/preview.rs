@@ -156,9 +156,8 @@ fn pairs(
     data: &PairData,
     samples: usize,
 ) -> Result<Preview, TrainError> {
-    let both = |pairs: &[Preference]| {
-        Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]))
-    };
+    let both =
+        |pairs: &[Preference]| Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]));
     let mut shown = Vec::new();
     for pair in data.train.iter().take(samples) {
         for (sample, name) in [(&pair.chosen, "chosen"), (&pair.rejected, "rejected")] {

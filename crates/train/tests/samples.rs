@@ -5,9 +5,7 @@ use std::path::Path;
 
 use tritforge_data::{Reason, Sample};
 use tritforge_train::recipe::{Dpo, Recipe, SftLoss};
-use tritforge_train::{
-    PrepareOptions, Prepared, RunOptions, SampleData, TrainError, prepare_with, train,
-};
+use tritforge_train::{PrepareOptions, Prepared, RunOptions, SampleData, TrainError, prepare_with, train};
 
 const RECIPE: &str = r#"
 [run]

@@ -72,11 +72,8 @@ pub(super) fn size(
         let memory = memory::estimate(recipe, &with(layers), 0);
         (memory.total(recipe.train.gradient_checkpointing) as f64) < room
     };
-    let mut size = Size {
-        layers: config.num_hidden_layers,
-        sequences: recipe.rows(),
-        length: recipe.data.seq_len,
-    };
+    let mut size =
+        Size { layers: config.num_hidden_layers, sequences: recipe.rows(), length: recipe.data.seq_len };
     while seconds(size) > LONGEST_PASS && size.sequences > 1 {
         size.sequences = size.sequences.div_ceil(2);
     }

@@ -17,8 +17,8 @@ pub(super) fn dpo(r: &mut Reader) -> Option<Dpo> {
     let sft = r.number("dpo", "sft", Range::at_least(0.0));
     let sft_loss = r.choice("dpo", "sft_loss", &losses);
     let reference = r.path("dpo", "reference");
-    let given =
-        r.has_section("dpo") || ["beta", "sft", "sft_loss", "reference"].iter().any(|key| r.given("dpo", key));
+    let given = r.has_section("dpo")
+        || ["beta", "sft", "sft_loss", "reference"].iter().any(|key| r.given("dpo", key));
     given.then(|| Dpo {
         beta: beta.unwrap_or(BETA),
         sft: sft.unwrap_or(0.0),
@@ -32,7 +32,8 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let data = &recipe.data;
     if recipe.dpo.is_none() {
         if data.samples.records == Some(RecordKind::Preference) {
-            let message = "data.records = \"preference\": pairs of answers are learned by [dpo]; add the section";
+            let message =
+                "data.records = \"preference\": pairs of answers are learned by [dpo]; add the section";
             r.fault("data", "records", message);
         }
         return;
@@ -49,7 +50,8 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         r.fault("data", "loss", message);
     }
     if data.packing == Packing::Masked {
-        let message = "data.packing = \"masked\" contradicts [dpo]: answers are not packed; expected \"documents\"";
+        let message =
+            "data.packing = \"masked\" contradicts [dpo]: answers are not packed; expected \"documents\"";
         r.fault("data", "packing", message);
     }
     if recipe.distill.is_some() {

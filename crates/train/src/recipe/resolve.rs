@@ -42,7 +42,22 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, lora, convert, distill, dpo, tokenizer, data, optim, train, ema, sample, export }
+    Recipe {
+        run,
+        model,
+        quant,
+        lora,
+        convert,
+        distill,
+        dpo,
+        tokenizer,
+        data,
+        optim,
+        train,
+        ema,
+        sample,
+        export,
+    }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {

@@ -31,8 +31,7 @@ impl Trainer<'_> {
         self.deploy_average()?;
         let held_out = &self.prepared.data;
         let pairs = recipe.dpo.as_ref().zip(self.reference.as_ref());
-        let (part, whole) =
-            held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last, pairs)?;
+        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last, pairs)?;
         let (compared, loss) = (part.loss(), whole.loss());
         let sample = match loss.is_finite() {
             true => sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?,
@@ -43,7 +42,7 @@ impl Trainer<'_> {
         let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;
         self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
-        if pairs.is_some() {
+        if recipe.dpo.is_some() {
             self.log_preferences(whole.preferences, true)?;
         }
         let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
