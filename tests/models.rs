@@ -129,3 +129,33 @@ fn inspect_tells_the_same_of_every_form_and_who_loads_each() {
     let printed = project.ok(&["inspect", "m.gguf", "--tensors", "--metadata"]);
     assert!(printed.contains("tokenizer.ggml.pre") && printed.contains("blk.1.ffn_down.scale"), "{printed}");
 }
+
+#[test]
+fn a_synthetic_checkpoint_has_the_weights_of_the_synthetic_file() {
+    let project = Project::new();
+    let shape = "vocab_size = 300\nhidden_size = 256\nintermediate_size = 512\nnum_hidden_layers = 2";
+    fs::write(project.path("shape.toml"), shape).unwrap();
+    project.ok(&["synth", "shape.toml", "-o", "s.gguf", "--format", "i2_s", "--embeddings", "f32"]);
+    project.ok(&["synth", "shape.toml", "-o", "s", "--checkpoint"]);
+    let report = json(&project, &["diff", "s", "s.gguf", "--json"], 1);
+    let tensors = report["tensors"].as_array().unwrap().iter().filter(|t| t["same"] == false);
+    let different: Vec<&str> = tensors.map(|t| t["name"].as_str().unwrap()).collect();
+    // The checkpoint's is rounded to bf16.
+    assert_eq!(different, ["model.embed_tokens.weight"]);
+    project.ok(&["diff", "s", "s.gguf", "--tolerance", "0.004"]);
+    // Through Hugging Face's layout and back, bf16 included, nothing changes.
+    project.ok(&["export", "s", "-o", "hf", "--format", "hf-packed"]);
+    project.ok(&["import", "hf", "-o", "back"]);
+    project.ok(&["diff", "s", "back"]);
+}
+
+#[test]
+fn tokenize_gives_the_ids_of_every_form() {
+    let (project, forms) = every_form();
+    let ids = |model: &str| json(&project, &["tokenize", model, "--text", "text.txt", "--json"], 0);
+    let expected = ids("packed/tokenizer.json");
+    assert!(expected.as_array().unwrap().len() > 1000);
+    for form in forms {
+        assert_eq!(ids(form), expected, "{form}");
+    }
+}

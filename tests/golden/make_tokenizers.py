@@ -149,7 +149,7 @@ def main() -> None:
     rules.unlink()
     all_texts = texts()
     ids = {name: [p.encode(text) for text in all_texts] for name, p in processors.items()}
-    decoded = {name: [p.decode(row) for row in ids[name]] for name, p in processors.items() if name == "bpe"}
+    decoded = {name: [p.decode(row) for row in ids[name]] for name, p in processors.items() if name in ("bpe", "added")}
 
     ranks = train_ranks(sentences + all_texts[40:160] * 4, LLAMA3, 420)
     lines = [base64.b64encode(token) + b" " + str(rank).encode() for token, rank in ranks.items()]

@@ -29,10 +29,10 @@ impl Random {
     }
 }
 
-/// One to three changes to a file.
+/// One or two changes to a file.
 pub(crate) fn mutate(file: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = file.to_vec();
-    for _ in 0..1 + random.below(3) {
+    for _ in 0..1 + random.below(2) {
         let size = bytes.len();
         let at = random.below(size);
         match random.below(7) {
@@ -73,7 +73,7 @@ pub(crate) fn mutate(file: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 fn flip(bytes: &mut [u8], random: &mut Random) {
-    for _ in 0..1 + random.below(8) {
+    for _ in 0..1 + random.below(3) {
         let at = random.below(bytes.len());
         if let Some(byte) = bytes.get_mut(at) {
             *byte ^= 1 << random.below(8);

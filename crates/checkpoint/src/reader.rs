@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
@@ -10,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
 use tritforge_ternary::{TernaryTensor, unpack_stripes};
 
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Digest, Entry, Manifest};
 use crate::{CONFIG, CheckpointError, mmap};
 
 /// A whole checkpoint.
@@ -78,7 +79,7 @@ impl Checkpoint {
         let path = self.dir.join(name);
         let entry = self.entry(name)?;
         let bytes = fs::read(&path).map_err(CheckpointError::io(&path, "read"))?;
-        check(&path, &bytes, entry)?;
+        check(&path, &Entry::of(&bytes), entry)?;
         Ok(bytes)
     }
 
@@ -87,11 +88,26 @@ impl Checkpoint {
     /// # Errors
     /// If the file is not listed, missing, damaged, or no safetensors file.
     pub fn tensors(&self, name: &str) -> Result<Tensors, CheckpointError> {
+        self.check_file(name)?;
+        Tensors::open(&self.dir.join(name))
+    }
+
+    /// Checks one file against the manifest. It is read in pieces: a file of many gigabytes takes no memory.
+    ///
+    /// # Errors
+    /// If the file is not listed, missing, or its checksum differs.
+    pub fn check_file(&self, name: &str) -> Result<(), CheckpointError> {
+        const PIECE: usize = 1 << 20;
         let path = self.dir.join(name);
         let entry = self.entry(name)?;
-        let tensors = Tensors::open(&path)?;
-        check(&path, tensors.bytes(), entry)?;
-        Ok(tensors)
+        let mut file = fs::File::open(&path).map_err(CheckpointError::io(&path, "open"))?;
+        let (mut digest, mut piece) = (Digest::default(), vec![0u8; PIECE]);
+        loop {
+            match file.read(&mut piece).map_err(CheckpointError::io(&path, "read"))? {
+                0 => return check(&path, &digest.finish(), entry),
+                n => digest.update(&piece[..n]),
+            }
+        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, CheckpointError> {
@@ -102,9 +118,8 @@ impl Checkpoint {
     }
 }
 
-fn check(path: &Path, bytes: &[u8], expected: &Entry) -> Result<(), CheckpointError> {
-    let found = Entry::of(bytes);
-    if &found == expected {
+fn check(path: &Path, found: &Entry, expected: &Entry) -> Result<(), CheckpointError> {
+    if found == expected {
         return Ok(());
     }
     Err(CheckpointError::damaged(
@@ -130,10 +145,6 @@ impl Tensors {
         SafeTensors::deserialize(&map)
             .map_err(|e| CheckpointError::damaged(path, format!("not a whole safetensors file: {e}")))?;
         Ok(Self { path: path.to_path_buf(), map })
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.map
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>, CheckpointError> {

@@ -41,7 +41,7 @@ pub fn latest(run: &Path) -> Result<Option<PathBuf>, CheckpointError> {
 }
 
 fn is_whole(checkpoint: &Checkpoint) -> bool {
-    checkpoint.files().all(|(name, _)| checkpoint.file(name).is_ok())
+    checkpoint.files().all(|(name, _)| checkpoint.check_file(name).is_ok())
 }
 
 /// Removes all but the newest `keep` checkpoints and the one of step `best`.

@@ -115,7 +115,8 @@ proptest! {
             prop_assert_eq!(&fields, &values);
             for record in found {
                 let line: usize = record.place.strip_prefix("line ").unwrap().parse().unwrap();
-                prop_assert!(text.lines().nth(line - 1).unwrap().trim_start().starts_with('{'));
+                let named = text.lines().nth(line - 1).unwrap().trim_start();
+                prop_assert!(named.starts_with('{'), "line {line}: {named}");
             }
         }
         // Whatever else a file holds is an error or is not, never a panic.

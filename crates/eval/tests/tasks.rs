@@ -331,7 +331,7 @@ fn choices_longer_than_the_context_are_scored_in_pieces() {
     assert_eq!(result.truncated, 1);
     // Every character once, each behind no more than the context holds.
     let whole = format!("Question: g\nAnswer: {long}");
-    let (begin, piece) = ("Question: g\nAnswer:".len(), (CONTEXT + 1) / 2);
+    let (begin, piece) = ("Question: g\nAnswer:".len(), CONTEXT.div_ceil(2));
     let expected: f64 = (begin..whole.len())
         .step_by(piece)
         .map(|from| {

@@ -79,6 +79,12 @@ impl Tokenizer {
                 _ => 0.0,
             };
             let scores: Vec<f32> = tokens.iter().zip(&types).map(score).collect();
+            // Runtimes look for tokens of the user in the text as it came, before spaces are marked.
+            let raw = |(token, ty): (String, &i32)| match *ty {
+                USER_DEFINED => token.replace(sentencepiece::SPACE, " "),
+                _ => token,
+            };
+            let tokens: Vec<String> = tokens.into_iter().zip(&types).map(raw).collect();
             put(MODEL, "llama".into());
             put(TOKENS, tokens.into());
             put(SCORES, scores.into());

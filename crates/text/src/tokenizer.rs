@@ -255,7 +255,13 @@ impl Tokenizer {
     pub fn bytes(&self, id: u32) -> Result<Vec<u8>, TextError> {
         let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
         if let Some(token) = added.get(&id) {
-            return Ok(token.content.as_bytes().to_vec());
+            return Ok(match self.spelling {
+                // Pieces of the user are text.
+                Spelling::SentencePiece { .. } if !token.special => {
+                    self.spelling.bytes(token.content.clone())
+                }
+                _ => token.content.as_bytes().to_vec(),
+            });
         }
         match self.inner.get_model().id_to_token(id) {
             Some(token) => Ok(self.spelling.bytes(token)),

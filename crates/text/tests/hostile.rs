@@ -1,4 +1,4 @@
-//! Eight thousand damaged tokenizer files: each is an error, or a tokenizer that encodes and decodes.
+//! Nine thousand damaged tokenizer files: each is an error, or a tokenizer that encodes and decodes.
 
 #[path = "../../../tests/mutations/mod.rs"]
 mod mutations;
@@ -70,7 +70,7 @@ fn run(
 }
 
 #[test]
-fn three_thousand_damaged_tokenizer_json() {
+fn damaged_tokenizer_json() {
     let texts = ["the quick brown fox jumps", "größe größer am größten", "1234 12 34"];
     let bpe = Tokenizer::train_bpe(texts, 280, &SpecialTokens::default()).unwrap();
     let unigram = Tokenizer::from_sentencepiece(&golden("unigram.model")).unwrap();
@@ -81,28 +81,28 @@ fn three_thousand_damaged_tokenizer_json() {
         // Without the line breaks, which take most of the file.
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let (sound, refused) =
-            run(json.to_string().as_bytes(), 1000, 11 + i as u64, |bytes| Tokenizer::from_json(bytes));
+            run(json.to_string().as_bytes(), 1100, 11 + i as u64, Tokenizer::from_json);
         total = (total.0 + sound, total.1 + refused);
     }
     assert!(total.0 > 100 && total.1 > 1000, "{total:?}");
 }
 
 #[test]
-fn three_thousand_damaged_sentencepiece_models() {
+fn damaged_sentencepiece_models() {
     let mut total = (0, 0);
     for (i, name) in ["bpe", "plain", "unigram", "user"].into_iter().enumerate() {
         let model = golden(&format!("{name}.model"));
-        let (sound, refused) = run(&model, 750, 21 + i as u64, |bytes| Tokenizer::from_sentencepiece(bytes));
+        let (sound, refused) = run(&model, 900, 21 + i as u64, Tokenizer::from_sentencepiece);
         total = (total.0 + sound, total.1 + refused);
     }
-    assert!(total.0 > 200 && total.1 > 1000, "{total:?}");
+    assert!(total.0 > 100 && total.1 > 1000, "{total:?}");
 }
 
 #[test]
-fn two_thousand_damaged_tiktoken_files() {
+fn damaged_tiktoken_files() {
     let file = golden("toy.tiktoken");
     let specials = [(420, "<|end|>".to_string())];
     let (sound, refused) =
-        run(&file, 2000, 31, |bytes| Tokenizer::from_tiktoken(bytes, TiktokenPattern::O200k, &specials));
+        run(&file, 2100, 31, |bytes| Tokenizer::from_tiktoken(bytes, TiktokenPattern::O200k, &specials));
     assert!(sound > 50 && refused > 1000, "{sound} {refused}");
 }

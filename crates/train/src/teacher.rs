@@ -122,7 +122,7 @@ impl Teacher {
         out.logits.resize(first + ids.len() * k, 0.0);
         let rows = out.ids[first..].chunks_exact_mut(k).zip(out.logits[first..].chunks_exact_mut(k));
         parallel_for_each(rows.zip(logits.chunks_exact(vocab)), |((ids, values), row)| {
-            likeliest(row, ids, values)
+            likeliest(row, ids, values);
         });
         Ok(())
     }

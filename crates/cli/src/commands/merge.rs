@@ -16,7 +16,7 @@ use crate::table;
     An adapter of mode qat_lora merges exactly: the codes and scales are those that it was trained with. One of mode adapter stands \
     beside its base: `tritforge export` makes a GGUF adapter of it. --requantize merges it all the same, and says what was lost.")]
 pub(crate) struct Args {
-    /// The checkpoint of a run with [lora], or the directory of the run.
+    /// The checkpoint of a run with a `lora` section, or the directory of the run.
     adapter: PathBuf,
     /// The checkpoint to write.
     #[arg(short, long, value_name = "DIR")]
