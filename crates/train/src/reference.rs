@@ -32,14 +32,16 @@ pub(crate) struct Reference {
 /// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which has those of its files. None
 /// for a recipe without `[dpo]`.
 pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
-    let Some(path) = checkpoint(recipe) else { return Ok(None) };
-    let file = base::open(path)?.dir().join(MANIFEST);
+    let Some(path) = named(recipe) else { return Ok(None) };
+    let checkpoint =
+        base::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
+    let file = checkpoint.dir().join(MANIFEST);
     let manifest = fs::read(&file).map_err(TrainError::io(&file, "read"))?;
     Ok(Some(Fingerprint::of(&manifest, &[], None).to_string()))
 }
 
 /// The recipe's validation made sure of a base.
-fn checkpoint(recipe: &Recipe) -> Option<&Path> {
+fn named(recipe: &Recipe) -> Option<&Path> {
     let dpo = recipe.dpo.as_ref()?;
     dpo.reference.as_deref().or(recipe.model.base.as_deref())
 }

@@ -71,9 +71,11 @@ pub struct Summary {
     pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could be measured.
+    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could
+    /// be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be measured.
+    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be
+    /// measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
