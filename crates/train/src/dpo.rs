@@ -3,11 +3,14 @@
 //!
 //! The loss of a pair is `−ln σ(β((πc − πr) − (ρc − ρr)))` (eq. 7), π and ρ being the log-probabilities that the trained and the
 //! reference model give to the chosen and the rejected answer. Its derivatives by πc and πr become the weights of the answers'
-//! tokens in a backward pass.
+//! tokens in a backward pass. The chosen answer's own cross-entropy may be added, weighted: it keeps the answer likely while both
+//! answers' odds move (Pang et al. 2024, arXiv 2404.19733).
 
-use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
-use crate::TrainError;
+use crate::recipe::SftLoss;
+use crate::trainer::eval_sequences;
+use crate::{TrainError, recipe};
 
 /// The loss of one pair and its derivatives.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,30 +34,109 @@ pub fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> Dpo {
     Dpo { loss, by_chosen: -beta * wrong, margin }
 }
 
-/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are ignored.
+/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are ignored. At most 64 MiB
+/// of logits exist at a time, whatever the size of the batch.
 ///
 /// # Errors
 /// If the batch does not fit the model.
 pub fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>, TrainError> {
-    let tokens = model.log_probs(batch)?;
-    let length = tokens.len() / batch.sequences;
-    Ok(tokens.chunks_exact(length).map(|own| own.iter().map(|p| f64::from(*p)).sum()).collect())
+    let length = batch.ids.len() / batch.sequences.max(1);
+    let most = eval_sequences(length, model.config().vocab_size);
+    let even = batch.ids.len() == length * batch.sequences && batch.targets.len() == batch.ids.len();
+    if batch.sequences <= most || !even {
+        let tokens = model.log_probs(batch)?;
+        return Ok(tokens.chunks_exact(length).map(|own| own.iter().map(|p| f64::from(*p)).sum()).collect());
+    }
+    let mut sums = Vec::with_capacity(batch.sequences);
+    for first in (0..batch.sequences).step_by(most) {
+        let sequences = most.min(batch.sequences - first);
+        let range = first * length..(first + sequences) * length;
+        let within = batch.segments.iter().filter(|at| range.contains(*at));
+        let segments: Vec<usize> = within.map(|at| at - range.start).collect();
+        let (ids, targets) = (&batch.ids[range.clone()], &batch.targets[range]);
+        sums.extend(sequence_log_probs(model, &Batch { ids, targets, sequences, segments: &segments })?);
+    }
+    Ok(sums)
 }
 
-/// What a batch of pairs came to.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What pairs came to: sums over them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Preferences {
-    /// Σ loss over the normalizer.
+    /// Pairs.
+    pub pairs: usize,
+    /// Σ loss ([`dpo`]).
     pub loss: f64,
+    /// Σ of what the chosen answers' own cross-entropy adds, weighted.
+    pub sft: f64,
     /// Pairs whose chosen answer the model prefers more than the reference does.
     pub right: usize,
     /// Σ margin, in nats.
     pub margin: f64,
 }
 
-/// Adds the gradients of `Σ loss / normalizer` over a batch of pairs to `gradients`; the normalizer is the number of pairs of the whole
-/// optimizer step. Sequences stand in pairs, the chosen one first, `reference` has the log-probability of each
-/// ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are [`tritforge_nn::IGNORE_INDEX`].
+impl Preferences {
+    /// What is minimized: the mean of both losses together.
+    pub fn objective(&self) -> f64 {
+        (self.loss + self.sft) / self.pairs as f64
+    }
+
+    /// Share of the pairs with a margin above 0.
+    pub fn accuracy(&self) -> f64 {
+        self.right as f64 / self.pairs as f64
+    }
+
+    /// Mean margin, in nats.
+    pub fn mean_margin(&self) -> f64 {
+        self.margin / self.pairs as f64
+    }
+
+    /// Adds other pairs.
+    pub fn add(&mut self, other: Self) {
+        self.pairs += other.pairs;
+        self.loss += other.loss;
+        self.sft += other.sft;
+        self.right += other.right;
+        self.margin += other.margin;
+    }
+}
+
+/// What pairs come to, and by what their sequences' tokens count in the gradient: the derivatives of the sum of their losses by the
+/// tokens' cross-entropies. `policy` and `reference` have the log-probabilities of each sequence, the chosen one of a pair first, and
+/// `targets` those of the sequences, as in [`dpo_forward_backward`].
+pub(crate) fn compare(
+    policy: &[f64],
+    reference: &[f64],
+    targets: &[u32],
+    section: &recipe::Dpo,
+) -> (Preferences, Vec<f64>) {
+    let mut sums = Preferences::default();
+    let mut weights = Vec::with_capacity(policy.len());
+    let length = targets.len() / policy.len().max(1);
+    for (i, (policy, reference)) in policy.chunks_exact(2).zip(reference.chunks_exact(2)).enumerate() {
+        let pair = dpo([policy[0], policy[1]], [reference[0], reference[1]], section.beta);
+        let chosen = &targets[2 * i * length..(2 * i + 1) * length];
+        let tokens = chosen.iter().filter(|target| **target != IGNORE_INDEX).count();
+        let sft = match section.sft_loss {
+            SftLoss::Sum => section.sft,
+            SftLoss::Mean => section.sft / tokens.max(1) as f64,
+        };
+        sums.add(Preferences {
+            pairs: 1,
+            loss: pair.loss,
+            sft: -sft * policy[0],
+            right: usize::from(pair.margin > 0.0),
+            margin: pair.margin,
+        });
+        // Cross-entropy is the negative log-probability: so is its weight the derivative.
+        weights.extend([sft - pair.by_chosen, pair.by_chosen]);
+    }
+    (sums, weights)
+}
+
+/// Adds the gradients of `Σ (loss + SFT term) / normalizer` over a batch of pairs to `gradients`, with the β and the SFT term of
+/// `section`; the normalizer is the number of pairs of the whole optimizer step. Sequences stand in pairs, the chosen one first,
+/// `reference` has the log-probability of each ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
+/// [`tritforge_nn::IGNORE_INDEX`].
 ///
 /// # Errors
 /// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not fit the model.
@@ -63,7 +145,7 @@ pub fn dpo_forward_backward(
     workspace: &mut Workspace,
     batch: &Batch<'_>,
     reference: &[f64],
-    beta: f64,
+    section: &recipe::Dpo,
     normalizer: f32,
     gradients: &mut Gradients,
 ) -> Result<Preferences, TrainError> {
@@ -71,30 +153,23 @@ pub fn dpo_forward_backward(
         return Err(TrainError::Preferences { sequences: batch.sequences, reference: reference.len() });
     }
     let policy = sequence_log_probs(model, batch)?;
-    let length = batch.targets.len() / batch.sequences;
-    let mut out = Preferences { loss: 0.0, right: 0, margin: 0.0 };
-    let mut weights = vec![0f32; batch.targets.len()];
-    let pairs = policy.chunks_exact(2).zip(reference.chunks_exact(2));
-    for ((policy, reference), weights) in pairs.zip(weights.chunks_exact_mut(2 * length)) {
-        let pair = dpo([policy[0], policy[1]], [reference[0], reference[1]], beta);
-        out.loss += pair.loss / f64::from(normalizer);
-        out.right += usize::from(pair.margin > 0.0);
-        out.margin += pair.margin;
-        // Cross-entropy is the negative log-probability: so is its weight the derivative.
-        let (chosen, rejected) = weights.split_at_mut(length);
-        chosen.fill(-pair.by_chosen as f32);
-        rejected.fill(pair.by_chosen as f32);
-    }
+    let length = batch.targets.len() / batch.sequences.max(1);
+    let (sums, each) = compare(&policy, reference, batch.targets, section);
+    let weights: Vec<f32> =
+        each.iter().flat_map(|weight| std::iter::repeat_n(*weight as f32, length)).collect();
     model.forward_backward_weighted(workspace, batch, &weights, normalizer, gradients)?;
-    Ok(out)
+    Ok(sums)
 }
 
 #[cfg(test)]
 mod tests {
     use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-    use tritforge_nn::IGNORE_INDEX;
 
     use super::*;
+
+    fn section(beta: f64, sft: f64, sft_loss: SftLoss) -> recipe::Dpo {
+        recipe::Dpo { beta, sft, sft_loss, reference: None }
+    }
 
     #[test]
     fn the_derivatives_are_those_of_differences() {
@@ -151,20 +226,44 @@ mod tests {
         let (ids, targets) = batch();
         let batch = Batch { ids: &ids, targets: &targets, sequences: 4, segments: &[] };
         let reference = sequence_log_probs(&Decoder::init(&config, 2).unwrap(), &batch).unwrap();
-        let (beta, pairs) = (0.3, 2.0);
+        // The first answers of the pairs have five and six targets.
+        for (section, tokens) in [
+            (section(0.3, 0.0, SftLoss::Mean), [5.0, 6.0]),
+            (section(0.3, 0.7, SftLoss::Mean), [5.0, 6.0]),
+            (section(0.3, 0.1, SftLoss::Sum), [1.0, 1.0]),
+        ] {
+            gradient_of(&config, &model, &batch, &reference, &section, tokens);
+        }
+    }
+
+    /// Compares the gradient with differences of the objective, written out again.
+    fn gradient_of(
+        config: &ModelConfig,
+        model: &Decoder,
+        batch: &Batch<'_>,
+        reference: &[f64],
+        section: &recipe::Dpo,
+        tokens: [f64; 2],
+    ) {
+        let pairs = 2.0;
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);
         let found =
-            dpo_forward_backward(&model, &mut workspace, &batch, &reference, beta, pairs, &mut gradients)
+            dpo_forward_backward(model, &mut workspace, batch, reference, section, pairs, &mut gradients)
                 .unwrap();
         let loss = |values: &std::collections::HashMap<String, Vec<f32>>| {
-            let moved = Decoder::load(&config, |name, _| Ok(values[name].clone())).unwrap();
-            let policy = sequence_log_probs(&moved, &batch).unwrap();
-            let pair = |i: usize| dpo([policy[i], policy[i + 1]], [reference[i], reference[i + 1]], beta);
-            (pair(0).loss + pair(2).loss) / f64::from(pairs)
+            let moved = Decoder::load(config, |name, _| Ok(values[name].clone())).unwrap();
+            let policy = sequence_log_probs(&moved, batch).unwrap();
+            let pair = |i: usize| {
+                let loss =
+                    dpo([policy[i], policy[i + 1]], [reference[i], reference[i + 1]], section.beta).loss;
+                loss - section.sft * policy[i] / tokens[i / 2]
+            };
+            (pair(0) + pair(2)) / f64::from(pairs)
         };
         let values = model.snapshot().unwrap();
-        assert!((found.loss - loss(&values)).abs() < 1e-12);
+        assert_eq!(found.pairs, 2);
+        assert!((found.objective() - loss(&values)).abs() < 1e-12);
         for (i, parameter) in model.parameters().iter().enumerate() {
             // Along the gradient the derivative is its length.
             let gradient = gradients.get(i).unwrap();
@@ -189,7 +288,15 @@ mod tests {
         let batch = Batch { ids: &ids[..27], targets: &targets[..27], sequences: 3, segments: &[] };
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);
-        let found = dpo_forward_backward(&model, &mut workspace, &batch, &[0.0; 3], 0.1, 1.0, &mut gradients);
+        let found = dpo_forward_backward(
+            &model,
+            &mut workspace,
+            &batch,
+            &[0.0; 3],
+            &section(0.1, 0.0, SftLoss::Mean),
+            1.0,
+            &mut gradients,
+        );
         assert!(found.unwrap_err().to_string().starts_with("3 sequences"));
     }
 }

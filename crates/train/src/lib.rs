@@ -4,7 +4,8 @@
 //! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
 //! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
 //! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
-//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of preferences.
+//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of pairs of answers, which a recipe
+//! with `[dpo]` trains on.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -33,6 +34,7 @@ mod optimizer;
 mod prepare;
 mod preview;
 pub mod recipe;
+mod reference;
 pub mod report;
 mod sample;
 mod schedule;
@@ -43,12 +45,12 @@ mod trainer;
 pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
-pub use material::{Material, SampleData, TextData};
+pub use material::{Material, PairData, SampleData, TextData};
 pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
-pub use prepare::{PreferenceData, PrepareOptions, Prepared, prepare, prepare_preferences, prepare_with};
+pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
 pub use preview::{Lengths, Preview, Shown, preview};
 pub use schedule::{learning_rate, weight_decay};
 pub use trainer::{Ended, RunOptions, Summary, train};

@@ -1,9 +1,9 @@
-//! What a run learns from and is measured by: texts as token shards, or samples with masks. Both give batches for training and
-//! for evaluation.
+//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers. All give batches for
+//! training and for evaluation.
 
 use tritforge_data::{
-    Batch, BatchPosition, Batches, BigramBaseline, Document, Mixture, Report, Sample, SampleBatches, Shard,
-    bigram_baseline, eval_windows, sample_windows,
+    Batch, BatchPosition, Batches, BigramBaseline, Document, Mixture, Preference, PreferenceBatches, Report,
+    Sample, SampleBatches, Shard, bigram_baseline, eval_windows, pair_batch, sample_windows,
 };
 use tritforge_text::ChatTemplate;
 
@@ -17,6 +17,8 @@ pub enum Material {
     Text(TextData),
     /// Samples of which some tokens are learned.
     Samples(Box<SampleData>),
+    /// Pairs of answers that are compared.
+    Pairs(Box<PairData>),
 }
 
 /// Texts as token shards.
@@ -40,6 +42,28 @@ pub struct SampleData {
     pub held_out: Vec<Sample>,
     /// What was read, left out and cut.
     pub report: Report,
+}
+
+/// Pairs of answers.
+#[derive(Debug)]
+pub struct PairData {
+    /// How messages became text.
+    pub template: ChatTemplate,
+    /// Pairs for training.
+    pub train: Vec<Preference>,
+    /// Pairs for evaluation.
+    pub held_out: Vec<Preference>,
+    /// What was read, left out and cut.
+    pub report: Report,
+}
+
+/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer before the other.
+pub(crate) fn pair_batches(
+    pairs: &[Preference],
+    seq_len: usize,
+    sequences: usize,
+) -> impl Iterator<Item = Result<Batch, TrainError>> {
+    pairs.chunks((sequences / 2).max(1)).map(move |pairs| Ok(pair_batch(pairs, seq_len)?))
 }
 
 impl TextData {
@@ -70,6 +94,7 @@ impl Material {
             Self::Samples(samples) => {
                 Draws::Samples(SampleBatches::new(&samples.train, seq_len, packing, position)?)
             }
+            Self::Pairs(pairs) => Draws::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?),
         })
     }
 
@@ -81,24 +106,33 @@ impl Material {
         &self,
         seq_len: usize,
         sequences: usize,
-    ) -> Result<Box<dyn Iterator<Item = Batch> + '_>, TrainError> {
+    ) -> Result<Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_>, TrainError> {
         Ok(match self {
             Self::Text(text) => Box::new(eval_windows(&text.held_out, seq_len, sequences)?.map(|windows| {
-                Batch { inputs: windows.inputs, targets: windows.targets, segments: Vec::new() }
+                Ok(Batch { inputs: windows.inputs, targets: windows.targets, segments: Vec::new() })
             })),
-            Self::Samples(samples) => Box::new(sample_windows(&samples.held_out, seq_len, sequences)?),
+            Self::Samples(samples) => {
+                Box::new(sample_windows(&samples.held_out, seq_len, sequences)?.map(Ok))
+            }
+            Self::Pairs(pairs) => Box::new(pair_batches(&pairs.held_out, seq_len, sequences)),
         })
     }
 
-    /// Bytes of held-out text that a target stands for, in the mean.
+    /// The template by which a model that learns answers is asked.
+    pub(crate) fn template(&self) -> Option<&ChatTemplate> {
+        match self {
+            Self::Text(_) => None,
+            Self::Samples(samples) => Some(&samples.template),
+            Self::Pairs(pairs) => Some(&pairs.template),
+        }
+    }
+
+    /// Bytes of held-out text that a target stands for, in the mean; of pairs, those of the chosen answers.
     pub fn bytes_per_token(&self) -> f64 {
         match self {
             Self::Text(text) => text.held_out.bytes_per_token(),
-            Self::Samples(samples) => {
-                let bytes: usize = samples.held_out.iter().map(|sample| sample.bytes).sum();
-                let targets: usize = samples.held_out.iter().map(Sample::targets).sum();
-                bytes as f64 / targets as f64
-            }
+            Self::Samples(samples) => bytes_per_target(&samples.held_out),
+            Self::Pairs(pairs) => bytes_per_target(pairs.held_out.iter().map(|pair| &pair.chosen)),
         }
     }
 
@@ -107,23 +141,33 @@ impl Material {
         match self {
             Self::Text(text) => text.held_out.len(),
             Self::Samples(samples) => samples.held_out.iter().map(Sample::inputs).sum(),
+            Self::Pairs(pairs) => {
+                pairs.held_out.iter().map(|pair| pair.chosen.inputs() + pair.rejected.inputs()).sum()
+            }
         }
     }
 }
 
-/// Batches of either kind of material.
+fn bytes_per_target<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f64 {
+    let (bytes, targets) = samples.into_iter().fold((0, 0), |(b, t), s| (b + s.bytes, t + s.targets()));
+    bytes as f64 / targets as f64
+}
+
+/// Batches of any kind of material.
 #[derive(Debug)]
 pub(crate) enum Draws<'a> {
     Text(Batches<'a>),
     Samples(SampleBatches<'a>),
+    Pairs(PreferenceBatches<'a>),
 }
 
 impl Draws<'_> {
-    /// The next `batch_size` rows.
-    pub(crate) fn next_batch(&mut self, batch_size: usize) -> Result<Batch, TrainError> {
+    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of other material none.
+    pub(crate) fn next_batch(&mut self, batch_size: usize) -> Result<(Batch, Vec<usize>), TrainError> {
         Ok(match self {
-            Self::Text(batches) => batches.next_batch(batch_size)?,
-            Self::Samples(batches) => batches.next_batch(batch_size)?,
+            Self::Text(batches) => (batches.next_batch(batch_size)?, Vec::new()),
+            Self::Samples(batches) => (batches.next_batch(batch_size)?, Vec::new()),
+            Self::Pairs(batches) => batches.next_batch(batch_size)?,
         })
     }
 
@@ -132,6 +176,7 @@ impl Draws<'_> {
         match self {
             Self::Text(batches) => batches.position(),
             Self::Samples(batches) => batches.position(),
+            Self::Pairs(batches) => batches.position(),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start finds them; or to
-//! samples with masks, which are made again at every start.
+//! samples with masks or pairs of answers, which are made again at every start.
 
 mod samples;
 
@@ -15,8 +15,7 @@ use tritforge_data::{
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
-pub use self::samples::{PreferenceData, prepare_preferences};
-use crate::material::{Material, SampleData, TextData};
+use crate::material::{Material, PairData, SampleData, TextData};
 use crate::recipe::{DataSource, Recipe, SplitKind, TokenizerKind};
 use crate::{TrainError, base};
 
@@ -36,15 +35,23 @@ impl Prepared {
     pub fn text(&self) -> Option<&TextData> {
         match &self.data {
             Material::Text(text) => Some(text),
-            Material::Samples(_) => None,
+            Material::Samples(_) | Material::Pairs(_) => None,
         }
     }
 
     /// The samples, of a recipe with `data.records`.
     pub fn samples(&self) -> Option<&SampleData> {
         match &self.data {
-            Material::Text(_) => None,
             Material::Samples(samples) => Some(samples),
+            Material::Text(_) | Material::Pairs(_) => None,
+        }
+    }
+
+    /// The pairs of answers, of a recipe with `[dpo]`.
+    pub fn pairs(&self) -> Option<&PairData> {
+        match &self.data {
+            Material::Pairs(pairs) => Some(pairs),
+            Material::Text(_) | Material::Samples(_) => None,
         }
     }
 }
@@ -87,6 +94,9 @@ pub fn prepare_with(
 ) -> Result<Prepared, TrainError> {
     let dir = recipe.run.out.join("data");
     fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
+    if recipe.dpo.is_some() {
+        return samples::prepare_pairs(recipe, &dir, say);
+    }
     if recipe.data.samples.records.is_some() {
         return samples::prepare_samples(recipe, &dir, say);
     }

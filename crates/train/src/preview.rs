@@ -3,12 +3,12 @@
 
 use std::fmt;
 
-use tritforge_data::{Batches, IGNORE_INDEX, RecordKind, Report, Sample, SampleBatches};
+use tritforge_data::{Batches, IGNORE_INDEX, Preference, Report, Sample, SampleBatches};
 use tritforge_text::Tokenizer;
 
-use crate::prepare::{PrepareOptions, elsewhere, prepare_preferences, prepare_with};
+use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
 use crate::recipe::Recipe;
-use crate::{Material, TrainError};
+use crate::{Material, PairData, TrainError};
 
 /// What [`preview`] found.
 #[derive(Debug)]
@@ -94,12 +94,10 @@ pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> R
             warn(message);
         }
     };
-    if recipe.data.samples.records == Some(RecordKind::Preference) {
-        return pairs(&recipe, samples, &mut say);
-    }
     let prepared = prepare_with(&recipe, PrepareOptions { progress: true }, &mut say)?;
     let seq_len = recipe.data.seq_len;
     match &prepared.data {
+        Material::Pairs(data) => pairs(&recipe, &prepared, data, samples),
         Material::Samples(data) => {
             let packing = recipe.data.packing;
             let rows =
@@ -152,21 +150,24 @@ pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> R
 }
 
 /// Pairs of answers, each answer with its prompt.
-fn pairs(recipe: &Recipe, samples: usize, say: &mut impl FnMut(&str)) -> Result<Preview, TrainError> {
-    let data = prepare_preferences(recipe, say)?;
-    let both = |pairs: &[tritforge_data::Preference]| {
-        Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]))
-    };
+fn pairs(
+    recipe: &Recipe,
+    prepared: &Prepared,
+    data: &PairData,
+    samples: usize,
+) -> Result<Preview, TrainError> {
+    let both =
+        |pairs: &[Preference]| Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]));
     let mut shown = Vec::new();
     for pair in data.train.iter().take(samples) {
         for (sample, name) in [(&pair.chosen, "chosen"), (&pair.rejected, "rejected")] {
-            shown.push(show(&data.tokenizer, sample, format!("{}, {name}", sample.source))?);
+            shown.push(show(&prepared.tokenizer, sample, format!("{}, {name}", sample.source))?);
         }
     }
     let (train, held_out) = (both(&data.train), both(&data.held_out));
     let rows = 2 * data.train.len();
     let filled = train.total().saturating_sub(rows) as f64 / (rows * recipe.data.seq_len) as f64;
-    Ok(Preview { shown, report: Some(data.report), train, held_out, rows: (rows, filled) })
+    Ok(Preview { shown, report: Some(data.report.clone()), train, held_out, rows: (rows, filled) })
 }
 
 fn show(tokenizer: &Tokenizer, sample: &Sample, source: String) -> Result<Shown, TrainError> {

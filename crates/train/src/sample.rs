@@ -29,9 +29,10 @@ pub(crate) fn sample(
     let vocab = model.config().vocab_size;
     let known = tokenizer.vocab_size();
     let longest = model.config().max_position_embeddings;
-    let mut ids = match prepared.samples() {
+    let template = prepared.data.template();
+    let mut ids = match template {
         // A model that learns answers is asked in the way it was taught.
-        Some(data) => tokenizer.encode_chat(&data.template, &[Message::new("user", &options.prompt)])?,
+        Some(template) => tokenizer.encode_chat(template, &[Message::new("user", &options.prompt)])?,
         None => tokenizer.encode(&options.prompt, tokenizer.adds_bos())?,
     };
     if ids.is_empty() {
@@ -45,7 +46,7 @@ pub(crate) fn sample(
         let last = &logits[logits.len() - vocab..][..known.min(vocab)];
         let id = processor.sample(&Tensor::from_slice(last, last.len(), &Device::Cpu)?)?;
         // An answer also ends with the mark that its template ends it by.
-        if tokenizer.eos() == Some(id) || (prepared.samples().is_some() && tokenizer.is_special(id)) {
+        if tokenizer.eos() == Some(id) || (template.is_some() && tokenizer.is_special(id)) {
             break;
         }
         ids.push(id);

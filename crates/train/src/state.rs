@@ -15,7 +15,7 @@ use crate::guard::Guard;
 use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 use crate::recipe::Recipe;
-use crate::{TrainError, base};
+use crate::{TrainError, base, reference};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -53,6 +53,9 @@ pub(crate) struct Progress {
     pub(crate) stale_evaluations: u64,
     /// The loss that it was compared with.
     pub(crate) reference_loss: Option<f64>,
+    /// Which model answers are compared with ([`reference::fingerprint`]), if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reference_model: Option<String>,
 }
 
 /// What a checkpoint is made of.
@@ -199,6 +202,11 @@ pub(crate) fn load(
     }
     if progress.data != data {
         return Err(fault("the training data or the tokenizer are not those of the checkpoint".to_string()));
+    }
+    if progress.reference_model != reference::fingerprint(recipe)? {
+        let message = "model.base, or dpo.reference, is not what the checkpoint's answers were compared with: name the checkpoint \
+                       that the run began with";
+        return Err(fault(message.to_string()));
     }
     let optimizer = describe(&config);
     if progress.optimizer != optimizer {

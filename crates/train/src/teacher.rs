@@ -137,7 +137,7 @@ impl Distill {
 }
 
 /// The model of a checkpoint, never to be changed.
-fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
+pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
     if checkpoint.has(ADAPTER_MODEL) {
         let dir = checkpoint.dir().display();
         return Err(TrainError::State(format!(

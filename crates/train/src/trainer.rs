@@ -17,14 +17,15 @@ use crate::ema::Average;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
-use crate::material::Draws;
+use crate::material::{Draws, Material};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
+use crate::reference::Reference;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
-use crate::{TrainError, base, machine, report};
+use crate::{Preferences, TrainError, base, dpo_forward_backward, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -70,9 +71,11 @@ pub struct Summary {
     pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token; NaN if the run was stopped before it could be measured.
+    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could
+    /// be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end; NaN if the run was stopped before they could be measured.
+    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be
+    /// measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
@@ -90,6 +93,7 @@ struct Trainer<'a> {
     optimizer: Optimizer,
     average: Option<Average>,
     teacher: Option<Teacher>,
+    reference: Option<Reference>,
     gradients: Gradients,
     workspace: Workspace,
     batches: Draws<'a>,
@@ -176,6 +180,8 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
 
 struct StepOutcome {
     loss: f64,
+    /// What the step's pairs of answers came to.
+    preferences: Option<Preferences>,
     lr: f64,
     grad_norm: f64,
     verdict: Verdict,
@@ -211,6 +217,7 @@ impl<'a> Trainer<'a> {
                     best_step: None,
                     stale_evaluations: 0,
                     reference_loss: None,
+                    reference_model: reference::fingerprint(recipe)?,
                 };
                 Restored { model, optimizer, average, progress }
             }
@@ -240,6 +247,15 @@ impl<'a> Trainer<'a> {
             None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),
             None => {}
         }
+        let reference = match (&recipe.dpo, &prepared.data) {
+            (Some(_), Material::Pairs(pairs)) => {
+                let beginning = found.is_none().then_some(&model);
+                let say = |text: &str| log.say(text);
+                Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, say)?)
+            }
+            (None, Material::Text(_) | Material::Samples(_)) => None,
+            _ => return Err(TrainError::State("the data was prepared for another recipe".to_string())),
+        };
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
         let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
@@ -253,6 +269,7 @@ impl<'a> Trainer<'a> {
             optimizer,
             average,
             teacher,
+            reference,
             gradients,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
@@ -300,6 +317,20 @@ impl<'a> Trainer<'a> {
             mfu: Some(flops / self.gemm_flops),
             rss: resident.map(|memory| memory.now),
             peak_rss: resident.map(|memory| memory.peak),
+        })?;
+        match outcome.preferences {
+            Some(preferences) => self.log_preferences(preferences, false),
+            None => Ok(()),
+        }
+    }
+
+    fn log_preferences(&mut self, preferences: Preferences, held_out: bool) -> Result<(), TrainError> {
+        self.log.event(&Event::Preferences {
+            step: self.progress.step,
+            held_out,
+            loss: preferences.loss / preferences.pairs as f64,
+            accuracy: preferences.accuracy(),
+            margin: preferences.mean_margin(),
         })
     }
 
@@ -319,17 +350,37 @@ impl<'a> Trainer<'a> {
         // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has none.
         let samples =
             (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
-        let targets: usize = samples.iter().map(tritforge_data::Batch::scored).sum();
+        let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        let masked = recipe.data.packing == Packing::Masked;
+        let mut preferences: Option<Preferences> = None;
+        // What stands behind an answer is padding, which need not look at it.
+        let masked = recipe.data.packing == Packing::Masked || self.reference.is_some();
         let noise = Noise::derive(recipe.run.seed, self.progress.step);
-        for (i, samples) in samples.iter().enumerate() {
+        for (i, (samples, pairs)) in samples.iter().enumerate() {
             let segments: &[usize] = if masked { &samples.segments } else { &[] };
-            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences: size, segments };
+            let sequences = recipe.rows();
+            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments };
             self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
+            if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
+                let reference = reference.of(pairs);
+                let normalizer = (size * micro_batches) as f32;
+                let found = dpo_forward_backward(
+                    &self.model,
+                    workspace,
+                    &batch,
+                    &reference,
+                    section,
+                    normalizer,
+                    gradients,
+                )?;
+                let all = preferences.get_or_insert_default();
+                all.add(found);
+                loss = all.objective();
+                continue;
+            }
             loss += match (&recipe.distill, &self.teacher) {
                 (Some(distill), Some(teacher)) => {
                     let top = teacher.top_k(&batch, self.progress.step, i)?;
@@ -351,7 +402,7 @@ impl<'a> Trainer<'a> {
         self.progress.step += 1;
         self.progress.tokens += targets as u64;
         self.progress.position = self.batches.position();
-        Ok(StepOutcome { loss, lr, grad_norm, verdict })
+        Ok(StepOutcome { loss, preferences, lr, grad_norm, verdict })
     }
 
     /// Moves the weights, unless loss or gradient speak against it.

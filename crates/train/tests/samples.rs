@@ -4,10 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use tritforge_data::{Reason, Sample};
-use tritforge_train::recipe::Recipe;
-use tritforge_train::{
-    PrepareOptions, Prepared, RunOptions, SampleData, TrainError, prepare_preferences, prepare_with, train,
-};
+use tritforge_train::recipe::{Dpo, Recipe, SftLoss};
+use tritforge_train::{PrepareOptions, Prepared, RunOptions, SampleData, TrainError, prepare_with, train};
 
 const RECIPE: &str = r#"
 [run]
@@ -225,13 +223,16 @@ fn pairs_of_answers_have_one_prompt() {
     let line =
         |i: usize| format!("{{\"prompt\":\"Say {i}.\",\"chosen\":\"Yes, {i}.\",\"rejected\":\"No.\"}}\n");
     fs::write(dir.path().join("data.jsonl"), (0..12).map(line).collect::<String>()).unwrap();
-    let recipe = recipe(dir.path(), "x", &[]);
-    let error = quiet(&recipe).unwrap_err().to_string();
+    let error = quiet(&recipe(dir.path(), "x", &[])).unwrap_err().to_string();
     assert!(error.contains("data.jsonl: line 1: a pair of answers"), "{error}");
-    let pairs = prepare_preferences(&recipe, |_| ()).unwrap();
+    // A recipe would need a base, of which nothing is read before training.
+    let mut recipe = recipe(dir.path(), "x", &[]);
+    recipe.dpo = Some(Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None });
+    let prepared = quiet(&recipe).unwrap();
+    let pairs = prepared.pairs().unwrap();
     assert_eq!(pairs.train.len() + pairs.held_out.len(), 12);
     let pair = &pairs.train[0];
-    let text = |ids: &[u32]| pairs.tokenizer.decode(ids).unwrap();
+    let text = |ids: &[u32]| prepared.tokenizer.decode(ids).unwrap();
     assert!(text(pair.prompt()).starts_with("<|endoftext|><|im_start|>user\nSay "));
     assert!(text(pair.prompt()).ends_with("<|im_start|>assistant\n"));
     let answer = |sample: &Sample| {

@@ -48,7 +48,7 @@ const PACKED: u64 = 20 << 20;
 pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> Memory {
     let parameters = config.parameters();
     let total = parameters.total() as u64;
-    let tokens = recipe.train.batch_size * recipe.data.seq_len;
+    let tokens = recipe.rows() * recipe.data.seq_len;
     let (activations, all) = Workspace::estimate(config, tokens, false);
     let (checkpointed, _) = Workspace::estimate(config, tokens, true);
     // What grows with the vocabulary; one number a token stays.

@@ -84,7 +84,7 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
     };
     let whole = tried.as_ref().is_some_and(|tried| tried.whole);
     let measured_memory = if whole { machine::resident().map(|memory| memory.peak) } else { None };
-    let sequence_tokens = (recipe.train.batch_size * recipe.data.seq_len) as u64;
+    let sequence_tokens = (recipe.rows() * recipe.data.seq_len) as u64;
     let tokens_per_step = sequence_tokens * recipe.train.gradient_accumulation as u64;
     let time = match tried {
         Some(tried) => {

@@ -64,8 +64,10 @@ pub(super) fn estimate(
     flops: f64,
 ) -> Result<Time, TrainError> {
     let (train, costs) = (&recipe.train, trial.costs);
-    let tokens = (train.batch_size * recipe.data.seq_len * train.gradient_accumulation) as f64;
-    let step = tokens * costs.pass + costs.update;
+    let tokens = (recipe.rows() * recipe.data.seq_len * train.gradient_accumulation) as f64;
+    // Pairs are scored before it is known how much their tokens count.
+    let scored = if recipe.dpo.is_some() { costs.score } else { 0.0 };
+    let step = tokens * (costs.pass + scored) + costs.update;
     let evaluations = evaluations(train.steps, train.eval_every);
     let scored = |text: Text| {
         let all = text.held_out.saturating_sub(1);

@@ -72,11 +72,8 @@ pub(super) fn size(
         let memory = memory::estimate(recipe, &with(layers), 0);
         (memory.total(recipe.train.gradient_checkpointing) as f64) < room
     };
-    let mut size = Size {
-        layers: config.num_hidden_layers,
-        sequences: recipe.train.batch_size,
-        length: recipe.data.seq_len,
-    };
+    let mut size =
+        Size { layers: config.num_hidden_layers, sequences: recipe.rows(), length: recipe.data.seq_len };
     while seconds(size) > LONGEST_PASS && size.sequences > 1 {
         size.sequences = size.sequences.div_ceil(2);
     }
@@ -94,7 +91,7 @@ pub(super) fn run(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<T
     let layers = config.num_hidden_layers;
     let costs = time(recipe, config, size)?;
     if size.layers == layers {
-        let whole = size.sequences == recipe.train.batch_size && size.length == recipe.data.seq_len;
+        let whole = size.sequences == recipe.rows() && size.length == recipe.data.seq_len;
         return Ok(Trial { costs, whole });
     }
     let fewer = Size { layers: size.layers / 2, ..size };

@@ -29,7 +29,7 @@ pub(crate) enum Event {
     Train {
         /// Steps taken.
         step: u64,
-        /// Mean cross-entropy of the step's targets, in nats.
+        /// What the step minimizes: the mean cross-entropy of its targets, in nats, or as the recipe's objective has it.
         #[serde(deserialize_with = "number")]
         loss: f64,
         /// Learning rate of the step.
@@ -62,14 +62,29 @@ pub(crate) enum Event {
     Eval {
         /// Steps taken.
         step: u64,
-        /// Mean cross-entropy of the held-out targets, in nats.
+        /// Mean cross-entropy of the held-out targets, in nats; of pairs of answers, what training minimizes.
         #[serde(deserialize_with = "number")]
         loss: f64,
-        /// Bits a byte of held-out text.
+        /// Bits a byte of held-out text; of pairs, of the chosen answers.
         #[serde(deserialize_with = "number")]
         bits_per_byte: f64,
         /// A text that the model wrote.
         sample: String,
+    },
+    /// With a step that is logged and with an evaluation, where answers are compared.
+    Preferences {
+        /// Steps taken.
+        step: u64,
+        /// Whether the pairs are those held out, or the step's.
+        held_out: bool,
+        /// Mean loss of the preferences alone, without what an answer's own likelihood adds.
+        #[serde(deserialize_with = "number")]
+        loss: f64,
+        /// Share of the pairs whose chosen answer the model prefers more than the reference does.
+        accuracy: f64,
+        /// By how much more, in the mean, in nats.
+        #[serde(deserialize_with = "number")]
+        margin: f64,
     },
     /// With an evaluation, and before the first step: how the ternary matrices are.
     Health {

@@ -92,6 +92,20 @@ impl TensorBoard {
                 let values: Vec<_> = named.iter().map(|(tag, x)| (tag.as_str(), scalar(*x))).collect();
                 self.summary(*step, &values)
             }
+            Event::Preferences { step, held_out, loss, accuracy, margin } => {
+                let [of_loss, of_accuracy, of_margin] = match held_out {
+                    true => [
+                        "preferences/held_out_loss",
+                        "preferences/held_out_accuracy",
+                        "preferences/held_out_margin",
+                    ],
+                    false => {
+                        ["preferences/train_loss", "preferences/train_accuracy", "preferences/train_margin"]
+                    }
+                };
+                let values = [(of_loss, *loss), (of_accuracy, *accuracy), (of_margin, *margin)];
+                self.summary(*step, &values.map(|(tag, x)| (tag, scalar(x))))
+            }
             Event::Run { .. } | Event::Skip { .. } | Event::Checkpoint { .. } | Event::Unknown => Ok(()),
         }
     }

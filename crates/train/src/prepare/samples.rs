@@ -1,4 +1,4 @@
-//! From a recipe's records to samples with masks: read, filtered, split, rendered by a chat template, encoded.
+//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a chat template, encoded.
 //!
 //! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe and the tokenizer
 //! alone, and their fingerprint is part of every checkpoint.
@@ -16,29 +16,12 @@ use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, 
 
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
-use crate::material::{Material, SampleData};
+use crate::material::{Material, PairData, SampleData};
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
-
-/// Pairs of answers, for losses that compare them.
-#[derive(Debug)]
-pub struct PreferenceData {
-    /// The tokenizer, with the template.
-    pub tokenizer: Tokenizer,
-    /// How messages became text.
-    pub template: ChatTemplate,
-    /// Pairs for training.
-    pub train: Vec<Preference>,
-    /// Pairs for evaluation.
-    pub held_out: Vec<Preference>,
-    /// What was read, left out and cut.
-    pub report: Report,
-    /// Changes with the pairs, the split and the order in which they come.
-    pub fingerprint: String,
-}
 
 /// The samples of a recipe with `data.records`.
 pub(super) fn prepare_samples(
@@ -50,8 +33,8 @@ pub(super) fn prepare_samples(
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
-            "{}: a pair of answers: there is no loss for pairs here; give data.records and data.columns of a prompt and its \
-             answer",
+            "{}: a pair of answers: [dpo] learns to prefer the better one; to learn it alone, give data.records and data.columns of a \
+             prompt and its answer",
             pair.source
         )));
     }
@@ -107,15 +90,13 @@ pub(super) fn prepare_samples(
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
-/// The pairs of answers of a recipe whose records are `"preference"`, for losses that compare answers. `say` hears what is going
-/// on.
-///
-/// # Errors
-/// As [`crate::prepare_with`]; if the records are no pairs.
-pub fn prepare_preferences(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<PreferenceData, TrainError> {
-    let dir = recipe.run.out.join("data");
-    fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
-    let mut read = Read::new(recipe, &dir, &mut say)?;
+/// The pairs of answers of a recipe with `[dpo]`.
+pub(super) fn prepare_pairs(
+    recipe: &Recipe,
+    dir: &Path,
+    mut say: impl FnMut(&str),
+) -> Result<Prepared, TrainError> {
+    let mut read = Read::new(recipe, dir, &mut say)?;
     let bytes = token_bytes(&read.tokenizer);
     let mut report = std::mem::take(&mut read.report);
     let mut make = |examples: &[Example]| {
@@ -137,10 +118,11 @@ pub fn prepare_preferences(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result
         sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
     };
     let fingerprint = fingerprint(recipe, &[print(&train), print(&held_out)]);
-    read.finish(&dir, &mut say)?;
+    read.finish(dir, &mut say)?;
     say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
-    Ok(PreferenceData { tokenizer, template, train, held_out, report, fingerprint })
+    let data = Material::Pairs(Box::new(PairData { template, train, held_out, report }));
+    Ok(Prepared { tokenizer, data, fingerprint })
 }
 
 fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {

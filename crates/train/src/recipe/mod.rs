@@ -21,6 +21,7 @@
 mod base;
 mod convert;
 mod distill;
+mod dpo;
 mod entries;
 mod error;
 mod kind;
@@ -46,9 +47,9 @@ pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use sections::{
-    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Ema, Export, Lora, Model, ModuleRate,
-    OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SourceText, SplitKind, Tokenizer, TokenizerKind,
-    Train,
+    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Export, Lora, Model, ModuleRate,
+    OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind, Tokenizer,
+    TokenizerKind, Train,
 };
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
@@ -73,6 +74,9 @@ pub struct Recipe {
     /// A teacher whose distributions the model learns from, beside the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distill: Option<Distill>,
+    /// Pairs of answers of which the model learns to prefer one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<Dpo>,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
     /// The text to train on and to be measured by.
@@ -170,6 +174,11 @@ impl Recipe {
             OptimKind::Muon => Rule::Muon(Muon { momentum: optim.momentum.unwrap_or(0.95) }, adamw),
         };
         OptimizerConfig { rule, state: optim.state_dtype, master: optim.master_dtype, seed: self.run.seed }
+    }
+
+    /// Rows of a micro-batch: one for each sample, two for each pair of answers.
+    pub fn rows(&self) -> usize {
+        self.train.batch_size * if self.dpo.is_some() { 2 } else { 1 }
     }
 
     /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or that of the

@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
     Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, convert, distill, lora, samples, sources, validate};
+use super::{Recipe, convert, distill, dpo, lora, samples, sources, validate};
 use crate::optimizer::StoredType;
 
 /// Tokens of a sample where the recipe does not say.
@@ -25,7 +25,8 @@ const VOCAB_SIZE: usize = 4096;
 /// Reads every key. Faults are noted in the reader; the recipe is of use only if there are none.
 pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let run = run(r, path);
-    let data = data(r);
+    let dpo = dpo::dpo(r);
+    let data = data(r, dpo.is_some());
     let vocab_inline = r.has_inline("model", "vocab_size");
     let (mut model, quant) = (model(r, data.seq_len), quant(r));
     let lora = lora::lora(r);
@@ -41,7 +42,22 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
-    Recipe { run, model, quant, lora, convert, distill, tokenizer, data, optim, train, ema, sample, export }
+    Recipe {
+        run,
+        model,
+        quant,
+        lora,
+        convert,
+        distill,
+        dpo,
+        tokenizer,
+        data,
+        optim,
+        train,
+        ema,
+        sample,
+        export,
+    }
 }
 
 fn run(r: &mut Reader, path: &Path) -> Run {
@@ -53,7 +69,7 @@ fn run(r: &mut Reader, path: &Path) -> Run {
     Run { name, out, seed: r.integer("run", "seed", 0, i64::MAX as u64).unwrap_or(0) }
 }
 
-fn data(r: &mut Reader) -> Data {
+fn data(r: &mut Reader, pairs: bool) -> Data {
     let train = r.paths("data", "train");
     let sources = [("files", DataSource::Files), ("rust-sources", DataSource::RustSources)];
     let source = r.choice("data", "source", &sources);
@@ -76,6 +92,7 @@ fn data(r: &mut Reader) -> Data {
     let samples = samples::samples(r);
     let (default_split, default_packing) = match samples.records {
         None => (SplitKind::Contiguous, Packing::default()),
+        Some(_) if pairs => (SplitKind::Document, Packing::Documents),
         Some(_) => (SplitKind::Document, Packing::Masked),
     };
     Data {

@@ -200,6 +200,33 @@ pub struct Distill {
     pub cache: Option<PathBuf>,
 }
 
+/// `[dpo]`: direct preference optimization (arXiv 2305.18290) on the pairs of `data.records = "preference"`: `−ln σ(β · margin) + sft ·
+/// cross-entropy of the chosen answer`, the margin being by how much more than a reference the model prefers the chosen answer, in nats.
+/// A sample of `train.batch_size` is a pair. Kept where the section is given.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Dpo {
+    /// β: how soon a margin is enough; by default 0.1.
+    pub beta: f64,
+    /// Weight of the chosen answer's cross-entropy; by default 0.
+    pub sft: f64,
+    /// Whether that is the `"mean"` (the default) over the answer's tokens, or their `"sum"`.
+    pub sft_loss: SftLoss,
+    /// The reference: a checkpoint, or the directory of a run, with the tokenizer of the model; by default the model as it begins. Its
+    /// log-probabilities are computed once and kept in the run's `data/reference.bin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<PathBuf>,
+}
+
+/// What is added of an answer's cross-entropy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SftLoss {
+    /// Its mean over the answer's tokens.
+    Mean,
+    /// Its sum over them.
+    Sum,
+}
+
 /// `[tokenizer]`: where the tokenizer comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tokenizer {
@@ -250,7 +277,7 @@ pub struct Data {
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
     /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
     /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
-    /// masked.
+    /// masked. For `[dpo]` `"documents"` is the default, and all there is.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
@@ -382,7 +409,7 @@ pub enum Schedule {
 pub struct Train {
     /// Optimizer steps.
     pub steps: u64,
-    /// Samples of a micro-batch; by default 8.
+    /// Samples of a micro-batch, or pairs of answers; by default 8.
     pub batch_size: usize,
     /// Micro-batches of a step; by default 1.
     pub gradient_accumulation: usize,

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_data::Packing as DataPacking;
 use tritforge_kernels::DenseType;
 use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 
 use super::{
-    DataSource, Ema, Loss, OnFault, Origin, Recipe, RecipeError, Schedule, SplitKind, TokenizerKind,
-    json_schema, markdown,
+    DataSource, Dpo, Ema, Loss, OnFault, Origin, Recipe, RecipeError, Schedule, SftLoss, SplitKind,
+    TokenizerKind, json_schema, markdown,
 };
 use crate::optimizer::StoredType;
 
@@ -530,6 +531,37 @@ fn a_base_gives_shape_and_tokenizer_and_is_named_where_it_is_missing() {
     let both = text.replace("[data]", "config = \"c.toml\"\n[data]");
     let message = faults(&both, &[&overrides[0]]).join("\n");
     assert!(message.contains("model.config contradicts model.base"), "{message}");
+}
+
+#[test]
+fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base] = base_of_the_default_shape(dir.path());
+    let text =
+        "[model]\n[dpo]\n[data]\ntrain = [\"x.jsonl\"]\nrecords = \"preference\"\n[train]\nsteps = 10\n";
+    let recipe = parse(text, &[&base]).unwrap();
+    let defaults = Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None };
+    assert_eq!(recipe.dpo, Some(defaults.clone()));
+    assert_eq!((recipe.data.packing, recipe.rows()), (DataPacking::Documents, 16));
+    assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    // A key alone is a section.
+    let keyed = parse(&text.replace("[dpo]\n", ""), &[&base, "dpo.sft=1", "dpo.sft_loss=sum"]).unwrap();
+    assert_eq!(keyed.dpo, Some(Dpo { sft: 1.0, sft_loss: SftLoss::Sum, ..defaults }));
+    for (from, to, message) in [
+        ("\"preference\"", "\"alpaca\"", "[dpo] learns from pairs of answers"),
+        ("[dpo]\n", "", "data.records = \"preference\": pairs of answers are learned by [dpo]"),
+        ("[train]", "packing = \"masked\"\n[train]", "data.packing = \"masked\" contradicts [dpo]"),
+        ("[train]", "loss = \"all\"\n[train]", "data.loss = \"all\" contradicts [dpo]"),
+        ("[train]", "[lora]\nrank = 4\ndropout = 0.5\n[train]", "lora.dropout contradicts [dpo]"),
+        ("[train]", "[distill]\nteacher = \"x\"\n[train]", "[distill] contradicts [dpo]"),
+    ] {
+        let found = faults(&text.replace(from, to), &[&base]).join("\n");
+        assert!(found.contains(message), "{message}: {found}");
+    }
+    let shape = ["hidden_size=256", "intermediate_size=512", "num_hidden_layers=1", "num_attention_heads=4"];
+    let shape = shape.map(|key| format!("model.{key}"));
+    let found = faults(text, &shape.each_ref().map(String::as_str)).join("\n");
+    assert!(found.contains("[dpo]: there is no model.base"), "{found}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tritforge_text::ChatTemplate;
 
 use super::reader::Reader;
 use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
-use super::{Recipe, convert, distill, lora, samples};
+use super::{Recipe, convert, distill, dpo, lora, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -25,6 +25,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     lora::check(r, recipe);
     convert::check(r, recipe);
     distill::check(r, recipe);
+    dpo::check(r, recipe);
 }
 
 fn text(r: &mut Reader, recipe: &Recipe) {

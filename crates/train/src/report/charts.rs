@@ -1,6 +1,6 @@
 //! The charts of the report: what is drawn of each run.
 
-use super::read::{Run, Train};
+use super::read::{Preference, Run, Train};
 use super::svg::{Chart, Look, Series};
 
 /// Colours that the page's style has for series.
@@ -13,8 +13,13 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
         let each = runs.iter().enumerate();
         each.map(move |(i, run)| line(run.name.clone(), i, points(run, what))).collect::<Vec<_>>()
     };
-    vec![
-        chart("Loss", "nats a token; dots: held-out text, faint: every logged step", false, losses(runs)),
+    let compares = runs.iter().any(|run| !run.preferences.is_empty());
+    let loss = match compares {
+        true => "what is minimized; dots: held out, faint: every logged step",
+        false => "nats a token; dots: held-out text, faint: every logged step",
+    };
+    let mut charts = vec![
+        chart("Loss", loss, false, losses(runs)),
         chart("Learning rate", "of the step", false, number(|t| Some(t.lr))),
         chart("Gradient norm", "before clipping, logarithmic", true, number(|t| Some(t.grad_norm))),
         chart("Speed", "target tokens a second", false, number(|t| Some(t.tokens_per_second))),
@@ -25,7 +30,34 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
             number(|t| t.mfu.map(|mfu| 100.0 * mfu)),
         ),
         chart("Memory", "of the process, in MB", false, number(|t| t.rss.map(|bytes| bytes as f64 / 1e6))),
-    ]
+    ];
+    if compares {
+        let caption = "pairs whose chosen answer gained on the other, in %; dots: held out";
+        charts.insert(1, chart("Accuracy", caption, false, preferences(runs, |p| 100.0 * p.accuracy)));
+        let caption = "by how much it gained, in the mean, in nats; dots: held out";
+        charts.insert(2, chart("Margin", caption, false, preferences(runs, |p| p.margin)));
+    }
+    charts
+}
+
+/// A number of every run's pairs of answers, in training and held out.
+fn preferences(runs: &[Run], what: fn(&Preference) -> f64) -> Vec<Series> {
+    let mut series = Vec::new();
+    for (i, run) in runs.iter().enumerate() {
+        let of = |held_out| {
+            let own = run.preferences.iter().filter(|p| p.held_out == held_out);
+            own.map(|p| (p.step as f64, what(p))).collect::<Vec<_>>()
+        };
+        // As for the loss: one run needs two colours, several need one each.
+        let (name, held_out) = match runs.len() {
+            1 => (String::new(), 1),
+            _ => (format!("{} ", run.name), i),
+        };
+        series.push(line(format!("{name}train"), i, smoothed(&of(false))));
+        let dots = line(format!("{name}held-out"), held_out, of(true));
+        series.push(Series { look: Look::Dots, ..dots });
+    }
+    series
 }
 
 /// Training and held-out loss of every run.

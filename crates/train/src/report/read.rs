@@ -20,6 +20,7 @@ pub(super) struct Run {
     pub(super) resumed: Vec<u64>,
     pub(super) train: Vec<Train>,
     pub(super) evaluations: Vec<Evaluation>,
+    pub(super) preferences: Vec<Preference>,
     pub(super) health: Vec<Health>,
     pub(super) skipped: Vec<(u64, String)>,
 }
@@ -45,6 +46,15 @@ pub(super) struct Evaluation {
     pub(super) loss: f64,
     pub(super) bits_per_byte: f64,
     pub(super) sample: String,
+}
+
+/// How pairs of answers compare.
+#[derive(Debug, Clone)]
+pub(super) struct Preference {
+    pub(super) step: u64,
+    pub(super) held_out: bool,
+    pub(super) accuracy: f64,
+    pub(super) margin: f64,
 }
 
 /// A look at the ternary matrices.
@@ -112,6 +122,9 @@ impl Run {
             }
             Event::Eval { step, loss, bits_per_byte, sample } => {
                 self.evaluations.push(Evaluation { step, loss, bits_per_byte, sample });
+            }
+            Event::Preferences { step, held_out, accuracy, margin, .. } => {
+                self.preferences.push(Preference { step, held_out, accuracy, margin });
             }
             Event::Health { step, steps, matrices } => self.health.push(Health { step, steps, matrices }),
             Event::Skip { step, reason } => self.skipped.push((step, reason)),

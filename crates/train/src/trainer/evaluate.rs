@@ -1,13 +1,15 @@
-//! What happens at an evaluation: the held-out text is scored, a text is written, the ternary weights are looked at, the
+//! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are looked at, the
 //! report is drawn.
 
-use tritforge_nn::{Batch, Decoder, Score};
+use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, Score};
 
 use super::Trainer;
+use crate::dpo::compare;
 use crate::health::Health;
 use crate::log::Event;
 use crate::material::Material;
-use crate::{TrainError, sample};
+use crate::reference::Reference;
+use crate::{Preferences, TrainError, recipe, sample, sequence_log_probs};
 
 /// Windows that one evaluation pass takes at once, at most.
 const MOST_SEQUENCES: usize = 8;
@@ -28,17 +30,21 @@ impl Trainer<'_> {
         let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
         self.deploy_average()?;
         let held_out = &self.prepared.data;
-        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last)?;
-        let (compared, loss) = (part.mean(), whole.mean());
+        let pairs = recipe.dpo.as_ref().zip(self.reference.as_ref());
+        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last, pairs)?;
+        let (compared, loss) = (part.loss(), whole.loss());
         let sample = match loss.is_finite() {
             true => sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?,
             // There is nothing to choose from.
             false => String::new(),
         };
         self.deploy_average()?;
-        let bits_per_byte = loss / std::f64::consts::LN_2 / held_out.bytes_per_token();
+        let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;
         self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
+        if recipe.dpo.is_some() {
+            self.log_preferences(whole.preferences, true)?;
+        }
         let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
         if !matrices.is_empty() {
             self.log.event(&Event::Health { step, steps, matrices })?;
@@ -67,28 +73,71 @@ impl Trainer<'_> {
     }
 }
 
-/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too.
+/// What an evaluation found.
+#[derive(Debug, Clone, Copy, Default)]
+struct HeldOut {
+    /// The targets; of pairs of answers, those of the chosen ones.
+    score: Score,
+    /// The pairs, if what is held out are pairs.
+    preferences: Preferences,
+}
+
+impl HeldOut {
+    /// What training minimizes.
+    fn loss(&self) -> f64 {
+        if self.preferences.pairs > 0 { self.preferences.objective() } else { self.score.mean() }
+    }
+
+    /// Adds the pairs that come next.
+    fn compare(
+        &mut self,
+        model: &Decoder,
+        batch: &Batch<'_>,
+        section: &recipe::Dpo,
+        reference: &Reference,
+    ) -> Result<(), TrainError> {
+        let policy = sequence_log_probs(model, batch)?;
+        let first = self.preferences.pairs;
+        let reference = reference.held_out[first..first + policy.len() / 2].as_flattened();
+        let (sums, _) = compare(&policy, reference, batch.targets, section);
+        self.preferences.add(sums);
+        let rows = batch.targets.chunks_exact(batch.targets.len() / policy.len());
+        for (chosen, row) in policy.iter().zip(rows).step_by(2) {
+            let targets = row.iter().filter(|target| **target != IGNORE_INDEX).count();
+            self.score.add(Score { nats: -chosen, targets });
+        }
+        Ok(())
+    }
+}
+
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs are compared with what
+/// their reference thinks of them.
 fn held_out_score(
     model: &Decoder,
     data: &Material,
     seq_len: usize,
     limit: usize,
     all: bool,
-) -> Result<(Score, Score), TrainError> {
+    pairs: Option<(&recipe::Dpo, &Reference)>,
+) -> Result<(HeldOut, HeldOut), TrainError> {
     let sequences = eval_sequences(seq_len, model.config().vocab_size);
-    let (mut part, mut whole) = (Score::default(), Score::default());
+    let (mut part, mut whole) = (HeldOut::default(), HeldOut::default());
     for windows in data.held_out(seq_len, sequences)? {
-        let within = whole.targets < limit;
+        let within = whole.score.targets < limit;
         if !within && !all {
             break;
         }
+        let windows = windows?;
         let batch = Batch {
             ids: &windows.inputs,
             targets: &windows.targets,
             sequences: windows.inputs.len() / seq_len,
             segments: &windows.segments,
         };
-        whole.add(model.score(&batch)?);
+        match pairs {
+            Some((section, reference)) => whole.compare(model, &batch, section, reference)?,
+            None => whole.score.add(model.score(&batch)?),
+        }
         if within {
             part = whole;
         }
