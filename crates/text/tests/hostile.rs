@@ -80,8 +80,7 @@ fn damaged_tokenizer_json() {
         let json = tokenizer.to_json().unwrap();
         // Without the line breaks, which take most of the file.
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let (sound, refused) =
-            run(json.to_string().as_bytes(), 1100, 11 + i as u64, Tokenizer::from_json);
+        let (sound, refused) = run(json.to_string().as_bytes(), 1100, 11 + i as u64, Tokenizer::from_json);
         total = (total.0 + sound, total.1 + refused);
     }
     assert!(total.0 > 100 && total.1 > 1000, "{total:?}");
