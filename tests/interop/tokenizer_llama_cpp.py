@@ -1,39 +1,51 @@
-"""Check that llama.cpp gives the texts of tests/golden/tokenizers/ids.json the ids that a vocabulary's own library gives.
+"""Compare the token ids of a GGUF file by tritforge with those by llama.cpp, on a megabyte of mixed text.
 
-    tests/interop/run.sh tokenizer_llama_cpp.py MODEL.gguf NAME
+    tests/interop/run.sh tokenizer_llama_cpp.py --model MODEL.gguf
 
-MODEL.gguf is a model exported with the tokenizer of that directory whose name in `ids` is NAME: `bpe`, `added` (sentencepiece),
-`r50k`, `llama3`, `o200k` or `qwen` (tiktoken). The exit code is 1 if ids differ. Known to differ: texts that are not in Unicode form NFC
-with `qwen`, which llama.cpp does not normalize, and texts with U+2581 itself with `added`.
+The text is that of mixed_text.py, or `--text FILE`. Both read it as plain text, without BOS and without special tokens. The exit code is
+1 if an id differs; the first difference is shown with the text around it.
 """
 
 import argparse
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from llama_cpp import Llama
+from mixed_text import mixed_text
 
-GOLDENS = Path(__file__).resolve().parent.parent / "golden" / "tokenizers" / "ids.json"
+
+def tritforge_ids(binary: str, model: Path, text: bytes) -> list[int]:
+    """Ids by `tritforge tokenize`."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(text)
+        file.flush()
+        command = [binary, "tokenize", str(model), "--text", file.name, "--json"]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    return json.loads(output.stdout)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compare llama.cpp's tokenizer with the goldens.")
-    parser.add_argument("model", type=Path, metavar="MODEL.gguf")
-    parser.add_argument("name", metavar="NAME")
+    parser = argparse.ArgumentParser(description="Compare token ids of tritforge and llama.cpp.")
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--text", type=Path, help="UTF-8 text; mixed text by default")
+    parser.add_argument("--tritforge", default="target/release/tritforge", help="the tritforge binary")
     arguments = parser.parse_args()
-    goldens = json.loads(GOLDENS.read_text())
-    model = Llama(str(arguments.model), vocab_only=True, verbose=False)
-    wrong = 0
-    # llama.cpp takes a text to end at a zero character.
-    pairs = [(text, ids) for text, ids in zip(goldens["texts"], goldens["ids"][arguments.name]) if "\0" not in text]
-    for text, expected in pairs:
-        found = model.tokenize(text.encode(), add_bos=False, special=False)
-        if found != expected:
-            wrong += 1
-            print(f"{text!r}:\n  llama.cpp {found}\n  expected  {expected}")
-    print(f"{len(pairs) - wrong} of {len(pairs)} texts have the same ids")
-    return 1 if wrong else 0
+    text = arguments.text.read_bytes() if arguments.text else mixed_text().encode()
+    llama = Llama(str(arguments.model), vocab_only=True, verbose=False)
+    theirs = llama.tokenize(text, add_bos=False, special=False)
+    ours = tritforge_ids(arguments.tritforge, arguments.model, text)
+    print(f"{arguments.model.name}: {len(text)} bytes, {len(ours)} ids by tritforge, {len(theirs)} by llama.cpp")
+    if ours == theirs:
+        print("identical")
+        return 0
+    first = next((i for i, pair in enumerate(zip(ours, theirs)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
+    around = slice(max(first - 4, 0), first + 8)
+    for name, ids in (("tritforge", ours), ("llama.cpp", theirs)):
+        print(f"  {name} from {around.start}: {ids[around]} {llama.detokenize(ids[around])!r}")
+    return 1
 
 
 if __name__ == "__main__":
