@@ -4,6 +4,7 @@ use serde::Deserialize;
 use tritforge_infer::{Finish, GenerateOptions, Sampling};
 use tritforge_text::Message;
 
+use crate::adapters::Adapters;
 use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
 
@@ -34,6 +35,10 @@ struct ChatMessage {
 /// What both have.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Common {
+    /// The model, or an adapter of it; the model as it stands if not given.
+    model: Option<String>,
+    /// The adapters, in place of those that are on.
+    lora: Option<Vec<LoraScale>>,
     max_tokens: Option<usize>,
     temperature: Option<f32>,
     top_p: Option<f32>,
@@ -47,6 +52,38 @@ pub(crate) struct Common {
     stream: bool,
 }
 
+/// An adapter by its number, and how much of it.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LoraScale {
+    id: usize,
+    scale: f32,
+}
+
+/// The pairs of a list in which no number stands twice.
+pub(crate) fn scales(list: &[LoraScale]) -> Result<Vec<(usize, f32)>, ApiError> {
+    for (i, LoraScale { id, scale }) in list.iter().enumerate() {
+        if !scale.is_finite() {
+            return Err(invalid(
+                "lora",
+                format!("lora: the scale of adapter {id} is no number that f32 holds"),
+            ));
+        }
+        if list[..i].iter().any(|earlier| earlier.id == *id) {
+            return Err(invalid("lora", format!("lora: adapter {id} is named twice")));
+        }
+    }
+    Ok(list.iter().map(|LoraScale { id, scale }| (*id, *scale)).collect())
+}
+
+/// A request that is understood.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) job: Job,
+    /// The model's name that the answer gives.
+    pub(crate) model: String,
+    pub(crate) stream: bool,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Stop {
@@ -58,6 +95,13 @@ enum Stop {
 const DEFAULT_MAX_TOKENS: usize = 128;
 
 impl Common {
+    fn asked(self, prompt: Prompt, adapters: &Adapters) -> Result<Asked, ApiError> {
+        let stream = self.stream;
+        let lora = self.lora.as_deref().map(scales).transpose()?;
+        let (model, adapters) = adapters.of_request(self.model.as_deref(), lora.as_deref())?;
+        Ok(Asked { job: Job { prompt, options: self.options()?, adapters }, model, stream })
+    }
+
     fn options(self) -> Result<GenerateOptions, ApiError> {
         if self.n.is_some_and(|n| n != 1) {
             return Err(invalid("n", "n: this service makes one choice a request".to_string()));
@@ -98,23 +142,21 @@ fn invalid(param: &'static str, message: String) -> ApiError {
 }
 
 impl CompletionRequest {
-    /// The job, and whether to stream.
-    pub(crate) fn job(self) -> Result<(Job, bool), ApiError> {
-        let stream = self.common.stream;
-        Ok((Job { prompt: Prompt::Text(self.prompt), options: self.common.options()? }, stream))
+    /// What is asked, with the adapters that it names.
+    pub(crate) fn asked(self, adapters: &Adapters) -> Result<Asked, ApiError> {
+        self.common.asked(Prompt::Text(self.prompt), adapters)
     }
 }
 
 impl ChatRequest {
-    /// The job, and whether to stream.
-    pub(crate) fn job(mut self) -> Result<(Job, bool), ApiError> {
+    /// What is asked, with the adapters that it names.
+    pub(crate) fn asked(mut self, adapters: &Adapters) -> Result<Asked, ApiError> {
         if self.messages.is_empty() {
             return Err(invalid("messages", "messages is empty: give at least one".to_string()));
         }
-        let stream = self.common.stream;
         self.common.max_tokens = self.max_completion_tokens.or(self.common.max_tokens);
         let messages = self.messages.into_iter().map(|m| Message::new(m.role, m.content)).collect();
-        Ok((Job { prompt: Prompt::Chat(messages), options: self.common.options()? }, stream))
+        self.common.asked(Prompt::Chat(messages), adapters)
     }
 }
 

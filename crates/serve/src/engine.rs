@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tritforge_infer::{Finish, GenerateOptions, InferError, Model, Session, generate};
+use tritforge_infer::{Applied, Finish, GenerateOptions, InferError, Model, Session, generate};
 use tritforge_text::{Message, TextError};
+
+use crate::adapters::{AdapterError, Adapters};
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -23,6 +25,8 @@ pub struct Job {
     pub prompt: Prompt,
     /// How.
     pub options: GenerateOptions,
+    /// The adapters that take part; the job keeps them, whatever becomes of the service's.
+    pub adapters: Arc<[Applied]>,
 }
 
 /// What came of a job; the text has gone to the callback.
@@ -70,6 +74,7 @@ type Run = dyn Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + S
 pub struct Engine {
     /// The name that requests and answers give.
     pub name: String,
+    adapters: Arc<Adapters>,
     run: Arc<Run>,
 }
 
@@ -85,14 +90,23 @@ impl Engine {
         name: impl Into<String>,
         run: impl Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + Sync + 'static,
     ) -> Self {
-        Self { name: name.into(), run: Arc::new(run) }
+        let name = name.into();
+        Self { adapters: Arc::new(Adapters::new(&name, None)), name, run: Arc::new(run) }
     }
 
-    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer conversations.
-    pub fn of(model: &Arc<Model>) -> Self {
+    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer conversations. Adapters that
+    /// are on the model are on by default.
+    ///
+    /// # Errors
+    /// If the model has more adapters than a service holds.
+    pub fn of(model: &Arc<Model>) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
+        let adapters = Adapters::new(&name, Some(Arc::clone(model)));
+        for applied in model.adapters().iter() {
+            adapters.add(&adapters.free_name(applied.adapter.path()), applied.clone(), true)?;
+        }
         let model = Arc::clone(model);
-        Self::new(name, move |job, on_text| {
+        let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             let prompt = match &job.prompt {
                 Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
@@ -105,13 +119,20 @@ impl Engine {
                 }
             };
             let mut session = Session::new(Arc::clone(&model), model.config().max_position_embeddings)?;
+            session.set_adapters(Arc::clone(&job.adapters));
             let generation = generate(&mut session, &prompt, &job.options, on_text)?;
             Ok(Outcome {
                 finish: generation.finish,
                 prompt_tokens: generation.prompt_tokens,
                 completion_tokens: generation.tokens.len(),
             })
-        })
+        });
+        Ok(Self { adapters: Arc::new(adapters), ..engine })
+    }
+
+    /// The adapters that requests may have.
+    pub fn adapters(&self) -> &Arc<Adapters> {
+        &self.adapters
     }
 
     pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {

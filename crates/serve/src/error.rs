@@ -28,6 +28,10 @@ pub enum ServeError {
 pub(crate) enum ApiError {
     /// The request is wrong; `param` names the field.
     Invalid { message: String, param: Option<&'static str> },
+    /// What the request names does not exist.
+    NotFound { message: String, param: Option<&'static str>, code: Option<&'static str> },
+    /// The operator has not allowed it.
+    Forbidden(String),
     /// Too many requests are waiting.
     Busy,
     /// The time limit has passed.
@@ -39,8 +43,14 @@ pub(crate) enum ApiError {
 impl ApiError {
     /// The body, in the shape of OpenAI's errors.
     pub(crate) fn body(&self) -> serde_json::Value {
+        let mut code = None;
         let (kind, message, param) = match self {
             ApiError::Invalid { message, param } => ("invalid_request_error", message.clone(), *param),
+            ApiError::NotFound { message, param, code: which } => {
+                code = *which;
+                ("invalid_request_error", message.clone(), *param)
+            }
+            ApiError::Forbidden(message) => ("permission_error", message.clone(), None),
             ApiError::Busy => {
                 ("rate_limit_error", "too many requests are waiting: try again".to_string(), None)
             }
@@ -49,7 +59,7 @@ impl ApiError {
             }
             ApiError::Internal(message) => ("server_error", message.clone(), None),
         };
-        json!({ "error": { "message": message, "type": kind, "param": param, "code": null } })
+        json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
     }
 }
 
@@ -57,6 +67,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             ApiError::Invalid { .. } => StatusCode::BAD_REQUEST,
+            ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
+            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Timeout => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

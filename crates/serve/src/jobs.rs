@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
+use crate::adapters::Adapters;
 use crate::engine::{Engine, Job, JobError, Outcome};
 use crate::error::ApiError;
 
@@ -44,6 +45,10 @@ impl Jobs {
 
     pub(crate) fn model(&self) -> &str {
         &self.engine.name
+    }
+
+    pub(crate) fn adapters(&self) -> &Arc<Adapters> {
+        self.engine.adapters()
     }
 
     /// Starts a job. Its updates end with [`Update::Done`]; dropping the receiver stops it at its next piece of text.

@@ -2,6 +2,9 @@
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
 //! * `GET /v1/models`, `GET /health`.
+//! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
+//!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as in vLLM;
+//!   `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in llama.cpp's server.
 //!
 //! A bounded number of generations run at once and a bounded number wait; beyond that a request is told to come back (429).
 //! Each has a time limit, and one whose client is gone stops at its next token. The engine stands behind one function
@@ -13,19 +16,23 @@
 //! use tritforge_serve::{Engine, ServeOptions, run_blocking};
 //!
 //! let model = Arc::new(Model::open("model.gguf".as_ref())?);
-//! run_blocking(Engine::of(&model), &ServeOptions::default(), |address| println!("http://{address}"))?;
+//! run_blocking(Engine::of(&model)?, &ServeOptions::default(), |address| println!("http://{address}"))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapters;
 mod api;
 mod engine;
 mod error;
 mod jobs;
+mod lora_routes;
 mod routes;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub use adapters::{AdapterError, Adapters, NamedAdapter};
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Prompt};
 pub use error::ServeError;
 pub use routes::router;
@@ -43,6 +50,8 @@ pub struct ServeOptions {
     pub timeout: Duration,
     /// Bytes of a request's body at most.
     pub max_body: usize,
+    /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
+    pub runtime_lora: Option<PathBuf>,
 }
 
 impl Default for ServeOptions {
@@ -53,6 +62,7 @@ impl Default for ServeOptions {
             queue: 32,
             timeout: Duration::from_secs(120),
             max_body: 1 << 20,
+            runtime_lora: None,
         }
     }
 }

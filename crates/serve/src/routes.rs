@@ -1,6 +1,8 @@
 //! The endpoints.
 
 use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
@@ -18,10 +20,19 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::ServeOptions;
-use crate::api::{ChatRequest, CompletionRequest, finish_reason};
-use crate::engine::{Engine, Job, Outcome};
+use crate::api::{Asked, ChatRequest, CompletionRequest, finish_reason};
+use crate::engine::{Engine, Outcome};
 use crate::error::ApiError;
 use crate::jobs::{Jobs, Update};
+use crate::lora_routes;
+
+/// What every endpoint sees.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) jobs: Jobs,
+    /// Where adapters may be read from at run time.
+    pub(crate) lora_dir: Option<Arc<Path>>,
+}
 
 /// The service as a router, to be served or nested.
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
@@ -29,32 +40,47 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
+        .route("/v1/load_lora_adapter", post(lora_routes::load))
+        .route("/v1/unload_lora_adapter", post(lora_routes::unload))
+        .route("/lora-adapters", get(lora_routes::list).post(lora_routes::set))
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
         .layer(RequestBodyLimitLayer::new(options.max_body))
-        .with_state(Jobs::new(engine, options.concurrency, options.queue, options.timeout))
+        .with_state(Service {
+            jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            lora_dir: options.runtime_lora.as_deref().map(Arc::from),
+        })
 }
 
-async fn models(State(jobs): State<Jobs>) -> Json<Value> {
-    Json(json!({
-        "object": "list",
-        "data": [{ "id": jobs.model(), "object": "model", "owned_by": "tritforge" }],
-    }))
+/// The model, and every adapter as a model of its own whose parent it is.
+async fn models(State(service): State<Service>) -> Json<Value> {
+    let base = service.jobs.model();
+    let mut data = vec![json!({ "id": base, "object": "model", "owned_by": "tritforge", "parent": null })];
+    data.extend(service.jobs.adapters().list().iter().map(|adapter| {
+        json!({
+            "id": adapter.name, "object": "model", "owned_by": "tritforge", "root": adapter.path, "parent": base,
+        })
+    }));
+    Json(json!({ "object": "list", "data": data }))
 }
 
 async fn completions(
-    State(jobs): State<Jobs>,
+    State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let (job, stream) = parse::<CompletionRequest>(body)?.job()?;
-    respond(&jobs, job, stream, Shape::Text).await
+    let asked = parse::<CompletionRequest>(body)?.asked(service.jobs.adapters())?;
+    respond(&service.jobs, asked, Shape::Text).await
 }
 
-async fn chat(State(jobs): State<Jobs>, body: Result<Bytes, BytesRejection>) -> Result<Response, ApiError> {
-    let (job, stream) = parse::<ChatRequest>(body)?.job()?;
-    respond(&jobs, job, stream, Shape::Chat).await
+async fn chat(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let asked = parse::<ChatRequest>(body)?.asked(service.jobs.adapters())?;
+    respond(&service.jobs, asked, Shape::Chat).await
 }
 
-fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+/// A body's JSON.
+pub(crate) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
     let invalid = |message: String| ApiError::Invalid { message, param: None };
     let body = body.map_err(|e| invalid(e.body_text()))?;
     serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not a valid request: {e}")))
@@ -133,8 +159,9 @@ impl Header {
     }
 }
 
-async fn respond(jobs: &Jobs, job: Job, stream: bool, shape: Shape) -> Result<Response, ApiError> {
-    let header = Header::new(jobs.model(), shape);
+async fn respond(jobs: &Jobs, asked: Asked, shape: Shape) -> Result<Response, ApiError> {
+    let Asked { job, model, stream } = asked;
+    let header = Header::new(&model, shape);
     let mut updates = jobs.start(job).await?;
     // The sender is dropped without a `Done` only if the engine's thread panicked.
     let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());

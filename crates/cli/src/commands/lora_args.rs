@@ -24,14 +24,7 @@ impl LoraArgs {
 
     /// Puts the adapters on a model.
     pub(crate) fn put_on(&self, model: &Model) -> Result<()> {
-        let applied = self.lora.iter().map(|text| {
-            let (path, scale) = parse(text)?;
-            if path.is_dir() {
-                let dir = path.display();
-                bail!("--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it");
-            }
-            Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
-        });
+        let applied = self.lora.iter().map(|text| open(text, model));
         model.set_adapters(applied.collect::<Result<Vec<_>>>()?);
         Ok(())
     }
@@ -41,6 +34,18 @@ impl LoraArgs {
     pub(crate) fn is_empty(&self) -> bool {
         self.lora.is_empty()
     }
+}
+
+/// Reads the adapter FILE[:SCALE] for a model.
+pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
+    let (path, scale) = parse(text)?;
+    if path.is_dir() {
+        let dir = path.display();
+        bail!(
+            "--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it"
+        );
+    }
+    Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
 }
 
 /// A path and a factor. A file whose own name has a colon goes first.

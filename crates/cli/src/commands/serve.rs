@@ -1,24 +1,33 @@
 //! `tritforge serve`: a model over HTTP.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
+use tritforge_infer::Model;
 use tritforge_serve::{Engine, ServeOptions, run_blocking};
 
-use super::lora_args::LoraArgs;
+use super::lora_args;
 
 #[derive(ClapArgs)]
-#[command(after_help = "Example:\n  tritforge serve model.gguf --port 8080\n  \
-    curl localhost:8080/v1/completions -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'")]
+#[command(after_help = "Examples:\n  tritforge serve model.gguf --port 8080\n  \
+    curl localhost:8080/v1/completions -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
+    tritforge serve base.gguf --lora legal=legal.gguf --lora poems=poems.gguf:0.8\n  \
+    curl localhost:8080/v1/completions -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'")]
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
-    #[command(flatten)]
-    lora: LoraArgs,
+    /// A GGUF adapter, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it; without one, requests that
+    /// name no model have it too. May be given several times.
+    #[arg(long, value_name = "[NAME=]FILE[:SCALE]")]
+    lora: Vec<String>,
+    /// Let clients load and unload adapters of this directory (POST /v1/load_lora_adapter): they make the server read its files.
+    #[arg(long, value_name = "DIR")]
+    allow_runtime_lora: Option<PathBuf>,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
@@ -37,16 +46,56 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let model = args.lora.open(&args.model)?;
+    if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
+        bail!("--allow-runtime-lora {}: no directory", dir.display());
+    }
+    let model = Arc::new(Model::open(&args.model)?);
+    let engine = Engine::of(&model)?;
+    for text in &args.lora {
+        let (name, file) = split_name(text);
+        let applied = lora_args::open(file, &model)?;
+        let free = || engine.adapters().free_name(applied.adapter.path());
+        let name = name.map_or_else(free, str::to_string);
+        let on = file.len() == text.len();
+        engine.adapters().add(&name, applied, on).with_context(|| format!("--lora {text}"))?;
+    }
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),
         concurrency: args.concurrency,
         queue: args.queue,
         timeout: Duration::from_secs(args.timeout),
+        runtime_lora: args.allow_runtime_lora.clone(),
         ..ServeOptions::default()
     };
-    run_blocking(Engine::of(&model), &options, |address| {
+    let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
+    run_blocking(engine, &options, |address| {
         println!("{} at http://{address}/v1 (Ctrl-C ends it)", args.model.display());
+        if !names.is_empty() {
+            println!("  adapters: {}", names.join(", "));
+        }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name, if there is one, and the rest. A file whose own name has an equals sign goes first.
+fn split_name(text: &str) -> (Option<&str>, &str) {
+    let whole = |text: &str| Path::new(text).exists();
+    match text.split_once('=') {
+        Some((name, file)) if !whole(text) && !text.rsplit_once(':').is_some_and(|(path, _)| whole(path)) => {
+            (Some(name), file)
+        }
+        _ => (None, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_stand_before_the_file() {
+        assert_eq!(split_name("a.gguf:0.5"), (None, "a.gguf:0.5"));
+        assert_eq!(split_name("law=a.gguf:0.5"), (Some("law"), "a.gguf:0.5"));
+        assert_eq!(split_name("law=b=c.gguf"), (Some("law"), "b=c.gguf"));
+    }
 }

@@ -1,0 +1,110 @@
+//! The endpoints of adapters: llama.cpp's `/lora-adapters`, vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::adapters::{AdapterError, NamedAdapter};
+use crate::api::{LoraScale, scales};
+use crate::error::ApiError;
+use crate::routes::{Service, parse};
+
+/// `GET /lora-adapters`: every adapter with the scale that requests have it with which ask for nothing.
+pub(crate) async fn list(State(service): State<Service>) -> Json<Value> {
+    let all = service.jobs.adapters().list();
+    let one =
+        |a: &NamedAdapter| json!({ "id": a.id, "name": a.name, "path": a.path, "scale": a.default_scale });
+    Json(all.iter().map(one).collect())
+}
+
+/// `POST /lora-adapters`: sets those scales, by number; an adapter that is not named is off.
+pub(crate) async fn set(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let scales = scales(&parse::<Vec<LoraScale>>(body)?)?;
+    service.jobs.adapters().set_defaults(&scales)?;
+    Ok(Json(json!({ "success": true })))
+}
+
+/// A body of `/v1/load_lora_adapter`.
+#[derive(Debug, Deserialize)]
+struct Load {
+    lora_name: String,
+    lora_path: PathBuf,
+}
+
+/// A body of `/v1/unload_lora_adapter`.
+#[derive(Debug, Deserialize)]
+struct Unload {
+    lora_name: String,
+}
+
+/// `POST /v1/load_lora_adapter`: reads a file of the directory that the operator has allowed.
+pub(crate) async fn load(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let dir = allowed(&service)?;
+    let Load { lora_name, lora_path } = parse(body)?;
+    let adapters = Arc::clone(service.jobs.adapters());
+    let name = lora_name.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let path = within(&dir, &lora_path)?;
+        Ok::<_, ApiError>(adapters.load(&name, &path, 1.0)?)
+    });
+    let id = loaded.await.map_err(|_| ApiError::Internal("reading the adapter failed".to_string()))??;
+    Ok(Json(json!({ "success": true, "id": id, "name": lora_name })))
+}
+
+/// `POST /v1/unload_lora_adapter`.
+pub(crate) async fn unload(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, ApiError> {
+    allowed(&service)?;
+    let Unload { lora_name } = parse(body)?;
+    service.jobs.adapters().unload(&lora_name)?;
+    Ok(Json(json!({ "success": true, "name": lora_name })))
+}
+
+fn allowed(service: &Service) -> Result<PathBuf, ApiError> {
+    service.lora_dir.as_deref().map(Path::to_path_buf).ok_or_else(|| {
+        let message = "loading adapters at run time is off, since it reads files of the server: start it with --allow-runtime-lora DIR";
+        ApiError::Forbidden(message.to_string())
+    })
+}
+
+/// The file, if it is one of the directory's, links followed. One outside is as unknown as one that does not exist: what else is on the
+/// machine is not told.
+fn within(dir: &Path, path: &Path) -> Result<PathBuf, ApiError> {
+    let found = dir.canonicalize().and_then(|dir| Ok((dir.join(path).canonicalize()?, dir)));
+    match found {
+        Ok((file, dir)) if file.starts_with(&dir) && file.is_file() => Ok(file),
+        _ => {
+            let (path, dir) = (path.display(), dir.display());
+            let message = format!("no file {path} in {dir}, where this service may read adapters");
+            Err(ApiError::NotFound { message, param: Some("lora_path"), code: Some("adapter_not_found") })
+        }
+    }
+}
+
+impl From<AdapterError> for ApiError {
+    fn from(error: AdapterError) -> Self {
+        let message = error.to_string();
+        match error {
+            AdapterError::Unknown(_) => {
+                ApiError::NotFound { message, param: None, code: Some("adapter_not_found") }
+            }
+            AdapterError::Name { .. } => ApiError::Invalid { message, param: Some("lora_name") },
+            AdapterError::File(_) => ApiError::Invalid { message, param: Some("lora_path") },
+            AdapterError::Full => ApiError::Invalid { message, param: None },
+        }
+    }
+}
