@@ -78,6 +78,44 @@ fn an_adapter_inside_the_quantizer_is_merged_exactly_and_verified() {
 }
 
 #[test]
+fn a_ternary_adapter_is_trained_on_codes_alone_merged_exactly_and_verified() {
+    let project = project();
+    // A base of which nothing but codes and scales is left.
+    project.ok(&["export", "runs/tiny", "-o", "base.gguf", "--embeddings", "f32"]);
+    project.ok(&["import", "base.gguf", "-o", "packed"]);
+    let lota = ["lora.mode=lota", "lora.rank=8", "lora.alpha=8", "lora.threshold=0.3", "optim.lr=0.1"];
+    let packed = [&lota[..], &["model.base=packed"]].concat();
+    train(&project, "runs/lota", &packed);
+    let adapted = score(&project, "runs/lota");
+    let loss = |score: &serde_json::Value| score["loss"].as_f64().unwrap();
+    assert!(loss(&adapted) < loss(&score(&project, "packed")), "eight steps teach something");
+    let printed = project.ok(&["merge", "runs/lota", "-o", "merged", "--text", "text.txt"]);
+    assert!(printed.contains("14 adapted projections, exact") && printed.contains("+0.00 %"), "{printed}");
+    assert!(!printed.contains("0.000 % of"), "{printed}");
+    assert_eq!(score(&project, "merged"), adapted);
+    project.ok(&["export", "merged", "-o", "merged.gguf", "--embeddings", "f32"]);
+    let printed = project.ok(&["verify", "merged", "merged.gguf", "--text", "text.txt", "--bound", "0"]);
+    assert!(printed.contains("verified"), "{printed}");
+    // The base with latent weights has the same codes, and the same adapter comes of it.
+    train(&project, "runs/latent", &lota);
+    let adapter = |run: &str| file(&project, &format!("{run}/step-000008/adapter_model.safetensors"));
+    assert_eq!(adapter("runs/latent"), adapter("runs/lota"));
+    project.ok(&["merge", "runs/latent", "-o", "merged-latent"]);
+    let weights = |dir: &str| file(&project, &format!("{dir}/model.safetensors"));
+    assert_eq!(weights("merged-latent"), weights("merged"));
+    // It is no adapter that stands beside a model, here or elsewhere.
+    for args in [
+        &["export", "runs/lota", "-o", "adapter.gguf"][..],
+        &["generate", "base.gguf", "-p", "a", "--lora", "runs/lota"],
+    ] {
+        let refused = project.fails(args);
+        assert!(refused.contains("mode lota") && refused.contains("tritforge merge"), "{refused}");
+    }
+    let config = fs::read_to_string(project.path("runs/lota/step-000008/adapter_config.json")).unwrap();
+    assert!(config.contains("\"LOTA\"") && !config.contains("\"LORA\""), "{config}");
+}
+
+#[test]
 fn an_adapter_beside_its_base_is_deployed_beside_it() {
     let project = project();
     let half = ["lora.dropout=0.1", "lora.use_rslora=true", "lora.lr_ratio_b=4"];
@@ -150,7 +188,9 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
 #[test]
 fn a_resumed_adapter_has_the_bits_of_one_that_ran_through() {
     let project = project();
-    for mode in ["adapter", "qat_lora"] {
+    // A learning rate that is also a share of elements.
+    fs::write(project.path("lora.toml"), RECIPE.replace("alpha = 16\n", "").replace("5e-3", "5e-2")).unwrap();
+    for mode in ["adapter", "qat_lora", "lota"] {
         let (mode, whole, parts) =
             (format!("lora.mode={mode}"), format!("runs/{mode}-whole"), format!("runs/{mode}-parts"));
         train(&project, &whole, &[&mode]);
@@ -187,6 +227,10 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
     assert!(refused(&["model.base=nowhere"]).contains("nowhere"));
     assert!(refused(&["lora.rank=0"]).contains("lora.rank"));
     assert!(refused(&["lora.mode=qat_lora", "lora.dropout=0.1"]).contains("lora_dropout"));
+    assert!(refused(&["lora.mode=lota"]).contains("lora.alpha"));
+    assert!(refused(&["lora.mode=lota", "lora.alpha=4", "optim.kind=adamw"]).contains("t-sign-sgd"));
+    assert!(refused(&["optim.kind=t-sign-sgd"]).contains("go together"));
+    assert!(refused(&["lora.threshold=0.5"]).contains("lora.threshold"));
     assert!(refused(&["lora.target_modules=[\"q_proj\", \"lm_head\"]"]).contains("lora.target_modules"));
     train(&project, "runs/side", &["train.steps=1"]);
     assert!(refused(&["model.base=runs/side"]).contains("tritforge merge"));

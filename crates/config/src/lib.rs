@@ -26,7 +26,7 @@ mod rope;
 pub use error::ConfigError;
 pub use gguf::{Architecture, ROPE_FACTORS};
 pub use hugging_face::{HuggingFaceConfig, Quantization};
-pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LoraConfig, LoraMode};
+pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LOTA_THRESHOLD, LoraConfig, LoraMode};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
 pub use projection::Projection;

@@ -23,17 +23,28 @@ pub enum LoraMode {
     /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has the codes and the scale that
     /// the forward used. Needs a base with latent weights.
     QatLora,
+    /// Experimental: ternary matrices that move ternary codes (LoTA-QAF, arXiv 2505.18724): `Ŵ = clip(Q + sign(ΔW)·1[|ΔW| > ω], -1, 1)`
+    /// with `ΔW = B·A`, an integer from -rank to rank, and the base's scale. The forward multiplies Ŵ, and merging writes it: nothing is
+    /// rounded, codes of the base are enough. The paper's offset μ moves the zero-point of an affine grid; a ternary grid has none, and
+    /// nothing takes its place here.
+    Lota,
 }
 
+/// [`LoraConfig::threshold`] of the paper, which has ω = 48 at rank 64.
+pub const LOTA_THRESHOLD: f32 = 0.75;
+/// `peft_type` of an adapter of [`LoraMode::Lota`], which peft does not know.
+const LOTA: &str = "LOTA";
+
 impl LoraMode {
-    /// Both.
-    pub const ALL: [LoraMode; 2] = [LoraMode::Adapter, LoraMode::QatLora];
+    /// All of them.
+    pub const ALL: [LoraMode; 3] = [LoraMode::Adapter, LoraMode::QatLora, LoraMode::Lota];
 
     /// The name in recipes.
     pub fn name(self) -> &'static str {
         match self {
             LoraMode::Adapter => "adapter",
             LoraMode::QatLora => "qat_lora",
+            LoraMode::Lota => "lota",
         }
     }
 }
@@ -45,14 +56,16 @@ pub struct LoraConfig {
     pub mode: LoraMode,
     /// Inner width of the product; peft's `r`.
     pub rank: usize,
-    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`.
+    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`. Without meaning in [`LoraMode::Lota`], whose product is not scaled.
     pub alpha: f32,
-    /// Share of the inputs of A that training drops; 0 in [`LoraMode::QatLora`], where A has no input.
+    /// Share of the inputs of A that training drops; 0 inside the quantizer, where A has no input.
     pub dropout: f32,
     /// Whether the scaling is `alpha / √rank` (rsLoRA, arXiv 2312.03732) instead of `alpha / rank`.
     pub use_rslora: bool,
     /// The projections that have an adapter, in every block.
     pub target_modules: Vec<Projection>,
+    /// For [`LoraMode::Lota`]: ω over the rank. A code moves where |ΔW| is larger than ω.
+    pub threshold: f32,
 }
 
 impl LoraConfig {
@@ -60,6 +73,11 @@ impl LoraConfig {
     pub fn scaling(&self) -> f32 {
         let rank = self.rank as f32;
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+
+    /// ω of [`LoraMode::Lota`]: what |ΔW| must exceed for a code to move.
+    pub fn omega(&self) -> f32 {
+        self.threshold * self.rank as f32
     }
 
     /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and `….lora_B.weight`.
@@ -74,10 +92,12 @@ impl LoraConfig {
         format!("base_model.model.{tensor}")
     }
 
-    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to.
+    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to. Of [`LoraMode::Lota`] the
+    /// `peft_type` is one that peft refuses.
     pub fn to_json(&self, base: &str) -> String {
+        let lota = self.mode == LoraMode::Lota;
         let file = PeftConfig {
-            peft_type: "LORA".to_string(),
+            peft_type: if lota { LOTA } else { "LORA" }.to_string(),
             task_type: Some("CAUSAL_LM".to_string()),
             base_model_name_or_path: Some(base.to_string()),
             r: self.rank,
@@ -94,6 +114,7 @@ impl LoraConfig {
             alpha_pattern: Value::Null,
             layers_to_transform: Value::Null,
             tritforge_mode: Some(self.mode),
+            lota_threshold: lota.then_some(self.threshold),
         };
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
@@ -108,8 +129,9 @@ impl LoraConfig {
         let refuse = |key: &'static str, found: String, expected: &str| {
             Err(ConfigError::Value { key, found, expected: expected.to_string() })
         };
-        if file.peft_type != "LORA" {
-            return refuse("peft_type", file.peft_type.clone(), "\"LORA\"");
+        let expected = if file.tritforge_mode == Some(LoraMode::Lota) { LOTA } else { "LORA" };
+        if file.peft_type != expected {
+            return refuse("peft_type", file.peft_type.clone(), &format!("\"{expected}\""));
         }
         if file.use_dora {
             return refuse("use_dora", "true".to_string(), "false: DoRA is not supported");
@@ -146,6 +168,7 @@ impl LoraConfig {
             dropout: file.lora_dropout,
             use_rslora: file.use_rslora,
             target_modules,
+            threshold: file.lota_threshold.unwrap_or(LOTA_THRESHOLD),
         };
         config.validate()?;
         Ok((config, file.base_model_name_or_path))
@@ -166,9 +189,16 @@ impl LoraConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("lora_dropout", self.dropout.to_string(), "from 0 to less than 1");
         }
-        if self.mode == LoraMode::QatLora && self.dropout > 0.0 {
+        if self.mode != LoraMode::Adapter && self.dropout > 0.0 {
             let expected = "0: inside the quantizer the adapter has no input of its own to drop";
             return refuse("lora_dropout", self.dropout.to_string(), expected);
+        }
+        if self.mode == LoraMode::Lota && self.use_rslora {
+            return refuse("use_rslora", "true".to_string(), "false: the product of mode lota is not scaled");
+        }
+        if !(0.0..1.0).contains(&self.threshold) {
+            let expected = "from 0 to less than 1: beyond the rank no sum gets";
+            return refuse("threshold", self.threshold.to_string(), expected);
         }
         if self.target_modules.is_empty() {
             return refuse("target_modules", "none".to_string(), &module_names());
@@ -216,6 +246,9 @@ struct PeftConfig {
     /// Ours; peft passes over it with a warning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tritforge_mode: Option<LoraMode>,
+    /// Ours too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lota_threshold: Option<f32>,
 }
 
 impl PeftConfig {
@@ -245,6 +278,7 @@ mod tests {
             dropout: 0.0,
             use_rslora: false,
             target_modules: vec![Projection::Q, Projection::Down],
+            threshold: LOTA_THRESHOLD,
         }
     }
 
@@ -252,6 +286,22 @@ mod tests {
     fn a_config_survives_its_file() {
         let (read, base) = LoraConfig::from_json(&config().to_json("runs/base")).unwrap();
         assert_eq!((read, base.as_deref()), (config(), Some("runs/base")));
+    }
+
+    #[test]
+    fn a_lota_config_survives_its_file_and_is_none_of_pefts() {
+        let lota = LoraConfig { mode: LoraMode::Lota, threshold: 0.6, ..config() };
+        let file = lota.to_json("runs/base");
+        assert!(file.contains("\"LOTA\"") && !file.contains("\"LORA\""), "{file}");
+        assert_eq!(LoraConfig::from_json(&file).unwrap().0, lota);
+        assert!((lota.omega() - 9.6).abs() < 1e-5);
+        // Neither kind passes for the other.
+        let plain = config().to_json("runs/base");
+        assert!(LoraConfig::from_json(&plain.replace("LORA", "LOTA")).is_err());
+        assert!(LoraConfig::from_json(&file.replace("LOTA", "LORA")).is_err());
+        assert!(LoraConfig { use_rslora: true, ..lota.clone() }.validate().is_err());
+        assert!(LoraConfig { dropout: 0.1, ..lota.clone() }.validate().is_err());
+        assert!(LoraConfig { threshold: 1.0, ..lota }.validate().is_err());
     }
 
     #[test]

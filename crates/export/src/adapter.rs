@@ -49,8 +49,11 @@ pub fn export_adapter(
 ) -> Result<AdapterReport, ExportError> {
     let text = checkpoint.file(ADAPTER_CONFIG)?;
     let (lora, named) = LoraConfig::from_json(&String::from_utf8_lossy(&text))?;
-    if lora.mode == LoraMode::QatLora {
-        return Err(ExportError::InsideQuantizer(checkpoint.dir().to_path_buf()));
+    if lora.mode != LoraMode::Adapter {
+        return Err(ExportError::InsideQuantizer {
+            path: checkpoint.dir().to_path_buf(),
+            mode: lora.mode.name(),
+        });
     }
     let config = checkpoint.config()?;
     let architecture = Architecture::of(&config)?;

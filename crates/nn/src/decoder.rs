@@ -89,7 +89,8 @@ impl Decoder {
     /// ([`LoraConfig::tensors`]), by name and shape, row-major. The adapter's matrices are the only parameters.
     ///
     /// # Errors
-    /// As [`Self::load`], and if the adapter does not fit the base: inside the quantizer it needs latent weights.
+    /// As [`Self::load`], and if the adapter does not fit the base: inside the quantizer it needs latent weights, a ternary one codes,
+    /// and its own numbers must be -1, 0 and 1.
     pub fn load_adapted(
         config: &ModelConfig,
         lora: &LoraConfig,
@@ -105,6 +106,13 @@ impl Decoder {
                     .to_string(),
             });
         }
+        if lora.mode == LoraMode::Lota && config.weights == WeightQuant::None {
+            return Err(NnError::Input {
+                what: "a base for mode lota",
+                found: "full-precision weights".to_string(),
+                expected: "ternary ones: the adapter moves codes".to_string(),
+            });
+        }
         let mut model =
             Self::build(config, Some(lora), |name, shape| loaded(name, shape, load(name, shape)?))?;
         for block in &mut model.blocks {
@@ -112,14 +120,19 @@ impl Decoder {
                 let [rows, cols] = config.projection_shape(*projection);
                 let index = model.parameters.len();
                 let mut matrix = |name: String, shape: [usize; 2]| {
-                    let var = loaded(&name, &shape, adapter(&name, &shape)?)?;
+                    let values = adapter(&name, &shape)?;
+                    if lora.mode == LoraMode::Lota {
+                        check_ternary(&name, &values)?;
+                    }
+                    let var = loaded(&name, &shape, values)?;
                     model.parameters.push(Parameter { name, var: var.clone(), group: DecayGroup::Decay });
                     Ok::<_, NnError>(var)
                 };
                 let [a, b] = LoraConfig::tensors(block.layer, *projection);
                 let (a, b) = (matrix(a, [lora.rank, cols])?, matrix(b, [rows, lora.rank])?);
                 let LoraConfig { mode, dropout, .. } = *lora;
-                let adapter = Adapter { a, b, index, mode, scaling: lora.scaling(), dropout };
+                let (scaling, omega) = (lora.scaling(), lora.omega());
+                let adapter = Adapter { a, b, index, mode, scaling, dropout, omega };
                 block.projections[*projection as usize].adapt(adapter);
             }
         }
@@ -148,7 +161,7 @@ impl Decoder {
         // An adapter inside the quantizer needs the weight that it changes.
         let keep_codes = |projection: Projection| {
             lora.is_some_and(|lora| {
-                lora.mode == LoraMode::Adapter || !lora.target_modules.contains(&projection)
+                lora.mode != LoraMode::QatLora || !lora.target_modules.contains(&projection)
             })
         };
         let table = [config.vocab_size, config.hidden_size];
@@ -309,6 +322,17 @@ impl Decoder {
     }
 }
 
+/// Refuses the matrix of a ternary adapter that has other numbers than -1, 0 and 1.
+fn check_ternary(name: &str, values: &[f32]) -> Result<(), NnError> {
+    match values.iter().find(|x| ![-1.0, 0.0, 1.0].contains(*x)) {
+        None => Ok(()),
+        Some(x) => {
+            let message = format!("{x}: a matrix of mode lota has only -1, 0 and 1");
+            Err(NnError::Tensor { name: name.to_string(), message })
+        }
+    }
+}
+
 /// A tensor of the values that were loaded.
 fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, NnError> {
     let expected: usize = shape.iter().product();
@@ -320,7 +344,7 @@ fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, NnError>
 }
 
 /// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's update.
-struct StandardNormal;
+pub(crate) struct StandardNormal;
 
 impl Distribution<f64> for StandardNormal {
     fn sample<R: rand::Rng + ?Sized>(&self, rng: &mut R) -> f64 {

@@ -58,7 +58,7 @@ pub use error::NnError;
 pub use evaluate::Score;
 pub use gradients::Gradients;
 pub use linear::Linear;
-pub use lora::{initial_adapter, merge_adapter};
+pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
 pub use reverse::{Distillation, Workspace};

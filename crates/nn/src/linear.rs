@@ -43,6 +43,8 @@ enum Master {
     Latent(Var),
     /// Nothing but its codes: the weight is ternary and stays as it is.
     Codes,
+    /// The codes that a ternary adapter moves, [out, in].
+    Base(Vec<i8>),
 }
 
 /// A ternary matrix as rows of codes.
@@ -89,8 +91,14 @@ impl Linear {
         self.quantized.as_ref().filter(|_| self.blended.is_none())
     }
 
-    /// Puts an adapter on a weight that is not trained.
-    pub(crate) fn adapt(&mut self, adapter: Adapter) {
+    /// Puts an adapter on a weight that is not trained; a ternary one on codes.
+    pub(crate) fn adapt(&mut self, mut adapter: Adapter) {
+        if let (LoraMode::Lota, Some(scale)) = (adapter.mode, self.scale) {
+            adapter.scaling = scale;
+            if let Some(Codes { codes, .. }) = self.codes.take() {
+                self.master = Master::Base(codes);
+            }
+        }
         self.adapter = Some(adapter);
         self.invalidate();
     }
@@ -129,6 +137,12 @@ impl Linear {
         }))
     }
 
+    /// The codes that the forward multiplies, [out, in], and their scale, where there is no latent weight: the base's, moved by its
+    /// [`LoraMode::Lota`] adapter if it has one.
+    pub fn codes(&self) -> Option<(&[i8], f32)> {
+        self.codes.as_ref().zip(self.scale).map(|(Codes { codes, .. }, scale)| (&codes[..], scale))
+    }
+
     /// The ternary form of the weight, if the forward multiplies integers and it has been quantized.
     pub fn quantized(&self) -> Option<&Arc<TernaryWeights>> {
         self.quantized.as_ref()
@@ -153,8 +167,11 @@ impl Linear {
         self.quantized = None;
         self.codes = None;
         self.transposed = None;
-        self.scale = None;
         self.blended = None;
+        // The scale of codes is not computed from anything: it stays.
+        if matches!(self.master, Master::Latent(_)) {
+            self.scale = None;
+        }
     }
 
     /// Rows and columns of the weight: outputs and inputs.
@@ -170,7 +187,9 @@ impl Linear {
         if let Some(Codes { codes, scales }) = &self.codes {
             return Ok(read(Matrix::int8(codes, scales, self.cols)));
         }
-        let Master::Latent(weight) = &self.master else { bail!("a frozen weight without codes") };
+        let Master::Latent(weight) = &self.master else {
+            bail!("codes that were not made, or not moved again after the adapter changed")
+        };
         let latent = ops::values(weight)?;
         match (self.weights, self.scale) {
             (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
@@ -181,6 +200,17 @@ impl Linear {
 
     /// Makes the scale and the ternary form of the present weight, once for all calls until the weight changes.
     pub(crate) fn quantize(&mut self) -> Result<()> {
+        if let Master::Base(base) = &self.master {
+            let (None, Some(scale), Some(adapter)) = (&self.codes, self.scale, &self.adapter) else {
+                return Ok(());
+            };
+            let (codes, scales) = (adapter.merged_codes(base)?, vec![scale; self.rows]);
+            let integers = self.activations == ActivationQuant::Absmax;
+            self.quantized =
+                integers.then(|| Arc::new(TernaryWeights::new(&codes, self.rows, self.cols, scale)));
+            self.codes = Some(Codes { codes, scales });
+            return Ok(());
+        }
         if self.weights == WeightQuant::None || self.scale.is_some() {
             return Ok(());
         }
@@ -233,7 +263,8 @@ impl Linear {
 
     fn base_forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         let weight = match &self.master {
-            Master::Codes => return self.frozen_forward(x),
+            Master::Base(_) if track => return self.moved_forward(x),
+            Master::Codes | Master::Base(_) => return self.frozen_forward(x),
             Master::Latent(weight) => match self.inner_adapter() {
                 // Off the tape a quantized weight stands for itself: of the latent one only the shape is looked at.
                 Some(adapter) if track || self.quantized.is_none() => adapter.merged_tensor(weight, track)?,
@@ -255,6 +286,18 @@ impl Linear {
             (None, WeightQuant::None | WeightQuant::Ternary, ActivationQuant::None) => {
                 ops::linear(x, &weight)
             }
+        }
+    }
+
+    /// The product with codes that a ternary adapter has moved, on the tape.
+    fn moved_forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (Some(adapter), Some(Codes { codes, .. })) = (&self.adapter, &self.codes) else {
+            bail!("the adapter changed and its codes were not moved again")
+        };
+        let weight = adapter.ternary_tensor(codes)?;
+        match &self.quantized {
+            Some(quantized) => ops::bit_linear(x, &weight, quantized),
+            None => ops::linear(x, &weight),
         }
     }
 

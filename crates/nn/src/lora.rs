@@ -4,14 +4,18 @@
 //! matrices are the model's only parameters, so gradients and optimizer state are no larger than it is. Where the adapter stands
 //! beside the projections ([`tritforge_config::LoraMode::Adapter`]) ternary weights are kept as codes alone; inside the quantizer
 //! ([`tritforge_config::LoraMode::QatLora`]) the latent weights stay, and [`crate::Linear::latent`] of a projection is its merged
-//! weight: quantized, it has the codes and the scale of the forward, since both come from one function.
+//! weight: quantized, it has the codes and the scale of the forward, since both come from one function. In
+//! [`tritforge_config::LoraMode::Lota`] the adapter's matrices are ternary themselves and move the base's codes
+//! ([`merge_ternary_adapter`]): the codes of the forward are the merged ones, and no latent weights are needed.
 
 use candle_core::{Result, Tensor, Var};
+use rand::distr::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{LoraConfig, LoraMode};
 use tritforge_kernels::{DenseMatrix, Matrix, Write, gemm};
 
+use crate::decoder::StandardNormal;
 use crate::{Decoder, NnError, ops};
 
 /// The low-rank product of one projection: A [rank, in], B [out, rank].
@@ -22,8 +26,11 @@ pub(crate) struct Adapter {
     /// Which of the model's parameters A is; B follows.
     pub(crate) index: usize,
     pub(crate) mode: LoraMode,
+    /// What the product is multiplied by; in [`LoraMode::Lota`] the scale of the codes that it moves.
     pub(crate) scaling: f32,
     pub(crate) dropout: f32,
+    /// ω of [`LoraMode::Lota`].
+    pub(crate) omega: f32,
 }
 
 impl Adapter {
@@ -38,6 +45,22 @@ impl Adapter {
         let (_, cols, rows) = self.dims()?;
         let (a, b) = (ops::values(&self.a)?, ops::values(&self.b)?);
         Ok(merge_adapter(latent, &a, &b, [rows, cols], self.scaling))
+    }
+
+    /// The codes that the forward of [`LoraMode::Lota`] multiplies, and a merge writes, from the base's.
+    pub(crate) fn merged_codes(&self, codes: &[i8]) -> Result<Vec<i8>> {
+        let (_, cols, rows) = self.dims()?;
+        let (a, b) = (ops::values(&self.a)?, ops::values(&self.b)?);
+        Ok(merge_ternary_adapter(codes, &a, &b, [rows, cols], self.omega))
+    }
+
+    /// The merged codes times their scale as a tensor on the tape: gradients pass threshold and clip straight to A and B.
+    pub(crate) fn ternary_tensor(&self, codes: &[i8]) -> Result<Tensor> {
+        let product = (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?;
+        let values: Vec<f32> = codes.iter().map(|code| f32::from(*code) * self.scaling).collect();
+        let values = Tensor::from_vec(values, product.shape(), product.device())?;
+        let rest = (values - product.detach())?;
+        product + rest
     }
 
     /// [`Self::merged`] as a tensor; on the tape, gradients pass the quantizer straight to A and B.
@@ -85,14 +108,58 @@ pub fn merge_adapter(
     merged
 }
 
-/// The first values of an adapter's matrices, as peft draws them: A from U(−1/√in, 1/√in), B 0; by name and shape, to be given to
-/// [`Decoder::load_adapted`].
-pub fn initial_adapter(seed: u64) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, NnError> {
+/// Rows of ΔW that are computed at once: the whole matrix in f32 would be four times the codes.
+const ROWS: usize = 64;
+
+/// `clip(W + sign(ΔW)·1[|ΔW| > ω], -1, 1)` with `ΔW = B·A` (LoTA-QAF, arXiv 2505.18724, without its offset μ): codes [rows, cols] of the
+/// base, A [rank, cols] and B [rows, rank] of -1, 0 and 1. ΔW is a sum of at most `rank` such numbers, exact in f32. Training and merging
+/// both call this: the merged codes are those of the forward.
+///
+/// # Panics
+/// If a length does not fit the shape.
+pub fn merge_ternary_adapter(
+    codes: &[i8],
+    a: &[f32],
+    b: &[f32],
+    [rows, cols]: [usize; 2],
+    omega: f32,
+) -> Vec<i8> {
+    assert_eq!(codes.len(), rows * cols, "a code for every weight");
+    let rank = b.len() / rows;
+    let mut merged = codes.to_vec();
+    let mut delta = vec![0f32; ROWS.min(rows) * cols];
+    for (codes, b) in merged.chunks_mut(ROWS * cols).zip(b.chunks(ROWS * rank)) {
+        let delta = &mut delta[..codes.len()];
+        let b = Matrix::f32(b, codes.len() / cols, rank);
+        gemm(b, Matrix::f32(a, rank, cols), delta, Write::Store);
+        for (code, delta) in codes.iter_mut().zip(&*delta) {
+            let moved = i8::from(*delta > omega) - i8::from(*delta < -omega);
+            *code = (*code + moved).clamp(-1, 1);
+        }
+    }
+    merged
+}
+
+/// The first values of an adapter's matrices, by name and shape, to be given to [`Decoder::load_adapted`]. As peft draws them: A from
+/// U(−1/√in, 1/√in), B 0. For [`LoraMode::Lota`] as LoTA-QAF does: A normal, then ternary with a threshold of 0.75 of its mean
+/// magnitude, B 0.
+pub fn initial_adapter(
+    mode: LoraMode,
+    seed: u64,
+) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, NnError> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     move |name, shape| {
         let n: usize = shape.iter().product();
         if name.contains("lora_B") {
             return Ok(vec![0.0; n]);
+        }
+        if mode == LoraMode::Lota {
+            let drawn: Vec<f64> = (0..n).map(|_| StandardNormal.sample(&mut rng)).collect();
+            let threshold = 0.75 * drawn.iter().map(|x| x.abs()).sum::<f64>() / n.max(1) as f64;
+            return Ok(drawn
+                .iter()
+                .map(|x| if x.abs() > threshold { x.signum() as f32 } else { 0.0 })
+                .collect());
         }
         let bound = 1.0 / (shape.last().copied().unwrap_or(1).max(1) as f32).sqrt();
         Ok((0..n).map(|_| (2.0 * rng.random::<f32>() - 1.0) * bound).collect())
@@ -109,7 +176,7 @@ impl Decoder {
     /// forward multiplied.
     ///
     /// # Errors
-    /// If the model has no adapter in [`LoraMode::QatLora`].
+    /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see [`crate::Linear::codes`].
     pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, NnError> {
         let mode = self.lora.as_ref().map(|lora| lora.mode);
         if mode != Some(LoraMode::QatLora) {

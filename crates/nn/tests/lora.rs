@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use tritforge_config::{
-    ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, LoraMode, ModelConfig,
-    Projection, WeightQuant,
+    ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LOTA_THRESHOLD, LoraConfig, LoraMode,
+    ModelConfig, Projection, WeightQuant,
 };
 use tritforge_nn::{
     Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
 };
+use tritforge_ternary::TernaryTensor;
 
 type Tensors = HashMap<String, Vec<f32>>;
 
@@ -115,7 +116,8 @@ fn shape(weights: WeightQuant, activations: ActivationQuant) -> ModelConfig {
 
 fn lora(mode: LoraMode, target_modules: &[Projection]) -> LoraConfig {
     let target_modules = target_modules.to_vec();
-    LoraConfig { mode, rank: 3, alpha: 4.0, dropout: 0.0, use_rslora: false, target_modules }
+    let threshold = LOTA_THRESHOLD;
+    LoraConfig { mode, rank: 3, alpha: 4.0, dropout: 0.0, use_rslora: false, target_modules, threshold }
 }
 
 /// Values of every tensor that a model asks for: what a new model has.
@@ -125,13 +127,13 @@ fn masters(config: &ModelConfig) -> Tensors {
 }
 
 /// An adapter whose B is not 0.
-fn drawn(name: &str, shape: &[usize]) -> Vec<f32> {
-    initial_adapter(name.len() as u64)(&name.replace("lora_B", "lora_A"), shape).unwrap()
+fn drawn(mode: LoraMode, name: &str, shape: &[usize]) -> Vec<f32> {
+    initial_adapter(mode, name.len() as u64)(&name.replace("lora_B", "lora_A"), shape).unwrap()
 }
 
 fn adapted(config: &ModelConfig, lora: &LoraConfig, masters: &Tensors) -> Decoder {
-    Decoder::load_adapted(config, lora, |name, _| give(masters, name), |name, shape| Ok(drawn(name, shape)))
-        .unwrap()
+    let adapter = |name: &str, shape: &[usize]| Ok(drawn(lora.mode, name, shape));
+    Decoder::load_adapted(config, lora, |name, _| give(masters, name), adapter).unwrap()
 }
 
 fn tokens() -> (Vec<u32>, Vec<u32>) {
@@ -156,6 +158,9 @@ fn the_hand_written_backward_is_the_tapes() {
         (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &Projection::ALL),
         (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &SOME),
         (LoraMode::QatLora, ternary, ActivationQuant::None, &Projection::ALL),
+        (LoraMode::Lota, ternary, ActivationQuant::Absmax, &Projection::ALL),
+        (LoraMode::Lota, ternary, ActivationQuant::Absmax, &SOME),
+        (LoraMode::Lota, ternary, ActivationQuant::None, &Projection::ALL),
     ] {
         for use_sub_norm in [true, false] {
             let config = ModelConfig { use_sub_norm, ..shape(weights, activations) };
@@ -188,7 +193,7 @@ fn dropout_is_differentiated_as_it_was_drawn() {
     let batch = Batch { ids: &ids, targets: &targets, sequences: 1, segments: &[] };
     let run = |noise: u64, moved: Option<(&str, usize, f32)>| {
         let adapter = |name: &str, shape: &[usize]| {
-            let mut numbers = drawn(name, shape);
+            let mut numbers = drawn(lora.mode, name, shape);
             if let Some((_, i, by)) = moved.filter(|(moved, ..)| *moved == name) {
                 numbers[i] += by;
             }
@@ -257,13 +262,14 @@ fn a_new_adapter_changes_no_bit() {
         (LoraMode::Adapter, WeightQuant::Absmean),
         (LoraMode::Adapter, WeightQuant::None),
         (LoraMode::QatLora, WeightQuant::Absmean),
+        (LoraMode::Lota, WeightQuant::Absmean),
     ] {
         let config = shape(weights, ActivationQuant::Absmax);
         let masters = masters(&config);
         let plain = Decoder::load(&config, |name, _| give(&masters, name)).unwrap();
         let lora = lora(mode, &Projection::ALL);
-        let model = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial_adapter(5))
-            .unwrap();
+        let initial = initial_adapter(mode, 5);
+        let model = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial).unwrap();
         assert_eq!(model.logits(&ids, 1, None).unwrap(), plain.logits(&ids, 1, None).unwrap());
     }
 }
@@ -273,8 +279,105 @@ fn a_base_of_codes_alone_has_no_place_inside_the_quantizer() {
     let config = shape(WeightQuant::Ternary, ActivationQuant::Absmax);
     let masters = masters(&config);
     let lora = lora(LoraMode::QatLora, &Projection::ALL);
-    let error = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial_adapter(5))
+    let initial = initial_adapter(LoraMode::QatLora, 5);
+    let error = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), initial)
         .unwrap_err()
         .to_string();
     assert!(error.contains("latent"), "{error}");
+}
+
+/// What a ternary adapter makes of codes, element by element in integers.
+fn moved(codes: &[i8], a: &[f32], b: &[f32], [rows, cols]: [usize; 2], omega: f64) -> Vec<i8> {
+    let rank = b.len() / rows;
+    let element = |i: usize| {
+        let (row, col) = (i / cols, i % cols);
+        let delta: i32 = (0..rank).map(|k| b[row * rank + k] as i32 * a[k * cols + col] as i32).sum();
+        let step = if f64::from(delta.abs()) > omega { delta.signum() } else { 0 };
+        (i32::from(codes[i]) + step).clamp(-1, 1) as i8
+    };
+    (0..codes.len()).map(element).collect()
+}
+
+#[test]
+fn a_ternary_adapter_moves_codes_as_its_definition_says_and_merges_exactly() {
+    let (ids, _) = tokens();
+    let latent = shape(WeightQuant::Absmean, ActivationQuant::Absmax);
+    let masters = masters(&latent);
+    // The same base with codes alone: code · scale in the place of every projection.
+    let stored = shape(WeightQuant::Ternary, ActivationQuant::Absmax);
+    let mut ternary = masters.clone();
+    for (name, values) in &mut ternary {
+        if Projection::ALL.iter().any(|p| name.contains(p.hf_name())) {
+            let quantized = TernaryTensor::quantize(values, 1, values.len()).unwrap();
+            *values = quantized.values();
+        }
+    }
+    let bits = |model: &Decoder| -> Vec<u32> {
+        model.logits(&ids, 1, None).unwrap().iter().map(|x| x.to_bits()).collect()
+    };
+    for (threshold, targets) in [(0.75, &Projection::ALL[..]), (0.3, &SOME), (0.0, &Projection::ALL)] {
+        let lora = LoraConfig { rank: 5, threshold, ..lora(LoraMode::Lota, targets) };
+        let models = [(&latent, &masters), (&stored, &ternary)]
+            .map(|(config, tensors)| adapted(config, &lora, tensors));
+        let mut merged = ternary.clone();
+        let mut flips = 0;
+        for layer in 0..2 {
+            for projection in Projection::ALL {
+                let (name, shape) = (projection.hf_weight(layer), latent.projection_shape(projection));
+                let base = TernaryTensor::quantize(&masters[&name], shape[0], shape[1]).unwrap();
+                let [a, b] = LoraConfig::tensors(layer, projection);
+                let a = drawn(LoraMode::Lota, &a, &[5, shape[1]]);
+                let b = drawn(LoraMode::Lota, &b, &[shape[0], 5]);
+                let expected = match targets.contains(&projection) {
+                    true => moved(base.codes(), &a, &b, shape, f64::from(threshold) * 5.0),
+                    false => base.codes().to_vec(),
+                };
+                flips += expected.iter().zip(base.codes()).filter(|(a, b)| a != b).count();
+                for model in &models {
+                    let linear = model.projection(layer, projection);
+                    let quantized = linear.quantized().unwrap();
+                    assert_eq!(quantized.codes(), expected, "{name}");
+                    assert_eq!(quantized.scale().to_bits(), base.scale().to_bits());
+                    assert_eq!(linear.codes(), Some((&expected[..], base.scale())));
+                }
+                merged.insert(name, expected.iter().map(|code| f32::from(*code) * base.scale()).collect());
+            }
+        }
+        assert!(flips > 0, "the adapter must move something at threshold {threshold}");
+        let plain = Decoder::load(&stored, |name, _| give(&merged, name)).unwrap();
+        assert_eq!(bits(&models[0]), bits(&plain));
+        assert_eq!(bits(&models[1]), bits(&plain));
+    }
+}
+
+#[test]
+fn a_ternary_adapter_needs_codes_and_ternary_numbers() {
+    let lora = lora(LoraMode::Lota, &SOME);
+    let refused = |weights, by: f32| {
+        let config = shape(weights, ActivationQuant::Absmax);
+        let masters = masters(&config);
+        let adapter = |name: &str, shape: &[usize]| {
+            let mut values = drawn(LoraMode::Lota, name, shape);
+            values[1] += by;
+            Ok(values)
+        };
+        let loaded = Decoder::load_adapted(&config, &lora, |name, _| give(&masters, name), adapter);
+        loaded.err().map(|error| error.to_string())
+    };
+    assert_eq!(refused(WeightQuant::Absmean, 0.0), None);
+    assert!(refused(WeightQuant::None, 0.0).unwrap().contains("lota"));
+    let error = refused(WeightQuant::Absmean, 0.5).unwrap();
+    assert!(error.contains("lora_A") && error.contains("only -1, 0 and 1"), "{error}");
+}
+
+#[test]
+fn a_new_ternary_adapter_is_drawn_as_the_paper_says() {
+    let a = initial_adapter(LoraMode::Lota, 3)("q_proj.lora_A.weight", &[64, 1000]).unwrap();
+    let share = |value: f32| a.iter().filter(|x| **x == value).count() as f64 / a.len() as f64;
+    // P(|x| < 0.75 · √(2/π)) of a normal distribution: 0.4504.
+    assert!((share(0.0) - 0.4504).abs() < 0.01, "{}", share(0.0));
+    assert!((share(1.0) - share(-1.0)).abs() < 0.01);
+    assert_eq!(share(0.0) + share(1.0) + share(-1.0), 1.0);
+    let b = initial_adapter(LoraMode::Lota, 3)("q_proj.lora_B.weight", &[64, 1000]).unwrap();
+    assert!(b.iter().all(|x| *x == 0.0));
 }

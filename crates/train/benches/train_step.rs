@@ -1,13 +1,13 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--lora adapter|qat_lora] [--json]`. A step is forward and backward, clipping's norm, AdamW
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--lora adapter|qat_lora|lota] [--json]`. A step is forward and backward, clipping's norm, AdamW
 //! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
 //! `--lora` trains an adapter of rank 16 on all seven projections of a frozen base.
 
 use std::time::Instant;
 
-use tritforge_config::{HiddenAct, LoraConfig, LoraMode, ModelConfig, Projection};
+use tritforge_config::{HiddenAct, LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, Write, gemm};
 use tritforge_nn::{Backward, Batch, Decoder, Gradients, NnError, Workspace, initial_adapter};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
@@ -52,7 +52,7 @@ fn options() -> Result<Options, String> {
             "--lora" => {
                 let name = arguments.next().unwrap_or_default();
                 let known = LoraMode::ALL.into_iter().find(|mode| mode.name() == name);
-                options.lora = Some(known.ok_or("--lora: expected adapter or qat_lora")?);
+                options.lora = Some(known.ok_or("--lora: expected adapter, qat_lora or lota")?);
             }
             "--checkpointing" => options.checkpointing = true,
             "--json" => options.json = true,
@@ -121,7 +121,16 @@ fn peak_rss() -> f64 {
 fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, NnError> {
     let Some(mode) = lora else { return Decoder::init(config, 1) };
     let target_modules = Projection::ALL.to_vec();
-    let lora = LoraConfig { mode, rank: RANK, alpha: 32.0, dropout: 0.0, use_rslora: false, target_modules };
+    let threshold = LOTA_THRESHOLD;
+    let lora = LoraConfig {
+        mode,
+        rank: RANK,
+        alpha: 32.0,
+        dropout: 0.0,
+        use_rslora: false,
+        target_modules,
+        threshold,
+    };
     let mut state = 1u64;
     let base = |_: &str, shape: &[usize]| {
         let mut drawn = || {
@@ -131,7 +140,7 @@ fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, NnErro
         let n = shape.iter().product();
         Ok(if shape.len() == 1 { vec![1.0; n] } else { (0..n).map(|_| 0.07 * drawn()).collect() })
     };
-    Decoder::load_adapted(config, &lora, base, initial_adapter(1))
+    Decoder::load_adapted(config, &lora, base, initial_adapter(mode, 1))
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

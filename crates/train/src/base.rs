@@ -46,7 +46,10 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, TrainError> {
 pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, TrainError> {
     let Some(base) = &recipe.model.base else { return Ok(Decoder::init(config, recipe.run.seed)?) };
     match &recipe.lora {
-        Some(lora) => adapted(recipe, config, &lora.config(), initial_adapter(recipe.run.seed)),
+        Some(lora) => {
+            let initial = initial_adapter(lora.mode, recipe.run.seed);
+            adapted(recipe, config, &lora.config(), initial)
+        }
         None => {
             let checkpoint = open(base)?;
             let tensors = checkpoint.tensors(MODEL)?;

@@ -30,6 +30,7 @@ mod log;
 pub mod machine;
 mod material;
 pub(crate) mod merge;
+mod merge_codes;
 mod optimizer;
 mod prepare;
 mod preview;

@@ -1,7 +1,7 @@
 //! An adapter and its base to one checkpoint, and what that changes.
 //!
-//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized. One beside a ternary
-//! weight has no place in it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
+//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized; and so is a ternary one,
+//! which moves codes ([`merge_codes`]). One beside a ternary weight has no place in it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
 //! weight is added to it.
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use tritforge_config::{
 use tritforge_nn::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, base};
+use crate::{TrainError, base, merge_codes};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,10 +58,15 @@ pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport
     let base = base::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
     let config = checkpoint.config()?;
     match (lora.mode, config.weights) {
+        (LoraMode::Lota, _) => {
+            let mut report = MergeReport { lora, exact: true, projections: Vec::new() };
+            merge_codes::write(&base, &checkpoint, &config, out, &mut report)?;
+            return Ok(report);
+        }
         (_, WeightQuant::Ternary) => {
             return Err(fault(
                 "the base has codes and no latent weights: nothing can be added to it. `tritforge export` makes a GGUF adapter, which is \
-                 loaded beside the model"
+                 loaded beside the model; mode = \"lota\" (experimental) trains one that moves codes"
                     .to_string(),
             ));
         }

@@ -1,5 +1,5 @@
-//! Learning rate and weight decay at each step: warm-up, then constant, linear, cosine, warm-up–stable–decay (WSD) or
-//! BitNet's two stages.
+//! Learning rate and weight decay at each step: warm-up, then constant, linear, cosine, warm-up–stable–decay (WSD),
+//! BitNet's two stages or the percentile of LoTA-QAF.
 
 use crate::recipe::{Optim, Schedule};
 
@@ -21,6 +21,14 @@ pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
         Schedule::Linear | Schedule::TwoStage => 1.0 - (1.0 - floor) * progress(warmup),
         Schedule::Cosine => {
             floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress(warmup)).cos())
+        }
+        Schedule::Lota => {
+            let (done, turn) = (progress(warmup), 0.8);
+            if done <= turn {
+                1.0 - (1.0 - 0.02) * done / turn
+            } else {
+                0.02 - (0.02 - 0.002) * (done - turn) / (1.0 - turn)
+            }
         }
         Schedule::Wsd => 1.0 - (1.0 - floor) * progress(steps.saturating_sub(optim.decay_steps)),
     };
@@ -64,6 +72,10 @@ mod tests {
         assert_eq!(at(Schedule::Constant, 100), 1.0);
         assert!((at(Schedule::Linear, 60) - 0.55).abs() < 1e-12);
         assert!((at(Schedule::Cosine, 60) - 0.55).abs() < 1e-12);
+        // From the end of the warm-up: half way, at the turn, half way from there.
+        for (step, expected) in [(10, 1.0), (50, 0.51), (90, 0.02), (100, 0.011)] {
+            assert!((at(Schedule::Lota, step) - expected).abs() < 1e-12, "{step}");
+        }
         assert_eq!(at(Schedule::Wsd, 90), 1.0);
         assert!((at(Schedule::Wsd, 100) - 0.55).abs() < 1e-12);
         assert!(at(Schedule::Cosine, 109) < 0.11);

@@ -79,6 +79,7 @@ pub(crate) fn describe(config: &OptimizerConfig) -> String {
         crate::optimizer::Rule::AdamW(_) => "adamw",
         crate::optimizer::Rule::Lion(_) => "lion",
         crate::optimizer::Rule::Muon(..) => "muon",
+        crate::optimizer::Rule::TSignSgd => "t-sign-sgd",
     };
     let name = |kind| if kind == StoredType::F32 { "f32" } else { "bf16" };
     format!("{rule} with {} state and {} weights", name(config.state), name(config.master))

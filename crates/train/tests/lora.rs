@@ -1,12 +1,14 @@
-//! One optimizer step of an adapter against peft and `torch.optim.AdamW` (files made by `tests/golden/make_lora.py`).
+//! One optimizer step of an adapter against peft and `torch.optim.AdamW` (files made by `tests/golden/make_lora.py`); ternary adapters
+//! that learn.
 
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::Tensors;
 use tritforge_config::{
-    ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, ModelConfig, WeightQuant,
+    ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, LoraMode, ModelConfig,
+    Projection, WeightQuant,
 };
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, ops};
+use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 fn golden(name: &str) -> PathBuf {
@@ -67,4 +69,57 @@ fn an_adapter_on_a_ternary_base() {
 #[test]
 fn an_adapter_on_a_full_precision_base() {
     one_step("lora_llama", "llama_tiny", WeightQuant::None, ActivationQuant::None);
+}
+
+#[test]
+fn a_ternary_adapter_learns_by_moving_codes() {
+    let weights = WeightQuant::Absmean;
+    let config = ModelConfig {
+        vocab_size: 32,
+        hidden_size: 64,
+        intermediate_size: 96,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 16,
+        initializer_range: 0.2,
+        weights,
+        ..ModelConfig::default()
+    };
+    let base = Decoder::init(&config, 4).unwrap();
+    let load = |name: &str, _: &[usize]| Ok(base.values(name)?.unwrap());
+    let lora = LoraConfig {
+        mode: LoraMode::Lota,
+        rank: 8,
+        alpha: 8.0,
+        dropout: 0.0,
+        use_rslora: false,
+        target_modules: Projection::ALL.to_vec(),
+        threshold: 0.3,
+    };
+    let initial = initial_adapter(lora.mode, 1);
+    let mut model = Decoder::load_adapted(&config, &lora, load, initial).unwrap();
+    let ids: Vec<u32> = (0..64).map(|i| (i * i + i / 3) % 32).collect();
+    let targets: Vec<u32> = ids.iter().map(|id| (id * 5 + 3) % 32).collect();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 4, segments: &[] };
+    let rule = Rule::TSignSgd;
+    let settings = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 0 };
+    let mut optimizer = Optimizer::new(settings, model.parameters());
+    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let (mut workspace, mut losses) = (Workspace::new(false), Vec::new());
+    let steps = 60;
+    for step in 0..steps {
+        gradients.clear();
+        losses.push(model.forward_backward(&mut workspace, &batch, 64.0, &mut gradients).unwrap());
+        let lr = 0.05 * (1.0 - f64::from(step) / f64::from(steps));
+        let step = Step { lr, weight_decay: 0.0, gradient_scale: 1.0 };
+        optimizer.step(model.parameters(), &gradients.iter().collect::<Vec<_>>(), step).unwrap();
+        model.requantize().unwrap();
+    }
+    for parameter in model.parameters() {
+        let values = ops::values(&parameter.var).unwrap();
+        assert!(values.iter().all(|x| [-1.0, 0.0, 1.0].contains(x)), "{}", parameter.name);
+    }
+    let (first, last) = (losses[0], losses[losses.len() - 1]);
+    assert!(last < first - 0.5, "{losses:?}");
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
+use tritforge_config::{ADAPTER_CONFIG, LoraConfig, LoraMode};
 use tritforge_infer::{Adapter, Applied, Model};
 
 #[derive(ClapArgs)]
@@ -41,11 +42,25 @@ pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
     let (path, scale) = parse(text)?;
     if path.is_dir() {
         let dir = path.display();
+        if let Some(mode) = mode_of(&path).filter(|mode| *mode != LoraMode::Adapter) {
+            let mode = mode.name();
+            bail!(
+                "--lora {dir}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge {dir} \
+                 -o DIR` makes a checkpoint of it and its base, exactly"
+            );
+        }
         bail!(
             "--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it"
         );
     }
     Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
+}
+
+/// The mode of the adapter in the newest checkpoint of a directory, as far as it can be told.
+fn mode_of(dir: &Path) -> Option<LoraMode> {
+    let dir = super::checkpoint_dir(dir).ok()?;
+    let text = std::fs::read_to_string(dir.join(ADAPTER_CONFIG)).ok()?;
+    LoraConfig::from_json(&text).ok().map(|(config, _)| config.mode)
 }
 
 /// A path and a factor. A file whose own name has a colon goes first.

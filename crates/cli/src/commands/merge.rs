@@ -13,7 +13,8 @@ use crate::table;
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge merge runs/qat-lora -o models/merged\n  \
     tritforge merge runs/lora -o models/lossy --requantize --text held_out.txt\n\n\
-    An adapter of mode qat_lora merges exactly: the codes and scales are those that it was trained with. One of mode adapter stands \
+    An adapter of mode qat_lora or lota merges exactly: the codes and scales are those that it was trained with (lota: a packed \
+    checkpoint). One of mode adapter stands \
     beside its base: `tritforge export` makes a GGUF adapter of it. --requantize merges it all the same, and says what was lost.")]
 pub(crate) struct Args {
     /// The checkpoint of a run with a `lora` section, or the directory of the run.

@@ -3,7 +3,9 @@
 //! Beside a projection, `y += s·B(A(x))` with the input x before it was quantized; inside its quantizer the weight itself is
 //! `W + s·B·A`, and x is what the product multiplied. Through the straight-through estimator both have the gradients
 //! `dB = dyᵀ·(s·x·Aᵀ)` and `dA = (s·dy·B)ᵀ·x`: products of the adapter's rank, never of the weight's size. Nothing is kept from the
-//! forward: the input is computed again from what the block keeps.
+//! forward: the input is computed again from what the block keeps. A ternary adapter's sum moves codes only beyond a threshold and within
+//! the grid; threshold and clip count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
+//! the scale of the codes.
 
 use candle_core::Result;
 use tritforge_config::{LoraMode, Projection};

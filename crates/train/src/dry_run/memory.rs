@@ -62,6 +62,8 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
         Some(lora) if config.weights != WeightQuant::None => match lora.mode {
             LoraMode::Adapter => (4 * (total - projections + trained), projections * 5 / 4),
             LoraMode::QatLora => (4 * (total + trained), projections * 3 / 2),
+            // The base's codes, the moved ones, and the kernels' two bits.
+            LoraMode::Lota => (4 * (total - projections + trained), projections * 9 / 4),
         },
         Some(_) => (4 * (total + trained), 0),
     };
@@ -97,6 +99,7 @@ fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
     let numbers = match recipe.optim.kind {
         OptimKind::AdamW => 2 * total,
         OptimKind::Lion => total,
+        OptimKind::TSignSgd => 0,
         OptimKind::Muon => 2 * total - hidden,
     };
     let average = if recipe.ema.is_some() { 4 * total } else { 0 };
@@ -115,7 +118,7 @@ fn trained(recipe: &Recipe, config: &ModelConfig) -> u64 {
 fn adapter_buffers(lora: &Lora, config: &ModelConfig, tokens: usize) -> u64 {
     let widest = lora.target_modules.iter().map(|p| config.projection_shape(*p)[1]).max().unwrap_or(0);
     let inputs = match (lora.mode, lora.dropout > 0.0) {
-        (LoraMode::QatLora, _) => 0,
+        (LoraMode::QatLora | LoraMode::Lota, _) => 0,
         (LoraMode::Adapter, false) => widest,
         (LoraMode::Adapter, true) => 2 * widest,
     };

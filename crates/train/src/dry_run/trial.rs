@@ -121,7 +121,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     let weights = if stored { WeightQuant::Absmean } else { config.weights };
     let config = ModelConfig { weights, ..config };
     let mut model = match &recipe.lora {
-        Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(1))?,
+        Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(lora.mode, 1))?,
         None => Decoder::load(&config, &mut drawn)?,
     };
     model.set_backward(recipe.quant.backward)?;

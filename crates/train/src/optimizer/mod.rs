@@ -8,6 +8,7 @@ mod adamw;
 mod lion;
 mod muon;
 mod storage;
+mod t_sign_sgd;
 
 use std::cell::RefCell;
 
@@ -36,6 +37,8 @@ pub enum Rule {
     Lion(Lion),
     /// Muon for the projections, AdamW for embeddings, head and norms.
     Muon(Muon, AdamW),
+    /// t-SignSGD for all parameters, which are -1, 0 or 1: the learning rate is the share of the elements that move.
+    TSignSgd,
 }
 
 /// An optimizer's settings that stay the same for a whole run.
@@ -54,7 +57,7 @@ pub struct OptimizerConfig {
 /// What a step is to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Learning rate.
+    /// Learning rate; for [`Rule::TSignSgd`] the share of every parameter's elements that move.
     pub lr: f64,
     /// Decoupled weight decay of the parameters in [`DecayGroup::Decay`].
     pub weight_decay: f64,
@@ -76,6 +79,7 @@ impl OptimizerConfig {
     /// The names of the buffers that are kept for a parameter.
     pub fn buffers(&self, parameter: &Parameter) -> &'static [&'static str] {
         match self.rule {
+            Rule::TSignSgd => &[],
             Rule::Lion(_) => &["momentum"],
             Rule::Muon(..) if is_hidden_matrix(parameter) => &["momentum"],
             Rule::AdamW(_) | Rule::Muon(..) => &["first", "second"],
@@ -189,6 +193,7 @@ fn one<M: Stored>(
         (Rule::AdamW(rule) | Rule::Muon(_, rule), _) => {
             adamw::step::<M>(rule, values, gradient, state, step, t, noise);
         }
+        (Rule::TSignSgd, _) => t_sign_sgd::step(values, gradient, step.lr),
         (Rule::Lion(rule), _) => lion::step::<M>(rule, values, gradient, state, step, noise),
     }
     Ok(())

@@ -7,7 +7,7 @@ use super::entries::Value;
 use super::error::Fault;
 use super::kind::{Kind, Range};
 use super::reader::Reader;
-use super::sections::{Lora, ModuleRate};
+use super::sections::{Lora, ModuleRate, OptimKind};
 
 /// What a learning rate may be.
 const RATES: Range = Range::above(0.0).at_most(10.0);
@@ -26,6 +26,7 @@ pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
     let dropout = r.number("lora", "dropout", Range::at_least(0.0).below(1.0));
     let use_rslora = r.flag("lora", "use_rslora");
     let target_modules = r.choices("lora", "target_modules", &modules());
+    let threshold = r.number("lora", "threshold", Range::at_least(0.0).below(1.0));
     let lr_ratio_b = r.number("lora", "lr_ratio_b", Range::above(0.0));
     let learning_rates = learning_rates(r);
     let Some(rank) = rank else {
@@ -38,13 +39,17 @@ pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
         }
         return None;
     };
+    let mode = mode.unwrap_or(LoraMode::Adapter);
+    let lota = mode == LoraMode::Lota;
     Some(Lora {
-        mode: mode.unwrap_or(LoraMode::Adapter),
+        mode,
         rank,
-        alpha: alpha.unwrap_or(2.0 * rank as f64),
+        // A product that is not scaled: alpha / rank = 1.
+        alpha: alpha.unwrap_or(if lota { 1.0 } else { 2.0 } * rank as f64),
         dropout: dropout.unwrap_or(0.0),
         use_rslora: use_rslora.unwrap_or(false),
         target_modules: target_modules.unwrap_or_else(|| Projection::ALL.to_vec()),
+        threshold: threshold.or(lota.then_some(0.75)),
         lr_ratio_b: lr_ratio_b.unwrap_or(1.0),
         learning_rates,
     })
@@ -84,12 +89,27 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let weights = recipe.quant.weights;
     let Some(lora) = &recipe.lora else {
         if weights == WeightQuant::Ternary {
-            let message = "quant.weights = \"ternary\": such weights have no latent form to train; add [lora] with mode = \"adapter\", \
-                           or import the model with --latent";
+            let message = "quant.weights = \"ternary\": such weights have no latent form to train; add [lora] with mode = \"adapter\" or \
+                           \"lota\", or import the model with --latent";
             r.fault("quant", "weights", message);
+        }
+        if recipe.optim.kind == OptimKind::TSignSgd {
+            let message = "optim.kind = \"t-sign-sgd\": only the ternary matrices of [lora] with mode = \"lota\" move so";
+            r.fault("optim", "kind", message);
         }
         return;
     };
+    let lota = lora.mode == LoraMode::Lota;
+    if lota != (recipe.optim.kind == OptimKind::TSignSgd) {
+        let message = "optim.kind: lora.mode = \"lota\" and optim.kind = \"t-sign-sgd\" go together, since ternary matrices move by nothing \
+                       else; leave optim.kind out";
+        r.fault("optim", "kind", message);
+    }
+    if lota {
+        ternary(r, recipe, lora);
+    } else if lora.threshold.is_some() {
+        r.fault("lora", "threshold", "lora.threshold: only lora.mode = \"lota\" has one");
+    }
     if recipe.model.base.is_none() {
         r.fault("lora", "rank", "[lora]: there is no model.base to put the adapter on");
     }
@@ -98,7 +118,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     }
     if lora.mode == LoraMode::QatLora && weights != WeightQuant::Absmean {
         let message = "lora.mode = \"qat_lora\": expected a base with latent weights and quant.weights = \"absmean\"; mode = \"adapter\" \
-                       takes any base";
+                       takes any base, \"lota\" any ternary one";
         r.fault("lora", "mode", message);
     }
     for rate in &lora.learning_rates {
@@ -110,5 +130,31 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
                 format!("lora.learning_rates: {name} is not among target_modules"),
             );
         }
+    }
+}
+
+/// Notes what a ternary adapter cannot have.
+fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
+    if recipe.quant.weights == WeightQuant::None {
+        let message = "lora.mode = \"lota\": expected a base with ternary weights, whose codes it moves";
+        r.fault("lora", "mode", message);
+    }
+    if lora.alpha != lora.rank as f64 {
+        let message = format!(
+            "lora.alpha = {}: the product of lora.mode = \"lota\" is not scaled; leave it out, lora.threshold says how much moves a code",
+            lora.alpha
+        );
+        r.fault("lora", "alpha", message);
+    }
+    if recipe.ema.is_some() {
+        r.fault(
+            "ema",
+            "decay",
+            "[ema] contradicts lora.mode = \"lota\": an average of ternary matrices is not ternary",
+        );
+    }
+    if !lora.learning_rates.is_empty() {
+        let message = "lora.learning_rates: lora.mode = \"lota\" has none; optim.lr is the share of all matrices that moves";
+        r.fault("lora", "learning_rates", message);
     }
 }

@@ -171,6 +171,7 @@ impl Recipe {
         let rule = match optim.kind {
             OptimKind::AdamW => Rule::AdamW(adamw),
             OptimKind::Lion => Rule::Lion(Lion { betas: optim.betas }),
+            OptimKind::TSignSgd => Rule::TSignSgd,
             OptimKind::Muon => Rule::Muon(Muon { momentum: optim.momentum.unwrap_or(0.95) }, adamw),
         };
         OptimizerConfig { rule, state: optim.state_dtype, master: optim.master_dtype, seed: self.run.seed }

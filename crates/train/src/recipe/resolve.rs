@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, HiddenAct, LoraMode, ModelConfig, WeightQuant};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
 use tritforge_nn::Backward;
@@ -38,7 +38,8 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let train = train(r);
     let convert = convert::convert(r, train.steps);
     let distill = distill::distill(r);
-    let optim = optim(r, train.steps);
+    let ternary_adapter = lora.as_ref().is_some_and(|lora| lora.mode == LoraMode::Lota);
+    let optim = optim(r, train.steps, ternary_adapter);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
@@ -186,24 +187,39 @@ fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>, based: bool) -> To
     Tokenizer { kind, vocab_size: vocab_size.unwrap_or(default), path }
 }
 
-fn optim(r: &mut Reader, steps: u64) -> Optim {
-    let kinds = [("adamw", OptimKind::AdamW), ("lion", OptimKind::Lion), ("muon", OptimKind::Muon)];
+fn optim(r: &mut Reader, steps: u64, ternary_adapter: bool) -> Optim {
+    let kinds = [
+        ("adamw", OptimKind::AdamW),
+        ("lion", OptimKind::Lion),
+        ("muon", OptimKind::Muon),
+        ("t-sign-sgd", OptimKind::TSignSgd),
+    ];
     let schedules = [
         ("cosine", Schedule::Cosine),
         ("linear", Schedule::Linear),
         ("constant", Schedule::Constant),
         ("wsd", Schedule::Wsd),
         ("two-stage", Schedule::TwoStage),
+        ("lota", Schedule::Lota),
     ];
     let types = [("f32", StoredType::F32), ("bf16", StoredType::Bf16)];
-    let default = Optim::default();
+    let mut default = Optim::default();
+    if ternary_adapter {
+        default.kind = OptimKind::TSignSgd;
+    }
     let share = Range::at_least(0.0).at_most(1.0);
     let kind = r.choice("optim", "kind", &kinds).unwrap_or(default.kind);
     // Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as much larger.
     let (lr, betas, weight_decay) = match kind {
         OptimKind::Lion => (default.lr / 10.0, (0.9, 0.99), default.weight_decay * 10.0),
         OptimKind::AdamW | OptimKind::Muon => (default.lr, default.betas, default.weight_decay),
+        // The paper's share of the elements that move.
+        OptimKind::TSignSgd => (0.05, default.betas, 0.0),
     };
+    let mut warmup = (steps / 20).min(500);
+    if kind == OptimKind::TSignSgd {
+        (default.schedule, warmup) = (Schedule::Lota, 0);
+    }
     let rates = Range::above(0.0).at_most(10.0);
     let lr = r.number("optim", "lr", rates).unwrap_or(lr);
     let betas = r.pair("optim", "betas", Range::at_least(0.0).below(1.0)).unwrap_or(betas);
@@ -211,7 +227,7 @@ fn optim(r: &mut Reader, steps: u64) -> Optim {
     let momentum = r.number("optim", "momentum", Range::at_least(0.0).below(1.0));
     let weight_decay = r.number("optim", "weight_decay", Range::at_least(0.0)).unwrap_or(weight_decay);
     let grad_clip = r.number("optim", "grad_clip", Range::at_least(0.0)).unwrap_or(default.grad_clip);
-    let warmup_steps = r.integer("optim", "warmup_steps", 0, u64::MAX).unwrap_or((steps / 20).min(500));
+    let warmup_steps = r.integer("optim", "warmup_steps", 0, u64::MAX).unwrap_or(warmup);
     let schedule = r.choice("optim", "schedule", &schedules).unwrap_or(default.schedule);
     let min_lr_ratio = r.number("optim", "min_lr_ratio", share).unwrap_or(default.min_lr_ratio);
     let decay_steps = r.integer("optim", "decay_steps", 1, u64::MAX);
@@ -225,7 +241,7 @@ fn optim(r: &mut Reader, steps: u64) -> Optim {
         kind,
         lr,
         betas,
-        eps: eps.or((kind != OptimKind::Lion).then_some(1e-8)),
+        eps: eps.or(matches!(kind, OptimKind::AdamW | OptimKind::Muon).then_some(1e-8)),
         momentum: momentum.or((kind == OptimKind::Muon).then_some(0.95)),
         weight_decay,
         grad_clip,

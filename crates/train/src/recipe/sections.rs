@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tritforge_config::{
-    ActivationQuant, HiddenAct, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant,
+    ActivationQuant, HiddenAct, LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant,
 };
 use tritforge_data::{Format, Packing};
 use tritforge_kernels::DenseType;
@@ -88,19 +88,23 @@ pub struct Quant {
 /// `[lora]`: a low-rank adapter on `model.base`, which stays as it is; kept where `rank` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Lora {
-    /// `"adapter"` (the default: beside the projections, deployed beside the base) or `"qat_lora"` (inside the quantizer: merged
-    /// exactly, needs latent weights).
+    /// `"adapter"` (the default: beside the projections, deployed beside the base), `"qat_lora"` (inside the quantizer: merged
+    /// exactly, needs latent weights) or, experimental, `"lota"` (ternary, moves codes: merged exactly, codes are enough).
     #[serde(serialize_with = "mode_name")]
     #[schemars(with = "String")]
     pub mode: LoraMode,
     /// Inner width of the two matrices.
     pub rank: usize,
-    /// What their product is multiplied by, times `rank`; by default twice the rank.
+    /// What their product is multiplied by, times `rank`; by default twice the rank. Not for `"lota"`.
     pub alpha: f64,
-    /// Share of the adapter's inputs that training drops; by default 0. Not for `"qat_lora"`.
+    /// Share of the adapter's inputs that training drops; by default 0. For `"adapter"` alone.
     pub dropout: f64,
-    /// Whether the product is multiplied by `alpha / √rank` instead of `alpha / rank`; by default false.
+    /// Whether the product is multiplied by `alpha / √rank` instead of `alpha / rank`; by default false. Not for `"lota"`.
     pub use_rslora: bool,
+    /// For `"lota"`: the share of `rank` that a weight's sum must exceed for its code to move; by default 0.75. The sum of a rank is seldom
+    /// large: the lower, the more codes move.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// The projections with an adapter: `"q_proj"`, `"k_proj"`, `"v_proj"`, `"o_proj"`, `"gate_proj"`, `"up_proj"`, `"down_proj"`; by
     /// default all seven.
     #[serde(serialize_with = "module_names")]
@@ -134,6 +138,7 @@ impl Lora {
             dropout: self.dropout as f32,
             use_rslora: self.use_rslora,
             target_modules: self.target_modules.clone(),
+            threshold: self.threshold.map_or(LOTA_THRESHOLD, |threshold| threshold as f32),
         }
     }
 
@@ -333,9 +338,11 @@ pub enum SplitKind {
 /// `[optim]`: the optimizer and its learning rate.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Optim {
-    /// `"adamw"` (the default), `"lion"`, or `"muon"` for the projections with AdamW for the rest.
+    /// `"adamw"` (the default), `"lion"`, or `"muon"` for the projections with AdamW for the rest. `"t-sign-sgd"` for
+    /// `lora.mode = "lota"`, and for nothing else.
     pub kind: OptimKind,
-    /// The peak learning rate; by default 1e-3, for Lion 1e-4.
+    /// The peak learning rate; by default 1e-3, for Lion 1e-4. For `"t-sign-sgd"` the share of a matrix's elements that move in a step; by
+    /// default 0.05.
     pub lr: f64,
     /// Decay rates of the two moments; by default 0.9 and 0.95. For Lion the momentum's weight in the update and its decay
     /// rate; by default 0.9 and 0.99.
@@ -346,14 +353,16 @@ pub struct Optim {
     /// For `"muon"`: decay rate of the momentum; by default 0.95.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f64>,
-    /// Decoupled weight decay of the projections; by default 0.1, for Lion 1. Embeddings and norms do not decay.
+    /// Decoupled weight decay of the projections; by default 0.1, for Lion 1, for `"t-sign-sgd"` 0, which has none. Embeddings and
+    /// norms do not decay.
     pub weight_decay: f64,
     /// The largest norm of all gradients together; 0 does not clip. By default 1.
     pub grad_clip: f64,
-    /// Steps in which the learning rate rises to `lr`; by default a twentieth of the run, at most 500.
+    /// Steps in which the learning rate rises to `lr`; by default a twentieth of the run, at most 500; for `"t-sign-sgd"` 0.
     pub warmup_steps: u64,
-    /// `"cosine"` (the default), `"linear"`, `"constant"`, `"wsd"` (constant, then a linear decay) or `"two-stage"` (linear,
-    /// with a lower rate and without weight decay from `stage2_at` on).
+    /// `"cosine"` (the default), `"linear"`, `"constant"`, `"wsd"` (constant, then a linear decay), `"two-stage"` (linear,
+    /// with a lower rate and without weight decay from `stage2_at` on) or `"lota"` (the default of `"t-sign-sgd"`: linearly to a
+    /// fiftieth over the first four fifths of the run, then to a five-hundredth).
     pub schedule: Schedule,
     /// Where a decaying schedule ends, as a share of its peak; by default 0.1.
     pub min_lr_ratio: f64,
@@ -385,6 +394,9 @@ pub enum OptimKind {
     Lion,
     /// `"muon"` (arXiv 2502.16982) for the projections, AdamW for the rest.
     Muon,
+    /// `"t-sign-sgd"` (arXiv 2505.18724), for the ternary matrices of `lora.mode = "lota"`.
+    #[serde(rename = "t-sign-sgd")]
+    TSignSgd,
 }
 
 /// What the learning rate does after the warm-up.
@@ -402,6 +414,9 @@ pub enum Schedule {
     /// It falls linearly to the end of the run, and drops to a lower line on the way ("The Era of 1-bit LLMs: Training
     /// Tips, Code and FAQ").
     TwoStage,
+    /// It falls linearly to a fiftieth at four fifths of the run, and to a five-hundredth at its end: the share of gradients that t-SignSGD
+    /// takes (arXiv 2505.18724: 5 %, 0.1 %, 0.01 %).
+    Lota,
 }
 
 /// `[train]`: the loop.

@@ -193,6 +193,26 @@ fn optimizer(r: &mut Reader, recipe: &Recipe) {
     if let Some(eps) = optim.eps.filter(|_| optim.kind == OptimKind::Lion) {
         r.fault("optim", "eps", format!("optim.eps = {eps}: optim.kind = \"lion\" has no eps; leave it out"));
     }
+    if optim.kind == OptimKind::TSignSgd {
+        for (key, value, right) in [
+            ("lr", optim.lr, optim.lr <= 1.0),
+            ("weight_decay", optim.weight_decay, optim.weight_decay == 0.0),
+        ] {
+            if !right {
+                let message = format!(
+                    "optim.{key} = {value}: optim.kind = \"t-sign-sgd\" moves a share lr of the elements, at most 1, and has no decay"
+                );
+                r.fault("optim", key, message);
+            }
+        }
+        if let Some(eps) = optim.eps {
+            r.fault(
+                "optim",
+                "eps",
+                format!("optim.eps = {eps}: optim.kind = \"t-sign-sgd\" has no eps; leave it out"),
+            );
+        }
+    }
     if let Some(momentum) = optim.momentum.filter(|_| optim.kind != OptimKind::Muon) {
         let message =
             format!("optim.momentum = {momentum}: only optim.kind = \"muon\" has it; the others have betas");
