@@ -9,7 +9,7 @@ use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{absmean, stored_scale, weight_codes};
 
 use crate::lora::Adapter;
-use crate::ops;
+use crate::{Backward, ops};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Linear {
     adapter: Option<Adapter>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
-    /// The ternary form as the exact backward reads it, where there is no latent weight to read it from.
+    /// The ternary form as a backward in f32 reads it, where there is no latent weight to read it from.
     codes: Option<Codes>,
     /// The transpose of `quantized`, where the backward multiplies integers too.
     transposed: Option<TernaryWeights>,
-    /// Whether `transposed` is made along with `quantized`.
-    transposes: bool,
+    /// How the gradient is multiplied.
+    backward: Backward,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
     /// How much of the quantization training sees: 1 for all of it.
@@ -43,8 +43,8 @@ enum Master {
     Latent(Var),
     /// Nothing but its codes: the weight is ternary and stays as it is.
     Codes,
-    /// The codes that a ternary adapter moves, [out, in].
-    Base(Vec<i8>),
+    /// The codes that a ternary adapter moves.
+    Base(TernaryWeights),
 }
 
 /// A ternary matrix as rows of codes.
@@ -68,7 +68,7 @@ impl Linear {
             quantized: None,
             codes: None,
             transposed: None,
-            transposes: false,
+            backward: Backward::F32,
             scale: None,
             blend: 1.0,
             blended: None,
@@ -96,7 +96,7 @@ impl Linear {
         if let (LoraMode::Lota, Some(scale)) = (adapter.mode, self.scale) {
             adapter.scaling = scale;
             if let Some(Codes { codes, .. }) = self.codes.take() {
-                self.master = Master::Base(codes);
+                self.master = Master::Base(TernaryWeights::new(&codes, self.rows, self.cols, scale));
             }
         }
         self.adapter = Some(adapter);
@@ -137,12 +137,6 @@ impl Linear {
         }))
     }
 
-    /// The codes that the forward multiplies, [out, in], and their scale, where there is no latent weight: the base's, moved by its
-    /// [`LoraMode::Lota`] adapter if it has one.
-    pub fn codes(&self) -> Option<(&[i8], f32)> {
-        self.codes.as_ref().zip(self.scale).map(|(Codes { codes, .. }, scale)| (&codes[..], scale))
-    }
-
     /// The ternary form of the weight, if the forward multiplies integers and it has been quantized.
     pub fn quantized(&self) -> Option<&Arc<TernaryWeights>> {
         self.quantized.as_ref()
@@ -153,10 +147,21 @@ impl Linear {
         self.transposed.as_ref()
     }
 
-    /// Whether the transpose is made along with the ternary form from now on.
-    pub(crate) fn set_transposes(&mut self, transposes: bool) {
-        self.transposes = transposes;
+    /// How the gradient is multiplied: by integers only where [`Self::transposed`] is made.
+    pub(crate) fn backward(&self) -> Backward {
+        self.backward
+    }
+
+    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary form.
+    pub(crate) fn set_backward(&mut self, backward: Backward) {
+        self.backward = backward;
         self.invalidate();
+        if let (Master::Codes, Some(quantized)) = (&self.master, &self.quantized) {
+            let in_f32 = backward == Backward::F32;
+            self.transposed = (!in_f32).then(|| quantized.transposed());
+            self.codes = in_f32
+                .then(|| Codes { codes: quantized.codes(), scales: vec![quantized.scale(); self.rows] });
+        }
     }
 
     /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight stay.
@@ -201,20 +206,30 @@ impl Linear {
     /// Makes the scale and the ternary form of the present weight, once for all calls until the weight changes.
     pub(crate) fn quantize(&mut self) -> Result<()> {
         if let Master::Base(base) = &self.master {
-            let (None, Some(scale), Some(adapter)) = (&self.codes, self.scale, &self.adapter) else {
-                return Ok(());
+            return match &self.adapter {
+                Some(adapter) if self.quantized.is_none() && self.codes.is_none() => {
+                    let (codes, scale) = (adapter.merged_codes(&base.codes())?, base.scale());
+                    self.set_codes(codes, scale);
+                    Ok(())
+                }
+                _ => Ok(()),
             };
-            let (codes, scales) = (adapter.merged_codes(base)?, vec![scale; self.rows]);
-            let integers = self.activations == ActivationQuant::Absmax;
-            self.quantized =
-                integers.then(|| Arc::new(TernaryWeights::new(&codes, self.rows, self.cols, scale)));
-            self.codes = Some(Codes { codes, scales });
-            return Ok(());
         }
         if self.weights == WeightQuant::None || self.scale.is_some() {
             return Ok(());
         }
-        self.quantize_with_codes(self.inner_adapter().is_some())
+        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != Backward::F32;
+        self.quantize_with_codes(self.inner_adapter().is_some() && !by_integers)
+    }
+
+    /// Takes codes that were moved, in the forms that forward and backward read.
+    fn set_codes(&mut self, codes: Vec<i8>, scale: f32) {
+        let integers = self.activations == ActivationQuant::Absmax;
+        let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scale));
+        let turned = quantized.as_ref().filter(|_| self.backward != Backward::F32);
+        self.transposed = turned.map(TernaryWeights::transposed);
+        self.codes = self.transposed.is_none().then(|| Codes { codes, scales: vec![scale; self.rows] });
+        self.quantized = quantized.map(Arc::new);
     }
 
     fn quantize_with_codes(&mut self, with_codes: bool) -> Result<()> {
@@ -231,7 +246,7 @@ impl Linear {
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
-        let transposed = (integers && self.transposes && self.blend == 1.0)
+        let transposed = (integers && self.backward != Backward::F32 && self.blend == 1.0)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
         let codes = with_codes.then(|| {
             let mut codes = vec![0i8; latent.len()];
@@ -291,13 +306,15 @@ impl Linear {
 
     /// The product with codes that a ternary adapter has moved, on the tape.
     fn moved_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (Some(adapter), Some(Codes { codes, .. })) = (&self.adapter, &self.codes) else {
-            bail!("the adapter changed and its codes were not moved again")
-        };
-        let weight = adapter.ternary_tensor(codes)?;
-        match &self.quantized {
-            Some(quantized) => ops::bit_linear(x, &weight, quantized),
-            None => ops::linear(x, &weight),
+        let (adapter, codes) = (self.adapter.as_ref(), self.codes.as_ref());
+        match (adapter, &self.quantized, codes) {
+            (Some(adapter), Some(quantized), _) => {
+                ops::bit_linear(x, &adapter.ternary_tensor(&quantized.codes())?, quantized)
+            }
+            (Some(adapter), None, Some(Codes { codes, .. })) => {
+                ops::linear(x, &adapter.ternary_tensor(codes)?)
+            }
+            _ => bail!("the adapter changed and its codes were not moved again"),
         }
     }
 

@@ -176,7 +176,7 @@ impl Decoder {
     /// forward multiplied.
     ///
     /// # Errors
-    /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see [`crate::Linear::codes`].
+    /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see [`crate::Linear::quantized`].
     pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, NnError> {
         let mode = self.lora.as_ref().map(|lora| lora.mode);
         if mode != Some(LoraMode::QatLora) {

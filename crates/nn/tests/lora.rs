@@ -10,7 +10,7 @@ use tritforge_config::{
     ModelConfig, Projection, WeightQuant,
 };
 use tritforge_nn::{
-    Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
+    Backward, Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
 };
 use tritforge_ternary::TernaryTensor;
 
@@ -164,12 +164,15 @@ fn the_hand_written_backward_is_the_tapes() {
     ] {
         for use_sub_norm in [true, false] {
             let config = ModelConfig { use_sub_norm, ..shape(weights, activations) };
-            let model = adapted(&config, &lora(mode, targets), &masters(&config));
+            let mut model = adapted(&config, &lora(mode, targets), &masters(&config));
             assert_eq!(model.parameters().len(), 2 * 2 * targets.len());
             let tape = model.loss(&batch, 21.0).unwrap();
             let expected = f64::from(tape.to_scalar::<f32>().unwrap());
             let tape = tape.backward().unwrap();
-            for checkpointing in [false, true] {
+            for (backward, checkpointing) in
+                [(Backward::F32, false), (Backward::F32, true), (Backward::Int24, false)]
+            {
+                model.set_backward(backward).unwrap();
                 let mut gradients = Gradients::new(model.parameters(), |_| true);
                 let mut workspace = Workspace::new(checkpointing);
                 let loss = model.forward_backward(&mut workspace, &batch, 21.0, &mut gradients).unwrap();
@@ -338,7 +341,6 @@ fn a_ternary_adapter_moves_codes_as_its_definition_says_and_merges_exactly() {
                     let quantized = linear.quantized().unwrap();
                     assert_eq!(quantized.codes(), expected, "{name}");
                     assert_eq!(quantized.scale().to_bits(), base.scale().to_bits());
-                    assert_eq!(linear.codes(), Some((&expected[..], base.scale())));
                 }
                 merged.insert(name, expected.iter().map(|code| f32::from(*code) * base.scale()).collect());
             }

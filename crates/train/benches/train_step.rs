@@ -1,9 +1,10 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--lora adapter|qat_lora|lota] [--json]`. A step is forward and backward, clipping's norm, AdamW
-//! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
-//! `--lora` trains an adapter of rank 16 on all seven projections of a frozen base.
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora adapter|qat_lora|lota] [--json]`, B
+//! being int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
+//! counts 6 operations a parameter and token, also those that integers replace. `--lora` trains an adapter of rank 16 on all seven
+//! projections of a frozen base; ternary adapters move by t-SignSGD.
 
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ fn options() -> Result<Options, String> {
         shape: "S".to_string(),
         steps: 7,
         checkpointing: false,
-        backward: Backward::Exact,
+        backward: Backward::Int24,
         lora: None,
         json: false,
     };
@@ -47,7 +48,7 @@ fn options() -> Result<Options, String> {
             "--backward" => {
                 let name = arguments.next().unwrap_or_default();
                 let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
-                options.backward = known.ok_or("--backward: expected exact or int8")?;
+                options.backward = known.ok_or("--backward: expected int24, f32, int16 or int8")?;
             }
             "--lora" => {
                 let name = arguments.next().unwrap_or_default();
@@ -60,7 +61,7 @@ fn options() -> Result<Options, String> {
             "--bench" => {}
             other => {
                 return Err(format!(
-                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward int8, --lora MODE, --json"
+                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward B, --lora MODE, --json"
                 ));
             }
         }
@@ -157,7 +158,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let batch = Batch { ids: &ids[..tokens], targets: &ids[1..], sequences, segments: &[] };
     let mut workspace = Workspace::new(options.checkpointing);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
-    let rule = Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 });
+    let (rule, lr) = match options.lora {
+        Some(LoraMode::Lota) => (Rule::TSignSgd, 0.05),
+        _ => (Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 }), 1e-3),
+    };
     let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 1 };
     let mut optimizer = Optimizer::new(config, model.parameters());
     let mut laps = vec![];
@@ -170,11 +174,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();
-        optimizer.step(
-            model.parameters(),
-            &values,
-            Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: scale },
-        )?;
+        optimizer.step(model.parameters(), &values, Step { lr, weight_decay: 0.1, gradient_scale: scale })?;
         let updated = begin.elapsed().as_secs_f64();
         model.requantize()?;
         let end = begin.elapsed().as_secs_f64();

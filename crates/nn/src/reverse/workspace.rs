@@ -1,7 +1,7 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
 use tritforge_config::{ActivationQuant, ModelConfig, Projection};
-use tritforge_kernels::{Matrix, QuantizedRows};
+use tritforge_kernels::{GradientRows, Matrix, QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
 
@@ -31,7 +31,7 @@ impl Workspace {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
     }
 
-    /// Seeds the rounding of the next pass with [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
+    /// Seeds the rounding of the next pass with [`crate::Backward::Int16`] or [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
     /// micro-batch, before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
@@ -52,7 +52,12 @@ impl Workspace {
         let block = 4 * (2 * q + 2 * kv + plain + config.num_attention_heads + d + 2 * f) + inputs;
         let blocks = if gradient_checkpointing { 1 } else { config.num_hidden_layers };
         let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
-        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4;
+        // A gradient as integers: a byte a digit, and scale and sum of their rows.
+        let codes = match config.activations {
+            ActivationQuant::Absmax => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
+            ActivationQuant::None => 0,
+        };
+        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes;
         let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
         (activations, activations + tokens * scratch + 4 * logits)
     }
@@ -158,8 +163,8 @@ pub(super) struct Scratch {
     pub(super) dup: Vec<f32>,
     /// A chunk of logits, then of their gradients.
     pub(super) logits: Vec<f32>,
-    /// The gradient of a projection's output in int8; empty where the backward is exact.
-    pub(super) codes: QuantizedRows,
+    /// The gradient of a projection's output as integers; empty where the backward is in f32.
+    pub(super) codes: GradientRows,
     pub(super) adapter: AdapterBuffers,
 }
 
@@ -186,7 +191,9 @@ impl Scratch {
     fn bytes(&self) -> usize {
         let all =
             [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
-        all.iter().map(|x| 4 * x.capacity()).sum::<usize>() + rows_bytes(&self.codes) + self.adapter.bytes()
+        all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
+            + rows_bytes(self.codes.rows())
+            + self.adapter.bytes()
     }
 }
 
