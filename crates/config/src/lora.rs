@@ -30,8 +30,10 @@ pub enum LoraMode {
     Lota,
 }
 
-/// [`LoraConfig::threshold`] of the paper, which has ω = 48 at rank 64.
-pub const LOTA_THRESHOLD: f32 = 0.75;
+/// [`LoraConfig::threshold`] where none is given. The paper has ω = 48 at rank 64, 0.75, and with it an offset that changes the output where
+/// no code moves. Without the offset codes are all there is, and A begins with little more than half its elements other than 0: no sum comes
+/// near 0.75 of the rank, and no code would ever move.
+pub const LOTA_THRESHOLD: f32 = 0.1;
 /// `peft_type` of an adapter of [`LoraMode::Lota`], which peft does not know.
 const LOTA: &str = "LOTA";
 

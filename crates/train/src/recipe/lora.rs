@@ -49,7 +49,7 @@ pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
         dropout: dropout.unwrap_or(0.0),
         use_rslora: use_rslora.unwrap_or(false),
         target_modules: target_modules.unwrap_or_else(|| Projection::ALL.to_vec()),
-        threshold: threshold.or(lota.then_some(0.75)),
+        threshold: threshold.or(lota.then_some(0.1)),
         lr_ratio_b: lr_ratio_b.unwrap_or(1.0),
         learning_rates,
     })

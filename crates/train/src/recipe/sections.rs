@@ -102,8 +102,8 @@ pub struct Lora {
     pub dropout: f64,
     /// Whether the product is multiplied by `alpha / √rank` instead of `alpha / rank`; by default false. Not for `"lota"`.
     pub use_rslora: bool,
-    /// For `"lota"`: the share of `rank` that a weight's sum must exceed for its code to move; by default 0.75. The sum of a rank is seldom
-    /// large: the lower, the more codes move.
+    /// For `"lota"`: the share of `rank` that a weight's sum must exceed for its code to move; by default 0.1. Sums are seldom large: at the
+    /// paper's 0.75, without its offset, hardly any code moves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// The projections with an adapter: `"q_proj"`, `"k_proj"`, `"v_proj"`, `"o_proj"`, `"gate_proj"`, `"up_proj"`, `"down_proj"`; by
