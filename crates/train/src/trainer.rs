@@ -299,6 +299,7 @@ impl<'a> Trainer<'a> {
             parameters: self.parameters(),
             threads: tritforge_kernels::threads(),
             gemm_flops: self.gemm_flops,
+            backward: Some(self.model.backward().name().to_string()),
             recipe: self.text.clone(),
         })?;
         let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;

@@ -22,6 +22,9 @@ pub(crate) enum Event {
         threads: usize,
         /// Measured f32 operations a second: what MFU is measured by.
         gemm_flops: f64,
+        /// How the gradients of ternary projections are multiplied on this processor; none in metrics of earlier versions.
+        #[serde(default)]
+        backward: Option<String>,
         /// The resolved recipe.
         recipe: String,
     },

@@ -189,7 +189,7 @@ mod tests {
 
     fn run(step: u64) -> Event {
         let (name, recipe) = ("n".to_string(), "steps = 9".to_string());
-        Event::Run { step, name, parameters: 7, threads: 2, gemm_flops: 1e9, recipe }
+        Event::Run { step, name, parameters: 7, threads: 2, gemm_flops: 1e9, backward: None, recipe }
     }
 
     fn read(dir: &Path) -> (Vec<Event>, String) {

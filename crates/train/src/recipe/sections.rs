@@ -78,10 +78,11 @@ pub struct Quant {
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
-    /// How training multiplies the gradients of the projections: `"int24"` (the default: rounded to 24 bits and multiplied by
-    /// integers, about as precise as f32; in f32 where the forward multiplies no integers), `"f32"`, or `"int16"` and `"int8"`, faster
-    /// and noisier: rounded at random. These two need ternary weights and int8 activations.
-    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_int24")]
+    /// How training multiplies the gradients of the projections: `"int24"` (rounded to 24 bits and multiplied by integers, about as
+    /// precise as f32; in f32 where the forward multiplies no integers), `"f32"`, `"auto"` (the default: `"int24"` where that is faster, on
+    /// processors with AVX-512 VNNI, else `"f32"`), or `"int16"` and `"int8"`, faster and noisier: rounded at random. These two need
+    /// ternary weights and int8 activations.
+    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: Backward,
 }
@@ -495,11 +496,7 @@ pub struct Export {
 
 impl Default for Quant {
     fn default() -> Self {
-        Self {
-            weights: WeightQuant::Absmean,
-            activations: ActivationQuant::Absmax,
-            backward: Backward::Int24,
-        }
+        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax, backward: Backward::Auto }
     }
 }
 
@@ -580,8 +577,8 @@ fn is_concat(packing: &Packing) -> bool {
     *packing == Packing::Concat
 }
 
-fn is_int24(backward: &Backward) -> bool {
-    *backward == Backward::Int24
+fn is_auto(backward: &Backward) -> bool {
+    *backward == Backward::Auto
 }
 
 fn is_shard_tokens(n: &usize) -> bool {

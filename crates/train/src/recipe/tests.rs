@@ -404,7 +404,7 @@ fn examples_have_defaults_of_their_own() {
 
 #[test]
 fn a_backward_by_integers_needs_integers_in_the_forward() {
-    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Int24);
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Auto);
     for backward in Backward::ALL {
         let set = format!("quant.backward={}", backward.name());
         assert_eq!(parse(MINIMAL, &[&set]).unwrap().quant.backward, backward);
@@ -417,7 +417,7 @@ fn a_backward_by_integers_needs_integers_in_the_forward() {
         );
     }
     let message = fault(&["quant.backward=fp8"]);
-    assert!(message.contains("\"int24\" or \"f32\" or \"int16\" or \"int8\""), "{message}");
+    assert!(message.contains("\"auto\" or \"int24\" or \"f32\" or \"int16\" or \"int8\""), "{message}");
 }
 
 #[test]
