@@ -4,6 +4,7 @@ use tritforge_config::{ActivationQuant, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, QuantizedRows};
 
 use super::head::chunk_tokens;
+use super::relation::RelationBuffers;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
@@ -161,6 +162,7 @@ pub(super) struct Scratch {
     /// The gradient of a projection's output in int8; empty where the backward is exact.
     pub(super) codes: QuantizedRows,
     pub(super) adapter: AdapterBuffers,
+    pub(super) relation: RelationBuffers,
 }
 
 /// What adapters need on the way; empty where there are none.
@@ -186,7 +188,10 @@ impl Scratch {
     fn bytes(&self) -> usize {
         let all =
             [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
-        all.iter().map(|x| 4 * x.capacity()).sum::<usize>() + rows_bytes(&self.codes) + self.adapter.bytes()
+        all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
+            + rows_bytes(&self.codes)
+            + self.adapter.bytes()
+            + self.relation.bytes()
     }
 }
 

@@ -1,0 +1,277 @@
+//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama, Qwen2 and Qwen3.
+//!
+//! Its models for text give the logits of the last token only; below them stands the model without a head, which gives what the head
+//! multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What candle's models do not compute (scaled RoPE, heads of
+//! another width than the hidden size divided by their number) is refused: `tritforge import` makes a checkpoint of it, which this
+//! project's own models run.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Module, Tensor};
+use candle_nn::{Activation, Linear, VarBuilder};
+use candle_transformers::models::{qwen2, qwen3};
+use tritforge_checkpoint::{CheckpointError, Tensors};
+use tritforge_config::{AttentionBias, HiddenAct, HuggingFaceConfig, ModelConfig, Projection, Quantization};
+use tritforge_data::Hub;
+
+use super::name_of;
+use crate::TrainError;
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+/// A model of `candle-transformers`.
+#[derive(Debug)]
+pub(super) struct Pretrained {
+    config: ModelConfig,
+    body: Body,
+    /// Of the normed hidden states, [vocab_size, hidden_size].
+    head: Linear,
+    /// Which model it is.
+    print: String,
+}
+
+/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its keys and values away with it.
+#[derive(Debug)]
+enum Body {
+    Qwen2(qwen2::Model),
+    Qwen3(qwen3::Model),
+}
+
+impl Pretrained {
+    /// Reads a directory, or `hf://OWNER/NAME[@REVISION]` from the Hub.
+    pub(super) fn open(path: &Path) -> Result<Self, TrainError> {
+        let dir = match path.to_str().filter(|text| text.starts_with("hf://")) {
+            Some(address) => Hub::from_env().model(address)?,
+            None => path.to_path_buf(),
+        };
+        let text = match fs::read_to_string(dir.join("config.json")) {
+            Ok(text) => text,
+            Err(error) => {
+                return Err(refused(format!(
+                    "config.json: {error}; distill.engine = \"candle\" runs a directory in Hugging Face's layout, or hf://OWNER/NAME"
+                )));
+            }
+        };
+        let HuggingFaceConfig { config, model_type, quantization, .. } = HuggingFaceConfig::from_json(&text)?;
+        check(&config, &model_type, quantization)?;
+        let files = Files::open(&dir)?;
+        let tensors = tensors(&config, &model_type, &files)?;
+        let table = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let head = Linear::new(tensors[table].clone(), None);
+        let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
+        let body = match model_type.as_str() {
+            "qwen3" => Body::Qwen3(qwen3::Model::new(&of_qwen3(&config), weights)?),
+            _ => Body::Qwen2(qwen2::Model::new(&of_qwen2(&config), weights)?),
+        };
+        // In the Hub's cache a directory is named after the commit.
+        let name = if dir == path { name_of(path) } else { format!("{}-{}", path.display(), name_of(&dir)) };
+        Ok(Self { config, body, head, print: format!("{name}-{}", files.bytes) })
+    }
+
+    pub(super) fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Which model this is: name and size.
+    pub(super) fn print(&self) -> &str {
+        &self.print
+    }
+
+    /// The logits of every token of one segment, [tokens, vocab_size].
+    pub(super) fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, TrainError> {
+        let longest = self.config.max_position_embeddings;
+        if ids.len() > longest {
+            return Err(refused(format!("{} tokens, the teacher's context has {longest}", ids.len())));
+        }
+        let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu)?;
+        let hidden = match &self.body {
+            Body::Qwen2(model) => model.clone().forward(&ids, 0, None)?,
+            Body::Qwen3(model) => model.clone().forward(&ids, 0)?,
+        };
+        Ok(self.head.forward(&hidden)?.flatten_all()?.to_vec1()?)
+    }
+}
+
+fn refused(message: String) -> TrainError {
+    TrainError::State(message)
+}
+
+/// Whether candle's models compute this one.
+fn check(config: &ModelConfig, model_type: &str, quantization: Quantization) -> Result<(), TrainError> {
+    let import = "`tritforge import` makes a checkpoint of it, which distill.engine = \"tritforge\" runs";
+    let fault = |message: String| Err(refused(format!("{message}; {import}")));
+    if !["llama", "qwen2", "qwen3"].contains(&model_type) {
+        return fault(format!(
+            "model_type = \"{model_type}\": distill.engine = \"candle\" runs llama, qwen2 and qwen3"
+        ));
+    }
+    if quantization != Quantization::Unsaid {
+        return fault(
+            "quantization_config: distill.engine = \"candle\" runs full-precision weights".to_string(),
+        );
+    }
+    if config.rope_scaling.is_some() {
+        return fault("RoPE with scaling: distill.engine = \"candle\" runs it without".to_string());
+    }
+    if config.hidden_act != HiddenAct::Silu {
+        return fault("hidden_act: distill.engine = \"candle\" runs silu".to_string());
+    }
+    if model_type == "qwen3" {
+        return Ok(());
+    }
+    let (heads, head_dim, width) = (config.num_attention_heads, config.head_dim, config.hidden_size);
+    if heads * head_dim != width {
+        return fault(format!(
+            "{heads} heads of {head_dim} for a hidden size of {width}: distill.engine = \"candle\" runs heads that share it"
+        ));
+    }
+    if config.attention_bias == AttentionBias::All {
+        return fault(
+            "attention_bias: distill.engine = \"candle\" runs no bias of o_proj in a llama".to_string(),
+        );
+    }
+    Ok(())
+}
+
+/// Every tensor of the model in f32, by name; biases that a Llama does not have are 0.
+fn tensors(
+    config: &ModelConfig,
+    model_type: &str,
+    files: &Files,
+) -> Result<HashMap<String, Tensor>, TrainError> {
+    let mut tensors = HashMap::new();
+    let mut take = |name: String, shape: &[usize]| {
+        let values = files.f32(&name, shape)?;
+        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+        Ok::<_, TrainError>(())
+    };
+    let (table, width) = ([config.vocab_size, config.hidden_size], [config.hidden_size]);
+    take("model.embed_tokens.weight".to_string(), &table)?;
+    if !config.tie_word_embeddings {
+        take("lm_head.weight".to_string(), &table)?;
+    }
+    take("model.norm.weight".to_string(), &width)?;
+    for layer in 0..config.num_hidden_layers {
+        let prefix = format!("model.layers.{layer}");
+        take(format!("{prefix}.input_layernorm.weight"), &width)?;
+        take(format!("{prefix}.post_attention_layernorm.weight"), &width)?;
+        if config.use_qk_norm {
+            take(format!("{prefix}.self_attn.q_norm.weight"), &[config.head_dim])?;
+            take(format!("{prefix}.self_attn.k_norm.weight"), &[config.head_dim])?;
+        }
+        for projection in Projection::ALL {
+            take(projection.hf_weight(layer), &config.projection_shape(projection))?;
+            if config.attention_bias.has(projection) {
+                take(projection.hf_bias(layer), &config.projection_shape(projection)[..1])?;
+            }
+        }
+    }
+    if model_type == "llama" {
+        for layer in 0..config.num_hidden_layers {
+            for projection in [Projection::Q, Projection::K, Projection::V] {
+                let [rows, _] = config.projection_shape(projection);
+                let zero = Tensor::zeros(rows, DType::F32, &Device::Cpu)?;
+                tensors.entry(projection.hf_bias(layer)).or_insert(zero);
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+fn of_qwen2(config: &ModelConfig) -> qwen2::Config {
+    qwen2::Config {
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        num_key_value_heads: config.num_key_value_heads,
+        max_position_embeddings: config.max_position_embeddings,
+        // Its mask has one always: as long as the context it hides nothing.
+        sliding_window: config.max_position_embeddings,
+        max_window_layers: config.num_hidden_layers,
+        tie_word_embeddings: config.tie_word_embeddings,
+        rope_theta: f64::from(config.rope_theta),
+        rms_norm_eps: f64::from(config.rms_norm_eps),
+        use_sliding_window: false,
+        hidden_act: Activation::Silu,
+    }
+}
+
+fn of_qwen3(config: &ModelConfig) -> qwen3::Config {
+    qwen3::Config {
+        vocab_size: config.vocab_size,
+        hidden_size: config.hidden_size,
+        intermediate_size: config.intermediate_size,
+        num_hidden_layers: config.num_hidden_layers,
+        num_attention_heads: config.num_attention_heads,
+        head_dim: config.head_dim,
+        attention_bias: config.attention_bias == AttentionBias::All,
+        num_key_value_heads: config.num_key_value_heads,
+        max_position_embeddings: config.max_position_embeddings,
+        sliding_window: None,
+        max_window_layers: config.num_hidden_layers,
+        tie_word_embeddings: config.tie_word_embeddings,
+        rope_theta: f64::from(config.rope_theta),
+        rms_norm_eps: f64::from(config.rms_norm_eps),
+        use_sliding_window: false,
+        hidden_act: Activation::Silu,
+    }
+}
+
+/// The safetensors of a directory: one file, or shards.
+struct Files {
+    files: Vec<Tensors>,
+    /// Of all files.
+    bytes: u64,
+}
+
+impl Files {
+    fn open(dir: &Path) -> Result<Self, TrainError> {
+        let (mut files, mut bytes) = (Vec::new(), 0);
+        for path in shards(dir)? {
+            bytes += fs::metadata(&path).map_err(TrainError::io(&path, "read"))?.len();
+            files.push(Tensors::open(&path)?);
+        }
+        Ok(Self { files, bytes })
+    }
+
+    fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let Some(file) = self.files.iter().find(|file| file.has(name)) else {
+            return Err(refused(format!(
+                "tensor {name}: missing; config.json describes a model that has it with shape {shape:?}"
+            )));
+        };
+        let values = file.f32(name, shape)?.into_owned();
+        // The file's pages would be held beside the model's own.
+        file.release(name);
+        Ok(values)
+    }
+}
+
+/// The paths of the weight files.
+fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let index = dir.join(INDEX);
+    if !index.is_file() {
+        let single = dir.join(SINGLE);
+        return match single.is_file() {
+            true => Ok(vec![single]),
+            false => Err(refused(format!("neither {SINGLE} nor {INDEX} in {}", dir.display()))),
+        };
+    }
+    let text = fs::read(&index).map_err(TrainError::io(&index, "read"))?;
+    let damaged = |message: String| CheckpointError::Damaged { path: index.clone(), message };
+    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    let names = json["weight_map"].as_object().ok_or_else(|| damaged("no weight_map".to_string()))?;
+    let mut names: Vec<&str> = names.values().filter_map(serde_json::Value::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    // A shard stands beside its index, nowhere else.
+    match names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
+        Some(bad) => Err(damaged(format!("{bad:?} is not the name of a file beside it")).into()),
+        None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
+    }
+}
