@@ -266,4 +266,39 @@ mod tests {
         let targets = [1, IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 2, 3];
         assert_eq!(counted(&[2, 2, 2], &targets).collect::<Vec<_>>(), [0..2, 4..6]);
     }
+
+    /// `tests/golden/make_relation.py` made the file with PyTorch.
+    #[test]
+    fn loss_and_gradient_are_pytorchs() {
+        let golden: serde_json::Value =
+            serde_json::from_str(include_str!("../../../../tests/golden/relation.json")).unwrap();
+        let number = |key: &str| golden[key].as_f64().unwrap();
+        let numbers = |value: &serde_json::Value| -> Vec<f32> {
+            value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+        };
+        let three = |key: &str| [0, 1, 2].map(|i| numbers(&golden[key][i]));
+        let lengths: Vec<usize> = numbers(&golden["lengths"]).iter().map(|x| *x as usize).collect();
+        let tokens = lengths.iter().sum();
+        let ([q, k, v], theirs, expected) = (three("ours"), three("theirs"), three("gradients"));
+        let alphas = numbers(&golden["alphas"]);
+        let relation = Relation {
+            layer: 0,
+            states: theirs.each_ref().map(Vec::as_slice),
+            heads: number("heads") as usize,
+            temperature: Some(number("temperature") as f32),
+            weight: number("weight") as f32,
+            alphas: [alphas[0], alphas[1], alphas[2]],
+            rows: tokens,
+        };
+        let mut buffers = RelationBuffers::default();
+        buffers.begin(&lengths, &vec![0; tokens]);
+        buffers.keep(&q, &k);
+        let [mut dq, mut dk, mut dv] = [&q, &k, &v].map(|x| vec![1f32; x.len()]);
+        buffers.backward(&relation, &v, tokens, [&mut dq, &mut dk, &mut dv]);
+        assert!((buffers.loss - number("loss")).abs() < 1e-6 * number("loss"), "{}", buffers.loss);
+        for (ours, expected) in [dq, dk, dv].iter().zip(&expected) {
+            // Added to what stood there.
+            ours.iter().zip(expected).for_each(|(a, b)| assert!((a - 1.0 - b).abs() < 1e-4, "{a} {b}"));
+        }
+    }
 }

@@ -275,3 +275,133 @@ fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
         None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+    use tritforge_checkpoint::Checkpoint;
+    use tritforge_export::{ImportOptions, import};
+    use tritforge_nn::Decoder;
+
+    use super::*;
+    use crate::teacher::decoder;
+
+    fn llama() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 40,
+            hidden_size: 32,
+            intermediate_size: 48,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 8,
+            max_position_embeddings: 24,
+            rope_theta: 500.0,
+            tie_word_embeddings: false,
+            use_sub_norm: false,
+            weights: tritforge_config::WeightQuant::None,
+            activations: tritforge_config::ActivationQuant::None,
+            initializer_range: 0.3,
+            ..ModelConfig::default()
+        }
+    }
+
+    /// A directory in Hugging Face's layout with a model of this shape, in so many files.
+    fn write(dir: &Path, config: &ModelConfig, files: usize) {
+        fs::create_dir_all(dir).unwrap();
+        let json = config.to_hugging_face(false, "float32", Map::new()).unwrap();
+        fs::write(dir.join("config.json"), json).unwrap();
+        let model = Decoder::init(config, 7).unwrap();
+        let mut shards = vec![HashMap::new(); files];
+        let mut index = Map::new();
+        for (i, parameter) in model.parameters().iter().enumerate() {
+            // Norms are not all 1, nor biases 0.
+            let mut values = model.values(&parameter.name).unwrap().unwrap();
+            values.iter_mut().enumerate().for_each(|(j, x)| *x += 0.2 * ((i * 31 + j) as f32).sin());
+            let tensor = Tensor::from_vec(values, parameter.var.shape(), &Device::Cpu).unwrap();
+            shards[i % files].insert(parameter.name.clone(), tensor);
+            index.insert(parameter.name.clone(), json!(format!("part-{}.safetensors", i % files)));
+        }
+        if let [whole] = &shards[..] {
+            candle_core::safetensors::save(whole, dir.join(SINGLE)).unwrap();
+            return;
+        }
+        for (i, shard) in shards.iter().enumerate() {
+            candle_core::safetensors::save(shard, dir.join(format!("part-{i}.safetensors"))).unwrap();
+        }
+        fs::write(dir.join(INDEX), json!({ "weight_map": index }).to_string()).unwrap();
+    }
+
+    fn log_softmax(logits: &[f32]) -> Vec<f64> {
+        let sum: f64 = logits.iter().map(|z| f64::from(*z).exp()).sum();
+        logits.iter().map(|z| f64::from(*z) - sum.ln()).collect()
+    }
+
+    #[test]
+    fn log_probabilities_are_those_of_the_imported_model() {
+        let qwen2 = ModelConfig { attention_bias: AttentionBias::Qkv, tie_word_embeddings: true, ..llama() };
+        let qwen3 = ModelConfig { use_qk_norm: true, head_dim: 12, ..llama() };
+        let biased = ModelConfig { attention_bias: AttentionBias::All, ..qwen3.clone() };
+        let tied = ModelConfig { tie_word_embeddings: true, num_key_value_heads: 4, ..llama() };
+        for (config, files) in [(llama(), 1), (tied, 2), (qwen2, 1), (qwen3, 3), (biased, 1)] {
+            let temp = tempfile::tempdir().unwrap();
+            let (source, out) = (temp.path().join("hf"), temp.path().join("ours"));
+            write(&source, &config, files);
+            import(&source, &out, &ImportOptions::default()).unwrap();
+            let ours = decoder(&Checkpoint::open(&out).unwrap()).unwrap();
+            let candle = Pretrained::open(&source).unwrap();
+            assert_eq!(candle.config(), ours.config());
+            let whole: Vec<u32> = (0..24).map(|i| i * i % 40).collect();
+            let first = candle.logits(&whole).unwrap();
+            // Nothing is left of a sequence when the next one comes.
+            for ids in [&whole[..1], &whole[5..12], &whole[..]] {
+                let found = candle.logits(ids).unwrap();
+                let expected = ours.logits(ids, 1, None).unwrap();
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.chunks_exact(40).zip(expected.chunks_exact(40)) {
+                    for (a, b) in log_softmax(found).into_iter().zip(log_softmax(expected)) {
+                        assert!((a - b).abs() < 1e-4, "{config:?}: {a} {b}");
+                    }
+                }
+            }
+            assert_eq!(first, candle.logits(&whole).unwrap());
+            let found = candle.logits(&[1; 25]).unwrap_err().to_string();
+            assert!(found.contains("25 tokens, the teacher's context has 24"), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_candle_does_not_compute_is_refused() {
+        let golden = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
+        let temp = tempfile::tempdir().unwrap();
+        let narrow = temp.path().join("narrow");
+        write(&narrow, &ModelConfig { head_dim: 16, ..llama() }, 1);
+        let biased = temp.path().join("biased");
+        write(&biased, &ModelConfig { attention_bias: AttentionBias::All, ..llama() }, 1);
+        for (dir, expected) in [
+            (golden("llama_tiny"), "RoPE with scaling"),
+            (golden("qwen2_tiny"), "RoPE with scaling"),
+            (golden("bitnet_tiny"), "model_type = \"bitnet\""),
+            (narrow, "4 heads of 16 for a hidden size of 32"),
+            (biased, "no bias of o_proj"),
+        ] {
+            let found = Pretrained::open(&dir).unwrap_err().to_string();
+            assert!(found.contains(expected) && found.contains("tritforge import"), "{found}");
+        }
+        let empty = temp.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        let found = |dir: &Path| Pretrained::open(dir).unwrap_err().to_string();
+        assert!(found(&empty).contains("Hugging Face's layout"));
+        write(&empty, &llama(), 1);
+        fs::remove_file(empty.join(SINGLE)).unwrap();
+        assert!(found(&empty).contains("neither model.safetensors"));
+        fs::write(empty.join(INDEX), r#"{"weight_map": {"a": "../b.safetensors"}}"#).unwrap();
+        assert!(found(&empty).contains("is not the name of a file beside it"));
+        let missing = temp.path().join("missing");
+        write(&missing, &llama(), 1);
+        write(&missing, &ModelConfig { tie_word_embeddings: true, ..llama() }, 1);
+        let json = llama().to_hugging_face(false, "float32", Map::new()).unwrap();
+        fs::write(missing.join("config.json"), json).unwrap();
+        assert!(found(&missing).contains("tensor lm_head.weight: missing"));
+    }
+}
