@@ -131,6 +131,21 @@ fn all_state_survives_kills() {
 }
 
 #[test]
+fn a_run_that_was_killed_before_it_removed_old_checkpoints_removes_them_at_its_end() {
+    let project = Project::new();
+    let set = ["train.steps=6", "train.save_every=3", "train.keep_last=1", "train.keep_best=false"];
+    ok(&mut train(&project, &set, &[]));
+    let old = project.path("runs/tiny/step-000003");
+    fs::create_dir(&old).unwrap();
+    for entry in fs::read_dir(project.path("runs/tiny/step-000006")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, old.join(path.file_name().unwrap())).unwrap();
+    }
+    ok(&mut train(&project, &set, &["--resume"]));
+    assert_eq!(checkpoints(&project), ["step-000006"]);
+}
+
+#[test]
 fn an_average_of_the_weights_is_what_is_exported() {
     let project = Project::new();
     // The packings need wider rows than the tiny model's.

@@ -1,6 +1,6 @@
 """Training steps of the same model in PyTorch and in tritforge: tokens/s, peak memory, ratios.
 
-    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--backward exact int8] [--lora adapter qat_lora] [--rounds 3] [--steps 5] [--threads 2]
+    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--backward int24 f32 int16 int8] [--lora adapter qat_lora] [--rounds 3] [--steps 5] [--threads 2]
 
 Both sides train the BitNet b1.58 decoder of model.py (quantization-aware, f32, AdamW, clipping by the global norm) on a
 batch of random ids. Each round starts one process of each contender in turn (train_step.py here, the `train_step` bench
@@ -26,8 +26,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OURS = "tritforge"
-# With `--backward int8`: the ablation that rounds gradients.
-INT8 = "tritforge, int8 backward"
+# How gradients are multiplied, the default first.
+BACKWARD = {"int24": OURS, "f32": "tritforge, f32 backward", "int16": "tritforge, int16 backward", "int8": "tritforge, int8 backward"}
 # With `--lora`: an adapter of rank 16 on all projections, beside them or inside their quantizer.
 LORA = {"adapter": "tritforge, LoRA", "qat_lora": "tritforge, QAT-LoRA"}
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
@@ -80,8 +80,8 @@ def compare(shape: str, names: list[str], executable: str | None, options: argpa
     script = [sys.executable, str(HERE / "train_step.py")]
     for number in range(options.rounds):
         for name, contender in contenders.items():
-            if name in (OURS, INT8, *LORA.values()):
-                backward = "int8" if name == INT8 else "exact"
+            if name in (*BACKWARD.values(), *LORA.values()):
+                backward = next((known for known, label in BACKWARD.items() if label == name), "int24")
                 command = [executable, shape, "--steps", str(options.steps), "--backward", backward, "--json"]
                 command += [part for mode, known in LORA.items() if name == known for part in ("--lora", mode)]
                 environment = {"RAYON_NUM_THREADS": str(options.threads)}
@@ -107,7 +107,7 @@ def compare(shape: str, names: list[str], executable: str | None, options: argpa
 
 def table(shape: str, contenders: dict[str, Contender], gemm: float, options: argparse.Namespace) -> str:
     """Markdown: a row a contender."""
-    ours = {name: contenders[name] for name in (OURS, INT8, *LORA.values()) if name in contenders}
+    ours = {name: contenders[name] for name in (*BACKWARD.values(), *LORA.values()) if name in contenders}
     parameters = next(iter(contenders.values())).parameters
     lines = [
         f"Shape {shape}, {parameters / 1e6:.1f} M parameters, {options.threads} threads, {options.rounds} rounds of"
@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare training in PyTorch and in tritforge.")
     parser.add_argument("--shapes", nargs="+", default=["S", "M", "L"], choices=["S", "M", "L"])
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], help="of train_step.py; lora, lora-compile too")
-    parser.add_argument("--backward", nargs="+", default=["exact"], choices=["exact", "int8"], help="tritforge's, of the contenders")
+    parser.add_argument("--backward", nargs="+", default=["int24"], choices=list(BACKWARD), help="tritforge's, of the contenders")
     parser.add_argument("--lora", nargs="+", default=[], choices=list(LORA), help="tritforge's adapters, of the contenders")
     parser.add_argument("--without-tritforge", action="store_true", help="measure PyTorch only")
     parser.add_argument("--executable", help="a built `train_step` bench; built by cargo if not given")
@@ -148,7 +148,7 @@ def main() -> int:
     executable = None
     if not options.without_tritforge:
         executable = options.executable or build()
-    ours = [INT8 if backward == "int8" else OURS for backward in options.backward]
+    ours = [BACKWARD[backward] for backward in options.backward]
     ours += [LORA[mode] for mode in options.lora]
     names = [*(ours if executable else []), *options.modes]
     gemm = run([sys.executable, str(HERE / "train_step.py"), "--gemm"], options, {})[0]["gemm_gflops"]

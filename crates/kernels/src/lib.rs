@@ -11,8 +11,8 @@
 //! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it reads them, and fuses
 //!   what stands between two products: [`rms_norm_quantize`], [`gated_norm_quantize`], [`gated_norm_backward`],
 //!   [`cross_entropy_backward`].
-//! * Gradients may be multiplied by integers too, rounded to int8 at random ([`Noise`]): [`quantize_gradient_rows`] with
-//!   [`ternary_matmul_add`] and the transposed weights, [`weight_gradient`].
+//! * Gradients are multiplied by integers too, as integers of a few int8 digits ([`Rounding`]): [`quantize_gradient_rows`] with
+//!   [`gradient_matmul`] and the transposed weights, [`weight_gradient`].
 //! * [`attention_segments`]: several documents in a row, none of which sees another.
 //! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
 //!   buffers instead of returning them to the system.
@@ -79,12 +79,12 @@ pub use dispatch::{Backend, BackendError};
 pub use gated::{Gate, gated, gated_backward};
 pub use gated_norm::{gated_norm_backward, gated_norm_quantize};
 pub use gemm::{Matrix, gemm, gemm_with};
-pub use gradient_rows::quantize_gradient_rows;
+pub use gradient_rows::{GradientRows, Rounding, quantize_gradient_rows};
 pub use heap::keep_pages;
 pub use kv_cache::{KvCache, KvType, KvTypeError};
 pub use matmul::{
-    ternary_matmul, ternary_matmul_add, ternary_matmul_i32, ternary_matmul_i32_with, ternary_matmul_many,
-    ternary_matmul_with,
+    gradient_matmul, gradient_matmul_with, ternary_matmul, ternary_matmul_i32, ternary_matmul_i32_with,
+    ternary_matmul_many, ternary_matmul_with,
 };
 pub use noise::Noise;
 pub use norm_quantize::rms_norm_quantize;

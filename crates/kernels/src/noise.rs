@@ -53,6 +53,13 @@ pub(crate) fn round_to_code(value: f32, bits: u32) -> i8 {
     ((value + shift) + 12_582_912.0).to_bits() as i8
 }
 
+/// The integer nearest to `value`, half to even, as a code and as a number; `value` is at most 127.49 in magnitude.
+#[inline(always)]
+pub(crate) fn nearest_code(value: f32) -> (i8, f32) {
+    let sum = value + 12_582_912.0;
+    (sum.to_bits() as i8, sum - 12_582_912.0)
+}
+
 /// The scale of codes for numbers whose largest magnitude has the bits `largest` (without sign), and its inverse: 1/127 of the
 /// magnitude; both 0 where all numbers are too small to have an inverse; the scale NaN where one is NaN or infinite.
 #[inline(always)]

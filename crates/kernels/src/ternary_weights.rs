@@ -159,18 +159,37 @@ impl TernaryWeights {
     /// # Panics
     /// If `latent` has not `rows * cols` elements, a dimension is 0, or there are more than 131072 rows.
     pub fn quantize_transposed(latent: &[f32], rows: usize, cols: usize, scale: f32) -> Self {
-        check_shape(latent.len(), rows, cols);
         let inverse = 1.0 / scale;
+        Self::turn(latent, rows, cols, scale, move |w| {
+            let v = w * inverse;
+            1 + u32::from(v > 0.5) - u32::from(v < -0.5)
+        })
+    }
+
+    /// The transpose [cols, rows], in the 2-bit layout.
+    pub fn transposed(&self) -> Self {
+        Self::turn(&self.codes(), self.rows, self.cols, self.scale, |code| (i32::from(*code) + 1) as u32)
+    }
+
+    /// The transpose of a matrix [rows, cols] of which `field` makes code + 1.
+    fn turn<T: Sync>(
+        source: &[T],
+        rows: usize,
+        cols: usize,
+        scale: f32,
+        field: impl Fn(&T) -> u32 + Sync,
+    ) -> Self {
+        check_shape(source.len(), rows, cols);
         Self::build(cols, rows, scale, TernaryLayout::TwoBits, |first, count, lines| {
-            // A step is 16 latent rows; its lanes are consecutive latent columns.
-            let steps = latent.chunks(STEP_COLS * cols).zip(lines.as_chunks_mut::<STEP_LINES>().0);
+            // A step is 16 rows of the source; its lanes are consecutive columns there.
+            let steps = source.chunks(STEP_COLS * cols).zip(lines.as_chunks_mut::<STEP_LINES>().0);
             for (step, lines) in steps {
                 for (i, row) in step.chunks_exact(cols).enumerate() {
                     let shift = 8 * (i % 4) + 2 * (i / 4);
                     for (line, source) in lines.iter_mut().zip(row[first..][..count].chunks(16)) {
                         match source.as_array::<16>() {
-                            Some(source) => add_fields(&mut line.0, source, inverse, shift),
-                            None => add_fields(&mut line.0, source, inverse, shift),
+                            Some(source) => add_fields(&mut line.0, source, &field, shift),
+                            None => add_fields(&mut line.0, source, &field, shift),
                         }
                     }
                 }
@@ -318,12 +337,11 @@ fn zeroed(lines: &mut [MaybeUninit<Line>]) -> &mut [Line] {
     unsafe { &mut *(lines as *mut [Line]) }
 }
 
-/// Puts the fields of latent weights, a word each, at bit `shift`.
+/// Puts the fields of weights, a word each, at bit `shift`.
 #[inline(always)]
-fn add_fields(words: &mut [u32; 16], latent: &[f32], inverse: f32, shift: usize) {
-    for (word, w) in words.iter_mut().zip(latent) {
-        let v = w * inverse;
-        *word |= (1 + u32::from(v > 0.5) - u32::from(v < -0.5)) << shift;
+fn add_fields<T>(words: &mut [u32; 16], source: &[T], field: &impl Fn(&T) -> u32, shift: usize) {
+    for (word, w) in words.iter_mut().zip(source) {
+        *word |= field(w) << shift;
     }
 }
 

@@ -1,52 +1,75 @@
-//! How a backward pass multiplies: exactly, or by integers.
+//! How a backward pass multiplies the gradients of projections: by integers of so many bits, or in f32.
 
 use tritforge_config::{ActivationQuant, WeightQuant};
+use tritforge_kernels::{Noise, Rounding};
 
 use crate::{Decoder, NnError};
 
-/// How the gradients of the ternary projections are multiplied.
+/// How the gradients of the projections' outputs are multiplied with ternary weights and int8 activations, which are integers
+/// already. Embedding, head, norms and attention are in f32 whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backward {
-    /// In f32.
+    /// Rounded to the nearest of 2²⁴ integers (three int8 digits, [`Rounding`]) and multiplied exactly: about as precise as f32, whose
+    /// sums round, and faster. In f32 where the forward multiplies no integers.
     #[default]
-    Exact,
-    /// By integers, as the forward: the gradients of the projections' outputs are rounded to int8 at random, so that on average
-    /// they are what they were. Faster, and noisier: an ablation. Embedding, head, norms and attention stay in f32.
+    Int24,
+    /// In f32.
+    F32,
+    /// Rounded to 16 bits at random, so that on average the gradients are what they were.
+    Int16,
+    /// Rounded to 8 bits at random: faster still, and noisy.
     Int8,
 }
 
 impl Backward {
-    /// Both.
-    pub const ALL: [Backward; 2] = [Backward::Exact, Backward::Int8];
+    /// All of them.
+    pub const ALL: [Backward; 4] = [Backward::Int24, Backward::F32, Backward::Int16, Backward::Int8];
 
     /// The name in recipes.
     pub fn name(self) -> &'static str {
         match self {
-            Backward::Exact => "exact",
+            Backward::Int24 => "int24",
+            Backward::F32 => "f32",
+            Backward::Int16 => "int16",
             Backward::Int8 => "int8",
+        }
+    }
+
+    /// Whether the forward must multiply integers.
+    pub fn needs_integers(self) -> bool {
+        matches!(self, Backward::Int16 | Backward::Int8)
+    }
+
+    /// How gradients become integers, with random bits that are used if need be; none in f32.
+    pub(crate) fn rounding(self, noise: Noise) -> Option<Rounding> {
+        match self {
+            Backward::Int24 => Some(Rounding::nearest(3)),
+            Backward::F32 => None,
+            Backward::Int16 => Some(Rounding::stochastic(2, noise)),
+            Backward::Int8 => Some(Rounding::stochastic(1, noise)),
         }
     }
 }
 
 impl Decoder {
-    /// How [`Decoder::forward_backward`] multiplies from now on; [`crate::Workspace::set_noise`] seeds the rounding. The tape
-    /// ([`Decoder::loss`]) is always exact.
+    /// How [`Decoder::forward_backward`] multiplies from now on, [`Backward::F32`] before; [`crate::Workspace::set_noise`] seeds what is
+    /// rounded at random. The tape ([`Decoder::loss`]) is always in f32.
     ///
     /// # Errors
-    /// If integers are asked for and the forward does not multiply them: weights or activations are not quantized.
+    /// If few bits are asked for and the forward multiplies no integers: weights or activations are not quantized.
     pub fn set_backward(&mut self, backward: Backward) -> Result<(), NnError> {
         let config = self.config();
-        let integers =
-            (config.weights, config.activations) == (WeightQuant::Absmean, ActivationQuant::Absmax);
-        if backward == Backward::Int8 && !integers {
+        let integers = config.weights != WeightQuant::None && config.activations == ActivationQuant::Absmax;
+        if backward.needs_integers() && !integers {
             return Err(NnError::Input {
                 what: "backward by integers",
                 found: format!("weights {:?}, activations {:?}", config.weights, config.activations),
                 expected: "ternary weights (absmean) and int8 activations (absmax)".to_string(),
             });
         }
+        let backward = if integers { backward } else { Backward::F32 };
         for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
-            linear.set_transposes(backward == Backward::Int8);
+            linear.set_backward(backward);
         }
         self.requantize()
     }

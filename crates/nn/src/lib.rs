@@ -8,7 +8,7 @@
 //! * [`Decoder::forward_backward`]: loss and gradients in one call without a tape, a block at a time, in the reused memory of
 //!   a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what trainers call. Neither the number of
 //!   threads nor checkpointing changes a bit of it.
-//! * [`Backward`]: whether that pass multiplies gradients in f32 or rounds them to int8 at random.
+//! * [`Backward`]: whether that pass multiplies gradients by integers, of how many bits, or in f32.
 //! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only parameters.
 //! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm, RoPE, causal
 //!   attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on candle's tape, for models and losses

@@ -9,7 +9,7 @@ use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{absmean, stored_scale, weight_codes};
 
 use crate::lora::Adapter;
-use crate::ops;
+use crate::{Backward, ops};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct Linear {
     adapter: Option<Adapter>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
-    /// The ternary form as the exact backward reads it, where there is no latent weight to read it from.
+    /// The ternary form as a backward in f32 reads it, where there is no latent weight to read it from.
     codes: Option<Codes>,
     /// The transpose of `quantized`, where the backward multiplies integers too.
     transposed: Option<TernaryWeights>,
-    /// Whether `transposed` is made along with `quantized`.
-    transposes: bool,
+    /// How the gradient is multiplied.
+    backward: Backward,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
     /// How much of the quantization training sees: 1 for all of it.
@@ -66,7 +66,7 @@ impl Linear {
             quantized: None,
             codes: None,
             transposed: None,
-            transposes: false,
+            backward: Backward::F32,
             scale: None,
             blend: 1.0,
             blended: None,
@@ -139,10 +139,21 @@ impl Linear {
         self.transposed.as_ref()
     }
 
-    /// Whether the transpose is made along with the ternary form from now on.
-    pub(crate) fn set_transposes(&mut self, transposes: bool) {
-        self.transposes = transposes;
+    /// How the gradient is multiplied: by integers only where [`Self::transposed`] is made.
+    pub(crate) fn backward(&self) -> Backward {
+        self.backward
+    }
+
+    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary form.
+    pub(crate) fn set_backward(&mut self, backward: Backward) {
+        self.backward = backward;
         self.invalidate();
+        if let (Master::Codes, Some(quantized)) = (&self.master, &self.quantized) {
+            let in_f32 = backward == Backward::F32;
+            self.transposed = (!in_f32).then(|| quantized.transposed());
+            self.codes = in_f32
+                .then(|| Codes { codes: quantized.codes(), scales: vec![quantized.scale(); self.rows] });
+        }
     }
 
     /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight stay.
@@ -184,7 +195,8 @@ impl Linear {
         if self.weights == WeightQuant::None || self.scale.is_some() {
             return Ok(());
         }
-        self.quantize_with_codes(self.inner_adapter().is_some())
+        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != Backward::F32;
+        self.quantize_with_codes(self.inner_adapter().is_some() && !by_integers)
     }
 
     fn quantize_with_codes(&mut self, with_codes: bool) -> Result<()> {
@@ -201,7 +213,7 @@ impl Linear {
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
-        let transposed = (integers && self.transposes && self.blend == 1.0)
+        let transposed = (integers && self.backward != Backward::F32 && self.blend == 1.0)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
         let codes = with_codes.then(|| {
             let mut codes = vec![0i8; latent.len()];

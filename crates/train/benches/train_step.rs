@@ -1,9 +1,10 @@
 //! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
 //! goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward int8] [--lora adapter|qat_lora] [--json]`. A step is forward and backward, clipping's norm, AdamW
-//! and the quantization of the weights. MFU counts 6 operations a parameter and token, also those that integers replace.
-//! `--lora` trains an adapter of rank 16 on all seven projections of a frozen base.
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora adapter|qat_lora] [--json]`, B
+//! being int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
+//! counts 6 operations a parameter and token, also those that integers replace. `--lora` trains an adapter of rank 16 on all seven
+//! projections of a frozen base.
 
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ fn options() -> Result<Options, String> {
         shape: "S".to_string(),
         steps: 7,
         checkpointing: false,
-        backward: Backward::Exact,
+        backward: Backward::Int24,
         lora: None,
         json: false,
     };
@@ -47,7 +48,7 @@ fn options() -> Result<Options, String> {
             "--backward" => {
                 let name = arguments.next().unwrap_or_default();
                 let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
-                options.backward = known.ok_or("--backward: expected exact or int8")?;
+                options.backward = known.ok_or("--backward: expected int24, f32, int16 or int8")?;
             }
             "--lora" => {
                 let name = arguments.next().unwrap_or_default();
@@ -60,7 +61,7 @@ fn options() -> Result<Options, String> {
             "--bench" => {}
             other => {
                 return Err(format!(
-                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward int8, --lora MODE, --json"
+                    "unknown argument {other}: expected S, M, L, --steps N, --checkpointing, --backward B, --lora MODE, --json"
                 ));
             }
         }

@@ -153,7 +153,11 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
     trainer.log.finish();
     let step = trainer.progress.step;
     let checkpoint = match &trainer.last_checkpoint {
-        Some(path) if *path == step_dir(&recipe.run.out, step) => path.clone(),
+        Some(path) if *path == step_dir(&recipe.run.out, step) => {
+            // Killed between writing it and this, a run that goes on would keep one too many.
+            trainer.prune()?;
+            path.clone()
+        }
         _ => trainer.save()?,
     };
     let (held_out_loss, bits_per_byte) = match (result, ended) {
@@ -486,11 +490,16 @@ impl<'a> Trainer<'a> {
             progress: &self.progress,
         };
         state::save(&dir, snapshot)?;
-        let best = self.progress.best_step.filter(|_| recipe.train.keep_best);
-        prune(&recipe.run.out, recipe.train.keep_last, best)?;
+        self.prune()?;
         self.log.event(&Event::Checkpoint { step, path: dir.clone() })?;
         self.last_checkpoint = Some(dir.clone());
         Ok(dir)
+    }
+
+    /// Removes the checkpoints that the recipe does not keep.
+    fn prune(&self) -> Result<(), TrainError> {
+        let best = self.progress.best_step.filter(|_| self.recipe.train.keep_best);
+        Ok(prune(&self.recipe.run.out, self.recipe.train.keep_last, best)?)
     }
 }
 

@@ -29,7 +29,7 @@ use self::output::{Output, Sink};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
-use crate::{Backend, QuantizedRows, TernaryWeights, Write};
+use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, Write};
 
 /// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in exactly
 /// this order of multiplication. `y` is [m, rows], row-major; m may be 0.
@@ -49,12 +49,27 @@ pub fn ternary_matmul_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeigh
     product(backend, x, w, y, Write::Store);
 }
 
-/// `y += x · wᵀ`: adds to `y` what [`ternary_matmul`] would write.
+/// `dx = dy · wᵀ` or `dx += dy · wᵀ` of a rounded gradient dy [tokens, cols] and weights [rows, cols], dx [tokens, rows]: the exact
+/// sums of each digit are scaled as in [`ternary_matmul`] and added up in f32, the first digit first.
 ///
 /// # Panics
 /// As [`ternary_matmul`].
-pub fn ternary_matmul_add(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
-    product(Backend::active(), x, w, y, Write::Add);
+pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], write: Write) {
+    gradient_matmul_with(Backend::active(), dy, w, dx, write);
+}
+
+/// [`gradient_matmul`] on the backend given.
+///
+/// # Panics
+/// As [`gradient_matmul`], and if the processor does not support the backend.
+pub fn gradient_matmul_with(
+    backend: Backend,
+    dy: &GradientRows,
+    w: &TernaryWeights,
+    dx: &mut [f32],
+    write: Write,
+) {
+    products(backend, dy.rows(), dy.digits(), &[w], [dx].into_iter(), write);
 }
 
 /// The exact sums `acc[t, r] = Σ_k x.codes[t, k] · w.code(r, k)` [m, rows] without any scale.
@@ -79,11 +94,11 @@ pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryW
 /// # Panics
 /// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the weights differ.
 pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
-    products(Backend::active(), x, weights, results.iter_mut().map(|y| &mut **y), Write::Store);
+    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), Write::Store);
 }
 
 fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T], write: Write) {
-    products(backend, x, &[w], [out].into_iter(), write);
+    products(backend, x, 1, &[w], [out].into_iter(), write);
 }
 
 /// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its results go.
@@ -96,11 +111,13 @@ struct Matrix<'a, T> {
 fn products<'a, T: Output + 'a>(
     backend: Backend,
     x: &'a QuantizedRows,
+    digits: usize,
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
     write: Write,
 ) {
     backend.assert_supported();
+    // Rows of activations; of a gradient, `digits` a token.
     let tokens = x.rows();
     assert_eq!(x.codes.len(), tokens * x.cols, "codes must be [{tokens}, {}]", x.cols);
     assert_eq!(x.sums.len(), tokens, "one sum for every token");
@@ -109,15 +126,21 @@ fn products<'a, T: Output + 'a>(
     let mut matrices = Vec::with_capacity(weights.len());
     for (w, out) in weights.iter().zip(results) {
         assert_eq!(x.cols, w.cols(), "activations have {} columns, weights {}", x.cols, w.cols());
-        assert_eq!(out.len(), tokens * w.rows(), "the result must be [{tokens}, {}]", w.rows());
+        assert_eq!(
+            out.len() * digits,
+            tokens * w.rows(),
+            "the result must be [{}, {}]",
+            tokens / digits,
+            w.rows()
+        );
         assert_eq!(steps, w.steps(), "matrices of one call have one layout");
-        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, write, w, x) });
+        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, write, w, x, digits) });
         blocks += w.blocks();
     }
     if tokens == 0 || matrices.is_empty() {
         return;
     }
-    let grid = |tile_tokens| Grid::new(tokens, tile_tokens, blocks, steps);
+    let grid = |tile_rows| Grid::new(tokens, digits, tile_rows, blocks, steps);
     // The part of a range of blocks that each matrix has.
     let parts = |range: &Range<usize>| {
         let (start, end) = (range.start, range.end);

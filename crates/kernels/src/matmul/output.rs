@@ -30,6 +30,8 @@ impl Output for i32 {
 pub(super) struct Sink<'a, T> {
     out: *mut T,
     rows: usize,
+    /// Rows of activations whose results are added up to a token's.
+    digits: usize,
     weight_scale: f32,
     activation_scales: &'a [f32],
     write: Write,
@@ -41,12 +43,19 @@ unsafe impl<T: Send> Sync for Sink<'_, T> {}
 
 impl<'a, T: Output> Sink<'a, T> {
     /// # Panics
-    /// If `out` is not [tokens of `x`, rows of `w`].
-    pub(super) fn new(out: &'a mut [T], write: Write, w: &TernaryWeights, x: &'a QuantizedRows) -> Self {
-        assert_eq!(out.len(), x.scales.len() * w.rows());
+    /// If `out` is not [tokens, rows of `w`], with `digits` rows of `x` for each token.
+    pub(super) fn new(
+        out: &'a mut [T],
+        write: Write,
+        w: &TernaryWeights,
+        x: &'a QuantizedRows,
+        digits: usize,
+    ) -> Self {
+        assert_eq!(out.len() * digits, x.scales.len() * w.rows());
         Self {
             out: out.as_mut_ptr(),
             rows: w.rows(),
+            digits,
             weight_scale: w.scale(),
             activation_scales: &x.scales,
             write,
@@ -54,26 +63,32 @@ impl<'a, T: Output> Sink<'a, T> {
         }
     }
 
-    /// Writes, or adds, the sums of one token for block `block` of output features; sums of padding rows are dropped.
+    /// Writes, or adds, the sums of one row of activations for block `block` of output features; sums of padding rows are dropped.
+    /// A token's later digits are added to its first one.
     ///
     /// # Safety
     /// No other thread may write the same token and block while the sink lives.
     ///
     /// # Panics
-    /// If the token or the block lies outside the result.
+    /// If the row or the block lies outside the result.
     #[inline(always)]
-    pub(super) unsafe fn put(&self, token: usize, block: usize, acc: &[i32; BLOCK_ROWS]) {
-        let scale = self.weight_scale * self.activation_scales[token];
+    pub(super) unsafe fn put(&self, row: usize, block: usize, acc: &[i32; BLOCK_ROWS]) {
+        let scale = self.weight_scale * self.activation_scales[row];
+        let (token, write) = match (self.digits, row % self.digits) {
+            (1, _) => (row, self.write),
+            (digits, 0) => (row / digits, self.write),
+            (digits, _) => (row / digits, Write::Add),
+        };
         let first = block * BLOCK_ROWS;
         assert!(first < self.rows);
         let count = BLOCK_ROWS.min(self.rows - first);
-        // SAFETY: `token` indexed `activation_scales`, so with `first + count <= rows` the range lies in the slice
-        // of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
+        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first + count <= rows` the range lies
+        // in the slice of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
         if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
-            finish_into(out, acc, scale, self.write);
+            finish_into(out, acc, scale, write);
         } else {
-            finish_into(out, acc, scale, self.write);
+            finish_into(out, acc, scale, write);
         }
     }
 }

@@ -149,7 +149,7 @@ fn matrices_multiplied_together_give_what_each_gives_alone() {
                     ternary_matmul_with(backend, &x, w, y);
                 }
                 let results = together.each_mut().map(Vec::as_mut_slice);
-                products(backend, &x, &weights.each_ref(), results.into_iter(), Write::Store);
+                products(backend, &x, 1, &weights.each_ref(), results.into_iter(), Write::Store);
                 assert_eq!(alone, together, "{backend}, {layout:?}, m {m}, cols {cols}");
             }
         }
@@ -188,4 +188,37 @@ fn columns_that_differ_are_refused() {
 #[should_panic(expected = "the result must be [2, 1]")]
 fn a_result_of_the_wrong_length_is_refused() {
     ternary_matmul(&activations(2, 4, 0), &TernaryWeights::new(&[1; 4], 1, 4, 1.0), &mut [0.0]);
+}
+
+#[test]
+fn digits_of_a_gradient_are_added_up_on_every_backend_and_number_of_threads() {
+    for (tokens, rows, cols) in [(1, 1, 1), (2, 33, 17), (5, 40, 65), (13, 129, 300), (301, 96, 70)] {
+        let dy: Vec<f32> = pseudo_random(tokens * cols, rows).map(|r| (r as f32 - 8e6) * 1e-9).collect();
+        let codes = ternary(rows * cols, tokens);
+        let w = TernaryWeights::new(&codes, rows, cols, 0.0371);
+        for (digits, write) in [(1, Write::Store), (2, Write::Add), (3, Write::Store), (3, Write::Add)] {
+            let mut gradient = GradientRows::default();
+            crate::quantize_gradient_rows(&dy, cols, crate::Rounding::nearest(digits), &mut gradient);
+            let sums = definition(gradient.rows(), &codes);
+            let before: Vec<f32> = (0..tokens * rows).map(|i| i as f32 * 1e-5).collect();
+            let mut expected = before.clone();
+            for (i, y) in expected.iter_mut().enumerate() {
+                let (token, row) = (i / rows, i % rows);
+                for at in token * digits..(token + 1) * digits {
+                    let value = sums[at * rows + row] as f32 * (w.scale() * gradient.rows().scales[at]);
+                    let first = write == Write::Store && at == token * digits;
+                    *y = if first { value } else { *y + value };
+                }
+            }
+            for backend in Backend::supported() {
+                for threads in [1, 3] {
+                    crate::set_threads(threads);
+                    let mut dx = before.clone();
+                    gradient_matmul_with(backend, &gradient, &w, &mut dx, write);
+                    let same = dx.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                    assert!(same, "{backend}: {tokens} tokens, [{rows}, {cols}], {digits} digits, {write:?}");
+                }
+            }
+        }
+    }
 }

@@ -17,16 +17,19 @@ const GROUP_BYTES: usize = 256 << 10;
 /// Tasks a thread: enough to even out threads of different speed.
 const TASKS_A_THREAD: usize = 12;
 
-/// A cut of tokens into tiles of nearly the same size.
+/// A cut of tokens into tiles of nearly the same size. A token is one row of activations, or the rows of digits of a gradient,
+/// which stay together.
 pub(super) struct Tiling {
     tokens: usize,
+    digits: usize,
     tiles: usize,
 }
 
 impl Tiling {
-    /// Tiles of at most `most` tokens.
-    pub(super) fn new(tokens: usize, most: usize) -> Self {
-        Self { tokens, tiles: tokens.div_ceil(most) }
+    /// Tiles of at most `most` rows, at least `digits`, which divide `rows`.
+    pub(super) fn new(rows: usize, digits: usize, most: usize) -> Self {
+        let tokens = rows / digits;
+        Self { tokens, digits, tiles: tokens.div_ceil((most / digits).max(1)) }
     }
 
     /// Number of tiles.
@@ -34,9 +37,9 @@ impl Tiling {
         self.tiles
     }
 
-    /// The first token of a tile; for `tiles()` the number of tokens.
+    /// The first row of a tile; for `tiles()` the number of rows.
     pub(super) fn first(&self, tile: usize) -> usize {
-        tile * (self.tokens / self.tiles) + tile.min(self.tokens % self.tiles)
+        (tile * (self.tokens / self.tiles) + tile.min(self.tokens % self.tiles)) * self.digits
     }
 }
 
@@ -51,13 +54,13 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Cuts a product of `tokens` (at least 1), in tiles of at most `tile_tokens`, with `blocks` blocks of `steps` steps
-    /// for the threads that compute now.
-    pub(super) fn new(tokens: usize, tile_tokens: usize, blocks: usize, steps: usize) -> Self {
-        let products = tokens * blocks * BLOCK_ROWS * steps * STEP_COLS;
+    /// Cuts a product of `rows` (at least 1, `digits` a token), in tiles of at most `tile_rows`, with `blocks` blocks of `steps`
+    /// steps for the threads that compute now.
+    pub(super) fn new(rows: usize, digits: usize, tile_rows: usize, blocks: usize, steps: usize) -> Self {
+        let products = rows * blocks * BLOCK_ROWS * steps * STEP_COLS;
         let threads = if products < PARALLEL_PRODUCTS { 1 } else { pool::threads() };
-        let tiling = Tiling::new(tokens, tile_tokens);
-        let tile_bytes = tile_tokens * steps * STEP_COLS;
+        let tiling = Tiling::new(rows, digits, tile_rows);
+        let tile_bytes = tile_rows * steps * STEP_COLS;
         let groups = tiling.tiles().div_ceil((GROUP_BYTES / tile_bytes).max(1));
         let mut parts = 1;
         if threads > 1 {

@@ -18,11 +18,16 @@ pub(super) struct Kernel {
     pub(super) terms: usize,
 }
 
-/// dW [outputs, inputs], shared by the tasks that write it.
+/// dW [outputs, inputs], shared by the tasks that write it, and the rows of it that a tile has.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
     out: *mut f32,
     outputs: usize,
     inputs: usize,
+    /// The tile's first row of dW.
+    row: usize,
+    /// Rows of dW that a tile has; its own rows are these for each digit.
+    rows: usize,
     /// Whether results are added to what is there.
     add: bool,
     borrow: PhantomData<&'a mut [f32]>,
@@ -32,16 +37,24 @@ pub(super) struct Target<'a> {
 unsafe impl Sync for Target<'_> {}
 
 impl<'a> Target<'a> {
-    pub(super) fn new(out: &'a mut [f32], inputs: usize, add: bool) -> Self {
-        Self { out: out.as_mut_ptr(), outputs: out.len() / inputs, inputs, add, borrow: PhantomData }
+    pub(super) fn new(out: &'a mut [f32], inputs: usize, rows: usize, add: bool) -> Self {
+        let outputs = out.len() / inputs;
+        Self { out: out.as_mut_ptr(), outputs, inputs, row: 0, rows, add, borrow: PhantomData }
     }
 
-    /// Scales the sums of a row of a tile and writes those that lie in dW.
+    /// The same with the rows of a row of tiles.
+    pub(super) fn of_tile(&self, index: usize) -> Self {
+        Self { row: index * self.rows, ..*self }
+    }
+
+    /// Scales the sums of a row of a tile and writes those that lie in dW; later digits are added to the first.
     ///
     /// # Safety
-    /// No other thread may use this part of the row meanwhile.
+    /// No other thread may use this part of the tile's rows meanwhile.
     #[inline(always)]
     unsafe fn put<const N: usize>(&self, row: usize, column: usize, sums: &[i32; N], scale: f32) {
+        let add = self.add || row >= self.rows;
+        let row = self.row + row % self.rows;
         if row >= self.outputs {
             return;
         }
@@ -51,9 +64,9 @@ impl<'a> Target<'a> {
         // the caller keeps others away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.inputs + column), count) };
         if let Some(out) = out.as_mut_array::<N>() {
-            scale_into(out, sums, scale, self.add);
+            scale_into(out, sums, scale, add);
         } else {
-            scale_into(out, sums, scale, self.add);
+            scale_into(out, sums, scale, add);
         }
     }
 }
@@ -76,8 +89,8 @@ impl Kernel {
         Self { backend, rows, columns, terms }
     }
 
-    /// One tile: panels `a` [words, rows] and `b` [words, columns], the sum of codes and the scale of each of its rows, and where in
-    /// dW it begins.
+    /// One tile: panels `a` [words, rows] and `b` [words, columns], the sum of codes and the scale of each of its rows, its rows of dW
+    /// and its first column there.
     ///
     /// # Safety
     /// The processor must support the backend, and no other thread may use the tile's part of the target meanwhile.
@@ -89,19 +102,18 @@ impl Kernel {
         sums: &[i32],
         scales: &[f32],
         target: &Target<'_>,
-        row: usize,
         column: usize,
     ) {
         debug_assert_eq!(a.len() / self.rows, b.len() / self.columns);
         match self.backend {
             // SAFETY: both are the caller's.
             #[cfg(target_arch = "x86_64")]
-            Backend::Avx512Vnni => unsafe { avx512(a, b, sums, scales, target, row, column) },
+            Backend::Avx512Vnni => unsafe { avx512(a, b, sums, scales, target, column) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Backend::Avx2 => unsafe { avx2(a, b, scales, target, row, column) },
+            Backend::Avx2 => unsafe { avx2(a, b, scales, target, column) },
             // SAFETY: as above.
-            _ => unsafe { portable(a, b, scales, target, row, column) },
+            _ => unsafe { portable(a, b, scales, target, column) },
         }
     }
 }
@@ -113,15 +125,7 @@ impl Kernel {
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn avx512(
-    a: &[i32],
-    b: &[i32],
-    sums: &[i32],
-    scales: &[f32],
-    target: &Target<'_>,
-    row: usize,
-    column: usize,
-) {
+unsafe fn avx512(a: &[i32], b: &[i32], sums: &[i32], scales: &[f32], target: &Target<'_>, column: usize) {
     let mut acc = [[_mm512_setzero_si512(); 2]; 12];
     for (acc, sum) in acc.iter_mut().zip(sums) {
         *acc = [_mm512_set1_epi32(-128 * sum); 2];
@@ -140,7 +144,7 @@ unsafe fn avx512(
         // SAFETY: two vectors of 16 i32 are 32 i32, and every bit pattern is one.
         let sums = unsafe { &*(&raw const *acc).cast::<[i32; 32]>() };
         // SAFETY: the tile is the caller's.
-        unsafe { target.put(row + r, column, sums, *scale) };
+        unsafe { target.put(r, column, sums, *scale) };
     }
 }
 
@@ -150,7 +154,7 @@ unsafe fn avx512(
 /// As [`Kernel::run`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-unsafe fn avx2(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, row: usize, column: usize) {
+unsafe fn avx2(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, column: usize) {
     let mut acc = [[_mm256_setzero_si256(); 2]; 6];
     for (a, b) in a.as_chunks::<6>().0.iter().zip(b.as_chunks::<16>().0) {
         // SAFETY: b is 16 i32; the loads may be unaligned.
@@ -166,7 +170,7 @@ unsafe fn avx2(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, row: u
         // SAFETY: two vectors of 8 i32 are 16 i32, and every bit pattern is one.
         let sums = unsafe { &*(&raw const *acc).cast::<[i32; 16]>() };
         // SAFETY: the tile is the caller's.
-        unsafe { target.put(row + r, column, sums, *scale) };
+        unsafe { target.put(r, column, sums, *scale) };
     }
 }
 
@@ -174,7 +178,7 @@ unsafe fn avx2(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, row: u
 ///
 /// # Safety
 /// As [`Kernel::run`].
-unsafe fn portable(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, row: usize, column: usize) {
+unsafe fn portable(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, column: usize) {
     /// The two int16 of a word.
     #[inline(always)]
     fn halves(word: i32) -> (i32, i32) {
@@ -192,6 +196,6 @@ unsafe fn portable(a: &[i32], b: &[i32], scales: &[f32], target: &Target<'_>, ro
     }
     for (r, (acc, scale)) in acc.iter().zip(scales).enumerate() {
         // SAFETY: the tile is the caller's.
-        unsafe { target.put(row + r, column, acc, *scale) };
+        unsafe { target.put(r, column, acc, *scale) };
     }
 }

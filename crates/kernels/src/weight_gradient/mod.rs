@@ -1,9 +1,10 @@
-//! A weight's gradient by integers: `dW = dYᵀ · X` of int8 activations X and a gradient dY that is rounded to int8.
+//! A weight's gradient by integers: `dW = dYᵀ · X` of int8 activations X and a gradient dY that is rounded to integers of one, two or
+//! three int8 digits (see [`crate::Rounding`]).
 //!
 //! The sum runs over tokens, and every token's activations have a scale of their own. It goes to the gradient, which is then
-//! quantized output feature by output feature: `g[t, o] = dy[t, o] · s[t]`, `c[o] = max_t |g[t, o]| / 127`, codes are `g / c` rounded up
-//! or down at random, and `dW[o, i] = c[o] · Σ_t code[t, o] · x[t, i]` with an exact sum. Stretches of [`STRETCH`] tokens
-//! have scales of their own and are added in f32.
+//! quantized output feature by output feature: `g[t, o] = dy[t, o] · s[t]`, `c[o] = max_t |g[t, o]| / 127`, the digits are those of `g / c`,
+//! and `dW[o, i] = c[o] · Σ_t code[t, o] · x[t, i]` with an exact sum for each digit, added up in f32. Stretches of
+//! [`STRETCH`] tokens have scales of their own and are added in f32.
 //!
 //! The sums are integers and the rounding depends on the element alone: every backend and number of threads gives the same bits.
 
@@ -14,7 +15,7 @@ use std::cell::Cell;
 
 use self::micro::{Kernel, Target};
 use self::pack::{GROUP, pack_activations, pack_gradient};
-use crate::{Backend, Noise, QuantizedRows, Write, pool};
+use crate::{Backend, QuantizedRows, Rounding, Write, pool};
 
 /// Tokens whose products are summed as integers, at most: 2048 · 127 · 128 is far from an i32's end, and two panels stay in the L2
 /// cache.
@@ -42,14 +43,14 @@ thread_local! {
     static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// `dW = dYᵀ · X` or `dW += dYᵀ · X` with dY rounded to int8 (see the module): dY [tokens, outputs], X [tokens, inputs], dW [outputs,
-/// inputs], all row-major. Element (t, o) of dY is rounded by the noise of number `t · outputs + o` (modulo 2³²). An output whose
-/// gradient holds a NaN or an infinity gets a row of NaN.
+/// `dW = dYᵀ · X` or `dW += dYᵀ · X` with dY rounded to integers (see the module): dY [tokens, outputs], X [tokens, inputs], dW
+/// [outputs, inputs], all row-major. Noise rounds element (t, o) of dY by its number `t · outputs + o` (modulo 2³²). An output
+/// whose gradient holds a NaN or an infinity gets a row of NaN.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, noise: Noise, dw: &mut [f32], write: Write) {
-    weight_gradient_with(Backend::active(), dy, x, noise, dw, write);
+pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &mut [f32], write: Write) {
+    weight_gradient_with(Backend::active(), dy, x, rounding, dw, write);
 }
 
 /// [`weight_gradient`] on the backend given.
@@ -60,7 +61,7 @@ pub fn weight_gradient_with(
     backend: Backend,
     dy: &[f32],
     x: &QuantizedRows,
-    noise: Noise,
+    rounding: Rounding,
     dw: &mut [f32],
     write: Write,
 ) {
@@ -89,7 +90,7 @@ pub fn weight_gradient_with(
             dy: &dy[tokens.start * outputs..tokens.end * outputs],
             x: &x.codes[tokens.start * inputs..tokens.end * inputs],
             scales: &x.scales[tokens],
-            noise,
+            rounding,
             first: (first * outputs) as u32,
             outputs,
             inputs,
@@ -106,7 +107,7 @@ struct Product<'a> {
     x: &'a [i8],
     /// The tokens' scales.
     scales: &'a [f32],
-    noise: Noise,
+    rounding: Rounding,
     /// Number of the first element of `dy`.
     first: u32,
     outputs: usize,
@@ -117,15 +118,18 @@ struct Product<'a> {
 struct Group<'a> {
     index: usize,
     panels: &'a mut [i32],
-    /// For the gradient: the columns' scales and sums of codes.
-    outputs: Option<(&'a mut [f32], &'a mut [i32])>,
+    /// For the gradient: the scales and sums of codes of the panels' rows.
+    rows: Option<(&'a mut [f32], &'a mut [i32])>,
 }
 
 impl Product<'_> {
     fn run(&self, dw: &mut [f32], add: bool, lines: &mut Vec<Line>) {
         let (kernel, outputs, inputs) = (self.kernel, self.outputs, self.inputs);
         let words = self.scales.len().div_ceil(kernel.terms);
-        let (dy_panels, x_panels) = (outputs.div_ceil(kernel.rows), inputs.div_ceil(kernel.columns));
+        // The rows of a tile are the first digits of some outputs, then their second ones, and so on.
+        let digits = self.rounding.digits();
+        let outputs_a_panel = kernel.rows / digits;
+        let (dy_panels, x_panels) = (outputs.div_ceil(outputs_a_panel), inputs.div_ceil(kernel.columns));
         let (dy_len, x_len) = (words * kernel.rows + PADDING, words * kernel.columns + PADDING);
         let needed = dy_panels * dy_len + x_panels * x_len;
         lines.resize(needed.div_ceil(16), Line([0; 16]));
@@ -137,17 +141,17 @@ impl Product<'_> {
         let mut sums = vec![0i32; dy_panels * kernel.rows];
 
         let dy_groups = packed_dy
-            .chunks_mut(GROUP / kernel.rows * dy_len)
-            .zip(scales.chunks_mut(GROUP).zip(sums.chunks_mut(GROUP)))
+            .chunks_mut(GROUP / outputs_a_panel * dy_len)
+            .zip(scales.chunks_mut(GROUP * digits).zip(sums.chunks_mut(GROUP * digits)))
             .enumerate()
-            .map(|(index, (panels, (scales, sums)))| Group { index, panels, outputs: Some((scales, sums)) });
+            .map(|(index, (panels, (scales, sums)))| Group { index, panels, rows: Some((scales, sums)) });
         let x_groups = packed_x
             .chunks_mut(GROUP / kernel.columns * x_len)
             .enumerate()
-            .map(|(index, panels)| Group { index, panels, outputs: None });
+            .map(|(index, panels)| Group { index, panels, rows: None });
         let pack = |group: Group<'_>| {
             let first = group.index * GROUP;
-            match group.outputs {
+            match group.rows {
                 Some((scales, sums)) => {
                     pack_gradient(kernel.backend, self, first, group.panels, dy_len, scales, sums);
                 }
@@ -157,17 +161,18 @@ impl Product<'_> {
         let column_panels = (TASK_BYTES / 4 / x_len).max(1);
         let column_groups = x_panels.div_ceil(column_panels);
         let row_groups = dy_panels.div_ceil(TASK_PANELS);
-        let target = Target::new(dw, inputs, add);
+        let target = Target::new(dw, inputs, outputs_a_panel, add);
         let compute = |task: usize, packed_dy: &[i32], packed_x: &[i32], scales: &[f32], sums: &[i32]| {
             let (columns, rows) = (task / row_groups * column_panels, task % row_groups * TASK_PANELS);
             for i in rows..dy_panels.min(rows + TASK_PANELS) {
-                let row = i * kernel.rows;
+                let rows = i * kernel.rows..(i + 1) * kernel.rows;
                 let a = &packed_dy[i * dy_len..][..words * kernel.rows];
-                let (scales, sums) = (&scales[row..][..kernel.rows], &sums[row..][..kernel.rows]);
+                let (scales, sums) = (&scales[rows.clone()], &sums[rows]);
+                let target = target.of_tile(i);
                 for j in columns..x_panels.min(columns + column_panels) {
                     let b = &packed_x[j * x_len..][..words * kernel.columns];
                     // SAFETY: the processor supports the backend, and no other task has this tile.
-                    unsafe { kernel.run(a, b, sums, scales, &target, row, j * kernel.columns) };
+                    unsafe { kernel.run(a, b, sums, scales, &target, j * kernel.columns) };
                 }
             }
         };

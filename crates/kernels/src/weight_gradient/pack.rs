@@ -4,14 +4,18 @@
 //! the gradient, so that it does not matter what they meet.
 
 use super::Product;
+use super::micro::Kernel;
+use crate::Rounding;
+use crate::gradient_rows::digit_scales;
 use crate::lanes::multiversion;
-use crate::noise::{code_scale, round_to_code};
+use crate::noise::code_scale;
 
 /// Columns that one task packs, at most; a multiple of every panel's width.
 pub(super) const GROUP: usize = 96;
 
 multiversion! {
-    /// Packs the gradient's columns from `first` on, with the scale and the sum of codes of each.
+    /// Packs the gradient's columns from `first` on, all digits of some columns a panel, with the scale and the sum of codes of each row
+    /// of each panel.
     pub(super) fn pack_gradient(
         product: &Product<'_>,
         first: usize,
@@ -29,32 +33,53 @@ multiversion! {
                 *largest = (*largest).max((dy * s).to_bits() & 0x7fff_ffff);
             }
         }
+        let Kernel { rows: width, terms, .. } = product.kernel;
+        let digits = product.rounding.digits();
+        let part = width / digits;
         let mut inverses = [0f32; GROUP];
-        for (i, scale) in scales.iter_mut().enumerate().take(count) {
-            (*scale, inverses[i]) = code_scale(largest[i]);
+        for (c, inverse) in inverses.iter_mut().enumerate().take(count) {
+            let (scale, one) = code_scale(largest[c]);
+            *inverse = one;
+            for (digit, scale) in digit_scales(scale).into_iter().enumerate().take(digits) {
+                scales[c / part * width + digit * part + c % part] = scale;
+            }
         }
-        let mut totals = [0i32; GROUP];
-        let terms = product.kernel.terms;
-        let mut codes = [[0i8; GROUP]; 4];
+        let mut totals = [[0i32; GROUP]; Rounding::MAX_DIGITS];
+        let mut codes = [[[0i8; GROUP]; 4]; Rounding::MAX_DIGITS];
         for (word, (scales, t)) in product.scales.chunks(terms).zip((0..).step_by(terms)).enumerate() {
-            codes.fill([0; GROUP]);
+            codes[..digits].fill([[0; GROUP]; 4]);
             for (i, s) in scales.iter().enumerate() {
                 let at = (t + i) * product.outputs + first;
-                let number = product.first.wrapping_add(at as u32);
                 let row = &product.dy[at..][..count];
-                for (c, (code, dy)) in codes[i].iter_mut().zip(row).enumerate() {
+                let mut values = [0f32; GROUP];
+                for ((v, dy), inverse) in values.iter_mut().zip(row).zip(&inverses) {
                     // An output that is not finite, or is 0, has the inverse 0; NaN · 0 must not become a code.
-                    let v = if inverses[c] == 0.0 { 0.0 } else { dy * s * inverses[c] };
-                    *code = round_to_code(v, product.noise.bits(number.wrapping_add(c as u32)));
-                    totals[c] += i32::from(*code);
+                    *v = if *inverse == 0.0 { 0.0 } else { dy * s * inverse };
+                }
+                product.rounding.split(values, product.first.wrapping_add(at as u32), |digit, split| {
+                    codes[digit][i] = *split;
+                    for (total, code) in totals[digit].iter_mut().zip(split) {
+                        *total += i32::from(*code);
+                    }
+                });
+            }
+            for (digit, codes) in codes.iter().enumerate().take(digits) {
+                let words = if terms == 4 { bytes_of_four(codes) } else { pairs_of_two(codes) };
+                let at = word * width + digit * part;
+                match part {
+                    12 => spread::<12>(&words, at, panels, stride),
+                    6 => spread::<6>(&words, at, panels, stride),
+                    4 => spread::<4>(&words, at, panels, stride),
+                    3 => spread::<3>(&words, at, panels, stride),
+                    _ => spread::<2>(&words, at, panels, stride),
                 }
             }
-            match product.kernel.rows {
-                12 => interleave_bytes::<12>(&codes, word, panels, stride),
-                width => interleave_pairs(&codes, width, word, panels, stride),
+        }
+        for (digit, totals) in totals.iter().enumerate().take(digits) {
+            for (c, total) in totals.iter().enumerate().take(count) {
+                sums[c / part * width + digit * part + c % part] = *total;
             }
         }
-        sums.iter_mut().zip(totals).for_each(|(sum, total)| *sum = total);
     }
 }
 
@@ -72,41 +97,40 @@ multiversion! {
                     *code = if bytes { (*x as u8 ^ 0x80) as i8 } else { *x };
                 }
             }
-            if bytes {
-                interleave_bytes::<32>(&codes, word, panels, stride);
-            } else {
-                interleave_pairs(&codes, product.kernel.columns, word, panels, stride);
+            let words = if bytes { bytes_of_four(&codes) } else { pairs_of_two(&codes) };
+            match product.kernel.columns {
+                32 => spread::<32>(&words, word * 32, panels, stride),
+                _ => spread::<16>(&words, word * 16, panels, stride),
             }
         }
     }
 }
 
-/// Word number `word` of every panel of `W` columns: a byte of each of 4 tokens.
+/// A word of every column: a byte of each of 4 tokens.
 #[inline(always)]
-fn interleave_bytes<const W: usize>(
-    codes: &[[i8; GROUP]; 4],
-    word: usize,
-    panels: &mut [i32],
-    stride: usize,
-) {
+fn bytes_of_four(codes: &[[i8; GROUP]; 4]) -> [i32; GROUP] {
     let mut words = [0i32; GROUP];
     for (c, out) in words.iter_mut().enumerate() {
         let byte = |t: usize| i32::from(codes[t][c] as u8);
         *out = byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24;
     }
-    for (panel, words) in panels.chunks_exact_mut(stride).zip(words.as_chunks::<W>().0) {
-        panel[word * W..][..W].copy_from_slice(words);
-    }
+    words
 }
 
-/// Word number `word` of every panel of `width` columns: 16 bits of each of 2 tokens.
+/// A word of every column: 16 bits of each of 2 tokens.
 #[inline(always)]
-fn interleave_pairs(codes: &[[i8; GROUP]; 4], width: usize, word: usize, panels: &mut [i32], stride: usize) {
+fn pairs_of_two(codes: &[[i8; GROUP]; 4]) -> [i32; GROUP] {
     let mut words = [0i32; GROUP];
     for (c, out) in words.iter_mut().enumerate() {
         *out = i32::from(codes[0][c]) & 0xffff | i32::from(codes[1][c]) << 16;
     }
-    for (panel, words) in panels.chunks_exact_mut(stride).zip(words.chunks_exact(width)) {
-        panel[word * width..][..width].copy_from_slice(words);
+    words
+}
+
+/// Puts words of consecutive columns, `N` a panel, at the place `at` of every panel.
+#[inline(always)]
+fn spread<const N: usize>(words: &[i32; GROUP], at: usize, panels: &mut [i32], stride: usize) {
+    for (panel, words) in panels.chunks_exact_mut(stride).zip(words.as_chunks::<N>().0) {
+        panel[at..][..N].copy_from_slice(words);
     }
 }

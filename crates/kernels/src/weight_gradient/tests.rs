@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::noise::{code_scale, round_to_code};
+use crate::Noise;
+use crate::gradient_rows::digit_scales;
+use crate::noise::code_scale;
 
 fn activations(tokens: usize, inputs: usize, seed: usize) -> QuantizedRows {
     let number = |i: usize| (i + 1).wrapping_mul(2 * seed + 0x9e37_79b9_7f4a_7c15) >> 40;
@@ -18,38 +20,52 @@ fn gradient(tokens: usize, outputs: usize, seed: usize) -> Vec<f32> {
 }
 
 /// `dW` of at most [`STRETCH`] tokens, of which the first has number `from`.
-fn definition(dy: &[f32], x: &QuantizedRows, noise: Noise, from: usize, dw: &mut [f32], add: bool) {
+fn definition(dy: &[f32], x: &QuantizedRows, rounding: Rounding, from: usize, dw: &mut [f32], add: bool) {
     let outputs = dw.len() / x.cols;
     for (o, dw) in dw.chunks_exact_mut(x.cols).enumerate() {
         let g: Vec<f32> = x.scales.iter().enumerate().map(|(t, s)| dy[t * outputs + o] * s).collect();
         let largest = g.iter().fold(0f32, |a, g| if g.is_finite() { a.max(g.abs()) } else { f32::INFINITY });
         let (scale, inverse) = code_scale(largest.to_bits());
-        let code = |t: usize| match inverse {
-            0.0 => 0,
-            _ => i64::from(round_to_code(g[t] * inverse, noise.bits(((from + t) * outputs + o) as u32))),
-        };
-        let codes: Vec<i64> = (0..g.len()).map(code).collect();
+        // [digits, tokens]
+        let mut codes = vec![vec![0i64; g.len()]; rounding.digits()];
+        if inverse != 0.0 {
+            for (t, g) in g.iter().enumerate() {
+                let number = ((from + t) * outputs + o) as u32;
+                rounding.split([g * inverse], number, |digit, code| codes[digit][t] = i64::from(code[0]));
+            }
+        }
         for (i, dw) in dw.iter_mut().enumerate() {
-            let sum: i64 =
-                codes.iter().enumerate().map(|(t, c)| c * i64::from(x.codes[t * x.cols + i])).sum();
-            let value = sum as f32 * scale;
-            *dw = if add { *dw + value } else { value };
+            for (digit, (codes, scale)) in codes.iter().zip(digit_scales(scale)).enumerate() {
+                let sum: i64 =
+                    codes.iter().enumerate().map(|(t, c)| c * i64::from(x.codes[t * x.cols + i])).sum();
+                let value = sum as f32 * scale;
+                *dw = if add || digit > 0 { *dw + value } else { value };
+            }
         }
     }
 }
 
+/// One, two and three digits.
+fn roundings(seed: u64) -> [Rounding; 3] {
+    [
+        Rounding::stochastic(1, Noise::new(seed, 1, 2)),
+        Rounding::stochastic(2, Noise::new(seed, 1, 2)),
+        Rounding::nearest(3),
+    ]
+}
+
 fn check_all_backends(tokens: usize, outputs: usize, inputs: usize, seed: usize) {
     let (dy, x) = (gradient(tokens, outputs, seed), activations(tokens, inputs, seed));
-    let noise = Noise::new(seed as u64, 1, 2);
     let before: Vec<f32> = (0..outputs * inputs).map(|i| i as f32 * 1e-6).collect();
-    for write in [Write::Store, Write::Add] {
+    let writes = [Write::Store, Write::Add];
+    for (rounding, write) in roundings(seed as u64).into_iter().flat_map(|r| writes.map(|write| (r, write))) {
         let mut expected = before.clone();
-        definition(&dy, &x, noise, 0, &mut expected, write == Write::Add);
+        definition(&dy, &x, rounding, 0, &mut expected, write == Write::Add);
         for backend in Backend::supported() {
             let mut dw = before.clone();
-            weight_gradient_with(backend, &dy, &x, noise, &mut dw, write);
+            weight_gradient_with(backend, &dy, &x, rounding, &mut dw, write);
             let same = dw.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{backend}, {write:?}: {tokens} tokens, [{outputs}, {inputs}]");
+            assert!(same, "{backend}, {rounding:?}, {write:?}: {tokens} tokens, [{outputs}, {inputs}]");
         }
     }
 }
@@ -77,8 +93,7 @@ proptest! {
 #[test]
 fn stretches_are_added_and_the_largest_codes_do_not_overflow() {
     let (tokens, outputs, inputs) = (2 * STRETCH + 5, 3, 2);
-    let noise = Noise::new(5, 6, 7);
-    for code in [-128, 127] {
+    for (rounding, code) in roundings(5).into_iter().flat_map(|r| [-128, 127].map(|code| (r, code))) {
         let x = QuantizedRows::from_codes(vec![code; tokens * inputs], vec![0.5; tokens], inputs);
         let dy = vec![-1e-3; tokens * outputs];
         let mut expected = vec![0.0; outputs * inputs];
@@ -87,11 +102,11 @@ fn stretches_are_added_and_the_largest_codes_do_not_overflow() {
             let codes = x.codes[part.start * inputs..part.end * inputs].to_vec();
             let rows = QuantizedRows::from_codes(codes, x.scales[part.clone()].to_vec(), inputs);
             let dy = &dy[part.start * outputs..part.end * outputs];
-            definition(dy, &rows, noise, first, &mut expected, first > 0);
+            definition(dy, &rows, rounding, first, &mut expected, first > 0);
         }
         for backend in Backend::supported() {
             let mut dw = vec![f32::NAN; outputs * inputs];
-            weight_gradient_with(backend, &dy, &x, noise, &mut dw, Write::Store);
+            weight_gradient_with(backend, &dy, &x, rounding, &mut dw, Write::Store);
             assert_eq!(dw, expected, "{backend}");
         }
     }
@@ -105,7 +120,7 @@ fn the_number_of_threads_changes_nothing() {
         let on = |threads| {
             crate::set_threads(threads);
             let mut dw = vec![0.0; outputs * inputs];
-            weight_gradient_with(backend, &dy, &x, Noise::new(1, 2, 3), &mut dw, Write::Store);
+            weight_gradient_with(backend, &dy, &x, Rounding::nearest(3), &mut dw, Write::Store);
             dw
         };
         assert_eq!(on(1), on(crate::max_threads().max(2)), "{backend}");
@@ -129,7 +144,7 @@ fn the_mean_over_seeds_is_the_exact_gradient() {
     let mut mean = vec![0f64; exact.len()];
     for seed in 0..SEEDS {
         let mut dw = vec![0.0; exact.len()];
-        weight_gradient(&dy, &x, Noise::new(seed, 0, 0), &mut dw, Write::Store);
+        weight_gradient(&dy, &x, Rounding::stochastic(1, Noise::new(seed, 0, 0)), &mut dw, Write::Store);
         mean.iter_mut().zip(&dw).for_each(|(mean, d)| *mean += f64::from(*d) / SEEDS as f64);
     }
     for (o, (mean, exact)) in mean.chunks_exact(inputs).zip(exact.chunks_exact(inputs)).enumerate() {
@@ -148,7 +163,7 @@ fn an_output_that_is_not_finite_gives_nan_and_leaves_the_others() {
     for backend in Backend::supported() {
         let mut dw = [0.0; 6];
         let dy = [1.0, f32::NAN, 0.0, 127.0, 1.0, 0.0];
-        weight_gradient_with(backend, &dy, &x, Noise::new(0, 0, 0), &mut dw, Write::Store);
+        weight_gradient_with(backend, &dy, &x, Rounding::nearest(1), &mut dw, Write::Store);
         assert_eq!((dw[0], dw[1]), (1.0 + 3.0 * 127.0, 2.0 + 4.0 * 127.0), "{backend}");
         assert!(dw[2].is_nan() && dw[3].is_nan());
         assert_eq!(dw[4..], [0.0, 0.0]);
@@ -158,9 +173,9 @@ fn an_output_that_is_not_finite_gives_nan_and_leaves_the_others() {
 #[test]
 fn no_tokens_give_nothing() {
     let (mut dw, x) = ([1.0f32; 4], QuantizedRows { cols: 2, ..QuantizedRows::default() });
-    weight_gradient(&[], &x, Noise::new(0, 0, 0), &mut dw, Write::Add);
+    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, Write::Add);
     assert_eq!(dw, [1.0; 4]);
-    weight_gradient(&[], &x, Noise::new(0, 0, 0), &mut dw, Write::Store);
+    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, Write::Store);
     assert_eq!(dw, [0.0; 4]);
 }
 
@@ -168,5 +183,5 @@ fn no_tokens_give_nothing() {
 #[should_panic(expected = "dy must be [2, 3]")]
 fn a_gradient_of_the_wrong_length_is_refused() {
     let x = QuantizedRows::from_codes(vec![1, 2, 3, 4], vec![1.0, 1.0], 2);
-    weight_gradient(&[0.0; 5], &x, Noise::new(0, 0, 0), &mut [0.0; 6], Write::Store);
+    weight_gradient(&[0.0; 5], &x, Rounding::nearest(1), &mut [0.0; 6], Write::Store);
 }

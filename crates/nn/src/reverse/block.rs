@@ -4,10 +4,10 @@
 use candle_core::Result;
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, Matrix, Noise, QuantizedRows, RopeTable, Write, attention_segments,
-    attention_segments_backward, gated, gated_norm_backward, gated_norm_quantize, gemm,
+    Direction, GradientRows, Matrix, Noise, RopeTable, Write, attention_segments,
+    attention_segments_backward, gated, gated_norm_backward, gated_norm_quantize, gemm, gradient_matmul,
     quantize_gradient_rows, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
-    rope_in_place, ternary_matmul, ternary_matmul_add, ternary_matmul_many, weight_gradient,
+    rope_in_place, ternary_matmul_many, weight_gradient,
 };
 
 use super::add;
@@ -26,7 +26,7 @@ pub(super) struct Pass<'a> {
     pub(super) rope: &'a RopeTable,
     /// The position of every token in its segment.
     pub(super) positions: &'a [u32],
-    /// Seeds the rounding of gradients to int8.
+    /// Seeds the rounding of gradients at random.
     pub(super) noise: u64,
     /// A loss of one layer's queries, keys and values.
     pub(super) relation: Option<&'a Relation<'a>>,
@@ -44,8 +44,8 @@ struct Products<'a> {
     /// The block's input and its activations.
     x: &'a [f32],
     kept: &'a Activations,
-    /// Gradients rounded to int8.
-    codes: &'a mut QuantizedRows,
+    /// Gradients rounded to integers.
+    codes: &'a mut GradientRows,
     adapter: &'a mut AdapterBuffers,
     /// Of the random numbers of this block in this pass.
     seed: u64,
@@ -315,7 +315,7 @@ impl Block {
     }
 
     /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward multiplied them, the
-    /// roundings counting as the identity. Where the weight's transpose was made, dy is rounded to int8 for each of them.
+    /// roundings counting as the identity. By integers, dy is rounded for each of the two products.
     fn project_backward(
         &self,
         projection: Projection,
@@ -328,16 +328,16 @@ impl Block {
         let (rows, cols) = linear.dims();
         let input = products.kept.input(projection);
         let trained = gradients.slot(self.projection_indices[projection as usize]);
-        if let Some(transposed) = linear.transposed() {
-            let noise = |product: u64| Noise::new(products.seed, product, projection as usize);
+        let noise = |product: u64| Noise::new(products.seed, product, projection as usize);
+        let rounding = |product: u64| linear.backward().rounding(noise(product));
+        if let (Some(transposed), Some(of_weight), Some(of_input)) =
+            (linear.transposed(), rounding(0), rounding(1))
+        {
             if let Some((dweight, write)) = trained {
-                weight_gradient(dy, &input.rows, noise(0), dweight, write);
+                weight_gradient(dy, &input.rows, of_weight, dweight, write);
             }
-            quantize_gradient_rows(dy, rows, noise(1), products.codes);
-            match write {
-                Write::Store => ternary_matmul(products.codes, transposed, dx),
-                Write::Add => ternary_matmul_add(products.codes, transposed, dx),
-            }
+            quantize_gradient_rows(dy, rows, of_input, products.codes);
+            gradient_matmul(products.codes, transposed, dx, write);
         } else {
             let dy = Matrix::f32(dy, dy.len() / rows, rows);
             if let Some((dweight, write)) = trained {

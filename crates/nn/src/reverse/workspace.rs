@@ -1,7 +1,7 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
 use tritforge_config::{ActivationQuant, ModelConfig, Projection};
-use tritforge_kernels::{Matrix, QuantizedRows};
+use tritforge_kernels::{GradientRows, Matrix, QuantizedRows};
 
 use super::head::chunk_tokens;
 use super::relation::RelationBuffers;
@@ -32,7 +32,7 @@ impl Workspace {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
     }
 
-    /// Seeds the rounding of the next pass with [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
+    /// Seeds the rounding of the next pass with [`crate::Backward::Int16`] or [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
     /// micro-batch, before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
@@ -159,8 +159,8 @@ pub(super) struct Scratch {
     pub(super) dup: Vec<f32>,
     /// A chunk of logits, then of their gradients.
     pub(super) logits: Vec<f32>,
-    /// The gradient of a projection's output in int8; empty where the backward is exact.
-    pub(super) codes: QuantizedRows,
+    /// The gradient of a projection's output as integers; empty where the backward is in f32.
+    pub(super) codes: GradientRows,
     pub(super) adapter: AdapterBuffers,
     pub(super) relation: RelationBuffers,
 }
@@ -189,7 +189,7 @@ impl Scratch {
         let all =
             [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
-            + rows_bytes(&self.codes)
+            + rows_bytes(self.codes.rows())
             + self.adapter.bytes()
             + self.relation.bytes()
     }

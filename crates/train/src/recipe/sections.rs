@@ -78,9 +78,10 @@ pub struct Quant {
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
-    /// How training multiplies the gradients of the projections: `"exact"` (the default: in f32), or `"int8"`, faster and noisier:
-    /// by integers, rounded at random. Needs ternary weights and int8 activations; the trained model is of the same kind.
-    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_exact")]
+    /// How training multiplies the gradients of the projections: `"int24"` (the default: rounded to 24 bits and multiplied by
+    /// integers, about as precise as f32; in f32 where the forward multiplies no integers), `"f32"`, or `"int16"` and `"int8"`, faster
+    /// and noisier: rounded at random. These two need ternary weights and int8 activations.
+    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_int24")]
     #[schemars(with = "String")]
     pub backward: Backward,
 }
@@ -535,7 +536,7 @@ impl Default for Quant {
         Self {
             weights: WeightQuant::Absmean,
             activations: ActivationQuant::Absmax,
-            backward: Backward::Exact,
+            backward: Backward::Int24,
         }
     }
 }
@@ -617,8 +618,8 @@ fn is_concat(packing: &Packing) -> bool {
     *packing == Packing::Concat
 }
 
-fn is_exact(backward: &Backward) -> bool {
-    *backward == Backward::Exact
+fn is_int24(backward: &Backward) -> bool {
+    *backward == Backward::Int24
 }
 
 fn is_shard_tokens(n: &usize) -> bool {

@@ -435,8 +435,11 @@ fn examples_have_defaults_of_their_own() {
 
 #[test]
 fn a_backward_by_integers_needs_integers_in_the_forward() {
-    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Exact);
-    assert_eq!(parse(MINIMAL, &["quant.backward=int8"]).unwrap().quant.backward, Backward::Int8);
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Int24);
+    for backward in Backward::ALL {
+        let set = format!("quant.backward={}", backward.name());
+        assert_eq!(parse(MINIMAL, &[&set]).unwrap().quant.backward, backward);
+    }
     for other in ["quant.weights=none", "quant.activations=none"] {
         let message = fault(&["quant.backward=int8", other]);
         assert!(
@@ -445,7 +448,7 @@ fn a_backward_by_integers_needs_integers_in_the_forward() {
         );
     }
     let message = fault(&["quant.backward=fp8"]);
-    assert!(message.contains("\"exact\" or \"int8\""), "{message}");
+    assert!(message.contains("\"int24\" or \"f32\" or \"int16\" or \"int8\""), "{message}");
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
 use tritforge_data::Packing as DataPacking;
-use tritforge_nn::Backward;
 use tritforge_ternary::Packing;
 use tritforge_text::ChatTemplate;
 
@@ -234,10 +233,13 @@ fn packing(r: &mut Reader, recipe: &Recipe) {
 
 fn backward(r: &mut Reader, recipe: &Recipe) {
     let quant = recipe.quant;
-    let integers = (quant.weights, quant.activations) == (WeightQuant::Absmean, ActivationQuant::Absmax);
-    if quant.backward == Backward::Int8 && !integers {
-        let message = "quant.backward = \"int8\": expected quant.weights = \"absmean\" and quant.activations = \"absmax\", whose \
-                       forward multiplies integers";
+    let integers = quant.weights != WeightQuant::None && quant.activations == ActivationQuant::Absmax;
+    if quant.backward.needs_integers() && !integers {
+        let message = format!(
+            "quant.backward = \"{}\": expected quant.weights = \"absmean\" and quant.activations = \"absmax\", whose forward \
+             multiplies integers",
+            quant.backward.name()
+        );
         r.fault("quant", "backward", message);
     }
 }

@@ -1,0 +1,57 @@
+//! The two products of a projection's backward, in f32 and by integers of one to three digits:
+//! `cargo bench -p tritforge-kernels --bench backward_products`.
+
+use std::time::Instant;
+
+use tritforge_kernels::{
+    GradientRows, Matrix, Noise, Rounding, TernaryWeights, Write, gemm, gradient_matmul, keep_pages,
+    quantize_gradient_rows, quantize_rows, weight_gradient,
+};
+
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+/// Milliseconds of the fastest of 15 calls.
+fn milliseconds(mut call: impl FnMut()) -> f64 {
+    call();
+    let mut best = f64::INFINITY;
+    for _ in 0..15 {
+        let start = Instant::now();
+        call();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    1e3 * best
+}
+
+fn main() {
+    keep_pages();
+    // Tokens, width of the input, width of the output.
+    for (t, i, o) in [
+        (2048, 256, 256),
+        (2048, 256, 768),
+        (2048, 768, 256),
+        (1024, 768, 768),
+        (1024, 768, 2048),
+        (1024, 2048, 768),
+    ] {
+        let (dy, w, x) = (numbers(t * o), numbers(o * i), quantize_rows(&numbers(t * i), i));
+        let (mut dx, mut dw) = (vec![0f32; t * i], vec![0f32; o * i]);
+        let (matrix, weight) = (Matrix::f32(&dy, t, o), Matrix::ternary(&w, o, i, 0.5));
+        let input = milliseconds(|| gemm(matrix, weight, &mut dx, Write::Store));
+        let codes = Matrix::int8(&x.codes, &x.scales, i);
+        let parameters = milliseconds(|| gemm(matrix.transposed(), codes, &mut dw, Write::Add));
+        println!("{t} tokens, [{o}, {i}], ms: f32 dX {input:.2}, dW {parameters:.2}");
+        let turned = TernaryWeights::quantize_transposed(&w, o, i, 0.5);
+        let mut rows = GradientRows::default();
+        let noise = Noise::new(1, 2, 3);
+        for rounding in [Rounding::nearest(3), Rounding::stochastic(2, noise), Rounding::stochastic(1, noise)]
+        {
+            let round = milliseconds(|| quantize_gradient_rows(&dy, o, rounding, &mut rows));
+            let input = milliseconds(|| gradient_matmul(&rows, &turned, &mut dx, Write::Store));
+            let parameters = milliseconds(|| weight_gradient(&dy, &x, rounding, &mut dw, Write::Add));
+            let digits = rounding.digits();
+            println!("    {digits} digits: rounding {round:.2} and dX {input:.2}, dW {parameters:.2}");
+        }
+    }
+}
