@@ -6,6 +6,7 @@
 //! for every micro-batch, named after its place in the run, in a directory named after all that its content depends on: trying another
 //! learning rate or another student costs no second pass. Queries, keys and values are too many to be kept: they are computed anew.
 
+mod files;
 mod pretrained;
 mod relating;
 mod words;
@@ -86,6 +87,14 @@ impl Teacher {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
         Ok(Self { model, top_k, relating, cache, vocab_size })
+    }
+
+    /// What of the teacher's description was passed over: fields that may mean another model.
+    pub(crate) fn unknown(&self) -> &[String] {
+        match &self.model {
+            Listened::Pretrained(model) => model.unknown(),
+            Listened::Checkpoint(_) | Listened::Gguf(_) => &[],
+        }
     }
 
     /// Whether relations of tokens are learned.

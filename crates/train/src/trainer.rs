@@ -267,6 +267,9 @@ impl<'a> Trainer<'a> {
         let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
         let open = |distill| Teacher::open(distill, &config, &batches_of);
         let teacher = recipe.distill.as_ref().map(open).transpose()?;
+        for field in teacher.iter().flat_map(Teacher::unknown) {
+            log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
+        }
         let mut trainer = Self {
             recipe,
             prepared,

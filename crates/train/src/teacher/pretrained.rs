@@ -7,20 +7,17 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Activation, Linear, VarBuilder};
 use candle_transformers::models::{qwen2, qwen3};
-use tritforge_checkpoint::{CheckpointError, Tensors};
 use tritforge_config::{AttentionBias, HiddenAct, HuggingFaceConfig, ModelConfig, Projection, Quantization};
 use tritforge_data::Hub;
 
+use super::files::Files;
 use super::name_of;
 use crate::TrainError;
-
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
 
 /// A model of `candle-transformers`.
 #[derive(Debug)]
@@ -31,6 +28,8 @@ pub(super) struct Pretrained {
     head: Linear,
     /// Which model it is.
     print: String,
+    /// Fields of its `config.json` that nobody here knows.
+    unknown: Vec<String>,
 }
 
 /// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its keys and values away with it.
@@ -55,7 +54,8 @@ impl Pretrained {
                 )));
             }
         };
-        let HuggingFaceConfig { config, model_type, quantization, .. } = HuggingFaceConfig::from_json(&text)?;
+        let HuggingFaceConfig { config, model_type, quantization, unknown } =
+            HuggingFaceConfig::from_json(&text)?;
         check(&config, &model_type, quantization)?;
         let files = Files::open(&dir)?;
         let tensors = tensors(&config, &model_type, &files)?;
@@ -68,11 +68,16 @@ impl Pretrained {
         };
         // In the Hub's cache a directory is named after the commit.
         let name = if dir == path { name_of(path) } else { format!("{}-{}", path.display(), name_of(&dir)) };
-        Ok(Self { config, body, head, print: format!("{name}-{}", files.bytes) })
+        Ok(Self { config, body, head, print: format!("{name}-{}", files.bytes), unknown })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
         &self.config
+    }
+
+    /// Fields of its `config.json` that were passed over.
+    pub(super) fn unknown(&self) -> &[String] {
+        &self.unknown
     }
 
     /// Which model this is: name and size.
@@ -222,60 +227,6 @@ fn of_qwen3(config: &ModelConfig) -> qwen3::Config {
     }
 }
 
-/// The safetensors of a directory: one file, or shards.
-struct Files {
-    files: Vec<Tensors>,
-    /// Of all files.
-    bytes: u64,
-}
-
-impl Files {
-    fn open(dir: &Path) -> Result<Self, TrainError> {
-        let (mut files, mut bytes) = (Vec::new(), 0);
-        for path in shards(dir)? {
-            bytes += fs::metadata(&path).map_err(TrainError::io(&path, "read"))?.len();
-            files.push(Tensors::open(&path)?);
-        }
-        Ok(Self { files, bytes })
-    }
-
-    fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
-        let Some(file) = self.files.iter().find(|file| file.has(name)) else {
-            return Err(refused(format!(
-                "tensor {name}: missing; config.json describes a model that has it with shape {shape:?}"
-            )));
-        };
-        let values = file.f32(name, shape)?.into_owned();
-        // The file's pages would be held beside the model's own.
-        file.release(name);
-        Ok(values)
-    }
-}
-
-/// The paths of the weight files.
-fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let index = dir.join(INDEX);
-    if !index.is_file() {
-        let single = dir.join(SINGLE);
-        return match single.is_file() {
-            true => Ok(vec![single]),
-            false => Err(refused(format!("neither {SINGLE} nor {INDEX} in {}", dir.display()))),
-        };
-    }
-    let text = fs::read(&index).map_err(TrainError::io(&index, "read"))?;
-    let damaged = |message: String| CheckpointError::Damaged { path: index.clone(), message };
-    let json: serde_json::Value = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
-    let names = json["weight_map"].as_object().ok_or_else(|| damaged("no weight_map".to_string()))?;
-    let mut names: Vec<&str> = names.values().filter_map(serde_json::Value::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    // A shard stands beside its index, nowhere else.
-    match names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        Some(bad) => Err(damaged(format!("{bad:?} is not the name of a file beside it")).into()),
-        None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Map, json};
@@ -285,6 +236,7 @@ mod tests {
 
     use super::*;
     use crate::teacher::decoder;
+    use crate::teacher::files::{INDEX, SINGLE};
 
     fn llama() -> ModelConfig {
         ModelConfig {
