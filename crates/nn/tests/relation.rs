@@ -204,7 +204,7 @@ fn it_adds_to_the_other_losses() {
     for ((with, without), own) in with.iter().zip(without.iter()).zip(own.iter()) {
         let all = with.unwrap().iter().zip(without.unwrap()).zip(own.unwrap());
         all.for_each(|((with, without), own)| {
-            assert!((with - without - own).abs() < 2e-4, "{with} {without} {own}")
+            assert!((with - without - own).abs() < 2e-4, "{with} {without} {own}");
         });
     }
 }

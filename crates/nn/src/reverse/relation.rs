@@ -104,7 +104,7 @@ impl Relation<'_> {
                 let found = format!("{} numbers", states.len());
                 return fault("the teacher's states", found, format!("{name} of {tokens} tokens"));
             }
-            if self.heads == 0 || ours % self.heads != 0 || theirs % self.heads != 0 {
+            if self.heads == 0 || !ours.is_multiple_of(self.heads) || !theirs.is_multiple_of(self.heads) {
                 let expected = format!(
                     "a divisor of the width of the {name}: {ours} of the model, {theirs} of the teacher"
                 );

@@ -50,7 +50,7 @@ impl Relating {
             ("queries", model.q_size(), teacher.q_size()),
             ("keys and values", model.kv_size(), teacher.kv_size()),
         ] {
-            if ours % heads != 0 || theirs % heads != 0 {
+            if !ours.is_multiple_of(heads) || !theirs.is_multiple_of(heads) {
                 return Err(format!(
                     "distill.relation_heads = {heads}: the {name} are {ours} wide in the model and {theirs} in the teacher; \
                      expected a divisor of both, as {common} is"
