@@ -123,6 +123,7 @@ pub fn quantize_gradient_rows(dy: &[f32], cols: usize, rounding: Rounding, out: 
     let out = &mut out.rows;
     out.cols = cols;
     // Only growth writes here: every element is overwritten below.
+    out.codes.reserve_exact((dy.len() * digits).saturating_sub(out.codes.len()));
     out.codes.resize(dy.len() * digits, 0);
     out.scales.resize(tokens * digits, 0.0);
     out.sums.resize(tokens * digits, 0);

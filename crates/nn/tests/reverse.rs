@@ -2,7 +2,7 @@
 //! micro-batch and in many, on one thread and on several.
 
 use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
+use tritforge_nn::{Backward, Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -121,7 +121,8 @@ fn the_estimate_of_memory_is_what_is_used() {
         (false, ActivationQuant::None, true),
     ] {
         let config = ModelConfig { activations, use_qk_norm, ..config() };
-        let model = Decoder::init(&config, 5).unwrap();
+        let mut model = Decoder::init(&config, 5).unwrap();
+        model.set_backward(Backward::Int24).unwrap();
         let (ids, targets, count) = tokens();
         let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
         let mut workspace = Workspace::new(checkpointing);

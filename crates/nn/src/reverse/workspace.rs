@@ -1,7 +1,7 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
 use tritforge_config::{ActivationQuant, ModelConfig, Projection};
-use tritforge_kernels::{GradientRows, Matrix, QuantizedRows};
+use tritforge_kernels::{GradientRows, Matrix, QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
 use super::relation::RelationBuffers;
@@ -53,7 +53,12 @@ impl Workspace {
         let block = 4 * (2 * q + 2 * kv + plain + config.num_attention_heads + d + 2 * f) + inputs;
         let blocks = if gradient_checkpointing { 1 } else { config.num_hidden_layers };
         let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
-        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4;
+        // A gradient as integers: a byte a digit, and scale and sum of their rows.
+        let codes = match config.activations {
+            ActivationQuant::Absmax => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
+            ActivationQuant::None => 0,
+        };
+        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes;
         let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
         (activations, activations + tokens * scratch + 4 * logits)
     }

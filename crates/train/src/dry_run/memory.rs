@@ -1,7 +1,7 @@
 //! The memory of a run, by part.
 
-use tritforge_config::{LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_nn::Workspace;
+use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
+use tritforge_nn::{Backward, Workspace};
 
 use crate::recipe::{Lora, OptimKind, Recipe};
 use crate::trainer::eval_sequences;
@@ -58,11 +58,17 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
     let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
     let (weights, quantized) = match &recipe.lora {
         None => (4 * total, projections / 2),
-        // A code a byte takes the place of the latent weight, or stands beside it where the adapter changes that.
-        Some(lora) if config.weights != WeightQuant::None => match lora.mode {
-            LoraMode::Adapter => (4 * (total - projections + trained), projections * 5 / 4),
-            LoraMode::QatLora => (4 * (total + trained), projections * 3 / 2),
-        },
+        // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent weight, or stand beside it where
+        // the adapter changes that.
+        Some(lora) if config.weights != WeightQuant::None => {
+            let by_integers =
+                recipe.quant.backward != Backward::F32 && config.activations == ActivationQuant::Absmax;
+            let quantized = if by_integers { projections / 2 } else { projections * 5 / 4 };
+            match lora.mode {
+                LoraMode::Adapter => (4 * (total - projections + trained), quantized),
+                LoraMode::QatLora => (4 * (total + trained), quantized),
+            }
+        }
         Some(_) => (4 * (total + trained), 0),
     };
     let adapter = recipe.lora.as_ref().map_or(0, |lora| adapter_buffers(lora, config, tokens));
