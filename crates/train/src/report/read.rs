@@ -32,6 +32,8 @@ pub(super) struct Run {
 pub(super) struct Train {
     pub(super) step: u64,
     pub(super) loss: f64,
+    /// How far the relations of tokens are from a teacher's.
+    pub(super) relation: Option<f64>,
     pub(super) lr: f64,
     pub(super) grad_norm: f64,
     pub(super) tokens: u64,
@@ -109,10 +111,22 @@ impl Run {
                 (self.parameters, self.threads) = (Some(parameters), Some(threads));
                 (self.gemm_flops, self.backward) = (Some(gemm_flops), backward);
             }
-            Event::Train { step, loss, lr, grad_norm, tokens, tokens_per_second, mfu, rss, peak_rss } => {
+            Event::Train {
+                step,
+                loss,
+                relation,
+                lr,
+                grad_norm,
+                tokens,
+                tokens_per_second,
+                mfu,
+                rss,
+                peak_rss,
+            } => {
                 self.train.push(Train {
                     step,
                     loss,
+                    relation,
                     lr,
                     grad_norm,
                     tokens,
