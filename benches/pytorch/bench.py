@@ -1,6 +1,6 @@
 """Training steps of the same model in PyTorch and in tritforge: tokens/s, peak memory, ratios.
 
-    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--backward int24 f32 int16 int8] [--lora adapter qat_lora] [--rounds 3] [--steps 5] [--threads 2]
+    benches/pytorch/run.sh [--shapes S M L] [--modes eager compile] [--backward auto f32 int16 int8] [--lora adapter qat_lora] [--rounds 3] [--steps 5] [--threads 2]
 
 Both sides train the BitNet b1.58 decoder of model.py (quantization-aware, f32, AdamW, clipping by the global norm) on a
 batch of random ids. Each round starts one process of each contender in turn (train_step.py here, the `train_step` bench
@@ -27,7 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 OURS = "tritforge"
 # How gradients are multiplied, the default first.
-BACKWARD = {"int24": OURS, "f32": "tritforge, f32 backward", "int16": "tritforge, int16 backward", "int8": "tritforge, int8 backward"}
+BACKWARD = {"auto": OURS, "int24": "tritforge, int24 backward", "f32": "tritforge, f32 backward", "int16": "tritforge, int16 backward", "int8": "tritforge, int8 backward"}
 # With `--lora`: an adapter of rank 16 on all projections, beside them or inside their quantizer.
 LORA = {"adapter": "tritforge, LoRA", "qat_lora": "tritforge, QAT-LoRA"}
 KEEP_PAGES = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
@@ -81,7 +81,7 @@ def compare(shape: str, names: list[str], executable: str | None, options: argpa
     for number in range(options.rounds):
         for name, contender in contenders.items():
             if name in (*BACKWARD.values(), *LORA.values()):
-                backward = next((known for known, label in BACKWARD.items() if label == name), "int24")
+                backward = next((known for known, label in BACKWARD.items() if label == name), "auto")
                 command = [executable, shape, "--steps", str(options.steps), "--backward", backward, "--json"]
                 command += [part for mode, known in LORA.items() if name == known for part in ("--lora", mode)]
                 environment = {"RAYON_NUM_THREADS": str(options.threads)}
@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare training in PyTorch and in tritforge.")
     parser.add_argument("--shapes", nargs="+", default=["S", "M", "L"], choices=["S", "M", "L"])
     parser.add_argument("--modes", nargs="+", default=["eager", "compile"], help="of train_step.py; lora, lora-compile too")
-    parser.add_argument("--backward", nargs="+", default=["int24"], choices=list(BACKWARD), help="tritforge's, of the contenders")
+    parser.add_argument("--backward", nargs="+", default=["auto"], choices=list(BACKWARD), help="tritforge's, of the contenders")
     parser.add_argument("--lora", nargs="+", default=[], choices=list(LORA), help="tritforge's adapters, of the contenders")
     parser.add_argument("--without-tritforge", action="store_true", help="measure PyTorch only")
     parser.add_argument("--executable", help="a built `train_step` bench; built by cargo if not given")

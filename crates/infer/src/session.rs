@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tritforge_kernels::{KvCache, KvType, Observer};
 
 use crate::adapter::Applied;
-use crate::step::{Part, Wanted, step_observed};
+use crate::step::{Part, Tap, Wanted, step_observed};
 use crate::{InferError, Model};
 
 /// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough that the
@@ -137,13 +137,47 @@ impl Session {
     /// # Errors
     /// If there is no token, a token is unknown, or the context is full; the session is then as it was.
     pub fn forward(&mut self, ids: &[u32], wanted: Wanted) -> Result<Vec<f32>, InferError> {
+        self.chunks(ids, wanted, None)
+    }
+
+    /// As [`Session::forward`]; with the logits come the queries, keys and values of a layer, counted from 0: as the projections
+    /// give them, with biases and adapters, before norms of heads and before RoPE; each [tokens, width].
+    ///
+    /// # Errors
+    /// As [`Session::forward`], and if there is no such layer.
+    pub fn forward_with_states(
+        &mut self,
+        ids: &[u32],
+        wanted: Wanted,
+        layer: usize,
+    ) -> Result<(Vec<f32>, [Vec<f32>; 3]), InferError> {
+        let layers = self.caches.len();
+        if layer >= layers {
+            return Err(InferError::Option {
+                option: "layer",
+                found: format!("{layer}, of a model with {layers}"),
+                expected: "a layer of the model, from 0",
+            });
+        }
+        let mut tap = Tap { layer, states: Default::default() };
+        let logits = self.chunks(ids, wanted, Some(&mut tap))?;
+        Ok((logits, tap.states))
+    }
+
+    /// A pass for every chunk of the tokens.
+    fn chunks(
+        &mut self,
+        ids: &[u32],
+        wanted: Wanted,
+        mut tap: Option<&mut Tap>,
+    ) -> Result<Vec<f32>, InferError> {
         self.check(ids)?;
         let mut logits = Vec::new();
         let mut rest = ids;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
             let wanted = if after.is_empty() || wanted == Wanted::All { wanted } else { Wanted::None };
-            logits.extend(self.pass(chunk, wanted, None)?);
+            logits.extend(self.pass(chunk, wanted, None, tap.as_deref_mut())?);
             rest = after;
         }
         Ok(logits)
@@ -159,7 +193,7 @@ impl Session {
         wanted: Wanted,
         observer: &mut Observer<'_>,
     ) -> Result<Vec<f32>, InferError> {
-        self.pass(ids, wanted, Some(observer))
+        self.pass(ids, wanted, Some(observer), None)
     }
 
     fn pass(
@@ -167,8 +201,9 @@ impl Session {
         ids: &[u32],
         wanted: Wanted,
         observer: Option<&mut Observer<'_>>,
+        tap: Option<&mut Tap>,
     ) -> Result<Vec<f32>, InferError> {
-        let mut logits = step_observed(&mut [Part { session: self, ids, wanted }], observer)?;
+        let mut logits = step_observed(&mut [Part { session: self, ids, wanted }], observer, tap)?;
         Ok(logits.pop().unwrap_or_default())
     }
 

@@ -46,12 +46,22 @@ pub struct Part<'a> {
 /// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models. No session has
 /// changed then.
 pub fn step(parts: &mut [Part<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
-    step_observed(parts, None)
+    step_observed(parts, None, None)
+}
+
+/// The queries, keys and values of one layer, of every token that passes: as the projections give them, before norms of heads and
+/// before RoPE.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    pub(crate) layer: usize,
+    /// Each [tokens, width].
+    pub(crate) states: [Vec<f32>; 3],
 }
 
 pub(crate) fn step_observed(
     parts: &mut [Part<'_>],
     observer: Option<&mut Observer<'_>>,
+    tap: Option<&mut Tap>,
 ) -> Result<Vec<Vec<f32>>, InferError> {
     let Some(first) = parts.first() else { return Ok(Vec::new()) };
     let model = Arc::clone(first.session.model());
@@ -67,7 +77,7 @@ pub(crate) fn step_observed(
     }
     let _threads = OfPass::set(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
-    let mut pass = Pass::new(&model, parts, &mut buffers, observer);
+    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap);
     for layer in 0..model.blocks.len() {
         pass.block(layer);
     }
@@ -109,6 +119,7 @@ struct Pass<'a, 'p, 'o> {
     parts: &'a mut [Part<'p>],
     buffers: &'a mut Buffers,
     observer: Option<&'a mut Observer<'o>>,
+    tap: Option<&'a mut Tap>,
     rows: usize,
     adapted: Rows,
 }
@@ -119,6 +130,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         parts: &'a mut [Part<'p>],
         buffers: &'a mut Buffers,
         observer: Option<&'a mut Observer<'o>>,
+        tap: Option<&'a mut Tap>,
     ) -> Self {
         let d = model.config().hidden_size;
         let rows = parts.iter().map(|part| part.ids.len()).sum();
@@ -139,7 +151,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
                 adapted.push((of_part, Arc::clone(part.session.adapters())));
             }
         }
-        Self { model, parts, buffers, observer, rows, adapted }
+        Self { model, parts, buffers, observer, tap, rows, adapted }
     }
 
     /// One block: the stream is replaced by its output.
@@ -153,6 +165,11 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
 
         linear.norm(x, &block.attn_norm, normed);
         linear.project(normed, codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
+        if let Some(tap) = self.tap.as_mut().filter(|tap| tap.layer == layer) {
+            for (kept, state) in tap.states.iter_mut().zip([&*q, &*k, &*v]) {
+                kept.extend_from_slice(state);
+            }
+        }
         if let Some([q_norm, k_norm]) = &block.qk_norm {
             for (heads, norm) in [(&mut *q, q_norm), (&mut *k, k_norm)] {
                 linear.norm(heads, norm, normed);

@@ -1,7 +1,7 @@
 //! How a backward pass multiplies the gradients of projections: by integers of so many bits, or in f32.
 
 use tritforge_config::{ActivationQuant, WeightQuant};
-use tritforge_kernels::{Noise, Rounding};
+use tritforge_kernels::{Backend, Noise, Rounding};
 
 use crate::{Decoder, NnError};
 
@@ -9,9 +9,11 @@ use crate::{Decoder, NnError};
 /// already. Embedding, head, norms and attention are in f32 whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Backward {
-    /// Rounded to the nearest of 2²⁴ integers (three int8 digits, [`Rounding`]) and multiplied exactly: about as precise as f32, whose
-    /// sums round, and faster. In f32 where the forward multiplies no integers.
+    /// [`Self::Int24`] where it is the faster one, with AVX-512 VNNI, else [`Self::F32`].
     #[default]
+    Auto,
+    /// Rounded to the nearest of 2²⁴ integers (three int8 digits, [`Rounding`]) and multiplied exactly: about as precise as f32, whose
+    /// sums round. In f32 where the forward multiplies no integers.
     Int24,
     /// In f32.
     F32,
@@ -23,11 +25,13 @@ pub enum Backward {
 
 impl Backward {
     /// All of them.
-    pub const ALL: [Backward; 4] = [Backward::Int24, Backward::F32, Backward::Int16, Backward::Int8];
+    pub const ALL: [Backward; 5] =
+        [Backward::Auto, Backward::Int24, Backward::F32, Backward::Int16, Backward::Int8];
 
     /// The name in recipes.
     pub fn name(self) -> &'static str {
         match self {
+            Backward::Auto => "auto",
             Backward::Int24 => "int24",
             Backward::F32 => "f32",
             Backward::Int16 => "int16",
@@ -40,10 +44,19 @@ impl Backward {
         matches!(self, Backward::Int16 | Backward::Int8)
     }
 
+    /// What `Auto` stands for on this processor; others stand for themselves.
+    pub fn resolved(self) -> Self {
+        match (self, Backend::active()) {
+            (Backward::Auto, Backend::Avx512Vnni) => Backward::Int24,
+            (Backward::Auto, _) => Backward::F32,
+            (other, _) => other,
+        }
+    }
+
     /// How gradients become integers, with random bits that are used if need be; none in f32.
     pub(crate) fn rounding(self, noise: Noise) -> Option<Rounding> {
-        match self {
-            Backward::Int24 => Some(Rounding::nearest(3)),
+        match self.resolved() {
+            Backward::Auto | Backward::Int24 => Some(Rounding::nearest(3)),
             Backward::F32 => None,
             Backward::Int16 => Some(Rounding::stochastic(2, noise)),
             Backward::Int8 => Some(Rounding::stochastic(1, noise)),
@@ -67,10 +80,16 @@ impl Decoder {
                 expected: "ternary weights (absmean) and int8 activations (absmax)".to_string(),
             });
         }
-        let backward = if integers { backward } else { Backward::F32 };
+        let backward = if integers { backward.resolved() } else { Backward::F32 };
         for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
             linear.set_backward(backward);
         }
         self.requantize()
+    }
+
+    /// How gradients are multiplied: [`Backward::F32`] where the forward multiplies no integers, never [`Backward::Auto`].
+    pub fn backward(&self) -> Backward {
+        let first = self.blocks.first().and_then(|block| block.projections.first());
+        first.map_or(Backward::F32, |linear| linear.backward())
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor, Var};
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, Projection};
 use tritforge_kernels::{AttentionShape, Gate, Observer, RopeTable, Step, quantize_rows, ternary_matmul_i32};
 
+use crate::decoder::AttentionStates;
 use crate::linear::Linear;
 use crate::ops;
 use crate::parameter::FROZEN;
@@ -146,6 +147,20 @@ impl Block {
     /// The bias of a projection.
     pub(crate) fn bias(&self, projection: Projection) -> Option<&Vector> {
         self.biases.get(projection as usize)?.as_ref()
+    }
+
+    /// Queries, keys and values for the block's input x [tokens, hidden_size].
+    pub(crate) fn states(&self, x: &Tensor, context: &Context<'_>) -> Result<AttentionStates> {
+        let h = ops::rms_norm(x, &context.read(&self.input_layernorm.weight), self.eps)?;
+        let state = |p: Projection| {
+            let y = self.linear(p).forward(&h, context.track)?;
+            let y = match self.bias(p) {
+                Some(bias) => y.broadcast_add(&context.read(&bias.weight))?,
+                None => y,
+            };
+            ops::values(&y).map(|values| values.to_vec())
+        };
+        Ok([state(Projection::Q)?, state(Projection::K)?, state(Projection::V)?])
     }
 
     /// The block's output for x [tokens, hidden_size].

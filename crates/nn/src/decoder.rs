@@ -31,6 +31,10 @@ pub struct Batch<'a> {
     pub segments: &'a [usize],
 }
 
+/// Queries, keys and values of a layer as their projections give them: with biases and adapters, before norms of heads and before
+/// RoPE; each [tokens, width].
+pub type AttentionStates = [Vec<f32>; 3];
+
 /// A decoder-only transformer with ternary projections.
 #[derive(Debug)]
 pub struct Decoder {
@@ -243,7 +247,20 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         track: bool,
+        observer: Option<&mut Observer<'_>>,
+    ) -> Result<Tensor, NnError> {
+        self.pass(ids, sequences, segments, track, observer, None)
+    }
+
+    /// [`Self::hidden`], which also gives the states of a layer.
+    pub(crate) fn pass(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        segments: &[usize],
+        track: bool,
         mut observer: Option<&mut Observer<'_>>,
+        mut states: Option<(usize, &mut AttentionStates)>,
     ) -> Result<Tensor, NnError> {
         self.sequence_length(ids, sequences)?;
         let mut lengths = Vec::new();
@@ -252,6 +269,9 @@ impl Decoder {
         let context = Context { lengths: &lengths, track, rope: &self.rope, positions: &positions };
         let mut x = ops::embedding(&context.read(&self.embedding), ids)?;
         for block in &self.blocks {
+            if let Some((_, states)) = states.as_mut().filter(|(layer, _)| *layer == block.layer) {
+                **states = block.states(&x, &context)?;
+            }
             x = block.forward(&x, &context, &mut observer)?;
         }
         Ok(ops::rms_norm(&x, &context.read(&self.norm), self.config.rms_norm_eps)?)

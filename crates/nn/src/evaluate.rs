@@ -3,9 +3,10 @@
 //! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it by the kernel
 //! of the engine.
 
+use candle_core::Tensor;
 use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
 
-use crate::decoder::Batch;
+use crate::decoder::{AttentionStates, Batch};
 use crate::ops::{IGNORE_INDEX, score_rows, values};
 use crate::{Decoder, NnError};
 
@@ -77,12 +78,61 @@ impl Decoder {
         segments: &[usize],
         observer: Option<&mut Observer<'_>>,
     ) -> Result<Vec<f32>, NnError> {
-        let hidden = self.hidden(ids, sequences, segments, false, observer)?;
+        self.logits_of_hidden(&self.hidden(ids, sequences, segments, false, observer)?)
+    }
+
+    /// [`Self::segment_logits`], and the queries, keys and values of a layer, counted from 0.
+    ///
+    /// # Errors
+    /// As [`Self::segment_logits`], and if there is no such layer.
+    pub fn segment_logits_and_states(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        segments: &[usize],
+        layer: usize,
+    ) -> Result<(Vec<f32>, AttentionStates), NnError> {
+        let (hidden, states) = self.hidden_and_states(ids, sequences, segments, layer)?;
+        Ok((self.logits_of_hidden(&hidden)?, states))
+    }
+
+    /// The queries, keys and values of a layer, counted from 0: what relations of tokens are made of ([`crate::Relation`]).
+    ///
+    /// # Errors
+    /// As [`Self::segment_logits_and_states`].
+    pub fn attention_states(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        segments: &[usize],
+        layer: usize,
+    ) -> Result<AttentionStates, NnError> {
+        Ok(self.hidden_and_states(ids, sequences, segments, layer)?.1)
+    }
+
+    fn hidden_and_states(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        segments: &[usize],
+        layer: usize,
+    ) -> Result<(Tensor, AttentionStates), NnError> {
+        if layer >= self.blocks.len() {
+            let expected = format!("below the model's {}", self.blocks.len());
+            return Err(NnError::Input { what: "layer", found: layer.to_string(), expected });
+        }
+        let mut states = AttentionStates::default();
+        let hidden = self.pass(ids, sequences, segments, false, None, Some((layer, &mut states)))?;
+        Ok((hidden, states))
+    }
+
+    fn logits_of_hidden(&self, hidden: &Tensor) -> Result<Vec<f32>, NnError> {
         let weight = values(self.output_weight())?;
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let head = DenseMatrix::from_f32(&weight, vocab, width);
-        let mut logits = vec![0f32; ids.len() * vocab];
-        head.matmul(&values(&hidden)?, &mut logits);
+        let hidden = values(hidden)?;
+        let mut logits = vec![0f32; hidden.len() / width * vocab];
+        head.matmul(&hidden, &mut logits);
         Ok(logits)
     }
 

@@ -53,7 +53,7 @@ mod reverse;
 mod segments;
 
 pub use backward::Backward;
-pub use decoder::{Batch, Decoder};
+pub use decoder::{AttentionStates, Batch, Decoder};
 pub use error::NnError;
 pub use evaluate::Score;
 pub use gradients::Gradients;
@@ -61,4 +61,4 @@ pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
-pub use reverse::{Distillation, Workspace};
+pub use reverse::{Distillation, DistilledLoss, Relation, Workspace};

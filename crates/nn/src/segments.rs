@@ -1,5 +1,7 @@
 //! Where attention ends: the segments of a batch and the positions in them.
 
+use std::ops::Range;
+
 use crate::{Batch, NnError};
 
 /// The lengths of the segments of `tokens` tokens: of every sequence, cut where `starts` says. Segments follow each other.
@@ -36,6 +38,15 @@ pub(crate) fn segment_lengths(
     Ok(())
 }
 
+/// Where the segments lie among the tokens.
+pub(crate) fn ranges(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    lengths.iter().scan(0, |end, n| {
+        let begin = *end;
+        *end += n;
+        Some(begin..*end)
+    })
+}
+
 /// The position of every token in its segment.
 pub(crate) fn positions(lengths: &[usize]) -> impl Iterator<Item = u32> {
     lengths.iter().flat_map(|n| 0..*n as u32)
@@ -64,6 +75,7 @@ mod tests {
         // A sequence begins a segment, whether named or not.
         assert_eq!(lengths(12, 3, &[1, 9]), Some(vec![1, 3, 4, 1, 3]));
         assert_eq!(positions(&[2, 1, 3]).collect::<Vec<_>>(), [0, 1, 0, 0, 1, 2]);
+        assert_eq!(ranges(&[2, 1, 3]).collect::<Vec<_>>(), [0..2, 2..3, 3..6]);
     }
 
     #[test]

@@ -77,10 +77,11 @@ fn the_loss_is_the_formulas_and_the_gradient_that_of_differences() {
         [(VOCAB, 0.0, 1.0, 1.0), (5, 0.5, 2.0, 1.0), (8, 1.0, 1.0, 5.0), (1, 0.3, 0.7, 0.5)]
     {
         let (best, values) = teacher(&ids, k);
-        let d = Distillation { ids: &best, logits: &values, k, ce, kl, temperature };
+        let d = Distillation { ids: &best, logits: &values, k, ce, kl, temperature, relation: None };
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);
-        let loss = model.forward_backward_distilled(&mut workspace, &batch, &d, 1.0, &mut gradients).unwrap();
+        let loss =
+            model.forward_backward_distilled(&mut workspace, &batch, &d, 1.0, &mut gradients).unwrap().total;
         let reference = expected(&model, &ids, &targets, &d);
         assert!((loss - reference).abs() < 1e-4 * reference.abs().max(1.0), "{loss} {reference}");
         let values = model.snapshot().unwrap();
@@ -107,11 +108,19 @@ fn without_the_divergence_it_is_cross_entropy() {
     let model = Decoder::init(&config(), 3).unwrap();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
     let (best, values) = teacher(&ids, 4);
-    let d = Distillation { ids: &best, logits: &values, k: 4, ce: 1.0, kl: 0.0, temperature: 2.0 };
+    let d = Distillation {
+        ids: &best,
+        logits: &values,
+        k: 4,
+        ce: 1.0,
+        kl: 0.0,
+        temperature: 2.0,
+        relation: None,
+    };
     let mut workspace = Workspace::new(false);
     let (mut ours, mut theirs) =
         (Gradients::new(model.parameters(), |_| true), Gradients::new(model.parameters(), |_| true));
-    let loss = model.forward_backward_distilled(&mut workspace, &batch, &d, 11.0, &mut ours).unwrap();
+    let loss = model.forward_backward_distilled(&mut workspace, &batch, &d, 11.0, &mut ours).unwrap().total;
     let plain = model.forward_backward(&mut workspace, &batch, 11.0, &mut theirs).unwrap();
     assert!((loss - plain).abs() < 1e-6);
     for (a, b) in ours.iter().flatten().flatten().zip(theirs.iter().flatten().flatten()) {
@@ -125,7 +134,15 @@ fn teachers_that_do_not_fit_are_refused() {
     let model = Decoder::init(&config(), 3).unwrap();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
     let (best, values) = teacher(&ids, 2);
-    let good = Distillation { ids: &best, logits: &values, k: 2, ce: 1.0, kl: 1.0, temperature: 1.0 };
+    let good = Distillation {
+        ids: &best,
+        logits: &values,
+        k: 2,
+        ce: 1.0,
+        kl: 1.0,
+        temperature: 1.0,
+        relation: None,
+    };
     let (strange, nan) = (vec![VOCAB as u32; best.len()], vec![f32::NAN; best.len()]);
     for (bad, expected) in [
         (Distillation { k: 3, ..good }, "3 of each"),

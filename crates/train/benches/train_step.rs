@@ -2,7 +2,7 @@
 //! goes, and memory.
 //!
 //! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora adapter|qat_lora|lota] [--json]`, B
-//! being int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
+//! being auto, int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
 //! counts 6 operations a parameter and token, also those that integers replace. `--lora` trains an adapter of rank 16 on all seven
 //! projections of a frozen base; ternary adapters move by t-SignSGD.
 
@@ -33,7 +33,7 @@ fn options() -> Result<Options, String> {
         shape: "S".to_string(),
         steps: 7,
         checkpointing: false,
-        backward: Backward::Int24,
+        backward: Backward::Auto,
         lora: None,
         json: false,
     };
@@ -48,7 +48,7 @@ fn options() -> Result<Options, String> {
             "--backward" => {
                 let name = arguments.next().unwrap_or_default();
                 let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
-                options.backward = known.ok_or("--backward: expected int24, f32, int16 or int8")?;
+                options.backward = known.ok_or("--backward: expected auto, int24, f32, int16 or int8")?;
             }
             "--lora" => {
                 let name = arguments.next().unwrap_or_default();

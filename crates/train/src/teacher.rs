@@ -1,20 +1,30 @@
-//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read from a cache.
+//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read from a cache, and how the
+//! tokens relate to each other in one of its layers.
 //!
-//! The teacher is a checkpoint, run as training runs it, or a GGUF file, run by the engine; of any architecture and precision that they
-//! run, with the vocabulary of the student. A cache keeps a file for every micro-batch, named after its place in the run, in a directory
-//! named after all that its content depends on: trying another learning rate or another student costs no second pass.
+//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture and precision that they
+//! run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has the vocabulary of the student. A cache keeps a file
+//! for every micro-batch, named after its place in the run, in a directory named after all that its content depends on: trying another
+//! learning rate or another student costs no second pass. Queries, keys and values are too many to be kept: they are computed anew.
+
+mod files;
+mod pretrained;
+mod relating;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tritforge_checkpoint::{Checkpoint, MODEL};
-use tritforge_config::ADAPTER_MODEL;
+use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::parallel_for_each;
-use tritforge_nn::{Batch, Decoder, Distillation, NnError};
+use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
 
-use crate::recipe::Distill;
+use self::pretrained::Pretrained;
+use self::relating::Relating;
+use self::words::{TopK, likeliest, read, write};
+use crate::recipe::{Distill, Engine};
 use crate::{TrainError, base};
 
 /// A model that is only listened to.
@@ -22,118 +32,227 @@ use crate::{TrainError, base};
 enum Listened {
     Checkpoint(Box<Decoder>),
     Gguf(Arc<Model>),
+    Pretrained(Box<Pretrained>),
 }
 
 /// A teacher, and where what it says is kept.
 #[derive(Debug)]
 pub(crate) struct Teacher {
     model: Listened,
-    top_k: usize,
+    /// None where its distribution has no weight.
+    top_k: Option<usize>,
+    relating: Option<Relating>,
     cache: Option<PathBuf>,
     vocab_size: usize,
 }
 
-/// The likeliest tokens of every position of a batch and their logits, each [tokens, k].
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct TopK {
-    pub(crate) ids: Vec<u32>,
-    pub(crate) logits: Vec<f32>,
-    pub(crate) k: usize,
+/// What a teacher has to say about a batch.
+#[derive(Debug)]
+pub(crate) struct Lesson {
+    top: TopK,
+    /// Where relations are learned; each [tokens, width].
+    states: AttentionStates,
 }
 
 impl Teacher {
-    /// Opens the teacher that a recipe names, for a student of `vocab_size` tokens. `data` tells what the batches are made of: the
-    /// cache of one data set is not that of another.
-    pub(crate) fn open(distill: &Distill, vocab_size: usize, data: &str) -> Result<Self, TrainError> {
+    /// Opens the teacher that a recipe names, for a student of a given shape. `data` tells what the batches are made of: the cache of
+    /// one data set is not that of another.
+    pub(crate) fn open(distill: &Distill, student: &ModelConfig, data: &str) -> Result<Self, TrainError> {
         let path = &distill.teacher;
         let fault = |message: String| TrainError::Teacher { path: path.clone(), message };
-        let (model, found, print) = if path.is_file() {
-            let model = Model::open(path).map_err(|e| fault(e.to_string()))?;
-            let meta = fs::metadata(path).map_err(TrainError::io(path, "read"))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let print = format!("{name}-{}", meta.len());
-            let vocab = model.config().vocab_size;
-            (Listened::Gguf(Arc::new(model)), vocab, print)
-        } else {
-            let checkpoint = base::open(path).map_err(|e| fault(e.to_string()))?;
-            let decoder = decoder(&checkpoint).map_err(|e| fault(e.to_string()))?;
-            let vocab = decoder.config().vocab_size;
-            let bytes: u64 = checkpoint.files().map(|(_, bytes)| bytes).sum();
-            let name = checkpoint.dir().file_name().unwrap_or_default().to_string_lossy().into_owned();
-            (Listened::Checkpoint(Box::new(decoder)), vocab, format!("{name}-{bytes}"))
-        };
+        let (model, print) = opened(distill).map_err(|e| match e {
+            TrainError::Io { .. } => e,
+            other => fault(other.to_string()),
+        })?;
+        let vocab_size = student.vocab_size;
+        let found = model.config().vocab_size;
         if found != vocab_size {
             return Err(fault(format!(
                 "a vocabulary of {found} tokens, the student has {vocab_size}: teacher and student must share their tokenizer"
             )));
         }
-        let top_k = distill.top_k.min(vocab_size);
+        let relating = Relating::new(distill, student, model.config()).map_err(fault)?;
+        if relating.is_some() && matches!(model, Listened::Pretrained(_)) {
+            let message = "candle-transformers gives no queries, keys and values of a layer, of which distill.relation_weight makes \
+                           a loss; `tritforge import` makes a checkpoint of this teacher, which gives them";
+            return Err(fault(message.to_string()));
+        }
+        let top_k = (distill.kl > 0.0).then(|| distill.top_k.min(vocab_size));
         let safe = |text: &str| {
             text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>()
         };
-        let cache =
-            distill.cache.as_ref().map(|dir| dir.join(format!("{}-k{top_k}-{}", safe(&print), safe(data))));
+        let cache = distill.cache.as_ref().zip(top_k);
+        let cache = cache.map(|(dir, k)| dir.join(format!("{}-k{k}-{}", safe(&print), safe(data))));
         if let Some(dir) = &cache {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
-        Ok(Self { model, top_k, cache, vocab_size })
+        Ok(Self { model, top_k, relating, cache, vocab_size })
+    }
+
+    /// What of the teacher's description was passed over: fields that may mean another model.
+    pub(crate) fn unknown(&self) -> &[String] {
+        match &self.model {
+            Listened::Pretrained(model) => model.unknown(),
+            Listened::Checkpoint(_) | Listened::Gguf(_) => &[],
+        }
+    }
+
+    /// Whether relations of tokens are learned.
+    pub(crate) fn relates(&self) -> bool {
+        self.relating.is_some()
     }
 
     /// What the teacher says to micro-batch number `part` of step `step`.
-    pub(crate) fn top_k(&self, batch: &Batch<'_>, step: u64, part: usize) -> Result<TopK, TrainError> {
+    pub(crate) fn lesson(&self, batch: &Batch<'_>, step: u64, part: usize) -> Result<Lesson, TrainError> {
         let file = self.cache.as_ref().map(|dir| dir.join(format!("{step:08}-{part}.bin")));
-        if let Some(found) = file.as_deref().and_then(|file| read(file, batch.ids, self.top_k)) {
-            return Ok(found);
+        let tokens = batch.ids.len();
+        let known = match self.top_k {
+            Some(k) => file.as_deref().and_then(|file| read(file, batch.ids, k)),
+            // One token and no weight: nothing to listen to.
+            None => Some(TopK { ids: vec![0; tokens], logits: vec![0.0; tokens], k: 1 }),
+        };
+        let mut states = AttentionStates::default();
+        if let (Some(top), None) = (&known, &self.relating) {
+            return Ok(Lesson { top: top.clone(), states });
         }
-        let mut out = TopK { ids: Vec::new(), logits: Vec::new(), k: self.top_k };
-        let length = batch.ids.len() / batch.sequences;
+        let mut top = TopK { ids: Vec::new(), logits: Vec::new(), k: self.top_k.unwrap_or(1) };
+        let length = tokens / batch.sequences;
         // A sequence at a time: the logits of all would take more memory than the student.
         for (sequence, ids) in batch.ids.chunks_exact(length).enumerate() {
             let first = sequence * length;
             let within = |at: &&usize| (first + 1..first + length).contains(*at);
             let starts: Vec<usize> = batch.segments.iter().filter(within).map(|at| at - first).collect();
-            self.listen(ids, &starts, &mut out)?;
+            let logits = self.listen(ids, &starts, known.is_none(), &mut states)?;
+            if known.is_none() {
+                top.extend(&logits, self.vocab_size);
+            }
         }
-        if let Some(file) = &file {
-            write(file, batch.ids, &out)?;
+        if let (Some(file), None) = (&file, &known) {
+            write(file, batch.ids, &top)?;
         }
-        Ok(out)
+        Ok(Lesson { top: known.unwrap_or(top), states })
     }
 
-    /// One sequence, in which documents begin at `starts` beside its beginning.
-    fn listen(&self, ids: &[u32], starts: &[usize], out: &mut TopK) -> Result<(), TrainError> {
-        let logits = match &self.model {
-            Listened::Checkpoint(decoder) => decoder.segment_logits(ids, 1, starts, None)?,
-            Listened::Gguf(model) => {
-                let mut logits = Vec::new();
-                let ends = starts.iter().copied().chain([ids.len()]);
-                let mut begin = 0;
-                for end in ends {
-                    let mut session = Session::with_kv(Arc::clone(model), end - begin, KvType::F32)?;
-                    logits.extend(session.forward(&ids[begin..end], Wanted::All)?);
-                    begin = end;
-                }
-                logits
-            }
+    /// The logits of one sequence, in which documents begin at `starts` beside its beginning; none unless they are wanted. The states are
+    /// appended where relations are learned.
+    fn listen(
+        &self,
+        ids: &[u32],
+        starts: &[usize],
+        wanted: bool,
+        states: &mut AttentionStates,
+    ) -> Result<Vec<f32>, TrainError> {
+        let layer = self.relating.as_ref().map(|relating| relating.teacher_layer);
+        let mut keep = |found: AttentionStates| {
+            states.iter_mut().zip(found).for_each(|(states, found)| states.extend(found));
         };
-        let (k, vocab) = (self.top_k, self.vocab_size);
-        let first = out.ids.len();
-        out.ids.resize(first + ids.len() * k, 0);
-        out.logits.resize(first + ids.len() * k, 0.0);
-        let rows = out.ids[first..].chunks_exact_mut(k).zip(out.logits[first..].chunks_exact_mut(k));
-        parallel_for_each(rows.zip(logits.chunks_exact(vocab)), |((ids, values), row)| {
-            likeliest(row, ids, values);
-        });
-        Ok(())
+        let segments = || {
+            starts
+                .iter()
+                .copied()
+                .chain([ids.len()])
+                .scan(0, |begin, end| Some(std::mem::replace(begin, end)..end))
+        };
+        let mut logits = Vec::new();
+        match (&self.model, layer) {
+            (Listened::Checkpoint(decoder), None) => {
+                logits = decoder.segment_logits(ids, 1, starts, None)?;
+            }
+            (Listened::Checkpoint(decoder), Some(layer)) if wanted => {
+                let (found, states) = decoder.segment_logits_and_states(ids, 1, starts, layer)?;
+                logits = found;
+                keep(states);
+            }
+            (Listened::Checkpoint(decoder), Some(layer)) => {
+                keep(decoder.attention_states(ids, 1, starts, layer)?);
+            }
+            (Listened::Gguf(model), layer) => {
+                let all = if wanted { Wanted::All } else { Wanted::None };
+                for segment in segments() {
+                    let mut session = Session::with_kv(Arc::clone(model), segment.len(), KvType::F32)?;
+                    let ids = &ids[segment];
+                    match layer {
+                        None => logits.extend(session.forward(ids, all)?),
+                        Some(layer) => {
+                            let (found, states) = session.forward_with_states(ids, all, layer)?;
+                            logits.extend(found);
+                            keep(states);
+                        }
+                    }
+                }
+            }
+            (Listened::Pretrained(model), _) => {
+                for segment in segments() {
+                    logits.extend(model.logits(&ids[segment])?);
+                }
+            }
+        }
+        Ok(logits)
     }
 }
 
-impl Distill {
-    /// What a pass is to learn from a teacher's words.
-    pub(crate) fn objective<'a>(&self, top: &'a TopK) -> Distillation<'a> {
-        let (ce, kl, temperature) = (self.ce as f32, self.kl as f32, self.temperature as f32);
-        Distillation { ids: &top.ids, logits: &top.logits, k: top.k, ce, kl, temperature }
+impl Lesson {
+    /// What a pass is to learn from it: one of the passes of a step whose batches have `rows` rows of relations together.
+    pub(crate) fn objective<'a>(
+        &'a self,
+        distill: &Distill,
+        teacher: &Teacher,
+        rows: usize,
+    ) -> Distillation<'a> {
+        let (ce, kl, temperature) = (distill.ce as f32, distill.kl as f32, distill.temperature as f32);
+        let relation = teacher.relating.as_ref().map(|relating| relating.objective(&self.states, rows));
+        let TopK { ids, logits, k } = &self.top;
+        Distillation { ids, logits, k: *k, ce, kl, temperature, relation }
     }
+}
+
+impl Listened {
+    fn config(&self) -> &ModelConfig {
+        match self {
+            Listened::Checkpoint(decoder) => decoder.config(),
+            Listened::Gguf(model) => model.config(),
+            Listened::Pretrained(model) => model.config(),
+        }
+    }
+}
+
+impl TopK {
+    /// Takes the likeliest of further positions, given all of their logits.
+    fn extend(&mut self, logits: &[f32], vocab: usize) {
+        let (k, first) = (self.k, self.ids.len());
+        let more = logits.len() / vocab * k;
+        self.ids.resize(first + more, 0);
+        self.logits.resize(first + more, 0.0);
+        let rows = self.ids[first..].chunks_exact_mut(k).zip(self.logits[first..].chunks_exact_mut(k));
+        parallel_for_each(rows.zip(logits.chunks_exact(vocab)), |((ids, values), row)| {
+            likeliest(row, ids, values);
+        });
+    }
+}
+
+/// The model that a recipe names, and in a few words which one it is.
+fn opened(distill: &Distill) -> Result<(Listened, String), TrainError> {
+    let path = &distill.teacher;
+    if distill.engine == Engine::Candle {
+        let model = Pretrained::open(path)?;
+        let print = format!("candle-{}", model.print());
+        return Ok((Listened::Pretrained(Box::new(model)), print));
+    }
+    if path.is_file() {
+        let model = Model::open(path)?;
+        let meta = fs::metadata(path).map_err(TrainError::io(path, "read"))?;
+        let print = format!("{}-{}", name_of(path), meta.len());
+        return Ok((Listened::Gguf(Arc::new(model)), print));
+    }
+    let checkpoint = base::open(path)?;
+    let decoder = decoder(&checkpoint)?;
+    let bytes: u64 = checkpoint.files().map(|(_, bytes)| bytes).sum();
+    Ok((Listened::Checkpoint(Box::new(decoder)), format!("{}-{bytes}", name_of(checkpoint.dir()))))
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The model of a checkpoint, never to be changed.
@@ -149,72 +268,4 @@ pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
         Ok(values) => Ok(values.into_owned()),
         Err(error) => Err(NnError::Tensor { name: name.to_string(), message: error.to_string() }),
     })?)
-}
-
-/// The largest numbers of a row, in descending order; of equal ones the first.
-fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
-    let mut order: Vec<u32> = (0..row.len() as u32).collect();
-    let greater = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
-    if ids.len() < order.len() {
-        order.select_nth_unstable_by(ids.len() - 1, greater);
-        order.truncate(ids.len());
-    }
-    order.sort_unstable_by(greater);
-    ids.copy_from_slice(&order);
-    values.iter_mut().zip(&order).for_each(|(value, id)| *value = row[*id as usize]);
-}
-
-/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words. None if it is not there, is of
-/// another batch, or was cut short.
-fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
-    let bytes = fs::read(file).ok()?;
-    let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
-    if bytes.len() != 4 * batch.len() * (1 + 2 * k) {
-        return None;
-    }
-    let (tokens, rest) = words.split_at(batch.len());
-    let (ids, logits) = rest.split_at(batch.len() * k);
-    (tokens == batch).then(|| TopK {
-        ids: ids.to_vec(),
-        logits: logits.iter().map(|w| f32::from_bits(*w)).collect(),
-        k,
-    })
-}
-
-fn write(file: &Path, batch: &[u32], top: &TopK) -> Result<(), TrainError> {
-    let words = batch.iter().chain(&top.ids).copied().chain(top.logits.iter().map(|x| x.to_bits()));
-    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
-    let temporary = file.with_extension("tmp");
-    fs::write(&temporary, bytes).map_err(TrainError::io(&temporary, "write"))?;
-    fs::rename(&temporary, file).map_err(TrainError::io(file, "rename into"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_likeliest_come_in_order() {
-        let row = [0.5, 3.0, -1.0, 3.0, 2.0];
-        let (mut ids, mut values) = ([0; 3], [0.0; 3]);
-        likeliest(&row, &mut ids, &mut values);
-        assert_eq!((ids, values), ([1, 3, 4], [3.0, 3.0, 2.0]));
-        let (mut ids, mut values) = ([0; 5], [0.0; 5]);
-        likeliest(&row, &mut ids, &mut values);
-        assert_eq!(ids, [1, 3, 4, 0, 2]);
-    }
-
-    #[test]
-    fn a_cached_file_is_that_of_its_batch() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("1-0.bin");
-        let top = TopK { ids: vec![1, 2, 3, 4], logits: vec![0.5, -1.0, f32::MIN, 2.5], k: 2 };
-        write(&file, &[7, 8], &top).unwrap();
-        assert_eq!(read(&file, &[7, 8], 2), Some(top));
-        assert_eq!(read(&file, &[7, 9], 2), None);
-        assert_eq!(read(&file, &[7, 8], 1), None);
-        let whole = fs::read(&file).unwrap();
-        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(read(&file, &[7, 8], 2), None);
-    }
 }

@@ -186,6 +186,8 @@ struct StepOutcome {
     loss: f64,
     /// What the step's pairs of answers came to.
     preferences: Option<Preferences>,
+    /// How far the relations of tokens are from the teacher's, where they are learned.
+    relation: Option<f64>,
     lr: f64,
     grad_norm: f64,
     verdict: Verdict,
@@ -263,8 +265,11 @@ impl<'a> Trainer<'a> {
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
         let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
-        let open = |distill| Teacher::open(distill, config.vocab_size, &batches_of);
+        let open = |distill| Teacher::open(distill, &config, &batches_of);
         let teacher = recipe.distill.as_ref().map(open).transpose()?;
+        for field in teacher.iter().flat_map(Teacher::unknown) {
+            log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
+        }
         let mut trainer = Self {
             recipe,
             prepared,
@@ -299,6 +304,7 @@ impl<'a> Trainer<'a> {
             parameters: self.parameters(),
             threads: tritforge_kernels::threads(),
             gemm_flops: self.gemm_flops,
+            backward: Some(self.model.backward().name().to_string()),
             recipe: self.text.clone(),
         })?;
         let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;
@@ -314,6 +320,7 @@ impl<'a> Trainer<'a> {
         self.log.event(&Event::Train {
             step: self.progress.step,
             loss: outcome.loss,
+            relation: outcome.relation,
             lr: outcome.lr,
             grad_norm: outcome.grad_norm,
             tokens: self.progress.tokens,
@@ -360,12 +367,26 @@ impl<'a> Trainer<'a> {
         self.gradients.clear();
         let mut preferences: Option<Preferences> = None;
         // What stands behind an answer is padding, which need not look at it.
-        let masked = recipe.data.packing == Packing::Masked || self.reference.is_some();
+        let relates = self.teacher.as_ref().is_some_and(Teacher::relates);
+        let masked = match recipe.data.packing {
+            Packing::Masked => true,
+            Packing::Documents => self.reference.is_some() || relates,
+            Packing::Concat => false,
+        };
         let noise = Noise::derive(recipe.run.seed, self.progress.step);
-        for (i, (samples, pairs)) in samples.iter().enumerate() {
-            let segments: &[usize] = if masked { &samples.segments } else { &[] };
-            let sequences = recipe.rows();
-            let batch = Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments };
+        let sequences = recipe.rows();
+        let batches: Vec<Batch<'_>> = (samples.iter())
+            .map(|(samples, _)| {
+                let segments: &[usize] = if masked { &samples.segments } else { &[] };
+                Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
+            })
+            .collect();
+        let mut relation = relates.then_some(0f64);
+        let mut relation_rows = 0;
+        if relates {
+            relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
+        }
+        for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
             self.workspace.set_noise(Noise::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
@@ -374,7 +395,7 @@ impl<'a> Trainer<'a> {
                 let found = dpo_forward_backward(
                     &self.model,
                     workspace,
-                    &batch,
+                    batch,
                     &reference,
                     section,
                     normalizer,
@@ -387,18 +408,20 @@ impl<'a> Trainer<'a> {
             }
             loss += match (&recipe.distill, &self.teacher) {
                 (Some(distill), Some(teacher)) => {
-                    let top = teacher.top_k(&batch, self.progress.step, i)?;
-                    let distillation = distill.objective(&top);
+                    let lesson = teacher.lesson(batch, self.progress.step, i)?;
+                    let distillation = lesson.objective(distill, teacher, relation_rows);
                     let model = &self.model;
-                    model.forward_backward_distilled(
+                    let found = model.forward_backward_distilled(
                         workspace,
-                        &batch,
+                        batch,
                         &distillation,
                         targets as f32,
                         gradients,
-                    )?
+                    )?;
+                    relation.iter_mut().for_each(|sum| *sum += found.relation);
+                    found.total
                 }
-                _ => self.model.forward_backward(workspace, &batch, targets as f32, gradients)?,
+                _ => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
             };
         }
         let grad_norm = self.gradients.norm();
@@ -406,7 +429,7 @@ impl<'a> Trainer<'a> {
         self.progress.step += 1;
         self.progress.tokens += targets as u64;
         self.progress.position = self.batches.position();
-        Ok(StepOutcome { loss, preferences, lr, grad_norm, verdict })
+        Ok(StepOutcome { loss, preferences, relation, lr, grad_norm, verdict })
     }
 
     /// Moves the weights, unless loss or gradient speak against it.

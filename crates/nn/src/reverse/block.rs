@@ -11,6 +11,7 @@ use tritforge_kernels::{
 };
 
 use super::add;
+use super::relation::Relation;
 use super::workspace::{Activations, AdapterBuffers, Input, Scratch, sized};
 use crate::Gradients;
 use crate::block::{Block, Vector};
@@ -27,6 +28,15 @@ pub(super) struct Pass<'a> {
     pub(super) positions: &'a [u32],
     /// Seeds the rounding of gradients at random.
     pub(super) noise: u64,
+    /// A loss of one layer's queries, keys and values.
+    pub(super) relation: Option<&'a Relation<'a>>,
+}
+
+impl Pass<'_> {
+    /// The loss, if it is of this layer.
+    fn relation_of(&self, layer: usize) -> Option<&Relation<'_>> {
+        self.relation.filter(|relation| relation.layer == layer)
+    }
 }
 
 /// What the backward of a projection needs beside its gradient.
@@ -53,7 +63,7 @@ impl Block {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let shape = self.attention;
-        let Scratch { narrow, adapter, .. } = scratch;
+        let Scratch { narrow, adapter, relation, .. } = scratch;
         let seed = Noise::derive(pass.noise, self.layer as u64);
         self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
         let Activations { attention_input, q, k, v, .. } = kept;
@@ -63,6 +73,9 @@ impl Block {
             self.adapt(Q, seed, adapter, &mut kept.q)?;
             self.adapt(K, seed, adapter, &mut kept.k)?;
             self.adapt(V, seed, adapter, &mut kept.v)?;
+        }
+        if pass.relation_of(self.layer).is_some() {
+            relation.keep(&kept.q, &kept.k);
         }
         let Activations { q, k, plain_q, plain_k, .. } = kept;
         if let Some([q_norm, k_norm]) = &self.qk_norm {
@@ -125,7 +138,7 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, adapter, .. } = scratch;
+        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, adapter, relation, .. } = scratch;
         let seed = Noise::derive(pass.noise, self.layer as u64);
         let products = &mut Products { x, kept, codes, adapter, seed };
         let (tokens, shape) = (pass.tokens, self.attention);
@@ -168,6 +181,9 @@ impl Block {
                 dnormed.copy_from_slice(d);
                 self.norm_backward(norm, plain, dnormed, (d, Write::Store), gradients)?;
             }
+        }
+        if let Some(of_layer) = pass.relation_of(self.layer) {
+            relation.backward(of_layer, v, tokens, [&mut *dq, &mut *dk, &mut *dv]);
         }
         for (projection, d) in [(Q, &*dq), (K, dk), (V, dv)] {
             self.bias_backward(projection, d, gradients);

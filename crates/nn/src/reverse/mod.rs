@@ -8,13 +8,15 @@ mod adapter;
 mod block;
 mod head;
 mod objective;
+mod relation;
 mod workspace;
 
 use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
-pub use self::objective::Distillation;
 use self::objective::Objective;
+pub use self::objective::{Distillation, DistilledLoss};
+pub use self::relation::Relation;
 pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
@@ -64,11 +66,13 @@ impl Decoder {
         self.reverse(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
     }
 
-    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`.
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`, and of the loss of
+    /// [`Relation`], if there is one. Its gradient is one of the projections' outputs q, k, v: before norms of heads and RoPE.
     ///
     /// # Errors
     /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the batch's, a token is unknown,
-    /// a logit is not finite, or the temperature is not above 0.
+    /// a logit is not finite, or a temperature is not above 0; if the relation is of a layer that does not exist, its heads do not
+    /// divide the widths of both models, or its states are not those of the batch's tokens.
     pub fn forward_backward_distilled(
         &self,
         workspace: &mut Workspace,
@@ -76,8 +80,8 @@ impl Decoder {
         distillation: &Distillation<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<f64, NnError> {
-        let Distillation { ids, logits, k, temperature, .. } = *distillation;
+    ) -> Result<DistilledLoss, NnError> {
+        let Distillation { ids, logits, k, temperature, relation, .. } = *distillation;
         let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
         let wanted = batch.ids.len() * k;
         if k == 0 || ids.len() != wanted || logits.len() != wanted {
@@ -98,7 +102,14 @@ impl Decoder {
         if !(temperature > 0.0 && temperature.is_finite()) {
             return fault("temperature", temperature.to_string(), "a number above 0".to_string());
         }
-        self.reverse(workspace, batch, Objective::Distilled(distillation), normalizer, gradients)
+        if let Some(relation) = relation {
+            relation.check(self.config(), batch.ids.len())?;
+        }
+        let objective = Objective::Distilled(distillation);
+        let rest = self.reverse(workspace, batch, objective, normalizer, gradients)?;
+        let Some(relation) = relation else { return Ok(DistilledLoss { total: rest, relation: 0.0 }) };
+        let apart = workspace.scratch.relation.loss;
+        Ok(DistilledLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
     }
 
     fn reverse(
@@ -119,7 +130,11 @@ impl Decoder {
         inputs.resize_with(layers + 1, Vec::new);
         blocks.resize_with(if *checkpointing { 1 } else { layers }, Activations::default);
         let slot = |layer: usize| if *checkpointing { 0 } else { layer };
-        let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise };
+        let relation = objective.relation();
+        if relation.is_some() {
+            scratch.relation.begin(lengths, batch.targets);
+        }
+        let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise, relation };
 
         self.embed(batch.ids, &mut inputs[0])?;
         for (layer, block) in self.blocks.iter().enumerate() {

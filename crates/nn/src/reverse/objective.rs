@@ -2,6 +2,8 @@
 
 use tritforge_kernels::cross_entropy_backward;
 
+use super::relation::Relation;
+
 /// What the loss of a pass is a sum of.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Objective<'a> {
@@ -29,9 +31,28 @@ pub struct Distillation<'a> {
     pub kl: f32,
     /// What logits are divided by, teacher's and model's alike; above 1 it makes the unlikely count more.
     pub temperature: f32,
+    /// A further loss, of how the tokens relate to each other in one layer.
+    pub relation: Option<Relation<'a>>,
 }
 
-impl Objective<'_> {
+/// The loss of a pass that learned from a teacher.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct DistilledLoss {
+    /// All of it, as the gradient has it.
+    pub total: f64,
+    /// What the relations are apart, without the weight γ; 0 where they are not learned.
+    pub relation: f64,
+}
+
+impl<'a> Objective<'a> {
+    /// The loss of one layer's states.
+    pub(super) fn relation(self) -> Option<&'a Relation<'a>> {
+        match self {
+            Objective::Distilled(distillation) => distillation.relation.as_ref(),
+            Objective::CrossEntropy | Objective::Weighted(_) => None,
+        }
+    }
+
     /// Turns the logits of position `at` into the gradient of its loss times `scale`, and returns the loss.
     pub(super) fn turn(self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
         match self {

@@ -4,6 +4,7 @@ use tritforge_config::{ActivationQuant, ModelConfig, Projection};
 use tritforge_kernels::{GradientRows, Matrix, QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
+use super::relation::RelationBuffers;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
@@ -166,6 +167,7 @@ pub(super) struct Scratch {
     /// The gradient of a projection's output as integers; empty where the backward is in f32.
     pub(super) codes: GradientRows,
     pub(super) adapter: AdapterBuffers,
+    pub(super) relation: RelationBuffers,
 }
 
 /// What adapters need on the way; empty where there are none.
@@ -194,6 +196,7 @@ impl Scratch {
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + rows_bytes(self.codes.rows())
             + self.adapter.bytes()
+            + self.relation.bytes()
     }
 }
 

@@ -61,8 +61,8 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
         // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent weight, or stand beside it where
         // the adapter changes that. Codes that are moved keep where they came from, at two bits.
         Some(lora) if config.weights != WeightQuant::None => {
-            let by_integers =
-                recipe.quant.backward != Backward::F32 && config.activations == ActivationQuant::Absmax;
+            let by_integers = recipe.quant.backward.resolved() != Backward::F32
+                && config.activations == ActivationQuant::Absmax;
             let quantized = if by_integers { projections / 2 } else { projections * 5 / 4 };
             match lora.mode {
                 LoraMode::Adapter => (4 * (total - projections + trained), quantized),

@@ -150,10 +150,15 @@ fn counts(line: &str, step: u64) -> bool {
 
 /// Loss, learning rate, gradient norm, speed and memory in a line; nothing for other events than training's.
 fn standing(event: &Event) -> String {
-    let Event::Train { loss, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, .. } = event else {
+    let Event::Train { loss, relation, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, .. } = event
+    else {
         return String::new();
     };
-    let mut text = format!("loss {loss:.4} lr {lr:.1e} |g| {grad_norm:.2} {tokens_per_second:.0} tokens/s");
+    let mut text = format!("loss {loss:.4}");
+    if let Some(relation) = relation {
+        text += &format!(" relation {relation:.3e}");
+    }
+    text += &format!(" lr {lr:.1e} |g| {grad_norm:.2} {tokens_per_second:.0} tokens/s");
     if let Some(mfu) = mfu {
         text += &format!(" MFU {:.0} %", 100.0 * mfu);
     }
@@ -177,6 +182,7 @@ mod tests {
         Event::Train {
             step,
             loss: 3.0,
+            relation: None,
             lr: 1e-3,
             grad_norm: 0.5,
             tokens: 64 * step,
@@ -189,7 +195,7 @@ mod tests {
 
     fn run(step: u64) -> Event {
         let (name, recipe) = ("n".to_string(), "steps = 9".to_string());
-        Event::Run { step, name, parameters: 7, threads: 2, gemm_flops: 1e9, recipe }
+        Event::Run { step, name, parameters: 7, threads: 2, gemm_flops: 1e9, backward: None, recipe }
     }
 
     fn read(dir: &Path) -> (Vec<Event>, String) {
@@ -235,6 +241,11 @@ mod tests {
     fn where_training_stands_is_one_line() {
         let expected = "loss 3.0000 lr 1.0e-3 |g| 0.50 100 tokens/s MFU 50 % 1 MB, peak 2";
         assert_eq!(standing(&train(1)), expected);
+        let mut related = train(1);
+        if let Event::Train { relation, .. } = &mut related {
+            *relation = Some(0.00125);
+        }
+        assert_eq!(standing(&related), expected.replace(" lr", " relation 1.250e-3 lr"));
         assert_eq!(standing(&run(0)), "");
     }
 }

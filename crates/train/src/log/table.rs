@@ -5,13 +5,24 @@ use super::Event;
 
 /// The first line.
 pub(super) const HEADER: &str =
-    "step,loss,lr,grad_norm,tokens,tokens_per_second,mfu,rss,peak_rss,held_out_loss,bits_per_byte\n";
+    "step,loss,lr,grad_norm,tokens,tokens_per_second,mfu,rss,peak_rss,held_out_loss,bits_per_byte,relation\n";
 
 /// The row of an event, with its line feed; none for events without numbers. What an event does not say, and numbers that are
 /// none, are empty cells.
 pub(super) fn row(event: &Event) -> Option<String> {
-    let cells: [Option<String>; 11] = match event {
-        Event::Train { step, loss, lr, grad_norm, tokens, tokens_per_second, mfu, rss, peak_rss } => [
+    let cells: [Option<String>; 12] = match event {
+        Event::Train {
+            step,
+            loss,
+            relation,
+            lr,
+            grad_norm,
+            tokens,
+            tokens_per_second,
+            mfu,
+            rss,
+            peak_rss,
+        } => [
             Some(step.to_string()),
             float(*loss),
             float(*lr),
@@ -23,9 +34,10 @@ pub(super) fn row(event: &Event) -> Option<String> {
             peak_rss.map(|bytes| bytes.to_string()),
             None,
             None,
+            relation.and_then(float),
         ],
         Event::Eval { step, loss, bits_per_byte, .. } => {
-            let mut cells = [const { None }; 11];
+            let mut cells = [const { None }; 12];
             cells[0] = Some(step.to_string());
             (cells[9], cells[10]) = (float(*loss), float(*bits_per_byte));
             cells
@@ -48,6 +60,7 @@ mod tests {
         let train = Event::Train {
             step: 3,
             loss: 2.5,
+            relation: Some(0.125),
             lr: 1e-3,
             grad_norm: f64::NAN,
             tokens: 99,
@@ -58,7 +71,7 @@ mod tests {
         };
         let eval = Event::Eval { step: 4, loss: 2.0, bits_per_byte: 1.5, sample: "a,b\n".to_string() };
         let rows = [row(&train).unwrap(), row(&eval).unwrap()];
-        assert_eq!(rows, ["3,2.5,0.001,,99,10.5,,7,8,,\n", "4,,,,,,,,,2,1.5\n"]);
+        assert_eq!(rows, ["3,2.5,0.001,,99,10.5,,7,8,,,0.125\n", "4,,,,,,,,,2,1.5,\n"]);
         let columns = |line: &str| line.matches(',').count();
         assert!(rows.iter().all(|row| columns(row) == columns(HEADER)));
         assert_eq!(row(&Event::Skip { step: 1, reason: String::new() }), None);

@@ -56,13 +56,25 @@ impl TensorBoard {
     pub(super) fn event(&mut self, event: &Event) -> Result<(), TrainError> {
         let scalar = |x: f64| Value::Scalar(x as f32);
         match event {
-            Event::Train { step, loss, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, .. } => {
+            Event::Train {
+                step,
+                loss,
+                relation,
+                lr,
+                grad_norm,
+                tokens_per_second,
+                mfu,
+                rss,
+                peak_rss,
+                ..
+            } => {
                 let mut values = vec![
                     ("loss/train", scalar(*loss)),
                     ("optimizer/lr", scalar(*lr)),
                     ("optimizer/grad_norm", scalar(*grad_norm)),
                     ("speed/tokens_per_second", scalar(*tokens_per_second)),
                 ];
+                values.extend(relation.map(|relation| ("loss/relation", scalar(relation))));
                 values.extend(mfu.map(|mfu| ("speed/mfu", scalar(mfu))));
                 values.extend(rss.map(|bytes| ("memory/rss", scalar(bytes as f64))));
                 values.extend(peak_rss.map(|bytes| ("memory/peak_rss", scalar(bytes as f64))));

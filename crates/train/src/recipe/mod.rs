@@ -47,9 +47,9 @@ pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use sections::{
-    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Export, Lora, Model, ModuleRate,
-    OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind, Tokenizer,
-    TokenizerKind, Train,
+    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Engine, Export, Lora, Model,
+    ModuleRate, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind,
+    Tokenizer, TokenizerKind, Train,
 };
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};

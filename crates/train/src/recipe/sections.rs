@@ -78,10 +78,11 @@ pub struct Quant {
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
-    /// How training multiplies the gradients of the projections: `"int24"` (the default: rounded to 24 bits and multiplied by
-    /// integers, about as precise as f32; in f32 where the forward multiplies no integers), `"f32"`, or `"int16"` and `"int8"`, faster
-    /// and noisier: rounded at random. These two need ternary weights and int8 activations.
-    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_int24")]
+    /// How training multiplies the gradients of the projections: `"int24"` (rounded to 24 bits and multiplied by integers, about as
+    /// precise as f32; in f32 where the forward multiplies no integers), `"f32"`, `"auto"` (the default: `"int24"` where that is faster, on
+    /// processors with AVX-512 VNNI, else `"f32"`), or `"int16"` and `"int8"`, faster and noisier: rounded at random. These two need
+    /// ternary weights and int8 activations.
+    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: Backward,
 }
@@ -187,12 +188,16 @@ pub enum BlendOrder {
     Layers,
 }
 
-/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`; kept where
-/// `teacher` is given.
+/// `[distill]`: a teacher whose distributions the model learns from: `ce · cross-entropy + kl · T² · KL(teacher ‖ model)`, and with
+/// `relation_weight` how tokens relate to each other in one of its layers (BitNet Distillation, arXiv 2510.13998); kept where `teacher` is
+/// given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Distill {
-    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained.
+    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained; with engine `"candle"` a
+    /// directory in Hugging Face's layout or `hf://OWNER/NAME[@REVISION]`.
     pub teacher: PathBuf,
+    /// What runs the teacher: `"tritforge"` (the default) or `"candle"`: candle-transformers, for Llama, Qwen2 and Qwen3 in full precision.
+    pub engine: Engine,
     /// Weight of the cross-entropy; by default 1.
     pub ce: f64,
     /// Weight of the divergence; by default 1.
@@ -204,6 +209,40 @@ pub struct Distill {
     /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
+    /// γ: weight of the attention-relation loss; by default 0: it is not computed.
+    pub relation_weight: f64,
+    /// The model's layer whose queries, keys and values relate the tokens, from 0; by default the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_layer: Option<usize>,
+    /// The teacher's layer; by default the one as deep in it, the last for the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_teacher_layer: Option<usize>,
+    /// Parts that queries, keys and values are cut into; by default the greatest common divisor of both models' key-value heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_heads: Option<usize>,
+    /// τ: what the cosines of both models are divided by before softmax; by default the root of the width of a part in the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_temperature: Option<f64>,
+    /// α of the queries' relation; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_q: Option<f64>,
+    /// α of the keys' relation; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_k: Option<f64>,
+    /// α of the values' relation; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relation_v: Option<f64>,
+}
+
+/// What runs a teacher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// This project's own models: those of training for a checkpoint, those of inference for a GGUF file.
+    #[default]
+    Tritforge,
+    /// candle-transformers.
+    Candle,
 }
 
 /// `[dpo]`: direct preference optimization (arXiv 2305.18290) on the pairs of `data.records = "preference"`: `−ln σ(β · margin) + sft ·
@@ -510,11 +549,7 @@ pub struct Export {
 
 impl Default for Quant {
     fn default() -> Self {
-        Self {
-            weights: WeightQuant::Absmean,
-            activations: ActivationQuant::Absmax,
-            backward: Backward::Int24,
-        }
+        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax, backward: Backward::Auto }
     }
 }
 
@@ -595,8 +630,8 @@ fn is_concat(packing: &Packing) -> bool {
     *packing == Packing::Concat
 }
 
-fn is_int24(backward: &Backward) -> bool {
-    *backward == Backward::Int24
+fn is_auto(backward: &Backward) -> bool {
+    *backward == Backward::Auto
 }
 
 fn is_shard_tokens(n: &usize) -> bool {

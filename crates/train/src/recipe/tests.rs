@@ -184,6 +184,13 @@ fn a_resolved_recipe_reads_back() {
         &["quant.backward=int8", "data.packing=masked"],
         &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
         &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
+        &["distill.teacher=t", "distill.engine=candle"],
+        &[
+            "distill.teacher=t",
+            "distill.relation_weight=1e5",
+            "distill.relation_layer=0",
+            "distill.relation_v=0",
+        ],
     ] {
         let recipe = parse(MINIMAL, overrides).unwrap();
         assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe, "{overrides:?}");
@@ -363,6 +370,30 @@ fn contradictions_name_both_sides() {
         ),
         (&["model.vocab_size=100"], "model.vocab_size = 100: a byte-level BPE needs at least 257"),
         (&["run.name=a/b"], "run.name = \"a/b\": expected a name without slashes"),
+        (&["distill.teacher=t", "distill.ce=0", "distill.kl=0"], "are all 0: there is nothing to learn"),
+        (&["distill.teacher=hf://o/n"], "expected distill.engine = \"candle\" beside it"),
+        (
+            &["distill.teacher=t", "distill.relation_heads=2"],
+            "distill.relation_heads: without distill.relation_weight relations are not learned",
+        ),
+        (
+            &["distill.teacher=t", "distill.relation_weight=1", "distill.engine=candle"],
+            "distill.relation_weight contradicts distill.engine = \"candle\"",
+        ),
+        (
+            &["distill.teacher=t", "distill.relation_weight=1", "distill.relation_layer=2"],
+            "distill.relation_layer = 2: the model has the layers 0 to 1",
+        ),
+        (
+            &[
+                "distill.teacher=t",
+                "distill.relation_weight=1",
+                "distill.relation_q=0",
+                "distill.relation_k=0",
+                "distill.relation_v=0",
+            ],
+            "are all 0: no relation is learned",
+        ),
     ] {
         let found = fault(overrides);
         assert!(found.contains(message), "{overrides:?}: {found}");
@@ -404,7 +435,7 @@ fn examples_have_defaults_of_their_own() {
 
 #[test]
 fn a_backward_by_integers_needs_integers_in_the_forward() {
-    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Int24);
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Auto);
     for backward in Backward::ALL {
         let set = format!("quant.backward={}", backward.name());
         assert_eq!(parse(MINIMAL, &[&set]).unwrap().quant.backward, backward);
@@ -417,7 +448,7 @@ fn a_backward_by_integers_needs_integers_in_the_forward() {
         );
     }
     let message = fault(&["quant.backward=fp8"]);
-    assert!(message.contains("\"int24\" or \"f32\" or \"int16\" or \"int8\""), "{message}");
+    assert!(message.contains("\"auto\" or \"int24\" or \"f32\" or \"int16\" or \"int8\""), "{message}");
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
         ),
         chart("Memory", "of the process, in MB", false, number(|t| t.rss.map(|bytes| bytes as f64 / 1e6))),
     ];
+    if runs.iter().flat_map(|run| &run.train).any(|t| t.relation.is_some()) {
+        let caption = "distance of the tokens' relations from the teacher's, before its weight, logarithmic";
+        charts.insert(1, chart("Relation", caption, true, number(|t| t.relation)));
+    }
     if compares {
         let caption = "pairs whose chosen answer gained on the other, in %; dots: held out";
         charts.insert(1, chart("Accuracy", caption, false, preferences(runs, |p| 100.0 * p.accuracy)));

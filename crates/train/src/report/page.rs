@@ -114,6 +114,7 @@ fn facts_of(run: &Run) -> Vec<(&'static str, String)> {
         ("tokens/s, median", or_dash(speed.map(|x| format!("{x:.0}")))),
         ("MFU, median", or_dash(run.median(|t| t.mfu).map(|x| format!("{:.1} %", 100.0 * x)))),
         ("f32 products", or_dash(run.gemm_flops.map(|x| format!("{:.0} GFLOP/s", x / 1e9)))),
+        ("backward", or_dash(run.backward.clone())),
         ("threads", or_dash(run.threads.map(|n| n.to_string()))),
         ("peak memory", or_dash(peak.map(|bytes| format!("{:.0} MB", bytes as f64 / 1e6)))),
         ("skipped steps", skipped(run)),

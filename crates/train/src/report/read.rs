@@ -14,6 +14,8 @@ pub(super) struct Run {
     pub(super) parameters: Option<usize>,
     pub(super) threads: Option<usize>,
     pub(super) gemm_flops: Option<f64>,
+    /// How the gradients of ternary projections were multiplied.
+    pub(super) backward: Option<String>,
     /// The resolved recipe; empty in metrics of earlier versions.
     pub(super) recipe: String,
     /// Steps at which training went on after an interruption.
@@ -30,6 +32,8 @@ pub(super) struct Run {
 pub(super) struct Train {
     pub(super) step: u64,
     pub(super) loss: f64,
+    /// How far the relations of tokens are from a teacher's.
+    pub(super) relation: Option<f64>,
     pub(super) lr: f64,
     pub(super) grad_norm: f64,
     pub(super) tokens: u64,
@@ -99,18 +103,30 @@ pub(super) fn run(path: &Path) -> Result<Run, TrainError> {
 impl Run {
     fn add(&mut self, event: Event) {
         match event {
-            Event::Run { step, name, parameters, threads, gemm_flops, recipe } => {
+            Event::Run { step, name, parameters, threads, gemm_flops, backward, recipe } => {
                 if step > 0 {
                     self.resumed.push(step);
                 }
                 (self.name, self.recipe) = (name, recipe);
                 (self.parameters, self.threads) = (Some(parameters), Some(threads));
-                self.gemm_flops = Some(gemm_flops);
+                (self.gemm_flops, self.backward) = (Some(gemm_flops), backward);
             }
-            Event::Train { step, loss, lr, grad_norm, tokens, tokens_per_second, mfu, rss, peak_rss } => {
+            Event::Train {
+                step,
+                loss,
+                relation,
+                lr,
+                grad_norm,
+                tokens,
+                tokens_per_second,
+                mfu,
+                rss,
+                peak_rss,
+            } => {
                 self.train.push(Train {
                     step,
                     loss,
+                    relation,
                     lr,
                     grad_norm,
                     tokens,

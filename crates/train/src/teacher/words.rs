@@ -1,0 +1,82 @@
+//! What a teacher said of a batch, and the files in which it is kept.
+
+use std::fs;
+use std::path::Path;
+
+use crate::TrainError;
+
+/// The likeliest tokens of every position of a batch and their logits, each [tokens, k].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct TopK {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) k: usize,
+}
+
+/// The largest numbers of a row, in descending order; of equal ones the first.
+pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
+    let mut order: Vec<u32> = (0..row.len() as u32).collect();
+    let greater = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
+    if ids.len() < order.len() {
+        order.select_nth_unstable_by(ids.len() - 1, greater);
+        order.truncate(ids.len());
+    }
+    order.sort_unstable_by(greater);
+    ids.copy_from_slice(&order);
+    values.iter_mut().zip(&order).for_each(|(value, id)| *value = row[*id as usize]);
+}
+
+/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words. None if it is not there, is of
+/// another batch, or was cut short.
+pub(super) fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
+    let bytes = fs::read(file).ok()?;
+    let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    if bytes.len() != 4 * batch.len() * (1 + 2 * k) {
+        return None;
+    }
+    let (tokens, rest) = words.split_at(batch.len());
+    let (ids, logits) = rest.split_at(batch.len() * k);
+    (tokens == batch).then(|| TopK {
+        ids: ids.to_vec(),
+        logits: logits.iter().map(|w| f32::from_bits(*w)).collect(),
+        k,
+    })
+}
+
+pub(super) fn write(file: &Path, batch: &[u32], top: &TopK) -> Result<(), TrainError> {
+    let words = batch.iter().chain(&top.ids).copied().chain(top.logits.iter().map(|x| x.to_bits()));
+    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    let temporary = file.with_extension("tmp");
+    fs::write(&temporary, bytes).map_err(TrainError::io(&temporary, "write"))?;
+    fs::rename(&temporary, file).map_err(TrainError::io(file, "rename into"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_come_in_order() {
+        let row = [0.5, 3.0, -1.0, 3.0, 2.0];
+        let (mut ids, mut values) = ([0; 3], [0.0; 3]);
+        likeliest(&row, &mut ids, &mut values);
+        assert_eq!((ids, values), ([1, 3, 4], [3.0, 3.0, 2.0]));
+        let (mut ids, mut values) = ([0; 5], [0.0; 5]);
+        likeliest(&row, &mut ids, &mut values);
+        assert_eq!(ids, [1, 3, 4, 0, 2]);
+    }
+
+    #[test]
+    fn a_cached_file_is_that_of_its_batch() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("1-0.bin");
+        let top = TopK { ids: vec![1, 2, 3, 4], logits: vec![0.5, -1.0, f32::MIN, 2.5], k: 2 };
+        write(&file, &[7, 8], &top).unwrap();
+        assert_eq!(read(&file, &[7, 8], 2), Some(top));
+        assert_eq!(read(&file, &[7, 9], 2), None);
+        assert_eq!(read(&file, &[7, 8], 1), None);
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(read(&file, &[7, 8], 2), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! Distillation through the binary: relations of tokens that are learned from a teacher, and a teacher that candle-transformers runs.
+
+mod project;
+
+use std::fs;
+
+use project::Project;
+use serde_json::Value;
+
+const RECIPE: &str = r#"
+[run]
+name = "distilled"
+seed = 5
+[model]
+base = "runs/tiny"
+[quant]
+weights = "absmean"
+activations = "absmax"
+[distill]
+teacher = "runs/tiny"
+top_k = 20
+[data]
+train = ["text.txt"]
+seq_len = 32
+[optim]
+lr = 2e-3
+warmup_steps = 1
+[train]
+steps = 8
+batch_size = 2
+gradient_accumulation = 2
+eval_every = 4
+log_every = 1
+[sample]
+tokens = 0
+"#;
+
+/// A project with a full-precision base, which is the teacher too, and the recipe.
+fn project(set: &[&str]) -> Project {
+    let project = Project::new();
+    let plain = ["quant.weights=none", "quant.activations=none"];
+    train(&project, "recipe.toml", "runs/tiny", &[&plain[..], set].concat(), &[]);
+    fs::write(project.path("distill.toml"), RECIPE).unwrap();
+    project
+}
+
+fn train(project: &Project, recipe: &str, out: &str, set: &[&str], flags: &[&str]) {
+    let out = format!("run.out={out}");
+    let set = [&[&out[..]], set].concat();
+    let set: Vec<&str> = set.iter().flat_map(|key| ["--set", *key]).collect();
+    project.ok(&[&["train", recipe, "--quiet"], &set[..], flags].concat());
+}
+
+fn distill(project: &Project, out: &str, set: &[&str]) {
+    train(project, "distill.toml", out, set, &[]);
+}
+
+/// What a run's last weights are, in a word.
+fn weights(project: &Project, run: &str) -> String {
+    let manifest = fs::read(project.path(&format!("{run}/step-000008/manifest.json"))).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["files"]["model.safetensors"]["sha256"].as_str().unwrap().to_string()
+}
+
+/// The relation loss of every step; none where the metrics have none.
+fn relations(project: &Project, run: &str) -> Vec<Option<f64>> {
+    let metrics = fs::read_to_string(project.path(&format!("{run}/metrics.jsonl"))).unwrap();
+    let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line["event"] == "train").map(|line| line["relation"].as_f64()).collect()
+}
+
+fn held_out_loss(project: &Project, run: &str) -> f64 {
+    let printed = project.ok(&["eval", run, "--text", "text.txt", "--tokens", "300", "--json"]);
+    serde_json::from_str::<Value>(&printed).unwrap()["loss"].as_f64().unwrap()
+}
+
+#[test]
+fn relations_come_nearer_to_the_teachers() {
+    let project = project(&[]);
+    let relation = ["distill.relation_weight=1000", "distill.relation_temperature=0.2"];
+    let more = ["distill.ce=0", "distill.kl=0", "train.steps=30", "train.gradient_checkpointing=true"];
+    distill(&project, "runs/related", &[&relation[..], &more].concat());
+    let found: Vec<f64> = relations(&project, "runs/related").into_iter().flatten().collect();
+    assert_eq!(found.len(), 30);
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let (first, last) = (mean(&found[..4]), mean(&found[26..]));
+    assert!(last < 0.7 * first, "{first} {last}");
+    let table = fs::read_to_string(project.path("runs/related/metrics.csv")).unwrap();
+    assert!(table.lines().next().unwrap().ends_with(",relation"), "{table}");
+    assert!(fs::read_to_string(project.path("runs/related/report.html")).unwrap().contains("Relation"));
+
+    distill(&project, "runs/unrelated", &[]);
+    assert_eq!(relations(&project, "runs/unrelated"), [None; 8]);
+}
+
+#[test]
+fn a_run_that_is_cut_goes_on_to_the_same_bits_whatever_is_cached() {
+    let project = project(&[]);
+    let set = [
+        "distill.relation_weight=100",
+        "distill.cache=words",
+        "data.packing=documents",
+        "train.save_every=2",
+    ];
+    distill(&project, "runs/whole", &set);
+    // The words are read from the cache now, queries, keys and values are computed anew.
+    let set = [&set[..], &["train.keep_last=9"]].concat();
+    distill(&project, "runs/parts", &set);
+    for step in [4, 6, 8] {
+        fs::remove_dir_all(project.path(&format!("runs/parts/step-00000{step}"))).unwrap();
+    }
+    train(&project, "distill.toml", "runs/parts", &set, &["--resume"]);
+    assert_eq!(weights(&project, "runs/whole"), weights(&project, "runs/parts"));
+    assert_eq!(relations(&project, "runs/whole"), relations(&project, "runs/parts"));
+}
+
+#[test]
+fn the_teacher_may_be_a_gguf_file_or_of_another_shape() {
+    let project = project(&[]);
+    project.ok(&["export", "runs/tiny", "-o", "teacher.gguf", "--format", "f32", "--embeddings", "f32"]);
+    let set = ["distill.relation_weight=100", "distill.relation_temperature=0.5"];
+    distill(&project, "runs/checkpoint", &set);
+    distill(&project, "runs/gguf", &[&set[..], &["distill.teacher=teacher.gguf"]].concat());
+    // Before its first step the student is the same; from there it goes its own way, as the engine sums in another order.
+    let [a, b] = ["runs/checkpoint", "runs/gguf"].map(|run| relations(&project, run)[0].unwrap());
+    assert!((a - b).abs() < 1e-4 * a, "{a} {b}");
+
+    // Of a ternary teacher both engines give the same bits.
+    train(&project, "recipe.toml", "runs/ternary", &[], &[]);
+    project.ok(&["export", "runs/ternary", "-o", "ternary.gguf", "--format", "i2_s", "--embeddings", "f32"]);
+    for (out, teacher) in [("runs/latent", "runs/ternary"), ("runs/packed", "ternary.gguf")] {
+        distill(&project, out, &[&set[..], &[&format!("distill.teacher={teacher}")]].concat());
+    }
+    assert_eq!(relations(&project, "runs/latent"), relations(&project, "runs/packed"));
+    assert_eq!(weights(&project, "runs/latent"), weights(&project, "runs/packed"));
+
+    let wide = ["model.hidden_size=192", "model.num_attention_heads=6", "model.num_key_value_heads=3"];
+    let wide =
+        [&wide[..], &["model.num_hidden_layers=3", "quant.weights=none", "quant.activations=none"]].concat();
+    train(&project, "recipe.toml", "runs/wide", &[&wide[..], &["export.format=iq2_bn"]].concat(), &[]);
+    distill(&project, "runs/taught", &[&set[..], &["distill.teacher=runs/wide"]].concat());
+    assert!(relations(&project, "runs/taught").iter().all(|x| x.is_some_and(|x| x > 0.0)));
+    let refused = |more: &[&str]| {
+        let set = [&set[..], &["distill.teacher=runs/wide"], more].concat();
+        let set = set.iter().flat_map(|key| ["--set", *key]);
+        project.fails(&["train", "distill.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    let found = refused(&["distill.relation_heads=128"]);
+    assert!(found.contains("256 wide in the model and 192 in the teacher"), "{found}");
+    let found = refused(&["distill.relation_teacher_layer=3"]);
+    assert!(
+        found.contains("distill.relation_teacher_layer = 3: the teacher has the layers 0 to 2"),
+        "{found}"
+    );
+}
+
+#[test]
+fn candle_teaches_what_the_own_engine_teaches() {
+    let project = project(&["model.use_sub_norm=false"]);
+    project.ok(&["export", "runs/tiny", "-o", "teacher", "--format", "hf-f32"]);
+    distill(&project, "runs/own", &["distill.kl=3"]);
+    let candle = ["distill.kl=3", "distill.engine=candle", "distill.teacher=teacher"];
+    distill(&project, "runs/candle", &[&candle[..], &["distill.cache=words"]].concat());
+    let apart = held_out_loss(&project, "runs/own") - held_out_loss(&project, "runs/candle");
+    assert!(apart.abs() < 1e-3, "{apart}");
+    distill(&project, "runs/again", &[&candle[..], &["distill.cache=words"]].concat());
+    assert_eq!(weights(&project, "runs/candle"), weights(&project, "runs/again"));
+
+    let refused = |set: &[&str]| {
+        let set = set.iter().flat_map(|key| ["--set", *key]);
+        project.fails(&["train", "distill.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
+    };
+    let found = refused(&["distill.engine=candle"]);
+    assert!(found.contains("Hugging Face's layout"), "{found}");
+    let found = refused(&["distill.teacher=teacher"]);
+    assert!(found.contains("tritforge import"), "{found}");
+}
