@@ -37,7 +37,7 @@ impl LoraArgs {
     }
 }
 
-/// Reads the adapter FILE[:SCALE] for a model.
+/// Reads the adapter `FILE[:SCALE]` for a model.
 pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
     let (path, scale) = parse(text)?;
     if path.is_dir() {

@@ -1,0 +1,77 @@
+//! `[model]` and `[quant]`: the architecture and how it is quantized.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_nn::Backward;
+
+use super::written::{backward_name, is_auto};
+
+/// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
+/// keys in the recipe go before it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Model {
+    /// A checkpoint, or the directory of a run, to begin with: its weights, its shape and its tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<PathBuf>,
+    /// What the base's `config.json` says.
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) base_config: Option<ModelConfig>,
+    /// Rows of the embedding; by default the tokenizer's vocabulary. If given, the tokenizer must have it exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward network.
+    pub intermediate_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads; by default as many as query heads.
+    pub num_key_value_heads: usize,
+    /// Width of a head; by default `hidden_size / num_attention_heads`.
+    pub head_dim: usize,
+    /// `"silu"` (the default) or `"relu2"`.
+    #[schemars(with = "String")]
+    pub hidden_act: HiddenAct,
+    /// The longest context; by default `data.seq_len`.
+    pub max_position_embeddings: usize,
+    /// ε of every RMSNorm; by default 1e-5.
+    pub rms_norm_eps: f64,
+    /// Base of the rotary embedding; by default 10000.
+    pub rope_theta: f64,
+    /// Whether the output head is the embedding; by default it is.
+    pub tie_word_embeddings: bool,
+    /// Whether an RMSNorm stands before `o_proj` and `down_proj`; by default it does.
+    pub use_sub_norm: bool,
+    /// Standard deviation of the initial weights; by default 0.02.
+    pub initializer_range: f64,
+}
+
+/// `[quant]`: the quantization of the seven projections of each block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Quant {
+    /// `"absmean"` (ternary, the default), `"none"`, or `"ternary"`: as `model.base` stores them, never quantized again.
+    #[schemars(with = "String")]
+    pub weights: WeightQuant,
+    /// `"absmax"` (int8, the default) or `"none"`.
+    #[schemars(with = "String")]
+    pub activations: ActivationQuant,
+    /// How training multiplies the gradients of the projections: `"int24"` (rounded to 24 bits and multiplied by integers, about as
+    /// precise as f32; in f32 where the forward multiplies no integers), `"f32"`, `"auto"` (the default: `"int24"` where that is faster, on
+    /// processors with AVX-512 VNNI, else `"f32"`), or `"int16"` and `"int8"`, faster and noisier: rounded at random. These two need
+    /// ternary weights and int8 activations.
+    #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
+    #[schemars(with = "String")]
+    pub backward: Backward,
+}
+
+impl Default for Quant {
+    fn default() -> Self {
+        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax, backward: Backward::Auto }
+    }
+}

@@ -1,0 +1,61 @@
+//! `[run]`, `[sample]` and `[export]`: where a run writes, what it shows, what it becomes.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tritforge_kernels::DenseType;
+use tritforge_ternary::Packing as TernaryPacking;
+
+use super::written::{dense_name, packing_name};
+
+/// `[run]`: the run itself.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Run {
+    /// Its name; by default that of the recipe's file.
+    pub name: String,
+    /// Directory of checkpoints and logs, from the working directory; by default `runs/<name>`.
+    pub out: PathBuf,
+    /// Seed of the initial weights, the order of the data, the split and the samples; by default 0.
+    pub seed: u64,
+}
+
+/// `[sample]`: the text that is written at every evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct Sample {
+    /// What it begins with; by default a line feed.
+    pub prompt: String,
+    /// Tokens; by default 64. 0 writes none.
+    pub tokens: usize,
+    /// By default 0.8; 0 takes the most probable token.
+    pub temperature: f64,
+    /// Only the `top_k` most probable tokens; by default 40, 0 is all.
+    pub top_k: usize,
+    /// Only the most probable tokens that together have this probability; by default 0.95, 1 is all.
+    pub top_p: f64,
+}
+
+/// `[export]`: the GGUF file that the trained model is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Export {
+    /// The packing (`docs/formats.md`); by default the first of `"tq2_0"` and `"i2_s"` whose blocks fit the widths.
+    #[serde(serialize_with = "packing_name")]
+    #[schemars(with = "String")]
+    pub format: TernaryPacking,
+    /// How embedding and head are stored: `"f16"` (the default), `"f32"` or `"q8_0"`.
+    #[serde(serialize_with = "dense_name")]
+    #[schemars(with = "String")]
+    pub embeddings: DenseType,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { prompt: "\n".to_string(), tokens: 64, temperature: 0.8, top_k: 40, top_p: 0.95 }
+    }
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self { format: TernaryPacking::Tq2_0, embeddings: DenseType::F16 }
+    }
+}

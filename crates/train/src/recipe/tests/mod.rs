@@ -1,0 +1,391 @@
+//! Recipes that are right; what is said about those that are wrong is in `faults`, what editors and readers are told in `schema`.
+
+mod faults;
+mod schema;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
+use tritforge_data::Packing as DataPacking;
+use tritforge_kernels::DenseType;
+use tritforge_nn::Backward;
+use tritforge_ternary::Packing;
+
+use super::{
+    DataSource, Dpo, Ema, Loss, OnFault, Origin, Recipe, RecipeError, Schedule, SftLoss, SplitKind,
+    TokenizerKind, json_schema, markdown,
+};
+use crate::optimizer::StoredType;
+
+const MINIMAL: &str = r#"[model]
+hidden_size = 256
+intermediate_size = 768
+num_hidden_layers = 2
+num_attention_heads = 4
+
+[data]
+train = ["corpus.txt"]
+
+[train]
+steps = 1000
+"#;
+
+fn parse(text: &str, overrides: &[&str]) -> Result<Recipe, RecipeError> {
+    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
+    Recipe::from_toml(Path::new("dir/r.toml"), text, &overrides)
+}
+
+/// The messages about a recipe that is wrong.
+fn faults(text: &str, overrides: &[&str]) -> Vec<String> {
+    match parse(text, overrides) {
+        Err(RecipeError::Invalid(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("expected faults, found {other:?}"),
+    }
+}
+
+/// The one message about a minimal recipe with an override.
+fn fault(overrides: &[&str]) -> String {
+    let faults = faults(MINIMAL, overrides);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    faults[0].clone()
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let r = parse(MINIMAL, &[]).unwrap();
+    assert_eq!((r.run.name.as_str(), r.run.out.as_path(), r.run.seed), ("r", Path::new("runs/r"), 0));
+    assert_eq!(
+        (r.model.num_key_value_heads, r.model.head_dim, r.model.max_position_embeddings),
+        (4, 64, 256)
+    );
+    assert_eq!((r.quant.weights, r.quant.activations), (WeightQuant::Absmean, ActivationQuant::Absmax));
+    assert_eq!((r.tokenizer.kind, r.tokenizer.vocab_size), (TokenizerKind::Bpe, 4096));
+    assert_eq!((r.data.source, r.data.train.clone()), (DataSource::Files, vec![PathBuf::from("corpus.txt")]));
+    assert_eq!((r.data.held_out, r.data.split, r.data.seq_len), (0.1, SplitKind::Contiguous, 256));
+    assert_eq!((r.optim.warmup_steps, r.optim.schedule, r.optim.decay_steps), (50, Schedule::Cosine, 0));
+    assert_eq!((r.train.eval_every, r.train.save_every, r.train.eval_tokens), (100, 100, None));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::Tq2_0, DenseType::F16));
+    let config = r.model_config(4000).unwrap();
+    assert_eq!((config.vocab_size, config.rms_norm_eps, config.rope_theta), (4000, 1e-5, 1e4));
+}
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        [run]
+        name = "n"
+        out = "o/p"
+        seed = 7
+        [model]
+        vocab_size = 300
+        hidden_size = 128
+        intermediate_size = 384
+        num_hidden_layers = 3
+        num_attention_heads = 4
+        num_key_value_heads = 2
+        head_dim = 32
+        hidden_act = "relu2"
+        max_position_embeddings = 99
+        rms_norm_eps = 1e-6
+        rope_theta = 5e5
+        tie_word_embeddings = false
+        use_sub_norm = false
+        initializer_range = 0.01
+        [quant]
+        weights = "absmean"
+        activations = "none"
+        [tokenizer]
+        kind = "bpe"
+        vocab_size = 300
+        [data]
+        source = "rust-sources"
+        held_out = 0.2
+        split = "document"
+        seq_len = 64
+        [optim]
+        kind = "adamw"
+        lr = 1
+        betas = [0.8, 0.99]
+        eps = 1e-7
+        weight_decay = 0
+        grad_clip = 0.0
+        warmup_steps = 5
+        schedule = "wsd"
+        min_lr_ratio = 0.5
+        decay_steps = 20
+        weight_decay_until = 0.75
+        state_dtype = "bf16"
+        master_dtype = "bf16"
+        [train]
+        steps = 50
+        batch_size = 3
+        gradient_accumulation = 2
+        gradient_checkpointing = true
+        eval_every = 11
+        eval_tokens = 1_000
+        save_every = 12
+        keep_last = 4
+        keep_best = true
+        patience = 5
+        min_delta = 0.01
+        on_nonfinite = "skip"
+        spike_threshold = 10
+        on_spike = "stop"
+        log_every = 1
+        [ema]
+        decay = 0.99
+        deploy = false
+        [sample]
+        prompt = "x"
+        tokens = 9
+        temperature = 0.0
+        top_k = 3
+        top_p = 0.5
+        [export]
+        format = "i2_s"
+        embeddings = "q8_0"
+    "#;
+    let r = parse(text, &[]).unwrap();
+    let c = r.model_config(300).unwrap();
+    assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
+    assert_eq!(c.activations, ActivationQuant::None);
+    assert_eq!((r.optim.lr, r.optim.betas, r.optim.grad_clip), (1.0, (0.8, 0.99), 0.0));
+    assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
+    assert_eq!((r.optim.eps, r.optim.momentum, r.optim.weight_decay_until), (Some(1e-7), None, 0.75));
+    assert_eq!((r.optim.state_dtype, r.optim.master_dtype), (StoredType::Bf16, StoredType::Bf16));
+    assert!(r.train.gradient_checkpointing && !parse(MINIMAL, &[]).unwrap().train.gradient_checkpointing);
+    assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
+    assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
+    assert_eq!(r.train.spike_threshold, Some(10.0));
+    assert_eq!(r.ema, Some(Ema { decay: 0.99, deploy: false }));
+    assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseType::Q8_0));
+    // What is written reads back to the same recipe, and has every key of this one.
+    let written = r.to_toml().unwrap();
+    assert_eq!(parse(&written, &[]).unwrap(), r);
+    let keys = |text: &str| {
+        let mut keys: Vec<String> =
+            text.lines().filter_map(|l| Some(l.split_once('=')?.0.trim().to_string())).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&written), keys(text));
+    assert!(
+        written.contains("rms_norm_eps = 1e-6") || written.contains("rms_norm_eps = 0.000001"),
+        "{written}"
+    );
+}
+
+#[test]
+fn a_resolved_recipe_reads_back() {
+    for overrides in [
+        &[][..],
+        &["optim.schedule=wsd"],
+        &["optim.schedule=two-stage", "optim.kind=muon", "ema.decay=0.999"],
+        &["optim.kind=lion", "train.spike_threshold=8", "train.patience=3"],
+        &["tokenizer.kind=characters", "quant.weights=none"],
+        &["quant.backward=int8", "data.packing=masked"],
+        &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
+        &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
+        &["distill.teacher=t", "distill.engine=candle"],
+        &[
+            "distill.teacher=t",
+            "distill.relation_weight=1e5",
+            "distill.relation_layer=0",
+            "distill.relation_v=0",
+        ],
+    ] {
+        let recipe = parse(MINIMAL, overrides).unwrap();
+        assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe, "{overrides:?}");
+    }
+}
+
+#[test]
+fn overrides_go_before_the_file_and_the_last_wins() {
+    let r =
+        parse(MINIMAL, &["optim.lr=2e-3", "optim.lr = 5e-4", "run.name=7", "quant.weights=none"]).unwrap();
+    assert_eq!((r.optim.lr, r.run.name.as_str(), r.quant.weights), (5e-4, "7", WeightQuant::None));
+    // Naming files withdraws the file's other source, and the other way round.
+    let rust = MINIMAL.replace("train = [\"corpus.txt\"]", "source = \"rust-sources\"");
+    let r = parse(&rust, &["data.train=a.txt"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::Files, vec![PathBuf::from("a.txt")]));
+    let r = parse(&rust, &["data.train=[\"a.txt\"]", "data.source=files"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::Files, vec![PathBuf::from("a.txt")]));
+    let r = parse(MINIMAL, &["data.source=rust-sources"]).unwrap();
+    assert_eq!((r.data.source, r.data.train), (DataSource::RustSources, vec![]));
+}
+
+#[test]
+fn examples_have_defaults_of_their_own() {
+    let r = parse(MINIMAL, &["data.records=alpaca"]).unwrap();
+    assert_eq!((r.data.split, r.data.packing), (SplitKind::Document, tritforge_data::Packing::Masked));
+    let samples = &r.data.samples;
+    assert_eq!((samples.loss, samples.truncation), (Loss::Completions, tritforge_data::Truncation::Error));
+    assert_eq!(samples.on_bad_sample, tritforge_data::OnBadSample::Error);
+    let overrides = [
+        "data.records=auto",
+        "data.template=llama3",
+        "data.loss=all",
+        "data.truncation=left",
+        "data.on_bad_sample=skip",
+        "data.max_samples=9",
+        "data.keep_empty=true",
+        "data.drop_duplicates=true",
+        "data.columns={input=\"question\", output=\"reply\"}",
+        "data.columns.output=answer",
+        "data.packing=documents",
+        "data.split=contiguous",
+    ];
+    let r = parse(MINIMAL, &overrides).unwrap();
+    assert_eq!(
+        ["input", "output", "text"].map(|name| r.data.samples.columns.name(name)),
+        ["question", "answer", "text"]
+    );
+    let written = r.to_toml().unwrap();
+    assert_eq!(parse(&written, &[]).unwrap(), r, "{written}");
+    // Without any of them, a recipe does not speak of them.
+    let written = parse(MINIMAL, &[]).unwrap().to_toml().unwrap();
+    assert!(!written.contains("records") && !written.contains("truncation"), "{written}");
+}
+
+#[test]
+fn a_shape_comes_from_a_file_and_inline_keys_go_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipes, configs) = (dir.path().join("recipes"), dir.path().join("configs"));
+    fs::create_dir_all(&recipes).unwrap();
+    fs::create_dir_all(&configs).unwrap();
+    let shape = "vocab_size = 500\nhidden_size = 256\nintermediate_size = 768\nnum_hidden_layers = 2\n\
+                 num_attention_heads = 4\nmax_position_embeddings = 512\nhidden_act = \"relu2\"\n";
+    fs::write(configs.join("s.toml"), shape).unwrap();
+    fs::write(recipes.join("text.txt"), "text").unwrap();
+    let path = recipes.join("r.toml");
+    let text = "[model]\nconfig = \"../configs/s.toml\"\nnum_hidden_layers = 6\n[data]\ntrain = [\"text.txt\", \"no.txt\"]\n\
+                [train]\nsteps = 10\n";
+    fs::write(&path, text).unwrap();
+    let r = Recipe::load(&path, &[]).unwrap();
+    assert_eq!((r.model.num_hidden_layers, r.model.hidden_act), (6, HiddenAct::Relu2));
+    assert_eq!((r.model.vocab_size, r.tokenizer.vocab_size, r.expected_vocab_size()), (None, 500, 500));
+    assert_eq!(r.data.train, [recipes.join("text.txt"), PathBuf::from("no.txt")]);
+    // The recipe's own vocabulary goes before the one that the shape was made for.
+    let r = Recipe::load(&path, &["tokenizer.vocab_size=600".to_string()]).unwrap();
+    assert_eq!(r.model_config(590).unwrap().vocab_size, 590);
+    let r = Recipe::load(&path, &["model.vocab_size=600".to_string()]).unwrap();
+    let error = r.model_config(590).unwrap_err().to_string();
+    assert!(error.contains("model.vocab_size = 600: the tokenizer has 590 tokens"), "{error}");
+    // Faults of the shape are reported in its file.
+    fs::write(configs.join("s.toml"), format!("{shape}hiden_size = 1\n")).unwrap();
+    let error = Recipe::load(&path, &[]).unwrap_err().to_string();
+    assert!(
+        error.contains("s.toml:8:1: model.hiden_size: unknown key; did you mean model.hidden_size?"),
+        "{error}"
+    );
+    fs::remove_file(configs.join("s.toml")).unwrap();
+    let error = Recipe::load(&path, &[]).unwrap_err().to_string();
+    assert!(error.contains("r.toml:2:10: model.config: no file"), "{error}");
+}
+
+/// Writes what a recipe looks at of a base, and returns the override that names it.
+fn base_of_the_default_shape(dir: &Path) -> [String; 1] {
+    let base = dir.join("base");
+    let mut writer = tritforge_checkpoint::Writer::create(&base).unwrap();
+    writer.write_config(&tritforge_config::ModelConfig::default()).unwrap();
+    writer.commit().unwrap();
+    [format!("model.base={}", base.display())]
+}
+
+#[test]
+fn a_base_gives_shape_and_tokenizer_and_is_named_where_it_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let overrides = base_of_the_default_shape(dir.path());
+    let text = "[model]\nbase = \"nowhere\"\n[data]\ntrain = [\"x.txt\"]\n[train]\nsteps = 10\n";
+    let recipe = parse(text, &[&overrides[0]]).unwrap();
+    assert_eq!((recipe.model.hidden_size, recipe.model.max_position_embeddings), (256, 512));
+    assert_eq!(recipe.tokenizer.kind, TokenizerKind::Base);
+    // The base may have rows that its tokenizer does not fill, not the other way round.
+    assert_eq!(recipe.model_config(4000).unwrap().vocab_size, 4096);
+    assert!(recipe.model_config(5000).unwrap_err().to_string().contains("4096"));
+    assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+    let message = &faults(text, &[])[0];
+    assert!(message.starts_with("dir/r.toml:2:8: model.base: no directory"), "{message}");
+    let both = text.replace("[data]", "config = \"c.toml\"\n[data]");
+    let message = faults(&both, &[&overrides[0]]).join("\n");
+    assert!(message.contains("model.config contradicts model.base"), "{message}");
+}
+
+#[test]
+fn the_recipes_and_shapes_of_the_repository_are_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let files = |dir: &str| {
+        let entries = fs::read_dir(root.join(dir)).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|p| p.extension().is_some_and(|e| e == "toml")).collect::<Vec<_>>()
+    };
+    let recipes = files("recipes");
+    assert!(recipes.len() >= 2);
+    let base = tempfile::tempdir().unwrap();
+    let overrides = base_of_the_default_shape(base.path());
+    for path in recipes {
+        // A recipe that goes on from a base needs one to be there.
+        let based = fs::read_to_string(&path).unwrap().contains("\nbase = ");
+        let overrides = if based { &overrides[..] } else { &[] };
+        let recipe = Recipe::load(&path, overrides).unwrap_or_else(|e| panic!("{e}"));
+        recipe.model_config(recipe.expected_vocab_size()).unwrap();
+    }
+    let text = &MINIMAL[MINIMAL.find("[data]").unwrap()..];
+    let shapes = files("configs");
+    assert!(shapes.len() >= 8);
+    for path in shapes {
+        let recipe =
+            parse(text, &[&format!("model.config={}", path.display())]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(recipe.export.format, Packing::Tq2_0, "{}", path.display());
+    }
+}
+
+#[test]
+fn the_optimizers_have_defaults_of_their_own() {
+    let optim = |kind| parse(MINIMAL, &[kind]).unwrap().optim;
+    let lion = optim("optim.kind=lion");
+    assert_eq!((lion.lr, lion.betas, lion.weight_decay, lion.eps), (1e-4, (0.9, 0.99), 1.0, None));
+    let muon = optim("optim.kind=muon");
+    assert_eq!((muon.lr, muon.momentum, muon.eps), (1e-3, Some(0.95), Some(1e-8)));
+    let o = parse(MINIMAL, &["optim.schedule=two-stage", "optim.lr=1.5e-3"]).unwrap().optim;
+    assert!((o.stage2_lr.unwrap() - 1e-3).abs() < 1e-12);
+    assert_eq!((o.stage2_at, o.weight_decay_until), (Some(0.5), 0.5));
+}
+
+const SOURCES: &str = r#"[model]
+hidden_size = 256
+intermediate_size = 768
+num_hidden_layers = 2
+num_attention_heads = 4
+
+[data]
+packing = "documents"
+shard_tokens = 1000
+
+[[data.sources]]
+path = "hf://datasets/o/n/a.parquet@v1"
+weight = 3
+column = "body"
+
+[[data.sources]]
+path = "b.txt"
+format = "text"
+weight = 0.5
+
+[train]
+steps = 1000
+"#;
+
+#[test]
+fn sources_are_read_and_written_back() {
+    let r = parse(SOURCES, &[]).unwrap();
+    let [a, b] = r.data.sources.as_slice() else { panic!("{:?}", r.data.sources) };
+    assert_eq!((a.path.as_path(), a.weight), (Path::new("hf://datasets/o/n/a.parquet@v1"), Some(3.0)));
+    assert_eq!((a.column.as_str(), a.format), ("body", tritforge_data::Format::Auto));
+    assert_eq!((b.column.as_str(), b.format, b.weight), ("text", tritforge_data::Format::Text, Some(0.5)));
+    assert_eq!((r.data.packing, r.data.shard_tokens), (tritforge_data::Packing::Documents, 1000));
+    assert_eq!(parse(&r.to_toml().unwrap(), &[]).unwrap(), r);
+    // An override says where the text comes from, whole.
+    let r = parse(SOURCES, &["data.train=c.txt"]).unwrap();
+    assert_eq!((r.data.train.len(), r.data.sources.len()), (1, 0));
+}
