@@ -22,8 +22,8 @@ const REFUSED: [(&[u8], &str); 5] = [
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
-/// A file may become this many times as long as it is on the disk: DEFLATE cannot do more than 1032, and real text stays
-/// below 100.
+/// A file may become this many times as long as it is on the disk: DEFLATE cannot do more than 1032, and real
+/// text stays below 100.
 const MOST_TIMES: u64 = 2000;
 /// Bytes that any compressed file may become.
 const ALWAYS: u64 = 64 << 20;

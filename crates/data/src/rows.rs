@@ -15,12 +15,12 @@ pub(crate) use json::parse as parse_json;
 /// Columns by name.
 pub(crate) type Row = Map<String, Value>;
 
-/// Takes a row's place, `line 3` or `row 3` in Parquet, and its columns, or what is wrong with this row alone; says whether to
-/// go on.
+/// Takes a row's place, `line 3` or `row 3` in Parquet, and its columns, or what is wrong with this row
+/// alone; says whether to go on.
 pub(crate) type Take<'a> = dyn FnMut(String, Result<Row, String>) -> Result<bool, DataError> + 'a;
 
-/// Hands every row of a file to `take`, of CSV and Parquet with nothing but `column` if one is named: a file without it is an
-/// error. `format` is neither [`Format::Auto`] nor [`Format::Text`].
+/// Hands every row of a file to `take`, of CSV and Parquet with nothing but `column` if one is named: a file
+/// without it is an error. `format` is neither [`Format::Auto`] nor [`Format::Text`].
 pub(crate) fn read(
     path: &Path,
     format: Format,

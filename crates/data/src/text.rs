@@ -1,5 +1,5 @@
-//! Text as every reader of this crate takes it: a stream of UTF-8, decompressed, without a byte order mark, whose faults are
-//! named with byte and line.
+//! Text as every reader of this crate takes it: a stream of UTF-8, decompressed, without a byte order mark,
+//! whose faults are named with byte and line.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use crate::{DataError, compression};
 
 const CHUNK: usize = 1 << 20;
 
-/// A file as a stream of valid UTF-8 without NUL. What is wrong with the file comes as an [`io::Error`] around a [`DataError`];
-/// [`TextReader::fault`] takes it out.
+/// A file as a stream of valid UTF-8 without NUL. What is wrong with the file comes as an [`io::Error`]
+/// around a [`DataError`]; [`TextReader::fault`] takes it out.
 pub(crate) struct TextReader {
     path: PathBuf,
     inner: Box<dyn Read>,

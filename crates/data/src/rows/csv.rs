@@ -11,8 +11,8 @@ use crate::DataError;
 use crate::format::extension;
 use crate::text::TextReader;
 
-/// Follows the text as a record of its own, which no text has: what reads it apart from the last record has seen all quotes
-/// closed.
+/// Follows the text as a record of its own, which no text has: what reads it apart from the last record has
+/// seen all quotes closed.
 const END: &[u8] = b"\n\0\n";
 
 /// Hands every record to `take`, or of every record one column. A place is the line on which a record begins.
@@ -73,8 +73,8 @@ fn fault(path: &Path, error: csv::Error) -> DataError {
     }
 }
 
-/// Remembers where lines end in what it hands on: the CSV reader counts only some line breaks, but knows the byte at which a
-/// record begins.
+/// Remembers where lines end in what it hands on: the CSV reader counts only some line breaks, but knows the
+/// byte at which a record begins.
 struct Lines<R> {
     inner: R,
     offset: u64,
@@ -92,7 +92,8 @@ impl<R> Lines<R> {
     /// The line of a record, from 1: the first that is not empty from `byte` on. Bytes may only grow.
     fn line_at(&mut self, mut byte: u64) -> u64 {
         while let Some((begin, end)) = self.breaks.front().copied() {
-            // A record is said to begin before the empty lines that precede it, and within the CRLF before them.
+            // A record is said to begin before the empty lines that precede it, and within the CRLF before
+            // them.
             if begin > byte {
                 break;
             }

@@ -10,8 +10,8 @@ use super::{Row, Take, type_name};
 use crate::DataError;
 use crate::text::{self, LineBreaks, TextReader};
 
-/// The objects of a JSON file. Files with the extension of the one are often the other: a `.json` file is an array, an object a
-/// line, or objects over several lines, as it begins.
+/// The objects of a JSON file. Files with the extension of the one are often the other: a `.json` file is an
+/// array, an object a line, or objects over several lines, as it begins.
 pub(super) fn read(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
     let text = TextReader::read(path)?;
     let first = text.trim_start().lines().next().unwrap_or_default();
@@ -34,7 +34,8 @@ pub(super) fn read_lines(path: &Path, take: &mut Take<'_>) -> Result<(), DataErr
     })
 }
 
-/// The objects of an array, or objects one after the other: a mistake ends the reading, as what follows it cannot be told.
+/// The objects of an array, or objects one after the other: a mistake ends the reading, as what follows it
+/// cannot be told.
 fn values(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError> {
     let fault = |line: usize, message: String| Err(DataError::record(path, format!("line {line}"), message));
     let mut breaks = LineBreaks::default();

@@ -47,8 +47,8 @@ fn columns(row: &ParquetRow) -> Result<Row, String> {
         .collect()
 }
 
-/// A field as JSON. What JSON does not have, such as dates and infinity, is its text; NaN is null, as pandas writes what is
-/// missing.
+/// A field as JSON. What JSON does not have, such as dates and infinity, is its text; NaN is null, as pandas
+/// writes what is missing.
 fn value(field: &Field) -> Result<Value, String> {
     let number = |x: f64| match x {
         x if x.is_nan() => Value::Null,

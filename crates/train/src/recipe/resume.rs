@@ -9,10 +9,11 @@ use super::Recipe;
 enum OnResume {
     /// It takes effect from the checkpoint on.
     Free,
-    /// It is refused: the checkpoint's weights, its optimizer's state, its position in the data or the losses that it remembers
-    /// would mean something else.
+    /// It is refused: the checkpoint's weights, its optimizer's state, its position in the data or the losses
+    /// that it remembers would mean something else.
     Fixed,
-    /// What it leads to is compared and not the key: files by their content, settings by the tokens that come of them.
+    /// What it leads to is compared and not the key: files by their content, settings by the tokens that come
+    /// of them.
     Content,
 }
 
@@ -124,7 +125,8 @@ impl std::fmt::Display for Changed {
 pub(crate) struct Changes(Vec<Changed>);
 
 impl Changes {
-    /// Compares the resolved recipe `before`, as TOML, with another. Keys that are not written have their defaults.
+    /// Compares the resolved recipe `before`, as TOML, with another. Keys that are not written have their
+    /// defaults.
     ///
     /// # Errors
     /// If `before` is not TOML; with what is wrong.
