@@ -226,8 +226,8 @@ fn another_base_of_the_same_shape_is_refused() {
     fs::write(project.path("lora.toml"), RECIPE).unwrap();
     let mode = "lora.mode=qat_lora";
     train(&project, "runs/adapter", &[mode]);
-    // The base goes on: the newest checkpoint of its run is another model now.
-    project.ok(&["train", "recipe.toml", "--quiet", "--resume", "--set", "train.steps=14"]);
+    // Another model under the same name, with the same number of steps.
+    project.ok(&["train", "recipe.toml", "--quiet", "--overwrite", "--set", "run.seed=99"]);
     let merged = project.fails(&["merge", "runs/adapter", "-o", "merged"]);
     assert!(merged.contains("is not the checkpoint that it was trained on"), "{merged}");
     assert!(!project.path("merged").exists());
