@@ -301,7 +301,10 @@ fn a_run_goes_on_only_with_what_it_began_with() {
         ("data.seq_len=16", "data.seq_len is 16"),
         ("data.packing=documents", "data.packing is \"documents\""),
         ("run.seed=77", "run.seed is 77"),
-        ("tokenizer.vocab_size=290", "are not those of the checkpoint (tokenizer.vocab_size is 290"),
+        (
+            "tokenizer.vocab_size=290",
+            "another model than the checkpoint's config.json (tokenizer.vocab_size is 290",
+        ),
     ] {
         let found = fails(&mut train(&project, &[key, "train.steps=6"], &["--resume"]));
         assert!(found.contains("cannot resume") && found.contains(message), "{key}: {found}");

@@ -249,9 +249,10 @@ pub(crate) fn load(
     let progress = progress(checkpoint)?;
     let changes = changes(checkpoint, recipe)?;
     if &checkpoint.config()? != wanted {
-        return Err(fault(
-            "the recipe now describes another model than the checkpoint's config.json".to_string(),
-        ));
+        let suspects = changes.suspects(&["model", "tokenizer", "data"]);
+        return Err(fault(format!(
+            "the recipe now describes another model than the checkpoint's config.json{suspects}"
+        )));
     }
     if progress.data != data {
         let suspects = changes.suspects(&["data", "tokenizer", "model"]);
