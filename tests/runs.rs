@@ -298,7 +298,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
         ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", the run began with \"f32\""),
         ("model.num_hidden_layers=1", "model.num_hidden_layers is 1"),
         ("data.held_out=0.2", "data.held_out is 0.2"),
-        ("data.seq_len=16", "data.seq_len is 16"),
+        ("data.seq_len=8", "data.seq_len is 8, the run began with 16"),
         ("data.packing=documents", "data.packing is \"documents\""),
         ("run.seed=77", "run.seed is 77"),
         (
