@@ -48,7 +48,7 @@ pub(crate) fn no_column(path: &Path, record: &str, column: &str, found: Vec<Stri
 fn check_names<'a>(
     path: &Path,
     place: &str,
-    names: impl Iterator<Item = &'a str> + Clone,
+    names: &(impl Iterator<Item = &'a str> + Clone),
 ) -> Result<(), DataError> {
     for (index, name) in names.clone().enumerate() {
         if names.clone().take(index).any(|other| other == name) {

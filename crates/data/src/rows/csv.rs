@@ -42,7 +42,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Re
             let names = names
                 .map(|(i, name)| if name.is_empty() { format!("Unnamed: {i}") } else { name.to_string() });
             let names: Vec<String> = names.collect();
-            check_names(path, &place, names.iter().map(String::as_str))?;
+            check_names(path, &place, &names.iter().map(String::as_str))?;
             if let Some(column) = column.filter(|column| !names.iter().any(|name| name == column)) {
                 return Err(no_column(path, &place, column, names));
             }

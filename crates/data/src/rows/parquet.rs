@@ -18,7 +18,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Re
     let reader = SerializedFileReader::new(file).map_err(|e| fault(e.to_string()))?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let fields = schema.get_fields();
-    check_names(path, "schema", fields.iter().map(|field| field.name()))?;
+    check_names(path, "schema", &fields.iter().map(|field| field.name()))?;
     let projection = match column {
         None => None,
         Some(column) => {

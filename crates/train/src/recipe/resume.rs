@@ -207,7 +207,7 @@ mod tests {
         }
     }
 
-    const RECIPE: &str = "[model]\nhidden_size = 32\nintermediate_size = 64\nnum_hidden_layers = 1\n\
+    const RECIPE: &str = "[model]\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 1\n\
                           num_attention_heads = 2\n[data]\ntrain = \"resume.rs\"\nseq_len = 16\n[train]\nsteps = 3\n";
 
     fn recipe(set: &[String]) -> Recipe {
