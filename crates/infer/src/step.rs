@@ -14,7 +14,7 @@ use tritforge_kernels::{
 };
 
 use crate::adapter::{Rows, add_products};
-use crate::threads::OfPass;
+use crate::threads::limit_of_pass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
 
@@ -75,7 +75,7 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
-    let _threads = OfPass::set(parts.iter().all(|part| part.ids.len() == 1));
+    let _threads = limit_of_pass(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
     let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap);
     for layer in 0..model.blocks.len() {

@@ -8,6 +8,7 @@ use tritforge_infer::{Applied, Finish, GenerateOptions, InferError, Model, Sessi
 use tritforge_text::{Message, TextError};
 
 use crate::adapters::{AdapterError, Adapters};
+use crate::prompt_limit::PromptLimit;
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -46,6 +47,9 @@ pub enum JobError {
     /// The request cannot be served as it is.
     #[error("{0}")]
     Invalid(String),
+    /// The prompt is longer than the context.
+    #[error("{0}")]
+    ContextLength(String),
     /// The engine failed.
     #[error("{0}")]
     Failed(String),
@@ -53,7 +57,20 @@ pub enum JobError {
 
 impl From<InferError> for JobError {
     fn from(error: InferError) -> Self {
-        JobError::Invalid(error.to_string())
+        let message = error.to_string();
+        match error {
+            InferError::ContextFull { .. } => JobError::ContextLength(message),
+            // What only a request decides.
+            InferError::EmptyPrompt | InferError::Token { .. } | InferError::Option { .. } => {
+                JobError::Invalid(message)
+            }
+            InferError::Gguf { .. }
+            | InferError::Config { .. }
+            | InferError::Tensor { .. }
+            | InferError::Adapter { .. }
+            | InferError::Ternary { .. }
+            | InferError::Text(_) => JobError::Failed(message),
+        }
     }
 }
 
@@ -63,7 +80,7 @@ impl From<TextError> for JobError {
     }
 }
 
-/// Called with each piece of text; may end the job.
+/// Called with each piece of text, and without text ("") wherever the job could end; may end the job.
 pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
 
 /// What serves a job.
@@ -106,12 +123,14 @@ impl Engine {
             adapters.add(&adapters.free_name(applied.adapter.path()), applied.clone(), true)?;
         }
         let model = Arc::clone(model);
+        let limit = PromptLimit::of(&model);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
+            limit.check(job)?;
             let prompt = match &job.prompt {
                 Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
                 Prompt::Chat(messages) => {
-                    let template = tokenizer.chat_template()?.ok_or_else(|| {
+                    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?.ok_or_else(|| {
                         let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
                         JobError::Invalid(message.to_string())
                     })?;
