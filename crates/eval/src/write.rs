@@ -16,13 +16,19 @@ use crate::{EvalError, Subject};
 /// Texts that a file writes at once.
 const PARALLEL: usize = 8;
 
-/// When a text ends, beside the end-of-sequence token and the end of the context.
+/// When a text ends, beside the tokens that end a generation ([`Tokenizer::end_ids`]) and the end of the context.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
     /// Most tokens.
     pub max_tokens: usize,
     /// Strings that end it; they are not part of it.
     pub stop: Vec<String>,
+}
+
+/// When a text ends, with the tokens of the model that end it.
+struct Ends<'a> {
+    options: &'a WriteOptions,
+    ids: Vec<u32>,
 }
 
 /// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are no part of it. `done` gets the number of the prompt and its
@@ -36,11 +42,12 @@ pub fn write_texts(
     options: &WriteOptions,
     mut done: impl FnMut(usize, String) -> Result<(), EvalError>,
 ) -> Result<(), (usize, EvalError)> {
+    let ends = Ends { options, ids: subject.tokenizer().end_ids() };
     match subject {
-        Subject::Gguf(model) => at_once(model, prompts, options, &mut done),
+        Subject::Gguf(model) => at_once(model, prompts, &ends, &mut done),
         Subject::Checkpoint { decoder, tokenizer } => {
             for (number, prompt) in prompts.iter().enumerate() {
-                let text = alone(decoder, tokenizer, prompt, options);
+                let text = alone(decoder, tokenizer, prompt, &ends);
                 text.and_then(|text| done(number, text)).map_err(|error| (number, error))?;
             }
             Ok(())
@@ -54,7 +61,7 @@ struct Text<'a> {
     sampler: Sampler,
     stream: DecodeStream<'a>,
     filter: StopFilter<'a>,
-    stop: &'a [String],
+    ends: &'a Ends<'a>,
     text: String,
     left: usize,
     /// Whether a stop string has come: nothing after it belongs to the text.
@@ -62,15 +69,15 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(tokenizer: &'a Tokenizer, options: &'a WriteOptions) -> Result<Self, EvalError> {
+    fn new(tokenizer: &'a Tokenizer, ends: &'a Ends<'a>) -> Result<Self, EvalError> {
         Ok(Self {
             tokenizer,
             sampler: Sampler::new(Sampling::default())?,
             stream: tokenizer.stream(),
-            filter: StopFilter::new(&options.stop),
-            stop: &options.stop,
+            filter: StopFilter::new(&ends.options.stop),
+            ends,
             text: String::new(),
-            left: options.max_tokens,
+            left: ends.options.max_tokens,
             stopped: false,
         })
     }
@@ -80,7 +87,7 @@ impl<'a> Text<'a> {
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let known = self.tokenizer.vocab_size().min(logits.len());
         let id = self.sampler.choose(&logits[..known], &[]);
-        if self.left == 0 || self.tokenizer.eos() == Some(id) {
+        if self.left == 0 || self.ends.ids.contains(&id) {
             self.left = 0;
             return Ok(None);
         }
@@ -88,7 +95,7 @@ impl<'a> Text<'a> {
         if self.tokenizer.is_special(id) {
             // No part of the text, but it may end it.
             let name = self.tokenizer.token(id).unwrap_or_default();
-            if self.stop.contains(&name) {
+            if self.ends.options.stop.contains(&name) {
                 self.left = 0;
             }
         } else if let Some(piece) = self.stream.push(id)? {
@@ -127,9 +134,9 @@ fn alone(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
     prompt: &[u32],
-    options: &WriteOptions,
+    ends: &Ends<'_>,
 ) -> Result<String, EvalError> {
-    let mut text = Text::new(tokenizer, options)?;
+    let mut text = Text::new(tokenizer, ends)?;
     let mut ids = prompt.to_vec();
     loop {
         let logits = decoder.logits_of_rows(&ids, 1, &[ids.len().saturating_sub(1)])?;
@@ -152,7 +159,7 @@ struct Lane<'a> {
 fn at_once(
     model: &Arc<Model>,
     prompts: &[Vec<u32>],
-    options: &WriteOptions,
+    ends: &Ends<'_>,
     done: &mut impl FnMut(usize, String) -> Result<(), EvalError>,
 ) -> Result<(), (usize, EvalError)> {
     let context = model.config().max_position_embeddings;
@@ -172,7 +179,7 @@ fn at_once(
                     .map_err(|error| fault(error.into()))?,
             };
             let kept = session.reuse_prefix(prompt);
-            let text = Text::new(model.tokenizer(), options).map_err(fault)?;
+            let text = Text::new(model.tokenizer(), ends).map_err(fault)?;
             lanes.push(Lane { number, session, pending: prompt[kept..].to_vec(), text });
         }
         let Some(first) = lanes.first().map(|lane| lane.number) else { return Ok(()) };

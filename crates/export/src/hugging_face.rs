@@ -121,7 +121,7 @@ fn write_all(
     let dtype = if options.bf16 { "bfloat16" } else { "float32" };
     let json = config.to_hugging_face(options.packed, dtype, ids.clone())?;
     put("config.json", json.as_bytes())?;
-    put("generation_config.json", format!("{:#}\n", Value::Object(ids)).as_bytes())?;
+    put("generation_config.json", generation_config(ids, tokenizer.as_ref()).as_bytes())?;
     put("README.md", model_card(checkpoint, config, options).as_bytes())?;
 
     let tensors = checkpoint.tensors(MODEL)?;
@@ -165,6 +165,21 @@ fn special_ids(tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
         ("pad_token_id", tokenizer.and_then(Tokenizer::pad)),
     ];
     roles.into_iter().map(|(key, id)| (key.to_string(), json!(id))).collect()
+}
+
+/// `generation_config.json`: those ids, and under `eos_token_id` all that end a generation, EOS first; a number where it is one.
+fn generation_config(mut ids: Map<String, Value>, tokenizer: Option<&Tokenizer>) -> String {
+    if let Some(tokenizer) = tokenizer {
+        let mut ends = tokenizer.end_ids();
+        ends.sort_by_key(|id| (tokenizer.eos() != Some(*id), *id));
+        let value = match ends[..] {
+            [] => Value::Null,
+            [one] => json!(one),
+            _ => json!(ends),
+        };
+        ids.insert("eos_token_id".to_string(), value);
+    }
+    format!("{:#}\n", Value::Object(ids))
 }
 
 fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {

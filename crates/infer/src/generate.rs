@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use tritforge_text::TurnEnd;
+
 use crate::stop::{Passed, StopFilter};
-use crate::{InferError, PREFILL_CHUNK, Sampler, Sampling, Session, Wanted};
+use crate::{InferError, Model, PREFILL_CHUNK, Sampler, Sampling, Session, Wanted};
 
 /// What to generate and how.
 #[derive(Debug, Clone)]
@@ -15,20 +17,52 @@ pub struct GenerateOptions {
     pub sampling: Sampling,
     /// Strings that end the text; they are not part of it.
     pub stop: Vec<String>,
-    /// Go on after an end-of-sequence token.
+    /// Go on after a token that ends the generation.
     pub ignore_eos: bool,
+    /// Tokens that end the text beside the model's own ([`crate::Model::end_ids`]).
+    pub end_ids: Vec<u32>,
+    /// White space that a chat template writes after an answer: before the token that ends the text it is not part of it. A stop
+    /// string has to begin with it.
+    pub closing: String,
+}
+
+impl GenerateOptions {
+    /// Ends the text where a chat template ends an answer.
+    pub fn end_turn(&mut self, end: TurnEnd) {
+        self.end_ids.extend(end.token);
+        self.stop.extend(end.stop);
+        self.closing = end.closing;
+    }
+
+    /// Whether a token of `model` ends the text.
+    pub fn ends(&self, model: &Model, id: u32) -> bool {
+        !self.ignore_eos && (model.end_ids().contains(&id) || self.end_ids.contains(&id))
+    }
+
+    /// What was held back at the end of the text, as far as it belongs to it.
+    pub fn held<'a>(&self, held: &'a str, finish: Finish) -> &'a str {
+        let closing = if finish == Finish::Eos { self.closing.as_str() } else { "" };
+        held.strip_suffix(closing).unwrap_or(held)
+    }
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { max_tokens: 128, sampling: Sampling::default(), stop: Vec::new(), ignore_eos: false }
+        Self {
+            max_tokens: 128,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            ignore_eos: false,
+            end_ids: Vec::new(),
+            closing: String::new(),
+        }
     }
 }
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The model gave its end-of-sequence token.
+    /// The model gave a token that ends the generation.
     Eos,
     /// A stop string came.
     Stop,
@@ -45,7 +79,7 @@ pub enum Finish {
 pub struct Generation {
     /// The text.
     pub text: String,
-    /// The tokens, without the end-of-sequence token.
+    /// The tokens, without the one that ended the text.
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
@@ -118,7 +152,7 @@ pub fn generate(
     let begin = Instant::now();
     while out.tokens.len() < options.max_tokens {
         let id = sampler.choose(&logits, &recent);
-        if tokenizer.eos() == Some(id) && !options.ignore_eos {
+        if options.ends(&model, id) {
             out.finish = Finish::Eos;
             break;
         }
@@ -159,7 +193,7 @@ pub fn generate(
         }
     }
     if out.finish != Finish::Stop {
-        rest.push_str(&filter.finish());
+        rest.push_str(options.held(&filter.finish(), out.finish));
     }
     if !rest.is_empty() {
         out.text.push_str(&rest);

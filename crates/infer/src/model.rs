@@ -21,6 +21,7 @@ pub struct Model {
     pub(crate) gguf: Gguf,
     config: ModelConfig,
     tokenizer: Tokenizer,
+    end_ids: Vec<u32>,
     pub(crate) embedding: Dense,
     pub(crate) head: Option<Dense>,
     /// The head, rearranged for decoding.
@@ -96,6 +97,7 @@ impl Model {
             },
             gguf,
             config,
+            end_ids: tokenizer.end_ids(),
             tokenizer,
             adapters: RwLock::default(),
         })
@@ -129,6 +131,11 @@ impl Model {
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The ids of the tokens that end a generation, ascending ([`Tokenizer::end_ids`]).
+    pub fn end_ids(&self) -> &[u32] {
+        &self.end_ids
     }
 
     /// All ternary tensors, block by block.

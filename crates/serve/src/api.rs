@@ -126,7 +126,7 @@ impl Common {
             Some(Stop::One(stop)) => vec![stop],
             Some(Stop::Many(stops)) => stops,
         };
-        Ok(GenerateOptions { max_tokens, sampling, stop, ignore_eos: false })
+        Ok(GenerateOptions { max_tokens, sampling, stop, ..GenerateOptions::default() })
     }
 }
 

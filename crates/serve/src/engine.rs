@@ -127,6 +127,7 @@ impl Engine {
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;
+            let mut options = job.options.clone();
             let prompt = match &job.prompt {
                 Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
                 Prompt::Chat(messages) => {
@@ -134,12 +135,13 @@ impl Engine {
                         let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
                         JobError::Invalid(message.to_string())
                     })?;
+                    options.end_turn(tokenizer.turn_end(&template));
                     tokenizer.encode_chat(&template, messages)?
                 }
             };
             let mut session = Session::new(Arc::clone(&model), model.config().max_position_embeddings)?;
             session.set_adapters(Arc::clone(&job.adapters));
-            let generation = generate(&mut session, &prompt, &job.options, on_text)?;
+            let generation = generate(&mut session, &prompt, &options, on_text)?;
             Ok(Outcome {
                 finish: generation.finish,
                 prompt_tokens: generation.prompt_tokens,

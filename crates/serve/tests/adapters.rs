@@ -54,7 +54,7 @@ impl Files {
         let tokenizer = self.model.tokenizer();
         let prompt = tokenizer.encode(PROMPT, tokenizer.adds_bos()).unwrap();
         let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
-        let options = GenerateOptions { max_tokens: TOKENS, sampling, stop: Vec::new(), ignore_eos: false };
+        let options = GenerateOptions { max_tokens: TOKENS, sampling, ..GenerateOptions::default() };
         let mut text = String::new();
         generate(&mut session, &prompt, &options, &mut |piece: &str| {
             text.push_str(piece);

@@ -28,6 +28,16 @@ pub(crate) const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
+const EOT: &str = "tokenizer.ggml.eot_token_id";
+/// Other keys of tokens that end a generation: ends of messages, and what llama.cpp counts of fill-in-the-middle.
+const OTHER_ENDS: [&str; 4] = [
+    "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+];
+/// All tokens that end a generation, as ollama writes and reads them.
+const ENDS: &str = "tokenizer.ggml.eos_token_ids";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 /// Whether a text begins with a space that it does not have.
@@ -106,6 +116,15 @@ impl Tokenizer {
                 put(key, id.into());
             }
         }
+        let ends = self.end_ids();
+        for (key, id) in [EOT, OTHER_ENDS[0]].into_iter().zip(self.further_ends()) {
+            if let Some(id) = id {
+                put(key, id.into());
+            }
+        }
+        if ends.iter().any(|id| self.roles.eos != Some(*id)) {
+            put(ENDS, ends.into());
+        }
         put(ADD_BOS, self.roles.add_bos.into());
         if let Some(template) = &self.chat_template {
             put(CHAT_TEMPLATE, template.as_str().into());
@@ -148,6 +167,7 @@ impl Tokenizer {
         let mut tokenizer = tokenizer.with_roles(Roles { bos, eos, pad, add_bos });
         tokenizer.unused = unused;
         tokenizer.chat_template = chat_template;
+        tokenizer.declare_ends(declared_ends(metadata)?);
         Ok(tokenizer)
     }
 
@@ -227,6 +247,16 @@ impl Tokenizer {
         }
         Ok((tokens, types))
     }
+}
+
+/// The ids that metadata declares as ends of a generation beside EOS. Where a file has no such token, converters write -1 or the
+/// largest number instead of leaving the key out.
+fn declared_ends(metadata: &Metadata) -> Result<Vec<u32>, TextError> {
+    let mut ids = optional(metadata.get_i64_array(ENDS))?.unwrap_or_default();
+    for key in [EOT].into_iter().chain(OTHER_ENDS) {
+        ids.extend(optional(metadata.get_i64(key))?);
+    }
+    Ok(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
 }
 
 /// A byte-level BPE without roles, the ids that stand for no text, and whether sequences begin with BOS where nothing says so.

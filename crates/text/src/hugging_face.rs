@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
 use crate::added::added_tokens;
+use crate::end_of_generation::ids_of_json;
 use crate::special::{KNOWN_BOS, KNOWN_EOS, KNOWN_PAD};
 use crate::tiktoken::is_tiktoken;
 use crate::tokenizer::Roles;
@@ -16,6 +17,11 @@ use crate::validate::{self, MAX_VOCAB, TOKENIZER_JSON};
 use crate::{TextError, Tokenizer};
 
 const CONFIG: &str = "tokenizer_config.json";
+const GENERATION: &str = "generation_config.json";
+const MODEL_CONFIG: &str = "config.json";
+/// In `tokenizer_config.json`: the ids that a model's files declare as ends of a generation. `transformers` passes over it and has
+/// them in `generation_config.json`, which a checkpoint of this program does not have.
+const ENDS: &str = "eos_token_ids";
 const ADDED: &str = "added_tokens.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
@@ -58,6 +64,7 @@ impl Tokenizer {
         if let Some(config) = config {
             tokenizer = tokenizer.with_config(&config)?;
         }
+        tokenizer.declare_ends(declared_ends(beside(GENERATION)?, beside(MODEL_CONFIG)?)?);
         if let Some(template) = beside(TEMPLATE)? {
             tokenizer.chat_template = Some(String::from_utf8_lossy(&template).into_owned());
         }
@@ -167,6 +174,7 @@ impl Tokenizer {
         }
         roles.add_bos = json["add_bos_token"].as_bool().unwrap_or(roles.add_bos) && roles.bos.is_some();
         self.roles = roles;
+        self.declare_ends(ids_of_json(&json[ENDS]).map_err(|problem| fault(ENDS, problem))?);
         match &json["chat_template"] {
             Value::Null => {}
             Value::String(template) => self.chat_template = Some(template.clone()),
@@ -202,6 +210,9 @@ impl Tokenizer {
             "eos_token": name(self.roles.eos),
             "pad_token": name(self.roles.pad),
         });
+        if !self.declared_ends.is_empty() {
+            config[ENDS] = json!(self.declared_ends);
+        }
         if let Some(template) = &self.chat_template {
             config["chat_template"] = json!(template);
         }
@@ -246,6 +257,19 @@ impl Tokenizer {
             add_bos: first.is_some(),
         }
     }
+}
+
+/// The ids under `eos_token_id` of `generation_config.json` or, where it is missing or does not say, of `config.json`.
+fn declared_ends(generation: Option<Vec<u8>>, config: Option<Vec<u8>>) -> Result<Vec<u32>, TextError> {
+    for (file, bytes) in [(GENERATION, generation), (MODEL_CONFIG, config)] {
+        let Some(bytes) = bytes else { continue };
+        let fault = |place: &str, problem: String| TextError::malformed(file, place, problem);
+        let json: Value = serde_json::from_slice(&bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        if !json["eos_token_id"].is_null() {
+            return ids_of_json(&json["eos_token_id"]).map_err(|problem| fault("eos_token_id", problem));
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TextError> {

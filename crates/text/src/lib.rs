@@ -31,6 +31,7 @@ mod base64;
 mod byte_level;
 mod characters;
 mod chat;
+mod end_of_generation;
 mod error;
 mod gguf;
 mod hugging_face;
@@ -49,6 +50,7 @@ mod unigram;
 mod validate;
 
 pub use chat::{ChatTemplate, Message, Rendered};
+pub use end_of_generation::TurnEnd;
 pub use error::TextError;
 pub use special::SpecialTokens;
 pub use stream::DecodeStream;

@@ -32,6 +32,8 @@ pub struct Tokenizer {
     /// Ids of a GGUF file that stand for no text, such as those that round a vocabulary up.
     pub(crate) unused: BTreeMap<u32, String>,
     pub(crate) roles: Roles,
+    /// Ids that the model's files declare as ends of a generation, ascending.
+    pub(crate) declared_ends: Vec<u32>,
     pub(crate) chat_template: Option<String>,
 }
 
@@ -120,6 +122,7 @@ impl Tokenizer {
             vocab_size,
             unused: BTreeMap::new(),
             roles: Roles::default(),
+            declared_ends: Vec::new(),
             chat_template: None,
         }
     }
@@ -277,7 +280,7 @@ impl Tokenizer {
         self.roles.bos
     }
 
-    /// The id that ends a sequence.
+    /// The id that ends a sequence, and that separates documents. [`Tokenizer::end_ids`] has all that end a generation.
     pub fn eos(&self) -> Option<u32> {
         self.roles.eos
     }

@@ -39,18 +39,32 @@ pub(crate) fn sample(
         // Any token begins a text; the tokenizer's own beginning is best.
         ids.push(tokenizer.bos().unwrap_or(0));
     }
+    let mut ends = tokenizer.end_ids();
+    let turn = template.map(|template| tokenizer.turn_end(template)).unwrap_or_default();
+    ends.extend(turn.token);
+    let prompt = ids.len();
+    // What stands behind the answer, which ends with it.
+    let mut rest = String::new();
     for _ in 0..options.tokens {
         let window = &ids[ids.len().saturating_sub(longest)..];
         let logits = model.logits(window, 1, None)?;
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let last = &logits[logits.len() - vocab..][..known.min(vocab)];
         let id = processor.sample(&Tensor::from_slice(last, last.len(), &Device::Cpu)?)?;
-        // An answer also ends with the mark that its template ends it by.
-        if tokenizer.eos() == Some(id) || (template.is_some() && tokenizer.is_special(id)) {
+        if ends.contains(&id) {
+            rest = turn.closing;
             break;
         }
         ids.push(id);
+        if let Some(stop) = &turn.stop {
+            let answer = tokenizer.decode(&ids[prompt..])?;
+            if let Some(at) = answer.find(stop) {
+                rest = answer[at..].to_string();
+                break;
+            }
+        }
     }
     ids.retain(|id| !tokenizer.is_special(*id));
-    Ok(tokenizer.decode(&ids)?)
+    let text = tokenizer.decode(&ids)?;
+    Ok(text.strip_suffix(&rest).unwrap_or(&text).to_string())
 }

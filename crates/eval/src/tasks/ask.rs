@@ -89,7 +89,7 @@ pub(super) fn numbers(
         problems.iter().zip(shots).map(|((question, _), shots)| prompts.context(shots, question, ""));
     let writing = WriteOptions {
         max_tokens: options.max_tokens.unwrap_or(256),
-        stop: gsm8k::STOP.map(String::from).to_vec(),
+        stop: gsm8k::STOP.map(String::from).into_iter().chain(prompts.stop()).collect(),
     };
     write(subject, contexts, prompts, &writing, |index, context, text, truncated| {
         let answer = &problems[index].1;
@@ -120,7 +120,7 @@ pub(super) fn programs(
     });
     let mut stop = humaneval::STOP.map(String::from).to_vec();
     if prompts.chat() {
-        stop.extend(humaneval::CHAT_STOP.map(String::from));
+        stop.extend(humaneval::CHAT_STOP.map(String::from).into_iter().chain(prompts.stop()));
     }
     let writing = WriteOptions { max_tokens: options.max_tokens.unwrap_or(1024), stop };
     write(subject, contexts, prompts, &writing, |index, context, text, truncated| {

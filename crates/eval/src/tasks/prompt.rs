@@ -31,6 +31,11 @@ impl<'a> Prompts<'a> {
         self.template.is_some()
     }
 
+    /// The text that ends an answer of a conversation whose template has no token for that.
+    pub(crate) fn stop(&self) -> Option<String> {
+        self.tokenizer.turn_end(self.template.as_ref()?).stop
+    }
+
     /// What stands between a question and its answer: a conversation's marks, or a space.
     pub(crate) fn delimiter(&self) -> &'static str {
         if self.chat() { "" } else { super::question::TARGET_DELIMITER }

@@ -147,6 +147,8 @@ struct Read {
     report: Report,
     tokenizer: Tokenizer,
     template: ChatTemplate,
+    /// Whether the template writes something by which an answer ends.
+    ends_answers: bool,
 }
 
 impl Read {
@@ -196,7 +198,8 @@ impl Read {
         }
         // The checkpoint's template is the one that its model was trained with.
         let tokenizer = tokenizer.with_chat_template(Some(&template));
-        Ok(Self { train, held_out, report, tokenizer, template })
+        let ends_answers = tokenizer.turn_end(&template).written;
+        Ok(Self { train, held_out, report, tokenizer, template, ends_answers })
     }
 
     /// The ids of an example with a mask over what is learned of it.
@@ -207,7 +210,16 @@ impl Read {
                     .iter()
                     .map(|said| Turn { message: &said.message, answer: said.answer, learn: said.learn })
                     .collect();
-                self.tokenizer.encode_turns(&self.template, &turns)?
+                let mut masked = self.tokenizer.encode_turns(&self.template, &turns)?;
+                // Where the template writes nothing by which the last answer ends, EOS does.
+                if !self.ends_answers
+                    && masked.mask.last() == Some(&true)
+                    && let Some(eos) = self.tokenizer.eos()
+                {
+                    masked.ids.push(eos);
+                    masked.mask.push(true);
+                }
+                masked
             }
             Body::Text(text) => {
                 let options = EncodeOptions { add_bos: self.tokenizer.adds_bos(), parse_special: false };

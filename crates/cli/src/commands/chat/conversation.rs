@@ -44,8 +44,8 @@ impl Conversation {
         session: Session,
         shift: bool,
     ) -> Self {
+        options.end_turn(model.tokenizer().turn_end(&template));
         let prompter = Prompter::new(template);
-        options.stop.extend(prompter.end_of_answer(model));
         Self {
             session,
             model: Arc::clone(model),

@@ -56,7 +56,7 @@ pub(crate) struct Args {
     /// End an answer before this string too; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after an end-of-sequence token.
+    /// Go on after a token that ends the generation, such as the end-of-sequence token.
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         sampling: args.sampling.sampling()?,
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
+        ..GenerateOptions::default()
     };
     let model = args.lora.open(&args.model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;

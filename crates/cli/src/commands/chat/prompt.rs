@@ -62,25 +62,6 @@ impl Prompter {
         }
     }
 
-    /// The string that ends an answer in this template, if it is more than white space: what stands after an answer, or
-    /// else what stands between it and the next message.
-    pub(super) fn end_of_answer(&self, model: &Model) -> Option<String> {
-        let (ask, answer, next) = ("<<ask>>", "<<answer>>", "<<next>>");
-        let mut messages = vec![Message::new("user", ask), Message::new("assistant", answer)];
-        let after = |messages: &[Message]| {
-            let text = self.render(model, messages, false).ok()?;
-            Some(text.split_once(answer)?.1.to_string())
-        };
-        let end = after(&messages)?.trim().to_string();
-        if !end.is_empty() {
-            return Some(end);
-        }
-        messages.push(Message::new("user", next));
-        let between = after(&messages)?;
-        let between = between.split_once(next)?.0.trim_end();
-        (!between.is_empty()).then(|| between.to_string())
-    }
-
     fn render(&self, model: &Model, messages: &[Message], answer: bool) -> Result<String> {
         let tokenizer = model.tokenizer();
         let name = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));

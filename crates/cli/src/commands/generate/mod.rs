@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// End the text before this string; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after an end-of-sequence token.
+    /// Go on after a token that ends the generation, such as the end-of-sequence token.
     #[arg(long)]
     ignore_eos: bool,
     /// Print the text alone, without the statistics.
@@ -81,6 +81,7 @@ impl Args {
             sampling: self.sampling.sampling()?,
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
+            ..GenerateOptions::default()
         })
     }
 }

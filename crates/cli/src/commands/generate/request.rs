@@ -83,12 +83,14 @@ fn entry(line: usize, text: &str, defaults: &Defaults<'_>) -> Entry {
 fn request(line: Line, defaults: &Defaults<'_>) -> Result<Request, String> {
     let Defaults { model, template, options, context } = defaults;
     let tokenizer = model.tokenizer();
+    let mut turn_end = None;
     let ids = match (line.prompt, line.messages) {
         (Some(prompt), None) if prompt.is_empty() => return Err("`prompt` is empty".to_string()),
         (None, Some(messages)) if messages.is_empty() => return Err("`messages` is empty".to_string()),
         (Some(prompt), None) => tokenizer.encode(&prompt, tokenizer.adds_bos()),
         (None, Some(messages)) => {
             let template = template.ok_or_else(|| no_template(model))?;
+            turn_end = Some(tokenizer.turn_end(template));
             tokenizer.encode_chat(template, &messages)
         }
         (Some(_), Some(_)) => {
@@ -118,6 +120,7 @@ fn request(line: Line, defaults: &Defaults<'_>) -> Result<Request, String> {
         Some(Stop::Many(stops)) => options.stop = stops,
         None => {}
     }
+    turn_end.into_iter().for_each(|end| options.end_turn(end));
     Ok(Request { ids, options })
 }
 

@@ -18,7 +18,7 @@ pub(super) struct Outcome {
     pub(super) finish: Finish,
     /// Tokens of the prompt.
     pub(super) prompt_tokens: usize,
-    /// Tokens generated, without the end-of-sequence token.
+    /// Tokens generated, without the one that ended the text.
     pub(super) completion_tokens: usize,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Sequence<'a> {
             return Ok(Some(Finish::Length));
         }
         let id = self.sampler.choose(logits, &self.ids);
-        if model.tokenizer().eos() == Some(id) && !options.ignore_eos {
+        if options.ends(&model, id) {
             return Ok(Some(Finish::Eos));
         }
         self.ids.push(id);
@@ -119,7 +119,7 @@ impl<'a> Sequence<'a> {
                 }
             }
             if finish != Finish::Stop {
-                self.text.push_str(&self.filter.finish());
+                self.text.push_str(self.request.options.held(&self.filter.finish(), finish));
             }
         }
         Ok(Outcome { text: self.text, finish, prompt_tokens: self.request.ids.len(), completion_tokens })
