@@ -160,4 +160,12 @@ fn options_at_their_ends_work_or_are_refused_by_name() {
         assert_eq!(ran.status.code(), Some(2), "{message}");
         assert!(message.contains(option), "{message}");
     }
+    // An empty key would be one that everybody has.
+    let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+        .args(["serve", "absent.gguf"])
+        .env("TRITFORGE_API_KEY", "")
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success() && message.contains("TRITFORGE_API_KEY"), "{message}");
 }

@@ -160,3 +160,22 @@ impl Engine {
         (self.run)(job, on_text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_request_decides_is_the_requests_fault() {
+        let damaged = InferError::Tensor {
+            path: "model.gguf".into(),
+            tensor: "output.weight".to_string(),
+            message: "cut short".to_string(),
+        };
+        assert!(matches!(JobError::from(damaged), JobError::Failed(_)));
+        let full = InferError::ContextFull { used: 0, asked: 100, context: 64 };
+        assert!(matches!(JobError::from(full), JobError::ContextLength(_)));
+        assert!(matches!(JobError::from(InferError::EmptyPrompt), JobError::Invalid(_)));
+        assert!(matches!(JobError::from(InferError::Token { id: 9, vocab_size: 4 }), JobError::Invalid(_)));
+    }
+}

@@ -67,8 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
         bail!("--allow-runtime-lora {}: no directory", dir.display());
     }
-    if args.api_key.as_deref().is_some_and(str::is_empty) {
-        bail!("--api-key is empty: give a key, or leave the option out");
+    let api_key = args.api_key.clone().or_else(|| std::env::var("TRITFORGE_API_KEY").ok());
+    if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
+        bail!("the key (--api-key or TRITFORGE_API_KEY) is empty: give one, or leave it out");
     }
     let model = Arc::new(Model::open(&args.model)?);
     let engine = Engine::of(&model)?;
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         max_connections: args.max_connections as usize,
         allow_origins: args.allow_origin.clone(),
         allow_hosts: args.allow_host.clone(),
-        api_key: args.api_key.clone().or_else(|| std::env::var("TRITFORGE_API_KEY").ok()),
+        api_key,
         ..ServeOptions::default()
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
