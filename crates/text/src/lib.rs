@@ -34,6 +34,7 @@ mod chat;
 mod error;
 mod gguf;
 mod hugging_face;
+mod jinja;
 mod merges;
 mod pre;
 mod python;
