@@ -64,7 +64,7 @@ pub(super) fn directory(
     let architecture = Architecture::of(&config).ok();
     let runtimes = match model.form() {
         Form::HuggingFace => hugging_face_verdicts(),
-        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, config),
+        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, &config),
     };
     let files = files(model.path())?;
     let mut inspection = Inspection {
