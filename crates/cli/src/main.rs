@@ -6,6 +6,7 @@ mod out;
 mod commands;
 mod interrupt;
 mod table;
+mod warnings;
 
 use std::process::ExitCode;
 
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
     // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
     tritforge_kernels::keep_pages();
     let cli = Cli::parse();
+    warnings::install();
     if cli.threads == Some(0) {
         eprintln!("error: --threads 0: at least one is needed");
         return ExitCode::from(2);

@@ -25,6 +25,14 @@ pub enum ConfigError {
     /// A GGUF file's metadata does not describe a model that the engine can run.
     #[error("GGUF metadata: {0}")]
     Gguf(String),
+    /// A GGUF file has a tensor that would be left out.
+    #[error("tensor {tensor}: {problem}")]
+    GgufTensor {
+        /// The tensor's name in the file.
+        tensor: String,
+        /// Why it has no place in the model.
+        problem: String,
+    },
     /// No GGUF architecture describes this model.
     #[error("no GGUF architecture describes this model: {0}")]
     NoArchitecture(String),

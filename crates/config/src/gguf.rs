@@ -4,6 +4,10 @@
 //! without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows from the model, it is not the
 //! user's to choose.
 
+mod keys;
+mod rope;
+mod tensors;
+
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
 use crate::{
@@ -199,13 +203,35 @@ impl ModelConfig {
         head * self.head_dim + 2 * (within % half) + within / half
     }
 
-    /// Reads the description of a file's model.
+    /// Reads the description of a file's model, and checks that nothing of the file is left out of it. Of keys that have no known
+    /// meaning it warns.
     ///
     /// # Errors
-    /// As [`ModelConfig::from_gguf`], or if the tensor `rope_freqs.weight` is none of divisors.
+    /// As [`ModelConfig::from_gguf`]; if the file is not a model but an adapter or the like, has a tensor that the model has no
+    /// place for, or a key that asks for what the engine does not compute; or if the tensor `rope_freqs.weight` is none of
+    /// divisors.
     pub fn from_gguf_file(gguf: &Gguf) -> Result<Self, ConfigError> {
-        let mut config = Self::from_gguf(gguf.metadata(), gguf.tensors())?;
+        let metadata = gguf.metadata();
+        keys::check_kind(metadata)?;
+        let mut config = Self::from_gguf(metadata, gguf.tensors())?;
+        let name = metadata.get_str("general.architecture").unwrap_or_default();
+        if let Some(architecture) = Architecture::from_name(name) {
+            keys::check(gguf, &config, architecture)?;
+            tensors::check(&config, architecture, gguf.tensors())?;
+        }
+        let tokens = metadata.get_str_array("tokenizer.ggml.tokens").map_or(0, <[String]>::len);
+        if tokens > config.vocab_size {
+            return Err(ConfigError::Gguf(format!(
+                "tokenizer.ggml.tokens has {tokens} tokens, {name}.vocab_size = {}: the embedding has no rows for the rest",
+                config.vocab_size
+            )));
+        }
         if let Some(info) = gguf.tensor(ROPE_FACTORS) {
+            if config.rope_scaling.is_some() {
+                let message =
+                    format!("{ROPE_FACTORS} with {name}.rope.scaling: this engine runs one of the two");
+                return Err(ConfigError::Gguf(message));
+            }
             if info.ty != GgmlType::F32 {
                 let message = format!("tensor {ROPE_FACTORS}: type {}, expected F32", info.ty.name());
                 return Err(ConfigError::Gguf(message));
@@ -241,50 +267,60 @@ impl ModelConfig {
             optional(metadata.get_f32(&key(suffix))).map(|v| v.unwrap_or(default)).map_err(fault)
         };
         let hidden_size = size("embedding_length")?;
-        let num_attention_heads = size("attention.head_count")?;
+        let each = |suffix: &str| size_of_blocks(metadata, &key(suffix));
+        let context_length = size("context_length")?;
+        let num_attention_heads = each("attention.head_count")?.ok_or_else(|| {
+            ConfigError::Gguf(format!("metadata key `{}` is missing", key("attention.head_count")))
+        })?;
         if num_attention_heads == 0 {
             return Err(ConfigError::Gguf(format!("{} = 0", key("attention.head_count"))));
         }
-        let head_dim = size_or("rope.dimension_count", hidden_size / num_attention_heads)?;
-        let key_length = size_or("attention.key_length", head_dim)?;
-        if key_length != head_dim {
+        let whole = hidden_size / num_attention_heads;
+        let head_dim = size_or("attention.key_length", whole)?;
+        let widths = [
+            ("attention.value_length", size_or("attention.value_length", whole)?),
+            ("rope.dimension_count", size_or("rope.dimension_count", head_dim)?),
+        ];
+        if let Some((suffix, width)) = widths.into_iter().find(|(_, width)| *width != head_dim) {
             return Err(ConfigError::Gguf(format!(
-                "{} = {key_length}, {} = {head_dim}: this engine rotates whole heads only",
+                "{} = {head_dim}, {} = {width}: in this engine keys and values have one width, and whole heads are rotated",
                 key("attention.key_length"),
-                key("rope.dimension_count")
+                key(suffix)
             )));
         }
+        let hidden_act = activation(metadata, architecture)?;
         let vocab_size = match optional(metadata.get_usize(&key("vocab_size"))).map_err(fault)? {
             Some(size) => size,
             None => metadata.get_str_array("tokenizer.ggml.tokens").map_err(fault)?.len(),
         };
         let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
         let ternary = tensors.iter().any(|tensor| {
-            matches!(
-                tensor.ty,
-                GgmlType::TQ1_0 | GgmlType::TQ2_0 | GgmlType::I2_S | GgmlType::IQ2_BN | GgmlType::Q2_0
-            ) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
+            tensors::TERNARY.contains(&tensor.ty)
+                && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
         let config = Self {
             vocab_size,
             hidden_size,
-            intermediate_size: size("feed_forward_length")?,
+            intermediate_size: each("feed_forward_length")?.ok_or_else(|| {
+                ConfigError::Gguf(format!("metadata key `{}` is missing", key("feed_forward_length")))
+            })?,
             num_hidden_layers: size("block_count")?,
             num_attention_heads,
-            num_key_value_heads: size_or("attention.head_count_kv", num_attention_heads)?,
+            num_key_value_heads: each("attention.head_count_kv")?.unwrap_or(num_attention_heads),
             head_dim,
-            hidden_act: match architecture {
-                Architecture::BitnetB158 => HiddenAct::Relu2,
-                _ => HiddenAct::Silu,
-            },
-            max_position_embeddings: size("context_length")?,
+            hidden_act,
+            max_position_embeddings: context_length,
             rms_norm_eps: metadata.get_f32(&key("attention.layer_norm_rms_epsilon")).map_err(fault)?,
             rope_theta: number_or("rope.freq_base", 10_000.0)?,
-            rope_scaling: rope_from_gguf(metadata, name)?,
+            rope_scaling: rope::from_metadata(metadata, name, context_length)?,
             tie_word_embeddings: !has("output.weight"),
             use_sub_norm: matches!(architecture, Architecture::Bitnet | Architecture::BitnetB158),
             use_qk_norm: architecture == Architecture::Qwen3,
             attention_bias: match (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")) {
+                // Neither llama.cpp nor bitnet.cpp adds biases there: they have no place.
+                _ if matches!(architecture, Architecture::Bitnet | Architecture::BitnetB158) => {
+                    AttentionBias::None
+                }
                 (true, true) => AttentionBias::All,
                 (true, false) => AttentionBias::Qkv,
                 (false, _) => AttentionBias::None,
@@ -298,32 +334,48 @@ impl ModelConfig {
     }
 }
 
-/// RoPE scaling as the metadata of an architecture says.
-fn rope_from_gguf(metadata: &Metadata, arch: &str) -> Result<Option<RopeScaling>, ConfigError> {
+/// A size that a file may give as one number or block by block; it has to be the same in all.
+fn size_of_blocks(metadata: &Metadata, key: &str) -> Result<Option<usize>, ConfigError> {
     let fault = |e: tritforge_gguf::Error| ConfigError::Gguf(e.to_string());
-    let key = |suffix: &str| format!("{arch}.rope.scaling.{suffix}");
-    let number_or = |suffix: &str, default: f32| {
-        optional(metadata.get_f32(&key(suffix))).map(|v| v.unwrap_or(default)).map_err(fault)
+    if !matches!(metadata.get(key), Some(Value::Array(_))) {
+        return optional(metadata.get_usize(key)).map_err(fault);
+    }
+    let sizes = metadata.get_i64_array(key).map_err(fault)?;
+    match sizes.split_first() {
+        Some((first, rest)) if rest.iter().all(|size| size == first) => usize::try_from(*first)
+            .map(Some)
+            .map_err(|_| ConfigError::Gguf(format!("{key} = {first}: expected a size"))),
+        _ => Err(ConfigError::Gguf(format!("{key} = {sizes:?}: this engine runs blocks of one size only"))),
+    }
+}
+
+/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is what older files mean.
+fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenAct, ConfigError> {
+    let own = match architecture {
+        Architecture::BitnetB158 => HiddenAct::Relu2,
+        _ => HiddenAct::Silu,
     };
-    let ty = optional(metadata.get_str(&key("type"))).map_err(fault)?;
-    let factor = number_or("factor", 1.0)?;
-    match ty {
-        _ if factor == 1.0 => Ok(None),
-        None | Some("none") => Ok(None),
-        Some("linear") => Ok(Some(RopeScaling::Linear { factor })),
-        Some("yarn") => Ok(Some(RopeScaling::Yarn {
-            factor,
-            beta_fast: number_or("yarn_beta_fast", 32.0)?,
-            beta_slow: number_or("yarn_beta_slow", 1.0)?,
-            truncate: true,
-            attention_factor: RopeScaling::yarn_attention_factor(factor) * number_or("attn_factor", 1.0)?,
-            original_max_position_embeddings: metadata
-                .get_usize(&key("original_context_length"))
-                .map_err(fault)?,
-        })),
-        Some(other) => Err(ConfigError::Gguf(format!(
-            "{} = \"{other}\": this engine runs none, linear and yarn",
-            key("type")
+    let key = format!("{}.hidden_activation", architecture.name());
+    let found = optional(metadata.get_str(&key)).map_err(|e| ConfigError::Gguf(e.to_string()))?;
+    let activation = match found {
+        None => return Ok(own),
+        Some("silu" | "swish" | "swiglu") => Some(HiddenAct::Silu),
+        Some("relu2" | "relu_sqr" | "relu_squared") => Some(HiddenAct::Relu2),
+        Some(_) => None,
+    };
+    match activation {
+        Some(activation) if activation == own || architecture == Architecture::Bitnet => Ok(activation),
+        _ => Err(ConfigError::Gguf(format!(
+            "{key} = \"{}\": this engine runs {} in {}",
+            found.unwrap_or_default(),
+            if architecture == Architecture::Bitnet {
+                "silu and relu2"
+            } else if own == HiddenAct::Silu {
+                "silu"
+            } else {
+                "relu2"
+            },
+            architecture.name()
         ))),
     }
 }
@@ -342,7 +394,8 @@ mod tests {
 
     /// The tensors by which a file says what metadata does not.
     fn tensors(config: &ModelConfig) -> Vec<TensorInfo> {
-        let tensor = |name: String, ty| TensorInfo { name, dims: vec![256], ty, offset: 0, nbytes: 0 };
+        let tensor =
+            |name: String, ty| TensorInfo { name, dims: vec![256], ty, offset: 0, nbytes: 0, part: 0 };
         let ternary = config.weights != WeightQuant::None;
         let ty = if ternary { GgmlType::TQ2_0 } else { GgmlType::F16 };
         let mut tensors = vec![tensor(Projection::Q.gguf_weight(0), ty)];

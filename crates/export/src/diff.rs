@@ -143,8 +143,7 @@ impl TensorDifference {
 /// If a model is damaged: lacks a tensor that its configuration describes, or has one that cannot be read.
 pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<DiffReport, ExportError> {
     let [first, second] = models;
-    let (mut tensors, mut only_first) = (Vec::new(), first.strangers());
-    let mut only_second = second.strangers();
+    let (mut tensors, mut only_first) = (Vec::new(), Vec::new());
     for item in first.items() {
         match second.items().iter().find(|other| other.source == item.source) {
             Some(other) => {
@@ -155,7 +154,7 @@ pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<Di
         }
     }
     let missing = |item: &&Item| !first.items().iter().any(|other| other.source == item.source);
-    only_second.extend(second.items().iter().filter(missing).map(|item| item.source.clone()));
+    let only_second = second.items().iter().filter(missing).map(|item| item.source.clone()).collect();
     let tokenizers = [first.tokenizer()?, second.tokenizer()?];
     let template = |tokenizer: &Option<Tokenizer>| {
         let config = tokenizer.as_ref().map(Tokenizer::to_config_json).unwrap_or_default();

@@ -186,14 +186,6 @@ impl AnyModel {
         }
     }
 
-    /// Names of tensors that its configuration has no place for.
-    pub(crate) fn strangers(&self) -> Vec<String> {
-        match &self.content {
-            Content::Checkpoint(..) => Vec::new(),
-            Content::Source(source) => source.strangers(&self.items),
-        }
-    }
-
     /// Lets the system take back the memory pages of a tensor.
     pub(crate) fn release(&self, item: &Item) {
         match &self.content {

@@ -37,6 +37,19 @@ pub enum Error {
         expected: String,
     },
 
+    /// A file of a split model that cannot be opened by itself, or does not belong to the others.
+    #[error("{file}: {key}: found {found}, expected {expected}")]
+    Split {
+        /// The path of the file at fault.
+        file: String,
+        /// The key, such as `split.no`, or the tensor.
+        key: String,
+        /// What the file says.
+        found: String,
+        /// What it would have to say, and what to do.
+        expected: String,
+    },
+
     /// The metadata has no such key.
     #[error("metadata key `{key}` is missing")]
     MissingKey {

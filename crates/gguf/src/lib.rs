@@ -37,6 +37,8 @@
 //! Versions 2 and 3 in little-endian order. Files come from strangers, so a file that is cut short, damaged or
 //! hostile is an [`Error::Parse`] that names the byte offset, the field, what stands there and what may stand
 //! there; never a panic, and never an allocation that the size of the file does not justify.
+//!
+//! A model may be split over several files (`split.count`). [`Gguf::open`] takes the first and maps them all.
 
 mod cursor;
 mod encode;
@@ -44,14 +46,17 @@ mod error;
 mod format;
 mod metadata;
 mod mmap;
+mod overrides;
 mod parse;
 mod reader;
+mod split;
 mod types;
 mod value;
 mod writer;
 
 pub use error::Error;
 pub use metadata::{Metadata, optional};
+pub use overrides::Override;
 pub use reader::{Gguf, TensorInfo};
 pub use types::GgmlType;
 pub use value::{Array, Value};

@@ -249,7 +249,7 @@ fn tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<TensorInfo
         })?;
         offset_fields.push(cursor.offset());
         let offset = cursor.u64(format_args!("tensor[{i}] {field} offset"))?;
-        tensors.push(TensorInfo { name: name.to_owned(), dims, ty, offset, nbytes });
+        tensors.push(TensorInfo { name: name.to_owned(), dims, ty, offset, nbytes, part: 0 });
     }
     Ok((tensors, offset_fields))
 }

@@ -10,7 +10,7 @@ use std::{
 
 use memmap2::Mmap;
 
-use crate::{error::Error, metadata::Metadata, mmap, parse, types::GgmlType};
+use crate::{error::Error, metadata::Metadata, mmap, overrides::Override, parse, split, types::GgmlType};
 
 /// One tensor of a file.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +25,8 @@ pub struct TensorInfo {
     pub offset: u64,
     /// The bytes of the data, as [`GgmlType::nbytes`] counts them.
     pub nbytes: u64,
+    /// Which file of a split model has the data, counted from 0 as in `split.no`; 0 for a model in one file.
+    pub part: u16,
 }
 
 impl TensorInfo {
@@ -34,29 +36,65 @@ impl TensorInfo {
     }
 }
 
+/// What errors call a file that has no path.
+const IN_MEMORY: &str = "in-memory GGUF";
+
 /// The bytes of a file: mapped or owned.
 enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
 
-/// A GGUF file, checked as a whole when it is opened: afterwards every tensor's bytes are there.
-pub struct Gguf {
+/// One file of a model.
+struct Part {
+    path: Option<PathBuf>,
     bytes: Bytes,
+    data_offset: u64,
+}
+
+/// A GGUF file, or all files of a split model, checked as a whole when opened: afterwards every tensor's bytes are there.
+pub struct Gguf {
+    parts: Vec<Part>,
+    /// That of the first file, with the tensors of all.
     header: parse::Header,
 }
 
 impl Gguf {
-    /// Opens a file by mapping it into memory. Tensor data is read from disk when it is used.
+    /// Opens a file by mapping it into memory. Tensor data is read from disk when it is used. If the file is the first of a
+    /// split model (`split.count` > 1), the others are opened too: they lie beside it, as `NAME-00002-of-00003.gguf`.
     ///
-    /// The file must not be changed in place or cut short while it is open: a process that reads a vanished
-    /// page is killed by the system. Replacing it by renaming another file over it, as [`Writer`](crate::Writer)
+    /// The files must not be changed in place or cut short while they are open: a process that reads a vanished
+    /// page is killed by the system. Replacing one by renaming another file over it, as [`Writer`](crate::Writer)
     /// does, is safe.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened or mapped; [`Error::Parse`] when it is not a valid GGUF file.
+    /// [`Error::Io`] when a file cannot be opened or mapped; [`Error::Parse`] when one is not a valid GGUF file;
+    /// [`Error::Split`] when a file is a later part of a split model, or the parts do not belong together.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, Error> {
+        Self::open_with(path, &[])
+    }
+
+    /// Opens a file as [`Gguf::open`] does and sets or replaces keys of its metadata.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`].
+    pub fn open_with(path: impl AsRef<Path>, overrides: &[Override]) -> Result<Gguf, Error> {
         let path = path.as_ref();
+        let mut model = Self::open_one(path)?;
+        for path in split::others(&model.header, path)? {
+            let part = Self::open_one(&path)?;
+            split::join(&mut model.header, &part.header, model.parts.len(), &path)?;
+            model.parts.extend(part.parts);
+        }
+        split::check_whole(&model.header, path)?;
+        for Override { key, value } in overrides {
+            model.header.metadata.insert(key.as_str(), value.clone());
+        }
+        Ok(model)
+    }
+
+    /// Opens one file, whatever it says about others.
+    fn open_one(path: &Path) -> Result<Gguf, Error> {
         let failed = |action, source| Error::Io { action, path: PathBuf::from(path), source };
         let file = File::open(path).map_err(|e| failed("open", e))?;
         let status = file.metadata().map_err(|e| failed("read the size of", e))?;
@@ -69,22 +107,37 @@ impl Gguf {
             0 => Bytes::Owned(Vec::new()),
             _ => Bytes::Mapped(mmap::map(&file).map_err(|e| failed("map into memory", e))?),
         };
-        Self::parse(bytes, || path.display().to_string())
+        Self::parse(bytes, Some(path))
     }
 
     /// Reads a file from its bytes.
     ///
     /// # Errors
-    /// [`Error::Parse`] when they are not a valid GGUF file.
+    /// [`Error::Parse`] when they are not a valid GGUF file; [`Error::Split`] when they are one part of several.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Gguf, Error> {
-        Self::parse(Bytes::Owned(bytes), || "in-memory GGUF".to_owned())
+        let model = Self::parse(Bytes::Owned(bytes), None)?;
+        split::check_single(&model.header, IN_MEMORY)?;
+        Ok(model)
     }
 
-    fn parse(bytes: Bytes, file: impl FnOnce() -> String) -> Result<Gguf, Error> {
+    fn parse(bytes: Bytes, path: Option<&Path>) -> Result<Gguf, Error> {
         match parse::header(bytes.as_slice()) {
-            Ok(header) => Ok(Gguf { bytes, header }),
-            Err(fault) => Err(fault.in_file(file())),
+            Ok(header) => {
+                let part = Part { path: path.map(PathBuf::from), bytes, data_offset: header.data_offset };
+                Ok(Gguf { parts: vec![part], header })
+            }
+            Err(fault) => Err(fault.in_file(path.map_or(IN_MEMORY.to_owned(), |p| p.display().to_string()))),
         }
+    }
+
+    /// The files: one, or all parts of a split model in their order. None for a model in memory.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().filter_map(|part| part.path.as_deref())
+    }
+
+    /// The number of files of the model.
+    pub fn part_count(&self) -> usize {
+        self.parts.len()
     }
 
     /// The metadata, in the order of the file.
@@ -107,7 +160,8 @@ impl Gguf {
     /// # Panics
     /// When `tensor` is of another file and lies outside this one. The tensors of this file never do.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
-        &self.bytes.as_slice()[self.range(tensor)]
+        let (part, range) = self.place(tensor);
+        &part.bytes.as_slice()[range]
     }
 
     /// Lets the system take back the memory pages of one tensor, after its bytes have been copied elsewhere. They can
@@ -116,22 +170,23 @@ impl Gguf {
     /// # Panics
     /// As [`Gguf::data`].
     pub fn release(&self, tensor: &TensorInfo) {
-        let range = self.range(tensor);
-        if let Bytes::Mapped(map) = &self.bytes {
+        let (part, range) = self.place(tensor);
+        if let Bytes::Mapped(map) = &part.bytes {
             mmap::release(map, range);
         }
     }
 
-    fn range(&self, tensor: &TensorInfo) -> Range<usize> {
+    fn place(&self, tensor: &TensorInfo) -> (&Part, Range<usize>) {
         let within = || {
-            let start = self.data_offset().checked_add(tensor.offset)?;
+            let part = self.parts.get(usize::from(tensor.part))?;
+            let start = part.data_offset.checked_add(tensor.offset)?;
             let end = usize::try_from(start.checked_add(tensor.nbytes)?).ok()?;
-            (end <= self.bytes.as_slice().len()).then_some(usize::try_from(start).ok()?..end)
+            (end <= part.bytes.as_slice().len()).then_some((part, usize::try_from(start).ok()?..end))
         };
         within().unwrap_or_else(|| panic!("tensor `{}` is not one of this file", tensor.name))
     }
 
-    /// The format version: 2 or 3.
+    /// The format version: 2 or 3. Of a split model this is the first file's, as are the next two.
     pub fn version(&self) -> u32 {
         self.header.version
     }
@@ -146,9 +201,9 @@ impl Gguf {
         self.header.data_offset
     }
 
-    /// The size of the file in bytes.
+    /// The size of the file, or of all files of a split model together, in bytes.
     pub fn file_size(&self) -> u64 {
-        self.bytes.as_slice().len() as u64
+        self.parts.iter().map(|part| part.bytes.as_slice().len() as u64).sum()
     }
 }
 

@@ -197,7 +197,7 @@ fn place(path: &Path, tensors: Vec<TensorSpec>, alignment: u64) -> Result<Vec<Te
             offset.checked_add(nbytes).and_then(|end| format::align_up(end, alignment)).ok_or_else(|| {
                 refused(path, item(), format!("{nbytes} bytes"), "a file whose size fits 64 bits".into())
             })?;
-        placed.push(TensorInfo { name, dims, ty, offset, nbytes });
+        placed.push(TensorInfo { name, dims, ty, offset, nbytes, part: 0 });
     }
     Ok(placed)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tritforge_config::{HiddenAct, ModelConfig};
-use tritforge_gguf::Gguf;
+use tritforge_gguf::{Gguf, Override};
 use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
 
@@ -52,10 +52,19 @@ impl Model {
     /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
     ///
     /// # Errors
-    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape.
+    /// If the file is damaged, of an unknown architecture, lacks a tensor, has one of another type or shape, or one that the
+    /// architecture has no place for.
     pub fn open(path: &Path) -> Result<Self, InferError> {
+        Self::open_with(path, &[])
+    }
+
+    /// Loads a GGUF file as [`Model::open`] does, with keys of its metadata set from outside.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_with(path: &Path, overrides: &[Override]) -> Result<Self, InferError> {
         let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
-        Self::load(path, Gguf::open(path).map_err(fault)?)
+        Self::load(path, Gguf::open_with(path, overrides).map_err(fault)?)
     }
 
     fn load(path: &Path, gguf: Gguf) -> Result<Self, InferError> {

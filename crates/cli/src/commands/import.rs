@@ -8,6 +8,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_config::{Quantization, WeightQuant};
 use tritforge_export::{ImportOptions, import};
 
+use super::lora_args::OverrideArgs;
+
 /// What the weights of a Hugging Face checkpoint are.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Assume {
@@ -54,6 +56,8 @@ pub(crate) struct Args {
     /// Read I2_S tensors as an ARM build of bitnet.cpp wrote them: a file does not say so itself.
     #[arg(long)]
     i2_s_arm: bool,
+    #[command(flatten)]
+    overrides: OverrideArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -61,6 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         assume: args.assume.map(Assume::weights),
         latent: args.latent,
         i2_s_arm: args.i2_s_arm,
+        overrides: args.overrides.list().to_vec(),
     };
     let report = import(&local(&args.source)?, &args.output, &options)?;
     let config = &report.config;
@@ -80,9 +85,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if report.decoded_tensors > 0 {
         println!("  {} tensors decoded from a quantized format", report.decoded_tensors);
-    }
-    for field in &report.unknown {
-        println!("  warning: config.json has {field}, which this program does not know and has not read");
     }
     if !report.tokenizer {
         println!(

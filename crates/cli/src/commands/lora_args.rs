@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_config::{ADAPTER_CONFIG, LoraConfig, LoraMode};
+use tritforge_gguf::Override;
 use tritforge_infer::{Adapter, Applied, Model};
 
 #[derive(ClapArgs)]
@@ -13,12 +14,30 @@ pub(crate) struct LoraArgs {
     /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
+    #[command(flatten)]
+    overrides: OverrideArgs,
+}
+
+/// `--override-kv`: metadata of a GGUF file, set from outside.
+#[derive(ClapArgs)]
+pub(crate) struct OverrideArgs {
+    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool or str. A file without a
+    /// pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several times.
+    #[arg(long, value_name = "KEY=TYPE:VALUE")]
+    override_kv: Vec<Override>,
+}
+
+impl OverrideArgs {
+    /// The keys and their values.
+    pub(crate) fn list(&self) -> &[Override] {
+        &self.override_kv
+    }
 }
 
 impl LoraArgs {
     /// Loads a model and puts the adapters on it.
     pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
-        let model = Model::open(model)?;
+        let model = Model::open_with(model, self.overrides.list())?;
         self.put_on(&model)?;
         Ok(Arc::new(model))
     }
@@ -30,10 +49,11 @@ impl LoraArgs {
         Ok(())
     }
 
-    /// Whether none is asked for.
+    /// The option for GGUF files that was given, if one was.
     #[cfg(feature = "train")]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lora.is_empty()
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let options = [("--lora", self.lora.is_empty()), ("--override-kv", self.overrides.list().is_empty())];
+        options.into_iter().find(|(_, absent)| !absent).map(|(name, _)| name)
     }
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Args {
     /// machine do not see it.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
+    #[command(flatten)]
+    overrides: lora_args::OverrideArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
         bail!("the key (--api-key or TRITFORGE_API_KEY) is empty: give one, or leave it out");
     }
-    let model = Arc::new(Model::open(&args.model)?);
+    let model = Arc::new(Model::open_with(&args.model, args.overrides.list())?);
     let engine = Engine::of(&model)?;
     for text in &args.lora {
         let (name, file) = split_name(text);

@@ -9,6 +9,8 @@ use clap::Args as ClapArgs;
 use tritforge_export::{AnyModel, ImportOptions};
 use tritforge_text::{EncodeOptions, Tokenizer};
 
+use super::lora_args::OverrideArgs;
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge tokenize model.gguf --text notes.txt\n  \
     echo -n 'fn main() {}' | tritforge tokenize tokenizer.json --json")]
@@ -27,10 +29,12 @@ pub(crate) struct Args {
     /// Print the ids as a JSON array and nothing else.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    overrides: OverrideArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let tokenizer = tokenizer(&args.model)?;
+    let tokenizer = tokenizer(&args.model, &args.overrides)?;
     let mut bytes = Vec::new();
     let place = match &args.text {
         Some(path) => {
@@ -59,10 +63,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tokenizer(model: &Path) -> Result<Tokenizer> {
+fn tokenizer(model: &Path, overrides: &OverrideArgs) -> Result<Tokenizer> {
     if model.extension().is_some_and(|extension| extension == "json") {
         return Ok(Tokenizer::from_file(model)?);
     }
-    let opened = AnyModel::open(model, &ImportOptions::default())?;
+    let options = ImportOptions { overrides: overrides.list().to_vec(), ..ImportOptions::default() };
+    let opened = AnyModel::open(model, &options)?;
     opened.tokenizer()?.with_context(|| format!("{}: no tokenizer in it", model.display()))
 }

@@ -3,15 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{Architecture, ModelConfig, ROPE_FACTORS};
+use tritforge_config::{Architecture, ModelConfig};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
 use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor};
 
 use super::Stored;
-use crate::ExportError;
 use crate::numbers::reorder;
 use crate::plan::Item;
+use crate::{ExportError, ImportOptions};
 
 /// A GGUF file.
 pub(crate) struct GgufSource {
@@ -24,15 +24,19 @@ pub(crate) struct GgufSource {
 }
 
 impl GgufSource {
-    pub(super) fn open(path: &Path, i2_s_arm: bool) -> Result<Self, ExportError> {
+    pub(super) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let fault = |message: String| ExportError::Import { path: PathBuf::from(path), message };
-        let gguf = Gguf::open(path)?;
+        let gguf = Gguf::open_with(path, &options.overrides)?;
         let config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
         let name = gguf.metadata().get_str("general.architecture").unwrap_or_default().to_string();
         let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
-        let description = format!("GGUF version {}, {name}", gguf.version());
+        let files = match gguf.part_count() {
+            1 => String::new(),
+            count => format!(" in {count} files"),
+        };
+        let description = format!("GGUF version {}{files}, {name}", gguf.version());
         let said = gguf.metadata().get_str(I2_S_LAYOUT).ok();
-        let i2_s_layout = said.or(i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
+        let i2_s_layout = said.or(options.i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
         Ok(Self { gguf, config, description, interleaved, i2_s_layout })
     }
 
@@ -152,16 +156,5 @@ impl GgufSource {
         if let Some(info) = self.gguf.tensor(&item.target) {
             self.gguf.release(info);
         }
-    }
-
-    pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {
-        let known = |name: &str| {
-            name == ROPE_FACTORS
-                || items
-                    .iter()
-                    .any(|item| item.target == name || (item.matrix()[0] > 1 && item.scale_name() == name))
-        };
-        let names = self.gguf.tensors().iter().map(|tensor| tensor.name.clone());
-        names.filter(|name| !known(name)).collect()
     }
 }

@@ -204,7 +204,7 @@ impl HuggingFaceSource {
         }
     }
 
-    pub(super) fn strangers(&self, items: &[Item]) -> Vec<String> {
+    fn strangers(&self, items: &[Item]) -> Vec<String> {
         let mut rest: Vec<&String> = self.index.keys().collect();
         let packed = matches!(self.quantization, Quantization::Divides | Quantization::Multiplies);
         let mut known: Vec<String> = items.iter().flat_map(names).collect();

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Writer};
 use tritforge_config::{ModelConfig, Quantization, WeightQuant};
+use tritforge_gguf::Override;
 use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
 
@@ -23,7 +24,7 @@ use crate::numbers::{bf16_bytes, f32_bytes};
 use crate::plan::{Item, Kind, items};
 
 /// How to read a source.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
     /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it wrongly.
     pub assume: Option<Assume>,
@@ -33,6 +34,8 @@ pub struct ImportOptions {
     /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs says which layout it
     /// has; what this program writes does, and needs no such help.
     pub i2_s_arm: bool,
+    /// Metadata of a GGUF file that is set from outside, such as the name of a pre-tokenizer that the file does not give.
+    pub overrides: Vec<Override>,
 }
 
 /// What the projections of a checkpoint are.
@@ -81,7 +84,11 @@ impl Source {
     pub(crate) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         match extension.as_deref() {
-            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options.i2_s_arm)?)),
+            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options)?)),
+            _ if !options.overrides.is_empty() => Err(ExportError::Import {
+                path: path.to_path_buf(),
+                message: "--override-kv sets metadata of GGUF files, and this is none".to_string(),
+            }),
             _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
         }
     }
@@ -160,14 +167,6 @@ impl Source {
             Source::Gguf(source) => source.release(item),
         }
     }
-
-    /// Names of tensors that the model has no place for.
-    pub(crate) fn strangers(&self, items: &[Item]) -> Vec<String> {
-        match self {
-            Source::HuggingFace(source) => source.strangers(items),
-            Source::Gguf(source) => source.strangers(items),
-        }
-    }
 }
 
 /// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, or a
@@ -202,10 +201,6 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
         report.ternary_tensors += usize::from(stored == Stored::Ternary);
         report.decoded_tensors += usize::from(stored == Stored::Decoded);
         specs.extend(specs_of(item, stored, options.latent));
-    }
-    if let [first, ..] = &source.strangers(&items)[..] {
-        let message = format!("tensor {first} has no place in the model that its configuration describes");
-        return Err(ExportError::Import { path: path.to_path_buf(), message });
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;

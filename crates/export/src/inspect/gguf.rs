@@ -6,10 +6,11 @@ use std::path::Path;
 use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use tritforge_ternary::{I2_S_LAYOUT, Packing};
+use tritforge_text::Tokenizer;
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
-use crate::runtimes::{GgufTraits, gguf_verdicts};
+use crate::runtimes::{GgufTraits, Runtime, gguf_verdicts};
 
 pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError> {
     let gguf = Gguf::open(path)?;
@@ -33,17 +34,29 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
         own_head: gguf.tensor("output.weight").is_some(),
         least_columns: gguf.tensors().iter().filter(ternary).map(columns).min().unwrap_or(0),
     };
-    let runtimes = architecture.as_deref().map(|name| gguf_verdicts(&traits(name))).unwrap_or_default();
+    let mut runtimes = architecture.as_deref().map(|name| gguf_verdicts(&traits(name))).unwrap_or_default();
+    let config = ModelConfig::from_gguf_file(&gguf);
+    // What keeps the engine from the file although it knows architecture and types.
+    let tokenizer = || Tokenizer::from_gguf(gguf.metadata()).err().map(|error| error.to_string());
+    let fault = config.as_ref().err().map(ToString::to_string).or_else(tokenizer);
+    let ours = runtimes.iter_mut().find(|verdict| verdict.runtime == Runtime::Tritforge && verdict.loads);
+    if let (Some(ours), Some(fault)) = (ours, fault) {
+        (ours.loads, ours.note) = (false, fault);
+    }
+    let files = match gguf.part_count() {
+        1 => String::new(),
+        count => format!(" in {count} files"),
+    };
     let mut inspection = Inspection {
         path: path.display().to_string(),
-        kind: format!("GGUF version {}", gguf.version()),
+        kind: format!("GGUF version {}{files}", gguf.version()),
         architecture,
         parameters: gguf.tensors().iter().filter(|t| !scales(t)).map(TensorInfo::elements).sum(),
         bytes: gguf.file_size(),
         bits_per_parameter: 0.0,
         ternary: None,
         types: BTreeMap::new(),
-        config: ModelConfig::from_gguf_file(&gguf).ok(),
+        config: config.ok(),
         tokenizer: TokenizerSummary::of_metadata(gguf.metadata())?,
         loads_in: Vec::new(),
         runtimes,

@@ -81,18 +81,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The model, with its adapters: a checkpoint of an adapter has its own.
 fn open(args: &Args, path: &Path) -> Result<Subject> {
-    let subject = Subject::open(path)?;
-    match &subject {
-        Subject::Gguf(model) => args.lora.put_on(model)?,
-        Subject::Checkpoint { .. } if !args.lora.is_empty() => {
+    if !path.is_dir() {
+        return Ok(Subject::Gguf(args.lora.open(path)?));
+    }
+    match args.lora.given() {
+        Some("--lora") => {
             bail!(
                 "--lora: {} is a checkpoint: name the adapter's own run or checkpoint as the model",
                 path.display()
             )
         }
-        Subject::Checkpoint { .. } => {}
+        Some(option) => bail!("{option}: {} is a checkpoint: the option is for GGUF files", path.display()),
+        None => Ok(Subject::open(path)?),
     }
-    Ok(subject)
 }
 
 fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
