@@ -3,6 +3,9 @@
 //! No field is passed over in silence: one that changes the computation in a way that the engine does not know is an error,
 //! and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
 
+mod fields;
+mod rope;
+
 use serde_json::{Map, Value, json};
 
 use crate::{ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
@@ -42,6 +45,8 @@ struct Family {
     rope_theta: f64,
     max_position_embeddings: u64,
     head_dim: Option<u64>,
+    /// None for as many as there are query heads.
+    num_key_value_heads: Option<u64>,
 }
 
 /// The families. Source: the config classes of transformers 5.23. `tie_word_embeddings` is false in all.
@@ -54,6 +59,7 @@ const FAMILIES: [Family; 5] = [
         rope_theta: 500_000.0,
         max_position_embeddings: 2048,
         head_dim: None,
+        num_key_value_heads: Some(5),
     },
     Family {
         model_type: "llama",
@@ -63,6 +69,7 @@ const FAMILIES: [Family; 5] = [
         rope_theta: 10_000.0,
         max_position_embeddings: 2048,
         head_dim: None,
+        num_key_value_heads: None,
     },
     Family {
         model_type: "mistral",
@@ -72,6 +79,7 @@ const FAMILIES: [Family; 5] = [
         rope_theta: 10_000.0,
         max_position_embeddings: 131_072,
         head_dim: None,
+        num_key_value_heads: Some(8),
     },
     Family {
         model_type: "qwen2",
@@ -81,6 +89,7 @@ const FAMILIES: [Family; 5] = [
         rope_theta: 10_000.0,
         max_position_embeddings: 32_768,
         head_dim: None,
+        num_key_value_heads: Some(32),
     },
     Family {
         model_type: "qwen3",
@@ -90,35 +99,27 @@ const FAMILIES: [Family; 5] = [
         rope_theta: 10_000.0,
         max_position_embeddings: 32_768,
         head_dim: Some(128),
+        num_key_value_heads: Some(32),
     },
 ];
 
-/// Fields that change nothing of what a trained model computes.
-const IRRELEVANT: [&str; 24] = [
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "attn_implementation",
-    "auto_map",
-    "bos_token_id",
-    "dtype",
-    "eos_token_id",
-    "initializer_range",
-    "is_llama_config",
-    "max_window_layers",
-    "model_type",
-    "name",
-    "pad_token_id",
-    "pretraining_tp",
-    "sliding_window",
-    "tokenizer_class",
-    "torch_dtype",
-    "transformers.js_config",
-    "transformers_version",
-    "unk_token_id",
-    "unsloth_version",
-    "use_cache",
-    "use_mrope",
+/// Fields that [`rope::read`] reads.
+const ROPE: [&str; 5] = [
+    "rope_theta",
+    "rope_scaling",
+    "rope_parameters",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+];
+
+/// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to norms that are refused.
+const QUANTIZATION: [&str; 6] = [
+    "quant_method",
+    "linear_class",
+    "quantization_mode",
+    "modules_to_not_convert",
+    "use_rms_norm",
+    "rms_norm_eps",
 ];
 
 impl HuggingFaceConfig {
@@ -222,6 +223,11 @@ impl Reader {
                 return Err(ConfigError::Json(format!("hidden_act = \"{found}\": expected silu or relu2")));
             }
         };
+        // A class's default counts where the field is missing, null means one head of keys a head of queries.
+        let num_key_value_heads = match self.fields.get("num_key_value_heads") {
+            None => self.size("num_key_value_heads", family.num_key_value_heads.or(Some(num_attention_heads as u64)))?,
+            Some(_) => self.size("num_key_value_heads", Some(num_attention_heads as u64))?,
+        };
         let attention_bias = match (name, self.flag("attention_bias", false)?) {
             ("qwen2", _) => AttentionBias::Qkv,
             (_, true) => AttentionBias::All,
@@ -229,9 +235,13 @@ impl Reader {
         };
         self.only("mlp_bias", &json!(false), "biases of the feed-forward network")?;
         self.only("rope_interleaved", &json!(false), "interleaved RoPE of Hugging Face checkpoints")?;
-        self.only("partial_rotary_factor", &json!(1.0), "RoPE of a part of each head")?;
-        self.window(name)?;
-        let (rope_theta, rope_scaling) = self.rope(family)?;
+        fields::check(&self.fields)?;
+        let max_position_embeddings =
+            self.size("max_position_embeddings", Some(family.max_position_embeddings))?;
+        let num_hidden_layers = self.size("num_hidden_layers", None)?;
+        self.window(name, num_hidden_layers, max_position_embeddings)?;
+        let rope = rope::read(&self.fields, family.rope_theta, max_position_embeddings)?;
+        self.used.extend(ROPE);
         let quantization = self.quantization()?;
         let (weights, activations) = match quantization {
             Quantization::Unsaid => (WeightQuant::None, ActivationQuant::None),
@@ -244,16 +254,15 @@ impl Reader {
             vocab_size: self.size("vocab_size", None)?,
             hidden_size,
             intermediate_size: self.size("intermediate_size", None)?,
-            num_hidden_layers: self.size("num_hidden_layers", None)?,
+            num_hidden_layers,
             num_attention_heads,
-            num_key_value_heads: self.size("num_key_value_heads", Some(num_attention_heads as u64))?,
+            num_key_value_heads,
             head_dim: self.size("head_dim", Some(head_dim))?,
             hidden_act,
-            max_position_embeddings: self
-                .size("max_position_embeddings", Some(family.max_position_embeddings))?,
+            max_position_embeddings,
             rms_norm_eps: self.number("rms_norm_eps", family.rms_norm_eps)?,
-            rope_theta,
-            rope_scaling,
+            rope_theta: rope.theta,
+            rope_scaling: rope.scaling,
             tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
             use_sub_norm: bitnet,
             use_qk_norm: name == "qwen3",
@@ -263,16 +272,28 @@ impl Reader {
             initializer_range: self.number("initializer_range", 0.02)?,
         };
         config.validate()?;
-        let known = |key: &str| self.used.contains(&key) || IRRELEVANT.contains(&key);
+        let known = |key: &str| {
+            let listed = fields::CHANGES.iter().any(|(changes, _)| *changes == key);
+            self.used.contains(&key) || fields::NO_EFFECT.contains(&key) || listed
+        };
         let unknown = self.fields.iter().filter(|(key, value)| !known(key) && !value.is_null());
-        let unknown = unknown.map(|(key, value)| format!("{key} = {value}")).collect();
+        let mut unknown: Vec<String> = unknown.map(|(key, value)| format!("{key} = {value}")).collect();
+        unknown.extend(rope.unknown);
+        unknown.extend(self.unknown_of_quantization());
         Ok(HuggingFaceConfig { config, model_type, quantization, unknown })
     }
 
-    /// Refuses attention that looks at a window of the past only.
-    fn window(&mut self, name: &str) -> Result<(), ConfigError> {
+    /// Refuses attention that looks at a window of the past only: one shorter than the context, in any block.
+    fn window(&mut self, name: &str, blocks: usize, context: usize) -> Result<(), ConfigError> {
         let uses = self.flag("use_sliding_window", name == "mistral")?;
-        if let Some(window) = self.get("sliding_window").filter(|_| uses) {
+        // Qwen's first `max_window_layers` blocks have no window.
+        let first = self.size("max_window_layers", Some(0))?;
+        let uses = uses && !(name.starts_with("qwen") && first >= blocks);
+        let shorter = |window: &Value| window.as_u64().is_none_or(|window| (window as usize) < context);
+        // A class's default, as in `FAMILIES`.
+        let absent = name == "mistral" && !self.fields.contains_key("sliding_window");
+        let window = self.get("sliding_window").or(absent.then(|| json!(4096)));
+        if let Some(window) = window.filter(|window| uses && shorter(window)) {
             return Err(wrong(
                 "sliding_window",
                 &window,
@@ -283,63 +304,17 @@ impl Reader {
             Some(Value::Array(types)) if types.iter().any(|ty| ty != "full_attention") => {
                 Err(wrong("layer_types", &Value::Array(types), "this engine runs full_attention only"))
             }
+            Some(other) if !other.is_array() => Err(wrong("layer_types", &other, "expected a list")),
             _ => Ok(()),
         }
     }
 
-    /// Base and scaling of RoPE, as transformers 5 writes them (`rope_parameters`) and as 4 did (`rope_theta`, `rope_scaling`).
-    fn rope(&mut self, family: &Family) -> Result<(f32, Option<RopeScaling>), ConfigError> {
-        let theta = self.number("rope_theta", family.rope_theta)?;
-        let older = self.get("rope_scaling");
-        let Some(rope) = self.get("rope_parameters").or(older) else { return Ok((theta, None)) };
-        let number = |key: &str| rope[key].as_f64().map(|number| number as f32);
-        let needed = |key: &str| {
-            number(key).ok_or_else(|| {
-                ConfigError::Json(format!("rope_parameters.{key}: expected a number, in {rope}"))
-            })
-        };
-        let original = || {
-            rope["original_max_position_embeddings"].as_u64().map(|n| n as usize).ok_or_else(|| {
-                ConfigError::Json(format!("original_max_position_embeddings: expected a size, in {rope}"))
-            })
-        };
-        let theta = number("rope_theta").unwrap_or(theta);
-        if number("partial_rotary_factor").is_some_and(|part| part != 1.0) {
-            return Err(ConfigError::Json(format!("partial_rotary_factor: expected 1, in {rope}")));
-        }
-        let ty = rope["rope_type"].as_str().or(rope["type"].as_str()).unwrap_or("default");
-        let scaling = match ty {
-            "default" => None,
-            "linear" => Some(RopeScaling::Linear { factor: needed("factor")? }),
-            "llama3" => Some(RopeScaling::Llama3 {
-                factor: needed("factor")?,
-                low_freq_factor: needed("low_freq_factor")?,
-                high_freq_factor: needed("high_freq_factor")?,
-                original_max_position_embeddings: original()?,
-            }),
-            "yarn" if number("mscale").is_some() || number("mscale_all_dim").is_some() => {
-                return Err(ConfigError::Json(format!(
-                    "mscale: this engine runs YaRN without it, in {rope}"
-                )));
-            }
-            "yarn" => Some(RopeScaling::Yarn {
-                factor: needed("factor")?,
-                beta_fast: number("beta_fast").unwrap_or(32.0),
-                beta_slow: number("beta_slow").unwrap_or(1.0),
-                truncate: rope["truncate"].as_bool().unwrap_or(true),
-                attention_factor: match number("attention_factor") {
-                    Some(factor) => factor,
-                    None => RopeScaling::yarn_attention_factor(needed("factor")?),
-                },
-                original_max_position_embeddings: original()?,
-            }),
-            other => {
-                return Err(ConfigError::Json(format!(
-                    "rope_type = \"{other}\": this engine runs default, linear, llama3 and yarn"
-                )));
-            }
-        };
-        Ok((theta, scaling))
+    /// Keys of `quantization_config` that are not known.
+    fn unknown_of_quantization(&self) -> Vec<String> {
+        let known = |key: &str| QUANTIZATION.contains(&key);
+        let fields = self.fields.get("quantization_config").and_then(Value::as_object);
+        let unknown = fields.into_iter().flatten().filter(|(key, value)| !known(key) && !value.is_null());
+        unknown.map(|(key, value)| format!("quantization_config.{key} = {value}")).collect()
     }
 
     fn quantization(&mut self) -> Result<Quantization, ConfigError> {

@@ -159,8 +159,16 @@ impl Tokenizer {
 
     /// Takes ids that the model's files declare as ends. Ids that no token has cannot be generated: they are left out.
     pub(crate) fn declare_ends(&mut self, ids: impl IntoIterator<Item = u32>) {
-        let known: Vec<u32> = ids.into_iter().filter(|id| (*id as usize) < self.vocab_size()).collect();
-        self.declared_ends.extend(known);
+        for id in ids {
+            if (id as usize) < self.vocab_size() {
+                self.declared_ends.push(id);
+            } else {
+                log::warn!(
+                    "token id {id} as an end of generation: no token has it, in a vocabulary of {}",
+                    self.vocab_size()
+                );
+            }
+        }
         self.declared_ends.sort_unstable();
         self.declared_ends.dedup();
     }

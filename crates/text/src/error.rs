@@ -72,14 +72,6 @@ pub enum TextError {
         /// What needs them.
         reason: &'static str,
     },
-    /// A special token that the vocabulary does not have.
-    #[error("the {role} token {token:?} is not in the vocabulary")]
-    UnknownSpecial {
-        /// What it was to be: "bos", "eos" or "pad".
-        role: &'static str,
-        /// The token.
-        token: String,
-    },
     /// The tokenizer library failed on a text.
     #[error("cannot tokenize: {0}")]
     Tokenize(String),

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 use tokenizers::ModelWrapper;
 use tritforge_gguf::{Metadata, Value, optional};
 
+use crate::gguf_keys;
 use crate::pre::{self, Pre};
 use crate::sentencepiece;
 use crate::spelling::Spelling;
@@ -40,6 +41,8 @@ const OTHER_ENDS: [&str; 4] = [
 const ENDS: &str = "tokenizer.ggml.eos_token_ids";
 const PAD: &str = "tokenizer.ggml.padding_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
+/// The BOS token of a sentencepiece model that does not name it (`special_bos_id` in `llama-vocab.cpp`).
+const DEFAULT_BOS: u32 = 1;
 /// Whether a text begins with a space that it does not have.
 pub(crate) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const UNK: &str = "tokenizer.ggml.unknown_token_id";
@@ -154,14 +157,17 @@ impl Tokenizer {
             }
         };
         let count = metadata.get_str_array(TOKENS)?.len();
-        let role = |key: &str| match optional(metadata.get_u32(key))? {
-            Some(id) if id as usize >= count => {
-                Err(TextError::malformed(GGUF, key, format!("{id}, in a vocabulary of {count}")))
-            }
-            id => Ok(id),
-        };
+        gguf_keys::check(metadata)?;
+        let role = |key: &str| gguf_keys::token_id(metadata, key, count);
         let (bos, eos, pad) = (role(BOS)?, role(EOS)?, role(PAD)?);
-        let add_bos = optional(metadata.get_bool(ADD_BOS))?.unwrap_or(default_add_bos) && bos.is_some();
+        let add_bos = optional(metadata.get_bool(ADD_BOS))?.unwrap_or(default_add_bos);
+        // Without the key runtimes begin with sentencepiece's own BOS.
+        let own = || {
+            let own = Some(DEFAULT_BOS).filter(|id| add_bos && tokenizer.is_special(*id));
+            own.filter(|_| tokenizer.spelling != Spelling::ByteLevel)
+        };
+        let bos = bos.or_else(own);
+        let add_bos = add_bos && bos.is_some();
         let chat_template = optional(metadata.get_str(CHAT_TEMPLATE))?.map(str::to_string);
 
         let mut tokenizer = tokenizer.with_roles(Roles { bos, eos, pad, add_bos });
@@ -256,7 +262,14 @@ fn declared_ends(metadata: &Metadata) -> Result<Vec<u32>, TextError> {
     for key in [EOT].into_iter().chain(OTHER_ENDS) {
         ids.extend(optional(metadata.get_i64(key))?);
     }
-    Ok(ids.into_iter().filter_map(|id| u32::try_from(id).ok()).collect())
+    let known = |id: i64| {
+        let known = u32::try_from(id).ok();
+        if known.is_none() {
+            log::warn!("token id {id} as an end of generation: the model is taken to have no such token");
+        }
+        known
+    };
+    Ok(ids.into_iter().filter_map(known).collect())
 }
 
 /// A byte-level BPE without roles, the ids that stand for no text, and whether sequences begin with BOS where nothing says so.
@@ -265,7 +278,10 @@ fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, 
     let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
         what: "pre-tokenizer (tokenizer.ggml.pre)",
         found: "no such key, and any guess would encode text in another way than training did".to_string(),
-        supported: format!("{}; convert the model again with a tool that writes the key", pre::names()),
+        supported: format!(
+            "{}; give the one that the model was trained with: --override-kv {PRE}=str:NAME",
+            pre::names()
+        ),
     })?;
     let pre = Pre::by_name(name)?;
     let tokens = metadata.get_str_array(TOKENS)?;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokenizers::AddedToken;
 
 use crate::added::added_tokens;
+use crate::directory;
 use crate::end_of_generation::ids_of_json;
 use crate::special::{KNOWN_BOS, KNOWN_EOS, KNOWN_PAD};
 use crate::tiktoken::is_tiktoken;
@@ -50,15 +51,18 @@ impl Tokenizer {
             if file.is_file() { read(&file).map(Some) } else { Ok(None) }
         };
         let (bytes, config) = (read(&path)?, beside(CONFIG)?);
+        let config = directory::with_special_tokens(config, beside(directory::SPECIAL_TOKENS)?)?;
+        // A damaged configuration is an error below; here it adds nothing.
+        let json = |bytes: Option<Vec<u8>>| -> Value {
+            bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+        };
+        let described = json(config.clone());
+        let added = added_tokens(&described, &json(beside(ADDED)?))?;
         let is_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
         let mut tokenizer = if is_json || path.extension().is_some_and(|e| e == "json") {
-            Self::from_json(&bytes).map_err(named)?
+            let tokenizer = Self::from_json(&bytes).map_err(named)?;
+            directory::with_missing(tokenizer, &added, &described, &path.display().to_string())?
         } else {
-            // A damaged configuration is an error below; here it adds nothing.
-            let json = |bytes: Option<Vec<u8>>| -> Value {
-                bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-            };
-            let added = added_tokens(&json(config.clone()), &json(beside(ADDED)?))?;
             Self::from_model_file(&bytes, &path, &added).map_err(named)?
         };
         if let Some(config) = config {
@@ -66,7 +70,12 @@ impl Tokenizer {
         }
         tokenizer.declare_ends(declared_ends(beside(GENERATION)?, beside(MODEL_CONFIG)?)?);
         if let Some(template) = beside(TEMPLATE)? {
-            tokenizer.chat_template = Some(String::from_utf8_lossy(&template).into_owned());
+            let fault = |e: std::string::FromUtf8Error| TextError::malformed(TEMPLATE, "text", e.to_string());
+            tokenizer.chat_template = Some(String::from_utf8(template).map_err(fault)?);
+        }
+        directory::warn_of_keys(&described);
+        if let Some(directory) = path.parent() {
+            directory::warn_of_templates(directory, tokenizer.chat_template.is_some());
         }
         Ok(tokenizer)
     }
@@ -140,7 +149,8 @@ impl Tokenizer {
     /// nothing.
     ///
     /// # Errors
-    /// If it is no JSON object, or names a token that the vocabulary lacks.
+    /// If it is no JSON object, or has a role that is no token. A token that the vocabulary lacks cannot occur: it is told, and has
+    /// no role.
     pub fn with_config(mut self, bytes: &[u8]) -> Result<Self, TextError> {
         let fault = |place: &str, problem: String| TextError::malformed(CONFIG, place.to_string(), problem);
         let json: Value = serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
@@ -148,12 +158,9 @@ impl Tokenizer {
             return Err(fault("JSON", "expected an object".to_string()));
         }
         let mut roles = self.roles;
-        let places = [
-            ("bos", "bos_token", &mut roles.bos),
-            ("eos", "eos_token", &mut roles.eos),
-            ("pad", "pad_token", &mut roles.pad),
-        ];
-        for (role, key, place) in places {
+        let places =
+            [("bos_token", &mut roles.bos), ("eos_token", &mut roles.eos), ("pad_token", &mut roles.pad)];
+        for (key, place) in places {
             // A string, or an object that describes an added token.
             let name = match &json[key] {
                 Value::Null if json.get(key).is_none() => continue,
@@ -164,13 +171,12 @@ impl Tokenizer {
                     None => return Err(fault(key, format!("{token}: expected a token or null"))),
                 },
             };
-            *place = match name {
-                None => None,
-                Some(name) => Some(
-                    self.id(name)
-                        .ok_or_else(|| TextError::UnknownSpecial { role, token: name.to_string() })?,
-                ),
-            };
+            *place = name.and_then(|name| self.id(name));
+            if let (Some(name), None) = (name, &place) {
+                log::warn!(
+                    "{CONFIG}: {key} = {name:?} is not in the vocabulary: the model is taken to have none"
+                );
+            }
         }
         roles.add_bos = json["add_bos_token"].as_bool().unwrap_or(roles.add_bos) && roles.bos.is_some();
         self.roles = roles;
@@ -180,8 +186,9 @@ impl Tokenizer {
             Value::String(template) => self.chat_template = Some(template.clone()),
             Value::Array(templates) => {
                 let default = templates.iter().find(|template| template["name"] == "default");
-                if let Some(template) = default.and_then(|template| template["template"].as_str()) {
-                    self.chat_template = Some(template.to_string());
+                match default.and_then(|template| template["template"].as_str()) {
+                    Some(template) => self.chat_template = Some(template.to_string()),
+                    None => log::warn!("{CONFIG}: none of the chat templates is named default: none is read"),
                 }
             }
             other => return Err(fault("chat_template", format!("{other}: expected a string"))),

@@ -34,6 +34,8 @@ pub struct Tokenizer {
     pub(crate) roles: Roles,
     /// Ids that the model's files declare as ends of a generation, ascending.
     pub(crate) declared_ends: Vec<u32>,
+    /// Whether files beside its own added tokens to it.
+    pub(crate) extended: bool,
     pub(crate) chat_template: Option<String>,
 }
 
@@ -123,6 +125,7 @@ impl Tokenizer {
             unused: BTreeMap::new(),
             roles: Roles::default(),
             declared_ends: Vec::new(),
+            extended: false,
             chat_template: None,
         }
     }
@@ -288,6 +291,11 @@ impl Tokenizer {
     /// The id that fills batches.
     pub fn pad(&self) -> Option<u32> {
         self.roles.pad
+    }
+
+    /// Whether it has tokens that its own file lacks: those that other files of its directory add.
+    pub fn is_extended(&self) -> bool {
+        self.extended
     }
 
     /// Whether sequences begin with BOS where the user does not say.
