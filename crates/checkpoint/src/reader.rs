@@ -12,7 +12,7 @@ use tritforge_config::ModelConfig;
 use tritforge_ternary::{TernaryTensor, unpack_stripes};
 
 use crate::manifest::{Digest, Entry, Manifest};
-use crate::{CONFIG, CheckpointError, mmap};
+use crate::{CONFIG, CheckpointError, MODEL, mmap};
 
 /// A whole checkpoint.
 #[derive(Debug)]
@@ -90,6 +90,21 @@ impl Checkpoint {
     pub fn tensors(&self, name: &str) -> Result<Tensors, CheckpointError> {
         self.check_file(name)?;
         Tensors::open(&self.dir.join(name))
+    }
+
+    /// The weights of the model, as [`Checkpoint::tensors`] of [`MODEL`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::tensors`], or if there is a tensor that the configuration has no place for.
+    pub fn model_tensors(&self) -> Result<Tensors, CheckpointError> {
+        let (tensors, config) = (self.tensors(MODEL)?, self.config()?);
+        match tensors.list()?.into_iter().find(|(name, ..)| !config.has_tensor(name)) {
+            None => Ok(tensors),
+            Some((name, ..)) => {
+                Err(tensors
+                    .fault(&name, "the model that config.json describes has no place for it".to_string()))
+            }
+        }
     }
 
     /// Checks one file against the manifest. It is read in pieces: a file of many gigabytes takes no memory.

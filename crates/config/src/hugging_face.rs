@@ -5,10 +5,11 @@
 
 mod fields;
 mod rope;
+mod write;
 
 use serde_json::{Map, Value, json};
 
-use crate::{ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
+use crate::{ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, WeightQuant};
 
 /// How a checkpoint's projections are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,7 +226,10 @@ impl Reader {
         };
         // A class's default counts where the field is missing, null means one head of keys a head of queries.
         let num_key_value_heads = match self.fields.get("num_key_value_heads") {
-            None => self.size("num_key_value_heads", family.num_key_value_heads.or(Some(num_attention_heads as u64)))?,
+            None => self.size(
+                "num_key_value_heads",
+                family.num_key_value_heads.or(Some(num_attention_heads as u64)),
+            )?,
             Some(_) => self.size("num_key_value_heads", Some(num_attention_heads as u64))?,
         };
         let attention_bias = match (name, self.flag("attention_bias", false)?) {
@@ -365,88 +369,5 @@ impl Reader {
                  with offline, or autobitlinear with online or offline"
             ))),
         }
-    }
-}
-
-impl ModelConfig {
-    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary weights are packed or
-    /// latent; `dtype` names the type of all other weights; `extra` is added, such as the ids of special tokens.
-    ///
-    /// # Errors
-    /// If no class of `transformers` computes this model.
-    pub fn to_hugging_face(
-        &self,
-        packed: bool,
-        dtype: &str,
-        extra: Map<String, Value>,
-    ) -> Result<String, ConfigError> {
-        let none = |message: &str| Err(ConfigError::NoClass(message.to_string()));
-        let name = match (self.use_sub_norm, self.use_qk_norm, self.attention_bias) {
-            (true, false, AttentionBias::None) => "bitnet",
-            (true, _, AttentionBias::Qkv | AttentionBias::All) => {
-                return none("sub-norms with attention_bias");
-            }
-            (true, true, _) => return none("sub-norms with use_qk_norm"),
-            (false, true, AttentionBias::Qkv) => return none("use_qk_norm with biases of q, k and v only"),
-            (false, true, _) => "qwen3",
-            (false, false, AttentionBias::Qkv) => "qwen2",
-            (false, false, _) => "llama",
-        };
-        if name == "qwen2" && self.q_size() != self.hidden_size {
-            return none("qwen2 with heads that are not hidden_size / num_attention_heads wide");
-        }
-        let class =
-            FAMILIES.iter().find(|family| family.model_type == name).map_or("", |family| family.class);
-        let mut json = json!({
-            "architectures": [class],
-            "model_type": name,
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": match self.hidden_act { HiddenAct::Silu => "silu", HiddenAct::Relu2 => "relu2" },
-            "max_position_embeddings": self.max_position_embeddings,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": self.rope_parameters()?,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.attention_bias == AttentionBias::All,
-            "initializer_range": self.initializer_range,
-            "dtype": dtype,
-        });
-        if self.weights != WeightQuant::None {
-            let mode = if packed { "offline" } else { "online" };
-            json["quantization_config"] = json!({
-                "quant_method": "bitnet",
-                "linear_class": "autobitlinear",
-                "quantization_mode": mode,
-                "modules_to_not_convert": ["lm_head"],
-            });
-        }
-        for (key, value) in extra {
-            json[key] = value;
-        }
-        Ok(format!("{json:#}\n"))
-    }
-
-    fn rope_parameters(&self) -> Result<Value, ConfigError> {
-        let theta = self.rope_theta;
-        Ok(match &self.rope_scaling {
-            None => json!({"rope_type": "default", "rope_theta": theta}),
-            Some(RopeScaling::Factors { .. }) => {
-                return Err(ConfigError::NoClass(
-                    "rope_scaling by frequency, as GGUF files keep it: transformers has no such type"
-                        .to_string(),
-                ));
-            }
-            Some(scaling) => {
-                let mut json = serde_json::to_value(scaling).unwrap_or_default();
-                json["rope_theta"] = json!(theta);
-                json
-            }
-        })
     }
 }

@@ -22,6 +22,7 @@ mod model;
 mod parameters;
 mod projection;
 mod rope;
+mod tensors;
 
 pub use error::ConfigError;
 pub use gguf::{Architecture, ROPE_FACTORS};

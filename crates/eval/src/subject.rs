@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::{Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest};
+use tritforge_checkpoint::{Checkpoint, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_export::{AnyModel, ExportError, ImportOptions};
 use tritforge_infer::{KvType, Model, Session, Wanted};
@@ -35,7 +35,7 @@ pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
     if checkpoint.has(ADAPTER_MODEL) {
         return load_adapted(checkpoint);
     }
-    let tensors = checkpoint.tensors(MODEL)?;
+    let tensors = checkpoint.model_tensors()?;
     let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
         let fault = |e: tritforge_checkpoint::CheckpointError| NnError::Tensor {
             name: name.to_string(),
@@ -61,7 +61,7 @@ fn load_adapted(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
     let named = named.unwrap_or_default();
     let base = Checkpoint::open(Path::new(&named))
         .map_err(|e| EvalError::Input(format!("{}: its base: {e}", checkpoint.dir().display())))?;
-    let (tensors, adapter) = (base.tensors(MODEL)?, checkpoint.tensors(ADAPTER_MODEL)?);
+    let (tensors, adapter) = (base.model_tensors()?, checkpoint.tensors(ADAPTER_MODEL)?);
     let read = |tensors: &Tensors, stored: &str, name: &str, shape: &[usize]| match tensors.f32(stored, shape)
     {
         Ok(values) => Ok(values.into_owned()),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
+use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
@@ -74,7 +74,7 @@ pub fn export_gguf(
     let config = checkpoint.config()?;
     let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
         .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
-    let tensors = checkpoint.tensors(MODEL)?;
+    let tensors = checkpoint.model_tensors()?;
     let mut written: Option<String> = None;
     write_model(&config, &tokenizer, out, options, |item| {
         // The pages of the tensor before are not read again.

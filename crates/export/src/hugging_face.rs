@@ -124,7 +124,7 @@ fn write_all(
     put("generation_config.json", generation_config(ids, tokenizer.as_ref()).as_bytes())?;
     put("README.md", model_card(checkpoint, config, options).as_bytes())?;
 
-    let tensors = checkpoint.tensors(MODEL)?;
+    let tensors = checkpoint.model_tensors()?;
     let items = items(config);
     let mut report = HuggingFaceReport {
         class: serde_json::from_str::<Value>(&json)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tritforge_checkpoint::{
-    CONFIG, Checkpoint, Dtype, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
+    CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
 };
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_ternary::TernaryTensor;
@@ -59,7 +59,7 @@ impl AnyModel {
         let (path, form, content, config) = match checkpoint {
             Some(directory) => {
                 let checkpoint = Checkpoint::open(&directory)?;
-                let (tensors, config) = (checkpoint.tensors(MODEL)?, checkpoint.config()?);
+                let (tensors, config) = (checkpoint.model_tensors()?, checkpoint.config()?);
                 (directory, Form::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
             }
             None => {

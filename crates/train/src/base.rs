@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_checkpoint::{Checkpoint, MANIFEST, MODEL, Tensors, latest};
+use tritforge_checkpoint::{Checkpoint, MANIFEST, Tensors, latest};
 use tritforge_config::{LoraConfig, ModelConfig};
 use tritforge_nn::{Decoder, NnError, initial_adapter};
 
@@ -52,7 +52,7 @@ pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, Tr
         }
         None => {
             let checkpoint = open(base)?;
-            let tensors = checkpoint.tensors(MODEL)?;
+            let tensors = checkpoint.model_tensors()?;
             Ok(Decoder::load(config, |name, shape| read(&tensors, name, shape))?)
         }
     }
@@ -67,7 +67,7 @@ pub(crate) fn adapted(
 ) -> Result<Decoder, TrainError> {
     let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
     let checkpoint = open(base)?;
-    let tensors = checkpoint.tensors(MODEL)?;
+    let tensors = checkpoint.model_tensors()?;
     let load = |name: &str, shape: &[usize]| {
         let values = read(&tensors, name, shape)?;
         // The file's pages would be held beside the model's own.

@@ -109,7 +109,7 @@ fn write(
     ternary: bool,
     report: &mut MergeReport,
 ) -> Result<(), TrainError> {
-    let (tensors, matrices) = (base.tensors(MODEL)?, adapter.tensors(ADAPTER_MODEL)?);
+    let (tensors, matrices) = (base.model_tensors()?, adapter.tensors(ADAPTER_MODEL)?);
     let mut writer = Writer::create(out)?;
     writer.write_config(config)?;
     let mut merged = Vec::new();

@@ -22,7 +22,7 @@ pub(crate) fn write(
     out: &Path,
     report: &mut MergeReport,
 ) -> Result<(), TrainError> {
-    let (tensors, matrices) = (base.tensors(MODEL)?, adapter.tensors(ADAPTER_MODEL)?);
+    let (tensors, matrices) = (base.model_tensors()?, adapter.tensors(ADAPTER_MODEL)?);
     let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
     let projections: HashMap<String, (usize, Projection)> =
         layers.map(|(layer, projection)| (projection.hf_weight(layer), (layer, projection))).collect();

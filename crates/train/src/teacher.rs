@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tritforge_checkpoint::{Checkpoint, MODEL};
+use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::parallel_for_each;
@@ -260,7 +260,8 @@ fn opened(distill: &Distill) -> Result<(Listened, String), TrainError> {
     }
     if path.is_file() {
         let model = Model::open(path)?;
-        return Ok((Listened::Gguf(Arc::new(model)), identity::of_files([path.as_path()])?));
+        let print = identity::of_files(model.gguf().paths())?;
+        return Ok((Listened::Gguf(Arc::new(model)), print));
     }
     let checkpoint = base::open(path)?;
     let decoder = decoder(&checkpoint)?;
@@ -282,7 +283,7 @@ pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
             "an adapter: `tritforge merge {dir} -o DIR` makes a checkpoint of it"
         )));
     }
-    let tensors = checkpoint.tensors(MODEL)?;
+    let tensors = checkpoint.model_tensors()?;
     Ok(Decoder::load(&checkpoint.config()?, |name, shape| match tensors.f32(name, shape) {
         Ok(values) => Ok(values.into_owned()),
         Err(error) => Err(NnError::Tensor { name: name.to_string(), message: error.to_string() }),

@@ -31,7 +31,9 @@ pub(super) fn read(fields: &Map<String, Value>, theta: f64, context: usize) -> R
         },
     };
     if let Some(part) = number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
-        return Err(fault(format!("partial_rotary_factor = {part}: this engine rotates whole heads; expected 1")));
+        return Err(fault(format!(
+            "partial_rotary_factor = {part}: this engine rotates whole heads; expected 1"
+        )));
     }
     let top = number("rope_theta")?;
     let mut found: Option<(&str, Rope)> = None;
@@ -119,7 +121,11 @@ impl Reader<'_> {
             (Some(ty), _) | (None, Some(ty)) => Ok(ty),
             (None, None) => {
                 let plain = ["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
-                match self.object.iter().find(|(key, value)| !plain.contains(&key.as_str()) && !value.is_null()) {
+                match self
+                    .object
+                    .iter()
+                    .find(|(key, value)| !plain.contains(&key.as_str()) && !value.is_null())
+                {
                     None => Ok("default"),
                     Some((key, Value::Object(_))) => Err(fault(format!(
                         "{}.{key}: this engine runs one RoPE in all blocks, not one by type of attention",
@@ -152,7 +158,10 @@ impl Reader<'_> {
         let (scaling, keys): (_, &[&str]) = match self.ty()? {
             "default" => {
                 if let Some(factor) = self.number("factor")?.filter(|factor| *factor != 1.0) {
-                    return Err(fault(format!("{}.factor = {factor} with rope_type = \"default\"", self.name)));
+                    return Err(fault(format!(
+                        "{}.factor = {factor} with rope_type = \"default\"",
+                        self.name
+                    )));
                 }
                 (None, &["factor"])
             }
@@ -172,7 +181,8 @@ impl Reader<'_> {
             "yarn" => {
                 for key in ["mscale", "mscale_all_dim"] {
                     if let Some(value) = self.get(key) {
-                        let message = format!("{}.{key} = {value}: this engine runs YaRN without it", self.name);
+                        let message =
+                            format!("{}.{key} = {value}: this engine runs YaRN without it", self.name);
                         return Err(fault(message));
                     }
                 }
@@ -189,7 +199,10 @@ impl Reader<'_> {
                     None => true,
                     Some(Value::Bool(truncate)) => *truncate,
                     Some(other) => {
-                        return Err(fault(format!("{}.truncate = {other}: expected true or false", self.name)));
+                        return Err(fault(format!(
+                            "{}.truncate = {other}: expected true or false",
+                            self.name
+                        )));
                     }
                 };
                 let scaling = RopeScaling::Yarn {
@@ -202,7 +215,10 @@ impl Reader<'_> {
                         .unwrap_or_else(|| RopeScaling::yarn_attention_factor(factor)),
                     original_max_position_embeddings: original,
                 };
-                (Some(scaling), &["factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "finetuned"])
+                (
+                    Some(scaling),
+                    &["factor", "beta_fast", "beta_slow", "truncate", "attention_factor", "finetuned"],
+                )
             }
             other => {
                 return Err(fault(format!(
@@ -211,7 +227,8 @@ impl Reader<'_> {
                 )));
             }
         };
-        let always = ["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+        let always =
+            ["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
         let known = |key: &str| always.contains(&key) || keys.contains(&key);
         let unknown = self.object.iter().filter(|(key, value)| !known(key) && !value.is_null());
         let unknown = unknown.map(|(key, value)| format!("{}.{key} = {value}", self.name)).collect();
@@ -249,7 +266,11 @@ mod tests {
             let rope = parsed(&fields).unwrap();
             assert_eq!((rope.theta, rope.scaling, rope.unknown), (5e5, linear.clone(), vec![]), "{fields}");
         }
-        for plain in [json!({}), json!({"rope_scaling": null}), json!({"rope_scaling": {}, "partial_rotary_factor": 1})] {
+        for plain in [
+            json!({}),
+            json!({"rope_scaling": null}),
+            json!({"rope_scaling": {}, "partial_rotary_factor": 1}),
+        ] {
             assert_eq!(parsed(&plain).unwrap(), Rope { theta: 10_000.0, scaling: None, unknown: vec![] });
         }
     }
@@ -268,7 +289,8 @@ mod tests {
             yarn(only(json!({"type": "yarn", "original_max_position_embeddings": 1024, "beta_fast": 0}))),
             (4.0, 32.0, 1024)
         );
-        let outer = json!({"original_max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": 2}});
+        let outer =
+            json!({"original_max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": 2}});
         assert_eq!(yarn(outer), (2.0, 32.0, 2048));
     }
 
@@ -284,10 +306,16 @@ mod tests {
         refused(&scaling(json!({"rope_type": "default", "factor": 2.0})), &["factor = 2"]);
         refused(&scaling(json!({"type": "yarn", "factor": 2.0, "mscale": 1.0})), &["mscale"]);
         refused(&scaling(json!({"type": "yarn", "factor": 2.0, "truncate": 1})), &["truncate"]);
-        refused(&scaling(json!({"full_attention": {"rope_type": "default"}})), &["full_attention", "one RoPE"]);
+        refused(
+            &scaling(json!({"full_attention": {"rope_type": "default"}})),
+            &["full_attention", "one RoPE"],
+        );
         refused(&json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]);
         refused(&scaling(json!({"partial_rotary_factor": 0.5})), &["partial_rotary_factor"]);
-        refused(&json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 2e4}}), &["rope_theta", "20000"]);
+        refused(
+            &json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 2e4}}),
+            &["rope_theta", "20000"],
+        );
         refused(
             &json!({"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 2}}),
             &["rope_parameters and rope_scaling differ"],

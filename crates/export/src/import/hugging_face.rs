@@ -14,12 +14,13 @@ use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, Quantiza
 use tritforge_ternary::{TernaryTensor, unpack_stripes};
 use tritforge_text::Tokenizer;
 
+use super::files::{self, WeightFiles};
 use super::{Assume, Stored};
 use crate::ExportError;
-use crate::plan::Item;
+use crate::plan::{Item, items};
 
-const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
 
 /// Names of 1bitLLM's checkpoints where they differ: ours, theirs.
 const OLDER: [(&str, &str); 2] =
@@ -27,12 +28,13 @@ const OLDER: [(&str, &str); 2] =
 
 /// A checkpoint of Hugging Face.
 pub(crate) struct HuggingFaceSource {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     files: Vec<Tensors>,
     /// Tensor → which file.
     index: HashMap<String, usize>,
     quantization: Quantization,
     pub(super) config: ModelConfig,
+    /// Fields of `config.json` that are not known.
     pub(super) unknown: Vec<String>,
     pub(super) description: String,
 }
@@ -44,7 +46,7 @@ impl HuggingFaceSource {
             false => path.parent().map(Path::to_path_buf).unwrap_or_default(),
         };
         let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
-        let names = weight_files(path, &directory)?;
+        let WeightFiles { files, index } = files::open(path, &directory)?;
         let config_path = directory.join("config.json");
         let text = fs::read_to_string(&config_path)
             .map_err(|e| fault(&config_path, format!("cannot read: {e}; a model's shape stands in it")))?;
@@ -80,24 +82,46 @@ impl HuggingFaceSource {
         };
         let mut source = Self {
             directory,
-            files: Vec::new(),
-            index: HashMap::new(),
+            files,
+            index,
             quantization,
             config,
             unknown,
             description: format!("{model_type}, {kind}"),
         };
-        for name in names {
-            let path = source.directory.join(name);
-            let tensors = Tensors::open(&path)?;
-            for (tensor, ..) in tensors.list()? {
-                if source.index.insert(tensor.clone(), source.files.len()).is_some() {
-                    return Err(fault(&path, format!("tensor {tensor} is in another shard too")));
-                }
-            }
-            source.files.push(tensors);
+        for field in &source.unknown {
+            log::warn!("{}: {field} is not known here, and not read", config_path.display());
+        }
+        if source.config.tie_word_embeddings && source.has_own_head()? {
+            log::warn!(
+                "{}: tie_word_embeddings = true, but {HEAD} differs from {EMBEDDING}: the stored head is kept, as in transformers 5",
+                config_path.display()
+            );
+            source.config.tie_word_embeddings = false;
+        }
+        if let [first, ..] = &source.strangers(&items(&source.config))[..] {
+            let message = format!("tensor {first} has no place in the model that config.json describes");
+            return Err(fault(path, message));
         }
         Ok(source)
+    }
+
+    /// Whether a head is stored whose numbers are not those of the embedding.
+    fn has_own_head(&self) -> Result<bool, ExportError> {
+        let stored = |name: &str| {
+            let file = self.index.get(name).map(|file| &self.files[*file]);
+            file.map(|file| Ok::<_, ExportError>((file, file.raw(name)?))).transpose()
+        };
+        let (Some((_, head)), Some((_, embedding))) = (stored(HEAD)?, stored(EMBEDDING)?) else {
+            return Ok(false);
+        };
+        if head.0 == embedding.0 {
+            return Ok((&head.1, head.2) != (&embedding.1, embedding.2));
+        }
+        // Another type: the same head if no number is lost in it.
+        let shape = [self.config.vocab_size, self.config.hidden_size];
+        let values = |name: &str| self.files[self.index[name]].f32(name, &shape);
+        Ok(values(HEAD)? != values(EMBEDDING)?)
     }
 
     /// The file that holds a tensor, and the tensor's name there.
@@ -213,9 +237,9 @@ impl HuggingFaceSource {
         }
         known.sort();
         rest.retain(|name| {
-            // Buffers that older versions saved, and a head that a tied model does not read.
-            let ignored = name.ends_with("rotary_emb.inv_freq")
-                || (self.config.tie_word_embeddings && *name == "lm_head.weight");
+            // Buffers that older versions saved, and the head of a tied model, which is the embedding once more.
+            let ignored =
+                name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && *name == HEAD);
             !ignored && known.binary_search(name).is_err()
         });
         let mut rest: Vec<String> = rest.into_iter().cloned().collect();
@@ -226,9 +250,29 @@ impl HuggingFaceSource {
     /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a `tokenizer.model` or a tiktoken file
     /// without `tokenizer.json` that of one which encodes as they do.
     pub(super) fn tokenizer(&self) -> Result<Option<(Tokenizer, Vec<u8>)>, ExportError> {
-        let Some(path) = Tokenizer::file_in(&self.directory) else { return Ok(None) };
+        let Some(path) = Tokenizer::file_in(&self.directory) else {
+            return match files::other_tokenizer(&self.directory) {
+                None => Ok(None),
+                Some(other) => Err(ExportError::Import {
+                    path: other,
+                    message:
+                        "no tokenizer.json beside it, and this file is not read. transformers makes one: \
+                              AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+                            .to_string(),
+                }),
+            };
+        };
         let tokenizer = Tokenizer::from_file(&path)?;
-        let bytes = if path.extension().is_some_and(|e| e == "json") {
+        if tokenizer.vocab_size() > self.config.vocab_size {
+            log::warn!(
+                "{}: {} ids, and the embedding has {} rows: ids from {} on cannot be used",
+                path.display(),
+                tokenizer.vocab_size(),
+                self.config.vocab_size,
+                self.config.vocab_size
+            );
+        }
+        let bytes = if path.extension().is_some_and(|e| e == "json") && !tokenizer.is_extended() {
             fs::read(&path).map_err(|e| ExportError::Import {
                 path: path.clone(),
                 message: format!("cannot read: {e}"),
@@ -245,46 +289,4 @@ fn names(item: &Item) -> Vec<String> {
     let older = OLDER.iter().find(|(ours, _)| item.source.contains(ours));
     let older = older.map(|(ours, theirs)| item.source.replace(ours, theirs));
     [item.source.clone()].into_iter().chain(older).collect()
-}
-
-/// Names of the weight files, beside `config.json`.
-fn weight_files(path: &Path, directory: &Path) -> Result<Vec<String>, ExportError> {
-    let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
-    if !path.exists() {
-        return Err(fault(path, "no such file or directory".to_string()));
-    }
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let index = if path.is_dir() { path.join(INDEX) } else { path.to_path_buf() };
-    if index.is_file() && index.extension().is_some_and(|e| e == "json") {
-        let text = fs::read_to_string(&index).map_err(|e| fault(&index, format!("cannot read: {e}")))?;
-        let json: serde_json::Value =
-            serde_json::from_str(&text).map_err(|e| fault(&index, e.to_string()))?;
-        let Some(map) = json["weight_map"].as_object() else {
-            return Err(fault(&index, "no weight_map: expected an index of safetensors shards".to_string()));
-        };
-        let mut names: Vec<String> =
-            map.values().filter_map(|name| Some(name.as_str()?.to_string())).collect();
-        names.sort();
-        names.dedup();
-        // A shard stands beside its index, nowhere else.
-        return match names.iter().find(|name| Path::new(name).file_name() != Some(name.as_str().as_ref())) {
-            Some(bad) => Err(fault(&index, format!("{bad:?} is not the name of a file beside it"))),
-            None => Ok(names),
-        };
-    }
-    if path.is_file() {
-        return Ok(vec![name]);
-    }
-    if directory.join(SINGLE).is_file() {
-        return Ok(vec![SINGLE.to_string()]);
-    }
-    let message = if directory.join("pytorch_model.bin").is_file() {
-        "only pytorch_model.bin, which can run code when it is read: take the repository's safetensors"
-            .to_string()
-    } else {
-        format!(
-            "neither {SINGLE} nor {INDEX} in it: expected a checkpoint in Hugging Face's layout, or a .gguf file"
-        )
-    };
-    Err(fault(path, message))
 }

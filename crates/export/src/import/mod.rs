@@ -4,6 +4,8 @@
 //! with their scale stay codes with their scale. Nothing ternary is ever quantized again; [`ImportOptions::latent`] turns codes
 //! into weights that training can move, and says so in the configuration.
 
+mod files;
+mod generation;
 mod gguf;
 mod hugging_face;
 
@@ -208,6 +210,7 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
     match &source {
         Source::HuggingFace(source) => {
             report.unknown = source.unknown.clone();
+            generation::warn(&source.directory);
             if let Some((tokenizer, bytes)) = source.tokenizer()? {
                 write_tokenizer(&mut writer, &tokenizer, &bytes)?;
                 report.tokenizer = true;

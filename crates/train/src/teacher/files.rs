@@ -42,13 +42,13 @@ impl Files {
 
 /// The paths of the weight files.
 fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let index = dir.join(INDEX);
+    // As transformers: the single file goes before an index.
+    let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
     if !index.is_file() {
-        let single = dir.join(SINGLE);
-        return match single.is_file() {
-            true => Ok(vec![single]),
-            false => Err(TrainError::State(format!("neither {SINGLE} nor {INDEX} in {}", dir.display()))),
-        };
+        return Err(TrainError::State(format!("neither {SINGLE} nor {INDEX} in {}", dir.display())));
     }
     let text = fs::read(&index).map_err(TrainError::io(&index, "read"))?;
     let damaged = |message: String| CheckpointError::Damaged { path: index.clone(), message };
