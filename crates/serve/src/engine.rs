@@ -53,7 +53,11 @@ pub enum JobError {
 
 impl From<InferError> for JobError {
     fn from(error: InferError) -> Self {
-        JobError::Invalid(error.to_string())
+        match error {
+            // No fault of the request.
+            InferError::NotFinite { .. } | InferError::Tensor { .. } => JobError::Failed(error.to_string()),
+            _ => JobError::Invalid(error.to_string()),
+        }
     }
 }
 

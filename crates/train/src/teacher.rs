@@ -20,6 +20,7 @@ use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::parallel_for_each;
 use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
+use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
 use self::relating::Relating;
@@ -44,6 +45,8 @@ pub(crate) struct Teacher {
     relating: Option<Relating>,
     cache: Option<PathBuf>,
     vocab_size: usize,
+    /// For errors.
+    path: PathBuf,
 }
 
 /// What a teacher has to say about a batch.
@@ -86,7 +89,7 @@ impl Teacher {
         if let Some(dir) = &cache {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
-        Ok(Self { model, top_k, relating, cache, vocab_size })
+        Ok(Self { model, top_k, relating, cache, vocab_size, path: path.clone() })
     }
 
     /// What of the teacher's description was passed over: fields that may mean another model.
@@ -185,6 +188,18 @@ impl Teacher {
                 for segment in segments() {
                     logits.extend(model.logits(&ids[segment])?);
                 }
+            }
+        }
+        let broken = |what: &str, e: NotFinite| {
+            let message = format!("its {what} are not finite: {e}; nothing can be learned from it");
+            Err(TrainError::Teacher { path: self.path.clone(), message })
+        };
+        if let Err(e) = check_finite(&logits, self.vocab_size) {
+            return broken("logits", e);
+        }
+        for state in states.iter() {
+            if let Err(e) = check_finite(state, state.len()) {
+                return broken("queries, keys or values", e);
             }
         }
         Ok(logits)

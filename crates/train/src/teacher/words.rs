@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tritforge_ternary::check_finite;
+
 use crate::TrainError;
 
 /// The likeliest tokens of every position of a batch and their logits, each [tokens, k].
@@ -27,7 +29,7 @@ pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
 }
 
 /// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words. None if it is not there, is of
-/// another batch, or was cut short.
+/// another batch, was cut short, or has NaN or infinity.
 pub(super) fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
     let bytes = fs::read(file).ok()?;
     let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
@@ -36,11 +38,8 @@ pub(super) fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
     }
     let (tokens, rest) = words.split_at(batch.len());
     let (ids, logits) = rest.split_at(batch.len() * k);
-    (tokens == batch).then(|| TopK {
-        ids: ids.to_vec(),
-        logits: logits.iter().map(|w| f32::from_bits(*w)).collect(),
-        k,
-    })
+    let logits: Vec<f32> = logits.iter().map(|w| f32::from_bits(*w)).collect();
+    (tokens == batch && check_finite(&logits, k).is_ok()).then(|| TopK { ids: ids.to_vec(), logits, k })
 }
 
 pub(super) fn write(file: &Path, batch: &[u32], top: &TopK) -> Result<(), TrainError> {
@@ -75,6 +74,8 @@ mod tests {
         assert_eq!(read(&file, &[7, 8], 2), Some(top));
         assert_eq!(read(&file, &[7, 9], 2), None);
         assert_eq!(read(&file, &[7, 8], 1), None);
+        write(&file, &[7, 8], &TopK { logits: vec![0.5, f32::NAN, 1.0, 2.5], ..top }).unwrap();
+        assert_eq!(read(&file, &[7, 8], 2), None);
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(read(&file, &[7, 8], 2), None);
