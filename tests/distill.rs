@@ -155,6 +155,37 @@ fn the_teacher_may_be_a_gguf_file_or_of_another_shape() {
 }
 
 #[test]
+fn another_teacher_of_the_same_name_and_length_is_another_teacher() {
+    let project = project(&[]);
+    let export = |run: &str| {
+        let _ = fs::remove_file(project.path("teacher.gguf"));
+        project.ok(&["export", run, "-o", "teacher.gguf", "--format", "f32", "--embeddings", "f32"]);
+        fs::metadata(project.path("teacher.gguf")).unwrap().len()
+    };
+    let set = ["distill.teacher=teacher.gguf", "distill.cache=words"];
+    let length = export("runs/tiny");
+    distill(&project, "runs/first", &set);
+    let other = ["run.seed=99", "quant.weights=none", "quant.activations=none"];
+    train(&project, "recipe.toml", "runs/other", &other, &[]);
+    assert_eq!(export("runs/other"), length);
+    distill(&project, "runs/cached", &set);
+    distill(&project, "runs/computed", &set[..1]);
+    assert_eq!(weights(&project, "runs/cached"), weights(&project, "runs/computed"));
+    assert_ne!(weights(&project, "runs/cached"), weights(&project, "runs/first"));
+    let found = project.fails(&[
+        "train",
+        "distill.toml",
+        "--quiet",
+        "--resume",
+        "--set",
+        "run.out=runs/first",
+        "--set",
+        "distill.teacher=teacher.gguf",
+    ]);
+    assert!(found.contains("cannot resume: distill.teacher is not the model"), "{found}");
+}
+
+#[test]
 fn candle_teaches_what_the_own_engine_teaches() {
     let project = project(&["model.use_sub_norm=false"]);
     project.ok(&["export", "runs/tiny", "-o", "teacher", "--format", "hf-f32"]);

@@ -221,6 +221,22 @@ fn a_resumed_adapter_has_the_bits_of_one_that_ran_through() {
 }
 
 #[test]
+fn another_base_of_the_same_shape_is_refused() {
+    let project = project();
+    fs::write(project.path("lora.toml"), RECIPE).unwrap();
+    let mode = "lora.mode=qat_lora";
+    train(&project, "runs/adapter", &[mode]);
+    // Another model under the same name, with the same number of steps.
+    project.ok(&["train", "recipe.toml", "--quiet", "--overwrite", "--set", "run.seed=99"]);
+    let merged = project.fails(&["merge", "runs/adapter", "-o", "merged"]);
+    assert!(merged.contains("is not the checkpoint that it was trained on"), "{merged}");
+    assert!(!project.path("merged").exists());
+    let out = "run.out=runs/adapter";
+    let resumed = project.fails(&["train", "lora.toml", "--quiet", "--resume", "--set", out, "--set", mode]);
+    assert!(resumed.contains("cannot resume: model.base is not the checkpoint"), "{resumed}");
+}
+
+#[test]
 fn bases_and_adapters_that_do_not_fit_are_refused() {
     let project = project();
     let refused = |set: &[&str]| {

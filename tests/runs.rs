@@ -294,13 +294,17 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     let project = Project::new();
     ok(&mut train(&project, &["train.steps=4"], &[]));
     for (key, message) in [
+        ("optim.kind=lion", "optim.kind is \"lion\", the run began with \"adamw\""),
+        ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", the run began with \"f32\""),
+        ("model.num_hidden_layers=1", "model.num_hidden_layers is 1"),
+        ("data.held_out=0.2", "data.held_out is 0.2"),
+        ("data.seq_len=8", "data.seq_len is 8, the run began with 16"),
+        ("data.packing=documents", "data.packing is \"documents\""),
+        ("run.seed=77", "run.seed is 77"),
         (
-            "optim.kind=lion",
-            "the recipe now asks for lion with f32 state and f32 weights, the checkpoint has adamw",
+            "tokenizer.vocab_size=290",
+            "another model than the checkpoint's config.json (tokenizer.vocab_size is 290",
         ),
-        ("optim.state_dtype=bf16", "adamw with bf16 state"),
-        ("model.num_hidden_layers=1", "another model"),
-        ("data.held_out=0.2", "are not those of the checkpoint"),
     ] {
         let found = fails(&mut train(&project, &[key, "train.steps=6"], &["--resume"]));
         assert!(found.contains("cannot resume") && found.contains(message), "{key}: {found}");

@@ -1,5 +1,8 @@
 //! The `tritforge` binary: one file a subcommand, no logic of its own.
 
+// First: its macros take the place of the standard library's in all that follows.
+#[macro_use]
+mod out;
 mod commands;
 mod interrupt;
 mod table;
@@ -20,7 +23,8 @@ use clap::{Parser, Subcommand};
         tritforge export runs/demo -o demo.gguf           a checkpoint to GGUF\n  \
         tritforge verify runs/demo demo.gguf              is the file the model that was trained?\n  \
         tritforge generate demo.gguf --prompt 'fn main'   write text\n  \
-        tritforge chat demo.gguf                          talk to it"
+        tritforge chat demo.gguf                          talk to it\n\n\
+        Exit codes: 0 done, 1 error, 2 wrong usage (diff: 1 differences, 2 error), 130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -97,7 +101,8 @@ fn main() -> ExitCode {
         eprintln!("error: --decode-threads: bench measures rows at each of its --thread-counts instead");
         return ExitCode::from(2);
     }
-    tritforge_kernels::configure_threads(cli.threads);
+    // SAFETY: nothing before this line starts a thread.
+    unsafe { tritforge_kernels::configure_threads(cli.threads) };
     tritforge_infer::set_decode_threads(cli.decode_threads);
     // As of `diff`: 1 says that there are differences.
     let trouble = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
@@ -129,8 +134,17 @@ fn main() -> ExitCode {
         Command::Synth(args) => commands::synth::run(&args),
         Command::Tokenize(args) => commands::tokenize::run(&args),
     };
+    let written = out::failure();
     match result {
-        Ok(code) => code,
+        Ok(code) => match written {
+            Some(error) => {
+                eprintln!("error: standard output: cannot write: {error}");
+                trouble
+            }
+            None => code,
+        },
+        // Whoever read the output has heard enough.
+        Err(error) if out::is_closed(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", message(&error));
             trouble

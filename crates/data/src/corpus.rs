@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::hub::{self, Hub};
+use crate::text::TextReader;
 use crate::{DataError, Format, records};
 
 /// Extensions of the files that are read from a directory. A file that is named itself is read whatever its extension.
@@ -33,7 +34,7 @@ impl Document {
 pub struct Skipped {
     /// The file.
     pub path: PathBuf,
-    /// Offset of the first byte that is not UTF-8.
+    /// Offset of the first byte that is not UTF-8, or is NUL.
     pub offset: usize,
 }
 
@@ -114,8 +115,13 @@ impl Corpus {
     fn read_source(&mut self, source: &TextSource) -> Result<(), DataError> {
         for file in files(&source.path, source.format)? {
             match self.read_file(&file.path, &file.name, file.format, source) {
-                Err(DataError::NotUtf8 { path, offset }) if file.listed && file.format == Format::Text => {
+                Err(DataError::NotUtf8 { path, offset, .. } | DataError::Nul { path, offset, .. })
+                    if file.listed && file.format == Format::Text =>
+                {
                     self.skipped.push(Skipped { path, offset });
+                }
+                Err(DataError::Encoding { path, .. }) if file.listed && file.format == Format::Text => {
+                    self.skipped.push(Skipped { path, offset: 0 });
                 }
                 other => other?,
             }
@@ -131,7 +137,7 @@ impl Corpus {
         source: &TextSource,
     ) -> Result<(), DataError> {
         if format == Format::Text {
-            let text = read_text(path)?;
+            let text = TextReader::read(path)?;
             self.push(name.to_string(), Some(text));
         } else {
             records::read(path, format, &source.column, &mut |place, text| {
@@ -242,12 +248,6 @@ pub fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
 /// Bytes of all documents' texts.
 pub(crate) fn text_bytes(documents: &[Document]) -> u64 {
     documents.iter().map(|d| d.text.len() as u64).sum()
-}
-
-pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = fs::read(path).map_err(DataError::io(path, "read"))?;
-    String::from_utf8(bytes)
-        .map_err(|e| DataError::NotUtf8 { path: path.to_path_buf(), offset: e.utf8_error().valid_up_to() })
 }
 
 /// All files of a format below a directory. Links to directories are not followed: they can form circles.

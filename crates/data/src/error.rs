@@ -16,12 +16,47 @@ pub enum DataError {
         source: std::io::Error,
     },
     /// A text file is not UTF-8.
-    #[error("{}: not UTF-8 at byte {offset}: convert the file, or name the text files one by one", path.display())]
+    #[error(
+        "{}: not UTF-8 at byte {offset}, line {line}: convert the file, as with iconv -f LATIN1 -t UTF-8, or name the text files \
+         one by one",
+        path.display()
+    )]
     NotUtf8 {
         /// The file.
         path: PathBuf,
-        /// Offset of the first byte that is not UTF-8.
+        /// Offset of the first byte that is not UTF-8; in a compressed file that in its text.
         offset: usize,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// A text file has a NUL byte.
+    #[error(
+        "{}: a NUL byte at byte {offset}, line {line}: not text, or UTF-16 without a byte order mark: convert the file to UTF-8",
+        path.display()
+    )]
+    Nul {
+        /// The file.
+        path: PathBuf,
+        /// Its offset; in a compressed file that in its text.
+        offset: usize,
+        /// Its line, from 1.
+        line: usize,
+    },
+    /// The byte order mark of a text file says that it is not UTF-8.
+    #[error("{}: {name}, by its byte order mark: convert the file, as with iconv -f {name} -t UTF-8", path.display())]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// The encoding.
+        name: &'static str,
+    },
+    /// A file is compressed in a way that is not read.
+    #[error("{}: compressed with {name}: gzip and Zstandard are read; decompress it first", path.display())]
+    Compressed {
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        name: &'static str,
     },
     /// A record of a JSONL, CSV or Parquet file cannot be read.
     #[error("{}: {record}: {message}", path.display())]

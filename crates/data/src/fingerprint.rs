@@ -1,10 +1,13 @@
 //! What a shard was made from, in 32 bytes: the tokenizer and the text.
 
 use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::Document;
+use crate::{DataError, Document};
 
 /// SHA-256 of a tokenizer and the documents it encoded. Two shards with the same fingerprint hold the same tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +25,17 @@ impl Fingerprint {
         hash.update(eos.map_or(u64::MAX, u64::from).to_le_bytes());
         hash.update(Self::of_text(documents).0);
         Self(hash.finalize().into())
+    }
+
+    /// The SHA-256 of a file, read once from beginning to end.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of_file(path: &Path) -> Result<Self, DataError> {
+        let mut file = File::open(path).map_err(DataError::io(path, "open"))?;
+        let mut hash = Sha256::new();
+        io::copy(&mut file, &mut hash).map_err(DataError::io(path, "read"))?;
+        Ok(Self(hash.finalize().into()))
     }
 
     /// The fingerprint of the documents' texts and the boundaries between them.

@@ -4,11 +4,14 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::compression;
+
 /// How a file holds documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other.
+    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other; of a compressed file,
+    /// `a.jsonl.gz`, by the one before.
     #[default]
     Auto,
     /// A file is one document.
@@ -60,9 +63,14 @@ impl Format {
     }
 }
 
-/// The extension in lower case.
+/// The extension in lower case; of a compressed file the one before that of the compression.
 pub(crate) fn extension(path: &Path) -> Option<String> {
-    Some(path.extension()?.to_str()?.to_ascii_lowercase())
+    let lower = |path: &Path| Some(path.extension()?.to_str()?.to_ascii_lowercase());
+    let last = lower(path)?;
+    match compression::EXTENSIONS.contains(&last.as_str()) {
+        true => lower(Path::new(path.file_stem()?)),
+        false => Some(last),
+    }
 }
 
 #[cfg(test)]
@@ -79,11 +87,17 @@ mod tests {
             ("a.parquet", Format::Parquet),
             ("a.txt", Format::Text),
             ("a", Format::Text),
+            ("a.jsonl.gz", Format::Jsonl),
+            ("a.CSV.ZST", Format::Csv),
+            ("a.gz", Format::Text),
         ] {
             assert_eq!(Format::Auto.of(Path::new(name)), format, "{name}");
             assert_eq!(Format::Csv.of(Path::new(name)), Format::Csv);
         }
         assert!(Format::Auto.takes(Path::new("a.csv")) && !Format::Text.takes(Path::new("a.csv")));
         assert!(!Format::Auto.takes(Path::new("a.png")) && !Format::Jsonl.takes(Path::new("a.txt")));
+        // What cannot be decompressed is taken too: it is refused by name, not passed over.
+        assert!(Format::Auto.takes(Path::new("a.txt.gz")) && Format::Auto.takes(Path::new("a.jsonl.xz")));
+        assert!(!Format::Auto.takes(Path::new("a.tar.gz")) && !Format::Auto.takes(Path::new("a.zip")));
     }
 }

@@ -33,6 +33,7 @@
 
 mod batches;
 mod bigram;
+mod compression;
 mod corpus;
 mod error;
 mod eval;
@@ -51,6 +52,7 @@ mod shard;
 mod shard_writer;
 mod split;
 mod tables;
+mod text;
 mod tokenize;
 
 pub use batches::{Batch, BatchPosition, Batches, Packing, Texts};
@@ -71,5 +73,5 @@ pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sa
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;
 pub use split::{Split, split, split_examples};
-pub use tables::{Record, TABLE_EXTENSIONS, read_records};
+pub use tables::{JsonLine, Record, TABLE_EXTENSIONS, json_lines, read_records, table_extensions};
 pub use tokenize::{TokenizeOptions, cached_or_tokenize, cached_or_tokenize_parts, tokenize, tokenize_parts};

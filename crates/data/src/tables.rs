@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::text::{self, TextReader};
 use crate::{DataError, Format, rows};
 
 /// One record of a file.
@@ -15,8 +16,17 @@ pub struct Record {
     pub fields: Map<String, Value>,
 }
 
-/// Extensions of the files that [`read_records`] reads.
+/// Extensions of the files that [`read_records`] reads, also before that of a compression, `.jsonl.gz`.
 pub const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
+
+/// [`TABLE_EXTENSIONS`], and each of them with that of a compression behind it; also those that are refused, so that the error
+/// names them and not their absence.
+pub fn table_extensions() -> impl Iterator<Item = String> {
+    let plain = TABLE_EXTENSIONS.into_iter().map(str::to_string);
+    let packed =
+        TABLE_EXTENSIONS.into_iter().flat_map(|e| ["gz", "zst", "bz2", "xz"].map(|c| format!("{e}.{c}")));
+    plain.chain(packed)
+}
 
 /// The first `limit` records of a file, all by default. The extension tells the format; a `.json` file is an array of
 /// objects, or objects one after the other.
@@ -34,10 +44,30 @@ pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, Da
     if limit == 0 {
         return Ok(records);
     }
-    rows::read(path, format, &mut |place, row| {
+    rows::read(path, format, None, &mut |place, row| {
         let fields = row.map_err(|message| DataError::record(path, place.clone(), message))?;
         records.push(Record { place, fields });
         Ok(records.len() < limit)
     })?;
     Ok(records)
+}
+
+/// A line of a JSONL file: its number from 1, and its text, which is not all white space.
+pub type JsonLine = (usize, String);
+
+/// The lines of a JSONL file at hand, for whoever checks each of them on their own: decompressed, and without a byte order
+/// mark. `path` names the file in messages.
+///
+/// # Errors
+/// If they are not UTF-8, or compressed in a way that is not read.
+pub fn json_lines(path: &Path, bytes: Vec<u8>) -> Result<Vec<JsonLine>, DataError> {
+    let reader = TextReader::of(path, bytes)?;
+    let mut found = Vec::new();
+    text::lines(path, reader, &mut |line, text| {
+        if !text.trim().is_empty() {
+            found.push((line, text.to_string()));
+        }
+        Ok(true)
+    })?;
+    Ok(found)
 }

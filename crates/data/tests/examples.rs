@@ -241,3 +241,94 @@ fn examples_stay_on_their_side_and_no_side_is_empty() {
     }
     assert!(split_examples(all[..1].to_vec(), by_hash).is_err());
 }
+
+/// A conversation with more in the record, or in its answer.
+fn conversation(record: &str, answer: &str) -> String {
+    format!(
+        r#"{{"messages":[{{"role":"user","content":"a"}},{{"role":"assistant","content":"b"{answer}}}]{record}}}"#
+    )
+}
+
+#[test]
+fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
+    let options = ReadOptions::default();
+    for name in [
+        "tools",
+        "functions",
+        "images",
+        "image",
+        "videos",
+        "video",
+        "audio",
+        "audios",
+        "kto_tag",
+        "input_ids",
+        "completion_mask",
+        "assistant_masks",
+        "loss_mask",
+        "chat_template",
+        "chat_template_kwargs",
+        "history",
+    ] {
+        let error = read("a.jsonl", &conversation(&format!(r#","{name}":["x"]"#), ""), &options).unwrap_err();
+        assert!(error.contains(&format!("line 1: column {name:?}")), "{error}");
+        for nothing in ["null", "[]", "\"\"", "{}"] {
+            let record = conversation(&format!(r#","{name}":{nothing}"#), "");
+            assert_eq!(read("a.jsonl", &record, &options).unwrap().examples.len(), 1, "{record}");
+        }
+    }
+    for name in ["images", "image", "videos", "audio", "audios", "train_detail", "mask", "loss_mask"] {
+        let error = read("a.jsonl", &conversation("", &format!(r#","{name}":[1]"#)), &options).unwrap_err();
+        assert!(error.contains(&format!("message 2: it has {name:?}")), "{error}");
+    }
+    let kto = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}";
+    assert!(read("a.jsonl", kto, &options).unwrap_err().contains("column \"label\" is a boolean: KTO"));
+    let kto = "prompt,completion,label\na,b,False\n";
+    assert!(read("a.csv", kto, &options).unwrap_err().contains("a.csv: line 2: column \"label\""));
+    // A class is no verdict on an answer, and a weight of one changes nothing.
+    for record in [r#","label":"sports""#, r#","label":3"#, r#","weight":1"#, r#","weight":1.0"#] {
+        assert_eq!(read("a.jsonl", &conversation(record, ""), &options).unwrap().examples.len(), 1);
+    }
+    assert!(
+        read("a.jsonl", &conversation(r#","weight":0.5"#, ""), &options).unwrap_err().contains("\"weight\"")
+    );
+}
+
+#[test]
+fn flags_of_messages_agree_or_are_refused() {
+    let options = ReadOptions { keep_empty: true, ..ReadOptions::default() };
+    for name in ["train", "training", "train_on_turn", "weight", "loss"] {
+        let two = format!(
+            r#"{{"messages":[{{"role":"user","content":"a","{name}":1}},{{"role":"assistant","content":"b","{name}":0}}]}}"#
+        );
+        let found = read("a.jsonl", &two, &options).unwrap();
+        assert_eq!(turns(&found.examples[0]), [turn("user", "a", true), turn("assistant", "b", false)]);
+    }
+    let error = read("a.jsonl", &conversation("", r#","train":true,"weight":0"#), &options).unwrap_err();
+    assert!(error.contains("weight = false contradicts train = true"), "{error}");
+}
+
+#[test]
+fn earlier_turns_and_system_prompts_come_first() {
+    let options = ReadOptions::default();
+    let record = r#"{"instruction":"c","output":"d","system":"s","history":[["a","b"]]}"#;
+    let said = [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")];
+    let said = said.map(|(role, text)| turn(role, text, role == "assistant"));
+    assert_eq!(turns(&read("a.jsonl", record, &options).unwrap().examples[0]), said);
+    let error = read("a.jsonl", &record.replace("[[\"a\",\"b\"]]", "[\"a\"]"), &options).unwrap_err();
+    assert!(error.contains("column \"history\": expected a list of [question, answer]"), "{error}");
+    let prompt = r#"{"prompt":"c","completion":"d","system":"s"}"#;
+    let found = read("a.jsonl", prompt, &options).unwrap();
+    assert_eq!(turns(&found.examples[0]), [said[0].clone(), said[3].clone(), said[4].clone()]);
+    let two =
+        r#"{"system":"s","messages":[{"role":"system","content":"t"},{"role":"assistant","content":"d"}]}"#;
+    assert!(read("a.jsonl", two, &options).unwrap_err().contains("two different system prompts"));
+    assert_eq!(read("a.jsonl", &two.replace("\"t\"", "\"s\""), &options).unwrap().examples.len(), 1);
+}
+
+#[test]
+fn text_files_are_no_records_of_a_given_layout() {
+    let options = ReadOptions { kind: RecordKind::Alpaca, ..ReadOptions::default() };
+    let error = read("a.txt", "text", &options).unwrap_err();
+    assert!(error.contains("a.txt") && error.contains("data.records asks for records"), "{error}");
+}

@@ -126,3 +126,101 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lines_are_those_of_an_editor_whatever_ends_them() {
+    for end in ["\n", "\r\n", "\r"] {
+        let csv =
+            ["q,a", "1,\"two", "lines\"", "", "", "3,4", "5"].map(|line| format!("{line}{end}")).concat();
+        let error = read("a.csv", csv.as_bytes(), None).unwrap_err();
+        assert!(error.contains("a.csv: line 7: 1 fields, but the header has 2"), "{end:?}: {error}");
+        let places: Vec<String> =
+            read("a.csv", csv.as_bytes(), Some(2)).unwrap().into_iter().map(|r| r.place).collect();
+        assert_eq!(places, ["line 2", "line 6"], "{end:?}");
+        for name in ["a.jsonl", "a.json"] {
+            let jsonl = ["{\"q\":1}", "", "{\"q\":2}", "{\"q\":"].map(|line| format!("{line}{end}")).concat();
+            let error = read(name, jsonl.as_bytes(), None).unwrap_err();
+            assert!(error.contains(&format!("{name}: line 4: not JSON")), "{end:?}: {error}");
+        }
+        let array = ["[", "{\"q\":1},", "", "{\"q\":", "x}]"].map(|line| format!("{line}{end}")).concat();
+        let error = read("a.json", array.as_bytes(), None).unwrap_err();
+        assert!(error.contains("a.json: line 5: not JSON"), "{end:?}: {error}");
+    }
+}
+
+#[test]
+fn long_tables_keep_their_lines() {
+    let rows: String = (0..30_000).map(|i| format!("{i},\"a\r\nb\"\r\n")).collect();
+    let text = format!("\u{feff}n,q\r\n{rows}");
+    let records = read("a.csv", text.as_bytes(), None).unwrap();
+    assert_eq!(records.len(), 30_000);
+    for (index, record) in records.iter().enumerate() {
+        assert_eq!(record.place, format!("line {}", 2 + 2 * index));
+        assert_eq!(record.fields["n"], json!(index.to_string()));
+    }
+}
+
+#[test]
+fn what_would_be_lost_in_silence_is_refused() {
+    for (name, text, expected) in [
+        ("a.csv", &b"q,a,q\n1,2,3\n"[..], "line 1: two columns are called \"q\""),
+        ("a.csv", b"q,a\n1,\"2\n3,4\n", "line 2: a quoted field does not end"),
+        ("a.csv", b"q,a\n1,2\n3,caf\xe9\n", "not UTF-8 at byte 13, line 3"),
+        ("a.csv", b"\xff\xfeq\0,\0a\0\n\0", "UTF-16"),
+        ("a.csv", b"q\0,\0a\0\n\0", "a NUL byte at byte 1, line 1"),
+        (
+            "a.jsonl",
+            b"{\"q\":1}\n{\"q\":1,\"q\":2}",
+            "line 2: not JSON: the key \"q\" stands twice in an object",
+        ),
+        ("a.jsonl", b"{\"q\":{\"b\":1,\"b\":1}}", "the key \"b\" stands twice"),
+        ("a.jsonl", b"{\"q\":NaN}", "line 1: not JSON: expected value"),
+        ("a.jsonl", b"{\"q\":1}{\"q\":2}", "line 1: not JSON: trailing characters"),
+        ("a.jsonl", b"[{\"q\":1}]", "line 1: expected a JSON object, found an array: format = \"json\""),
+        ("a.json", b"[{\"q\":1},]", "line 1: not JSON: expected value"),
+        ("a.jsonl.bz2", b"BZh91AY&SY", "compressed with bzip2"),
+        ("a.csv", b"\xfd7zXZ\0\0", "compressed with xz"),
+        ("a.jsonl", b"PK\x03\x04", "compressed with ZIP"),
+    ] {
+        let error = read(name, text, None).unwrap_err();
+        assert!(error.contains(name) && error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn columns_without_a_name_are_called_as_in_pandas() {
+    let records = read("a.csv", b",q\n0,a\n", None).unwrap();
+    assert_eq!(Value::Object(records[0].fields.clone()), json!({"Unnamed: 0": "0", "q": "a"}));
+}
+
+#[test]
+fn compressed_tables_are_read_by_their_first_bytes() {
+    use std::io::Write as _;
+    let text = "{\"q\":\"a\"}\r\n\r\n{\"q\":\"b\"}\n";
+    let gzip = |text: &str| {
+        let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        writer.write_all(text.as_bytes()).unwrap();
+        writer.finish().unwrap()
+    };
+    let zstd = |text: &str| zstd::encode_all(text.as_bytes(), 1).unwrap();
+    let plain = read("a.jsonl", text.as_bytes(), None).unwrap();
+    // Compressors may write members one after the other.
+    let members = [gzip(&text[..12]), gzip(&text[12..])].concat();
+    for (name, bytes) in [
+        ("a.jsonl.gz", gzip(text)),
+        ("a.jsonl.gz", members),
+        ("a.jsonl.zst", zstd(text)),
+        ("a.jsonl", gzip(text)),
+        ("a.jsonl.gz", text.as_bytes().to_vec()),
+    ] {
+        assert_eq!(read(name, &bytes, None).unwrap(), plain, "{name}");
+    }
+    for (name, bytes) in [("a.jsonl.gz", gzip(text)), ("a.jsonl.zst", zstd(text))] {
+        let error = read(name, &bytes[..bytes.len() - 6], None).unwrap_err();
+        assert!(error.contains(name) && error.contains("damaged or cut short"), "{error}");
+    }
+    // A bomb is stopped long before it fills the memory.
+    let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(b' '), 200 << 20), 1).unwrap();
+    let error = read("a.jsonl.zst", &bomb, None).unwrap_err();
+    assert!(error.contains("a decompression bomb"), "{error}");
+}

@@ -107,7 +107,8 @@ impl Generation {
 }
 
 /// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters, never
-/// part of a stop string, and an empty piece after each chunk of the prompt ([`PREFILL_CHUNK`]); it may end the generation.
+/// part of a stop string. It may end the generation, and is asked often enough to do so in time: with an empty piece before
+/// each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no text.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit the context, or an option is out of range.
@@ -137,15 +138,15 @@ pub fn generate(
     let mut logits = Vec::new();
     let mut rest = prompt;
     while !rest.is_empty() {
-        let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
-        let wanted = if after.is_empty() { Wanted::Last } else { Wanted::None };
-        logits = session.forward(chunk, wanted)?;
-        rest = after;
         if on_text("").is_break() {
             out.finish = Finish::Cancelled;
             out.prefill = begin.elapsed();
             return Ok(out);
         }
+        let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
+        let wanted = if after.is_empty() { Wanted::Last } else { Wanted::None };
+        logits = session.forward(chunk, wanted)?;
+        rest = after;
     }
     out.prefill = begin.elapsed();
     let begin = Instant::now();
@@ -157,18 +158,18 @@ pub fn generate(
         }
         out.tokens.push(id);
         recent.push(id);
-        if let Some(piece) = stream.push(id)? {
-            let (text, stopped) = match filter.push(&piece) {
-                Passed::Text(text) => (text, false),
-                Passed::Stopped(text) => (text, true),
-            };
-            out.text.push_str(&text);
-            let flow = if text.is_empty() { ControlFlow::Continue(()) } else { on_text(&text) };
-            if stopped || flow.is_break() {
-                out.finish = if stopped { Finish::Stop } else { Finish::Cancelled };
-                out.decode = begin.elapsed();
-                return Ok(out);
-            }
+        let (text, stopped) = match stream.push(id)?.map(|piece| filter.push(&piece)) {
+            None => (String::new(), false),
+            Some(Passed::Text(text)) => (text, false),
+            Some(Passed::Stopped(text)) => (text, true),
+        };
+        out.text.push_str(&text);
+        // Also without text: a stop string may hold all of it back while the client leaves or the time runs out.
+        let flow = on_text(&text);
+        if stopped || flow.is_break() {
+            out.finish = if stopped { Finish::Stop } else { Finish::Cancelled };
+            out.decode = begin.elapsed();
+            return Ok(out);
         }
         if out.tokens.len() == options.max_tokens {
             break;

@@ -16,7 +16,7 @@ use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::{Rows, add_products};
 use crate::model::EMBEDDING;
-use crate::threads::OfPass;
+use crate::threads::limit_of_pass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
 
@@ -77,7 +77,7 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
-    let _threads = OfPass::set(parts.iter().all(|part| part.ids.len() == 1));
+    let _threads = limit_of_pass(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
     let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap)?;
     for layer in 0..model.blocks.len() {

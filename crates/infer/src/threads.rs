@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use tritforge_kernels::{set_threads, threads};
+use tritforge_kernels::ThreadLimit;
 
 /// Threads of a pass that appends one token to every sequence; 0 for as many as for any other.
 static DECODE: AtomicUsize = AtomicUsize::new(0);
@@ -20,50 +20,53 @@ pub fn set_decode_threads(n: Option<usize>) {
     DECODE.store(n.unwrap_or(0), Relaxed);
 }
 
-/// The threads of a pass; when it is dropped, as many compute as before.
-pub(crate) struct OfPass(Option<usize>);
-
-impl OfPass {
-    /// Sets the threads of a pass: of one token for every sequence, or with a part of a prompt.
-    pub(crate) fn set(decodes: bool) -> Self {
-        match DECODE.load(Relaxed) {
-            n if n > 0 && decodes => {
-                let before = threads();
-                set_threads(n);
-                Self(Some(before))
-            }
-            _ => Self(None),
-        }
-    }
-}
-
-impl Drop for OfPass {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            set_threads(before);
-        }
+/// Limits the calling thread's products to the decode threads while it lives, if the pass decodes. The limit belongs to the
+/// calling thread: passes that run at the same time on other threads keep their own.
+pub(crate) fn limit_of_pass(decodes: bool) -> Option<ThreadLimit> {
+    match DECODE.load(Relaxed) {
+        n if n > 0 && decodes => Some(ThreadLimit::new(n)),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
+    use tritforge_kernels::{max_threads, threads};
+
     use super::*;
 
     #[test]
-    fn a_decoding_pass_has_its_own_threads_and_gives_them_back() {
-        let before = threads();
+    fn passes_that_overlap_leave_no_limit_behind() {
+        let all = max_threads();
         set_decode_threads(Some(1));
-        {
-            let _prompt = OfPass::set(false);
-            assert_eq!(threads(), before);
-        }
-        {
-            let _decode = OfPass::set(true);
-            assert_eq!(threads(), 1);
-        }
-        assert_eq!(threads(), before);
+        // The order that a save and restore of one process-wide number cannot survive: A begins, B begins, A ends, B ends.
+        let barrier = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let a = limit_of_pass(true);
+                assert_eq!(threads(), 1);
+                barrier.wait();
+                barrier.wait();
+                drop(a);
+                assert_eq!(threads(), all);
+                barrier.wait();
+            });
+            scope.spawn(|| {
+                barrier.wait();
+                assert_eq!(threads(), all, "another thread's pass is not limited");
+                let b = limit_of_pass(true);
+                barrier.wait();
+                barrier.wait();
+                assert_eq!(threads(), 1, "the other pass has ended, this one has not");
+                drop(b);
+                assert_eq!(threads(), all);
+            });
+        });
+        assert!(limit_of_pass(false).is_none(), "a prompt has all threads");
         set_decode_threads(None);
-        let _decode = OfPass::set(true);
-        assert_eq!(threads(), before);
+        assert!(limit_of_pass(true).is_none());
+        assert_eq!(threads(), all);
     }
 }

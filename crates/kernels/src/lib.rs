@@ -88,7 +88,7 @@ pub use matmul::{
 };
 pub use noise::Noise;
 pub use norm_quantize::rms_norm_quantize;
-pub use pool::{for_each as parallel_for_each, max_threads, set_threads, threads};
+pub use pool::{ThreadLimit, for_each as parallel_for_each, max_threads, set_threads, threads};
 pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use roofline::{int8_peak, read_bandwidth};

@@ -10,6 +10,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -26,7 +27,7 @@ const SPIN: Duration = Duration::from_micros(40);
 /// If a task panics, with its message, after the tasks that were running have ended.
 pub(crate) fn run(tasks: usize, task: impl Fn(usize) + Sync) {
     let pool = pool();
-    let helpers = (pool.active.load(SeqCst) - 1).min(tasks.saturating_sub(1));
+    let helpers = (threads() - 1).min(tasks.saturating_sub(1));
     let alone = helpers == 0 || INSIDE.get() || pool.busy.swap(true, SeqCst);
     if alone {
         return (0..tasks).for_each(task);
@@ -67,9 +68,32 @@ pub fn max_threads() -> usize {
     pool().workers.len() + 1
 }
 
-/// Threads that compute now.
+/// Threads that compute what the calling thread starts now.
 pub fn threads() -> usize {
-    pool().active.load(SeqCst)
+    pool().active.load(SeqCst).min(LIMIT.get())
+}
+
+/// For as long as it lives, at most so many threads compute what the thread that made it starts. Other threads, and what
+/// [`set_threads`] says, are not affected.
+#[derive(Debug)]
+pub struct ThreadLimit {
+    before: usize,
+    /// The limit belongs to one thread: it must be dropped there.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl ThreadLimit {
+    /// Limits the calling thread to `n` threads, at least 1.
+    #[must_use = "the limit ends when it is dropped"]
+    pub fn new(n: usize) -> Self {
+        Self { before: LIMIT.replace(n.max(1)), _not_send: PhantomData }
+    }
+}
+
+impl Drop for ThreadLimit {
+    fn drop(&mut self) {
+        LIMIT.set(self.before);
+    }
 }
 
 /// Lets `n` threads compute from now on, at least 1 and at most [`max_threads`]: an atomic store, made between steps to give
@@ -81,6 +105,8 @@ pub fn set_threads(n: usize) {
 thread_local! {
     /// Whether this thread runs a task now.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Most threads that compute what this thread starts.
+    static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 /// A task of the running job, its lifetime erased.

@@ -7,9 +7,12 @@
 /// kernels; they run on the calling thread instead, unless `CANDLE_NUM_THREADS` says otherwise.
 ///
 /// To be called first in `main`: candle and rayon read these variables when they start.
-pub fn configure_threads(threads: Option<usize>) {
-    // SAFETY: `set_var` is unsound only while another thread reads or writes the environment. The caller is `main`, before
-    // it starts any thread.
+///
+/// # Safety
+/// No other thread of the process may run: it could read or write the environment meanwhile.
+pub unsafe fn configure_threads(threads: Option<usize>) {
+    // SAFETY: `set_var` is unsound only while another thread reads or writes the environment. The caller
+    // promises that there is none.
     unsafe {
         if let Some(threads) = threads {
             std::env::set_var("RAYON_NUM_THREADS", threads.max(1).to_string());

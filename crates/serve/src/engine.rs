@@ -8,6 +8,7 @@ use tritforge_infer::{Applied, Finish, GenerateOptions, InferError, Model, Sessi
 use tritforge_text::{Message, TextError};
 
 use crate::adapters::{AdapterError, Adapters};
+use crate::prompt_limit::PromptLimit;
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -46,6 +47,9 @@ pub enum JobError {
     /// The request cannot be served as it is.
     #[error("{0}")]
     Invalid(String),
+    /// The prompt is longer than the context.
+    #[error("{0}")]
+    ContextLength(String),
     /// The engine failed.
     #[error("{0}")]
     Failed(String),
@@ -53,10 +57,20 @@ pub enum JobError {
 
 impl From<InferError> for JobError {
     fn from(error: InferError) -> Self {
+        let message = error.to_string();
         match error {
-            // No fault of the request.
-            InferError::NotFinite { .. } | InferError::Tensor { .. } => JobError::Failed(error.to_string()),
-            _ => JobError::Invalid(error.to_string()),
+            InferError::ContextFull { .. } => JobError::ContextLength(message),
+            // What only a request decides.
+            InferError::EmptyPrompt | InferError::Token { .. } | InferError::Option { .. } => {
+                JobError::Invalid(message)
+            }
+            InferError::Gguf { .. }
+            | InferError::Config { .. }
+            | InferError::Tensor { .. }
+            | InferError::Adapter { .. }
+            | InferError::Ternary { .. }
+            | InferError::NotFinite { .. }
+            | InferError::Text(_) => JobError::Failed(message),
         }
     }
 }
@@ -67,7 +81,7 @@ impl From<TextError> for JobError {
     }
 }
 
-/// Called with each piece of text; may end the job.
+/// Called with each piece of text, and without text ("") wherever the job could end; may end the job.
 pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
 
 /// What serves a job.
@@ -110,13 +124,15 @@ impl Engine {
             adapters.add(&adapters.free_name(applied.adapter.path()), applied.clone(), true)?;
         }
         let model = Arc::clone(model);
+        let limit = PromptLimit::of(&model);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
+            limit.check(job)?;
             let mut options = job.options.clone();
             let prompt = match &job.prompt {
                 Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
                 Prompt::Chat(messages) => {
-                    let template = tokenizer.chat_template()?.ok_or_else(|| {
+                    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?.ok_or_else(|| {
                         let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
                         JobError::Invalid(message.to_string())
                     })?;
@@ -143,5 +159,24 @@ impl Engine {
 
     pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {
         (self.run)(job, on_text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_request_decides_is_the_requests_fault() {
+        let damaged = InferError::Tensor {
+            path: "model.gguf".into(),
+            tensor: "output.weight".to_string(),
+            message: "cut short".to_string(),
+        };
+        assert!(matches!(JobError::from(damaged), JobError::Failed(_)));
+        let full = InferError::ContextFull { used: 0, asked: 100, context: 64 };
+        assert!(matches!(JobError::from(full), JobError::ContextLength(_)));
+        assert!(matches!(JobError::from(InferError::EmptyPrompt), JobError::Invalid(_)));
+        assert!(matches!(JobError::from(InferError::Token { id: 9, vocab_size: 4 }), JobError::Invalid(_)));
     }
 }

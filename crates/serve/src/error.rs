@@ -32,6 +32,20 @@ pub(crate) enum ApiError {
     NotFound { message: String, param: Option<&'static str>, code: Option<&'static str> },
     /// The operator has not allowed it.
     Forbidden(String),
+    /// The prompt does not fit the context.
+    ContextLength(String),
+    /// The service has a key, and the request has another or none.
+    Unauthorized,
+    /// The body is longer than so many bytes.
+    TooLarge(usize),
+    /// The body is not declared to be JSON.
+    MediaType,
+    /// The body did not come in time.
+    SlowBody,
+    /// The path has no such method.
+    Method,
+    /// Bodies of other requests take all the room that there is.
+    Unavailable,
     /// Too many requests are waiting.
     Busy,
     /// The time limit has passed.
@@ -50,6 +64,37 @@ impl ApiError {
                 code = *which;
                 ("invalid_request_error", message.clone(), *param)
             }
+            ApiError::ContextLength(message) => {
+                code = Some("context_length_exceeded");
+                ("invalid_request_error", message.clone(), Some("prompt"))
+            }
+            ApiError::Unauthorized => {
+                code = Some("invalid_api_key");
+                (
+                    "authentication_error",
+                    "this service wants its key: Authorization: Bearer KEY".to_string(),
+                    None,
+                )
+            }
+            ApiError::TooLarge(longest) => {
+                code = Some("request_too_large");
+                ("invalid_request_error", format!("the body is longer than {longest} bytes"), None)
+            }
+            ApiError::MediaType => {
+                code = Some("unsupported_media_type");
+                ("invalid_request_error", "expected Content-Type: application/json".to_string(), None)
+            }
+            ApiError::SlowBody => {
+                code = Some("request_timeout");
+                ("timeout_error", "the body did not arrive in time".to_string(), None)
+            }
+            ApiError::Method => {
+                code = Some("method_not_allowed");
+                ("invalid_request_error", "this path does not have that method; see Allow".to_string(), None)
+            }
+            ApiError::Unavailable => {
+                ("server_error", "too many bodies are being read: try again".to_string(), None)
+            }
             ApiError::Forbidden(message) => ("permission_error", message.clone(), None),
             ApiError::Busy => {
                 ("rate_limit_error", "too many requests are waiting: try again".to_string(), None)
@@ -67,6 +112,13 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             ApiError::Invalid { .. } => StatusCode::BAD_REQUEST,
+            ApiError::ContextLength(_) => StatusCode::BAD_REQUEST,
+            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
             ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -74,8 +126,11 @@ impl IntoResponse for ApiError {
             ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let mut response = (status, Json(self.body())).into_response();
-        if self == ApiError::Busy {
+        if matches!(self, ApiError::Busy | ApiError::Unavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if self == ApiError::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

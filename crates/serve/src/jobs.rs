@@ -1,14 +1,20 @@
 //! Running jobs: so many at once, so many waiting, each within its time, on threads of their own.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::adapters::Adapters;
 use crate::engine::{Engine, Job, JobError, Outcome};
 use crate::error::ApiError;
+
+/// Pieces of text that may wait for a client to read them.
+const UNREAD: usize = 64;
 
 /// What a running job says.
 #[derive(Debug)]
@@ -51,12 +57,13 @@ impl Jobs {
         self.engine.adapters()
     }
 
-    /// Starts a job. Its updates end with [`Update::Done`]; dropping the receiver stops it at its next piece of text.
+    /// Starts a job. Its updates end with [`Update::Done`]; dropping the receiver stops it at its next token.
     ///
     /// # Errors
     /// If too many jobs are waiting, or the time limit passes before its turn.
-    pub(crate) async fn start(&self, job: Job) -> Result<mpsc::UnboundedReceiver<Update>, ApiError> {
-        let deadline = Instant::now() + self.timeout;
+    pub(crate) async fn start(&self, job: Job) -> Result<mpsc::Receiver<Update>, ApiError> {
+        // A limit beyond what a clock can say is none.
+        let deadline = Instant::now().checked_add(self.timeout);
         let admitted = match Arc::clone(&self.admitted).try_acquire_owned() {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits) => return Err(ApiError::Busy),
@@ -70,35 +77,70 @@ impl Jobs {
             Ok(Err(_)) => return Err(ApiError::Internal("the service is closing".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(UNREAD);
         let engine = self.engine.clone();
+        let handle = Handle::current();
         tokio::task::spawn_blocking(move || {
-            run(&engine, &job, deadline, &sender, [admitted, running]);
+            let client = Client { sender, handle, deadline, late: false };
+            run(&engine, &job, client, [admitted, running]);
         });
         Ok(receiver)
     }
 }
 
-fn run(
-    engine: &Engine,
-    job: &Job,
-    deadline: Instant,
-    sender: &mpsc::UnboundedSender<Update>,
-    permits: [OwnedSemaphorePermit; 2],
-) {
-    let mut late = false;
-    let outcome = engine.run(job, &mut |text| {
-        late = Instant::now() > deadline;
-        let gone = sender.send(Update::Text(text.to_string())).is_err();
-        if late || gone { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+/// Whom a job writes to.
+struct Client {
+    sender: mpsc::Sender<Update>,
+    handle: Handle,
+    deadline: Option<Instant>,
+    /// Whether the deadline has been seen to pass.
+    late: bool,
+}
+
+impl Client {
+    /// Hands text over, and says whether anybody still wants more. No text only asks.
+    fn text(&mut self, text: &str) -> ControlFlow<()> {
+        self.late |= self.deadline.is_some_and(|deadline| Instant::now() > deadline);
+        if self.late || self.sender.is_closed() {
+            return ControlFlow::Break(());
+        }
+        if text.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        match self.sender.try_send(Update::Text(text.to_string())) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(TrySendError::Closed(_)) => ControlFlow::Break(()),
+            // The client reads more slowly than the model writes: wait, but not beyond the time limit.
+            Err(TrySendError::Full(update)) => {
+                let wait =
+                    self.deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+                let sent = async { tokio::time::timeout(wait, self.sender.send(update)).await };
+                match self.handle.block_on(sent) {
+                    Ok(Ok(())) => ControlFlow::Continue(()),
+                    Ok(Err(_)) => ControlFlow::Break(()),
+                    Err(_) => {
+                        self.late = true;
+                        ControlFlow::Break(())
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run(engine: &Engine, job: &Job, mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
+    // A panic is this job's failure: its client is told so, and its place is free again.
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |text| client.text(text))));
     drop(permits);
     let outcome = match outcome {
-        Ok(_) if late => Err(ApiError::Timeout),
-        Ok(outcome) => Ok(outcome),
-        Err(JobError::Invalid(message)) => Err(ApiError::Invalid { message, param: None }),
-        Err(JobError::Failed(message)) => Err(ApiError::Internal(message)),
+        Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),
+        Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
+        Ok(Err(JobError::ContextLength(message))) => Err(ApiError::ContextLength(message)),
+        Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
     };
-    // A client that is gone needs no answer.
-    let _ = sender.send(Update::Done(outcome));
+    // Without holding a thread for it: a client that does not read gets it when it does, or never.
+    let Client { sender, handle, .. } = client;
+    handle.spawn(async move { sender.send(Update::Done(outcome)).await });
 }

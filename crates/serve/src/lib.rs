@@ -22,10 +22,15 @@
 
 mod adapters;
 mod api;
+mod body;
+mod connection;
 mod engine;
 mod error;
+mod guard;
 mod jobs;
+mod listen;
 mod lora_routes;
+mod prompt_limit;
 mod routes;
 
 use std::net::SocketAddr;
@@ -35,6 +40,7 @@ use std::time::Duration;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Prompt};
 pub use error::ServeError;
+pub use listen::serve;
 pub use routes::router;
 
 /// How to serve.
@@ -50,6 +56,24 @@ pub struct ServeOptions {
     pub timeout: Duration,
     /// Bytes of a request's body at most.
     pub max_body: usize,
+    /// Bytes of bodies that are held at once, over all connections; [`Self::max_body`] if that is more.
+    pub body_memory: usize,
+    /// Connections that may be open; fewer if the process may not open so many files.
+    pub max_connections: usize,
+    /// Time that a request's head may take, and an idle connection between two requests.
+    pub header_timeout: Duration,
+    /// Time that a request's body may take.
+    pub body_timeout: Duration,
+    /// Time that an answer may wait for its client to read.
+    pub write_timeout: Duration,
+    /// Time that running requests have once the service is told to end.
+    pub shutdown_timeout: Duration,
+    /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*` for any.
+    pub allow_origins: Vec<String>,
+    /// Names that a service on a loopback address answers to beside those of this machine; `*` for any.
+    pub allow_hosts: Vec<String>,
+    /// The key that every request but `/health` must have, if any.
+    pub api_key: Option<String>,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
     pub runtime_lora: Option<PathBuf>,
 }
@@ -62,6 +86,15 @@ impl Default for ServeOptions {
             queue: 32,
             timeout: Duration::from_secs(120),
             max_body: 1 << 20,
+            body_memory: 32 << 20,
+            max_connections: 512,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(5),
+            allow_origins: Vec::new(),
+            allow_hosts: Vec::new(),
+            api_key: None,
             runtime_lora: None,
         }
     }
@@ -83,7 +116,8 @@ async fn stop_signal() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// Serves until Ctrl-C or SIGTERM; then running requests are finished. `ready` hears the address once connections are accepted.
+/// Serves until Ctrl-C or SIGTERM; then running requests have [`ServeOptions::shutdown_timeout`] to end. A second signal ends
+/// that time at once. `ready` hears the address once connections are accepted.
 ///
 /// # Errors
 /// If the address cannot be bound or the runtime cannot start.
@@ -94,13 +128,27 @@ pub fn run_blocking(
 ) -> Result<(), ServeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Runtime)?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let bind = |source| ServeError::Bind { address: options.address, source };
         let listener = tokio::net::TcpListener::bind(options.address).await.map_err(bind)?;
-        ready(listener.local_addr().map_err(bind)?);
-        axum::serve(listener, router(engine, options))
-            .with_graceful_shutdown(stop_signal())
-            .await
-            .map_err(ServeError::Runtime)
-    })
+        let address = listener.local_addr().map_err(bind)?;
+        let (stop, mut stopped) = tokio::sync::watch::channel(false);
+        let second = tokio::spawn(async move {
+            stop_signal().await;
+            let _ = stop.send(true);
+            stop_signal().await;
+        });
+        ready(address);
+        let first = async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        tokio::select! {
+            () = serve(listener, router(engine, options), options, first) => {}
+            _ = second => {}
+        }
+        Ok(())
+    });
+    // Generations that outlive the deadline end with the process; they are not waited for.
+    runtime.shutdown_background();
+    served
 }

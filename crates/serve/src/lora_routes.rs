@@ -18,8 +18,9 @@ use crate::routes::{Service, parse};
 /// `GET /lora-adapters`: every adapter with the scale that requests have it with which ask for nothing.
 pub(crate) async fn list(State(service): State<Service>) -> Json<Value> {
     let all = service.jobs.adapters().list();
-    let one =
-        |a: &NamedAdapter| json!({ "id": a.id, "name": a.name, "path": a.path, "scale": a.default_scale });
+    // Of the path only the file's name: where it lies on this machine is nobody's business.
+    let file = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let one = |a: &NamedAdapter| json!({ "id": a.id, "name": a.name, "path": file(&a.path), "scale": a.default_scale });
     Json(all.iter().map(one).collect())
 }
 
@@ -28,6 +29,11 @@ pub(crate) async fn set(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
+    if !service.may_change {
+        let message = "changing the default adapters of every client is off: start the service with --api-key or \
+            --allow-runtime-lora DIR, or give \"lora\" in the request";
+        return Err(ApiError::Forbidden(message.to_string()));
+    }
     let scales = scales(&parse::<Vec<LoraScale>>(body)?)?;
     service.jobs.adapters().set_defaults(&scales)?;
     Ok(Json(json!({ "success": true })))

@@ -6,23 +6,24 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tower_http::limit::RequestBodyLimitLayer;
+use tokio::sync::mpsc::Receiver;
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::ServeOptions;
 use crate::api::{Asked, ChatRequest, CompletionRequest, finish_reason};
+use crate::body::{self, Bodies};
 use crate::engine::{Engine, Outcome};
 use crate::error::ApiError;
+use crate::guard::{self, Guard};
 use crate::jobs::{Jobs, Update};
 use crate::lora_routes;
 
@@ -30,12 +31,15 @@ use crate::lora_routes;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) jobs: Jobs,
+    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to all.
+    pub(crate) may_change: bool,
     /// Where adapters may be read from at run time.
     pub(crate) lora_dir: Option<Arc<Path>>,
 }
 
 /// The service as a router, to be served or nested.
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
+    let guard = Guard::new(options);
     Router::new()
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
@@ -44,9 +48,19 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .route("/v1/unload_lora_adapter", post(lora_routes::unload))
         .route("/lora-adapters", get(lora_routes::list).post(lora_routes::set))
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
-        .layer(RequestBodyLimitLayer::new(options.max_body))
+        .route_layer(middleware::from_fn_with_state(Bodies::new(options), body::read))
+        .layer(DefaultBodyLimit::disable())
+        .fallback(|| async {
+            let message =
+                "there is no such path: see GET /v1/models and POST /v1/chat/completions".to_string();
+            ApiError::NotFound { message, param: None, code: Some("not_found") }
+        })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(middleware::from_fn_with_state(Arc::clone(&guard), guard::check))
+        .layer(guard::cors(&guard))
         .with_state(Service {
             jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            may_change: options.api_key.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })
 }
@@ -57,7 +71,7 @@ async fn models(State(service): State<Service>) -> Json<Value> {
     let mut data = vec![json!({ "id": base, "object": "model", "owned_by": "tritforge", "parent": null })];
     data.extend(service.jobs.adapters().list().iter().map(|adapter| {
         json!({
-            "id": adapter.name, "object": "model", "owned_by": "tritforge", "root": adapter.path, "parent": base,
+            "id": adapter.name, "object": "model", "owned_by": "tritforge", "root": adapter.name, "parent": base,
         })
     }));
     Json(json!({ "object": "list", "data": data }))
@@ -185,8 +199,8 @@ async fn respond(jobs: &Jobs, asked: Asked, shape: Shape) -> Result<Response, Ap
     Err(stopped())
 }
 
-fn stream_events(header: Header, first: Update, rest: UnboundedReceiver<Update>) -> Response {
-    let updates = futures::stream::iter([first]).chain(UnboundedReceiverStream::new(rest));
+fn stream_events(header: Header, first: Update, rest: Receiver<Update>) -> Response {
+    let updates = futures::stream::iter([first]).chain(ReceiverStream::new(rest));
     let events = updates.flat_map(move |update| {
         let bodies = match update {
             Update::Text(piece) => vec![header.chunk(Some(&piece), None).to_string()],

@@ -247,10 +247,13 @@ fn the_defaults_are_those_of_the_start_until_they_are_set() {
     files.model.set_adapters(vec![Applied { adapter, scale: 0.5 }]);
     let engine = Engine::of(&files.model).unwrap();
     engine.adapters().load("b", &files.path("b.gguf"), 1.0).unwrap();
-    let server = Server::start(engine, ServeOptions::default());
+    let closed = Server::start(engine.clone(), ServeOptions::default());
+    assert_eq!(closed.post("/lora-adapters", &json!([])).0, 403, "nobody was allowed to");
+    let options =
+        ServeOptions { runtime_lora: Some(files.dir.path().to_path_buf()), ..ServeOptions::default() };
+    let server = Server::start(engine, options);
     let list = server.get("/lora-adapters");
-    let path = files.path("a.gguf");
-    assert_eq!(list[0], json!({ "id": 0, "name": "a", "path": path, "scale": 0.5 }));
+    assert_eq!(list[0], json!({ "id": 0, "name": "a", "path": "a.gguf", "scale": 0.5 }));
     assert_eq!(list[1]["scale"], 0.0);
     assert_eq!(server.text(json!({})), files.expected(&[("a", 0.5)]));
     assert_eq!(server.text(json!({ "lora": [] })), files.expected(&[]));

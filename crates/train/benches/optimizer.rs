@@ -12,7 +12,8 @@ use tritforge_train::{AdamW, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step,
 const STEPS: usize = 7;
 
 fn main() -> candle_core::Result<()> {
-    tritforge_kernels::configure_threads(None);
+    // SAFETY: no thread has been started yet.
+    unsafe { tritforge_kernels::configure_threads(None) };
     tritforge_kernels::keep_pages();
     let adamw = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
     let (f32, bf16) = (StoredType::F32, StoredType::Bf16);

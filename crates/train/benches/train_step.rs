@@ -146,7 +146,8 @@ fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, NnErro
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
-    tritforge_kernels::configure_threads(None);
+    // SAFETY: no thread has been started yet.
+    unsafe { tritforge_kernels::configure_threads(None) };
     tritforge_kernels::keep_pages();
     let (config, sequences, length) = shape(&options.shape);
     let parameters = config.parameters().total();

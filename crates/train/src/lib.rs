@@ -26,6 +26,7 @@ mod ema;
 mod error;
 mod guard;
 mod health;
+mod identity;
 mod log;
 pub mod machine;
 mod material;
@@ -54,4 +55,5 @@ pub use optimizer::{
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
 pub use preview::{Lengths, Preview, Shown, preview};
 pub use schedule::{learning_rate, weight_decay};
+pub use state::check_resume;
 pub use trainer::{Ended, RunOptions, Summary, train};

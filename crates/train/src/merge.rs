@@ -14,7 +14,7 @@ use tritforge_config::{
 use tritforge_nn::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, base, merge_codes};
+use crate::{TrainError, base, identity, merge_codes, state};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,15 @@ pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport
     let (lora, named) = read_config(&checkpoint)?;
     let named = named.ok_or_else(|| fault(format!("{ADAPTER_CONFIG} names no base_model_name_or_path")))?;
     let base = base::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
+    if let Some(print) = state::trained_on(&checkpoint)?
+        && identity::of_checkpoint(&base)? != print
+    {
+        return Err(fault(format!(
+            "its base, {}, is not the checkpoint that it was trained on: the files have other contents. Put that one back, or name it \
+             as base_model_name_or_path in {ADAPTER_CONFIG}",
+            base.dir().display()
+        )));
+    }
     let config = checkpoint.config()?;
     match (lora.mode, config.weights) {
         (LoraMode::Lota, _) => {

@@ -16,8 +16,8 @@ use tritforge_data::{
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::material::{Material, PairData, SampleData, TextData};
-use crate::recipe::{DataSource, Recipe, SplitKind, TokenizerKind};
-use crate::{TrainError, base};
+use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
+use crate::{TrainError, base, identity};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
@@ -114,7 +114,11 @@ pub fn prepare_with(
         let tokenize = TokenizeOptions {
             vocab_size: tokenizer.vocab_size(),
             eos: tokenizer.eos(),
-            fingerprint: Fingerprint::of(json.as_bytes(), documents, tokenizer.eos()),
+            // Shards of another size are cut at other documents.
+            fingerprint: match shard_tokens {
+                SHARD_TOKENS | usize::MAX => Fingerprint::of(json.as_bytes(), documents, tokenizer.eos()),
+                size => Fingerprint::of(format!("{json}{size}").as_bytes(), documents, tokenizer.eos()),
+            },
         };
         let encode = |text: &str| tokenizer.encode(text, false);
         let bytes = documents.iter().map(|d| d.text.len() as u64).sum();
@@ -291,7 +295,10 @@ fn tokenizer(
             let mut key = format!("bpe {size} {}", Fingerprint::of_text(train));
             marks.iter().for_each(|mark| key += &format!(" {mark}"));
             let (key_path, path) = (dir.join("tokenizer.key"), dir.join("tokenizer.json"));
-            if fs::read_to_string(&key_path).is_ok_and(|found| found == key)
+            // With the SHA-256 of the file, so that one that was changed is not taken for it.
+            let whole = |json: &[u8]| format!("{key} {}", identity::of_bytes(json));
+            if let (Ok(found), Ok(json)) = (fs::read_to_string(&key_path), fs::read(&path))
+                && found == whole(&json)
                 && let Ok(tokenizer) = Tokenizer::from_file(&path)
             {
                 return Ok(tokenizer);
@@ -301,8 +308,9 @@ fn tokenizer(
             let tokenizer = Tokenizer::train_bpe(texts(), size, &special)?;
             // The key comes last: without it the file counts as absent.
             let _ = fs::remove_file(&key_path);
-            fs::write(&path, tokenizer.to_json()?).map_err(TrainError::io(&path, "write"))?;
-            fs::write(&key_path, key).map_err(TrainError::io(&key_path, "write"))?;
+            let json = tokenizer.to_json()?;
+            fs::write(&path, &json).map_err(TrainError::io(&path, "write"))?;
+            fs::write(&key_path, whole(json.as_bytes())).map_err(TrainError::io(&key_path, "write"))?;
             Ok(tokenizer)
         }
     }

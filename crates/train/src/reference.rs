@@ -6,7 +6,6 @@
 use std::fs;
 use std::path::Path;
 
-use tritforge_checkpoint::MANIFEST;
 use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_nn::{Batch, Decoder};
@@ -15,7 +14,7 @@ use crate::material::{PairData, pair_batches};
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
 use crate::trainer::eval_sequences;
-use crate::{TrainError, base, sequence_log_probs, teacher};
+use crate::{TrainError, base, identity, sequence_log_probs, teacher};
 
 /// The file in `<run.out>/data`.
 const FILE: &str = "reference.bin";
@@ -35,9 +34,7 @@ pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError>
     let Some(path) = named(recipe) else { return Ok(None) };
     let checkpoint =
         base::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
-    let file = checkpoint.dir().join(MANIFEST);
-    let manifest = fs::read(&file).map_err(TrainError::io(&file, "read"))?;
-    Ok(Some(Fingerprint::of(&manifest, &[], None).to_string()))
+    Ok(Some(identity::of_checkpoint(&checkpoint)?))
 }
 
 /// The recipe's validation made sure of a base.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use half::bf16;
 use serde::{Deserialize, Serialize};
-use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer};
+use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer, latest};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_data::BatchPosition;
 use tritforge_nn::{Decoder, Parameter, ops};
@@ -15,7 +15,8 @@ use crate::guard::Guard;
 use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 use crate::recipe::Recipe;
-use crate::{TrainError, base, reference};
+use crate::recipe::resume::Changes;
+use crate::{TrainError, base, identity, reference};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -56,6 +57,57 @@ pub(crate) struct Progress {
     /// Which model answers are compared with ([`reference::fingerprint`]), if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reference_model: Option<String>,
+    /// The base of an adapter ([`base_fingerprint`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base_model: Option<String>,
+    /// The teacher of a distillation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) teacher_model: Option<String>,
+}
+
+/// The base that a recipe's adapter stands on, by its content; none without an adapter.
+pub(crate) fn base_fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
+    let named = recipe.lora.as_ref().and(recipe.model.base.as_deref());
+    named.map(|base| identity::of_checkpoint(&base::open(base)?)).transpose()
+}
+
+/// The base that an adapter's checkpoint was trained on, by its content; none where it does not say.
+pub(crate) fn trained_on(checkpoint: &Checkpoint) -> Result<Option<String>, TrainError> {
+    if !checkpoint.has(STATE) {
+        return Ok(None);
+    }
+    Ok(progress(checkpoint)?.base_model)
+}
+
+fn progress(checkpoint: &Checkpoint) -> Result<Progress, TrainError> {
+    serde_json::from_slice(&checkpoint.file(STATE)?)
+        .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))
+}
+
+/// Whether a recipe may go on from the newest checkpoint in its directory, as far as can be told from its keys alone: before its data is
+/// prepared. Without a checkpoint it may.
+///
+/// # Errors
+/// If a key has changed with which no run goes on; the message names it. If the checkpoint cannot be read.
+pub fn check_resume(recipe: &Recipe) -> Result<(), TrainError> {
+    match latest(&recipe.run.out)? {
+        Some(found) => changes(&Checkpoint::open(&found)?, recipe).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// What has changed since a checkpoint was written.
+fn changes(checkpoint: &Checkpoint, recipe: &Recipe) -> Result<Changes, TrainError> {
+    if !checkpoint.has(RECIPE) {
+        return Ok(Changes::default());
+    }
+    let before = checkpoint.file(RECIPE)?;
+    let changes = Changes::between(&String::from_utf8_lossy(&before), recipe)
+        .map_err(|e| TrainError::State(format!("{}: {RECIPE}: {e}", checkpoint.dir().display())))?;
+    match changes.refused() {
+        Some(message) => Err(TrainError::Resume { path: checkpoint.dir().to_path_buf(), message }),
+        None => Ok(changes),
+    }
 }
 
 /// What a checkpoint is made of.
@@ -194,15 +246,28 @@ pub(crate) fn load(
 ) -> Result<Restored, TrainError> {
     let (config, ema_decay) = (recipe.optimizer_config(), recipe.ema.map(|ema| ema.decay));
     let fault = |message: String| TrainError::Resume { path: checkpoint.dir().to_path_buf(), message };
-    let progress: Progress = serde_json::from_slice(&checkpoint.file(STATE)?)
-        .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))?;
+    let progress = progress(checkpoint)?;
+    let changes = changes(checkpoint, recipe)?;
     if &checkpoint.config()? != wanted {
-        return Err(fault(
-            "the recipe now describes another model than the checkpoint's config.json".to_string(),
-        ));
+        let suspects = changes.suspects(&["model", "tokenizer", "data"]);
+        return Err(fault(format!(
+            "the recipe now describes another model than the checkpoint's config.json{suspects}"
+        )));
     }
     if progress.data != data {
-        return Err(fault("the training data or the tokenizer are not those of the checkpoint".to_string()));
+        let suspects = changes.suspects(&["data", "tokenizer", "model"]);
+        return Err(fault(format!(
+            "the training data or the tokenizer are not those of the checkpoint{suspects}"
+        )));
+    }
+    if let (Some(before), Some(now)) = (&progress.base_model, base_fingerprint(recipe)?)
+        && *before != now
+    {
+        let suspects = changes.suspects(&["model"]);
+        return Err(fault(format!(
+            "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files have other contents; name \
+             that one"
+        )));
     }
     if progress.reference_model != reference::fingerprint(recipe)? {
         let message = "model.base, or dpo.reference, is not what the checkpoint's answers were compared with: name the checkpoint \

@@ -3,7 +3,8 @@
 //!
 //! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture and precision that they
 //! run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has the vocabulary of the student. A cache keeps a file
-//! for every micro-batch, named after its place in the run, in a directory named after all that its content depends on: trying another
+//! for every micro-batch, named after its place in the run, in a directory named after a hash of all that its content depends on (the
+//! files of the teacher, the engine, the number of tokens kept, the data and how it is put into batches): trying another
 //! learning rate or another student costs no second pass. Queries, keys and values are too many to be kept: they are computed anew.
 
 mod files;
@@ -26,7 +27,7 @@ use self::pretrained::Pretrained;
 use self::relating::Relating;
 use self::words::{TopK, likeliest, read, write};
 use crate::recipe::{Distill, Engine};
-use crate::{TrainError, base};
+use crate::{TrainError, base, identity};
 
 /// A model that is only listened to.
 #[derive(Debug)]
@@ -43,10 +44,20 @@ pub(crate) struct Teacher {
     /// None where its distribution has no weight.
     top_k: Option<usize>,
     relating: Option<Relating>,
-    cache: Option<PathBuf>,
+    cache: Option<Cache>,
     vocab_size: usize,
+    /// SHA-256 of its files.
+    fingerprint: String,
     /// For errors.
     path: PathBuf,
+}
+
+/// Where the words of a teacher are kept.
+#[derive(Debug)]
+struct Cache {
+    dir: PathBuf,
+    /// Everything that they depend on beside the batch itself, in a hash.
+    key: String,
 }
 
 /// What a teacher has to say about a batch.
@@ -63,7 +74,7 @@ impl Teacher {
     pub(crate) fn open(distill: &Distill, student: &ModelConfig, data: &str) -> Result<Self, TrainError> {
         let path = &distill.teacher;
         let fault = |message: String| TrainError::Teacher { path: path.clone(), message };
-        let (model, print) = opened(distill).map_err(|e| match e {
+        let (model, fingerprint) = opened(distill).map_err(|e| match e {
             TrainError::Io { .. } => e,
             other => fault(other.to_string()),
         })?;
@@ -81,15 +92,21 @@ impl Teacher {
             return Err(fault(message.to_string()));
         }
         let top_k = (distill.kl > 0.0).then(|| distill.top_k.min(vocab_size));
-        let safe = |text: &str| {
-            text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>()
-        };
-        let cache = distill.cache.as_ref().zip(top_k);
-        let cache = cache.map(|(dir, k)| dir.join(format!("{}-k{k}-{}", safe(&print), safe(data))));
-        if let Some(dir) = &cache {
+        let cache = distill.cache.as_ref().zip(top_k).map(|(dir, k)| {
+            // The engines sum in another order: what one says is not, to the bit, what the other says.
+            let key =
+                identity::of_bytes(format!("{:?} {fingerprint} top {k} {data}", distill.engine).as_bytes());
+            Cache { dir: dir.join(format!("{}-{key}", short_name(path))), key }
+        });
+        if let Some(Cache { dir, .. }) = &cache {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
-        Ok(Self { model, top_k, relating, cache, vocab_size, path: path.clone() })
+        Ok(Self { model, top_k, relating, cache, vocab_size, fingerprint, path: path.clone() })
+    }
+
+    /// Which model it is: SHA-256 of its files.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// What of the teacher's description was passed over: fields that may mean another model.
@@ -107,10 +124,13 @@ impl Teacher {
 
     /// What the teacher says to micro-batch number `part` of step `step`.
     pub(crate) fn lesson(&self, batch: &Batch<'_>, step: u64, part: usize) -> Result<Lesson, TrainError> {
-        let file = self.cache.as_ref().map(|dir| dir.join(format!("{step:08}-{part}.bin")));
+        let file = self
+            .cache
+            .as_ref()
+            .map(|cache| (cache.dir.join(format!("{step:08}-{part}.bin")), cache.key.as_str()));
         let tokens = batch.ids.len();
         let known = match self.top_k {
-            Some(k) => file.as_deref().and_then(|file| read(file, batch.ids, k)),
+            Some(k) => file.as_ref().and_then(|(file, key)| read(file, key, batch.ids, k, self.vocab_size)),
             // One token and no weight: nothing to listen to.
             None => Some(TopK { ids: vec![0; tokens], logits: vec![0.0; tokens], k: 1 }),
         };
@@ -130,8 +150,8 @@ impl Teacher {
                 top.extend(&logits, self.vocab_size);
             }
         }
-        if let (Some(file), None) = (&file, &known) {
-            write(file, batch.ids, &top)?;
+        if let (Some((file, key)), None) = (&file, &known) {
+            write(file, key, batch.ids, &top)?;
         }
         Ok(Lesson { top: known.unwrap_or(top), states })
     }
@@ -245,29 +265,28 @@ impl TopK {
     }
 }
 
-/// The model that a recipe names, and in a few words which one it is.
+/// The model that a recipe names, and the SHA-256 of its files.
 fn opened(distill: &Distill) -> Result<(Listened, String), TrainError> {
     let path = &distill.teacher;
     if distill.engine == Engine::Candle {
         let model = Pretrained::open(path)?;
-        let print = format!("candle-{}", model.print());
+        let print = model.print().to_string();
         return Ok((Listened::Pretrained(Box::new(model)), print));
     }
     if path.is_file() {
         let model = Model::open(path)?;
-        let meta = fs::metadata(path).map_err(TrainError::io(path, "read"))?;
-        let print = format!("{}-{}", name_of(path), meta.len());
-        return Ok((Listened::Gguf(Arc::new(model)), print));
+        return Ok((Listened::Gguf(Arc::new(model)), identity::of_files([path.as_path()])?));
     }
     let checkpoint = base::open(path)?;
     let decoder = decoder(&checkpoint)?;
-    let bytes: u64 = checkpoint.files().map(|(_, bytes)| bytes).sum();
-    Ok((Listened::Checkpoint(Box::new(decoder)), format!("{}-{bytes}", name_of(checkpoint.dir()))))
+    let print = identity::of_checkpoint(&checkpoint)?;
+    Ok((Listened::Checkpoint(Box::new(decoder)), print))
 }
 
-/// The last part of a path.
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+/// The last part of a path, for people to know a directory by: what tells models apart is the hash behind it.
+fn short_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
 /// The model of a checkpoint, never to be changed.

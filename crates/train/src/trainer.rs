@@ -224,11 +224,13 @@ impl<'a> Trainer<'a> {
                     stale_evaluations: 0,
                     reference_loss: None,
                     reference_model: reference::fingerprint(recipe)?,
+                    base_model: state::base_fingerprint(recipe)?,
+                    teacher_model: None,
                 };
                 Restored { model, optimizer, average, progress }
             }
         };
-        let Restored { mut model, mut optimizer, average, progress } = restored;
+        let Restored { mut model, mut optimizer, average, mut progress } = restored;
         if let Some(convert) = &recipe.convert {
             model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
             model.requantize()?;
@@ -264,9 +266,21 @@ impl<'a> Trainer<'a> {
         };
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
-        let batches_of = format!("{}-seed{}", prepared.fingerprint, recipe.run.seed);
+        let (seq_len, batch_size) = (recipe.data.seq_len, recipe.train.batch_size);
+        let batches_of =
+            format!("{} seed {} rows {batch_size} of {seq_len}", prepared.fingerprint, recipe.run.seed);
         let open = |distill| Teacher::open(distill, &config, &batches_of);
         let teacher = recipe.distill.as_ref().map(open).transpose()?;
+        if let Some(teacher) = &teacher {
+            let before = progress.teacher_model.replace(teacher.fingerprint().to_string());
+            if let (Some(path), Some(before)) = (&found, before)
+                && before != teacher.fingerprint()
+            {
+                let message = "distill.teacher is not the model that the run has learned from so far: its files have other contents; \
+                               name that one";
+                return Err(TrainError::Resume { path: path.clone(), message: message.to_string() });
+            }
+        }
         for field in teacher.iter().flat_map(Teacher::unknown) {
             log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
         }

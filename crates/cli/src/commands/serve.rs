@@ -15,9 +15,10 @@ use super::lora_args;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge serve model.gguf --port 8080\n  \
-    curl localhost:8080/v1/completions -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
+    curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
     tritforge serve base.gguf --lora legal=legal.gguf --lora poems=poems.gguf:0.8\n  \
-    curl localhost:8080/v1/completions -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'")]
+    curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'\n  \
+    tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example")]
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
@@ -35,19 +36,40 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 8080)]
     port: u16,
     /// Generations that run at once.
-    #[arg(long, default_value_t = 2)]
-    concurrency: usize,
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
     /// Requests that may wait for their turn; more are refused with 429.
-    #[arg(long, default_value_t = 32)]
-    queue: usize,
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    queue: u16,
     /// Seconds that a request may take, waiting included.
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
+    /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends the service at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..))]
+    shutdown_timeout: u64,
+    /// Connections that may be open; more are answered 503. Fewer if the process may not open so many files.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+    /// Pages of this origin may use the service, beside those of localhost; * for all pages. May be given several times.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// A name under which the service may be asked while it listens on this machine only (behind a proxy, say), beside
+    /// localhost; * for any. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// Answer only requests with this key (Authorization: Bearer KEY); also taken from TRITFORGE_API_KEY, where other users of the
+    /// machine do not see it.
+    #[arg(long, value_name = "KEY")]
+    api_key: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
         bail!("--allow-runtime-lora {}: no directory", dir.display());
+    }
+    let api_key = args.api_key.clone().or_else(|| std::env::var("TRITFORGE_API_KEY").ok());
+    if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
+        bail!("the key (--api-key or TRITFORGE_API_KEY) is empty: give one, or leave it out");
     }
     let model = Arc::new(Model::open(&args.model)?);
     let engine = Engine::of(&model)?;
@@ -61,10 +83,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let options = ServeOptions {
         address: SocketAddr::new(args.host, args.port),
-        concurrency: args.concurrency,
-        queue: args.queue,
+        concurrency: args.concurrency.into(),
+        queue: args.queue.into(),
         timeout: Duration::from_secs(args.timeout),
         runtime_lora: args.allow_runtime_lora.clone(),
+        shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+        max_connections: args.max_connections as usize,
+        allow_origins: args.allow_origin.clone(),
+        allow_hosts: args.allow_host.clone(),
+        api_key,
         ..ServeOptions::default()
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();

@@ -10,7 +10,9 @@ use clap::Args as ClapArgs;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Ended, PrepareOptions, RunOptions, Summary, dry_run, prepare_with, train};
+use tritforge_train::{
+    Ended, PrepareOptions, RunOptions, Summary, check_resume, dry_run, prepare_with, train,
+};
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -48,6 +50,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         })?;
         super::dry_run::print(&plan, recipe.train.gradient_checkpointing);
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.resume {
+        // Before the data is prepared, which may take long.
+        check_resume(&recipe)?;
     }
     let prepared = prepare_with(&recipe, PrepareOptions { progress: !args.quiet }, |message| {
         if !args.quiet {

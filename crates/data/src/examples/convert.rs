@@ -3,25 +3,62 @@
 use serde_json::{Map, Value};
 
 use super::{ASSISTANT, Body, Columns, RecordKind, Said};
-use crate::records::type_name;
-use crate::rows::Row;
+use crate::rows::{Row, parse_json, type_name};
 
-/// Keys of a message by which data sets say whether it is to be learned.
-const FLAGS: [&str; 3] = ["train", "training", "weight"];
+/// Keys of a message by which data sets say whether it is to be learned: axolotl's, OpenAI's, ms-swift's.
+const FLAGS: [&str; 5] = ["train", "training", "train_on_turn", "weight", "loss"];
+
+/// Keys of a message that say something that a template cannot be given.
+const REFUSED_OF_MESSAGES: [(&str, &str); 9] = [
+    ("images", "pictures are not supported"),
+    ("image", "pictures are not supported"),
+    ("videos", "videos are not supported"),
+    ("audio", "sound is not supported"),
+    ("audios", "sound is not supported"),
+    ("train_detail", "parts of a message cannot be left out: give train = true or false"),
+    ("training_detail", "parts of a message cannot be left out: give train = true or false"),
+    ("mask", "what it means differs between data sets: give train = true or false"),
+    ("loss_mask", "what it means differs between data sets: give train = true or false"),
+];
+
+/// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl or OpenAI define them.
+const REFUSED_OF_RECORDS: [(&str, &str); 17] = [
+    ("tools", "descriptions of tools are not supported"),
+    ("functions", "descriptions of tools are not supported"),
+    ("images", "pictures are not supported"),
+    ("image", "pictures are not supported"),
+    ("videos", "videos are not supported"),
+    ("video", "videos are not supported"),
+    ("audios", "sound is not supported"),
+    ("audio", "sound is not supported"),
+    (
+        "kto_tag",
+        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+    ),
+    (
+        "label",
+        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+    ),
+    ("weight", "records are not weighted: leave out those that are not to count, or repeat others"),
+    ("input_ids", "ids are made from the text: give the text alone"),
+    ("completion_mask", "what is learned follows from the messages: give a message train = true or false"),
+    ("assistant_masks", "what is learned follows from the messages: give a message train = true or false"),
+    ("loss_mask", "what is learned follows from the messages: give a message train = true or false"),
+    ("chat_template", "one template is for all records: data.template"),
+    ("chat_template_kwargs", "templates are given nothing but the messages"),
+];
 
 /// The example that a record of a layout is.
 pub(super) fn body(row: &Row, kind: RecordKind, columns: &Columns) -> Result<Body, String> {
     let record = Record { row, columns };
-    if let Some(tools) = row.get("tools").filter(|tools| !is_nothing(tools)) {
-        return Err(format!(
-            "column \"tools\" is {}: descriptions of tools are not supported",
-            type_name(tools)
-        ));
+    if !matches!(kind, RecordKind::Text | RecordKind::Auto) {
+        refuse_columns(row, kind, columns)?;
     }
     Ok(match kind {
         RecordKind::Alpaca => {
             let (instruction, input) = (record.text("instruction")?, record.optional("input")?);
             let mut said = record.system()?;
+            said.extend(record.history()?);
             said.push(match input {
                 None => Said::new("user", instruction),
                 // Templates know one content; that of Alpaca also knows its parts.
@@ -37,20 +74,17 @@ pub(super) fn body(row: &Row, kind: RecordKind, columns: &Columns) -> Result<Bod
         }
         RecordKind::InputOutput => {
             let mut said = record.system()?;
+            said.extend(record.history()?);
             said.push(Said::new("user", record.text("input")?));
             said.push(Said::new(ASSISTANT, record.text("output")?));
             Body::Turns(said)
         }
         RecordKind::Messages | RecordKind::Sharegpt => {
             let column = if kind == RecordKind::Messages { "messages" } else { "conversations" };
-            let mut said = record.messages(column)?;
-            if said.first().is_none_or(|first| first.role() != "system") {
-                said.splice(0..0, record.system()?);
-            }
-            Body::Turns(said)
+            Body::Turns(record.after_system(record.messages(column)?)?)
         }
         RecordKind::PromptCompletion => {
-            let mut said = record.said("prompt", "user")?;
+            let mut said = record.after_system(record.said("prompt", "user")?)?;
             said.iter_mut().for_each(|said| said.learn = false);
             said.extend(record.said("completion", ASSISTANT)?);
             Body::Turns(said)
@@ -97,13 +131,56 @@ impl<'a> Record<'a> {
         Ok(self.optional("system")?.map(|text| Said::new("system", text)).into_iter().collect())
     }
 
+    /// Messages behind the system prompt of a column. One of their own must be the same.
+    fn after_system(&self, mut said: Vec<Said>) -> Result<Vec<Said>, String> {
+        let system = self.system()?;
+        let own = said.first().filter(|first| first.role() == "system");
+        match (own, system.first()) {
+            (None, _) => {
+                said.splice(0..0, system);
+            }
+            (Some(own), Some(system)) if own.content() != system.content() => {
+                let name = self.columns.name("system");
+                return Err(format!(
+                    "column {name:?} and the first message are two different system prompts"
+                ));
+            }
+            _ => {}
+        }
+        Ok(said)
+    }
+
+    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in LLaMA-Factory.
+    fn history(&self) -> Result<Vec<Said>, String> {
+        let value = match self.row.get("history") {
+            Some(value) if !is_nothing(value) => value,
+            _ => return Ok(Vec::new()),
+        };
+        let parsed: Value;
+        let value = match value {
+            Value::String(text) => {
+                parsed = parse_json(text).map_err(|e| format!("column \"history\" is not JSON: {e}"))?;
+                &parsed
+            }
+            other => other,
+        };
+        let pair = |turn: &Value| match turn.as_array().map(Vec::as_slice) {
+            Some([Value::String(question), Value::String(answer)]) => {
+                Ok([Said::new("user", question), Said::new(ASSISTANT, answer)])
+            }
+            _ => Err("column \"history\": expected a list of [question, answer]".to_string()),
+        };
+        let turns = value.as_array().ok_or("column \"history\": expected a list of [question, answer]")?;
+        Ok(turns.iter().map(pair).collect::<Result<Vec<_>, String>>()?.concat())
+    }
+
     /// A list of messages; in a table of strings, its JSON.
     fn messages(&self, column: &str) -> Result<Vec<Said>, String> {
         let value = self.get(column)?;
         let parsed: Value;
         let value = match value {
             Value::String(text) => {
-                parsed = serde_json::from_str(text)
+                parsed = parse_json(text)
                     .map_err(|e| format!("column {:?} is not JSON: {e}", self.columns.name(column)))?;
                 &parsed
             }
@@ -137,7 +214,7 @@ impl<'a> Record<'a> {
     /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin with.
     fn preference(&self) -> Result<Body, String> {
         let (mut chosen, mut rejected) = (self.said("chosen", ASSISTANT)?, self.said("rejected", ASSISTANT)?);
-        let mut prompt = self.system()?;
+        let mut prompt = Vec::new();
         if self.row.contains_key(self.columns.name("prompt")) {
             prompt.extend(self.said("prompt", "user")?);
             for answer in [&mut chosen, &mut rejected] {
@@ -156,6 +233,7 @@ impl<'a> Record<'a> {
             prompt.extend(chosen.drain(..common));
             rejected.drain(..common);
         }
+        let mut prompt = self.after_system(prompt)?;
         prompt.iter_mut().for_each(|said| said.learn = false);
         if chosen.is_empty() || rejected.is_empty() {
             return Err("one of the answers is nothing but the prompt".to_string());
@@ -164,11 +242,42 @@ impl<'a> Record<'a> {
     }
 }
 
+/// Refuses what would change the meaning of the columns that are read.
+fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), String> {
+    for (name, why) in REFUSED_OF_RECORDS {
+        // A column that is read under this name has the meaning that the recipe gives it.
+        let read = columns.0.values().any(|column| column == name);
+        let Some(value) = row.get(name).filter(|value| !read && !is_nothing(value)) else { continue };
+        let counts = match name {
+            // A class of a text has this name too; KTO's is true or false.
+            "label" => {
+                value.is_boolean() || matches!(value.as_str(), Some("true" | "false" | "True" | "False"))
+            }
+            "weight" => value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()) != Some(1.0),
+            _ => true,
+        };
+        if counts {
+            return Err(format!("column {name:?} is {}: {why}", type_name(value)));
+        }
+    }
+    let history = row.get("history").is_some_and(|value| !is_nothing(value));
+    if history && !matches!(kind, RecordKind::Alpaca | RecordKind::InputOutput) {
+        return Err("column \"history\" belongs to instruction and output: put its turns into the messages"
+            .to_string());
+    }
+    Ok(())
+}
+
 /// A message: `role` and `content`, or `from` and `value`.
 fn said(item: &Value) -> Result<Said, String> {
     let Value::Object(item) = item else {
         return Err(format!("found {}, expected an object with role and content", type_name(item)));
     };
+    if let Some((name, why)) =
+        REFUSED_OF_MESSAGES.iter().find(|(name, _)| item.get(*name).is_some_and(|value| !is_nothing(value)))
+    {
+        return Err(format!("it has {name:?}: {why}"));
+    }
     let mut message = Map::new();
     let role = match (item.get("role"), item.get("from")) {
         (Some(Value::String(role)), _) => role.as_str(),
@@ -226,24 +335,32 @@ fn speaker(from: &str) -> Result<&'static str, String> {
     }
 }
 
-/// What a message says of whether it is to be learned: `train` or `weight`, true or false, 1 or 0.
+/// What a message says of whether it is to be learned: true or false, 1 or 0.
 fn flag(item: &Map<String, Value>) -> Result<Option<bool>, String> {
+    let mut found: Option<(&str, bool)> = None;
     for name in FLAGS {
-        match item.get(name) {
-            None | Some(Value::Null) => {}
-            Some(Value::Bool(flag)) => return Ok(Some(*flag)),
-            Some(number) if number.as_f64() == Some(0.0) => return Ok(Some(false)),
-            Some(number) if number.as_f64() == Some(1.0) => return Ok(Some(true)),
+        let flag = match item.get(name) {
+            None | Some(Value::Null) => continue,
+            Some(Value::Bool(flag)) => *flag,
+            Some(number) if number.as_f64() == Some(0.0) => false,
+            Some(number) if number.as_f64() == Some(1.0) => true,
             Some(other) => return Err(format!("{name} = {other}: expected true or false, 1 or 0")),
+        };
+        match found {
+            Some((other, before)) if before != flag => {
+                return Err(format!("{name} = {flag} contradicts {other} = {before}"));
+            }
+            _ => found = Some((name, flag)),
         }
     }
-    Ok(None)
+    Ok(found.map(|(_, flag)| flag))
 }
 
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
         Value::String(text) => text.is_empty() || text == "[]",
         _ => false,
     }

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 pub use kind::{Columns, RecordKind};
 pub use report::{Dropped, Reason, Report};
 
+use crate::text::TextReader;
 use crate::{DataError, Format, TextSource, corpus, rows};
 
 /// A message.
@@ -162,13 +163,22 @@ impl Examples {
     ) -> Result<(), DataError> {
         let name = PathBuf::from(&file.name);
         if file.format == Format::Text {
-            let text = corpus::read_text(&file.path)?;
+            if !matches!(options.kind, RecordKind::Auto | RecordKind::Text) {
+                let message = "a text file, but data.records asks for records with columns: name the files with records, or give \
+                               their format";
+                return Err(DataError::record(&name, "the file's name".to_string(), message));
+            }
+            if options.max_samples.is_some_and(|most| self.examples.len() >= most) {
+                self.report.limited = true;
+                return Ok(());
+            }
+            let text = TextReader::read(&file.path)?;
             self.report.records += 1;
             self.keep(Example { source: file.name.clone(), body: Body::Text(text) }, options, seen);
             return Ok(());
         }
         let mut kind = options.kind;
-        rows::read(&file.path, file.format, &mut |place, row| {
+        rows::read(&file.path, file.format, None, &mut |place, row| {
             if options.max_samples.is_some_and(|most| self.examples.len() >= most) {
                 self.report.limited = true;
                 return Ok(false);

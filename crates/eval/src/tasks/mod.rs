@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_data::{Record, TABLE_EXTENSIONS, read_records};
+use tritforge_data::{Record, read_records, table_extensions};
 
 use crate::EvalError;
 
@@ -167,7 +167,7 @@ impl Task {
         let table = |stem: PathBuf| {
             // Not `with_extension`: a stem may have a point.
             let with = |extension: &str| PathBuf::from(format!("{}.{extension}", stem.display()));
-            TABLE_EXTENSIONS.iter().map(|extension| with(extension)).find(|path| path.is_file())
+            table_extensions().map(|extension| with(&extension)).find(|path| path.is_file())
         };
         let in_folder = |split: &&str| names().find_map(|name| table(dir.join(name).join(split)));
         let beside = |split: &&str| names().find_map(|name| table(dir.join(format!("{name}-{split}"))));
@@ -181,8 +181,9 @@ impl Task {
     pub fn test_file(&self, dir: &Path) -> Result<PathBuf, EvalError> {
         let plain = || {
             let names = std::iter::once(self.name).chain(self.folders.iter().copied());
-            let files = names.flat_map(|name| TABLE_EXTENSIONS.map(|e| dir.join(format!("{name}.{e}"))));
-            files.into_iter().find(|path| path.is_file())
+            let mut files =
+                names.flat_map(|name| table_extensions().map(move |e| dir.join(format!("{name}.{e}"))));
+            files.find(|path| path.is_file())
         };
         self.find(dir, &["test", "validation", "val", "dev"]).or_else(plain).ok_or_else(|| {
             EvalError::Input(format!(

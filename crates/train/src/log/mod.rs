@@ -114,7 +114,8 @@ impl Log {
         }
         // Without a terminal there is no bar to print above.
         match self.bar.is_hidden() {
-            true => println!("{text}"),
+            // A reader that has gone is no reason to end a training.
+            true => drop(writeln!(std::io::stdout(), "{text}")),
             false => self.bar.println(text),
         }
     }

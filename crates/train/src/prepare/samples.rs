@@ -9,7 +9,7 @@ use std::path::Path;
 
 use tritforge_data::{
     Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
+    Said, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
     split_examples,
 };
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
@@ -187,6 +187,7 @@ impl Read {
                 ))
             })?,
         };
+        train.iter().chain(&held_out).try_for_each(|example| all_is_written(example, template.source()))?;
         let unknown: Vec<String> =
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
@@ -253,6 +254,41 @@ impl Read {
         say(&format!("what was left out: {}", path.display()));
         Ok(())
     }
+}
+
+/// What an answer may consist of beside its content.
+const PARTS: [&str; 5] = ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"];
+
+/// Whether a template has a word that is no part of a longer one.
+fn names(template: &str, word: &str) -> bool {
+    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    template.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&template[..at], &template[at + word.len()..]);
+        !inside(before.chars().next_back()) && !inside(after.chars().next())
+    })
+}
+
+/// Refuses an example with a message of which a template knows only a part: the rest would be left out without a word.
+fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
+    let said: Vec<&Said> = match &example.body {
+        Body::Turns(said) => said.iter().collect(),
+        Body::Preference { prompt, chosen, rejected } => {
+            prompt.iter().chain(chosen).chain(rejected).collect()
+        }
+        Body::Text(_) => return Ok(()),
+    };
+    for (index, said) in said.iter().enumerate() {
+        let lost = PARTS.into_iter().find(|part| said.message.contains_key(*part) && !names(template, part));
+        if let Some(part) = lost {
+            return Err(TrainError::State(format!(
+                "{}: message {} has {part:?}, of which data.template knows nothing: name a template that writes it, or leave it out of \
+                 the data",
+                example.source,
+                index + 1
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The template that a recipe names; `None` for that of the tokenizer.
@@ -327,6 +363,8 @@ mod tests {
     fn the_marks_of_a_template_are_found_once() {
         let llama3 = ChatTemplate::named("llama3").unwrap();
         assert_eq!(marks(llama3.source()), ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]);
+        assert!(names("{{ m['reasoning'] }}", "reasoning") && names("m.reasoning", "reasoning"));
+        assert!(!names("{{ m.reasoning_content }}", "reasoning"));
         assert_eq!(marks("a <|b c|> <|x|><|x|> <|> |> <||>"), ["<|x|>"]);
     }
 }

@@ -30,6 +30,7 @@ mod overrides;
 mod reader;
 mod reference;
 mod resolve;
+pub(crate) mod resume;
 pub(crate) mod samples;
 mod sections;
 mod sources;
@@ -51,6 +52,8 @@ pub use sections::{
     ModuleRate, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind,
     Tokenizer, TokenizerKind, Train,
 };
+
+pub(crate) use sections::SHARD_TOKENS;
 
 use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
 use entries::{Entries, Value};

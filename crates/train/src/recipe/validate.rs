@@ -95,6 +95,10 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
             "data.records contradicts data.source = \"rust-sources\": source code has no records",
         );
     }
+    if r.given("data", "shard_tokens") {
+        let message = "data.shard_tokens contradicts data.records: samples are kept in memory, not in shards";
+        r.fault("data", "shard_tokens", message);
+    }
     if data.packing == DataPacking::Concat {
         let message =
             "data.packing = \"concat\" contradicts data.records: expected \"masked\" or \"documents\"";

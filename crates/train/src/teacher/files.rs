@@ -14,19 +14,16 @@ pub(super) const SINGLE: &str = "model.safetensors";
 #[derive(Debug)]
 pub(super) struct Files {
     files: Vec<Tensors>,
-    /// Of all files.
-    pub(super) bytes: u64,
+    /// Where they are.
+    pub(super) paths: Vec<PathBuf>,
 }
 
 impl Files {
     /// Opens the files of a directory.
     pub(super) fn open(dir: &Path) -> Result<Self, TrainError> {
-        let (mut files, mut bytes) = (Vec::new(), 0);
-        for path in shards(dir)? {
-            bytes += fs::metadata(&path).map_err(TrainError::io(&path, "read"))?.len();
-            files.push(Tensors::open(&path)?);
-        }
-        Ok(Self { files, bytes })
+        let paths = shards(dir)?;
+        let files = paths.iter().map(|path| Tensors::open(path)).collect::<Result<_, _>>()?;
+        Ok(Self { files, paths })
     }
 
     /// The values of a tensor, row-major, whatever the type they are stored in.

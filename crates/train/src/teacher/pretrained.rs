@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::{Activation, Linear, VarBuilder};
@@ -16,8 +16,7 @@ use tritforge_config::{AttentionBias, HiddenAct, HuggingFaceConfig, ModelConfig,
 use tritforge_data::Hub;
 
 use super::files::Files;
-use super::name_of;
-use crate::TrainError;
+use crate::{TrainError, identity};
 
 /// A model of `candle-transformers`.
 #[derive(Debug)]
@@ -66,9 +65,10 @@ impl Pretrained {
             "qwen3" => Body::Qwen3(qwen3::Model::new(&of_qwen3(&config), weights)?),
             _ => Body::Qwen2(qwen2::Model::new(&of_qwen2(&config), weights)?),
         };
-        // In the Hub's cache a directory is named after the commit.
-        let name = if dir == path { name_of(path) } else { format!("{}-{}", path.display(), name_of(&dir)) };
-        Ok(Self { config, body, head, print: format!("{name}-{}", files.bytes), unknown })
+        let description = dir.join("config.json");
+        let all = std::iter::once(description.as_path()).chain(files.paths.iter().map(PathBuf::as_path));
+        let print = identity::of_files(all)?;
+        Ok(Self { config, body, head, print, unknown })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -80,7 +80,7 @@ impl Pretrained {
         &self.unknown
     }
 
-    /// Which model this is: name and size.
+    /// Which model this is: SHA-256 of its files.
     pub(super) fn print(&self) -> &str {
         &self.print
     }

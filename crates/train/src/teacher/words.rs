@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use tritforge_data::Fingerprint;
 use tritforge_ternary::check_finite;
 
 use crate::TrainError;
@@ -28,10 +29,14 @@ pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
     values.iter_mut().zip(&order).for_each(|(value, id)| *value = row[*id as usize]);
 }
 
-/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words. None if it is not there, is of
-/// another batch, was cut short, or has NaN or infinity.
-pub(super) fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
+/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and the SHA-256 of a key (what
+/// they depend on beside the batch) and all of them. None if it is not there, is of another batch or key, is damaged, or has NaN or infinity.
+pub(super) fn read(file: &Path, key: &str, batch: &[u32], k: usize, vocab_size: usize) -> Option<TopK> {
     let bytes = fs::read(file).ok()?;
+    let (bytes, hash) = bytes.split_last_chunk::<32>()?;
+    if *hash != checksum(key, bytes) {
+        return None;
+    }
     let words: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
     if bytes.len() != 4 * batch.len() * (1 + 2 * k) {
         return None;
@@ -39,12 +44,18 @@ pub(super) fn read(file: &Path, batch: &[u32], k: usize) -> Option<TopK> {
     let (tokens, rest) = words.split_at(batch.len());
     let (ids, logits) = rest.split_at(batch.len() * k);
     let logits: Vec<f32> = logits.iter().map(|w| f32::from_bits(*w)).collect();
-    (tokens == batch && check_finite(&logits, k).is_ok()).then(|| TopK { ids: ids.to_vec(), logits, k })
+    let possible = ids.iter().all(|id| (*id as usize) < vocab_size) && check_finite(&logits, k).is_ok();
+    (tokens == batch && possible).then(|| TopK { ids: ids.to_vec(), logits, k })
 }
 
-pub(super) fn write(file: &Path, batch: &[u32], top: &TopK) -> Result<(), TrainError> {
+fn checksum(key: &str, bytes: &[u8]) -> [u8; 32] {
+    Fingerprint::of(&[key.as_bytes(), bytes].concat(), &[], None).0
+}
+
+pub(super) fn write(file: &Path, key: &str, batch: &[u32], top: &TopK) -> Result<(), TrainError> {
     let words = batch.iter().chain(&top.ids).copied().chain(top.logits.iter().map(|x| x.to_bits()));
-    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    let mut bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+    bytes.extend(checksum(key, &bytes));
     let temporary = file.with_extension("tmp");
     fs::write(&temporary, bytes).map_err(TrainError::io(&temporary, "write"))?;
     fs::rename(&temporary, file).map_err(TrainError::io(file, "rename into"))
@@ -70,14 +81,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("1-0.bin");
         let top = TopK { ids: vec![1, 2, 3, 4], logits: vec![0.5, -1.0, f32::MIN, 2.5], k: 2 };
-        write(&file, &[7, 8], &top).unwrap();
-        assert_eq!(read(&file, &[7, 8], 2), Some(top));
-        assert_eq!(read(&file, &[7, 9], 2), None);
-        assert_eq!(read(&file, &[7, 8], 1), None);
-        write(&file, &[7, 8], &TopK { logits: vec![0.5, f32::NAN, 1.0, 2.5], ..top }).unwrap();
-        assert_eq!(read(&file, &[7, 8], 2), None);
+        write(&file, "key", &[7, 8], &top).unwrap();
+        assert_eq!(read(&file, "key", &[7, 8], 2, 5), Some(top.clone()));
+        assert_eq!(read(&file, "key", &[7, 9], 2, 5), None);
+        assert_eq!(read(&file, "key", &[7, 8], 1, 5), None);
+        // A teacher with other weights or another vocabulary, and a file that was cut or changed.
+        assert_eq!(read(&file, "other", &[7, 8], 2, 5), None);
+        assert_eq!(read(&file, "key", &[7, 8], 2, 4), None);
+        let broken = TopK { logits: vec![0.5, f32::NAN, 1.0, 2.5], ..top.clone() };
+        write(&file, "key", &[7, 8], &broken).unwrap();
+        assert_eq!(read(&file, "key", &[7, 8], 2, 5), None);
+        write(&file, "key", &[7, 8], &top).unwrap();
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(read(&file, &[7, 8], 2), None);
+        assert_eq!(read(&file, "key", &[7, 8], 2, 5), None);
+        for at in 0..whole.len() {
+            let mut other = whole.clone();
+            other[at] ^= 1;
+            fs::write(&file, other).unwrap();
+            assert_eq!(read(&file, "key", &[7, 8], 2, 5), None, "byte {at}");
+        }
     }
 }

@@ -107,6 +107,7 @@ fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
         written.is_ok() && !work.stopped()
     });
     writeln!(out)?;
+    drop(out);
     let Answer { finish, left_out } = answer?;
     if left_out > 0 {
         eprintln!("[the context was full: the {left_out} oldest messages were left out]");

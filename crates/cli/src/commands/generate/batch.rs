@@ -11,6 +11,7 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
+use tritforge_data::json_lines;
 use tritforge_infer::{Finish, GenerateOptions};
 
 use super::request::{Defaults, Entry, entries};
@@ -62,7 +63,7 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     if batch.parallel == 0 {
         bail!("--parallel 0: at least one prompt must run");
     }
-    let bytes = read(file)?;
+    let lines = json_lines(Path::new(&place(file)), read(file)?)?;
     let model = args.lora.open(&args.model)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
@@ -71,7 +72,7 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     }
     let template = chat_template(&model, batch.template.as_deref())?;
     let defaults = Defaults { model: &model, template: template.as_ref(), options, context };
-    let entries = entries(&bytes, &defaults);
+    let entries = entries(&lines, &defaults);
     if !batch.skip_errors
         && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
     {

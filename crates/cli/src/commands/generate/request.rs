@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::Value;
+use tritforge_data::JsonLine;
 use tritforge_infer::{GenerateOptions, InferError, Model};
 use tritforge_text::{ChatTemplate, Message};
 
@@ -61,21 +62,17 @@ pub(super) struct Defaults<'a> {
     pub(super) context: usize,
 }
 
-/// The entries of a JSONL file; empty lines are none.
-pub(super) fn entries(bytes: &[u8], defaults: &Defaults<'_>) -> Vec<Entry> {
-    let lines = bytes.split(|byte| *byte == b'\n').enumerate();
-    lines
-        .filter(|(_, text)| !text.trim_ascii().is_empty())
-        .map(|(index, text)| entry(index + 1, text, defaults))
-        .collect()
+/// The entries of the lines of a JSONL file.
+pub(super) fn entries(lines: &[JsonLine], defaults: &Defaults<'_>) -> Vec<Entry> {
+    lines.iter().map(|(line, text)| entry(*line, text, defaults)).collect()
 }
 
-fn entry(line: usize, bytes: &[u8], defaults: &Defaults<'_>) -> Entry {
-    match serde_json::from_slice::<Line>(bytes) {
+fn entry(line: usize, text: &str, defaults: &Defaults<'_>) -> Entry {
+    match serde_json::from_str::<Line>(text) {
         Ok(mut parsed) => Entry { line, id: parsed.id.take(), request: request(parsed, defaults) },
         Err(error) => {
             // The id may still be there to name the failure.
-            let id = serde_json::from_slice::<Value>(bytes).ok().and_then(|v| v.get("id").cloned());
+            let id = serde_json::from_str::<Value>(text).ok().and_then(|v| v.get("id").cloned());
             let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or(&text);
             Entry { line, id, request: Err(format!("column {}: {text}", error.column())) }

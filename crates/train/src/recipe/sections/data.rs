@@ -75,7 +75,7 @@ pub struct Data {
 }
 
 /// Tokens of a file of tokens where the recipe does not say.
-pub(in crate::recipe) const SHARD_TOKENS: usize = 1 << 28;
+pub(crate) const SHARD_TOKENS: usize = 1 << 28;
 
 /// `[[data.sources]]`: one text of several.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

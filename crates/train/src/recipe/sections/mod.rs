@@ -13,5 +13,5 @@ pub use model::{Model, Quant};
 pub use output::{Export, Run, Sample};
 pub use training::{Ema, OnFault, Optim, OptimKind, Schedule, Train};
 
-pub(super) use data::SHARD_TOKENS;
+pub(crate) use data::SHARD_TOKENS;
 pub(super) use written::recipe_name;

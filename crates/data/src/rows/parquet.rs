@@ -1,0 +1,91 @@
+//! Parquet: rows of any columns, nested ones too.
+
+use std::fs::File;
+use std::path::Path;
+
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::{Field, Row as ParquetRow};
+use parquet::schema::types::Type;
+use serde_json::Value;
+
+use super::{Row, Take, check_names, no_column};
+use crate::DataError;
+
+/// Hands every row to `take`; of a named column only its pages are read.
+pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Result<(), DataError> {
+    let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
+    let file = File::open(path).map_err(DataError::io(path, "open"))?;
+    let reader = SerializedFileReader::new(file).map_err(|e| fault(e.to_string()))?;
+    let schema = reader.metadata().file_metadata().schema().clone();
+    let fields = schema.get_fields();
+    check_names(path, "schema", &fields.iter().map(|field| field.name()))?;
+    let projection = match column {
+        None => None,
+        Some(column) => {
+            let Some(field) = fields.iter().find(|field| field.name() == column) else {
+                let found = fields.iter().map(|field| field.name().to_string()).collect();
+                return Err(no_column(path, "schema", column, found));
+            };
+            let one = Type::group_type_builder(schema.name()).with_fields(vec![field.clone()]).build();
+            Some(one.map_err(|e| fault(e.to_string()))?)
+        }
+    };
+    let rows = reader.get_row_iter(projection).map_err(|e| fault(e.to_string()))?;
+    for (row, record) in rows.enumerate() {
+        let place = format!("row {}", row + 1);
+        let record = record.map_err(|e| fault(format!("{place}: {e}")))?;
+        if !take(place, columns(&record))? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn columns(row: &ParquetRow) -> Result<Row, String> {
+    row.get_column_iter()
+        .map(|(name, field)| Ok((name.clone(), value(field).map_err(|e| format!("column {name:?} {e}"))?)))
+        .collect()
+}
+
+/// A field as JSON. What JSON does not have, such as dates and infinity, is its text; NaN is null, as pandas
+/// writes what is missing.
+fn value(field: &Field) -> Result<Value, String> {
+    let number = |x: f64| match x {
+        x if x.is_nan() => Value::Null,
+        x if x.is_infinite() => Value::from(x.to_string()),
+        x => Value::from(x),
+    };
+    Ok(match field {
+        Field::Null => Value::Null,
+        Field::Bool(b) => Value::from(*b),
+        Field::Byte(n) => Value::from(*n),
+        Field::Short(n) => Value::from(*n),
+        Field::Int(n) => Value::from(*n),
+        Field::Long(n) => Value::from(*n),
+        Field::UByte(n) => Value::from(*n),
+        Field::UShort(n) => Value::from(*n),
+        Field::UInt(n) => Value::from(*n),
+        Field::ULong(n) => Value::from(*n),
+        Field::Float(x) if x.is_finite() => Value::from(*x),
+        Field::Float(x) => number(f64::from(*x)),
+        Field::Double(x) => number(*x),
+        Field::Str(text) => Value::from(text.as_str()),
+        // Strings that an old writer did not mark as such.
+        Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+            Ok(text) => Value::from(text),
+            Err(e) => return Err(format!("is not UTF-8 at its byte {}", e.valid_up_to())),
+        },
+        Field::Group(row) => Value::Object(columns(row)?),
+        Field::ListInternal(list) => {
+            Value::Array(list.elements().iter().map(value).collect::<Result<_, _>>()?)
+        }
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| match value(key)? {
+                Value::String(key) => Ok((key, value(field)?)),
+                other => Err(format!("is a map with the key {other}, expected strings as keys")),
+            };
+            Value::Object(map.entries().iter().map(entry).collect::<Result<_, String>>()?)
+        }
+        other => Value::from(other.to_string()),
+    })
+}

@@ -1,0 +1,145 @@
+//! The accept loop: a bounded number of connections, each with time limits, and an end that comes within its deadline.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::ServeOptions;
+use crate::connection::{Socket, client_left, linger};
+
+/// Bytes that a connection buffers of a request that is not read yet, its headers included.
+const READ_BUFFER: usize = 32 << 10;
+/// Open files that connections leave to everything else.
+#[cfg(unix)]
+const SPARE_FILES: usize = 28;
+/// Connections over the limit that may be told so at once; further ones are closed without a word.
+const REFUSALS: usize = 8;
+
+const REFUSAL: &str = concat!(
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n",
+    "connection: close\r\ncontent-length: 129\r\n\r\n",
+    r#"{"error":{"message":"too many connections are open: try again","#,
+    r#""type":"server_error","param":null,"code":"too_many_connections"}}"#,
+);
+
+/// Connections that may be open: as asked for, and as the limit on open files allows.
+fn most_connections(asked: usize) -> usize {
+    #[cfg(unix)]
+    {
+        if let Some(files) = rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+            let files = usize::try_from(files).unwrap_or(usize::MAX);
+            return asked.min(files.saturating_sub(SPARE_FILES)).max(1);
+        }
+    }
+    asked.max(1)
+}
+
+/// Serves until `shutdown` resolves; then running requests have [`ServeOptions::shutdown_timeout`] to end. Connections that
+/// are still open after that are closed.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: &ServeOptions,
+    shutdown: impl Future<Output = ()>,
+) {
+    let places =
+        Arc::new(Semaphore::new(most_connections(options.max_connections).min(Semaphore::MAX_PERMITS)));
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let (closing, closed) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            // The client has left already, or no file is free: others may end meanwhile.
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            let connection = connection(stream, router.clone(), options, closed.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(place);
+            });
+        } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+            connections.spawn(async move {
+                let _ = stream.try_write(REFUSAL.as_bytes());
+                linger(&stream).await;
+                drop(place);
+            });
+        }
+    }
+    drop(listener);
+    drop(closing);
+    let drained = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(options.shutdown_timeout, drained).await;
+    connections.abort_all();
+}
+
+/// One connection, from its first byte to its last.
+fn connection(
+    stream: TcpStream,
+    router: Router,
+    options: &ServeOptions,
+    mut closed: watch::Receiver<()>,
+) -> impl Future<Output = ()> + use<> {
+    let (header_timeout, write_timeout) = (options.header_timeout, options.write_timeout);
+    async move {
+        // Tokens are small and wanted at once.
+        let _ = stream.set_nodelay(true);
+        let stream = Arc::new(stream);
+        let io = TokioIo::new(Socket::new(Arc::clone(&stream), write_timeout));
+        {
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(header_timeout)
+                .max_buf_size(READ_BUFFER)
+                .serve_connection(io, TowerToHyperService::new(router));
+            let mut connection = std::pin::pin!(connection);
+            let mut open = true;
+            loop {
+                tokio::select! {
+                    _ = connection.as_mut() => break,
+                    () = client_left(&stream) => return,
+                    _ = closed.changed(), if open => {
+                        open = false;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+        linger(&stream).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_is_a_whole_answer() {
+        let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap();
+        assert!(
+            head.contains(&format!("content-length: {}\r\n", body.len()))
+                || head.ends_with(&format!("content-length: {}", body.len())),
+            "{}",
+            body.len()
+        );
+        assert!(serde_json::from_str::<serde_json::Value>(body).is_ok());
+    }
+}

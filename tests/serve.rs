@@ -1,0 +1,171 @@
+//! `tritforge serve` as a process: many half-open clients, signals, and options at their ends.
+#![cfg(unix)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const CONFIG: &str = "vocab_size = 260\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 2\n\
+    num_attention_heads = 4\nnum_key_value_heads = 2\nhead_dim = 64\nmax_position_embeddings = 128\n\
+    hidden_act = \"silu\"\n";
+/// Longer than anything here takes; only a test that hangs meets it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Served {
+    child: Child,
+    address: String,
+    _dir: TempDir,
+}
+
+impl Served {
+    fn start(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        let config = tritforge_config::ModelConfig::from_toml(CONFIG).unwrap();
+        tritforge_export::synth_gguf(&config, &path, &Default::default(), 1, None).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+            .args(["serve", path.to_str().unwrap(), "--port", "0"])
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split("http://").nth(1).unwrap_or_else(|| panic!("{line:?}"));
+        let address = address.split('/').next().unwrap().to_string();
+        Self { child, address, _dir: dir }
+    }
+
+    fn connect(&self, sent: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let _ = stream.write_all(sent.as_bytes());
+        stream
+    }
+
+    fn complete(&self) -> String {
+        let mut answer = String::new();
+        let body = r#"{"prompt": "a", "max_tokens": 1}"#;
+        self.connect(&request(body, body.len())).read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("still running");
+    }
+
+    /// Most memory that the process has had, in bytes.
+    #[cfg(target_os = "linux")]
+    fn peak(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn request(body: &str, length: usize) -> String {
+    format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn sigterm_ends_it_with_half_requests_open() {
+    let mut served = Served::start(&["--shutdown-timeout", "1"]);
+    let whole = request(r#"{"prompt": "a"}"#, 15);
+    let _held: Vec<TcpStream> =
+        [10, 60, whole.len() - 5].into_iter().map(|n| served.connect(&whole[..n])).collect();
+    assert!(served.complete().contains("200 OK"));
+    served.signal("TERM");
+    assert_eq!(served.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_does_not_wait() {
+    let mut served = Served::start(&["--shutdown-timeout", "100000"]);
+    let whole = request(r#"{"prompt": "a"}"#, 15);
+    let _held = served.connect(&whole[..whole.len() - 5]);
+    assert!(served.complete().contains("200 OK"));
+    served.signal("TERM");
+    std::thread::sleep(Duration::from_millis(300));
+    served.signal("INT");
+    served.exit_code();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn half_open_clients_by_the_hundred_take_little_memory() {
+    let served = Served::start(&[]);
+    assert!(served.complete().contains("200 OK"));
+    let before = served.peak();
+    let half = request(&format!("{{\"prompt\": \"{}", "a".repeat(1_000_000)), 1_048_000);
+    let mut held = Vec::new();
+    for i in 0..300 {
+        held.push(served.connect(if i % 3 == 0 { &half[..40] } else { &half }));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let more = served.peak() - before;
+    assert!(more < 100 << 20, "{} MB more", more >> 20);
+    drop(held);
+    let begin = Instant::now();
+    while !served.complete().contains("200 OK") {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    // A prompt far beyond the context is refused before it is tokenized.
+    let before = served.peak();
+    let body = format!("{{\"prompt\": \"{}\"}}", "let x = 1; ".repeat(90_000));
+    let mut stream = TcpStream::connect(&served.address).unwrap();
+    stream.write_all(request(&body, body.len()).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("400 Bad Request") && answer.contains("context_length_exceeded"), "{answer}");
+    assert!(served.peak() - before < 32 << 20);
+}
+
+#[test]
+fn options_at_their_ends_work_or_are_refused_by_name() {
+    let most = u64::MAX.to_string();
+    let served = Served::start(&["--timeout", &most, "--shutdown-timeout", &most, "--queue", "10000"]);
+    assert!(served.complete().contains("200 OK"));
+    for option in ["--timeout", "--concurrency", "--max-connections"] {
+        let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+            .args(["serve", "absent.gguf", option, "0"])
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{message}");
+        assert!(message.contains(option), "{message}");
+    }
+    // An empty key would be one that everybody has.
+    let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+        .args(["serve", "absent.gguf"])
+        .env("TRITFORGE_API_KEY", "")
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success() && message.contains("TRITFORGE_API_KEY"), "{message}");
+}
