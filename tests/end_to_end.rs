@@ -56,7 +56,8 @@ fn relu2_models_use_the_architecture_of_bitnet_cpp() {
     project.ok(&[&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"], &set[..]].concat());
     let printed =
         project.ok(&["export", "runs/tiny", "-o", "m.gguf", "--format", "i2_s", "--embeddings", "f32"]);
-    assert!(printed.contains("bitnet-b1.58") && printed.contains("ik_llama.cpp"), "{printed}");
+    // bitnet.cpp ignores a head of its own in this architecture, and ik_llama.cpp only converts I2_S.
+    assert!(printed.contains("bitnet-b1.58") && printed.contains("loads in: tritforge\n"), "{printed}");
     project.ok(&["verify", "runs/tiny", "m.gguf", "--bound", "0"]);
     // TQ blocks hold the scale as f16 there: verify says what that changed, and does not pass it.
     let printed = project.ok(&["export", "runs/tiny", "-o", "tq.gguf", "--format", "tq2_0"]);

@@ -117,8 +117,8 @@ fn inspect_tells_the_same_of_every_form_and_who_loads_each() {
     assert_eq!(reports[0]["tokenizer"]["pre"], "gpt-2");
     let loads = |i: usize| reports[i]["loads_in"].as_array().unwrap().iter().map(|r| r.as_str().unwrap());
     assert_eq!(loads(0).collect::<Vec<_>>(), ["tritforge"]);
-    assert_eq!(loads(1).collect::<Vec<_>>(), ["tritforge", "llama.cpp", "bitnet.cpp", "ik_llama.cpp"]);
-    assert_eq!(loads(2).collect::<Vec<_>>(), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
+    assert_eq!(loads(1).collect::<Vec<_>>(), ["tritforge", "llama.cpp", "bitnet.cpp"]);
+    assert_eq!(loads(2).collect::<Vec<_>>(), ["tritforge", "bitnet.cpp"]);
     assert_eq!(loads(3).collect::<Vec<_>>(), ["tritforge", "transformers"]);
     // 66 bytes a block of 256 and 4 a tensor; 2 bits and 4 bytes a tensor; 4 bytes a weight.
     let bits = |i: usize| reports[i]["ternary"]["bits_per_weight"].as_f64().unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, WeightQuant};
-use tritforge_gguf::{Metadata, Writer};
+use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, Packing, ScalePlace, TernaryTensor};
 use tritforge_text::Tokenizer;
@@ -14,7 +14,7 @@ use crate::ExportError;
 use crate::dense::{encode, ggml_type};
 use crate::numbers::{Numbers, of_checkpoint, reorder};
 use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
-use crate::runtimes::{Runtime, gguf_verdicts, loading};
+use crate::runtimes::{GgufTraits, Runtime, gguf_verdicts, loading};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -110,9 +110,16 @@ pub(crate) fn write_model<'a>(
         check_widths(&items, options.packing)?;
     }
     let specs = specs(config, &items, architecture, ternary, options);
-    let types = specs.iter().map(|spec| spec.ty.name()).collect();
-    let scales = specs.iter().any(|spec| spec.name.ends_with(".scale"));
-    let runtimes = loading(&gguf_verdicts(architecture.name(), &types, scales));
+    // Both layouts of I2_S have one type; runtimes know one or the other.
+    let layout = |ty: GgmlType| if ty == GgmlType::I2_S { options.packing.name() } else { ty.name() };
+    let projections = items.iter().filter(|item| item.kind == Kind::Projection);
+    let runtimes = loading(&gguf_verdicts(&GgufTraits {
+        architecture: architecture.name(),
+        types: specs.iter().map(|spec| layout(spec.ty)).collect(),
+        scales: specs.iter().any(|spec| spec.name.ends_with(".scale")),
+        own_head: !config.tie_word_embeddings,
+        least_columns: if ternary { projections.map(|item| item.matrix()[1]).min().unwrap_or(0) } else { 0 },
+    }));
     let mut writer = Writer::create(out, &metadata, specs)?;
     let weights = if ternary { options.packing.name() } else { ggml_type(options.linears).name() };
     let mut report = Report {

@@ -1,7 +1,8 @@
 //! Who can load a model: a table of runtimes by architecture and tensor types.
 //!
-//! Sources: `llama-arch.cpp` and the loaders of llama.cpp (llama-cpp-python 0.3.36), microsoft/BitNet with its fork of llama.cpp, and
-//! ik_llama.cpp (`src/llama-load-tensors.cpp`, August 2026). Only llama.cpp has been run against files of this project.
+//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as in
+//! llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and ik_llama.cpp.
+//! `docs/formats.md` has the results.
 
 use std::collections::BTreeSet;
 
@@ -54,13 +55,29 @@ pub struct Verdict {
     pub note: String,
 }
 
+/// What decides who loads a GGUF file.
+#[derive(Debug)]
+pub(crate) struct GgufTraits<'a> {
+    /// `general.architecture`.
+    pub(crate) architecture: &'a str,
+    /// The types of its tensors; ternary ones by the name of their layout.
+    pub(crate) types: BTreeSet<&'a str>,
+    /// Whether `.scale` tensors stand beside ternary weights.
+    pub(crate) scales: bool,
+    /// Whether the output head is a tensor of its own, not the embedding.
+    pub(crate) own_head: bool,
+    /// The fewest inputs of a ternary matrix; 0 without one.
+    pub(crate) least_columns: usize,
+}
+
 /// What one runtime of GGUF files knows.
 struct Row {
     runtime: Runtime,
     architectures: &'static [&'static str],
     /// Ternary and binary types; all know the block formats of llama.cpp's full-precision models.
     types: &'static [&'static str],
-    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one tensor too many.
+    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one tensor
+    /// too many.
     scales: &'static [&'static str],
 }
 
@@ -77,28 +94,32 @@ const ROWS: [Row; 3] = [
     },
     Row {
         runtime: Runtime::BitnetCpp,
-        architectures: &["bitnet", "bitnet-b1.58", "llama"],
+        architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2"],
         types: &["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM"],
         scales: &["bitnet"],
     },
+    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its quantizer.
     Row {
         runtime: Runtime::IkLlamaCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3"],
-        types: &["TQ1_0", "TQ2_0", "I2_S", "IQ1_BN", "IQ2_BN"],
+        types: &["IQ1_BN", "IQ2_BN"],
         scales: &["bitnet"],
     },
 ];
 
-/// Who loads a GGUF file of an architecture whose weights have these types; `scales` says whether `.scale` tensors stand beside
-/// ternary weights.
-pub(crate) fn gguf_verdicts(architecture: &str, types: &BTreeSet<&str>, scales: bool) -> Vec<Verdict> {
+/// The fewest inputs of a matrix in IQ2_BN with which ik_llama.cpp does not abort.
+const IQ2_BN_LEAST_COLUMNS: usize = 512;
+
+/// Who loads a GGUF file.
+pub(crate) fn gguf_verdicts(file: &GgufTraits<'_>) -> Vec<Verdict> {
+    let architecture = file.architecture;
     let ours = if Architecture::from_name(architecture).is_none() {
         Some(format!("no architecture {architecture}"))
     } else {
         let known = |ty: &&str| {
             BlockFormat::from_name(ty).is_some() || Packing::ALL.iter().any(|packing| packing.name() == *ty)
         };
-        types.iter().find(|ty| !known(ty)).map(|ty| format!("no type {ty}"))
+        file.types.iter().find(|ty| !known(ty)).map(|ty| format!("no type {ty}"))
     };
     let verdict = |runtime, fault: Option<String>| Verdict {
         runtime,
@@ -107,21 +128,55 @@ pub(crate) fn gguf_verdicts(architecture: &str, types: &BTreeSet<&str>, scales: 
     };
     let mut verdicts = vec![verdict(Runtime::Tritforge, ours)];
     for row in &ROWS {
-        let unknown = types.iter().find(|ty| SPECIAL.contains(ty) && !row.types.contains(ty));
-        let fault = if !row.architectures.contains(&architecture) {
-            Some(format!("no architecture {architecture}"))
-        } else if let Some(ty) = unknown {
-            Some(format!("no type {ty}"))
-        } else if scales && !row.scales.contains(&architecture) {
-            Some(format!("no .scale tensors in {architecture}: i2_s has none"))
-        } else {
-            None
-        };
-        verdicts.push(verdict(row.runtime, fault));
+        let mut found = verdict(row.runtime, fault(row, file));
+        if found.loads {
+            found.note = advice(row.runtime, file).to_string();
+        }
+        verdicts.push(found);
     }
     let export = "its own layout only: import the file and export it as hf-packed, hf-bf16 or hf-f32";
     verdicts.push(verdict(Runtime::Transformers, Some(export.to_string())));
     verdicts
+}
+
+/// Why a runtime cannot run a file, if it cannot.
+fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
+    let architecture = file.architecture;
+    if !row.architectures.contains(&architecture) {
+        return Some(format!("no architecture {architecture}"));
+    }
+    if row.runtime == Runtime::IkLlamaCpp && file.types.contains("I2_S") {
+        return Some("I2_S only as a source: llama-quantize --allow-requantize FILE OUT IQ2_BN".to_string());
+    }
+    if let Some(ty) = file.types.iter().find(|ty| SPECIAL.contains(ty) && !row.types.contains(ty)) {
+        return Some(format!("no type {ty}"));
+    }
+    if file.scales && !row.scales.contains(&architecture) {
+        return Some(format!("no .scale tensors in {architecture}: i2_s has none"));
+    }
+    match row.runtime {
+        Runtime::BitnetCpp if architecture == "bitnet-b1.58" && file.own_head => {
+            Some("it ignores the output head of bitnet-b1.58 and takes the embedding instead".to_string())
+        }
+        Runtime::IkLlamaCpp if file.types.contains("IQ2_BN") && file.least_columns < IQ2_BN_LEAST_COLUMNS => {
+            Some(format!(
+                "it aborts on IQ2_BN matrices of fewer than {IQ2_BN_LEAST_COLUMNS} inputs; the file has {}",
+                file.least_columns
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// What to know before a runtime runs a file that it loads.
+fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> &'static str {
+    match runtime {
+        Runtime::BitnetCpp if file.types.contains("I2_S_ARM") => "ARM builds only",
+        Runtime::BitnetCpp if file.architecture == "bitnet-b1.58" => {
+            "builds before July 2026; later ones compute SiLU in place of squared ReLU (microsoft/BitNet issue 588)"
+        }
+        _ => "",
+    }
 }
 
 /// Who loads a directory in Hugging Face's layout whose configuration this program understands.
@@ -150,25 +205,41 @@ pub(crate) fn loading(verdicts: &[Verdict]) -> Vec<Runtime> {
 mod tests {
     use super::*;
 
-    fn names(architecture: &str, types: &[&str], scales: bool) -> Vec<&'static str> {
-        let verdicts = gguf_verdicts(architecture, &types.iter().copied().collect(), scales);
-        loading(&verdicts).into_iter().map(Runtime::name).collect()
+    fn file<'a>(architecture: &'a str, types: &[&'a str], scales: bool) -> GgufTraits<'a> {
+        let types = types.iter().copied().collect();
+        GgufTraits { architecture, types, scales, own_head: false, least_columns: 2560 }
+    }
+
+    fn names(file: &GgufTraits<'_>) -> Vec<&'static str> {
+        loading(&gguf_verdicts(file)).into_iter().map(Runtime::name).collect()
     }
 
     #[test]
     fn files_load_where_architecture_types_and_scales_are_known() {
         let all = ["tritforge", "llama.cpp", "bitnet.cpp", "ik_llama.cpp"];
-        assert_eq!(names("bitnet", &["F32", "Q8_0", "TQ2_0"], true), all);
-        assert_eq!(names("llama", &["F32", "F16"], false), all);
-        assert_eq!(names("bitnet", &["I2_S"], false), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
-        assert_eq!(names("bitnet-b1.58", &["TQ1_0"], false), ["tritforge", "bitnet.cpp", "ik_llama.cpp"]);
-        assert_eq!(names("llama", &["TQ1_0"], true), ["tritforge", "llama.cpp"]);
-        assert_eq!(names("qwen2", &["TQ1_0"], false), ["tritforge", "llama.cpp", "ik_llama.cpp"]);
-        assert_eq!(names("bitnet-b1.58", &["IQ2_BN"], false), ["tritforge", "ik_llama.cpp"]);
-        assert_eq!(names("bitnet", &["Q2_0"], true), ["tritforge", "llama.cpp"]);
-        assert_eq!(names("bitnet-b1.58", &["I2_S_ARM"], false), ["tritforge", "bitnet.cpp"]);
-        assert_eq!(names("mamba", &["F16"], false), [""; 0]);
-        let verdicts = gguf_verdicts("bitnet-b1.58", &BTreeSet::from(["I2_S"]), false);
+        assert_eq!(names(&file("llama", &["F32", "F16"], false)), all);
+        assert_eq!(names(&file("bitnet", &["F32", "Q8_0", "TQ2_0"], true)), all[..3]);
+        assert_eq!(names(&file("bitnet", &["I2_S"], false)), ["tritforge", "bitnet.cpp"]);
+        assert_eq!(names(&file("bitnet-b1.58", &["TQ1_0"], false)), ["tritforge", "bitnet.cpp"]);
+        assert_eq!(names(&file("llama", &["TQ1_0"], true)), ["tritforge", "llama.cpp"]);
+        assert_eq!(names(&file("qwen2", &["TQ1_0"], false)), all[..3]);
+        assert_eq!(names(&file("bitnet-b1.58", &["IQ2_BN"], false)), ["tritforge", "ik_llama.cpp"]);
+        assert_eq!(names(&file("bitnet", &["Q2_0"], true)), ["tritforge", "llama.cpp"]);
+        assert_eq!(names(&file("mamba", &["F16"], false)), [""; 0]);
+        let verdicts = gguf_verdicts(&file("bitnet-b1.58", &["I2_S"], false));
         assert_eq!(verdicts[1].note, "no architecture bitnet-b1.58");
+        assert!(verdicts[2].note.contains("before July 2026"), "{}", verdicts[2].note);
+        assert!(verdicts[3].note.contains("llama-quantize"), "{}", verdicts[3].note);
+    }
+
+    #[test]
+    fn files_do_not_load_where_a_runtime_was_seen_to_fail() {
+        let narrow = GgufTraits { least_columns: 256, ..file("bitnet", &["IQ2_BN"], false) };
+        assert_eq!(names(&narrow), ["tritforge"]);
+        let untied = GgufTraits { own_head: true, ..file("bitnet-b1.58", &["I2_S"], false) };
+        assert_eq!(names(&untied), ["tritforge"]);
+        let arm = gguf_verdicts(&file("bitnet-b1.58", &["I2_S_ARM"], false));
+        assert_eq!((arm[2].loads, arm[2].note.as_str()), (true, "ARM builds only"));
+        assert!(!arm[3].loads);
     }
 }

@@ -9,11 +9,12 @@ use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde};
+use minijinja::value::{Kwargs, Rest, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
 use serde::{Deserialize, Serialize};
 
-use crate::python::{json_dumps, strftime};
+use crate::jinja;
+use crate::python::{JsonStyle, json_dumps, strftime};
 use crate::{EncodeOptions, TextError, Tokenizer};
 
 /// One message of a conversation.
@@ -105,14 +106,14 @@ impl ChatTemplate {
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(|e| error(&e))?);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        jinja::set_up(&mut environment);
         environment.set_fuel(Some(FUEL));
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_function(MARK, generation_block);
         environment.add_filter("tojson", tojson);
         let (program, generation) = with_calls(&source);
-        environment.add_template_owned(NAME, program).map_err(|e| error(&e))?;
+        environment.add_template_owned(NAME, jinja::rewrite(&program)).map_err(|e| error(&e))?;
         Ok(Self { source, generation, environment })
     }
 
@@ -298,10 +299,35 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
-fn tojson(value: Value, kwargs: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = kwargs.get("indent")?;
-    // `ensure_ascii` and the like are Python's defaults in all known templates.
-    json_dumps(&value, indent).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    let [ensure_ascii, indent, separators, sort_keys] = jinja::arguments("tojson", &args, &kwargs, names)?;
+    let [ensure_ascii, sort_keys] =
+        [ensure_ascii, sort_keys].map(|flag| flag.is_some_and(|flag| flag.is_true()));
+    let refuse = |problem: String| Error::new(ErrorKind::InvalidOperation, problem);
+    let indent = match &indent {
+        None => None,
+        Some(indent) => match (indent.as_str(), indent.as_usize()) {
+            (Some(text), _) => Some(text.to_string()),
+            (None, Some(width)) if width <= 64 => Some(" ".repeat(width)),
+            _ => {
+                return Err(refuse(format!(
+                    "tojson: indent = {indent}: expected a number to 64 or a string"
+                )));
+            }
+        },
+    };
+    let separators = match &separators {
+        None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_string),
+        Some(pair) => {
+            let parts: Vec<Value> = pair.try_iter()?.collect();
+            match parts.iter().map(Value::as_str).collect::<Vec<_>>()[..] {
+                [Some(item), Some(key)] => [item.to_string(), key.to_string()],
+                _ => return Err(refuse(format!("tojson: separators = {pair}: expected two strings"))),
+            }
+        }
+    };
+    json_dumps(value, &JsonStyle { ensure_ascii, indent, separators, sort_keys })
 }
 
 fn error(error: &Error) -> TextError {

@@ -35,6 +35,7 @@ mod end_of_generation;
 mod error;
 mod gguf;
 mod hugging_face;
+mod jinja;
 mod merges;
 mod pre;
 mod python;

@@ -1,45 +1,217 @@
 //! What chat templates expect of Python: `json.dumps` and `strftime`.
 
-use std::io;
+use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Value};
 
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use crate::jinja::Group;
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`, as `transformers` defines `tojson`: unlike that of Jinja it
-/// escapes nothing for HTML.
-pub(crate) fn json_dumps<T: Serialize>(
-    value: &T,
-    indent: Option<usize>,
-) -> Result<String, serde_json::Error> {
-    let mut out = Vec::new();
-    match indent {
-        Some(indent) => {
-            let indent = " ".repeat(indent.min(16));
-            value.serialize(&mut Serializer::with_formatter(
-                &mut out,
-                PrettyFormatter::with_indent(indent.as_bytes()),
-            ))?;
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, OneLine))?,
-    }
-    Ok(String::from_utf8_lossy(&out).into_owned())
+/// The arguments of `json.dumps`.
+pub(crate) struct JsonStyle {
+    pub(crate) ensure_ascii: bool,
+    /// What a level is indented by; all on one line if there is none.
+    pub(crate) indent: Option<String>,
+    /// Between items, and behind keys.
+    pub(crate) separators: [String; 2],
+    pub(crate) sort_keys: bool,
 }
 
-/// Python's separators: `", "` and `": "`.
-struct OneLine;
+/// `json.dumps`, as `transformers` defines `tojson`: unlike that of Jinja it escapes nothing for HTML.
+pub(crate) fn json_dumps(value: &Value, style: &JsonStyle) -> Result<String, Error> {
+    let mut out = String::new();
+    write_json(value, style, 0, &mut out)?;
+    Ok(out)
+}
 
-impl Formatter for OneLine {
-    fn begin_array_value<W: io::Write + ?Sized>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), Error> {
+    if depth > 200 {
+        return Err(Error::new(ErrorKind::BadSerialization, "tojson: nested more than 200 deep"));
     }
+    let line = |depth: usize, out: &mut String| {
+        if let Some(indent) = &style.indent {
+            out.push('\n');
+            out.push_str(&indent.repeat(depth));
+        }
+    };
+    match value.kind() {
+        ValueKind::None => out.push_str("null"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
+        ValueKind::Number => match number(value) {
+            Some(x) if x.is_nan() => out.push_str("NaN"),
+            Some(x) if x.is_infinite() => out.push_str(if x > 0.0 { "Infinity" } else { "-Infinity" }),
+            _ => out.push_str(&repr(value)),
+        },
+        ValueKind::String => json_string(value.as_str().unwrap_or_default(), style.ensure_ascii, out),
+        ValueKind::Seq | ValueKind::Iterable => {
+            let items: Vec<Value> = value.try_iter()?.collect();
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(&style.separators[0]);
+                }
+                line(depth + 1, out);
+                write_json(item, style, depth + 1, out)?;
+            }
+            if !items.is_empty() {
+                line(depth, out);
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            let mut keys: Vec<Value> = value.try_iter()?.collect();
+            if style.sort_keys {
+                keys.sort();
+            }
+            out.push('{');
+            for (i, key) in keys.iter().enumerate() {
+                if i > 0 {
+                    out.push_str(&style.separators[0]);
+                }
+                line(depth + 1, out);
+                let name = match key.kind() {
+                    ValueKind::String => key.as_str().unwrap_or_default().to_string(),
+                    ValueKind::None => "null".to_string(),
+                    ValueKind::Bool => key.is_true().to_string(),
+                    _ => repr(key),
+                };
+                json_string(&name, style.ensure_ascii, out);
+                out.push_str(&style.separators[1]);
+                write_json(&value.get_item(key)?, style, depth + 1, out)?;
+            }
+            if !keys.is_empty() {
+                line(depth, out);
+            }
+            out.push('}');
+        }
+        kind => {
+            let problem = format!("tojson: a value of type {kind} has no JSON");
+            return Err(Error::new(ErrorKind::BadSerialization, problem));
+        }
+    }
+    Ok(())
+}
 
-    fn begin_object_key<W: io::Write + ?Sized>(&mut self, w: &mut W, first: bool) -> io::Result<()> {
-        if first { Ok(()) } else { w.write_all(b", ") }
+fn json_string(text: &str, ensure_ascii: bool, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            c if c < ' ' || (ensure_ascii && !(' '..='~').contains(&c)) => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    *out += &format!("\\u{unit:04x}");
+                }
+            }
+            c => out.push(c),
+        }
     }
+    out.push('"');
+}
 
-    fn begin_object_value<W: io::Write + ?Sized>(&mut self, w: &mut W) -> io::Result<()> {
-        w.write_all(b": ")
+/// `str(value)`.
+pub(crate) fn value_text(value: &Value) -> String {
+    match value.kind() {
+        ValueKind::String => value.as_str().unwrap_or_default().to_string(),
+        _ => repr(value),
     }
+}
+
+fn repr(value: &Value) -> String {
+    let items = |value: &Value| value.try_iter().map(|items| items.map(|v| repr(&v)).collect::<Vec<_>>());
+    let tuple = value.is_tuple() || value.downcast_object_ref::<Group>().is_some();
+    match value.kind() {
+        ValueKind::Number => number(value).map_or_else(|| value.to_string(), float_repr),
+        ValueKind::Seq => match items(value) {
+            Ok(items) if tuple && items.len() == 1 => format!("({},)", items[0]),
+            Ok(items) if tuple => format!("({})", items.join(", ")),
+            Ok(items) => format!("[{}]", items.join(", ")),
+            Err(_) => value.to_string(),
+        },
+        ValueKind::Map => match value.try_iter() {
+            Ok(keys) => {
+                let pair = |key: Value| {
+                    format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default()))
+                };
+                format!("{{{}}}", keys.map(pair).collect::<Vec<_>>().join(", "))
+            }
+            Err(_) => value.to_string(),
+        },
+        ValueKind::String => string_repr(value.as_str().unwrap_or_default()),
+        _ => value.to_string(),
+    }
+}
+
+/// `repr` of a string: in single quotes unless it has some and no double ones, with escapes for what is not printable.
+fn string_repr(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            ' '..='~' => out.push(c),
+            // Python and Rust call the same categories printable; behind another character marks stay as they are.
+            c if !format!("a{c}").escape_debug().any(|c| c == '\\') => out.push(c),
+            c => {
+                out += &match u32::from(c) {
+                    code @ ..0x100 => format!("\\x{code:02x}"),
+                    code @ ..0x1_0000 => format!("\\u{code:04x}"),
+                    code => format!("\\U{code:08x}"),
+                }
+            }
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// A number that is no integer.
+fn number(value: &Value) -> Option<f64> {
+    if value.is_integer() { None } else { f64::try_from(value.clone()).ok() }
+}
+
+/// `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
+pub(crate) fn float_repr(x: f64) -> String {
+    if x.is_nan() {
+        return "nan".to_string();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "inf" } else { "-inf" }.to_string();
+    }
+    let scientific = format!("{x:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if x == 0.0 || (-4..16).contains(&exponent) {
+        return format!("{x:?}");
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+/// `str.splitlines`.
+pub(crate) fn splitlines(text: &str, keep: bool) -> Vec<&str> {
+    const ENDS: [char; 10] =
+        ['\n', '\r', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while let Some(at) = rest.find(ENDS) {
+        let width = match rest[at..].starts_with("\r\n") {
+            true => 2,
+            false => rest[at..].chars().next().map_or(1, char::len_utf8),
+        };
+        lines.push(&rest[..if keep { at + width } else { at }]);
+        rest = &rest[at + width..];
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
 }
 
 const MONTHS: [&str; 12] = [
@@ -71,7 +243,38 @@ pub(crate) fn strftime(seconds: u64, format: &str) -> Option<String> {
         }
         let month_name = MONTHS[month as usize - 1];
         let day_name = DAYS[(days + 4) as usize % 7];
-        out += &match chars.next()? {
+        let mut directive = chars.next()?;
+        // glibc: without padding.
+        let bare = directive == '-';
+        if bare {
+            directive = chars.next()?;
+        }
+        let (hour, minute) = (second / 3600, second / 60 % 60);
+        let (yday, wday) = (days - days_to_year(year), (days + 4) % 7);
+        let twelve = (hour + 11) % 12 + 1;
+        let part = match directive {
+            'j' => format!("{:03}", yday + 1),
+            'I' => format!("{twelve:02}"),
+            'p' => if hour < 12 { "AM" } else { "PM" }.to_string(),
+            'F' => format!("{year}-{month:02}-{day:02}"),
+            'T' | 'X' => format!("{hour:02}:{minute:02}:{:02}", second % 60),
+            'R' => format!("{hour:02}:{minute:02}"),
+            'D' | 'x' => format!("{month:02}/{day:02}/{:02}", year % 100),
+            'c' => {
+                let (month, weekday, second) = (&month_name[..3], &day_name[..3], second % 60);
+                format!("{weekday} {month} {day:>2} {hour:02}:{minute:02}:{second:02} {year}")
+            }
+            'e' => format!("{day:>2}"),
+            'h' => month_name[..3].to_string(),
+            'C' => format!("{:02}", year / 100),
+            'u' => ((wday + 6) % 7 + 1).to_string(),
+            'w' => wday.to_string(),
+            'U' => format!("{:02}", (yday + 7 - wday) / 7),
+            'W' => format!("{:02}", (yday + 7 - (wday + 6) % 7) / 7),
+            'n' => "\n".to_string(),
+            't' => "\t".to_string(),
+            // Of a time without a zone.
+            'z' | 'Z' => String::new(),
             'Y' => year.to_string(),
             'y' => format!("{:02}", year % 100),
             'm' => format!("{month:02}"),
@@ -86,8 +289,19 @@ pub(crate) fn strftime(seconds: u64, format: &str) -> Option<String> {
             '%' => "%".to_string(),
             _ => return None,
         };
+        out += match bare && "jIdmyHMSeCUW".contains(directive) {
+            true => Some(part.trim_start_matches(['0', ' '])).filter(|part| !part.is_empty()).unwrap_or("0"),
+            false if bare => return None,
+            false => &part,
+        };
     }
     Some(out)
+}
+
+/// Days from 1970 to the beginning of a year.
+fn days_to_year(year: u64) -> u64 {
+    let before = year - 1;
+    before * 365 + before / 4 - before / 100 + before / 400 - 719_162
 }
 
 /// Year, month and day of a day since 1970 in the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
@@ -121,9 +335,29 @@ mod tests {
     }
 
     #[test]
-    fn json_is_that_of_python() {
-        let value = serde_json::json!({"a": [1, "<é>"], "b": {}});
-        assert_eq!(json_dumps(&value, None).unwrap(), r#"{"a": [1, "<é>"], "b": {}}"#);
-        assert_eq!(json_dumps(&serde_json::json!([1]), Some(2)).unwrap(), "[\n  1\n]");
+    fn directives_are_those_of_glibc() {
+        let format = "%-d %j %p %I %F %T %e %U %W %u %w %c|%-I";
+        assert_eq!(
+            strftime(951_827_696, format).unwrap(),
+            "29 060 PM 12 2000-02-29 12:34:56 29 09 09 2 2 Tue Feb 29 12:34:56 2000|12"
+        );
+        assert_eq!(strftime(0, "%-Q"), None);
+    }
+
+    #[test]
+    fn floats_are_those_of_python() {
+        for (x, text) in [
+            (1e-5, "1e-05"),
+            (0.0001, "0.0001"),
+            (1e16, "1e+16"),
+            (1e15, "1000000000000000.0"),
+            (-2.5e-7, "-2.5e-07"),
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (1.5e300, "1.5e+300"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(float_repr(x), text);
+        }
     }
 }

@@ -18,13 +18,13 @@ use crate::table;
 /// The file's kind and how it stores the projections.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// GGUF, ternary, 2.06 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 2.06 bits a weight; llama.cpp, bitnet.cpp.
     #[value(name = "tq2_0")]
     Tq2_0,
-    /// GGUF, ternary, 1.69 bits a weight; llama.cpp, bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 1.69 bits a weight; llama.cpp, bitnet.cpp.
     #[value(name = "tq1_0")]
     Tq1_0,
-    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, ik_llama.cpp.
+    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize to IQ2_BN.
     #[value(name = "i2_s")]
     I2S,
     /// GGUF, ternary, i2_s in the layout of bitnet.cpp's ARM builds.
@@ -33,7 +33,7 @@ pub(crate) enum Format {
     /// GGUF, ternary, 2.25 bits a weight, blocks of 64; llama.cpp since mid 2026.
     #[value(name = "q2_0")]
     Q2_0,
-    /// GGUF, ternary, 2 bits a weight, exact scale, blocks of 64; ik_llama.cpp.
+    /// GGUF, ternary, 2 bits a weight, exact scale, blocks of 64; ik_llama.cpp, from 512 columns on.
     #[value(name = "iq2_bn")]
     Iq2Bn,
     /// GGUF of a full-precision model.

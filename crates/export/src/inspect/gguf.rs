@@ -1,6 +1,6 @@
 //! What a GGUF file holds, of whatever architecture.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use tritforge_config::ModelConfig;
@@ -9,7 +9,7 @@ use tritforge_ternary::{I2_S_LAYOUT, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
-use crate::runtimes::gguf_verdicts;
+use crate::runtimes::{GgufTraits, gguf_verdicts};
 
 pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError> {
     let gguf = Gguf::open(path)?;
@@ -24,11 +24,16 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
     let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
     // The layout of a ternary type is what a loader must know.
     let known = |t: &TensorInfo| Packing::in_file(t.ty.name(), layout).map_or(t.ty.name(), Packing::name);
-    let types: BTreeSet<&str> = gguf.tensors().iter().map(known).collect();
-    let runtimes = architecture
-        .as_deref()
-        .map(|name| gguf_verdicts(name, &types, gguf.tensors().iter().any(|t| scales(&t))))
-        .unwrap_or_default();
+    let ternary = |t: &&TensorInfo| Packing::in_file(t.ty.name(), layout).is_some();
+    let columns = |t: &TensorInfo| t.dims.first().map_or(0, |columns| *columns as usize);
+    let traits = |architecture| GgufTraits {
+        architecture,
+        types: gguf.tensors().iter().map(known).collect(),
+        scales: gguf.tensors().iter().any(|t| scales(&t)),
+        own_head: gguf.tensor("output.weight").is_some(),
+        least_columns: gguf.tensors().iter().filter(ternary).map(columns).min().unwrap_or(0),
+    };
+    let runtimes = architecture.as_deref().map(|name| gguf_verdicts(&traits(name))).unwrap_or_default();
     let mut inspection = Inspection {
         path: path.display().to_string(),
         kind: format!("GGUF version {}", gguf.version()),

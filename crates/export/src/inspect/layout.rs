@@ -6,13 +6,13 @@ use std::io::Read as _;
 use std::path::Path;
 
 use tritforge_checkpoint::Tensors;
-use tritforge_config::{ActivationQuant, Architecture, WeightQuant};
+use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::dense::ggml_type;
 use crate::model::{AnyModel, Form};
 use crate::plan::Item;
-use crate::runtimes::{Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
+use crate::runtimes::{GgufTraits, Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
 use crate::{ExportError, ExportOptions, ImportOptions};
 
 /// A safetensors file starts with the length of its JSON header, and then `{`.
@@ -64,7 +64,7 @@ pub(super) fn directory(
     let architecture = Architecture::of(&config).ok();
     let runtimes = match model.form() {
         Form::HuggingFace => hugging_face_verdicts(),
-        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, config.weights),
+        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, &config),
     };
     let files = files(model.path())?;
     let mut inspection = Inspection {
@@ -91,7 +91,8 @@ pub(super) fn directory(
 }
 
 /// A checkpoint is this program's own; what its default export would be loaded by.
-fn checkpoint_verdicts(architecture: Option<Architecture>, weights: WeightQuant) -> Vec<Verdict> {
+fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig) -> Vec<Verdict> {
+    let weights = config.weights;
     let note = "eval, diff and verify as it is; export it to run it".to_string();
     let ours = Verdict { runtime: Runtime::Tritforge, loads: true, note };
     let Some(architecture) = architecture else { return vec![ours] };
@@ -101,7 +102,13 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, weights: WeightQuant)
         WeightQuant::Absmean | WeightQuant::Ternary => options.packing.name(),
     };
     let scales = weights != WeightQuant::None && architecture.has_scale_tensors();
-    let after = gguf_verdicts(architecture.name(), &BTreeSet::from([ty]), scales);
+    let after = gguf_verdicts(&GgufTraits {
+        architecture: architecture.name(),
+        types: BTreeSet::from([ty]),
+        scales,
+        own_head: !config.tie_word_embeddings,
+        least_columns: config.hidden_size,
+    });
     let others = after.into_iter().filter(|v| v.runtime != Runtime::Tritforge).map(|v| Verdict {
         runtime: v.runtime,
         loads: false,
