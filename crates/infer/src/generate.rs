@@ -19,7 +19,8 @@ pub struct GenerateOptions {
     pub stop: Vec<String>,
     /// Go on after a token that ends the generation; those in `stop_ids` still end it.
     pub ignore_eos: bool,
-    /// Fewest tokens to generate: before, no token that ends the text is chosen, and stop strings are not looked for.
+    /// Fewest tokens to generate: before, no token that ends the text is chosen, and stop strings are not
+    /// looked for.
     pub min_tokens: usize,
     /// Tokens that end the text, whatever `ignore_eos` says; they are not part of it.
     pub stop_ids: Vec<u32>,
@@ -46,7 +47,8 @@ impl GenerateOptions {
             || !self.ignore_eos && (model.end_ids().contains(&id) || self.end_ids.contains(&id))
     }
 
-    /// The tokens that may not be chosen after `generated` tokens: those that end the text, as long as it is too short.
+    /// The tokens that may not be chosen after `generated` tokens: those that end the text, as long as it is
+    /// too short.
     pub fn barred(&self, model: &Model, generated: usize) -> Vec<u32> {
         if generated >= self.min_tokens {
             return Vec::new();
@@ -148,7 +150,8 @@ impl Generation {
 pub struct Piece<'a> {
     /// Whole characters, never part of a stop string; none where the generation only asks whether to go on.
     pub text: &'a str,
-    /// The tokens that have come since the last piece with text, where [`GenerateOptions::logprobs`] asks for them.
+    /// The tokens that have come since the last piece with text, where [`GenerateOptions::logprobs`] asks for
+    /// them.
     pub tokens: &'a [TokenLogprobs],
 }
 
@@ -157,7 +160,8 @@ pub struct Piece<'a> {
 /// each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no text.
 ///
 /// # Errors
-/// If the prompt is empty, does not fit the context, or an option is out of range; if the model's logits are not numbers.
+/// If the prompt is empty, does not fit the context, or an option is out of range; if the model's logits are
+/// not numbers.
 pub fn generate(
     session: &mut Session,
     prompt: &[u32],

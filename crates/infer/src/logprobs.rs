@@ -9,7 +9,8 @@ pub struct TokenLogprobs {
     pub id: u32,
     /// ln of its probability.
     pub logprob: f32,
-    /// The most probable tokens with the logarithms of their probabilities, most probable first; of equals the lowest id.
+    /// The most probable tokens with the logarithms of their probabilities, most probable first; of equals
+    /// the lowest id.
     pub top: Vec<(u32, f32)>,
 }
 

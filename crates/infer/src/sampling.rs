@@ -15,7 +15,8 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keep the k most probable tokens; 0 keeps all.
     pub top_k: usize,
-    /// Keep the most probable tokens until their probabilities sum to this; 1 keeps all, 0 the most probable one.
+    /// Keep the most probable tokens until their probabilities sum to this; 1 keeps all, 0 the most probable
+    /// one.
     pub top_p: f32,
     /// Drop tokens less probable than this share of the most probable; 0 keeps all.
     pub min_p: f32,
@@ -23,7 +24,8 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// How many recent tokens the repetition penalty sees.
     pub repeat_last_n: usize,
-    /// Subtracted from the logit of a token for each time that it has been generated (OpenAI's definition); -2 to 2.
+    /// Subtracted from the logit of a token for each time that it has been generated (OpenAI's definition);
+    /// -2 to 2.
     pub frequency_penalty: f32,
     /// Subtracted once from the logit of every token that has been generated (OpenAI's definition); -2 to 2.
     pub presence_penalty: f32,
@@ -105,8 +107,8 @@ impl Sampler {
         Ok(Self { sampling, rng, counts: BTreeMap::new() })
     }
 
-    /// Chooses a token from its logits `[vocab_size]`; `recent` are the tokens before it, newest last. Of equal logits the lowest
-    /// id counts as the larger one.
+    /// Chooses a token from its logits `[vocab_size]`; `recent` are the tokens before it, newest last. Of
+    /// equal logits the lowest id counts as the larger one.
     ///
     /// # Errors
     /// If a logit is NaN or infinite: no choice means anything then.

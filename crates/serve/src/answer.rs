@@ -93,7 +93,8 @@ impl Header {
         for token in tokens {
             offsets.push(offset);
             offset += text(&token.bytes).chars().count();
-            // The token that was chosen is always there. Of two with the same text the more probable one stays.
+            // The token that was chosen is always there. Of two with the same text the more probable one
+            // stays.
             let all = token.top.iter().map(|(bytes, logprob)| (bytes, *logprob));
             let mut top = Map::new();
             for (bytes, logprob) in all.chain([(&token.bytes, token.logprob)]) {

@@ -7,7 +7,8 @@ use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
 use crate::request::{Endpoint, Object, Request, TextOrIds};
 
-/// Tokens that a completion without `max_tokens` gets at most, as OpenAI's. An answer in a chat goes on to the end of the context.
+/// Tokens that a completion without `max_tokens` gets at most, as OpenAI's. An answer in a chat goes on to
+/// the end of the context.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 /// A request that is understood.

@@ -57,8 +57,8 @@ impl Jobs {
         self.engine.adapters()
     }
 
-    /// Starts a request's jobs, which run one after the other in one place. The updates of each end with [`Update::Done`]; dropping
-    /// the receiver stops the one that runs at its next token.
+    /// Starts a request's jobs, which run one after the other in one place. The updates of each end with
+    /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
     /// If too many jobs are waiting, or the time limit passes before its turn.

@@ -46,7 +46,10 @@ async fn what_is_not_given_or_null_is_as_openais_reference_says() {
         for more in [json!({}), null] {
             let found = options(path, more).await;
             assert_eq!((found.max_tokens, found.logprobs, found.min_tokens), (max_tokens, None, 0), "{path}");
-            assert_eq!((found.sampling.temperature, found.sampling.top_p, found.sampling.top_k), (1.0, 1.0, 0));
+            assert_eq!(
+                (found.sampling.temperature, found.sampling.top_p, found.sampling.top_k),
+                (1.0, 1.0, 0)
+            );
             assert!(found.stop.is_empty() && found.stop_ids.is_empty() && !found.ignore_eos);
             assert!(found.sampling.logit_bias.is_empty());
         }
@@ -71,7 +74,10 @@ async fn fields_arrive_with_their_meaning() {
         assert_eq!((s.frequency_penalty, s.presence_penalty, s.repetition_penalty), (-2.0, 2.0, 1.5));
         assert_eq!((s.repeat_last_n, s.seed), (usize::MAX, u64::MAX));
         assert_eq!((found.stop, found.stop_ids), (vec!["a".to_string()], vec![3]));
-        assert_eq!(s.logit_bias.iter().map(|(id, bias)| (*id, *bias)).collect::<Vec<_>>(), [(5, -100.0), (6, 1.5)]);
+        assert_eq!(
+            s.logit_bias.iter().map(|(id, bias)| (*id, *bias)).collect::<Vec<_>>(),
+            [(5, -100.0), (6, 1.5)]
+        );
     }
     assert_eq!(options(CHAT, json!({"max_completion_tokens": 9})).await.max_tokens, 9);
     assert_eq!(options(CHAT, json!({"max_completion_tokens": 9, "max_tokens": 9})).await.max_tokens, 9);
@@ -139,7 +145,8 @@ async fn values_out_of_range_or_of_another_type_are_refused_by_name() {
             let error = refused(&app, path, &body(path, &json!({ *name: value }))).await;
             let message = error["message"].as_str().unwrap();
             // One name stands for the other in the message of a range.
-            let name = if *name == "repeat_penalty" && value.is_number() { "repetition_penalty" } else { name };
+            let name =
+                if *name == "repeat_penalty" && value.is_number() { "repetition_penalty" } else { *name };
             assert!(message.contains(name), "{name} = {value}: {message}");
             assert!(error["param"].as_str().unwrap().starts_with(name), "{name} = {value}: {error}");
         }

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tritforge_infer::{Model, Session, Wanted};
 use tritforge_serve::Engine;
 
-/// Of each of the next `count` greedy tokens after a prompt: all ids, the most probable first, with ln of their probabilities.
+/// Of each of the next `count` greedy tokens after a prompt: all ids, the most probable first, with ln of
+/// their probabilities.
 fn expected(model: &Arc<Model>, prompt: &[u32], count: usize) -> Vec<Vec<(u32, f64)>> {
     let mut session = Session::new(Arc::clone(model), 256).unwrap();
     let mut logits = session.forward(prompt, Wanted::Last).unwrap();
@@ -38,7 +39,8 @@ async fn a_completions_log_probabilities_are_the_models() {
     let prompt = tokenizer.encode("once", tokenizer.adds_bos()).unwrap();
     let right = expected(&model, &prompt, 6);
     let name = |id: u32| String::from_utf8_lossy(&tokenizer.bytes(id).unwrap()).into_owned();
-    let body = json!({ "prompt": "once", "temperature": 0, "max_tokens": 6, "logprobs": 3, "ignore_eos": true });
+    let body =
+        json!({ "prompt": "once", "temperature": 0, "max_tokens": 6, "logprobs": 3, "ignore_eos": true });
     let answer = ok(&app, COMPLETIONS, &body).await;
     let found = &answer["choices"][0]["logprobs"];
     let mut offset = 0;
@@ -47,7 +49,8 @@ async fn a_completions_log_probabilities_are_the_models() {
         assert_eq!(found["text_offset"][i], offset);
         offset += name(ranked[0].0).chars().count();
         close(&found["token_logprobs"][i], ranked[0].1);
-        // Tokens that are parts of characters have the same text, of which the more probable one stands there.
+        // Tokens that are parts of characters have the same text, of which the more probable one stands
+        // there.
         let top = found["top_logprobs"][i].as_object().unwrap();
         for (id, logprob) in ranked[..3].iter().rev() {
             if name(*id) != char::REPLACEMENT_CHARACTER.to_string() {
@@ -83,7 +86,10 @@ async fn a_chat_has_bytes_and_the_most_probable_tokens_also_in_a_stream() {
     assert_eq!(content.len(), 8);
     for item in content {
         assert_eq!(item["top_logprobs"].as_array().unwrap().len(), 2);
-        assert_eq!((&item["top_logprobs"][0]["token"], &item["top_logprobs"][0]["logprob"]), (&item["token"], &item["logprob"]));
+        assert_eq!(
+            (&item["top_logprobs"][0]["token"], &item["top_logprobs"][0]["logprob"]),
+            (&item["token"], &item["logprob"])
+        );
         assert!(item["top_logprobs"][1]["logprob"].as_f64() <= item["logprob"].as_f64());
     }
     let bytes: Vec<u8> = content
@@ -117,5 +123,8 @@ async fn the_tokens_of_a_stop_string_are_not_shown() {
     assert_eq!(text, answer["choices"][0]["text"].as_str().unwrap());
     let only = json!({ "logit_bias": { id("b"): 100 }, "frequency_penalty": 0, "stop": "bbb" });
     let answer = ok(&app, COMPLETIONS, &with(body, &only)).await;
-    assert_eq!((&answer["choices"][0]["text"], &answer["choices"][0]["logprobs"]["tokens"]), (&json!(""), &json!([])));
+    assert_eq!(
+        (&answer["choices"][0]["text"], &answer["choices"][0]["logprobs"]["tokens"]),
+        (&json!(""), &json!([]))
+    );
 }

@@ -21,7 +21,10 @@ async fn token_ids_say_what_their_text_says() {
     let tokenizer = model.tokenizer();
     let ids = |text: &str| tokenizer.encode(text, tokenizer.adds_bos()).unwrap();
     let alone = |prompt: Value| greedy(&prompt, &json!({}));
-    let (one, two) = (ok(&app, COMPLETIONS, &alone(json!("once"))).await, ok(&app, COMPLETIONS, &alone(json!("upon"))).await);
+    let (one, two) = (
+        ok(&app, COMPLETIONS, &alone(json!("once"))).await,
+        ok(&app, COMPLETIONS, &alone(json!("upon"))).await,
+    );
     assert_ne!(text(&one, 0), text(&two, 0));
     for prompt in [json!(["once"]), json!(ids("once")), json!([ids("once")])] {
         let answer = ok(&app, COMPLETIONS, &alone(prompt)).await;
@@ -31,7 +34,9 @@ async fn token_ids_say_what_their_text_says() {
         let answer = ok(&app, COMPLETIONS, &alone(prompt)).await;
         assert_eq!([text(&answer, 0), text(&answer, 1)], [text(&one, 0), text(&two, 0)]);
     }
-    for (prompt, named) in [(json!([260]), "260"), (json!([9999]), "9999"), (json!([vec![1; 300]]), "context")] {
+    for (prompt, named) in
+        [(json!([257]), "257"), (json!([9999]), "9999"), (json!([vec![1; 300]]), "context")]
+    {
         let error = refused(&app, COMPLETIONS, &alone(prompt)).await;
         assert!(error["message"].as_str().unwrap().contains(named), "{error}");
     }
@@ -53,13 +58,16 @@ async fn the_name_of_a_special_token_is_that_token() {
 async fn echo_puts_the_prompt_before_the_text() {
     let (_dir, model) = model();
     let app = app(Engine::of(&model).unwrap());
-    let plain = ok(&app, COMPLETIONS, &greedy(&json!("once"), &json!({}))).await;
-    let right = format!("once{}", text(&plain, 0));
-    let ids = model.tokenizer().encode("once", false).unwrap();
-    for prompt in [json!("once"), json!(ids)] {
+    let tokenizer = model.tokenizer();
+    let ids = tokenizer.encode("once", tokenizer.adds_bos()).unwrap();
+    for (prompt, begins) in
+        [(json!("once"), "once".to_string()), (json!(ids), tokenizer.decode(&ids).unwrap())]
+    {
+        let plain = ok(&app, COMPLETIONS, &greedy(&prompt, &json!({}))).await;
         let body = greedy(&prompt, &json!({ "echo": true }));
         let answer = ok(&app, COMPLETIONS, &body).await;
-        assert!(text(&answer, 0).ends_with(&right[4..]) && text(&answer, 0).starts_with("once"), "{answer}");
+        assert_eq!(text(&answer, 0), format!("{begins}{}", text(&plain, 0)));
+        assert_eq!(answer["usage"], plain["usage"]);
         let events = common::events(&app, COMPLETIONS, &body).await;
         let streamed: String = events.iter().map(|e| e["choices"][0]["text"].as_str().unwrap()).collect();
         assert_eq!(streamed, text(&answer, 0));
@@ -73,7 +81,9 @@ async fn echo_puts_the_prompt_before_the_text() {
 async fn each_choice_has_the_next_seed() {
     let (_dir, model) = model();
     let app = app(Engine::of(&model).unwrap());
-    let drawn = |more: Value| with(json!({ "prompt": "once", "max_tokens": 12, "temperature": 1.5, "seed": 5 }), &more);
+    let drawn = |more: Value| {
+        with(json!({ "prompt": "once", "max_tokens": 12, "temperature": 1.5, "seed": 5 }), &more)
+    };
     let all = ok(&app, COMPLETIONS, &drawn(json!({ "n": 3 }))).await;
     for (index, seed) in [(0, 5), (1, 6), (2, 7)] {
         let alone = ok(&app, COMPLETIONS, &drawn(json!({ "seed": seed }))).await;
@@ -102,14 +112,17 @@ async fn tokens_and_their_numbers_end_a_text() {
     let late = ok(&app, COMPLETIONS, &body(json!({ "stop_token_ids": [first], "min_tokens": 5 }))).await;
     assert!(late["usage"]["completion_tokens"].as_u64().unwrap() >= 5, "{late}");
     // A bias takes it away, or makes it the only one.
-    let other = ok(&app, COMPLETIONS, &body(with(bias(first, -100.0), &json!({ "max_tokens": 1, "logprobs": 0 })))).await;
-    assert_ne!(other["choices"][0]["logprobs"]["tokens"], free["choices"][0]["logprobs"]["tokens"][0]);
+    let other =
+        ok(&app, COMPLETIONS, &body(with(bias(first, -100.0), &json!({ "max_tokens": 1, "logprobs": 0 }))))
+            .await;
+    let logprob = |answer: &Value| answer["choices"][0]["logprobs"]["token_logprobs"][0].as_f64().unwrap();
+    assert!(logprob(&other) < logprob(&free), "{other}");
     let a = model.tokenizer().encode("a", false).unwrap()[0];
     let only = ok(&app, COMPLETIONS, &body(bias(a, 100.0))).await;
     assert_eq!(text(&only, 0), "a".repeat(12));
-    for more in [bias(260, 1.0), json!({ "stop_token_ids": [260] })] {
+    for more in [bias(257, 1.0), json!({ "stop_token_ids": [257] })] {
         let error = refused(&app, COMPLETIONS, &body(more)).await;
-        assert!(error["message"].as_str().unwrap().contains("token 260, of a vocabulary of 260"), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("token 257, of a vocabulary of 257"), "{error}");
     }
 }
 
@@ -138,9 +151,7 @@ async fn parts_of_a_message_are_its_text() {
     let (_dir, model) = model();
     let app = app(Engine::of(&model).unwrap());
     let part = |text: &str| json!({ "type": "text", "text": text });
-    let chat = |content: Value| {
-        json!({ "messages": [{ "role": "user", "content": content }], "temperature": 0, "max_tokens": 8 })
-    };
+    let chat = |content: Value| json!({ "messages": [{ "role": "user", "content": content }], "temperature": 0, "max_tokens": 8 });
     let plain = ok(&app, CHAT, &chat(json!("once upon"))).await;
     let parts = ok(&app, CHAT, &chat(json!([part("once"), part(" upon")]))).await;
     assert_eq!(parts["choices"], plain["choices"]);

@@ -38,8 +38,13 @@ async fn the_role_comes_first_and_once_and_the_reason_last() {
     let events = events(&words(), CHAT, &chat("a b c")).await;
     let deltas: Vec<&Value> = events.iter().map(|e| &e["choices"][0]["delta"]).collect();
     let content = |text: &str| json!({ "content": text });
-    let right =
-        [json!({ "role": "assistant", "content": "" }), content("a "), content("b "), content("c"), json!({})];
+    let right = [
+        json!({ "role": "assistant", "content": "" }),
+        content("a "),
+        content("b "),
+        content("c"),
+        json!({}),
+    ];
     assert_eq!(deltas, right.iter().collect::<Vec<_>>());
     let reasons: Vec<&Value> = events.iter().map(|e| &e["choices"][0]["finish_reason"]).collect();
     assert_eq!(reasons, [&Value::Null, &Value::Null, &Value::Null, &Value::Null, &json!("stop")]);
@@ -100,8 +105,11 @@ async fn every_choice_has_its_number_its_role_and_its_end() {
     assert_eq!(ends, [1; 4]);
     assert_eq!(events.last().unwrap()["usage"], whole["usage"]);
     let chat = common::events(&app, CHAT, &with(chat("a"), &json!({ "n": 2 }))).await;
-    let roles: Vec<&Value> =
-        chat.iter().filter(|e| !e["choices"][0]["delta"]["role"].is_null()).map(|e| &e["choices"][0]["index"]).collect();
+    let roles: Vec<&Value> = chat
+        .iter()
+        .filter(|e| !e["choices"][0]["delta"]["role"].is_null())
+        .map(|e| &e["choices"][0]["index"])
+        .collect();
     assert_eq!(roles, [&json!(0), &json!(1)]);
 }
 

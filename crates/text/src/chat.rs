@@ -270,8 +270,8 @@ impl Tokenizer {
     }
 }
 
-/// Whether a template that does not know a message's role has dropped it. Users and assistants are known to all; of an assistant
-/// templates may leave out what it thought.
+/// Whether a template that does not know a message's role has dropped it. Users and assistants are known to
+/// all; of an assistant templates may leave out what it thought.
 fn left_out(message: &Message, prompt: &str) -> bool {
     let content = message.content.trim();
     let written = || prompt.contains(content) || prompt.contains(json_escaped(content).as_str());

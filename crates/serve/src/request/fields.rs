@@ -25,7 +25,8 @@ pub enum Effect {
     Supported,
     /// It changes nothing about the answer, whatever it says.
     None,
-    /// These values (JSON) change nothing about the answer; any other is refused. Without values every one is refused.
+    /// These values (JSON) change nothing about the answer; any other is refused. Without values every one is
+    /// refused.
     Only(&'static [&'static str]),
 }
 

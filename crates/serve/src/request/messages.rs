@@ -6,7 +6,8 @@ use tritforge_text::Message;
 use super::RequestError;
 use super::values::{display, expected};
 
-/// Keys of OpenAI's messages that have no meaning without tools, audio or several speakers. Clients send them empty.
+/// Keys of OpenAI's messages that have no meaning without tools, audio or several speakers. Clients send them
+/// empty.
 const EMPTY_ONLY: [&str; 9] = [
     "name",
     "tool_calls",

@@ -1,7 +1,9 @@
-//! The fields of a request: those of OpenAI's completions and chat completions, with vLLM's and llama.cpp's extensions.
+//! The fields of a request: those of OpenAI's completions and chat completions, with vLLM's and llama.cpp's
+//! extensions.
 //!
-//! The service reads bodies with it and `tritforge generate --batch` lines. Every field takes part with its meaning, or changes
-//! nothing by its definition, or is refused by name ([`fields`]); `null` is a field that is not given.
+//! The service reads bodies with it and `tritforge generate --batch` lines. Every field takes part with its
+//! meaning, or changes nothing by its definition, or is refused by name ([`fields`]); `null` is a field that
+//! is not given.
 
 mod fields;
 mod messages;
@@ -73,7 +75,8 @@ impl Request {
     /// Reads an object's fields; what it does not give is as in `defaults`.
     ///
     /// # Errors
-    /// The first field that is unknown, has a value of another type or out of range, or asks for what there is not.
+    /// The first field that is unknown, has a value of another type or out of range, or asks for what there
+    /// is not.
     pub fn read(
         endpoint: Endpoint,
         object: &Object,

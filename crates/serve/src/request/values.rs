@@ -45,7 +45,7 @@ pub(super) fn integer(name: &str, value: &Value, range: RangeInclusive<i128>) ->
         .or_else(|| value.as_u64().map(i128::from))
         .or_else(|| value.as_f64().and_then(exact));
     let (least, most) = (range.start(), range.end());
-    let bounds = if *most >= i128::from(i64::MAX) {
+    let bounds = if *most == i128::from(i64::MAX) {
         format!("at least {least}")
     } else {
         format!("{least} to {most}")

@@ -1,4 +1,5 @@
-//! What the tests of requests share: a router in the same process, and a model small enough to compute by hand what it says.
+//! What the tests of requests share: a router in the same process, and a model small enough to compute by
+//! hand what it says.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
 pub const CHAT: &str = "/v1/chat/completions";
 pub const COMPLETIONS: &str = "/v1/completions";
 
-const CONFIG: &str = "vocab_size = 260\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 2\n\
+const CONFIG: &str = "vocab_size = 257\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 2\n\
     num_attention_heads = 4\nnum_key_value_heads = 2\nhead_dim = 64\nmax_position_embeddings = 256\n\
     hidden_act = \"silu\"\ninitializer_range = 0.5\n";
 

@@ -1,5 +1,5 @@
-//! The lines of a batch file: read, checked and turned into tokens before anything is generated. They have the fields of the
-//! service's requests.
+//! The lines of a batch file: read, checked and turned into tokens before anything is generated. They have
+//! the fields of the service's requests.
 
 use serde_json::Value;
 use tritforge_data::JsonLine;
