@@ -231,7 +231,7 @@ fn wrong_lines_are_named_or_skipped() {
     let place = Place::new();
     let cases = [
         (r#"{"prompt": 3}"#, "expected a string"),
-        (r#"{"prompt": "x", "max_token": 3}"#, "unknown field `max_token`"),
+        (r#"{"prompt": "x", "max_token": 3}"#, "Unrecognized request argument supplied: max_token"),
         (r#"{"prompt": "x", "stop": 3}"#, "a list of strings"),
         (r#"{"prompt": "x", "messages": []}"#, "both"),
         (r#"{"id": 1}"#, "neither"),

@@ -87,7 +87,7 @@ impl<'a> Text<'a> {
     fn push(&mut self, logits: &[f32]) -> Result<Option<u32>, EvalError> {
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let known = self.tokenizer.vocab_size().min(logits.len());
-        let id = self.sampler.choose(&logits[..known], &[]);
+        let id = self.sampler.choose(&logits[..known], &[])?;
         if self.left == 0 || self.ends.ids.contains(&id) {
             self.left = 0;
             return Ok(None);

@@ -95,6 +95,21 @@ pub enum InferError {
         /// The session's context length.
         context: usize,
     },
+    /// The model's logits are not numbers.
+    #[error(
+        "the logit of token {id} at position {position} is {value}: the model's weights or adapters are damaged"
+    )]
+    Logit {
+        /// The position, from 0, of the token that was to be chosen.
+        position: usize,
+        /// The token.
+        id: usize,
+        /// Its logit.
+        value: f32,
+    },
+    /// Every token is barred.
+    #[error("no token is left to choose from")]
+    NothingToChoose,
     /// An option is out of its range.
     #[error("{option} = {found}: expected {expected}")]
     Option {
