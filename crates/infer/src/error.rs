@@ -56,6 +56,22 @@ pub enum InferError {
     /// The tokenizer cannot be read, or cannot encode a text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A logit is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
+    #[error(
+        "{}: the logit of token {token} at position {position} is {value}: the model's weights are finite, but its products \
+         exceed the range of f32; no text can be made or measured of it",
+        path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The position in the context, from 0.
+        position: usize,
+        /// The token whose logit it is.
+        token: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
     /// The prompt is empty.
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,

@@ -35,6 +35,9 @@ pub struct Model {
     adapters: RwLock<Arc<[Applied]>>,
 }
 
+/// The name of the embedding in a GGUF file.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
+
 /// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelMemory {
@@ -52,7 +55,9 @@ impl Model {
     /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
     ///
     /// # Errors
-    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape.
+    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape, or with NaN or
+    /// infinity. Of an embedding that is not the head too, rows are checked when a token uses them ([`Model::check_finite`] checks
+    /// all).
     pub fn open(path: &Path) -> Result<Self, InferError> {
         let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
         Self::load(path, Gguf::open(path).map_err(fault)?)
@@ -64,14 +69,17 @@ impl Model {
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
         let (vocab, d) = (config.vocab_size, config.hidden_size);
-        let embedding = loader.dense("token_embd.weight", vocab, d)?;
+        let embedding = loader.dense(EMBEDDING, vocab, d)?;
         let untied = !config.tie_word_embeddings;
         let head = untied.then(|| loader.dense("output.weight", vocab, d)).transpose()?;
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
+        // Rows of an embedding that is no head are looked at where they are used: most of a large file's are never read.
+        let output_name = if head.is_some() { "output.weight" } else { EMBEDDING };
         let output = head.as_ref().unwrap_or(&embedding);
+        loader.check_finite(output_name, output)?;
         let rearranged_head = output.matrix(&gguf).for_decoding();
         if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
             gguf.release(info);
@@ -101,6 +109,17 @@ impl Model {
             tokenizer,
             adapters: RwLock::default(),
         })
+    }
+
+    /// Checks what loading leaves to the use: all rows of the embedding.
+    ///
+    /// # Errors
+    /// If one has NaN or infinity.
+    pub fn check_finite(&self) -> Result<(), InferError> {
+        if self.head.is_none() {
+            return Ok(());
+        }
+        Loader { path: &self.path, gguf: &self.gguf }.check_finite(EMBEDDING, &self.embedding)
     }
 
     /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.

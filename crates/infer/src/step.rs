@@ -12,8 +12,10 @@ use tritforge_kernels::{
     CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, gated,
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
+use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::{Rows, add_products};
+use crate::model::EMBEDDING;
 use crate::threads::limit_of_pass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
@@ -43,8 +45,8 @@ pub struct Part<'a> {
 /// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each part wants.
 ///
 /// # Errors
-/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models. No session has
-/// changed then.
+/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models; if a token's embedding
+/// or a logit is NaN or infinite. No session has changed then.
 pub fn step(parts: &mut [Part<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
     step_observed(parts, None, None)
 }
@@ -77,16 +79,34 @@ pub(crate) fn step_observed(
     }
     let _threads = limit_of_pass(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
-    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap);
+    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap)?;
     for layer in 0..model.blocks.len() {
         pass.block(layer);
     }
     let logits = pass.logits();
+    BUFFERS.set(buffers);
+    if let Some(error) = not_finite(&model, parts, &logits) {
+        // The keys and values of this pass are worth nothing.
+        parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
+        return Err(error);
+    }
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
     }
-    BUFFERS.set(buffers);
     Ok(logits)
+}
+
+/// Where the logits of a pass have NaN or infinity, if they do.
+fn not_finite(model: &Model, parts: &[Part<'_>], logits: &[Vec<f32>]) -> Option<InferError> {
+    let vocab = model.config().vocab_size;
+    let (part, found) = parts.iter().zip(logits).find_map(|(part, logits)| {
+        let found = check_finite(logits, vocab).err()?;
+        Some((part, (logits.len() / vocab, found)))
+    })?;
+    let (rows, NotFinite { row, column, value }) = found;
+    // The last rows of the part are those whose logits were wanted.
+    let position = part.session.len() + part.ids.len() - rows + row.unwrap_or(0);
+    Some(InferError::NotFinite { path: model.path().to_path_buf(), position, token: column, value })
 }
 
 thread_local! {
@@ -131,7 +151,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         buffers: &'a mut Buffers,
         observer: Option<&'a mut Observer<'o>>,
         tap: Option<&'a mut Tap>,
-    ) -> Self {
+    ) -> Result<Self, InferError> {
         let d = model.config().hidden_size;
         let rows = parts.iter().map(|part| part.ids.len()).sum();
         buffers.x.resize(rows * d, 0.0);
@@ -140,6 +160,11 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let ids = parts.iter().flat_map(|part| part.ids);
         for (x, id) in buffers.x.chunks_exact_mut(d).zip(ids) {
             embedding.row(*id as usize, x);
+            check_finite(x, d).map_err(|NotFinite { column, value, .. }| InferError::Tensor {
+                path: model.path().to_path_buf(),
+                tensor: EMBEDDING.to_string(),
+                message: NotFinite { row: Some(*id as usize), column, value }.to_string(),
+            })?;
         }
         let (mut adapted, mut first) = (Rows::new(), 0);
         for part in parts.iter() {
@@ -151,7 +176,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
                 adapted.push((of_part, Arc::clone(part.session.adapters())));
             }
         }
-        Self { model, parts, buffers, observer, tap, rows, adapted }
+        Ok(Self { model, parts, buffers, observer, tap, rows, adapted })
     }
 
     /// One block: the stream is replaced by its output.

@@ -69,6 +69,7 @@ impl From<InferError> for JobError {
             | InferError::Tensor { .. }
             | InferError::Adapter { .. }
             | InferError::Ternary { .. }
+            | InferError::NotFinite { .. }
             | InferError::Text(_) => JobError::Failed(message),
         }
     }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{Architecture, ModelConfig, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
-use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor};
+use tritforge_ternary::{
+    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor, check_finite_bytes,
+};
 
 use super::Stored;
 use crate::ExportError;
@@ -72,6 +74,7 @@ impl GgufSource {
         Ok((info.ty.name().to_string(), info.nbytes))
     }
 
+    /// The numbers as they are stored, NaN and infinity among them.
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
@@ -87,10 +90,16 @@ impl GgufSource {
         })
     }
 
-    /// The bytes of a tensor of bf16; none where its rows stand in another order.
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another order.
     pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
         let info = self.find(item)?;
-        Ok((info.ty == GgmlType::BF16 && !self.moved(item)).then(|| self.gguf.data(info)))
+        if info.ty != GgmlType::BF16 || self.moved(item) {
+            return Ok(None);
+        }
+        let bytes = self.gguf.data(info);
+        check_finite_bytes(FloatType::Bf16, bytes, item.matrix()[1])
+            .map_err(|e| Self::fault(item, e.to_string()))?;
+        Ok(Some(bytes))
     }
 
     /// Whether the file has the tensor's rows in another order.
@@ -115,26 +124,17 @@ impl GgufSource {
 
     /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
-        let block = self.packed(item)?.uniform_scale().ok_or_else(|| {
-            let message =
-                "its blocks or rows have different scales: this engine runs one scale a tensor (BitNet)";
-            Self::fault(item, message.to_string())
-        })?;
-        let scale = match self.gguf.tensor(&item.scale_name()) {
-            None => block,
+        let beside = match self.gguf.tensor(&item.scale_name()) {
+            None => None,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
                 let bytes = self.gguf.data(info);
-                block * f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+                Some(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not one F32 number".to_string())),
         };
-        // A tensor of zeros may have no scale at all.
-        let scale = if scale == 0.0 { tritforge_ternary::EPS } else { scale };
-        if scale > 0.0 && scale.is_finite() {
-            Ok(scale)
-        } else {
-            Err(Self::fault(item, format!("scale {scale}, expected a positive number")))
-        }
+        self.packed(item)?
+            .tensor_scale(beside)
+            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
     pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {

@@ -231,14 +231,19 @@ impl Packing {
     /// that have no place for a tensor scale. The other layouts ignore it.
     ///
     /// # Errors
-    /// If the block does not divide the columns.
+    /// If the block does not divide the columns, or f16 makes 0 or infinity of the scale.
     pub fn pack_with_block_scale(
         self,
         tensor: &TernaryTensor,
         block_scale: f32,
     ) -> Result<Vec<u8>, TernaryError> {
         let mut bytes = Vec::with_capacity(self.packed_len(tensor.rows(), tensor.cols())?);
-        let d = half::f16::from_f32(block_scale).to_le_bytes();
+        let d = half::f16::from_f32(block_scale);
+        if self.scales() == ScalePlace::Block && !(d > half::f16::ZERO && d.is_finite()) {
+            let (scale, stored) = (block_scale.to_string(), d.to_string());
+            return Err(TernaryError::ScaleRange { packing: self.name(), scale, stored });
+        }
+        let d = d.to_le_bytes();
         let scale = tensor.scale().to_le_bytes();
         let pack = self.layout().pack;
         match self.scales() {
