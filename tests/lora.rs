@@ -317,7 +317,10 @@ fn served_adapters_write_what_generate_writes_with_them() {
     let ask = |model: &str| -> String {
         let body =
             format!(r#"{{"model": "{model}", "prompt": "You may", "max_tokens": 16, "temperature": 0}}"#);
-        let head = format!("POST /v1/completions HTTP/1.0\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /v1/completions HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let mut stream = TcpStream::connect(address).unwrap();
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
         let mut answer = String::new();

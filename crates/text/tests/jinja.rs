@@ -33,3 +33,27 @@ fn a_template_renders_as_in_jinja2_or_is_refused() {
     assert!(other.is_empty(), "{} other texts:\n{}", other.len(), other.join("\n"));
     assert!(same >= 400, "{same} alike, {} refused", refused.len());
 }
+
+/// A template comes from strangers: whatever it is, it ends in a text or an error, without a stack overflow.
+#[test]
+fn hostile_templates_end_in_a_text_or_an_error() {
+    let n = 200_000;
+    let deep = |open: &str, close: &str| format!("{{{{ {}1{} }}}}", open.repeat(n), close.repeat(n));
+    for source in [
+        deep("(", ")"),
+        deep("('a' ~ ", ")"),
+        deep("'%s' % (", ")"),
+        deep("a(", ""),
+        format!("{{{{ {} }}}}", "é".repeat(n)),
+        format!("{{{{ 1{}2 }}}}", " ".repeat(n)),
+        "{{ '\\é' % '\\ }}".to_string(),
+        deep("(')' ~ ", ")"),
+        "{{ '".to_string(),
+        "{{ 1e".to_string(),
+        "{{ 1e-~.|".to_string(),
+        "{% raw %}".repeat(1000),
+        "{".repeat(n),
+    ] {
+        let _ = render(&source, &[]);
+    }
+}

@@ -100,7 +100,7 @@ pub(super) fn method(
         // Of other characters than these Python's tables and Rust's say different things.
         "isdigit" | "isdecimal" | "isnumeric" => {
             let () = from_args(args)?;
-            if text.chars().any(|c| !c.is_ascii()) {
+            if !text.is_ascii() {
                 return Err(invalid(format!("str.{name} of other characters than ASCII's is not supported")));
             }
             Value::from(!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))

@@ -7,6 +7,10 @@ use super::{METHOD, MODULO, TEXT};
 /// Operators that bind tighter than `~`.
 const PRODUCT: [char; 3] = ['*', '/', '%'];
 
+/// Opening brackets of a tag up to which it is rewritten: the rewriting recurses into them, and templates come from
+/// strangers. Minijinja's parser refuses nesting far less deep.
+const DEPTH: usize = 500;
+
 /// A template, rewritten.
 pub(crate) fn rewrite(source: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(source.len()), source);
@@ -35,10 +39,15 @@ pub(crate) fn rewrite(source: &str) -> String {
             rest = &after[raw..];
             continue;
         }
-        out += &if close == "#}" { whole.to_string() } else { rewrite_tag(whole) };
+        out += &if close == "#}" || depth(whole) > DEPTH { whole.to_string() } else { rewrite_tag(whole) };
         rest = after;
     }
     out + rest
+}
+
+/// A bound of how deep brackets nest: closing ones are not subtracted, since they may be part of a string.
+fn depth(tag: &str) -> usize {
+    tag.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count()
 }
 
 /// Bytes of a tag, its end included, that stands outside of strings.
@@ -166,10 +175,13 @@ fn number_end(text: &str, at: usize) -> usize {
 /// Whether an operand begins at a place: it does not stand within a word, nor behind another operand.
 fn begins_operand(text: &str, at: usize) -> bool {
     let Some(c) = text[at..].chars().next() else { return false };
+    if !(c.is_alphanumeric() || matches!(c, '_' | '\'' | '"' | '(' | '[')) {
+        return false;
+    }
     let before = &text[..at];
     let within = before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
     let behind = before.trim_end().ends_with(['.', '|', ')', ']', '}']) && !before.ends_with("%}");
-    (c.is_alphanumeric() || c == '_' || matches!(c, '\'' | '"' | '(' | '[')) && !within && !behind
+    !within && !behind
 }
 
 fn group_end(text: &str, at: usize) -> usize {
