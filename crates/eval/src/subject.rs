@@ -82,8 +82,10 @@ fn load_adapted(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
 /// If a tensor is missing or damaged.
 pub(crate) fn decoder_of(model: &AnyModel) -> Result<Decoder, EvalError> {
     let decoder = Decoder::load(model.config(), |name, shape| {
-        let fault = |e: ExportError| NnError::Tensor { name: name.to_string(), message: e.to_string() };
-        model.values(name, shape).map_err(fault)
+        model.values(name, shape).map_err(|e| match e {
+            ExportError::Tensor { tensor: name, message } => NnError::Tensor { name, message },
+            other => NnError::Tensor { name: name.to_string(), message: other.to_string() },
+        })
     })?;
     Ok(decoder)
 }

@@ -211,7 +211,7 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
     }
     let stored = [models[0].stored(items[0])?, models[1].stored(items[1])?];
     let broken = |numbers: &Numbers<'_>, item: &Item| match numbers {
-        Numbers::Dense(values) => check_finite(values, item.matrix()[1]).err().map(place),
+        Numbers::Dense(values) => check_finite(values, item.matrix()[1]).err().map(|found| place(&found)),
         Numbers::Ternary(_) => None,
     };
     let first = [broken(&stored[0], items[0]), broken(&stored[1], items[1])];
@@ -248,7 +248,7 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
 }
 
 /// Where a number is that is none.
-fn place(found: NotFinite) -> String {
+fn place(found: &NotFinite) -> String {
     let text = found.to_string();
     text.split(": expected").next().unwrap_or(&text).to_string()
 }

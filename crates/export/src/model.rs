@@ -125,13 +125,17 @@ impl AnyModel {
         if item.shape != shape {
             return Err(fault(format!("shape {:?}, expected {shape:?}", item.shape)));
         }
-        let values = match self.stored(item)? {
-            Numbers::Dense(values) => {
-                let target = self.form == Form::Gguf;
-                check(if target { &item.target } else { name }, &values, item.matrix()[1])?;
-                values.into_owned()
+        let values = match &self.content {
+            Content::Source(source) if source.stored(item)? != Stored::Ternary => {
+                source.dense(item)?.into_owned()
             }
-            Numbers::Ternary(tensor) => tensor.values(),
+            _ => match self.stored(item)? {
+                Numbers::Ternary(tensor) => tensor.values(),
+                Numbers::Dense(values) => {
+                    check(name, &values, item.matrix()[1])?;
+                    values.into_owned()
+                }
+            },
         };
         self.release(item);
         Ok(values)

@@ -12,7 +12,7 @@ use tritforge_ternary::{
 
 use super::Stored;
 use crate::ExportError;
-use crate::numbers::reorder;
+use crate::numbers::{check, reorder};
 use crate::plan::Item;
 
 /// A GGUF file.
@@ -74,20 +74,39 @@ impl GgufSource {
         Ok((info.ty.name().to_string(), info.nbytes))
     }
 
-    /// The numbers as they are stored, NaN and infinity among them.
+    /// The numbers of a tensor.
+    ///
+    /// # Errors
+    /// If one is NaN or infinite; its row is that of the file.
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+        let values = self.decoded(item)?;
+        check(&item.target, &values, item.matrix()[1])?;
+        Ok(self.ordered(item, values))
+    }
+
+    /// The numbers as they are stored, NaN and infinity among them.
+    pub(super) fn dense_as_stored(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+        Ok(self.ordered(item, self.decoded(item)?))
+    }
+
+    /// The numbers in the order of the file.
+    fn decoded(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
             return Err(Self::fault(item, format!("type {} holds no numbers", info.ty.name())));
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
+        Ok(values)
+    }
+
+    /// Numbers of the file in the model's order of rows.
+    fn ordered(&self, item: &Item, values: Vec<f32>) -> Vec<f32> {
+        if !self.moved(item) {
+            return values;
+        }
         let cols = item.shape[1..].iter().product();
-        Ok(if self.moved(item) {
-            reorder(&values, cols, |row| self.config.interleaved_row(row))
-        } else {
-            values
-        })
+        reorder(&values, cols, |row| self.config.interleaved_row(row))
     }
 
     /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another order.

@@ -119,20 +119,21 @@ impl Source {
     /// # Errors
     /// If one is NaN or infinite; the tensor is named as the source names it.
     pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
-        let values = self.dense_as_stored(item)?;
-        let name = match self {
-            Source::HuggingFace(_) => &item.source,
-            Source::Gguf(_) => &item.target,
-        };
-        check(name, &values, item.matrix()[1])?;
-        Ok(values)
+        match self {
+            Source::HuggingFace(source) => {
+                let values = source.dense(item)?;
+                check(&item.source, &values, item.matrix()[1])?;
+                Ok(values)
+            }
+            Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
+        }
     }
 
     /// The numbers of a tensor as they are stored, NaN and infinity among them.
     pub(crate) fn dense_as_stored(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.dense(item),
-            Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
+            Source::Gguf(source) => Ok(Cow::Owned(source.dense_as_stored(item)?)),
         }
     }
 
