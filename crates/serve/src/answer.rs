@@ -47,9 +47,11 @@ impl Header {
             (Shape::Chat, false) => "chat.completion",
             (Shape::Chat, true) => "chat.completion.chunk",
         };
-        json!({
-            "id": self.id, "object": object, "created": self.created, "model": self.model, "choices": choices,
-        })
+        let mut body = json!({
+            "id": self.id, "object": object, "created": self.created, "model": self.model,
+        });
+        body["choices"] = Value::Array(choices);
+        body
     }
 
     /// The whole answer.
@@ -208,7 +210,8 @@ impl Events {
     }
 
     fn chunk(&self, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> String {
-        let mut choice = json!({ "index": self.index, "logprobs": logprobs, "finish_reason": reason });
+        let mut choice = json!({ "index": self.index, "finish_reason": reason });
+        choice["logprobs"] = logprobs.unwrap_or_default();
         match self.header.shape {
             Shape::Text => choice["text"] = json!(delta["content"].as_str().unwrap_or_default()),
             Shape::Chat => choice["delta"] = delta,
