@@ -175,7 +175,11 @@ pub(crate) fn lora(value: &Value) -> Result<Vec<(usize, f32)>, RequestError> {
         if let Some(key) = item.keys().find(|key| !matches!(key.as_str(), "id" | "scale")) {
             return Err(RequestError::new("lora", format!("lora: unknown key {key:?}: {expected}")));
         }
-        let (Some(id), Some(scale)) = (item.get("id"), item.get("scale")) else { return Err(wrong()) };
+        let value = |key: &str| {
+            let missing = || RequestError::new("lora", format!("lora: {key} is missing: {expected}"));
+            item.get(key).ok_or_else(missing)
+        };
+        let (id, scale) = (value("id")?, value("scale")?);
         let id = integer("lora.id", id, 0..=i128::from(u32::MAX))? as usize;
         let scale = values::number("lora.scale", scale)?;
         if !scale.is_finite() {
