@@ -233,7 +233,8 @@ fn wrong_lines_are_named_or_skipped() {
         (r#"{"prompt": 3}"#, "expected a string"),
         (r#"{"prompt": "x", "max_token": 3}"#, "Unrecognized request argument supplied: max_token"),
         (r#"{"prompt": "x", "stop": 3}"#, "a list of strings"),
-        (r#"{"prompt": "x", "messages": []}"#, "both"),
+        (r#"{"prompt": "x", "messages": []}"#, "messages is empty"),
+        (r#"{"prompt": "x", "messages": [{"role": "user", "content": "x"}]}"#, "both"),
         (r#"{"id": 1}"#, "neither"),
         (r#"{"prompt": ""}"#, "`prompt` is empty"),
         (r#"{"prompt": "x", "temperature": -1}"#, "temperature = -1"),
@@ -255,9 +256,9 @@ fn wrong_lines_are_named_or_skipped() {
         assert!(pair[0]["error"].as_str().unwrap().contains(cases[i].1), "{}", pair[0]);
         assert!(pair[1]["text"].is_string());
     }
-    assert_eq!(results[8]["id"], 1);
+    assert_eq!(results[10]["id"], 1);
     let (printed, _) =
-        place.ok(&[&batch[..], &["--template", "chatml"]].concat(), &format!("{}\n", cases[7].0));
+        place.ok(&[&batch[..], &["--template", "chatml"]].concat(), &format!("{}\n", cases[8].0));
     assert!(printed.contains("finish_reason"), "{printed}");
 }
 

@@ -56,19 +56,19 @@ pub enum InferError {
     /// The tokenizer cannot be read, or cannot encode a text.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A logit is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
+    /// A result is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
     #[error(
-        "{}: the logit of token {token} at position {position} is {value}: the model's weights are finite, but its products \
-         exceed the range of f32; no text can be made or measured of it",
+        "{}: {what} at position {position} is {value}: the model's weights are finite, but their products exceed the range of f32; no \
+         text can be made or measured of it",
         path.display()
     )]
     NotFinite {
         /// The file.
         path: PathBuf,
+        /// What it is: the logit of a token, or an output of a projection.
+        what: String,
         /// The position in the context, from 0.
         position: usize,
-        /// The token whose logit it is.
-        token: usize,
         /// `NaN`, `inf` or `-inf`.
         value: String,
     },

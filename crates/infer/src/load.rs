@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
-use tritforge_kernels::{BlockFormat, DenseType, TernaryLayout, TernaryWeights};
+use tritforge_kernels::{BlockFormat, DenseMatrix, DenseType, TernaryLayout, TernaryWeights};
 use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing, check_finite};
 
 use crate::InferError;
@@ -34,9 +34,14 @@ impl Loader<'_> {
         Ok(info)
     }
 
-    /// Refuses a matrix with NaN or infinity.
-    pub(crate) fn check_finite(&self, name: &str, dense: &Dense) -> Result<(), InferError> {
-        dense.matrix(self.gguf).check_finite().map_err(|e| self.fault(name, e.to_string()))
+    /// Refuses a matrix with NaN or infinity that is multiplied where it lies in the file. Loading does not look at all of it, so that
+    /// nothing is read of a large file before it is needed; what is copied or converted is looked at by the way.
+    pub(crate) fn check_finite(&self, name: &str) -> Result<(), InferError> {
+        let Some(info) = self.gguf.tensor(name) else { return Ok(()) };
+        let (Some(ty), [cols, rows]) = (dense_type(info.ty), &info.dims[..]) else { return Ok(()) };
+        DenseMatrix::from_bytes(ty, self.gguf.data(info), *rows as usize, *cols as usize)
+            .check_finite()
+            .map_err(|e| self.fault(name, e.to_string()))
     }
 
     /// A vector of F32 numbers.
@@ -78,7 +83,6 @@ impl Loader<'_> {
         order: Order<'_>,
     ) -> Result<Dense, InferError> {
         let dense = self.dense(name, rows, cols)?;
-        self.check_finite(name, &dense)?;
         let Some(order) = order else { return Ok(dense) };
         let bytes = match &dense.source {
             Source::File(info) => self.gguf.data(info),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tritforge_config::{HiddenAct, ModelConfig};
+use tritforge_config::{HiddenAct, ModelConfig, Projection};
 use tritforge_gguf::Gguf;
 use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
@@ -37,6 +37,8 @@ pub struct Model {
 
 /// The name of the embedding in a GGUF file.
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
+/// That of a head of its own.
+const HEAD: &str = "output.weight";
 
 /// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,9 +57,9 @@ impl Model {
     /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
     ///
     /// # Errors
-    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape, or with NaN or
-    /// infinity. Of an embedding that is not the head too, rows are checked when a token uses them ([`Model::check_finite`] checks
-    /// all).
+    /// If the file is damaged, of an unknown architecture, lacks a tensor, or has one of another type or shape; if a norm, a bias, a
+    /// scale or a converted matrix has NaN or infinity. Full-precision matrices that stay in the file are not read here:
+    /// [`Model::check_finite`] looks at all of them, and what they give is looked at in every pass.
     pub fn open(path: &Path) -> Result<Self, InferError> {
         let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
         Self::load(path, Gguf::open(path).map_err(fault)?)
@@ -71,15 +73,12 @@ impl Model {
         let (vocab, d) = (config.vocab_size, config.hidden_size);
         let embedding = loader.dense(EMBEDDING, vocab, d)?;
         let untied = !config.tie_word_embeddings;
-        let head = untied.then(|| loader.dense("output.weight", vocab, d)).transpose()?;
+        let head = untied.then(|| loader.dense(HEAD, vocab, d)).transpose()?;
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
-        // Rows of an embedding that is no head are looked at where they are used: most of a large file's are never read.
-        let output_name = if head.is_some() { "output.weight" } else { EMBEDDING };
         let output = head.as_ref().unwrap_or(&embedding);
-        loader.check_finite(output_name, output)?;
         let rearranged_head = output.matrix(&gguf).for_decoding();
         if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
             gguf.release(info);
@@ -111,15 +110,20 @@ impl Model {
         })
     }
 
-    /// Checks what loading leaves to the use: all rows of the embedding.
+    /// Looks at what loading leaves to the use: every number of the full-precision matrices that stay in the file.
     ///
     /// # Errors
-    /// If one has NaN or infinity.
+    /// If one is NaN or infinite; tensor and element are named.
     pub fn check_finite(&self) -> Result<(), InferError> {
-        if self.head.is_none() {
-            return Ok(());
-        }
-        Loader { path: &self.path, gguf: &self.gguf }.check_finite(EMBEDDING, &self.embedding)
+        let layers = 0..self.config.num_hidden_layers;
+        let projections = layers.flat_map(|layer| Projection::ALL.map(|p| p.gguf_weight(layer)));
+        let names = [EMBEDDING, HEAD].map(str::to_string).into_iter().chain(projections);
+        names.into_iter().try_for_each(|name| self.check_tensor(&name))
+    }
+
+    /// The same of one tensor.
+    pub(crate) fn check_tensor(&self, name: &str) -> Result<(), InferError> {
+        Loader { path: &self.path, gguf: &self.gguf }.check_finite(name)
     }
 
     /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.

@@ -62,7 +62,7 @@ fn wrong_byte_counts_are_refused() {
 #[test]
 fn weights_that_are_not_finite_are_refused() {
     let error = TernaryTensor::quantize(&[1.0, f32::NAN], 1, 2).unwrap_err();
-    assert!(error.to_string().starts_with("weight 1 is NaN"), "{error}");
+    assert!(error.to_string().starts_with("element 1 is NaN"), "{error}");
 }
 
 #[test]

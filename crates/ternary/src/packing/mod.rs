@@ -231,7 +231,7 @@ impl Packing {
     /// that have no place for a tensor scale. The other layouts ignore it.
     ///
     /// # Errors
-    /// If the block does not divide the columns, or f16 makes 0 or infinity of the scale.
+    /// If the block does not divide the columns, or f16 makes infinity of the scale, or 0 although a code is not 0.
     pub fn pack_with_block_scale(
         self,
         tensor: &TernaryTensor,
@@ -239,7 +239,10 @@ impl Packing {
     ) -> Result<Vec<u8>, TernaryError> {
         let mut bytes = Vec::with_capacity(self.packed_len(tensor.rows(), tensor.cols())?);
         let d = half::f16::from_f32(block_scale);
-        if self.scales() == ScalePlace::Block && !(d > half::f16::ZERO && d.is_finite()) {
+        // A scale of 0 is right for zeros alone, and is what llama.cpp's quantizer writes for them.
+        let holds = d.is_finite()
+            && (d > half::f16::ZERO || d == half::f16::ZERO && tensor.codes().iter().all(|code| *code == 0));
+        if self.scales() == ScalePlace::Block && !holds {
             let (scale, stored) = (block_scale.to_string(), d.to_string());
             return Err(TernaryError::ScaleRange { packing: self.name(), scale, stored });
         }
