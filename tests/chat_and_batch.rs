@@ -231,9 +231,10 @@ fn wrong_lines_are_named_or_skipped() {
     let place = Place::new();
     let cases = [
         (r#"{"prompt": 3}"#, "expected a string"),
-        (r#"{"prompt": "x", "max_token": 3}"#, "unknown field `max_token`"),
+        (r#"{"prompt": "x", "max_token": 3}"#, "Unrecognized request argument supplied: max_token"),
         (r#"{"prompt": "x", "stop": 3}"#, "a list of strings"),
-        (r#"{"prompt": "x", "messages": []}"#, "both"),
+        (r#"{"prompt": "x", "messages": []}"#, "messages is empty"),
+        (r#"{"prompt": "x", "messages": [{"role": "user", "content": "x"}]}"#, "both"),
         (r#"{"id": 1}"#, "neither"),
         (r#"{"prompt": ""}"#, "`prompt` is empty"),
         (r#"{"prompt": "x", "temperature": -1}"#, "temperature = -1"),
@@ -255,9 +256,9 @@ fn wrong_lines_are_named_or_skipped() {
         assert!(pair[0]["error"].as_str().unwrap().contains(cases[i].1), "{}", pair[0]);
         assert!(pair[1]["text"].is_string());
     }
-    assert_eq!(results[8]["id"], 1);
+    assert_eq!(results[10]["id"], 1);
     let (printed, _) =
-        place.ok(&[&batch[..], &["--template", "chatml"]].concat(), &format!("{}\n", cases[7].0));
+        place.ok(&[&batch[..], &["--template", "chatml"]].concat(), &format!("{}\n", cases[8].0));
     assert!(printed.contains("finish_reason"), "{printed}");
 }
 
@@ -281,4 +282,72 @@ fn faults_of_a_single_prompt_are_named() {
         place.ok(&[&["generate", "m.gguf", "-n", "5", "--quiet"], args].concat(), input).0
     };
     assert_eq!(from(&["--prompt-file", "-"], "fn main"), from(&["-p", "fn main"], ""));
+}
+
+#[test]
+fn a_batch_takes_the_services_fields_or_refuses_them_by_name() {
+    let place = Place::new();
+    let batch = ["generate", "m.gguf", "--batch", "-", "-n", "6", "--quiet", "--template", "chatml"];
+    let run = |line: &Value| {
+        let (printed, _) = place.ok(&batch, &format!("{line}\n"));
+        serde_json::from_str::<Value>(&printed).unwrap()
+    };
+    // Greedy, and never an end: what comes depends on the prompt alone.
+    let greedy = |mut line: Value| {
+        line["temperature"] = json!(0);
+        line["ignore_eos"] = json!(true);
+        line
+    };
+    let text = run(&greedy(json!({"prompt": "ab"})));
+    assert_eq!(text["completion_tokens"], 6);
+    let forms = [json!(["ab"]), json!([[97, 98]]), json!([97, 98])];
+    // The vocabulary is that of the bytes; a token more stands before the text if sequences begin with one.
+    if text["prompt_tokens"] == 2 {
+        for prompt in &forms {
+            assert_eq!(run(&greedy(json!({"prompt": prompt})))["text"], text["text"], "{prompt}");
+        }
+    } else {
+        assert_eq!(run(&greedy(json!({"prompt": forms[0]})))["text"], text["text"]);
+    }
+    let message = |content: Value| greedy(json!({"messages": [{"role": "user", "content": content}]}));
+    let part = |text: &str| json!({"type": "text", "text": text});
+    let parts = run(&message(json!([part("a"), part("b")])));
+    assert_eq!(parts, run(&message(json!("ab"))));
+    let neutral = json!({
+        "n": 1, "stream": false, "user": "me", "tools": [], "logprobs": false, "echo": false, "max_tokens": null, "top_k": -1,
+        "frequency_penalty": 0, "logit_bias": {}, "response_format": {"type": "text"}, "grammar": "", "best_of": 1,
+    });
+    let mut line = greedy(json!({"prompt": "ab"}));
+    line.as_object_mut().unwrap().extend(neutral.as_object().unwrap().clone());
+    assert_eq!(run(&line)["text"], text["text"]);
+    let only = greedy(json!({"prompt": "ab", "logit_bias": {"99": 100}, "min_tokens": 6}));
+    assert_eq!(run(&only)["completion_tokens"], 6);
+    for (field, value) in [
+        ("n", json!(2)),
+        ("stream", json!(true)),
+        ("model", json!("m")),
+        ("lora", json!([{"id": 0, "scale": 1}])),
+        ("logprobs", json!(2)),
+        ("echo", json!(true)),
+        ("tools", json!([{"type": "function"}])),
+        ("guided_regex", json!("a+")),
+        ("frequency_penalty", json!(3)),
+        ("logit_bias", json!({"257": 1})),
+        ("stop_token_ids", json!([257])),
+        ("prompt", json!([257])),
+        ("prompt", json!(["a", "b"])),
+        ("max_tokens", json!(0)),
+        ("Temperature", json!(0)),
+    ] {
+        let mut line = json!({"prompt": "ab"});
+        line[field] = value;
+        let errors = place.fails(&batch, &format!("{line}\n"));
+        let named = if line["prompt"] == json!([257]) { "257" } else { field };
+        assert!(errors.contains("standard input:1: ") && errors.contains(named), "{line}: {errors}");
+    }
+    let image = json!({"type": "image_url", "image_url": {"url": "data:"}});
+    let errors = place.fails(&batch, &format!("{}\n", message(json!([image]))));
+    assert!(errors.contains("image_url"), "{errors}");
+    let errors = place.fails(&batch, "{\"prompt\": \"a\", \"prompt\": \"b\"}\n");
+    assert!(errors.contains("prompt is given twice"), "{errors}");
 }

@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
-use tritforge_ternary::{TernaryTensor, unpack_stripes};
+use tritforge_ternary::{FloatType, TernaryTensor, check_finite, check_finite_bytes, unpack_stripes};
 
 use crate::manifest::{Digest, Entry, Manifest};
 use crate::{CONFIG, CheckpointError, MODEL, mmap};
@@ -238,8 +238,18 @@ impl Tensors {
     /// ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
     ///
     /// # Errors
-    /// If the tensor is missing, of another type, or of another shape.
+    /// If the tensor is missing, of another type, or of another shape, or if a number is NaN or infinite.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, CheckpointError> {
+        let values = self.f32_as_stored(name, shape)?;
+        check_finite(&values, columns(shape)).map_err(|e| self.fault(name, e.to_string()))?;
+        Ok(values)
+    }
+
+    /// [`Tensors::f32`] without a look at the numbers: NaN and infinity are what they are.
+    ///
+    /// # Errors
+    /// If the tensor is missing, of another type, or of another shape.
+    pub fn f32_as_stored(&self, name: &str, shape: &[usize]) -> Result<Cow<'_, [f32]>, CheckpointError> {
         if let [rows, cols] = *shape
             && let Some(tensor) = self.ternary(name, [rows, cols])?
         {
@@ -266,10 +276,14 @@ impl Tensors {
     /// The values of a bf16 tensor of the given shape, row-major.
     ///
     /// # Errors
-    /// If the tensor is missing, not BF16, or of another shape.
+    /// If the tensor is missing, not BF16, or of another shape, or if a number is NaN or infinite.
     pub fn bf16(&self, name: &str, shape: &[usize]) -> Result<Vec<bf16>, CheckpointError> {
         match self.find(name, shape)? {
-            (Dtype::BF16, bytes) => Ok(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b)).collect()),
+            (Dtype::BF16, bytes) => {
+                check_finite_bytes(FloatType::Bf16, bytes, columns(shape))
+                    .map_err(|e| self.fault(name, e.to_string()))?;
+                Ok(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b)).collect())
+            }
             (other, _) => Err(self.fault(name, format!("type {other:?}, expected BF16"))),
         }
     }
@@ -285,4 +299,9 @@ impl Tensors {
     fn fault(&self, tensor: &str, message: String) -> CheckpointError {
         CheckpointError::Tensor { path: self.path.clone(), tensor: tensor.to_string(), message }
     }
+}
+
+/// The width of a tensor's rows, all dimensions but the first; a vector is one row.
+pub(crate) fn columns(shape: &[usize]) -> usize {
+    if shape.len() > 1 { shape[1..].iter().product() } else { shape.iter().product() }
 }

@@ -5,8 +5,11 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use tritforge_ternary::{FloatType, check_finite_bytes};
+
 use crate::CheckpointError;
 use crate::manifest::{Digest, Entry};
+use crate::reader::columns;
 
 /// How a tensor's numbers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +114,7 @@ impl TensorFile {
     /// Writes the next tensor, its numbers row-major and little endian.
     ///
     /// # Errors
-    /// If it is not this one's turn, the number of bytes is wrong, or the disk is full.
+    /// If it is not this one's turn, the number of bytes is wrong, a number is NaN or infinite, or the disk is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let next = self.specs.get(self.written);
         let right = next.is_some_and(|spec| spec.name == name && spec.bytes() == Some(bytes.len()));
@@ -126,6 +129,16 @@ impl TensorFile {
                 message,
             });
         }
+        let found = next.map_or(Ok(()), |spec| match spec.ty {
+            TensorType::F32 => check_finite_bytes(FloatType::F32, bytes, columns(&spec.shape)),
+            TensorType::Bf16 => check_finite_bytes(FloatType::Bf16, bytes, columns(&spec.shape)),
+            TensorType::U8 => Ok(()),
+        });
+        found.map_err(|e| CheckpointError::Tensor {
+            path: self.path.clone(),
+            tensor: name.to_string(),
+            message: e.to_string(),
+        })?;
         self.put(bytes)?;
         self.written += 1;
         Ok(())

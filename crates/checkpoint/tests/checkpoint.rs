@@ -6,7 +6,7 @@ use std::path::Path;
 use half::bf16;
 use safetensors::SafeTensors;
 use tritforge_checkpoint::{
-    Checkpoint, MODEL, TensorView, Writer, check_room, latest, prune, step_dir, steps,
+    Checkpoint, Dtype, MODEL, TensorView, Tensors, Writer, check_room, latest, prune, step_dir, steps,
 };
 use tritforge_config::ModelConfig;
 
@@ -123,4 +123,38 @@ fn room_is_asked_for_before_a_run() {
     fs::write(run.path().join("file"), "").unwrap();
     let error = check_room(&run.path().join("file/new"), 1).unwrap_err().to_string();
     assert!(error.contains("cannot create"), "{error}");
+}
+
+#[test]
+fn tensors_with_nan_or_infinity_are_neither_written_nor_read() {
+    let run = tempfile::tempdir().unwrap();
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let values = [0.5, 1.5, bad, 2.5];
+        let narrow = values.map(bf16::from_f32);
+        let mut writer = Writer::create(&step_dir(run.path(), 1)).unwrap();
+        let place = format!("row 1, column 0 is {bad}");
+        for view in [TensorView::new("w", &[2, 2], &values), TensorView::bf16("w", &[2, 2], &narrow)] {
+            let error = writer.write_tensors("t", &[view]).unwrap_err().to_string();
+            assert!(error.contains("tensor w") && error.contains(&place), "{error}");
+        }
+        drop(writer);
+
+        // A file of another program that holds one.
+        let file = run.path().join("other.safetensors");
+        for (dtype, bytes) in [
+            (Dtype::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()),
+            (Dtype::BF16, narrow.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()),
+        ] {
+            let view = safetensors::tensor::TensorView::new(dtype, vec![2, 2], &bytes).unwrap();
+            fs::write(&file, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+            let tensors = Tensors::open(&file).unwrap();
+            let error = tensors.f32("w", &[2, 2]).unwrap_err().to_string();
+            assert!(error.contains("tensor w") && error.contains(&place), "{error}");
+            assert_eq!(tensors.f32_as_stored("w", &[2, 2]).unwrap()[2].to_bits() & 0x7f80_0000, 0x7f80_0000);
+            if dtype == Dtype::BF16 {
+                assert!(tensors.bf16("w", &[2, 2]).unwrap_err().to_string().contains(&place));
+            }
+        }
+    }
 }

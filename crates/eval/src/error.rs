@@ -40,6 +40,27 @@ pub enum EvalError {
     /// The model cannot be read.
     #[error(transparent)]
     Model(#[from] ExportError),
+    /// A logit of the training forward is NaN or infinite.
+    #[error(
+        "the logit of token {token} at position {position} is {value}: the model's weights are finite, but its products exceed \
+         the range of f32; nothing can be measured of it"
+    )]
+    NotFinite {
+        /// The position in the sequence, from 0.
+        position: usize,
+        /// The token whose logit it is.
+        token: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
+    /// What was measured is not a finite number.
+    #[error("{name} is {value}: expected a finite number")]
+    Metric {
+        /// What was measured.
+        name: &'static str,
+        /// What came of it.
+        value: f64,
+    },
     /// The text or the options do not fit.
     #[error("{0}")]
     Input(String),

@@ -23,6 +23,7 @@
 
 mod dump;
 mod error;
+mod finite;
 mod perplexity;
 mod score;
 mod subject;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use tritforge_kernels::log_sum_exp;
 
+use crate::finite::metric;
 use crate::{EvalError, Subject};
 
 /// How well a model predicts a text.
@@ -43,7 +44,8 @@ pub enum Scoring {
 /// Scores `text`. `max_tokens` cuts it short. `each` sees the ids and logits of each window.
 ///
 /// # Errors
-/// If the text has fewer than two tokens or no whole window, or the window is too short or longer than the model's context.
+/// If the text has fewer than two tokens or no whole window, the window is too short or longer than the model's context, or a logit or
+/// a figure is NaN or infinite.
 pub fn perplexity(
     subject: &Subject,
     text: &str,
@@ -87,7 +89,7 @@ fn all(
         each(inputs, &logits)?;
     }
     let bytes = if ids.len() == all.len() { text.len() } else { subject.tokenizer().decode(ids)?.len() };
-    Ok(sums.finish(bytes))
+    sums.finish(bytes)
 }
 
 fn second_halves(
@@ -125,7 +127,7 @@ fn second_halves(
         }
         each(&inputs, &logits)?;
     }
-    Ok(sums.finish(bytes))
+    sums.finish(bytes)
 }
 
 /// Sums over tokens of −ln p and its square.
@@ -146,17 +148,21 @@ impl Sums {
         self.tokens += targets.len();
     }
 
-    fn finish(&self, bytes: usize) -> Perplexity {
+    /// # Errors
+    /// If a figure is NaN or infinite.
+    fn finish(&self, bytes: usize) -> Result<Perplexity, EvalError> {
         let n = self.tokens as f64;
         let loss = self.nats / n;
-        let variance = (self.squares / n - loss * loss).max(0.0);
-        Perplexity {
+        // Before `max`, which would make 0 of a NaN.
+        metric("the loss", loss)?;
+        let variance = metric("the variance of the loss", self.squares / n - loss * loss)?.max(0.0);
+        Ok(Perplexity {
             loss,
             loss_stderr: (variance / (n - 1.0).max(1.0)).sqrt(),
-            perplexity: loss.exp(),
-            bits_per_byte: self.nats / std::f64::consts::LN_2 / bytes as f64,
+            perplexity: metric("perplexity", loss.exp())?,
+            bits_per_byte: metric("bits/byte", self.nats / std::f64::consts::LN_2 / bytes as f64)?,
             tokens: self.tokens,
             bytes,
-        }
+        })
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tritforge_infer::{KvType, Part, Session, Wanted, step};
 use tritforge_kernels::log_sum_exp;
 
+use crate::finite::{finite, metric};
 use crate::{EvalError, Subject};
 
 /// A sequence of tokens of which the last ones are scored.
@@ -105,7 +106,7 @@ impl<'a> Scorer<'a> {
         };
         let vocab = self.subject.config().vocab_size;
         let each = sequences.iter().zip(&logits);
-        Ok(each.map(|(one, logits)| of_continuation(&one.ids[one.context..], logits, vocab)).collect())
+        each.map(|(one, logits)| of_continuation(&one.ids[one.context..], logits, vocab)).collect()
     }
 }
 
@@ -169,7 +170,7 @@ fn as_batch(subject: &Subject, sequences: &[Scored]) -> Result<Vec<Vec<f32>>, Ev
         ids.extend_from_slice(one.inputs());
         ids.resize((i + 1) * longest, 0);
     }
-    let logits = decoder.logits_of_rows(&ids, sequences.len(), &rows)?;
+    let logits = finite(decoder.logits_of_rows(&ids, sequences.len(), &rows)?, vocab, 0)?;
     let mut rest = logits.as_slice();
     let split = |one: &Scored| {
         let (own, after) = rest.split_at((one.ids.len() - one.context) * vocab);
@@ -179,12 +180,13 @@ fn as_batch(subject: &Subject, sequences: &[Scored]) -> Result<Vec<Vec<f32>>, Ev
     Ok(sequences.iter().map(split).collect())
 }
 
-fn of_continuation(targets: &[u32], logits: &[f32], vocab: usize) -> LogLikelihood {
+fn of_continuation(targets: &[u32], logits: &[f32], vocab: usize) -> Result<LogLikelihood, EvalError> {
     let mut out = LogLikelihood { nats: 0.0, greedy: true };
     for (row, target) in logits.chunks_exact(vocab).zip(targets) {
         let logit = row[*target as usize];
         out.nats += f64::from(logit - log_sum_exp(row));
         out.greedy &= row.iter().all(|other| *other <= logit);
     }
-    out
+    metric("the log-likelihood", out.nats)?;
+    Ok(out)
 }

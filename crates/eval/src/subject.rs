@@ -12,6 +12,7 @@ use tritforge_nn::{Decoder, NnError};
 use tritforge_text::Tokenizer;
 
 use crate::EvalError;
+use crate::finite::finite;
 
 /// A model with its tokenizer.
 #[derive(Debug)]
@@ -81,8 +82,10 @@ fn load_adapted(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
 /// If a tensor is missing or damaged.
 pub(crate) fn decoder_of(model: &AnyModel) -> Result<Decoder, EvalError> {
     let decoder = Decoder::load(model.config(), |name, shape| {
-        let fault = |e: ExportError| NnError::Tensor { name: name.to_string(), message: e.to_string() };
-        model.values(name, shape).map_err(fault)
+        model.values(name, shape).map_err(|e| match e {
+            ExportError::Tensor { tensor: name, message } => NnError::Tensor { name, message },
+            other => NnError::Tensor { name: name.to_string(), message: other.to_string() },
+        })
     })?;
     Ok(decoder)
 }
@@ -91,10 +94,12 @@ impl Subject {
     /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a GGUF file.
     ///
     /// # Errors
-    /// If it is neither, or damaged.
+    /// If it is neither, damaged, or a tensor has NaN or infinity.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
         if !path.is_dir() {
-            return Ok(Subject::Gguf(Arc::new(Model::open(path)?)));
+            let model = Model::open(path)?;
+            model.check_finite()?;
+            return Ok(Subject::Gguf(Arc::new(model)));
         }
         if let Some(checkpoint) = adapter_at(path)? {
             let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
@@ -128,10 +133,12 @@ impl Subject {
     /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
     ///
     /// # Errors
-    /// If the sequence is empty, longer than the context, or has an unknown id.
+    /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or infinite.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            Subject::Checkpoint { decoder, .. } => decoder.logits(ids, 1, None)?,
+            Subject::Checkpoint { decoder, .. } => {
+                finite(decoder.logits(ids, 1, None)?, decoder.config().vocab_size, 0)?
+            }
             Subject::Gguf(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
                 .forward(ids, Wanted::All)?,
         })

@@ -127,9 +127,13 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether every code, scale, activation and sum is identical, the logits are within the bound, and the greedy tokens agree.
+    /// Whether every code, scale, activation and sum is identical, the logits are within the bound, and the greedy tokens agree. What
+    /// was measured has to be numbers: nothing that has NaN or infinity passes.
     pub fn passed(&self) -> bool {
-        self.projections.iter().all(ProjectionReport::identical)
+        self.as_trained.is_finite()
+            && self.with_stored_embeddings.is_finite()
+            && self.embedding_rounding.is_finite()
+            && self.projections.iter().all(ProjectionReport::identical)
             && self.with_stored_embeddings.max_difference <= self.logit_bound
             && self.greedy_agreeing == self.greedy_tokens
     }
@@ -171,7 +175,8 @@ type Key = (usize, &'static str);
 /// the export, reported apart, and would otherwise hide whether anything else differs.
 ///
 /// # Errors
-/// If a file cannot be read, the shapes differ, one model is ternary and the other not, or the tokens do not fit.
+/// If a file cannot be read, the shapes differ, one model is ternary and the other not, the tokens do not fit, or a weight or a logit is
+/// NaN or infinite.
 pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<VerifyReport, EvalError> {
     same_shape(first.config(), second.config())?;
     let (reference, other) = match (&first, &second) {

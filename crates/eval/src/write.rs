@@ -11,6 +11,7 @@ use tritforge_infer::{
 use tritforge_nn::Decoder;
 use tritforge_text::{DecodeStream, Tokenizer};
 
+use crate::finite::finite;
 use crate::{EvalError, Subject};
 
 /// Texts that a file writes at once.
@@ -86,7 +87,7 @@ impl<'a> Text<'a> {
     fn push(&mut self, logits: &[f32]) -> Result<Option<u32>, EvalError> {
         // Rows beyond the tokenizer's vocabulary are padding that no text can contain.
         let known = self.tokenizer.vocab_size().min(logits.len());
-        let id = self.sampler.choose(&logits[..known], &[]);
+        let id = self.sampler.choose(&logits[..known], &[])?;
         if self.left == 0 || self.ends.ids.contains(&id) {
             self.left = 0;
             return Ok(None);
@@ -139,7 +140,9 @@ fn alone(
     let mut text = Text::new(tokenizer, ends)?;
     let mut ids = prompt.to_vec();
     loop {
-        let logits = decoder.logits_of_rows(&ids, 1, &[ids.len().saturating_sub(1)])?;
+        let last = ids.len().saturating_sub(1);
+        let logits = decoder.logits_of_rows(&ids, 1, &[last])?;
+        let logits = finite(logits, decoder.config().vocab_size, last)?;
         match text.push(&logits)? {
             Some(id) if ids.len() < decoder.config().max_position_embeddings => ids.push(id),
             _ => return text.finish(),

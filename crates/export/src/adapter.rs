@@ -10,7 +10,7 @@ use tritforge_config::{
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 
 use crate::ExportError;
-use crate::numbers::ternary_tensor;
+use crate::numbers::{check, ternary_tensor};
 use crate::runtimes::Runtime;
 
 /// What was written.
@@ -95,6 +95,7 @@ pub fn export_adapter(
             let shape = config.projection_shape(*projection);
             let scale = ternary_tensor(base, &config, &projection.hf_weight(*layer), shape)?.scale();
             b.iter_mut().for_each(|b| *b /= scale);
+            check(&format!("{name}.lora_b"), &b, lora.rank)?;
         }
         writer.write_tensor(&format!("{name}.lora_a"), &bytes(&a))?;
         writer.write_tensor(&format!("{name}.lora_b"), &bytes(&b))?;

@@ -6,7 +6,7 @@ use tritforge_gguf::GgmlType;
 use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
-use crate::numbers::f32_bytes;
+use crate::numbers::{check, check_stored, f32_bytes};
 
 /// The type in the file.
 pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
@@ -40,15 +40,18 @@ pub(crate) fn encode<'a>(
         DenseType::Q8_0 => f32_to_q8_0(values).into(),
         DenseType::Q6K => f32_to_q6_k(values).into(),
     };
+    check(tensor, values, cols)?;
     let stored = DenseMatrix::from_bytes(ty, &bytes, values.len() / cols, cols);
     let mut row = vec![0f32; cols];
     let mut largest = 0f32;
     for (i, exact) in values.chunks_exact(cols).enumerate() {
         stored.row(i, &mut row);
+        if row.iter().fold(false, |seen, value| seen | !value.is_finite()) {
+            let all = values[..i * cols].iter().copied().chain(row.iter().copied());
+            check_stored(tensor, values, all, cols, ty.name())?;
+        }
+        // Both are finite: no NaN that `max` would drop.
         largest = exact.iter().zip(&row).fold(largest, |m, (a, b)| m.max((a - b).abs()));
-    }
-    if !largest.is_finite() {
-        return Err(fault(format!("a value is too large for {}: use f32", ty.name())));
     }
     Ok((bytes, largest))
 }

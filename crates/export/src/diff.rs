@@ -7,7 +7,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_ternary::TernaryTensor;
+use tritforge_ternary::{NotFinite, TernaryTensor, check_finite};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -90,13 +90,18 @@ pub enum Compared {
         /// The largest difference of a latent weight, where both models have them.
         latent_max_difference: Option<f32>,
     },
+    /// Not at all: one has NaN or infinity.
+    NotFinite {
+        /// Where each of them has it first: `row 3, column 1 is NaN`.
+        first: [Option<String>; 2],
+    },
     /// By numbers; where one model is ternary, by code · scale.
     Numbers {
         /// Numbers.
         numbers: usize,
         /// Those that differ.
         different: usize,
-        /// The largest difference; infinite where one is no number.
+        /// The largest difference.
         max_difference: f32,
         /// That over the largest magnitude in the first model.
         relative: f32,
@@ -204,6 +209,14 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
         return Ok(TensorDifference { name, types, same: false, content });
     }
     let stored = [models[0].stored(items[0])?, models[1].stored(items[1])?];
+    let broken = |numbers: &Numbers<'_>, item: &Item| match numbers {
+        Numbers::Dense(values) => check_finite(values, item.matrix()[1]).err().map(|found| place(&found)),
+        Numbers::Ternary(_) => None,
+    };
+    let first = [broken(&stored[0], items[0]), broken(&stored[1], items[1])];
+    if first.iter().any(Option::is_some) {
+        return Ok(TensorDifference { name, types, same: false, content: Compared::NotFinite { first } });
+    }
     let quantized = [models[0].ternary(items[0], &stored[0])?, models[1].ternary(items[1], &stored[1])?];
     let (same, content) = match quantized {
         [Some(first), Some(second)] => {
@@ -231,6 +244,12 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
     models[0].release(items[0]);
     models[1].release(items[1]);
     Ok(TensorDifference { name, types, same, content })
+}
+
+/// Where a number is that is none.
+fn place(found: &NotFinite) -> String {
+    let text = found.to_string();
+    text.split(": expected").next().unwrap_or(&text).to_string()
 }
 
 fn compare_ternary(
@@ -269,12 +288,10 @@ fn numbers(first: &[f32], second: &[f32]) -> Distance {
     let mut found = Distance { different: 0, max_difference: 0.0, largest: 0.0 };
     for (a, b) in first.iter().zip(second) {
         found.largest = found.largest.max(a.abs());
-        // Two NaNs of the same bits are the same; so are the two zeros.
-        if a.to_bits() != b.to_bits() && a != b {
+        // The two zeros are the same. No number is NaN: `max` would drop it.
+        if a != b {
             found.different += 1;
-            let difference = (a - b).abs();
-            let difference = if difference.is_nan() { f32::INFINITY } else { difference };
-            found.max_difference = found.max_difference.max(difference);
+            found.max_difference = found.max_difference.max((a - b).abs());
         }
     }
     found

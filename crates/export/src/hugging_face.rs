@@ -15,7 +15,7 @@ use tritforge_text::Tokenizer;
 use crate::ExportError;
 use crate::card::model_card;
 use crate::import::latent_weights;
-use crate::numbers::{bf16_bytes, f32_bytes, ternary_tensor};
+use crate::numbers::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
 use crate::plan::{Item, Kind, items};
 
 /// What to write.
@@ -233,6 +233,8 @@ fn number_bytes(
     }
     let bytes = bf16_bytes(&values);
     let rounded = || bytes.as_chunks().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32());
+    check(&item.source, &values, item.matrix()[1])?;
+    check_stored(&item.source, &values, rounded(), item.matrix()[1], "bf16")?;
     report.rounding = values.iter().zip(rounded()).fold(report.rounding, |m, (a, b)| m.max((a - b).abs()));
     if projection {
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };

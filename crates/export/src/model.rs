@@ -12,7 +12,7 @@ use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
 use crate::import::{Source, Stored};
-use crate::numbers::{Numbers, of_checkpoint};
+use crate::numbers::{Numbers, check, of_checkpoint};
 use crate::plan::{Item, Kind, items};
 use crate::{ExportError, ImportOptions};
 
@@ -117,7 +117,7 @@ impl AnyModel {
     /// latent weights these.
     ///
     /// # Errors
-    /// If the model has no such tensor, or its data is damaged.
+    /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExportError> {
         let fault = |message: String| ExportError::Tensor { tensor: name.to_string(), message };
         let item = self.items.iter().find(|item| item.source == name);
@@ -125,9 +125,17 @@ impl AnyModel {
         if item.shape != shape {
             return Err(fault(format!("shape {:?}, expected {shape:?}", item.shape)));
         }
-        let values = match self.stored(item)? {
-            Numbers::Dense(values) => values.into_owned(),
-            Numbers::Ternary(tensor) => tensor.values(),
+        let values = match &self.content {
+            Content::Source(source) if source.stored(item)? != Stored::Ternary => {
+                source.dense(item)?.into_owned()
+            }
+            _ => match self.stored(item)? {
+                Numbers::Ternary(tensor) => tensor.values(),
+                Numbers::Dense(values) => {
+                    check(name, &values, item.matrix()[1])?;
+                    values.into_owned()
+                }
+            },
         };
         self.release(item);
         Ok(values)
@@ -138,7 +146,7 @@ impl AnyModel {
         &self.items
     }
 
-    /// What is stored: numbers (latent weights among them), or codes and scale.
+    /// What is stored: numbers (latent weights among them), NaN and infinity among them, or codes and scale.
     pub(crate) fn stored(&self, item: &Item) -> Result<Numbers<'_>, ExportError> {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
@@ -146,11 +154,13 @@ impl AnyModel {
                 if matrix {
                     return of_checkpoint(tensors, &self.config, item);
                 }
-                Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+                Ok(Numbers::Dense(tensors.f32_as_stored(&item.source, &item.shape)?))
             }
             Content::Source(source) => match source.stored(item)? {
                 Stored::Ternary => Ok(Numbers::Ternary(source.ternary(item)?)),
-                Stored::F32 | Stored::Bf16 | Stored::Decoded => Ok(Numbers::Dense(source.dense(item)?)),
+                Stored::F32 | Stored::Bf16 | Stored::Decoded => {
+                    Ok(Numbers::Dense(source.dense_as_stored(item)?))
+                }
             },
         }
     }

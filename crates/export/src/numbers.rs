@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tritforge_checkpoint::Tensors;
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_ternary::TernaryTensor;
+use tritforge_ternary::{TernaryTensor, check_finite};
 
 use crate::ExportError;
 use crate::plan::{Item, Kind};
@@ -49,6 +49,30 @@ pub(crate) fn of_checkpoint<'a>(
         return Ok(Numbers::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
     }
     Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+}
+
+/// Refuses a tensor with NaN or infinity, by the name that it has where it is read.
+pub(crate) fn check(tensor: &str, values: &[f32], cols: usize) -> Result<(), ExportError> {
+    check_finite(values, cols)
+        .map_err(|e| ExportError::Tensor { tensor: tensor.to_string(), message: e.to_string() })
+}
+
+/// Refuses a tensor of which a number, finite as it was, is not as it is stored; `stored` are the numbers read back.
+pub(crate) fn check_stored(
+    tensor: &str,
+    exact: &[f32],
+    stored: impl IntoIterator<Item = f32>,
+    cols: usize,
+    ty: &str,
+) -> Result<(), ExportError> {
+    let Some(index) = stored.into_iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let (row, column) = (index / cols.max(1), index % cols.max(1));
+    let value = exact[index];
+    let message = format!(
+        "row {row}, column {column} is {value:e}, too large for {ty}, in which it is no finite number: use bf16 or f32, whose \
+         range is larger"
+    );
+    Err(ExportError::Tensor { tensor: tensor.to_string(), message })
 }
 
 /// Numbers as files hold them, little endian; where that is the machine's order they are not copied.

@@ -75,6 +75,9 @@ impl Adapter {
             return Err(adapter(format!("made for architecture {found}, the model is {of_model}")));
         }
         let alpha = metadata.get_f32("adapter.lora.alpha").map_err(fault)?;
+        if !alpha.is_finite() {
+            return Err(adapter(format!("adapter.lora.alpha = {alpha}: expected a finite number")));
+        }
         let interleaved = Architecture::from_name(found).is_some_and(Architecture::interleaves_rope);
         let config = model.config();
         let (mut pairs, mut rank, mut taken) = (Vec::new(), 0, 0);
@@ -100,10 +103,13 @@ impl Adapter {
                             "{name}: shape {found:?}, the model's projection needs {expected:?}"
                         )));
                     }
-                    if dense_type(tensor.ty).is_none() {
+                    let Some(ty) = dense_type(tensor.ty) else {
                         let (name, ty) = (&tensor.name, tensor.ty.name());
                         return Err(adapter(format!("{name}: stored as {ty}, expected F32 or F16")));
-                    }
+                    };
+                    DenseMatrix::from_bytes(ty, gguf.data(tensor), shape[1], shape[0])
+                        .check_finite()
+                        .map_err(|e| adapter(format!("tensor {}: {e}", tensor.name)))?;
                 }
                 let moved = interleaved && matches!(projection, Projection::Q | Projection::K);
                 let bytes = gguf.data(b);

@@ -56,6 +56,22 @@ pub enum InferError {
     /// The tokenizer cannot be read, or cannot encode a text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A result is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
+    #[error(
+        "{}: {what} at position {position} is {value}: the model's weights are finite, but their products exceed the range of f32; no \
+         text can be made or measured of it",
+        path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// What it is: the logit of a token, or an output of a projection.
+        what: String,
+        /// The position in the context, from 0.
+        position: usize,
+        /// `NaN`, `inf` or `-inf`.
+        value: String,
+    },
     /// The prompt is empty.
     #[error("the prompt is empty: give at least one token")]
     EmptyPrompt,
@@ -79,6 +95,21 @@ pub enum InferError {
         /// The session's context length.
         context: usize,
     },
+    /// The model's logits are not numbers.
+    #[error(
+        "the logit of token {id} at position {position} is {value}: the model's weights or adapters are damaged"
+    )]
+    Logit {
+        /// The position, from 0, of the token that was to be chosen.
+        position: usize,
+        /// The token.
+        id: usize,
+        /// Its logit.
+        value: f32,
+    },
+    /// Every token is barred.
+    #[error("no token is left to choose from")]
+    NothingToChoose,
     /// An option is out of its range.
     #[error("{option} = {found}: expected {expected}")]
     Option {

@@ -28,6 +28,7 @@ mod adapter;
 mod error;
 mod generate;
 mod load;
+mod logprobs;
 mod model;
 mod sampling;
 mod session;
@@ -38,7 +39,8 @@ mod weights;
 
 pub use adapter::{Adapter, Applied};
 pub use error::InferError;
-pub use generate::{Finish, GenerateOptions, Generation, generate};
+pub use generate::{Finish, GenerateOptions, Generation, Piece, generate, generate_pieces};
+pub use logprobs::TokenLogprobs;
 pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};

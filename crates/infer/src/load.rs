@@ -4,8 +4,8 @@ use std::path::Path;
 
 use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
-use tritforge_kernels::{BlockFormat, DenseType, TernaryLayout, TernaryWeights};
-use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
+use tritforge_kernels::{BlockFormat, DenseMatrix, DenseType, TernaryLayout, TernaryWeights};
+use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing, check_finite};
 
 use crate::InferError;
 use crate::weights::{Block, Dense, Projected, Source, Weight};
@@ -34,13 +34,26 @@ impl Loader<'_> {
         Ok(info)
     }
 
+    /// Refuses a matrix with NaN or infinity that is multiplied where it lies in the file. Loading does not look at all of it, so that
+    /// nothing is read of a large file before it is needed; what is copied or converted is looked at by the way.
+    pub(crate) fn check_finite(&self, name: &str) -> Result<(), InferError> {
+        let Some(info) = self.gguf.tensor(name) else { return Ok(()) };
+        let (Some(ty), [cols, rows]) = (dense_type(info.ty), &info.dims[..]) else { return Ok(()) };
+        DenseMatrix::from_bytes(ty, self.gguf.data(info), *rows as usize, *cols as usize)
+            .check_finite()
+            .map_err(|e| self.fault(name, e.to_string()))
+    }
+
     /// A vector of F32 numbers.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, InferError> {
         let info = self.tensor(name, &[len])?;
         if info.ty != GgmlType::F32 {
             return Err(self.fault(name, format!("type {}, expected F32", info.ty.name())));
         }
-        Ok(self.gguf.data(info).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        let values: Vec<f32> =
+            self.gguf.data(info).as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        check_finite(&values, len).map_err(|e| self.fault(name, e.to_string()))?;
+        Ok(values)
     }
 
     /// A full-precision matrix: where it lies in the file, if the kernels multiply its type, else its numbers as F32.
@@ -57,6 +70,7 @@ impl Loader<'_> {
         let mut numbers = vec![0f32; rows * cols];
         format.decode(self.gguf.data(info), &mut numbers);
         self.gguf.release(info);
+        check_finite(&numbers, cols).map_err(|e| self.fault(name, e.to_string()))?;
         let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Ok(Dense { ty: DenseType::F32, rows, cols, source: Source::Memory(bytes) })
     }
@@ -96,20 +110,13 @@ impl Loader<'_> {
         let fault =
             |source| InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source };
         let packed = PackedRows::new(packing, self.gguf.data(info), rows, cols).map_err(fault)?;
-        let block_scale = packed.uniform_scale().ok_or_else(|| {
-            let message =
-                "its blocks or rows have different scales; this engine runs one scale a tensor (BitNet)";
-            self.fault(name, message.to_string())
-        })?;
         // llama.cpp's `bitnet`: the f32 scale of the tensor stands beside it.
         let scale_name = name.replace(".weight", ".scale");
-        let scale = match self.gguf.tensor(&scale_name) {
-            Some(_) => block_scale * self.vector(&scale_name, 1)?[0],
-            None => block_scale,
+        let beside = match self.gguf.tensor(&scale_name) {
+            Some(_) => Some(self.vector(&scale_name, 1)?[0]),
+            None => None,
         };
-        if !scale.is_finite() {
-            return Err(self.fault(name, format!("scale {scale} is not finite")));
-        }
+        let scale = packed.tensor_scale(beside).map_err(fault)?;
         let layout = TernaryLayout::for_decoding();
         let codes = |first: usize, codes: &mut [i8]| match order {
             None => packed.unpack(first, codes),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tritforge_config::{HiddenAct, ModelConfig};
+use tritforge_config::{HiddenAct, ModelConfig, Projection};
 use tritforge_gguf::{Gguf, Override};
 use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
@@ -35,6 +35,11 @@ pub struct Model {
     adapters: RwLock<Arc<[Applied]>>,
 }
 
+/// The name of the embedding in a GGUF file.
+pub(crate) const EMBEDDING: &str = "token_embd.weight";
+/// That of a head of its own.
+const HEAD: &str = "output.weight";
+
 /// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelMemory {
@@ -53,7 +58,9 @@ impl Model {
     ///
     /// # Errors
     /// If the file is damaged, of an unknown architecture, lacks a tensor, has one of another type or shape, or one that the
-    /// architecture has no place for.
+    /// architecture has no place for; if a norm, a bias, a scale or a converted matrix has NaN or infinity.
+    /// Full-precision matrices that stay in the file are not read here: [`Model::check_finite`] looks at all of them,
+    /// and what they give is looked at in every pass.
     pub fn open(path: &Path) -> Result<Self, InferError> {
         Self::open_with(path, &[])
     }
@@ -73,9 +80,9 @@ impl Model {
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
         let (vocab, d) = (config.vocab_size, config.hidden_size);
-        let embedding = loader.dense("token_embd.weight", vocab, d)?;
+        let embedding = loader.dense(EMBEDDING, vocab, d)?;
         let untied = !config.tie_word_embeddings;
-        let head = untied.then(|| loader.dense("output.weight", vocab, d)).transpose()?;
+        let head = untied.then(|| loader.dense(HEAD, vocab, d)).transpose()?;
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
@@ -110,6 +117,22 @@ impl Model {
             tokenizer,
             adapters: RwLock::default(),
         })
+    }
+
+    /// Looks at what loading leaves to the use: every number of the full-precision matrices that stay in the file.
+    ///
+    /// # Errors
+    /// If one is NaN or infinite; tensor and element are named.
+    pub fn check_finite(&self) -> Result<(), InferError> {
+        let layers = 0..self.config.num_hidden_layers;
+        let projections = layers.flat_map(|layer| Projection::ALL.map(|p| p.gguf_weight(layer)));
+        let names = [EMBEDDING, HEAD].map(str::to_string).into_iter().chain(projections);
+        names.into_iter().try_for_each(|name| self.check_tensor(&name))
+    }
+
+    /// The same of one tensor.
+    pub(crate) fn check_tensor(&self, name: &str) -> Result<(), InferError> {
+        Loader { path: &self.path, gguf: &self.gguf }.check_finite(name)
     }
 
     /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.

@@ -12,8 +12,10 @@ use tritforge_kernels::{
     CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, gated,
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
+use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::{Rows, add_products};
+use crate::model::EMBEDDING;
 use crate::threads::limit_of_pass;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
@@ -43,8 +45,8 @@ pub struct Part<'a> {
 /// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each part wants.
 ///
 /// # Errors
-/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models. No session has
-/// changed then.
+/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models; if a token's embedding
+/// or a logit is NaN or infinite. No session has changed then.
 pub fn step(parts: &mut [Part<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
     step_observed(parts, None, None)
 }
@@ -77,16 +79,71 @@ pub(crate) fn step_observed(
     }
     let _threads = limit_of_pass(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
-    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap);
+    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap)?;
     for layer in 0..model.blocks.len() {
         pass.block(layer);
     }
     let logits = pass.logits();
+    let found = pass.broken.take().or_else(|| broken_logits(parts, &logits, model.config().vocab_size));
+    BUFFERS.set(buffers);
+    if let Some(broken) = found {
+        // The keys and values of this pass are worth nothing.
+        parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
+        return Err(broken.error(&model, parts));
+    }
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
     }
-    BUFFERS.set(buffers);
     Ok(logits)
+}
+
+/// A result of a pass that is NaN or infinite.
+struct Broken {
+    /// The row of the pass.
+    row: usize,
+    /// The projection whose output it is, by its tensor; none for a logit.
+    tensor: Option<String>,
+    column: usize,
+    value: String,
+}
+
+impl Broken {
+    /// What to say: the weight that it comes of, if there is one.
+    fn error(self, model: &Model, parts: &[Part<'_>]) -> InferError {
+        let searched = match &self.tensor {
+            Some(tensor) => model.check_tensor(tensor),
+            None => model.check_finite(),
+        };
+        if let Err(error) = searched {
+            return error;
+        }
+        let mut row = self.row;
+        let mut position = 0;
+        for part in parts {
+            position = part.session.len() + row;
+            if row < part.ids.len() {
+                break;
+            }
+            row -= part.ids.len();
+        }
+        let what = match self.tensor {
+            Some(tensor) => format!("output {} of {tensor}", self.column),
+            None => format!("the logit of token {}", self.column),
+        };
+        InferError::NotFinite { path: model.path().to_path_buf(), what, position, value: self.value }
+    }
+}
+
+/// The first logit that is NaN or infinite.
+fn broken_logits(parts: &[Part<'_>], logits: &[Vec<f32>], vocab: usize) -> Option<Broken> {
+    let mut end = 0;
+    parts.iter().zip(logits).find_map(|(part, logits)| {
+        end += part.ids.len();
+        let NotFinite { row, column, value } = check_finite(logits, vocab).err()?;
+        // The last rows of a part are those whose logits were wanted.
+        let row = end - logits.len() / vocab + row.unwrap_or(0);
+        Some(Broken { row, tensor: None, column, value })
+    })
 }
 
 thread_local! {
@@ -122,6 +179,8 @@ struct Pass<'a, 'p, 'o> {
     tap: Option<&'a mut Tap>,
     rows: usize,
     adapted: Rows,
+    /// The first result that is NaN or infinite.
+    broken: Option<Broken>,
 }
 
 impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
@@ -131,7 +190,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         buffers: &'a mut Buffers,
         observer: Option<&'a mut Observer<'o>>,
         tap: Option<&'a mut Tap>,
-    ) -> Self {
+    ) -> Result<Self, InferError> {
         let d = model.config().hidden_size;
         let rows = parts.iter().map(|part| part.ids.len()).sum();
         buffers.x.resize(rows * d, 0.0);
@@ -140,6 +199,11 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let ids = parts.iter().flat_map(|part| part.ids);
         for (x, id) in buffers.x.chunks_exact_mut(d).zip(ids) {
             embedding.row(*id as usize, x);
+            check_finite(x, d).map_err(|NotFinite { column, value, .. }| InferError::Tensor {
+                path: model.path().to_path_buf(),
+                tensor: EMBEDDING.to_string(),
+                message: NotFinite { row: Some(*id as usize), column, value }.to_string(),
+            })?;
         }
         let (mut adapted, mut first) = (Rows::new(), 0);
         for part in parts.iter() {
@@ -151,7 +215,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
                 adapted.push((of_part, Arc::clone(part.session.adapters())));
             }
         }
-        Self { model, parts, buffers, observer, tap, rows, adapted }
+        Ok(Self { model, parts, buffers, observer, tap, rows, adapted, broken: None })
     }
 
     /// One block: the stream is replaced by its output.
@@ -160,8 +224,9 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let config = model.config();
         let block = &model.blocks[layer];
         let Buffers { x, h, normed, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
-        let (adapted, observer) = (&self.adapted, &mut self.observer);
-        let mut linear = Linear { model, layer, block, rows, eps: config.rms_norm_eps, adapted, observer };
+        let (adapted, observer, broken) = (&self.adapted, &mut self.observer, &mut self.broken);
+        let eps = config.rms_norm_eps;
+        let mut linear = Linear { model, layer, block, rows, eps, adapted, observer, broken };
 
         linear.norm(x, &block.attn_norm, normed);
         linear.project(normed, codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
@@ -253,6 +318,7 @@ struct Linear<'a, 'b, 'o> {
     eps: f32,
     adapted: &'a Rows,
     observer: &'a mut Option<&'b mut Observer<'o>>,
+    broken: &'a mut Option<Broken>,
 }
 
 impl Linear<'_, '_, '_> {
@@ -295,13 +361,16 @@ impl Linear<'_, '_, '_> {
             }
         }
         let (mut weights, mut outputs): (Vec<&TernaryWeights>, Vec<&mut [f32]>) = (Vec::new(), Vec::new());
-        for (projected, result) in projected.iter().zip(&mut results) {
+        for ((projected, result), projection) in projected.iter().zip(&mut results).zip(projections) {
             match &projected.weight {
                 Weight::Ternary(ternary, _) => {
                     weights.push(ternary);
                     outputs.push(result);
                 }
-                Weight::Dense(dense) => dense.matrix(&self.model.gguf).matmul(input, result),
+                Weight::Dense(dense) => {
+                    dense.matrix(&self.model.gguf).matmul(input, result);
+                    look_at(self.broken, result, dense.rows, || projection.gguf_weight(self.layer));
+                }
             }
         }
         if !weights.is_empty() {
@@ -312,6 +381,14 @@ impl Linear<'_, '_, '_> {
             let Some(bias) = &projected.bias else { continue };
             result.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
         }
+    }
+}
+
+/// Takes note of NaN and infinity in what a matrix gives, [tokens, width]. A weight that is one gives nothing else, whatever it is
+/// multiplied with, and the output is so much smaller than the matrix that looking at it costs nothing.
+fn look_at(broken: &mut Option<Broken>, output: &[f32], width: usize, tensor: impl Fn() -> String) {
+    if let (None, Err(NotFinite { row, column, value })) = (&broken, check_finite(output, width)) {
+        *broken = Some(Broken { row: row.unwrap_or(0), tensor: Some(tensor()), column, value });
     }
 }
 

@@ -4,8 +4,10 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tritforge_infer::{Applied, Finish, GenerateOptions, InferError, Model, Session, generate};
-use tritforge_text::{Message, TextError};
+use tritforge_infer::{
+    Applied, Finish, GenerateOptions, InferError, Model, Session, TokenLogprobs, generate_pieces,
+};
+use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
 
 use crate::adapters::{AdapterError, Adapters};
 use crate::prompt_limit::PromptLimit;
@@ -13,8 +15,10 @@ use crate::prompt_limit::PromptLimit;
 /// What to continue.
 #[derive(Debug, Clone)]
 pub enum Prompt {
-    /// A text.
+    /// A text; the names of special tokens in it are these tokens.
     Text(String),
+    /// Tokens.
+    Ids(Vec<u32>),
     /// A conversation, to be answered.
     Chat(Vec<Message>),
 }
@@ -26,6 +30,8 @@ pub struct Job {
     pub prompt: Prompt,
     /// How.
     pub options: GenerateOptions,
+    /// Whether the text begins with the prompt's.
+    pub echo: bool,
     /// The adapters that take part; the job keeps them, whatever becomes of the service's.
     pub adapters: Arc<[Applied]>,
 }
@@ -61,14 +67,17 @@ impl From<InferError> for JobError {
         match error {
             InferError::ContextFull { .. } => JobError::ContextLength(message),
             // What only a request decides.
-            InferError::EmptyPrompt | InferError::Token { .. } | InferError::Option { .. } => {
-                JobError::Invalid(message)
-            }
-            InferError::Gguf { .. }
+            InferError::EmptyPrompt
+            | InferError::Token { .. }
+            | InferError::NothingToChoose
+            | InferError::Option { .. } => JobError::Invalid(message),
+            InferError::Logit { .. }
+            | InferError::Gguf { .. }
             | InferError::Config { .. }
             | InferError::Tensor { .. }
             | InferError::Adapter { .. }
             | InferError::Ternary { .. }
+            | InferError::NotFinite { .. }
             | InferError::Text(_) => JobError::Failed(message),
         }
     }
@@ -80,8 +89,34 @@ impl From<TextError> for JobError {
     }
 }
 
-/// Called with each piece of text, and without text ("") wherever the job could end; may end the job.
-pub type OnText<'a> = dyn FnMut(&str) -> ControlFlow<()> + 'a;
+/// A token with its log-probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// Its text, which may be a part of a character.
+    pub bytes: Vec<u8>,
+    /// ln of its probability.
+    pub logprob: f32,
+    /// The most probable tokens in its place, most probable first.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
+/// A piece of the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    /// Text; none where the job only asks whether to go on.
+    pub text: &'a str,
+    /// Its tokens, where the options ask for log-probabilities.
+    pub tokens: &'a [TokenLogprob],
+}
+
+impl<'a> From<&'a str> for Piece<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, tokens: &[] }
+    }
+}
+
+/// Called with each piece of the answer, and without text wherever the job could end; may end the job.
+pub type OnText<'a> = dyn FnMut(Piece<'_>) -> ControlFlow<()> + 'a;
 
 /// What serves a job.
 type Run = dyn Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + Sync;
@@ -129,7 +164,11 @@ impl Engine {
             limit.check(job)?;
             let mut options = job.options.clone();
             let prompt = match &job.prompt {
-                Prompt::Text(text) => tokenizer.encode(text, tokenizer.adds_bos())?,
+                Prompt::Text(text) => {
+                    let how = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special: true };
+                    tokenizer.encode_with(text, how)?
+                }
+                Prompt::Ids(ids) => ids.clone(),
                 Prompt::Chat(messages) => {
                     let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?.ok_or_else(|| {
                         let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
@@ -141,7 +180,33 @@ impl Engine {
             };
             let mut session = Session::new(Arc::clone(&model), model.config().max_position_embeddings)?;
             session.set_adapters(Arc::clone(&job.adapters));
-            let generation = generate(&mut session, &prompt, &options, on_text)?;
+            let fits = !prompt.is_empty() && prompt.len() <= session.context();
+            // One that does not fit gets its error before any text.
+            if job.echo && fits {
+                let text = match &job.prompt {
+                    Prompt::Text(text) => text.clone(),
+                    Prompt::Ids(_) | Prompt::Chat(_) => tokenizer.decode(&prompt)?,
+                };
+                let _ = on_text(Piece::from(text.as_str()));
+            }
+            let mut failed = None;
+            let generation = generate_pieces(&mut session, &prompt, &options, |piece| {
+                match piece
+                    .tokens
+                    .iter()
+                    .map(|token| with_bytes(tokenizer, token))
+                    .collect::<Result<Vec<_>, _>>()
+                {
+                    Ok(tokens) => on_text(Piece { text: piece.text, tokens: &tokens }),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+            if let Some(error) = failed {
+                return Err(JobError::Failed(error.to_string()));
+            }
             Ok(Outcome {
                 finish: generation.finish,
                 prompt_tokens: generation.prompt_tokens,
@@ -159,6 +224,22 @@ impl Engine {
     pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {
         (self.run)(job, on_text)
     }
+}
+
+/// A token's log-probabilities with the texts of all tokens.
+fn with_bytes(tokenizer: &Tokenizer, token: &TokenLogprobs) -> Result<TokenLogprob, TextError> {
+    // Rows beyond the tokenizer's vocabulary are padding without a text.
+    let known = |id: u32| (id as usize) < tokenizer.vocab_size();
+    let top = token
+        .top
+        .iter()
+        .filter(|(id, _)| known(*id))
+        .map(|(id, logprob)| Ok((tokenizer.bytes(*id)?, *logprob)));
+    Ok(TokenLogprob {
+        bytes: tokenizer.bytes(token.id)?,
+        logprob: token.logprob,
+        top: top.collect::<Result<_, TextError>>()?,
+    })
 }
 
 #[cfg(test)]

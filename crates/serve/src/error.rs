@@ -7,6 +7,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::request::RequestError;
+
 /// The service cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -28,6 +30,8 @@ pub enum ServeError {
 pub(crate) enum ApiError {
     /// The request is wrong; `param` names the field.
     Invalid { message: String, param: Option<&'static str> },
+    /// A field is wrong.
+    Field(RequestError),
     /// What the request names does not exist.
     NotFound { message: String, param: Option<&'static str>, code: Option<&'static str> },
     /// The operator has not allowed it.
@@ -58,7 +62,10 @@ impl ApiError {
     /// The body, in the shape of OpenAI's errors.
     pub(crate) fn body(&self) -> serde_json::Value {
         let mut code = None;
-        let (kind, message, param) = match self {
+        let (kind, message, param): (_, _, Option<&str>) = match self {
+            ApiError::Field(error) => {
+                ("invalid_request_error", error.message.clone(), error.param.as_deref())
+            }
             ApiError::Invalid { message, param } => ("invalid_request_error", message.clone(), *param),
             ApiError::NotFound { message, param, code: which } => {
                 code = *which;
@@ -108,10 +115,16 @@ impl ApiError {
     }
 }
 
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        ApiError::Field(error)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
-            ApiError::Invalid { .. } => StatusCode::BAD_REQUEST,
+            ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
             ApiError::ContextLength(_) => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

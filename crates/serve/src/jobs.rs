@@ -10,18 +10,18 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::adapters::Adapters;
-use crate::engine::{Engine, Job, JobError, Outcome};
+use crate::engine::{Engine, Job, JobError, Outcome, Piece, TokenLogprob};
 use crate::error::ApiError;
 
 /// Pieces of text that may wait for a client to read them.
 const UNREAD: usize = 64;
 
-/// What a running job says.
+/// What a request's jobs say, one after the other.
 #[derive(Debug)]
 pub(crate) enum Update {
-    /// A piece of text.
-    Text(String),
-    /// The end.
+    /// A piece of text, with its tokens if their log-probabilities are asked for.
+    Piece { text: String, tokens: Vec<TokenLogprob> },
+    /// The end of a job. No job follows one that failed.
     Done(Result<Outcome, ApiError>),
 }
 
@@ -57,11 +57,12 @@ impl Jobs {
         self.engine.adapters()
     }
 
-    /// Starts a job. Its updates end with [`Update::Done`]; dropping the receiver stops it at its next token.
+    /// Starts a request's jobs, which run one after the other in one place. The updates of each end with
+    /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
     /// If too many jobs are waiting, or the time limit passes before its turn.
-    pub(crate) async fn start(&self, job: Job) -> Result<mpsc::Receiver<Update>, ApiError> {
+    pub(crate) async fn start(&self, jobs: Vec<Job>) -> Result<mpsc::Receiver<Update>, ApiError> {
         // A limit beyond what a clock can say is none.
         let deadline = Instant::now().checked_add(self.timeout);
         let admitted = match Arc::clone(&self.admitted).try_acquire_owned() {
@@ -82,7 +83,7 @@ impl Jobs {
         let handle = Handle::current();
         tokio::task::spawn_blocking(move || {
             let client = Client { sender, handle, deadline, late: false };
-            run(&engine, &job, client, [admitted, running]);
+            run(&engine, &jobs, client, [admitted, running]);
         });
         Ok(receiver)
     }
@@ -99,18 +100,23 @@ struct Client {
 
 impl Client {
     /// Hands text over, and says whether anybody still wants more. No text only asks.
-    fn text(&mut self, text: &str) -> ControlFlow<()> {
+    fn piece(&mut self, piece: Piece<'_>) -> ControlFlow<()> {
         self.late |= self.deadline.is_some_and(|deadline| Instant::now() > deadline);
         if self.late || self.sender.is_closed() {
             return ControlFlow::Break(());
         }
-        if text.is_empty() {
+        if piece.text.is_empty() && piece.tokens.is_empty() {
             return ControlFlow::Continue(());
         }
-        match self.sender.try_send(Update::Text(text.to_string())) {
+        self.send(Update::Piece { text: piece.text.to_string(), tokens: piece.tokens.to_vec() })
+    }
+
+    /// Hands an update over; waits for a slow client, but not beyond the time limit.
+    fn send(&mut self, update: Update) -> ControlFlow<()> {
+        match self.sender.try_send(update) {
             Ok(()) => ControlFlow::Continue(()),
             Err(TrySendError::Closed(_)) => ControlFlow::Break(()),
-            // The client reads more slowly than the model writes: wait, but not beyond the time limit.
+            // The client reads more slowly than the model writes.
             Err(TrySendError::Full(update)) => {
                 let wait =
                     self.deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
@@ -128,19 +134,35 @@ impl Client {
     }
 }
 
-fn run(engine: &Engine, job: &Job, mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
-    // A panic is this job's failure: its client is told so, and its place is free again.
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |text| client.text(text))));
+/// Runs the jobs, until one fails or nobody wants more.
+fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
+    let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
+    for (i, job) in jobs.iter().enumerate() {
+        outcome = run_one(engine, job, &mut client);
+        // The last one's place is free before its client reads the end.
+        if outcome.is_err() || client.sender.is_closed() || i + 1 == jobs.len() {
+            break;
+        }
+        if client.send(Update::Done(outcome.clone())).is_break() {
+            outcome = Err(ApiError::Timeout);
+            break;
+        }
+    }
     drop(permits);
-    let outcome = match outcome {
+    // Without holding a thread for it: a client that does not read gets it when it does, or never.
+    let Client { sender, handle, .. } = client;
+    handle.spawn(async move { sender.send(Update::Done(outcome)).await });
+}
+
+fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, ApiError> {
+    // A panic is this job's failure: its client is told so, and its place is free again.
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |piece| client.piece(piece))));
+    match outcome {
         Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
         Ok(Err(JobError::ContextLength(message))) => Err(ApiError::ContextLength(message)),
         Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
-    };
-    // Without holding a thread for it: a client that does not read gets it when it does, or never.
-    let Client { sender, handle, .. } = client;
-    handle.spawn(async move { sender.send(Update::Done(outcome)).await });
+    }
 }

@@ -1,7 +1,7 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
-//! * `GET /v1/models`, `GET /health`.
+//! * `GET /v1/models`, `GET /v1/models/{name}`, `GET /health`.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as in vLLM;
 //!   `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in llama.cpp's server.
@@ -21,6 +21,7 @@
 //! ```
 
 mod adapters;
+mod answer;
 mod api;
 mod body;
 mod connection;
@@ -31,6 +32,7 @@ mod jobs;
 mod listen;
 mod lora_routes;
 mod prompt_limit;
+pub mod request;
 mod routes;
 
 use std::net::SocketAddr;
@@ -38,7 +40,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
-pub use engine::{Engine, Job, JobError, OnText, Outcome, Prompt};
+pub use engine::{Engine, Job, JobError, OnText, Outcome, Piece, Prompt, TokenLogprob};
 pub use error::ServeError;
 pub use listen::serve;
 pub use routes::router;

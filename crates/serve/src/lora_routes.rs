@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::adapters::{AdapterError, NamedAdapter};
-use crate::api::{LoraScale, scales};
 use crate::error::ApiError;
+use crate::request;
 use crate::routes::{Service, parse};
 
 /// `GET /lora-adapters`: every adapter with the scale that requests have it with which ask for nothing.
@@ -34,13 +34,14 @@ pub(crate) async fn set(
             --allow-runtime-lora DIR, or give \"lora\" in the request";
         return Err(ApiError::Forbidden(message.to_string()));
     }
-    let scales = scales(&parse::<Vec<LoraScale>>(body)?)?;
+    let scales = request::lora(&parse(body)?)?;
     service.jobs.adapters().set_defaults(&scales)?;
     Ok(Json(json!({ "success": true })))
 }
 
 /// A body of `/v1/load_lora_adapter`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Load {
     lora_name: String,
     lora_path: PathBuf,
@@ -48,6 +49,7 @@ struct Load {
 
 /// A body of `/v1/unload_lora_adapter`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Unload {
     lora_name: String,
 }

@@ -36,6 +36,8 @@ impl PromptLimit {
     pub(crate) fn check(self, job: &Job) -> Result<(), JobError> {
         let bytes = match &job.prompt {
             Prompt::Text(text) => text.len(),
+            // Counted as they are when the session takes them.
+            Prompt::Ids(_) => 0,
             Prompt::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len()).sum(),
         };
         let most = self.context.saturating_mul(self.token_bytes);

@@ -1,13 +1,12 @@
 //! The endpoints.
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,13 +18,15 @@ use tokio::sync::mpsc::Receiver;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::ServeOptions;
-use crate::api::{Asked, ChatRequest, CompletionRequest, finish_reason};
+use crate::answer::{Choice, Events, Header, Shape};
+use crate::api::{Asked, asked};
 use crate::body::{self, Bodies};
-use crate::engine::{Engine, Outcome};
+use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::guard::{self, Guard};
 use crate::jobs::{Jobs, Update};
 use crate::lora_routes;
+use crate::request::Endpoint;
 
 /// What every endpoint sees.
 #[derive(Debug, Clone)]
@@ -33,8 +34,10 @@ pub(crate) struct Service {
     pub(crate) jobs: Jobs,
     /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to all.
     pub(crate) may_change: bool,
+    /// When the service began, in seconds of Unix time.
+    created: u64,
     /// Where adapters may be read from at run time.
-    pub(crate) lora_dir: Option<Arc<Path>>,
+    pub(crate) lora_dir: Option<Arc<std::path::Path>>,
 }
 
 /// The service as a router, to be served or nested.
@@ -44,6 +47,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .route("/v1/completions", post(completions))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
+        .route("/v1/models/{*name}", get(model))
         .route("/v1/load_lora_adapter", post(lora_routes::load))
         .route("/v1/unload_lora_adapter", post(lora_routes::unload))
         .route("/lora-adapters", get(lora_routes::list).post(lora_routes::set))
@@ -60,28 +64,46 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .layer(guard::cors(&guard))
         .with_state(Service {
             jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             may_change: options.api_key.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })
 }
 
+/// A model as `/v1/models` shows it.
+fn model_body(service: &Service, name: &str, parent: Option<&str>) -> Value {
+    json!({
+        "id": name, "object": "model", "created": service.created, "owned_by": "tritforge", "root": name, "parent": parent,
+    })
+}
+
 /// The model, and every adapter as a model of its own whose parent it is.
 async fn models(State(service): State<Service>) -> Json<Value> {
     let base = service.jobs.model();
-    let mut data = vec![json!({ "id": base, "object": "model", "owned_by": "tritforge", "parent": null })];
-    data.extend(service.jobs.adapters().list().iter().map(|adapter| {
-        json!({
-            "id": adapter.name, "object": "model", "owned_by": "tritforge", "root": adapter.name, "parent": base,
-        })
-    }));
+    let mut data = vec![model_body(&service, base, None)];
+    let adapters = service.jobs.adapters().list();
+    data.extend(adapters.iter().map(|adapter| model_body(&service, &adapter.name, Some(base))));
     Json(json!({ "object": "list", "data": data }))
+}
+
+/// One of them.
+async fn model(
+    State(service): State<Service>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|e| ApiError::Invalid { message: e.body_text(), param: Some("model") })?;
+    let base = service.jobs.model();
+    // Names the models that there are, if this is none of them.
+    service.jobs.adapters().of_request(Some(&name), None)?;
+    let parent = (name != base).then_some(base);
+    Ok(Json(model_body(&service, &name, parent)))
 }
 
 async fn completions(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = parse::<CompletionRequest>(body)?.asked(service.jobs.adapters())?;
+    let asked = asked(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
     respond(&service.jobs, asked, Shape::Text).await
 }
 
@@ -89,7 +111,7 @@ async fn chat(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = parse::<ChatRequest>(body)?.asked(service.jobs.adapters())?;
+    let asked = asked(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
     respond(&service.jobs, asked, Shape::Chat).await
 }
 
@@ -100,83 +122,12 @@ pub(crate) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) ->
     serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not a valid request: {e}")))
 }
 
-/// Which of the two APIs speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    Text,
-    Chat,
-}
-
-/// What all parts of an answer share.
-#[derive(Debug, Clone)]
-struct Header {
-    id: String,
-    created: u64,
-    model: String,
-    shape: Shape,
-}
-
-impl Header {
-    fn new(model: &str, shape: Shape) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
-        Self {
-            id: format!("{prefix}-{:x}", now.as_nanos()),
-            created: now.as_secs(),
-            model: model.to_string(),
-            shape,
-        }
-    }
-
-    fn body(&self, object: &str, choice: &Value) -> Value {
-        json!({
-            "id": self.id, "object": object, "created": self.created, "model": self.model, "choices": [choice],
-        })
-    }
-
-    /// The whole answer.
-    fn whole(&self, text: &str, outcome: Outcome) -> Value {
-        let reason = finish_reason(outcome.finish);
-        let (object, choice) = match self.shape {
-            Shape::Text => (
-                "text_completion",
-                json!({ "index": 0, "text": text, "logprobs": null, "finish_reason": reason }),
-            ),
-            Shape::Chat => {
-                let message = json!({ "role": "assistant", "content": text });
-                ("chat.completion", json!({ "index": 0, "message": message, "finish_reason": reason }))
-            }
-        };
-        let mut body = self.body(object, &choice);
-        body["usage"] = json!({
-            "prompt_tokens": outcome.prompt_tokens,
-            "completion_tokens": outcome.completion_tokens,
-            "total_tokens": outcome.prompt_tokens + outcome.completion_tokens,
-        });
-        body
-    }
-
-    /// One event of a stream.
-    fn chunk(&self, text: Option<&str>, reason: Option<&str>) -> Value {
-        match self.shape {
-            Shape::Text => self.body(
-                "text_completion",
-                &json!({ "index": 0, "text": text.unwrap_or_default(), "finish_reason": reason }),
-            ),
-            Shape::Chat => {
-                let delta =
-                    text.map_or_else(|| json!({}), |text| json!({ "role": "assistant", "content": text }));
-                let choice = json!({ "index": 0, "delta": delta, "finish_reason": reason });
-                self.body("chat.completion.chunk", &choice)
-            }
-        }
-    }
-}
-
 async fn respond(jobs: &Jobs, asked: Asked, shape: Shape) -> Result<Response, ApiError> {
-    let Asked { job, model, stream } = asked;
-    let header = Header::new(&model, shape);
-    let mut updates = jobs.start(job).await?;
+    let Asked { jobs: list, n, model, stream, include_usage } = asked;
+    let header = Header::new(&model, shape, n);
+    let count = list.len();
+    let logprobs = list.iter().any(|job| job.options.logprobs.is_some());
+    let mut updates = jobs.start(list).await?;
     // The sender is dropped without a `Done` only if the engine's thread panicked.
     let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
     let first = updates.recv().await.ok_or_else(stopped)?;
@@ -184,35 +135,36 @@ async fn respond(jobs: &Jobs, asked: Asked, shape: Shape) -> Result<Response, Ap
         // A request that fails before its first text gets an error's status, not a stream.
         return match first {
             Update::Done(Err(error)) => Err(error),
-            first => Ok(stream_events(header, first, updates)),
+            first => Ok(stream_events(Events::new(header, count, include_usage, logprobs), first, updates)),
         };
     }
-    let mut text = String::new();
+    let mut choices: Vec<Choice> = Vec::new();
+    let mut choice = Choice { logprobs, ..Choice::default() };
     let mut next = Some(first);
     while let Some(update) = next {
         match update {
-            Update::Text(piece) => text.push_str(&piece),
-            Update::Done(outcome) => return Ok(Json(header.whole(&text, outcome?)).into_response()),
+            Update::Piece { text, tokens } => {
+                choice.text.push_str(&text);
+                choice.tokens.extend(tokens);
+            }
+            Update::Done(outcome) => {
+                choice.outcome = Some(outcome?);
+                choices.push(std::mem::replace(&mut choice, Choice { logprobs, ..Choice::default() }));
+                if choices.len() == count {
+                    return Ok(Json(header.whole(&choices)).into_response());
+                }
+            }
         }
         next = updates.recv().await;
     }
     Err(stopped())
 }
 
-fn stream_events(header: Header, first: Update, rest: Receiver<Update>) -> Response {
+fn stream_events(mut events: Events, first: Update, rest: Receiver<Update>) -> Response {
     let updates = futures::stream::iter([first]).chain(ReceiverStream::new(rest));
     let events = updates.flat_map(move |update| {
-        let bodies = match update {
-            Update::Text(piece) => vec![header.chunk(Some(&piece), None).to_string()],
-            Update::Done(Ok(outcome)) => {
-                vec![
-                    header.chunk(None, Some(finish_reason(outcome.finish))).to_string(),
-                    "[DONE]".to_string(),
-                ]
-            }
-            Update::Done(Err(error)) => vec![error.body().to_string(), "[DONE]".to_string()],
-        };
-        futures::stream::iter(bodies.into_iter().map(|body| Ok::<_, Infallible>(Event::default().data(body))))
+        let events = events.of(update).into_iter();
+        futures::stream::iter(events.map(|data| Ok::<_, Infallible>(Event::default().data(data))))
     });
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }

@@ -288,9 +288,10 @@ fn what_does_not_exist_and_what_contradicts_itself_is_named() {
     for (fields, expected) in [
         (json!({ "model": "a", "lora": [{ "id": 1, "scale": 1 }] }), "one of the two"),
         (json!({ "lora": [{ "id": 1, "scale": 1 }, { "id": 1, "scale": 2 }] }), "twice"),
-        (json!({ "lora": { "id": 1 } }), "not a valid request"),
-        (json!({ "lora": [{ "id": "a", "scale": 1 }] }), "not a valid request"),
-        (json!({ "model": 3 }), "not a valid request"),
+        (json!({ "lora": { "id": 1 } }), "expected a list"),
+        (json!({ "lora": [{ "id": 1 }] }), "expected a list of {\"id\": NUMBER, \"scale\": NUMBER}"),
+        (json!({ "lora": [{ "id": "a", "scale": 1 }] }), "lora.id = \"a\""),
+        (json!({ "model": 3 }), "model = 3"),
     ] {
         let (status, _, message) = error(fields.clone());
         assert_eq!(status, 400, "{fields}");

@@ -17,6 +17,7 @@ fn echo() -> Engine {
     Engine::new("echo", |job: &Job, on_text| {
         let text = match &job.prompt {
             Prompt::Text(text) => text.clone(),
+            Prompt::Ids(ids) => format!("{ids:?}"),
             Prompt::Chat(messages) => {
                 messages.iter().map(|m| m.content.clone()).collect::<Vec<_>>().join(" ")
             }
@@ -27,7 +28,7 @@ fn echo() -> Engine {
         let mut count = 0;
         for word in text.split_inclusive(' ').take(job.options.max_tokens) {
             count += 1;
-            if on_text(word).is_break() {
+            if on_text(word.into()).is_break() {
                 return Ok(Outcome { finish: Finish::Cancelled, prompt_tokens: 1, completion_tokens: count });
             }
         }
@@ -60,7 +61,10 @@ async fn completions_and_chat_answer_in_openais_shape() {
     let messages = json!([{ "role": "user", "content": "hi there" }]);
     let (status, body) = post(&app, "/v1/chat/completions", json!({ "messages": messages })).await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(body["choices"][0]["message"], json!({ "role": "assistant", "content": "hi there" }));
+    assert_eq!(
+        body["choices"][0]["message"],
+        json!({ "role": "assistant", "content": "hi there", "refusal": null })
+    );
 }
 
 #[tokio::test]
@@ -96,7 +100,8 @@ async fn bad_requests_are_named() {
         ("{}", "prompt"),
         (r#"{"prompt": "a", "max_tokens": 0}"#, "max_tokens = 0"),
         (r#"{"prompt": "a", "top_p": 3}"#, "top_p = 3"),
-        (r#"{"prompt": "a", "n": 2}"#, "one choice"),
+        (r#"{"prompt": "a", "n": 0}"#, "n = 0: expected 1 to 128"),
+        (r#"{"prompt": "a", "prompt": "b"}"#, "prompt is given twice"),
         (r#"{"prompt": ""}"#, "prompt is empty"),
     ] {
         let (status, text) = send(&app, "/v1/completions", body).await;
@@ -117,7 +122,7 @@ fn gated(gate: Arc<Mutex<()>>, running: Arc<AtomicUsize>, most: Arc<AtomicUsize>
         most.fetch_max(now, Ordering::SeqCst);
         drop(gate.lock().unwrap());
         running.fetch_sub(1, Ordering::SeqCst);
-        let finish = if on_text("done").is_break() { Finish::Cancelled } else { Finish::Eos };
+        let finish = if on_text("done".into()).is_break() { Finish::Cancelled } else { Finish::Eos };
         Ok(Outcome { finish, prompt_tokens: 1, completion_tokens: 1 })
     })
 }
@@ -173,7 +178,7 @@ async fn a_generation_past_its_time_is_a_timeout() {
         loop {
             std::thread::sleep(Duration::from_millis(5));
             count += 1;
-            if on_text("x").is_break() {
+            if on_text("x".into()).is_break() {
                 return Ok(Outcome { finish: Finish::Cancelled, prompt_tokens: 1, completion_tokens: count });
             }
         }

@@ -35,17 +35,17 @@ fn engine(running: &Arc<AtomicUsize>) -> Engine {
             // Never ends by itself: silent as behind a stop string, or with more text than any buffer holds.
             "silent" => loop {
                 thread::sleep(Duration::from_millis(1));
-                if on_text("").is_break() {
+                if on_text("".into()).is_break() {
                     return outcome(Finish::Cancelled);
                 }
             },
             "flood" => loop {
-                if on_text(&"x".repeat(10_000)).is_break() {
+                if on_text("x".repeat(10_000).as_str().into()).is_break() {
                     return outcome(Finish::Cancelled);
                 }
             },
             _ => {
-                let flow = on_text("").is_break() || on_text("done").is_break();
+                let flow = on_text("".into()).is_break() || on_text("done".into()).is_break();
                 outcome(if flow { Finish::Cancelled } else { Finish::Eos })
             }
         }

@@ -1,5 +1,7 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
+use crate::NotFinite;
+
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TernaryError {
@@ -31,12 +33,30 @@ pub enum TernaryError {
         cols: usize,
     },
     /// A weight is NaN or infinite.
-    #[error("weight {index} is {value}: a ternary tensor needs finite weights")]
-    NotFinite {
-        /// Position in row-major order.
-        index: usize,
-        /// `NaN`, `inf` or `-inf`.
-        value: String,
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// A scale is not a positive number.
+    #[error("the scale{of} is {scale}: expected a positive number")]
+    Scale {
+        /// Nothing, or the block or row whose scale it is.
+        of: String,
+        /// The scale.
+        scale: String,
+    },
+    /// Blocks or rows have different scales.
+    #[error("its blocks or rows have different scales: this engine runs one scale a tensor (BitNet)")]
+    Scales,
+    /// A scale is stored as f16, which does not hold it.
+    #[error(
+        "{packing} stores its scale, {scale}, as f16, in which it is {stored}: choose I2_S or IQ2_BN, which store it as f32"
+    )]
+    ScaleRange {
+        /// Name of the packing.
+        packing: &'static str,
+        /// The scale.
+        scale: String,
+        /// What f16 makes of it: 0 or infinity.
+        stored: String,
     },
     /// Weights that should be ternary as they stand are not.
     #[error(

@@ -7,6 +7,7 @@
 //! * [`absmax_quantize`]: one token's activations to int8 and one scale (eq. 4 there, rounding as in the
 //!   reference code: half to even).
 //! * [`TernaryTensor`]: codes, scale and shape.
+//! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
 //! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways; [`pack_stripes`]: that of Hugging Face checkpoints.
 //!
 //! ```
@@ -22,12 +23,14 @@
 
 mod activation;
 mod error;
+mod finite;
 mod packing;
 mod tensor;
 mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
+pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
 pub use packing::{
     I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes, unpack_stripes,
 };

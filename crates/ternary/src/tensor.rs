@@ -1,6 +1,6 @@
 //! `TernaryTensor`: codes, scale and shape of one quantized matrix.
 
-use crate::{EPS, TernaryError, absmean, weight_codes};
+use crate::{EPS, TernaryError, absmean, check_finite, weight_codes};
 
 /// A matrix of ternary weights: value of element (r, c) is `codes[r * cols + c] * scale`.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,9 +18,7 @@ impl TernaryTensor {
     /// If the length does not fit the shape or a weight is not finite.
     pub fn quantize(weights: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
         check_length("weights", weights.len(), rows, cols)?;
-        if let Some(index) = weights.iter().position(|w| !w.is_finite()) {
-            return Err(TernaryError::NotFinite { index, value: weights[index].to_string() });
-        }
+        check_finite(weights, cols)?;
         let scale = absmean(weights);
         let mut codes = vec![0i8; weights.len()];
         weight_codes(weights, scale, &mut codes);
@@ -30,9 +28,10 @@ impl TernaryTensor {
     /// Puts a tensor together from codes [rows, cols] (row-major) and its scale.
     ///
     /// # Errors
-    /// If the length does not fit the shape, or a code is not -1, 0 or +1.
+    /// If the length does not fit the shape, a code is not -1, 0 or +1, or the scale is not a positive number.
     pub fn from_codes(codes: Vec<i8>, rows: usize, cols: usize, scale: f32) -> Result<Self, TernaryError> {
         check_length("codes", codes.len(), rows, cols)?;
+        check_scale(scale, String::new())?;
         if let Some(index) = codes.iter().position(|c| !(-1..=1).contains(c)) {
             return Err(TernaryError::Code { index, found: i32::from(codes[index]) });
         }
@@ -46,6 +45,7 @@ impl TernaryTensor {
     /// If the length does not fit the shape or a value is none of −s, 0, s.
     pub fn from_values(values: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
         check_length("weights", values.len(), rows, cols)?;
+        check_finite(values, cols)?;
         let scale = stored_scale(values)?;
         let mut codes = vec![0i8; values.len()];
         weight_codes(values, scale, &mut codes);
@@ -99,6 +99,14 @@ pub fn stored_scale(values: &[f32]) -> Result<f32, TernaryError> {
             Err(TernaryError::NotTernary { index, value: value.to_string(), scale: scale.to_string() })
         }
     }
+}
+
+/// Refuses a scale that is not a positive number; `of` says whose it is.
+pub(crate) fn check_scale(scale: f32, of: String) -> Result<(), TernaryError> {
+    if scale > 0.0 && scale.is_finite() {
+        return Ok(());
+    }
+    Err(TernaryError::Scale { of, scale: scale.to_string() })
 }
 
 /// Refuses a count that is not rows · cols.

@@ -62,7 +62,7 @@ fn wrong_byte_counts_are_refused() {
 #[test]
 fn weights_that_are_not_finite_are_refused() {
     let error = TernaryTensor::quantize(&[1.0, f32::NAN], 1, 2).unwrap_err();
-    assert!(error.to_string().starts_with("weight 1 is NaN"), "{error}");
+    assert!(error.to_string().starts_with("element 1 is NaN"), "{error}");
 }
 
 #[test]
@@ -132,4 +132,37 @@ fn the_two_layouts_of_i2_s_hold_the_same_tensor_in_other_places() {
     // Taken for each other they are valid, and another tensor.
     assert_ne!(Packing::I2S.unpack(&arm, 1, 256).unwrap().codes, tensor.codes());
     assert_eq!(Packing::I2SArm.unpack(&arm, 1, 256).unwrap().codes, tensor.codes());
+}
+
+#[test]
+fn a_scale_that_f16_does_not_hold_is_refused() {
+    let tensor = TernaryTensor::from_codes(vec![1; 256], 1, 256, 0.5).unwrap();
+    for packing in Packing::ALL {
+        let in_blocks = packing.scales() == ScalePlace::Block;
+        for (scale, stored) in [(1e6, "inf"), (1e-9, "0"), (f32::NAN, "NaN"), (-1.0, "-1")] {
+            match packing.pack_with_block_scale(&tensor, scale) {
+                Err(error) => {
+                    assert!(in_blocks, "{error}");
+                    let error = error.to_string();
+                    assert!(error.contains(packing.name()) && error.contains(stored), "{error}");
+                }
+                Ok(_) => assert!(!in_blocks, "{} {scale}", packing.name()),
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_have_finite_weights_and_positive_scales() {
+    let error = |result: Result<TernaryTensor, TernaryError>| result.unwrap_err().to_string();
+    for scale in [f32::NAN, f32::INFINITY, -1.0, 0.0] {
+        let found = error(TernaryTensor::from_codes(vec![1; 4], 2, 2, scale));
+        assert_eq!(found, format!("the scale is {scale}: expected a positive number"));
+    }
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let values = [0.5, -0.5, 0.5, bad];
+        let expected = format!("row 1, column 1 is {bad}: expected finite numbers");
+        assert_eq!(error(TernaryTensor::quantize(&values, 2, 2)), expected);
+        assert_eq!(error(TernaryTensor::from_values(&values, 2, 2)), expected);
+    }
 }

@@ -257,13 +257,31 @@ impl Tokenizer {
     /// BOS at the beginning if sequences have one.
     ///
     /// # Errors
-    /// If the template fails, or the vocabulary lacks a character.
+    /// If the template fails or leaves out a message, or the vocabulary lacks a character.
     pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
         let name = |id: Option<u32>| id.and_then(|id| self.token(id));
         let (bos, eos) = (name(self.bos()), name(self.eos()));
         let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
+        if let Some(message) = messages.iter().find(|message| left_out(message, &prompt)) {
+            let problem = format!("the chat template leaves out messages of the role {:?}", message.role);
+            return Err(TextError::Template { line: None, problem });
+        }
         self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })
     }
+}
+
+/// Whether a template that does not know a message's role has dropped it. Users and assistants are known to
+/// all; of an assistant templates may leave out what it thought.
+fn left_out(message: &Message, prompt: &str) -> bool {
+    let content = message.content.trim();
+    let written = || prompt.contains(content) || prompt.contains(json_escaped(content).as_str());
+    !matches!(message.role.as_str(), "user" | "assistant") && !written()
+}
+
+/// A text as it stands between the quotes of a JSON string.
+fn json_escaped(text: &str) -> String {
+    let json = serde_json::Value::from(text).to_string();
+    json[1..json.len() - 1].to_string()
 }
 
 fn raise_exception(message: &str) -> Result<Value, Error> {

@@ -184,3 +184,25 @@ fn alpaca_is_that_of_stanford() {
         "Be brief.\n\n### Instruction:\nHi\n\n"
     );
 }
+
+#[test]
+fn a_message_that_the_template_leaves_out_is_an_error() {
+    let tokenizer = Tokenizer::train_bpe(["ab"], 256, &SpecialTokens::none()).unwrap();
+    let users =
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ m['content'] }}{% endif %}{% endfor %}";
+    let users = ChatTemplate::new(users).unwrap();
+    let user = Message::new("user", "Hi");
+    assert!(tokenizer.encode_chat(&users, &[user.clone(), Message::new("assistant", "thought")]).is_ok());
+    for role in ["system", "developer", "tool"] {
+        let messages = [Message::new(role, "Be \"brief\"."), user.clone()];
+        let error = tokenizer.encode_chat(&users, &messages).unwrap_err().to_string();
+        assert!(error.contains(&format!("{role:?}")), "{error}");
+        // Trimmed, and as JSON, it is there.
+        for content in ["m['content'] | trim", "m['content'] | tojson"] {
+            let all = format!("{{% for m in messages %}}{{{{ {content} }}}}{{% endfor %}}");
+            assert!(tokenizer.encode_chat(&ChatTemplate::new(all).unwrap(), &messages).is_ok(), "{content}");
+        }
+        // Without content there is nothing to leave out.
+        assert!(tokenizer.encode_chat(&users, &[Message::new(role, " "), user.clone()]).is_ok());
+    }
+}

@@ -131,12 +131,20 @@ fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Ve
             segments: &rows.segments,
         };
         let each = sequence_log_probs(model, &batch)?;
+        if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
+            return Err(TrainError::State(format!(
+                "the reference gives the {} answer of pair {} the log-probability {}: nothing can be compared with it",
+                if bad % 2 == 0 { "chosen" } else { "rejected" },
+                out.len() + bad / 2 + 1,
+                each[bad]
+            )));
+        }
         out.extend(each.as_chunks::<2>().0);
     }
     Ok(out)
 }
 
-/// None if the file is not there, depends on something else, or was cut short.
+/// None if the file is not there, depends on something else, was cut short, or has NaN or infinity.
 fn read(file: &Path, key: &Fingerprint, [train, held_out]: [usize; 2]) -> Option<Reference> {
     let bytes = fs::read(file).ok()?;
     let numbers = bytes.strip_prefix(MAGIC)?.strip_prefix(&key.0)?;
@@ -144,6 +152,9 @@ fn read(file: &Path, key: &Fingerprint, [train, held_out]: [usize; 2]) -> Option
         return None;
     }
     let numbers: Vec<f64> = numbers.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    if !numbers.iter().all(|number| number.is_finite()) {
+        return None;
+    }
     let (train, held_out) = numbers.as_chunks::<2>().0.split_at(train);
     Some(Reference { train: train.to_vec(), held_out: held_out.to_vec() })
 }

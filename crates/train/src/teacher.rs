@@ -21,6 +21,7 @@ use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_infer::{KvType, Model, Session, Wanted};
 use tritforge_kernels::parallel_for_each;
 use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
+use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
 use self::relating::Relating;
@@ -47,6 +48,8 @@ pub(crate) struct Teacher {
     vocab_size: usize,
     /// SHA-256 of its files.
     fingerprint: String,
+    /// For errors.
+    path: PathBuf,
 }
 
 /// Where the words of a teacher are kept.
@@ -98,7 +101,7 @@ impl Teacher {
         if let Some(Cache { dir, .. }) = &cache {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
-        Ok(Self { model, top_k, relating, cache, vocab_size, fingerprint })
+        Ok(Self { model, top_k, relating, cache, vocab_size, fingerprint, path: path.clone() })
     }
 
     /// Which model it is: SHA-256 of its files.
@@ -205,6 +208,18 @@ impl Teacher {
                 for segment in segments() {
                     logits.extend(model.logits(&ids[segment])?);
                 }
+            }
+        }
+        let broken = |what: &str, e: NotFinite| {
+            let message = format!("its {what} are not finite: {e}; nothing can be learned from it");
+            Err(TrainError::Teacher { path: self.path.clone(), message })
+        };
+        if let Err(e) = check_finite(&logits, self.vocab_size) {
+            return broken("logits", e);
+        }
+        for state in states.iter() {
+            if let Err(e) = check_finite(state, state.len()) {
+                return broken("queries, keys or values", e);
             }
         }
         Ok(logits)

@@ -97,6 +97,13 @@ fn print_tensors(report: &DiffReport, args: &Args) {
             Compared::Shapes { shapes: [first, second] } => {
                 println!("{}: shape {first:?} and {second:?}", tensor.name);
             }
+            Compared::NotFinite { first: [first, second] } => {
+                for (model, place) in [("first", first), ("second", second)] {
+                    if let Some(place) = place {
+                        println!("{}: {place} in the {model} model: it is broken", tensor.name);
+                    }
+                }
+            }
             Compared::Ternary {
                 weights, flipped, zero_fraction, scale_ratio, latent_max_difference, ..
             } => {

@@ -127,7 +127,8 @@ fn print_blocks(report: &VerifyReport) {
     let rows = (0..=last).filter_map(|layer| {
         let block = || report.projections.iter().filter(move |p| p.layer == layer);
         let sum = |count: fn(&ProjectionReport) -> usize| block().map(count).sum::<usize>().to_string();
-        let scale = block().map(|p| p.scale_difference / p.scale).fold(0f32, f32::max);
+        // `f32::max` would drop a NaN; in this order it is the largest.
+        let scale = block().map(|p| p.scale_difference / p.scale).max_by(f32::total_cmp).unwrap_or(0.0);
         let first = block().find(|p| !p.identical())?;
         Some(vec![
             layer.to_string(),

@@ -17,6 +17,11 @@ pub struct Comparison {
 }
 
 impl Comparison {
+    /// Whether all three are finite numbers.
+    pub fn is_finite(&self) -> bool {
+        self.max_difference.is_finite() && self.top1_agreement.is_finite() && self.mean_kl.is_finite()
+    }
+
     /// Compares rows of logits [tokens, vocab].
     pub fn of(left: &[f32], right: &[f32], vocab: usize) -> Self {
         let rows = left.len() / vocab;
@@ -42,13 +47,15 @@ impl Comparison {
     }
 }
 
-/// The largest difference of two numbers; infinite if one is NaN or the lengths differ.
+/// The largest difference of two numbers; infinite if one is NaN or infinite, also where both are and have the same bits, or if the
+/// lengths differ.
 pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;
     }
     a.iter().zip(b).fold(0f32, |m, (a, b)| {
-        let d = if a.to_bits() == b.to_bits() { 0.0 } else { (a - b).abs() };
+        // Of NaN or infinity the difference is NaN or infinite, of equal infinities NaN.
+        let d = (a - b).abs();
         if d.is_nan() { f32::INFINITY } else { m.max(d) }
     })
 }
@@ -102,5 +109,11 @@ mod tests {
     fn a_nan_is_an_infinite_difference() {
         assert_eq!(max_difference(&[1.0], &[f32::NAN]), f32::INFINITY);
         assert_eq!(max_difference(&[1.0], &[1.0, 2.0]), f32::INFINITY);
+        // In both, bit for bit: the models are equally broken, not verified.
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(max_difference(&[0.0, bad], &[0.0, bad]), f32::INFINITY);
+            assert!(!Comparison::of(&[0.0, bad], &[0.0, bad], 2).is_finite());
+        }
+        assert_eq!(max_difference(&[0.0], &[-0.0]), 0.0);
     }
 }

@@ -13,6 +13,7 @@ use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;
 use crate::EvalError;
+use crate::finite::finite;
 use crate::subject::{decoder_of, load_decoder};
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
@@ -40,7 +41,9 @@ impl Side {
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
         let model = AnyModel::open(path, options)?;
         if model.form() == Form::Gguf {
-            return Ok(Side::Deployed(Arc::new(Model::open(path)?)));
+            let model = Model::open(path)?;
+            model.check_finite()?;
+            return Ok(Side::Deployed(Arc::new(model)));
         }
         let tokenizer = model.tokenizer()?.map(Box::new);
         Ok(Side::Trained { decoder: Box::new(decoder_of(&model)?), tokenizer })
@@ -73,7 +76,9 @@ impl Side {
     /// Logits of all tokens, [tokens, vocab_size]; the observer sees every quantized product.
     pub(super) fn logits(&self, ids: &[u32], observer: &mut Observer<'_>) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            Side::Trained { decoder, .. } => decoder.logits(ids, 1, Some(observer))?,
+            Side::Trained { decoder, .. } => {
+                finite(decoder.logits(ids, 1, Some(observer))?, decoder.config().vocab_size, 0)?
+            }
             Side::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
                 .forward_observed(ids, Wanted::All, observer)?,
         })
@@ -88,7 +93,7 @@ impl Side {
                 let mut sequence = prompt.to_vec();
                 greedy_tokens(count, |last| {
                     sequence.extend(last);
-                    let logits = decoder.logits(&sequence, 1, None)?;
+                    let logits = finite(decoder.logits(&sequence, 1, None)?, vocab, 0)?;
                     Ok(logits[logits.len() - vocab..].to_vec())
                 })
             }

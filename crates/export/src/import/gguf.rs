@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{Architecture, ModelConfig};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
-use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor};
+use tritforge_ternary::{
+    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor, check_finite_bytes,
+};
 
 use super::Stored;
-use crate::numbers::reorder;
+use crate::numbers::{check, reorder};
 use crate::plan::Item;
 use crate::{ExportError, ImportOptions};
 
@@ -76,25 +78,51 @@ impl GgufSource {
         Ok((info.ty.name().to_string(), info.nbytes))
     }
 
+    /// The numbers of a tensor.
+    ///
+    /// # Errors
+    /// If one is NaN or infinite; its row is that of the file.
     pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+        let values = self.decoded(item)?;
+        check(&item.target, &values, item.matrix()[1])?;
+        Ok(self.ordered(item, values))
+    }
+
+    /// The numbers as they are stored, NaN and infinity among them.
+    pub(super) fn dense_as_stored(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+        Ok(self.ordered(item, self.decoded(item)?))
+    }
+
+    /// The numbers in the order of the file.
+    fn decoded(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
             return Err(Self::fault(item, format!("type {} holds no numbers", info.ty.name())));
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
-        let cols = item.shape[1..].iter().product();
-        Ok(if self.moved(item) {
-            reorder(&values, cols, |row| self.config.interleaved_row(row))
-        } else {
-            values
-        })
+        Ok(values)
     }
 
-    /// The bytes of a tensor of bf16; none where its rows stand in another order.
+    /// Numbers of the file in the model's order of rows.
+    fn ordered(&self, item: &Item, values: Vec<f32>) -> Vec<f32> {
+        if !self.moved(item) {
+            return values;
+        }
+        let cols = item.shape[1..].iter().product();
+        reorder(&values, cols, |row| self.config.interleaved_row(row))
+    }
+
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another order.
     pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
         let info = self.find(item)?;
-        Ok((info.ty == GgmlType::BF16 && !self.moved(item)).then(|| self.gguf.data(info)))
+        if info.ty != GgmlType::BF16 || self.moved(item) {
+            return Ok(None);
+        }
+        let bytes = self.gguf.data(info);
+        check_finite_bytes(FloatType::Bf16, bytes, item.matrix()[1])
+            .map_err(|e| Self::fault(item, e.to_string()))?;
+        Ok(Some(bytes))
     }
 
     /// Whether the file has the tensor's rows in another order.
@@ -119,26 +147,17 @@ impl GgufSource {
 
     /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
     pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
-        let block = self.packed(item)?.uniform_scale().ok_or_else(|| {
-            let message =
-                "its blocks or rows have different scales: this engine runs one scale a tensor (BitNet)";
-            Self::fault(item, message.to_string())
-        })?;
-        let scale = match self.gguf.tensor(&item.scale_name()) {
-            None => block,
+        let beside = match self.gguf.tensor(&item.scale_name()) {
+            None => None,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
                 let bytes = self.gguf.data(info);
-                block * f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+                Some(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not one F32 number".to_string())),
         };
-        // A tensor of zeros may have no scale at all.
-        let scale = if scale == 0.0 { tritforge_ternary::EPS } else { scale };
-        if scale > 0.0 && scale.is_finite() {
-            Ok(scale)
-        } else {
-            Err(Self::fault(item, format!("scale {scale}, expected a positive number")))
-        }
+        self.packed(item)?
+            .tensor_scale(beside)
+            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
     pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{Dtype, Tensors};
 use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, Quantization, WeightQuant};
-use tritforge_ternary::{TernaryTensor, unpack_stripes};
+use tritforge_ternary::{FloatType, TernaryTensor, check_finite_bytes, unpack_stripes};
 use tritforge_text::Tokenizer;
 
 use super::files::{self, WeightFiles};
@@ -161,9 +161,10 @@ impl HuggingFaceSource {
         Ok((format!("{dtype:?}"), (bytes.len() + scale.map_or(0, |(_, _, bytes)| bytes.len())) as u64))
     }
 
+    /// The numbers as they are stored, NaN and infinity among them.
     pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         let (file, name) = self.find(item)?;
-        let values = file.f32(&name, &item.shape)?;
+        let values = file.f32_as_stored(&name, &item.shape)?;
         match name.strip_suffix(".bias") {
             // transformers' AutoBitLinear adds the bias before it multiplies.
             Some(linear) if self.quantization == Quantization::Multiplies => {
@@ -174,12 +175,17 @@ impl HuggingFaceSource {
         }
     }
 
-    /// The bytes of a tensor of bf16; none where its numbers have to be changed.
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its numbers have to be changed.
     pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
         let (file, name) = self.find(item)?;
         let (dtype, shape, bytes) = file.raw(&name)?;
         let changed = name.ends_with(".bias") && self.quantization == Quantization::Multiplies;
-        Ok((dtype == Dtype::BF16 && shape == item.shape && !changed).then_some(bytes))
+        if dtype != Dtype::BF16 || shape != item.shape || changed {
+            return Ok(None);
+        }
+        check_finite_bytes(FloatType::Bf16, bytes, item.matrix()[1])
+            .map_err(|e| ExportError::Tensor { tensor: name, message: e.to_string() })?;
+        Ok(Some(bytes))
     }
 
     /// The scale that multiplies the codes, whatever the file's does.

@@ -22,7 +22,7 @@ use tritforge_text::Tokenizer;
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
-use crate::numbers::{bf16_bytes, f32_bytes};
+use crate::numbers::{bf16_bytes, check, f32_bytes};
 use crate::plan::{Item, Kind, items};
 
 /// How to read a source.
@@ -123,10 +123,26 @@ impl Source {
         }
     }
 
+    /// The numbers of a tensor.
+    ///
+    /// # Errors
+    /// If one is NaN or infinite; the tensor is named as the source names it.
     pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
-            Source::HuggingFace(source) => source.dense(item),
+            Source::HuggingFace(source) => {
+                let values = source.dense(item)?;
+                check(&item.source, &values, item.matrix()[1])?;
+                Ok(values)
+            }
             Source::Gguf(source) => Ok(Cow::Owned(source.dense(item)?)),
+        }
+    }
+
+    /// The numbers of a tensor as they are stored, NaN and infinity among them.
+    pub(crate) fn dense_as_stored(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+        match self {
+            Source::HuggingFace(source) => source.dense(item),
+            Source::Gguf(source) => Ok(Cow::Owned(source.dense_as_stored(item)?)),
         }
     }
 

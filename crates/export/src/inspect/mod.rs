@@ -165,7 +165,11 @@ fn summarize(inspection: &mut Inspection) {
             weights,
             bits_per_weight: bytes as f64 * 8.0 / weights as f64,
             zero_fraction: zeros / weights as f64,
-            scales: [scales().fold(f32::INFINITY, f32::min), scales().fold(0.0, f32::max)],
+            // `f32::min` and `f32::max` would drop a NaN; in this order it is the largest.
+            scales: [
+                scales().min_by(f32::total_cmp).unwrap_or(f32::INFINITY),
+                scales().max_by(f32::total_cmp).unwrap_or(0.0),
+            ],
         });
     }
     inspection.loads_in = loading(&inspection.runtimes);

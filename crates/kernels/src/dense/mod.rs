@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 mod few;
+mod finite;
 mod interleaved;
 mod rows;
 mod tiles;

@@ -231,14 +231,22 @@ impl Packing {
     /// that have no place for a tensor scale. The other layouts ignore it.
     ///
     /// # Errors
-    /// If the block does not divide the columns.
+    /// If the block does not divide the columns, or f16 makes infinity of the scale, or 0 although a code is not 0.
     pub fn pack_with_block_scale(
         self,
         tensor: &TernaryTensor,
         block_scale: f32,
     ) -> Result<Vec<u8>, TernaryError> {
         let mut bytes = Vec::with_capacity(self.packed_len(tensor.rows(), tensor.cols())?);
-        let d = half::f16::from_f32(block_scale).to_le_bytes();
+        let d = half::f16::from_f32(block_scale);
+        // A scale of 0 is right for zeros alone, and is what llama.cpp's quantizer writes for them.
+        let holds = d.is_finite()
+            && (d > half::f16::ZERO || d == half::f16::ZERO && tensor.codes().iter().all(|code| *code == 0));
+        if self.scales() == ScalePlace::Block && !holds {
+            let (scale, stored) = (block_scale.to_string(), d.to_string());
+            return Err(TernaryError::ScaleRange { packing: self.name(), scale, stored });
+        }
+        let d = d.to_le_bytes();
         let scale = tensor.scale().to_le_bytes();
         let pack = self.layout().pack;
         match self.scales() {

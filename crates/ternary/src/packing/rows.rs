@@ -1,7 +1,8 @@
 //! A packed tensor read a few rows at a time, so that a loader never holds all its codes.
 
 use super::{Packing, ROW_SCALE, ScalePlace, TAIL};
-use crate::TernaryError;
+use crate::tensor::check_scale;
+use crate::{EPS, TernaryError};
 
 /// The bytes of a packed tensor [rows, cols], borrowed, their length checked.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +91,44 @@ impl<'a> PackedRows<'a> {
     /// Scale of every block or row in order, or of the tensor (exactly one).
     pub fn scales(&self) -> Vec<f32> {
         self.scaled().into_iter().map(|(scale, _)| scale).collect()
+    }
+
+    /// The scale that multiplies all codes of the tensor: that of its blocks or rows, times `beside`, which stands beside the tensor
+    /// in some files. A tensor of zeros alone may have the scale 0; its scale is [`crate::EPS`] then, as the quantizer has it.
+    ///
+    /// # Errors
+    /// If a scale is NaN, infinite or negative, or 0 where codes are not; if blocks or rows have different scales.
+    pub fn tensor_scale(&self, beside: Option<f32>) -> Result<f32, TernaryError> {
+        let what = match self.packing.scales() {
+            ScalePlace::Block => " of block ",
+            ScalePlace::Row => " of row ",
+            ScalePlace::Tensor => "",
+        };
+        let scales = self.scales();
+        if let Some(bad) = scales.iter().position(|scale| !(*scale >= 0.0 && scale.is_finite())) {
+            let number = if what.is_empty() { String::new() } else { bad.to_string() };
+            return Err(TernaryError::Scale {
+                of: format!("{what}{number}"),
+                scale: scales[bad].to_string(),
+            });
+        }
+        let scale = self.uniform_scale().ok_or(TernaryError::Scales)? * beside.unwrap_or(1.0);
+        if scale == 0.0 && self.is_all_zeros()? {
+            return Ok(EPS);
+        }
+        check_scale(scale, String::new()).map(|()| scale)
+    }
+
+    /// Whether all codes are 0.
+    fn is_all_zeros(&self) -> Result<bool, TernaryError> {
+        let mut codes = vec![0; self.cols];
+        for row in 0..self.rows {
+            self.unpack(row, &mut codes)?;
+            if codes.iter().any(|code| *code != 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The one scale of the tensor, if all scales are the same bits. A block of zeros may have the scale 0, which is what llama.cpp's

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tritforge_data::Fingerprint;
+use tritforge_ternary::check_finite;
 
 use crate::TrainError;
 
@@ -29,7 +30,7 @@ pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
 }
 
 /// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and the SHA-256 of a key (what
-/// they depend on beside the batch) and all of them. None if it is not there, is of another batch or key, or is damaged.
+/// they depend on beside the batch) and all of them. None if it is not there, is of another batch or key, is damaged, or has NaN or infinity.
 pub(super) fn read(file: &Path, key: &str, batch: &[u32], k: usize, vocab_size: usize) -> Option<TopK> {
     let bytes = fs::read(file).ok()?;
     let (bytes, hash) = bytes.split_last_chunk::<32>()?;
@@ -42,12 +43,9 @@ pub(super) fn read(file: &Path, key: &str, batch: &[u32], k: usize, vocab_size: 
     }
     let (tokens, rest) = words.split_at(batch.len());
     let (ids, logits) = rest.split_at(batch.len() * k);
-    let possible = ids.iter().all(|id| (*id as usize) < vocab_size);
-    (tokens == batch && possible).then(|| TopK {
-        ids: ids.to_vec(),
-        logits: logits.iter().map(|w| f32::from_bits(*w)).collect(),
-        k,
-    })
+    let logits: Vec<f32> = logits.iter().map(|w| f32::from_bits(*w)).collect();
+    let possible = ids.iter().all(|id| (*id as usize) < vocab_size) && check_finite(&logits, k).is_ok();
+    (tokens == batch && possible).then(|| TopK { ids: ids.to_vec(), logits, k })
 }
 
 fn checksum(key: &str, bytes: &[u8]) -> [u8; 32] {
@@ -84,12 +82,16 @@ mod tests {
         let file = dir.path().join("1-0.bin");
         let top = TopK { ids: vec![1, 2, 3, 4], logits: vec![0.5, -1.0, f32::MIN, 2.5], k: 2 };
         write(&file, "key", &[7, 8], &top).unwrap();
-        assert_eq!(read(&file, "key", &[7, 8], 2, 5), Some(top));
+        assert_eq!(read(&file, "key", &[7, 8], 2, 5), Some(top.clone()));
         assert_eq!(read(&file, "key", &[7, 9], 2, 5), None);
         assert_eq!(read(&file, "key", &[7, 8], 1, 5), None);
         // A teacher with other weights or another vocabulary, and a file that was cut or changed.
         assert_eq!(read(&file, "other", &[7, 8], 2, 5), None);
         assert_eq!(read(&file, "key", &[7, 8], 2, 4), None);
+        let broken = TopK { logits: vec![0.5, f32::NAN, 1.0, 2.5], ..top.clone() };
+        write(&file, "key", &[7, 8], &broken).unwrap();
+        assert_eq!(read(&file, "key", &[7, 8], 2, 5), None);
+        write(&file, "key", &[7, 8], &top).unwrap();
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
         assert_eq!(read(&file, "key", &[7, 8], 2, 5), None);

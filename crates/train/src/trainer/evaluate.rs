@@ -33,11 +33,11 @@ impl Trainer<'_> {
         let pairs = recipe.dpo.as_ref().zip(self.reference.as_ref());
         let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last, pairs)?;
         let (compared, loss) = (part.loss(), whole.loss());
-        let sample = match loss.is_finite() {
-            true => sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?,
-            // There is nothing to choose from.
-            false => String::new(),
-        };
+        if let Some(value) = [loss, compared, whole.score.mean()].into_iter().find(|loss| !loss.is_finite()) {
+            let (step, checkpoint) = (self.progress.step, self.last_good());
+            return Err(TrainError::NotFinite { step, what: "held-out loss", value, checkpoint });
+        }
+        let sample = sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?;
         self.deploy_average()?;
         let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
+use tritforge_text::EncodeOptions;
 
 use super::lora_args::LoraArgs;
 use super::sampling_args::SamplingArgs;
@@ -63,7 +64,7 @@ pub(crate) struct Args {
 #[derive(ClapArgs)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// The text to continue.
+    /// The text to continue; the names of special tokens in it are these tokens.
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
     /// Read the text to continue from a file; `-` is the standard input.
@@ -95,7 +96,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = args.lora.open(&args.model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
-    let prompt = model.tokenizer().encode(&text, model.tokenizer().adds_bos())?;
+    let how = EncodeOptions { add_bos: model.tokenizer().adds_bos(), parse_special: true };
+    let prompt = model.tokenizer().encode_with(&text, how)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
     let mut out = std::io::stdout().lock();

@@ -1,36 +1,13 @@
-//! The lines of a batch file: read, checked and turned into tokens before anything is generated.
+//! The lines of a batch file: read, checked and turned into tokens before anything is generated. They have
+//! the fields of the service's requests.
 
-use serde::Deserialize;
 use serde_json::Value;
 use tritforge_data::JsonLine;
 use tritforge_infer::{GenerateOptions, InferError, Model};
-use tritforge_text::{ChatTemplate, Message};
+use tritforge_serve::request::{Endpoint, Object, Request as Fields, TextOrIds};
+use tritforge_text::{ChatTemplate, EncodeOptions};
 
 use crate::commands::sampling_args::no_template;
-
-/// What a line may say.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    id: Option<Value>,
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
-    max_tokens: Option<usize>,
-    temperature: Option<f32>,
-    top_k: Option<usize>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    repetition_penalty: Option<f32>,
-    seed: Option<u64>,
-    stop: Option<Stop>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected `stop` to be a string or a list of strings")]
-enum Stop {
-    One(String),
-    Many(Vec<String>),
-}
 
 /// A prompt, ready to run.
 pub(super) struct Request {
@@ -68,8 +45,11 @@ pub(super) fn entries(lines: &[JsonLine], defaults: &Defaults<'_>) -> Vec<Entry>
 }
 
 fn entry(line: usize, text: &str, defaults: &Defaults<'_>) -> Entry {
-    match serde_json::from_str::<Line>(text) {
-        Ok(mut parsed) => Entry { line, id: parsed.id.take(), request: request(parsed, defaults) },
+    match serde_json::from_str::<Object>(text) {
+        Ok(object) => {
+            let id = object.0.get("id").filter(|id| !id.is_null()).cloned();
+            Entry { line, id, request: request(&object, defaults) }
+        }
         Err(error) => {
             // The id may still be there to name the failure.
             let id = serde_json::from_str::<Value>(text).ok().and_then(|v| v.get("id").cloned());
@@ -80,52 +60,44 @@ fn entry(line: usize, text: &str, defaults: &Defaults<'_>) -> Entry {
     }
 }
 
-fn request(line: Line, defaults: &Defaults<'_>) -> Result<Request, String> {
+fn request(object: &Object, defaults: &Defaults<'_>) -> Result<Request, String> {
     let Defaults { model, template, options, context } = defaults;
     let tokenizer = model.tokenizer();
-    let mut turn_end = None;
-    let ids = match (line.prompt, line.messages) {
-        (Some(prompt), None) if prompt.is_empty() => return Err("`prompt` is empty".to_string()),
-        (None, Some(messages)) if messages.is_empty() => return Err("`messages` is empty".to_string()),
-        (Some(prompt), None) => tokenizer.encode(&prompt, tokenizer.adds_bos()),
-        (None, Some(messages)) => {
-            let template = template.ok_or_else(|| no_template(model))?;
-            turn_end = Some(tokenizer.turn_end(template));
-            tokenizer.encode_chat(template, &messages)
+    let fields =
+        Fields::read(Endpoint::Batch, object, GenerateOptions::clone(options)).map_err(|e| e.message)?;
+    let Fields { mut prompts, messages, mut options, .. } = fields;
+    let ids = match (prompts.pop(), messages.as_slice()) {
+        (Some(_), _) if !prompts.is_empty() => {
+            return Err("`prompt` has several prompts: expected one a line".to_string());
         }
-        (Some(_), Some(_)) => {
+        (Some(_), [_, ..]) => {
             return Err("found both `prompt` and `messages`: expected one of them".to_string());
         }
-        (None, None) => return Err("found neither `prompt` nor `messages`: expected one of them".to_string()),
+        (None, []) => return Err("found neither `prompt` nor `messages`: expected one of them".to_string()),
+        (Some(TextOrIds::Text(prompt)), []) if prompt.is_empty() => {
+            return Err("`prompt` is empty".to_string());
+        }
+        (Some(TextOrIds::Text(prompt)), []) => {
+            let how = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special: true };
+            tokenizer.encode_with(&prompt, how).map_err(|e| e.to_string())?
+        }
+        (Some(TextOrIds::Ids(ids)), []) => ids,
+        (None, messages) => {
+            let template = template.ok_or_else(|| no_template(model))?;
+            options.end_turn(tokenizer.turn_end(template));
+            tokenizer.encode_chat(template, messages).map_err(|e| e.to_string())?
+        }
     };
-    let ids = ids.map_err(|e| e.to_string())?;
     if ids.is_empty() {
         return Err(InferError::EmptyPrompt.to_string());
     }
     if ids.len() > *context {
         return Err(InferError::ContextFull { used: 0, asked: ids.len(), context: *context }.to_string());
     }
-    let mut options = GenerateOptions::clone(options);
-    let sampling = &mut options.sampling;
-    set(&mut sampling.temperature, line.temperature);
-    set(&mut sampling.top_k, line.top_k);
-    set(&mut sampling.top_p, line.top_p);
-    set(&mut sampling.min_p, line.min_p);
-    set(&mut sampling.repetition_penalty, line.repetition_penalty);
-    set(&mut sampling.seed, line.seed);
-    sampling.validate().map_err(|e| e.to_string())?;
-    set(&mut options.max_tokens, line.max_tokens);
-    match line.stop {
-        Some(Stop::One(stop)) => options.stop = vec![stop],
-        Some(Stop::Many(stops)) => options.stop = stops,
-        None => {}
+    let vocab_size = model.config().vocab_size;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
+        return Err(InferError::Token { id: *id, vocab_size }.to_string());
     }
-    turn_end.into_iter().for_each(|end| options.end_turn(end));
+    options.check(model).map_err(|e| e.to_string())?;
     Ok(Request { ids, options })
-}
-
-fn set<T>(target: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *target = value;
-    }
 }

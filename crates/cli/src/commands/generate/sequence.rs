@@ -82,19 +82,23 @@ impl<'a> Sequence<'a> {
         if self.generated() >= options.max_tokens {
             return Ok(Some(Finish::Length));
         }
-        let id = self.sampler.choose(logits, &self.ids);
+        let barred = options.barred(&model, self.generated());
+        let id = self.sampler.choose_except(logits, &self.ids, &barred)?;
         if options.ends(&model, id) {
             return Ok(Some(Finish::Eos));
         }
         self.ids.push(id);
-        if let Some(piece) = self.stream.push(id)? {
-            match self.filter.push(&piece) {
+        let early = self.generated() < options.min_tokens;
+        match self.stream.push(id)? {
+            None => {}
+            Some(piece) if early => self.text.push_str(&piece),
+            Some(piece) => match self.filter.push(&piece) {
                 Passed::Text(text) => self.text.push_str(&text),
                 Passed::Stopped(text) => {
                     self.text.push_str(&text);
                     return Ok(Some(Finish::Stop));
                 }
-            }
+            },
         }
         if self.generated() == options.max_tokens {
             return Ok(Some(Finish::Length));

@@ -1,0 +1,225 @@
+//! Answers in the shape of OpenAI's API: whole, or as the events of a stream.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::api::finish_reason;
+use crate::engine::{Outcome, TokenLogprob};
+use crate::jobs::Update;
+
+/// Which of the two APIs speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `/v1/completions`.
+    Text,
+    /// `/v1/chat/completions`.
+    Chat,
+}
+
+/// What all parts of an answer share.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    id: String,
+    created: u64,
+    model: String,
+    shape: Shape,
+    /// Choices of each prompt.
+    n: usize,
+}
+
+impl Header {
+    pub(crate) fn new(model: &str, shape: Shape, n: usize) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
+        Self {
+            id: format!("{prefix}-{:x}", now.as_nanos()),
+            created: now.as_secs(),
+            model: model.to_string(),
+            shape,
+            n,
+        }
+    }
+
+    fn body(&self, stream: bool, choices: Vec<Value>) -> Value {
+        let object = match (self.shape, stream) {
+            (Shape::Text, _) => "text_completion",
+            (Shape::Chat, false) => "chat.completion",
+            (Shape::Chat, true) => "chat.completion.chunk",
+        };
+        let mut body = json!({
+            "id": self.id, "object": object, "created": self.created, "model": self.model,
+        });
+        body["choices"] = Value::Array(choices);
+        body
+    }
+
+    /// The whole answer.
+    pub(crate) fn whole(&self, choices: &[Choice]) -> Value {
+        let choice = |(index, choice): (usize, &Choice)| {
+            let logprobs = choice.logprobs.then(|| self.logprobs(&choice.tokens, 0));
+            let reason = choice.outcome.map(|outcome| finish_reason(outcome.finish));
+            let mut body = json!({ "index": index, "logprobs": logprobs, "finish_reason": reason });
+            match self.shape {
+                Shape::Text => body["text"] = json!(choice.text),
+                Shape::Chat => {
+                    body["message"] = json!({ "role": "assistant", "content": choice.text, "refusal": null });
+                }
+            }
+            body
+        };
+        let mut usage = Usage::default();
+        for (index, choice) in choices.iter().enumerate() {
+            usage.add(index, self.n, choice.outcome);
+        }
+        let mut body = self.body(false, choices.iter().enumerate().map(choice).collect());
+        body["usage"] = usage.body();
+        body
+    }
+
+    /// The log-probabilities of tokens that begin after so many characters.
+    fn logprobs(&self, tokens: &[TokenLogprob], mut offset: usize) -> Value {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if self.shape == Shape::Chat {
+            let entry = |bytes: &[u8], logprob: f32| json!({ "token": text(bytes), "logprob": logprob, "bytes": bytes });
+            let content = tokens.iter().map(|token| {
+                let mut item = entry(&token.bytes, token.logprob);
+                item["top_logprobs"] =
+                    token.top.iter().map(|(bytes, logprob)| entry(bytes, *logprob)).collect();
+                item
+            });
+            return json!({ "content": content.collect::<Vec<Value>>(), "refusal": null });
+        }
+        let mut offsets = Vec::with_capacity(tokens.len());
+        let mut tops = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            offsets.push(offset);
+            offset += text(&token.bytes).chars().count();
+            // The token that was chosen is always there. Of two with the same text the more probable one
+            // stays.
+            let all = token.top.iter().map(|(bytes, logprob)| (bytes, *logprob));
+            let mut top = Map::new();
+            for (bytes, logprob) in all.chain([(&token.bytes, token.logprob)]) {
+                top.entry(text(bytes)).or_insert_with(|| json!(logprob));
+            }
+            tops.push(Value::Object(top));
+        }
+        json!({
+            "tokens": tokens.iter().map(|token| text(&token.bytes)).collect::<Vec<_>>(),
+            "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
+            "top_logprobs": tops,
+            "text_offset": offsets,
+        })
+    }
+}
+
+/// A choice as it comes.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    pub(crate) text: String,
+    pub(crate) tokens: Vec<TokenLogprob>,
+    /// Whether log-probabilities are asked for.
+    pub(crate) logprobs: bool,
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// Tokens of all choices.
+#[derive(Debug, Clone, Copy, Default)]
+struct Usage {
+    prompt: usize,
+    completion: usize,
+}
+
+impl Usage {
+    /// Counts choice `index`; the prompt of `n` choices counts once.
+    fn add(&mut self, index: usize, n: usize, outcome: Option<Outcome>) {
+        let Some(outcome) = outcome else { return };
+        if index.is_multiple_of(n) {
+            self.prompt += outcome.prompt_tokens;
+        }
+        self.completion += outcome.completion_tokens;
+    }
+
+    fn body(self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+        })
+    }
+}
+
+/// The events of a stream, made from a request's updates.
+#[derive(Debug)]
+pub(crate) struct Events {
+    header: Header,
+    /// Choices in all.
+    count: usize,
+    include_usage: bool,
+    logprobs: bool,
+    /// The choice that is coming.
+    index: usize,
+    /// Whether it has begun.
+    begun: bool,
+    /// Characters of it that have come.
+    offset: usize,
+    usage: Usage,
+}
+
+impl Events {
+    pub(crate) fn new(header: Header, count: usize, include_usage: bool, logprobs: bool) -> Self {
+        let usage = Usage::default();
+        Self { header, count, include_usage, logprobs, index: 0, begun: false, offset: 0, usage }
+    }
+
+    /// The data of the events that an update makes.
+    pub(crate) fn of(&mut self, update: Update) -> Vec<String> {
+        let mut events = Vec::new();
+        match update {
+            Update::Piece { text, tokens } => {
+                self.begin(&mut events);
+                let logprobs = self.logprobs.then(|| self.header.logprobs(&tokens, self.offset));
+                self.offset += text.chars().count();
+                events.push(self.chunk(json!({ "content": text }), logprobs, None));
+            }
+            Update::Done(Ok(outcome)) => {
+                self.begin(&mut events);
+                events.push(self.chunk(json!({}), None, Some(finish_reason(outcome.finish))));
+                self.usage.add(self.index, self.header.n, Some(outcome));
+                (self.index, self.begun, self.offset) = (self.index + 1, false, 0);
+                if self.index == self.count {
+                    if self.include_usage {
+                        let mut body = self.header.body(true, Vec::new());
+                        body["usage"] = self.usage.body();
+                        events.push(body.to_string());
+                    }
+                    events.push("[DONE]".to_string());
+                }
+            }
+            Update::Done(Err(error)) => events.extend([error.body().to_string(), "[DONE]".to_string()]),
+        }
+        events
+    }
+
+    /// A chat's choice begins with the role, which no later chunk repeats.
+    fn begin(&mut self, events: &mut Vec<String>) {
+        if !self.begun && self.header.shape == Shape::Chat {
+            events.push(self.chunk(json!({ "role": "assistant", "content": "" }), None, None));
+        }
+        self.begun = true;
+    }
+
+    fn chunk(&self, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> String {
+        let mut choice = json!({ "index": self.index, "finish_reason": reason });
+        choice["logprobs"] = logprobs.unwrap_or_default();
+        match self.header.shape {
+            Shape::Text => choice["text"] = json!(delta["content"].as_str().unwrap_or_default()),
+            Shape::Chat => choice["delta"] = delta,
+        }
+        let mut body = self.header.body(true, vec![choice]);
+        if self.include_usage {
+            body["usage"] = Value::Null;
+        }
+        body.to_string()
+    }
+}
