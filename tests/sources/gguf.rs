@@ -44,7 +44,8 @@ fn tensors_without_a_place_are_refused_by_every_command() {
         &["verify", "c", "more.gguf"],
         &["tokenize", "more.gguf", "--text", "text.txt"],
     ] {
-        refused(&project.run(args), &["something"]);
+        let error = project.fails(args);
+        assert!(error.contains("something"), "{args:?}: {error}");
     }
     assert!(!project.path("imported").exists());
     let printed = project.ok(&["inspect", "more.gguf"]);
@@ -93,8 +94,7 @@ fn keys_that_change_the_computation_are_refused_and_others_change_nothing() {
     for kind in ["adapter", "mmproj", "imatrix"] {
         refused(&with("general.type", kind.into()), &["general.type", kind]);
     }
-    let mut tokens = vec!["x".to_string(); 0];
-    tokens.extend((0..300).map(|i| format!("token{i}")));
+    let tokens: Vec<String> = (0..300).map(|i| format!("token{i}")).collect();
     refused(&with("tokenizer.ggml.tokens", tokens.into()), &["tokenizer.ggml.tokens", "300", "288"]);
     let neutral: [(&str, Value); 14] = [
         ("llama.expert_count", 0u32.into()),
