@@ -94,26 +94,6 @@ impl Session {
         self.caches.iter_mut().for_each(|cache| cache.truncate(self.tokens.len()));
     }
 
-    /// Makes room in a full context: forgets `discard` tokens after the first `keep`, and moves the later ones up, their keys
-    /// rotated to their new positions. The text goes on from what is left; unlike everything else here this changes
-    /// what the kept tokens "saw", so the logits are not those of a fresh run over them.
-    ///
-    /// # Errors
-    /// If fewer than `keep + discard` tokens are in the cache.
-    pub fn shift(&mut self, keep: usize, discard: usize) -> Result<(), InferError> {
-        if keep + discard > self.len() {
-            return Err(InferError::Option {
-                option: "shift",
-                found: format!("{keep} to keep and {discard} to discard, of {}", self.len()),
-                expected: "no more tokens than the cache holds",
-            });
-        }
-        let model = Arc::clone(&self.model);
-        self.caches.iter_mut().for_each(|cache| cache.shift(keep, discard, &model.rope));
-        self.tokens.drain(keep..keep + discard);
-        Ok(())
-    }
-
     /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         self.kv

@@ -133,8 +133,9 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
             unsafe { step_with::<[__m256; 2], T>(unit, blocks, step) }
         }
         match backend {
-            // SAFETY: a `Backend` other than `Scalar` is made only where its instructions were detected
-            // (`Backend::assert_supported`); AVX2, FMA and F16C are among those of AVX-512, too.
+            // SAFETY: this function is private to the crate and gets `Backend::active`, which is supported, or an
+            // argument of a public function that called `Backend::assert_supported` first. `Backend::is_supported`
+            // asks for each of the features above.
             Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },

@@ -14,7 +14,6 @@ use thiserror::Error;
 
 use crate::lanes::LANES;
 use crate::vector::Vector;
-use crate::{Direction, RopeTable, rope_in_place};
 
 /// Positions of a block.
 pub(crate) const BLOCK: usize = 256;
@@ -344,33 +343,6 @@ impl KvCache {
         match &self.blocks {
             Blocks::F32(blocks) => blocks[block].read(&self.layout, position, key, value),
             Blocks::F16(blocks) => blocks[block].read(&self.layout, position, key, value),
-        }
-    }
-
-    /// Drops the positions `keep..keep + discard`; those after them move down, and their keys are rotated back by `discard`
-    /// positions, as if they had been computed there. In f16, they are rounded again.
-    ///
-    /// # Panics
-    /// If there are no such positions, or the table is not of this head_dim or has no position `discard`.
-    pub fn shift(&mut self, keep: usize, discard: usize, rope: &RopeTable) {
-        let len = self.len;
-        assert!(keep + discard <= len, "positions {keep}..{} of {len}", keep + discard);
-        if discard == 0 {
-            return;
-        }
-        let width = self.layout.kv_heads * self.layout.head_dim;
-        let (mut key, mut value) = (vec![0f32; width], vec![0f32; width]);
-        self.len = keep;
-        for position in keep + discard..len {
-            self.len = len;
-            self.read(position, &mut key, &mut value);
-            rope_in_place(rope, &mut key, self.layout.kv_heads, &[discard as u32], Direction::Backward);
-            if rope.factor != 1.0 {
-                // The key has the table's factor already.
-                key.iter_mut().for_each(|k| *k /= rope.factor);
-            }
-            self.len = position - discard;
-            self.append(&key, &value);
         }
     }
 

@@ -107,10 +107,11 @@ macro_rules! multiversion {
                     portable($($arg),*)
                 }
                 match backend {
-                    // SAFETY: a `Backend` other than `Scalar` is made only where its instructions were detected
-                    // (`Backend::assert_supported`), and AVX-512 VNNI processors have F, BW, VL, DQ, AVX2 and FMA.
+                    // SAFETY: these functions are private to this crate, and the backend that reaches them is either
+                    // `Backend::active`, which is supported, or an argument of a public function that called
+                    // `Backend::assert_supported` first. `Backend::is_supported` asks for each of the features above.
                     $crate::Backend::Avx512Vnni => return unsafe { avx512($($arg),*) },
-                    // SAFETY: as above; every AVX2 processor that exists has FMA, and it is detected with it.
+                    // SAFETY: as above.
                     $crate::Backend::Avx2 => return unsafe { avx2($($arg),*) },
                     _ => {}
                 }

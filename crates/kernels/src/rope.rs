@@ -15,8 +15,6 @@ pub struct RopeTable {
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// What cosines and sines are multiplied by.
-    pub(crate) factor: f32,
 }
 
 /// Whether to rotate or to rotate back.
@@ -56,7 +54,7 @@ impl RopeTable {
     pub fn with_frequencies(frequencies: &[f32], factor: f32, positions: usize) -> Self {
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
         let (cos, sin) = angles.map(|a| (a.cos() as f32 * factor, a.sin() as f32 * factor)).unzip();
-        Self { half: frequencies.len(), cos, sin, factor }
+        Self { half: frequencies.len(), cos, sin }
     }
 }
 

@@ -90,7 +90,8 @@ proptest! {
         let (x, w) = (numbers(seed, n * width), numbers(seed + 1, width));
         let mut whole = vec![0f32; x.len()];
         rms_norm(&x, &w, 1e-5, &mut whole);
-        let matrix = DenseMatrix::from_f32(&numbers(seed + 2, ROWS * width), ROWS, width);
+        let weights = numbers(seed + 2, ROWS * width);
+        let matrix = DenseMatrix::from_f32(&weights, ROWS, width);
         let mut products = vec![0f32; n * ROWS];
         matrix.matmul(&x, &mut products);
         for t in 0..n {

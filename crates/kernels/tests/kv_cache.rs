@@ -10,8 +10,8 @@ use half::f16;
 use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, CachedRows, Direction, KvCache, KvType, RopeTable, attention, attention_cached,
-    attention_cached_batch, max_threads, rope_in_place, set_threads,
+    AttentionShape, Backend, CachedRows, KvCache, KvType, attention, attention_cached,
+    attention_cached_batch, max_threads, set_threads,
 };
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -135,36 +135,6 @@ fn rows_are_rounded_kept_and_forgotten() {
             assert_eq!(bits(&key), bits(&kept(ty, &k[row..row + heads * hd])));
             assert_eq!(bits(&value), bits(&kept(ty, &v[row..row + heads * hd])));
         }
-    }
-}
-
-#[test]
-fn a_shift_moves_rows_and_turns_keys_back() {
-    let (heads, hd, n, keep, discard) = (2, 32, 700, 5, 300);
-    let table = RopeTable::new(hd, 10_000.0, n);
-    let (raw, v) = (numbers(1, n * heads * hd), numbers(2, n * heads * hd));
-    let mut k = raw.clone();
-    let positions: Vec<u32> = (0..n as u32).collect();
-    rope_in_place(&table, &mut k, heads, &positions, Direction::Forward);
-    for (ty, tolerance) in [(KvType::F32, 1e-4), (KvType::F16, 2e-3)] {
-        let mut cache = KvCache::new(ty, heads, hd, n);
-        cache.append(&k, &v);
-        cache.shift(keep, discard, &table);
-        assert_eq!(cache.len(), n - discard);
-        for position in 0..n - discard {
-            let old = if position < keep { position } else { position + discard } * heads * hd;
-            let mut expected = raw[old..old + heads * hd].to_vec();
-            rope_in_place(&table, &mut expected, heads, &[position as u32], Direction::Forward);
-            let (mut key, mut value) = (vec![0f32; heads * hd], vec![0f32; heads * hd]);
-            cache.read(position, &mut key, &mut value);
-            for (found, expected) in key.iter().zip(&expected) {
-                assert!((found - expected).abs() < tolerance, "{ty}, {position}: {found} for {expected}");
-            }
-            assert_eq!(bits(&value), bits(&kept(ty, &v[old..old + heads * hd])));
-        }
-        // Nothing after what is dropped.
-        cache.shift(100, n - discard - 100, &table);
-        assert_eq!(cache.len(), 100);
     }
 }
 

@@ -45,11 +45,6 @@ impl Gradients {
         (0..self.sums.len()).map(|i| self.get(i))
     }
 
-    /// Whether parameter `i` is trained.
-    pub fn is_trained(&self, i: usize) -> bool {
-        self.sums.get(i).is_some_and(Option::is_some)
-    }
-
     /// The Euclidean norm of all gradients together, in f64; the same for any number of threads.
     pub fn norm(&self) -> f64 {
         let chunks: Vec<&[f32]> = self.iter().flatten().flat_map(|values| values.chunks(CHUNK)).collect();

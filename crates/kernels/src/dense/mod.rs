@@ -117,14 +117,18 @@ impl<'a> DenseMatrix<'a> {
         Self { ty, bytes: Cow::Borrowed(bytes), interleaved: false, rows, cols }
     }
 
-    /// A matrix of f32 numbers, row-major.
+    /// A matrix of f32 numbers, row-major, borrowed where the processor stores them as files do.
     ///
     /// # Panics
     /// If the length does not fit the shape.
-    pub fn from_f32(values: &[f32], rows: usize, cols: usize) -> Self {
+    pub fn from_f32(values: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(values.len(), rows * cols, "values of [{rows}, {cols}]");
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { ty: DenseType::F32, bytes: Cow::Owned(bytes), interleaved: false, rows, cols }
+        let bytes = if cfg!(target_endian = "little") {
+            Cow::Borrowed(bytemuck::cast_slice(values))
+        } else {
+            Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        };
+        Self { ty: DenseType::F32, bytes, interleaved: false, rows, cols }
     }
 
     /// The matrix as it decodes fastest here: a copy of Q8_0 rows, rearranged, where there is code for it. None where the
