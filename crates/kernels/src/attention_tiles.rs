@@ -1,11 +1,13 @@
 //! The inner loops of attention, forward and backward: a few rows at a time against one key head.
 //!
-//! Each result has one order of arithmetic, whatever the tile: a score is [`crate::lanes::dot`], whether its key stands as a row
-//! or in a transposed panel, and a weighted sum runs over positions in their order, one fused multiply-add each.
+//! Each result has one order of arithmetic, whatever the tile: a score is [`crate::lanes::dot`], whether its key is a row or part
+//! of a transposed panel; a weighted sum runs over the positions of each segment of 256 in their order, one fused multiply-add
+//! each, and then over the segments in theirs.
 
 use std::ops::Range;
 
 use crate::lanes::{LANES, Lanes, dot, fma, load, sums};
+use crate::softmax::SEGMENT;
 
 /// Positions 0.. of one key head, transposed: panels of 16 positions, `[head_dim, 16]` each, zero past the last position.
 ///
@@ -130,7 +132,8 @@ pub(crate) struct Columns<'a> {
     pub(crate) width: usize,
 }
 
-/// `out[r] = Σ_j p[r][j] · x[j]` in the order of positions j < `lens[r]`; out is `[R, width]`, p has rows of `p_stride`.
+/// `out[r] += Σ_j p[r][j] · x[j]` over positions j < `lens[r]`, segment by segment; out is `[R, width]`, p has rows of
+/// `p_stride`.
 #[inline(always)]
 pub(crate) fn weighted_sums<const R: usize>(
     p: &[f32],
@@ -155,11 +158,14 @@ pub(crate) fn weighted_sums<const R: usize>(
     }
     for column in column..width {
         for r in 0..R {
-            let mut sum = 0f32;
-            for (p, row) in p[r * p_stride..][..lens[r]].iter().zip(x.rows.chunks_exact(x.stride)) {
-                sum = p.mul_add(row[x.at + column], sum);
+            let p = p[r * p_stride..][..lens[r]].chunks(SEGMENT);
+            for (p, rows) in p.zip(x.rows.chunks(SEGMENT * x.stride)) {
+                let mut sum = 0f32;
+                for (p, row) in p.iter().zip(rows.chunks_exact(x.stride)) {
+                    sum = p.mul_add(row[x.at + column], sum);
+                }
+                out[r * width + column] += sum;
             }
-            out[r * width + column] = sum;
         }
     }
 }
@@ -175,35 +181,42 @@ fn weighted_sums_of_columns<const R: usize, const B: usize>(
 ) {
     let Columns { rows, stride, at, width } = x;
     let first = at + column;
-    // The positions that all R rows see, in registers.
-    let mut shared = lens[0];
+    let (mut shared, mut longest) = (lens[0], lens[0]);
     for r in 0..R {
         shared = shared.min(lens[r]);
+        longest = longest.max(lens[r]);
     }
     assert!(shared <= p_stride && p.len() >= R * p_stride, "p is [{R}, {p_stride}]");
     assert!(shared == 0 || (shared - 1) * stride + first + B * LANES <= rows.len(), "{shared} rows");
-    let mut acc = [[[0f32; LANES]; B]; R];
-    for j in 0..shared {
-        for b in 0..B {
-            // SAFETY: j < shared, so the numbers end where the second assertion says, or before.
-            let x = unsafe { load(rows, j * stride + first + b * LANES) };
-            for r in 0..R {
-                // SAFETY: r < R and j < shared <= p_stride, and p has R · p_stride numbers by the first assertion.
-                let p = unsafe { *p.get_unchecked(r * p_stride + j) };
-                acc[r][b] = fma(&[p; LANES], &x, &acc[r][b]);
+    for start in (0..longest).step_by(SEGMENT) {
+        let end = longest.min(start + SEGMENT);
+        // The positions that all R rows see, in registers.
+        let all = shared.clamp(start, end);
+        let mut acc = [[[0f32; LANES]; B]; R];
+        for j in start..all {
+            for b in 0..B {
+                // SAFETY: j < shared, so the numbers end where the second assertion says, or before.
+                let x = unsafe { load(rows, j * stride + first + b * LANES) };
+                for r in 0..R {
+                    // SAFETY: r < R and j < shared <= p_stride, and p has R · p_stride numbers by the first assertion.
+                    let p = unsafe { *p.get_unchecked(r * p_stride + j) };
+                    acc[r][b] = fma(&[p; LANES], &x, &acc[r][b]);
+                }
             }
         }
-    }
-    for r in 0..R {
-        for b in 0..B {
-            out[r * width + column + b * LANES..][..LANES].copy_from_slice(&acc[r][b]);
+        // The positions that only some rows see are added to a copy in memory.
+        let mut sums = acc;
+        for r in 0..R {
+            let sums = sums[r].as_flattened_mut();
+            for j in all..lens[r].min(end) {
+                axpy(p[r * p_stride + j], &rows[j * stride + first..][..B * LANES], sums);
+            }
         }
-    }
-    // The positions that only some rows see go on from the stored sums.
-    for r in 0..R {
-        let out = &mut out[r * width + column..][..B * LANES];
-        for j in shared..lens[r] {
-            axpy(p[r * p_stride + j], &rows[j * stride + first..][..B * LANES], out);
+        for r in 0..R {
+            let out = &mut out[r * width + column..][..B * LANES];
+            for (out, sum) in out.iter_mut().zip(sums[r].as_flattened()) {
+                *out += sum;
+            }
         }
     }
 }

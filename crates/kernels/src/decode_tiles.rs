@@ -1,13 +1,16 @@
 //! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one block of positions.
 //!
-//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a weighted sum runs over
-//! positions in their order, one fused multiply-add each. How queries, positions and columns are cut changes no bit.
+//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a weighted sum runs over the
+//! positions of a segment in their order, one fused multiply-add each; a block of the cache is a segment. How queries and columns
+//! are cut changes no bit.
 
 use crate::Backend;
 use crate::kv_cache::{BLOCK, Block, Blocks, COLUMNS, Element, Layout, RESIDUES};
-use crate::lanes::{LANES, Lanes, sum};
-use crate::softmax::{exp_and_add, max};
+use crate::lanes::{LANES, Lanes};
+use crate::softmax::{SEGMENT, exp_and_sum_segment, max};
 use crate::vector::{Vector, prefetch};
+
+const _: () = assert!(BLOCK == SEGMENT, "sums go block by block");
 
 /// Positions ahead of the loads that memory is asked for; hardware stops at every page.
 const KEYS_AHEAD: usize = 2 * LANES;
@@ -320,11 +323,11 @@ fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
             largest[lane] = max(&[largest[lane], max(&scores[row(block)])]);
         }
         let largest = max(&largest);
-        let mut acc = [0f32; LANES];
+        let mut total = 0f32;
         for block in 0..blocks {
-            exp_and_add(&mut scores[row(block)], largest, &mut acc);
+            total += exp_and_sum_segment(&mut scores[row(block)], largest);
         }
-        *factor = 1.0 / sum(&acc);
+        *factor = 1.0 / total;
     }
 }
 
@@ -400,7 +403,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     }
 }
 
-/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for 16 B columns.
+/// `sums[r][c] += Σ_j p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for 16 B columns.
 ///
 /// # Safety
 /// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R, COLUMNS], of whose
@@ -416,11 +419,6 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     // SAFETY: the caller's promises: j < BLOCK, r < R, b < B throughout.
     unsafe {
         let mut acc = [[V::zero(); B]; R];
-        for r in 0..R {
-            for b in 0..B {
-                acc[r][b] = V::load(sums.add(r * COLUMNS + b * LANES));
-            }
-        }
         for j in 0..seen[0] {
             let ahead = if j < BLOCK - VALUES_AHEAD {
                 values.wrapping_add((j + VALUES_AHEAD) * COLUMNS)
@@ -453,7 +451,8 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
         }
         for r in 0..R {
             for b in 0..B {
-                acc[r][b].store(sums.add(r * COLUMNS + b * LANES));
+                let sum = sums.add(r * COLUMNS + b * LANES);
+                V::load(sum).add(acc[r][b]).store(sum);
             }
         }
     }

@@ -64,6 +64,34 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum(&acc)
 }
 
+/// `Σ a·b` over two rows of equal length in 64 lanes: four chains of [`LANES`], which do not wait for one another, then the tree
+/// by halves. Norms are summed so.
+#[inline(always)]
+pub(crate) fn dot_wide(a: &[f32], b: &[f32]) -> f32 {
+    const CHAINS: usize = 4;
+    let mut acc = [[0f32; LANES]; CHAINS];
+    let (a_blocks, a_rest) = a.as_chunks::<{ CHAINS * LANES }>();
+    let (b_blocks, b_rest) = b.as_chunks::<{ CHAINS * LANES }>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for c in 0..CHAINS {
+            for i in 0..LANES {
+                acc[c][i] = a[c * LANES + i].mul_add(b[c * LANES + i], acc[c][i]);
+            }
+        }
+    }
+    // What is left, filled up with zeros.
+    let rest = a_rest.len().min(b_rest.len());
+    for c in 0..CHAINS {
+        let (from, to) = (rest.min(c * LANES), rest.min((c + 1) * LANES));
+        acc[c] = fma(&padded(&a_rest[from..to], 0.0), &padded(&b_rest[from..to], 0.0), &acc[c]);
+    }
+    let mut lanes = [0f32; LANES];
+    for i in 0..LANES {
+        lanes[i] = (acc[0][i] + acc[2][i]) + (acc[1][i] + acc[3][i]);
+    }
+    sum(&lanes)
+}
+
 /// At most sixteen numbers, then `fill`.
 #[inline(always)]
 pub(crate) fn padded(numbers: &[f32], fill: f32) -> Lanes {
@@ -126,6 +154,25 @@ pub(crate) use multiversion;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn norms_are_summed_in_64_lanes_and_a_tree() {
+        for len in [0, 1, 15, 16, 17, 63, 64, 65, 130, 191, 192, 640] {
+            let x: Vec<f32> = (0..len).map(|i| (i as f32 + 0.3).sin() * 10f32.powi((i * 7) % 9)).collect();
+            let mut lanes = [0f32; 64];
+            for (i, x) in x.iter().enumerate() {
+                lanes[i % 64] = x.mul_add(*x, lanes[i % 64]);
+            }
+            let mut half = 32;
+            while half > 0 {
+                for i in 0..half {
+                    lanes[i] += lanes[i + half];
+                }
+                half /= 2;
+            }
+            assert_eq!(dot_wide(&x, &x).to_bits(), lanes[0].to_bits(), "{len}");
+        }
+    }
 
     #[test]
     fn lanes_are_summed_by_halves() {

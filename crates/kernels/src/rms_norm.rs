@@ -1,6 +1,6 @@
 //! RMSNorm (arXiv 1910.07467): `x · (mean(x²) + eps)^-½ · weight`, row by row.
 
-use crate::lanes::{dot, multiversion};
+use crate::lanes::{dot_wide, multiversion};
 use crate::{Backend, Write, pool};
 
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
@@ -79,7 +79,7 @@ pub(crate) fn sum_parts(buffers: &[f32], out: &mut [f32], write: Write) {
 
 #[inline(always)]
 pub(crate) fn inverse_rms(row: &[f32], eps: f32) -> f32 {
-    1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt()
+    1.0 / (dot_wide(row, row) / row.len() as f32 + eps).sqrt()
 }
 
 #[inline(always)]
@@ -146,5 +146,5 @@ pub(crate) fn backward_row(
         dweight[i] = (dy[i] * inverse).mul_add(x[i], dweight[i]);
     }
     // With x̂ = x/rms and g = dy·weight: dx = (g − x̂ · mean(g·x̂)) / rms.
-    (inverse, dot(g, x) * inverse * inverse * inverse / width as f32)
+    (inverse, dot_wide(g, x) * inverse * inverse * inverse / width as f32)
 }

@@ -1,8 +1,14 @@
 //! Softmax and log-sum-exp of a row, with the exact maximum taken out first.
+//!
+//! A row's exponentials are summed in segments of [`SEGMENT`] elements: within a segment by lanes and their tree, then segment
+//! after segment. Long rows, such as the scores of a long context, can so be split among workers without a change of bits.
 
 use crate::Backend;
 use crate::exp::exp;
 use crate::lanes::{LANES, Lanes, multiversion, padded, sum};
+
+/// Elements whose exponentials, or positions whose weighted values, are summed on their own before segments are added in order.
+pub(crate) const SEGMENT: usize = 256;
 
 /// Replaces a row of scores by their softmax. An empty row stays empty.
 pub fn softmax_in_place(row: &mut [f32]) {
@@ -32,15 +38,19 @@ multiversion! {
         if max.is_infinite() {
             return max;
         }
-        let mut acc = [0f32; LANES];
-        let (blocks, rest) = row.as_chunks::<LANES>();
-        for block in blocks {
-            exp_into(block, max, &mut acc);
+        let mut total = 0f32;
+        for segment in row.chunks(SEGMENT) {
+            let mut acc = [0f32; LANES];
+            let (blocks, rest) = segment.as_chunks::<LANES>();
+            for block in blocks {
+                exp_into(block, max, &mut acc);
+            }
+            if !rest.is_empty() {
+                exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut acc);
+            }
+            total += sum(&acc);
         }
-        if !rest.is_empty() {
-            exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut acc);
-        }
-        log_of_sum(max, sum(&acc))
+        log_of_sum(max, total)
     }
 }
 
@@ -76,25 +86,29 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// Replaces x by exp(x − max) and returns the sum.
+/// Replaces x by exp(x − max) and returns the sum, segment by segment.
 #[inline(always)]
 pub(crate) fn exp_and_sum(row: &mut [f32], max: f32) -> f32 {
-    let mut acc = [0f32; LANES];
-    exp_and_add(row, max, &mut acc);
-    sum(&acc)
+    let mut total = 0f32;
+    for segment in row.chunks_mut(SEGMENT) {
+        total += exp_and_sum_segment(segment, max);
+    }
+    total
 }
 
-/// Replaces x by exp(x − max) and adds them to sums by lanes: of a row in parts, if all but the last are whole lanes.
+/// [`exp_and_sum`] of one segment.
 #[inline(always)]
-pub(crate) fn exp_and_add(row: &mut [f32], max: f32, sums: &mut Lanes) {
-    let (blocks, rest) = row.as_chunks_mut::<LANES>();
+pub(crate) fn exp_and_sum_segment(segment: &mut [f32], max: f32) -> f32 {
+    let mut sums = [0f32; LANES];
+    let (blocks, rest) = segment.as_chunks_mut::<LANES>();
     for block in blocks {
-        *block = exp_into(block, max, sums);
+        *block = exp_into(block, max, &mut sums);
     }
     if !rest.is_empty() {
-        let exps = exp_into(&padded(rest, f32::NEG_INFINITY), max, sums);
+        let exps = exp_into(&padded(rest, f32::NEG_INFINITY), max, &mut sums);
         rest.copy_from_slice(&exps[..rest.len()]);
     }
+    sum(&sums)
 }
 
 /// exp(x − max), also added to the sums. What pads a row adds +0, which changes no sum of such terms.
