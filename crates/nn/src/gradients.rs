@@ -35,6 +35,24 @@ impl Gradients {
         }
     }
 
+    /// Adds gradients of the same parameters, element by element.
+    ///
+    /// # Panics
+    /// If they are of other parameters.
+    pub fn add(&mut self, other: &Gradients) {
+        assert_eq!(self.sums.len(), other.sums.len(), "gradients of the same parameters");
+        for i in 0..self.sums.len() {
+            let Some(terms) = other.get(i) else { continue };
+            let Some((sums, write)) = self.slot(i) else { panic!("parameter {i} is frozen") };
+            assert_eq!(sums.len(), terms.len(), "gradients of the same parameters");
+            let pieces = sums.chunks_mut(CHUNK).zip(terms.chunks(CHUNK));
+            parallel_for_each(pieces, |(sums, terms)| match write {
+                Write::Store => sums.copy_from_slice(terms),
+                Write::Add => sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term),
+            });
+        }
+    }
+
     /// The gradient of parameter `i`, row-major; none if it is frozen or nothing was added yet.
     pub fn get(&self, i: usize) -> Option<&[f32]> {
         self.sums.get(i)?.as_ref().filter(|sum| !sum.fresh).map(|sum| &sum.values[..])

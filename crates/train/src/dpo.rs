@@ -90,6 +90,12 @@ impl Preferences {
         self.margin / self.pairs as f64
     }
 
+    /// These pairs and others.
+    pub(crate) fn plus(mut self, other: Self) -> Self {
+        self.add(other);
+        self
+    }
+
     /// Adds other pairs.
     pub fn add(&mut self, other: Self) {
         self.pairs += other.pairs;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Packing};
 use tritforge_kernels::Noise;
-use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+use tritforge_nn::{Batch, Decoder, GradientTree, Workspace, tree_sum};
 
 use crate::convert::blend;
 use crate::ema::Average;
@@ -94,7 +94,7 @@ struct Trainer<'a> {
     average: Option<Average>,
     teacher: Option<Teacher>,
     reference: Option<Reference>,
-    gradients: Gradients,
+    gradients: GradientTree,
     workspace: Workspace,
     batches: Draws<'a>,
     progress: Progress,
@@ -265,7 +265,7 @@ impl<'a> Trainer<'a> {
             _ => return Err(TrainError::State("the data was prepared for another recipe".to_string())),
         };
         let text = recipe.to_toml()?;
-        let gradients = Gradients::new(model.parameters(), |_| true);
+        let gradients = GradientTree::new(model.parameters(), recipe.train.gradient_accumulation);
         let (seq_len, batch_size) = (recipe.data.seq_len, recipe.train.batch_size);
         let batches_of =
             format!("{} seed {} rows {batch_size} of {seq_len}", prepared.fingerprint, recipe.run.seed);
@@ -377,9 +377,9 @@ impl<'a> Trainer<'a> {
             (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
-        let mut loss = 0f64;
         self.gradients.clear();
-        let mut preferences: Option<Preferences> = None;
+        // Of each micro-batch, to be summed by the tree that sums the gradients.
+        let (mut losses, mut preferences, mut relations) = (Vec::new(), Vec::new(), Vec::new());
         // What stands behind an answer is padding, which need not look at it.
         let relates = self.teacher.as_ref().is_some_and(Teacher::relates);
         let masked = match recipe.data.packing {
@@ -395,14 +395,13 @@ impl<'a> Trainer<'a> {
                 Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
             })
             .collect();
-        let mut relation = relates.then_some(0f64);
         let mut relation_rows = 0;
         if relates {
             relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }
         for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
             self.workspace.set_noise(Noise::derive(noise, i as u64));
-            let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
+            let (workspace, gradients) = (&mut self.workspace, self.gradients.next_leaf());
             if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
                 let reference = reference.of(pairs);
                 let normalizer = (size * micro_batches) as f32;
@@ -415,12 +414,10 @@ impl<'a> Trainer<'a> {
                     normalizer,
                     gradients,
                 )?;
-                let all = preferences.get_or_insert_default();
-                all.add(found);
-                loss = all.objective();
+                preferences.push(found);
                 continue;
             }
-            loss += match (&recipe.distill, &self.teacher) {
+            let loss = match (&recipe.distill, &self.teacher) {
                 (Some(distill), Some(teacher)) => {
                     let lesson = teacher.lesson(batch, self.progress.step, i)?;
                     let distillation = lesson.objective(distill, teacher, relation_rows);
@@ -432,13 +429,21 @@ impl<'a> Trainer<'a> {
                         targets as f32,
                         gradients,
                     )?;
-                    relation.iter_mut().for_each(|sum| *sum += found.relation);
+                    relations.push(found.relation);
                     found.total
                 }
                 _ => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
             };
+            losses.push(loss);
         }
-        let grad_norm = self.gradients.norm();
+        self.gradients.finish();
+        let preferences = tree_sum(&preferences, Preferences::plus);
+        let loss = match &preferences {
+            Some(preferences) => preferences.objective(),
+            None => tree_sum(&losses, |a, b| a + b).unwrap_or_default(),
+        };
+        let relation = if relates { tree_sum(&relations, |a, b| a + b) } else { None };
+        let grad_norm = self.gradients.total().norm();
         let verdict = self.update(lr, loss, grad_norm)?;
         self.progress.step += 1;
         self.progress.tokens += targets as u64;
@@ -456,7 +461,7 @@ impl<'a> Trainer<'a> {
             let clip = optim.grad_clip;
             let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
             let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
-            let gradients: Vec<_> = self.gradients.iter().collect();
+            let gradients: Vec<_> = self.gradients.total().iter().collect();
             self.optimizer.step(self.model.parameters(), &gradients, step)?;
             self.progress.updates = self.optimizer.steps();
             if let Some(average) = &mut self.average {

@@ -1,7 +1,7 @@
 //! The memory of a run, by part.
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_nn::{Backward, Workspace};
+use tritforge_nn::{Backward, Workspace, gradient_buffers};
 
 use crate::recipe::{Lora, OptimKind, Recipe};
 use crate::trainer::eval_sequences;
@@ -13,7 +13,7 @@ pub struct Memory {
     pub weights: u64,
     /// Ternary weights in the kernels' layout, and the codes that flips are counted by.
     pub quantized: u64,
-    /// Gradients, f32.
+    /// Gradients, f32: a buffer for each level of the tree over micro-batches.
     pub gradients: u64,
     /// The optimizer's state, and the average of the weights if there is one.
     pub optimizer: u64,
@@ -76,7 +76,7 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
     Memory {
         weights,
         quantized,
-        gradients: 4 * trained,
+        gradients: 4 * trained * gradient_buffers(recipe.train.gradient_accumulation) as u64,
         optimizer: state_bytes(recipe, config),
         activations: activations as u64,
         checkpointed_activations: checkpointed as u64,
