@@ -429,10 +429,12 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
     assert!(error.contains("--assume online"), "{error}");
     assert!(!out.exists());
 
-    let source = changed(&temp, "llama_tiny", |json| json["logit_scale"] = json!(2.0));
-    assert_eq!(attempt(&source).unwrap().unknown, ["logit_scale = 2.0"]);
+    let source = changed(&temp, "llama_tiny", |json| json["brand_new_field"] = json!(2.0));
+    assert_eq!(attempt(&source).unwrap().unknown, ["brand_new_field = 2.0"]);
+    fs::remove_dir_all(&out).unwrap();
 
-    let faults: [(&str, &str, Value, &str); 7] = [
+    let faults: [(&str, &str, Value, &str); 8] = [
+        ("llama_tiny", "logit_scale", json!(2.0), "logit_scale = 2.0"),
         ("llama_tiny", "mlp_bias", json!(true), "mlp_bias"),
         ("llama_tiny", "hidden_act", json!("gelu"), "gelu"),
         ("llama_tiny", "model_type", json!("mamba"), "mamba"),
@@ -447,6 +449,7 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
             json[key] = value;
             if key == "use_sliding_window" {
                 json["sliding_window"] = json!(16);
+                json["max_window_layers"] = json!(1);
             }
         });
         let error = attempt(&source).unwrap_err().to_string();

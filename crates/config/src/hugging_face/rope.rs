@@ -46,13 +46,13 @@ pub(super) fn read(fields: &Map<String, Value>, theta: f64, context: usize) -> R
         };
         let outer = number("original_max_position_embeddings")?.map(|tokens| tokens as usize);
         let rope = Reader { name, object, outer, context, top, theta: theta as f32 }.read()?;
-        match &found {
+        match &mut found {
             Some((first, other)) if (other.theta, &other.scaling) != (rope.theta, &rope.scaling) => {
                 return Err(fault(format!(
                     "{first} and {name} differ, and versions of transformers disagree on which counts: remove one of them"
                 )));
             }
-            Some(_) => {}
+            Some((_, other)) => other.unknown.extend(rope.unknown),
             None => found = Some((name, rope)),
         }
     }

@@ -100,7 +100,13 @@ impl HuggingFaceSource {
             source.config.tie_word_embeddings = false;
         }
         if let [first, ..] = &source.strangers(&items(&source.config))[..] {
-            let message = format!("tensor {first} has no place in the model that config.json describes");
+            let message = match first.strip_suffix("_scale") {
+                Some(weight) => format!(
+                    "tensor {weight} is packed (it has a {first}), and config.json does not say how: expected a \
+                     quantization_config of quant_method \"bitnet\" whose quantization_mode is \"offline\""
+                ),
+                None => format!("tensor {first} has no place in the model that config.json describes"),
+            };
             return Err(fault(path, message));
         }
         Ok(source)

@@ -64,14 +64,10 @@ enum Score {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let path = match args.model.is_dir() {
-        true => super::checkpoint_dir(&args.model)?,
-        false => args.model.clone(),
-    };
     if let Some(text) = &args.text {
-        return of_text(args, &path, text);
+        return of_text(args, &args.model, text);
     }
-    let results = tasks::run(&args.tasks, || open(args, &path))?;
+    let results = tasks::run(&args.tasks, || open(args, &args.model))?;
     write_json(args, &results.to_json(&args.model))?;
     if !args.json {
         results.print();
