@@ -89,7 +89,10 @@ enum Command {
 fn main() -> ExitCode {
     // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
     tritforge_kernels::keep_pages();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(shown) => return usage(&shown),
+    };
     warnings::install();
     if cli.threads == Some(0) {
         eprintln!("error: --threads 0: at least one is needed");
@@ -140,7 +143,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => match written {
             Some(error) => {
-                eprintln!("error: standard output: cannot write: {error}");
+                eprintln!("error: {error}");
                 trouble
             }
             None => code,
@@ -151,6 +154,17 @@ fn main() -> ExitCode {
             eprintln!("error: {}", message(&error));
             trouble
         }
+    }
+}
+
+/// Help and the version go to standard output, what is wrong with the arguments to standard error.
+fn usage(shown: &clap::Error) -> ExitCode {
+    match shown.print() {
+        Err(error) if !shown.use_stderr() && error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2)),
     }
 }
 

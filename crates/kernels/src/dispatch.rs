@@ -1,6 +1,7 @@
 //! Run-time choice of the instruction set: detected once, or named by `TRITFORGE_BACKEND`.
 
 use std::fmt;
+use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -68,7 +69,8 @@ impl Backend {
             Ok(backend) => backend.unwrap_or_else(Backend::fastest),
             Err(error) => {
                 let fastest = Backend::fastest();
-                eprintln!("warning: {VARIABLE} ignored: {error}; using {fastest}");
+                // Unlike `eprintln!`, this does not panic where standard error cannot be written.
+                let _ = writeln!(std::io::stderr(), "warning: {VARIABLE} ignored: {error}; using {fastest}");
                 fastest
             }
         })

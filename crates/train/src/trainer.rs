@@ -33,16 +33,24 @@ pub(crate) use self::evaluate::eval_sequences;
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
 
 /// How to run a recipe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Go on from the newest checkpoint in the run's directory; from the beginning if there is none.
     pub resume: bool,
     /// Remove the checkpoints of an earlier run in the same directory.
     pub overwrite: bool,
-    /// Say nothing on the terminal.
+    /// Show no progress bar and say nothing.
     pub quiet: bool,
+    /// What is done with the lines about the run's progress where there is no bar to print them above: nothing by default.
+    pub say: fn(&str),
     /// Once this is true, the run writes a checkpoint after the step in progress and ends.
     pub stop: Option<Arc<AtomicBool>>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { resume: false, overwrite: false, quiet: false, say: |_| (), stop: None }
+    }
 }
 
 /// Why a run ended.
@@ -249,7 +257,7 @@ impl<'a> Trainer<'a> {
             prune(out, 0, None)?;
         }
         let batches = prepared.data.batches(recipe, progress.position)?;
-        let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
+        let log = Log::open(out, recipe.train.steps, progress.step, options)?;
         match &found {
             Some(path) => log.say(&format!("going on from {}", path.display())),
             None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),

@@ -1,6 +1,6 @@
 //! `tritforge diff`: what two models have that is not the same.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = diff([&first, &second], |tensor| {
         if shows {
             // A line that the next one replaces; whether it can be shown does not matter.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{tensor}");
+            eprint!("\r\x1b[K{tensor}");
         }
     })?;
     if shows {

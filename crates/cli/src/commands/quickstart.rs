@@ -61,7 +61,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
 
     heading("2. Training");
-    let summary = train(&recipe, &prepared, &RunOptions { overwrite: true, ..RunOptions::default() })?;
+    let options = RunOptions { overwrite: true, say: |text| println!("{text}"), ..RunOptions::default() };
+    let summary = train(&recipe, &prepared, &options)?;
     super::train::print_summary(&summary);
 
     heading("3. Export");

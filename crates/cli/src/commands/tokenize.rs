@@ -49,9 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{place}: not UTF-8"))?;
     let ids =
         tokenizer.encode_with(text, EncodeOptions { add_bos: args.bos, parse_special: args.special })?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(crate::out::stdout());
     if args.json {
-        serde_json::to_writer(&mut out, &ids)?;
+        serde_json::to_writer(&mut out, &ids).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         for id in &ids {

@@ -62,7 +62,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })?;
     // Not before: preparing leaves nothing half done, it may be ended at once.
     let stop = Some(stop_flag().context("cannot listen for signals")?);
-    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, quiet: args.quiet, stop };
+    let options = RunOptions {
+        resume: args.resume,
+        overwrite: args.overwrite,
+        quiet: args.quiet,
+        say: |text| println!("{text}"),
+        stop,
+    };
     let summary = train(&recipe, &prepared, &options)?;
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)

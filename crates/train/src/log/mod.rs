@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(crate) use self::event::{Event, number};
 use self::tensorboard::TensorBoard;
-use crate::TrainError;
+use crate::{RunOptions, TrainError};
 
 /// The JSON lines of a run, in its directory.
 pub(crate) const METRICS: &str = "metrics.jsonl";
@@ -33,6 +33,7 @@ pub(crate) struct Log {
     /// Where training stands, in words; empty before the first step that was logged.
     standing: String,
     quiet: bool,
+    say: fn(&str),
 }
 
 /// A file that grows.
@@ -44,7 +45,8 @@ struct Appended {
 
 impl Log {
     /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left, is dropped.
-    pub(crate) fn open(dir: &Path, steps: u64, step: u64, quiet: bool) -> Result<Self, TrainError> {
+    pub(crate) fn open(dir: &Path, steps: u64, step: u64, options: &RunOptions) -> Result<Self, TrainError> {
+        let RunOptions { quiet, say, .. } = *options;
         let path = dir.join(METRICS);
         let mut lines = String::new();
         let mut table = table::HEADER.to_string();
@@ -66,7 +68,7 @@ impl Log {
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_position(step);
         bar.reset_eta();
-        Ok(Self { lines, table, tensorboard, bar, standing: String::new(), quiet })
+        Ok(Self { lines, table, tensorboard, bar, standing: String::new(), quiet, say })
     }
 
     /// Writes an event down and shows it.
@@ -114,8 +116,7 @@ impl Log {
         }
         // Without a terminal there is no bar to print above.
         match self.bar.is_hidden() {
-            // A reader that has gone is no reason to end a training.
-            true => drop(writeln!(std::io::stdout(), "{text}")),
+            true => (self.say)(text),
             false => self.bar.println(text),
         }
     }

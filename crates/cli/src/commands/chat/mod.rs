@@ -20,7 +20,7 @@ use self::conversation::{Answer, Conversation};
 use self::input::Input;
 use super::lora_args::LoraArgs;
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
-use crate::interrupt;
+use crate::{interrupt, out};
 
 #[derive(ClapArgs)]
 #[command(after_help = format!("Examples:\n  \
@@ -90,6 +90,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
+            // Nobody would read the next answer.
+            if out::is_output(&error) {
+                return Err(error);
+            }
             eprintln!("error: {}", crate::message(&error));
             failed = true;
         }
@@ -100,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Has a message answered, and the answer printed as it comes.
 fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let work = interrupt::Work::begin();
     let answer = conversation.say(text, |piece| {
         let written = write!(out, "{piece}").and_then(|()| out.flush());

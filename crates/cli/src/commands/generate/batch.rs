@@ -120,6 +120,8 @@ struct Results<'a> {
     /// Entries before this one are written.
     written: usize,
     out: Box<dyn Write>,
+    /// What messages call it.
+    place: String,
     bar: ProgressBar,
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -133,13 +135,24 @@ impl<'a> Results<'a> {
             Some(path) => Box::new(BufWriter::new(
                 File::create(path).with_context(|| format!("{}: cannot write", path.display()))?,
             )),
-            None => Box::new(std::io::stdout()),
+            None => Box::new(crate::out::stdout()),
         };
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(entries.len() as u64) };
         let style = "{bar:30} {pos}/{len} prompts, {msg} tokens, {elapsed} (left {eta})";
         bar.set_style(ProgressStyle::with_template(style)?);
         let outcomes = entries.iter().map(|_| None).collect();
-        Ok(Self { entries, outcomes, written: 0, out, bar, prompt_tokens: 0, completion_tokens: 0, done: 0 })
+        let place = output.map_or_else(String::new, |path| format!("{}: ", path.display()));
+        Ok(Self {
+            entries,
+            outcomes,
+            written: 0,
+            out,
+            place,
+            bar,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            done: 0,
+        })
     }
 
     fn take(&mut self, index: usize, outcome: Outcome) -> Result<()> {
@@ -157,7 +170,7 @@ impl<'a> Results<'a> {
         while self.written < self.entries.len() && self.write(self.written)? {
             self.written += 1;
         }
-        self.out.flush().context("cannot write the results")
+        self.out.flush().with_context(|| format!("{}cannot write the results", self.place))
     }
 
     /// Writes what is left after a stop, without the prompts that were not begun.
@@ -166,7 +179,7 @@ impl<'a> Results<'a> {
             self.write(index)?;
         }
         self.bar.finish_and_clear();
-        self.out.flush().context("cannot write the results")
+        self.out.flush().with_context(|| format!("{}cannot write the results", self.place))
     }
 
     /// Writes one line; false if there is nothing to write yet.
@@ -184,7 +197,8 @@ impl<'a> Results<'a> {
             }),
             (Ok(_), None) => return Ok(false),
         };
-        writeln!(self.out, "{}", result?).context("cannot write the results")?;
+        writeln!(self.out, "{}", result?)
+            .with_context(|| format!("{}cannot write the results", self.place))?;
         Ok(true)
     }
 }

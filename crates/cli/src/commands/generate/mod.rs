@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let prompt = model.tokenizer().encode_with(&text, how)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::out::stdout();
     write!(out, "{text}")?;
     out.flush()?;
     let generation = generate(&mut session, &prompt, &options, |text| {
