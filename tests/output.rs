@@ -21,7 +21,7 @@ fn commands() -> (Project, Vec<Vec<&'static str>>) {
         "--help",
         "--version",
         "train --help",
-        "train recipe.toml --overwrite --set train.steps=2",
+        "train recipe.toml --overwrite --set train.steps=4",
         "train recipe.toml --dry-run",
         "data recipe.toml",
         "inspect m.gguf --tensors",

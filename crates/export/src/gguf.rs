@@ -21,8 +21,10 @@ use crate::runtimes::{GgufTraits, Runtime, gguf_verdicts, loading};
 pub struct ExportOptions {
     /// How ternary weights are packed.
     pub packing: Packing,
-    /// How the projections of a full-precision model are stored.
+    /// How the projections of a full-precision model are stored, and those of a ternary one that is dequantized.
     pub linears: DenseType,
+    /// Of a ternary model: write its projections as numbers, code times scale, instead of packing them.
+    pub dequantize: bool,
     /// How the embedding and the head are stored.
     pub embeddings: DenseType,
     /// `general.name`.
@@ -34,6 +36,7 @@ impl Default for ExportOptions {
         Self {
             packing: Packing::Tq2_0,
             linears: DenseType::F16,
+            dequantize: false,
             embeddings: DenseType::F16,
             name: "tritforge".to_string(),
         }
@@ -103,6 +106,7 @@ pub(crate) fn write_model<'a>(
             });
         }
     };
+    let ternary = ternary && !options.dequantize;
     let architecture = Architecture::of(config)?;
     let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);
@@ -118,6 +122,7 @@ pub(crate) fn write_model<'a>(
         types: specs.iter().map(|spec| layout(spec.ty)).collect(),
         scales: specs.iter().any(|spec| spec.name.ends_with(".scale")),
         own_head: !config.tie_word_embeddings,
+        pre: metadata.get_str("tokenizer.ggml.pre").ok(),
         least_columns: if ternary { projections.map(|item| item.matrix()[1]).min().unwrap_or(0) } else { 0 },
     }));
     let mut writer = Writer::create(out, &metadata, specs)?;
@@ -137,7 +142,14 @@ pub(crate) fn write_model<'a>(
         writer.write_tensor(ROPE_FACTORS, &bytes)?;
     }
     for item in &items {
-        let numbers = source(item)?;
+        let numbers = match source(item)? {
+            Numbers::Ternary(tensor) if options.dequantize => {
+                let scale = tensor.scale();
+                let value = |code: &i8| f32::from(*code) * scale;
+                Numbers::Dense(Cow::Owned(tensor.codes().iter().map(value).collect()))
+            }
+            numbers => numbers,
+        };
         let numbers = if item.rotated && architecture.interleaves_rope() {
             interleave(config, item, numbers)?
         } else {

@@ -66,6 +66,8 @@ pub(crate) struct GgufTraits<'a> {
     pub(crate) scales: bool,
     /// Whether the output head is a tensor of its own, not the embedding.
     pub(crate) own_head: bool,
+    /// `tokenizer.ggml.pre`, if there is one.
+    pub(crate) pre: Option<&'a str>,
     /// The fewest inputs of a ternary matrix; 0 without one.
     pub(crate) least_columns: usize,
 }
@@ -130,7 +132,7 @@ pub(crate) fn gguf_verdicts(file: &GgufTraits<'_>) -> Vec<Verdict> {
     for row in &ROWS {
         let mut found = verdict(row.runtime, fault(row, file));
         if found.loads {
-            found.note = advice(row.runtime, file).to_string();
+            found.note = advice(row.runtime, file).join("; ");
         }
         verdicts.push(found);
     }
@@ -169,14 +171,23 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
 }
 
 /// What to know before a runtime runs a file that it loads.
-fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> &'static str {
-    match runtime {
-        Runtime::BitnetCpp if file.types.contains("I2_S_ARM") => "ARM builds only",
-        Runtime::BitnetCpp if file.architecture == "bitnet-b1.58" => {
-            "builds before July 2026; later ones compute SiLU in place of squared ReLU (microsoft/BitNet issue 588)"
-        }
-        _ => "",
+fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> Vec<&'static str> {
+    let mut advice = Vec::new();
+    if runtime != Runtime::BitnetCpp {
+        return advice;
     }
+    if file.types.contains("I2_S_ARM") {
+        advice.push("ARM builds only");
+    }
+    if file.architecture == "bitnet-b1.58" {
+        advice.push(
+            "builds before July 2026; later ones compute SiLU in place of squared ReLU (microsoft/BitNet issue 588)",
+        );
+    }
+    if file.pre == Some("gpt-4o") {
+        advice.push("builds after March 2026; earlier ones do not know the pre-tokenizer gpt-4o");
+    }
+    advice
 }
 
 /// Who loads a directory in Hugging Face's layout whose configuration this program understands.
@@ -207,7 +218,7 @@ mod tests {
 
     fn file<'a>(architecture: &'a str, types: &[&'a str], scales: bool) -> GgufTraits<'a> {
         let types = types.iter().copied().collect();
-        GgufTraits { architecture, types, scales, own_head: false, least_columns: 2560 }
+        GgufTraits { architecture, types, scales, own_head: false, pre: None, least_columns: 2560 }
     }
 
     fn names(file: &GgufTraits<'_>) -> Vec<&'static str> {
@@ -241,5 +252,8 @@ mod tests {
         let arm = gguf_verdicts(&file("bitnet-b1.58", &["I2_S_ARM"], false));
         assert_eq!((arm[2].loads, arm[2].note.as_str()), (true, "ARM builds only"));
         assert!(!arm[3].loads);
+        let words = gguf_verdicts(&GgufTraits { pre: Some("gpt-4o"), ..file("bitnet", &["I2_S"], false) });
+        assert!(words[2].loads && words[2].note.contains("after March 2026"), "{}", words[2].note);
+        assert_eq!(gguf_verdicts(&file("bitnet", &["I2_S"], false))[2].note, "");
     }
 }

@@ -65,7 +65,10 @@ impl From<InferError> for JobError {
     fn from(error: InferError) -> Self {
         let message = error.to_string();
         match error {
-            InferError::ContextFull { .. } => JobError::ContextLength(message),
+            InferError::ContextFull { used, asked, context } => JobError::ContextLength(format!(
+                "the prompt has {} tokens and the context has room for {context}: use a shorter prompt",
+                used + asked
+            )),
             // What only a request decides.
             InferError::EmptyPrompt
             | InferError::Token { .. }

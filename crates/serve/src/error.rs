@@ -36,8 +36,8 @@ pub(crate) enum ApiError {
     NotFound { message: String, param: Option<&'static str>, code: Option<&'static str> },
     /// The operator has not allowed it.
     Forbidden(String),
-    /// The prompt does not fit the context.
-    ContextLength(String),
+    /// The prompt does not fit the context; `param` is the field that it came in.
+    ContextLength { message: String, param: &'static str },
     /// The service has a key, and the request has another or none.
     Unauthorized,
     /// The body is longer than so many bytes.
@@ -71,9 +71,9 @@ impl ApiError {
                 code = *which;
                 ("invalid_request_error", message.clone(), *param)
             }
-            ApiError::ContextLength(message) => {
+            ApiError::ContextLength { message, param } => {
                 code = Some("context_length_exceeded");
-                ("invalid_request_error", message.clone(), Some("prompt"))
+                ("invalid_request_error", message.clone(), Some(*param))
             }
             ApiError::Unauthorized => {
                 code = Some("invalid_api_key");
@@ -125,7 +125,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
-            ApiError::ContextLength(_) => StatusCode::BAD_REQUEST,
+            ApiError::ContextLength { .. } => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::adapters::Adapters;
-use crate::engine::{Engine, Job, JobError, Outcome, Piece, TokenLogprob};
+use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
 
 /// Pieces of text that may wait for a client to read them.
@@ -162,7 +162,10 @@ fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, A
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
-        Ok(Err(JobError::ContextLength(message))) => Err(ApiError::ContextLength(message)),
+        Ok(Err(JobError::ContextLength(message))) => {
+            let param = if matches!(job.prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
+            Err(ApiError::ContextLength { message, param })
+        }
         Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
     }
 }

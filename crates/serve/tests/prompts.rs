@@ -74,7 +74,11 @@ async fn echo_puts_the_prompt_before_the_text() {
     }
     // A prompt that is too long is refused before any of it is said.
     let long = greedy(&json!("x".repeat(400)), &json!({ "echo": true, "stream": true }));
-    assert_eq!(refused(&app, COMPLETIONS, &long).await["code"], "context_length_exceeded");
+    let error = refused(&app, COMPLETIONS, &long).await;
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("prompt")));
+    let long = json!({ "messages": [{ "role": "user", "content": "x".repeat(400) }] });
+    let error = refused(&app, CHAT, &long).await;
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("messages")));
 }
 
 #[tokio::test]

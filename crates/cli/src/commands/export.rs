@@ -36,13 +36,13 @@ pub(crate) enum Format {
     /// GGUF, ternary, 2 bits a weight, exact scale, blocks of 64; ik_llama.cpp, from 512 columns on.
     #[value(name = "iq2_bn")]
     Iq2Bn,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers.
     #[value(name = "f32")]
     F32,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
     #[value(name = "f16")]
     F16,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
     #[value(name = "bf16")]
     Bf16,
     /// GGUF of a full-precision model, 8.5 bits a weight.
@@ -96,12 +96,19 @@ pub(crate) fn gguf_options(
     let Some(format) = format else { return Ok(defaults) };
     match (format.packing(), format.dense()) {
         (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
+        // For quantizers of other programs; q8_0 and q6_k would quantize twice.
+        (_, Some(linears @ (DenseType::F32 | DenseType::F16 | DenseType::Bf16))) if ternary => {
+            Ok(ExportOptions { linears, dequantize: true, ..defaults })
+        }
         (_, Some(linears)) if !ternary => Ok(ExportOptions { linears, ..defaults }),
         (None, None) => bail!(
             "--format: a GGUF file is tq2_0, tq1_0, i2_s, i2_s_arm, q2_0, iq2_bn, f32, f16, bf16, q8_0 or q6_k"
         ),
         _ if ternary => {
-            bail!("--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn")
+            bail!(
+                "--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn, or f32, f16 or bf16 for \
+                 its weights as numbers"
+            )
         }
         _ => bail!("--format: the model is in full precision: choose f32, f16, bf16, q8_0 or q6_k"),
     }
@@ -191,6 +198,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = export_gguf(&checkpoint, &args.output, &options)?;
     println!("{}", args.output.display());
     print_report(&report);
+    if options.dequantize {
+        println!(
+            "  the ternary weights as numbers, for other quantizers: runtimes do not quantize the activations of such a file, so \
+             that its logits differ from those of training; tq2_0 and i2_s keep them"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,10 +6,10 @@ use super::{ASSISTANT, Body, Columns, RecordKind, Said};
 use crate::rows::{Row, parse_json, type_name};
 
 /// Keys of a message by which data sets say whether it is to be learned: axolotl's, OpenAI's, ms-swift's.
-const FLAGS: [&str; 5] = ["train", "training", "train_on_turn", "weight", "loss"];
+const FLAGS: [&str; 6] = ["train", "training", "train_on_turn", "weight", "loss", "loss_scale"];
 
 /// Keys of a message that say something that a template cannot be given.
-const REFUSED_OF_MESSAGES: [(&str, &str); 9] = [
+const REFUSED_OF_MESSAGES: [(&str, &str); 10] = [
     ("images", "pictures are not supported"),
     ("image", "pictures are not supported"),
     ("videos", "videos are not supported"),
@@ -17,12 +17,13 @@ const REFUSED_OF_MESSAGES: [(&str, &str); 9] = [
     ("audios", "sound is not supported"),
     ("train_detail", "parts of a message cannot be left out: give train = true or false"),
     ("training_detail", "parts of a message cannot be left out: give train = true or false"),
+    ("reasoning_training_detail", "parts of a message cannot be left out: give train = true or false"),
     ("mask", "what it means differs between data sets: give train = true or false"),
     ("loss_mask", "what it means differs between data sets: give train = true or false"),
 ];
 
-/// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl or OpenAI define them.
-const REFUSED_OF_RECORDS: [(&str, &str); 17] = [
+/// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl, ms-swift or OpenAI define them.
+const REFUSED_OF_RECORDS: [(&str, &str); 25] = [
     ("tools", "descriptions of tools are not supported"),
     ("functions", "descriptions of tools are not supported"),
     ("images", "pictures are not supported"),
@@ -44,6 +45,14 @@ const REFUSED_OF_RECORDS: [(&str, &str); 17] = [
     ("completion_mask", "what is learned follows from the messages: give a message train = true or false"),
     ("assistant_masks", "what is learned follows from the messages: give a message train = true or false"),
     ("loss_mask", "what is learned follows from the messages: give a message train = true or false"),
+    ("rejected_response", "a pair has the columns prompt, chosen and rejected"),
+    ("rejected_messages", "a pair has the columns prompt, chosen and rejected"),
+    ("positive_messages", "embeddings are not trained"),
+    ("negative_messages", "embeddings are not trained"),
+    ("objects", "pictures are not supported"),
+    ("teacher_prompt", "a teacher reads what its student reads"),
+    ("ref_chosen_logps", "the reference's log-probabilities are computed here: leave the column out"),
+    ("ref_rejected_logps", "the reference's log-probabilities are computed here: leave the column out"),
     ("chat_template", "one template is for all records: data.template"),
     ("chat_template_kwargs", "templates are given nothing but the messages"),
 ];
@@ -300,8 +309,8 @@ fn said(item: &Value) -> Result<Said, String> {
         return Err("it has no \"content\"".to_string());
     }
     let answer = role == ASSISTANT;
-    let learn = flag(item)?.unwrap_or(answer);
-    Ok(Said { message, answer, learn })
+    let flag = flag(item)?;
+    Ok(Said { message, answer, learn: flag.unwrap_or(answer), flag })
 }
 
 /// Text, or a list of parts that are all text.
@@ -310,6 +319,15 @@ fn content_of(content: Option<&Value>) -> Result<Value, String> {
         None | Some(Value::Null) => Ok(Value::Null),
         Some(Value::String(text)) => Ok(Value::from(text.as_str())),
         Some(Value::Array(parts)) => {
+            let flags = ["train", "weight", "training", "train_detail", "training_detail"];
+            // axolotl's flags of parts.
+            let flagged = |part: &Value| flags.into_iter().find(|flag| !part[*flag].is_null());
+            if let Some(flag) = parts.iter().find_map(flagged) {
+                return Err(format!(
+                    "a part of its content has {flag:?}: parts of a message cannot be left out: give the message train = true \
+                     or false"
+                ));
+            }
             let text = |part: &Value| match (part, part["type"].as_str(), part["text"].as_str()) {
                 (Value::String(text), ..) => Ok(text.clone()),
                 (_, Some("text"), Some(text)) => Ok(text.to_string()),

@@ -30,6 +30,9 @@ pub struct Said {
     pub answer: bool,
     /// Whether the model is to learn it.
     pub learn: bool,
+    /// Whether the record itself says that it is to be learned or not.
+    #[serde(skip)]
+    pub flag: Option<bool>,
 }
 
 impl Said {
@@ -39,7 +42,7 @@ impl Said {
         message.insert("role".to_string(), Value::from(role));
         message.insert("content".to_string(), Value::from(content));
         let answer = role == ASSISTANT;
-        Self { message, answer, learn: answer }
+        Self { message, answer, learn: answer, flag: None }
     }
 
     /// What is said, if it is text.

@@ -103,6 +103,7 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
     };
     let scales = weights != WeightQuant::None && architecture.has_scale_tensors();
     let after = gguf_verdicts(&GgufTraits {
+        pre: None,
         architecture: architecture.name(),
         types: BTreeSet::from([ty]),
         scales,
@@ -117,7 +118,8 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
                 "after `export --format hf-bf16` or hf-f32".to_string()
             }
             (Runtime::Transformers, _) => "after `export --format hf-packed`, hf-bf16 or hf-f32".to_string(),
-            (_, true) => format!("after `export` ({} in {ty})", architecture.name()),
+            (_, true) if v.note.is_empty() => format!("after `export` ({} in {ty})", architecture.name()),
+            (_, true) => format!("after `export` ({} in {ty}); {}", architecture.name(), v.note),
             (_, false) => v.note,
         },
     });

@@ -188,6 +188,9 @@ impl Read {
             })?,
         };
         train.iter().chain(&held_out).try_for_each(|example| all_is_written(example, template.source()))?;
+        if keys.loss == Loss::All {
+            train.iter().chain(&held_out).try_for_each(learns_all)?;
+        }
         let unknown: Vec<String> =
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
@@ -289,6 +292,20 @@ fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
         }
     }
     Ok(())
+}
+
+/// Refuses an example that says of a message that it is not to be learned, where every token is.
+fn learns_all(example: &Example) -> Result<(), TrainError> {
+    let Body::Turns(said) = &example.body else { return Ok(()) };
+    match said.iter().position(|said| said.flag == Some(false)) {
+        None => Ok(()),
+        Some(index) => Err(TrainError::State(format!(
+            "{}: message {} says that it is not to be learned, and data.loss = \"all\" learns every token: leave the flag out of \
+             the data, or choose data.loss = \"completions\"",
+            example.source,
+            index + 1
+        ))),
+    }
 }
 
 /// The template that a recipe names; `None` for that of the tokenizer.
