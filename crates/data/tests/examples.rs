@@ -268,6 +268,14 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
         "loss_mask",
         "chat_template",
         "chat_template_kwargs",
+        "rejected_response",
+        "rejected_messages",
+        "positive_messages",
+        "negative_messages",
+        "objects",
+        "teacher_prompt",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
         "history",
     ] {
         let error = read("a.jsonl", &conversation(&format!(r#","{name}":["x"]"#), ""), &options).unwrap_err();
@@ -280,6 +288,12 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
     for name in ["images", "image", "videos", "audio", "audios", "train_detail", "mask", "loss_mask"] {
         let error = read("a.jsonl", &conversation("", &format!(r#","{name}":[1]"#)), &options).unwrap_err();
         assert!(error.contains(&format!("message 2: it has {name:?}")), "{error}");
+    }
+    for flag in ["train", "weight", "training", "train_detail", "training_detail"] {
+        let parts = format!(r#"[{{"type":"text","text":"b","{flag}":0}}]"#);
+        let record = conversation("", "").replace("\"b\"", &parts);
+        let error = read("a.jsonl", &record, &options).unwrap_err();
+        assert!(error.contains(&format!("message 2: a part of its content has {flag:?}")), "{error}");
     }
     let kto = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}";
     assert!(read("a.jsonl", kto, &options).unwrap_err().contains("column \"label\" is a boolean: KTO"));
@@ -297,13 +311,15 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
 #[test]
 fn flags_of_messages_agree_or_are_refused() {
     let options = ReadOptions { keep_empty: true, ..ReadOptions::default() };
-    for name in ["train", "training", "train_on_turn", "weight", "loss"] {
+    for name in ["train", "training", "train_on_turn", "weight", "loss", "loss_scale"] {
         let two = format!(
             r#"{{"messages":[{{"role":"user","content":"a","{name}":1}},{{"role":"assistant","content":"b","{name}":0}}]}}"#
         );
         let found = read("a.jsonl", &two, &options).unwrap();
         assert_eq!(turns(&found.examples[0]), [turn("user", "a", true), turn("assistant", "b", false)]);
     }
+    let error = read("a.jsonl", &conversation("", r#","loss_scale":0.5"#), &options).unwrap_err();
+    assert!(error.contains("loss_scale = 0.5: expected true or false, 1 or 0"), "{error}");
     let error = read("a.jsonl", &conversation("", r#","train":true,"weight":0"#), &options).unwrap_err();
     assert!(error.contains("weight = false contradicts train = true"), "{error}");
 }

@@ -377,6 +377,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_message_that_is_not_to_be_learned_contradicts_loss_all() {
+        let example = |flag| {
+            let answer = Said { flag, ..Said::new("assistant", "b") };
+            Example {
+                source: "a.jsonl: line 1".to_string(),
+                body: Body::Turns(vec![Said::new("user", "a"), answer]),
+            }
+        };
+        assert!(learns_all(&example(None)).is_ok() && learns_all(&example(Some(true))).is_ok());
+        let error = learns_all(&example(Some(false))).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl: line 1: message 2") && error.contains("data.loss"), "{error}");
+    }
+
+    #[test]
     fn the_marks_of_a_template_are_found_once() {
         let llama3 = ChatTemplate::named("llama3").unwrap();
         assert_eq!(marks(llama3.source()), ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]);
