@@ -345,5 +345,5 @@ fn served_adapters_write_what_generate_writes_with_them() {
         project.fails(&["serve", "base.gguf", "--lora", "a=adapter.gguf", "--lora", "a=adapter.gguf"]);
     assert!(twice.contains("already loaded"), "{twice}");
     let nowhere = project.fails(&["serve", "base.gguf", "--allow-runtime-lora", "nowhere"]);
-    assert!(nowhere.contains("no directory"), "{nowhere}");
+    assert!(nowhere.contains("not a directory"), "{nowhere}");
 }

@@ -193,7 +193,7 @@ fn a_run_that_is_asked_to_end_writes_a_checkpoint_and_goes_on_later() {
         assert!(output.status.success(), "{name}: {:?}", output.status);
         let printed = String::from_utf8(output.stdout).unwrap();
         // A fast machine may have been done already.
-        assert!(printed.contains("stopped; go on with --resume") || printed.contains("trained 40 steps"));
+        assert!(printed.contains("stopped; continue with --resume") || printed.contains("trained 40 steps"));
         assert_eq!(checkpoints(&asked).len().min(1), 1);
     }
     ok(&mut train(&asked, &set, &["--resume"]));
@@ -258,7 +258,7 @@ fn a_run_without_progress_ends_early_and_keeps_its_best() {
         "train.keep_last=1",
     ];
     let printed = ok(&mut train(&project, &set, &[]));
-    assert!(printed.contains("trained 6 steps") && printed.contains("ended early"), "{printed}");
+    assert!(printed.contains("trained 6 steps") && printed.contains("stopped early"), "{printed}");
     let state: serde_json::Value = serde_json::from_slice(&files(&project, 6)["training.json"]).unwrap();
     let best = format!("step-{:06}", state["best_step"].as_u64().unwrap());
     let mut expected = vec![best, "step-000006".to_string()];
@@ -325,7 +325,7 @@ fn a_run_draws_its_report_and_several_are_drawn_together() {
     one.ok(&["report", "runs/one", &other, "-o", "both.html"]);
     let html = fs::read_to_string(one.path("both.html")).unwrap();
     assert!(html.contains("one held-out") && html.contains("two held-out"));
-    assert!(one.fails(&["report", "runs/one", &other]).contains("say where to write"));
+    assert!(one.fails(&["report", "runs/one", &other]).contains("give the output file"));
     assert!(one.fails(&["report", "runs"]).contains("metrics.jsonl: no such file"));
     // Every step once, in order, in all three forms; checkpointing changed no bit.
     let table = fs::read_to_string(two.path("runs/two/metrics.csv")).unwrap();
@@ -350,8 +350,8 @@ fn embedded_recipes_are_listed_shown_and_copied() {
     let schema: serde_json::Value = serde_json::from_str(&project.ok(&["recipes", "schema"])).unwrap();
     assert_eq!(schema["properties"]["optim"]["properties"]["lr"]["type"], "number");
     assert!(project.ok(&["recipes", "reference"]).contains("## [optim]"));
-    assert!(project.fails(&["recipes", "show", "quick"]).contains("no recipe is called quick"));
+    assert!(project.fails(&["recipes", "show", "quick"]).contains("no recipe named quick"));
     assert!(project.fails(&["recipes", "copy", "quickstart", "text.txt"]).contains("text.txt"));
     let twice = project.fails(&["recipes", "copy", "pretrain-english", "mine"]);
-    assert!(twice.contains("there already"), "{twice}");
+    assert!(twice.contains("already exists"), "{twice}");
 }

@@ -11,7 +11,7 @@ use tritforge_infer::{Adapter, Applied, Model};
 
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
-    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
+    /// GGUF adapter to apply, with an optional scale: adapter.gguf or adapter.gguf:0.5. Can be repeated.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]
@@ -21,8 +21,9 @@ pub(crate) struct LoraArgs {
 /// `--override-kv`: metadata of a GGUF file, set from outside.
 #[derive(ClapArgs)]
 pub(crate) struct OverrideArgs {
-    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool or str. A file without a
-    /// pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several times.
+    /// Override a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float,
+    /// bool or str. A file that does not name its pre-tokenizer needs tokenizer.ggml.pre=str:NAME. Can be
+    /// repeated.
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<Override>,
 }
@@ -65,13 +66,11 @@ pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
         if let Some(mode) = mode_of(&path).filter(|mode| *mode != LoraMode::Adapter) {
             let mode = mode.name();
             bail!(
-                "--lora {dir}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge {dir} \
-                 -o DIR` makes a checkpoint of it and its base, exactly"
+                "--lora {dir}: an adapter of mode {mode} is part of the ternary weights and cannot be \
+                 applied beside them: merge it exactly with `tritforge merge {dir} -o DIR`"
             );
         }
-        bail!(
-            "--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it"
-        );
+        bail!("--lora {dir}: this is a directory: convert it with `tritforge export {dir} -o adapter.gguf`");
     }
     Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
 }
@@ -89,7 +88,7 @@ fn parse(text: &str) -> Result<(PathBuf, f32)> {
         Some((path, scale)) if !Path::new(text).exists() => {
             let scale: f32 =
                 scale.parse().ok().filter(|scale: &f32| scale.is_finite()).with_context(|| {
-                    format!("--lora {text}: {scale} is no number: expected FILE or FILE:SCALE")
+                    format!("--lora {text}: {scale} is not a number: expected FILE or FILE:SCALE")
                 })?;
             Ok((PathBuf::from(path), scale))
         }

@@ -13,25 +13,25 @@ use crate::table;
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge merge runs/qat-lora -o models/merged\n  \
     tritforge merge runs/lora -o models/lossy --requantize --text held_out.txt\n\n\
-    An adapter of mode qat_lora or lota merges exactly: the codes and scales are those that it was trained with (lota: a packed \
-    checkpoint). One of mode adapter stands \
-    beside its base: `tritforge export` makes a GGUF adapter of it. --requantize merges it all the same, and says what was lost.")]
+    Adapters of modes qat_lora and lota merge exactly: the merged model has the codes and scales used in \
+    training (lota: as a packed checkpoint). An adapter of mode adapter is used beside its base: `tritforge \
+    export` writes it as a GGUF adapter. --requantize merges it anyway and reports the loss.")]
 pub(crate) struct Args {
-    /// The checkpoint of a run with a `lora` section, or the directory of the run.
+    /// Adapter: a run trained with a `[lora]` section, or one of its checkpoints.
     adapter: PathBuf,
-    /// The checkpoint to write.
+    /// Checkpoint directory to write.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Merge an adapter that stands beside ternary weights: lossy.
+    /// Merge an adapter of mode adapter into ternary weights (lossy).
     #[arg(long)]
     requantize: bool,
-    /// A text on which base with adapter and merged model are compared.
+    /// Text file on which to compare the merged model with base + adapter.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Predict at most this many tokens of it.
+    /// Use at most this many tokens of the text.
     #[arg(long, default_value_t = 16384)]
     tokens: usize,
-    /// Show every projection.
+    /// List every projection.
     #[arg(short, long)]
     verbose: bool,
 }
@@ -63,13 +63,12 @@ fn print_report(report: &MergeReport, verbose: bool) {
         report.projections.iter().fold((0, 0), |(f, w), p| (f + p.flipped, w + p.weights));
     let percent =
         |flipped: usize, weights: usize| format!("{:.3} %", 100.0 * flipped as f64 / weights.max(1) as f64);
-    let kind =
-        if report.exact { "exact" } else { "LOSSY: the merged model is another than base and adapter" };
+    let kind = if report.exact { "exact" } else { "LOSSY: merged outputs differ from base + adapter" };
     println!("  {} adapted projections, {kind}", report.projections.len());
     let scales = report.projections.iter().map(|p| p.scale_ratio);
     let (least, most) = scales.fold((f64::MAX, f64::MIN), |(a, b), r| (a.min(r), b.max(r)));
     println!(
-        "  {} of {weights} codes are others than the base's, scales {least:.4} to {most:.4} times the base's",
+        "  {} of {weights} codes differ from the base's, scales are {least:.4} to {most:.4} times the base's",
         percent(flipped, weights)
     );
     if verbose {

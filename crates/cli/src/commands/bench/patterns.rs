@@ -40,14 +40,15 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
         if ids.is_empty() || ids.len() + tokens > context {
             let (file, found) = (file.display(), ids.len());
             bail!(
-                "{file}:{}: {found} tokens and {tokens} of answer do not fit a context of {context}",
+                "{file}:{}: a prompt of {found} tokens and an answer of {tokens} do not fit in a context of \
+                 {context}",
                 i + 1
             );
         }
         prompts.push(ids);
     }
     if prompts.is_empty() {
-        bail!("{}: no prompts: expected one a line", file.display());
+        bail!("{}: no prompts: expected one per line", file.display());
     }
     let run = |name, threads, one: &dyn Fn() -> Result<Vec<Duration>>| -> Result<Setting> {
         set_threads(threads);

@@ -118,11 +118,14 @@ impl Conversation {
             }
             if !self.can_leave_out() {
                 let advice = if self.shift || self.turns.len() == 1 {
-                    "make the message shorter or --context larger"
+                    "shorten the message or raise --context"
                 } else {
-                    "/reset begins anew; without --no-context-shift the oldest turns are left out"
+                    "/reset starts over; without --no-context-shift the oldest turns are dropped"
                 };
-                bail!("the context of {context} tokens is full: {needed} and an answer do not fit: {advice}");
+                bail!(
+                    "the context of {context} tokens is full: no room for {needed} more tokens and an \
+                       answer: {advice}"
+                );
             }
             self.left_out += 2;
         }
@@ -175,7 +178,7 @@ impl Conversation {
     /// Tokens, speed and memory, a line each.
     pub(super) fn stats(&self) -> String {
         let mut text = format!(
-            "context  {} of {} tokens; {} messages, {} left out\n",
+            "context  {} of {} tokens; {} messages, {} dropped\n",
             self.session.len(),
             self.session.context(),
             self.turns.len(),

@@ -17,31 +17,32 @@ use super::lora_args::LoraArgs;
         Examples:\n  \
         tritforge eval model.gguf --text held_out.txt\n  \
         tritforge eval runs/demo --text held_out.txt --json\n  \
-        tritforge eval model.gguf --text wiki.test.raw --score second-half       as llama.cpp's perplexity\n  \
+        tritforge eval model.gguf --text wiki.test.raw --score second-half       as llama-perplexity does\n  \
         tritforge eval model.gguf --tasks arc_easy,piqa --data benchmarks        benchmarks/arc_easy/test.jsonl …\n  \
         tritforge eval model.gguf --tasks gsm8k --task-file gsm8k=test.jsonl --limit 100\n  \
         tritforge eval model.gguf --tasks arc_easy --task-file \\\n    \
             arc_easy=hf://datasets/allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, or the directory of a run.
+    /// GGUF file, checkpoint, or run directory.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
-    /// The text to predict.
+    /// Text file on which to compute perplexity.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
-    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with `--score
-    /// second-half`.
+    /// Tokens per window; each window starts with an empty context. Default: the model's context length; 512
+    /// with `--score second-half`.
     #[arg(long, requires = "text")]
     window: Option<usize>,
     /// Which tokens of each window are scored.
     #[arg(long, value_enum, default_value_t = Score::All, requires = "text")]
     score: Score,
-    /// Predict at most this many tokens.
+    /// Score at most this many tokens.
     #[arg(long, requires = "text")]
     tokens: Option<usize>,
-    /// Write the ids and the logits of every position as safetensors, to compare with other runtimes.
+    /// Write the token ids and the logits of every position to a safetensors file, to compare with other
+    /// runtimes.
     #[arg(long, value_name = "FILE", requires = "text")]
     dump_logits: Option<PathBuf>,
     #[command(flatten)]
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Write the result as JSON to a file.
+    /// Write the result to a JSON file.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -57,9 +58,9 @@ pub(crate) struct Args {
 /// Which tokens of a window are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Score {
-    /// Every token but the text's first, once.
+    /// Every token except the first of the text.
     All,
-    /// Those of the window's second half, as llama.cpp's perplexity tool.
+    /// The second half of each window, as llama-perplexity does.
     SecondHalf,
 }
 
@@ -87,11 +88,14 @@ fn open(args: &Args, path: &Path) -> Result<Subject> {
     match args.lora.given() {
         Some("--lora") => {
             bail!(
-                "--lora: {} is a checkpoint: name the adapter's own run or checkpoint as the model",
+                "--lora: {} is a checkpoint: to evaluate an adapter's checkpoint, give its run or checkpoint \
+                 as the model",
                 path.display()
             )
         }
-        Some(option) => bail!("{option}: {} is a checkpoint: the option is for GGUF files", path.display()),
+        Some(option) => {
+            bail!("{option}: {} is a checkpoint, but this option applies only to GGUF files", path.display())
+        }
         None => Ok(Subject::open(path)?),
     }
 }
