@@ -148,10 +148,7 @@ fn the_teacher_may_be_a_gguf_file_or_of_another_shape() {
     let found = refused(&["distill.relation_heads=128"]);
     assert!(found.contains("256 wide in the model and 192 in the teacher"), "{found}");
     let found = refused(&["distill.relation_teacher_layer=3"]);
-    assert!(
-        found.contains("distill.relation_teacher_layer = 3: the teacher has the layers 0 to 2"),
-        "{found}"
-    );
+    assert!(found.contains("distill.relation_teacher_layer = 3: the teacher has layers 0 to 2"), "{found}");
 }
 
 #[test]
@@ -202,7 +199,7 @@ fn candle_teaches_what_the_own_engine_teaches() {
         project.fails(&["train", "distill.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
     };
     let found = refused(&["distill.engine=candle"]);
-    assert!(found.contains("Hugging Face's layout"), "{found}");
+    assert!(found.contains("a Hugging Face directory"), "{found}");
     let found = refused(&["distill.teacher=teacher"]);
     assert!(found.contains("tritforge import"), "{found}");
 }

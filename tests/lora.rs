@@ -248,7 +248,7 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
     assert!(refused(&["lora.mode=qat_lora", "lora.dropout=0.1"]).contains("lora_dropout"));
     assert!(refused(&["lora.mode=lota"]).contains("lora.alpha"));
     assert!(refused(&["lora.mode=lota", "lora.alpha=4", "optim.kind=adamw"]).contains("t-sign-sgd"));
-    assert!(refused(&["optim.kind=t-sign-sgd"]).contains("go together"));
+    assert!(refused(&["optim.kind=t-sign-sgd"]).contains("must be used together"));
     assert!(refused(&["lora.threshold=0.5"]).contains("lora.threshold"));
     assert!(refused(&["lora.target_modules=[\"q_proj\", \"lm_head\"]"]).contains("lora.target_modules"));
     train(&project, "runs/side", &["train.steps=1"]);

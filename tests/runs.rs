@@ -294,11 +294,11 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     let project = Project::new();
     ok(&mut train(&project, &["train.steps=4"], &[]));
     for (key, message) in [
-        ("optim.kind=lion", "optim.kind is \"lion\", the run began with \"adamw\""),
-        ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", the run began with \"f32\""),
+        ("optim.kind=lion", "optim.kind is \"lion\", but the run was started with \"adamw\""),
+        ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", but the run was started with \"f32\""),
         ("model.num_hidden_layers=1", "model.num_hidden_layers is 1"),
         ("data.held_out=0.2", "data.held_out is 0.2"),
-        ("data.seq_len=8", "data.seq_len is 8, the run began with 16"),
+        ("data.seq_len=8", "data.seq_len is 8, but the run was started with 16"),
         ("data.packing=documents", "data.packing is \"documents\""),
         ("run.seed=77", "run.seed is 77"),
         (

@@ -38,7 +38,7 @@ impl Checkpoint {
             if found != entry.bytes {
                 return Err(CheckpointError::damaged(
                     &path,
-                    format!("{found} bytes, the manifest says {}: the file is damaged", entry.bytes),
+                    format!("{found} bytes, but the manifest says {}: the file is damaged", entry.bytes),
                 ));
             }
         }
@@ -101,8 +101,7 @@ impl Checkpoint {
         match tensors.list()?.into_iter().find(|(name, ..)| !config.has_tensor(name)) {
             None => Ok(tensors),
             Some((name, ..)) => {
-                Err(tensors
-                    .fault(&name, "the model that config.json describes has no place for it".to_string()))
+                Err(tensors.fault(&name, "not part of the model that config.json describes".to_string()))
             }
         }
     }
@@ -139,7 +138,7 @@ fn check(path: &Path, found: &Entry, expected: &Entry) -> Result<(), CheckpointE
     }
     Err(CheckpointError::damaged(
         path,
-        format!("SHA-256 {}, the manifest says {}: the file is damaged", found.sha256, expected.sha256),
+        format!("SHA-256 {}, but the manifest says {}: the file is damaged", found.sha256, expected.sha256),
     ))
 }
 
@@ -158,7 +157,7 @@ impl Tensors {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let map = mmap::map(path)?.ok_or_else(|| CheckpointError::damaged(path, "the file is empty"))?;
         SafeTensors::deserialize(&map)
-            .map_err(|e| CheckpointError::damaged(path, format!("not a whole safetensors file: {e}")))?;
+            .map_err(|e| CheckpointError::damaged(path, format!("not a complete safetensors file: {e}")))?;
         Ok(Self { path: path.to_path_buf(), map })
     }
 

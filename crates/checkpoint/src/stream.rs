@@ -94,7 +94,7 @@ impl TensorFile {
                 "dtype": spec.ty.name(), "shape": spec.shape, "data_offsets": [start, end],
             });
             if header.insert(spec.name.clone(), entry).is_some() {
-                return Err(fault(&spec.name, "two tensors have this name"));
+                return Err(fault(&spec.name, "two tensors with this name"));
             }
         }
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
@@ -159,7 +159,7 @@ impl TensorFile {
 
     pub(crate) fn close(self) -> Result<Entry, CheckpointError> {
         if let Some(spec) = self.specs.get(self.written) {
-            let message = "the file ends before it".to_string();
+            let message = "the file is truncated".to_string();
             return Err(CheckpointError::Tensor { path: self.path, tensor: spec.name.clone(), message });
         }
         self.file.sync_all().map_err(CheckpointError::io(&self.path, "sync"))?;

@@ -68,7 +68,7 @@ impl Writer {
     /// If the directory beside it cannot be made.
     pub fn create(target: &Path) -> Result<Self, CheckpointError> {
         let Some(name) = target.file_name() else {
-            return Err(CheckpointError::damaged(target, "not the name of a directory"));
+            return Err(CheckpointError::damaged(target, "not a directory name"));
         };
         let temporary = target.with_file_name(format!(".tmp-{}", name.to_string_lossy()));
         if temporary.exists() {

@@ -83,12 +83,13 @@ impl Architecture {
         let architecture = match (config.use_sub_norm, config.hidden_act) {
             (true, _) if config.use_qk_norm || config.attention_bias != AttentionBias::None => {
                 return none(
-                    "sub-norms with use_qk_norm or attention_bias: the BitNet architectures have neither",
+                    "use_sub_norm with use_qk_norm or attention_bias: the BitNet architectures have neither",
                 );
             }
             (true, HiddenAct::Silu) if !config.tie_word_embeddings => {
                 return none(
-                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` ties its head; tie it, or use relu2",
+                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` requires a tied head; \
+                     tie it, or use relu2",
                 );
             }
             (true, HiddenAct::Silu) => Architecture::Bitnet,
@@ -109,7 +110,7 @@ impl Architecture {
             Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. })
                 if architecture != Architecture::Llama =>
             {
-                none("rope_scaling by frequency: only `llama` has a tensor for it")
+                none("per-frequency RoPE factors: only `llama` has a tensor for them")
             }
             Some(RopeScaling::Yarn { truncate: false, .. }) => {
                 none("rope_scaling = yarn with truncate = false: GGUF has no key for it")
@@ -224,14 +225,17 @@ impl ModelConfig {
         let tokens = metadata.get_str_array("tokenizer.ggml.tokens").map_or(0, <[String]>::len);
         if tokens > config.vocab_size {
             return Err(ConfigError::Gguf(format!(
-                "tokenizer.ggml.tokens has {tokens} tokens, {name}.vocab_size = {}: the embedding has no rows for the rest",
+                "tokenizer.ggml.tokens has {tokens} tokens, {name}.vocab_size = {}: the embedding has too \
+                 few rows",
                 config.vocab_size
             )));
         }
         if let Some(info) = gguf.tensor(ROPE_FACTORS) {
             if config.rope_scaling.is_some() {
-                let message =
-                    format!("{ROPE_FACTORS} with {name}.rope.scaling: this engine runs one of the two");
+                let message = format!(
+                    "{ROPE_FACTORS} together with {name}.rope.scaling: only one of them is \
+                             supported"
+                );
                 return Err(ConfigError::Gguf(message));
             }
             if info.ty != GgmlType::F32 {
@@ -256,9 +260,7 @@ impl ModelConfig {
         let name = metadata.get_str("general.architecture").map_err(fault)?;
         let Some(architecture) = Architecture::from_name(name) else {
             let known = Architecture::ALL.map(Architecture::name).join(", ");
-            return Err(ConfigError::Gguf(format!(
-                "general.architecture = \"{name}\": this engine runs {known}"
-            )));
+            return Err(ConfigError::Gguf(format!("general.architecture = \"{name}\": expected {known}")));
         };
         let key = |suffix: &str| format!("{name}.{suffix}");
         let size = |suffix: &str| metadata.get_usize(&key(suffix)).map_err(fault);
@@ -285,7 +287,8 @@ impl ModelConfig {
         ];
         if let Some((suffix, width)) = widths.into_iter().find(|(_, width)| *width != head_dim) {
             return Err(ConfigError::Gguf(format!(
-                "{} = {head_dim}, {} = {width}: in this engine keys and values have one width, and whole heads are rotated",
+                "{} = {head_dim}, {} = {width}: keys and values must have the same width, and RoPE must \
+                 cover whole heads",
                 key("attention.key_length"),
                 key(suffix)
             )));
@@ -347,7 +350,9 @@ fn size_of_blocks(metadata: &Metadata, key: &str) -> Result<Option<usize>, Confi
         Some((first, rest)) if rest.iter().all(|size| size == first) => usize::try_from(*first)
             .map(Some)
             .map_err(|_| ConfigError::Gguf(format!("{key} = {first}: expected a size"))),
-        _ => Err(ConfigError::Gguf(format!("{key} = {sizes:?}: this engine runs blocks of one size only"))),
+        _ => {
+            Err(ConfigError::Gguf(format!("{key} = {sizes:?}: blocks of different sizes are not supported")))
+        }
     }
 }
 
@@ -368,10 +373,10 @@ fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenA
     match activation {
         Some(activation) if activation == own || architecture == Architecture::Bitnet => Ok(activation),
         _ => Err(ConfigError::Gguf(format!(
-            "{key} = \"{}\": this engine runs {} in {}",
+            "{key} = \"{}\": expected {} for architecture {}",
             found.unwrap_or_default(),
             if architecture == Architecture::Bitnet {
-                "silu and relu2"
+                "silu or relu2"
             } else if own == HiddenAct::Silu {
                 "silu"
             } else {

@@ -188,7 +188,7 @@ impl Reader {
     fn only(&mut self, key: &'static str, value: &Value, what: &str) -> Result<(), ConfigError> {
         match self.get(key) {
             Some(found) if found != *value => {
-                Err(wrong(key, &found, &format!("this engine does not run {what}; expected {value}")))
+                Err(wrong(key, &found, &format!("not supported ({what}); expected {value}")))
             }
             _ => Ok(()),
         }
@@ -205,9 +205,7 @@ impl Reader {
         let name = if old_bitnet || model_type == "bitnet_b1_58" { "bitnet" } else { &model_type };
         let Some(family) = FAMILIES.iter().find(|family| family.model_type == name) else {
             let known = FAMILIES.map(|family| family.model_type).join(", ");
-            return Err(ConfigError::Json(format!(
-                "model_type = \"{model_type}\": this engine runs {known}"
-            )));
+            return Err(ConfigError::Json(format!("model_type = \"{model_type}\": expected {known}")));
         };
         let bitnet = name == "bitnet";
         let hidden_size = self.size("hidden_size", None)?;
@@ -301,12 +299,12 @@ impl Reader {
             return Err(wrong(
                 "sliding_window",
                 &window,
-                "this engine attends to all of the past; expected null",
+                "sliding-window attention is not supported; expected null",
             ));
         }
         match self.get("layer_types") {
             Some(Value::Array(types)) if types.iter().any(|ty| ty != "full_attention") => {
-                Err(wrong("layer_types", &Value::Array(types), "this engine runs full_attention only"))
+                Err(wrong("layer_types", &Value::Array(types), "only full_attention is supported"))
             }
             Some(other) if !other.is_array() => Err(wrong("layer_types", &other, "expected a list")),
             _ => Ok(()),
@@ -342,12 +340,13 @@ impl Reader {
         let method = text("quant_method", "");
         if method != "bitnet" {
             return Err(ConfigError::Json(format!(
-                "quantization_config.quant_method = \"{method}\": only bitnet is read; take the model's full-precision checkpoint"
+                "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
+                 full-precision checkpoint"
             )));
         }
         if quantization["use_rms_norm"] == true {
             return Err(ConfigError::Json(
-                "quantization_config.use_rms_norm = true: this engine has no norms inside its linears"
+                "quantization_config.use_rms_norm = true: RMSNorm inside linear layers is not supported"
                     .to_string(),
             ));
         }
@@ -357,7 +356,7 @@ impl Reader {
             return Err(wrong(
                 "quantization_config.modules_to_not_convert",
                 module,
-                "all projections are ternary here or none is; expected lm_head only",
+                "either all projections are ternary or none; expected lm_head only",
             ));
         }
         match (text("linear_class", "bitlinear").as_str(), text("quantization_mode", "offline").as_str()) {

@@ -139,10 +139,10 @@ impl LoraConfig {
             return refuse("use_dora", "true".to_string(), "false: DoRA is not supported");
         }
         if file.bias != "none" {
-            return refuse("bias", file.bias.clone(), "\"none\": biases stay the base's");
+            return refuse("bias", file.bias.clone(), "\"none\": training biases is not supported");
         }
         if let Some(modules) = file.modules_to_save.as_ref().filter(|modules| !modules.is_empty()) {
-            return refuse("modules_to_save", modules.join(", "), "none: only projections have adapters");
+            return refuse("modules_to_save", modules.join(", "), "none: only projections can have adapters");
         }
         for (key, value) in file.patterns() {
             let empty = value.as_object().map_or(value.is_null(), |map| map.is_empty());
@@ -150,7 +150,7 @@ impl LoraConfig {
                 return refuse(
                     key,
                     value.to_string(),
-                    "nothing: every target has the same rank, in every block",
+                    "nothing: all targets must have the same rank in every block",
                 );
             }
         }
@@ -192,14 +192,14 @@ impl LoraConfig {
             return refuse("lora_dropout", self.dropout.to_string(), "from 0 to less than 1");
         }
         if self.mode != LoraMode::Adapter && self.dropout > 0.0 {
-            let expected = "0: inside the quantizer the adapter has no input of its own to drop";
+            let expected = "0: inside the quantizer the adapter has no input of its own to apply dropout to";
             return refuse("lora_dropout", self.dropout.to_string(), expected);
         }
         if self.mode == LoraMode::Lota && self.use_rslora {
             return refuse("use_rslora", "true".to_string(), "false: the product of mode lota is not scaled");
         }
         if !(0.0..1.0).contains(&self.threshold) {
-            let expected = "from 0 to less than 1: beyond the rank no sum gets";
+            let expected = "from 0 to less than 1, since no sum exceeds the rank";
             return refuse("threshold", self.threshold.to_string(), expected);
         }
         if self.target_modules.is_empty() {

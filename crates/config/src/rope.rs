@@ -158,7 +158,7 @@ impl RopeScaling {
                 positive(&[*factor, *beta_fast, *beta_slow, *attention_factor])
             }
             RopeScaling::Factors { factors } if factors.len() != head_dim / 2 => {
-                let expected = format!("one for each of the {} pairs of a head", head_dim / 2);
+                let expected = format!("{} factors, one for each pair of a head", head_dim / 2);
                 Err(fault("rope_scaling.factors", &format!("{} numbers", factors.len()), expected))
             }
             RopeScaling::Factors { factors } => positive(factors),

@@ -243,7 +243,7 @@ impl<'a> Stream<'a> {
                 what: "position in the epoch",
                 found: index,
                 expected: format!(
-                    "{} has {} windows: the position is another data set's",
+                    "{} has {} windows: the position belongs to a different data set",
                     self.shards[0].path().display(),
                     self.epoch.order.len()
                 ),
@@ -336,7 +336,7 @@ fn rows(shards: &[&Shard], begins: &[usize], seq_len: usize) -> Result<Vec<(usiz
     }
     if rows.is_empty() {
         let path = shards.first().map_or_else(String::new, |s| s.path().display().to_string());
-        let message = format!("{path}: no document has two tokens: nothing to learn within documents");
+        let message = format!("{path}: no document has at least two tokens, so there is nothing to train on");
         return Err(DataError::NoText(message));
     }
     Ok(rows)
@@ -356,7 +356,7 @@ pub(crate) fn check_seq_len(tokens: usize, seq_len: usize, purpose: &'static str
             tokens,
             needed: seq_len.saturating_add(1),
             purpose,
-            advice: "give more text, or a smaller seq_len",
+            advice: "give more text, or lower seq_len",
         });
     }
     Ok(())

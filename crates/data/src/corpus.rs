@@ -99,7 +99,8 @@ impl Corpus {
                 n => format!(" ({n} files are not UTF-8)"),
             };
             return Err(DataError::NoText(format!(
-                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {} json jsonl ndjson csv tsv parquet",
+                "no text found in {}{skipped}: expected UTF-8 files; directories are searched for {} json \
+                 jsonl ndjson csv tsv parquet",
                 if names.is_empty() { "an empty list of paths".to_string() } else { names.join(", ") },
                 TEXT_EXTENSIONS.join(" ")
             )));
@@ -313,7 +314,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "image.png", b"no");
         let error = Corpus::read(&[dir.path()]).unwrap_err().to_string();
-        assert!(error.contains("no text in"), "{error}");
+        assert!(error.contains("no text found in"), "{error}");
         let error = Corpus::read(&[dir.path().join("absent")]).unwrap_err().to_string();
         assert!(error.contains("absent: cannot read"), "{error}");
         assert!(Corpus::read(&[] as &[&Path]).is_err());

@@ -107,7 +107,7 @@ impl Hub {
         let parsed: Address = address.parse()?;
         if !parsed.dataset || parsed.file.is_empty() {
             let message =
-                "expected a file of a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
+                "expected a file in a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
             return Err(DataError::Hub { address: address.to_string(), message });
         }
         self.fetch(&parsed, address)
@@ -180,8 +180,8 @@ impl Hub {
         }
         if self.offline {
             return Err(fault(format!(
-                "not in the cache {}, and HF_HUB_OFFLINE forbids to download it: unset HF_HUB_OFFLINE, or point HF_HOME to a \
-                 cache that has it",
+                "not in the cache {}, and HF_HUB_OFFLINE forbids downloading it: unset HF_HUB_OFFLINE, or \
+                 set HF_HOME to a cache that has it",
                 self.cache.display()
             )));
         }
@@ -229,7 +229,10 @@ fn verify(link: &Path) -> io::Result<Result<(), String>> {
     }
     fs::remove_file(link)?;
     fs::remove_file(&blob)?;
-    Ok(Err(format!("the download's SHA-256 is {found}, the hub states {name}: removed; try again")))
+    Ok(Err(format!(
+        "the download's SHA-256 is {found}, but the hub says {name}: the file was removed; try \
+                    again"
+    )))
 }
 
 #[cfg(test)]

@@ -36,10 +36,10 @@ impl Mixture {
     /// If there is no part, or a weight is not a positive number.
     pub fn new(parts: Vec<Part>) -> Result<Self, DataError> {
         if parts.is_empty() {
-            return Err(DataError::NoText("a mixture of no text: expected at least one part".to_string()));
+            return Err(DataError::NoText("a mixture without sources: expected at least one".to_string()));
         }
         if let Some(part) = parts.iter().find(|p| !(p.weight.is_finite() && p.weight > 0.0)) {
-            let message = format!("a mixture's weight is {}: expected a number above 0", part.weight);
+            let message = format!("the mixture weight is {}: expected a number above 0", part.weight);
             return Err(DataError::NoText(message));
         }
         Ok(Self { parts })

@@ -52,7 +52,7 @@ fn check_names<'a>(
 ) -> Result<(), DataError> {
     for (index, name) in names.clone().enumerate() {
         if names.clone().take(index).any(|other| other == name) {
-            let message = format!("two columns are called {name:?}: rename one of them");
+            let message = format!("two columns are named {name:?}: rename one of them");
             return Err(DataError::record(path, place.to_string(), message));
         }
     }

@@ -62,7 +62,8 @@ pub fn rust_sources(options: &RustSources) -> Result<(Vec<Document>, RustSources
     let documents: Vec<Document> = selected.iter().flatten().cloned().collect();
     if documents.is_empty() {
         return Err(DataError::RustSources(format!(
-            "{} packages are listed and the sources of {} are on this machine, but none has text to learn from",
+            "{} packages are listed and the sources of {} are on this machine, but none contains text to \
+             train on",
             found.present.len() + found.absent.len(),
             found.present.len()
         )));

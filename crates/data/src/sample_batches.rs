@@ -37,7 +37,7 @@ impl<'a> SampleBatches<'a> {
         check(samples.iter(), seq_len)?;
         if packing == Packing::Concat {
             return Err(DataError::NoText(
-                "samples are not concatenated: pack them masked, or one a row".to_string(),
+                "samples cannot be concatenated: use packing = \"masked\" or \"documents\"".to_string(),
             ));
         }
         let mut batches = Self { samples, seq_len, packing, position, rows: Vec::new() };
@@ -47,7 +47,7 @@ impl<'a> SampleBatches<'a> {
                 what: "position in the epoch",
                 found: position.index,
                 expected: format!(
-                    "the epoch has {} rows: the position is another data set's",
+                    "the epoch has {} rows: the position belongs to a different data set",
                     batches.rows.len()
                 ),
             });
@@ -152,7 +152,10 @@ impl<'a> PreferenceBatches<'a> {
             return Err(DataError::Value {
                 what: "position in the epoch",
                 found: position.index,
-                expected: format!("there are {} pairs: the position is another data set's", pairs.len()),
+                expected: format!(
+                    "there are {} pairs: the position belongs to a different data set",
+                    pairs.len()
+                ),
             });
         }
         let order = shuffled(pairs.len(), &mut rng(position.seed, 0, position.epoch));
@@ -237,7 +240,7 @@ fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Resul
             return Err(DataError::Example { source_of: sample.source.clone(), message });
         }
     }
-    if any { Ok(()) } else { Err(DataError::NoText("no samples to draw from".to_string())) }
+    if any { Ok(()) } else { Err(DataError::NoText("there are no samples".to_string())) }
 }
 
 fn check_size(batch_size: usize) -> Result<(), DataError> {

@@ -126,7 +126,7 @@ pub fn preferences<E: Display + Send>(
 ) -> Result<Vec<Preference>, DataError> {
     let both = |example: &Example| {
         let Body::Preference { prompt, chosen, rejected } = &example.body else {
-            return Err("no pair of answers: expected prompt, chosen and rejected".to_string());
+            return Err("not a pair of answers: expected prompt, chosen and rejected".to_string());
         };
         let whole = |answer: &[Said]| {
             let turns = prompt.iter().chain(answer).cloned().collect();
@@ -200,7 +200,7 @@ fn take(
     match encoded {
         Ok(sample) if sample.mask.contains(&true) => Ok(Some(sample)),
         Ok(_) => {
-            report.drop(source, Reason::NothingToLearn, "no token is to be learned".to_string());
+            report.drop(source, Reason::NothingToLearn, "no token is in the loss".to_string());
             Ok(None)
         }
         Err(message) if options.on_bad == OnBadSample::Error => {
@@ -270,8 +270,8 @@ impl TooLong {
         };
         let (count, longest, most) = (self.count, self.longest, options.seq_len + 1);
         let message = format!(
-            "{tokens} tokens, but data.seq_len = {} holds {most}; {count} samples are too long, the longest has {longest}: raise \
-             data.seq_len, or choose data.truncation = \"drop\", \"right\" or \"left\"",
+            "{tokens} tokens, but data.seq_len = {} allows {most}; {count} samples are too long, the longest \
+             has {longest}: raise data.seq_len, or set data.truncation = \"drop\", \"right\" or \"left\"",
             options.seq_len
         );
         Err(DataError::Example { source_of, message })

@@ -77,7 +77,8 @@ impl Header {
         }
         if u32_at(8) != VERSION {
             return Err(format!(
-                "shard version {}, this program reads version {VERSION}: delete it, it will be made again",
+                "shard version {}, but this version of tritforge reads version {VERSION}: delete the file, \
+                 it will be rebuilt",
                 u32_at(8)
             ));
         }
@@ -88,7 +89,8 @@ impl Header {
         let token_bytes = token_bytes(vocab_size)?;
         if u32_at(12) as usize != token_bytes {
             return Err(format!(
-                "{} bytes a token with vocab_size = {vocab_size}, expected {token_bytes}: the file is damaged",
+                "{} bytes per token with vocab_size = {vocab_size}, expected {token_bytes}: the file is \
+                 damaged",
                 u32_at(12)
             ));
         }
@@ -102,13 +104,13 @@ impl Header {
             .and_then(|(a, b)| a.checked_add(b));
         if expected != Some(length) {
             return Err(format!(
-                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the header need {}: the file is \
-                 truncated or damaged; delete it, it will be made again",
-                expected.map_or("more than there can be".to_string(), |e| e.to_string())
+                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the \
+                 header need {}: the file is truncated or damaged; delete it, it will be rebuilt",
+                expected.map_or("too large for the file".to_string(), |e| e.to_string())
             ));
         }
         if bytes[COVERED + 32..].iter().any(|b| *b != 0) || u32_at(84) > 1 {
-            return Err("the header has a value that none has: the file is damaged".to_string());
+            return Err("invalid value in the header: the file is damaged".to_string());
         }
         let fingerprint = Fingerprint(array(&bytes[40..]));
         Ok(Self {
@@ -166,8 +168,7 @@ impl Shard {
         let digest: [u8; 32] = Sha256::new().chain_update(payload).chain_update(covered).finalize().into();
         if digest != head[COVERED..COVERED + 32] {
             return Err(fault(
-                "its checksum does not match: the file is damaged; delete it, it will be made again"
-                    .to_string(),
+                "checksum mismatch: the file is damaged; delete it, it will be rebuilt".to_string(),
             ));
         }
         let shard = Self { path: path.to_path_buf(), header, map };

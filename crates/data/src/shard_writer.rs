@@ -32,7 +32,7 @@ impl ShardWriter {
     /// If the vocabulary's size is 0 or too large, or the file cannot be created.
     pub fn create(path: &Path, vocab_size: usize, fingerprint: Fingerprint) -> Result<Self, DataError> {
         let token_bytes = token_bytes(vocab_size).map_err(|m| DataError::shard(path, m))?;
-        let name = path.file_name().ok_or_else(|| DataError::shard(path, "expected the name of a file"))?;
+        let name = path.file_name().ok_or_else(|| DataError::shard(path, "expected a file name"))?;
         let dir = directory(path);
         fs::create_dir_all(dir).map_err(DataError::io(dir, "create"))?;
         let temporary = dir.join(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
@@ -85,8 +85,7 @@ impl ShardWriter {
                 return Err(DataError::shard(
                     &self.path,
                     format!(
-                        "token {} is {id}, but vocab_size = {}: the tokenizer is not the one that the vocabulary's size \
-                         came from",
+                        "token {} is {id}, but vocab_size = {}: vocab_size belongs to a different tokenizer",
                         self.header.tokens, self.header.vocab_size
                     ),
                 ));

@@ -50,7 +50,7 @@ pub fn split(documents: Vec<Document>, split: Split) -> Result<(Vec<Document>, V
         Split::ByDocument { .. } => "give more documents, or split contiguously (split = \"contiguous\")",
     };
     Err(DataError::Split(format!(
-        "share {fraction} of {count} documents leaves the {empty} part empty: {advice}"
+        "holding out a share of {fraction} of {count} documents leaves the {empty} part empty: {advice}"
     )))
 }
 
@@ -67,7 +67,8 @@ pub fn split_examples(
     let count = examples.len();
     if !(fraction > 0.0 && fraction < 1.0) || count < 2 {
         return Err(DataError::Split(format!(
-            "share {fraction} of {count} examples: expected more than 0 and less than 1, of at least 2"
+            "cannot hold out a share of {fraction} of {count} examples: expected a share between 0 and 1, \
+             and at least 2 examples"
         )));
     }
     // As for documents, an example is held out by its own place alone, unless one side would be empty.

@@ -37,7 +37,7 @@ pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, Da
     let format = Format::Auto.of(path);
     if format == Format::Text {
         let extensions = TABLE_EXTENSIONS.map(|e| format!(".{e}")).join(", ");
-        let message = format!("not a format of records: expected {extensions}");
+        let message = format!("not a record format: expected {extensions}");
         return Err(DataError::record(path, "the file's name".to_string(), message));
     }
     let (mut records, limit) = (Vec::new(), limit.unwrap_or(usize::MAX));

@@ -135,14 +135,14 @@ fn what_is_wrong_is_said_with_file_and_line() {
         (
             "a.jsonl",
             "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
-            "descriptions of tools are not supported",
+            "tool definitions are not supported",
         ),
         (
             "a.jsonl",
             "{\"chosen\":\"a\",\"rejected\":\"b\"}",
-            "no column \"prompt\", and the answers have no first message",
+            "no column \"prompt\", and the two answers do not begin",
         ),
-        ("a.jsonl", "{\"a\":1}", "what the record's columns a mean is not known"),
+        ("a.jsonl", "{\"a\":1}", "unknown columns a: map them"),
         ("a.json", "[{\"text\":\"a\"},\n {\"text\":\n1}]", "a.json: line 2: column \"text\" is a number"),
         ("a.json", "[{\"text\":\"a\"}\n {\"text\":\"b\"}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"text\":\"a\"},\n{\"text\":\n,}]", "a.json: line 3: not JSON"),
@@ -184,7 +184,7 @@ fn filters_count_what_they_leave_out() {
     assert_eq!(places, ["line 4", "line 2", "line 3"]);
     let summary = found.report.summary();
     assert!(
-        summary.contains("dropped 1: empty answer (the first ") && summary.ends_with("max_samples"),
+        summary.contains("dropped 1: empty answer (first: ") && summary.ends_with("max_samples"),
         "{summary}"
     );
     let kept = read(
@@ -330,5 +330,5 @@ fn earlier_turns_and_system_prompts_come_first() {
 fn text_files_are_no_records_of_a_given_layout() {
     let options = ReadOptions { kind: RecordKind::Alpaca, ..ReadOptions::default() };
     let error = read("a.txt", "text", &options).unwrap_err();
-    assert!(error.contains("a.txt") && error.contains("data.records asks for records"), "{error}");
+    assert!(error.contains("a.txt") && error.contains("data.records expects records"), "{error}");
 }

@@ -145,7 +145,7 @@ fn masked_samples_hold_several_documents_and_no_target_of_another() {
     let single =
         Mixture::new(vec![Part { shards: shards(&dir.path().join("u"), &["a", "b", "c"], 9), weight: 1.0 }]);
     let error = Batches::packed(&single.unwrap(), 2, Packing::Masked, Batches::start(1)).unwrap_err();
-    assert!(error.to_string().contains("nothing to learn within documents"), "{error}");
+    assert!(error.to_string().contains("nothing to train on"), "{error}");
 }
 
 #[cfg(target_os = "linux")]

@@ -60,7 +60,7 @@ pub fn perplexity(
     let longest = subject.config().max_position_embeddings;
     if window < shortest || window > longest {
         return Err(EvalError::Input(format!(
-            "window = {window}: expected {shortest} to {longest}, the model's context"
+            "window = {window}: expected {shortest} to {longest}, the model's context length"
         )));
     }
     match scoring {
@@ -79,7 +79,7 @@ fn all(
     let all = subject.tokenizer().encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];
     if ids.len() < 2 {
-        return Err(EvalError::Input(format!("the text has {} tokens, at least 2 are needed", ids.len())));
+        return Err(EvalError::Input(format!("the text has {} tokens; at least 2 are needed", ids.len())));
     }
     let mut sums = Sums::default();
     let targets = &ids[1..];
@@ -107,7 +107,8 @@ fn second_halves(
     let windows = (ids.len() / window).min(max_tokens.map_or(usize::MAX, |most| most / scored));
     if windows == 0 {
         return Err(EvalError::Input(format!(
-            "the text has {} tokens, of which at most {} are to be predicted: a window of {window} predicts {scored}",
+            "the text has {} tokens and at most {} are to be scored, but each window of {window} scores \
+             {scored}",
             ids.len(),
             max_tokens.unwrap_or(ids.len())
         )));

@@ -88,7 +88,8 @@ impl<'a> Scorer<'a> {
         for Scored { ids, context } in sequences {
             if *context == 0 || *context >= ids.len() || ids.len() > self.longest() {
                 let message = format!(
-                    "{context} tokens of context and {} in all: expected at least one of each kind, at most {} in all",
+                    "{context} tokens of context and {} in total: expected at least one of context and one \
+                     to score, and at most {} in total",
                     ids.len(),
                     self.longest()
                 );
@@ -97,7 +98,7 @@ impl<'a> Scorer<'a> {
             // The engine looks at what it runs: all but the last token.
             let vocab = self.subject.config().vocab_size;
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-                return Err(EvalError::Input(format!("token {id}: the vocabulary has {vocab}")));
+                return Err(EvalError::Input(format!("token {id} is outside the vocabulary of {vocab}")));
             }
         }
         let logits = match (&mut self.session, self.subject) {

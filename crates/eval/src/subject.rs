@@ -109,7 +109,10 @@ impl Subject {
         }
         let model = AnyModel::open(path, &ImportOptions::default())?;
         let tokenizer = model.tokenizer()?.ok_or_else(|| {
-            EvalError::Input(format!("{}: no tokenizer.json: the model cannot read text", path.display()))
+            EvalError::Input(format!(
+                "{}: no tokenizer.json, which is needed to evaluate text",
+                path.display()
+            ))
         })?;
         Ok(Subject::Checkpoint { decoder: Box::new(decoder_of(&model)?), tokenizer: Box::new(tokenizer) })
     }

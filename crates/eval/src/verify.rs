@@ -255,7 +255,7 @@ fn projections(
         let (ours, theirs) = match (reference.ternary(layer, p), other.ternary(layer, p)) {
             (Some(ours), Some(theirs)) => (ours, theirs),
             (None, None) => continue,
-            _ => return Err(EvalError::Input(format!("{tensor} is ternary in one of the models only"))),
+            _ => return Err(EvalError::Input(format!("{tensor} is ternary in only one of the models"))),
         };
         let Some(step) = steps.get(&(layer, p.hf_name())) else {
             return Err(EvalError::Input(format!("no trace of {tensor}")));

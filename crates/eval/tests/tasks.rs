@@ -283,10 +283,13 @@ fn examples_stand_before_the_question_and_the_file_itself_gives_all_but_it() {
     assert_eq!(samples[0].context, format!("{examples}Question: g\nAnswer:"));
     assert_eq!((result.num_fewshot, result.truncated), (2, 0));
     let error = ask(&subject, "piqa", ONE, None, &options).unwrap_err();
-    assert_eq!(error, "piqa: no file with few-shot examples: name it, --fewshot-file piqa=FILE");
+    assert_eq!(error, "piqa: no file with few-shot examples: give --fewshot-file piqa=FILE");
     let error = ask(&subject, "piqa", ONE, Some(ONE), &options).unwrap_err();
     assert!(
-        error.ends_with("test.jsonl: line 1: 2 few-shot examples: the file has 0 beside the question"),
+        error.ends_with(
+            "test.jsonl: line 1: 2 few-shot examples requested, but the file has only 0 besides \
+                         the question"
+        ),
         "{error}"
     );
 }
@@ -307,7 +310,7 @@ fn chat_models_are_asked_by_their_template() {
     let Subject::Checkpoint { decoder, tokenizer } = subject else { unreachable!() };
     let tokenizer = Box::new(tokenizer.with_chat_template(None));
     let error = ask(&Subject::Checkpoint { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();
-    assert_eq!(error, "the model has no chat template: evaluate it without --apply-chat-template");
+    assert_eq!(error, "the model has no chat template: leave out --apply-chat-template");
 }
 
 #[test]
@@ -422,7 +425,7 @@ fn damaged_samples_are_named() {
         (
             "piqa",
             r#"{"goal":"g","sol1":"a","sol2":"b","label":2}"#,
-            "line 2: field \"label\" is 2: expected a whole number from 0 to 1",
+            "line 2: field \"label\" is 2: expected an integer from 0 to 1",
         ),
         (
             "piqa",
@@ -451,7 +454,7 @@ fn damaged_samples_are_named() {
         (
             "winogrande",
             r#"{"sentence":"s","option1":"a","option2":"b","answer":"1"}"#,
-            "the sentence has no blank, _",
+            "the sentence has no blank (_)",
         ),
         (
             "winogrande",

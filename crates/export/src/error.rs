@@ -12,8 +12,8 @@ use tritforge_text::TextError;
 pub enum ExportError {
     /// An adapter that is part of quantized weights cannot stand beside them.
     #[error(
-        "{}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge` makes a checkpoint \
-         of it and its base, exactly, which can be exported",
+        "{}: an adapter of mode {mode} is part of the ternary weights and cannot be exported separately: \
+         merge it exactly with `tritforge merge`, then export the result",
         path.display()
     )]
     InsideQuantizer {
@@ -70,8 +70,8 @@ pub enum ExportError {
     },
     /// Weights and activations are quantized in a way that no file describes.
     #[error(
-        "the model has weights = \"{weights}\", activations = \"{activations}\": what files describe is ternary weights with \
-         absmax activations, or neither quantized"
+        "the model has weights = \"{weights}\", activations = \"{activations}\": files can describe only \
+         ternary weights with absmax activations, or neither quantized"
     )]
     NotTernary {
         /// The configuration's weight quantizer.

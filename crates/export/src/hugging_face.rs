@@ -64,14 +64,15 @@ pub fn export_hugging_face(
         });
     }
     if options.packed && !ternary {
-        let message = "the model is in full precision: there is nothing to pack, export it as bf16 or f32";
+        let message = "the model is full-precision, so there is nothing to pack: export it as bf16 or f32";
         return Err(ExportError::Import {
             path: checkpoint.dir().to_path_buf(),
             message: message.to_string(),
         });
     }
     if options.packed && config.attention_bias != AttentionBias::None {
-        let message = "transformers multiplies the biases of packed linears by their weights' scale: export it as bf16 or f32";
+        let message = "transformers would multiply the biases of packed linear layers by the weight scale: \
+                       export as bf16 or f32";
         return Err(ExportError::Import {
             path: checkpoint.dir().to_path_buf(),
             message: message.to_string(),
@@ -84,7 +85,7 @@ pub fn export_hugging_face(
     let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = out.with_file_name(format!(".tmp-{name}"));
     if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(io("clear the way for"))?;
+        fs::remove_dir_all(&temporary).map_err(io("remove the temporary directory of"))?;
     }
     fs::create_dir_all(&temporary).map_err(io("create"))?;
     let written = write_all(checkpoint, &config, &temporary, options);
@@ -205,8 +206,10 @@ fn packed_bytes(
         return Ok(tensor.scale().to_le_bytes().to_vec());
     }
     if !tensor.rows().is_multiple_of(4) {
-        let message =
-            format!("{} rows: transformers unpacks multiples of 4 only; export it unpacked", tensor.rows());
+        let message = format!(
+            "{} rows: transformers can only unpack multiples of 4; export as bf16 or f32",
+            tensor.rows()
+        );
         return Err(ExportError::Tensor { tensor: item.source.clone(), message });
     }
     report.packed_tensors += 1;

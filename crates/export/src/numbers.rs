@@ -68,10 +68,7 @@ pub(crate) fn check_stored(
     let Some(index) = stored.into_iter().position(|value| !value.is_finite()) else { return Ok(()) };
     let (row, column) = (index / cols.max(1), index % cols.max(1));
     let value = exact[index];
-    let message = format!(
-        "row {row}, column {column} is {value:e}, too large for {ty}, in which it is no finite number: use bf16 or f32, whose \
-         range is larger"
-    );
+    let message = format!("row {row}, column {column} is {value:e}, which overflows {ty}: use bf16 or f32");
     Err(ExportError::Tensor { tensor: tensor.to_string(), message })
 }
 

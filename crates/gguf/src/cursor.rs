@@ -44,7 +44,7 @@ impl<'a> Cursor<'a> {
                 self.offset(),
                 field,
                 format_args!("{} bytes to the end of the file", left.len()),
-                format_args!("{n} bytes (is the file cut short?)"),
+                format_args!("{n} bytes (is the file truncated?)"),
             )),
         }
     }

@@ -69,7 +69,7 @@ pub enum Error {
     },
 
     /// A tensor type id without one known meaning.
-    #[error("tensor type id {id} is not known: {}", unknown_type_hint(*.id))]
+    #[error("unknown tensor type id {id}: {}", unknown_type_hint(*.id))]
     UnknownType {
         /// The id as it stands in the file.
         id: u32,

@@ -278,7 +278,7 @@ fn check_places(
                 &format_args!("{offset} with {nbytes} bytes of data"),
                 &format_args!(
                     "data within the {available} bytes from byte {data_offset} to the end of the file (is it \
-                     cut short?)"
+                     truncated?)"
                 ),
             );
         }

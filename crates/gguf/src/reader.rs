@@ -183,7 +183,7 @@ impl Gguf {
             let end = usize::try_from(start.checked_add(tensor.nbytes)?).ok()?;
             (end <= part.bytes.as_slice().len()).then_some((part, usize::try_from(start).ok()?..end))
         };
-        within().unwrap_or_else(|| panic!("tensor `{}` is not one of this file", tensor.name))
+        within().unwrap_or_else(|| panic!("tensor `{}` does not belong to this file", tensor.name))
     }
 
     /// The format version: 2 or 3. Of a split model this is the first file's, as are the next two.

@@ -57,7 +57,7 @@ impl Adapter {
             let found = metadata.get_str(key).unwrap_or("nothing");
             if found != expected {
                 let hint = if key == "general.type" {
-                    "; a model is given by itself, not as an adapter"
+                    "; this file is a model: pass it as MODEL, not --lora"
                 } else {
                     ""
                 };
@@ -66,13 +66,14 @@ impl Adapter {
         }
         if let Ok(runtime) = metadata.get_str(ADAPTER_RUNTIME) {
             return Err(adapter(format!(
-                "made for {runtime}, which scales some products in another place: export the adapter again, without --for"
+                "made for {runtime}, which scales some products differently: export the adapter again \
+                 without --for"
             )));
         }
         let of_model = model.gguf().metadata().get_str("general.architecture").map_err(fault)?;
         let found = metadata.get_str("general.architecture").map_err(fault)?;
         if found != of_model {
-            return Err(adapter(format!("made for architecture {found}, the model is {of_model}")));
+            return Err(adapter(format!("made for architecture {found}, but the model is {of_model}")));
         }
         let alpha = metadata.get_f32("adapter.lora.alpha").map_err(fault)?;
         if !alpha.is_finite() {
@@ -129,10 +130,10 @@ impl Adapter {
                     .any(|l| Projection::ALL.iter().any(|p| p.gguf_weight(l) == base))
             };
             let name = gguf.tensors().iter().find(|t| !known(t)).unwrap_or(stranger).name.clone();
-            return Err(adapter(format!("{name}: this model has no such weight to adapt; expected {names}")));
+            return Err(adapter(format!("{name}: this model has no such weight; expected {names}")));
         }
         if taken == 0 {
-            return Err(adapter("no tensors: nothing is adapted".to_string()));
+            return Err(adapter("contains no tensors".to_string()));
         }
         let scaling = if alpha == 0.0 { 1.0 } else { alpha / rank as f32 };
         Ok(Self { path: path.to_path_buf(), gguf, scaling, pairs, rank })

@@ -58,8 +58,8 @@ pub enum InferError {
     Text(#[from] TextError),
     /// A result is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
     #[error(
-        "{}: {what} at position {position} is {value}: the model's weights are finite, but their products exceed the range of f32; no \
-         text can be made or measured of it",
+        "{}: {what} at position {position} is {value}: the model's weights are finite, but activations \
+         overflow f32, so it cannot be used",
         path.display()
     )]
     NotFinite {
@@ -85,7 +85,8 @@ pub enum InferError {
     },
     /// The session's context is full.
     #[error(
-        "{asked} more tokens after {used} do not fit a context of {context}: use a larger context or a shorter prompt"
+        "{asked} more tokens after {used} do not fit in a context of {context}: use a larger context or a \
+         shorter prompt"
     )]
     ContextFull {
         /// Tokens in the cache.

@@ -26,7 +26,7 @@ impl Loader<'_> {
         let info = self
             .gguf
             .tensor(name)
-            .ok_or_else(|| self.fault(name, format!("missing; the model needs it with shape {shape:?}")))?;
+            .ok_or_else(|| self.fault(name, format!("missing; expected shape {shape:?}")))?;
         let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
         if found != shape {
             return Err(self.fault(name, format!("shape {found:?}, expected {shape:?}")));

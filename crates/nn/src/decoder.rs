@@ -289,7 +289,7 @@ impl Decoder {
         }
         let length = ids.len() / sequences;
         if length > longest {
-            return Err(fault(format!("at most max_position_embeddings = {longest} a sequence")));
+            return Err(fault(format!("at most max_position_embeddings = {longest} per sequence")));
         }
         Ok(length)
     }
@@ -347,7 +347,7 @@ fn check_ternary(name: &str, values: &[f32]) -> Result<(), NnError> {
     match values.iter().find(|x| ![-1.0, 0.0, 1.0].contains(*x)) {
         None => Ok(()),
         Some(x) => {
-            let message = format!("{x}: a matrix of mode lota has only -1, 0 and 1");
+            let message = format!("{x}: expected -1, 0 or 1 in a matrix of mode lota");
             Err(NnError::Tensor { name: name.to_string(), message })
         }
     }

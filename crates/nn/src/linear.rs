@@ -193,13 +193,13 @@ impl Linear {
             return Ok(read(Matrix::int8(codes, scales, self.cols)));
         }
         let Master::Latent(weight) = &self.master else {
-            bail!("codes that were not made, or not moved again after the adapter changed")
+            bail!("ternary codes are stale: call requantize() after changing the adapter")
         };
         let latent = ops::values(weight)?;
         match (self.weights, self.scale) {
             (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
             (_, Some(scale)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, scale))),
-            (_, None) => bail!("the weights changed and were not quantized again"),
+            (_, None) => bail!("ternary codes are stale: call requantize() after changing the weights"),
         }
     }
 
@@ -290,7 +290,7 @@ impl Linear {
         match (&self.quantized, self.weights, self.activations) {
             (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
             (None, WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => {
-                bail!("the weights changed and were not quantized again")
+                bail!("ternary codes are stale: call requantize() after changing the weights")
             }
             (None, WeightQuant::Absmean, ActivationQuant::None) => {
                 ops::linear(x, &ops::fake_quantize_weights(&weight)?)
@@ -314,7 +314,7 @@ impl Linear {
             (Some(adapter), None, Some(Codes { codes, .. })) => {
                 ops::linear(x, &adapter.ternary_tensor(codes)?)
             }
-            _ => bail!("the adapter changed and its codes were not moved again"),
+            _ => bail!("ternary codes are stale: call requantize() after changing the adapter"),
         }
     }
 

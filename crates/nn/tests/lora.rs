@@ -369,7 +369,7 @@ fn a_ternary_adapter_needs_codes_and_ternary_numbers() {
     assert_eq!(refused(WeightQuant::Absmean, 0.0), None);
     assert!(refused(WeightQuant::None, 0.0).unwrap().contains("lota"));
     let error = refused(WeightQuant::Absmean, 0.5).unwrap();
-    assert!(error.contains("lora_A") && error.contains("only -1, 0 and 1"), "{error}");
+    assert!(error.contains("lora_A") && error.contains("expected -1, 0 or 1"), "{error}");
 }
 
 #[test]

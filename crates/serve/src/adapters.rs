@@ -92,7 +92,7 @@ impl Adapters {
         let model = self
             .model
             .as_ref()
-            .ok_or_else(|| AdapterError::File("this engine takes no adapters".to_string()))?;
+            .ok_or_else(|| AdapterError::File("this engine does not support adapters".to_string()))?;
         // Before the file is read, so that a name that cannot be had costs nothing.
         self.check_name(&self.held(), name)?;
         let adapter = Adapter::open(path, model).map_err(|e| AdapterError::File(e.to_string()))?;
@@ -189,7 +189,7 @@ impl Adapters {
             Some(name) => Some(held.adapters.iter().find(|a| a.name == name).ok_or_else(|| {
                 let names = held.adapters.iter().map(|a| a.name.as_str());
                 let names: Vec<&str> = std::iter::once(self.base.as_str()).chain(names).collect();
-                let message = format!("the model {name:?} does not exist; there are {}", names.join(", "));
+                let message = format!("the model {name:?} does not exist; available: {}", names.join(", "));
                 ApiError::NotFound { message, param: Some("model"), code: Some("model_not_found") }
             })?),
         };
@@ -199,7 +199,7 @@ impl Adapters {
         let applied = match (named, lora) {
             (Some(adapter), Some(_)) => {
                 let message = format!(
-                    "the model {:?} is an adapter, and lora names others: give one of the two",
+                    "the model {:?} is an adapter, but lora names others: give only one of the two",
                     adapter.name
                 );
                 return Err(ApiError::Invalid { message, param: Some("lora") });

@@ -170,10 +170,14 @@ impl Engine {
                 }
                 Prompt::Ids(ids) => ids.clone(),
                 Prompt::Chat(messages) => {
-                    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?.ok_or_else(|| {
-                        let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
-                        JobError::Invalid(message.to_string())
-                    })?;
+                    let template = tokenizer
+                        .chat_template()
+                        .map_err(|e| JobError::Failed(e.to_string()))?
+                        .ok_or_else(|| {
+                            let message = "the model has no chat template, so it was not trained on \
+                                       conversations; use /v1/completions";
+                            JobError::Invalid(message.to_string())
+                        })?;
                     options.end_turn(tokenizer.turn_end(&template));
                     tokenizer.encode_chat(&template, messages)?
                 }

@@ -30,8 +30,8 @@ pub(crate) async fn set(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     if !service.may_change {
-        let message = "changing the default adapters of every client is off: start the service with --api-key or \
-            --allow-runtime-lora DIR, or give \"lora\" in the request";
+        let message = "changing the default adapters is disabled: start the service with --api-key or \
+                       --allow-runtime-lora DIR, or set \"lora\" in the request";
         return Err(ApiError::Forbidden(message.to_string()));
     }
     let scales = request::lora(&parse(body)?)?;
@@ -84,7 +84,8 @@ pub(crate) async fn unload(
 
 fn allowed(service: &Service) -> Result<PathBuf, ApiError> {
     service.lora_dir.as_deref().map(Path::to_path_buf).ok_or_else(|| {
-        let message = "loading adapters at run time is off, since it reads files of the server: start it with --allow-runtime-lora DIR";
+        let message = "loading adapters at run time is disabled, since it reads files on the server: start \
+                       it with --allow-runtime-lora DIR";
         ApiError::Forbidden(message.to_string())
     })
 }
@@ -97,7 +98,7 @@ fn within(dir: &Path, path: &Path) -> Result<PathBuf, ApiError> {
         Ok((file, dir)) if file.starts_with(&dir) && file.is_file() => Ok(file),
         _ => {
             let (path, dir) = (path.display(), dir.display());
-            let message = format!("no file {path} in {dir}, where this service may read adapters");
+            let message = format!("no file {path} in {dir}, the directory of adapters");
             Err(ApiError::NotFound { message, param: Some("lora_path"), code: Some("adapter_not_found") })
         }
     }

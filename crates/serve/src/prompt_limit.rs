@@ -43,15 +43,15 @@ impl PromptLimit {
         let most = self.context.saturating_mul(self.token_bytes);
         if bytes > most {
             return Err(JobError::ContextLength(format!(
-                "the prompt has {bytes} bytes, of which a token is at most {}: that does not fit a context of {} tokens; use \
-                 a shorter prompt",
+                "the prompt has {bytes} bytes and a token at most {}, so it does not fit in the context of \
+                 {} tokens: use a shorter prompt",
                 self.token_bytes, self.context
             )));
         }
         let stop: usize = job.options.stop.iter().map(String::len).sum();
         if stop > STOP_BYTES {
             return Err(JobError::Invalid(format!(
-                "stop: {stop} bytes in all, expected at most {STOP_BYTES}"
+                "stop: {stop} bytes in total; expected at most {STOP_BYTES}"
             )));
         }
         Ok(())

@@ -55,8 +55,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .route_layer(middleware::from_fn_with_state(Bodies::new(options), body::read))
         .layer(DefaultBodyLimit::disable())
         .fallback(|| async {
-            let message =
-                "there is no such path: see GET /v1/models and POST /v1/chat/completions".to_string();
+            let message = "unknown path: see GET /v1/models and POST /v1/chat/completions".to_string();
             ApiError::NotFound { message, param: None, code: Some("not_found") }
         })
         .method_not_allowed_fallback(|| async { ApiError::Method })

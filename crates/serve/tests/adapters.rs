@@ -286,7 +286,7 @@ fn what_does_not_exist_and_what_contradicts_itself_is_named() {
     assert_eq!((status, code), (404, json!("adapter_not_found")));
     assert!(message.contains("id 2"), "{message}");
     for (fields, expected) in [
-        (json!({ "model": "a", "lora": [{ "id": 1, "scale": 1 }] }), "one of the two"),
+        (json!({ "model": "a", "lora": [{ "id": 1, "scale": 1 }] }), "only one of the two"),
         (json!({ "lora": [{ "id": 1, "scale": 1 }, { "id": 1, "scale": 2 }] }), "twice"),
         (json!({ "lora": { "id": 1 } }), "expected a list"),
         (json!({ "lora": [{ "id": 1 }] }), "expected a list of {\"id\": NUMBER, \"scale\": NUMBER}"),

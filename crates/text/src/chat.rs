@@ -168,7 +168,7 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
         let messages = Value::from(Serde(messages));
         if self.generation && messages.to_string().contains([BEGIN, END]) {
-            let problem = "a message contains U+FDD0 or U+FDD1, which are no characters".to_string();
+            let problem = "a message contains U+FDD0 or U+FDD1, which are not valid characters".to_string();
             return Err(TextError::Template { line: None, problem });
         }
         let context = context! {
@@ -231,7 +231,7 @@ fn unmark(marked: &str) -> Result<Rendered, TextError> {
     if marks.zip([BEGIN, END].into_iter().cycle()).any(|(found, expected)| found != expected)
         || open.is_some()
     {
-        let problem = "generation blocks within each other, or cut in two".to_string();
+        let problem = "generation blocks are nested or incomplete".to_string();
         return Err(TextError::Template { line: None, problem });
     }
     Ok(rendered)
@@ -263,7 +263,7 @@ impl Tokenizer {
         let (bos, eos) = (name(self.bos()), name(self.eos()));
         let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
         if let Some(message) = messages.iter().find(|message| left_out(message, &prompt)) {
-            let problem = format!("the chat template leaves out messages of the role {:?}", message.role);
+            let problem = format!("the chat template drops messages with the role {:?}", message.role);
             return Err(TextError::Template { line: None, problem });
         }
         self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })

@@ -164,7 +164,7 @@ impl Tokenizer {
                 self.declared_ends.push(id);
             } else {
                 log::warn!(
-                    "token id {id} as an end of generation: no token has it, in a vocabulary of {}",
+                    "end-of-generation token id {id} is outside the vocabulary of {}",
                     self.vocab_size()
                 );
             }

@@ -63,7 +63,7 @@ pub enum TextError {
         vocab_size: usize,
     },
     /// A vocabulary size that cannot hold what it must.
-    #[error("a vocabulary of {found} tokens is too small: {needed} are needed for {reason}")]
+    #[error("a vocabulary of {found} tokens is too small: at least {needed} are needed for {reason}")]
     VocabularyTooSmall {
         /// The size asked for.
         found: usize,

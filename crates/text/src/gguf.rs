@@ -152,7 +152,7 @@ impl Tokenizer {
                 return Err(TextError::Unsupported {
                     what: "vocabulary (tokenizer.ggml.model)",
                     found: format!("{other:?}"),
-                    supported: "gpt2 (byte-level BPE), llama (BPE of sentencepiece)".to_string(),
+                    supported: "gpt2 (byte-level BPE), llama (sentencepiece BPE)".to_string(),
                 });
             }
         };
@@ -265,7 +265,7 @@ fn declared_ends(metadata: &Metadata) -> Result<Vec<u32>, TextError> {
     let known = |id: i64| {
         let known = u32::try_from(id).ok();
         if known.is_none() {
-            log::warn!("token id {id} as an end of generation: the model is taken to have no such token");
+            log::warn!("end-of-generation token id {id} is outside the vocabulary: ignored");
         }
         known
     };
@@ -277,9 +277,9 @@ fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, 
     let fault = |place: String, problem: String| TextError::malformed(GGUF, place, problem);
     let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
         what: "pre-tokenizer (tokenizer.ggml.pre)",
-        found: "no such key, and any guess would encode text in another way than training did".to_string(),
+        found: "no such key, and guessing could encode text differently than in training".to_string(),
         supported: format!(
-            "{}; give the one that the model was trained with: --override-kv {PRE}=str:NAME",
+            "{}; set the one that the model was trained with: --override-kv {PRE}=str:NAME",
             pre::names()
         ),
     })?;
@@ -314,10 +314,7 @@ fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, 
             }
         }
         if let Some(first) = ids.insert(token, id) {
-            return Err(fault(
-                format!("{TOKENS}[{id}]"),
-                format!("{token:?} is also the token of id {first}"),
-            ));
+            return Err(fault(format!("{TOKENS}[{id}]"), format!("{token:?} already has the id {first}")));
         }
         vocab.push((token.clone(), id as u32));
     }

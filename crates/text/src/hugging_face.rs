@@ -125,7 +125,7 @@ impl Tokenizer {
         validate::tokenizer_json(&json)?;
         // The checks above cover what is known to panic for BPE; the other models are as their authors left them.
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
-            .map_err(|_| fault("model", "the vocabulary contradicts itself".to_string()))?
+            .map_err(|_| fault("model", "the vocabulary is inconsistent".to_string()))?
             .map_err(|e| fault("tokenizer", e.to_string()))?;
         // The crate gives added tokens the ids that it likes and only warns.
         for (i, token) in json["added_tokens"].as_array().into_iter().flatten().enumerate() {
@@ -133,7 +133,7 @@ impl Tokenizer {
             let found = inner.token_to_id(content).map(u64::from);
             if !content.is_empty() && (found != id || id.is_none_or(|id| id >= MAX_VOCAB as u64)) {
                 let problem = format!(
-                    "{content:?} has the id {}, but the vocabulary leaves {} for it",
+                    "{content:?} is declared with id {}, but the vocabulary assigns it {}",
                     token["id"],
                     found.map_or("none".to_string(), |id| id.to_string())
                 );
@@ -173,9 +173,7 @@ impl Tokenizer {
             };
             *place = name.and_then(|name| self.id(name));
             if let (Some(name), None) = (name, &place) {
-                log::warn!(
-                    "{CONFIG}: {key} = {name:?} is not in the vocabulary: the model is taken to have none"
-                );
+                log::warn!("{CONFIG}: {key} = {name:?} is not in the vocabulary: ignored");
             }
         }
         roles.add_bos = json["add_bos_token"].as_bool().unwrap_or(roles.add_bos) && roles.bos.is_some();
@@ -188,7 +186,7 @@ impl Tokenizer {
                 let default = templates.iter().find(|template| template["name"] == "default");
                 match default.and_then(|template| template["template"].as_str()) {
                     Some(template) => self.chat_template = Some(template.to_string()),
-                    None => log::warn!("{CONFIG}: none of the chat templates is named default: none is read"),
+                    None => log::warn!("{CONFIG}: none of the chat templates is named default: ignored"),
                 }
             }
             other => return Err(fault("chat_template", format!("{other}: expected a string"))),

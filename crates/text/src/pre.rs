@@ -139,7 +139,7 @@ impl Pre {
                 what: "model.ignore_merges",
                 found: format!("{ignore_merges} with the pre-tokenizer {}", pre.name),
                 supported: format!(
-                    "{}, since runtimes take it from the name {}",
+                    "{}, since runtimes derive it from the name {}",
                     pre.ignore_merges, pre.name
                 ),
             });

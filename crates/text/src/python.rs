@@ -83,7 +83,7 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
             out.push('}');
         }
         kind => {
-            let problem = format!("tojson: a value of type {kind} has no JSON");
+            let problem = format!("tojson: a value of type {kind} cannot be converted to JSON");
             return Err(Error::new(ErrorKind::BadSerialization, problem));
         }
     }

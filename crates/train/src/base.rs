@@ -17,11 +17,11 @@ pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
     let place = path.display();
     if path.is_file() {
         return Err(format!(
-            "{place} is a file: expected a checkpoint; `tritforge import {place} -o DIR` makes one"
+            "{place} is a file: expected a checkpoint; convert it with `tritforge import {place} -o DIR`"
         ));
     }
     if !path.is_dir() {
-        return Err(format!("no directory {place}: expected a checkpoint or the directory of a run"));
+        return Err(format!("no directory {place}: expected a checkpoint or a run directory"));
     }
     if path.join(MANIFEST).is_file() {
         return Ok(path.to_path_buf());
@@ -29,9 +29,9 @@ pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
     match latest(path) {
         Ok(Some(found)) => Ok(found),
         Ok(None) if path.join("config.json").is_file() => Err(format!(
-            "{place} is a Hugging Face directory: `tritforge import {place} -o DIR` makes a checkpoint of it"
+            "{place} is a Hugging Face directory: convert it with `tritforge import {place} -o DIR`"
         )),
-        Ok(None) => Err(format!("{place}: neither a checkpoint nor a run with one")),
+        Ok(None) => Err(format!("{place}: neither a checkpoint nor a run directory with one")),
         Err(error) => Err(error.to_string()),
     }
 }

@@ -51,17 +51,20 @@ pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport
     let checkpoint = base::open(adapter)?;
     let fault = |message: String| TrainError::Merge { path: checkpoint.dir().to_path_buf(), message };
     if !checkpoint.has(ADAPTER_MODEL) {
-        return Err(fault(format!("no {ADAPTER_MODEL}: expected the checkpoint of a run with [lora]")));
+        return Err(fault(format!(
+            "no {ADAPTER_MODEL}: expected the checkpoint of a run with a [lora] \
+                                  section"
+        )));
     }
     let (lora, named) = read_config(&checkpoint)?;
-    let named = named.ok_or_else(|| fault(format!("{ADAPTER_CONFIG} names no base_model_name_or_path")))?;
+    let named = named.ok_or_else(|| fault(format!("{ADAPTER_CONFIG} has no base_model_name_or_path")))?;
     let base = base::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
     if let Some(print) = state::trained_on(&checkpoint)?
         && identity::of_checkpoint(&base)? != print
     {
         return Err(fault(format!(
-            "its base, {}, is not the checkpoint that it was trained on: the files have other contents. Put that one back, or name it \
-             as base_model_name_or_path in {ADAPTER_CONFIG}",
+            "its base, {}, is not the checkpoint that it was trained on: the files have different contents. \
+             Restore that checkpoint, or set base_model_name_or_path in {ADAPTER_CONFIG} to it",
             base.dir().display()
         )));
     }
@@ -74,15 +77,17 @@ pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport
         }
         (_, WeightQuant::Ternary) => {
             return Err(fault(
-                "the base has codes and no latent weights: nothing can be added to it. `tritforge export` makes a GGUF adapter, which is \
-                 loaded beside the model; mode = \"lota\" (experimental) trains one that moves codes"
+                "the base has only codes and no latent weights to add the adapter to. `tritforge export` \
+                 makes a GGUF adapter to use beside the model; mode = \"lota\" (experimental) trains an \
+                 adapter that changes codes"
                     .to_string(),
             ));
         }
         (LoraMode::Adapter, WeightQuant::Absmean) if !requantize => {
             return Err(fault(
-                "the adapter stands beside ternary weights: quantizing their sum loses most of it. `tritforge export` makes a GGUF adapter \
-                 that loses nothing; mode = \"qat_lora\" trains one that merges exactly; --requantize merges all the same"
+                "the adapter was trained beside ternary weights, and quantizing the sum would lose most of \
+                 it. `tritforge export` makes a GGUF adapter without loss; mode = \"qat_lora\" trains an \
+                 adapter that merges exactly; --requantize merges anyway"
                     .to_string(),
             ));
         }

@@ -139,7 +139,7 @@ pub fn prepare_with(
     // Evaluations go through one shard, whatever its size.
     let held_out_shard = shards(&held_out, "held_out.bin", usize::MAX)?.remove(0);
     say(&format!(
-        "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes a token",
+        "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes per token",
         train_tokens.len(),
         held_out_shard.len(),
         tokenizer.vocab_size(),
@@ -232,7 +232,7 @@ fn describe(corpus: &Corpus) -> String {
     }
     if let Some(first) = corpus.skipped.first() {
         let (count, path, offset) = (corpus.skipped.len(), first.path.display(), first.offset);
-        text += &format!("; skipped {count} files that are not UTF-8, the first {path} at byte {offset}");
+        text += &format!("; skipped {count} files that are not UTF-8 (first: {path} at byte {offset})");
     }
     text
 }

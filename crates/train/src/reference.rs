@@ -113,7 +113,7 @@ fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(
-            "a vocabulary of {found} tokens, the model has {vocab_size}: both must share their tokenizer"
+            "a vocabulary of {found} tokens, but the model has {vocab_size}: both must use the same tokenizer"
         )));
     }
     Ok(model)
@@ -133,7 +133,8 @@ fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Ve
         let each = sequence_log_probs(model, &batch)?;
         if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
             return Err(TrainError::State(format!(
-                "the reference gives the {} answer of pair {} the log-probability {}: nothing can be compared with it",
+                "the reference gives the {} answer of pair {} the log-probability {}: expected a finite \
+                 number",
                 if bad % 2 == 0 { "chosen" } else { "rejected" },
                 out.len() + bad / 2 + 1,
                 each[bad]

@@ -251,13 +251,13 @@ pub(crate) fn load(
     if &checkpoint.config()? != wanted {
         let suspects = changes.suspects(&["model", "tokenizer", "data"]);
         return Err(fault(format!(
-            "the recipe now describes another model than the checkpoint's config.json{suspects}"
+            "the recipe now describes a different model than the checkpoint's config.json{suspects}"
         )));
     }
     if progress.data != data {
         let suspects = changes.suspects(&["data", "tokenizer", "model"]);
         return Err(fault(format!(
-            "the training data or the tokenizer are not those of the checkpoint{suspects}"
+            "the training data or the tokenizer differ from those of the checkpoint{suspects}"
         )));
     }
     if let (Some(before), Some(now)) = (&progress.base_model, base_fingerprint(recipe)?)
@@ -265,26 +265,26 @@ pub(crate) fn load(
     {
         let suspects = changes.suspects(&["model"]);
         return Err(fault(format!(
-            "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files have other contents; name \
-             that one"
+            "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files \
+             have different contents; set model.base to the original checkpoint"
         )));
     }
     if progress.reference_model != reference::fingerprint(recipe)? {
-        let message = "model.base, or dpo.reference, is not what the checkpoint's answers were compared with: name the checkpoint \
-                       that the run began with";
+        let message = "model.base or dpo.reference is not the reference model that this run was started \
+                       with: set it to the original checkpoint";
         return Err(fault(message.to_string()));
     }
     let optimizer = describe(&config);
     if progress.optimizer != optimizer {
         let found = &progress.optimizer;
-        return Err(fault(format!("the recipe now asks for {optimizer}, the checkpoint has {found}")));
+        return Err(fault(format!("the recipe now asks for {optimizer}, but the checkpoint has {found}")));
     }
     let lora = recipe.lora.as_ref().map(|lora| lora.config());
     if let Some(lora) = &lora {
         let (found, _) = read_config(checkpoint)?;
         if found != *lora {
             return Err(fault(format!(
-                "the recipe now asks for the adapter {lora:?}, the checkpoint has {found:?}"
+                "the recipe now asks for the adapter {lora:?}, but the checkpoint has {found:?}"
             )));
         }
     }

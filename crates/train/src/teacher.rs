@@ -82,13 +82,14 @@ impl Teacher {
         let found = model.config().vocab_size;
         if found != vocab_size {
             return Err(fault(format!(
-                "a vocabulary of {found} tokens, the student has {vocab_size}: teacher and student must share their tokenizer"
+                "a vocabulary of {found} tokens, but the student has {vocab_size}: teacher and student must \
+                 use the same tokenizer"
             )));
         }
         let relating = Relating::new(distill, student, model.config()).map_err(fault)?;
         if relating.is_some() && matches!(model, Listened::Pretrained(_)) {
-            let message = "candle-transformers gives no queries, keys and values of a layer, of which distill.relation_weight makes \
-                           a loss; `tritforge import` makes a checkpoint of this teacher, which gives them";
+            let message = "candle-transformers does not expose the queries, keys and values that \
+                           distill.relation_weight needs; convert this teacher with `tritforge import`";
             return Err(fault(message.to_string()));
         }
         let top_k = (distill.kl > 0.0).then(|| distill.top_k.min(vocab_size));
@@ -211,7 +212,7 @@ impl Teacher {
             }
         }
         let broken = |what: &str, e: NotFinite| {
-            let message = format!("its {what} are not finite: {e}; nothing can be learned from it");
+            let message = format!("its {what} are not finite: {e}; the teacher is broken");
             Err(TrainError::Teacher { path: self.path.clone(), message })
         };
         if let Err(e) = check_finite(&logits, self.vocab_size) {
@@ -295,7 +296,7 @@ pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
     if checkpoint.has(ADAPTER_MODEL) {
         let dir = checkpoint.dir().display();
         return Err(TrainError::State(format!(
-            "an adapter: `tritforge merge {dir} -o DIR` makes a checkpoint of it"
+            "this is an adapter: merge it with `tritforge merge {dir} -o DIR`"
         )));
     }
     let tensors = checkpoint.model_tensors()?;

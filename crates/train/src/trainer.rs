@@ -251,8 +251,8 @@ impl<'a> Trainer<'a> {
         let batches = prepared.data.batches(recipe, progress.position)?;
         let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
         match &found {
-            Some(path) => log.say(&format!("going on from {}", path.display())),
-            None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),
+            Some(path) => log.say(&format!("resuming from {}", path.display())),
+            None if options.resume => log.say("no complete checkpoint found: starting from scratch"),
             None => {}
         }
         let reference = match (&recipe.dpo, &prepared.data) {
@@ -262,7 +262,7 @@ impl<'a> Trainer<'a> {
                 Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, say)?)
             }
             (None, Material::Text(_) | Material::Samples(_)) => None,
-            _ => return Err(TrainError::State("the data was prepared for another recipe".to_string())),
+            _ => return Err(TrainError::State("the data was prepared for a different recipe".to_string())),
         };
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
@@ -276,13 +276,16 @@ impl<'a> Trainer<'a> {
             if let (Some(path), Some(before)) = (&found, before)
                 && before != teacher.fingerprint()
             {
-                let message = "distill.teacher is not the model that the run has learned from so far: its files have other contents; \
-                               name that one";
+                let message = "distill.teacher is not the teacher that the run was started with: its files \
+                               have different contents; set distill.teacher to the original model";
                 return Err(TrainError::Resume { path: path.clone(), message: message.to_string() });
             }
         }
         for field in teacher.iter().flat_map(Teacher::unknown) {
-            log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
+            log.say(&format!(
+                "warning: the teacher's config.json has an unknown field {field}, which is \
+                              ignored"
+            ));
         }
         let mut trainer = Self {
             recipe,
@@ -363,7 +366,7 @@ impl<'a> Trainer<'a> {
     fn write_report(&self) {
         let out = &self.recipe.run.out;
         if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
-            self.log.say(&format!("no report: {error}"));
+            self.log.say(&format!("cannot write the report: {error}"));
         }
     }
 

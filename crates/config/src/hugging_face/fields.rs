@@ -194,9 +194,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
             Neutral::One => (found.is_null() || found.as_f64() == Some(1.0), "1, or no such field"),
         };
         if !good {
-            return Err(ConfigError::Json(format!(
-                "{key} = {found}: this engine does not compute that; expected {expected}"
-            )));
+            return Err(ConfigError::Json(format!("{key} = {found}: not supported; expected {expected}")));
         }
     }
     Ok(())

@@ -75,7 +75,7 @@ impl ModelConfig {
             None => json!({"rope_type": "default", "rope_theta": theta}),
             Some(RopeScaling::Factors { .. }) => {
                 return Err(ConfigError::NoClass(
-                    "rope_scaling by frequency, as GGUF files keep it: transformers has no such type"
+                    "per-frequency RoPE factors, as stored in GGUF files: transformers has no such type"
                         .to_string(),
                 ));
             }

@@ -10,42 +10,44 @@ const FLAGS: [&str; 5] = ["train", "training", "train_on_turn", "weight", "loss"
 
 /// Keys of a message that say something that a template cannot be given.
 const REFUSED_OF_MESSAGES: [(&str, &str); 9] = [
-    ("images", "pictures are not supported"),
-    ("image", "pictures are not supported"),
+    ("images", "images are not supported"),
+    ("image", "images are not supported"),
     ("videos", "videos are not supported"),
-    ("audio", "sound is not supported"),
-    ("audios", "sound is not supported"),
-    ("train_detail", "parts of a message cannot be left out: give train = true or false"),
-    ("training_detail", "parts of a message cannot be left out: give train = true or false"),
-    ("mask", "what it means differs between data sets: give train = true or false"),
-    ("loss_mask", "what it means differs between data sets: give train = true or false"),
+    ("audio", "audio is not supported"),
+    ("audios", "audio is not supported"),
+    ("train_detail", "per-part loss masks are not supported: use train = true or false"),
+    ("training_detail", "per-part loss masks are not supported: use train = true or false"),
+    ("mask", "its meaning differs between data sets: use train = true or false"),
+    ("loss_mask", "its meaning differs between data sets: use train = true or false"),
 ];
 
 /// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl or OpenAI define them.
 const REFUSED_OF_RECORDS: [(&str, &str); 17] = [
-    ("tools", "descriptions of tools are not supported"),
-    ("functions", "descriptions of tools are not supported"),
-    ("images", "pictures are not supported"),
-    ("image", "pictures are not supported"),
+    ("tools", "tool definitions are not supported"),
+    ("functions", "tool definitions are not supported"),
+    ("images", "images are not supported"),
+    ("image", "images are not supported"),
     ("videos", "videos are not supported"),
     ("video", "videos are not supported"),
-    ("audios", "sound is not supported"),
-    ("audio", "sound is not supported"),
+    ("audios", "audio is not supported"),
+    ("audio", "audio is not supported"),
+    ("kto_tag", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
+    ("label", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
+    ("weight", "per-record weights are not supported: remove records, or repeat them"),
+    ("input_ids", "pre-tokenized input is not supported: give only the text"),
     (
-        "kto_tag",
-        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+        "completion_mask",
+        "the loss mask is computed from the messages: set train = true or false on a \
+                         message",
     ),
     (
-        "label",
-        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+        "assistant_masks",
+        "the loss mask is computed from the messages: set train = true or false on a \
+                         message",
     ),
-    ("weight", "records are not weighted: leave out those that are not to count, or repeat others"),
-    ("input_ids", "ids are made from the text: give the text alone"),
-    ("completion_mask", "what is learned follows from the messages: give a message train = true or false"),
-    ("assistant_masks", "what is learned follows from the messages: give a message train = true or false"),
-    ("loss_mask", "what is learned follows from the messages: give a message train = true or false"),
-    ("chat_template", "one template is for all records: data.template"),
-    ("chat_template_kwargs", "templates are given nothing but the messages"),
+    ("loss_mask", "the loss mask is computed from the messages: set train = true or false on a message"),
+    ("chat_template", "per-record templates are not supported: use data.template"),
+    ("chat_template_kwargs", "templates receive only the messages"),
 ];
 
 /// The example that a record of a layout is.
@@ -142,7 +144,7 @@ impl<'a> Record<'a> {
             (Some(own), Some(system)) if own.content() != system.content() => {
                 let name = self.columns.name("system");
                 return Err(format!(
-                    "column {name:?} and the first message are two different system prompts"
+                    "column {name:?} and the first message give two different system prompts"
                 ));
             }
             _ => {}
@@ -191,7 +193,7 @@ impl<'a> Record<'a> {
         };
         if items.is_empty() {
             return Err(format!(
-                "column {:?} is an empty list, expected messages",
+                "column {:?} is an empty list; expected messages",
                 self.columns.name(column)
             ));
         }
@@ -227,7 +229,8 @@ impl<'a> Record<'a> {
         } else {
             let common = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
             if common == 0 {
-                return Err("there is no column \"prompt\", and the answers have no first message in common"
+                return Err("there is no column \"prompt\", and the two answers do not begin with the same \
+                            message"
                     .to_string());
             }
             prompt.extend(chosen.drain(..common));
@@ -236,7 +239,7 @@ impl<'a> Record<'a> {
         let mut prompt = self.after_system(prompt)?;
         prompt.iter_mut().for_each(|said| said.learn = false);
         if chosen.is_empty() || rejected.is_empty() {
-            return Err("one of the answers is nothing but the prompt".to_string());
+            return Err("one of the answers contains only the prompt".to_string());
         }
         Ok(Body::Preference { prompt, chosen, rejected })
     }
@@ -262,8 +265,11 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
     }
     let history = row.get("history").is_some_and(|value| !is_nothing(value));
     if history && !matches!(kind, RecordKind::Alpaca | RecordKind::InputOutput) {
-        return Err("column \"history\" belongs to instruction and output: put its turns into the messages"
-            .to_string());
+        return Err(
+            "column \"history\" is supported only with instruction and output: put its turns into the \
+                    messages"
+                .to_string(),
+        );
     }
     Ok(())
 }
@@ -271,7 +277,7 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
 /// A message: `role` and `content`, or `from` and `value`.
 fn said(item: &Value) -> Result<Said, String> {
     let Value::Object(item) = item else {
-        return Err(format!("found {}, expected an object with role and content", type_name(item)));
+        return Err(format!("found {}; expected an object with role and content", type_name(item)));
     };
     if let Some((name, why)) =
         REFUSED_OF_MESSAGES.iter().find(|(name, _)| item.get(*name).is_some_and(|value| !is_nothing(value)))
@@ -283,7 +289,7 @@ fn said(item: &Value) -> Result<Said, String> {
         (Some(Value::String(role)), _) => role.as_str(),
         (None, Some(Value::String(from))) => speaker(from)?,
         (None, None) => return Err("it has no \"role\" and no \"from\"".to_string()),
-        _ => return Err("its role is no string".to_string()),
+        _ => return Err("its role is not a string".to_string()),
     };
     message.insert("role".to_string(), Value::from(role));
     let content = item.get("content").or_else(|| item.get("value"));
@@ -314,7 +320,7 @@ fn content_of(content: Option<&Value>) -> Result<Value, String> {
                 (Value::String(text), ..) => Ok(text.clone()),
                 (_, Some("text"), Some(text)) => Ok(text.to_string()),
                 (_, kind, _) => {
-                    let kind = kind.unwrap_or("of no type");
+                    let kind = kind.unwrap_or("without a type");
                     Err(format!("a part of its content is {kind}, expected text"))
                 }
             };

@@ -164,8 +164,8 @@ impl Examples {
         let name = PathBuf::from(&file.name);
         if file.format == Format::Text {
             if !matches!(options.kind, RecordKind::Auto | RecordKind::Text) {
-                let message = "a text file, but data.records asks for records with columns: name the files with records, or give \
-                               their format";
+                let message = "this is a text file, but data.records expects records with columns: list \
+                               files with records, or set their format";
                 return Err(DataError::record(&name, "the file's name".to_string(), message));
             }
             if options.max_samples.is_some_and(|most| self.examples.len() >= most) {
@@ -214,11 +214,11 @@ impl Examples {
             }
         };
         let drop = if !teaches {
-            Some((Reason::NothingToLearn, "no answer is to be learned"))
+            Some((Reason::NothingToLearn, "no answer is in the loss"))
         } else if is_empty && !options.keep_empty {
             Some((Reason::EmptyAnswer, "an answer is empty"))
         } else if options.drop_duplicates && !seen.insert(example.digest()) {
-            Some((Reason::Duplicate, "the same as an example before it"))
+            Some((Reason::Duplicate, "a duplicate of an earlier example"))
         } else {
             None
         };

@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Re
             break;
         }
         if record.iter().any(|field| field.contains('\0')) {
-            let message = "a quoted field does not end: expected \" before the end of the file";
+            let message = "a quoted field is not closed: expected \" before the end of the file";
             return Err(DataError::record(path, place, message));
         }
         let Some(header) = &header else {

@@ -51,7 +51,7 @@ fn values(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError>
         rest = next;
         let line = breaks.line();
         match rest.as_bytes().first() {
-            None if array => return fault(line, "the array does not end: expected ]".to_string()),
+            None if array => return fault(line, "the array is not closed: expected ]".to_string()),
             None => return Ok(()),
             Some(b']') if array && !(begun && separated) => {
                 return match rest[1..].trim_start() {
@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for Unique {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice in an object")));
+                return Err(A::Error::custom(format!("duplicate key {key:?} in an object")));
             }
             object.insert(key, entries.next_value_seed(Unique)?);
         }

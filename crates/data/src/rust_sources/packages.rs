@@ -42,7 +42,7 @@ pub(super) fn find(manifest: Option<&Path>) -> Result<Packages, String> {
     let listing = cargo_tree(manifest, if own { &PRUNED } else { &[] })?;
     let versions = newest(&listing);
     if versions.is_empty() {
-        return Err("cargo tree lists no package of crates.io".to_string());
+        return Err("cargo tree lists no packages from crates.io".to_string());
     }
     locate(&versions, &registries()?)
 }
@@ -64,7 +64,7 @@ fn cargo_tree(manifest: Option<&Path>, pruned: &[&str]) -> Result<String, String
         let message = String::from_utf8_lossy(&output.stderr);
         return Err(format!("cargo tree failed: {}", message.trim()));
     }
-    String::from_utf8(output.stdout).map_err(|_| "cargo tree wrote something that is not UTF-8".to_string())
+    String::from_utf8(output.stdout).map_err(|_| "cargo tree printed text that is not UTF-8".to_string())
 }
 
 /// Names with the newest version of each, from lines such as `serde_derive v1.0.229 (proc-macro) (*)`. Lines with another
@@ -119,7 +119,7 @@ fn locate(versions: &BTreeMap<String, String>, registries: &[PathBuf]) -> Result
     }
     if present.is_empty() {
         let searched: Vec<_> = registries.iter().map(|r| r.display().to_string()).collect();
-        return Err(format!("none of {} packages is unpacked in {}", absent.len(), searched.join(", ")));
+        return Err(format!("none of {} packages are unpacked in {}", absent.len(), searched.join(", ")));
     }
     Ok(Packages { present, absent })
 }

@@ -148,8 +148,8 @@ fn write(
     let (model, most) = (subject.config().max_position_embeddings, writing.max_tokens);
     let room = model.checked_sub(most).filter(|room| *room > 0).ok_or_else(|| {
         let message = format!(
-            "the model's context of {model} tokens has no room for a question beside an answer of {most}: lower \
-             --max-tokens"
+            "the model's context of {model} tokens leaves no room for a question with an answer of {most} \
+             tokens: lower --max-tokens"
         );
         (0, EvalError::Input(message))
     })?;

@@ -44,13 +44,13 @@ impl Shots {
                 let (question, answer) = gsm8k::gsm8k(fields)?;
                 Ok(Example { question, answer })
             }),
-            Kind::Program => {
-                Err(EvalError::Input(format!("{name} is asked without examples: --num-fewshot 0")))
-            }
+            Kind::Program => Err(EvalError::Input(format!(
+                "{name} does not support few-shot examples: use --num-fewshot \
+                                              0"
+            ))),
         };
         let Some(examples) = examples else {
-            let message =
-                format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
+            let message = format!("{name}: no file with few-shot examples: give --fewshot-file {name}=FILE");
             return Err(EvalError::Input(message));
         };
         let own = if examples.path == data.path || !task.test_split { read(data)? } else { Vec::new() };
@@ -97,7 +97,11 @@ fn draw<'a>(
     let pool: Vec<&Example> = examples.iter().filter(|example| Some(*example) != own).collect();
     let drawn: Vec<&Example> = random.sample(pool.len(), count).into_iter().map(|i| pool[i]).collect();
     if drawn.len() < count {
-        let message = format!("{count} few-shot examples: the file has {} beside the question", pool.len());
+        let message = format!(
+            "{count} few-shot examples requested, but the file has only {} besides the \
+                               question",
+            pool.len()
+        );
         return Err(EvalError::Input(message));
     }
     Ok(drawn)
@@ -116,6 +120,6 @@ mod tests {
             assert!(drawn.len() == 2 && !drawn.contains(&&own), "{drawn:?}");
         }
         let error = draw(&mut PythonRandom::new(0), &examples, 3, Some(&own)).unwrap_err().to_string();
-        assert_eq!(error, "3 few-shot examples: the file has 2 beside the question");
+        assert_eq!(error, "3 few-shot examples requested, but the file has only 2 besides the question");
     }
 }

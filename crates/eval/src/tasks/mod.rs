@@ -187,8 +187,8 @@ impl Task {
         };
         self.find(dir, &["test", "validation", "val", "dev"]).or_else(plain).ok_or_else(|| {
             EvalError::Input(format!(
-                "{}: no file of the task {name}: expected {name}.jsonl or {name}/test.jsonl (or .json, .csv, .parquet; \
-                 validation); or name it, --task-file {name}=FILE",
+                "{}: no file for the task {name}: expected {name}.jsonl or {name}/test.jsonl (or validation; \
+                 or .json, .csv, .parquet); or give --task-file {name}=FILE",
                 dir.display(),
                 name = self.name
             ))

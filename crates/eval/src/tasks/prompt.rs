@@ -20,7 +20,7 @@ impl<'a> Prompts<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, chat: bool) -> Result<Self, EvalError> {
         let template = if chat { tokenizer.chat_template()? } else { None };
         if chat && template.is_none() {
-            let message = "the model has no chat template: evaluate it without --apply-chat-template";
+            let message = "the model has no chat template: leave out --apply-chat-template";
             return Err(EvalError::Input(message.to_string()));
         }
         Ok(Self { tokenizer, template })

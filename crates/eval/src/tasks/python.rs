@@ -52,7 +52,9 @@ pub enum Outcome {
 pub fn find_python() -> Result<PathBuf, EvalError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("python3")).find(|file| file.is_file());
-    found.ok_or_else(|| EvalError::Input("python3 is needed to run programs: not found in PATH".to_string()))
+    found.ok_or_else(|| {
+        EvalError::Input("python3, which is needed to run programs, was not found in PATH".to_string())
+    })
 }
 
 /// Runs a program.

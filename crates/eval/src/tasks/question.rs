@@ -129,7 +129,7 @@ pub(crate) fn encode_pair(
     let (mut ids, rest) = if cut.is_empty() {
         // Nothing precedes: the beginning of a text does.
         let Some(begin) = tokenizer.bos().or(tokenizer.eos()) else {
-            let message = "an empty context, and the tokenizer has no token for the beginning of a text";
+            let message = "the context is empty, and the tokenizer has no BOS or EOS token to begin with";
             return Err(EvalError::Input(message.to_string()));
         };
         let plain = EncodeOptions { add_bos: false, ..options };
@@ -141,7 +141,7 @@ pub(crate) fn encode_pair(
         (ids, rest)
     };
     if rest.is_empty() {
-        return Err(EvalError::Input(format!("the continuation {continuation:?} has no tokens of its own")));
+        return Err(EvalError::Input(format!("the continuation {continuation:?} adds no tokens")));
     }
     let first = ids.len();
     ids.extend(rest);

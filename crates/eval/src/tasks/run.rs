@@ -138,8 +138,8 @@ pub fn evaluate(
         }
         Kind::Program => {
             let Some(python) = &options.python else {
-                let message = "humaneval runs programs that the model writes, on this machine: allow it with \
-                               --allow-code-execution, in a container or a virtual machine";
+                let message = "humaneval executes programs written by the model on this machine: allow it \
+                               with --allow-code-execution, preferably in a container or virtual machine";
                 return Err(EvalError::Input(message.to_string()));
             };
             let problems = data.each(super::humaneval::humaneval)?;

@@ -20,7 +20,7 @@ pub(crate) fn winogrande(fields: &Fields<'_>) -> Result<Question, EvalError> {
         }
     };
     let Some((before, after)) = sentence.split_once('_') else {
-        return Err(fields.fault("the sentence has no blank, _"));
+        return Err(fields.fault("the sentence has no blank (_)"));
     };
     let contexts = options.iter().map(|option| format!("{before}{option}")).collect();
     Ok(Question { form: Form::Contexts { contexts, continuation: after.trim().to_string() }, gold })

@@ -39,7 +39,7 @@ pub(super) fn warn(directory: &Path) {
     let recommended = recommended(&json);
     if !recommended.is_empty() {
         log::warn!(
-            "{}: {} is not kept: give it as options when the model is run",
+            "{}: {} not kept in the checkpoint: set these as options when running the model",
             path.display(),
             recommended.join(", ")
         );

@@ -47,9 +47,10 @@ impl GgufSource {
     }
 
     fn find(&self, item: &Item) -> Result<&TensorInfo, ExportError> {
-        let info = self.gguf.tensor(&item.target).ok_or_else(|| {
-            Self::fault(item, format!("missing; the model needs it with shape {:?}", item.shape))
-        })?;
+        let info = self
+            .gguf
+            .tensor(&item.target)
+            .ok_or_else(|| Self::fault(item, format!("missing; expected shape {:?}", item.shape)))?;
         let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
         if found != item.shape {
             return Err(Self::fault(item, format!("shape {found:?}, expected {:?}", item.shape)));
@@ -97,7 +98,7 @@ impl GgufSource {
     fn decoded(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
-            return Err(Self::fault(item, format!("type {} holds no numbers", info.ty.name())));
+            return Err(Self::fault(item, format!("type {} cannot be dequantized", info.ty.name())));
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
@@ -153,7 +154,7 @@ impl GgufSource {
                 let bytes = self.gguf.data(info);
                 Some(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
-            Some(_) => return Err(Self::fault(item, "its .scale is not one F32 number".to_string())),
+            Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
         self.packed(item)?
             .tensor_scale(beside)

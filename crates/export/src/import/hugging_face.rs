@@ -48,8 +48,15 @@ impl HuggingFaceSource {
         let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
         let WeightFiles { files, index } = files::open(path, &directory)?;
         let config_path = directory.join("config.json");
-        let text = fs::read_to_string(&config_path)
-            .map_err(|e| fault(&config_path, format!("cannot read: {e}; a model's shape stands in it")))?;
+        let text = fs::read_to_string(&config_path).map_err(|e| {
+            fault(
+                &config_path,
+                format!(
+                    "cannot read: {e}; it describes the model's \
+                                                      architecture"
+                ),
+            )
+        })?;
         let HuggingFaceConfig { mut config, model_type, quantization, unknown } =
             HuggingFaceConfig::from_json(&text)
                 .map_err(|e| fault(&config_path, e.to_string().replacen("config.json: ", "", 1)))?;
@@ -59,9 +66,10 @@ impl HuggingFaceSource {
             (None, Quantization::Unsaid) if config.use_sub_norm => {
                 return Err(fault(
                     &config_path,
-                    "a BitNet model without quantization_config: transformers would run it without any quantization. Tell \
-                     what its weights are: --assume online (latent weights, quantized in every forward), divides or \
-                     multiplies (packed codes and what their weight_scale does), or full-precision"
+                    "a BitNet model without quantization_config, which transformers would run unquantized. \
+                     Say what its weights are with --assume: online (latent weights, quantized in every \
+                     forward pass), divides or multiplies (packed codes, and how weight_scale is applied), \
+                     or full-precision"
                         .to_string(),
                 ));
             }
@@ -90,17 +98,18 @@ impl HuggingFaceSource {
             description: format!("{model_type}, {kind}"),
         };
         for field in &source.unknown {
-            log::warn!("{}: {field} is not known here, and not read", config_path.display());
+            log::warn!("{}: unknown field {field} is ignored", config_path.display());
         }
         if source.config.tie_word_embeddings && source.has_own_head()? {
             log::warn!(
-                "{}: tie_word_embeddings = true, but {HEAD} differs from {EMBEDDING}: the stored head is kept, as in transformers 5",
+                "{}: tie_word_embeddings = true, but {HEAD} differs from {EMBEDDING}: the stored head is \
+                 kept, as in transformers 5",
                 config_path.display()
             );
             source.config.tie_word_embeddings = false;
         }
         if let [first, ..] = &source.strangers(&items(&source.config))[..] {
-            let message = format!("tensor {first} has no place in the model that config.json describes");
+            let message = format!("tensor {first} is not part of the model that config.json describes");
             return Err(fault(path, message));
         }
         Ok(source)
@@ -133,10 +142,7 @@ impl HuggingFaceSource {
         }
         Err(ExportError::Tensor {
             tensor: item.source.clone(),
-            message: format!(
-                "missing; config.json describes a model that has it with shape {:?}",
-                item.shape
-            ),
+            message: format!("missing; by config.json the model has it with shape {:?}", item.shape),
         })
     }
 
@@ -197,12 +203,12 @@ impl HuggingFaceSource {
         let name = format!("{weight}_scale");
         let fault = |message: String| ExportError::Tensor { tensor: name.clone(), message };
         let Some(file) = self.index.get(&name) else {
-            return Err(fault("missing; packed weights mean nothing without it".to_string()));
+            return Err(fault("missing; packed weights cannot be read without it".to_string()));
         };
         let file = &self.files[*file];
         let (_, shape, _) = file.raw(&name)?;
         if shape.iter().product::<usize>() != 1 {
-            return Err(fault(format!("shape {shape:?}: this engine runs one scale a tensor")));
+            return Err(fault(format!("shape {shape:?}: only one scale per tensor is supported")));
         }
         let stored = file.f32(&name, &shape)?[0];
         let scale = if self.quantization == Quantization::Divides { 1.0 / stored } else { stored };
@@ -261,17 +267,16 @@ impl HuggingFaceSource {
                 None => Ok(None),
                 Some(other) => Err(ExportError::Import {
                     path: other,
-                    message:
-                        "no tokenizer.json beside it, and this file is not read. transformers makes one: \
-                              AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
-                            .to_string(),
+                    message: "this file is not supported, and there is no tokenizer.json. Create one with \
+                         transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+                        .to_string(),
                 }),
             };
         };
         let tokenizer = Tokenizer::from_file(&path)?;
         if tokenizer.vocab_size() > self.config.vocab_size {
             log::warn!(
-                "{}: {} ids, and the embedding has {} rows: ids from {} on cannot be used",
+                "{}: {} token ids, but the embedding has {} rows: ids from {} on cannot be used",
                 path.display(),
                 tokenizer.vocab_size(),
                 self.config.vocab_size,

@@ -89,7 +89,7 @@ impl Source {
             Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options)?)),
             _ if !options.overrides.is_empty() => Err(ExportError::Import {
                 path: path.to_path_buf(),
-                message: "--override-kv sets metadata of GGUF files, and this is none".to_string(),
+                message: "--override-kv applies only to GGUF files, and this is not one".to_string(),
             }),
             _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
         }
@@ -198,7 +198,7 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
     let mut config = source.config().clone();
     if options.latent {
         if config.weights != WeightQuant::Ternary {
-            let message = "its weights are not stored as ternary codes: they need no `--latent`";
+            let message = "its weights are not stored as ternary codes, so `--latent` does not apply";
             return Err(ExportError::Import { path: path.to_path_buf(), message: message.to_string() });
         }
         config.weights = WeightQuant::Absmean;
@@ -250,9 +250,9 @@ fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) ->
         return Ok(());
     }
     let message = if expected {
-        format!("tensor {} is not packed, and its configuration says that projections are", item.source)
+        format!("tensor {} is not packed, but the configuration says that projections are", item.source)
     } else {
-        format!("tensor {} is packed, and its configuration does not say how", item.source)
+        format!("tensor {} is packed, but the configuration does not say how", item.source)
     };
     Err(ExportError::Import { path: path.to_path_buf(), message })
 }

@@ -93,7 +93,7 @@ pub(super) fn directory(
 /// A checkpoint is this program's own; what its default export would be loaded by.
 fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig) -> Vec<Verdict> {
     let weights = config.weights;
-    let note = "eval, diff and verify as it is; export it to run it".to_string();
+    let note = "eval, diff and verify directly; export it for generate, chat and serve".to_string();
     let ours = Verdict { runtime: Runtime::Tritforge, loads: true, note };
     let Some(architecture) = architecture else { return vec![ours] };
     let options = ExportOptions::default();

@@ -41,7 +41,12 @@ impl TokenizerSummary {
         for (role, suffix) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("pad", "padding_token_id")]
         {
             if let Some(id) = optional(metadata.get_usize(&key(suffix)))? {
-                let name = tokens.get(id).cloned().unwrap_or_else(|| format!("{id}, which is no token"));
+                let name = tokens.get(id).cloned().unwrap_or_else(|| {
+                    format!(
+                        "{id}, which is not in the \
+                                                                              vocabulary"
+                    )
+                });
                 roles.push((role.to_string(), name));
             }
         }

@@ -85,7 +85,7 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
 fn bound(value: &Value, name: &str) -> Option<Value> {
     let name = *methods::methods(value).iter().find(|known| **known == name)?;
     Some(Value::from_function(move || -> Result<Value, Error> {
-        Err(invalid(format!("{name}: a method is called where it is named, as value.{name}(…)")))
+        Err(invalid(format!("{name}: a method must be called where it is named, as in value.{name}(…)")))
     }))
 }
 

@@ -121,7 +121,7 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
 fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, TempDir), String> {
     let sources = recipe.data.sources.iter().map(|source| &source.path);
     if recipe.data.train.iter().chain(sources).any(|path| path.starts_with("hf:")) {
-        return Err("a dry run downloads nothing".to_string());
+        return Err("a dry run does not download files".to_string());
     }
     let (elsewhere, dir) = elsewhere(recipe).map_err(|error| error.to_string())?;
     match prepare_with(&elsewhere, PrepareOptions { progress: true }, say) {

@@ -95,11 +95,12 @@ impl Log {
             Event::Preferences { step, held_out: true, loss, accuracy, margin } => {
                 let share = 100.0 * accuracy;
                 self.say(&format!(
-                    "step {step}: held-out pairs: DPO loss {loss:.4}, accuracy {share:.1} %, margin {margin:+.3} nats"
+                    "step {step}: held-out pairs: DPO loss {loss:.4}, accuracy {share:.1} %, margin \
+                     {margin:+.3} nats"
                 ));
             }
             Event::Preferences { accuracy, margin, .. } => {
-                self.standing += &format!(" right {:.0} % margin {margin:+.2}", 100.0 * accuracy);
+                self.standing += &format!(" accuracy {:.0} % margin {margin:+.2}", 100.0 * accuracy);
                 self.bar.set_message(self.standing.clone());
             }
             Event::Run { .. } | Event::Health { .. } | Event::Checkpoint { .. } | Event::Unknown => {}

@@ -33,8 +33,8 @@ pub(super) fn prepare_samples(
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
-            "{}: a pair of answers: [dpo] learns to prefer the better one; to learn it alone, give data.records and data.columns of a \
-             prompt and its answer",
+            "{}: found a pair of answers: add a [dpo] section to train on preferences, or set data.records \
+             and data.columns to a prompt and its answer",
             pair.source
         )));
     }
@@ -52,13 +52,13 @@ pub(super) fn prepare_samples(
     read.report = report;
     for (name, side) in [("training", &train), ("held-out", &held_out)] {
         if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} samples are left: {}", read.report.summary())));
+            return Err(TrainError::State(format!("no {name} samples left: {}", read.report.summary())));
         }
     }
     if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
         say(&format!(
-            "warning: {mark} follows the answers of the template and is not learned: the model will not know where to end; put \
-             it into the generation block"
+            "warning: the template writes {mark} after answers but leaves it out of the loss, so the model \
+             will not learn to stop: put it into the generation block"
         ));
     }
     let prints = [&train, &held_out].map(|side| sample_fingerprint(side).to_string());
@@ -71,8 +71,8 @@ pub(super) fn prepare_samples(
     };
     let ((samples, tokens, targets), (held, held_tokens, held_targets)) = (count(&train), count(&held_out));
     say(&format!(
-        "{samples} samples for training, {tokens} tokens, {:.1} % of them learned; {held} held out, {held_tokens} tokens, \
-         {held_targets} learned; vocabulary {}",
+        "{samples} samples for training, {tokens} tokens, {:.1} % in the loss; {held} held out, \
+         {held_tokens} tokens, {held_targets} in the loss; vocabulary {}",
         100.0 * targets as f64 / tokens as f64,
         read.tokenizer.vocab_size()
     ));
@@ -81,7 +81,7 @@ pub(super) fn prepare_samples(
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
     say(&format!(
-        "{rows} rows of {} an epoch, {:.2} epochs in all",
+        "{rows} rows of {} tokens per epoch, {:.2} epochs in total",
         recipe.data.seq_len,
         drawn / rows as f64
     ));
@@ -111,7 +111,7 @@ pub(super) fn prepare_pairs(
     read.report = report;
     for (name, side) in [("training", &train), ("held-out", &held_out)] {
         if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} pairs are left: {}", read.report.summary())));
+            return Err(TrainError::State(format!("no {name} pairs left: {}", read.report.summary())));
         }
     }
     let print = |side: &[Preference]| {
@@ -182,7 +182,8 @@ impl Read {
             Some(template) => template,
             None => tokenizer.chat_template()?.ok_or_else(|| {
                 TrainError::State(format!(
-                    "the tokenizer has no chat template: name one, as in data.template = \"alpaca\": {}, or a file of Jinja",
+                    "the tokenizer has no chat template: set data.template to one of {}, or to a Jinja file, \
+                     as in data.template = \"alpaca\"",
                     ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ")
                 ))
             })?,
@@ -192,7 +193,7 @@ impl Read {
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
             say(&format!(
-                "warning: {} of the template are no tokens of the vocabulary: they are spelled out",
+                "warning: {} in the template are not tokens of the vocabulary and are encoded as plain text",
                 unknown.join(", ")
             ));
         }
@@ -251,7 +252,7 @@ impl Read {
             file.flush()
         };
         write().map_err(TrainError::io(&path, "write"))?;
-        say(&format!("what was left out: {}", path.display()));
+        say(&format!("dropped records: {}", path.display()));
         Ok(())
     }
 }
@@ -281,8 +282,8 @@ fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
         let lost = PARTS.into_iter().find(|part| said.message.contains_key(*part) && !names(template, part));
         if let Some(part) = lost {
             return Err(TrainError::State(format!(
-                "{}: message {} has {part:?}, of which data.template knows nothing: name a template that writes it, or leave it out of \
-                 the data",
+                "{}: message {} has {part:?}, which data.template does not use: choose a template that does, \
+                 or remove it from the data",
                 example.source,
                 index + 1
             )));

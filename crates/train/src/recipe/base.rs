@@ -31,9 +31,7 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         let checkpoint = Checkpoint::open(&dir).map_err(|e| e.to_string())?;
         if checkpoint.has(ADAPTER_MODEL) {
             let dir = dir.display();
-            return Err(format!(
-                "{dir} is an adapter: `tritforge merge {dir} -o DIR` makes a checkpoint of it"
-            ));
+            return Err(format!("{dir} is an adapter: merge it with `tritforge merge {dir} -o DIR`"));
         }
         checkpoint.config().map_err(|e| e.to_string())
     });
@@ -45,7 +43,9 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         let origin = other.key_at.clone();
         return fault(
             &origin,
-            "model.config contradicts model.base, which has a shape: give one of them".to_string(),
+            "model.config contradicts model.base, which already defines the architecture: give only one of \
+             them"
+                .to_string(),
         );
     }
     for (section, text) in [("model", shape(&config)), ("quant", quantization(&config))] {

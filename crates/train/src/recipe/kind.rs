@@ -167,12 +167,12 @@ impl fmt::Display for Kind {
             }
             Kind::Choices(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-                write!(f, "an array of some of {}", names.join(", "))
+                write!(f, "an array of one or more of {}", names.join(", "))
             }
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),
             Kind::Names(keys) => write!(f, "a table of strings, with keys among {}", keys.join(", ")),
-            Kind::Tables(_) => f.write_str("tables, each under a header in double brackets"),
+            Kind::Tables(_) => f.write_str("an array of tables"),
         }
     }
 }

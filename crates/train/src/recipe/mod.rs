@@ -146,7 +146,10 @@ impl Recipe {
                 return Err(ConfigError::Value {
                     key: "tokenizer",
                     found: format!("{vocab_size} tokens"),
-                    expected: format!("at most the {} rows of the base's embedding", base.vocab_size),
+                    expected: format!(
+                        "at most {} tokens, the number of rows of the base's embedding",
+                        base.vocab_size
+                    ),
                 });
             }
             let config = self.model.config(self.quant, base.vocab_size);
@@ -243,7 +246,7 @@ fn include_config(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -
     if !file.is_file() {
         let beside = path.parent().unwrap_or(Path::new("")).join(name);
         let message =
-            format!("model.config: no file {} and no {name} from the working directory", beside.display());
+            format!("model.config: no file {} and no {name} in the working directory", beside.display());
         faults.push(Fault { origin: entry.value_at, message });
         return Ok(());
     }

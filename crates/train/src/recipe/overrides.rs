@@ -22,7 +22,7 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
         let mut names = path.trim().split('.');
         let (Some(section), Some(key), name, None) = (names.next(), names.next(), names.next(), names.next())
         else {
-            faults.push(fault("expected section.key=value, with one point in the key"));
+            faults.push(fault("expected section.key=value, with one dot in the key"));
             continue;
         };
         let written = value.trim();

@@ -79,7 +79,7 @@ fn data(r: &mut Reader, pairs: bool) -> Data {
         r.missing(
             "data",
             "train",
-            "files of text, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
+            "text files, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
         );
     }
     let held_out = r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1);
@@ -291,7 +291,7 @@ fn ema(r: &mut Reader) -> Option<Ema> {
     let decay = r.number("ema", "decay", Range::above(0.0).below(1.0));
     let deploy = r.flag("ema", "deploy");
     if decay.is_none() && deploy.is_some() {
-        r.fault("ema", "deploy", "ema.deploy: there is no average without ema.decay, as in decay = 0.999");
+        r.fault("ema", "deploy", "ema.deploy: needs ema.decay, as in decay = 0.999");
     }
     Some(Ema { decay: decay?, deploy: deploy.unwrap_or(true) })
 }

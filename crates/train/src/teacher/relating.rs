@@ -41,7 +41,7 @@ impl Relating {
             ("relation_teacher_layer", teacher_layer, theirs, "the teacher"),
         ] {
             if layer >= layers {
-                return Err(format!("distill.{key} = {layer}: {whose} has the layers 0 to {}", layers - 1));
+                return Err(format!("distill.{key} = {layer}: {whose} has layers 0 to {}", layers - 1));
             }
         }
         let common = gcd(model.num_key_value_heads, teacher.num_key_value_heads);
@@ -52,8 +52,8 @@ impl Relating {
         ] {
             if !ours.is_multiple_of(heads) || !theirs.is_multiple_of(heads) {
                 return Err(format!(
-                    "distill.relation_heads = {heads}: the {name} are {ours} wide in the model and {theirs} in the teacher; \
-                     expected a divisor of both, as {common} is"
+                    "distill.relation_heads = {heads}: the {name} are {ours} wide in the model and {theirs} \
+                     in the teacher; expected a divisor of both, such as {common}"
                 ));
             }
         }
@@ -141,9 +141,9 @@ mod tests {
         let (model, teacher) = (shape(4, 8, 4, 16), shape(3, 12, 6, 64));
         let fault = |distill: &Distill| Relating::new(distill, &model, &teacher).unwrap_err();
         let found = fault(&Distill { relation_layer: Some(4), ..distill() });
-        assert_eq!(found, "distill.relation_layer = 4: the model has the layers 0 to 3");
+        assert_eq!(found, "distill.relation_layer = 4: the model has layers 0 to 3");
         let found = fault(&Distill { relation_teacher_layer: Some(3), ..distill() });
-        assert_eq!(found, "distill.relation_teacher_layer = 3: the teacher has the layers 0 to 2");
+        assert_eq!(found, "distill.relation_teacher_layer = 3: the teacher has layers 0 to 2");
         let found = fault(&Distill { relation_heads: Some(3), ..distill() });
         assert!(found.contains("128 wide in the model and 768 in the teacher"), "{found}");
         let found = fault(&Distill { relation_heads: Some(128), ..distill() });
