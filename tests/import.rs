@@ -426,7 +426,7 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
         json.as_object_mut().unwrap().remove("quantization_config");
     });
     let error = attempt(&source).unwrap_err().to_string();
-    assert!(error.contains("--assume online"), "{error}");
+    assert!(error.contains("--assume: online"), "{error}");
     assert!(!out.exists());
 
     let source = changed(&temp, "llama_tiny", |json| json["logit_scale"] = json!(2.0));
