@@ -15,9 +15,9 @@ use tritforge_data::{
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
-use crate::material::{Material, PairData, SampleData, TextData};
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
-use crate::{TrainError, base, identity};
+use crate::training_data::{PreferenceData, SampleData, TextData, TrainingData};
+use crate::{TrainError, identity, init};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Prepared {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// What is learned and held out.
-    pub data: Material,
+    pub data: TrainingData,
     /// Changes with the data, the split and the tokenizer.
     pub fingerprint: String,
 }
@@ -34,24 +34,24 @@ impl Prepared {
     /// The texts, of a recipe without `data.records`.
     pub fn text(&self) -> Option<&TextData> {
         match &self.data {
-            Material::Text(text) => Some(text),
-            Material::Samples(_) | Material::Pairs(_) => None,
+            TrainingData::Text(text) => Some(text),
+            TrainingData::Samples(_) | TrainingData::Pairs(_) => None,
         }
     }
 
     /// The samples, of a recipe with `data.records`.
     pub fn samples(&self) -> Option<&SampleData> {
         match &self.data {
-            Material::Samples(samples) => Some(samples),
-            Material::Text(_) | Material::Pairs(_) => None,
+            TrainingData::Samples(samples) => Some(samples),
+            TrainingData::Text(_) | TrainingData::Pairs(_) => None,
         }
     }
 
     /// The pairs of answers, of a recipe with `[dpo]`.
-    pub fn pairs(&self) -> Option<&PairData> {
+    pub fn pairs(&self) -> Option<&PreferenceData> {
         match &self.data {
-            Material::Pairs(pairs) => Some(pairs),
-            Material::Text(_) | Material::Samples(_) => None,
+            TrainingData::Pairs(pairs) => Some(pairs),
+            TrainingData::Text(_) | TrainingData::Samples(_) => None,
         }
     }
 }
@@ -158,7 +158,7 @@ pub fn prepare_with(
         fingerprint.extend(parts.iter().map(|(_, weight)| format!("-{weight}")));
     }
     let text = TextData { train: train_tokens, held_out: held_out_shard, documents: (train, held_out) };
-    Ok(Prepared { tokenizer, data: Material::Text(text), fingerprint })
+    Ok(Prepared { tokenizer, data: TrainingData::Text(text), fingerprint })
 }
 
 /// How a recipe's data is split.
@@ -272,7 +272,7 @@ fn tokenizer(
         TokenizerKind::Base => {
             // The recipe's validation made sure of the base.
             let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
-            let checkpoint = base::open(base)?;
+            let checkpoint = init::open(base)?;
             let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
             Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
         }

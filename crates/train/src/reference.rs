@@ -10,11 +10,11 @@ use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_nn::{Batch, Decoder};
 
-use crate::material::{PairData, pair_batches};
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
 use crate::trainer::eval_sequences;
-use crate::{TrainError, base, identity, sequence_log_probs, teacher};
+use crate::training_data::{PreferenceData, pair_batches};
+use crate::{TrainError, identity, init, sequence_log_probs, teacher};
 
 /// The file in `<run.out>/data`.
 const FILE: &str = "reference.bin";
@@ -33,7 +33,7 @@ pub(crate) struct Reference {
 pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let Some(path) = named(recipe) else { return Ok(None) };
     let checkpoint =
-        base::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
+        init::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
     Ok(Some(identity::of_checkpoint(&checkpoint)?))
 }
 
@@ -49,7 +49,7 @@ impl Reference {
     pub(crate) fn open(
         recipe: &Recipe,
         config: &ModelConfig,
-        pairs: &PairData,
+        pairs: &PreferenceData,
         data: &str,
         beginning: Option<&Decoder>,
         say: impl Fn(&str),
@@ -59,9 +59,9 @@ impl Reference {
         let named = recipe.dpo.as_ref().and_then(|dpo| dpo.reference.as_deref());
         // Everything that the numbers depend on; a reference with a name has a shape of its own.
         let shape = if named.is_some() { String::new() } else { config.to_json() };
-        let print = fingerprint(recipe)?.unwrap_or_default();
+        let model = fingerprint(recipe)?.unwrap_or_default();
         let master = recipe.optim.master_dtype;
-        let key = Fingerprint::of(format!("{data} {print} {master:?} {shape}").as_bytes(), &[], None);
+        let key = Fingerprint::of(format!("{data} {model} {master:?} {shape}").as_bytes(), &[], None);
         if let Some(found) = read(&file, &key, [pairs.train.len(), pairs.held_out.len()]) {
             return Ok(found);
         }
@@ -69,7 +69,7 @@ impl Reference {
         let model = match (named, beginning) {
             (None, Some(model)) => model,
             (None, None) => {
-                let mut model = base::model(recipe, config)?;
+                let mut model = init::model(recipe, config)?;
                 round_to_master(master, model.parameters())?;
                 model.requantize()?;
                 other = model;
@@ -108,7 +108,7 @@ impl Reference {
 /// A reference that the recipe names.
 fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
-    let checkpoint = base::open(path).map_err(|e| fault(e.to_string()))?;
+    let checkpoint = init::open(path).map_err(|e| fault(e.to_string()))?;
     let model = teacher::decoder(&checkpoint).map_err(|e| fault(e.to_string()))?;
     let found = model.config().vocab_size;
     if found != vocab_size {

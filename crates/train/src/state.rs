@@ -10,13 +10,13 @@ use tritforge_data::BatchPosition;
 use tritforge_nn::{Decoder, Parameter, ops};
 use tritforge_text::Tokenizer;
 
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::guard::Guard;
 use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
-use crate::{TrainError, base, identity, reference};
+use crate::{TrainError, identity, init, reference};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -68,7 +68,7 @@ pub(crate) struct Progress {
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
 pub(crate) fn base_fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let named = recipe.lora.as_ref().and(recipe.model.base.as_deref());
-    named.map(|base| identity::of_checkpoint(&base::open(base)?)).transpose()
+    named.map(|base| identity::of_checkpoint(&init::open(base)?)).transpose()
 }
 
 /// The base that an adapter's checkpoint was trained on, by its content; none where it does not say.
@@ -118,7 +118,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) base: Option<&'a Path>,
     pub(crate) optimizer: &'a Optimizer,
     /// The average of the weights, and whether it is the model.
-    pub(crate) average: Option<(&'a Average, bool)>,
+    pub(crate) average: Option<(&'a EmaWeights, bool)>,
     pub(crate) tokenizer: &'a Tokenizer,
     /// The resolved recipe.
     pub(crate) recipe: &'a str,
@@ -230,7 +230,7 @@ fn write_weights(
 pub(crate) struct Restored {
     pub(crate) model: Decoder,
     pub(crate) optimizer: Optimizer,
-    pub(crate) average: Option<Average>,
+    pub(crate) average: Option<EmaWeights>,
     pub(crate) progress: Progress,
 }
 
@@ -302,7 +302,7 @@ pub(crate) fn load(
         Ok(values.into_owned())
     };
     let model = match &lora {
-        Some(lora) => base::adapted(recipe, wanted, lora, read)?,
+        Some(lora) => init::adapted(recipe, wanted, lora, read)?,
         None => Decoder::load(wanted, read)?,
     };
     let parameters = model.parameters();
@@ -314,9 +314,9 @@ pub(crate) fn load(
                 Ok(tensors.f32(&name, p.var.dims())?.into_owned())
             };
             let values = parameters.iter().map(read);
-            Some(Average::restore(decay, values.collect::<Result<_, TrainError>>()?))
+            Some(EmaWeights::restore(decay, values.collect::<Result<_, TrainError>>()?))
         }
-        (Some(decay), None) => Some(Average::new(decay, parameters)?),
+        (Some(decay), None) => Some(EmaWeights::new(decay, parameters)?),
         (None, _) => None,
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;

@@ -7,7 +7,7 @@ use tritforge_nn::{Batch, Decoder, Gradients, NnError, Workspace, initial_adapte
 
 use crate::TrainError;
 use crate::dry_run::memory;
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::health::Monitor;
 use crate::optimizer::{Optimizer, Step};
 use crate::recipe::Recipe;
@@ -126,7 +126,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     };
     model.set_backward(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
-    let mut average = recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
+    let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let mut workspace = Workspace::new(recipe.train.gradient_checkpointing);
     let mut monitor = Monitor::default();

@@ -26,8 +26,8 @@ const TENSORBOARD: &str = "tensorboard";
 /// The metrics files and the progress bar of a run.
 #[derive(Debug)]
 pub(crate) struct Log {
-    lines: Appended,
-    table: Appended,
+    lines: AppendFile,
+    table: AppendFile,
     tensorboard: TensorBoard,
     bar: ProgressBar,
     /// Where training stands, in words; empty before the first step that was logged.
@@ -37,7 +37,7 @@ pub(crate) struct Log {
 
 /// A file that grows.
 #[derive(Debug)]
-struct Appended {
+struct AppendFile {
     path: PathBuf,
     file: File,
 }
@@ -55,8 +55,8 @@ impl Log {
                 table.extend(serde_json::from_str(line).ok().and_then(|event| table::row(&event)));
             }
         }
-        let lines = Appended::replace(path, &lines)?;
-        let table = Appended::replace(dir.join(TABLE), &table)?;
+        let lines = AppendFile::replace(path, &lines)?;
+        let table = AppendFile::replace(dir.join(TABLE), &table)?;
         let tensorboard = TensorBoard::open(&dir.join(TENSORBOARD), step)?;
         let bar = ProgressBar::new(steps);
         if quiet {
@@ -126,7 +126,7 @@ impl Log {
     }
 }
 
-impl Appended {
+impl AppendFile {
     /// A file with this text and nothing else; a crash leaves the old one or the new.
     fn replace(path: PathBuf, text: &str) -> Result<Self, TrainError> {
         let mut temporary = path.clone().into_os_string();

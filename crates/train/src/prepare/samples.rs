@@ -16,9 +16,9 @@ use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, 
 
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
-use crate::material::{Material, PairData, SampleData};
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
+use crate::training_data::{PreferenceData, SampleData, TrainingData};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
@@ -86,7 +86,7 @@ pub(super) fn prepare_samples(
         drawn / rows as f64
     ));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Samples(Box::new(SampleData { template, train, held_out, report }));
+    let data = TrainingData::Samples(Box::new(SampleData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
@@ -114,14 +114,14 @@ pub(super) fn prepare_pairs(
             return Err(TrainError::State(format!("no {name} pairs are left: {}", read.report.summary())));
         }
     }
-    let print = |side: &[Preference]| {
+    let digest = |side: &[Preference]| {
         sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
     };
-    let fingerprint = fingerprint(recipe, &[print(&train), print(&held_out)]);
+    let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
     read.finish(dir, &mut say)?;
     say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Pairs(Box::new(PairData { template, train, held_out, report }));
+    let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 

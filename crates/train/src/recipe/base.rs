@@ -9,7 +9,7 @@ use tritforge_config::{ADAPTER_MODEL, ActivationQuant, HiddenAct, ModelConfig, W
 use super::entries::{Entries, Entry, Value, parse_config};
 use super::error::{Fault, Origin};
 use super::reader;
-use crate::base::checkpoint_of;
+use crate::init::checkpoint_of;
 
 /// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and `[quant]`.
 pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Option<ModelConfig> {

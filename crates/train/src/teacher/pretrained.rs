@@ -26,7 +26,7 @@ pub(super) struct Pretrained {
     /// Of the normed hidden states, [vocab_size, hidden_size].
     head: Linear,
     /// Which model it is.
-    print: String,
+    fingerprint: String,
     /// Fields of its `config.json` that nobody here knows.
     unknown: Vec<String>,
 }
@@ -67,8 +67,8 @@ impl Pretrained {
         };
         let description = dir.join("config.json");
         let all = std::iter::once(description.as_path()).chain(files.paths.iter().map(PathBuf::as_path));
-        let print = identity::of_files(all)?;
-        Ok(Self { config, body, head, print, unknown })
+        let fingerprint = identity::of_files(all)?;
+        Ok(Self { config, body, head, fingerprint, unknown })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -81,8 +81,8 @@ impl Pretrained {
     }
 
     /// Which model this is: SHA-256 of its files.
-    pub(super) fn print(&self) -> &str {
-        &self.print
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The logits of every token of one segment, [tokens, vocab_size].

@@ -7,8 +7,8 @@ use super::Trainer;
 use crate::dpo::compare;
 use crate::health::Health;
 use crate::log::Event;
-use crate::material::Material;
 use crate::reference::Reference;
+use crate::training_data::TrainingData;
 use crate::{Preferences, TrainError, recipe, sample, sequence_log_probs};
 
 /// Windows that one evaluation pass takes at once, at most.
@@ -114,7 +114,7 @@ impl HeldOut {
 /// their reference thinks of them.
 fn held_out_score(
     model: &Decoder,
-    data: &Material,
+    data: &TrainingData,
     seq_len: usize,
     limit: usize,
     all: bool,

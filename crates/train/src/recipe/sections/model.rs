@@ -7,7 +7,7 @@ use serde::Serialize;
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
 use tritforge_nn::Backward;
 
-use super::written::{backward_name, is_auto};
+use super::serialize::{backward_name, is_auto};
 
 /// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
 /// keys in the recipe go before it.

@@ -17,7 +17,7 @@ pub(crate) struct TopK {
 }
 
 /// The largest numbers of a row, in descending order; of equal ones the first.
-pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
+pub(super) fn top_k(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
     let mut order: Vec<u32> = (0..row.len() as u32).collect();
     let greater = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
     if ids.len() < order.len() {
@@ -69,10 +69,10 @@ mod tests {
     fn the_likeliest_come_in_order() {
         let row = [0.5, 3.0, -1.0, 3.0, 2.0];
         let (mut ids, mut values) = ([0; 3], [0.0; 3]);
-        likeliest(&row, &mut ids, &mut values);
+        top_k(&row, &mut ids, &mut values);
         assert_eq!((ids, values), ([1, 3, 4], [3.0, 3.0, 2.0]));
         let (mut ids, mut values) = ([0; 5], [0.0; 5]);
-        likeliest(&row, &mut ids, &mut values);
+        top_k(&row, &mut ids, &mut values);
         assert_eq!(ids, [1, 3, 4, 0, 2]);
     }
 
