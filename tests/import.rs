@@ -20,7 +20,7 @@ use tritforge_export::{
     export_hugging_face, import, ternary_tensor,
 };
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer as GgufWriter};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
 use tritforge_nn::Decoder;
 use tritforge_ternary::Packing;
@@ -209,7 +209,7 @@ fn trained_logits(checkpoint: &Checkpoint) -> Vec<f32> {
 
 fn engine_logits(path: &Path) -> Vec<f32> {
     let model = Arc::new(Model::open(path).unwrap());
-    Session::with_kv(model, 64, KvType::F32).unwrap().forward(&ids(), Wanted::All).unwrap()
+    Session::with_kv(model, 64, KvType::F32).unwrap().forward(&ids(), LogitsRequest::All).unwrap()
 }
 
 fn exact(packing: Packing) -> ExportOptions {

@@ -50,7 +50,7 @@ pub fn bigram_baseline(
 ///
 /// # Errors
 /// If a shard has too few tokens.
-pub fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, DataError> {
+fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, DataError> {
     let shards = train.parts().iter().flat_map(|part| &part.shards);
     let vocab_size = shards.map(Shard::vocab_size).fold(held_out.vocab_size(), usize::max);
     let train: Vec<u32> = train.iter().collect();
@@ -62,7 +62,7 @@ pub fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, Da
 ///
 /// # Errors
 /// If there are too few bytes.
-pub fn byte_bigram(train: &[Document], held_out: &[Document]) -> Result<BigramScore, DataError> {
+fn byte_bigram(train: &[Document], held_out: &[Document]) -> Result<BigramScore, DataError> {
     let bytes = |documents: &[Document]| -> Vec<u32> {
         documents.iter().flat_map(|d| d.text.bytes()).map(u32::from).collect()
     };

@@ -8,7 +8,7 @@ use crate::text::TextReader;
 use crate::{DataError, Format, records};
 
 /// Extensions of the files that are read from a directory. A file that is named itself is read whatever its extension.
-pub const TEXT_EXTENSIONS: [&str; 23] = [
+pub(crate) const TEXT_EXTENSIONS: [&str; 23] = [
     "txt", "text", "md", "rst", "org", "tex", "adoc", "rs", "py", "c", "h", "cc", "cpp", "hpp", "go", "java",
     "js", "ts", "rb", "sh", "hs", "ml", "html",
 ];

@@ -54,7 +54,7 @@ impl Format {
     /// Whether a file found in a directory or by a pattern is taken: where the format is given, by its extensions.
     pub(crate) fn takes(self, path: &Path) -> bool {
         let Some(extension) = extension(path) else { return false };
-        let text = || crate::TEXT_EXTENSIONS.contains(&extension.as_str());
+        let text = || crate::corpus::TEXT_EXTENSIONS.contains(&extension.as_str());
         match self {
             Self::Auto => text() || Self::Auto.of(path) != Self::Text,
             Self::Text => text(),

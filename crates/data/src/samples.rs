@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::examples::{Body, Example, OnBadSample, Reason, Report, Said};
+use crate::examples::{Body, ChatTurn, Example, OnBadSample, Reason, Report};
 use crate::{DataError, Fingerprint};
 
 /// A sequence to train on.
@@ -128,7 +128,7 @@ pub fn preferences<E: Display + Send>(
         let Body::Preference { prompt, chosen, rejected } = &example.body else {
             return Err("no pair of answers: expected prompt, chosen and rejected".to_string());
         };
-        let whole = |answer: &[Said]| {
+        let whole = |answer: &[ChatTurn]| {
             let turns = prompt.iter().chain(answer).cloned().collect();
             encode_one(example, &Body::Turns(turns), &encode)
         };

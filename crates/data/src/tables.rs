@@ -17,7 +17,7 @@ pub struct Record {
 }
 
 /// Extensions of the files that [`read_records`] reads, also before that of a compression, `.jsonl.gz`.
-pub const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
+const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
 /// [`TABLE_EXTENSIONS`], and each of them with that of a compression behind it; also those that are refused, so that the error
 /// names them and not their absence.

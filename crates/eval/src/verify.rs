@@ -9,11 +9,11 @@ use tritforge_kernels::{QuantizedRows, Step};
 use crate::EvalError;
 
 mod logits;
-mod side;
+mod model;
 
 pub use logits::Comparison;
-pub use side::Side;
-use side::TABLES;
+use model::TABLES;
+pub use model::VerifyModel;
 
 /// What to compare on.
 #[derive(Debug, Clone)]
@@ -177,10 +177,14 @@ type Key = (usize, &'static str);
 /// # Errors
 /// If a file cannot be read, the shapes differ, one model is ternary and the other not, the tokens do not fit, or a weight or a logit is
 /// NaN or infinite.
-pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<VerifyReport, EvalError> {
+pub fn verify(
+    first: VerifyModel,
+    second: VerifyModel,
+    options: &VerifyOptions,
+) -> Result<VerifyReport, EvalError> {
     same_shape(first.config(), second.config())?;
     let (reference, other) = match (&first, &second) {
-        (Side::Deployed(_), Side::Trained { .. }) => (second, first),
+        (VerifyModel::Deployed(_), VerifyModel::Trained { .. }) => (second, first),
         _ => (first, second),
     };
     let config = other.config().clone();
@@ -244,8 +248,8 @@ pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<Veri
 
 /// All projections in the order of the forward pass; none of full-precision models.
 fn projections(
-    reference: &Side,
-    other: &Side,
+    reference: &VerifyModel,
+    other: &VerifyModel,
     steps: &HashMap<Key, TraceDifference>,
 ) -> Result<Vec<ProjectionReport>, EvalError> {
     let layers = 0..other.config().num_hidden_layers;

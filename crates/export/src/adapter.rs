@@ -10,8 +10,8 @@ use tritforge_config::{
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 
 use crate::ExportError;
-use crate::numbers::{check, ternary_tensor};
 use crate::runtimes::Runtime;
+use crate::tensor_data::{check, ternary_tensor};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]

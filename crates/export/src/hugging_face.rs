@@ -15,8 +15,8 @@ use tritforge_text::Tokenizer;
 use crate::ExportError;
 use crate::card::model_card;
 use crate::import::latent_weights;
-use crate::numbers::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -142,7 +142,7 @@ fn write_all(
     for spec in file.specs().to_vec() {
         let weight = spec.name.strip_suffix("_scale").unwrap_or(&spec.name);
         let Some(item) = items.iter().find(|item| item.source == weight) else { continue };
-        let bytes = if item.kind == Kind::Projection && options.packed {
+        let bytes = if item.role == TensorRole::Projection && options.packed {
             let tensor = ternary_tensor(&tensors, config, &item.source, item.matrix())?;
             packed_bytes(item, &spec, &tensor, &mut report)?
         } else {
@@ -182,9 +182,9 @@ fn generation_config(mut ids: Map<String, Value>, tokenizer: Option<&Tokenizer>)
     format!("{:#}\n", Value::Object(ids))
 }
 
-fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
+fn specs_of(item: &TensorPlan, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
     let ty = if options.bf16 { TensorType::Bf16 } else { TensorType::F32 };
-    if item.kind != Kind::Projection || !options.packed {
+    if item.role != TensorRole::Projection || !options.packed {
         return vec![TensorSpec { name: item.source.clone(), shape: item.shape.clone(), ty }];
     }
     let [rows, cols] = item.matrix();
@@ -196,7 +196,7 @@ fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
 }
 
 fn packed_bytes(
-    item: &Item,
+    item: &TensorPlan,
     spec: &TensorSpec,
     tensor: &TernaryTensor,
     report: &mut HuggingFaceReport,
@@ -217,11 +217,11 @@ fn packed_bytes(
 fn number_bytes(
     tensors: &Tensors,
     config: &ModelConfig,
-    item: &Item,
+    item: &TensorPlan,
     options: &HuggingFaceOptions,
     report: &mut HuggingFaceReport,
 ) -> Result<Vec<u8>, ExportError> {
-    let projection = item.kind == Kind::Projection && config.weights != WeightQuant::None;
+    let projection = item.role == TensorRole::Projection && config.weights != WeightQuant::None;
     let values = match config.weights {
         WeightQuant::Ternary if projection => {
             latent_weights(&ternary_tensor(tensors, config, &item.source, item.matrix())?).into()

@@ -31,10 +31,10 @@ mod hugging_face;
 mod import;
 mod inspect;
 mod model;
-mod numbers;
 mod plan;
 mod runtimes;
 mod synth;
+mod tensor_data;
 
 pub use adapter::{AdapterReport, export_adapter, is_adapter};
 pub use diff::{
@@ -45,7 +45,7 @@ pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
-pub use model::{AnyModel, Form};
-pub use numbers::ternary_tensor;
+pub use model::{AnyModel, ModelFormat};
 pub use runtimes::{Runtime, Verdict};
 pub use synth::{synth_checkpoint, synth_gguf};
+pub use tensor_data::ternary_tensor;

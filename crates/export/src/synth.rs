@@ -13,8 +13,8 @@ use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::gguf::write_model;
 use crate::import::{Stored, scale_name, specs_of};
-use crate::numbers::Numbers;
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::TensorData;
 use crate::{ExportError, ExportOptions, Report};
 
 /// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes, each as likely as the
@@ -71,8 +71,8 @@ pub fn synth_checkpoint(
     };
     let items = items(&config);
     let ternary = config.weights == WeightQuant::Ternary;
-    let stored = |item: &Item| match item.kind {
-        Kind::Projection if ternary => Stored::Ternary,
+    let stored = |item: &TensorPlan| match item.role {
+        TensorRole::Projection if ternary => Stored::Ternary,
         _ => Stored::Bf16,
     };
     let mut writer = Writer::create(out)?;
@@ -88,11 +88,11 @@ pub fn synth_checkpoint(
         let bytes = match spec.ty {
             TensorType::F32 => random_scale(&config, &mut generator(seed, index)).to_le_bytes().to_vec(),
             _ => match random(&config, item, seed, index)? {
-                Numbers::Ternary(tensor) => {
+                TensorData::Ternary(tensor) => {
                     let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
                     pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
                 }
-                Numbers::Dense(values) => {
+                TensorData::Dense(values) => {
                     values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
                 }
             },
@@ -122,23 +122,25 @@ fn random_scale(config: &ModelConfig, rng: &mut ChaCha8Rng) -> f32 {
 
 fn random(
     config: &ModelConfig,
-    item: &Item,
+    item: &TensorPlan,
     seed: u64,
     index: usize,
-) -> Result<Numbers<'static>, ExportError> {
+) -> Result<TensorData<'static>, ExportError> {
     let mut rng = generator(seed, index);
     let range = config.initializer_range;
     let count: usize = item.shape.iter().product();
-    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
+    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
         let [rows, cols] = item.matrix();
         let scale = random_scale(config, &mut rng);
         let codes = (0..count).map(|_| rng.random_range(-1..=1i8)).collect();
         let tensor = TernaryTensor::from_codes(codes, rows, cols, scale);
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-        return Ok(Numbers::Ternary(tensor.map_err(fault)?));
+        return Ok(TensorData::Ternary(tensor.map_err(fault)?));
     }
-    Ok(Numbers::Dense(Cow::Owned(match item.kind {
-        Kind::Vector => vec![1.0; count],
-        Kind::Embedding | Kind::Projection => (0..count).map(|_| rng.random_range(-range..range)).collect(),
+    Ok(TensorData::Dense(Cow::Owned(match item.role {
+        TensorRole::Vector => vec![1.0; count],
+        TensorRole::Embedding | TensorRole::Projection => {
+            (0..count).map(|_| rng.random_range(-range..range)).collect()
+        }
     })))
 }

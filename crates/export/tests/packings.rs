@@ -11,7 +11,7 @@ use tritforge_export::{
     ExportOptions, ImportOptions, ImportReport, Report, export_gguf, import, ternary_tensor,
 };
 use tritforge_gguf::{Gguf, TensorSpec, Writer};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 use tritforge_text::{SpecialTokens, Tokenizer};
@@ -116,7 +116,7 @@ fn exported(checkpoint: &Checkpoint, file: &Path, packing: Packing, embeddings: 
 fn logits(file: &Path) -> Vec<f32> {
     let model = Arc::new(Model::open(file).unwrap());
     let ids: Vec<u32> = (0..24u32).map(|i| i * 53 % 257).collect();
-    Session::with_kv(model, 32, KvType::F32).unwrap().forward(&ids, Wanted::All).unwrap()
+    Session::with_kv(model, 32, KvType::F32).unwrap().forward(&ids, LogitsRequest::All).unwrap()
 }
 
 #[test]

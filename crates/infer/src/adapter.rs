@@ -35,7 +35,7 @@ struct Pair {
 
 /// An adapter that takes part, and how much of it.
 #[derive(Debug, Clone)]
-pub struct Applied {
+pub struct ScaledAdapter {
     /// The adapter.
     pub adapter: Arc<Adapter>,
     /// What its product is multiplied by beside its own scaling; 1 is as it was trained.
@@ -155,12 +155,12 @@ impl Adapter {
 }
 
 /// Which rows of a pass have which adapters.
-pub(crate) type Rows = Vec<(Range<usize>, Arc<[Applied]>)>;
+pub(crate) type Rows = Vec<(Range<usize>, Arc<[ScaledAdapter]>)>;
 
 /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
 pub(crate) fn add_products(rows: &Rows, layer: usize, projection: Projection, x: &[f32], y: &mut [f32]) {
-    for (range, applied) in rows {
-        for Applied { adapter, scale } in applied.iter() {
+    for (range, scaled) in rows {
+        for ScaledAdapter { adapter, scale } in scaled.iter() {
             let Some(Some(pair)) = adapter.pairs.get(layer * 7 + projection as usize) else { continue };
             let ty = |info: &TensorInfo| dense_type(info.ty).unwrap_or(DenseType::F32);
             let a = DenseMatrix::from_bytes(ty(&pair.a), adapter.gguf.data(&pair.a), pair.rank, pair.cols);

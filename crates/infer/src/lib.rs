@@ -37,15 +37,15 @@ mod stop;
 mod threads;
 mod weights;
 
-pub use adapter::{Adapter, Applied};
+pub use adapter::{Adapter, ScaledAdapter};
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, Piece, generate, generate_pieces};
 pub use logprobs::TokenLogprobs;
 pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
-pub use step::{Part, Wanted, step};
-pub use stop::{Passed, StopFilter};
+pub use step::{LogitsRequest, SequenceInput, step};
+pub use stop::{StopFilter, StopMatch};
 pub use threads::set_decode_threads;
 pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

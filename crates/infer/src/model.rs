@@ -9,7 +9,7 @@ use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
-use crate::adapter::Applied;
+use crate::adapter::ScaledAdapter;
 use crate::load::Loader;
 use crate::weights::{Block, Dense, Source, TernaryInfo};
 
@@ -32,7 +32,7 @@ pub struct Model {
     pub(crate) attention: AttentionShape,
     pub(crate) gate: Gate,
     /// What new sessions begin with.
-    adapters: RwLock<Arc<[Applied]>>,
+    adapters: RwLock<Arc<[ScaledAdapter]>>,
 }
 
 /// The name of the embedding in a GGUF file.
@@ -136,12 +136,12 @@ impl Model {
     }
 
     /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.
-    pub fn set_adapters(&self, adapters: impl Into<Arc<[Applied]>>) {
+    pub fn set_adapters(&self, adapters: impl Into<Arc<[ScaledAdapter]>>) {
         *self.adapters.write().unwrap_or_else(PoisonError::into_inner) = adapters.into();
     }
 
     /// The adapters that new sessions have.
-    pub fn adapters(&self) -> Arc<[Applied]> {
+    pub fn adapters(&self) -> Arc<[ScaledAdapter]> {
         Arc::clone(&self.adapters.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -22,7 +22,7 @@ pub fn set_decode_threads(n: Option<usize>) {
 
 /// Limits the calling thread's products to the decode threads while it lives, if the pass decodes. The limit belongs to the
 /// calling thread: passes that run at the same time on other threads keep their own.
-pub(crate) fn limit_of_pass(decodes: bool) -> Option<ThreadLimit> {
+pub(crate) fn decode_thread_limit(decodes: bool) -> Option<ThreadLimit> {
     match DECODE.load(Relaxed) {
         n if n > 0 && decodes => Some(ThreadLimit::new(n)),
         _ => None,
@@ -45,7 +45,7 @@ mod tests {
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let a = limit_of_pass(true);
+                let a = decode_thread_limit(true);
                 assert_eq!(threads(), 1);
                 barrier.wait();
                 barrier.wait();
@@ -56,7 +56,7 @@ mod tests {
             scope.spawn(|| {
                 barrier.wait();
                 assert_eq!(threads(), all, "another thread's pass is not limited");
-                let b = limit_of_pass(true);
+                let b = decode_thread_limit(true);
                 barrier.wait();
                 barrier.wait();
                 assert_eq!(threads(), 1, "the other pass has ended, this one has not");
@@ -64,9 +64,9 @@ mod tests {
                 assert_eq!(threads(), all);
             });
         });
-        assert!(limit_of_pass(false).is_none(), "a prompt has all threads");
+        assert!(decode_thread_limit(false).is_none(), "a prompt has all threads");
         set_decode_threads(None);
-        assert!(limit_of_pass(true).is_none());
+        assert!(decode_thread_limit(true).is_none());
         assert_eq!(threads(), all);
     }
 }

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, Write,
-    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated,
-    gated_backward, keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, WriteMode,
+    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, glu, glu_backward,
+    keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -164,7 +164,14 @@ fn element_wise() {
     let (mut y, mut dw) = (vec![0.0; x.len()], vec![0.0; width]);
     report("rms_norm [2048, 256]", x.len(), seconds(|| rms_norm(&x, &w, 1e-5, &mut y)));
     let time = seconds(|| {
-        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)));
+        rms_norm_backward(
+            &x,
+            &w,
+            1e-5,
+            &dy,
+            (&mut y, WriteMode::Overwrite),
+            Some((&mut dw, WriteMode::Overwrite)),
+        );
     });
     report("rms_norm backward [2048, 256]", x.len(), time);
     let table = RopeTable::new(64, 10_000.0, 256);
@@ -174,9 +181,9 @@ fn element_wise() {
     let (gate, up, dy) = (floats(2048 * 768), floats(2048 * 768), floats(2048 * 768));
     let (mut out, mut second) = (gate.clone(), gate.clone());
     for kind in [Gate::Silu, Gate::Relu2] {
-        let time = seconds(|| gated(kind, &gate, &up, &mut out));
+        let time = seconds(|| glu(kind, &gate, &up, &mut out));
         report(&format!("gated {kind:?} [2048, 768]"), gate.len(), time);
-        let time = seconds(|| gated_backward(kind, &gate, &up, &dy, &mut out, &mut second));
+        let time = seconds(|| glu_backward(kind, &gate, &up, &dy, &mut out, &mut second));
         report(&format!("gated backward {kind:?} [2048, 768]"), gate.len(), time);
     }
     let mut row = floats(32_000);

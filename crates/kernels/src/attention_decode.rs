@@ -106,7 +106,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// All steps, on this thread.
     fn whole(&mut self, backend: Backend) {
-        self.unit.lay_out(backend);
+        self.unit.set_layout(backend);
         let unit = &self.unit;
         let lens = [unit.scores_len(), unit.queries, unit.sums_len()];
         with_scratch(lens, |[scores, factors, sums]| {
@@ -127,7 +127,7 @@ impl Task<'_> {
 fn shared(backend: Backend, tasks: &mut [Task<'_>]) {
     let mut lens = [0; 3];
     for Task { unit, .. } in &mut *tasks {
-        unit.lay_out(backend);
+        unit.set_layout(backend);
         lens = [lens[0] + unit.scores_len(), lens[1] + unit.queries, lens[2] + unit.sums_len()];
     }
     with_scratch(lens, |[mut scores, mut factors, mut sums]| {

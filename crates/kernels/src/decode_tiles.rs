@@ -28,13 +28,13 @@ pub(crate) struct Unit<'a> {
     /// The rows, [rows, heads · head_dim].
     pub(crate) q: &'a [f32],
     /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`]; empty before
-    /// [`Unit::lay_out`].
+    /// [`Unit::set_layout`].
     pub(crate) tiles: Vec<f32>,
 }
 
 impl Unit<'_> {
     /// Lays out the queries, which the scores need.
-    pub(crate) fn lay_out(&mut self, backend: Backend) {
+    pub(crate) fn set_layout(&mut self, backend: Backend) {
         let (hd, group) = (self.layout.head_dim, self.group);
         self.tiles.resize(self.queries * hd, 0.0);
         let mut first = 0;
@@ -53,18 +53,18 @@ impl Unit<'_> {
     }
 
     /// Positions that query `i` sees.
-    fn seen(&self, i: usize) -> usize {
+    fn visible(&self, i: usize) -> usize {
         self.start + i / self.group + 1
     }
 
     /// Positions of block `block` that query `i` sees.
-    fn seen_in(&self, i: usize, block: usize) -> usize {
-        self.seen(i).saturating_sub(block * BLOCK).min(BLOCK)
+    fn visible_in(&self, i: usize, block: usize) -> usize {
+        self.visible(i).saturating_sub(block * BLOCK).min(BLOCK)
     }
 
     /// Blocks that the last query sees.
     pub(crate) fn block_count(&self) -> usize {
-        self.seen(self.queries - 1).div_ceil(BLOCK)
+        self.visible(self.queries - 1).div_ceil(BLOCK)
     }
 
     /// The block after `block`, if there is one.
@@ -186,7 +186,7 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
     scores: &mut [f32],
 ) {
     let (queries, hd) = (unit.queries, unit.layout.head_dim);
-    let panels = unit.seen_in(queries - 1, block).div_ceil(LANES);
+    let panels = unit.visible_in(queries - 1, block).div_ceil(LANES);
     assert!(scores.len() == queries * BLOCK && unit.tiles.len() == queries * hd && panels * LANES <= BLOCK);
     let (ahead, after) = (KEYS_AHEAD * hd, (BLOCK - KEYS_AHEAD) * hd);
     for (p, panel) in keys.chunks_exact(hd * LANES).take(panels).enumerate() {
@@ -311,7 +311,7 @@ fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
     for (i, factor) in factors.iter_mut().enumerate() {
         let row = |block: usize| {
             let at = (block * queries + i) * BLOCK;
-            at..at + unit.seen_in(i, block)
+            at..at + unit.visible_in(i, block)
         };
         let mut largest = [f32::NEG_INFINITY; LANES];
         for block in 0..blocks {
@@ -382,7 +382,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     p: &[f32],
     sums: &mut [f32],
 ) {
-    let seen: [usize; R] = std::array::from_fn(|r| unit.seen_in(i + r, block));
+    let visible: [usize; R] = std::array::from_fn(|r| unit.visible_in(i + r, block));
     let p = &p[i * BLOCK..];
     let sums = &mut sums[i * COLUMNS..];
     // SAFETY: the caller's promises; the second half begins sixteen columns after the first.
@@ -390,24 +390,24 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
         let (columns, next, both) = (values.columns.as_ptr(), values.next.as_ptr(), values.both);
         let sums = sums.as_mut_ptr();
         if both && (V::MANY || R <= 2) {
-            add_products::<V, T, R, 2>(&seen, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 2>(&visible, columns, next, p.as_ptr(), sums);
         } else {
-            add_products::<V, T, R, 1>(&seen, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 1>(&visible, columns, next, p.as_ptr(), sums);
             if both {
-                add_products::<V, T, R, 1>(&seen, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
+                add_products::<V, T, R, 1>(&visible, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
             }
         }
     }
 }
 
-/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for 16 B columns.
+/// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `visible[r]` in their order, for 16 B columns.
 ///
 /// # Safety
 /// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R, COLUMNS], of whose
-/// columns 16 B are used; `seen` ascends and is at most BLOCK.
+/// columns 16 B are used; `visible` ascends and is at most BLOCK.
 #[inline(always)]
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
-    seen: &[usize; R],
+    visible: &[usize; R],
     values: *const T,
     next: *const T,
     p: *const f32,
@@ -421,7 +421,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
                 acc[r][b] = V::load(sums.add(r * COLUMNS + b * LANES));
             }
         }
-        for j in 0..seen[0] {
+        for j in 0..visible[0] {
             let ahead = if j < BLOCK - VALUES_AHEAD {
                 values.wrapping_add((j + VALUES_AHEAD) * COLUMNS)
             } else {
@@ -444,7 +444,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
         }
         // The positions that only the later rows see.
         for r in 1..R {
-            for j in seen[0]..seen[r] {
+            for j in visible[0]..visible[r] {
                 let p = *p.add(r * BLOCK + j);
                 for b in 0..B {
                     acc[r][b] = T::load::<V>(values.add(j * COLUMNS + b * LANES)).fma(p, acc[r][b]);

@@ -10,9 +10,9 @@
 //! activations ([`crate::quantize_rows`]) gradients have no smallest magnitude: a row's scale follows its largest element, however
 //! small.
 
+use crate::counter_rng::{code_scale, nearest_code, round_to_code};
 use crate::lanes::multiversion;
-use crate::noise::{code_scale, nearest_code, round_to_code};
-use crate::{Backend, Noise, QuantizedRows, pool};
+use crate::{Backend, CounterRng, QuantizedRows, pool};
 
 /// From this many elements the rows are shared among threads.
 const PARALLEL_ELEMENTS: usize = 1 << 16;
@@ -30,7 +30,7 @@ pub(crate) const BASE: f32 = 254.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rounding {
     digits: usize,
-    noise: Option<Noise>,
+    noise: Option<CounterRng>,
 }
 
 impl Rounding {
@@ -50,7 +50,7 @@ impl Rounding {
     ///
     /// # Panics
     /// As [`Self::nearest`].
-    pub fn stochastic(digits: usize, noise: Noise) -> Self {
+    pub fn stochastic(digits: usize, noise: CounterRng) -> Self {
         Self { noise: Some(noise), ..Self::nearest(digits) }
     }
 
@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn roundings() -> [Rounding; 4] {
-        let noise = Noise::new(3, 1, 4);
+        let noise = CounterRng::new(3, 1, 4);
         [
             Rounding::stochastic(1, noise),
             Rounding::stochastic(2, noise),

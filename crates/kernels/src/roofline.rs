@@ -17,7 +17,7 @@ const PASSES: usize = 7;
 /// median of several passes over 512 MiB.
 pub fn read_bandwidth() -> f64 {
     let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
-    crate::heap::advise_huge_pages(buffer.spare_capacity_mut());
+    crate::allocator::advise_huge_pages(buffer.spare_capacity_mut());
     buffer.resize(BYTES / 8, 1);
     let parts: Vec<&[u64]> = buffer.chunks(buffer.len().div_ceil(8 * pool::threads())).collect();
     median(|| {

@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
 use crate::five_trits::{self, GROUP_STEPS, PACKED_LINES};
-use crate::{heap, pool};
+use crate::{allocator, pool};
 
 /// Rows of a block: two vectors of 16 lanes.
 pub(crate) const BLOCK_ROWS: usize = 32;
@@ -160,7 +160,7 @@ impl TernaryWeights {
     /// If `latent` has not `rows * cols` elements, a dimension is 0, or there are more than 131072 rows.
     pub fn quantize_transposed(latent: &[f32], rows: usize, cols: usize, scale: f32) -> Self {
         let inverse = 1.0 / scale;
-        Self::turn(latent, rows, cols, scale, move |w| {
+        Self::transpose(latent, rows, cols, scale, move |w| {
             let v = w * inverse;
             1 + u32::from(v > 0.5) - u32::from(v < -0.5)
         })
@@ -168,11 +168,11 @@ impl TernaryWeights {
 
     /// The transpose [cols, rows], in the 2-bit layout.
     pub fn transposed(&self) -> Self {
-        Self::turn(&self.codes(), self.rows, self.cols, self.scale, |code| (i32::from(*code) + 1) as u32)
+        Self::transpose(&self.codes(), self.rows, self.cols, self.scale, |code| (i32::from(*code) + 1) as u32)
     }
 
     /// The transpose of a matrix [rows, cols] of which `field` makes code + 1.
-    fn turn<T: Sync>(
+    fn transpose<T: Sync>(
         source: &[T],
         rows: usize,
         cols: usize,
@@ -211,7 +211,7 @@ impl TernaryWeights {
         let plain_lines = layout.steps(cols) * STEP_LINES;
         let block_lines = layout.block_lines(cols);
         let mut lines = Vec::with_capacity(blocks * block_lines);
-        heap::advise_huge_pages(lines.spare_capacity_mut());
+        allocator::advise_huge_pages(lines.spare_capacity_mut());
         let spare = &mut lines.spare_capacity_mut()[..blocks * block_lines];
         let build = |(block, out): (usize, &mut [MaybeUninit<Line>])| {
             let first = block * BLOCK_ROWS;

@@ -7,7 +7,7 @@ mod common;
 
 use common::numbers;
 use tritforge_kernels::{
-    AttentionShape, Direction, Gate, RopeTable, Write, attention, attention_backward, gated_backward,
+    AttentionShape, Direction, Gate, RopeTable, WriteMode, attention, attention_backward, glu_backward,
     rms_norm_backward, rope_in_place,
 };
 
@@ -128,8 +128,8 @@ fn rms_norm_gradients() {
             &weight,
             1e-2,
             &dy,
-            (&mut dx, Write::Store),
-            Some((&mut dweight, Write::Store)),
+            (&mut dx, WriteMode::Overwrite),
+            Some((&mut dweight, WriteMode::Overwrite)),
         );
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let [x, weight] = inputs else { panic!("x and weight") };
@@ -154,7 +154,7 @@ fn gate_gradients() {
     let gate: Vec<f32> = gate.iter().map(|g| g * 30.0).collect();
     for kind in [Gate::Silu, Gate::Relu2] {
         let (mut dgate, mut dup) = (vec![f32::NAN; 97], vec![f32::NAN; 97]);
-        gated_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
+        glu_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let act = |g: f64| match kind {
                 Gate::Silu => g / (1.0 + (-g).exp()),

@@ -208,7 +208,7 @@ impl Block {
         let x = (x + project(Projection::O, &sub_norm(h, &self.attn_sub_norm)?)?)?;
 
         let h = norm(&x, &self.post_attention_layernorm)?;
-        let h = ops::gated(self.gate, &project(Projection::Gate, &h)?, &project(Projection::Up, &h)?)?;
+        let h = ops::glu(self.gate, &project(Projection::Gate, &h)?, &project(Projection::Up, &h)?)?;
         &x + project(Projection::Down, &sub_norm(h, &self.ffn_sub_norm)?)?
     }
 }

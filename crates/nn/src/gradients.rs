@@ -1,6 +1,6 @@
 //! The gradients of an optimizer step, summed where they are kept.
 
-use tritforge_kernels::{Write, parallel_for_each};
+use tritforge_kernels::{WriteMode, parallel_for_each};
 
 use crate::Parameter;
 
@@ -54,16 +54,16 @@ impl Gradients {
     }
 
     /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of it.
-    pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], Write)> {
+    pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], WriteMode)> {
         let sum = self.sums.get_mut(i)?.as_mut()?;
-        let write = if std::mem::take(&mut sum.fresh) { Write::Store } else { Write::Add };
+        let write = if std::mem::take(&mut sum.fresh) { WriteMode::Overwrite } else { WriteMode::Accumulate };
         Some((&mut sum.values, write))
     }
 
     /// The buffer of parameter `i` to be added to: of zeros if nothing was added yet.
     pub(crate) fn sum(&mut self, i: usize) -> Option<&mut [f32]> {
         let (values, write) = self.slot(i)?;
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             values.fill(0.0);
         }
         Some(values)

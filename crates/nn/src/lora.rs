@@ -13,7 +13,7 @@ use rand::distr::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{LoraConfig, LoraMode};
-use tritforge_kernels::{DenseMatrix, Matrix, Write, gemm};
+use tritforge_kernels::{DenseMatrix, Matrix, WriteMode, gemm};
 
 use crate::decoder::StandardNormal;
 use crate::{Decoder, NnError, ops};
@@ -104,7 +104,7 @@ pub fn merge_adapter(
     let rank = b.len() / rows;
     let b: Vec<f32> = b.iter().map(|b| b * scaling).collect();
     let mut merged = latent.to_vec();
-    gemm(Matrix::f32(&b, rows, rank), Matrix::f32(a, rank, cols), &mut merged, Write::Add);
+    gemm(Matrix::f32(&b, rows, rank), Matrix::f32(a, rank, cols), &mut merged, WriteMode::Accumulate);
     merged
 }
 
@@ -131,7 +131,7 @@ pub fn merge_ternary_adapter(
     for (codes, b) in merged.chunks_mut(ROWS * cols).zip(b.chunks(ROWS * rank)) {
         let delta = &mut delta[..codes.len()];
         let b = Matrix::f32(b, codes.len() / cols, rank);
-        gemm(b, Matrix::f32(a, rank, cols), delta, Write::Store);
+        gemm(b, Matrix::f32(a, rank, cols), delta, WriteMode::Overwrite);
         for (code, delta) in codes.iter_mut().zip(&*delta) {
             let moved = i8::from(*delta > omega) - i8::from(*delta < -omega);
             *code = (*code + moved).clamp(-1, 1);

@@ -88,9 +88,9 @@ fn rope() {
 }
 
 #[test]
-fn gated() {
+fn glu() {
     for kind in [Gate::Silu, Gate::Relu2] {
-        check("gated", &[random(1, &[3, 7]), random(2, &[3, 7])], |i| ops::gated(kind, &i[0], &i[1]));
+        check("gated", &[random(1, &[3, 7]), random(2, &[3, 7])], |i| ops::glu(kind, &i[0], &i[1]));
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 
 /// Bounds on bodies.
 #[derive(Debug)]
-pub(crate) struct Bodies {
+pub(crate) struct BodyBudget {
     longest: usize,
     timeout: Duration,
     /// One permit for each [`UNIT`] that bodies take.
@@ -26,7 +26,7 @@ pub(crate) struct Bodies {
 /// Bytes a permit.
 const UNIT: usize = 1024;
 
-impl Bodies {
+impl BodyBudget {
     pub(crate) fn new(options: &ServeOptions) -> Arc<Self> {
         let units = options.body_memory.max(options.max_body).div_ceil(UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -80,7 +80,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Reads the body of a request and hands it on; its room is given back when the answer begins.
-pub(crate) async fn read(State(bodies): State<Arc<Bodies>>, request: Request, next: Next) -> Response {
+pub(crate) async fn read(State(bodies): State<Arc<BodyBudget>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if parts.method == Method::POST && !is_json(&parts.headers) {
         return closing(&ApiError::MediaType);

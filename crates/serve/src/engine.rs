@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tritforge_infer::{
-    Applied, Finish, GenerateOptions, InferError, Model, Session, TokenLogprobs, generate_pieces,
+    Finish, GenerateOptions, InferError, Model, ScaledAdapter, Session, TokenLogprobs, generate_pieces,
 };
 use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
 
@@ -33,7 +33,7 @@ pub struct Job {
     /// Whether the text begins with the prompt's.
     pub echo: bool,
     /// The adapters that take part; the job keeps them, whatever becomes of the service's.
-    pub adapters: Arc<[Applied]>,
+    pub adapters: Arc<[ScaledAdapter]>,
 }
 
 /// What came of a job; the text has gone to the callback.
@@ -154,8 +154,8 @@ impl Engine {
     pub fn of(model: &Arc<Model>) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let adapters = Adapters::new(&name, Some(Arc::clone(model)));
-        for applied in model.adapters().iter() {
-            adapters.add(&adapters.free_name(applied.adapter.path()), applied.clone(), true)?;
+        for scaled in model.adapters().iter() {
+            adapters.add(&adapters.free_name(scaled.adapter.path()), scaled.clone(), true)?;
         }
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);

@@ -22,8 +22,8 @@
 
 mod adapters;
 mod answer;
-mod api;
 mod body;
+mod completion_jobs;
 mod connection;
 mod engine;
 mod error;

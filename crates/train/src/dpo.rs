@@ -14,7 +14,7 @@ use crate::{TrainError, recipe};
 
 /// The loss of one pair and its derivatives.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Dpo {
+pub(crate) struct DpoLoss {
     /// `−ln σ(β · margin)`.
     pub loss: f64,
     /// The derivative by the chosen answer's log-probability; that by the rejected one's is its negative.
@@ -24,14 +24,14 @@ pub struct Dpo {
 }
 
 /// The loss of a pair: log-probabilities of the chosen and the rejected answer, by the model and by the reference.
-pub fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> Dpo {
+pub(crate) fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> DpoLoss {
     let margin = (policy[0] - policy[1]) - (reference[0] - reference[1]);
     let z = beta * margin;
     // −ln σ(z) = ln(1 + e^−z) and σ(−z), neither of which overflows.
     let small = (-z.abs()).exp();
     let loss = (-z).max(0.0) + small.ln_1p();
     let wrong = if z > 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
-    Dpo { loss, by_chosen: -beta * wrong, margin }
+    DpoLoss { loss, by_chosen: -beta * wrong, margin }
 }
 
 /// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are ignored. At most 64 MiB
@@ -39,7 +39,7 @@ pub fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> Dpo {
 ///
 /// # Errors
 /// If the batch does not fit the model.
-pub fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>, TrainError> {
+pub(crate) fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>, TrainError> {
     let length = batch.ids.len() / batch.sequences.max(1);
     let most = eval_sequences(length, model.config().vocab_size);
     let even = batch.ids.len() == length * batch.sequences && batch.targets.len() == batch.ids.len();
@@ -61,7 +61,7 @@ pub fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>
 
 /// What pairs came to: sums over them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Preferences {
+pub(crate) struct PreferenceStats {
     /// Pairs.
     pub pairs: usize,
     /// Σ loss ([`dpo`]).
@@ -74,24 +74,24 @@ pub struct Preferences {
     pub margin: f64,
 }
 
-impl Preferences {
+impl PreferenceStats {
     /// What is minimized: the mean of both losses together.
-    pub fn objective(&self) -> f64 {
+    pub(crate) fn objective(&self) -> f64 {
         (self.loss + self.sft) / self.pairs as f64
     }
 
     /// Share of the pairs with a margin above 0.
-    pub fn accuracy(&self) -> f64 {
+    pub(crate) fn accuracy(&self) -> f64 {
         self.right as f64 / self.pairs as f64
     }
 
     /// Mean margin, in nats.
-    pub fn mean_margin(&self) -> f64 {
+    pub(crate) fn mean_margin(&self) -> f64 {
         self.margin / self.pairs as f64
     }
 
     /// Adds other pairs.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.pairs += other.pairs;
         self.loss += other.loss;
         self.sft += other.sft;
@@ -108,8 +108,8 @@ pub(crate) fn compare(
     reference: &[f64],
     targets: &[u32],
     section: &recipe::Dpo,
-) -> (Preferences, Vec<f64>) {
-    let mut sums = Preferences::default();
+) -> (PreferenceStats, Vec<f64>) {
+    let mut sums = PreferenceStats::default();
     let mut weights = Vec::with_capacity(policy.len());
     let length = targets.len() / policy.len().max(1);
     for (i, (policy, reference)) in policy.chunks_exact(2).zip(reference.chunks_exact(2)).enumerate() {
@@ -120,7 +120,7 @@ pub(crate) fn compare(
             SftLoss::Sum => section.sft,
             SftLoss::Mean => section.sft / tokens.max(1) as f64,
         };
-        sums.add(Preferences {
+        sums.add(PreferenceStats {
             pairs: 1,
             loss: pair.loss,
             sft: -sft * policy[0],
@@ -140,7 +140,7 @@ pub(crate) fn compare(
 ///
 /// # Errors
 /// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not fit the model.
-pub fn dpo_forward_backward(
+pub(crate) fn dpo_forward_backward(
     model: &Decoder,
     workspace: &mut Workspace,
     batch: &Batch<'_>,
@@ -148,7 +148,7 @@ pub fn dpo_forward_backward(
     section: &recipe::Dpo,
     normalizer: f32,
     gradients: &mut Gradients,
-) -> Result<Preferences, TrainError> {
+) -> Result<PreferenceStats, TrainError> {
     if !batch.sequences.is_multiple_of(2) || reference.len() != batch.sequences {
         return Err(TrainError::Preferences { sequences: batch.sequences, reference: reference.len() });
     }

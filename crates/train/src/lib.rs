@@ -44,7 +44,7 @@ mod teacher;
 mod trainer;
 mod training_data;
 
-pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
+use dpo::{PreferenceStats, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use merge::{MergeReport, MergedProjection, merge};
@@ -53,7 +53,6 @@ pub use optimizer::{
 };
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
 pub use preview::{Lengths, Preview, PreviewSample, preview};
-pub use schedule::{learning_rate, weight_decay};
 pub use state::check_resume;
 pub use trainer::{RunOptions, RunOutcome, Summary, train};
 pub use training_data::{PreferenceData, SampleData, TextData, TrainingData};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tritforge_kernels::{Matrix, TernaryWeights, Write, gemm, quantize_rows, ternary_matmul};
+use tritforge_kernels::{Matrix, TernaryWeights, WriteMode, gemm, quantize_rows, ternary_matmul};
 
 /// Side of the square matrices that are multiplied.
 const SIDE: usize = 1024;
@@ -17,7 +17,7 @@ pub fn f32_flops() -> f64 {
     let (a, b) = (vec![0.5f32; SIDE * SIDE], vec![0.25f32; SIDE * SIDE]);
     let mut c = vec![0f32; SIDE * SIDE];
     let (a, b) = (Matrix::f32(&a, SIDE, SIDE), Matrix::f32(&b, SIDE, SIDE));
-    fastest(|| gemm(a, b, &mut c, Write::Store))
+    fastest(|| gemm(a, b, &mut c, WriteMode::Overwrite))
 }
 
 /// Integer operations a second of int8 activations by ternary weights, as [`f32_flops`]: the forward of quantized projections.

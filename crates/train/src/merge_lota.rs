@@ -57,11 +57,11 @@ pub(crate) fn write(
                 if !report.lora.target_modules.contains(projection) {
                     pack_stripes(tensor.codes(), rows, cols).map_err(fault)?
                 } else {
-                    let moved = moved(&matrices, &report.lora, (*layer, *projection), &tensor)?;
-                    let flipped = tensor.codes().iter().zip(&moved).filter(|(a, b)| a != b).count();
-                    let (name, weights) = (name.clone(), moved.len());
+                    let merged = merged(&matrices, &report.lora, (*layer, *projection), &tensor)?;
+                    let flipped = tensor.codes().iter().zip(&merged).filter(|(a, b)| a != b).count();
+                    let (name, weights) = (name.clone(), merged.len());
                     report.projections.push(MergedProjection { name, weights, flipped, scale_ratio: 1.0 });
-                    pack_stripes(&moved, rows, cols).map_err(fault)?
+                    pack_stripes(&merged, rows, cols).map_err(fault)?
                 }
             }
             (TensorType::F32, None, Some((layer, projection))) => {
@@ -101,7 +101,7 @@ fn of_base(
 }
 
 /// The base's codes as the adapter moves them.
-fn moved(
+fn merged(
     matrices: &Tensors,
     lora: &LoraConfig,
     (layer, projection): (usize, Projection),

@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
-    Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Split, TextSource,
-    TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
+    Corpus, Document, Fingerprint, Format, Hub, Mixture, MixturePart, Packing, RustSources, Split,
+    TextSource, TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
@@ -133,7 +133,7 @@ pub fn prepare_with(
     for (part, (range, weight)) in parts.iter().enumerate() {
         let name = if part == 0 { "train.bin".to_string() } else { format!("train-{}.bin", part + 1) };
         let shards = shards(&train[range.clone()], &name, recipe.data.shard_tokens)?;
-        mixture.push(Part { shards, weight: *weight });
+        mixture.push(MixturePart { shards, weight: *weight });
     }
     let train_tokens = Mixture::new(mixture)?;
     // Evaluations go through one shard, whatever its size.

@@ -6,7 +6,7 @@ use crate::recipe::{Optim, Schedule};
 /// The learning rate of step `step` (from 0) of `steps`.
 ///
 /// The first `warmup_steps` rise linearly to `lr`; the last step of a decaying schedule comes close to `lr · min_lr_ratio`.
-pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
+pub(crate) fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
     let warmup = optim.warmup_steps;
     if step < warmup {
         return optim.lr * (step + 1) as f64 / warmup as f64;
@@ -40,7 +40,7 @@ pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
 }
 
 /// The weight decay of step `step` (from 0) of `steps`: 0 from `weight_decay_until` on.
-pub fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
+pub(crate) fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
     let until = optim.weight_decay_until;
     if until < 1.0 && reached(until, steps, step) { 0.0 } else { optim.weight_decay }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ADAPTER_MODEL, ModelConfig};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::parallel_for_each;
 use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
 use tritforge_ternary::{NotFinite, check_finite};
@@ -195,7 +195,7 @@ impl Teacher {
                 keep(decoder.attention_states(ids, 1, starts, layer)?);
             }
             (TeacherModel::Gguf(model), layer) => {
-                let all = if wanted { Wanted::All } else { Wanted::None };
+                let all = if wanted { LogitsRequest::All } else { LogitsRequest::None };
                 for segment in segments() {
                     let mut session = Session::with_kv(Arc::clone(model), segment.len(), KvType::F32)?;
                     let ids = &ids[segment];

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Packing};
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
 use crate::convert::blend;
@@ -25,7 +25,7 @@ use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
 use crate::training_data::{DataLoader, TrainingData};
-use crate::{Preferences, TrainError, dpo_forward_backward, init, machine, reference, report};
+use crate::{PreferenceStats, TrainError, dpo_forward_backward, init, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -185,7 +185,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
 struct StepOutcome {
     loss: f64,
     /// What the step's pairs of answers came to.
-    preferences: Option<Preferences>,
+    preferences: Option<PreferenceStats>,
     /// How far the relations of tokens are from the teacher's, where they are learned.
     relation: Option<f64>,
     lr: f64,
@@ -239,7 +239,7 @@ impl<'a> Trainer<'a> {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());
         }
-        model.set_backward(recipe.quant.backward)?;
+        model.set_grad_precision(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -318,10 +318,10 @@ impl<'a> Trainer<'a> {
             parameters: self.parameters(),
             threads: tritforge_kernels::threads(),
             gemm_flops: self.gemm_flops,
-            backward: Some(self.model.backward().name().to_string()),
+            backward: Some(self.model.grad_precision().name().to_string()),
             recipe: self.text.clone(),
         })?;
-        let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;
+        let matrices = self.monitor.observe(&self.model, self.progress.step)?.matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }
@@ -349,7 +349,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn log_preferences(&mut self, preferences: Preferences, held_out: bool) -> Result<(), TrainError> {
+    fn log_preferences(&mut self, preferences: PreferenceStats, held_out: bool) -> Result<(), TrainError> {
         self.log.event(&Event::Preferences {
             step: self.progress.step,
             held_out,
@@ -379,7 +379,7 @@ impl<'a> Trainer<'a> {
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        let mut preferences: Option<Preferences> = None;
+        let mut preferences: Option<PreferenceStats> = None;
         // What stands behind an answer is padding, which need not look at it.
         let learns_relations = self.teacher.as_ref().is_some_and(Teacher::learns_relations);
         let masked = match recipe.data.packing {
@@ -387,7 +387,7 @@ impl<'a> Trainer<'a> {
             Packing::Documents => self.reference.is_some() || learns_relations,
             Packing::Concat => false,
         };
-        let noise = Noise::derive(recipe.run.seed, self.progress.step);
+        let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
         let batches: Vec<Batch<'_>> = (samples.iter())
             .map(|(samples, _)| {
@@ -401,7 +401,7 @@ impl<'a> Trainer<'a> {
             relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }
         for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
-            self.workspace.set_noise(Noise::derive(noise, i as u64));
+            self.workspace.set_noise(CounterRng::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
                 let reference = reference.of(pairs);

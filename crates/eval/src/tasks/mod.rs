@@ -9,8 +9,8 @@ use tritforge_data::{Record, read_records, table_extensions};
 
 use crate::EvalError;
 
+mod answers;
 mod arc;
-mod ask;
 mod boolq;
 mod few_shot;
 mod fields;

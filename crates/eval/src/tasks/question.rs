@@ -6,7 +6,7 @@ use tritforge_text::{EncodeOptions, Tokenizer};
 
 use super::Example;
 use crate::EvalError;
-use crate::score::Scored;
+use crate::score::ScoredSequence;
 
 /// What stands between a question and its answer, in a prompt of plain text.
 pub(super) const TARGET_DELIMITER: &str = " ";
@@ -122,7 +122,7 @@ pub(crate) fn encode_pair(
     continuation: &str,
     parse_special: bool,
     longest: usize,
-) -> Result<(Vec<Scored>, bool), EvalError> {
+) -> Result<(Vec<ScoredSequence>, bool), EvalError> {
     let options = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special };
     let cut = context.trim_end();
     let continuation = format!("{}{continuation}", &context[cut.len()..]);
@@ -151,7 +151,7 @@ pub(crate) fn encode_pair(
     let pieces = (first..end).step_by(piece.max(1)).map(|from| {
         let to = end.min(from + piece);
         let begin = to.saturating_sub(longest);
-        Scored { ids: ids[begin..to].to_vec(), context: from - begin }
+        ScoredSequence { ids: ids[begin..to].to_vec(), context: from - begin }
     });
     Ok((pieces.collect(), truncated))
 }

@@ -22,8 +22,8 @@ use tritforge_text::Tokenizer;
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
-use crate::numbers::{bf16_bytes, check, f32_bytes};
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::{bf16_bytes, check, f32_bytes};
 
 /// How to read a source.
 #[derive(Debug, Clone, Default)]
@@ -102,21 +102,21 @@ impl Source {
         }
     }
 
-    pub(crate) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(crate) fn stored(&self, item: &TensorPlan) -> Result<Stored, ExportError> {
         match self {
             Source::HuggingFace(source) => source.stored(item),
             Source::Gguf(source) => source.stored(item),
         }
     }
 
-    pub(crate) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    pub(crate) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
         match self {
             Source::HuggingFace(source) => source.scale(item),
             Source::Gguf(source) => source.scale(item),
         }
     }
 
-    pub(crate) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(crate) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
         match self {
             Source::HuggingFace(source) => source.ternary(item),
             Source::Gguf(source) => source.ternary(item),
@@ -127,7 +127,7 @@ impl Source {
     ///
     /// # Errors
     /// If one is NaN or infinite; the tensor is named as the source names it.
-    pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense(&self, item: &TensorPlan) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => {
                 let values = source.dense(item)?;
@@ -139,7 +139,7 @@ impl Source {
     }
 
     /// The numbers of a tensor as they are stored, NaN and infinity among them.
-    pub(crate) fn dense_as_stored(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense_as_stored(&self, item: &TensorPlan) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.dense(item),
             Source::Gguf(source) => Ok(Cow::Owned(source.dense_as_stored(item)?)),
@@ -155,7 +155,7 @@ impl Source {
     }
 
     /// The type of a tensor as the source names it, and its bytes.
-    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+    pub(crate) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         match self {
             Source::HuggingFace(source) => source.storage(item),
             Source::Gguf(source) => source.storage(item),
@@ -171,7 +171,7 @@ impl Source {
     }
 
     /// The bytes of a tensor that is stored as bf16, if they can be taken as they are.
-    fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+    fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.bf16(item),
             Source::Gguf(source) => source.bf16(item),
@@ -179,7 +179,7 @@ impl Source {
     }
 
     /// Lets the system take back the memory pages of a tensor that has been written.
-    pub(crate) fn release(&self, item: &Item) {
+    pub(crate) fn release(&self, item: &TensorPlan) {
         match self {
             Source::HuggingFace(source) => source.release(item),
             Source::Gguf(source) => source.release(item),
@@ -244,8 +244,13 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
 }
 
 /// A checkpoint is ternary in all its projections or in none.
-fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) -> Result<(), ExportError> {
-    let expected = item.kind == Kind::Projection && weights == WeightQuant::Ternary;
+fn check_kind(
+    path: &Path,
+    item: &TensorPlan,
+    stored: Stored,
+    weights: WeightQuant,
+) -> Result<(), ExportError> {
+    let expected = item.role == TensorRole::Projection && weights == WeightQuant::Ternary;
     if (stored == Stored::Ternary) == expected {
         return Ok(());
     }
@@ -258,7 +263,7 @@ fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) ->
 }
 
 /// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
-pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+pub(crate) fn specs_of(item: &TensorPlan, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
@@ -275,7 +280,7 @@ pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorS
 }
 
 /// The name of the scale beside a packed tensor of a checkpoint.
-pub(crate) fn scale_name(item: &Item) -> String {
+pub(crate) fn scale_name(item: &TensorPlan) -> String {
     format!("{}_scale", item.source)
 }
 
@@ -286,14 +291,14 @@ fn write_tokenizer(writer: &mut Writer, tokenizer: &Tokenizer, json: &[u8]) -> R
 
 fn write_tensors(
     source: &Source,
-    items: &[Item],
+    items: &[TensorPlan],
     specs: Vec<TensorSpec>,
     latent: bool,
     writer: &mut Writer,
 ) -> Result<(), ExportError> {
     let mut file = writer.tensor_file(MODEL, specs)?;
-    let tensors: HashMap<&str, &Item> = items.iter().map(|item| (item.source.as_str(), item)).collect();
-    let scales: HashMap<String, &Item> = items.iter().map(|item| (scale_name(item), item)).collect();
+    let tensors: HashMap<&str, &TensorPlan> = items.iter().map(|item| (item.source.as_str(), item)).collect();
+    let scales: HashMap<String, &TensorPlan> = items.iter().map(|item| (scale_name(item), item)).collect();
     for spec in file.specs().to_vec() {
         let name = &spec.name;
         let Some(item) = tensors.get(name.as_str()) else {
@@ -308,7 +313,7 @@ fn write_tensors(
                 let tensor = source.ternary(item)?;
                 pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
             }
-            TensorType::F32 if latent && item.kind == Kind::Projection => {
+            TensorType::F32 if latent && item.role == TensorRole::Projection => {
                 f32_bytes(&latent_weights(&source.ternary(item)?)).into_owned()
             }
             // Numbers are not copied where source and checkpoint have them in one form.

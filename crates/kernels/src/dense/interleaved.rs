@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 
 use super::{Q8_0_BLOCK, Q8_0_BYTES};
-use crate::{heap, pool};
+use crate::{allocator, pool};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 4;
@@ -24,7 +24,7 @@ pub(super) fn interleave(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
     let group_bytes = GROUP * row_bytes;
     let len = bytes.len().div_ceil(group_bytes) * group_bytes;
     let mut out: Vec<u8> = Vec::with_capacity(len);
-    heap::advise_huge_pages(out.spare_capacity_mut());
+    allocator::advise_huge_pages(out.spare_capacity_mut());
     let spare = &mut out.spare_capacity_mut()[..len];
     let tasks = bytes.chunks(GROUPS_A_TASK * group_bytes).zip(spare.chunks_mut(GROUPS_A_TASK * group_bytes));
     pool::for_each(tasks, |(rows, out): (&[u8], &mut [MaybeUninit<u8>])| {

@@ -13,7 +13,7 @@ use std::cell::Cell;
 use self::micro::Kernel;
 pub use self::pack::Matrix;
 use self::pack::{GROUP, PADDING, pack_panels};
-use crate::{Backend, Write, pool};
+use crate::{Backend, WriteMode, pool};
 
 /// Terms of a sum that are added in registers before they go to C.
 const DEPTH: usize = 256;
@@ -48,7 +48,7 @@ thread_local! {
 ///
 /// # Panics
 /// If the inner dimensions differ or `c` is not [m, n].
-pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: WriteMode) {
     gemm_with(Backend::active(), a, b, c, write);
 }
 
@@ -56,7 +56,7 @@ pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
 ///
 /// # Panics
 /// As [`gemm`], and if the processor does not support the backend.
-pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
+pub(crate) fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: WriteMode) {
     backend.assert_supported();
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
     assert_eq!(k, b.rows(), "A is [{m}, {k}], B is [{}, {n}]", b.rows());
@@ -65,7 +65,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
         return;
     }
     if k == 0 {
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             c.fill(0.0);
         }
         return;
@@ -86,7 +86,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
                     rows: row..m.min(row + rows),
                     columns: column..n.min(column + columns),
                     depth: first..k.min(first + depth),
-                    add: write == Write::Add || first > 0,
+                    add: write == WriteMode::Accumulate || first > 0,
                     parallel,
                 };
                 part.multiply(a, b, &out, &mut lines);

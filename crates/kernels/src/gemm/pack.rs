@@ -8,7 +8,7 @@ use crate::lanes::multiversion;
 /// A matrix as it lies in memory, row-major, perhaps to be read transposed.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    numbers: Numbers<'a>,
+    numbers: Elements<'a>,
     /// Rows and columns in memory.
     rows: usize,
     cols: usize,
@@ -16,7 +16,7 @@ pub struct Matrix<'a> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Numbers<'a> {
+enum Elements<'a> {
     F32(&'a [f32]),
     /// Codes, and a scale a row.
     Int8(&'a [i8], &'a [f32]),
@@ -31,7 +31,7 @@ impl<'a> Matrix<'a> {
     /// If the length does not fit the shape.
     pub fn f32(numbers: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(numbers.len(), rows * cols, "numbers of [{rows}, {cols}]");
-        Self { numbers: Numbers::F32(numbers), rows, cols, transposed: false }
+        Self { numbers: Elements::F32(numbers), rows, cols, transposed: false }
     }
 
     /// Quantized activations: element (t, i) is `codes[t · cols + i] · scales[t]`.
@@ -40,7 +40,7 @@ impl<'a> Matrix<'a> {
     /// If the lengths do not fit the shape.
     pub fn int8(codes: &'a [i8], scales: &'a [f32], cols: usize) -> Self {
         assert_eq!(codes.len(), scales.len() * cols, "codes of [{}, {cols}]", scales.len());
-        Self { numbers: Numbers::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
+        Self { numbers: Elements::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
     }
 
     /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`, [rows, cols].
@@ -49,7 +49,7 @@ impl<'a> Matrix<'a> {
     /// If the length does not fit the shape.
     pub fn ternary(latent: &'a [f32], rows: usize, cols: usize, scale: f32) -> Self {
         assert_eq!(latent.len(), rows * cols, "weights of [{rows}, {cols}]");
-        Self { numbers: Numbers::Ternary(latent, 1.0 / scale, scale), rows, cols, transposed: false }
+        Self { numbers: Elements::Ternary(latent, 1.0 / scale, scale), rows, cols, transposed: false }
     }
 
     /// The transpose; nothing is moved.
@@ -92,7 +92,7 @@ pub(super) fn pack_panels(
     for (panel, first) in panels.chunks_exact_mut(stride).zip(starts) {
         let columns = first..columns.end.min(first + width);
         #[cfg(target_arch = "x86_64")]
-        if let (Backend::Avx512Vnni, Numbers::F32(numbers)) = (backend, matrix.numbers) {
+        if let (Backend::Avx512Vnni, Elements::F32(numbers)) = (backend, matrix.numbers) {
             // SAFETY: this backend is chosen only where the processor has AVX-512 F.
             unsafe { transpose_avx512(numbers, matrix.cols, terms.clone(), columns, width, panel) };
             continue;
@@ -106,14 +106,14 @@ pub(super) fn pack_panels(
 fn decode(matrix: Matrix<'_>, row: usize, at: usize, out: &mut [f32]) {
     let range = row * matrix.cols + at..row * matrix.cols + at + out.len();
     match matrix.numbers {
-        Numbers::F32(values) => out.copy_from_slice(&values[range]),
-        Numbers::Int8(codes, scales) => {
+        Elements::F32(values) => out.copy_from_slice(&values[range]),
+        Elements::Int8(codes, scales) => {
             let scale = scales[row];
             for (out, code) in out.iter_mut().zip(&codes[range]) {
                 *out = f32::from(*code) * scale;
             }
         }
-        Numbers::Ternary(latent, inverse, scale) => {
+        Elements::Ternary(latent, inverse, scale) => {
             for (out, w) in out.iter_mut().zip(&latent[range]) {
                 *out = (w * inverse).round_ties_even().clamp(-1.0, 1.0) * scale;
             }

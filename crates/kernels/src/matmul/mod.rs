@@ -29,7 +29,7 @@ use self::output::{Output, Sink};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
-use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, Write};
+use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, WriteMode};
 
 /// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in exactly
 /// this order of multiplication. `y` is [m, rows], row-major; m may be 0.
@@ -46,7 +46,7 @@ pub fn ternary_matmul(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
 /// # Panics
 /// As [`ternary_matmul`], and if the processor does not support the backend.
 pub fn ternary_matmul_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
-    product(backend, x, w, y, Write::Store);
+    product(backend, x, w, y, WriteMode::Overwrite);
 }
 
 /// `dx = dy · wᵀ` or `dx += dy · wᵀ` of a rounded gradient dy [tokens, cols] and weights [rows, cols], dx [tokens, rows]: the exact
@@ -54,7 +54,7 @@ pub fn ternary_matmul_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeigh
 ///
 /// # Panics
 /// As [`ternary_matmul`].
-pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], write: Write) {
+pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], write: WriteMode) {
     gradient_matmul_with(Backend::active(), dy, w, dx, write);
 }
 
@@ -62,12 +62,12 @@ pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], wr
 ///
 /// # Panics
 /// As [`gradient_matmul`], and if the processor does not support the backend.
-pub fn gradient_matmul_with(
+pub(crate) fn gradient_matmul_with(
     backend: Backend,
     dy: &GradientRows,
     w: &TernaryWeights,
     dx: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) {
     products(backend, dy.rows(), dy.digits(), &[w], [dx].into_iter(), write);
 }
@@ -84,8 +84,13 @@ pub fn ternary_matmul_i32(x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]
 ///
 /// # Panics
 /// As [`ternary_matmul_with`].
-pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]) {
-    product(backend, x, w, acc, Write::Store);
+pub(crate) fn ternary_matmul_i32_with(
+    backend: Backend,
+    x: &QuantizedRows,
+    w: &TernaryWeights,
+    acc: &mut [i32],
+) {
+    product(backend, x, w, acc, WriteMode::Overwrite);
 }
 
 /// Several products of the same activations, as one: what [`ternary_matmul`] gives for each of `weights` goes to the result
@@ -94,10 +99,16 @@ pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryW
 /// # Panics
 /// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the weights differ.
 pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
-    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), Write::Store);
+    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), WriteMode::Overwrite);
 }
 
-fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T], write: Write) {
+fn product<T: Output>(
+    backend: Backend,
+    x: &QuantizedRows,
+    w: &TernaryWeights,
+    out: &mut [T],
+    write: WriteMode,
+) {
     products(backend, x, 1, &[w], [out].into_iter(), write);
 }
 
@@ -114,7 +125,7 @@ fn products<'a, T: Output + 'a>(
     digits: usize,
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
-    write: Write,
+    write: WriteMode,
 ) {
     backend.assert_supported();
     // Rows of activations; of a gradient, `digits` a token.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Add;
 
 use crate::ternary_weights::BLOCK_ROWS;
-use crate::{QuantizedRows, TernaryWeights, Write};
+use crate::{QuantizedRows, TernaryWeights, WriteMode};
 
 /// An element of a product's result.
 pub(super) trait Output: Copy + Send + Add<Output = Self> {
@@ -34,7 +34,7 @@ pub(super) struct Sink<'a, T> {
     digits: usize,
     weight_scale: f32,
     activation_scales: &'a [f32],
-    write: Write,
+    write: WriteMode,
     borrow: PhantomData<&'a mut [T]>,
 }
 
@@ -46,7 +46,7 @@ impl<'a, T: Output> Sink<'a, T> {
     /// If `out` is not [tokens, rows of `w`], with `digits` rows of `x` for each token.
     pub(super) fn new(
         out: &'a mut [T],
-        write: Write,
+        write: WriteMode,
         w: &TernaryWeights,
         x: &'a QuantizedRows,
         digits: usize,
@@ -77,7 +77,7 @@ impl<'a, T: Output> Sink<'a, T> {
         let (token, write) = match (self.digits, row % self.digits) {
             (1, _) => (row, self.write),
             (digits, 0) => (row / digits, self.write),
-            (digits, _) => (row / digits, Write::Add),
+            (digits, _) => (row / digits, WriteMode::Accumulate),
         };
         let first = block * BLOCK_ROWS;
         assert!(first < self.rows);
@@ -94,9 +94,9 @@ impl<'a, T: Output> Sink<'a, T> {
 }
 
 #[inline(always)]
-fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: Write) {
+fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: WriteMode) {
     for (out, acc) in out.iter_mut().zip(acc) {
         let value = T::finish(*acc, scale);
-        *out = if write == Write::Add { *out + value } else { value };
+        *out = if write == WriteMode::Accumulate { *out + value } else { value };
     }
 }

@@ -15,7 +15,7 @@ use std::cell::Cell;
 
 use self::micro::{Kernel, Target};
 use self::pack::{GROUP, pack_activations, pack_gradient};
-use crate::{Backend, QuantizedRows, Rounding, Write, pool};
+use crate::{Backend, QuantizedRows, Rounding, WriteMode, pool};
 
 /// Tokens whose products are summed as integers, at most: 2048 · 127 · 128 is far from an i32's end, and two panels stay in the L2
 /// cache.
@@ -49,7 +49,7 @@ thread_local! {
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &mut [f32], write: Write) {
+pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &mut [f32], write: WriteMode) {
     weight_gradient_with(Backend::active(), dy, x, rounding, dw, write);
 }
 
@@ -57,20 +57,20 @@ pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &m
 ///
 /// # Panics
 /// As [`weight_gradient`], and if the processor does not support the backend.
-pub fn weight_gradient_with(
+pub(crate) fn weight_gradient_with(
     backend: Backend,
     dy: &[f32],
     x: &QuantizedRows,
     rounding: Rounding,
     dw: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) {
     backend.assert_supported();
     let (tokens, inputs) = (x.rows(), x.cols);
     assert_eq!(x.codes.len(), tokens * inputs, "codes must be [{tokens}, {inputs}]");
     if tokens == 0 || inputs == 0 {
         assert!(dy.is_empty() || inputs == 0, "gradients of no tokens");
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             dw.fill(0.0);
         }
         return;
@@ -95,7 +95,7 @@ pub fn weight_gradient_with(
             outputs,
             inputs,
         };
-        product.run(dw, write == Write::Add || first > 0, &mut lines);
+        product.run(dw, write == WriteMode::Accumulate || first > 0, &mut lines);
     }
     BUFFER.set(lines);
 }

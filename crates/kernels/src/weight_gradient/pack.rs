@@ -6,9 +6,9 @@
 use super::Product;
 use super::micro::Kernel;
 use crate::Rounding;
+use crate::counter_rng::code_scale;
 use crate::gradient_rows::digit_scales;
 use crate::lanes::multiversion;
-use crate::noise::code_scale;
 
 /// Columns that one task packs, at most; a multiple of every panel's width.
 pub(super) const GROUP: usize = 96;

@@ -5,9 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{
-    AttentionShape, attention_segments as forward, attention_segments_backward as backward,
-};
+use tritforge_kernels::{AttentionShape, attention_varlen as forward, attention_varlen_backward as backward};
 
 use super::values::{argument, rows_cols, values};
 

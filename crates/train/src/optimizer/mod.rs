@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use half::bf16;
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 use tritforge_nn::{DecayGroup, Parameter};
 
 pub use adamw::AdamW;
@@ -143,7 +143,7 @@ impl Optimizer {
             let weight_decay = if decays { step.weight_decay } else { 0.0 };
             let lr = step.lr * self.rates.get(i).copied().unwrap_or(1.0);
             let step = Step { lr, weight_decay, ..step };
-            let noise = Noise::new(config.seed, t, i);
+            let noise = CounterRng::new(config.seed, t, i);
             let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
             update_in_place(&parameter.var, |values| match config.master {
                 StoredType::F32 => one::<f32>(config.rule, values, hidden, gradient, state, step, t, noise),
@@ -184,7 +184,7 @@ fn one<M: Stored>(
     state: &mut [Buffer],
     step: Step,
     t: u64,
-    noise: Noise,
+    noise: CounterRng,
 ) -> candle_core::Result<()> {
     match (rule, hidden) {
         (Rule::Muon(rule, _), Some(shape)) => {

@@ -6,7 +6,7 @@
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 
 use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
@@ -33,7 +33,7 @@ pub(super) fn step<M: Stored>(
     gradient: &[f32],
     momentum: &mut [Buffer],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) -> candle_core::Result<()> {
     let direction = match momentum {
         [Buffer::F32(m)] => accumulate(rule, gradient, m, step, noise),
@@ -61,7 +61,7 @@ fn accumulate<S: Stored>(
     gradient: &[f32],
     momentum: &mut [S],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) -> Vec<f32> {
     let (beta, scale) = (rule.momentum as f32, step.gradient_scale as f32);
     let mut direction = vec![0f32; gradient.len()];

@@ -8,9 +8,9 @@ use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use tritforge_data::{
-    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Said, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
-    split_examples,
+    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, Preference, ReadOptions,
+    RecordKind, Report, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint,
+    samples, split_examples,
 };
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
@@ -270,7 +270,7 @@ fn names(template: &str, word: &str) -> bool {
 
 /// Refuses an example with a message of which a template knows only a part: the rest would be left out without a word.
 fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
-    let said: Vec<&Said> = match &example.body {
+    let said: Vec<&ChatTurn> = match &example.body {
         Body::Turns(said) => said.iter().collect(),
         Body::Preference { prompt, chosen, rejected } => {
             prompt.iter().chain(chosen).chain(rejected).collect()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, LoraMode, ModelConfig, WeightQuant};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::kind::{Kind, Range};
@@ -162,7 +162,7 @@ fn quant(r: &mut Reader) -> Quant {
     let weights =
         [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None), ("ternary", WeightQuant::Ternary)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
-    let backwards = Backward::ALL.map(|backward| (backward.name(), backward));
+    let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
     let default = Quant::default();
     Quant {
         weights: r.choice("quant", "weights", &weights).unwrap_or(default.weights),

@@ -9,7 +9,7 @@ use crate::health::Health;
 use crate::log::Event;
 use crate::reference::Reference;
 use crate::training_data::TrainingData;
-use crate::{Preferences, TrainError, recipe, sample, sequence_log_probs};
+use crate::{PreferenceStats, TrainError, recipe, sample, sequence_log_probs};
 
 /// Windows that one evaluation pass takes at once, at most.
 const MOST_SEQUENCES: usize = 8;
@@ -45,7 +45,7 @@ impl Trainer<'_> {
         if recipe.dpo.is_some() {
             self.log_preferences(whole.preferences, true)?;
         }
-        let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
+        let Health { steps, matrices } = self.monitor.observe(&self.model, step)?;
         if !matrices.is_empty() {
             self.log.event(&Event::Health { step, steps, matrices })?;
         }
@@ -79,7 +79,7 @@ struct HeldOut {
     /// The targets; of pairs of answers, those of the chosen ones.
     score: Score,
     /// The pairs, if what is held out are pairs.
-    preferences: Preferences,
+    preferences: PreferenceStats,
 }
 
 impl HeldOut {

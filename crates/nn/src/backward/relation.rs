@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use tritforge_config::ModelConfig;
-use tritforge_kernels::{Matrix, Write, gemm, parallel_for_each};
+use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each};
 
 use super::workspace::sized;
 use crate::ops::IGNORE_INDEX;
@@ -177,7 +177,7 @@ impl RelationBuffers {
                     let rows = ours.products.chunks_exact_mut(n).zip(theirs.products.chunks_exact_mut(n));
                     let scale = relation.weight * share * inverse;
                     parallel_for_each(rows.zip(losses.iter_mut()), |((ours, theirs), loss)| {
-                        *loss = turn(ours, theirs, inverse, scale);
+                        *loss = loss_and_grad(ours, theirs, inverse, scale);
                     });
                     sum += losses.iter().sum::<f64>();
 
@@ -185,8 +185,8 @@ impl RelationBuffers {
                     let dproducts = Matrix::f32(&ours.products, n, n);
                     let rows = Matrix::f32(&ours.rows, n, d);
                     let drows = sized(drows, n * d);
-                    gemm(dproducts, rows, drows, Write::Store);
-                    gemm(dproducts.transposed(), rows, drows, Write::Add);
+                    gemm(dproducts, rows, drows, WriteMode::Overwrite);
+                    gemm(dproducts.transposed(), rows, drows, WriteMode::Accumulate);
                     let gradient =
                         gradient[segment.start * width..segment.end * width].chunks_exact_mut(width);
                     for (i, row) in gradient.enumerate() {
@@ -217,13 +217,13 @@ impl Side {
             row.iter_mut().zip(state).for_each(|(unit, x)| *unit = x * *inverse);
         }
         let rows = Matrix::f32(&self.rows, n, d);
-        gemm(rows, rows.transposed(), sized(&mut self.products, n * n), Write::Store);
+        gemm(rows, rows.transposed(), sized(&mut self.products, n * n), WriteMode::Overwrite);
     }
 }
 
 /// Turns a row of the model's products into the gradient of its KL times `scale`, and returns KL(teacher ‖ model); both rows are
 /// multiplied by `inverse` = 1 / τ before softmax.
-fn turn(ours: &mut [f32], theirs: &mut [f32], inverse: f32, scale: f32) -> f64 {
+fn loss_and_grad(ours: &mut [f32], theirs: &mut [f32], inverse: f32, scale: f32) -> f64 {
     let (mut sum, mut their_sum, mut apart) = (0f64, 0f64, 0f64);
     for (x, y) in ours.iter_mut().zip(theirs.iter_mut()) {
         // No product of rows of length 1 is above 1.
@@ -247,7 +247,7 @@ mod tests {
     fn a_row_that_is_the_teachers_has_no_loss_and_no_gradient() {
         let mut ours = [1.0, 0.5, -0.75];
         let mut theirs = ours;
-        assert_eq!(turn(&mut ours, &mut theirs, 3.0, 2.0), 0.0);
+        assert_eq!(loss_and_grad(&mut ours, &mut theirs, 3.0, 2.0), 0.0);
         assert_eq!(ours, [0.0; 3]);
     }
 
@@ -255,7 +255,7 @@ mod tests {
     fn the_gradient_of_a_row_is_the_difference_of_the_distributions() {
         // At τ = 1: teacher (⅔, ⅓), model (½, ½).
         let (mut ours, mut theirs) = ([0.5, 0.5], [1.0, 1.0 - 2f32.ln()]);
-        let loss = turn(&mut ours, &mut theirs, 1.0, 6.0);
+        let loss = loss_and_grad(&mut ours, &mut theirs, 1.0, 6.0);
         let expected = 2.0 / 3.0 * (4f64 / 3.0).ln() + 1.0 / 3.0 * (2f64 / 3.0).ln();
         assert!((loss - expected).abs() < 1e-7, "{loss} {expected}");
         assert!((ours[0] + 1.0).abs() < 1e-6 && (ours[1] - 1.0).abs() < 1e-6, "{ours:?}");

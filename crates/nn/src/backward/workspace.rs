@@ -32,7 +32,7 @@ impl Workspace {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
     }
 
-    /// Seeds the rounding of the next pass with [`crate::Backward::Int16`] or [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
+    /// Seeds the rounding of the next pass with [`crate::GradPrecision::Int16`] or [`crate::GradPrecision::Int8`]: to be set anew, to a number of the run, the step and the
     /// micro-batch, before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
@@ -155,7 +155,7 @@ pub(super) struct Scratch {
     /// The gradient of the residual stream, [tokens, hidden_size].
     pub(super) dx: Vec<f32>,
     /// As wide as the hidden size or the queries.
-    pub(super) narrow: Vec<f32>,
+    pub(super) hidden: Vec<f32>,
     pub(super) dq: Vec<f32>,
     pub(super) dk: Vec<f32>,
     pub(super) dv: Vec<f32>,
@@ -192,7 +192,7 @@ impl AdapterBuffers {
 impl Scratch {
     fn bytes(&self) -> usize {
         let all =
-            [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
+            [&self.dx, &self.hidden, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + rows_bytes(self.codes.rows())
             + self.adapter.bytes()

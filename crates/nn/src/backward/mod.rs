@@ -15,7 +15,7 @@ use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
 use self::objective::Objective;
-pub use self::objective::{Distillation, DistilledLoss};
+pub use self::objective::{Distillation, DistillationLoss};
 pub use self::relation::Relation;
 pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
@@ -39,7 +39,7 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
-        self.reverse(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
+        self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
     }
 
     /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each target: what objectives
@@ -63,7 +63,7 @@ impl Decoder {
         if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
             return fault(bad.to_string(), "finite numbers".to_string());
         }
-        self.reverse(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+        self.run_forward_backward(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
     }
 
     /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`, and of the loss of
@@ -80,7 +80,7 @@ impl Decoder {
         distillation: &Distillation<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<DistilledLoss, NnError> {
+    ) -> Result<DistillationLoss, NnError> {
         let Distillation { ids, logits, k, temperature, relation, .. } = *distillation;
         let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
         let wanted = batch.ids.len() * k;
@@ -106,13 +106,13 @@ impl Decoder {
             relation.check(self.config(), batch.ids.len())?;
         }
         let objective = Objective::Distilled(distillation);
-        let rest = self.reverse(workspace, batch, objective, normalizer, gradients)?;
-        let Some(relation) = relation else { return Ok(DistilledLoss { total: rest, relation: 0.0 }) };
+        let rest = self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?;
+        let Some(relation) = relation else { return Ok(DistillationLoss { total: rest, relation: 0.0 }) };
         let apart = workspace.scratch.relation.loss;
-        Ok(DistilledLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
+        Ok(DistillationLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
     }
 
-    fn reverse(
+    fn run_forward_backward(
         &self,
         workspace: &mut Workspace,
         batch: &Batch<'_>,
@@ -140,7 +140,7 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let kept = &mut blocks[slot(layer)];
-            block.activate(&before[layer], &pass, kept, scratch)?;
+            block.forward_to_activations(&before[layer], &pass, kept, scratch)?;
             block.output(&pass, kept, scratch, &mut after[0])?;
         }
         let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
@@ -148,7 +148,7 @@ impl Decoder {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
             if *checkpointing && layer + 1 < layers {
-                block.activate(&inputs[layer], &pass, kept, scratch)?;
+                block.forward_to_activations(&inputs[layer], &pass, kept, scratch)?;
             }
             block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
         }

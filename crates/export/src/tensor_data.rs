@@ -7,11 +7,11 @@ use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_ternary::{TernaryTensor, check_finite};
 
 use crate::ExportError;
-use crate::plan::{Item, Kind};
+use crate::plan::{TensorPlan, TensorRole};
 
 /// What a tensor holds.
 #[derive(Debug, Clone)]
-pub(crate) enum Numbers<'a> {
+pub(crate) enum TensorData<'a> {
     /// Numbers, row-major.
     Dense(Cow<'a, [f32]>),
     /// Codes and scale.
@@ -43,12 +43,12 @@ pub fn ternary_tensor(
 pub(crate) fn of_checkpoint<'a>(
     tensors: &'a Tensors,
     config: &ModelConfig,
-    item: &Item,
-) -> Result<Numbers<'a>, ExportError> {
-    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
-        return Ok(Numbers::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
+    item: &TensorPlan,
+) -> Result<TensorData<'a>, ExportError> {
+    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
+        return Ok(TensorData::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
     }
-    Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+    Ok(TensorData::Dense(tensors.f32(&item.source, &item.shape)?))
 }
 
 /// Refuses a tensor with NaN or infinity, by the name that it has where it is read.

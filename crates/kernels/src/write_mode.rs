@@ -2,9 +2,9 @@
 
 /// What happens to the numbers that stand in a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
+pub enum WriteMode {
     /// They are overwritten.
-    Store,
+    Overwrite,
     /// The result is added to them.
-    Add,
+    Accumulate,
 }

@@ -6,11 +6,11 @@
 
 /// Random bits for the elements of one stream in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Noise {
+pub struct CounterRng {
     key: u32,
 }
 
-impl Noise {
+impl CounterRng {
     /// The bits of stream number `stream` at step `step`.
     pub fn new(seed: u64, step: u64, stream: usize) -> Self {
         Self { key: (hash([seed, step, stream as u64]) >> 32) as u32 }
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn integers_stay_and_magnitudes_never_pass_127() {
-        let noise = Noise::new(1, 2, 3);
+        let noise = CounterRng::new(1, 2, 3);
         let extremes = [0, u32::MAX, 1 << 17, u32::MAX - (1 << 17)];
         for bits in (0..10_000).map(|i| noise.bits(i)).chain(extremes) {
             for code in -127..=127i8 {
@@ -97,7 +97,7 @@ mod tests {
         // 4 standard deviations of a fair choice are 2 / √n = 0.0064.
         let n = 100_000;
         for (stream, value) in [0.1f32, 0.5, -0.3, 41.75, -126.9].into_iter().enumerate() {
-            let noise = Noise::new(7, 0, stream);
+            let noise = CounterRng::new(7, 0, stream);
             let sum: i64 = (0..n).map(|i| i64::from(round_to_code(value, noise.bits(i)))).sum();
             let mean = sum as f64 / f64::from(n);
             assert!((mean - f64::from(value)).abs() < 0.0064, "{value}: {mean}");
@@ -117,12 +117,12 @@ mod tests {
 
     #[test]
     fn bits_differ_by_step_stream_and_seed() {
-        let first = |seed, step, stream| Noise::new(seed, step, stream).bits(0);
+        let first = |seed, step, stream| CounterRng::new(seed, step, stream).bits(0);
         let all =
             [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1), first(1, 1, 0), first(0, 1, 1)];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| a != b), "{all:?}");
         }
-        assert_ne!(Noise::derive(1, 2), Noise::derive(2, 1));
+        assert_ne!(CounterRng::derive(1, 2), CounterRng::derive(2, 1));
     }
 }
