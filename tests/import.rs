@@ -1,5 +1,6 @@
-//! Models in and out: imports against transformers' logits, round trips through every format, and the faults that bring a model
-//! to the runtime as another one: an inverted scale, a second quantization, permuted rows, a tokenizer without its pre-tokenizer.
+//! Models in and out: imports against transformers' logits, round trips through every format, and the faults
+//! that bring a model to the runtime as another one: an inverted scale, a second quantization, permuted rows,
+//! a tokenizer without its pre-tokenizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -318,7 +319,8 @@ fn rows_of_queries_and_keys_are_permuted_as_llama_cpp_reads_them() {
         let ours = tensors.f32(&p.hf_weight(0), &[rows, cols]).unwrap();
         let stored = gguf.data(gguf.tensor(&p.gguf_weight(0)).unwrap());
         let stored: Vec<f32> = stored.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        // `permute` of convert_hf_to_gguf.py: reshape (heads, 2, rows / heads / 2, cols), swap the middle two.
+        // `permute` of convert_hf_to_gguf.py: reshape (heads, 2, rows / heads / 2, cols), swap the middle
+        // two.
         let half = rows / heads / 2;
         let mut expected = Vec::new();
         for head in 0..heads {

@@ -165,7 +165,8 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
     assert_eq!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:0"]].concat()));
     assert_ne!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:1000"]].concat()));
 
-    // llama.cpp multiplies gate and up by the weight's scale after it has added the adapter: its file is another.
+    // llama.cpp multiplies gate and up by the weight's scale after it has added the adapter: its file is
+    // another.
     project.ok(&["export", "runs/side", "-o", "llama.gguf", "--for", "llama.cpp"]);
     let floats = |file: &str, tensor: &str| -> Vec<f32> {
         let gguf = tritforge_gguf::Gguf::open(project.path(file)).unwrap();

@@ -102,7 +102,8 @@ impl Writer {
         self.write_file(CONFIG, config.to_json().as_bytes())
     }
 
-    /// Writes tensors as a safetensors file, one after the other from where they are: no copy of them is made.
+    /// Writes tensors as a safetensors file, one after the other from where they are: no copy of them is
+    /// made.
     ///
     /// # Errors
     /// If a shape does not fit its data, two tensors have one name, or as [`Writer::write_file`].
@@ -134,7 +135,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is replaced.
+    /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is
+    /// replaced.
     ///
     /// # Errors
     /// If the disk is full or not writable; then the target is as it was.

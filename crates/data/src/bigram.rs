@@ -1,8 +1,8 @@
 //! The bigram model: what any language model has to beat.
 //!
-//! `p(b | a) = λ₂ c(a,b)/c(a) + λ₁ c(b)/N + λ₀/V` (Jelinek and Mercer 1980). The λ are chosen by expectation–maximization
-//! on the last tenth of the training tokens, with counts of the rest; the counts are then taken from all of them. After
-//! a token that training never saw, the unigram takes the bigram's share.
+//! `p(b | a) = λ₂ c(a,b)/c(a) + λ₁ c(b)/N + λ₀/V` (Jelinek and Mercer 1980). The λ are chosen by
+//! expectation–maximization on the last tenth of the training tokens, with counts of the rest; the counts are
+//! then taken from all of them. After a token that training never saw, the unigram takes the bigram's share.
 
 use std::collections::HashMap;
 

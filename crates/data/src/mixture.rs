@@ -66,8 +66,8 @@ impl Mixture {
     }
 }
 
-/// The part that gives the next sample: the one that lags most behind its share, the first of several. `drawn` counts the
-/// samples that each part gave.
+/// The part that gives the next sample: the one that lags most behind its share, the first of several.
+/// `drawn` counts the samples that each part gave.
 pub(crate) fn next_part(weights: &[f64], drawn: &[u64]) -> usize {
     let due = |i: usize| (drawn[i] + 1) as f64 / weights[i];
     (0..weights.len()).min_by(|a, b| due(*a).total_cmp(&due(*b))).unwrap_or(0)

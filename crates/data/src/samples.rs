@@ -84,11 +84,12 @@ impl Preference {
 /// What [`samples`] is given an example's ids and mask by: `Err` says why it has none.
 type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
 
-/// Encodes examples, on all threads and in order. `encode` gives the ids of an example and which of them are to be learned.
-/// What is left out or cut is noted in `report`.
+/// Encodes examples, on all threads and in order. `encode` gives the ids of an example and which of them are
+/// to be learned. What is left out or cut is noted in `report`.
 ///
 /// # Errors
-/// If an example cannot be encoded or is too long, where that is an error; a preference is none of a single sequence.
+/// If an example cannot be encoded or is too long, where that is an error; a preference is none of a single
+/// sequence.
 pub fn samples<E: Display + Send>(
     examples: &[Example],
     options: SampleOptions<'_>,

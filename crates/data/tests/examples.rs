@@ -1,4 +1,5 @@
-//! Records of every layout and format become the same examples, and what is wrong with a record is said with its place.
+//! Records of every layout and format become the same examples, and what is wrong with a record is said with
+//! its place.
 
 use std::fs;
 use std::path::Path;

@@ -1,7 +1,8 @@
 //! Greedy text: what tasks with open answers ask of a model.
 //!
-//! A file writes several texts at once, each with the bits that it gets alone: every weight is read once for all of them. A
-//! checkpoint has no cache and runs the whole sequence again for every token, one text after the other.
+//! A file writes several texts at once, each with the bits that it gets alone: every weight is read once for
+//! all of them. A checkpoint has no cache and runs the whole sequence again for every token, one text after
+//! the other.
 
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::{EvalError, EvalModel};
 /// Texts that a file writes at once.
 const PARALLEL: usize = 8;
 
-/// When a text ends, beside the tokens that end a generation ([`Tokenizer::end_ids`]) and the end of the context.
+/// When a text ends, beside the tokens that end a generation ([`Tokenizer::end_ids`]) and the end of the
+/// context.
 #[derive(Debug, Clone)]
 pub struct GreedyOptions {
     /// Most tokens.
@@ -33,11 +35,13 @@ struct StopConditions<'a> {
     ids: Vec<u32>,
 }
 
-/// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are no part of it. `done` gets the number of the prompt and its
-/// text as soon as it has ended, which need not be in order.
+/// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are
+/// no part of it. `done` gets the number of the prompt and its text as soon as it has ended, which need not
+/// be in order.
 ///
 /// # Errors
-/// If a prompt is empty or longer than the context, or `done` fails; with the number of a prompt that was being worked on.
+/// If a prompt is empty or longer than the context, or `done` fails; with the number of a prompt that was
+/// being worked on.
 pub fn generate_greedy(
     model: &EvalModel,
     prompts: &[Vec<u32>],

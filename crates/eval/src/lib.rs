@@ -1,11 +1,12 @@
 //! How good a model is, and whether two files are the same model.
 //!
-//! * [`EvalModel`]: a model to be evaluated: a checkpoint through the training forward, or a GGUF file through the engine.
+//! * [`EvalModel`]: a model to be evaluated: a checkpoint through the training forward, or a GGUF file
+//!   through the engine.
 //! * [`perplexity`]: cross-entropy over a text in windows, per token and per byte.
 //! * [`tasks`]: multiple choice by log-likelihood, word problems, programs; with the prompts and metrics of
 //!   lm-evaluation-harness. A [`Scorer`] and [`generate_greedy`] answer them.
-//! * [`verify`]: two models of any form side by side, such as a checkpoint and its exported file: codes, scales, int8 activations,
-//!   int32 sums, logits and greedy tokens.
+//! * [`verify`]: two models of any form side by side, such as a checkpoint and its exported file: codes,
+//!   scales, int8 activations, int32 sums, logits and greedy tokens.
 //!
 //! ```no_run
 //! use tritforge_eval::tasks::{Task, TaskData, TaskOptions, evaluate};

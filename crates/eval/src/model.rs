@@ -1,5 +1,5 @@
-//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training forward, or a GGUF file through
-//! the engine.
+//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training
+//! forward, or a GGUF file through the engine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -133,7 +133,8 @@ impl EvalModel {
     /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
     ///
     /// # Errors
-    /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or infinite.
+    /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or
+    /// infinite.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
             EvalModel::Checkpoint { decoder, .. } => {

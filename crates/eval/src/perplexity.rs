@@ -11,7 +11,8 @@ use crate::{EvalError, EvalModel};
 pub struct Perplexity {
     /// Mean cross-entropy in nats a token.
     pub loss: f64,
-    /// Its standard error, as if tokens were independent; times the perplexity it is what llama.cpp prints behind `+/-`.
+    /// Its standard error, as if tokens were independent; times the perplexity it is what llama.cpp prints
+    /// behind `+/-`.
     pub loss_stderr: f64,
     /// e^loss.
     pub perplexity: f64,
@@ -26,15 +27,16 @@ pub struct Perplexity {
 /// Which tokens are predicted, and from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scoring {
-    /// Consecutive windows of at most `window` inputs, each with an empty context; every token but the text's first is
-    /// predicted once.
+    /// Consecutive windows of at most `window` inputs, each with an empty context; every token but the text's
+    /// first is predicted once.
     All {
         /// Inputs a window.
         window: usize,
     },
-    /// As llama.cpp's perplexity tool: whole windows of `window` tokens, of which those behind the middle are predicted, so that each
-    /// has at least half a window before it. If sequences begin with BOS the text does, and the first token of every
-    /// window is replaced by it. What is left at the end of the text is dropped.
+    /// As llama.cpp's perplexity tool: whole windows of `window` tokens, of which those behind the middle are
+    /// predicted, so that each has at least half a window before it. If sequences begin with BOS the text
+    /// does, and the first token of every window is replaced by it. What is left at the end of the text is
+    /// dropped.
     SecondHalf {
         /// Tokens a window.
         window: usize,
@@ -44,8 +46,8 @@ pub enum Scoring {
 /// Scores `text`. `max_tokens` cuts it short. `each` sees the ids and logits of each window.
 ///
 /// # Errors
-/// If the text has fewer than two tokens or no whole window, the window is too short or longer than the model's context, or a logit or
-/// a figure is NaN or infinite.
+/// If the text has fewer than two tokens or no whole window, the window is too short or longer than the
+/// model's context, or a logit or a figure is NaN or infinite.
 pub fn perplexity(
     model: &EvalModel,
     text: &str,

@@ -1,8 +1,8 @@
 //! Log-likelihoods of continuations: what multiple choice asks of a model.
 //!
-//! A file's sequences go through one session, so that what they have in common with the one before is computed once: the
-//! few-shot examples of a task, the question of its choices. The choices then run in one pass over the weights. A checkpoint has
-//! no cache: the choices of a question run as one batch.
+//! A file's sequences go through one session, so that what they have in common with the one before is
+//! computed once: the few-shot examples of a task, the question of its choices. The choices then run in one
+//! pass over the weights. A checkpoint has no cache: the choices of a question run as one batch.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl ScoredSequence {
     }
 }
 
-/// Bytes that the choices of a question may take at once, of logits and of copied keys and values each. If they are more, one
-/// choice follows the other.
+/// Bytes that the choices of a question may take at once, of logits and of copied keys and values each. If
+/// they are more, one choice follows the other.
 const MOST_BYTES: usize = 512 << 20;
 
 /// How probable a continuation is.
@@ -75,7 +75,8 @@ impl<'a> Scorer<'a> {
         self.model
     }
 
-    /// The longest sequence: the last token is predicted and not run, so that it is one more than the model's context.
+    /// The longest sequence: the last token is predicted and not run, so that it is one more than the model's
+    /// context.
     pub fn longest(&self) -> usize {
         self.model.config().max_position_embeddings + 1
     }
@@ -83,7 +84,8 @@ impl<'a> Scorer<'a> {
     /// The log-likelihood of each sequence's continuation.
     ///
     /// # Errors
-    /// If a sequence has no context or no continuation, is longer than [`Self::longest`], or has an unknown token.
+    /// If a sequence has no context or no continuation, is longer than [`Self::longest`], or has an unknown
+    /// token.
     pub fn score(&mut self, sequences: &[ScoredSequence]) -> Result<Vec<LogLikelihood>, EvalError> {
         for ScoredSequence { ids, context } in sequences {
             if *context == 0 || *context >= ids.len() || ids.len() > self.longest() {
@@ -110,8 +112,8 @@ impl<'a> Scorer<'a> {
     }
 }
 
-/// Logits of the rows that predict each continuation. What the session has in common with the first sequence, and all of
-/// them with one another, is run once.
+/// Logits of the rows that predict each continuation. What the session has in common with the first sequence,
+/// and all of them with one another, is run once.
 fn through_session(
     session: &mut Session,
     sequences: &[ScoredSequence],
@@ -149,7 +151,8 @@ fn through_session(
     Ok(logits)
 }
 
-/// Logits of the rows that predict the continuation; what the session has in common with the sequence is not run again.
+/// Logits of the rows that predict the continuation; what the session has in common with the sequence is not
+/// run again.
 fn alone(session: &mut Session, scored: &ScoredSequence) -> Result<Vec<f32>, EvalError> {
     let (inputs, first) = (scored.inputs(), scored.first_row());
     let common = session.tokens().iter().zip(inputs).take_while(|(a, b)| a == b).count();
@@ -161,8 +164,8 @@ fn alone(session: &mut Session, scored: &ScoredSequence) -> Result<Vec<f32>, Eva
     Ok(session.forward(&inputs[first..], LogitsRequest::All)?)
 }
 
-/// Logits of the rows that predict each continuation, by the training forward. Shorter sequences are padded at their end,
-/// where no row before sees it.
+/// Logits of the rows that predict each continuation, by the training forward. Shorter sequences are padded
+/// at their end, where no row before sees it.
 fn as_batch(model: &EvalModel, sequences: &[ScoredSequence]) -> Result<Vec<Vec<f32>>, EvalError> {
     let EvalModel::Checkpoint { decoder, .. } = model else { return Ok(Vec::new()) };
     let vocab = decoder.config().vocab_size;

@@ -1,5 +1,5 @@
-//! NaN and infinity in a model: every tensor, in every type that files have, stops whatever reads, runs or measures the model, with an
-//! error that names the tensor and the place.
+//! NaN and infinity in a model: every tensor, in every type that files have, stops whatever reads, runs or
+//! measures the model, with an error that names the tensor and the place.
 
 use std::fs;
 use std::path::Path;
@@ -85,8 +85,8 @@ impl File {
     }
 }
 
-/// Asserts that nothing that reads, runs or measures a GGUF file takes it, and that each says which tensor and what. A file that loads
-/// all the same does not run: not with `token`.
+/// Asserts that nothing that reads, runs or measures a GGUF file takes it, and that each says which tensor
+/// and what. A file that loads all the same does not run: not with `token`.
 fn refused(path: &Path, what: &[&str], token: u32) {
     let out = path.with_extension("ck");
     let options = ImportOptions::default();
@@ -287,7 +287,8 @@ fn every_tensor_of_a_hugging_face_directory() {
     }
 }
 
-/// Finite weights whose products are beyond f32: what comes of them is no number, in both runs with the same bits.
+/// Finite weights whose products are beyond f32: what comes of them is no number, in both runs with the same
+/// bits.
 #[test]
 fn products_beyond_the_range_are_neither_measured_nor_verified() {
     let dir = tempfile::tempdir().unwrap();

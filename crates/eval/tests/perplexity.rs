@@ -39,7 +39,8 @@ fn second_halves_are_scored_as_llama_cpp_does() {
     let tokenizer = model.tokenizer();
     let window = 13;
     let found = perplexity(&model, TEXT, Scoring::SecondHalf { window }, None, |_, _| Ok(())).unwrap();
-    // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to 12 of each.
+    // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to
+    // 12 of each.
     let ids = tokenizer.encode(TEXT, tokenizer.adds_bos()).unwrap();
     let (mut losses, mut bytes) = (Vec::new(), 0);
     for own in ids.chunks_exact(window) {

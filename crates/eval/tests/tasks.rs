@@ -37,7 +37,8 @@ fn model() -> EvalModel {
     }
 }
 
-/// ln p(continuation | context), from the logits of everything: the tokens of the text, then those beyond the context's.
+/// ln p(continuation | context), from the logits of everything: the tokens of the text, then those beyond the
+/// context's.
 fn log_likelihood(model: &EvalModel, context: &str, continuation: &str) -> f64 {
     let encode = |text: &str| {
         let tokenizer = model.tokenizer();
@@ -278,7 +279,8 @@ fn examples_stand_before_the_question_and_the_file_itself_gives_all_but_it() {
         .map(|i| format!("{{\"goal\":\"e{i}\",\"sol1\":\"a\",\"sol2\":\"b\",\"label\":{}}}\n", i % 2))
         .collect();
     let (result, samples) = ask(&model, "piqa", ONE, Some(&train), &options).unwrap();
-    // random.Random(1234).sample(range(4), 3) == [3, 0, 2], one more than is shown where a data set has no test split.
+    // random.Random(1234).sample(range(4), 3) == [3, 0, 2], one more than is shown where a data set has no
+    // test split.
     let examples = "Question: e3\nAnswer: b\n\nQuestion: e0\nAnswer: a\n\n";
     assert_eq!(samples[0].context, format!("{examples}Question: g\nAnswer:"));
     assert_eq!((result.num_fewshot, result.truncated), (2, 0));
@@ -388,7 +390,8 @@ fn numbers_are_read_from_greedy_text() {
 #[test]
 fn programs_run_only_where_it_is_allowed() {
     let model = model();
-    // Whatever the model adds, the prompt's function comes first and leaves the rest in a string or a comment.
+    // Whatever the model adds, the prompt's function comes first and leaves the rest in a string or a
+    // comment.
     let record = serde_json::json!({
         "task_id": "t/0", "prompt": "def one():\n    return 1\n#", "entry_point": "one",
         "test": "\ndef check(f):\n    assert f() == 1\n",

@@ -1,8 +1,9 @@
 //! `diff`: what two models have that is not the same, each in any form.
 //!
-//! Ternary tensors are compared by what is multiplied, codes and scale, whichever way they are packed; latent weights are
-//! quantized for that, as training does, and compared too where both models have them. All other tensors are compared by their
-//! numbers, so that an embedding stored as F16 differs from that of training by its rounding.
+//! Ternary tensors are compared by what is multiplied, codes and scale, whichever way they are packed; latent
+//! weights are quantized for that, as training does, and compared too where both models have them. All other
+//! tensors are compared by their numbers, so that an embedding stored as F16 differs from that of training by
+//! its rounding.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -123,7 +124,8 @@ pub enum TokenizerDifference {
 }
 
 impl DiffReport {
-    /// Whether the models are the same in everything that was compared, numbers up to a relative difference of `tolerance`.
+    /// Whether the models are the same in everything that was compared, numbers up to a relative difference
+    /// of `tolerance`.
     pub fn same(&self, tolerance: f32) -> bool {
         self.config.is_empty()
             && self.only_first.is_empty()
@@ -142,7 +144,8 @@ impl TensorDifference {
     }
 }
 
-/// Compares two models, tensor by tensor; `progress` sees the name of each. Peak memory is that of the largest tensor of either.
+/// Compares two models, tensor by tensor; `progress` sees the name of each. Peak memory is that of the
+/// largest tensor of either.
 ///
 /// # Errors
 /// If a model is damaged: lacks a tensor that its configuration describes, or has one that cannot be read.
@@ -177,8 +180,8 @@ pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<Di
     })
 }
 
-/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, and how they were first
-/// drawn.
+/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, and
+/// how they were first drawn.
 fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
     let [mut first, mut second] = configs.map(Clone::clone);
     second.initializer_range = first.initializer_range;

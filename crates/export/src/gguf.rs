@@ -64,8 +64,8 @@ pub struct Report {
 /// Writes a checkpoint as a GGUF file, with tokenizer. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If the model is ternary in part or has no GGUF architecture, its widths do not fit the packing, the checkpoint is damaged,
-/// or the file cannot be written; nothing is left under the file's name then.
+/// If the model is ternary in part or has no GGUF architecture, its widths do not fit the packing, the
+/// checkpoint is damaged, or the file cannot be written; nothing is left under the file's name then.
 pub fn export_gguf(
     checkpoint: &Checkpoint,
     out: &Path,

@@ -1,5 +1,5 @@
-//! A checkpoint to a directory in Hugging Face's layout that `transformers` loads: weights packed, in bf16 or in f32, with
-//! `config.json`, `generation_config.json`, tokenizer, chat template and a model card.
+//! A checkpoint to a directory in Hugging Face's layout that `transformers` loads: weights packed, in bf16 or
+//! in f32, with `config.json`, `generation_config.json`, tokenizer, chat template and a model card.
 
 use std::fs;
 use std::path::Path;
@@ -21,8 +21,8 @@ use crate::tensor_data::{bf16_bytes, check, check_stored, f32_bytes, ternary_ten
 /// What to write.
 #[derive(Debug, Clone)]
 pub struct HuggingFaceOptions {
-    /// Pack ternary weights, 2 bits each, with the scale beside them: what runs is what was trained. Else they are latent
-    /// weights, quantized by whoever loads them.
+    /// Pack ternary weights, 2 bits each, with the scale beside them: what runs is what was trained. Else
+    /// they are latent weights, quantized by whoever loads them.
     pub packed: bool,
     /// Whether all other numbers are stored as bf16 and not as f32.
     pub bf16: bool,
@@ -48,8 +48,8 @@ pub struct HuggingFaceReport {
 /// Writes a checkpoint as a directory that does not exist yet. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If no class of `transformers` computes the model, the checkpoint is damaged, or the directory exists or cannot be written;
-/// nothing is left under its name then.
+/// If no class of `transformers` computes the model, the checkpoint is damaged, or the directory exists or
+/// cannot be written; nothing is left under its name then.
 pub fn export_hugging_face(
     checkpoint: &Checkpoint,
     out: &Path,
@@ -167,7 +167,8 @@ fn special_ids(tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
     roles.into_iter().map(|(key, id)| (key.to_string(), json!(id))).collect()
 }
 
-/// `generation_config.json`: those ids, and under `eos_token_id` all that end a generation, EOS first; a number where it is one.
+/// `generation_config.json`: those ids, and under `eos_token_id` all that end a generation, EOS first; a
+/// number where it is one.
 fn generation_config(mut ids: Map<String, Value>, tokenizer: Option<&Tokenizer>) -> String {
     if let Some(tokenizer) = tokenizer {
         let mut ends = tokenizer.end_ids();

@@ -1,13 +1,15 @@
 //! Checkpoints in and out: Hugging Face safetensors ⇄ Tritforge ⇄ GGUF, tensor by tensor.
 //!
-//! * [`import`] makes a checkpoint of a published model: Hugging Face's layout or GGUF, in full precision or ternary. Codes and
-//!   scale of a ternary source are kept as they are.
-//! * [`export_gguf`] writes the file that runtimes load. It quantizes each latent weight once, with the functions that training
-//!   quantized it with, and writes those codes and that scale. Nothing is ever de-quantized and quantized again: that would keep
-//!   the codes and shrink the scales. The [`Report`] says what was written, what was rounded on the way, and who loads it.
+//! * [`import`] makes a checkpoint of a published model: Hugging Face's layout or GGUF, in full precision or
+//!   ternary. Codes and scale of a ternary source are kept as they are.
+//! * [`export_gguf`] writes the file that runtimes load. It quantizes each latent weight once, with the
+//!   functions that training quantized it with, and writes those codes and that scale. Nothing is ever
+//!   de-quantized and quantized again: that would keep the codes and shrink the scales. The [`Report`] says
+//!   what was written, what was rounded on the way, and who loads it.
 //! * [`export_hugging_face`] writes the directory that `transformers` loads.
 //! * [`inspect`] says what a file or directory holds, and who can load it.
-//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not the same.
+//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not
+//!   the same.
 //!
 //! ```no_run
 //! use tritforge_checkpoint::Checkpoint;

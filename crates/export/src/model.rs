@@ -1,5 +1,6 @@
-//! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that it belongs to, a GGUF
-//! file, a directory in Hugging Face's layout. Nothing is written and nothing is quantized that is not stored as latent weights.
+//! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that
+//! it belongs to, a GGUF file, a directory in Hugging Face's layout. Nothing is written and nothing is
+//! quantized that is not stored as latent weights.
 
 use std::path::{Path, PathBuf};
 
@@ -43,8 +44,9 @@ enum Content {
 }
 
 impl AnyModel {
-    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a directory in Hugging
-    /// Face's layout, of which `options` may say what its weights are; `options.latent` has no meaning here.
+    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a
+    /// directory in Hugging Face's layout, of which `options` may say what its weights are; `options.latent`
+    /// has no meaning here.
     ///
     /// # Errors
     /// If the path is none of these, or what it holds is damaged or of a kind that the engine does not run.
@@ -113,8 +115,8 @@ impl AnyModel {
         }
     }
 
-    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary one code · scale, of
-    /// latent weights these.
+    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary
+    /// one code · scale, of latent weights these.
     ///
     /// # Errors
     /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.
@@ -166,7 +168,8 @@ impl AnyModel {
         }
     }
 
-    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as training does.
+    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as
+    /// training does.
     pub(crate) fn ternary(
         &self,
         item: &TensorPlan,

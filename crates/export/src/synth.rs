@@ -1,5 +1,5 @@
-//! Models of any shape with random weights, as a GGUF file or a checkpoint: for benchmarks and tests of conversions, where what is
-//! computed does not matter and how much does.
+//! Models of any shape with random weights, as a GGUF file or a checkpoint: for benchmarks and tests of
+//! conversions, where what is computed does not matter and how much does.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -17,12 +17,13 @@ use crate::plan::{TensorPlan, TensorRole, items};
 use crate::tensor_data::TensorData;
 use crate::{ExportError, ExportOptions, Report};
 
-/// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes, each as likely as the
-/// others, full-precision matrices uniform in ±`initializer_range`, norms 1. Without a tokenizer it has one that knows the 256 bytes; the rest of the vocabulary is padding.
+/// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes,
+/// each as likely as the others, full-precision matrices uniform in ±`initializer_range`, norms 1. Without a
+/// tokenizer it has one that knows the 256 bytes; the rest of the vocabulary is padding.
 ///
 /// # Errors
-/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary smaller than the tokenizer's (257), or the file
-/// cannot be written.
+/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary smaller than the
+/// tokenizer's (257), or the file cannot be written.
 pub fn synth_gguf(
     config: &ModelConfig,
     out: &Path,
@@ -46,7 +47,8 @@ pub fn synth_gguf(
     })
 }
 
-/// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16, as published models are.
+/// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16,
+/// as published models are.
 ///
 /// # Errors
 /// If the shape is impossible, or the checkpoint cannot be written.

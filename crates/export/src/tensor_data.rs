@@ -1,4 +1,5 @@
-//! A tensor's content on its way from one file to another: numbers, or ternary codes with their scale, never both.
+//! A tensor's content on its way from one file to another: numbers, or ternary codes with their scale, never
+//! both.
 
 use std::borrow::Cow;
 
@@ -18,7 +19,8 @@ pub(crate) enum TensorData<'a> {
     Ternary(TernaryTensor),
 }
 
-/// The ternary form of a projection of a checkpoint: its latent weights quantized once, or what is stored as ternary, untouched.
+/// The ternary form of a projection of a checkpoint: its latent weights quantized once, or what is stored as
+/// ternary, untouched.
 ///
 /// # Errors
 /// If the tensor is missing, has another shape, or cannot be made ternary.
@@ -57,7 +59,8 @@ pub(crate) fn check(tensor: &str, values: &[f32], cols: usize) -> Result<(), Exp
         .map_err(|e| ExportError::Tensor { tensor: tensor.to_string(), message: e.to_string() })
 }
 
-/// Refuses a tensor of which a number, finite as it was, is not as it is stored; `stored` are the numbers read back.
+/// Refuses a tensor of which a number, finite as it was, is not as it is stored; `stored` are the numbers
+/// read back.
 pub(crate) fn check_stored(
     tensor: &str,
     exact: &[f32],

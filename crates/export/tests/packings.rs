@@ -1,4 +1,5 @@
-//! Packed checkpoints through every packing: the codes and scales of the source, and the same logits from every file.
+//! Packed checkpoints through every packing: the codes and scales of the source, and the same logits from
+//! every file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,8 +48,9 @@ fn shapes(hidden: usize) -> [[usize; 2]; 7] {
     ]
 }
 
-/// A checkpoint as tiiuae publishes Falcon-E: a LlamaForCausalLM whose linears are `bitlinear`, four stripes of rows in a byte, with
-/// scales that divide; embedding, norms and head in bf16. Put together byte by byte, apart from the crates' writers.
+/// A checkpoint as tiiuae publishes Falcon-E: a LlamaForCausalLM whose linears are `bitlinear`, four stripes
+/// of rows in a byte, with scales that divide; embedding, norms and head in bf16. Put together byte by byte,
+/// apart from the crates' writers.
 fn falcon_e(directory: &Path, hidden: usize) {
     fs::create_dir(directory).unwrap();
     let config = json!({

@@ -8,9 +8,9 @@ use crate::error::Fault;
 ///
 /// The `field` arguments name what is being read; they are turned into text only when a read fails.
 ///
-/// A count promises bytes: a million entries need at least 13 million of them. Promised bytes cannot be used a
-/// second time to justify the length of a string or another count, so that each byte of a file justifies one
-/// allocation.
+/// A count promises bytes: a million entries need at least 13 million of them. Promised bytes cannot be used
+/// a second time to justify the length of a string or another count, so that each byte of a file justifies
+/// one allocation.
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -64,8 +64,9 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
-    /// A u64 count of things that each take at least `least` bytes of those that are left and not promised: the
-    /// guard before any allocation for them. Promises those bytes; [`Cursor::release_reserved`] takes each back.
+    /// A u64 count of things that each take at least `least` bytes of those that are left and not promised:
+    /// the guard before any allocation for them. Promises those bytes; [`Cursor::release_reserved`] takes
+    /// each back.
     pub(crate) fn count(&mut self, least: u64, field: Arguments<'_>) -> Result<usize, Fault> {
         let start = self.offset();
         let count = self.u64(field)?;

@@ -1,8 +1,9 @@
 //! From a file's bytes to its header, trusting none of them.
 //!
-//! Each count and length is checked against the bytes that are left before anything is allocated for it, each sum
-//! and product is checked for overflow, and so is that names are unique and tensors apart. Memory is therefore
-//! bounded by the size of the file (the test `mutations` measures it) and time by its size times a logarithm.
+//! Each count and length is checked against the bytes that are left before anything is allocated for it, each
+//! sum and product is checked for overflow, and so is that names are unique and tensors apart. Memory is
+//! therefore bounded by the size of the file (the test `mutations` measures it) and time by its size times a
+//! logarithm.
 
 use std::collections::HashSet;
 

@@ -1,5 +1,5 @@
-//! Low-rank adapters (LoRA, arXiv 2106.09685) beside the projections of a loaded model: read from GGUF adapter files as llama.cpp has
-//! them, put on at any time, several at once.
+//! Low-rank adapters (LoRA, arXiv 2106.09685) beside the projections of a loaded model: read from GGUF
+//! adapter files as llama.cpp has them, put on at any time, several at once.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use tritforge_kernels::{DenseMatrix, DenseType};
 
 use crate::{InferError, Model};
 
-/// An adapter as it was read: for some projections A [rank, in] and B [out, rank], and what their product is multiplied by.
+/// An adapter as it was read: for some projections A [rank, in] and B [out, rank], and what their product is
+/// multiplied by.
 #[derive(Debug)]
 pub struct Adapter {
     path: PathBuf,
@@ -43,8 +44,8 @@ pub struct ScaledAdapter {
 }
 
 impl Adapter {
-    /// Reads a GGUF adapter for `model`: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling `adapter.lora.alpha` / rank, and
-    /// for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
+    /// Reads a GGUF adapter for `model`: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling
+    /// `adapter.lora.alpha` / rank, and for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
     ///
     /// # Errors
     /// If the file is damaged, is no such adapter, or does not fit the model.

@@ -28,8 +28,8 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
     /// Tokens that end the text beside the model's own ([`crate::Model::end_ids`]).
     pub end_ids: Vec<u32>,
-    /// White space that a chat template writes after an answer: before the token that ends the text it is not part of it. A stop
-    /// string has to begin with it.
+    /// White space that a chat template writes after an answer: before the token that ends the text it is not
+    /// part of it. A stop string has to begin with it.
     pub closing: String,
 }
 
@@ -155,9 +155,10 @@ pub struct Piece<'a> {
     pub tokens: &'a [TokenLogprobs],
 }
 
-/// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters, never
-/// part of a stop string. It may end the generation, and is asked often enough to do so in time: with an empty piece before
-/// each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no text.
+/// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters,
+/// never part of a stop string. It may end the generation, and is asked often enough to do so in time: with
+/// an empty piece before each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no
+/// text.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit the context, or an option is out of range; if the model's logits are
@@ -238,7 +239,8 @@ pub fn generate_pieces(
         if stopped {
             tokens = shown(tokens, text.len(), &model)?;
         }
-        // Also without text: a stop string may hold all of it back while the client leaves or the time runs out.
+        // Also without text: a stop string may hold all of it back while the client leaves or the time runs
+        // out.
         let ready = if text.is_empty() && !stopped { &[][..] } else { &tokens };
         let flow = on_piece(Piece { text: &text, tokens: ready });
         if stopped || flow.is_break() {

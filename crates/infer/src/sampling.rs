@@ -20,7 +20,8 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drop tokens less probable than this share of the most probable; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of recent tokens (CTRL, arXiv 1909.05858); 1 changes nothing.
+    /// Divides positive and multiplies negative logits of recent tokens (CTRL, arXiv 1909.05858); 1 changes
+    /// nothing.
     pub repetition_penalty: f32,
     /// How many recent tokens the repetition penalty sees.
     pub repeat_last_n: usize,

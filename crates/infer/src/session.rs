@@ -8,8 +8,8 @@ use crate::adapter::ScaledAdapter;
 use crate::step::{LogitsRequest, SequenceInput, StateCapture, step_observed};
 use crate::{InferError, Model};
 
-/// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough that the
-/// buffers of a pass stay small.
+/// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough
+/// that the buffers of a pass stay small.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// A sequence of tokens and the keys and values of all its positions. A clone goes its own way from there.
@@ -33,7 +33,8 @@ impl Session {
         Self::with_kv(model, context, KvType::F16)
     }
 
-    /// [`Session::new`] with another type of cache: with [`KvType::F32`] logits are, bit for bit, those of training.
+    /// [`Session::new`] with another type of cache: with [`KvType::F32`] logits are, bit for bit, those of
+    /// training.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -57,13 +58,14 @@ impl Session {
         &self.model
     }
 
-    /// The adapters that take part in what the session computes; at first the model's ([`Model::set_adapters`]).
+    /// The adapters that take part in what the session computes; at first the model's
+    /// ([`Model::set_adapters`]).
     pub fn adapters(&self) -> &Arc<[ScaledAdapter]> {
         &self.adapters
     }
 
-    /// Goes on with other adapters. Keys and values that are in the cache stay as they were computed; [`Session::truncate`] to 0
-    /// forgets them.
+    /// Goes on with other adapters. Keys and values that are in the cache stay as they were computed;
+    /// [`Session::truncate`] to 0 forgets them.
     pub fn set_adapters(&mut self, adapters: impl Into<Arc<[ScaledAdapter]>>) {
         self.adapters = adapters.into();
     }
@@ -104,15 +106,17 @@ impl Session {
         self.caches.iter().map(KvCache::bytes).sum()
     }
 
-    /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many tokens of
-    /// `ids` need not be run again. At least the last one is left to run, so that there are logits to go on from.
+    /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many
+    /// tokens of `ids` need not be run again. At least the last one is left to run, so that there are logits
+    /// to go on from.
     pub fn reuse_prefix(&mut self, ids: &[u32]) -> usize {
         let common = self.tokens.iter().zip(ids).take_while(|(a, b)| a == b).count();
         self.truncate(common.min(ids.len().saturating_sub(1)));
         self.len()
     }
 
-    /// Appends tokens and returns the wanted logits. One token after another or all at once gives the same bits.
+    /// Appends tokens and returns the wanted logits. One token after another or all at once gives the same
+    /// bits.
     ///
     /// # Errors
     /// If there is no token, a token is unknown, or the context is full; the session is then as it was.
@@ -120,8 +124,9 @@ impl Session {
         self.chunks(ids, request, None)
     }
 
-    /// As [`Session::forward`]; with the logits come the queries, keys and values of a layer, counted from 0: as the projections
-    /// give them, with biases and adapters, before norms of heads and before RoPE; each [tokens, width].
+    /// As [`Session::forward`]; with the logits come the queries, keys and values of a layer, counted from 0:
+    /// as the projections give them, with biases and adapters, before norms of heads and before RoPE; each
+    /// [tokens, width].
     ///
     /// # Errors
     /// As [`Session::forward`], and if there is no such layer.

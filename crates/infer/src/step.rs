@@ -1,8 +1,8 @@
 //! One pass over the weights, for one sequence or for many: prefill chunks and single tokens mixed.
 //!
-//! Rows of all sequences stand one after the other in the same matrices, so that every weight is read once for all of
-//! them. Only positions, caches and attention are each sequence's own. A row's result depends on no other row: a
-//! sequence gets the same bits alone and in any company.
+//! Rows of all sequences stand one after the other in the same matrices, so that every weight is read once
+//! for all of them. Only positions, caches and attention are each sequence's own. A row's result depends on
+//! no other row: a sequence gets the same bits alone and in any company.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -42,17 +42,18 @@ pub struct SequenceInput<'a> {
     pub request: LogitsRequest,
 }
 
-/// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each part wants.
+/// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each
+/// part wants.
 ///
 /// # Errors
-/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models; if a token's embedding
-/// or a logit is NaN or infinite. No session has changed then.
+/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models;
+/// if a token's embedding or a logit is NaN or infinite. No session has changed then.
 pub fn step(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
     step_observed(parts, None, None)
 }
 
-/// The queries, keys and values of one layer, of every token that passes: as the projections give them, before norms of heads and
-/// before RoPE.
+/// The queries, keys and values of one layer, of every token that passes: as the projections give them,
+/// before norms of heads and before RoPE.
 #[derive(Debug)]
 pub(crate) struct StateCapture {
     pub(crate) layer: usize,
@@ -329,7 +330,8 @@ impl Linear<'_, '_, '_> {
         rms_norm(x, weight, self.eps, normed);
     }
 
-    /// As [`Self::norm`] if there is one; else `normed` takes the place of `x`, whose content is anything then.
+    /// As [`Self::norm`] if there is one; else `normed` takes the place of `x`, whose content is anything
+    /// then.
     fn sub_norm(&self, x: &mut Vec<f32>, weight: Option<&[f32]>, normed: &mut Vec<f32>) {
         match weight {
             Some(weight) => self.norm(x, weight, normed),
@@ -337,7 +339,8 @@ impl Linear<'_, '_, '_> {
         }
     }
 
-    /// The products of the same input with several matrices, and their biases. `codes` is where the input's int8 form stands.
+    /// The products of the same input with several matrices, and their biases. `codes` is where the input's
+    /// int8 form stands.
     fn project<const N: usize>(
         &mut self,
         input: &[f32],
@@ -385,8 +388,9 @@ impl Linear<'_, '_, '_> {
     }
 }
 
-/// Takes note of NaN and infinity in what a matrix gives, [tokens, width]. A weight that is one gives nothing else, whatever it is
-/// multiplied with, and the output is so much smaller than the matrix that looking at it costs nothing.
+/// Takes note of NaN and infinity in what a matrix gives, [tokens, width]. A weight that is one gives nothing
+/// else, whatever it is multiplied with, and the output is so much smaller than the matrix that looking at it
+/// costs nothing.
 fn check_output(
     non_finite: &mut Option<NonFinite>,
     output: &[f32],

@@ -1,8 +1,10 @@
-//! Speed of the float kernels: attention forward and backward in GFLOP/s (causal products counted, not the skipped
-//! half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread and on all.
+//! Speed of the float kernels: attention forward and backward in GFLOP/s (causal products counted, not the
+//! skipped half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread
+//! and on all.
 //!
-//! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one instruction set.
-//! The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is the fastest of at least [`REPEATS`] runs.
+//! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one
+//! instruction set. The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is
+//! the fastest of at least [`REPEATS`] runs.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -97,8 +99,8 @@ fn decoding_attention() {
     }
 }
 
-/// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds together, in GB/s of
-/// keys and values read; and prefill of one layer.
+/// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds
+/// together, in GB/s of keys and values read; and prefill of one layer.
 fn cached_attention() {
     const CACHED_BYTES: usize = 160 << 20;
     let memory = vec![1u64; CACHED_BYTES / 8];

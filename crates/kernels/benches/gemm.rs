@@ -1,4 +1,5 @@
-//! Speed of the f32 product at the shapes of training, in GFLOP/s: `cargo bench -p tritforge-kernels --bench gemm`.
+//! Speed of the f32 product at the shapes of training, in GFLOP/s: `cargo bench -p tritforge-kernels --bench
+//! gemm`.
 
 use std::time::Instant;
 

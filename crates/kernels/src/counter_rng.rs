@@ -1,8 +1,8 @@
 //! Random bits for stochastic rounding: a hash of a seed, a step, a stream and an element.
 //!
-//! There is no state to store, a run that goes on from a checkpoint rounds as it would have without, and neither the order of
-//! the elements nor the number of threads matters. Rounded up or down at random, in proportion to the distances, a number is
-//! kept on average (arXiv 1502.02551).
+//! There is no state to store, a run that goes on from a checkpoint rounds as it would have without, and
+//! neither the order of the elements nor the number of threads matters. Rounded up or down at random, in
+//! proportion to the distances, a number is kept on average (arXiv 1502.02551).
 
 /// Random bits for the elements of one stream in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,8 @@ fn hash<const N: usize>(words: [u64; N]) -> u64 {
     state
 }
 
-/// A code for `value`, at most 127 · (1 + 2⁻²³) in magnitude: one of the two integers around it, the nearer more probably, so that
-/// the mean over random bits is the value up to 2⁻¹⁶. An integer stays.
+/// A code for `value`, at most 127 · (1 + 2⁻²³) in magnitude: one of the two integers around it, the nearer
+/// more probably, so that the mean over random bits is the value up to 2⁻¹⁶. An integer stays.
 #[inline(always)]
 pub(crate) fn round_to_code(value: f32, bits: u32) -> i8 {
     // One of 2¹⁵ numbers, evenly in (-½, ½). The largest, ½ - 2⁻¹⁶, leaves 127 · (1 + 2⁻²³) below 127.5.
@@ -53,15 +53,17 @@ pub(crate) fn round_to_code(value: f32, bits: u32) -> i8 {
     ((value + shift) + 12_582_912.0).to_bits() as i8
 }
 
-/// The integer nearest to `value`, half to even, as a code and as a number; `value` is at most 127.49 in magnitude.
+/// The integer nearest to `value`, half to even, as a code and as a number; `value` is at most 127.49 in
+/// magnitude.
 #[inline(always)]
 pub(crate) fn nearest_code(value: f32) -> (i8, f32) {
     let sum = value + 12_582_912.0;
     (sum.to_bits() as i8, sum - 12_582_912.0)
 }
 
-/// The scale of codes for numbers whose largest magnitude has the bits `largest` (without sign), and its inverse: 1/127 of the
-/// magnitude; both 0 where all numbers are too small to have an inverse; the scale NaN where one is NaN or infinite.
+/// The scale of codes for numbers whose largest magnitude has the bits `largest` (without sign), and its
+/// inverse: 1/127 of the magnitude; both 0 where all numbers are too small to have an inverse; the scale NaN
+/// where one is NaN or infinite.
 #[inline(always)]
 pub(crate) fn code_scale(largest: u32) -> (f32, f32) {
     const SMALLEST: f32 = 1e-30;

@@ -1,7 +1,9 @@
-//! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one block of positions.
+//! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one
+//! block of positions.
 //!
-//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a weighted sum runs over
-//! positions in their order, one fused multiply-add each. How queries, positions and columns are cut changes no bit.
+//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a
+//! weighted sum runs over positions in their order, one fused multiply-add each. How queries, positions and
+//! columns are cut changes no bit.
 
 use crate::Backend;
 use crate::kv_cache::{BLOCK, Block, Blocks, COLUMNS, Element, Layout, RESIDUES};
@@ -14,7 +16,8 @@ const KEYS_AHEAD: usize = 2 * LANES;
 /// As [`KEYS_AHEAD`].
 const VALUES_AHEAD: usize = 128;
 
-/// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row `i / group`.
+/// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row
+/// `i / group`.
 pub(crate) struct Unit<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) blocks: &'a Blocks,
@@ -27,8 +30,8 @@ pub(crate) struct Unit<'a> {
     pub(crate) scale: f32,
     /// The rows, [rows, heads · head_dim].
     pub(crate) q: &'a [f32],
-    /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`]; empty before
-    /// [`Unit::set_layout`].
+    /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of
+    /// [`Layout::slots`]; empty before [`Unit::set_layout`].
     pub(crate) tiles: Vec<f32>,
 }
 
@@ -133,9 +136,9 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
             unsafe { step_with::<[__m256; 2], T>(unit, blocks, step) }
         }
         match backend {
-            // SAFETY: this function is private to the crate and gets `Backend::active`, which is supported, or an
-            // argument of a public function that called `Backend::assert_supported` first. `Backend::is_supported`
-            // asks for each of the features above.
+            // SAFETY: this function is private to the crate and gets `Backend::active`, which is supported,
+            // or an argument of a public function that called `Backend::assert_supported` first.
+            // `Backend::is_supported` asks for each of the features above.
             Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },
@@ -196,8 +199,8 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
         while i < queries {
             let size = tile_size(queries - i, V::MANY);
             let tile = &unit.tiles[i * hd..][..size * hd];
-            // SAFETY: the caller's promise. Query i + r < queries, and panel p ends within BLOCK: sixteen scores from
-            // (i + r) · BLOCK + 16 p lie in `scores`.
+            // SAFETY: the caller's promise. Query i + r < queries, and panel p ends within BLOCK: sixteen
+            // scores from (i + r) · BLOCK + 16 p lie in `scores`.
             unsafe {
                 let at = scores.as_mut_ptr().add(i * BLOCK + p * LANES);
                 match size {
@@ -239,8 +242,8 @@ unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
     }
 }
 
-/// Half of the tree of `lanes::sum`, here with a position in each lane: the even columns from slot 0 on, or the odd ones, which
-/// begin at slot `slot`.
+/// Half of the tree of `lanes::sum`, here with a position in each lane: the even columns from slot 0 on, or
+/// the odd ones, which begin at slot `slot`.
 ///
 /// # Safety
 /// As [`residue`]. Closures would not take on the features of their caller.
@@ -269,7 +272,8 @@ unsafe fn half<V: Vector, T: Element, const R: usize>(
 /// The products of `count` columns from `slot` on, summed in their order.
 ///
 /// # Safety
-/// The caller has the instructions of `V`, and the columns exist: the counts of the sixteen residues add up to their number.
+/// The caller has the instructions of `V`, and the columns exist: the counts of the sixteen residues add up
+/// to their number.
 #[inline(always)]
 unsafe fn residue<V: Vector, T: Element, const R: usize>(
     columns: &[[T; LANES]],
@@ -355,7 +359,8 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     let mut i = 0;
     while i < queries {
         let size = tile_size(queries - i, V::MANY);
-        // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a tile.
+        // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a
+        // tile.
         unsafe {
             match size {
                 8 => sums_of_tile::<V, T, 8>(unit, block, i, values, p, sums),
@@ -368,11 +373,12 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     }
 }
 
-/// R queries from query `i` on: the first sixteen columns of a piece or both halves, together where there are registers enough.
+/// R queries from query `i` on: the first sixteen columns of a piece or both halves, together where there are
+/// registers enough.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `values` [BLOCK, COLUMNS], and
-/// queries i..i + R exist.
+/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `values`
+/// [BLOCK, COLUMNS], and queries i..i + R exist.
 #[inline(always)]
 unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     unit: &Unit<'_>,
@@ -403,8 +409,8 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
 /// `sums[r][c] += p[r][j] · values[j][c]` over positions j < `visible[r]` in their order, for 16 B columns.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R, COLUMNS], of whose
-/// columns 16 B are used; `visible` ascends and is at most BLOCK.
+/// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R,
+/// COLUMNS], of whose columns 16 B are used; `visible` ascends and is at most BLOCK.
 #[inline(always)]
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     visible: &[usize; R],

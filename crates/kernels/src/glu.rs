@@ -33,7 +33,8 @@ pub fn glu(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     pool::for_each(chunks, |(out, (gate, up))| forward(backend, kind, gate, up, out));
 }
 
-/// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are overwritten.
+/// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are
+/// overwritten.
 ///
 /// # Panics
 /// If the lengths differ.

@@ -1,4 +1,5 @@
-//! The inside of the feed-forward network in one pass: gate, sub-norm and quantization forward, sub-norm and gate backward.
+//! The inside of the feed-forward network in one pass: gate, sub-norm and quantization forward, sub-norm and
+//! gate backward.
 //!
 //! The product `act(gate) · up` is computed again in the backward, row by row, rather than kept.
 
@@ -10,8 +11,9 @@ use crate::{Backend, Gate, QuantizedRows, WriteMode, glu, pool, rms_norm};
 /// Elements from which threads share the work.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
-/// Quantizes `rms_norm(act(gate) · up)`, or the product itself where there is no norm: gate and up [rows, width]; the norm is its
-/// weight `[width]` and eps. The same bits as [`crate::glu`], [`crate::rms_norm`] and [`crate::quantize_rows_into`].
+/// Quantizes `rms_norm(act(gate) · up)`, or the product itself where there is no norm: gate and up [rows,
+/// width]; the norm is its weight `[width]` and eps. The same bits as [`crate::glu`], [`crate::rms_norm`] and
+/// [`crate::quantize_rows_into`].
 ///
 /// # Panics
 /// If the lengths do not fit.
@@ -31,8 +33,9 @@ pub fn glu_norm_quantize(
     });
 }
 
-/// The gradients of `rms_norm(act(gate) · up)` (or of the product, where there is no norm) for the upstream gradient that `dy` holds:
-/// `dy` becomes that of the gate, `dup` is overwritten; the norm's weight's gradient, if wanted, is written as asked.
+/// The gradients of `rms_norm(act(gate) · up)` (or of the product, where there is no norm) for the upstream
+/// gradient that `dy` holds: `dy` becomes that of the gate, `dup` is overwritten; the norm's weight's
+/// gradient, if wanted, is written as asked.
 ///
 /// # Panics
 /// If the lengths do not fit.

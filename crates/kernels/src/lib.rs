@@ -1,24 +1,25 @@
-//! Hand-written compute of ternary models: the same functions serve the trainer's forward pass and the deployed
-//! engine, so both give the same bits.
+//! Hand-written compute of ternary models: the same functions serve the trainer's forward pass and the
+//! deployed engine, so both give the same bits.
 //!
 //! * A BitLinear layer is [`quantize_rows`] (f32 activations to int8, one scale a token) followed by
-//!   [`ternary_matmul`] with [`TernaryWeights`] (2 bits a weight). The sums are exact integers: every [`Backend`]
-//!   and every number of threads gives the same bits.
+//!   [`ternary_matmul`] with [`TernaryWeights`] (2 bits a weight). The sums are exact integers: every
+//!   [`Backend`] and every number of threads gives the same bits.
 //! * [`Backend`] picks scalar, AVX2, AVX-512 VNNI or NEON (plain, dotprod, i8mm) code at run time.
-//! * [`attention_cached`] reads keys and values from a [`KvCache`] in f16 or f32, with the bits of [`attention`].
-//! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`glu`], [`softmax_in_place`];
-//!   [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
-//! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it reads them, and fuses
-//!   what stands between two products: [`rms_norm_quantize`], [`glu_norm_quantize`], [`glu_norm_backward`],
-//!   [`cross_entropy_backward`].
-//! * Gradients are multiplied by integers too, as integers of a few int8 digits ([`Rounding`]): [`quantize_gradient_rows`] with
-//!   [`gradient_matmul`] and the transposed weights, [`weight_gradient`].
+//! * [`attention_cached`] reads keys and values from a [`KvCache`] in f16 or f32, with the bits of
+//!   [`attention`].
+//! * In f32, forward and backward: [`rms_norm`], [`rope_in_place`], [`attention`], [`glu`],
+//!   [`softmax_in_place`]; [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
+//! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it
+//!   reads them, and fuses what stands between two products: [`rms_norm_quantize`], [`glu_norm_quantize`],
+//!   [`glu_norm_backward`], [`cross_entropy_backward`].
+//! * Gradients are multiplied by integers too, as integers of a few int8 digits ([`Rounding`]):
+//!   [`quantize_gradient_rows`] with [`gradient_matmul`] and the transposed weights, [`weight_gradient`].
 //! * [`attention_varlen`]: several documents in a row, none of which sees another.
-//! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator reuse large
-//!   buffers instead of returning them to the system.
+//! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator
+//!   reuse large buffers instead of returning them to the system.
 //!
-//! Policy for shapes: a slice whose length does not fit the stated shape is a programming error and panics with the
-//! lengths; nothing here reads foreign bytes.
+//! Policy for shapes: a slice whose length does not fit the stated shape is a programming error and panics
+//! with the lengths; nothing here reads foreign bytes.
 //!
 //! ```
 //! use tritforge_kernels::{TernaryWeights, quantize_rows, ternary_matmul};

@@ -27,8 +27,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     pool::for_each(pieces, |(out, x)| forward(backend, x, weight, eps, out));
 }
 
-/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] and, if wanted, `dweight` `[width]`, each
-/// overwritten or added to.
+/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] and, if wanted, `dweight`
+/// `[width]`, each overwritten or added to.
 ///
 /// # Panics
 /// If the lengths do not fit.
@@ -67,7 +67,8 @@ pub(crate) fn check_weight(width: usize, dweight: Option<&(&mut [f32], WriteMode
     assert!(dweight.is_none_or(|(d, _)| d.len() == width), "a weight's gradient is as long as the weight");
 }
 
-/// The pieces' sums, in their order: each piece's buffers are `[2, width]`, of which the first row is its sum.
+/// The pieces' sums, in their order: each piece's buffers are `[2, width]`, of which the first row is its
+/// sum.
 pub(crate) fn sum_parts(buffers: &[f32], out: &mut [f32], write: WriteMode) {
     if write == WriteMode::Overwrite {
         out.fill(0.0);
@@ -127,8 +128,8 @@ multiversion! {
     }
 }
 
-/// Of one row: `g = dy · weight`, the weight's gradient added, and (inverse, projection), with which the input's gradient is
-/// `g · inverse − x · projection`.
+/// Of one row: `g = dy · weight`, the weight's gradient added, and (inverse, projection), with which the
+/// input's gradient is `g · inverse − x · projection`.
 #[inline(always)]
 pub(crate) fn backward_row(
     x: &[f32],

@@ -9,9 +9,9 @@ use crate::pool;
 /// From this many tokens a segment is shared among the threads; shorter ones are handed out whole.
 const LONG: usize = 256;
 
-/// Causal attention within each segment: `lengths` are the tokens of the segments, which follow each other; q and out [tokens,
-/// heads · head_dim], k and v [tokens, kv_heads · head_dim]. `lse` gets each row's log-sum-exp of its scores, for every segment
-/// [heads, length].
+/// Causal attention within each segment: `lengths` are the tokens of the segments, which follow each other; q
+/// and out [tokens, heads · head_dim], k and v [tokens, kv_heads · head_dim]. `lse` gets each row's
+/// log-sum-exp of its scores, for every segment [heads, length].
 ///
 /// # Panics
 /// If the lengths do not fit, one is 0, or `kv_heads` does not divide `heads`.
@@ -49,8 +49,9 @@ pub fn attention_varlen(
     );
 }
 
-/// The gradients of [`attention_varlen`] for the upstream gradient `dout`: q, out, dout, dq [tokens, heads · head_dim]; k, v, dk, dv
-/// [tokens, kv_heads · head_dim]; `lse` from the forward. dq, dk and dv are overwritten.
+/// The gradients of [`attention_varlen`] for the upstream gradient `dout`: q, out, dout, dq [tokens, heads ·
+/// head_dim]; k, v, dk, dv [tokens, kv_heads · head_dim]; `lse` from the forward. dq, dk and dv are
+/// overwritten.
 ///
 /// # Panics
 /// As [`attention_varlen`].

@@ -1,7 +1,8 @@
-//! The float kernels against naive f64, against themselves in other cuts and thread counts, and in odd shapes.
+//! The float kernels against naive f64, against themselves in other cuts and thread counts, and in odd
+//! shapes.
 //!
-//! That all instruction sets give the same bits is checked by running the same numbers in child processes that
-//! `TRITFORGE_BACKEND` limits to one backend each.
+//! That all instruction sets give the same bits is checked by running the same numbers in child processes
+//! that `TRITFORGE_BACKEND` limits to one backend each.
 
 mod common;
 #[path = "common/program.rs"]
@@ -210,7 +211,8 @@ fn dense_matrices_read_what_was_written() {
 
 #[test]
 fn q8_0_blocks_are_those_of_ggml() {
-    // By gguf 0.19's `quants.quantize(x, GGMLQuantizationType.Q8_0)`: ties, which go away from zero; zeros; anything.
+    // By gguf 0.19's `quants.quantize(x, GGMLQuantizationType.Q8_0)`: ties, which go away from zero; zeros;
+    // anything.
     let ties = (0..31).map(|i| if i % 2 == 0 { i as f32 + 0.5 } else { -(i as f32 + 0.5) });
     let odd = (0..32).map(|i| ((i * 37 + 11) % 101 - 50) as f32 / 17.0);
     let values: Vec<f32> = std::iter::once(127.0).chain(ties).chain([0.0; 32]).chain(odd).collect();

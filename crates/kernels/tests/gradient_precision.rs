@@ -1,4 +1,5 @@
-//! Products of gradients by integers of three digits and in f32, both against f64, on gradients of all magnitudes.
+//! Products of gradients by integers of three digits and in f32, both against f64, on gradients of all
+//! magnitudes.
 
 use tritforge_kernels::{
     GradientRows, Matrix, QuantizedRows, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul,

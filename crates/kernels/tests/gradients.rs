@@ -1,7 +1,8 @@
 //! The backward kernels against central differences of naive forwards in f64.
 //!
-//! Each check takes the scalar loss `Σ dy · f(inputs)` for a random `dy`. In f64 a step of 1e-5 makes differences exact to about
-//! 1e-9, so that only the f32 rounding of the kernels remains: a few hundred fused multiply-adds of numbers below 1.
+//! Each check takes the scalar loss `Σ dy · f(inputs)` for a random `dy`. In f64 a step of 1e-5 makes
+//! differences exact to about 1e-9, so that only the f32 rounding of the kernels remains: a few hundred fused
+//! multiply-adds of numbers below 1.
 
 mod common;
 

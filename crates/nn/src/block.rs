@@ -59,8 +59,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the model's. Projections that
-    /// `keep_codes` names have no latent weights afterwards.
+    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the
+    /// model's. Projections that `keep_codes` names have no latent weights afterwards.
     pub(crate) fn new<E: From<candle_core::Error>>(
         config: &ModelConfig,
         layer: usize,

@@ -5,15 +5,15 @@ use tritforge_kernels::{Backend, CounterRng, Rounding};
 
 use crate::{Decoder, NnError};
 
-/// How the gradients of the projections' outputs are multiplied with ternary weights and int8 activations, which are integers
-/// already. Embedding, head, norms and attention are in f32 whatever this says.
+/// How the gradients of the projections' outputs are multiplied with ternary weights and int8 activations,
+/// which are integers already. Embedding, head, norms and attention are in f32 whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GradPrecision {
     /// [`Self::Int24`] where it is the faster one, with AVX-512 VNNI, else [`Self::F32`].
     #[default]
     Auto,
-    /// Rounded to the nearest of 2²⁴ integers (three int8 digits, [`Rounding`]) and multiplied exactly: about as precise as f32, whose
-    /// sums round. In f32 where the forward multiplies no integers.
+    /// Rounded to the nearest of 2²⁴ integers (three int8 digits, [`Rounding`]) and multiplied exactly: about
+    /// as precise as f32, whose sums round. In f32 where the forward multiplies no integers.
     Int24,
     /// In f32.
     F32,
@@ -70,11 +70,13 @@ impl GradPrecision {
 }
 
 impl Decoder {
-    /// How [`Decoder::forward_backward`] multiplies from now on, [`GradPrecision::F32`] before; [`crate::Workspace::set_noise`] seeds what is
-    /// rounded at random. The tape ([`Decoder::loss`]) is always in f32.
+    /// How [`Decoder::forward_backward`] multiplies from now on, [`GradPrecision::F32`] before;
+    /// [`crate::Workspace::set_noise`] seeds what is rounded at random. The tape ([`Decoder::loss`]) is
+    /// always in f32.
     ///
     /// # Errors
-    /// If few bits are asked for and the forward multiplies no integers: weights or activations are not quantized.
+    /// If few bits are asked for and the forward multiplies no integers: weights or activations are not
+    /// quantized.
     pub fn set_grad_precision(&mut self, backward: GradPrecision) -> Result<(), NnError> {
         let config = self.config();
         let integers = config.weights != WeightQuant::None && config.activations == ActivationQuant::Absmax;
@@ -92,7 +94,8 @@ impl Decoder {
         self.requantize()
     }
 
-    /// How gradients are multiplied: [`GradPrecision::F32`] where the forward multiplies no integers, never [`GradPrecision::Auto`].
+    /// How gradients are multiplied: [`GradPrecision::F32`] where the forward multiplies no integers, never
+    /// [`GradPrecision::Auto`].
     pub fn grad_precision(&self) -> GradPrecision {
         let first = self.blocks.first().and_then(|block| block.projections.first());
         first.map_or(GradPrecision::F32, |linear| linear.grad_precision())

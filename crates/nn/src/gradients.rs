@@ -7,8 +7,8 @@ use crate::Parameter;
 /// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 15;
 
-/// One buffer a trained parameter, none for a frozen one, in the order of [`crate::Decoder::parameters`]. The buffers are
-/// allocated once and used for every step.
+/// One buffer a trained parameter, none for a frozen one, in the order of [`crate::Decoder::parameters`]. The
+/// buffers are allocated once and used for every step.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     sums: Vec<Option<Sum>>,
@@ -17,7 +17,8 @@ pub struct Gradients {
 #[derive(Debug, Clone)]
 struct Sum {
     values: Vec<f32>,
-    /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an earlier step.
+    /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an
+    /// earlier step.
     fresh: bool,
 }
 
@@ -53,7 +54,8 @@ impl Gradients {
         sums.iter().sum::<f64>().sqrt()
     }
 
-    /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of it.
+    /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of
+    /// it.
     pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], WriteMode)> {
         let sum = self.sums.get_mut(i)?.as_mut()?;
         let write = if std::mem::take(&mut sum.fresh) { WriteMode::Overwrite } else { WriteMode::Accumulate };

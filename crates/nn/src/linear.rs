@@ -113,7 +113,8 @@ impl Linear {
         self.adapter.as_ref().filter(|adapter| adapter.mode == LoraMode::QatLora)
     }
 
-    /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a fifth of its memory.
+    /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a
+    /// fifth of its memory.
     pub(crate) fn freeze(&mut self) -> Result<()> {
         if self.weights == WeightQuant::None {
             return Ok(());
@@ -123,8 +124,8 @@ impl Linear {
         Ok(())
     }
 
-    /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or the base's with its
-    /// [`LoraMode::QatLora`] adapter merged; none where only codes are left.
+    /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or
+    /// the base's with its [`LoraMode::QatLora`] adapter merged; none where only codes are left.
     ///
     /// # Errors
     /// If candle refuses.
@@ -152,7 +153,8 @@ impl Linear {
         self.backward
     }
 
-    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary form.
+    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary
+    /// form.
     pub(crate) fn set_grad_precision(&mut self, backward: GradPrecision) {
         self.backward = backward;
         self.invalidate();
@@ -164,7 +166,8 @@ impl Linear {
         }
     }
 
-    /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight stay.
+    /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight
+    /// stay.
     pub(crate) fn invalidate(&mut self) {
         if matches!(self.master, Master::Codes) {
             return;
@@ -203,7 +206,8 @@ impl Linear {
         }
     }
 
-    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight changes.
+    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight
+    /// changes.
     pub(crate) fn quantize(&mut self) -> Result<()> {
         if let Master::Base(base) = &self.master {
             return match &self.adapter {
@@ -266,8 +270,8 @@ impl Linear {
         Ok(())
     }
 
-    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out]. Without `track` the tape records
-    /// nothing. Nothing is dropped from an adapter's input.
+    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out].
+    /// Without `track` the tape records nothing. Nothing is dropped from an adapter's input.
     pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         let y = self.base_forward(x, track)?;
         match &self.adapter {
@@ -281,7 +285,8 @@ impl Linear {
             Master::Base(_) if track => return self.lota_forward(x),
             Master::Codes | Master::Base(_) => return self.frozen_forward(x),
             Master::Latent(weight) => match self.inner_adapter() {
-                // Off the tape a quantized weight stands for itself: of the latent one only the shape is looked at.
+                // Off the tape a quantized weight stands for itself: of the latent one only the shape is
+                // looked at.
                 Some(adapter) if track || self.quantized.is_none() => adapter.merged_tensor(weight, track)?,
                 None if track => weight.as_tensor().clone(),
                 _ => weight.as_detached_tensor(),

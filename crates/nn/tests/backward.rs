@@ -1,5 +1,5 @@
-//! The pass without a tape: against the tape in every configuration, and against itself with and without checkpointing, in one
-//! micro-batch and in many, on one thread and on several.
+//! The pass without a tape: against the tape in every configuration, and against itself with and without
+//! checkpointing, in one micro-batch and in many, on one thread and on several.
 
 use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace, ops};

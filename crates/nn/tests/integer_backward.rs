@@ -1,4 +1,5 @@
-//! The backward by integers: of 24 bits that in f32, of fewer bits on average that in f32, the same bits for the same seed, refused where there are no integers.
+//! The backward by integers: of 24 bits that in f32, of fewer bits on average that in f32, the same bits for
+//! the same seed, refused where there are no integers.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
 use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, Workspace};

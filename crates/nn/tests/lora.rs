@@ -1,5 +1,5 @@
-//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the tape and against
-//! finite differences, and the exact merge.
+//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the
+//! tape and against finite differences, and the exact merge.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The attention-relation loss: against its definition in f64, its gradient against finite differences, and where it has no part.
+//! The attention-relation loss: against its definition in f64, its gradient against finite differences, and
+//! where it has no part.
 
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, RopeScaling, WeightQuant};
 use tritforge_nn::{

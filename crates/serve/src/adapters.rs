@@ -1,12 +1,14 @@
-//! The adapters of a service: each under a name and a number, put on one request or all of them, loaded and unloaded while it runs.
+//! The adapters of a service: each under a name and a number, put on one request or all of them, loaded and
+//! unloaded while it runs.
 //!
-//! Three ways lead to an adapter. Its name is a model's (`"model": "NAME"`, as in vLLM): the request has that adapter alone, at the scale
-//! that it was loaded with. A request's `lora` names numbers and scales (as in llama.cpp's server): it has exactly those. A request with
-//! neither has the adapters that are on by default, which `POST /lora-adapters` changes.
+//! Three ways lead to an adapter. Its name is a model's (`"model": "NAME"`, as in vLLM): the request has that
+//! adapter alone, at the scale that it was loaded with. A request's `lora` names numbers and scales (as in
+//! llama.cpp's server): it has exactly those. A request with neither has the adapters that are on by default,
+//! which `POST /lora-adapters` changes.
 //!
-//! What a request has is settled when it arrives, as shared handles: unloading an adapter, or changing the defaults, leaves running and
-//! waiting requests as they were. Nothing that depends on adapters outlives a request: every one has a session, with keys and values, of
-//! its own.
+//! What a request has is settled when it arrives, as shared handles: unloading an adapter, or changing the
+//! defaults, leaves running and waiting requests as they were. Nothing that depends on adapters outlives a
+//! request: every one has a session, with keys and values, of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,7 +82,8 @@ impl Adapters {
     }
 
     fn lock(&self) -> MutexGuard<'_, AdapterTable> {
-        // Each change is one push, one removal or one pass of assignments: what a panic leaves behind is whole.
+        // Each change is one push, one removal or one pass of assignments: what a panic leaves behind is
+        // whole.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -162,7 +165,8 @@ impl Adapters {
         self.lock().adapters.clone()
     }
 
-    /// What requests have from now on that ask for nothing: these numbers with these scales, every other adapter off.
+    /// What requests have from now on that ask for nothing: these numbers with these scales, every other
+    /// adapter off.
     ///
     /// # Errors
     /// If a number is unknown; nothing is changed then.
@@ -176,7 +180,8 @@ impl Adapters {
         Ok(())
     }
 
-    /// What a request has, and the name of the model that answers it. Adapters with scale 0 are left out: the base's bits are the base's.
+    /// What a request has, and the name of the model that answers it. Adapters with scale 0 are left out: the
+    /// base's bits are the base's.
     pub(crate) fn of_request(
         &self,
         model: Option<&str>,

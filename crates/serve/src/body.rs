@@ -1,4 +1,5 @@
-//! Bodies of requests: read whole before a handler sees them, within a time, a length, and a sum over all connections.
+//! Bodies of requests: read whole before a handler sees them, within a time, a length, and a sum over all
+//! connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +43,8 @@ impl BodyBudget {
         Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| ApiError::Unavailable)
     }
 
-    /// A body whole. What it holds is paid for as it arrives: a length that is only promised takes no room from others.
+    /// A body whole. What it holds is paid for as it arrives: a length that is only promised takes no room
+    /// from others.
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
         let promised =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -72,8 +74,8 @@ impl BodyBudget {
     }
 }
 
-/// Whether a POST says that it is JSON. One that says nothing is refused as well, as by vLLM: a page may send it anywhere
-/// without asking first.
+/// Whether a POST says that it is JSON. One that says nothing is refused as well, as by vLLM: a page may send
+/// it anywhere without asking first.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))

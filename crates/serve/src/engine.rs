@@ -146,8 +146,8 @@ impl Engine {
         Self { adapters: Arc::new(Adapters::new(&name, None)), name, run: Arc::new(run) }
     }
 
-    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer conversations. Adapters that
-    /// are on the model are on by default.
+    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer
+    /// conversations. Adapters that are on the model are on by default.
     ///
     /// # Errors
     /// If the model has more adapters than a service holds.

@@ -32,7 +32,8 @@ use crate::request::Endpoint;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) jobs: Jobs,
-    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to all.
+    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to
+    /// all.
     pub(crate) may_change: bool,
     /// When the service began, in seconds of Unix time.
     created: u64,

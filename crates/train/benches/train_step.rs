@@ -1,10 +1,11 @@
-//! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
-//! goes, and memory.
+//! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed
+//! (MFU), where the time goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora adapter|qat_lora|lota] [--json]`, B
-//! being auto, int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
-//! counts 6 operations a parameter and token, also those that integers replace. `--lora` trains an adapter of rank 16 on all seven
-//! projections of a frozen base; ternary adapters move by t-SignSGD.
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora
+//! adapter|qat_lora|lota] [--json]`, B being auto, int24, f32, int16 or int8. A step is forward and backward,
+//! clipping's norm, AdamW and the quantization of the weights. MFU counts 6 operations a parameter and token,
+//! also those that integers replace. `--lora` trains an adapter of rank 16 on all seven projections of a
+//! frozen base; ternary adapters move by t-SignSGD.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290): of two answers to a prompt the preferred one is to gain on
-//! the other, compared with a reference model.
+//! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290): of two answers to a prompt the
+//! preferred one is to gain on the other, compared with a reference model.
 //!
 //! The loss of a pair is `−ln σ(β((πc − πr) − (ρc − ρr)))` (eq. 7), π and ρ being the log-probabilities that the trained and the
 //! reference model give to the chosen and the rejected answer. Its derivatives by πc and πr become the weights of the answers'
@@ -19,11 +19,13 @@ pub(crate) struct DpoLoss {
     pub loss: f64,
     /// The derivative by the chosen answer's log-probability; that by the rejected one's is its negative.
     pub by_chosen: f64,
-    /// By how much more than the reference the model prefers the chosen answer, in nats: `(πc − πr) − (ρc − ρr)`.
+    /// By how much more than the reference the model prefers the chosen answer, in nats: `(πc − πr) − (ρc −
+    /// ρr)`.
     pub margin: f64,
 }
 
-/// The loss of a pair: log-probabilities of the chosen and the rejected answer, by the model and by the reference.
+/// The loss of a pair: log-probabilities of the chosen and the rejected answer, by the model and by the
+/// reference.
 pub(crate) fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> DpoLoss {
     let margin = (policy[0] - policy[1]) - (reference[0] - reference[1]);
     let z = beta * margin;
@@ -34,8 +36,8 @@ pub(crate) fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> DpoLoss {
     DpoLoss { loss, by_chosen: -beta * wrong, margin }
 }
 
-/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are ignored. At most 64 MiB
-/// of logits exist at a time, whatever the size of the batch.
+/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are
+/// ignored. At most 64 MiB of logits exist at a time, whatever the size of the batch.
 ///
 /// # Errors
 /// If the batch does not fit the model.
@@ -100,9 +102,10 @@ impl PreferenceStats {
     }
 }
 
-/// What pairs come to, and by what their sequences' tokens count in the gradient: the derivatives of the sum of their losses by the
-/// tokens' cross-entropies. `policy` and `reference` have the log-probabilities of each sequence, the chosen one of a pair first, and
-/// `targets` those of the sequences, as in [`dpo_forward_backward`].
+/// What pairs come to, and by what their sequences' tokens count in the gradient: the derivatives of the sum
+/// of their losses by the tokens' cross-entropies. `policy` and `reference` have the log-probabilities of
+/// each sequence, the chosen one of a pair first, and `targets` those of the sequences, as in
+/// [`dpo_forward_backward`].
 pub(crate) fn compare(
     policy: &[f64],
     reference: &[f64],
@@ -133,13 +136,15 @@ pub(crate) fn compare(
     (sums, weights)
 }
 
-/// Adds the gradients of `Σ (loss + SFT term) / normalizer` over a batch of pairs to `gradients`, with the β and the SFT term of
-/// `section`; the normalizer is the number of pairs of the whole optimizer step. Sequences stand in pairs, the chosen one first,
-/// `reference` has the log-probability of each ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
+/// Adds the gradients of `Σ (loss + SFT term) / normalizer` over a batch of pairs to `gradients`, with the β
+/// and the SFT term of `section`; the normalizer is the number of pairs of the whole optimizer step.
+/// Sequences stand in pairs, the chosen one first, `reference` has the log-probability of each
+/// ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
 /// [`tritforge_nn::IGNORE_INDEX`].
 ///
 /// # Errors
-/// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not fit the model.
+/// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not
+/// fit the model.
 pub(crate) fn dpo_forward_backward(
     model: &Decoder,
     workspace: &mut Workspace,

@@ -30,8 +30,8 @@ impl EmaWeights {
         &self.values
     }
 
-    /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the decay says: a run
-    /// soon leaves the weights it began with.
+    /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the
+    /// decay says: a run soon leaves the weights it began with.
     pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) -> Result<()> {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let share = (1.0 - decay) as f32;

@@ -1,5 +1,5 @@
-//! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far latent weights
-//! are from where their code would change.
+//! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far
+//! latent weights are from where their code would change.
 
 use serde::{Deserialize, Serialize};
 use tritforge_config::{Projection, WeightQuant};
@@ -29,13 +29,15 @@ pub(crate) struct MatrixHealth {
     pub(crate) scale: f64,
     /// Its change since the last time, relative; none the first time.
     pub(crate) drift: Option<f64>,
-    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0, weights hesitate.
+    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0,
+    /// weights hesitate.
     #[serde(deserialize_with = "number")]
     pub(crate) distance: f64,
 }
 
 impl MatrixHealth {
-    /// Share of the weights that changed their code in a step, on average over the `steps` since the last time.
+    /// Share of the weights that changed their code in a step, on average over the `steps` since the last
+    /// time.
     pub(crate) fn flipped_per_step(&self, steps: u64) -> Option<f64> {
         self.flipped.filter(|_| steps > 0).map(|flipped| flipped / steps as f64)
     }
@@ -48,7 +50,8 @@ struct PreviousCodes {
     scale: f64,
 }
 
-/// Looks at a model's ternary matrices now and then. Costs a pass over the weights each time, and a sixteenth of their memory.
+/// Looks at a model's ternary matrices now and then. Costs a pass over the weights each time, and a sixteenth
+/// of their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor {
     previous: Vec<PreviousCodes>,
@@ -61,7 +64,8 @@ pub(crate) struct Monitor {
 pub(crate) struct Health {
     /// Steps since the last look.
     pub(crate) steps: u64,
-    /// The seven matrices of the first block, then those of the next; none for a model whose weights are not ternary.
+    /// The seven matrices of the first block, then those of the next; none for a model whose weights are not
+    /// ternary.
     pub(crate) matrices: Vec<MatrixHealth>,
 }
 

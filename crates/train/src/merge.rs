@@ -1,7 +1,8 @@
 //! An adapter and its base to one checkpoint, and what that changes.
 //!
-//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized; and so is a ternary one,
-//! which moves codes ([`merge_lota`]). One beside a ternary weight has no place in it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
+//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized;
+//! and so is a ternary one, which moves codes ([`merge_lota`]). One beside a ternary weight has no place in
+//! it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
 //! weight is added to it.
 
 use std::borrow::Cow;
@@ -34,19 +35,20 @@ pub struct MergedProjection {
 pub struct MergeReport {
     /// The adapter.
     pub lora: LoraConfig,
-    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models, to the bit where the adapter
-    /// stood inside the quantizer.
+    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models,
+    /// to the bit where the adapter stood inside the quantizer.
     pub exact: bool,
     /// Every adapted projection.
     pub projections: Vec<MergedProjection>,
 }
 
-/// Merges the adapter of a checkpoint, or of the newest of a run, with the base that it names, and writes the checkpoint `out`.
-/// `requantize` allows merging an adapter that stands beside ternary weights, which loses most of what it learned.
+/// Merges the adapter of a checkpoint, or of the newest of a run, with the base that it names, and writes the
+/// checkpoint `out`. `requantize` allows merging an adapter that stands beside ternary weights, which loses
+/// most of what it learned.
 ///
 /// # Errors
-/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not given, the base has no latent
-/// weights, or the checkpoint cannot be written.
+/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not
+/// given, the base has no latent weights, or the checkpoint cannot be written.
 pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport, TrainError> {
     let checkpoint = init::open(adapter)?;
     let fault = |message: String| TrainError::Merge { path: checkpoint.dir().to_path_buf(), message };

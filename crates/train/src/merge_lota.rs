@@ -1,4 +1,5 @@
-//! A ternary adapter and its base to one checkpoint of codes: those that the forward multiplied, packed, with the base's scales.
+//! A ternary adapter and its base to one checkpoint of codes: those that the forward multiplied, packed, with
+//! the base's scales.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,8 +14,8 @@ use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 use crate::TrainError;
 use crate::merge::{MergeReport, MergedProjection};
 
-/// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors as they are. One tensor is in
-/// memory at a time.
+/// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
+/// as they are. One tensor is in memory at a time.
 pub(crate) fn write(
     base: &Checkpoint,
     adapter: &Checkpoint,
@@ -86,7 +87,8 @@ fn scale_name(weight: &str) -> String {
     format!("{weight}_scale")
 }
 
-/// Codes and scale of a base's projection as training has them: by absmean of its latent weights, or as they are stored.
+/// Codes and scale of a base's projection as training has them: by absmean of its latent weights, or as they
+/// are stored.
 fn of_base(
     tensors: &Tensors,
     weights: WeightQuant,

@@ -1,5 +1,5 @@
-//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start finds them; or to
-//! samples with masks or pairs of answers, which are made again at every start.
+//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start
+//! finds them; or to samples with masks or pairs of answers, which are made again at every start.
 
 mod samples;
 
@@ -63,8 +63,8 @@ pub struct PrepareOptions {
     pub progress: bool,
 }
 
-/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used, otherwise it is made
-/// in a directory that is removed with the result.
+/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used,
+/// otherwise it is made in a directory that is removed with the result.
 pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError> {
     let dir = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir(), "create a directory in"))?;
     let mut elsewhere = recipe.clone();
@@ -82,8 +82,8 @@ pub fn prepare(recipe: &Recipe, say: impl FnMut(&str)) -> Result<Prepared, Train
     prepare_with(recipe, PrepareOptions { progress: true }, say)
 }
 
-/// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is there already
-/// from the same text and tokenizer is used again. `say` hears what is going on.
+/// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is
+/// there already from the same text and tokenizer is used again. `say` hears what is going on.
 ///
 /// # Errors
 /// If text or tokenizer cannot be read, there is too little text, or the directory cannot be written.

@@ -1,5 +1,5 @@
-//! A look at a recipe's data before anything is trained: samples as the model will see them, what it will learn of them, how long
-//! they are, what was left out.
+//! A look at a recipe's data before anything is trained: samples as the model will see them, what it will
+//! learn of them, how long they are, what was left out.
 
 use std::fmt;
 
@@ -82,8 +82,8 @@ impl Lengths {
     }
 }
 
-/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn` hears what may be wrong;
-/// the rest is in the result.
+/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn`
+/// hears what may be wrong; the rest is in the result.
 ///
 /// # Errors
 /// As [`crate::prepare_with`].

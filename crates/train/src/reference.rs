@@ -1,7 +1,9 @@
-//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the run's directory.
+//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the
+//! run's directory.
 //!
-//! The reference is the model as the run begins, or a checkpoint that the recipe names. It never changes, so neither do its
-//! log-probabilities: training needs no second model in memory, and a resumed run reads the bits that the run began with.
+//! The reference is the model as the run begins, or a checkpoint that the recipe names. It never changes, so
+//! neither do its log-probabilities: training needs no second model in memory, and a resumed run reads the
+//! bits that the run began with.
 
 use std::fs;
 use std::path::Path;
@@ -28,8 +30,8 @@ pub(crate) struct Reference {
     pub(crate) held_out: Vec<[f64; 2]>,
 }
 
-/// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which has those of its files. None
-/// for a recipe without `[dpo]`.
+/// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which
+/// has those of its files. None for a recipe without `[dpo]`.
 pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let Some(path) = named(recipe) else { return Ok(None) };
     let checkpoint =
@@ -44,8 +46,9 @@ fn named(recipe: &Recipe) -> Option<&Path> {
 }
 
 impl Reference {
-    /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else computed and put there.
-    /// `beginning` is the model of a run that begins; it is made again for one that goes on. `say` hears what is going on.
+    /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else
+    /// computed and put there. `beginning` is the model of a run that begins; it is made again for one that
+    /// goes on. `say` hears what is going on.
     pub(crate) fn open(
         recipe: &Recipe,
         config: &ModelConfig,
@@ -94,7 +97,8 @@ impl Reference {
         pairs.iter().flat_map(|pair| self.train[*pair]).collect()
     }
 
-    /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian f64, those of training first.
+    /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian
+    /// f64, those of training first.
     fn write(&self, file: &Path, key: &Fingerprint) -> Result<(), TrainError> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(key.0);

@@ -1,4 +1,5 @@
-//! What a checkpoint keeps beside the model, and how a run finds its way back: to the same bits as without interruption.
+//! What a checkpoint keeps beside the model, and how a run finds its way back: to the same bits as without
+//! interruption.
 
 use std::path::Path;
 
@@ -84,8 +85,8 @@ fn progress(checkpoint: &Checkpoint) -> Result<Progress, TrainError> {
         .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))
 }
 
-/// Whether a recipe may go on from the newest checkpoint in its directory, as far as can be told from its keys alone: before its data is
-/// prepared. Without a checkpoint it may.
+/// Whether a recipe may go on from the newest checkpoint in its directory, as far as can be told from its
+/// keys alone: before its data is prepared. Without a checkpoint it may.
 ///
 /// # Errors
 /// If a key has changed with which no run goes on; the message names it. If the checkpoint cannot be read.
@@ -234,10 +235,11 @@ pub(crate) struct Restored {
     pub(crate) progress: Progress,
 }
 
-/// Reads a checkpoint of the recipe's model `wanted` back. If the recipe asks for an average of the weights that the checkpoint does
-/// not have, it begins with its weights.
+/// Reads a checkpoint of the recipe's model `wanted` back. If the recipe asks for an average of the weights
+/// that the checkpoint does not have, it begins with its weights.
 ///
-/// A run may go on with another length or schedule, never with another model, other data or another optimizer.
+/// A run may go on with another length or schedule, never with another model, other data or another
+/// optimizer.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
     wanted: &ModelConfig,

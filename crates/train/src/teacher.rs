@@ -1,11 +1,13 @@
-//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read from a cache, and how the
-//! tokens relate to each other in one of its layers.
+//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read
+//! from a cache, and how the tokens relate to each other in one of its layers.
 //!
-//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture and precision that they
-//! run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has the vocabulary of the student. A cache keeps a file
-//! for every micro-batch, named after its place in the run, in a directory named after a hash of all that its content depends on (the
-//! files of the teacher, the engine, the number of tokens kept, the data and how it is put into batches): trying another
-//! learning rate or another student costs no second pass. Queries, keys and values are too many to be kept: they are computed anew.
+//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture
+//! and precision that they run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has
+//! the vocabulary of the student. A cache keeps a file for every micro-batch, named after its place in the
+//! run, in a directory named after a hash of all that its content depends on (the files of the teacher, the
+//! engine, the number of tokens kept, the data and how it is put into batches): trying another learning rate
+//! or another student costs no second pass. Queries, keys and values are too many to be kept: they are
+//! computed anew.
 
 mod files;
 mod pretrained;
@@ -69,8 +71,8 @@ pub(crate) struct TeacherOutput {
 }
 
 impl Teacher {
-    /// Opens the teacher that a recipe names, for a student of a given shape. `data` tells what the batches are made of: the cache of
-    /// one data set is not that of another.
+    /// Opens the teacher that a recipe names, for a student of a given shape. `data` tells what the batches
+    /// are made of: the cache of one data set is not that of another.
     pub(crate) fn open(distill: &Distill, student: &ModelConfig, data: &str) -> Result<Self, TrainError> {
         let path = &distill.teacher;
         let fault = |message: String| TrainError::Teacher { path: path.clone(), message };
@@ -161,8 +163,8 @@ impl Teacher {
         Ok(TeacherOutput { top: known.unwrap_or(top), states })
     }
 
-    /// The logits of one sequence, in which documents begin at `starts` beside its beginning; none unless they are wanted. The states are
-    /// appended where relations are learned.
+    /// The logits of one sequence, in which documents begin at `starts` beside its beginning; none unless
+    /// they are wanted. The states are appended where relations are learned.
     fn run(
         &self,
         ids: &[u32],
@@ -232,7 +234,8 @@ impl Teacher {
 }
 
 impl TeacherOutput {
-    /// What a pass is to learn from it: one of the passes of a step whose batches have `rows` rows of relations together.
+    /// What a pass is to learn from it: one of the passes of a step whose batches have `rows` rows of
+    /// relations together.
     pub(crate) fn objective<'a>(
         &'a self,
         distill: &Distill,

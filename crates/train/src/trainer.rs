@@ -71,11 +71,11 @@ pub struct Summary {
     pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could
-    /// be measured.
+    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was
+    /// stopped before it could be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be
-    /// measured.
+    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped
+    /// before they could be measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
@@ -108,8 +108,8 @@ struct Trainer<'a> {
 /// Trains as the recipe says, on data already prepared.
 ///
 /// # Errors
-/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the recipe, or loss,
-/// gradient or weights are NaN or infinite; the last good checkpoint then stays.
+/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the
+/// recipe, or loss, gradient or weights are NaN or infinite; the last good checkpoint then stays.
 pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
     let begin = Instant::now();
@@ -372,7 +372,8 @@ impl<'a> Trainer<'a> {
         let recipe = self.recipe;
         let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
-        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has none.
+        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
+        // none.
         let samples =
             (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();

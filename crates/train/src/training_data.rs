@@ -1,5 +1,5 @@
-//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers. All give batches for
-//! training and for evaluation.
+//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers.
+//! All give batches for training and for evaluation.
 
 use tritforge_data::{
     Batch, BatchPosition, Batches, BigramBaseline, Document, Mixture, Preference, PreferenceBatches, Report,
@@ -57,7 +57,8 @@ pub struct PreferenceData {
     pub report: Report,
 }
 
-/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer before the other.
+/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer
+/// before the other.
 pub(crate) fn pair_batches(
     pairs: &[Preference],
     seq_len: usize,
@@ -166,7 +167,8 @@ pub(crate) enum DataLoader<'a> {
 }
 
 impl DataLoader<'_> {
-    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of other material none.
+    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of
+    /// other material none.
     pub(crate) fn next_batch(&mut self, batch_size: usize) -> Result<(Batch, Vec<usize>), TrainError> {
         Ok(match self {
             Self::Text(batches) => (batches.next_batch(batch_size)?, Vec::new()),

@@ -19,7 +19,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of all.
+    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of
+    /// all.
     #[command(after_help = "Examples:\n  \
         tritforge data preview recipes/sft.toml --set data.train=alpaca.json\n  \
         tritforge data preview recipes/sft.toml --samples 10 --set data.template=alpaca --no-color")]

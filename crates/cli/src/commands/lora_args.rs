@@ -11,7 +11,8 @@ use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
-    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
+    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5.
+    /// May be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]
@@ -21,8 +22,9 @@ pub(crate) struct LoraArgs {
 /// `--override-kv`: metadata of a GGUF file, set from outside.
 #[derive(ClapArgs)]
 pub(crate) struct OverrideArgs {
-    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool or str. A file without a
-    /// pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several times.
+    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool
+    /// or str. A file without a pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several
+    /// times.
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<Override>,
 }

@@ -118,7 +118,8 @@ fn heading(text: &str) {
     }
 }
 
-/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any recipe a user writes.
+/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any
+/// recipe a user writes.
 fn recipe(args: &Args) -> Result<Recipe> {
     let dir = args.out.join("recipe");
     write(&dir.join("recipes/quickstart.toml"), RECIPE)?;

@@ -32,7 +32,8 @@ pub(crate) struct Args {
     /// Remove the checkpoints of an earlier run in the same directory.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// Try a few steps on random tokens, print the resolved recipe, parameters, memory and time, and train nothing.
+    /// Try a few steps on random tokens, print the resolved recipe, parameters, memory and time, and train
+    /// nothing.
     #[arg(long)]
     dry_run: bool,
     /// Show neither progress nor samples.
@@ -68,7 +69,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a signal ended.
+/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a
+/// signal ended.
 fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

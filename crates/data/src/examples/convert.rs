@@ -150,7 +150,8 @@ impl<'a> Record<'a> {
         Ok(said)
     }
 
-    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in LLaMA-Factory.
+    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in
+    /// LLaMA-Factory.
     fn history(&self) -> Result<Vec<ChatTurn>, String> {
         let value = match self.row.get("history") {
             Some(value) if !is_nothing(value) => value,
@@ -211,7 +212,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin with.
+    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin
+    /// with.
     fn preference(&self) -> Result<Body, String> {
         let (mut chosen, mut rejected) = (self.said("chosen", ASSISTANT)?, self.said("rejected", ASSISTANT)?);
         let mut prompt = Vec::new();

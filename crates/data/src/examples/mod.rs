@@ -1,8 +1,8 @@
 //! Examples to learn answers from: conversations, instructions, prompts with completions, pairs of answers.
 //!
-//! Whatever the layout of a record ([`RecordKind`]), it becomes messages ([`ChatTurn`]): a chat template turns these into text, and
-//! what the answers are in it is what counts. [`Examples::read`] reads files of any format, leaves out what cannot teach, and
-//! keeps a [`Report`] of it.
+//! Whatever the layout of a record ([`RecordKind`]), it becomes messages ([`ChatTurn`]): a chat template
+//! turns these into text, and what the answers are in it is what counts. [`Examples::read`] reads files of
+//! any format, leaves out what cannot teach, and keeps a [`Report`] of it.
 
 mod convert;
 mod kind;
@@ -137,7 +137,8 @@ impl Examples {
     /// Reads all records of the sources. Paths may be what those of [`crate::Corpus`] may be.
     ///
     /// # Errors
-    /// If a file cannot be read, a record is bad and that is an error, the layout of records cannot be told, or nothing is left.
+    /// If a file cannot be read, a record is bad and that is an error, the layout of records cannot be told,
+    /// or nothing is left.
     pub fn read(sources: &[TextSource], options: &ReadOptions) -> Result<Self, DataError> {
         let mut found = Self::default();
         let mut seen = HashSet::new();

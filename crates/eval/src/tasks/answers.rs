@@ -136,8 +136,8 @@ pub(super) fn programs(
     })
 }
 
-/// The model's text after every context. `done` gets its number, the context, the text, and whether the context has lost its
-/// beginning to make room for it.
+/// The model's text after every context. `done` gets its number, the context, the text, and whether the
+/// context has lost its beginning to make room for it.
 fn write(
     model: &EvalModel,
     contexts: impl Iterator<Item = Result<String, EvalError>>,

@@ -21,7 +21,8 @@ pub struct TaskOptions {
     pub apply_chat_template: bool,
     /// Most tokens of a generated answer; 256 for numbers and 1024 for programs by default.
     pub max_tokens: Option<usize>,
-    /// The interpreter that may run the model's programs; without one they are not run, and `humaneval` is an error.
+    /// The interpreter that may run the model's programs; without one they are not run, and `humaneval` is an
+    /// error.
     pub python: Option<PathBuf>,
     /// What these programs may use.
     pub limits: Limits,
@@ -103,12 +104,12 @@ fn stderr_name(name: &str) -> String {
     }
 }
 
-/// Asks every sample. All of them are read first, so that a damaged one is known before the model runs. `each` sees every
-/// answer, in order.
+/// Asks every sample. All of them are read first, so that a damaged one is known before the model runs.
+/// `each` sees every answer, in order.
 ///
 /// # Errors
-/// If a sample is damaged or does not fit the model, examples are wanted and there are too few, programs may not be run, or
-/// the model fails. The sample is named.
+/// If a sample is damaged or does not fit the model, examples are wanted and there are too few, programs may
+/// not be run, or the model fails. The sample is named.
 pub fn evaluate(
     model: &EvalModel,
     task: &Task,

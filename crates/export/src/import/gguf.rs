@@ -1,5 +1,5 @@
-//! GGUF files as sources: block formats are decoded, ternary types keep their codes and scale, rows of interleaved architectures
-//! are put back into their order.
+//! GGUF files as sources: block formats are decoded, ternary types keep their codes and scale, rows of
+//! interleaved architectures are put back into their order.
 
 use std::path::{Path, PathBuf};
 
@@ -113,7 +113,8 @@ impl GgufSource {
         reorder(&values, cols, |row| self.config.interleaved_row(row))
     }
 
-    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another order.
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another
+    /// order.
     pub(super) fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         let info = self.find(item)?;
         if info.ty != GgmlType::BF16 || self.moved(item) {
@@ -145,7 +146,8 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
+    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture
+    /// has such a tensor.
     pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
         let beside = match self.gguf.tensor(&item.scale_name()) {
             None => None,

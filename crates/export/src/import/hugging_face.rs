@@ -1,8 +1,8 @@
 //! Checkpoints in Hugging Face's layout: `config.json`, safetensors in one file or in shards, tokenizer.
 //!
-//! Packed ternary weights come with a `weight_scale` that divides or multiplies, as `config.json` says and nothing else can
-//! ([`Quantization`]). A BitNet checkpoint whose `config.json` says nothing is refused: `transformers` would run it without
-//! quantization, which its authors hardly meant.
+//! Packed ternary weights come with a `weight_scale` that divides or multiplies, as `config.json` says and
+//! nothing else can ([`Quantization`]). A BitNet checkpoint whose `config.json` says nothing is refused:
+//! `transformers` would run it without quantization, which its authors hardly meant.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -175,7 +175,8 @@ impl HuggingFaceSource {
         }
     }
 
-    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its numbers have to be changed.
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its numbers have to be
+    /// changed.
     pub(super) fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         let (file, name) = self.find(item)?;
         let (dtype, shape, bytes) = file.raw(&name)?;
@@ -243,7 +244,8 @@ impl HuggingFaceSource {
         }
         known.sort();
         rest.retain(|name| {
-            // Buffers that older versions saved, and the head of a tied model, which is the embedding once more.
+            // Buffers that older versions saved, and the head of a tied model, which is the embedding once
+            // more.
             let ignored =
                 name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && *name == HEAD);
             !ignored && known.binary_search(name).is_err()
@@ -253,8 +255,8 @@ impl HuggingFaceSource {
         rest
     }
 
-    /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a `tokenizer.model` or a tiktoken file
-    /// without `tokenizer.json` that of one which encodes as they do.
+    /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a
+    /// `tokenizer.model` or a tiktoken file without `tokenizer.json` that of one which encodes as they do.
     pub(super) fn tokenizer(&self) -> Result<Option<(Tokenizer, Vec<u8>)>, ExportError> {
         let Some(path) = Tokenizer::file_in(&self.directory) else {
             return match files::other_tokenizer(&self.directory) {

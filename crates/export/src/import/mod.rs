@@ -1,8 +1,9 @@
 //! A published model to a checkpoint, tensor by tensor.
 //!
-//! What a source says is kept: numbers stay numbers (bf16 as bf16, everything else as f32, block formats decoded once), and codes
-//! with their scale stay codes with their scale. Nothing ternary is ever quantized again; [`ImportOptions::latent`] turns codes
-//! into weights that training can move, and says so in the configuration.
+//! What a source says is kept: numbers stay numbers (bf16 as bf16, everything else as f32, block formats
+//! decoded once), and codes with their scale stay codes with their scale. Nothing ternary is ever quantized
+//! again; [`ImportOptions::latent`] turns codes into weights that training can move, and says so in the
+//! configuration.
 
 mod files;
 mod generation;
@@ -28,15 +29,17 @@ use crate::tensor_data::{bf16_bytes, check, f32_bytes};
 /// How to read a source.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it wrongly.
+    /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it
+    /// wrongly.
     pub assume: Option<Assume>,
-    /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the source's codes and
-    /// scale. What the source was trained from is lost; this is not it.
+    /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the
+    /// source's codes and scale. What the source was trained from is lost; this is not it.
     pub latent: bool,
-    /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs says which layout it
-    /// has; what this program writes does, and needs no such help.
+    /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs
+    /// says which layout it has; what this program writes does, and needs no such help.
     pub i2_s_arm: bool,
-    /// Metadata of a GGUF file that is set from outside, such as the name of a pre-tokenizer that the file does not give.
+    /// Metadata of a GGUF file that is set from outside, such as the name of a pre-tokenizer that the file
+    /// does not give.
     pub overrides: Vec<Override>,
 }
 
@@ -60,7 +63,8 @@ pub struct ImportReport {
     pub unknown: Vec<String>,
     /// Tensors that were kept as codes and scale.
     pub ternary_tensors: usize,
-    /// Tensors that were decoded from a block format, and so hold what the file held, not what it was made from.
+    /// Tensors that were decoded from a block format, and so hold what the file held, not what it was made
+    /// from.
     pub decoded_tensors: usize,
     /// Whether the source has a tokenizer; without one the checkpoint cannot read text.
     pub tokenizer: bool,
@@ -187,12 +191,12 @@ impl Source {
     }
 }
 
-/// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, or a
-/// `.gguf` file. Peak memory is that of the largest tensor.
+/// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its
+/// `config.json` beside it, or a `.gguf` file. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights are; the message
-/// tells what to do. Nothing is left under the checkpoint's name then.
+/// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights
+/// are; the message tells what to do. Nothing is left under the checkpoint's name then.
 pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<ImportReport, ExportError> {
     let source = Source::open(path, options)?;
     let mut config = source.config().clone();
@@ -337,8 +341,8 @@ fn write_tensors(
     Ok(writer.keep(MODEL, file)?)
 }
 
-/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean magnitude counts the
-/// zeros, the others must be larger than the scale by their share.
+/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean
+/// magnitude counts the zeros, the others must be larger than the scale by their share.
 pub(crate) fn latent_weights(tensor: &TernaryTensor) -> Vec<f32> {
     let share = 1.0 - tensor.zero_fraction();
     let magnitude = if share > 0.0 { (f64::from(tensor.scale()) / share) as f32 } else { 0.0 };

@@ -1,9 +1,10 @@
-//! Q8_0 rows rearranged for decoding: four rows unit by unit, so that one stream from memory feeds four chains of sums.
+//! Q8_0 rows rearranged for decoding: four rows unit by unit, so that one stream from memory feeds four
+//! chains of sums.
 //!
-//! The sums of a row are one chain of dependent additions ([`crate::lanes::dot`] fixes their order), which alone is slower than
-//! memory; rows one after the other in a file would be four streams, which the prefetcher follows badly. A group is
-//! [`GROUP`] rows; for every block of 32 columns it holds the rows' f16 scales, then their codes: the bytes of the file in
-//! another order.
+//! The sums of a row are one chain of dependent additions ([`crate::lanes::dot`] fixes their order), which
+//! alone is slower than memory; rows one after the other in a file would be four streams, which the
+//! prefetcher follows badly. A group is [`GROUP`] rows; for every block of 32 columns it holds the rows' f16
+//! scales, then their codes: the bytes of the file in another order.
 
 use std::mem::MaybeUninit;
 
@@ -43,7 +44,8 @@ pub(super) fn interleave(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
             }
         }
     });
-    // SAFETY: the capacity was asked for above; the tasks cover all groups, and each group's scales and codes are written.
+    // SAFETY: the capacity was asked for above; the tasks cover all groups, and each group's scales and codes
+    // are written.
     unsafe { out.set_len(len) };
     out
 }

@@ -1,9 +1,10 @@
-//! The f32 matrix product of training: `C = A · B` or `C += A · B`, blocked and packed (Goto and van de Geijn, "Anatomy of
-//! High-Performance Matrix Multiplication").
+//! The f32 matrix product of training: `C = A · B` or `C += A · B`, blocked and packed (Goto and van de
+//! Geijn, "Anatomy of High-Performance Matrix Multiplication").
 //!
-//! Operands are read once, by packing, so that they need not exist as floats: int8 activations and ternary weights are
-//! decoded on the way ([`Matrix`]). Every element of C is summed over k in one fixed order: ascending within a block of
-//! [`DEPTH`], block after block. Neither the number of threads nor the backend changes a bit.
+//! Operands are read once, by packing, so that they need not exist as floats: int8 activations and ternary
+//! weights are decoded on the way ([`Matrix`]). Every element of C is summed over k in one fixed order:
+//! ascending within a block of [`DEPTH`], block after block. Neither the number of threads nor the backend
+//! changes a bit.
 
 mod micro;
 mod pack;
@@ -109,7 +110,8 @@ struct Output {
     stride: usize,
 }
 
-// SAFETY: threads write through `c` only, each to the tiles of its own task, while `gemm_with` borrows the slice.
+// SAFETY: threads write through `c` only, each to the tiles of its own task, while `gemm_with` borrows the
+// slice.
 unsafe impl Sync for Output {}
 
 /// A block of C and a stretch of the sums.

@@ -43,7 +43,8 @@ impl<'a> Matrix<'a> {
         Self { numbers: Elements::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
     }
 
-    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`, [rows, cols].
+    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`,
+    /// [rows, cols].
     ///
     /// # Panics
     /// If the length does not fit the shape.
@@ -69,12 +70,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Floats behind the terms of every packed panel: room for a vector that is stored past the last term, and what keeps the panels
-/// of one group from falling into the same sets of a cache.
+/// Floats behind the terms of every packed panel: room for a vector that is stored past the last term, and
+/// what keeps the panels of one group from falling into the same sets of a cache.
 pub(super) const PADDING: usize = 16;
 
-/// Packs rows `terms` of columns `columns` of a matrix in panels of `width` columns: [terms, width] each, zero past the last
-/// column; panels begin `stride` apart, at least [`PADDING`] behind the last one's end.
+/// Packs rows `terms` of columns `columns` of a matrix in panels of `width` columns: [terms, width] each,
+/// zero past the last column; panels begin `stride` apart, at least [`PADDING`] behind the last one's end.
 pub(super) fn pack_panels(
     backend: Backend,
     matrix: Matrix<'_>,
@@ -192,7 +193,8 @@ multiversion! {
     }
 }
 
-/// [`transpose_panel`] of floats in squares of 16 × 16. A vector stored for the last term may reach into the padding.
+/// [`transpose_panel`] of floats in squares of 16 × 16. A vector stored for the last term may reach into the
+/// padding.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn transpose_avx512(
@@ -214,8 +216,8 @@ fn transpose_avx512(
             let mut rows = [_mm512_setzero_ps(); SIDE];
             for (lane, row) in rows.iter_mut().enumerate().take(used) {
                 let at = (columns.start + left + lane) * cols + first;
-                // SAFETY: the row is below `columns.end` and `first + count <= terms.end`, so the first assertion says that the
-                // numbers that the mask lets through lie in the slice.
+                // SAFETY: the row is below `columns.end` and `first + count <= terms.end`, so the first
+                // assertion says that the numbers that the mask lets through lie in the slice.
                 *row = unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr().add(at)) };
             }
             let mut pairs = rows;
@@ -243,8 +245,8 @@ fn transpose_avx512(
             }
             for (i, row) in rows.iter().enumerate().take(count) {
                 let at = (first - terms.start + i) * width + left;
-                // SAFETY: `at + 16` is at most (terms - 1) · width + left + 16 <= terms · width + 16: in the panel by the second
-                // assertion, as `left + 16 <= width + 16`.
+                // SAFETY: `at + 16` is at most (terms - 1) · width + left + 16 <= terms · width + 16: in the
+                // panel by the second assertion, as `left + 16 <= width + 16`.
                 unsafe { _mm512_storeu_ps(panel.as_mut_ptr().add(at), *row) };
             }
         }

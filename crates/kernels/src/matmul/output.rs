@@ -38,7 +38,8 @@ pub(super) struct Sink<'a, T> {
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: threads only write through `out`, by `put`, whose contract keeps their writes apart; `T` may be sent.
+// SAFETY: threads only write through `out`, by `put`, whose contract keeps their writes apart; `T` may be
+// sent.
 unsafe impl<T: Send> Sync for Sink<'_, T> {}
 
 impl<'a, T: Output> Sink<'a, T> {
@@ -63,8 +64,8 @@ impl<'a, T: Output> Sink<'a, T> {
         }
     }
 
-    /// Writes, or adds, the sums of one row of activations for block `block` of output features; sums of padding rows are dropped.
-    /// A token's later digits are added to its first one.
+    /// Writes, or adds, the sums of one row of activations for block `block` of output features; sums of
+    /// padding rows are dropped. A token's later digits are added to its first one.
     ///
     /// # Safety
     /// No other thread may write the same token and block while the sink lives.
@@ -82,8 +83,9 @@ impl<'a, T: Output> Sink<'a, T> {
         let first = block * BLOCK_ROWS;
         assert!(first < self.rows);
         let count = BLOCK_ROWS.min(self.rows - first);
-        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first + count <= rows` the range lies
-        // in the slice of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
+        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first +
+        // count <= rows` the range lies in the slice of `tokens * rows` elements that `new` borrowed; the
+        // caller keeps other writers away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
         if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
             finish_into(out, acc, scale, write);

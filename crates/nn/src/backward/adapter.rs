@@ -1,10 +1,11 @@
 //! Adapters of a block, forward and backward.
 //!
-//! Beside a projection, `y += s·B(A(x))` with the input x before it was quantized; inside its quantizer the weight itself is
-//! `W + s·B·A`, and x is what the product multiplied. Through the straight-through estimator both have the gradients
-//! `dB = dyᵀ·(s·x·Aᵀ)` and `dA = (s·dy·B)ᵀ·x`: products of the adapter's rank, never of the weight's size. Nothing is kept from the
-//! forward: the input is computed again from what the block keeps. A ternary adapter's sum moves codes only beyond a threshold and within
-//! the grid; threshold and clip count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
+//! Beside a projection, `y += s·B(A(x))` with the input x before it was quantized; inside its quantizer the
+//! weight itself is `W + s·B·A`, and x is what the product multiplied. Through the straight-through estimator
+//! both have the gradients `dB = dyᵀ·(s·x·Aᵀ)` and `dA = (s·dy·B)ᵀ·x`: products of the adapter's rank, never
+//! of the weight's size. Nothing is kept from the forward: the input is computed again from what the block
+//! keeps. A ternary adapter's sum moves codes only beyond a threshold and within the grid; threshold and clip
+//! count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
 //! the scale of the codes.
 
 use candle_core::Result;
@@ -61,8 +62,8 @@ impl Block {
         Ok(())
     }
 
-    /// Adds the product of the adapter beside a projection, if there is one, to its output y; the input stands in
-    /// `buffers.plain`.
+    /// Adds the product of the adapter beside a projection, if there is one, to its output y; the input
+    /// stands in `buffers.plain`.
     pub(super) fn adapter_forward(
         &self,
         projection: Projection,
@@ -141,12 +142,14 @@ fn inner(adapter: &Adapter, x: Matrix<'_>, a: Matrix<'_>, product: &mut Vec<f32>
     product.iter_mut().for_each(|h| *h *= adapter.scaling);
 }
 
-/// The bits that say what a projection's adapter drops; products of the gradients rounded to int8 take other streams.
+/// The bits that say what a projection's adapter drops; products of the gradients rounded to int8 take other
+/// streams.
 fn noise(seed: u64, projection: Projection) -> CounterRng {
     CounterRng::new(seed, 2, projection as usize)
 }
 
-/// The numbers with some of them 0 and the others larger by as much, in `dropped`; the numbers themselves where none is dropped.
+/// The numbers with some of them 0 and the others larger by as much, in `dropped`; the numbers themselves
+/// where none is dropped.
 fn drop_inputs<'a>(
     adapter: &Adapter,
     noise: CounterRng,

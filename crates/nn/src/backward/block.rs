@@ -1,5 +1,5 @@
-//! One block, forward and backward, by hand: the arithmetic of [`crate::block`], with what is kept and what is computed again
-//! chosen for it.
+//! One block, forward and backward, by hand: the arithmetic of [`crate::block`], with what is kept and what
+//! is computed again chosen for it.
 
 use candle_core::Result;
 use tritforge_config::Projection;
@@ -54,7 +54,8 @@ struct Products<'a> {
 use Projection::{Down, Gate, K, O, Q, Up, V};
 
 impl Block {
-    /// Everything of the forward but the last projection: fills the activations from the block's input x [tokens, hidden_size].
+    /// Everything of the forward but the last projection: fills the activations from the block's input x
+    /// [tokens, hidden_size].
     pub(super) fn forward_to_activations(
         &self,
         x: &[f32],
@@ -129,7 +130,8 @@ impl Block {
         Ok(())
     }
 
-    /// Turns the gradient of the block's output in `scratch.dx` into that of its input x, and adds the parameters' gradients.
+    /// Turns the gradient of the block's output in `scratch.dx` into that of its input x, and adds the
+    /// parameters' gradients.
     pub(super) fn backward(
         &self,
         x: &[f32],
@@ -201,7 +203,8 @@ impl Block {
         self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, WriteMode::Accumulate), gradients)
     }
 
-    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far as training sees it.
+    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far
+    /// as training sees it.
     fn norm_input(&self, x: &[f32], norm: Option<&Vector>, input: &mut Input) -> Result<()> {
         let part = self.input_blend();
         if part == Some(1.0) {
@@ -320,8 +323,9 @@ impl Block {
         Ok(())
     }
 
-    /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward multiplied them, the
-    /// roundings counting as the identity. By integers, dy is rounded for each of the two products.
+    /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward
+    /// multiplied them, the roundings counting as the identity. By integers, dy is rounded for each of the
+    /// two products.
     fn project_backward(
         &self,
         projection: Projection,

@@ -11,8 +11,8 @@ use crate::{Decoder, Gradients};
 /// Logits a chunk holds at most: 64 MiB.
 const CHUNK_LOGITS: usize = 16 << 20;
 
-/// Tokens of a chunk come in multiples of this where there are as many: the product sums the head's gradient over as many terms
-/// at a time.
+/// Tokens of a chunk come in multiples of this where there are as many: the product sums the head's gradient
+/// over as many terms at a time.
 const CHUNK_UNIT: usize = 256;
 
 /// Tokens whose logits are computed at once.
@@ -22,7 +22,8 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 }
 
 impl Decoder {
-    /// Σ loss of the targets, given the residual stream x [tokens, hidden_size] behind the last block; its gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added.
+    /// Σ loss of the targets, given the residual stream x [tokens, hidden_size] behind the last block; its
+    /// gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added.
     pub(super) fn head(
         &self,
         x: &[f32],

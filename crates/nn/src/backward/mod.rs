@@ -1,8 +1,9 @@
 //! Training without a tape: loss and gradients in one call, a block at a time.
 //!
-//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same numbers. The backward is
-//! written by hand. It keeps the int8 inputs of the products instead of floats, computes norms and gates again, sums every
-//! gradient where it is kept, and allocates nothing after the first step.
+//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same
+//! numbers. The backward is written by hand. It keeps the int8 inputs of the products instead of floats,
+//! computes norms and gates again, sums every gradient where it is kept, and allocates nothing after the
+//! first step.
 
 mod adapter;
 mod block;
@@ -24,8 +25,9 @@ use crate::ops::{IGNORE_INDEX, values};
 use crate::{Decoder, Gradients, NnError, segments};
 
 impl Decoder {
-    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and returns that loss. The
-    /// normalizer is the number of targets of the whole optimizer step, so that micro-batches add up to one large batch.
+    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and
+    /// returns that loss. The normalizer is the number of targets of the whole optimizer step, so that
+    /// micro-batches add up to one large batch.
     ///
     /// The result does not depend on the number of threads, nor on whether the workspace checkpoints.
     ///
@@ -42,9 +44,9 @@ impl Decoder {
         self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
     }
 
-    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each target: what objectives
-    /// over log-probabilities need, whose derivatives by them the weights are. They may be negative; those of ignored targets
-    /// do not count.
+    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each
+    /// target: what objectives over log-probabilities need, whose derivatives by them the weights are. They
+    /// may be negative; those of ignored targets do not count.
     ///
     /// # Errors
     /// As [`Decoder::forward_backward`], and if there is not one finite weight for each target.
@@ -66,13 +68,15 @@ impl Decoder {
         self.run_forward_backward(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
     }
 
-    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`, and of the loss of
-    /// [`Relation`], if there is one. Its gradient is one of the projections' outputs q, k, v: before norms of heads and RoPE.
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) /
+    /// normalizer`, and of the loss of [`Relation`], if there is one. Its gradient is one of the projections'
+    /// outputs q, k, v: before norms of heads and RoPE.
     ///
     /// # Errors
-    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the batch's, a token is unknown,
-    /// a logit is not finite, or a temperature is not above 0; if the relation is of a layer that does not exist, its heads do not
-    /// divide the widths of both models, or its states are not those of the batch's tokens.
+    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the
+    /// batch's, a token is unknown, a logit is not finite, or a temperature is not above 0; if the relation
+    /// is of a layer that does not exist, its heads do not divide the widths of both models, or its states
+    /// are not those of the batch's tokens.
     pub fn forward_backward_distilled(
         &self,
         workspace: &mut Workspace,

@@ -15,8 +15,8 @@ pub(super) enum Objective<'a> {
     Distilled(&'a Distillation<'a>),
 }
 
-/// Distillation (arXiv 1503.02531): `ce · −ln p(target) + kl · T² · KL(teacher ‖ model)`, both distributions at temperature T, the
-/// teacher's over its `k` likeliest tokens.
+/// Distillation (arXiv 1503.02531): `ce · −ln p(target) + kl · T² · KL(teacher ‖ model)`, both distributions
+/// at temperature T, the teacher's over its `k` likeliest tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Distillation<'a> {
     /// The teacher's likeliest tokens at every position, [tokens, k].

@@ -1,9 +1,11 @@
-//! The attention-relation loss of BitNet Distillation (arXiv 2510.13998; after MiniLMv2, arXiv 2012.15828) and its gradient.
+//! The attention-relation loss of BitNet Distillation (arXiv 2510.13998; after MiniLMv2, arXiv 2012.15828)
+//! and its gradient.
 //!
-//! How the tokens of a sequence relate to each other, seen through the queries, the keys or the values A of one layer: with each
-//! row of A cut into relation heads and scaled to length 1, `R = softmax(A·Aᵀ / τ)`, row by row. What is learned is the teacher's R,
-//! whatever its width. The relation is that of the paper, of every token to every other of its segment: no causal mask. Only the
-//! loss looks ahead; the model's attention stays causal.
+//! How the tokens of a sequence relate to each other, seen through the queries, the keys or the values A of
+//! one layer: with each row of A cut into relation heads and scaled to length 1, `R = softmax(A·Aᵀ / τ)`, row
+//! by row. What is learned is the teacher's R, whatever its width. The relation is that of the paper, of
+//! every token to every other of its segment: no causal mask. Only the loss looks ahead; the model's
+//! attention stays causal.
 
 use std::ops::Range;
 
@@ -17,14 +19,14 @@ use crate::{Batch, NnError, segments};
 /// Rows that are shorter have no direction: they relate to nothing and learn nothing.
 const SHORTEST: f32 = 1e-6;
 
-/// `weight · Σᵢ alphas[i] · Σ KL(R_teacher ‖ R_model) / (heads · rows)`, i running over queries, keys and values, the inner sum over
-/// relation heads and rows.
+/// `weight · Σᵢ alphas[i] · Σ KL(R_teacher ‖ R_model) / (heads · rows)`, i running over queries, keys and
+/// values, the inner sum over relation heads and rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Relation<'a> {
     /// The model's layer, from 0.
     pub layer: usize,
-    /// The teacher's queries, keys and values ([`crate::Decoder::attention_states`]), each [tokens, width]. Widths may differ from
-    /// the model's.
+    /// The teacher's queries, keys and values ([`crate::Decoder::attention_states`]), each [tokens, width].
+    /// Widths may differ from the model's.
     pub states: [&'a [f32]; 3],
     /// Relation heads: how many parts every row is cut into.
     pub heads: usize,
@@ -60,8 +62,8 @@ fn counted(lengths: &[usize], targets: &[u32]) -> impl Iterator<Item = Range<usi
     segments::ranges(lengths).filter(|segment| targets[segment.clone()].iter().any(|t| *t != IGNORE_INDEX))
 }
 
-/// What the loss needs of the pass, and its memory: two matrices [T, T] for the longest segment, used by one relation head after the
-/// other. Empty where there is no such loss.
+/// What the loss needs of the pass, and its memory: two matrices [T, T] for the longest segment, used by one
+/// relation head after the other. Empty where there is no such loss.
 #[derive(Debug, Default)]
 pub(super) struct RelationBuffers {
     /// The model's queries and keys, as their projections gave them.
@@ -146,7 +148,8 @@ impl RelationBuffers {
         }
     }
 
-    /// Computes the loss of what was kept and of the values, and adds its gradient to those of queries, keys and values.
+    /// Computes the loss of what was kept and of the values, and adds its gradient to those of queries, keys
+    /// and values.
     pub(super) fn backward(
         &mut self,
         relation: &Relation<'_>,
@@ -221,8 +224,8 @@ impl Side {
     }
 }
 
-/// Turns a row of the model's products into the gradient of its KL times `scale`, and returns KL(teacher ‖ model); both rows are
-/// multiplied by `inverse` = 1 / τ before softmax.
+/// Turns a row of the model's products into the gradient of its KL times `scale`, and returns KL(teacher ‖
+/// model); both rows are multiplied by `inverse` = 1 / τ before softmax.
 fn loss_and_grad(ours: &mut [f32], theirs: &mut [f32], inverse: f32, scale: f32) -> f64 {
     let (mut sum, mut their_sum, mut apart) = (0f64, 0f64, 0f64);
     for (x, y) in ours.iter_mut().zip(theirs.iter_mut()) {

@@ -95,8 +95,8 @@ impl CustomOp3 for Attention {
     }
 }
 
-/// Causal attention within each segment, of `lengths` tokens each: q [tokens, heads · head_dim], k and v [tokens, kv_heads ·
-/// head_dim], where tokens are those of the segments one after the other.
+/// Causal attention within each segment, of `lengths` tokens each: q [tokens, heads · head_dim], k and v
+/// [tokens, kv_heads · head_dim], where tokens are those of the segments one after the other.
 ///
 /// # Errors
 /// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.

@@ -1,8 +1,9 @@
 //! The fused autograd ops; one file each, forward and hand-written backward.
 //!
-//! All work on f32 tensors on the CPU in which a row is a token: [tokens, width]. A batch of sequences is its rows
-//! one sequence after the other, so that no step needs a transpose. Gradients are those of the mathematical
-//! function, except through rounding and clamping, where they pass unchanged (the straight-through estimator).
+//! All work on f32 tensors on the CPU in which a row is a token: [tokens, width]. A batch of sequences is its
+//! rows one sequence after the other, so that no step needs a transpose. Gradients are those of the
+//! mathematical function, except through rounding and clamping, where they pass unchanged (the
+//! straight-through estimator).
 
 mod activation_quant;
 mod attention;

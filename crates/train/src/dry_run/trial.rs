@@ -54,8 +54,8 @@ pub(super) struct Costs {
     pub(super) look: f64,
 }
 
-/// What to try: the recipe's shape if it takes seconds and the memory is there; otherwise fewer sequences, then shorter
-/// ones, then fewer layers. None if two layers are too much.
+/// What to try: the recipe's shape if it takes seconds and the memory is there; otherwise fewer sequences,
+/// then shorter ones, then fewer layers. None if two layers are too much.
 pub(super) fn size(
     recipe: &Recipe,
     config: &ModelConfig,

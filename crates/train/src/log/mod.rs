@@ -1,7 +1,8 @@
-//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for TensorBoard under
-//! `tensorboard/`, and a progress bar for people.
+//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for
+//! TensorBoard under `tensorboard/`, and a progress bar for people.
 //!
-//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on from is dropped.
+//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on
+//! from is dropped.
 
 mod event;
 mod table;
@@ -43,7 +44,8 @@ struct AppendFile {
 }
 
 impl Log {
-    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left, is dropped.
+    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left,
+    /// is dropped.
     pub(crate) fn open(dir: &Path, steps: u64, step: u64, quiet: bool) -> Result<Self, TrainError> {
         let path = dir.join(METRICS);
         let mut lines = String::new();

@@ -1,8 +1,9 @@
-//! Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks"): momentum whose singular values are
-//! all brought near 1, for hidden matrices.
+//! Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks"): momentum whose singular
+//! values are all brought near 1, for hidden matrices.
 //!
-//! The update's scale is that of arXiv 2502.16982 (equation 4): 0.2·√max(rows, columns) gives every matrix an update of
-//! AdamW's usual size, so that one learning rate and one weight decay serve the matrices and what is left to AdamW.
+//! The update's scale is that of arXiv 2502.16982 (equation 4): 0.2·√max(rows, columns) gives every matrix an
+//! update of AdamW's usual size, so that one learning rate and one weight decay serve the matrices and what
+//! is left to AdamW.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -55,7 +56,8 @@ pub(super) fn step<M: Stored>(
     Ok(())
 }
 
-/// Moves the momentum towards the gradient and returns where Nesterov's rule looks: a step of the same kind ahead.
+/// Moves the momentum towards the gradient and returns where Nesterov's rule looks: a step of the same kind
+/// ahead.
 fn accumulate<S: Stored>(
     rule: Muon,
     gradient: &[f32],

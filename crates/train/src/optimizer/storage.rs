@@ -60,8 +60,8 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn store(value: f32, random: u32) -> Self {
-        // The bits below the cut carry into those above with a probability proportional to their value. Infinities have no
-        // bits below the cut and stay; a NaN must not overflow into another number.
+        // The bits below the cut carry into those above with a probability proportional to their value.
+        // Infinities have no bits below the cut and stay; a NaN must not overflow into another number.
         let bits = value.to_bits();
         let fraction = if value.is_finite() { random & 0xffff } else { 0 };
         let quiet = if value.is_nan() { 0x0040_0000 } else { 0 };

@@ -1,7 +1,8 @@
-//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a chat template, encoded.
+//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a
+//! chat template, encoded.
 //!
-//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe and the tokenizer
-//! alone, and their fingerprint is part of every checkpoint.
+//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
+//! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -268,7 +269,8 @@ fn names(template: &str, word: &str) -> bool {
     })
 }
 
-/// Refuses an example with a message of which a template knows only a part: the rest would be left out without a word.
+/// Refuses an example with a message of which a template knows only a part: the rest would be left out
+/// without a word.
 fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
     let said: Vec<&ChatTurn> = match &example.body {
         Body::Turns(said) => said.iter().collect(),
@@ -304,7 +306,8 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
-/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when it is encoded.
+/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
+/// it is encoded.
 fn rendered(body: &Body, template: Option<&ChatTemplate>) -> String {
     match (body, template) {
         (Body::Text(text), _) => text.clone(),

@@ -1,5 +1,5 @@
-//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's, unless the recipe
-//! says otherwise.
+//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's,
+//! unless the recipe says otherwise.
 
 use std::path::Path;
 
@@ -11,7 +11,8 @@ use super::error::{Fault, Origin};
 use super::reader;
 use crate::init::checkpoint_of;
 
-/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and `[quant]`.
+/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and
+/// `[quant]`.
 pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Option<ModelConfig> {
     let model = entries.sections.get_mut("model")?;
     let entry = model.get_mut("base")?;

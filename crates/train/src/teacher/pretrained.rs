@@ -1,9 +1,10 @@
-//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama, Qwen2 and Qwen3.
+//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama,
+//! Qwen2 and Qwen3.
 //!
-//! Its models for text give the logits of the last token only; below them stands the model without a head, which gives what the head
-//! multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What candle's models do not compute (scaled RoPE, heads of
-//! another width than the hidden size divided by their number) is refused: `tritforge import` makes a checkpoint of it, which this
-//! project's own models run.
+//! Its models for text give the logits of the last token only; below them stands the model without a head,
+//! which gives what the head multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What
+//! candle's models do not compute (scaled RoPE, heads of another width than the hidden size divided by their
+//! number) is refused: `tritforge import` makes a checkpoint of it, which this project's own models run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -31,7 +32,8 @@ pub(super) struct Pretrained {
     unknown: Vec<String>,
 }
 
-/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its keys and values away with it.
+/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its
+/// keys and values away with it.
 #[derive(Debug)]
 enum Body {
     Qwen2(qwen2::Model),

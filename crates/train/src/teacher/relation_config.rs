@@ -22,7 +22,8 @@ impl RelationConfig {
     /// None where the recipe gives the loss no weight.
     ///
     /// # Errors
-    /// If a layer does not exist, or the heads do not divide the widths of both; the message names key and widths.
+    /// If a layer does not exist, or the heads do not divide the widths of both; the message names key and
+    /// widths.
     pub(super) fn new(
         distill: &Distill,
         model: &ModelConfig,

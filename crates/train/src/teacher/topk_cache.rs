@@ -29,8 +29,9 @@ pub(super) fn top_k(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
     values.iter_mut().zip(&order).for_each(|(value, id)| *value = row[*id as usize]);
 }
 
-/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and the SHA-256 of a key (what
-/// they depend on beside the batch) and all of them. None if it is not there, is of another batch or key, is damaged, or has NaN or infinity.
+/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and
+/// the SHA-256 of a key (what they depend on beside the batch) and all of them. None if it is not there, is
+/// of another batch or key, is damaged, or has NaN or infinity.
 pub(super) fn read(file: &Path, key: &str, batch: &[u32], k: usize, vocab_size: usize) -> Option<TopK> {
     let bytes = fs::read(file).ok()?;
     let (bytes, hash) = bytes.split_last_chunk::<32>()?;

@@ -1,5 +1,5 @@
-//! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are looked at, the
-//! report is drawn.
+//! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are
+//! looked at, the report is drawn.
 
 use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, Score};
 
@@ -22,8 +22,9 @@ pub(crate) fn eval_sequences(seq_len: usize, vocab_size: usize) -> usize {
 }
 
 impl Trainer<'_> {
-    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
-    /// figures are those that a run is known by. Evaluations are compared with each other by what all of them score.
+    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not
+    /// the last one: its figures are those that a run is known by. Evaluations are compared with each other
+    /// by what all of them score.
     pub(super) fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
         let recipe = self.recipe;
         let last = self.progress.step == recipe.train.steps;
@@ -110,8 +111,8 @@ impl HeldOut {
     }
 }
 
-/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs are compared with what
-/// their reference thinks of them.
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs
+/// are compared with what their reference thinks of them.
 fn held_out_score(
     model: &Decoder,
     data: &TrainingData,

@@ -31,8 +31,8 @@ pub(crate) struct Args {
     /// The text to predict.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
-    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with `--score
-    /// second-half`.
+    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with
+    /// `--score second-half`.
     #[arg(long, requires = "text")]
     window: Option<usize>,
     /// Which tokens of each window are scored.

@@ -19,7 +19,8 @@ pub(crate) struct Args {
     /// Tasks, separated by commas: multiple choice, word problems, programs (docs/evaluation.md).
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<String>,
-    /// The directory with the tasks' files: TASK.jsonl, TASK/test.jsonl, TASK/train.jsonl; also .json, .csv, .parquet.
+    /// The directory with the tasks' files: TASK.jsonl, TASK/test.jsonl, TASK/train.jsonl; also .json, .csv,
+    /// .parquet.
     #[arg(long, value_name = "DIR", requires = "tasks")]
     data: Option<PathBuf>,
     /// A task's file, on this machine or `hf://datasets/OWNER/NAME/FILE`; can be given again.
@@ -43,8 +44,8 @@ pub(crate) struct Args {
     /// Most tokens of a generated answer; by default 256 for gsm8k and 1024 for humaneval.
     #[arg(long, value_name = "N", requires = "tasks")]
     max_tokens: Option<usize>,
-    /// Run the programs that the model writes for humaneval. Limits hold off accidents; they are no sandbox: use a container
-    /// or a virtual machine.
+    /// Run the programs that the model writes for humaneval. Limits hold off accidents; they are no sandbox:
+    /// use a container or a virtual machine.
     #[arg(long, requires = "tasks")]
     allow_code_execution: bool,
     /// Write every sample, its answer and whether it is right, a JSON object a line.

@@ -1,4 +1,5 @@
-//! One prompt on its way to its end, a step at a time: what `tritforge_infer::generate` does, without running the model.
+//! One prompt on its way to its end, a step at a time: what `tritforge_infer::generate` does, without running
+//! the model.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Recipes that are right; what is said about those that are wrong is in `faults`, what editors and readers are told in `schema`.
+//! Recipes that are right; what is said about those that are wrong is in `faults`, what editors and readers
+//! are told in `schema`.
 
 mod faults;
 mod schema;
