@@ -1,12 +1,12 @@
 //! From corpora to token shards to batches.
 //!
-//! Text comes as [`Document`]s: from files ([`Corpus::read`]) or from the Rust sources that stand on every
-//! machine that built the project ([`rust_sources()`]). [`split()`] holds some of it out; [`tokenize()`]
-//! writes each part as a [`Shard`], a memory-mapped file of token ids that knows the tokenizer and the text
-//! it came from. [`Batches`] draws training samples from a shard, in an order that can be taken up again at
-//! any point; [`eval_windows`] goes once through a held-out shard. [`bigram_baseline`] says what a model has
-//! to beat. [`read_records`] reads evaluation sets. The crate knows no tokenizer: one is passed as a
-//! function.
+//! Text comes as [`Document`]s: from files ([`Corpus::read`]) or from the Rust sources that are already
+//! present wherever the project was built ([`rust_sources()`]). [`split()`] holds some of it out;
+//! [`tokenize()`] writes each part as a [`Shard`], a memory-mapped file of token ids that knows the tokenizer
+//! and the text it came from. [`Batches`] draws training samples from a shard, in an order that can be taken
+//! up again at any point; [`eval_windows`] goes once through a held-out shard. [`bigram_baseline`] says what
+//! a model has to beat. [`read_records`] reads evaluation sets. The crate knows no tokenizer: one is passed
+//! as a function.
 //!
 //! ```
 //! use tritforge_data::{Batches, Document, Fingerprint, Split, TokenizeOptions, split, tokenize};

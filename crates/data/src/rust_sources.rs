@@ -1,4 +1,4 @@
-//! The default corpus: Rust sources that stand on every machine that built the project.
+//! The default corpus: Rust sources that are already present wherever the project was built.
 //!
 //! They are the crates.io packages on which the project's programs depend, as `cargo` resolved them, so that
 //! the same `Cargo.lock` and platform give the same text. [`packages`] finds them, [`select`] chooses among

@@ -1,4 +1,4 @@
-//! `diff`: what two models have that is not the same, each in any form.
+//! `diff`: the differences between two models, each in any format.
 //!
 //! Ternary tensors are compared by what is multiplied, codes and scale, whichever way they are packed; latent
 //! weights are quantized for that, as training does, and compared too where both models have them. All other

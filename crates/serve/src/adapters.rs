@@ -33,7 +33,7 @@ pub struct NamedAdapter {
     pub path: PathBuf,
     /// The matrices, and the scale that the name asks for.
     pub scaled: ScaledAdapter,
-    /// The scale that requests have it with which ask for nothing; 0 for off.
+    /// The default scale for requests that do not set one; 0 for off.
     pub default_scale: f32,
 }
 
@@ -102,7 +102,7 @@ impl Adapters {
         self.add(name, ScaledAdapter { adapter: Arc::new(adapter), scale }, false)
     }
 
-    /// Holds an adapter under a name, `on` for requests that ask for nothing. Returns its number.
+    /// Adds an adapter under a name; `on` applies it to requests that name no adapter. Returns its number.
     ///
     /// # Errors
     /// If the name is taken, or too many are held.

@@ -31,7 +31,7 @@ use self::topk_cache::{TopK, read, top_k, write};
 use crate::recipe::{Distill, Engine};
 use crate::{TrainError, identity, init};
 
-/// A model that is only listened to.
+/// The frozen model that the student learns from.
 #[derive(Debug)]
 enum TeacherModel {
     Checkpoint(Box<Decoder>),
@@ -39,7 +39,7 @@ enum TeacherModel {
     Pretrained(Box<Pretrained>),
 }
 
-/// A teacher, and where what it says is kept.
+/// A teacher and the cache of its top-k logits.
 #[derive(Debug)]
 pub(crate) struct Teacher {
     model: TeacherModel,
@@ -54,7 +54,7 @@ pub(crate) struct Teacher {
     path: PathBuf,
 }
 
-/// Where the words of a teacher are kept.
+/// Where the top-k logits of a teacher are cached.
 #[derive(Debug)]
 struct Cache {
     dir: PathBuf,
@@ -62,7 +62,8 @@ struct Cache {
     key: String,
 }
 
-/// What a teacher has to say about a batch.
+/// The output of a teacher for a batch: its top-k logits, and the states of one layer if relations are
+/// learned.
 #[derive(Debug)]
 pub(crate) struct TeacherOutput {
     top: TopK,
@@ -124,7 +125,7 @@ impl Teacher {
         self.relation.is_some()
     }
 
-    /// What the teacher says to micro-batch number `part` of step `step`.
+    /// The output of the teacher for micro-batch number `part` of step `step`.
     pub(crate) fn output(
         &self,
         batch: &Batch<'_>,

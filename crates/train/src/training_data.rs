@@ -158,7 +158,7 @@ fn bytes_per_target<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f64 {
     bytes as f64 / targets as f64
 }
 
-/// Batches of any kind of material.
+/// Batches of any kind of training data.
 #[derive(Debug)]
 pub(crate) enum DataLoader<'a> {
     Text(Batches<'a>),

@@ -1,4 +1,4 @@
-//! What a teacher said of a batch, and the files in which it is kept.
+//! The top-k logits of a teacher for a batch, and the files that cache them.
 
 use std::fs;
 use std::path::Path;
