@@ -1,10 +1,10 @@
 //! The checkpoint directory: tensors and documents that belong together, written as one, checked as one.
 //!
-//! A checkpoint is a directory with a `manifest.json` that lists every other file with its length and SHA-256. It is
-//! written under a temporary name, synced, and renamed: a crash at any moment leaves either the whole checkpoint
-//! or none of it, and [`latest`] finds the last whole one. The crate knows bytes, tensors and the model's
-//! configuration; what the trainer keeps beside them is the trainer's business. A [`TensorFile`] is written one tensor at a
-//! time, for models that do not fit memory.
+//! A checkpoint is a directory with a `manifest.json` that lists every other file with its length and
+//! SHA-256. It is written under a temporary name, synced, and renamed: a crash at any moment leaves either
+//! the whole checkpoint or none of it, and [`latest`] finds the last whole one. The crate knows bytes,
+//! tensors and the model's configuration; what the trainer keeps beside them is the trainer's business. A
+//! [`TensorFile`] is written one tensor at a time, for models that do not fit memory.
 //!
 //! ```
 //! use tritforge_checkpoint::{Checkpoint, TensorView, Writer};

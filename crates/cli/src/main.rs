@@ -55,7 +55,8 @@ enum Command {
     /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
+    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA,
+    /// GSM8K …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
     /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
@@ -87,7 +88,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
+    // Training allocates and frees large buffers at every step; giving their pages back each time halves its
+    // speed.
     tritforge_kernels::keep_pages();
     let cli = Cli::parse();
     warnings::install();

@@ -1,4 +1,5 @@
-//! `LoraConfig`: a low-rank adapter (LoRA, arXiv 2106.09685), and its `adapter_config.json` in the form of peft.
+//! `LoraConfig`: a low-rank adapter (LoRA, arXiv 2106.09685), and its `adapter_config.json` in the form of
+//! peft.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,22 +18,24 @@ pub const ADAPTER_RUNTIME: &str = "adapter.lora.runtime";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraMode {
-    /// Beside the projection: `y = W(x) + scaling · B(A(x))`, on the input before it is quantized, as peft does. The base stays as it
-    /// is; the adapter is deployed beside it.
+    /// Beside the projection: `y = W(x) + scaling · B(A(x))`, on the input before it is quantized, as peft
+    /// does. The base stays as it is; the adapter is deployed beside it.
     Adapter,
-    /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has the codes and the scale that
-    /// the forward used. Needs a base with latent weights.
+    /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has
+    /// the codes and the scale that the forward used. Needs a base with latent weights.
     QatLora,
-    /// Experimental: ternary matrices that move ternary codes (LoTA-QAF, arXiv 2505.18724): `Ŵ = clip(Q + sign(ΔW)·1[|ΔW| > ω], -1, 1)`
-    /// with `ΔW = B·A`, an integer from -rank to rank, and the base's scale. The forward multiplies Ŵ, and merging writes it: nothing is
-    /// rounded, codes of the base are enough. The paper's offset μ moves the zero-point of an affine grid; a ternary grid has none, and
-    /// nothing takes its place here.
+    /// Experimental: ternary matrices that move ternary codes (LoTA-QAF, arXiv 2505.18724): `Ŵ = clip(Q +
+    /// sign(ΔW)·1[|ΔW| > ω], -1, 1)` with `ΔW = B·A`, an integer from -rank to rank, and the base's scale.
+    /// The forward multiplies Ŵ, and merging writes it: nothing is rounded, codes of the base are enough. The
+    /// paper's offset μ moves the zero-point of an affine grid; a ternary grid has none, and nothing takes
+    /// its place here.
     Lota,
 }
 
-/// [`LoraConfig::threshold`] where none is given. The paper has ω = 48 at rank 64, 0.75, and with it an offset that changes the output where
-/// no code moves. Without the offset codes are all there is, and A begins with little more than half its elements other than 0: no sum comes
-/// near 0.75 of the rank, and no code would ever move.
+/// [`LoraConfig::threshold`] where none is given. The paper has ω = 48 at rank 64, 0.75, and with it an
+/// offset that changes the output where no code moves. Without the offset codes are all there is, and A
+/// begins with little more than half its elements other than 0: no sum comes near 0.75 of the rank, and no
+/// code would ever move.
 pub const LOTA_THRESHOLD: f32 = 0.1;
 /// `peft_type` of an adapter of [`LoraMode::Lota`], which peft does not know.
 const LOTA: &str = "LOTA";
@@ -58,7 +61,8 @@ pub struct LoraConfig {
     pub mode: LoraMode,
     /// Inner width of the product; peft's `r`.
     pub rank: usize,
-    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`. Without meaning in [`LoraMode::Lota`], whose product is not scaled.
+    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`. Without meaning in [`LoraMode::Lota`],
+    /// whose product is not scaled.
     pub alpha: f32,
     /// Share of the inputs of A that training drops; 0 inside the quantizer, where A has no input.
     pub dropout: f32,
@@ -82,7 +86,8 @@ impl LoraConfig {
         self.threshold * self.rank as f32
     }
 
-    /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and `….lora_B.weight`.
+    /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and
+    /// `….lora_B.weight`.
     pub fn tensors(layer: usize, projection: Projection) -> [String; 2] {
         let weight = projection.hf_weight(layer);
         let module = weight.strip_suffix(".weight").unwrap_or(&weight);
@@ -94,8 +99,8 @@ impl LoraConfig {
         format!("base_model.model.{tensor}")
     }
 
-    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to. Of [`LoraMode::Lota`] the
-    /// `peft_type` is one that peft refuses.
+    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to.
+    /// Of [`LoraMode::Lota`] the `peft_type` is one that peft refuses.
     pub fn to_json(&self, base: &str) -> String {
         let lota = self.mode == LoraMode::Lota;
         let file = PeftConfig {
@@ -125,7 +130,8 @@ impl LoraConfig {
     /// [`LoraMode::Adapter`].
     ///
     /// # Errors
-    /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven projections.
+    /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven
+    /// projections.
     pub fn from_json(text: &str) -> Result<(Self, Option<String>), ConfigError> {
         let file: PeftConfig = serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
         let refuse = |key: &'static str, found: String, expected: &str| {

@@ -10,8 +10,8 @@ use tritforge_config::{
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 
 use crate::ExportError;
-use crate::numbers::{check, ternary_tensor};
 use crate::runtimes::Runtime;
+use crate::tensor_data::{check, ternary_tensor};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,16 +31,16 @@ pub fn is_adapter(checkpoint: &Checkpoint) -> bool {
     checkpoint.has(ADAPTER_MODEL)
 }
 
-/// Writes the adapter of a checkpoint as a GGUF file: `general.type = "adapter"`, `adapter.type = "lora"`, and for every adapted
-/// projection `<weight>.lora_a` [rank, in] and `<weight>.lora_b` [out, rank] in F32.
+/// Writes the adapter of a checkpoint as a GGUF file: `general.type = "adapter"`, `adapter.type = "lora"`,
+/// and for every adapted projection `<weight>.lora_a` [rank, in] and `<weight>.lora_b` [out, rank] in F32.
 ///
-/// `for_llama_cpp` makes a file for llama.cpp and not for the engine: llama.cpp (llama-cpp-python 0.3.36, `build_ffn` in
-/// `llama-graph.cpp`) multiplies a gate's and an up-projection's output by the weight's `.scale` only after it has added the adapter's
-/// product, so B is divided by that scale there.
+/// `for_llama_cpp` makes a file for llama.cpp and not for the engine: llama.cpp (llama-cpp-python 0.3.36,
+/// `build_ffn` in `llama-graph.cpp`) multiplies a gate's and an up-projection's output by the weight's
+/// `.scale` only after it has added the adapter's product, so B is divided by that scale there.
 ///
 /// # Errors
-/// If the checkpoint holds no adapter, one that stands inside the quantizer, its base is needed and not there, or the file cannot be
-/// written; nothing is left under the file's name then.
+/// If the checkpoint holds no adapter, one that stands inside the quantizer, its base is needed and not
+/// there, or the file cannot be written; nothing is left under the file's name then.
 pub fn export_adapter(
     checkpoint: &Checkpoint,
     out: &Path,

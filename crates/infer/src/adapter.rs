@@ -1,5 +1,5 @@
-//! Low-rank adapters (LoRA, arXiv 2106.09685) beside the projections of a loaded model: read from GGUF adapter files as llama.cpp has
-//! them, put on at any time, several at once.
+//! Low-rank adapters (LoRA, arXiv 2106.09685) beside the projections of a loaded model: read from GGUF
+//! adapter files as llama.cpp has them, put on at any time, several at once.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use tritforge_kernels::{DenseMatrix, DenseType};
 
 use crate::{InferError, Model};
 
-/// An adapter as it was read: for some projections A [rank, in] and B [out, rank], and what their product is multiplied by.
+/// An adapter as it was read: for some projections A [rank, in] and B [out, rank], and what their product is
+/// multiplied by.
 #[derive(Debug)]
 pub struct Adapter {
     path: PathBuf,
@@ -35,7 +36,7 @@ struct Pair {
 
 /// An adapter that takes part, and how much of it.
 #[derive(Debug, Clone)]
-pub struct Applied {
+pub struct ScaledAdapter {
     /// The adapter.
     pub adapter: Arc<Adapter>,
     /// What its product is multiplied by beside its own scaling; 1 is as it was trained.
@@ -43,8 +44,8 @@ pub struct Applied {
 }
 
 impl Adapter {
-    /// Reads a GGUF adapter for `model`: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling `adapter.lora.alpha` / rank, and
-    /// for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
+    /// Reads a GGUF adapter for `model`: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling
+    /// `adapter.lora.alpha` / rank, and for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
     ///
     /// # Errors
     /// If the file is damaged, is no such adapter, or does not fit the model.
@@ -155,12 +156,12 @@ impl Adapter {
 }
 
 /// Which rows of a pass have which adapters.
-pub(crate) type Rows = Vec<(Range<usize>, Arc<[Applied]>)>;
+pub(crate) type Rows = Vec<(Range<usize>, Arc<[ScaledAdapter]>)>;
 
 /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
 pub(crate) fn add_products(rows: &Rows, layer: usize, projection: Projection, x: &[f32], y: &mut [f32]) {
-    for (range, applied) in rows {
-        for Applied { adapter, scale } in applied.iter() {
+    for (range, scaled) in rows {
+        for ScaledAdapter { adapter, scale } in scaled.iter() {
             let Some(Some(pair)) = adapter.pairs.get(layer * 7 + projection as usize) else { continue };
             let ty = |info: &TensorInfo| dense_type(info.ty).unwrap_or(DenseType::F32);
             let a = DenseMatrix::from_bytes(ty(&pair.a), adapter.gguf.data(&pair.a), pair.rank, pair.cols);

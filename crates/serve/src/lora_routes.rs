@@ -1,4 +1,5 @@
-//! The endpoints of adapters: llama.cpp's `/lora-adapters`, vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
+//! The endpoints of adapters: llama.cpp's `/lora-adapters`, vLLM's `/v1/load_lora_adapter` and
+//! `/v1/unload_lora_adapter`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,8 +90,8 @@ fn allowed(service: &Service) -> Result<PathBuf, ApiError> {
     })
 }
 
-/// The file, if it is one of the directory's, links followed. One outside is as unknown as one that does not exist: what else is on the
-/// machine is not told.
+/// The file, if it is one of the directory's, links followed. One outside is as unknown as one that does not
+/// exist: what else is on the machine is not told.
 fn within(dir: &Path, path: &Path) -> Result<PathBuf, ApiError> {
     let found = dir.canonicalize().and_then(|dir| Ok((dir.join(path).canonicalize()?, dir)));
     match found {

@@ -1,7 +1,8 @@
 //! An adapter and its base to one checkpoint, and what that changes.
 //!
-//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized; and so is a ternary one,
-//! which moves codes ([`merge_codes`]). One beside a ternary weight has no place in it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
+//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized;
+//! and so is a ternary one, which moves codes ([`merge_lota`]). One beside a ternary weight has no place in
+//! it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
 //! weight is added to it.
 
 use std::borrow::Cow;
@@ -14,7 +15,7 @@ use tritforge_config::{
 use tritforge_nn::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, base, identity, merge_codes, state};
+use crate::{TrainError, identity, init, merge_lota, state};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,30 +35,31 @@ pub struct MergedProjection {
 pub struct MergeReport {
     /// The adapter.
     pub lora: LoraConfig,
-    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models, to the bit where the adapter
-    /// stood inside the quantizer.
+    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models,
+    /// to the bit where the adapter stood inside the quantizer.
     pub exact: bool,
     /// Every adapted projection.
     pub projections: Vec<MergedProjection>,
 }
 
-/// Merges the adapter of a checkpoint, or of the newest of a run, with the base that it names, and writes the checkpoint `out`.
-/// `requantize` allows merging an adapter that stands beside ternary weights, which loses most of what it learned.
+/// Merges the adapter of a checkpoint, or of the newest of a run, with the base that it names, and writes the
+/// checkpoint `out`. `requantize` allows merging an adapter that stands beside ternary weights, which loses
+/// most of what it learned.
 ///
 /// # Errors
-/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not given, the base has no latent
-/// weights, or the checkpoint cannot be written.
+/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not
+/// given, the base has no latent weights, or the checkpoint cannot be written.
 pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport, TrainError> {
-    let checkpoint = base::open(adapter)?;
+    let checkpoint = init::open(adapter)?;
     let fault = |message: String| TrainError::Merge { path: checkpoint.dir().to_path_buf(), message };
     if !checkpoint.has(ADAPTER_MODEL) {
         return Err(fault(format!("no {ADAPTER_MODEL}: expected the checkpoint of a run with [lora]")));
     }
     let (lora, named) = read_config(&checkpoint)?;
     let named = named.ok_or_else(|| fault(format!("{ADAPTER_CONFIG} names no base_model_name_or_path")))?;
-    let base = base::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
-    if let Some(print) = state::trained_on(&checkpoint)?
-        && identity::of_checkpoint(&base)? != print
+    let base = init::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
+    if let Some(fingerprint) = state::trained_on(&checkpoint)?
+        && identity::of_checkpoint(&base)? != fingerprint
     {
         return Err(fault(format!(
             "its base, {}, is not the checkpoint that it was trained on: the files have other contents. Put that one back, or name it \
@@ -69,7 +71,7 @@ pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport
     match (lora.mode, config.weights) {
         (LoraMode::Lota, _) => {
             let mut report = MergeReport { lora, exact: true, projections: Vec::new() };
-            merge_codes::write(&base, &checkpoint, &config, out, &mut report)?;
+            merge_lota::write(&base, &checkpoint, &config, out, &mut report)?;
             return Ok(report);
         }
         (_, WeightQuant::Ternary) => {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Lengths, Preview, Shown, preview};
+use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 
 use crate::table;
 
@@ -19,7 +19,8 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of all.
+    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of
+    /// all.
     #[command(after_help = "Examples:\n  \
         tritforge data preview recipes/sft.toml --set data.train=alpaca.json\n  \
         tritforge data preview recipes/sft.toml --samples 10 --set data.template=alpaca --no-color")]
@@ -49,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A sample: what is learned in green, what is not dimmed.
-fn print_sample(sample: &Shown, color: bool) {
+fn print_sample(sample: &PreviewSample, color: bool) {
     let (learned, tokens) = (sample.targets, sample.tokens);
     let head = format!("{}: {tokens} tokens, {learned} of them learned", sample.source);
     if !color {

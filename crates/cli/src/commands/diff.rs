@@ -18,14 +18,17 @@ use crate::table;
     tritforge diff runs/demo/step-000100 runs/demo/step-000200 --json\n\n\
     The exit code is 0 when the models are the same, 1 when they differ, 2 when one cannot be read.")]
 pub(crate) struct Args {
-    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a GGUF file, or a directory in Hugging Face's layout.
+    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a GGUF file, or a directory in
+    /// Hugging Face's layout.
     first: PathBuf,
     /// The other, of any of these kinds.
     second: PathBuf,
-    /// The largest difference of numbers that counts as the same, relative to the largest of their tensor. F16 rounds by 5e-4.
+    /// The largest difference of numbers that counts as the same, relative to the largest of their tensor.
+    /// F16 rounds by 5e-4.
     #[arg(long, value_name = "X", default_value_t = 0.0)]
     tolerance: f32,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it
+    /// wrongly.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// List every tensor, not only those that differ.

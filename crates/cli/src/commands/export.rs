@@ -24,7 +24,8 @@ pub(crate) enum Format {
     /// GGUF, ternary, 1.69 bits a weight; llama.cpp, bitnet.cpp.
     #[value(name = "tq1_0")]
     Tq1_0,
-    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize to IQ2_BN.
+    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize to
+    /// IQ2_BN.
     #[value(name = "i2_s")]
     I2S,
     /// GGUF, ternary, i2_s in the layout of bitnet.cpp's ARM builds.
@@ -150,7 +151,8 @@ pub(crate) struct Args {
     /// The file to write, or the directory of the hf formats.
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// Kind of file and storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
+    /// Kind of file and storage of the projections; tq2_0 for ternary models and f16 for others, if not
+    /// given.
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// Storage of the embedding and the head.

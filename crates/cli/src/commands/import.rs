@@ -41,8 +41,8 @@ impl Assume {
     tritforge import SmolLM2-135M-Instruct.Q4_1.gguf -o models/smollm2\n  \
     tritforge import model.gguf -o models/m --latent     a ternary file as a starting point of training")]
 pub(crate) struct Args {
-    /// A directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, a `.gguf` file, or
-    /// `hf://OWNER/NAME[@REVISION]`.
+    /// A directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it,
+    /// a `.gguf` file, or `hf://OWNER/NAME[@REVISION]`.
     source: String,
     /// The checkpoint to write, a directory.
     #[arg(short, long, value_name = "DIR")]

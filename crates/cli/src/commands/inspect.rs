@@ -16,8 +16,8 @@ use crate::table;
     after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a
-    /// safetensors file.
+    /// A GGUF file, a checkpoint, the directory of a run (its newest checkpoint is taken), a directory in
+    /// Hugging Face's layout, or a safetensors file.
     path: PathBuf,
     /// List every tensor: type, shape, bytes; of ternary ones the share of zeros and the scale.
     #[arg(long)]
@@ -28,7 +28,8 @@ pub(crate) struct Args {
     /// Add the SHA-256 of each ternary tensor's codes (int8, row-major), to compare with other readers.
     #[arg(long)]
     codes_digest: bool,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it
+    /// wrongly.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// Print everything as JSON.

@@ -7,11 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_config::{ADAPTER_CONFIG, LoraConfig, LoraMode};
 use tritforge_gguf::Override;
-use tritforge_infer::{Adapter, Applied, Model};
+use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
-    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
+    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5.
+    /// May be given several times.
     #[arg(long, value_name = "FILE[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]
@@ -21,8 +22,9 @@ pub(crate) struct LoraArgs {
 /// `--override-kv`: metadata of a GGUF file, set from outside.
 #[derive(ClapArgs)]
 pub(crate) struct OverrideArgs {
-    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool or str. A file without a
-    /// pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several times.
+    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool
+    /// or str. A file without a pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several
+    /// times.
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<Override>,
 }
@@ -38,12 +40,12 @@ impl LoraArgs {
     /// Loads a model and puts the adapters on it.
     pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
         let model = Model::open_with(model, self.overrides.list())?;
-        self.put_on(&model)?;
+        self.attach(&model)?;
         Ok(Arc::new(model))
     }
 
     /// Puts the adapters on a model.
-    pub(crate) fn put_on(&self, model: &Model) -> Result<()> {
+    pub(crate) fn attach(&self, model: &Model) -> Result<()> {
         let applied = self.lora.iter().map(|text| open(text, model));
         model.set_adapters(applied.collect::<Result<Vec<_>>>()?);
         Ok(())
@@ -58,7 +60,7 @@ impl LoraArgs {
 }
 
 /// Reads the adapter `FILE[:SCALE]` for a model.
-pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
+pub(crate) fn open(text: &str, model: &Model) -> Result<ScaledAdapter> {
     let (path, scale) = parse(text)?;
     if path.is_dir() {
         let dir = path.display();
@@ -73,7 +75,7 @@ pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
             "--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it"
         );
     }
-    Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
+    Ok(ScaledAdapter { adapter: Arc::new(Adapter::open(&path, model)?), scale })
 }
 
 /// The mode of the adapter in the newest checkpoint of a directory, as far as it can be told.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use tritforge_eval::{Scoring, Subject, perplexity};
+use tritforge_eval::{EvalModel, Scoring, perplexity};
 use tritforge_train::{MergeReport, MergedProjection, merge};
 
 use crate::table;
@@ -44,9 +44,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(path) = &args.text {
         let text = super::read_text(path)?;
         let measure = |path| -> Result<f64> {
-            let subject = Subject::open(path)?;
-            let window = subject.config().max_position_embeddings.min(512);
-            Ok(perplexity(&subject, &text, Scoring::All { window }, Some(args.tokens), |_, _| Ok(()))?
+            let model = EvalModel::open(path)?;
+            let window = model.config().max_position_embeddings.min(512);
+            Ok(perplexity(&model, &text, Scoring::All { window }, Some(args.tokens), |_, _| Ok(()))?
                 .perplexity)
         };
         let (before, after) = (measure(&adapter)?, measure(&args.output)?);

@@ -22,11 +22,12 @@ use super::lora_args;
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
-    /// A GGUF adapter, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it; without one, requests that
-    /// name no model have it too. May be given several times.
+    /// A GGUF adapter, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it;
+    /// without one, requests that name no model have it too. May be given several times.
     #[arg(long, value_name = "[NAME=]FILE[:SCALE]")]
     lora: Vec<String>,
-    /// Let clients load and unload adapters of this directory (POST /v1/load_lora_adapter): they make the server read its files.
+    /// Let clients load and unload adapters of this directory (POST /v1/load_lora_adapter): they make the
+    /// server read its files.
     #[arg(long, value_name = "DIR")]
     allow_runtime_lora: Option<PathBuf>,
     /// Address to listen on.
@@ -44,21 +45,23 @@ pub(crate) struct Args {
     /// Seconds that a request may take, waiting included.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends the service at once.
+    /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends the service at
+    /// once.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..))]
     shutdown_timeout: u64,
     /// Connections that may be open; more are answered 503. Fewer if the process may not open so many files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
-    /// Pages of this origin may use the service, beside those of localhost; * for all pages. May be given several times.
+    /// Pages of this origin may use the service, beside those of localhost; * for all pages. May be given
+    /// several times.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// A name under which the service may be asked while it listens on this machine only (behind a proxy, say), beside
-    /// localhost; * for any. May be given several times.
+    /// A name under which the service may be asked while it listens on this machine only (behind a proxy,
+    /// say), beside localhost; * for any. May be given several times.
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// Answer only requests with this key (Authorization: Bearer KEY); also taken from TRITFORGE_API_KEY, where other users of the
-    /// machine do not see it.
+    /// Answer only requests with this key (Authorization: Bearer KEY); also taken from TRITFORGE_API_KEY,
+    /// where other users of the machine do not see it.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     #[command(flatten)]

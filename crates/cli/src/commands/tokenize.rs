@@ -15,7 +15,8 @@ use super::lora_args::OverrideArgs;
 #[command(after_help = "Examples:\n  tritforge tokenize model.gguf --text notes.txt\n  \
     echo -n 'fn main() {}' | tritforge tokenize tokenizer.json --json")]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a `tokenizer.json`.
+    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a
+    /// `tokenizer.json`.
     model: PathBuf,
     /// The text; standard input by default.
     #[arg(long, value_name = "FILE")]

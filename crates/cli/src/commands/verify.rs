@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_eval::{Comparison, ProjectionReport, Side, VerifyOptions, VerifyReport, verify};
+use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
 
 use super::import::Assume;
@@ -20,9 +20,11 @@ use crate::table;
     token differs."
 )]
 pub(crate) struct Args {
-    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a GGUF file.
+    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's
+    /// layout, or a GGUF file.
     first: PathBuf,
-    /// The other, of any of these kinds. A GGUF file is run by the engine, everything else by the training forward.
+    /// The other, of any of these kinds. A GGUF file is run by the engine, everything else by the training
+    /// forward.
     second: PathBuf,
     /// Text to run through both; without it, tokens of the vocabulary in a fixed order.
     #[arg(long, value_name = "FILE")]
@@ -36,7 +38,8 @@ pub(crate) struct Args {
     /// Tokens to generate greedily in both.
     #[arg(long, default_value_t = 200)]
     greedy_tokens: usize,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it
+    /// wrongly.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// List every projection, not only the blocks that differ.
@@ -49,7 +52,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let (first, second) = (Side::open(&args.first, &options)?, Side::open(&args.second, &options)?);
+    let (first, second) =
+        (VerifyModel::open(&args.first, &options)?, VerifyModel::open(&args.second, &options)?);
     let mut ids = match &args.text {
         Some(path) => {
             let tokenizer = first.tokenizer().or_else(|| second.tokenizer());

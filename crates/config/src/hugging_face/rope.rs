@@ -1,5 +1,5 @@
-//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of 4, and the
-//! names in them that are older still.
+//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and
+//! `rope_scaling` of 4, and the names in them that are older still.
 
 use serde_json::{Map, Value};
 

@@ -1,7 +1,8 @@
-//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of `transformers` reads.
+//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of
+//! `transformers` reads.
 //!
-//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts the files that are read,
-//! or looks as if it should have been read, is an error or told.
+//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts
+//! the files that are read, or looks as if it should have been read, is an error or told.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -28,7 +29,8 @@ fn fault(path: &Path, message: impl Into<String>) -> ExportError {
 /// Opens the weights of a source: a directory, a safetensors file, or an index of shards.
 ///
 /// # Errors
-/// If there are none, or they contradict each other or their index; the message names the file and the tensor.
+/// If there are none, or they contradict each other or their index; the message names the file and the
+/// tensor.
 pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportError> {
     if !path.exists() {
         return Err(fault(path, "no such file or directory"));
@@ -67,7 +69,8 @@ fn shard_number(name: &str) -> Option<String> {
     Some(format!("{} of {}", number.parse::<u32>().ok()?, count.parse::<u32>().ok()?))
 }
 
-/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from elsewhere.
+/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from
+/// elsewhere.
 fn refuse_adapter(directory: &Path) -> Result<(), ExportError> {
     let config = directory.join("adapter_config.json");
     match config.is_file() {

@@ -10,8 +10,8 @@ use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::dense::ggml_type;
-use crate::model::{AnyModel, Form};
-use crate::plan::Item;
+use crate::model::{AnyModel, ModelFormat};
+use crate::plan::TensorPlan;
 use crate::runtimes::{GgufTraits, Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
 use crate::{ExportError, ExportOptions, ImportOptions};
 
@@ -62,9 +62,9 @@ pub(super) fn directory(
         tensors.push(row(&model, item, digest)?);
     }
     let architecture = Architecture::of(&config).ok();
-    let runtimes = match model.form() {
-        Form::HuggingFace => hugging_face_verdicts(),
-        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, &config),
+    let runtimes = match model.format() {
+        ModelFormat::HuggingFace => hugging_face_verdicts(),
+        ModelFormat::Checkpoint | ModelFormat::Gguf => checkpoint_verdicts(architecture, &config),
     };
     let files = files(model.path())?;
     let mut inspection = Inspection {
@@ -124,7 +124,7 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
     [ours].into_iter().chain(others).collect()
 }
 
-fn row(model: &AnyModel, item: &Item, digest: bool) -> Result<TensorRow, ExportError> {
+fn row(model: &AnyModel, item: &TensorPlan, digest: bool) -> Result<TensorRow, ExportError> {
     let (ty, bytes) = model.storage(item)?;
     let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
     let quantized = model.config().activations == ActivationQuant::Absmax;

@@ -128,8 +128,8 @@ impl TensorRow {
     }
 }
 
-/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, or a directory in Hugging Face's layout.
-/// `digest` adds the SHA-256 of each ternary tensor's codes.
+/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, or a directory in Hugging
+/// Face's layout. `digest` adds the SHA-256 of each ternary tensor's codes.
 ///
 /// # Errors
 /// If it is none of these, or damaged.

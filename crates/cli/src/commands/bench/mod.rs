@@ -49,10 +49,10 @@ pub(crate) struct Args {
     /// Measure this machine's read bandwidth and int8 peak, and print how much of them each row reaches.
     #[arg(long)]
     roofline: bool,
-    /// Run the prompts of a file, one a line, at three settings. `baseline`: one thread, keys and values in f32, a prompt at
-    /// a time. `optimized`: all threads, f16, a prompt at a time, the prefix that it shares with the one before it is
-    /// kept. `aggressive`: all threads, f16, up to eight prompts at once in the same passes over the weights. -n is the number of
-    /// tokens of each answer.
+    /// Run the prompts of a file, one a line, at three settings. `baseline`: one thread, keys and values in
+    /// f32, a prompt at a time. `optimized`: all threads, f16, a prompt at a time, the prefix that it shares
+    /// with the one before it is kept. `aggressive`: all threads, f16, up to eight prompts at once in the
+    /// same passes over the weights. -n is the number of tokens of each answer.
     #[arg(long, value_name = "FILE")]
     patterns: Option<PathBuf>,
     /// How to print.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
+use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
 
 use super::lora_args::LoraArgs;
 
@@ -31,8 +31,8 @@ pub(crate) struct Args {
     /// The text to predict.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
-    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with `--score
-    /// second-half`.
+    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with
+    /// `--score second-half`.
     #[arg(long, requires = "text")]
     window: Option<usize>,
     /// Which tokens of each window are scored.
@@ -76,9 +76,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The model, with its adapters: a checkpoint of an adapter has its own.
-fn open(args: &Args, path: &Path) -> Result<Subject> {
+fn open(args: &Args, path: &Path) -> Result<EvalModel> {
     if !path.is_dir() {
-        return Ok(Subject::Gguf(args.lora.open(path)?));
+        return Ok(EvalModel::Gguf(args.lora.open(path)?));
     }
     match args.lora.given() {
         Some("--lora") => {
@@ -88,20 +88,20 @@ fn open(args: &Args, path: &Path) -> Result<Subject> {
             )
         }
         Some(option) => bail!("{option}: {} is a checkpoint: the option is for GGUF files", path.display()),
-        None => Ok(Subject::open(path)?),
+        None => Ok(EvalModel::open(path)?),
     }
 }
 
 fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
-    let subject = open(args, model)?;
+    let model = open(args, model)?;
     let text = super::read_text(text)?;
-    let longest = subject.config().max_position_embeddings;
+    let longest = model.config().max_position_embeddings;
     let scoring = match args.score {
         Score::All => Scoring::All { window: args.window.unwrap_or(longest) },
         Score::SecondHalf => Scoring::SecondHalf { window: args.window.unwrap_or(longest.min(512)) },
     };
     let (mut ids, mut logits) = (Vec::new(), Vec::new());
-    let result = perplexity(&subject, &text, scoring, args.tokens, |window_ids, window_logits| {
+    let result = perplexity(&model, &text, scoring, args.tokens, |window_ids, window_logits| {
         if args.dump_logits.is_some() {
             ids.extend_from_slice(window_ids);
             logits.extend_from_slice(window_logits);
@@ -109,7 +109,7 @@ fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
         Ok(())
     })?;
     if let Some(path) = &args.dump_logits {
-        write_logits(path, &ids, &logits, subject.config().vocab_size)?;
+        write_logits(path, &ids, &logits, model.config().vocab_size)?;
     }
     write_json(args, &serde_json::to_value(result)?)?;
     if !args.json {

@@ -33,7 +33,8 @@ pub(super) struct BatchArgs {
     /// Of a batch: for a line that is wrong, write an object with `error` and go on.
     #[arg(long, requires = "batch")]
     skip_errors: bool,
-    /// Of a batch: the chat template for `messages`, a file or one of chatml, llama3, plain; the model's by default.
+    /// Of a batch: the chat template for `messages`, a file or one of chatml, llama3, plain; the model's by
+    /// default.
     #[arg(long, value_name = "NAME|FILE", requires = "batch")]
     template: Option<String>,
 }

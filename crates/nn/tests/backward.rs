@@ -1,8 +1,8 @@
-//! The pass without a tape: against the tape in every configuration, and against itself with and without checkpointing, in one
-//! micro-batch and in many, on one thread and on several.
+//! The pass without a tape: against the tape in every configuration, and against itself with and without
+//! checkpointing, in one micro-batch and in many, on one thread and on several.
 
 use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
-use tritforge_nn::{Backward, Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
+use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace, ops};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -122,7 +122,7 @@ fn the_estimate_of_memory_is_what_is_used() {
     ] {
         let config = ModelConfig { activations, use_qk_norm, ..config() };
         let mut model = Decoder::init(&config, 5).unwrap();
-        model.set_backward(Backward::Int24).unwrap();
+        model.set_grad_precision(GradPrecision::Int24).unwrap();
         let (ids, targets, count) = tokens();
         let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
         let mut workspace = Workspace::new(checkpointing);

@@ -9,13 +9,13 @@ use crate::pool;
 /// From this many tokens a segment is shared among the threads; shorter ones are handed out whole.
 const LONG: usize = 256;
 
-/// Causal attention within each segment: `lengths` are the tokens of the segments, which follow each other; q and out [tokens,
-/// heads · head_dim], k and v [tokens, kv_heads · head_dim]. `lse` gets each row's log-sum-exp of its scores, for every segment
-/// [heads, length].
+/// Causal attention within each segment: `lengths` are the tokens of the segments, which follow each other; q
+/// and out [tokens, heads · head_dim], k and v [tokens, kv_heads · head_dim]. `lse` gets each row's
+/// log-sum-exp of its scores, for every segment [heads, length].
 ///
 /// # Panics
 /// If the lengths do not fit, one is 0, or `kv_heads` does not divide `heads`.
-pub fn attention_segments(
+pub fn attention_varlen(
     shape: AttentionShape,
     lengths: &[usize],
     q: &[f32],
@@ -49,12 +49,13 @@ pub fn attention_segments(
     );
 }
 
-/// The gradients of [`attention_segments`] for the upstream gradient `dout`: q, out, dout, dq [tokens, heads · head_dim]; k, v, dk, dv
-/// [tokens, kv_heads · head_dim]; `lse` from the forward. dq, dk and dv are overwritten.
+/// The gradients of [`attention_varlen`] for the upstream gradient `dout`: q, out, dout, dq [tokens, heads ·
+/// head_dim]; k, v, dk, dv [tokens, kv_heads · head_dim]; `lse` from the forward. dq, dk and dv are
+/// overwritten.
 ///
 /// # Panics
-/// As [`attention_segments`].
-pub fn attention_segments_backward(
+/// As [`attention_varlen`].
+pub fn attention_varlen_backward(
     shape: AttentionShape,
     lengths: &[usize],
     q: &[f32],
@@ -142,10 +143,10 @@ mod tests {
             let (q, k, v) = (numbers(tokens * width, 1), numbers(tokens * kv, 2), numbers(tokens * kv, 3));
             let dout = numbers(tokens * width, 4);
             let (mut out, mut lse) = (vec![f32::NAN; tokens * width], vec![f32::NAN; tokens * shape.heads]);
-            attention_segments(shape, &lengths, &q, &k, &v, &mut out, &mut lse);
+            attention_varlen(shape, &lengths, &q, &k, &v, &mut out, &mut lse);
             let (mut dq, mut dk, mut dv) =
                 (vec![f32::NAN; q.len()], vec![f32::NAN; k.len()], vec![f32::NAN; v.len()]);
-            attention_segments_backward(
+            attention_varlen_backward(
                 shape, &lengths, &q, &k, &v, &out, &lse, &dout, &mut dq, &mut dk, &mut dv,
             );
             for (start, n) in starts(&lengths) {
@@ -169,6 +170,6 @@ mod tests {
     fn lengths_that_do_not_add_up_are_refused() {
         let shape = AttentionShape { heads: 1, kv_heads: 1, head_dim: 8 };
         let x = [0f32; 32];
-        attention_segments(shape, &[2, 3], &x, &x, &x, &mut [0.0; 32], &mut [0.0; 4]);
+        attention_varlen(shape, &[2, 3], &x, &x, &x, &mut [0.0; 32], &mut [0.0; 4]);
     }
 }

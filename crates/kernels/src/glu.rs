@@ -23,7 +23,7 @@ pub enum Gate {
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn gated(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub fn glu(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && gate.len() == out.len(), "gate, up and out have the same length");
     let backend = Backend::active();
     if out.len() < PARALLEL_ELEMENTS {
@@ -33,11 +33,12 @@ pub fn gated(kind: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     pool::for_each(chunks, |(out, (gate, up))| forward(backend, kind, gate, up, out));
 }
 
-/// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are overwritten.
+/// The gradients of `act(gate) · up` for its upstream gradient `dy`; those of `gate` and `up` are
+/// overwritten.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn gated_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+pub fn glu_backward(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
     let n = gate.len();
     assert!([up.len(), dy.len(), dgate.len(), dup.len()] == [n; 4], "all five have the same length");
     let backend = Backend::active();

@@ -1,4 +1,5 @@
-//! A ternary adapter and its base to one checkpoint of codes: those that the forward multiplied, packed, with the base's scales.
+//! A ternary adapter and its base to one checkpoint of codes: those that the forward multiplied, packed, with
+//! the base's scales.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,8 +14,8 @@ use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 use crate::TrainError;
 use crate::merge::{MergeReport, MergedProjection};
 
-/// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors as they are. One tensor is in
-/// memory at a time.
+/// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
+/// as they are. One tensor is in memory at a time.
 pub(crate) fn write(
     base: &Checkpoint,
     adapter: &Checkpoint,
@@ -57,11 +58,11 @@ pub(crate) fn write(
                 if !report.lora.target_modules.contains(projection) {
                     pack_stripes(tensor.codes(), rows, cols).map_err(fault)?
                 } else {
-                    let moved = moved(&matrices, &report.lora, (*layer, *projection), &tensor)?;
-                    let flipped = tensor.codes().iter().zip(&moved).filter(|(a, b)| a != b).count();
-                    let (name, weights) = (name.clone(), moved.len());
+                    let merged = merged(&matrices, &report.lora, (*layer, *projection), &tensor)?;
+                    let flipped = tensor.codes().iter().zip(&merged).filter(|(a, b)| a != b).count();
+                    let (name, weights) = (name.clone(), merged.len());
                     report.projections.push(MergedProjection { name, weights, flipped, scale_ratio: 1.0 });
-                    pack_stripes(&moved, rows, cols).map_err(fault)?
+                    pack_stripes(&merged, rows, cols).map_err(fault)?
                 }
             }
             (TensorType::F32, None, Some((layer, projection))) => {
@@ -86,7 +87,8 @@ fn scale_name(weight: &str) -> String {
     format!("{weight}_scale")
 }
 
-/// Codes and scale of a base's projection as training has them: by absmean of its latent weights, or as they are stored.
+/// Codes and scale of a base's projection as training has them: by absmean of its latent weights, or as they
+/// are stored.
 fn of_base(
     tensors: &Tensors,
     weights: WeightQuant,
@@ -101,7 +103,7 @@ fn of_base(
 }
 
 /// The base's codes as the adapter moves them.
-fn moved(
+fn merged(
     matrices: &Tensors,
     lora: &LoraConfig,
     (layer, projection): (usize, Projection),

@@ -1,4 +1,4 @@
-//! What a teacher said of a batch, and the files in which it is kept.
+//! The top-k logits of a teacher for a batch, and the files that cache them.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(crate) struct TopK {
 }
 
 /// The largest numbers of a row, in descending order; of equal ones the first.
-pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
+pub(super) fn top_k(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
     let mut order: Vec<u32> = (0..row.len() as u32).collect();
     let greater = |a: &u32, b: &u32| row[*b as usize].total_cmp(&row[*a as usize]).then(a.cmp(b));
     if ids.len() < order.len() {
@@ -29,8 +29,9 @@ pub(super) fn likeliest(row: &[f32], ids: &mut [u32], values: &mut [f32]) {
     values.iter_mut().zip(&order).for_each(|(value, id)| *value = row[*id as usize]);
 }
 
-/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and the SHA-256 of a key (what
-/// they depend on beside the batch) and all of them. None if it is not there, is of another batch or key, is damaged, or has NaN or infinity.
+/// A cached file holds the batch's tokens, then the teacher's, then their logits, as little-endian words, and
+/// the SHA-256 of a key (what they depend on beside the batch) and all of them. None if it is not there, is
+/// of another batch or key, is damaged, or has NaN or infinity.
 pub(super) fn read(file: &Path, key: &str, batch: &[u32], k: usize, vocab_size: usize) -> Option<TopK> {
     let bytes = fs::read(file).ok()?;
     let (bytes, hash) = bytes.split_last_chunk::<32>()?;
@@ -69,10 +70,10 @@ mod tests {
     fn the_likeliest_come_in_order() {
         let row = [0.5, 3.0, -1.0, 3.0, 2.0];
         let (mut ids, mut values) = ([0; 3], [0.0; 3]);
-        likeliest(&row, &mut ids, &mut values);
+        top_k(&row, &mut ids, &mut values);
         assert_eq!((ids, values), ([1, 3, 4], [3.0, 3.0, 2.0]));
         let (mut ids, mut values) = ([0; 5], [0.0; 5]);
-        likeliest(&row, &mut ids, &mut values);
+        top_k(&row, &mut ids, &mut values);
         assert_eq!(ids, [1, 3, 4, 0, 2]);
     }
 

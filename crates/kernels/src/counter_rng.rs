@@ -1,16 +1,16 @@
 //! Random bits for stochastic rounding: a hash of a seed, a step, a stream and an element.
 //!
-//! There is no state to store, a run that goes on from a checkpoint rounds as it would have without, and neither the order of
-//! the elements nor the number of threads matters. Rounded up or down at random, in proportion to the distances, a number is
-//! kept on average (arXiv 1502.02551).
+//! There is no state to store, a run that goes on from a checkpoint rounds as it would have without, and
+//! neither the order of the elements nor the number of threads matters. Rounded up or down at random, in
+//! proportion to the distances, a number is kept on average (arXiv 1502.02551).
 
 /// Random bits for the elements of one stream in one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Noise {
+pub struct CounterRng {
     key: u32,
 }
 
-impl Noise {
+impl CounterRng {
     /// The bits of stream number `stream` at step `step`.
     pub fn new(seed: u64, step: u64, stream: usize) -> Self {
         Self { key: (hash([seed, step, stream as u64]) >> 32) as u32 }
@@ -43,8 +43,8 @@ fn hash<const N: usize>(words: [u64; N]) -> u64 {
     state
 }
 
-/// A code for `value`, at most 127 · (1 + 2⁻²³) in magnitude: one of the two integers around it, the nearer more probably, so that
-/// the mean over random bits is the value up to 2⁻¹⁶. An integer stays.
+/// A code for `value`, at most 127 · (1 + 2⁻²³) in magnitude: one of the two integers around it, the nearer
+/// more probably, so that the mean over random bits is the value up to 2⁻¹⁶. An integer stays.
 #[inline(always)]
 pub(crate) fn round_to_code(value: f32, bits: u32) -> i8 {
     // One of 2¹⁵ numbers, evenly in (-½, ½). The largest, ½ - 2⁻¹⁶, leaves 127 · (1 + 2⁻²³) below 127.5.
@@ -53,15 +53,17 @@ pub(crate) fn round_to_code(value: f32, bits: u32) -> i8 {
     ((value + shift) + 12_582_912.0).to_bits() as i8
 }
 
-/// The integer nearest to `value`, half to even, as a code and as a number; `value` is at most 127.49 in magnitude.
+/// The integer nearest to `value`, half to even, as a code and as a number; `value` is at most 127.49 in
+/// magnitude.
 #[inline(always)]
 pub(crate) fn nearest_code(value: f32) -> (i8, f32) {
     let sum = value + 12_582_912.0;
     (sum.to_bits() as i8, sum - 12_582_912.0)
 }
 
-/// The scale of codes for numbers whose largest magnitude has the bits `largest` (without sign), and its inverse: 1/127 of the
-/// magnitude; both 0 where all numbers are too small to have an inverse; the scale NaN where one is NaN or infinite.
+/// The scale of codes for numbers whose largest magnitude has the bits `largest` (without sign), and its
+/// inverse: 1/127 of the magnitude; both 0 where all numbers are too small to have an inverse; the scale NaN
+/// where one is NaN or infinite.
 #[inline(always)]
 pub(crate) fn code_scale(largest: u32) -> (f32, f32) {
     const SMALLEST: f32 = 1e-30;
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn integers_stay_and_magnitudes_never_pass_127() {
-        let noise = Noise::new(1, 2, 3);
+        let noise = CounterRng::new(1, 2, 3);
         let extremes = [0, u32::MAX, 1 << 17, u32::MAX - (1 << 17)];
         for bits in (0..10_000).map(|i| noise.bits(i)).chain(extremes) {
             for code in -127..=127i8 {
@@ -97,7 +99,7 @@ mod tests {
         // 4 standard deviations of a fair choice are 2 / √n = 0.0064.
         let n = 100_000;
         for (stream, value) in [0.1f32, 0.5, -0.3, 41.75, -126.9].into_iter().enumerate() {
-            let noise = Noise::new(7, 0, stream);
+            let noise = CounterRng::new(7, 0, stream);
             let sum: i64 = (0..n).map(|i| i64::from(round_to_code(value, noise.bits(i)))).sum();
             let mean = sum as f64 / f64::from(n);
             assert!((mean - f64::from(value)).abs() < 0.0064, "{value}: {mean}");
@@ -117,12 +119,12 @@ mod tests {
 
     #[test]
     fn bits_differ_by_step_stream_and_seed() {
-        let first = |seed, step, stream| Noise::new(seed, step, stream).bits(0);
+        let first = |seed, step, stream| CounterRng::new(seed, step, stream).bits(0);
         let all =
             [first(0, 0, 0), first(1, 0, 0), first(0, 1, 0), first(0, 0, 1), first(1, 1, 0), first(0, 1, 1)];
         for (i, a) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|b| a != b), "{all:?}");
         }
-        assert_ne!(Noise::derive(1, 2), Noise::derive(2, 1));
+        assert_ne!(CounterRng::derive(1, 2), CounterRng::derive(2, 1));
     }
 }

@@ -7,7 +7,7 @@ use crate::recipe::Distill;
 
 /// The loss as a recipe has it, for a model and a teacher of given shapes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Relating {
+pub(super) struct RelationConfig {
     /// The model's layer, from 0.
     layer: usize,
     /// The teacher's.
@@ -18,11 +18,12 @@ pub(super) struct Relating {
     alphas: [f32; 3],
 }
 
-impl Relating {
+impl RelationConfig {
     /// None where the recipe gives the loss no weight.
     ///
     /// # Errors
-    /// If a layer does not exist, or the heads do not divide the widths of both; the message names key and widths.
+    /// If a layer does not exist, or the heads do not divide the widths of both; the message names key and
+    /// widths.
     pub(super) fn new(
         distill: &Distill,
         model: &ModelConfig,
@@ -120,7 +121,7 @@ mod tests {
     #[test]
     fn what_is_not_said_is_the_last_layer_and_the_heads_that_both_have() {
         let (model, teacher) = (shape(4, 8, 4, 16), shape(30, 12, 6, 64));
-        let of = |distill: &Distill| Relating::new(distill, &model, &teacher).unwrap().unwrap();
+        let of = |distill: &Distill| RelationConfig::new(distill, &model, &teacher).unwrap().unwrap();
         let found = of(&distill());
         assert_eq!(
             (found.layer, found.teacher_layer, found.heads, found.alphas),
@@ -130,16 +131,16 @@ mod tests {
             (0..4).map(|layer| of(&Distill { relation_layer: Some(layer), ..distill() }).teacher_layer);
         assert_eq!(layers.collect::<Vec<_>>(), [7, 14, 22, 29]);
         let off = Distill { relation_weight: 0.0, ..distill() };
-        assert_eq!(Relating::new(&off, &model, &teacher), Ok(None));
+        assert_eq!(RelationConfig::new(&off, &model, &teacher), Ok(None));
         // A model with more layers than the teacher.
-        let deep = Relating::new(&Distill { relation_layer: Some(0), ..distill() }, &teacher, &model);
+        let deep = RelationConfig::new(&Distill { relation_layer: Some(0), ..distill() }, &teacher, &model);
         assert_eq!(deep.unwrap().unwrap().teacher_layer, 0);
     }
 
     #[test]
     fn layers_and_heads_that_do_not_exist_are_named() {
         let (model, teacher) = (shape(4, 8, 4, 16), shape(3, 12, 6, 64));
-        let fault = |distill: &Distill| Relating::new(distill, &model, &teacher).unwrap_err();
+        let fault = |distill: &Distill| RelationConfig::new(distill, &model, &teacher).unwrap_err();
         let found = fault(&Distill { relation_layer: Some(4), ..distill() });
         assert_eq!(found, "distill.relation_layer = 4: the model has the layers 0 to 3");
         let found = fault(&Distill { relation_teacher_layer: Some(3), ..distill() });

@@ -1,15 +1,15 @@
 //! The gate of the feed-forward network: `act(gate) · up`, one pass forward and one backward.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{Gate, gated as forward, gated_backward as backward};
+use tritforge_kernels::{Gate, glu as forward, glu_backward as backward};
 
 use super::values::{argument, values};
 
-struct Gated {
+struct Glu {
     kind: Gate,
 }
 
-impl CustomOp2 for Gated {
+impl CustomOp2 for Glu {
     fn name(&self) -> &'static str {
         "gated"
     }
@@ -50,6 +50,6 @@ impl CustomOp2 for Gated {
 ///
 /// # Errors
 /// If the shapes differ or a tensor is not contiguous f32 on the CPU.
-pub fn gated(kind: Gate, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.apply_op2(up, Gated { kind })
+pub fn glu(kind: Gate, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.apply_op2(up, Glu { kind })
 }

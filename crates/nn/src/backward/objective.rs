@@ -15,8 +15,8 @@ pub(super) enum Objective<'a> {
     Distilled(&'a Distillation<'a>),
 }
 
-/// Distillation (arXiv 1503.02531): `ce · −ln p(target) + kl · T² · KL(teacher ‖ model)`, both distributions at temperature T, the
-/// teacher's over its `k` likeliest tokens.
+/// Distillation (arXiv 1503.02531): `ce · −ln p(target) + kl · T² · KL(teacher ‖ model)`, both distributions
+/// at temperature T, the teacher's over its `k` likeliest tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct Distillation<'a> {
     /// The teacher's likeliest tokens at every position, [tokens, k].
@@ -37,7 +37,7 @@ pub struct Distillation<'a> {
 
 /// The loss of a pass that learned from a teacher.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct DistilledLoss {
+pub struct DistillationLoss {
     /// All of it, as the gradient has it.
     pub total: f64,
     /// What the relations are apart, without the weight γ; 0 where they are not learned.
@@ -54,20 +54,20 @@ impl<'a> Objective<'a> {
     }
 
     /// Turns the logits of position `at` into the gradient of its loss times `scale`, and returns the loss.
-    pub(super) fn turn(self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
+    pub(super) fn loss_and_grad(self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
         match self {
             Objective::CrossEntropy => f64::from(cross_entropy_backward(row, target, scale)),
             Objective::Weighted(weights) => {
                 let weight = weights[at];
                 f64::from(weight) * f64::from(cross_entropy_backward(row, target, weight * scale))
             }
-            Objective::Distilled(distillation) => distillation.turn(row, at, target, scale),
+            Objective::Distilled(distillation) => distillation.loss_and_grad(row, at, target, scale),
         }
     }
 }
 
 impl Distillation<'_> {
-    fn turn(&self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
+    fn loss_and_grad(&self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
         let (k, t) = (self.k, self.temperature);
         let (ids, theirs) = (&self.ids[at * k..][..k], &self.logits[at * k..][..k]);
         let likeliest = theirs.iter().copied().fold(f32::NEG_INFINITY, f32::max);

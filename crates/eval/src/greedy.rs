@@ -1,25 +1,28 @@
 //! Greedy text: what tasks with open answers ask of a model.
 //!
-//! A file writes several texts at once, each with the bits that it gets alone: every weight is read once for all of them. A
-//! checkpoint has no cache and runs the whole sequence again for every token, one text after the other.
+//! A file writes several texts at once, each with the bits that it gets alone: every weight is read once for
+//! all of them. A checkpoint has no cache and runs the whole sequence again for every token, one text after
+//! the other.
 
 use std::sync::Arc;
 
 use tritforge_infer::{
-    KvType, Model, PREFILL_CHUNK, Part, Passed, Sampler, Sampling, Session, StopFilter, Wanted, step,
+    KvType, LogitsRequest, Model, PREFILL_CHUNK, Sampler, Sampling, SequenceInput, Session, StopFilter,
+    StopMatch, step,
 };
 use tritforge_nn::Decoder;
 use tritforge_text::{DecodeStream, Tokenizer};
 
 use crate::finite::finite;
-use crate::{EvalError, Subject};
+use crate::{EvalError, EvalModel};
 
 /// Texts that a file writes at once.
 const PARALLEL: usize = 8;
 
-/// When a text ends, beside the tokens that end a generation ([`Tokenizer::end_ids`]) and the end of the context.
+/// When a text ends, beside the tokens that end a generation ([`Tokenizer::end_ids`]) and the end of the
+/// context.
 #[derive(Debug, Clone)]
-pub struct WriteOptions {
+pub struct GreedyOptions {
     /// Most tokens.
     pub max_tokens: usize,
     /// Strings that end it; they are not part of it.
@@ -27,26 +30,28 @@ pub struct WriteOptions {
 }
 
 /// When a text ends, with the tokens of the model that end it.
-struct Ends<'a> {
-    options: &'a WriteOptions,
+struct StopConditions<'a> {
+    options: &'a GreedyOptions,
     ids: Vec<u32>,
 }
 
-/// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are no part of it. `done` gets the number of the prompt and its
-/// text as soon as it has ended, which need not be in order.
+/// Writes a text after each prompt, always the most probable token, of equals the first; special tokens are
+/// no part of it. `done` gets the number of the prompt and its text as soon as it has ended, which need not
+/// be in order.
 ///
 /// # Errors
-/// If a prompt is empty or longer than the context, or `done` fails; with the number of a prompt that was being worked on.
-pub fn write_texts(
-    subject: &Subject,
+/// If a prompt is empty or longer than the context, or `done` fails; with the number of a prompt that was
+/// being worked on.
+pub fn generate_greedy(
+    model: &EvalModel,
     prompts: &[Vec<u32>],
-    options: &WriteOptions,
+    options: &GreedyOptions,
     mut done: impl FnMut(usize, String) -> Result<(), EvalError>,
 ) -> Result<(), (usize, EvalError)> {
-    let ends = Ends { options, ids: subject.tokenizer().end_ids() };
-    match subject {
-        Subject::Gguf(model) => at_once(model, prompts, &ends, &mut done),
-        Subject::Checkpoint { decoder, tokenizer } => {
+    let ends = StopConditions { options, ids: model.tokenizer().end_ids() };
+    match model {
+        EvalModel::Gguf(model) => at_once(model, prompts, &ends, &mut done),
+        EvalModel::Checkpoint { decoder, tokenizer } => {
             for (number, prompt) in prompts.iter().enumerate() {
                 let text = alone(decoder, tokenizer, prompt, &ends);
                 text.and_then(|text| done(number, text)).map_err(|error| (number, error))?;
@@ -62,7 +67,7 @@ struct Text<'a> {
     sampler: Sampler,
     stream: DecodeStream<'a>,
     filter: StopFilter<'a>,
-    ends: &'a Ends<'a>,
+    ends: &'a StopConditions<'a>,
     text: String,
     left: usize,
     /// Whether a stop string has come: nothing after it belongs to the text.
@@ -70,7 +75,7 @@ struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    fn new(tokenizer: &'a Tokenizer, ends: &'a Ends<'a>) -> Result<Self, EvalError> {
+    fn new(tokenizer: &'a Tokenizer, ends: &'a StopConditions<'a>) -> Result<Self, EvalError> {
         Ok(Self {
             tokenizer,
             sampler: Sampler::new(Sampling::default())?,
@@ -107,8 +112,8 @@ impl<'a> Text<'a> {
 
     fn take(&mut self, piece: &str) {
         match self.filter.push(piece) {
-            Passed::Text(text) => self.text.push_str(&text),
-            Passed::Stopped(text) => {
+            StopMatch::Text(text) => self.text.push_str(&text),
+            StopMatch::Stopped(text) => {
                 self.text.push_str(&text);
                 self.stopped = true;
                 self.left = 0;
@@ -123,8 +128,8 @@ impl<'a> Text<'a> {
         }
         if let Some(piece) = stream.finish()? {
             match filter.push(&piece) {
-                Passed::Text(piece) => text.push_str(&piece),
-                Passed::Stopped(piece) => return Ok(text + &piece),
+                StopMatch::Text(piece) => text.push_str(&piece),
+                StopMatch::Stopped(piece) => return Ok(text + &piece),
             }
         }
         Ok(text + &filter.finish())
@@ -135,7 +140,7 @@ fn alone(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
     prompt: &[u32],
-    ends: &Ends<'_>,
+    ends: &StopConditions<'_>,
 ) -> Result<String, EvalError> {
     let mut text = Text::new(tokenizer, ends)?;
     let mut ids = prompt.to_vec();
@@ -151,7 +156,7 @@ fn alone(
 }
 
 /// A text and the session that it is written in.
-struct Lane<'a> {
+struct Slot<'a> {
     number: usize,
     session: Session,
     /// Tokens that have not gone through the session.
@@ -162,15 +167,15 @@ struct Lane<'a> {
 fn at_once(
     model: &Arc<Model>,
     prompts: &[Vec<u32>],
-    ends: &Ends<'_>,
+    ends: &StopConditions<'_>,
     done: &mut impl FnMut(usize, String) -> Result<(), EvalError>,
 ) -> Result<(), (usize, EvalError)> {
     let context = model.config().max_position_embeddings;
     let mut waiting = prompts.iter().enumerate();
     let mut idle: Vec<Session> = Vec::new();
-    let mut lanes: Vec<Lane<'_>> = Vec::new();
+    let mut slots: Vec<Slot<'_>> = Vec::new();
     loop {
-        for (number, prompt) in waiting.by_ref().take(PARALLEL - lanes.len()) {
+        for (number, prompt) in waiting.by_ref().take(PARALLEL - slots.len()) {
             let fault = |error| (number, error);
             if prompt.is_empty() || prompt.len() > context {
                 let message = format!("a prompt of {} tokens: expected 1 to {context}", prompt.len());
@@ -183,38 +188,39 @@ fn at_once(
             };
             let kept = session.reuse_prefix(prompt);
             let text = Text::new(model.tokenizer(), ends).map_err(fault)?;
-            lanes.push(Lane { number, session, pending: prompt[kept..].to_vec(), text });
+            slots.push(Slot { number, session, pending: prompt[kept..].to_vec(), text });
         }
-        let Some(first) = lanes.first().map(|lane| lane.number) else { return Ok(()) };
-        let mut parts: Vec<Part<'_>> = lanes
+        let Some(first) = slots.first().map(|slot| slot.number) else { return Ok(()) };
+        let mut parts: Vec<SequenceInput<'_>> = slots
             .iter_mut()
-            .map(|Lane { session, pending, .. }| {
+            .map(|Slot { session, pending, .. }| {
                 let ids = &pending[..pending.len().min(PREFILL_CHUNK)];
-                let wanted = if ids.len() == pending.len() { Wanted::Last } else { Wanted::None };
-                Part { session, ids, wanted }
+                let request =
+                    if ids.len() == pending.len() { LogitsRequest::Last } else { LogitsRequest::None };
+                SequenceInput { session, ids, request }
             })
             .collect();
         let logits = step(&mut parts).map_err(|error| (first, error.into()))?;
-        let mut going = Vec::with_capacity(lanes.len());
-        for (mut lane, logits) in lanes.into_iter().zip(logits) {
-            let fault = |error| (lane.number, error);
-            lane.pending.drain(..lane.pending.len().min(PREFILL_CHUNK));
-            if !lane.pending.is_empty() {
-                going.push(lane);
+        let mut going = Vec::with_capacity(slots.len());
+        for (mut slot, logits) in slots.into_iter().zip(logits) {
+            let fault = |error| (slot.number, error);
+            slot.pending.drain(..slot.pending.len().min(PREFILL_CHUNK));
+            if !slot.pending.is_empty() {
+                going.push(slot);
                 continue;
             }
-            match lane.text.push(&logits).map_err(fault)? {
-                Some(id) if lane.session.len() < context => {
-                    lane.pending.push(id);
-                    going.push(lane);
+            match slot.text.push(&logits).map_err(fault)? {
+                Some(id) if slot.session.len() < context => {
+                    slot.pending.push(id);
+                    going.push(slot);
                 }
                 _ => {
-                    let text = lane.text.finish().map_err(fault)?;
-                    done(lane.number, text).map_err(fault)?;
-                    idle.push(lane.session);
+                    let text = slot.text.finish().map_err(fault)?;
+                    done(slot.number, text).map_err(fault)?;
+                    idle.push(slot.session);
                 }
             }
         }
-        lanes = going;
+        slots = going;
     }
 }

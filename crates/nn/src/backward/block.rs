@@ -1,11 +1,11 @@
-//! One block, forward and backward, by hand: the arithmetic of [`crate::block`], with what is kept and what is computed again
-//! chosen for it.
+//! One block, forward and backward, by hand: the arithmetic of [`crate::block`], with what is kept and what
+//! is computed again chosen for it.
 
 use candle_core::Result;
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    Direction, GradientRows, Matrix, Noise, RopeTable, Write, attention_segments,
-    attention_segments_backward, gated, gated_norm_backward, gated_norm_quantize, gemm, gradient_matmul,
+    CounterRng, Direction, GradientRows, Matrix, RopeTable, WriteMode, attention_varlen,
+    attention_varlen_backward, gemm, glu, glu_norm_backward, glu_norm_quantize, gradient_matmul,
     quantize_gradient_rows, quantize_rows_into, rms_norm, rms_norm_backward, rms_norm_quantize,
     rope_in_place, ternary_matmul_many, weight_gradient,
 };
@@ -54,8 +54,9 @@ struct Products<'a> {
 use Projection::{Down, Gate, K, O, Q, Up, V};
 
 impl Block {
-    /// Everything of the forward but the last projection: fills the activations from the block's input x [tokens, hidden_size].
-    pub(super) fn activate(
+    /// Everything of the forward but the last projection: fills the activations from the block's input x
+    /// [tokens, hidden_size].
+    pub(super) fn forward_to_activations(
         &self,
         x: &[f32],
         pass: &Pass<'_>,
@@ -63,16 +64,16 @@ impl Block {
         scratch: &mut Scratch,
     ) -> Result<()> {
         let shape = self.attention;
-        let Scratch { narrow, adapter, relation, .. } = scratch;
-        let seed = Noise::derive(pass.noise, self.layer as u64);
+        let Scratch { hidden, adapter, relation, .. } = scratch;
+        let seed = CounterRng::derive(pass.noise, self.layer as u64);
         self.norm_input(x, Some(&self.input_layernorm), &mut kept.attention_input)?;
         let Activations { attention_input, q, k, v, .. } = kept;
         self.project([Q, K, V], attention_input, pass, [q, k, v])?;
-        if self.has_adapter_beside(&[Q, K, V]) {
+        if self.has_adapter_on(&[Q, K, V]) {
             self.plain_input(Q, x, kept, &mut adapter.plain)?;
-            self.adapt(Q, seed, adapter, &mut kept.q)?;
-            self.adapt(K, seed, adapter, &mut kept.k)?;
-            self.adapt(V, seed, adapter, &mut kept.v)?;
+            self.adapter_forward(Q, seed, adapter, &mut kept.q)?;
+            self.adapter_forward(K, seed, adapter, &mut kept.k)?;
+            self.adapter_forward(V, seed, adapter, &mut kept.v)?;
         }
         if pass.relation_of(self.layer).is_some() {
             relation.keep(&kept.q, &kept.k);
@@ -88,23 +89,23 @@ impl Block {
         rope_in_place(pass.rope, &mut kept.k, shape.kv_heads, pass.positions, Direction::Forward);
         let out = sized(&mut kept.attention, pass.tokens * shape.q_size());
         let lse = sized(&mut kept.lse, pass.tokens * shape.heads);
-        attention_segments(shape, pass.lengths, &kept.q, &kept.k, &kept.v, out, lse);
+        attention_varlen(shape, pass.lengths, &kept.q, &kept.k, &kept.v, out, lse);
         self.norm_input(&kept.attention, self.attn_sub_norm.as_ref(), &mut kept.output_input)?;
-        self.project([O], &kept.output_input, pass, [&mut *narrow])?;
-        if self.has_adapter_beside(&[O]) {
+        self.project([O], &kept.output_input, pass, [&mut *hidden])?;
+        if self.has_adapter_on(&[O]) {
             self.plain_input(O, x, kept, &mut adapter.plain)?;
-            self.adapt(O, seed, adapter, narrow)?;
+            self.adapter_forward(O, seed, adapter, hidden)?;
         }
         sized(&mut kept.middle, x.len());
-        add(x, narrow, &mut kept.middle);
+        add(x, hidden, &mut kept.middle);
 
         self.norm_input(&kept.middle, Some(&self.post_attention_layernorm), &mut kept.ffn_input)?;
         let Activations { ffn_input, gate, up, .. } = kept;
         self.project([Gate, Up], ffn_input, pass, [gate, up])?;
-        if self.has_adapter_beside(&[Gate, Up]) {
+        if self.has_adapter_on(&[Gate, Up]) {
             self.plain_input(Gate, x, kept, &mut adapter.plain)?;
-            self.adapt(Gate, seed, adapter, &mut kept.gate)?;
-            self.adapt(Up, seed, adapter, &mut kept.up)?;
+            self.adapter_forward(Gate, seed, adapter, &mut kept.gate)?;
+            self.adapter_forward(Up, seed, adapter, &mut kept.up)?;
         }
         self.gate_input(kept)
     }
@@ -117,19 +118,20 @@ impl Block {
         scratch: &mut Scratch,
         out: &mut Vec<f32>,
     ) -> Result<()> {
-        let Scratch { narrow, adapter, .. } = scratch;
-        self.project([Down], &kept.down_input, pass, [&mut *narrow])?;
-        if self.has_adapter_beside(&[Down]) {
+        let Scratch { hidden, adapter, .. } = scratch;
+        self.project([Down], &kept.down_input, pass, [&mut *hidden])?;
+        if self.has_adapter_on(&[Down]) {
             // Its input is made of the activations alone.
             self.plain_input(Down, &[], kept, &mut adapter.plain)?;
-            self.adapt(Down, Noise::derive(pass.noise, self.layer as u64), adapter, narrow)?;
+            self.adapter_forward(Down, CounterRng::derive(pass.noise, self.layer as u64), adapter, hidden)?;
         }
         sized(out, kept.middle.len());
-        add(&kept.middle, narrow, out);
+        add(&kept.middle, hidden, out);
         Ok(())
     }
 
-    /// Turns the gradient of the block's output in `scratch.dx` into that of its input x, and adds the parameters' gradients.
+    /// Turns the gradient of the block's output in `scratch.dx` into that of its input x, and adds the
+    /// parameters' gradients.
     pub(super) fn backward(
         &self,
         x: &[f32],
@@ -138,48 +140,54 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        let Scratch { dx, narrow, dq, dk, dv, dgate, dup, codes, adapter, relation, .. } = scratch;
-        let seed = Noise::derive(pass.noise, self.layer as u64);
+        let Scratch { dx, hidden, dq, dk, dv, dgate, dup, codes, adapter, relation, .. } = scratch;
+        let seed = CounterRng::derive(pass.noise, self.layer as u64);
         let products = &mut Products { x, kept, codes, adapter, seed };
         let (tokens, shape) = (pass.tokens, self.attention);
         let width = self.linear(Down).dims().1;
 
         let dgate = sized(dgate, tokens * width);
-        self.project_backward(Down, dx, (&mut *dgate, Write::Store), products, gradients)?;
+        self.project_backward(Down, dx, (&mut *dgate, WriteMode::Overwrite), products, gradients)?;
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients)?;
-        let dnorm = sized(narrow, dx.len());
-        self.project_backward(Gate, dgate, (&mut *dnorm, Write::Store), products, gradients)?;
-        self.project_backward(Up, dup, (&mut *dnorm, Write::Add), products, gradients)?;
+        let dnorm = sized(hidden, dx.len());
+        self.project_backward(Gate, dgate, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
+        self.project_backward(Up, dup, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
         let norm = &self.post_attention_layernorm;
-        self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, Write::Add), gradients)?;
+        self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, WriteMode::Accumulate), gradients)?;
         self.bias_backward(O, dx, gradients);
 
         let dout = match &self.attn_sub_norm {
             Some(norm) => {
                 let dnorm = sized(dq, tokens * shape.q_size());
-                self.project_backward(O, dx, (&mut *dnorm, Write::Store), products, gradients)?;
-                let dout = sized(narrow, dnorm.len());
-                self.norm_backward(norm, &kept.attention, dnorm, (&mut *dout, Write::Store), gradients)?;
+                self.project_backward(O, dx, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
+                let dout = sized(hidden, dnorm.len());
+                self.norm_backward(
+                    norm,
+                    &kept.attention,
+                    dnorm,
+                    (&mut *dout, WriteMode::Overwrite),
+                    gradients,
+                )?;
                 dout
             }
             None => {
-                let dout = sized(narrow, tokens * shape.q_size());
-                self.project_backward(O, dx, (&mut *dout, Write::Store), products, gradients)?;
+                let dout = sized(hidden, tokens * shape.q_size());
+                self.project_backward(O, dx, (&mut *dout, WriteMode::Overwrite), products, gradients)?;
                 dout
             }
         };
         let dq = sized(dq, tokens * shape.q_size());
         let (dk, dv) = (sized(dk, tokens * shape.kv_size()), sized(dv, tokens * shape.kv_size()));
         let Activations { q, k, v, attention, lse, .. } = kept;
-        attention_segments_backward(shape, pass.lengths, q, k, v, attention, lse, dout, dq, dk, dv);
+        attention_varlen_backward(shape, pass.lengths, q, k, v, attention, lse, dout, dq, dk, dv);
         rope_in_place(pass.rope, dq, shape.heads, pass.positions, Direction::Backward);
         rope_in_place(pass.rope, dk, shape.kv_heads, pass.positions, Direction::Backward);
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             for (norm, plain, d) in [(q_norm, &kept.plain_q, &mut *dq), (k_norm, &kept.plain_k, &mut *dk)] {
-                let dnormed = sized(narrow, d.len());
+                let dnormed = sized(hidden, d.len());
                 dnormed.copy_from_slice(d);
-                self.norm_backward(norm, plain, dnormed, (d, Write::Store), gradients)?;
+                self.norm_backward(norm, plain, dnormed, (d, WriteMode::Overwrite), gradients)?;
             }
         }
         if let Some(of_layer) = pass.relation_of(self.layer) {
@@ -188,14 +196,15 @@ impl Block {
         for (projection, d) in [(Q, &*dq), (K, dk), (V, dv)] {
             self.bias_backward(projection, d, gradients);
         }
-        let dnorm = sized(narrow, dx.len());
-        self.project_backward(Q, dq, (&mut *dnorm, Write::Store), products, gradients)?;
-        self.project_backward(K, dk, (&mut *dnorm, Write::Add), products, gradients)?;
-        self.project_backward(V, dv, (&mut *dnorm, Write::Add), products, gradients)?;
-        self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, Write::Add), gradients)
+        let dnorm = sized(hidden, dx.len());
+        self.project_backward(Q, dq, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
+        self.project_backward(K, dk, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
+        self.project_backward(V, dv, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
+        self.norm_backward(&self.input_layernorm, x, dnorm, (&mut *dx, WriteMode::Accumulate), gradients)
     }
 
-    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far as training sees it.
+    /// The input of projections: normed, where there is a norm, and quantized, where activations are, as far
+    /// as training sees it.
     fn norm_input(&self, x: &[f32], norm: Option<&Vector>, input: &mut Input) -> Result<()> {
         let part = self.input_blend();
         if part == Some(1.0) {
@@ -225,11 +234,11 @@ impl Block {
         if part == Some(1.0) {
             down_input.values.clear();
             let norm = norm.as_ref().map(|weight| (&weight[..], self.eps));
-            gated_norm_quantize(self.gate, gate, up, width, norm, &mut down_input.rows);
+            glu_norm_quantize(self.gate, gate, up, width, norm, &mut down_input.rows);
             return Ok(());
         }
         let out = sized(&mut down_input.values, gate.len());
-        gated(self.gate, gate, up, out);
+        glu(self.gate, gate, up, out);
         if let Some(weight) = norm {
             let product = out.to_vec();
             rms_norm(&product, &weight, self.eps, out);
@@ -252,12 +261,12 @@ impl Block {
     ) -> Result<()> {
         let width = self.linear(Down).dims().1;
         let Some(norm) = &self.ffn_sub_norm else {
-            gated_norm_backward(self.gate, &kept.gate, &kept.up, width, None, dgate, dup, None);
+            glu_norm_backward(self.gate, &kept.gate, &kept.up, width, None, dgate, dup, None);
             return Ok(());
         };
         let weight = values(&norm.weight)?;
         let (norm, dweight) = (Some((&weight[..], self.eps)), gradients.slot(norm.index));
-        gated_norm_backward(self.gate, &kept.gate, &kept.up, width, norm, dgate, dup, dweight);
+        glu_norm_backward(self.gate, &kept.gate, &kept.up, width, norm, dgate, dup, dweight);
         Ok(())
     }
 
@@ -266,7 +275,7 @@ impl Block {
         norm: &Vector,
         x: &[f32],
         dy: &[f32],
-        dx: (&mut [f32], Write),
+        dx: (&mut [f32], WriteMode),
         gradients: &mut Gradients,
     ) -> Result<()> {
         rms_norm_backward(x, &values(&norm.weight)?, self.eps, dy, dx, gradients.slot(norm.index));
@@ -301,7 +310,7 @@ impl Block {
         } else {
             for (linear, y) in linears.iter().zip(&mut outputs) {
                 let x = input.matrix(linear.dims().1);
-                linear.with_matrix(|weight| gemm(x, weight.transposed(), y, Write::Store))?;
+                linear.with_matrix(|weight| gemm(x, weight.transposed(), y, WriteMode::Overwrite))?;
             }
         }
         for (projection, y) in projections.into_iter().zip(outputs) {
@@ -314,13 +323,14 @@ impl Block {
         Ok(())
     }
 
-    /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward multiplied them, the
-    /// roundings counting as the identity. By integers, dy is rounded for each of the two products.
+    /// Adds `dW = dyᵀ · x` unless the weight is frozen, and writes `dx = dy · W`; both as the forward
+    /// multiplied them, the roundings counting as the identity. By integers, dy is rounded for each of the
+    /// two products.
     fn project_backward(
         &self,
         projection: Projection,
         dy: &[f32],
-        (dx, write): (&mut [f32], Write),
+        (dx, write): (&mut [f32], WriteMode),
         products: &mut Products<'_>,
         gradients: &mut Gradients,
     ) -> Result<()> {
@@ -328,8 +338,8 @@ impl Block {
         let (rows, cols) = linear.dims();
         let input = products.kept.input(projection);
         let trained = gradients.slot(self.projection_indices[projection as usize]);
-        let noise = |product: u64| Noise::new(products.seed, product, projection as usize);
-        let rounding = |product: u64| linear.backward().rounding(noise(product));
+        let noise = |product: u64| CounterRng::new(products.seed, product, projection as usize);
+        let rounding = |product: u64| linear.grad_precision().rounding(noise(product));
         if let (Some(transposed), Some(of_weight), Some(of_input)) =
             (linear.transposed(), rounding(0), rounding(1))
         {
@@ -346,7 +356,7 @@ impl Block {
             linear.with_matrix(|weight| gemm(dy, weight, dx, write))?;
         }
         let Products { x, kept, adapter, seed, .. } = products;
-        self.adapt_backward(projection, x, kept, *seed, adapter, (dy, dx), gradients)
+        self.adapter_backward(projection, x, kept, *seed, adapter, (dy, dx), gradients)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Where a run's weights come from: drawn anew, read from `model.base`, or a base that stays as it is with an adapter on it.
+//! Where a run's weights come from: drawn anew, read from `model.base`, or a base that stays as it is with an
+//! adapter on it.
 
 use std::path::{Path, PathBuf};
 

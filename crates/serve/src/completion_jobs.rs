@@ -11,9 +11,9 @@ use crate::request::{Endpoint, Object, Request, TextOrIds};
 /// the end of the context.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
-/// A request that is understood.
+/// The jobs of a parsed request, one per choice, and how to answer them.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct CompletionJobs {
     /// The choices: each prompt `n` times.
     pub(crate) jobs: Vec<Job>,
     /// Choices of each prompt.
@@ -25,8 +25,12 @@ pub(crate) struct Asked {
     pub(crate) include_usage: bool,
 }
 
-/// What is asked, with the adapters that it names.
-pub(crate) fn asked(endpoint: Endpoint, body: &Object, adapters: &Adapters) -> Result<Asked, ApiError> {
+/// The jobs of a request, with the adapters that it names.
+pub(crate) fn completion_jobs(
+    endpoint: Endpoint,
+    body: &Object,
+    adapters: &Adapters,
+) -> Result<CompletionJobs, ApiError> {
     let request = Request::read(endpoint, body, defaults(endpoint))?;
     let (model, adapters) = adapters.of_request(request.model.as_deref(), request.lora.as_deref())?;
     let prompts: Vec<Prompt> = if endpoint == Endpoint::Chat {
@@ -48,7 +52,13 @@ pub(crate) fn asked(endpoint: Endpoint, body: &Object, adapters: &Adapters) -> R
             jobs.push(Job { prompt, options, echo: request.echo, adapters });
         }
     }
-    Ok(Asked { jobs, n: request.n, model, stream: request.stream, include_usage: request.include_usage })
+    Ok(CompletionJobs {
+        jobs,
+        n: request.n,
+        model,
+        stream: request.stream,
+        include_usage: request.include_usage,
+    })
 }
 
 /// What OpenAI's reference says for fields that are not given.

@@ -1,8 +1,9 @@
 //! Training without a tape: loss and gradients in one call, a block at a time.
 //!
-//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same numbers. The backward is
-//! written by hand. It keeps the int8 inputs of the products instead of floats, computes norms and gates again, sums every
-//! gradient where it is kept, and allocates nothing after the first step.
+//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same
+//! numbers. The backward is written by hand. It keeps the int8 inputs of the products instead of floats,
+//! computes norms and gates again, sums every gradient where it is kept, and allocates nothing after the
+//! first step.
 
 mod adapter;
 mod block;
@@ -15,7 +16,7 @@ use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
 use self::objective::Objective;
-pub use self::objective::{Distillation, DistilledLoss};
+pub use self::objective::{Distillation, DistillationLoss};
 pub use self::relation::Relation;
 pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
@@ -24,8 +25,9 @@ use crate::ops::{IGNORE_INDEX, values};
 use crate::{Decoder, Gradients, NnError, segments};
 
 impl Decoder {
-    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and returns that loss. The
-    /// normalizer is the number of targets of the whole optimizer step, so that micro-batches add up to one large batch.
+    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and
+    /// returns that loss. The normalizer is the number of targets of the whole optimizer step, so that
+    /// micro-batches add up to one large batch.
     ///
     /// The result does not depend on the number of threads, nor on whether the workspace checkpoints.
     ///
@@ -39,12 +41,12 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, NnError> {
-        self.reverse(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
+        self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
     }
 
-    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each target: what objectives
-    /// over log-probabilities need, whose derivatives by them the weights are. They may be negative; those of ignored targets
-    /// do not count.
+    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each
+    /// target: what objectives over log-probabilities need, whose derivatives by them the weights are. They
+    /// may be negative; those of ignored targets do not count.
     ///
     /// # Errors
     /// As [`Decoder::forward_backward`], and if there is not one finite weight for each target.
@@ -63,16 +65,18 @@ impl Decoder {
         if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
             return fault(bad.to_string(), "finite numbers".to_string());
         }
-        self.reverse(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+        self.run_forward_backward(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
     }
 
-    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) / normalizer`, and of the loss of
-    /// [`Relation`], if there is one. Its gradient is one of the projections' outputs q, k, v: before norms of heads and RoPE.
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) /
+    /// normalizer`, and of the loss of [`Relation`], if there is one. Its gradient is one of the projections'
+    /// outputs q, k, v: before norms of heads and RoPE.
     ///
     /// # Errors
-    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the batch's, a token is unknown,
-    /// a logit is not finite, or a temperature is not above 0; if the relation is of a layer that does not exist, its heads do not
-    /// divide the widths of both models, or its states are not those of the batch's tokens.
+    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the
+    /// batch's, a token is unknown, a logit is not finite, or a temperature is not above 0; if the relation
+    /// is of a layer that does not exist, its heads do not divide the widths of both models, or its states
+    /// are not those of the batch's tokens.
     pub fn forward_backward_distilled(
         &self,
         workspace: &mut Workspace,
@@ -80,7 +84,7 @@ impl Decoder {
         distillation: &Distillation<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<DistilledLoss, NnError> {
+    ) -> Result<DistillationLoss, NnError> {
         let Distillation { ids, logits, k, temperature, relation, .. } = *distillation;
         let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
         let wanted = batch.ids.len() * k;
@@ -106,13 +110,13 @@ impl Decoder {
             relation.check(self.config(), batch.ids.len())?;
         }
         let objective = Objective::Distilled(distillation);
-        let rest = self.reverse(workspace, batch, objective, normalizer, gradients)?;
-        let Some(relation) = relation else { return Ok(DistilledLoss { total: rest, relation: 0.0 }) };
+        let rest = self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?;
+        let Some(relation) = relation else { return Ok(DistillationLoss { total: rest, relation: 0.0 }) };
         let apart = workspace.scratch.relation.loss;
-        Ok(DistilledLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
+        Ok(DistillationLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
     }
 
-    fn reverse(
+    fn run_forward_backward(
         &self,
         workspace: &mut Workspace,
         batch: &Batch<'_>,
@@ -140,7 +144,7 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let kept = &mut blocks[slot(layer)];
-            block.activate(&before[layer], &pass, kept, scratch)?;
+            block.forward_to_activations(&before[layer], &pass, kept, scratch)?;
             block.output(&pass, kept, scratch, &mut after[0])?;
         }
         let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
@@ -148,7 +152,7 @@ impl Decoder {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
             if *checkpointing && layer + 1 < layers {
-                block.activate(&inputs[layer], &pass, kept, scratch)?;
+                block.forward_to_activations(&inputs[layer], &pass, kept, scratch)?;
             }
             block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
         }

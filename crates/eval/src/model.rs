@@ -1,5 +1,5 @@
-//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training forward, or a GGUF file through
-//! the engine.
+//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training
+//! forward, or a GGUF file through the engine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tritforge_checkpoint::{Checkpoint, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_export::{AnyModel, ExportError, ImportOptions};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_nn::{Decoder, NnError};
 use tritforge_text::Tokenizer;
 
@@ -16,7 +16,7 @@ use crate::finite::finite;
 
 /// A model with its tokenizer.
 #[derive(Debug)]
-pub enum Subject {
+pub enum EvalModel {
     /// A checkpoint or Hugging Face's layout, run by `nn`.
     Checkpoint {
         /// The model.
@@ -90,7 +90,7 @@ pub(crate) fn decoder_of(model: &AnyModel) -> Result<Decoder, EvalError> {
     Ok(decoder)
 }
 
-impl Subject {
+impl EvalModel {
     /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a GGUF file.
     ///
     /// # Errors
@@ -99,48 +99,49 @@ impl Subject {
         if !path.is_dir() {
             let model = Model::open(path)?;
             model.check_finite()?;
-            return Ok(Subject::Gguf(Arc::new(model)));
+            return Ok(EvalModel::Gguf(Arc::new(model)));
         }
         if let Some(checkpoint) = adapter_at(path)? {
             let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?
                 .with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?;
             let decoder = Box::new(load_adapted(&checkpoint)?);
-            return Ok(Subject::Checkpoint { decoder, tokenizer: Box::new(tokenizer) });
+            return Ok(EvalModel::Checkpoint { decoder, tokenizer: Box::new(tokenizer) });
         }
         let model = AnyModel::open(path, &ImportOptions::default())?;
         let tokenizer = model.tokenizer()?.ok_or_else(|| {
             EvalError::Input(format!("{}: no tokenizer.json: the model cannot read text", path.display()))
         })?;
-        Ok(Subject::Checkpoint { decoder: Box::new(decoder_of(&model)?), tokenizer: Box::new(tokenizer) })
+        Ok(EvalModel::Checkpoint { decoder: Box::new(decoder_of(&model)?), tokenizer: Box::new(tokenizer) })
     }
 
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         match self {
-            Subject::Checkpoint { decoder, .. } => decoder.config(),
-            Subject::Gguf(model) => model.config(),
+            EvalModel::Checkpoint { decoder, .. } => decoder.config(),
+            EvalModel::Gguf(model) => model.config(),
         }
     }
 
     /// The model's tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         match self {
-            Subject::Checkpoint { tokenizer, .. } => tokenizer,
-            Subject::Gguf(model) => model.tokenizer(),
+            EvalModel::Checkpoint { tokenizer, .. } => tokenizer,
+            EvalModel::Gguf(model) => model.tokenizer(),
         }
     }
 
     /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
     ///
     /// # Errors
-    /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or infinite.
+    /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or
+    /// infinite.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            Subject::Checkpoint { decoder, .. } => {
+            EvalModel::Checkpoint { decoder, .. } => {
                 finite(decoder.logits(ids, 1, None)?, decoder.config().vocab_size, 0)?
             }
-            Subject::Gguf(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
-                .forward(ids, Wanted::All)?,
+            EvalModel::Gguf(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
+                .forward(ids, LogitsRequest::All)?,
         })
     }
 }

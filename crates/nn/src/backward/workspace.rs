@@ -8,8 +8,8 @@ use super::relation::RelationBuffers;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
-/// A workspace grows to the largest batch it has seen. With gradient checkpointing it keeps one block's activations and every
-/// block's input; without, every block's activations.
+/// A workspace grows to the largest batch it has seen. With gradient checkpointing it keeps one block's
+/// activations and every block's input; without, every block's activations.
 #[derive(Debug, Default)]
 pub struct Workspace {
     pub(super) checkpointing: bool,
@@ -26,20 +26,22 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// An empty workspace. `gradient_checkpointing` keeps only each block's input and computes its activations again in the
-    /// backward, to the same bits.
+    /// An empty workspace. `gradient_checkpointing` keeps only each block's input and computes its
+    /// activations again in the backward, to the same bits.
     pub fn new(gradient_checkpointing: bool) -> Self {
         Self { checkpointing: gradient_checkpointing, ..Self::default() }
     }
 
-    /// Seeds the rounding of the next pass with [`crate::Backward::Int16`] or [`crate::Backward::Int8`]: to be set anew, to a number of the run, the step and the
-    /// micro-batch, before every pass. The same seed gives the same bits, on any number of threads.
+    /// Seeds the rounding of the next pass with [`crate::GradPrecision::Int16`] or
+    /// [`crate::GradPrecision::Int8`]: to be set anew, to a number of the run, the step and the micro-batch,
+    /// before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
     }
 
-    /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and [`Self::bytes`] say
-    /// afterwards: (activations, all). A backward by integers needs a byte more for each element of the widest projection's output.
+    /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and
+    /// [`Self::bytes`] say afterwards: (activations, all). A backward by integers needs a byte more for each
+    /// element of the widest projection's output.
     pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.q_size(), config.kv_size());
@@ -121,7 +123,8 @@ impl Activations {
     }
 }
 
-/// The input of a projection as the product sees it: int8 where activations are quantized, a quarter of the bytes.
+/// The input of a projection as the product sees it: int8 where activations are quantized, a quarter of the
+/// bytes.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub(super) rows: QuantizedRows,
@@ -155,7 +158,7 @@ pub(super) struct Scratch {
     /// The gradient of the residual stream, [tokens, hidden_size].
     pub(super) dx: Vec<f32>,
     /// As wide as the hidden size or the queries.
-    pub(super) narrow: Vec<f32>,
+    pub(super) hidden: Vec<f32>,
     pub(super) dq: Vec<f32>,
     pub(super) dk: Vec<f32>,
     pub(super) dv: Vec<f32>,
@@ -192,7 +195,7 @@ impl AdapterBuffers {
 impl Scratch {
     fn bytes(&self) -> usize {
         let all =
-            [&self.dx, &self.narrow, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
+            [&self.dx, &self.hidden, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + rows_bytes(self.codes.rows())
             + self.adapter.bytes()

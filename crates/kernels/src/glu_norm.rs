@@ -1,21 +1,23 @@
-//! The inside of the feed-forward network in one pass: gate, sub-norm and quantization forward, sub-norm and gate backward.
+//! The inside of the feed-forward network in one pass: gate, sub-norm and quantization forward, sub-norm and
+//! gate backward.
 //!
 //! The product `act(gate) · up` is computed again in the backward, row by row, rather than kept.
 
 use crate::lanes::multiversion;
 use crate::norm_quantize::quantize_made_rows;
 use crate::rms_norm::{ROWS, check_weight, inverse_rms, sum_parts};
-use crate::{Backend, Gate, QuantizedRows, Write, gated, pool, rms_norm};
+use crate::{Backend, Gate, QuantizedRows, WriteMode, glu, pool, rms_norm};
 
 /// Elements from which threads share the work.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
-/// Quantizes `rms_norm(act(gate) · up)`, or the product itself where there is no norm: gate and up [rows, width]; the norm is its
-/// weight `[width]` and eps. The same bits as [`crate::gated`], [`crate::rms_norm`] and [`crate::quantize_rows_into`].
+/// Quantizes `rms_norm(act(gate) · up)`, or the product itself where there is no norm: gate and up [rows,
+/// width]; the norm is its weight `[width]` and eps. The same bits as [`crate::glu`], [`crate::rms_norm`] and
+/// [`crate::quantize_rows_into`].
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn gated_norm_quantize(
+pub fn glu_norm_quantize(
     kind: Gate,
     gate: &[f32],
     up: &[f32],
@@ -31,12 +33,13 @@ pub fn gated_norm_quantize(
     });
 }
 
-/// The gradients of `rms_norm(act(gate) · up)` (or of the product, where there is no norm) for the upstream gradient that `dy` holds:
-/// `dy` becomes that of the gate, `dup` is overwritten; the norm's weight's gradient, if wanted, is written as asked.
+/// The gradients of `rms_norm(act(gate) · up)` (or of the product, where there is no norm) for the upstream
+/// gradient that `dy` holds: `dy` becomes that of the gate, `dup` is overwritten; the norm's weight's
+/// gradient, if wanted, is written as asked.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn gated_norm_backward(
+pub fn glu_norm_backward(
     kind: Gate,
     gate: &[f32],
     up: &[f32],
@@ -44,7 +47,7 @@ pub fn gated_norm_backward(
     norm: Option<(&[f32], f32)>,
     dy: &mut [f32],
     dup: &mut [f32],
-    dweight: Option<(&mut [f32], Write)>,
+    dweight: Option<(&mut [f32], WriteMode)>,
 ) {
     check(gate, up, width, norm);
     assert!(dy.len() == gate.len() && dup.len() == gate.len(), "gradients have their values' lengths");
@@ -72,7 +75,7 @@ pub fn gated_norm_backward(
     }
 }
 
-/// Some rows of [`gated_norm_backward`].
+/// Some rows of [`glu_norm_backward`].
 struct Piece<'a> {
     gate: &'a [f32],
     up: &'a [f32],
@@ -91,7 +94,7 @@ fn check(gate: &[f32], up: &[f32], width: usize, norm: Option<(&[f32], f32)>) {
 
 multiversion! {
     fn forward(kind: Gate, gate: &[f32], up: &[f32], norm: Option<(&[f32], f32)>, out: &mut [f32]) {
-        gated::forward_row(kind, gate, up, out);
+        glu::forward_row(kind, gate, up, out);
         if let Some((weight, eps)) = norm {
             let inverse = inverse_rms(out, eps);
             for (y, w) in out.iter_mut().zip(weight) {
@@ -118,14 +121,14 @@ multiversion! {
         let gradients = dy.chunks_exact_mut(width).zip(dup.chunks_exact_mut(width));
         for ((gate, up), (dy, dup)) in values.zip(gradients) {
             if let Some((weight, eps)) = norm {
-                gated::forward_row(kind, gate, up, h);
+                glu::forward_row(kind, gate, up, h);
                 // Until the gate's turn `dup` is free to hold dy · weight.
                 let (inverse, projection) = rms_norm::backward_row(h, weight, eps, dy, dup, dweight);
                 for i in 0..width {
                     dy[i] = dup[i].mul_add(inverse, -(h[i] * projection));
                 }
             }
-            gated::backward_row(kind, gate, up, dy, dup);
+            glu::backward_row(kind, gate, up, dy, dup);
         }
     }
 }
@@ -133,7 +136,7 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{gated_backward, rms_norm_backward};
+    use crate::{glu_backward, rms_norm_backward};
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -146,16 +149,16 @@ mod tests {
             let (gate, up, weight, dy) = (numbers(n, 1), numbers(n, 2), numbers(width, 3), numbers(n, 4));
             for kind in [Gate::Relu2, Gate::Silu] {
                 let mut h = vec![0f32; n];
-                crate::gated(kind, &gate, &up, &mut h);
+                crate::glu(kind, &gate, &up, &mut h);
                 let (mut dh, mut dweight) = (vec![0f32; n], vec![0f32; width]);
-                let sum = (&mut dweight[..], Write::Store);
-                rms_norm_backward(&h, &weight, 1e-5, &dy, (&mut dh, Write::Store), Some(sum));
+                let sum = (&mut dweight[..], WriteMode::Overwrite);
+                rms_norm_backward(&h, &weight, 1e-5, &dy, (&mut dh, WriteMode::Overwrite), Some(sum));
                 let (mut dgate, mut dup) = (vec![0f32; n], vec![0f32; n]);
-                gated_backward(kind, &gate, &up, &dh, &mut dgate, &mut dup);
+                glu_backward(kind, &gate, &up, &dh, &mut dgate, &mut dup);
 
                 let (mut found, mut found_up, mut found_weight) =
                     (dy.clone(), vec![9f32; n], vec![1f32; width]);
-                gated_norm_backward(
+                glu_norm_backward(
                     kind,
                     &gate,
                     &up,
@@ -163,7 +166,7 @@ mod tests {
                     Some((&weight, 1e-5)),
                     &mut found,
                     &mut found_up,
-                    Some((&mut found_weight, Write::Add)),
+                    Some((&mut found_weight, WriteMode::Accumulate)),
                 );
                 let close = |a: &[f32], b: &[f32]| {
                     a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs()))

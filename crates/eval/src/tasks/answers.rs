@@ -8,29 +8,29 @@ use super::humaneval::Problem;
 use super::prompt::Prompts;
 use super::question::encode_pair;
 use super::{Example, Outcome, Question, Sample, TaskOptions, gsm8k, humaneval, python};
+use crate::greedy::{GreedyOptions, generate_greedy};
 use crate::score::Scorer;
-use crate::write::{WriteOptions, write_texts};
-use crate::{EvalError, Subject};
+use crate::{EvalError, EvalModel};
 
 /// A failure and the sample at which it happened.
-type Fault = (usize, EvalError);
+type SampleError = (usize, EvalError);
 
 /// Takes the answer to the sample of this number.
-type Take<'a> = dyn FnMut(usize, Sample) + 'a;
+type OnSample<'a> = dyn FnMut(usize, Sample) + 'a;
 
 /// Scores the choices of every question; `shots` are the examples before each.
 pub(super) fn choices(
-    subject: &Subject,
+    model: &EvalModel,
     questions: &[Question],
     shots: &[Vec<&Example>],
     prompts: &Prompts<'_>,
     normalized: bool,
-    take: &mut Take<'_>,
-) -> Result<(), Fault> {
-    let mut scorer = Scorer::new(subject).map_err(|error| (0, error))?;
+    on_sample: &mut OnSample<'_>,
+) -> Result<(), SampleError> {
+    let mut scorer = Scorer::new(model).map_err(|error| (0, error))?;
     for (index, (question, shots)) in questions.iter().zip(shots).enumerate() {
         let sample = choice(&mut scorer, question, shots, prompts, normalized);
-        take(index, sample.map_err(|error| (index, error))?);
+        on_sample(index, sample.map_err(|error| (index, error))?);
     }
     Ok(())
 }
@@ -42,7 +42,7 @@ fn choice(
     prompts: &Prompts<'_>,
     normalized: bool,
 ) -> Result<Sample, EvalError> {
-    let tokenizer = scorer.subject().tokenizer();
+    let tokenizer = scorer.model().tokenizer();
     let (mut sequences, mut truncated, mut shown) = (Vec::new(), false, String::new());
     // How many sequences each choice has: one, unless it is longer than the model's context.
     let mut counts = Vec::new();
@@ -78,39 +78,39 @@ fn choice(
 
 /// Has the model solve every word problem, a prompt and its answer.
 pub(super) fn numbers(
-    subject: &Subject,
+    model: &EvalModel,
     problems: &[(String, String)],
     shots: &[Vec<&Example>],
     prompts: &Prompts<'_>,
     options: &TaskOptions,
-    take: &mut Take<'_>,
-) -> Result<(), Fault> {
+    on_sample: &mut OnSample<'_>,
+) -> Result<(), SampleError> {
     let contexts =
         problems.iter().zip(shots).map(|((question, _), shots)| prompts.context(shots, question, ""));
-    let writing = WriteOptions {
+    let writing = GreedyOptions {
         max_tokens: options.max_tokens.unwrap_or(256),
         stop: gsm8k::STOP.map(String::from).into_iter().chain(prompts.stop()).collect(),
     };
-    write(subject, contexts, prompts, &writing, |index, context, text, truncated| {
+    write(model, contexts, prompts, &writing, |index, context, text, truncated| {
         let answer = &problems[index].1;
         let right = vec![
             ("exact_match,strict-match", gsm8k::matches(gsm8k::strict(&text), answer)),
             ("exact_match,flexible-extract", gsm8k::matches(gsm8k::flexible(&text), answer)),
         ];
-        take(index, sample(context, json!({"text": text, "target": answer}), right, truncated));
+        on_sample(index, sample(context, json!({"text": text, "target": answer}), right, truncated));
         Ok(())
     })
 }
 
 /// Has the model write every program, and runs it.
 pub(super) fn programs(
-    subject: &Subject,
+    model: &EvalModel,
     problems: &[Problem],
     prompts: &Prompts<'_>,
     python: &Path,
     options: &TaskOptions,
-    take: &mut Take<'_>,
-) -> Result<(), Fault> {
+    on_sample: &mut OnSample<'_>,
+) -> Result<(), SampleError> {
     let contexts = problems.iter().map(|problem| match prompts.chat() {
         true => {
             let (question, begin) = problem.chat();
@@ -122,8 +122,8 @@ pub(super) fn programs(
     if prompts.chat() {
         stop.extend(humaneval::CHAT_STOP.map(String::from).into_iter().chain(prompts.stop()));
     }
-    let writing = WriteOptions { max_tokens: options.max_tokens.unwrap_or(1024), stop };
-    write(subject, contexts, prompts, &writing, |index, context, text, truncated| {
+    let writing = GreedyOptions { max_tokens: options.max_tokens.unwrap_or(1024), stop };
+    write(model, contexts, prompts, &writing, |index, context, text, truncated| {
         let outcome = python::run(python, &problems[index].program(&text), options.limits)?;
         let said = match &outcome {
             Outcome::Passed => "passed",
@@ -131,24 +131,24 @@ pub(super) fn programs(
             Outcome::Ended(why) => why,
         };
         let right = vec![("pass@1", outcome == Outcome::Passed)];
-        take(index, sample(context, json!({"text": text, "outcome": said}), right, truncated));
+        on_sample(index, sample(context, json!({"text": text, "outcome": said}), right, truncated));
         Ok(())
     })
 }
 
-/// The model's text after every context. `done` gets its number, the context, the text, and whether the context has lost its
-/// beginning to make room for it.
+/// The model's text after every context. `done` gets its number, the context, the text, and whether the
+/// context has lost its beginning to make room for it.
 fn write(
-    subject: &Subject,
+    model: &EvalModel,
     contexts: impl Iterator<Item = Result<String, EvalError>>,
     prompts: &Prompts<'_>,
-    writing: &WriteOptions,
+    writing: &GreedyOptions,
     mut done: impl FnMut(usize, String, String, bool) -> Result<(), EvalError>,
-) -> Result<(), Fault> {
-    let (model, most) = (subject.config().max_position_embeddings, writing.max_tokens);
-    let room = model.checked_sub(most).filter(|room| *room > 0).ok_or_else(|| {
+) -> Result<(), SampleError> {
+    let (context_length, most) = (model.config().max_position_embeddings, writing.max_tokens);
+    let room = context_length.checked_sub(most).filter(|room| *room > 0).ok_or_else(|| {
         let message = format!(
-            "the model's context of {model} tokens has no room for a question beside an answer of {most}: lower \
+            "the model's context of {context_length} tokens has no room for a question beside an answer of {most}: lower \
              --max-tokens"
         );
         (0, EvalError::Input(message))
@@ -163,7 +163,7 @@ fn write(
         ids.push(own);
         asked.push(context);
     }
-    write_texts(subject, &ids, writing, |index, text| {
+    generate_greedy(model, &ids, writing, |index, text| {
         let (context, truncated) = std::mem::take(&mut asked[index]);
         done(index, context, text, truncated)
     })

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ModelConfig, Projection};
-use tritforge_export::{AnyModel, Form, ImportOptions};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_export::{AnyModel, ImportOptions, ModelFormat};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::{Observer, TernaryWeights};
 use tritforge_nn::Decoder;
 use tritforge_text::Tokenizer;
@@ -14,14 +14,14 @@ use tritforge_text::Tokenizer;
 use super::logits::greedy_tokens;
 use crate::EvalError;
 use crate::finite::finite;
-use crate::subject::{decoder_of, load_decoder};
+use crate::model::{decoder_of, load_decoder};
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
 pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
 
 /// A model to be compared with another.
 #[derive(Debug)]
-pub enum Side {
+pub enum VerifyModel {
     /// A checkpoint or a directory in Hugging Face's layout, run by the training forward.
     Trained {
         /// The model.
@@ -33,20 +33,20 @@ pub enum Side {
     Deployed(Arc<Model>),
 }
 
-impl Side {
+impl VerifyModel {
     /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a GGUF file.
     ///
     /// # Errors
     /// If it is none of these, or damaged.
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
         let model = AnyModel::open(path, options)?;
-        if model.form() == Form::Gguf {
+        if model.format() == ModelFormat::Gguf {
             let model = Model::open(path)?;
             model.check_finite()?;
-            return Ok(Side::Deployed(Arc::new(model)));
+            return Ok(VerifyModel::Deployed(Arc::new(model)));
         }
         let tokenizer = model.tokenizer()?.map(Box::new);
-        Ok(Side::Trained { decoder: Box::new(decoder_of(&model)?), tokenizer })
+        Ok(VerifyModel::Trained { decoder: Box::new(decoder_of(&model)?), tokenizer })
     }
 
     /// The model of a checkpoint.
@@ -54,40 +54,40 @@ impl Side {
     /// # Errors
     /// If the checkpoint is damaged.
     pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, EvalError> {
-        Ok(Side::Trained { decoder: Box::new(load_decoder(checkpoint)?), tokenizer: None })
+        Ok(VerifyModel::Trained { decoder: Box::new(load_decoder(checkpoint)?), tokenizer: None })
     }
 
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         match self {
-            Side::Trained { decoder, .. } => decoder.config(),
-            Side::Deployed(model) => model.config(),
+            VerifyModel::Trained { decoder, .. } => decoder.config(),
+            VerifyModel::Deployed(model) => model.config(),
         }
     }
 
     /// The model's tokenizer, if it has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         match self {
-            Side::Trained { tokenizer, .. } => tokenizer.as_deref(),
-            Side::Deployed(model) => Some(model.tokenizer()),
+            VerifyModel::Trained { tokenizer, .. } => tokenizer.as_deref(),
+            VerifyModel::Deployed(model) => Some(model.tokenizer()),
         }
     }
 
     /// Logits of all tokens, [tokens, vocab_size]; the observer sees every quantized product.
     pub(super) fn logits(&self, ids: &[u32], observer: &mut Observer<'_>) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            Side::Trained { decoder, .. } => {
+            VerifyModel::Trained { decoder, .. } => {
                 finite(decoder.logits(ids, 1, Some(observer))?, decoder.config().vocab_size, 0)?
             }
-            Side::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
-                .forward_observed(ids, Wanted::All, observer)?,
+            VerifyModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
+                .forward_observed(ids, LogitsRequest::All, observer)?,
         })
     }
 
     /// `count` tokens after a prompt, each the likeliest.
     pub(super) fn greedy(&self, prompt: &[u32], count: usize) -> Result<Vec<u32>, EvalError> {
         match self {
-            Side::Trained { decoder, .. } => {
+            VerifyModel::Trained { decoder, .. } => {
                 let vocab = decoder.config().vocab_size;
                 // Training has no cache: it runs the whole sequence again for every token.
                 let mut sequence = prompt.to_vec();
@@ -97,11 +97,11 @@ impl Side {
                     Ok(logits[logits.len() - vocab..].to_vec())
                 })
             }
-            Side::Deployed(model) => {
+            VerifyModel::Deployed(model) => {
                 let mut session = Session::with_kv(Arc::clone(model), prompt.len() + count, KvType::F32)?;
                 greedy_tokens(count, |last| {
                     let ids = last.map_or_else(|| prompt.to_vec(), |id| vec![id]);
-                    Ok(session.forward(&ids, Wanted::Last)?)
+                    Ok(session.forward(&ids, LogitsRequest::Last)?)
                 })
             }
         }
@@ -110,10 +110,10 @@ impl Side {
     /// A projection's codes and scale, if it is ternary.
     pub(super) fn ternary(&self, layer: usize, projection: Projection) -> Option<&TernaryWeights> {
         match self {
-            Side::Trained { decoder, .. } => {
+            VerifyModel::Trained { decoder, .. } => {
                 decoder.projection(layer, projection).quantized().map(Arc::as_ref)
             }
-            Side::Deployed(model) => model
+            VerifyModel::Deployed(model) => model
                 .ternary()
                 .find(|info| info.layer == layer && info.projection == projection)
                 .map(|info| info.weights),
@@ -123,16 +123,16 @@ impl Side {
     /// The type in which the embedding is stored.
     pub(super) fn embedding_type(&self) -> &'static str {
         match self {
-            Side::Trained { .. } => "F32",
-            Side::Deployed(model) => model.embedding().dense_type().name(),
+            VerifyModel::Trained { .. } => "F32",
+            VerifyModel::Deployed(model) => model.embedding().dense_type().name(),
         }
     }
 
     /// The values of one of [`TABLES`], none if the model has no such tensor.
     pub(super) fn table(&self, name: &str) -> Result<Option<Vec<f32>>, EvalError> {
         match self {
-            Side::Trained { decoder, .. } => Ok(decoder.values(name)?),
-            Side::Deployed(model) => {
+            VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)?),
+            VerifyModel::Deployed(model) => {
                 let tied = model.config().tie_word_embeddings;
                 let matrix = match name {
                     _ if name == TABLES[0] => model.embedding(),
@@ -150,8 +150,8 @@ impl Side {
     /// The same model with other tables, in the training forward.
     pub(super) fn with_tables(self, tables: Vec<(&str, Vec<f32>)>) -> Result<Self, EvalError> {
         let (mut decoder, tokenizer) = match self {
-            Side::Trained { decoder, tokenizer } => (decoder, tokenizer),
-            Side::Deployed(model) => {
+            VerifyModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
+            VerifyModel::Deployed(model) => {
                 let read = AnyModel::open(model.path(), &ImportOptions::default())?;
                 (Box::new(decoder_of(&read)?), None)
             }
@@ -159,6 +159,6 @@ impl Side {
         for (name, values) in tables {
             decoder.replace(name, values)?;
         }
-        Ok(Side::Trained { decoder, tokenizer })
+        Ok(VerifyModel::Trained { decoder, tokenizer })
     }
 }

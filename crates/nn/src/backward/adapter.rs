@@ -1,15 +1,16 @@
 //! Adapters of a block, forward and backward.
 //!
-//! Beside a projection, `y += s·B(A(x))` with the input x before it was quantized; inside its quantizer the weight itself is
-//! `W + s·B·A`, and x is what the product multiplied. Through the straight-through estimator both have the gradients
-//! `dB = dyᵀ·(s·x·Aᵀ)` and `dA = (s·dy·B)ᵀ·x`: products of the adapter's rank, never of the weight's size. Nothing is kept from the
-//! forward: the input is computed again from what the block keeps. A ternary adapter's sum moves codes only beyond a threshold and within
-//! the grid; threshold and clip count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
+//! Beside a projection, `y += s·B(A(x))` with the input x before it was quantized; inside its quantizer the
+//! weight itself is `W + s·B·A`, and x is what the product multiplied. Through the straight-through estimator
+//! both have the gradients `dB = dyᵀ·(s·x·Aᵀ)` and `dA = (s·dy·B)ᵀ·x`: products of the adapter's rank, never
+//! of the weight's size. Nothing is kept from the forward: the input is computed again from what the block
+//! keeps. A ternary adapter's sum moves codes only beyond a threshold and within the grid; threshold and clip
+//! count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
 //! the scale of the codes.
 
 use candle_core::Result;
 use tritforge_config::{LoraMode, Projection};
-use tritforge_kernels::{Matrix, Noise, Write, gated, gemm, parallel_for_each, rms_norm};
+use tritforge_kernels::{CounterRng, Matrix, WriteMode, gemm, glu, parallel_for_each, rms_norm};
 
 use super::workspace::{Activations, AdapterBuffers, sized};
 use crate::Gradients;
@@ -27,7 +28,7 @@ impl Block {
     }
 
     /// Whether any of these projections has an adapter beside it.
-    pub(super) fn has_adapter_beside(&self, projections: &[Projection]) -> bool {
+    pub(super) fn has_adapter_on(&self, projections: &[Projection]) -> bool {
         projections.iter().any(|p| self.beside(*p).is_some())
     }
 
@@ -45,7 +46,7 @@ impl Block {
             Projection::Gate | Projection::Up => (&kept.middle[..], Some(&self.post_attention_layernorm)),
             Projection::Down => {
                 let product = sized(out, kept.gate.len());
-                gated(self.gate, &kept.gate, &kept.up, product);
+                glu(self.gate, &kept.gate, &kept.up, product);
                 if let Some(norm) = &self.ffn_sub_norm {
                     let product = product.to_vec();
                     rms_norm(&product, &values(&norm.weight)?, self.eps, out);
@@ -61,9 +62,9 @@ impl Block {
         Ok(())
     }
 
-    /// Adds the product of the adapter beside a projection, if there is one, to its output y; the input stands in
-    /// `buffers.plain`.
-    pub(super) fn adapt(
+    /// Adds the product of the adapter beside a projection, if there is one, to its output y; the input
+    /// stands in `buffers.plain`.
+    pub(super) fn adapter_forward(
         &self,
         projection: Projection,
         seed: u64,
@@ -78,12 +79,12 @@ impl Block {
         let (a, b) = (values(&adapter.a)?, values(&adapter.b)?);
         inner(adapter, Matrix::f32(x, tokens, cols), Matrix::f32(&a, rank, cols), product);
         let product = Matrix::f32(product, tokens, rank);
-        gemm(product, Matrix::f32(&b, rows, rank).transposed(), y, Write::Add);
+        gemm(product, Matrix::f32(&b, rows, rank).transposed(), y, WriteMode::Accumulate);
         Ok(())
     }
 
     /// Adds the gradients of a projection's adapter, and to dx what passes through an adapter beside it.
-    pub(super) fn adapt_backward(
+    pub(super) fn adapter_backward(
         &self,
         projection: Projection,
         x: &[f32],
@@ -114,7 +115,7 @@ impl Block {
             gemm(dy.transposed(), Matrix::f32(product, tokens, rank), db, write);
         }
         let dproduct = sized(dproduct, tokens * rank);
-        gemm(dy, b, dproduct, Write::Store);
+        gemm(dy, b, dproduct, WriteMode::Overwrite);
         dproduct.iter_mut().for_each(|d| *d *= adapter.scaling);
         let dproduct = Matrix::f32(dproduct, tokens, rank);
         if let Some((da, write)) = gradients.slot(adapter.index) {
@@ -122,10 +123,10 @@ impl Block {
         }
         match (beside, adapter.dropout > 0.0) {
             (false, _) => {}
-            (true, false) => gemm(dproduct, a, dx, Write::Add),
+            (true, false) => gemm(dproduct, a, dx, WriteMode::Accumulate),
             (true, true) => {
                 let through = sized(plain, dx.len());
-                gemm(dproduct, a, through, Write::Store);
+                gemm(dproduct, a, through, WriteMode::Overwrite);
                 let through = drop_inputs(adapter, noise, through, dropped);
                 dx.iter_mut().zip(through).for_each(|(dx, d)| *dx += d);
             }
@@ -137,19 +138,21 @@ impl Block {
 /// `s · x · Aᵀ`, [tokens, rank].
 fn inner(adapter: &Adapter, x: Matrix<'_>, a: Matrix<'_>, product: &mut Vec<f32>) {
     let product = sized(product, x.rows() * a.rows());
-    gemm(x, a.transposed(), product, Write::Store);
+    gemm(x, a.transposed(), product, WriteMode::Overwrite);
     product.iter_mut().for_each(|h| *h *= adapter.scaling);
 }
 
-/// The bits that say what a projection's adapter drops; products of the gradients rounded to int8 take other streams.
-fn noise(seed: u64, projection: Projection) -> Noise {
-    Noise::new(seed, 2, projection as usize)
+/// The bits that say what a projection's adapter drops; products of the gradients rounded to int8 take other
+/// streams.
+fn noise(seed: u64, projection: Projection) -> CounterRng {
+    CounterRng::new(seed, 2, projection as usize)
 }
 
-/// The numbers with some of them 0 and the others larger by as much, in `dropped`; the numbers themselves where none is dropped.
+/// The numbers with some of them 0 and the others larger by as much, in `dropped`; the numbers themselves
+/// where none is dropped.
 fn drop_inputs<'a>(
     adapter: &Adapter,
-    noise: Noise,
+    noise: CounterRng,
     numbers: &'a [f32],
     dropped: &'a mut Vec<f32>,
 ) -> &'a [f32] {

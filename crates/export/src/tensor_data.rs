@@ -1,4 +1,5 @@
-//! A tensor's content on its way from one file to another: numbers, or ternary codes with their scale, never both.
+//! A tensor's content on its way from one file to another: numbers, or ternary codes with their scale, never
+//! both.
 
 use std::borrow::Cow;
 
@@ -7,18 +8,19 @@ use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_ternary::{TernaryTensor, check_finite};
 
 use crate::ExportError;
-use crate::plan::{Item, Kind};
+use crate::plan::{TensorPlan, TensorRole};
 
 /// What a tensor holds.
 #[derive(Debug, Clone)]
-pub(crate) enum Numbers<'a> {
+pub(crate) enum TensorData<'a> {
     /// Numbers, row-major.
     Dense(Cow<'a, [f32]>),
     /// Codes and scale.
     Ternary(TernaryTensor),
 }
 
-/// The ternary form of a projection of a checkpoint: its latent weights quantized once, or what is stored as ternary, untouched.
+/// The ternary form of a projection of a checkpoint: its latent weights quantized once, or what is stored as
+/// ternary, untouched.
 ///
 /// # Errors
 /// If the tensor is missing, has another shape, or cannot be made ternary.
@@ -43,12 +45,12 @@ pub fn ternary_tensor(
 pub(crate) fn of_checkpoint<'a>(
     tensors: &'a Tensors,
     config: &ModelConfig,
-    item: &Item,
-) -> Result<Numbers<'a>, ExportError> {
-    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
-        return Ok(Numbers::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
+    item: &TensorPlan,
+) -> Result<TensorData<'a>, ExportError> {
+    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
+        return Ok(TensorData::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
     }
-    Ok(Numbers::Dense(tensors.f32(&item.source, &item.shape)?))
+    Ok(TensorData::Dense(tensors.f32(&item.source, &item.shape)?))
 }
 
 /// Refuses a tensor with NaN or infinity, by the name that it has where it is read.
@@ -57,7 +59,8 @@ pub(crate) fn check(tensor: &str, values: &[f32], cols: usize) -> Result<(), Exp
         .map_err(|e| ExportError::Tensor { tensor: tensor.to_string(), message: e.to_string() })
 }
 
-/// Refuses a tensor of which a number, finite as it was, is not as it is stored; `stored` are the numbers read back.
+/// Refuses a tensor of which a number, finite as it was, is not as it is stored; `stored` are the numbers
+/// read back.
 pub(crate) fn check_stored(
     tensor: &str,
     exact: &[f32],

@@ -4,7 +4,7 @@ use serde::Serializer;
 use tritforge_config::{LoraMode, Projection};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::SHARD_TOKENS;
@@ -25,7 +25,10 @@ pub(super) fn dense_name<S: Serializer>(format: &DenseType, serializer: S) -> Re
     serializer.serialize_str(format.name())
 }
 
-pub(super) fn backward_name<S: Serializer>(backward: &Backward, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn backward_name<S: Serializer>(
+    backward: &GradPrecision,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(backward.name())
 }
 
@@ -54,8 +57,8 @@ pub(super) fn is_concat(packing: &Packing) -> bool {
     *packing == Packing::Concat
 }
 
-pub(super) fn is_auto(backward: &Backward) -> bool {
-    *backward == Backward::Auto
+pub(super) fn is_auto(backward: &GradPrecision) -> bool {
+    *backward == GradPrecision::Auto
 }
 
 pub(super) fn is_shard_tokens(n: &usize) -> bool {

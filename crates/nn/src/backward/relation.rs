@@ -1,14 +1,16 @@
-//! The attention-relation loss of BitNet Distillation (arXiv 2510.13998; after MiniLMv2, arXiv 2012.15828) and its gradient.
+//! The attention-relation loss of BitNet Distillation (arXiv 2510.13998; after MiniLMv2, arXiv 2012.15828)
+//! and its gradient.
 //!
-//! How the tokens of a sequence relate to each other, seen through the queries, the keys or the values A of one layer: with each
-//! row of A cut into relation heads and scaled to length 1, `R = softmax(A·Aᵀ / τ)`, row by row. What is learned is the teacher's R,
-//! whatever its width. The relation is that of the paper, of every token to every other of its segment: no causal mask. Only the
-//! loss looks ahead; the model's attention stays causal.
+//! How the tokens of a sequence relate to each other, seen through the queries, the keys or the values A of
+//! one layer: with each row of A cut into relation heads and scaled to length 1, `R = softmax(A·Aᵀ / τ)`, row
+//! by row. What is learned is the teacher's R, whatever its width. The relation is that of the paper, of
+//! every token to every other of its segment: no causal mask. Only the loss looks ahead; the model's
+//! attention stays causal.
 
 use std::ops::Range;
 
 use tritforge_config::ModelConfig;
-use tritforge_kernels::{Matrix, Write, gemm, parallel_for_each};
+use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each};
 
 use super::workspace::sized;
 use crate::ops::IGNORE_INDEX;
@@ -17,14 +19,14 @@ use crate::{Batch, NnError, segments};
 /// Rows that are shorter have no direction: they relate to nothing and learn nothing.
 const SHORTEST: f32 = 1e-6;
 
-/// `weight · Σᵢ alphas[i] · Σ KL(R_teacher ‖ R_model) / (heads · rows)`, i running over queries, keys and values, the inner sum over
-/// relation heads and rows.
+/// `weight · Σᵢ alphas[i] · Σ KL(R_teacher ‖ R_model) / (heads · rows)`, i running over queries, keys and
+/// values, the inner sum over relation heads and rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Relation<'a> {
     /// The model's layer, from 0.
     pub layer: usize,
-    /// The teacher's queries, keys and values ([`crate::Decoder::attention_states`]), each [tokens, width]. Widths may differ from
-    /// the model's.
+    /// The teacher's queries, keys and values ([`crate::Decoder::attention_states`]), each [tokens, width].
+    /// Widths may differ from the model's.
     pub states: [&'a [f32]; 3],
     /// Relation heads: how many parts every row is cut into.
     pub heads: usize,
@@ -60,8 +62,8 @@ fn counted(lengths: &[usize], targets: &[u32]) -> impl Iterator<Item = Range<usi
     segments::ranges(lengths).filter(|segment| targets[segment.clone()].iter().any(|t| *t != IGNORE_INDEX))
 }
 
-/// What the loss needs of the pass, and its memory: two matrices [T, T] for the longest segment, used by one relation head after the
-/// other. Empty where there is no such loss.
+/// What the loss needs of the pass, and its memory: two matrices [T, T] for the longest segment, used by one
+/// relation head after the other. Empty where there is no such loss.
 #[derive(Debug, Default)]
 pub(super) struct RelationBuffers {
     /// The model's queries and keys, as their projections gave them.
@@ -146,7 +148,8 @@ impl RelationBuffers {
         }
     }
 
-    /// Computes the loss of what was kept and of the values, and adds its gradient to those of queries, keys and values.
+    /// Computes the loss of what was kept and of the values, and adds its gradient to those of queries, keys
+    /// and values.
     pub(super) fn backward(
         &mut self,
         relation: &Relation<'_>,
@@ -177,7 +180,7 @@ impl RelationBuffers {
                     let rows = ours.products.chunks_exact_mut(n).zip(theirs.products.chunks_exact_mut(n));
                     let scale = relation.weight * share * inverse;
                     parallel_for_each(rows.zip(losses.iter_mut()), |((ours, theirs), loss)| {
-                        *loss = turn(ours, theirs, inverse, scale);
+                        *loss = loss_and_grad(ours, theirs, inverse, scale);
                     });
                     sum += losses.iter().sum::<f64>();
 
@@ -185,8 +188,8 @@ impl RelationBuffers {
                     let dproducts = Matrix::f32(&ours.products, n, n);
                     let rows = Matrix::f32(&ours.rows, n, d);
                     let drows = sized(drows, n * d);
-                    gemm(dproducts, rows, drows, Write::Store);
-                    gemm(dproducts.transposed(), rows, drows, Write::Add);
+                    gemm(dproducts, rows, drows, WriteMode::Overwrite);
+                    gemm(dproducts.transposed(), rows, drows, WriteMode::Accumulate);
                     let gradient =
                         gradient[segment.start * width..segment.end * width].chunks_exact_mut(width);
                     for (i, row) in gradient.enumerate() {
@@ -217,13 +220,13 @@ impl Side {
             row.iter_mut().zip(state).for_each(|(unit, x)| *unit = x * *inverse);
         }
         let rows = Matrix::f32(&self.rows, n, d);
-        gemm(rows, rows.transposed(), sized(&mut self.products, n * n), Write::Store);
+        gemm(rows, rows.transposed(), sized(&mut self.products, n * n), WriteMode::Overwrite);
     }
 }
 
-/// Turns a row of the model's products into the gradient of its KL times `scale`, and returns KL(teacher ‖ model); both rows are
-/// multiplied by `inverse` = 1 / τ before softmax.
-fn turn(ours: &mut [f32], theirs: &mut [f32], inverse: f32, scale: f32) -> f64 {
+/// Turns a row of the model's products into the gradient of its KL times `scale`, and returns KL(teacher ‖
+/// model); both rows are multiplied by `inverse` = 1 / τ before softmax.
+fn loss_and_grad(ours: &mut [f32], theirs: &mut [f32], inverse: f32, scale: f32) -> f64 {
     let (mut sum, mut their_sum, mut apart) = (0f64, 0f64, 0f64);
     for (x, y) in ours.iter_mut().zip(theirs.iter_mut()) {
         // No product of rows of length 1 is above 1.
@@ -247,7 +250,7 @@ mod tests {
     fn a_row_that_is_the_teachers_has_no_loss_and_no_gradient() {
         let mut ours = [1.0, 0.5, -0.75];
         let mut theirs = ours;
-        assert_eq!(turn(&mut ours, &mut theirs, 3.0, 2.0), 0.0);
+        assert_eq!(loss_and_grad(&mut ours, &mut theirs, 3.0, 2.0), 0.0);
         assert_eq!(ours, [0.0; 3]);
     }
 
@@ -255,7 +258,7 @@ mod tests {
     fn the_gradient_of_a_row_is_the_difference_of_the_distributions() {
         // At τ = 1: teacher (⅔, ⅓), model (½, ½).
         let (mut ours, mut theirs) = ([0.5, 0.5], [1.0, 1.0 - 2f32.ln()]);
-        let loss = turn(&mut ours, &mut theirs, 1.0, 6.0);
+        let loss = loss_and_grad(&mut ours, &mut theirs, 1.0, 6.0);
         let expected = 2.0 / 3.0 * (4f64 / 3.0).ln() + 1.0 / 3.0 * (2f64 / 3.0).ln();
         assert!((loss - expected).abs() < 1e-7, "{loss} {expected}");
         assert!((ours[0] + 1.0).abs() < 1e-6 && (ours[1] - 1.0).abs() < 1e-6, "{ours:?}");

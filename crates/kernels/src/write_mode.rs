@@ -1,10 +1,10 @@
 //! Whether a kernel overwrites its result or adds to it: gradients are summed where they are kept.
 
-/// What happens to the numbers that stand in a result.
+/// What happens to the values already in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Write {
+pub enum WriteMode {
     /// They are overwritten.
-    Store,
+    Overwrite,
     /// The result is added to them.
-    Add,
+    Accumulate,
 }

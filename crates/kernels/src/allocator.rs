@@ -2,10 +2,10 @@
 
 /// Tells the C allocator to keep freed memory: no `mmap` for large blocks, no trimming of the heap.
 ///
-/// A training step allocates and frees the same large tensors over and over. By default glibc maps each of them
-/// freshly, and the kernel zeroes every page again: several times the cost of the arithmetic of an element-wise
-/// step. Call this once, first thing in `main`, before other threads start. The price: the process keeps its peak
-/// memory until it ends.
+/// A training step allocates and frees the same large tensors over and over. By default glibc maps each of
+/// them freshly, and the kernel zeroes every page again: several times the cost of the arithmetic of an
+/// element-wise step. Call this once, first thing in `main`, before other threads start. The price: the
+/// process keeps its peak memory until it ends.
 ///
 /// Returns whether the allocator took the settings: true on Linux with glibc, false (nothing done) elsewhere.
 pub fn keep_pages() -> bool {
@@ -31,8 +31,8 @@ fn keep_pages_of_libc() -> bool {
     false
 }
 
-/// Asks for 2 MiB pages behind a large buffer that has not been written yet: fewer look-ups of addresses, and the
-/// processor's prefetcher does not stop every 4 KiB. Where the system refuses, nothing changes.
+/// Asks for 2 MiB pages behind a large buffer that has not been written yet: fewer look-ups of addresses, and
+/// the processor's prefetcher does not stop every 4 KiB. Where the system refuses, nothing changes.
 pub(crate) fn advise_huge_pages<T>(buffer: &mut [std::mem::MaybeUninit<T>]) {
     #[cfg(target_os = "linux")]
     {
@@ -57,7 +57,8 @@ mod tests {
 
     /// Page faults of this thread so far that needed no disk.
     fn minor_faults() -> i64 {
-        // SAFETY: an all-zero `rusage` is a valid value of this plain C struct, and `getrusage` only writes to it.
+        // SAFETY: an all-zero `rusage` is a valid value of this plain C struct, and `getrusage` only writes
+        // to it.
         unsafe {
             let mut usage: libc::rusage = std::mem::zeroed();
             assert_eq!(libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage), 0);
@@ -76,7 +77,8 @@ mod tests {
             minor_faults() - before
         };
         faults_of_one_use();
-        // Fresh pages would cost 4096 faults (8 with 2 MiB pages, which the second limb of the test cannot tell).
+        // Fresh pages would cost 4096 faults (8 with 2 MiB pages, which the second limb of the test cannot
+        // tell).
         let again = faults_of_one_use();
         assert!(again < 100, "{again} page faults on reuse");
     }

@@ -1,5 +1,5 @@
-//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers. All give batches for
-//! training and for evaluation.
+//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers.
+//! All give batches for training and for evaluation.
 
 use tritforge_data::{
     Batch, BatchPosition, Batches, BigramBaseline, Document, Mixture, Preference, PreferenceBatches, Report,
@@ -12,13 +12,13 @@ use crate::recipe::Recipe;
 
 /// What a run learns from.
 #[derive(Debug)]
-pub enum Material {
+pub enum TrainingData {
     /// Texts, all of which is learned.
     Text(TextData),
     /// Samples of which some tokens are learned.
     Samples(Box<SampleData>),
     /// Pairs of answers that are compared.
-    Pairs(Box<PairData>),
+    Pairs(Box<PreferenceData>),
 }
 
 /// Texts as token shards.
@@ -46,7 +46,7 @@ pub struct SampleData {
 
 /// Pairs of answers.
 #[derive(Debug)]
-pub struct PairData {
+pub struct PreferenceData {
     /// How messages became text.
     pub template: ChatTemplate,
     /// Pairs for training.
@@ -57,7 +57,8 @@ pub struct PairData {
     pub report: Report,
 }
 
-/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer before the other.
+/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer
+/// before the other.
 pub(crate) fn pair_batches(
     pairs: &[Preference],
     seq_len: usize,
@@ -82,19 +83,23 @@ impl TextData {
     }
 }
 
-impl Material {
+impl TrainingData {
     /// Batches for training, from a position on.
     ///
     /// # Errors
     /// If there is too little, or the position is another data set's.
-    pub(crate) fn batches(&self, recipe: &Recipe, position: BatchPosition) -> Result<Draws<'_>, TrainError> {
+    pub(crate) fn batches(
+        &self,
+        recipe: &Recipe,
+        position: BatchPosition,
+    ) -> Result<DataLoader<'_>, TrainError> {
         let (seq_len, packing) = (recipe.data.seq_len, recipe.data.packing);
         Ok(match self {
-            Self::Text(text) => Draws::Text(Batches::packed(&text.train, seq_len, packing, position)?),
+            Self::Text(text) => DataLoader::Text(Batches::packed(&text.train, seq_len, packing, position)?),
             Self::Samples(samples) => {
-                Draws::Samples(SampleBatches::new(&samples.train, seq_len, packing, position)?)
+                DataLoader::Samples(SampleBatches::new(&samples.train, seq_len, packing, position)?)
             }
-            Self::Pairs(pairs) => Draws::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?),
+            Self::Pairs(pairs) => DataLoader::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?),
         })
     }
 
@@ -153,16 +158,17 @@ fn bytes_per_target<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f64 {
     bytes as f64 / targets as f64
 }
 
-/// Batches of any kind of material.
+/// Batches of any kind of training data.
 #[derive(Debug)]
-pub(crate) enum Draws<'a> {
+pub(crate) enum DataLoader<'a> {
     Text(Batches<'a>),
     Samples(SampleBatches<'a>),
     Pairs(PreferenceBatches<'a>),
 }
 
-impl Draws<'_> {
-    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of other material none.
+impl DataLoader<'_> {
+    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of
+    /// other material none.
     pub(crate) fn next_batch(&mut self, batch_size: usize) -> Result<(Batch, Vec<usize>), TrainError> {
         Ok(match self {
             Self::Text(batches) => (batches.next_batch(batch_size)?, Vec::new()),
