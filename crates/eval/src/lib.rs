@@ -21,6 +21,7 @@
 //! # Ok::<(), tritforge_eval::EvalError>(())
 //! ```
 
+mod adapted;
 mod dump;
 mod error;
 mod finite;

@@ -36,7 +36,7 @@ mod plan;
 mod runtimes;
 mod synth;
 
-pub use adapter::{AdapterReport, export_adapter, is_adapter};
+pub use adapter::{AdapterReport, export_adapter};
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };
