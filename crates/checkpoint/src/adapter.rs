@@ -14,12 +14,16 @@ use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, AdaptedModule, AdapterConfig, LoraMode, ModelConfig, Projection,
 };
 
-use crate::{CONFIG, Checkpoint, CheckpointError, MANIFEST, MODEL, Tensors, latest};
+use crate::{
+    CONFIG, Checkpoint, CheckpointError, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest, steps,
+};
 
 /// What peft wrote before it had safetensors, and still writes if it is told to.
 const PICKLE: &str = "adapter_model.bin";
 /// What peft puts before the names of a model's modules.
 const PREFIX: &str = "base_model.model.";
+/// What trainers save beside an adapter.
+const TOKENIZER_FILES: [&str; 4] = [TOKENIZER, TOKENIZER_CONFIG, "tokenizer.model", "chat_template.jinja"];
 /// More than any configuration has: peft's own are of a few thousand bytes.
 const LONGEST_CONFIG: u64 = 16 << 20;
 
@@ -77,6 +81,11 @@ impl AdapterFiles {
         if has(ADAPTER_MODEL) || has(PICKLE) {
             return Err(CheckpointError::damaged(path, no_adapter(path)));
         }
+        // Manifests say so at once; the newest whole checkpoint is found by reading all of its files.
+        let adapters = |dir: &PathBuf| Checkpoint::open(dir).is_ok_and(|found| found.has(ADAPTER_MODEL));
+        if !steps(path)?.iter().any(|(_, dir)| adapters(dir)) {
+            return Ok(None);
+        }
         match latest(path)? {
             Some(newest) if !has(CONFIG) => Self::of_checkpoint(Checkpoint::open(&newest)?),
             _ => Ok(None),
@@ -105,6 +114,12 @@ impl AdapterFiles {
         if !model.is_file() {
             return Err(CheckpointError::damaged(dir, no_tensors(dir)));
         }
+        if let Some(file) = TOKENIZER_FILES.iter().find(|file| dir.join(file).is_file()) {
+            log::warn!(
+                "{}: not read: tokenizer and chat template are those of the adapter's base",
+                dir.join(file).display()
+            );
+        }
         Ok(Self { dir: dir.to_path_buf(), config, tensors: Tensors::open(&model)?, checkpoint: None })
     }
 
@@ -123,12 +138,16 @@ impl AdapterFiles {
         self.checkpoint.as_ref()
     }
 
-    /// Names, shapes and type names of all tensors.
+    /// Names, shapes, type names and bytes of all tensors, as they are stored.
     ///
     /// # Errors
     /// If the file changed since it was opened.
-    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>, String)>, CheckpointError> {
-        self.tensors.list()
+    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>, String, usize)>, CheckpointError> {
+        let list = self.tensors.list()?.into_iter();
+        list.map(|(name, shape, ty)| {
+            self.tensors.raw(&name).map(|(.., bytes)| (name, shape, ty, bytes.len()))
+        })
+        .collect()
     }
 
     /// Where the base is: `given`, or what the adapter names.
@@ -137,16 +156,16 @@ impl AdapterFiles {
     /// If it names none, or one that is not on this machine.
     pub fn base_path(&self, given: Option<&Path>) -> Result<PathBuf, CheckpointError> {
         let fault = |message: String| CheckpointError::damaged(&self.dir.join(ADAPTER_CONFIG), message);
-        let what = "a checkpoint, a directory in Hugging Face's layout or a GGUF file";
+        let todo = "`tritforge merge` and `export` take it, a checkpoint, a directory in Hugging Face's layout or a GGUF file, with --base; \
+                    `tritforge eval BASE --lora DIR` runs the adapter on it";
         match (given, &self.config.base) {
             (Some(path), _) => Ok(path.to_path_buf()),
             (None, None) => {
-                Err(fault(format!("base_model_name_or_path is missing: name the base, {what}, with --base")))
+                Err(fault(format!("base_model_name_or_path is missing: nothing names the base. {todo}")))
             }
             (None, Some(name)) if Path::new(name).exists() => Ok(PathBuf::from(name)),
             (None, Some(name)) => Err(fault(format!(
-                "base_model_name_or_path = {name:?}: its base is not there: no such file or directory here. Fetch it, and name it, {what}, \
-                 with --base"
+                "base_model_name_or_path = {name:?}: its base: no such file or directory here. Fetch it: {todo}"
             ))),
         }
     }

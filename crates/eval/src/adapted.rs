@@ -36,6 +36,12 @@ pub(crate) fn open(
     };
     scaled.extend(first.map(|files| (files, 1.0)));
     for (path, scale) in adapters {
+        if path.is_file() {
+            return Err(EvalError::Input(format!(
+                "{}: a file: GGUF adapters go on GGUF files; give the adapter's directory",
+                path.display()
+            )));
+        }
         scaled.push((AdapterFiles::open(path)?, *scale));
     }
     let base = AnyModel::open(&base_path, options)?;

@@ -34,8 +34,6 @@ pub struct AdapterConfig {
     pub threshold: f32,
     /// The path or name of the model that the adapter belongs to.
     pub base: Option<String>,
-    /// The revision of `base` on the Hub.
-    pub revision: Option<String>,
     targets: Targets,
 }
 
@@ -70,9 +68,14 @@ impl AdapterConfig {
             use_rslora: keys::flag(&map, "use_rslora")?,
             threshold: keys::number(&map, "lota_threshold")?.unwrap_or(LOTA_THRESHOLD),
             base: keys::text(&map, "base_model_name_or_path")?,
-            revision: keys::text(&map, "revision")?,
             targets: Targets::from_json(&map)?,
         };
+        if let Some(revision) = keys::text(&map, "revision")?.filter(|revision| revision != "main") {
+            let base = config.base.as_deref().unwrap_or("its base");
+            log::warn!(
+                "adapter_config.json: revision = {revision}: nothing tells whether the model is that revision of {base}"
+            );
+        }
         // The modules are those of a model, which is not known yet.
         config.lora(config.rank, vec![Projection::Q]).validate()?;
         Ok(config)
