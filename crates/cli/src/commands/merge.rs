@@ -14,7 +14,8 @@ use crate::table;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge merge runs/qat-lora -o models/merged\n  \
-    tritforge merge runs/lora -o models/lossy --requantize --text held_out.txt\n\n\
+    tritforge merge runs/lora -o models/lossy --requantize --text held_out.txt\n  \
+    tritforge merge peft-adapter -o models/merged --base hub/Llama-3.2-1B\n\n\
     An adapter of mode qat_lora or lota merges exactly: the codes and scales are those that it was trained with (lota: a packed \
     checkpoint). One of mode adapter stands \
     beside its base: `tritforge export` makes a GGUF adapter of it. --requantize merges it all the same, and says what was lost.")]
