@@ -1,5 +1,5 @@
-//! Adapters as peft writes them, through the binary: every command that takes adapters takes the directory, and gives what it gives with
-//! the adapter of the run that the same matrices come from.
+//! Adapters as peft writes them, through the binary: every command that takes adapters takes the directory,
+//! and gives what it gives with the adapter of the run that the same matrices come from.
 
 mod project;
 
@@ -34,7 +34,8 @@ eval_every = 6
 tokens = 0
 "#;
 
-/// A base, `runs/tiny`, `base.gguf` and `base-hf`; the adapter of a run, `runs/side` and `side.gguf`; and the same as peft writes it, `peft`.
+/// A base, `runs/tiny`, `base.gguf` and `base-hf`; the adapter of a run, `runs/side` and `side.gguf`; and the
+/// same as peft writes it, `peft`.
 fn project() -> Project {
     let project = Project::new();
     project.ok(&["train", "recipe.toml", "--quiet"]);

@@ -1,8 +1,9 @@
-//! An adapter on the disk: a checkpoint of a run with `[lora]`, or the directory that peft's `save_pretrained` writes.
+//! An adapter on the disk: a checkpoint of a run with `[lora]`, or the directory that peft's
+//! `save_pretrained` writes.
 //!
-//! Both have `adapter_config.json` and `adapter_model.safetensors`. [`AdapterFiles`] is the one way to read them: every tensor of the file is
-//! a matrix of a module that the configuration names, every such module has both of its matrices, and all have the shapes that the model
-//! asks for, or the adapter is refused.
+//! Both have `adapter_config.json` and `adapter_model.safetensors`. [`AdapterFiles`] is the one way to read
+//! them: every tensor of the file is a matrix of a module that the configuration names, every such module has
+//! both of its matrices, and all have the shapes that the model asks for, or the adapter is refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -48,7 +49,8 @@ pub struct AdapterModule {
 }
 
 impl AdapterFiles {
-    /// Opens the adapter that a path names: a checkpoint of an adapter, the newest of a run, or a directory of peft.
+    /// Opens the adapter that a path names: a checkpoint of an adapter, the newest of a run, or a directory
+    /// of peft.
     ///
     /// # Errors
     /// If there is none, its configuration asks for what is not computed, or a file is damaged.
@@ -59,8 +61,8 @@ impl AdapterFiles {
         Self::find(path)?.ok_or_else(|| CheckpointError::damaged(path, no_adapter(path)))
     }
 
-    /// The same, or nothing if the path names no adapter: a model, or nothing that is known. A directory with a model's weights beside
-    /// the adapter is none.
+    /// The same, or nothing if the path names no adapter: a model, or nothing that is known. A directory with
+    /// a model's weights beside the adapter is none.
     ///
     /// # Errors
     /// If there is an adapter that cannot be read.
@@ -188,11 +190,12 @@ impl AdapterFiles {
         ))
     }
 
-    /// The modules of a model that have an adapter, block by block. Names, types and shapes of all tensors are checked.
+    /// The modules of a model that have an adapter, block by block. Names, types and shapes of all tensors
+    /// are checked.
     ///
     /// # Errors
-    /// If the configuration names what the model does not have, a module lacks a matrix, a tensor belongs to none of the modules, or has
-    /// another type or shape.
+    /// If the configuration names what the model does not have, a module lacks a matrix, a tensor belongs to
+    /// none of the modules, or has another type or shape.
     pub fn modules(&self, model: &ModelConfig) -> Result<Vec<AdapterModule>, CheckpointError> {
         let adapted = self
             .config

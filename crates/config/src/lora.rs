@@ -117,8 +117,8 @@ impl LoraConfig {
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
 
-    /// Reads the `adapter_config.json` of an adapter that is the same in every block, as recipes train it; also returns what it names as
-    /// its base. [`crate::AdapterConfig`] reads any.
+    /// Reads the `adapter_config.json` of an adapter that is the same in every block, as recipes train it;
+    /// also returns what it names as its base. [`crate::AdapterConfig`] reads any.
     ///
     /// # Errors
     /// If it is no JSON of this form, or describes an adapter of another kind.

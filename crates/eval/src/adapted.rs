@@ -22,7 +22,8 @@ type Scaled = (AdapterFiles, f32);
 /// The model at a path with adapters on it. An adapter at the path goes first, on the base that it names.
 ///
 /// # Errors
-/// If a model or adapter cannot be read, an adapter does not fit the model, or a base is not the one that an adapter was trained on.
+/// If a model or adapter cannot be read, an adapter does not fit the model, or a base is not the one that an
+/// adapter was trained on.
 pub(crate) fn open(
     path: &Path,
     options: &ImportOptions,
@@ -96,7 +97,8 @@ fn load(base: &AnyModel, adapters: &[Scaled]) -> Result<Decoder, EvalError> {
 /// An adapter and its matrices, by the names that [`Decoder::load_adapted`] asks for.
 type Matrices = (LoraConfig, HashMap<String, Vec<f32>>);
 
-/// An adapter that has the same projections in every block, with one rank and one scaling; nothing if it has not.
+/// An adapter that has the same projections in every block, with one rank and one scaling; nothing if it has
+/// not.
 fn alike(files: &AdapterFiles, config: &ModelConfig) -> Result<Option<Matrices>, EvalError> {
     let modules = files.modules(config)?;
     let projections: BTreeSet<Projection> = modules.iter().map(|found| found.module.projection).collect();
@@ -116,8 +118,8 @@ fn alike(files: &AdapterFiles, config: &ModelConfig) -> Result<Option<Matrices>,
     Ok(Some((lora, matrices)))
 }
 
-/// Adapters as one: of each projection the rows of all A below each other, the columns of all B side by side, each with its scaling; zeros
-/// up to the largest rank that comes of it.
+/// Adapters as one: of each projection the rows of all A below each other, the columns of all B side by side,
+/// each with its scaling; zeros up to the largest rank that comes of it.
 fn stacked(adapters: &[Scaled], config: &ModelConfig) -> Result<Matrices, EvalError> {
     struct Part {
         a: Vec<f32>,
@@ -165,8 +167,8 @@ fn stacked(adapters: &[Scaled], config: &ModelConfig) -> Result<Matrices, EvalEr
     Ok((lora, matrices))
 }
 
-/// Refuses a checkpoint as the base of a run's adapter that was trained on another. Adapters of peft do not say what they were trained on
-/// but by name, and a base in another format has no manifest to be compared.
+/// Refuses a checkpoint as the base of a run's adapter that was trained on another. Adapters of peft do not
+/// say what they were trained on but by name, and a base in another format has no manifest to be compared.
 fn check_base(files: &AdapterFiles, base: &AnyModel) -> Result<(), EvalError> {
     let Some(checkpoint) = files.checkpoint().filter(|checkpoint| checkpoint.has(STATE)) else {
         return Ok(());

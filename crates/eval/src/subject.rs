@@ -48,8 +48,8 @@ pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
 }
 
 impl Subject {
-    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an adapter, of a run or as peft
-    /// writes it, with the base that it names.
+    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an
+    /// adapter, of a run or as peft writes it, with the base that it names.
     ///
     /// # Errors
     /// If it is neither, damaged, or a tensor has NaN or infinity.
@@ -62,11 +62,12 @@ impl Subject {
         Self::open_with(path, &[])
     }
 
-    /// Opens a checkpoint or a directory, as [`Self::open`] does, with adapters on the model: their directories, and what their products
-    /// are multiplied by beside their own scaling.
+    /// Opens a checkpoint or a directory, as [`Self::open`] does, with adapters on the model: their
+    /// directories, and what their products are multiplied by beside their own scaling.
     ///
     /// # Errors
-    /// As [`Self::open`], and if an adapter does not fit the model. A GGUF file takes its adapters in the engine.
+    /// As [`Self::open`], and if an adapter does not fit the model. A GGUF file takes its adapters in the
+    /// engine.
     pub fn open_with(path: &Path, adapters: &[(PathBuf, f32)]) -> Result<Self, EvalError> {
         let (decoder, tokenizer) = adapted::open(path, &ImportOptions::default(), adapters)?;
         let tokenizer = tokenizer.ok_or_else(|| {

@@ -1,5 +1,5 @@
-//! Adapters as peft writes them, against models whose weights are W + scaling · B·A, computed here in f64: every way to say which
-//! modules have which rank and scaling, in the training forward and in its files.
+//! Adapters as peft writes them, against models whose weights are W + scaling · B·A, computed here in f64:
+//! every way to say which modules have which rank and scaling, in the training forward and in its files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,7 +49,8 @@ fn drawn(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(next).collect()
 }
 
-/// A directory with an adapter on `modules` (name, rank, scaling) and one with the model that they make of the base.
+/// A directory with an adapter on `modules` (name, rank, scaling) and one with the model that they make of
+/// the base.
 fn case(keys: &Value, modules: &[(&str, usize, f64)]) -> (TempDir, TempDir) {
     let (adapter, merged) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let mut config = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base(), "r": 2, "lora_alpha": 3});

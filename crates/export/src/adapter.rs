@@ -24,19 +24,19 @@ pub struct AdapterReport {
     pub projections: usize,
 }
 
-/// Writes an adapter as a GGUF file: `general.type = "adapter"`, `adapter.type = "lora"`, and for every adapted projection
-/// `<weight>.lora_a` [rank, in] and `<weight>.lora_b` [out, rank] in F32.
+/// Writes an adapter as a GGUF file: `general.type = "adapter"`, `adapter.type = "lora"`, and for every
+/// adapted projection `<weight>.lora_a` [rank, in] and `<weight>.lora_b` [out, rank] in F32.
 ///
-/// `base` is the model that the adapter belongs to, where it is not the one that the adapter names; the adapter of a run knows the model's
-/// shape without it.
+/// `base` is the model that the adapter belongs to, where it is not the one that the adapter names; the
+/// adapter of a run knows the model's shape without it.
 ///
 /// `for_llama_cpp` makes a file for llama.cpp and not for the engine: llama.cpp (llama-cpp-python 0.3.36, `build_ffn` in
 /// `llama-graph.cpp`) multiplies a gate's and an up-projection's output by the weight's `.scale` only after it has added the adapter's
 /// product, so B is divided by that scale there.
 ///
 /// # Errors
-/// If the adapter is damaged or stands inside the quantizer, its base is needed and not there, or the file cannot be written; nothing is
-/// left under the file's name then.
+/// If the adapter is damaged or stands inside the quantizer, its base is needed and not there, or the file
+/// cannot be written; nothing is left under the file's name then.
 pub fn export_adapter(
     adapter: &AdapterFiles,
     base: Option<&Path>,
@@ -52,7 +52,8 @@ pub fn export_adapter(
     };
     let architecture = Architecture::of(&config)?;
     let modules = adapter.modules(&config)?;
-    // Readers divide one alpha by each product's rank: what a module's scaling has beside that goes into its B.
+    // Readers divide one alpha by each product's rank: what a module's scaling has beside that goes into its
+    // B.
     let alpha_of = |found: &AdapterModule| found.module.scaling * found.module.rank as f32;
     let alpha = modules.first().map_or(1.0, alpha_of);
     let mut metadata = Metadata::new();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tritforge_checkpoint::AdapterFiles;
-use tritforge_config::{ADAPTER_CONFIG, ADAPTER_RUNTIME, Architecture, Projection};
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, Architecture, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{DenseMatrix, DenseType};
 
@@ -45,24 +45,22 @@ pub struct Applied {
 }
 
 impl Adapter {
-    /// Reads an adapter for `model`: a GGUF adapter, the directory that peft's `save_pretrained` writes, or the checkpoint or the directory
-    /// of a run with an adapter of mode `adapter`.
+    /// Reads an adapter for `model`: a GGUF adapter, the directory that peft's `save_pretrained` writes, or
+    /// the checkpoint or the directory of a run with an adapter of mode `adapter`.
     ///
     /// # Errors
     /// If the file is damaged, is no such adapter, or does not fit the model.
     pub fn open(path: &Path, model: &Model) -> Result<Self, InferError> {
-        if !path.is_dir() && path.extension().is_none_or(|end| end != "gguf") {
-            // Of peft's directory, one file alone.
-            let inside = path.parent().filter(|dir| dir.join(ADAPTER_CONFIG).is_file() && path.is_file());
-            if let Some(dir) = inside {
-                let message = format!("a file of an adapter: give its directory, {}", dir.display());
-                return Err(InferError::Adapter { path: path.to_path_buf(), message });
-            }
+        let named = |name: &&str| path.file_name().is_some_and(|found| found == *name);
+        if path.is_file() && [ADAPTER_CONFIG, ADAPTER_MODEL].iter().any(named) {
+            let message = "one of the two files of an adapter: give their directory".to_string();
+            return Err(InferError::Adapter { path: path.to_path_buf(), message });
         }
         if path.is_dir() { Self::of_directory(path, model) } else { Self::of_gguf(path, model) }
     }
 
-    /// An adapter whose tensors have the names and the order of Hugging Face's layout, which is the model's in memory.
+    /// An adapter whose tensors have the names and the order of Hugging Face's layout, which is the model's
+    /// in memory.
     fn of_directory(path: &Path, model: &Model) -> Result<Self, InferError> {
         let files = AdapterFiles::open(path)?;
         files.beside_weights()?;
@@ -80,8 +78,8 @@ impl Adapter {
         Ok(Self { path: path.to_path_buf(), pairs })
     }
 
-    /// Reads a GGUF adapter: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling `adapter.lora.alpha` / rank, and for each
-    /// adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
+    /// Reads a GGUF adapter: `general.type = "adapter"`, `adapter.type = "lora"`, the scaling
+    /// `adapter.lora.alpha` / rank, and for each adapted weight `<weight>.lora_a` and `<weight>.lora_b`.
     fn of_gguf(path: &Path, model: &Model) -> Result<Self, InferError> {
         let fault = |source| InferError::Gguf { path: path.to_path_buf(), source };
         let gguf = Gguf::open(path).map_err(fault)?;

@@ -84,7 +84,8 @@ impl Adapters {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads an adapter, of any form that the engine reads, and holds it under a name, off by default. Returns its number.
+    /// Reads an adapter, of any form that the engine reads, and holds it under a name, off by default.
+    /// Returns its number.
     ///
     /// # Errors
     /// If the name is taken, or the file is no adapter of the model.

@@ -90,8 +90,9 @@ fn allowed(service: &Service) -> Result<PathBuf, ApiError> {
     })
 }
 
-/// The adapter, if it is one of the directory's, links followed: a file, or a directory as peft writes it, whose files are the directory's
-/// too. One outside is as unknown as one that does not exist: what else is on the machine is not told.
+/// The adapter, if it is one of the directory's, links followed: a file, or a directory as peft writes it,
+/// whose files are the directory's too. One outside is as unknown as one that does not exist: what else is on
+/// the machine is not told.
 fn within(dir: &Path, path: &Path) -> Result<PathBuf, ApiError> {
     let unknown = || {
         let (path, dir) = (path.display(), dir.display());

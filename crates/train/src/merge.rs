@@ -42,9 +42,10 @@ pub struct MergeReport {
     pub projections: Vec<MergedProjection>,
 }
 
-/// Merges an adapter with its base, and writes the checkpoint `out`. The adapter is that of a checkpoint, of the newest of a run, or a
-/// directory of peft; the base is the checkpoint or run that it names, or `base`. `requantize` allows merging an adapter that stands beside
-/// ternary weights, which loses most of what it learned.
+/// Merges an adapter with its base, and writes the checkpoint `out`. The adapter is that of a checkpoint, of
+/// the newest of a run, or a directory of peft; the base is the checkpoint or run that it names, or `base`.
+/// `requantize` allows merging an adapter that stands beside ternary weights, which loses most of what it
+/// learned.
 ///
 /// # Errors
 /// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not given, the base has no latent

@@ -145,7 +145,8 @@ impl Embeddings {
     tritforge export runs/shakespeare-char -o shakespeare-hf --format hf-packed"
 )]
 pub(crate) struct Args {
-    /// A checkpoint, the directory of a run (its newest checkpoint is taken), or an adapter as peft writes it.
+    /// A checkpoint, the directory of a run (its newest checkpoint is taken), or an adapter as peft writes
+    /// it.
     checkpoint: PathBuf,
     /// The file to write, or the directory of the hf formats.
     #[arg(short, long, value_name = "PATH")]
@@ -159,8 +160,8 @@ pub(crate) struct Args {
     /// The model's name in the file; the file's stem by default.
     #[arg(long)]
     name: Option<String>,
-    /// Of an adapter: the model that it belongs to, a checkpoint, a directory in Hugging Face's layout or a GGUF file; what the adapter names
-    /// if not given.
+    /// Of an adapter: the model that it belongs to, a checkpoint, a directory in Hugging Face's layout or a
+    /// GGUF file; what the adapter names if not given.
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
     /// Of an adapter: the program that is to load it, this one if not given.

@@ -10,8 +10,8 @@ use tritforge_infer::{Adapter, Applied, Model};
 
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
-    /// An adapter to put on the model, with a factor if it is not 1: adapter.gguf, adapter.gguf:0.5, or the directory of an adapter as peft
-    /// writes it or a run with [lora] does. May be given several times.
+    /// An adapter to put on the model, with a factor if it is not 1: adapter.gguf, adapter.gguf:0.5, or the
+    /// directory of an adapter as peft writes it or a run with [lora] does. May be given several times.
     #[arg(long, value_name = "ADAPTER[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]

@@ -20,10 +20,11 @@ use crate::table;
     checkpoint). One of mode adapter stands \
     beside its base: `tritforge export` makes a GGUF adapter of it. --requantize merges it all the same, and says what was lost.")]
 pub(crate) struct Args {
-    /// The checkpoint of a run with a `lora` section, the directory of the run, or an adapter as peft writes it.
+    /// The checkpoint of a run with a `lora` section, the directory of the run, or an adapter as peft writes
+    /// it.
     adapter: PathBuf,
-    /// The model that the adapter belongs to: a checkpoint, the directory of a run, a directory in Hugging Face's layout or a GGUF file. What
-    /// the adapter names if not given.
+    /// The model that the adapter belongs to: a checkpoint, the directory of a run, a directory in Hugging
+    /// Face's layout or a GGUF file. What the adapter names if not given.
     #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
     /// The checkpoint to write.

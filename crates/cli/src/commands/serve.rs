@@ -22,7 +22,8 @@ use super::lora_args;
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
-    /// An adapter, a GGUF file or the directory of peft or a run, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it; without one, requests that
+    /// An adapter, a GGUF file or the directory of peft or a run, with a factor if it is not 1. Under a NAME,
+    /// requests with "model": "NAME" have it; without one, requests that
     /// name no model have it too. May be given several times.
     #[arg(long, value_name = "[NAME=]ADAPTER[:SCALE]")]
     lora: Vec<String>,

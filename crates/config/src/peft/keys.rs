@@ -16,7 +16,8 @@ enum Rule {
 }
 use Rule::{NoEffect, Only, Read};
 
-/// The keys of peft's `LoraConfig` with those of its base classes, then those of older versions, then this program's own.
+/// The keys of peft's `LoraConfig` with those of its base classes, then those of older versions, then this
+/// program's own.
 const KEYS: &[(&str, Rule)] = &[
     ("peft_type", Read),
     ("task_type", Only(is_causal, "\"CAUSAL_LM\": an adapter of a model that writes text")),

@@ -1,8 +1,9 @@
-//! `AdapterConfig`: an `adapter_config.json`, key by key as peft 0.21 defines them (`LoraConfig` in `src/peft/tuners/lora/config.py`), and
-//! the modules of a model that it adapts.
+//! `AdapterConfig`: an `adapter_config.json`, key by key as peft 0.21 defines them (`LoraConfig` in
+//! `src/peft/tuners/lora/config.py`), and the modules of a model that it adapts.
 //!
-//! A key takes part with peft's meaning, has no effect on what an adapter computes, or is refused by name unless its value is neutral.
-//! [`keys`] has the list; [`targets`] says which modules are adapted, with which rank and scaling.
+//! A key takes part with peft's meaning, has no effect on what an adapter computes, or is refused by name
+//! unless its value is neutral. [`keys`] has the list; [`targets`] says which modules are adapted, with which
+//! rank and scaling.
 
 mod keys;
 mod pattern;
@@ -41,7 +42,8 @@ impl AdapterConfig {
     /// Reads an `adapter_config.json`.
     ///
     /// # Errors
-    /// If it is no JSON object, or a key has a value that changes the adapter in a way that is not computed; the message names key and value.
+    /// If it is no JSON object, or a key has a value that changes the adapter in a way that is not computed;
+    /// the message names key and value.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let map: Map<String, Value> =
             serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
@@ -81,7 +83,8 @@ impl AdapterConfig {
         Ok(config)
     }
 
-    /// The adapter where every block has the same projections with one rank and one scaling, as recipes train it.
+    /// The adapter where every block has the same projections with one rank and one scaling, as recipes train
+    /// it.
     ///
     /// # Errors
     /// If a key makes one module unlike another, or names modules otherwise than by the names of projections.

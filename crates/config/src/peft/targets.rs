@@ -1,4 +1,5 @@
-//! Which modules of a model an adapter is on, with which rank and scaling: peft's `check_target_module_exists` and `get_pattern_key`.
+//! Which modules of a model an adapter is on, with which rank and scaling: peft's
+//! `check_target_module_exists` and `get_pattern_key`.
 
 use serde_json::{Map, Value};
 
@@ -181,7 +182,8 @@ impl AdapterConfig {
     /// The modules of a model that have an adapter, block by block.
     ///
     /// # Errors
-    /// If a module is none of the seven projections, a target or block is not in the model, or nothing is adapted.
+    /// If a module is none of the seven projections, a target or block is not in the model, or nothing is
+    /// adapted.
     pub fn modules(&self, model: &ModelConfig) -> Result<Vec<AdaptedModule>, ConfigError> {
         let targets = &self.targets;
         let all = modules_of(model);

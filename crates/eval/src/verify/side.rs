@@ -35,8 +35,8 @@ pub enum Side {
 }
 
 impl Side {
-    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an adapter with the base that it
-    /// names.
+    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an
+    /// adapter with the base that it names.
     ///
     /// # Errors
     /// If it is none of these, or damaged.

@@ -129,7 +129,8 @@ impl TensorRow {
     }
 }
 
-/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or an adapter.
+/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, a directory in Hugging
+/// Face's layout, or an adapter.
 /// `digest` adds the SHA-256 of each ternary tensor's codes.
 ///
 /// # Errors

@@ -24,8 +24,8 @@ use super::lora_args::LoraArgs;
             arc_easy=hf://datasets/allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or an adapter, of a run or as peft writes
-    /// it, with the base that it names.
+    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or an
+    /// adapter, of a run or as peft writes it, with the base that it names.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
