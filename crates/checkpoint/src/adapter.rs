@@ -48,6 +48,22 @@ pub struct AdapterModule {
     shapes: [[usize; 2]; 2],
 }
 
+/// A tensor of an adapter's file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Its name.
+    pub name: String,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// The name of its type, as in safetensors.
+    pub dtype: String,
+    /// Bytes of its values.
+    pub bytes: usize,
+}
+
+/// The names of A and B of each projection that has one of them.
+type Matrices = HashMap<(usize, Projection), [Option<String>; 2]>;
+
 impl AdapterFiles {
     /// Opens the adapter that a path names: a checkpoint of an adapter, the newest of a run, or a directory
     /// of peft.
@@ -140,16 +156,16 @@ impl AdapterFiles {
         self.checkpoint.as_ref()
     }
 
-    /// Names, shapes, type names and bytes of all tensors, as they are stored.
+    /// All tensors, as they are stored.
     ///
     /// # Errors
     /// If the file changed since it was opened.
-    pub fn tensors(&self) -> Result<Vec<(String, Vec<usize>, String, usize)>, CheckpointError> {
-        let list = self.tensors.list()?.into_iter();
-        list.map(|(name, shape, ty)| {
-            self.tensors.raw(&name).map(|(.., bytes)| (name, shape, ty, bytes.len()))
-        })
-        .collect()
+    pub fn tensors(&self) -> Result<Vec<StoredTensor>, CheckpointError> {
+        let stored = |(name, shape, dtype): (String, Vec<usize>, String)| {
+            let bytes = self.tensors.raw(&name)?.2.len();
+            Ok(StoredTensor { name, shape, dtype, bytes })
+        };
+        self.tensors.list()?.into_iter().map(stored).collect()
     }
 
     /// Where the base is: `given`, or what the adapter names.
@@ -245,11 +261,8 @@ impl AdapterFiles {
     }
 
     /// The tensors of every projection of the model that has some.
-    fn stored(
-        &self,
-        model: &ModelConfig,
-    ) -> Result<HashMap<(usize, Projection), [Option<String>; 2]>, CheckpointError> {
-        let mut stored: HashMap<_, [Option<String>; 2]> = HashMap::new();
+    fn stored(&self, model: &ModelConfig) -> Result<Matrices, CheckpointError> {
+        let mut stored = Matrices::new();
         for (tensor, ..) in self.tensors.list()? {
             let (place, side) =
                 place(&tensor, model).map_err(|message| self.tensors.fault(&tensor, message))?;

@@ -32,7 +32,7 @@ mod run;
 mod stream;
 mod writer;
 
-pub use adapter::{AdapterFiles, AdapterModule};
+pub use adapter::{AdapterFiles, AdapterModule, StoredTensor};
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, Tensors};
 pub use run::{check_room, latest, prune, step_dir, steps};

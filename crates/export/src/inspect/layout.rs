@@ -53,8 +53,9 @@ pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
 /// The files of an adapter. Its base need not be there: tensors are listed as they are.
 pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError> {
     let mut tensors = Vec::new();
-    for (name, shape, ty, bytes) in adapter.tensors()? {
-        tensors.push(TensorRow::new(&name, &ty, wide(&shape), bytes as u64));
+    for tensor in adapter.tensors()? {
+        let bytes = tensor.bytes as u64;
+        tensors.push(TensorRow::new(&tensor.name, &tensor.dtype, wide(&tensor.shape), bytes));
     }
     let config = adapter.config();
     let form = if adapter.checkpoint().is_some() {
