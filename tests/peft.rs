@@ -10,6 +10,8 @@ use std::process::{Child, Stdio};
 
 use project::Project;
 use serde_json::{Value, json};
+use tritforge_checkpoint::{TensorView, Tensors, Writer};
+use tritforge_config::ADAPTER_MODEL;
 
 const RECIPE: &str = r#"
 [run]
@@ -260,4 +262,62 @@ fn the_service_loads_directories_at_its_start_and_while_it_runs() {
         "peft",
     ];
     assert!(project.ok(&alone).contains(text("early").trim()), "{}", text("early"));
+}
+
+/// The adapter of the run with the last two ranks of its values' matrices cut off.
+fn write_narrow_values(project: &Project, name: &str) {
+    write_peft(project, name, |config| {
+        config["rank_pattern"] = json!({ r"layers\.\d+\.self_attn\.v_proj": 2 });
+        config["alpha_pattern"] = json!({ "v_proj": 3 });
+    });
+    let stored = Tensors::open(&project.path(name).join(ADAPTER_MODEL)).unwrap();
+    let mut cut = Vec::new();
+    for (tensor, mut shape, _) in stored.list().unwrap() {
+        let mut values = stored.f32(&tensor, &shape).unwrap().into_owned();
+        if tensor.contains("v_proj") {
+            if tensor.contains("lora_A") {
+                values.truncate(2 * shape[1]);
+                shape[0] = 2;
+            } else {
+                values = values.chunks(4).flat_map(|row| row[..2].to_vec()).collect();
+                shape[1] = 2;
+            }
+        }
+        cut.push((tensor, shape, values));
+    }
+    let mut writer = Writer::create(&project.path("cut")).unwrap();
+    let views: Vec<_> =
+        cut.iter().map(|(name, shape, values)| TensorView::new(name, shape, values)).collect();
+    writer.write_tensors(ADAPTER_MODEL, &views).unwrap();
+    writer.commit().unwrap();
+    drop(stored);
+    fs::rename(project.path("cut").join(ADAPTER_MODEL), project.path(name).join(ADAPTER_MODEL)).unwrap();
+}
+
+#[test]
+fn ranks_and_scalings_of_their_own_survive_every_way() {
+    let project = project();
+    write_narrow_values(&project, "mixed");
+    let expected = loss(&project, &["mixed"]);
+    assert!((expected - loss(&project, &["peft"])).abs() > 1e-4, "the patterns change something");
+    let printed = project.ok(&["export", "mixed", "-o", "mixed.gguf"]);
+    assert!(printed.contains("rank 4 on 14 projections"), "{printed}");
+    for args in [
+        &["base.gguf", "--lora", "mixed"][..],
+        &["base.gguf", "--lora", "mixed.gguf"],
+        &["base-hf", "--lora", "mixed"],
+        &["runs/tiny", "--lora", "mixed:0.5", "--lora", "mixed:0.5"],
+    ] {
+        let found = loss(&project, args);
+        assert!((found - expected).abs() < 1e-4, "{args:?}: {found}, expected {expected}");
+    }
+    // Without the pattern the matrices are of another rank than the file says.
+    let config = project.path("mixed/adapter_config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("rank_pattern", "rank_patterns");
+    fs::write(&config, &text).unwrap();
+    let refused = project.fails(&["export", "mixed", "-o", "other.gguf"]);
+    assert!(refused.contains("rank_patterns"), "{refused}");
+    fs::write(&config, text.replace("rank_patterns", "lora_config")).unwrap();
+    let refused = project.fails(&["export", "mixed", "-o", "other.gguf"]);
+    assert!(refused.contains("lora_config") && !project.path("other.gguf").exists(), "{refused}");
 }
