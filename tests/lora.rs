@@ -233,6 +233,8 @@ fn another_base_of_the_same_shape_is_refused() {
     project.ok(&["train", "recipe.toml", "--quiet", "--overwrite", "--set", "run.seed=99"]);
     let merged = project.fails(&["merge", "runs/adapter", "-o", "merged"]);
     assert!(merged.contains("is not the checkpoint that it was trained on"), "{merged}");
+    let eval = project.fails(&["eval", "runs/adapter", "--text", "text.txt"]);
+    assert!(eval.contains("is not the checkpoint that it was trained on"), "{eval}");
     assert!(!project.path("merged").exists());
     let out = "run.out=runs/adapter";
     let resumed = project.fails(&["train", "lora.toml", "--quiet", "--resume", "--set", out, "--set", mode]);
@@ -261,8 +263,8 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
     project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
     let model = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "base.gguf"]);
     assert!(model.contains("general.type = model"), "{model}");
-    let directory = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "runs/side"]);
-    assert!(directory.contains("tritforge export"), "{directory}");
+    let directory = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "runs/tiny"]);
+    assert!(directory.contains("no adapter in it"), "{directory}");
     project.ok(&[
         "train",
         "recipe.toml",

@@ -23,6 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod error;
 mod manifest;
 mod mmap;
@@ -31,6 +32,7 @@ mod run;
 mod stream;
 mod writer;
 
+pub use adapter::{AdapterFiles, AdapterModule, StoredTensor};
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, Tensors};
 pub use run::{check_room, latest, prune, step_dir, steps};

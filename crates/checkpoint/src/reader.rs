@@ -297,7 +297,7 @@ impl Tensors {
         Ok((dtype, bytes))
     }
 
-    fn fault(&self, tensor: &str, message: String) -> CheckpointError {
+    pub(crate) fn fault(&self, tensor: &str, message: String) -> CheckpointError {
         CheckpointError::Tensor { path: self.path.clone(), tensor: tensor.to_string(), message }
     }
 }

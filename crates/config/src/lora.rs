@@ -2,9 +2,8 @@
 //! peft.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{ConfigError, Projection};
+use crate::{AdapterConfig, ConfigError, Projection};
 
 /// The file that says what an adapter is.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -38,7 +37,7 @@ pub enum LoraMode {
 /// code would ever move.
 pub const LOTA_THRESHOLD: f32 = 0.1;
 /// `peft_type` of an adapter of [`LoraMode::Lota`], which peft does not know.
-const LOTA: &str = "LOTA";
+pub(crate) const LOTA: &str = "LOTA";
 
 impl LoraMode {
     /// All of them.
@@ -117,69 +116,20 @@ impl LoraConfig {
             use_dora: false,
             modules_to_save: None,
             inference_mode: true,
-            rank_pattern: Value::Null,
-            alpha_pattern: Value::Null,
-            layers_to_transform: Value::Null,
             tritforge_mode: Some(self.mode),
             lota_threshold: lota.then_some(self.threshold),
         };
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
 
-    /// Reads peft's `adapter_config.json`; also returns what it names as its base. A file of peft's own is of
-    /// [`LoraMode::Adapter`].
+    /// Reads the `adapter_config.json` of an adapter that is the same in every block, as recipes train it;
+    /// also returns what it names as its base. [`crate::AdapterConfig`] reads any.
     ///
     /// # Errors
-    /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven
-    /// projections.
+    /// If it is no JSON of this form, or describes an adapter of another kind.
     pub fn from_json(text: &str) -> Result<(Self, Option<String>), ConfigError> {
-        let file: PeftConfig = serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
-        let refuse = |key: &'static str, found: String, expected: &str| {
-            Err(ConfigError::Value { key, found, expected: expected.to_string() })
-        };
-        let expected = if file.tritforge_mode == Some(LoraMode::Lota) { LOTA } else { "LORA" };
-        if file.peft_type != expected {
-            return refuse("peft_type", file.peft_type.clone(), &format!("\"{expected}\""));
-        }
-        if file.use_dora {
-            return refuse("use_dora", "true".to_string(), "false: DoRA is not supported");
-        }
-        if file.bias != "none" {
-            return refuse("bias", file.bias.clone(), "\"none\": biases stay the base's");
-        }
-        if let Some(modules) = file.modules_to_save.as_ref().filter(|modules| !modules.is_empty()) {
-            return refuse("modules_to_save", modules.join(", "), "none: only projections have adapters");
-        }
-        for (key, value) in file.patterns() {
-            let empty = value.as_object().map_or(value.is_null(), |map| map.is_empty());
-            if !empty {
-                return refuse(
-                    key,
-                    value.to_string(),
-                    "nothing: every target has the same rank, in every block",
-                );
-            }
-        }
-        let mut target_modules = Vec::new();
-        for name in &file.target_modules {
-            match Projection::ALL.into_iter().find(|p| p.module() == name) {
-                Some(projection) => target_modules.push(projection),
-                None => return refuse("target_modules", name.clone(), &module_names()),
-            }
-        }
-        target_modules.sort_by_key(|p| *p as usize);
-        target_modules.dedup();
-        let config = Self {
-            mode: file.tritforge_mode.unwrap_or(LoraMode::Adapter),
-            rank: file.r,
-            alpha: file.lora_alpha,
-            dropout: file.lora_dropout,
-            use_rslora: file.use_rslora,
-            target_modules,
-            threshold: file.lota_threshold.unwrap_or(LOTA_THRESHOLD),
-        };
-        config.validate()?;
-        Ok((config, file.base_model_name_or_path))
+        let config = AdapterConfig::from_json(text)?;
+        Ok((config.uniform()?, config.base))
     }
 
     /// # Errors
@@ -216,62 +166,32 @@ impl LoraConfig {
 }
 
 /// The modules that may be targets, for messages.
-fn module_names() -> String {
+pub(crate) fn module_names() -> String {
     Projection::ALL.map(Projection::module).join(", ")
 }
 
-/// `adapter_config.json`, as far as it matters; peft writes more.
-#[derive(Serialize, Deserialize)]
+/// What is written of an `adapter_config.json`; peft writes more. [`AdapterConfig`] reads it.
+#[derive(Serialize)]
 struct PeftConfig {
     peft_type: String,
-    #[serde(default)]
     task_type: Option<String>,
-    #[serde(default)]
     base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f32,
-    #[serde(default)]
     lora_dropout: f32,
-    #[serde(default)]
     use_rslora: bool,
     target_modules: Vec<String>,
-    #[serde(default = "none")]
     bias: String,
-    #[serde(default)]
     fan_in_fan_out: bool,
-    #[serde(default)]
     use_dora: bool,
-    #[serde(default)]
     modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
     inference_mode: bool,
-    #[serde(default, skip_serializing)]
-    rank_pattern: Value,
-    #[serde(default, skip_serializing)]
-    alpha_pattern: Value,
-    #[serde(default, skip_serializing)]
-    layers_to_transform: Value,
     /// Ours; peft passes over it with a warning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tritforge_mode: Option<LoraMode>,
     /// Ours too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     lota_threshold: Option<f32>,
-}
-
-impl PeftConfig {
-    /// What makes one module unlike another.
-    fn patterns(&self) -> [(&'static str, &Value); 3] {
-        [
-            ("rank_pattern", &self.rank_pattern),
-            ("alpha_pattern", &self.alpha_pattern),
-            ("layers_to_transform", &self.layers_to_transform),
-        ]
-    }
-}
-
-fn none() -> String {
-    "none".to_string()
 }
 
 #[cfg(test)]

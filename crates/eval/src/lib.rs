@@ -22,6 +22,7 @@
 //! # Ok::<(), tritforge_eval::EvalError>(())
 //! ```
 
+mod adapted;
 mod dump;
 mod error;
 mod finite;

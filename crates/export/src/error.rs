@@ -10,18 +10,6 @@ use tritforge_text::TextError;
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// An adapter that is part of quantized weights cannot stand beside them.
-    #[error(
-        "{}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge` makes a checkpoint \
-         of it and its base, exactly, which can be exported",
-        path.display()
-    )]
-    InsideQuantizer {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The adapter's mode.
-        mode: &'static str,
-    },
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

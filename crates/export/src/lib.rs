@@ -38,7 +38,7 @@ mod runtimes;
 mod synth;
 mod tensor_data;
 
-pub use adapter::{AdapterReport, export_adapter, is_adapter};
+pub use adapter::{AdapterReport, export_adapter};
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };

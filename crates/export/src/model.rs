@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tritforge_checkpoint::{
-    CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
+    AdapterFiles, CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
 };
-use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_config::{ADAPTER_MODEL, ModelConfig, WeightQuant};
 use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
@@ -58,6 +58,17 @@ impl AnyModel {
         } else {
             None
         };
+        let adapter = match &checkpoint {
+            Some(directory) => Checkpoint::open(directory)?.has(ADAPTER_MODEL),
+            None => AdapterFiles::find(path)?.is_some(),
+        };
+        if adapter {
+            let message = format!(
+                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
+                path.display()
+            );
+            return Err(ExportError::Import { path: path.to_path_buf(), message });
+        }
         let (path, format, content, config) = match checkpoint {
             Some(directory) => {
                 let checkpoint = Checkpoint::open(&directory)?;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_ternary::TernaryError;
 use tritforge_text::TextError;
@@ -43,6 +44,9 @@ pub enum InferError {
         /// What is wrong.
         message: String,
     },
+    /// The files of an adapter cannot be read.
+    #[error("adapter: {0}")]
+    AdapterFiles(#[from] CheckpointError),
     /// A ternary tensor's bytes are wrong.
     #[error("{}: tensor {tensor}: {source}", path.display())]
     Ternary {

@@ -87,7 +87,8 @@ impl Adapters {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a GGUF adapter and holds it under a name, off by default. Returns its number.
+    /// Reads an adapter, of any form that the engine reads, and holds it under a name, off by default.
+    /// Returns its number.
     ///
     /// # Errors
     /// If the name is taken, or the file is no adapter of the model.
@@ -120,9 +121,10 @@ impl Adapters {
         Ok(id)
     }
 
-    /// A name after a file that is free: its stem, with a number if that is taken.
+    /// A name after a file that is free: its stem, or a directory's name, with a number if that is taken.
     pub fn free_name(&self, path: &Path) -> String {
-        let stem = path.file_stem().map_or("adapter".to_string(), |stem| stem.to_string_lossy().into_owned());
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let stem = name.map_or("adapter".to_string(), |stem| stem.to_string_lossy().into_owned());
         let table = self.lock();
         let free = |name: &String| self.check_name(&table, name).is_ok();
         let numbered = (2..).map(|n| format!("{stem}-{n}"));

@@ -76,6 +76,7 @@ impl From<InferError> for JobError {
             | InferError::Config { .. }
             | InferError::Tensor { .. }
             | InferError::Adapter { .. }
+            | InferError::AdapterFiles(_)
             | InferError::Ternary { .. }
             | InferError::NotFinite { .. }
             | InferError::Text(_) => JobError::Failed(message),

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{Checkpoint, MANIFEST, Tensors, latest};
-use tritforge_config::{LoraConfig, ModelConfig};
+use tritforge_config::{ADAPTER_CONFIG, LoraConfig, ModelConfig};
 use tritforge_nn::{Decoder, NnError, initial_adapter};
 
 use crate::TrainError;
@@ -29,6 +29,9 @@ pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
     }
     match latest(path) {
         Ok(Some(found)) => Ok(found),
+        Ok(None) if path.join(ADAPTER_CONFIG).is_file() => Err(format!(
+            "{place} is an adapter: `tritforge merge {place} -o DIR` makes a checkpoint of it and its base"
+        )),
         Ok(None) if path.join("config.json").is_file() => Err(format!(
             "{place} is a Hugging Face directory: `tritforge import {place} -o DIR` makes a checkpoint of it"
         )),

@@ -5,25 +5,26 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tritforge_checkpoint::{
-    Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Tensors, Writer,
+    AdapterFiles, AdapterModule, Checkpoint, MODEL, TensorSpec, TensorType, Tensors, Writer,
 };
-use tritforge_config::{ADAPTER_MODEL, LoraConfig, ModelConfig, Projection, WeightQuant};
+use tritforge_config::{AdapterConfig, ModelConfig, Projection, WeightQuant};
 use tritforge_nn::merge_ternary_adapter;
 use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 
 use crate::TrainError;
-use crate::merge::{MergeReport, MergedProjection};
+use crate::merge::{MergeReport, MergedProjection, by_weight, write_tokenizer};
 
 /// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
 /// as they are. One tensor is in memory at a time.
 pub(crate) fn write(
     base: &Checkpoint,
-    adapter: &Checkpoint,
+    adapter: &AdapterFiles,
+    modules: &[AdapterModule],
     config: &ModelConfig,
     out: &Path,
     report: &mut MergeReport,
 ) -> Result<(), TrainError> {
-    let (tensors, matrices) = (base.model_tensors()?, adapter.tensors(ADAPTER_MODEL)?);
+    let (tensors, modules) = (base.model_tensors()?, by_weight(modules));
     let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
     let projections: HashMap<String, (usize, Projection)> =
         layers.map(|(layer, projection)| (projection.hf_weight(layer), (layer, projection))).collect();
@@ -55,14 +56,16 @@ pub(crate) fn write(
             (TensorType::U8, Some((layer, projection)), _) => {
                 let tensor = codes(&name, *projection)?.map_err(fault)?;
                 let [rows, cols] = [tensor.rows(), tensor.cols()];
-                if !report.lora.target_modules.contains(projection) {
-                    pack_stripes(tensor.codes(), rows, cols).map_err(fault)?
-                } else {
-                    let merged = merged(&matrices, &report.lora, (*layer, *projection), &tensor)?;
-                    let flipped = tensor.codes().iter().zip(&merged).filter(|(a, b)| a != b).count();
-                    let (name, weights) = (name.clone(), merged.len());
+                if let Some(found) = modules.get(&projection.hf_weight(*layer)) {
+                    let [a, b] = adapter.matrices(found)?;
+                    let omega = omega(adapter.config(), found);
+                    let moved = merge_ternary_adapter(tensor.codes(), &a, &b, [rows, cols], omega);
+                    let flipped = tensor.codes().iter().zip(&moved).filter(|(a, b)| a != b).count();
+                    let (name, weights) = (name.clone(), moved.len());
                     report.projections.push(MergedProjection { name, weights, flipped, scale_ratio: 1.0 });
-                    pack_stripes(&merged, rows, cols).map_err(fault)?
+                    pack_stripes(&moved, rows, cols).map_err(fault)?
+                } else {
+                    pack_stripes(tensor.codes(), rows, cols).map_err(fault)?
                 }
             }
             (TensorType::F32, None, Some((layer, projection))) => {
@@ -76,9 +79,7 @@ pub(crate) fn write(
         tensors.release(&name);
     }
     writer.keep(MODEL, file)?;
-    for file in [TOKENIZER, TOKENIZER_CONFIG] {
-        writer.write_file(file, &adapter.file(file)?)?;
-    }
+    write_tokenizer(&mut writer, adapter, base)?;
     Ok(writer.commit()?)
 }
 
@@ -102,15 +103,7 @@ fn of_base(
     })
 }
 
-/// The base's codes as the adapter moves them.
-fn merged(
-    matrices: &Tensors,
-    lora: &LoraConfig,
-    (layer, projection): (usize, Projection),
-    base: &TernaryTensor,
-) -> Result<Vec<i8>, TrainError> {
-    let shape @ [rows, cols] = [base.rows(), base.cols()];
-    let [a, b] = LoraConfig::tensors(layer, projection).map(|name| LoraConfig::peft_name(&name));
-    let (a, b) = (matrices.f32(&a, &[lora.rank, cols])?, matrices.f32(&b, &[rows, lora.rank])?);
-    Ok(merge_ternary_adapter(base.codes(), &a, &b, shape, lora.omega()))
+/// ω of a module.
+fn omega(config: &AdapterConfig, found: &AdapterModule) -> f32 {
+    config.lora(found.module.rank, Vec::new()).omega()
 }

@@ -13,7 +13,6 @@ use tritforge_text::Tokenizer;
 
 use crate::ema::EmaWeights;
 use crate::guard::Guard;
-use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
@@ -283,7 +282,8 @@ pub(crate) fn load(
     }
     let lora = recipe.lora.as_ref().map(|lora| lora.config());
     if let Some(lora) = &lora {
-        let (found, _) = read_config(checkpoint)?;
+        let text = checkpoint.file(ADAPTER_CONFIG)?;
+        let (found, _) = LoraConfig::from_json(&String::from_utf8_lossy(&text))?;
         if found != *lora {
             return Err(fault(format!(
                 "the recipe now asks for the adapter {lora:?}, the checkpoint has {found:?}"

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_checkpoint::Checkpoint;
+use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
-    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face, is_adapter,
+    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face,
 };
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
@@ -146,7 +146,8 @@ impl Embeddings {
     tritforge export runs/shakespeare-char -o shakespeare-hf --format hf-packed"
 )]
 pub(crate) struct Args {
-    /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
+    /// A checkpoint, the directory of a run (its newest checkpoint is taken), or an adapter as peft writes
+    /// it.
     checkpoint: PathBuf,
     /// The file to write, or the directory of the hf formats.
     #[arg(short, long, value_name = "PATH")]
@@ -161,6 +162,10 @@ pub(crate) struct Args {
     /// The model's name in the file; the file's stem by default.
     #[arg(long)]
     name: Option<String>,
+    /// Of an adapter: the model that it belongs to, a checkpoint, a directory in Hugging Face's layout or a
+    /// GGUF file; what the adapter names if not given.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
     /// Of an adapter: the program that is to load it, this one if not given.
     #[arg(long = "for", value_enum, value_name = "RUNTIME")]
     runtime: Option<AdapterRuntime>,
@@ -177,12 +182,14 @@ pub(crate) enum AdapterRuntime {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
-    if is_adapter(&checkpoint) {
-        return adapter_to_gguf(args, &checkpoint);
+    if let Some(adapter) = AdapterFiles::find(&args.checkpoint)? {
+        return adapter_to_gguf(args, &adapter);
     }
-    if args.runtime.is_some() {
-        bail!("--for: {} is no adapter; a model's file is the same for all", args.checkpoint.display());
+    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    for (option, given) in [("--for", args.runtime.is_some()), ("--base", args.base.is_some())] {
+        if given {
+            bail!("{option}: {} is no adapter: the option is for adapters", args.checkpoint.display());
+        }
     }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
@@ -197,7 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// An adapter has one form: F32, as llama.cpp's own converter writes them by default.
-fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
+fn adapter_to_gguf(args: &Args, adapter: &AdapterFiles) -> Result<ExitCode> {
     if args.format.is_some() {
         bail!(
             "--format: {} is an adapter, which is written in F32; leave --format out",
@@ -206,12 +213,12 @@ fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
     }
     let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
     let for_llama_cpp = args.runtime == Some(AdapterRuntime::LlamaCpp);
-    let report = export_adapter(checkpoint, &args.output, &name, for_llama_cpp)?;
+    let report = export_adapter(adapter, args.base.as_deref(), &args.output, &name, for_llama_cpp)?;
     println!("{}", args.output.display());
     println!(
         "  {}: an adapter of rank {} on {} projections, for models of architecture {}",
         table::bytes(report.bytes),
-        report.config.rank,
+        report.rank,
         report.projections,
         report.architecture.name()
     );

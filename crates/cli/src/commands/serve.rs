@@ -22,9 +22,10 @@ use super::lora_args;
 pub(crate) struct Args {
     /// A GGUF file.
     model: PathBuf,
-    /// A GGUF adapter, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it;
-    /// without one, requests that name no model have it too. May be given several times.
-    #[arg(long, value_name = "[NAME=]FILE[:SCALE]")]
+    /// An adapter, a GGUF file or the directory of peft or a run, with a factor if it is not 1. Under a NAME,
+    /// requests with "model": "NAME" have it; without one, requests that
+    /// name no model have it too. May be given several times.
+    #[arg(long, value_name = "[NAME=]ADAPTER[:SCALE]")]
     lora: Vec<String>,
     /// Let clients load and unload adapters of this directory (POST /v1/load_lora_adapter): they make the
     /// server read its files.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::Checkpoint;
+use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_export::{AnyModel, ImportOptions, ModelFormat};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
@@ -13,8 +13,9 @@ use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;
 use crate::EvalError;
+use crate::adapted::{self, decoder_of};
 use crate::finite::finite;
-use crate::model::{decoder_of, load_decoder};
+use crate::model::load_decoder;
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
 pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
@@ -34,11 +35,19 @@ pub enum VerifyModel {
 }
 
 impl VerifyModel {
-    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a GGUF file.
+    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an
+    /// adapter with the base that it names.
     ///
     /// # Errors
     /// If it is none of these, or damaged.
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
+        if AdapterFiles::find(path)?.is_some() {
+            let (decoder, tokenizer) = adapted::open(path, options, &[])?;
+            return Ok(VerifyModel::Trained {
+                decoder: Box::new(decoder),
+                tokenizer: tokenizer.map(Box::new),
+            });
+        }
         let model = AnyModel::open(path, options)?;
         if model.format() == ModelFormat::Gguf {
             let model = Model::open(path)?;

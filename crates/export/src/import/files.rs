@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::Tensors;
+use tritforge_config::ADAPTER_CONFIG;
 
 use crate::ExportError;
 
@@ -72,8 +73,15 @@ fn shard_number(name: &str) -> Option<String> {
 /// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from
 /// elsewhere.
 fn refuse_adapter(directory: &Path) -> Result<(), ExportError> {
-    let config = directory.join("adapter_config.json");
+    let config = directory.join(ADAPTER_CONFIG);
     match config.is_file() {
+        true if ![SINGLE, INDEX].iter().any(|name| directory.join(name).is_file()) => Err(fault(
+            directory,
+            format!(
+                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
+                directory.display()
+            ),
+        )),
         true => Err(fault(
             &config,
             "an adapter lies in the model's directory: transformers would load it over the base that it names. Merge it, or move it \

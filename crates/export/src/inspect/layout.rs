@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use tritforge_checkpoint::Tensors;
+use tritforge_checkpoint::{AdapterFiles, Tensors};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
@@ -44,6 +44,47 @@ pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
         loads_in: Vec::new(),
         runtimes: Vec::new(),
         metadata: Vec::new(),
+        tensors,
+    };
+    summarize(&mut inspection);
+    Ok(inspection)
+}
+
+/// The files of an adapter. Its base need not be there: tensors are listed as they are.
+pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError> {
+    let mut tensors = Vec::new();
+    for tensor in adapter.tensors()? {
+        let bytes = tensor.bytes as u64;
+        tensors.push(TensorRow::new(&tensor.name, &tensor.dtype, wide(&tensor.shape), bytes));
+    }
+    let config = adapter.config();
+    let form = if adapter.checkpoint().is_some() {
+        "checkpoint of an adapter"
+    } else {
+        "adapter in the layout of peft"
+    };
+    let scaling = if config.use_rslora { "alpha / √rank" } else { "alpha / rank" };
+    let files = files(adapter.dir())?;
+    let mut inspection = Inspection {
+        path: adapter.dir().display().to_string(),
+        kind: format!(
+            "{form}, mode {}, rank {}, alpha {}, scaling {scaling}, base {}",
+            config.mode.name(),
+            config.rank,
+            config.alpha,
+            config.base.as_deref().unwrap_or("not named")
+        ),
+        architecture: None,
+        parameters: tensors.iter().map(TensorRow::elements).sum(),
+        bytes: files.iter().map(|(_, bytes)| bytes).sum(),
+        bits_per_parameter: 0.0,
+        ternary: None,
+        types: BTreeMap::new(),
+        config: None,
+        tokenizer: None,
+        loads_in: Vec::new(),
+        runtimes: Vec::new(),
+        metadata: files.into_iter().map(|(name, bytes)| (name, format!("{bytes} bytes"))).collect(),
         tensors,
     };
     summarize(&mut inspection);

@@ -24,7 +24,8 @@ use super::lora_args::LoraArgs;
             arc_easy=hf://datasets/allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, or the directory of a run.
+    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or an
+    /// adapter, of a run or as peft writes it, with the base that it names.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
@@ -65,9 +66,9 @@ enum Score {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(text) = &args.text {
-        return of_text(args, &args.model, text);
+        return of_text(args, text);
     }
-    let results = tasks::run(&args.tasks, || open(args, &args.model))?;
+    let results = tasks::run(&args.tasks, || open(args))?;
     write_json(args, &results.to_json(&args.model))?;
     if !args.json {
         results.print();
@@ -75,25 +76,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model, with its adapters: a checkpoint of an adapter has its own.
-fn open(args: &Args, path: &Path) -> Result<EvalModel> {
+/// The model, with its adapters: an adapter as the model brings its own.
+fn open(args: &Args) -> Result<EvalModel> {
+    let path = &args.model;
     if !path.is_dir() {
         return Ok(EvalModel::Gguf(args.lora.open(path)?));
     }
-    match args.lora.given() {
-        Some("--lora") => {
-            bail!(
-                "--lora: {} is a checkpoint: name the adapter's own run or checkpoint as the model",
-                path.display()
-            )
-        }
-        Some(option) => bail!("{option}: {} is a checkpoint: the option is for GGUF files", path.display()),
-        None => Ok(EvalModel::open(path)?),
+    if let Some(option) = args.lora.given() {
+        bail!("{option}: {} is a directory: the option is for GGUF files", path.display());
     }
+    Ok(EvalModel::open_with(path, &args.lora.adapters()?)?)
 }
 
-fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
-    let model = open(args, model)?;
+fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {
+    let subject = open(args)?;
     let text = super::read_text(text)?;
     let longest = model.config().max_position_embeddings;
     let scoring = match args.score {
