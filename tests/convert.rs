@@ -1,5 +1,5 @@
-//! A full-precision model to a ternary one through the binary: quantization that sets in gradually, a teacher, and the proof that what
-//! comes out is what was trained.
+//! A full-precision model to a ternary one through the binary: quantization that sets in gradually, a
+//! teacher, and the proof that what comes out is what was trained.
 
 mod project;
 
@@ -111,7 +111,8 @@ fn a_teacher_is_a_checkpoint_or_a_gguf_file_and_is_asked_once() {
     let cached = fs::read_dir(project.path("words")).unwrap().next().unwrap().unwrap().path();
     assert_eq!(fs::read_dir(&cached).unwrap().count(), 16, "one file a micro-batch");
     with("runs/gguf", &["distill.teacher=teacher.gguf"]);
-    // The engine sums a full-precision model's products in another order: the student learns the same up to that.
+    // The engine sums a full-precision model's products in another order: the student learns the same up to
+    // that.
     let apart = loss(&project, "runs/checkpoint") - loss(&project, "runs/gguf");
     assert!(apart.abs() < 1e-3, "{apart}");
     with("runs/again", &["distill.teacher=runs/tiny", "distill.cache=words"]);

@@ -1,4 +1,5 @@
-//! Tasks through the binary: a checkpoint and its file give the same answers; faults are named before the model is loaded.
+//! Tasks through the binary: a checkpoint and its file give the same answers; faults are named before the
+//! model is loaded.
 
 mod project;
 

@@ -1,5 +1,6 @@
-//! Runs that are interrupted: killed, asked to end, out of disk, out of patience, without numbers. Whatever happens, the
-//! last good checkpoint stays, and a run that goes on reaches the same bits as one that was left alone.
+//! Runs that are interrupted: killed, asked to end, out of disk, out of patience, without numbers. Whatever
+//! happens, the last good checkpoint stays, and a run that goes on reaches the same bits as one that was left
+//! alone.
 
 mod project;
 
@@ -85,7 +86,8 @@ fn random(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-/// Kills a run at `kills` moments all over it, goes on each time, and compares the end with that of a run left alone.
+/// Kills a run at `kills` moments all over it, goes on each time, and compares the end with that of a run
+/// left alone.
 fn killed_and_resumed(set: &[&str], steps: u64, kills: u32, seed: u64) {
     let (whole, killed) = (Project::new(), Project::new());
     let steps_key = format!("train.steps={steps}");
@@ -228,8 +230,8 @@ fn a_full_disk_costs_no_checkpoint() {
     ));
     let before = checkpoints(&full);
     let last = before.last().unwrap().clone();
-    // No file may grow beyond 64 KiB: the logs may, the tensors may not. The signal that comes with it is ignored, so that a
-    // write fails as on a full disk.
+    // No file may grow beyond 64 KiB: the logs may, the tensors may not. The signal that comes with it is
+    // ignored, so that a write fails as on a full disk.
     let train_again = train(&full, &["train.steps=8"], &["--resume"]);
     let mut limited = Command::new("sh");
     limited.current_dir(full.path("")).args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$@\"", "sh"]);
@@ -275,7 +277,8 @@ fn numbers_that_are_none_stop_a_run_and_keep_the_checkpoint() {
     for on_nonfinite in ["stop", "skip"] {
         let project = Project::new();
         let verdict = format!("train.on_nonfinite={on_nonfinite}");
-        // Weights are multiplied by 1 − lr · decay = −9 at every step, until they overflow: skipping cannot help.
+        // Weights are multiplied by 1 − lr · decay = −9 at every step, until they overflow: skipping cannot
+        // help.
         let set =
             ["optim.lr=10", "optim.weight_decay=1", "optim.schedule=constant", "train.steps=90", &verdict];
         let message = fails(&mut train(&project, &set, &[]));

@@ -22,8 +22,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: its manifest must be there and every file must have the length it lists. Contents are
-    /// checked when a file is read.
+    /// Opens a checkpoint: its manifest must be there and every file must have the length it lists. Contents
+    /// are checked when a file is read.
     ///
     /// # Errors
     /// If the directory is no checkpoint, or a file is missing or has another length.
@@ -197,19 +197,20 @@ impl Tensors {
         Ok((view.dtype(), view.shape().to_vec(), &self.map[start..start + bytes.len()]))
     }
 
-    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be read, from the file
-    /// again.
+    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be
+    /// read, from the file again.
     pub fn release(&self, name: &str) {
         if let Ok((_, _, bytes)) = self.raw(name) {
             mmap::release(&self.map, bytes.as_ptr() as usize - self.map.as_ptr() as usize, bytes.len());
         }
     }
 
-    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes of rows, and
-    /// `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
+    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes
+    /// of rows, and `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
     ///
     /// # Errors
-    /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no positive number.
+    /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no
+    /// positive number.
     pub fn ternary(
         &self,
         name: &str,
@@ -233,8 +234,8 @@ impl Tensors {
         Ok(Some(tensor))
     }
 
-    /// The values of an f32, bf16 or f16 tensor of the given shape, row-major, or those of a packed ternary one
-    /// ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
+    /// The values of an f32, bf16 or f16 tensor of the given shape, row-major, or those of a packed ternary
+    /// one ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
     ///
     /// # Errors
     /// If the tensor is missing, of another type, or of another shape, or if a number is NaN or infinite.
@@ -295,7 +296,7 @@ impl Tensors {
         Ok((dtype, bytes))
     }
 
-    fn fault(&self, tensor: &str, message: String) -> CheckpointError {
+    pub(crate) fn fault(&self, tensor: &str, message: String) -> CheckpointError {
         CheckpointError::Tensor { path: self.path.clone(), tensor: tensor.to_string(), message }
     }
 }

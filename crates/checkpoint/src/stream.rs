@@ -1,5 +1,5 @@
-//! A safetensors file written one tensor at a time: names, types and shapes are known first, the numbers come later, so that no
-//! more than one tensor is ever in memory.
+//! A safetensors file written one tensor at a time: names, types and shapes are known first, the numbers come
+//! later, so that no more than one tensor is ever in memory.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -70,7 +70,8 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Starts a file that holds these tensors; [`TensorFile::specs`] has them in the order in which they must be written.
+    /// Starts a file that holds these tensors; [`TensorFile::specs`] has them in the order in which they must
+    /// be written.
     ///
     /// # Errors
     /// If two tensors have one name, a size overflows, or the file cannot be created.
@@ -114,7 +115,8 @@ impl TensorFile {
     /// Writes the next tensor, its numbers row-major and little endian.
     ///
     /// # Errors
-    /// If it is not this one's turn, the number of bytes is wrong, a number is NaN or infinite, or the disk is full.
+    /// If it is not this one's turn, the number of bytes is wrong, a number is NaN or infinite, or the disk
+    /// is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let next = self.specs.get(self.written);
         let right = next.is_some_and(|spec| spec.name == name && spec.bytes() == Some(bytes.len()));

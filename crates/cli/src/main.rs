@@ -89,7 +89,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
+    // Training allocates and frees large buffers at every step; giving their pages back each time halves its
+    // speed.
     tritforge_kernels::keep_pages();
     let cli = Cli::parse();
     warnings::install();

@@ -1,8 +1,8 @@
 //! The configuration as GGUF metadata, and the choice of the architecture that describes it.
 //!
-//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU² gate; models
-//! without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows from the model, it is not the
-//! user's to choose.
+//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU²
+//! gate; models without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows
+//! from the model, it is not the user's to choose.
 
 mod keys;
 mod rope;
@@ -26,7 +26,8 @@ pub enum Architecture {
     Bitnet,
     /// `bitnet-b1.58` of bitnet.cpp: ReLU² gate, sub-norms, head tied or not.
     BitnetB158,
-    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are permuted.
+    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are
+    /// permuted.
     Llama,
     /// `qwen2`: SiLU gate, biases of queries, keys and values.
     Qwen2,
@@ -60,16 +61,17 @@ impl Architecture {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i + head_dim/2: rows of
-    /// the query and key weights then stand in another order, [`ModelConfig::interleaved_row`].
+    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i +
+    /// head_dim/2: rows of the query and key weights then stand in another order,
+    /// [`ModelConfig::interleaved_row`].
     pub fn interleaves_rope(self) -> bool {
         self == Architecture::Llama
     }
 
-    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's loader looks for one
-    /// beside any projection, and its graph of these architectures multiplies it; that of `qwen2` passes over those of the
-    /// feed-forward network (0.3.36 of llama-cpp-python). Where it is not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks,
-    /// and only I2_S holds it exactly.
+    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's
+    /// loader looks for one beside any projection, and its graph of these architectures multiplies it; that
+    /// of `qwen2` passes over those of the feed-forward network (0.3.36 of llama-cpp-python). Where it is
+    /// not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks, and only I2_S holds it exactly.
     pub fn has_scale_tensors(self) -> bool {
         matches!(self, Architecture::Bitnet | Architecture::Llama | Architecture::Qwen3)
     }
@@ -183,7 +185,8 @@ impl ModelConfig {
         }
     }
 
-    /// The divisors of the rotary frequencies, [head_dim / 2], where GGUF keeps them as a tensor: [`ROPE_FACTORS`].
+    /// The divisors of the rotary frequencies, [head_dim / 2], where GGUF keeps them as a tensor:
+    /// [`ROPE_FACTORS`].
     pub fn rope_factors(&self) -> Option<Vec<f32>> {
         match &self.rope_scaling {
             Some(RopeScaling::Factors { factors }) => Some(factors.clone()),
@@ -206,13 +209,13 @@ impl ModelConfig {
         head * self.head_dim + 2 * (within % half) + within / half
     }
 
-    /// Reads the description of a file's model, and checks that nothing of the file is left out of it. Of keys that have no known
-    /// meaning it warns.
+    /// Reads the description of a file's model, and checks that nothing of the file is left out of it. Of
+    /// keys that have no known meaning it warns.
     ///
     /// # Errors
-    /// As [`ModelConfig::from_gguf`]; if the file is not a model but an adapter or the like, has a tensor that the model has no
-    /// place for, or a key that asks for what the engine does not compute; or if the tensor `rope_freqs.weight` is none of
-    /// divisors.
+    /// As [`ModelConfig::from_gguf`]; if the file is not a model but an adapter or the like, has a tensor
+    /// that the model has no place for, or a key that asks for what the engine does not compute; or if the
+    /// tensor `rope_freqs.weight` is none of divisors.
     pub fn from_gguf_file(gguf: &Gguf) -> Result<Self, ConfigError> {
         let metadata = gguf.metadata();
         keys::check_kind(metadata)?;
@@ -250,8 +253,8 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single frequencies are in a
-    /// tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
+    /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single
+    /// frequencies are in a tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
     ///
     /// # Errors
     /// If the architecture is unknown, a key is missing or ill-typed, or the model is impossible.
@@ -356,7 +359,8 @@ fn size_of_blocks(metadata: &Metadata, key: &str) -> Result<Option<usize>, Confi
     }
 }
 
-/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is what older files mean.
+/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is
+/// what older files mean.
 fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenAct, ConfigError> {
     let own = match architecture {
         Architecture::BitnetB158 => HiddenAct::Relu2,

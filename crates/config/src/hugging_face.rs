@@ -1,7 +1,8 @@
-//! `config.json` of Hugging Face checkpoints: what each field means here, and which fields mean nothing to us.
+//! `config.json` of Hugging Face checkpoints: what each field means here, and which fields mean nothing to
+//! us.
 //!
-//! No field is passed over in silence: one that changes the computation in a way that the engine does not know is an error,
-//! and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
+//! No field is passed over in silence: one that changes the computation in a way that the engine does not
+//! know is an error, and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
 
 mod fields;
 mod rope;
@@ -113,7 +114,8 @@ const ROPE: [&str; 5] = [
     "original_max_position_embeddings",
 ];
 
-/// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to norms that are refused.
+/// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to
+/// norms that are refused.
 const QUANTIZATION: [&str; 6] = [
     "quant_method",
     "linear_class",
@@ -127,8 +129,8 @@ impl HuggingFaceConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// If it is no JSON object, of a family that the engine does not run, lacks a size, or asks for something that the engine
-    /// does not compute; the message names the field.
+    /// If it is no JSON object, of a family that the engine does not run, lacks a size, or asks for something
+    /// that the engine does not compute; the message names the field.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let json: Value = serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
         let Value::Object(fields) = json else {

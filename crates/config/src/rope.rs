@@ -58,7 +58,8 @@ impl RopeScaling {
         if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
     }
 
-    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be multiplied by.
+    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be
+    /// multiplied by.
     pub fn apply(&self, frequencies: &mut [f32], theta: f32) -> f32 {
         match self {
             RopeScaling::Linear { factor } => {

@@ -1,8 +1,9 @@
-//! Files of the Hugging Face Hub, by address: `hf://datasets/OWNER/NAME/FILE` and `hf://OWNER/NAME`, each with an optional
-//! `@REVISION`.
+//! Files of the Hugging Face Hub, by address: `hf://datasets/OWNER/NAME/FILE` and `hf://OWNER/NAME`, each
+//! with an optional `@REVISION`.
 //!
-//! The environment is that of the hub's own tools: `HF_ENDPOINT` is the server, `HF_HOME` the directory with the cache and
-//! the token, and with `HF_HUB_OFFLINE=1` only the cache is asked. A file in the cache is not downloaded again.
+//! The environment is that of the hub's own tools: `HF_ENDPOINT` is the server, `HF_HOME` the directory with
+//! the cache and the token, and with `HF_HUB_OFFLINE=1` only the cache is asked. A file in the cache is not
+//! downloaded again.
 
 use std::env;
 use std::fs::{self, File};
@@ -37,7 +38,8 @@ pub struct Address {
 impl FromStr for Address {
     type Err = DataError;
 
-    /// Reads an address. The revision stands after the file (`hf://datasets/o/n/f.parquet@v1`) or after the name.
+    /// Reads an address. The revision stands after the file (`hf://datasets/o/n/f.parquet@v1`) or after the
+    /// name.
     fn from_str(text: &str) -> Result<Self, DataError> {
         let fault =
             |message: &str| DataError::Hub { address: text.to_string(), message: message.to_string() };
@@ -125,8 +127,8 @@ impl Hub {
         self.fetch(&parsed, address)
     }
 
-    /// A model on this machine: the file that the address names, or the directory with the repository's configuration, safetensors
-    /// and tokenizer.
+    /// A model on this machine: the file that the address names, or the directory with the repository's
+    /// configuration, safetensors and tokenizer.
     ///
     /// # Errors
     /// If the repository has no `config.json` or no safetensors, its index is damaged, or as [`Self::fetch`].
@@ -164,9 +166,9 @@ impl Hub {
         Ok(config.parent().map(Path::to_path_buf).unwrap_or_default())
     }
 
-    /// The path of a file in the cache, downloaded if it is not there. A transfer that breaks off is taken up where it
-    /// broke off, by this call or a later one; a large file whose SHA-256 is not the one that the hub states is removed.
-    /// `name` stands for the address in messages.
+    /// The path of a file in the cache, downloaded if it is not there. A transfer that breaks off is taken up
+    /// where it broke off, by this call or a later one; a large file whose SHA-256 is not the one that the
+    /// hub states is removed. `name` stands for the address in messages.
     ///
     /// # Errors
     /// If the file is not in the cache and cannot be downloaded, or may not be because the hub is offline.

@@ -1,7 +1,8 @@
 //! Batches of samples with masks, in an order that can be taken up again at any point.
 //!
-//! Every epoch shuffles the samples by its seed and number. With [`Packing::Masked`] whole samples share a row, each with
-//! positions and attention of its own; with [`Packing::Documents`] a row is one sample and padding.
+//! Every epoch shuffles the samples by its seed and number. With [`Packing::Masked`] whole samples share a
+//! row, each with positions and attention of its own; with [`Packing::Documents`] a row is one sample and
+//! padding.
 
 use std::collections::VecDeque;
 
@@ -26,8 +27,8 @@ impl<'a> SampleBatches<'a> {
     /// Batches of rows of `seq_len` inputs, from a position on, whose index counts rows of the epoch.
     ///
     /// # Errors
-    /// If there are no samples, one is longer than a row, samples are to be concatenated without a mask, or the position is beyond
-    /// its epoch.
+    /// If there are no samples, one is longer than a row, samples are to be concatenated without a mask, or
+    /// the position is beyond its epoch.
     pub fn new(
         samples: &'a [Sample],
         seq_len: usize,
@@ -142,7 +143,8 @@ pub struct PreferenceBatches<'a> {
 }
 
 impl<'a> PreferenceBatches<'a> {
-    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the epoch.
+    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the
+    /// epoch.
     ///
     /// # Errors
     /// If there are no pairs, one is longer than a row, or the position is beyond its epoch.
@@ -167,8 +169,8 @@ impl<'a> PreferenceBatches<'a> {
         self.position
     }
 
-    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what is computed once, such as
-    /// the answers' probabilities by a reference model.
+    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what
+    /// is computed once, such as the answers' probabilities by a reference model.
     ///
     /// # Errors
     /// If `pairs` is 0.

@@ -68,7 +68,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a file of `length` bytes and checks everything that can be checked without the payload.
+    /// Reads the header of a file of `length` bytes and checks everything that can be checked without the
+    /// payload.
     fn decode(bytes: &[u8; HEADER], length: usize) -> Result<Self, String> {
         let u32_at = |at: usize| u32::from_le_bytes(array(&bytes[at..]));
         let u64_at = |at: usize| u64::from_le_bytes(array(&bytes[at..]));
@@ -153,7 +154,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Maps a shard and checks all of it: header, length, checksum, and that every id is below the vocabulary's size.
+    /// Maps a shard and checks all of it: header, length, checksum, and that every id is below the
+    /// vocabulary's size.
     ///
     /// # Errors
     /// If the file cannot be mapped, or is foreign, truncated or damaged.
@@ -209,8 +211,8 @@ impl Shard {
         self.header.text_bytes
     }
 
-    /// Bytes of text a token: what turns a loss in nats a token into bits a byte, `loss / ln 2 / bytes_per_token`. NaN
-    /// for an empty shard.
+    /// Bytes of text a token: what turns a loss in nats a token into bits a byte, `loss / ln 2 /
+    /// bytes_per_token`. NaN for an empty shard.
     pub fn bytes_per_token(&self) -> f64 {
         self.text_bytes() as f64 / self.len() as f64
     }

@@ -8,7 +8,8 @@ use crate::{DataError, Document, Example};
 /// How held-out text is chosen. `fraction` is its share, more than 0 and less than 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Split {
-    /// The end of the text, counted in bytes, as in nanoGPT; a document on the boundary is cut between two characters.
+    /// The end of the text, counted in bytes, as in nanoGPT; a document on the boundary is cut between two
+    /// characters.
     Contiguous {
         /// Share held out.
         fraction: f64,
@@ -54,8 +55,8 @@ pub fn split(documents: Vec<Document>, split: Split) -> Result<(Vec<Document>, V
     )))
 }
 
-/// Splits examples into (training, held-out), each in the given order. [`Split::Contiguous`] counts examples. Both sides get at
-/// least one: of few examples the hash may choose none, or all.
+/// Splits examples into (training, held-out), each in the given order. [`Split::Contiguous`] counts examples.
+/// Both sides get at least one: of few examples the hash may choose none, or all.
 ///
 /// # Errors
 /// If the fraction is out of range, or there are fewer than two examples.

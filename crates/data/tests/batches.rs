@@ -1,4 +1,5 @@
-//! Batches and evaluation windows: every token is a target once, and a run that stopped goes on with the same samples.
+//! Batches and evaluation windows: every token is a target once, and a run that stopped goes on with the same
+//! samples.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Records of every layout and format become the same examples, and what is wrong with a record is said with its place.
+//! Records of every layout and format become the same examples, and what is wrong with a record is said with
+//! its place.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +10,8 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tritforge_data::{
-    Body, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Said, Split, TextSource,
-    split_examples,
+    Body, ChatTurn, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Split,
+    TextSource, split_examples,
 };
 
 fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Examples, String> {
@@ -22,7 +23,8 @@ fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Examples, Strin
 
 fn turns(example: &Example) -> Vec<(String, String, bool)> {
     let Body::Turns(said) = &example.body else { panic!("{example:?}") };
-    let turn = |said: &Said| (said.role().to_string(), said.content().unwrap_or("-").to_string(), said.learn);
+    let turn =
+        |said: &ChatTurn| (said.role().to_string(), said.content().unwrap_or("-").to_string(), said.learn);
     said.iter().map(turn).collect()
 }
 
@@ -78,7 +80,7 @@ fn messages_say_what_is_to_be_learned() {
     assert_eq!(turns(&found.examples[0]).iter().map(|turn| turn.2).collect::<Vec<_>>(), learn);
     let Body::Turns(said) = &found.examples[0].body else { panic!() };
     // Templates see the rest of a message, not the flags and not what is null.
-    let keys = |said: &Said| said.message.keys().cloned().collect::<Vec<_>>().join(" ");
+    let keys = |said: &ChatTurn| said.message.keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         [keys(&said[0]), keys(&said[1]), keys(&said[3])],
         ["role content", "role content name", "role tool_calls"]

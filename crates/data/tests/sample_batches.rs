@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use tritforge_data::{
-    Batch, Batches, Body, Example, IGNORE_INDEX, OnBadSample, Packing, Preference, PreferenceBatches, Report,
-    Said, Sample, SampleBatches, SampleOptions, Truncation, preferences, sample_fingerprint, sample_windows,
-    samples,
+    Batch, Batches, Body, ChatTurn, Example, IGNORE_INDEX, OnBadSample, Packing, Preference,
+    PreferenceBatches, Report, Sample, SampleBatches, SampleOptions, Truncation, preferences,
+    sample_fingerprint, sample_windows, samples,
 };
 
 /// A sample whose ids tell it from all others: its number in hundreds.
@@ -118,7 +118,7 @@ fn encode(body: &Body) -> Result<(Vec<u32>, Vec<bool>), Infallible> {
 fn examples(pairs: &[(&str, &str)]) -> Vec<Example> {
     let example = |(i, (ask, answer)): (usize, &(&str, &str))| Example {
         source: format!("line {}", i + 1),
-        body: Body::Turns(vec![Said::new("user", ask), Said::new("assistant", answer)]),
+        body: Body::Turns(vec![ChatTurn::new("user", ask), ChatTurn::new("assistant", answer)]),
     };
     pairs.iter().enumerate().map(example).collect()
 }
@@ -168,9 +168,9 @@ fn pairs_come_in_rows_that_belong_together() {
     let pair = |i: usize| Example {
         source: format!("line {}", i + 1),
         body: Body::Preference {
-            prompt: vec![Said { learn: false, ..Said::new("user", &format!("q{i}")) }],
-            chosen: vec![Said::new("assistant", "yes")],
-            rejected: vec![Said::new("assistant", if i == 2 { "much too long" } else { "no" })],
+            prompt: vec![ChatTurn { learn: false, ..ChatTurn::new("user", &format!("q{i}")) }],
+            chosen: vec![ChatTurn::new("assistant", "yes")],
+            rejected: vec![ChatTurn::new("assistant", if i == 2 { "much too long" } else { "no" })],
         },
     };
     let bytes = vec![1u32; 256];

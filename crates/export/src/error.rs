@@ -10,18 +10,6 @@ use tritforge_text::TextError;
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// An adapter that is part of quantized weights cannot stand beside them.
-    #[error(
-        "{}: an adapter of mode {mode} is part of the ternary weights and cannot be exported separately: \
-         merge it exactly with `tritforge merge`, then export the result",
-        path.display()
-    )]
-    InsideQuantizer {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The adapter's mode.
-        mode: &'static str,
-    },
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -1,8 +1,8 @@
 //! Who can load a model: a table of runtimes by architecture and tensor types.
 //!
-//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as in
-//! llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and ik_llama.cpp.
-//! `docs/formats.md` has the results.
+//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as
+//! in llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and
+//! ik_llama.cpp. `docs/formats.md` has the results.
 
 use std::collections::BTreeSet;
 
@@ -76,8 +76,8 @@ struct Row {
     architectures: &'static [&'static str],
     /// Ternary and binary types; all know the block formats of llama.cpp's full-precision models.
     types: &'static [&'static str],
-    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one tensor
-    /// too many.
+    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one
+    /// tensor too many.
     scales: &'static [&'static str],
 }
 
@@ -98,7 +98,8 @@ const ROWS: [Row; 3] = [
         types: &["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM"],
         scales: &["bitnet"],
     },
-    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its quantizer.
+    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its
+    // quantizer.
     Row {
         runtime: Runtime::IkLlamaCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3"],

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use crate::format::ALIGNMENT_KEY;
 use crate::value::Value;
 
-/// A key and the value that it is to have, written `KEY=TYPE:VALUE` with one of the types `int`, `float`, `bool` and `str`.
+/// A key and the value that it is to have, written `KEY=TYPE:VALUE` with one of the types `int`, `float`,
+/// `bool` and `str`.
 ///
 /// ```
 /// use tritforge_gguf::{Override, Value};

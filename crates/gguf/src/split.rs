@@ -1,7 +1,8 @@
 //! Models in several files, as llama.cpp's `llama-gguf-split` writes them.
 //!
-//! Every file has `split.no`, `split.count` and `split.tensors.count`; all other metadata is in the first. The files lie in one
-//! directory and are found by their names, `NAME-00001-of-00003.gguf` and so on. Source: `llama-model-loader.cpp`.
+//! Every file has `split.no`, `split.count` and `split.tensors.count`; all other metadata is in the first.
+//! The files lie in one directory and are found by their names, `NAME-00001-of-00003.gguf` and so on. Source:
+//! `llama-model-loader.cpp`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Who may ask: the request's Host, its Origin and its key are looked at before anything else.
 //!
-//! A page of another site can make a browser send requests to this machine. Its `Origin` gives it away, and for a page whose name
-//! was made to resolve to this machine (DNS rebinding) the `Host`.
+//! A page of another site can make a browser send requests to this machine. Its `Origin` gives it away, and
+//! for a page whose name was made to resolve to this machine (DNS rebinding) the `Host`.
 
 use std::sync::Arc;
 
@@ -108,8 +108,8 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     }
 }
 
-/// What the Fetch standard lets pages of allowed origins ask (CORS). Headers are named one by one, since `*` does not stand for
-/// `authorization`.
+/// What the Fetch standard lets pages of allowed origins ask (CORS). Headers are named one by one, since `*`
+/// does not stand for `authorization`.
 pub(crate) fn cors(guard: &Arc<Guard>) -> CorsLayer {
     let guard = Arc::clone(guard);
     let allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {

@@ -1,7 +1,7 @@
 //! How long a request's texts may be, decided before they are tokenized.
 //!
-//! Tokenizing takes many times the memory of its text. A text of N bytes has at least N / (bytes of the longest token) tokens, so
-//! that one far beyond the context can be refused by its length.
+//! Tokenizing takes many times the memory of its text. A text of N bytes has at least N / (bytes of the
+//! longest token) tokens, so that one far beyond the context can be refused by its length.
 
 use tritforge_infer::Model;
 

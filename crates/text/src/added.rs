@@ -1,5 +1,5 @@
-//! Tokens that a Hugging Face directory adds to a vocabulary that knows nothing of them: `added_tokens_decoder` in
-//! `tokenizer_config.json`, and `added_tokens.json` of older directories.
+//! Tokens that a Hugging Face directory adds to a vocabulary that knows nothing of them:
+//! `added_tokens_decoder` in `tokenizer_config.json`, and `added_tokens.json` of older directories.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What the files beside a `tokenizer.json` say, as `transformers` reads them (`from_pretrained` of `tokenization_utils_base.py`).
+//! What the files beside a `tokenizer.json` say, as `transformers` reads them (`from_pretrained` of
+//! `tokenization_utils_base.py`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +15,9 @@ pub(crate) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The roles that this crate knows.
 const ROLES: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
 
-/// The content of `tokenizer_config.json` with what `special_tokens_map.json` says: the latter counts where the former has no
-/// `added_tokens_decoder`, and is passed over where it has one; a contradiction is told then.
+/// The content of `tokenizer_config.json` with what `special_tokens_map.json` says: the latter counts where
+/// the former has no `added_tokens_decoder`, and is passed over where it has one; a contradiction is told
+/// then.
 ///
 /// # Errors
 /// If a file is no JSON object.
@@ -60,8 +62,8 @@ fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token["content"].as_str())
 }
 
-/// Adds the tokens that the directory lists beside `tokenizer.json` and that the latter lacks. Padding, which no text has, is left
-/// out.
+/// Adds the tokens that the directory lists beside `tokenizer.json` and that the latter lacks. Padding, which
+/// no text has, is left out.
 ///
 /// # Errors
 /// If a token cannot have the id that it is to have.

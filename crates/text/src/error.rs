@@ -47,8 +47,8 @@ pub enum TextError {
         /// Where it begins, in bytes from the start of the text.
         offset: usize,
     },
-    /// A run of spaces so long that the pattern that splits text gives up on it. Text after it would be split in another
-    /// way than everywhere else.
+    /// A run of spaces so long that the pattern that splits text gives up on it. Text after it would be split
+    /// in another way than everywhere else.
     #[error("the run of spaces near byte {offset} of the text is too long for the pre-tokenizer: shorten it")]
     RunOfSpaces {
         /// Where the text could not be split any more, in bytes from its start.

@@ -1,5 +1,6 @@
-//! What GGUF metadata says of a tokenizer beside its vocabulary: ids of special tokens that no token has, and keys that are not
-//! applied. Each is told; the ones that change nothing here are on a list (also in `docs/formats.md`).
+//! What GGUF metadata says of a tokenizer beside its vocabulary: ids of special tokens that no token has, and
+//! keys that are not applied. Each is told; the ones that change nothing here are on a list (also in
+//! `docs/formats.md`).
 
 use tritforge_gguf::{Array, Metadata, Value, optional};
 
@@ -99,8 +100,8 @@ fn asks_for_nothing(value: &Value) -> bool {
     }
 }
 
-/// The id of a special token in a vocabulary of `count`. Where a model has no such token converters write -1 or the largest number:
-/// an id that no token has means none, as in llama.cpp, and that is told.
+/// The id of a special token in a vocabulary of `count`. Where a model has no such token converters write -1
+/// or the largest number: an id that no token has means none, as in llama.cpp, and that is told.
 ///
 /// # Errors
 /// If the key is no whole number.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Lengths, Preview, Shown, preview};
+use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 
 use crate::table;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A sample: what is learned in green, what is not dimmed.
-fn print_sample(sample: &Shown, color: bool) {
+fn print_sample(sample: &PreviewSample, color: bool) {
     let (learned, tokens) = (sample.targets, sample.tokens);
     let head = format!("{}: {tokens} tokens, {learned} in the loss", sample.source);
     if !color {

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_checkpoint::Checkpoint;
+use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
-    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face, is_adapter,
+    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face,
 };
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
@@ -148,7 +148,7 @@ impl Embeddings {
     tritforge export runs/shakespeare-char -o shakespeare-hf --format hf-packed"
 )]
 pub(crate) struct Args {
-    /// Checkpoint, or run directory (its latest checkpoint is used).
+    /// Checkpoint, run directory (its latest checkpoint is used), or an adapter written by peft.
     checkpoint: PathBuf,
     /// File to write, or directory for the hf formats.
     #[arg(short, long, value_name = "PATH")]
@@ -162,7 +162,11 @@ pub(crate) struct Args {
     /// Model name in the file; default: the file name without extension.
     #[arg(long)]
     name: Option<String>,
-    /// Runtime that will load an adapter; default: tritforge.
+    /// For an adapter: the base model (checkpoint, Hugging Face directory or GGUF file); default: the one that
+    /// the adapter names.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// For an adapter: the runtime that will load it; default: tritforge.
     #[arg(long = "for", value_enum, value_name = "RUNTIME")]
     runtime: Option<AdapterRuntime>,
 }
@@ -178,15 +182,14 @@ pub(crate) enum AdapterRuntime {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
-    if is_adapter(&checkpoint) {
-        return adapter_to_gguf(args, &checkpoint);
+    if let Some(adapter) = AdapterFiles::find(&args.checkpoint)? {
+        return adapter_to_gguf(args, &adapter);
     }
-    if args.runtime.is_some() {
-        bail!(
-            "--for: {} is not an adapter; GGUF models are the same for all runtimes",
-            args.checkpoint.display()
-        );
+    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    for (option, given) in [("--for", args.runtime.is_some()), ("--base", args.base.is_some())] {
+        if given {
+            bail!("{option}: {} is not an adapter: the option is for adapters", args.checkpoint.display());
+        }
     }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
@@ -201,7 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// An adapter has one form: F32, as llama.cpp's own converter writes them by default.
-fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
+fn adapter_to_gguf(args: &Args, adapter: &AdapterFiles) -> Result<ExitCode> {
     if args.format.is_some() {
         bail!(
             "--format: {} is an adapter, which is always written in F32; leave --format out",
@@ -210,12 +213,12 @@ fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
     }
     let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
     let for_llama_cpp = args.runtime == Some(AdapterRuntime::LlamaCpp);
-    let report = export_adapter(checkpoint, &args.output, &name, for_llama_cpp)?;
+    let report = export_adapter(adapter, args.base.as_deref(), &args.output, &name, for_llama_cpp)?;
     println!("{}", args.output.display());
     println!(
         "  {}: adapter of rank {} on {} projections, for models of architecture {}",
         table::bytes(report.bytes),
-        report.config.rank,
+        report.rank,
         report.projections,
         report.architecture.name()
     );

@@ -16,8 +16,8 @@ use crate::table;
     after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json"
 )]
 pub(crate) struct Args {
-    /// GGUF file, checkpoint, run directory (its latest checkpoint is used), Hugging Face directory, or
-    /// safetensors file.
+    /// GGUF file, checkpoint, run directory (its latest checkpoint is used), Hugging Face directory, adapter,
+    /// or safetensors file.
     path: PathBuf,
     /// List every tensor with its type, shape and bytes, and for ternary tensors the share of zeros and the
     /// scale.

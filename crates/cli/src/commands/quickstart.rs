@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{Side, VerifyOptions, verify};
+use tritforge_eval::{VerifyModel, VerifyOptions, verify};
 use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
@@ -82,7 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = Arc::new(Model::open(&path)?);
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
-    let report = verify(Side::of_checkpoint(&checkpoint)?, Side::Deployed(Arc::clone(&model)), &options)?;
+    let report = verify(
+        VerifyModel::of_checkpoint(&checkpoint)?,
+        VerifyModel::Deployed(Arc::clone(&model)),
+        &options,
+    )?;
     super::verify::print_report(&report);
 
     heading("5. A text");
@@ -115,7 +119,8 @@ fn heading(text: &str) {
     }
 }
 
-/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any recipe a user writes.
+/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any
+/// recipe a user writes.
 fn recipe(args: &Args) -> Result<Recipe> {
     let dir = args.out.join("recipe");
     write(&dir.join("recipes/quickstart.toml"), RECIPE)?;

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn list() -> Result<()> {
     let rows = RECIPES.iter().map(|(name, text)| {
-        if goes_on_from_a_base(text) {
+        if needs_base(text) {
             // Its shape is that of a checkpoint which need not be here.
             let number = |section, key, default| number(text, section, key).unwrap_or(default);
             let rows = number("train", "batch_size", 8.0) * number("train", "gradient_accumulation", 1.0);
@@ -103,7 +103,7 @@ fn list() -> Result<()> {
 }
 
 /// Whether a recipe names a checkpoint to begin with.
-fn goes_on_from_a_base(text: &str) -> bool {
+fn needs_base(text: &str) -> bool {
     text.contains("\nbase = ")
 }
 
@@ -215,11 +215,11 @@ mod tests {
         for (name, text) in RECIPES {
             let dir = tempfile::tempdir().unwrap();
             copy(name, dir.path()).unwrap();
-            let overrides = if goes_on_from_a_base(text) { &base[..] } else { &[] };
+            let overrides = if needs_base(text) { &base[..] } else { &[] };
             let copied = Recipe::load(&dir.path().join(format!("{name}.toml")), overrides).unwrap();
             let original = Recipe::load(&root.join(format!("{name}.toml")), overrides).unwrap();
             assert_eq!(copied, original, "{name}");
-            if goes_on_from_a_base(text) {
+            if needs_base(text) {
                 assert_eq!(number(text, "train", "steps"), Some(original.train.steps as f64), "{name}");
                 assert_eq!(number(text, "data", "seq_len"), Some(original.data.seq_len as f64), "{name}");
             } else {

@@ -22,9 +22,10 @@ use super::lora_args;
 pub(crate) struct Args {
     /// GGUF file.
     model: PathBuf,
-    /// GGUF adapter, with an optional scale. Requests with "model": "NAME" use it; without a NAME it is also
-    /// used by requests that do not name a model. Can be repeated.
-    #[arg(long, value_name = "[NAME=]FILE[:SCALE]")]
+    /// Adapter (a GGUF file, a directory written by peft, or a run), with an optional scale. Requests with
+    /// "model": "NAME" use it; without a NAME it is also used by requests that do not name a model. Can be
+    /// repeated.
+    #[arg(long, value_name = "[NAME=]ADAPTER[:SCALE]")]
     lora: Vec<String>,
     /// Let clients load and unload adapters from this directory (POST /v1/load_lora_adapter). The server
     /// reads the files that they name.

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{
-    Ended, PrepareOptions, RunOptions, Summary, check_resume, dry_run, prepare_with, train,
+    PrepareOptions, RunOptions, RunOutcome, Summary, check_resume, dry_run, prepare_with, train,
 };
 
 #[derive(ClapArgs)]
@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a signal ended.
+/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a
+/// signal ended.
 fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -85,8 +86,8 @@ fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
 pub(crate) fn print_summary(summary: &Summary) {
     let Summary { steps, tokens, tokens_per_second: speed, seconds, .. } = summary;
     let result = match summary.ended {
-        Ended::Stopped => "stopped; continue with --resume".to_string(),
-        Ended::Finished | Ended::OutOfPatience => {
+        RunOutcome::Stopped => "stopped; continue with --resume".to_string(),
+        RunOutcome::Finished | RunOutcome::OutOfPatience => {
             format!("held-out loss {:.4}, {:.4} bits/byte", summary.held_out_loss, summary.bits_per_byte)
         }
     };
@@ -94,7 +95,7 @@ pub(crate) fn print_summary(summary: &Summary) {
     if summary.skipped > 0 {
         println!("{} steps skipped", summary.skipped);
     }
-    if summary.ended == Ended::OutOfPatience
+    if summary.ended == RunOutcome::OutOfPatience
         && let Some((step, loss)) = summary.best
     {
         println!("stopped early: no evaluation improved on step {step}, held-out loss {loss:.4}");

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_eval::{Comparison, ProjectionReport, Side, VerifyOptions, VerifyReport, verify};
+use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
 
 use super::import::Assume;
@@ -50,7 +50,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let (first, second) = (Side::open(&args.first, &options)?, Side::open(&args.second, &options)?);
+    let (first, second) =
+        (VerifyModel::open(&args.first, &options)?, VerifyModel::open(&args.second, &options)?);
     let mut ids = match &args.text {
         Some(path) => {
             let tokenizer = first.tokenizer().or_else(|| second.tokenizer());

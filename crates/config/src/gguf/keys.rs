@@ -1,8 +1,9 @@
-//! Which metadata keys of a model take part in what the engine computes, which may have one value only, and which have no effect.
+//! Which metadata keys of a model take part in what the engine computes, which may have one value only, and
+//! which have no effect.
 //!
-//! Source: the keys of llama.cpp's `llama-arch.cpp` and what `llama-model.cpp` reads of them. A key under `{architecture}.` is
-//! read, or refused unless its value changes nothing, or known to have no effect; the user is warned of any other. The same lists
-//! are in `docs/formats.md`.
+//! Source: the keys of llama.cpp's `llama-arch.cpp` and what `llama-model.cpp` reads of them. A key under
+//! `{architecture}.` is read, or refused unless its value changes nothing, or known to have no effect; the
+//! user is warned of any other. The same lists are in `docs/formats.md`.
 
 use tritforge_gguf::{Array, Gguf, Metadata, Value};
 
@@ -46,7 +47,8 @@ enum Neutral {
     Factor,
     /// True.
     True,
-    /// The factor of the attention's scores that all these architectures have: 1/sqrt(head_dim), or 0 for that.
+    /// The factor of the attention's scores that all these architectures have: 1/sqrt(head_dim), or 0 for
+    /// that.
     AttentionScale,
     /// 0, or a window that no context is longer than.
     Window,

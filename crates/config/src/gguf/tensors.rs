@@ -1,5 +1,5 @@
-//! Which tensors a GGUF file of a model may have. A tensor without a place would be left out of the computation: it is an error,
-//! as in llama.cpp, which refuses files with more tensors than it uses.
+//! Which tensors a GGUF file of a model may have. A tensor without a place would be left out of the
+//! computation: it is an error, as in llama.cpp, which refuses files with more tensors than it uses.
 
 use tritforge_gguf::{GgmlType, TensorInfo};
 

@@ -1,5 +1,5 @@
-//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of 4, and the
-//! names in them that are older still.
+//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and
+//! `rope_scaling` of 4, and the names in them that are older still.
 
 use serde_json::{Map, Value};
 
@@ -46,14 +46,14 @@ pub(super) fn read(fields: &Map<String, Value>, theta: f64, context: usize) -> R
         };
         let outer = number("original_max_position_embeddings")?.map(|tokens| tokens as usize);
         let rope = Reader { name, object, outer, context, top, theta: theta as f32 }.read()?;
-        match &found {
+        match &mut found {
             Some((first, other)) if (other.theta, &other.scaling) != (rope.theta, &rope.scaling) => {
                 return Err(fault(format!(
                     "{first} and {name} differ, and versions of transformers disagree on which takes \
                      precedence: remove one of them"
                 )));
             }
-            Some(_) => {}
+            Some((_, other)) => other.unknown.extend(rope.unknown),
             None => found = Some((name, rope)),
         }
     }

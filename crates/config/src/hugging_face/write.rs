@@ -6,8 +6,9 @@ use super::FAMILIES;
 use crate::{AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 
 impl ModelConfig {
-    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary weights are packed or
-    /// latent; `dtype` names the type of all other weights; `extra` is added, such as the ids of special tokens.
+    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary
+    /// weights are packed or latent; `dtype` names the type of all other weights; `extra` is added, such as
+    /// the ids of special tokens.
     ///
     /// # Errors
     /// If no class of `transformers` computes this model.

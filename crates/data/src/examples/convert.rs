@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{ASSISTANT, Body, Columns, RecordKind, Said};
+use super::{ASSISTANT, Body, ChatTurn, Columns, RecordKind};
 use crate::rows::{Row, parse_json, type_name};
 
 /// Keys of a message by which data sets say whether it is to be learned: axolotl's, OpenAI's, ms-swift's.
@@ -62,23 +62,23 @@ pub(super) fn body(row: &Row, kind: RecordKind, columns: &Columns) -> Result<Bod
             let mut said = record.system()?;
             said.extend(record.history()?);
             said.push(match input {
-                None => Said::new("user", instruction),
+                None => ChatTurn::new("user", instruction),
                 // Templates know one content; that of Alpaca also knows its parts.
                 Some(input) => {
-                    let mut user = Said::new("user", &format!("{instruction}\n\n{input}"));
+                    let mut user = ChatTurn::new("user", &format!("{instruction}\n\n{input}"));
                     user.message.insert("instruction".to_string(), Value::from(instruction));
                     user.message.insert("input".to_string(), Value::from(input));
                     user
                 }
             });
-            said.push(Said::new(ASSISTANT, record.text("output")?));
+            said.push(ChatTurn::new(ASSISTANT, record.text("output")?));
             Body::Turns(said)
         }
         RecordKind::InputOutput => {
             let mut said = record.system()?;
             said.extend(record.history()?);
-            said.push(Said::new("user", record.text("input")?));
-            said.push(Said::new(ASSISTANT, record.text("output")?));
+            said.push(ChatTurn::new("user", record.text("input")?));
+            said.push(ChatTurn::new(ASSISTANT, record.text("output")?));
             Body::Turns(said)
         }
         RecordKind::Messages | RecordKind::Sharegpt => {
@@ -129,12 +129,12 @@ impl<'a> Record<'a> {
     }
 
     /// The system prompt of a column, where there is one.
-    fn system(&self) -> Result<Vec<Said>, String> {
-        Ok(self.optional("system")?.map(|text| Said::new("system", text)).into_iter().collect())
+    fn system(&self) -> Result<Vec<ChatTurn>, String> {
+        Ok(self.optional("system")?.map(|text| ChatTurn::new("system", text)).into_iter().collect())
     }
 
     /// Messages behind the system prompt of a column. One of their own must be the same.
-    fn after_system(&self, mut said: Vec<Said>) -> Result<Vec<Said>, String> {
+    fn after_system(&self, mut said: Vec<ChatTurn>) -> Result<Vec<ChatTurn>, String> {
         let system = self.system()?;
         let own = said.first().filter(|first| first.role() == "system");
         match (own, system.first()) {
@@ -152,8 +152,9 @@ impl<'a> Record<'a> {
         Ok(said)
     }
 
-    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in LLaMA-Factory.
-    fn history(&self) -> Result<Vec<Said>, String> {
+    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in
+    /// LLaMA-Factory.
+    fn history(&self) -> Result<Vec<ChatTurn>, String> {
         let value = match self.row.get("history") {
             Some(value) if !is_nothing(value) => value,
             _ => return Ok(Vec::new()),
@@ -168,7 +169,7 @@ impl<'a> Record<'a> {
         };
         let pair = |turn: &Value| match turn.as_array().map(Vec::as_slice) {
             Some([Value::String(question), Value::String(answer)]) => {
-                Ok([Said::new("user", question), Said::new(ASSISTANT, answer)])
+                Ok([ChatTurn::new("user", question), ChatTurn::new(ASSISTANT, answer)])
             }
             _ => Err("column \"history\": expected a list of [question, answer]".to_string()),
         };
@@ -177,7 +178,7 @@ impl<'a> Record<'a> {
     }
 
     /// A list of messages; in a table of strings, its JSON.
-    fn messages(&self, column: &str) -> Result<Vec<Said>, String> {
+    fn messages(&self, column: &str) -> Result<Vec<ChatTurn>, String> {
         let value = self.get(column)?;
         let parsed: Value;
         let value = match value {
@@ -205,15 +206,16 @@ impl<'a> Record<'a> {
     }
 
     /// A string as one message of a role, or a list of messages.
-    fn said(&self, column: &str, role: &str) -> Result<Vec<Said>, String> {
+    fn said(&self, column: &str, role: &str) -> Result<Vec<ChatTurn>, String> {
         match self.get(column)? {
-            Value::String(text) => Ok(vec![Said::new(role, text)]),
+            Value::String(text) => Ok(vec![ChatTurn::new(role, text)]),
             Value::Array(_) => self.messages(column),
             other => Err(self.wrong(column, other, "a string or a list of messages")),
         }
     }
 
-    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin with.
+    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin
+    /// with.
     fn preference(&self) -> Result<Body, String> {
         let (mut chosen, mut rejected) = (self.said("chosen", ASSISTANT)?, self.said("rejected", ASSISTANT)?);
         let mut prompt = Vec::new();
@@ -275,7 +277,7 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
 }
 
 /// A message: `role` and `content`, or `from` and `value`.
-fn said(item: &Value) -> Result<Said, String> {
+fn said(item: &Value) -> Result<ChatTurn, String> {
     let Value::Object(item) = item else {
         return Err(format!("found {}; expected an object with role and content", type_name(item)));
     };
@@ -307,7 +309,7 @@ fn said(item: &Value) -> Result<Said, String> {
     }
     let answer = role == ASSISTANT;
     let learn = flag(item)?.unwrap_or(answer);
-    Ok(Said { message, answer, learn })
+    Ok(ChatTurn { message, answer, learn })
 }
 
 /// Text, or a list of parts that are all text.

@@ -8,11 +8,11 @@ use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::{Row, Take, check_names, no_column};
+use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
 
 /// Hands every row to `take`; of a named column only its pages are read.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
     let file = File::open(path).map_err(DataError::io(path, "open"))?;
     let reader = SerializedFileReader::new(file).map_err(|e| fault(e.to_string()))?;

@@ -1,7 +1,7 @@
 //! Which packages the project depends on, and where their sources are.
 //!
-//! `cargo tree` is asked and not `cargo metadata`: the latter wants the sources of development dependencies too, and fails
-//! without network on a machine that built the programs but never the tests.
+//! `cargo tree` is asked and not `cargo metadata`: the latter wants the sources of development dependencies
+//! too, and fails without network on a machine that built the programs but never the tests.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,8 +25,8 @@ pub(super) struct Packages {
     pub(super) absent: Vec<String>,
 }
 
-/// Packages of this workspace that are passed over with all that only they need: the readers of tables and the client of the
-/// hub. The corpus is what it was before they came, and they are most of the packages.
+/// Packages of this workspace that are passed over with all that only they need: the readers of tables and
+/// the client of the hub. The corpus is what it was before they came, and they are most of the packages.
 const PRUNED: [&str; 4] = ["csv", "glob", "hf-hub", "parquet"];
 
 /// Finds the dependencies of a manifest, and of this workspace by default.
@@ -67,8 +67,8 @@ fn cargo_tree(manifest: Option<&Path>, pruned: &[&str]) -> Result<String, String
     String::from_utf8(output.stdout).map_err(|_| "cargo tree printed text that is not UTF-8".to_string())
 }
 
-/// Names with the newest version of each, from lines such as `serde_derive v1.0.229 (proc-macro) (*)`. Lines with another
-/// note are packages from a path, a git repository or another registry.
+/// Names with the newest version of each, from lines such as `serde_derive v1.0.229 (proc-macro) (*)`. Lines
+/// with another note are packages from a path, a git repository or another registry.
 fn newest(listing: &str) -> BTreeMap<String, String> {
     let mut versions: BTreeMap<String, String> = BTreeMap::new();
     for line in listing.lines() {

@@ -1,5 +1,5 @@
-//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and file; one generator for
-//! all questions of a task in order.
+//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and
+//! file; one generator for all questions of a task in order.
 
 use super::python_random::PythonRandom;
 use super::{Kind, Task, TaskData, TaskOptions, gsm8k};
@@ -18,7 +18,8 @@ pub struct Example {
 pub(super) struct Shots {
     count: usize,
     examples: Vec<Example>,
-    /// The questions themselves with their answers, where they may stand among the examples: one more is drawn then.
+    /// The questions themselves with their answers, where they may stand among the examples: one more is
+    /// drawn then.
     own: Vec<Example>,
 }
 
@@ -74,8 +75,8 @@ impl Shots {
     }
 }
 
-/// The examples for one question: `count` of them, in order. `own` is the question itself where it is among the examples: one
-/// more is drawn then, and the question left out.
+/// The examples for one question: `count` of them, in order. `own` is the question itself where it is among
+/// the examples: one more is drawn then, and the question left out.
 ///
 /// # Errors
 /// If there are too few examples.

@@ -5,8 +5,8 @@ use super::question::Form;
 use super::{Fields, Question};
 use crate::EvalError;
 
-/// `sentence` with a `_`, `option1`, `option2`, `answer` (1 or 2). What follows the blank is scored after the sentence's
-/// beginning with each option in its place: partial evaluation.
+/// `sentence` with a `_`, `option1`, `option2`, `answer` (1 or 2). What follows the blank is scored after the
+/// sentence's beginning with each option in its place: partial evaluation.
 pub(crate) fn winogrande(fields: &Fields<'_>) -> Result<Question, EvalError> {
     let (sentence, options, gold) = match parts(fields)? {
         Some(parts) => (parts.question, parts.choices, parts.gold),

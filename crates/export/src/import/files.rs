@@ -1,13 +1,15 @@
-//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of `transformers` reads.
+//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of
+//! `transformers` reads.
 //!
-//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts the files that are read,
-//! or looks as if it should have been read, is an error or told.
+//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts
+//! the files that are read, or looks as if it should have been read, is an error or told.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::Tensors;
+use tritforge_config::ADAPTER_CONFIG;
 
 use crate::ExportError;
 
@@ -28,7 +30,8 @@ fn fault(path: &Path, message: impl Into<String>) -> ExportError {
 /// Opens the weights of a source: a directory, a safetensors file, or an index of shards.
 ///
 /// # Errors
-/// If there are none, or they contradict each other or their index; the message names the file and the tensor.
+/// If there are none, or they contradict each other or their index; the message names the file and the
+/// tensor.
 pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportError> {
     if !path.exists() {
         return Err(fault(path, "no such file or directory"));
@@ -71,10 +74,18 @@ fn shard_number(name: &str) -> Option<String> {
     Some(format!("{} of {}", number.parse::<u32>().ok()?, count.parse::<u32>().ok()?))
 }
 
-/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from elsewhere.
+/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from
+/// elsewhere.
 fn refuse_adapter(directory: &Path) -> Result<(), ExportError> {
-    let config = directory.join("adapter_config.json");
+    let config = directory.join(ADAPTER_CONFIG);
     match config.is_file() {
+        true if ![SINGLE, INDEX].iter().any(|name| directory.join(name).is_file()) => Err(fault(
+            directory,
+            format!(
+                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
+                directory.display()
+            ),
+        )),
         true => Err(fault(
             &config,
             "an adapter is in the model's directory: transformers would load it on top of the base that it \

@@ -1,4 +1,5 @@
-//! `generation_config.json`: what a model's authors recommend for sampling. A checkpoint has no place for it, so that it is told.
+//! `generation_config.json`: what a model's authors recommend for sampling. A checkpoint has no place for it,
+//! so that it is told.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Jinja2's own filters, tests and operators where those of minijinja give another text: templates are written for jinja2 3.1.
+//! Jinja2's own filters, tests and operators where those of minijinja give another text: templates are
+//! written for jinja2 3.1.
 
 mod filters;
 mod methods;
@@ -89,7 +90,8 @@ fn bound(value: &Value, name: &str) -> Option<Value> {
     }))
 }
 
-/// The arguments of a call in the order of their names, given by place or by name; `none` counts as not given.
+/// The arguments of a call in the order of their names, given by place or by name; `none` counts as not
+/// given.
 pub(crate) fn arguments<const N: usize>(
     what: &str,
     places: &[Value],

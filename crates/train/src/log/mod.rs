@@ -1,7 +1,8 @@
-//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for TensorBoard under
-//! `tensorboard/`, and a progress bar for people.
+//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for
+//! TensorBoard under `tensorboard/`, and a progress bar for people.
 //!
-//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on from is dropped.
+//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on
+//! from is dropped.
 
 mod event;
 mod table;
@@ -26,8 +27,8 @@ const TENSORBOARD: &str = "tensorboard";
 /// The metrics files and the progress bar of a run.
 #[derive(Debug)]
 pub(crate) struct Log {
-    lines: Appended,
-    table: Appended,
+    lines: AppendFile,
+    table: AppendFile,
     tensorboard: TensorBoard,
     bar: ProgressBar,
     /// Where training stands, in words; empty before the first step that was logged.
@@ -37,13 +38,14 @@ pub(crate) struct Log {
 
 /// A file that grows.
 #[derive(Debug)]
-struct Appended {
+struct AppendFile {
     path: PathBuf,
     file: File,
 }
 
 impl Log {
-    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left, is dropped.
+    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left,
+    /// is dropped.
     pub(crate) fn open(dir: &Path, steps: u64, step: u64, quiet: bool) -> Result<Self, TrainError> {
         let path = dir.join(METRICS);
         let mut lines = String::new();
@@ -55,8 +57,8 @@ impl Log {
                 table.extend(serde_json::from_str(line).ok().and_then(|event| table::row(&event)));
             }
         }
-        let lines = Appended::replace(path, &lines)?;
-        let table = Appended::replace(dir.join(TABLE), &table)?;
+        let lines = AppendFile::replace(path, &lines)?;
+        let table = AppendFile::replace(dir.join(TABLE), &table)?;
         let tensorboard = TensorBoard::open(&dir.join(TENSORBOARD), step)?;
         let bar = ProgressBar::new(steps);
         if quiet {
@@ -127,7 +129,7 @@ impl Log {
     }
 }
 
-impl Appended {
+impl AppendFile {
     /// A file with this text and nothing else; a crash leaves the old one or the new.
     fn replace(path: PathBuf, text: &str) -> Result<Self, TrainError> {
         let mut temporary = path.clone().into_os_string();

@@ -1,24 +1,25 @@
-//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a chat template, encoded.
+//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a
+//! chat template, encoded.
 //!
-//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe and the tokenizer
-//! alone, and their fingerprint is part of every checkpoint.
+//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
+//! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use tritforge_data::{
-    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Said, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
-    split_examples,
+    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, Preference, ReadOptions,
+    RecordKind, Report, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint,
+    samples, split_examples,
 };
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
-use crate::material::{Material, PairData, SampleData};
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
+use crate::training_data::{PreferenceData, SampleData, TrainingData};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
@@ -86,7 +87,7 @@ pub(super) fn prepare_samples(
         drawn / rows as f64
     ));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Samples(Box::new(SampleData { template, train, held_out, report }));
+    let data = TrainingData::Samples(Box::new(SampleData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
@@ -114,14 +115,14 @@ pub(super) fn prepare_pairs(
             return Err(TrainError::State(format!("no {name} pairs left: {}", read.report.summary())));
         }
     }
-    let print = |side: &[Preference]| {
+    let digest = |side: &[Preference]| {
         sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
     };
-    let fingerprint = fingerprint(recipe, &[print(&train), print(&held_out)]);
+    let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
     read.finish(dir, &mut say)?;
     say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Pairs(Box::new(PairData { template, train, held_out, report }));
+    let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
@@ -269,9 +270,10 @@ fn names(template: &str, word: &str) -> bool {
     })
 }
 
-/// Refuses an example with a message of which a template knows only a part: the rest would be left out without a word.
+/// Refuses an example with a message of which a template knows only a part: the rest would be left out
+/// without a word.
 fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
-    let said: Vec<&Said> = match &example.body {
+    let said: Vec<&ChatTurn> = match &example.body {
         Body::Turns(said) => said.iter().collect(),
         Body::Preference { prompt, chosen, rejected } => {
             prompt.iter().chain(chosen).chain(rejected).collect()
@@ -305,7 +307,8 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
-/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when it is encoded.
+/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
+/// it is encoded.
 fn rendered(body: &Body, template: Option<&ChatTemplate>) -> String {
     match (body, template) {
         (Body::Text(text), _) => text.clone(),

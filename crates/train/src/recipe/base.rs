@@ -1,5 +1,5 @@
-//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's, unless the recipe
-//! says otherwise.
+//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's,
+//! unless the recipe says otherwise.
 
 use std::path::Path;
 
@@ -9,9 +9,10 @@ use tritforge_config::{ADAPTER_MODEL, ActivationQuant, HiddenAct, ModelConfig, W
 use super::entries::{Entries, Entry, Value, parse_config};
 use super::error::{Fault, Origin};
 use super::reader;
-use crate::base::checkpoint_of;
+use crate::init::checkpoint_of;
 
-/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and `[quant]`.
+/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and
+/// `[quant]`.
 pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Option<ModelConfig> {
     let model = entries.sections.get_mut("model")?;
     let entry = model.get_mut("base")?;

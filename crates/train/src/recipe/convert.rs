@@ -6,7 +6,8 @@ use super::Recipe;
 use super::reader::Reader;
 use super::sections::{BlendOrder, BlendSchedule, Convert};
 
-/// Steps of a rise where the recipe does not say: what worked best in "Fine-tuning LLMs to 1.58bit" (Hugging Face, 2024).
+/// Steps of a rise where the recipe does not say: what worked best in "Fine-tuning LLMs to 1.58bit" (Hugging
+/// Face, 2024).
 const STEPS: u64 = 1000;
 
 /// Reads the section; none where no schedule is given.

@@ -1,4 +1,5 @@
-//! What a key's value may be: the reader checks it, messages and the reference describe it, the JSON Schema repeats it.
+//! What a key's value may be: the reader checks it, messages and the reference describe it, the JSON Schema
+//! repeats it.
 
 use std::fmt;
 

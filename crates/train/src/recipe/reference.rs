@@ -1,7 +1,7 @@
 //! The reference of recipes, as JSON Schema for editors and as Markdown for people.
 //!
-//! Neither is written by hand: keys, types and ranges are those that the reader asks for, in its order; descriptions are the
-//! documentation of the sections' fields.
+//! Neither is written by hand: keys, types and ranges are those that the reader asks for, in its order;
+//! descriptions are the documentation of the sections' fields.
 
 use std::path::Path;
 
@@ -85,8 +85,8 @@ impl Reference {
     }
 }
 
-/// The JSON Schema of recipes: an editor with a TOML language server completes and checks keys by it. Contradictions between
-/// keys are beyond it.
+/// The JSON Schema of recipes: an editor with a TOML language server completes and checks keys by it.
+/// Contradictions between keys are beyond it.
 pub fn json_schema() -> Value {
     let reference = Reference::new();
     let mut sections = Map::new();

@@ -270,8 +270,8 @@ fn backward(r: &mut Reader, recipe: &Recipe) {
     }
 }
 
-/// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not ternary are not
-/// packed.
+/// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not
+/// ternary are not packed.
 pub(super) fn misfit(model: &Model, quant: Quant, packing: Packing) -> Option<(&'static str, usize)> {
     if quant.weights != WeightQuant::Absmean {
         return None;

@@ -1,5 +1,5 @@
-//! Ternary health in the report: a small chart for each kind of projection, a line for each layer; and the last numbers as a
-//! table.
+//! Ternary health in the report: a small chart for each kind of projection, a line for each layer; and the
+//! last numbers as a table.
 
 use std::fmt::Write as _;
 

@@ -1,9 +1,10 @@
-//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama, Qwen2 and Qwen3.
+//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama,
+//! Qwen2 and Qwen3.
 //!
-//! Its models for text give the logits of the last token only; below them stands the model without a head, which gives what the head
-//! multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What candle's models do not compute (scaled RoPE, heads of
-//! another width than the hidden size divided by their number) is refused: `tritforge import` makes a checkpoint of it, which this
-//! project's own models run.
+//! Its models for text give the logits of the last token only; below them stands the model without a head,
+//! which gives what the head multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What
+//! candle's models do not compute (scaled RoPE, heads of another width than the hidden size divided by their
+//! number) is refused: `tritforge import` makes a checkpoint of it, which this project's own models run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,12 +27,13 @@ pub(super) struct Pretrained {
     /// Of the normed hidden states, [vocab_size, hidden_size].
     head: Linear,
     /// Which model it is.
-    print: String,
+    fingerprint: String,
     /// Fields of its `config.json` that nobody here knows.
     unknown: Vec<String>,
 }
 
-/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its keys and values away with it.
+/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its
+/// keys and values away with it.
 #[derive(Debug)]
 enum Body {
     Qwen2(qwen2::Model),
@@ -68,8 +70,8 @@ impl Pretrained {
         };
         let description = dir.join("config.json");
         let all = std::iter::once(description.as_path()).chain(files.paths.iter().map(PathBuf::as_path));
-        let print = identity::of_files(all)?;
-        Ok(Self { config, body, head, print, unknown })
+        let fingerprint = identity::of_files(all)?;
+        Ok(Self { config, body, head, fingerprint, unknown })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -82,8 +84,8 @@ impl Pretrained {
     }
 
     /// Which model this is: SHA-256 of its files.
-    pub(super) fn print(&self) -> &str {
-        &self.print
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The logits of every token of one segment, [tokens, vocab_size].

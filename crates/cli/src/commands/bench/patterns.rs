@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use tritforge_infer::{KvType, Model, Part, Session, Wanted, step};
+use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
 
 use super::Format;
@@ -88,10 +88,10 @@ fn one_by_one(
         let begin = Instant::now();
         let kept = if reuse { session.reuse_prefix(prompt) } else { 0 };
         session.truncate(kept);
-        let mut logits = session.forward(&prompt[kept..], Wanted::Last)?;
+        let mut logits = session.forward(&prompt[kept..], LogitsRequest::Last)?;
         first.push(begin.elapsed());
         for _ in 1..tokens {
-            logits = session.forward(&[greedy(&logits)], Wanted::Last)?;
+            logits = session.forward(&[greedy(&logits)], LogitsRequest::Last)?;
         }
     }
     Ok(first)
@@ -118,9 +118,9 @@ fn together(model: &Arc<Model>, prompts: &[Vec<u32>], tokens: usize) -> Result<V
         if running.is_empty() {
             return Ok(first);
         }
-        let mut parts: Vec<Part<'_>> = running
+        let mut parts: Vec<SequenceInput<'_>> = running
             .iter_mut()
-            .map(|r| Part { session: &mut r.session, ids: &r.next, wanted: Wanted::Last })
+            .map(|r| SequenceInput { session: &mut r.session, ids: &r.next, request: LogitsRequest::Last })
             .collect();
         let logits = step(&mut parts)?;
         for (r, logits) in running.iter_mut().zip(logits) {

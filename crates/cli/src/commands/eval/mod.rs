@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
+use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
 
 use super::lora_args::LoraArgs;
 
@@ -24,7 +24,8 @@ use super::lora_args::LoraArgs;
             arc_easy=hf://datasets/allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet"
 )]
 pub(crate) struct Args {
-    /// GGUF file, checkpoint, or run directory.
+    /// GGUF file, checkpoint, run directory, Hugging Face directory, or an adapter (of a run or written by
+    /// peft) with the base model that it names.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
@@ -65,14 +66,10 @@ enum Score {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let path = match args.model.is_dir() {
-        true => super::checkpoint_dir(&args.model)?,
-        false => args.model.clone(),
-    };
     if let Some(text) = &args.text {
-        return of_text(args, &path, text);
+        return of_text(args, text);
     }
-    let results = tasks::run(&args.tasks, || open(args, &path))?;
+    let results = tasks::run(&args.tasks, || open(args))?;
     write_json(args, &results.to_json(&args.model))?;
     if !args.json {
         results.print();
@@ -80,36 +77,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model, with its adapters: a checkpoint of an adapter has its own.
-fn open(args: &Args, path: &Path) -> Result<Subject> {
+/// The model, with its adapters: an adapter as the model brings its own.
+fn open(args: &Args) -> Result<EvalModel> {
+    let path = &args.model;
     if !path.is_dir() {
-        return Ok(Subject::Gguf(args.lora.open(path)?));
+        return Ok(EvalModel::Gguf(args.lora.open(path)?));
     }
-    match args.lora.given() {
-        Some("--lora") => {
-            bail!(
-                "--lora: {} is a checkpoint: to evaluate an adapter's checkpoint, give its run or checkpoint \
-                 as the model",
-                path.display()
-            )
-        }
-        Some(option) => {
-            bail!("{option}: {} is a checkpoint, but this option applies only to GGUF files", path.display())
-        }
-        None => Ok(Subject::open(path)?),
+    if let Some(option) = args.lora.given() {
+        bail!("{option}: {} is a directory, but this option applies only to GGUF files", path.display());
     }
+    Ok(EvalModel::open_with(path, &args.lora.adapters()?)?)
 }
 
-fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
-    let subject = open(args, model)?;
+fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {
+    let model = open(args)?;
     let text = super::read_text(text)?;
-    let longest = subject.config().max_position_embeddings;
+    let longest = model.config().max_position_embeddings;
     let scoring = match args.score {
         Score::All => Scoring::All { window: args.window.unwrap_or(longest) },
         Score::SecondHalf => Scoring::SecondHalf { window: args.window.unwrap_or(longest.min(512)) },
     };
     let (mut ids, mut logits) = (Vec::new(), Vec::new());
-    let result = perplexity(&subject, &text, scoring, args.tokens, |window_ids, window_logits| {
+    let result = perplexity(&model, &text, scoring, args.tokens, |window_ids, window_logits| {
         if args.dump_logits.is_some() {
             ids.extend_from_slice(window_ids);
             logits.extend_from_slice(window_logits);
@@ -117,7 +106,7 @@ fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
         Ok(())
     })?;
     if let Some(path) = &args.dump_logits {
-        write_logits(path, &ids, &logits, subject.config().vocab_size)?;
+        write_logits(path, &ids, &logits, model.config().vocab_size)?;
     }
     write_json(args, &serde_json::to_value(result)?)?;
     if !args.json {

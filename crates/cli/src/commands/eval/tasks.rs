@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tritforge_data::Hub;
-use tritforge_eval::Subject;
+use tritforge_eval::EvalModel;
 use tritforge_eval::tasks::{Kind, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
 
 use crate::table;
@@ -56,7 +56,7 @@ pub(crate) struct Args {
 /// What came of all tasks.
 pub(crate) struct Results(Vec<TaskResult>);
 
-pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result<Results> {
+pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<EvalModel>) -> Result<Results> {
     // Everything that can be wrong with the files is found before the model is loaded.
     let jobs = args.tasks.iter().map(|name| Job::read(args, name)).collect::<Result<Vec<_>>>()?;
     for (name, _) in args.task_file.iter().chain(&args.fewshot_file) {
@@ -79,9 +79,9 @@ pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result
         }
         None => None,
     };
-    let subject = open()?;
+    let model = open()?;
     let generates = |job: &Job| !matches!(job.task.kind, Kind::Choice { .. });
-    if matches!(subject, Subject::Checkpoint { .. }) && jobs.iter().any(generates) {
+    if matches!(model, EvalModel::Checkpoint { .. }) && jobs.iter().any(generates) {
         eprintln!(
             "Generating from a checkpoint is slow, since it has no KV cache; a GGUF file made by `tritforge \
              export` gives the same text faster."
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result
     for Job { task, data, examples } in &jobs {
         let bar = progress(task.name, data.records.len() as u64);
         let mut fault = None;
-        let result = evaluate(&subject, task, data, examples.as_ref(), &options, &mut |sample| {
+        let result = evaluate(&model, task, data, examples.as_ref(), &options, &mut |sample| {
             bar.inc(1);
             if let Some(log) = &mut log {
                 let mut line = json!({"task": task.name});

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{LOTA_THRESHOLD, LoraConfig, LoraMode, Projection};
 
-use super::written::{mode_name, module_name, module_names};
+use super::serialize::{mode_name, module_name, module_names};
 
 /// `[lora]`: a low-rank adapter on `model.base`, which stays as it is; kept where `rank` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

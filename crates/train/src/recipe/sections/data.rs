@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_data::{Format, Packing};
 
-use super::written::{is_concat, is_shard_tokens, is_text, is_zero};
+use super::serialize::{is_concat, is_shard_tokens, is_text, is_zero};
 use crate::recipe::samples::Samples;
 
 /// `[tokenizer]`: where the tokenizer comes from.

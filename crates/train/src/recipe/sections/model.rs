@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 
-use super::written::{backward_name, is_auto};
+use super::serialize::{backward_name, is_auto};
 
 /// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
 /// keys in the recipe go before it.
@@ -67,11 +67,15 @@ pub struct Quant {
     /// ternary weights and int8 activations.
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
-    pub backward: Backward,
+    pub backward: GradPrecision,
 }
 
 impl Default for Quant {
     fn default() -> Self {
-        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax, backward: Backward::Auto }
+        Self {
+            weights: WeightQuant::Absmean,
+            activations: ActivationQuant::Absmax,
+            backward: GradPrecision::Auto,
+        }
     }
 }

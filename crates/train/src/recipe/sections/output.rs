@@ -7,7 +7,7 @@ use serde::Serialize;
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing as TernaryPacking;
 
-use super::written::{dense_name, packing_name};
+use super::serialize::{dense_name, packing_name};
 
 /// `[run]`: the run itself.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::written::is_zero_u64;
+use super::serialize::is_zero_u64;
 use crate::optimizer::StoredType;
 
 /// `[optim]`: the optimizer and its learning rate.

@@ -189,8 +189,8 @@ fn contradictions_name_both_sides() {
 
 #[test]
 fn a_backward_by_integers_needs_integers_in_the_forward() {
-    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Auto);
-    for backward in Backward::ALL {
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, GradPrecision::Auto);
+    for backward in GradPrecision::ALL {
         let set = format!("quant.backward={}", backward.name());
         assert_eq!(parse(MINIMAL, &[&set]).unwrap().quant.backward, backward);
     }
