@@ -84,7 +84,7 @@ pub(crate) fn with_missing(
                 token.content
             ),
             None if padding == Some(token.content.as_str()) => {
-                log::warn!("padding token {:?} with the id {id} is not in {file}: ignored", token.content)
+                log::warn!("padding token {:?} with the id {id} is not in {file}: ignored", token.content);
             }
             None => {
                 missing.insert(*id, token.clone());
