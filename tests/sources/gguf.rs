@@ -208,10 +208,12 @@ fn a_split_model_is_one_model_for_every_command() {
         |model: &str| project.ok(&["generate", model, "-p", "hello", "-n", "8", "--temperature", "0", "-q"]);
     assert_eq!(text(first), text("m.gguf"));
     project.ok(&["import", first, "-o", "imported"]);
-    assert_eq!(perplexity(&project, &["imported"]).0, right);
+    // A checkpoint runs through the training forward, whose float products add up in another order.
+    let imported = perplexity(&project, &["imported"]).0;
+    assert!((imported / right - 1.0).abs() < 1e-5, "{imported} {right}");
     assert!(project.ok(&["inspect", first]).contains("in 2 files"));
     project.ok(&["verify", "c", first, "--tokens", "32", "--greedy-tokens", "4"]);
-    assert!(project.ok(&["diff", "imported", first]).contains("the same model"));
+    assert!(project.ok(&["diff", "imported", first]).contains("the models are identical"));
 
     for args in [
         &["eval", second, "--text", "text.txt"][..],
@@ -243,7 +245,9 @@ fn a_file_without_a_pre_tokenizer_can_be_told_it() {
     project.ok(&["generate", "without.gguf", "-p", "x", "-n", "2", "-q", "--override-kv", &option]);
     project.ok(&["tokenize", "without.gguf", "--text", "text.txt", "--override-kv", &option]);
     project.ok(&["import", "without.gguf", "-o", "imported", "--override-kv", &option]);
-    assert_eq!(perplexity(&project, &["imported"]).0, right);
+    // A checkpoint runs through the training forward, whose float products add up in another order.
+    let imported = perplexity(&project, &["imported"]).0;
+    assert!((imported / right - 1.0).abs() < 1e-5, "{imported} {right}");
 
     let wrong = |model: &str, option: &str, parts: &[&str]| {
         refused(&project.run(&["import", model, "-o", "other", "--override-kv", option]), parts);

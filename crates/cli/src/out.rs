@@ -1,7 +1,8 @@
 //! Standard output and standard error of the commands: `println!` and its like without their panics.
 //!
-//! A reader that has gone (`| head`) is no error: the command goes on in silence, so that the files it writes are whole and a service
-//! stays up. Any other failure, such as a full disk, is remembered, and [`failure`] tells it when the command is done.
+//! A reader that has gone (`| head`) is no error: the command goes on in silence, so that the files it writes
+//! are whole and a service stays up. Any other failure, such as a full disk, is remembered, and [`failure`]
+//! tells it when the command is done.
 //! A command that writes much, or must know when its reader has gone, takes [`stdout`]. Only errors of this module count
 //! as a reader that has gone: a broken pipe elsewhere, such as a named pipe given with `--output`, is an error.
 

@@ -58,7 +58,8 @@ impl RopeScaling {
         if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
     }
 
-    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be multiplied by.
+    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be
+    /// multiplied by.
     pub fn apply(&self, frequencies: &mut [f32], theta: f32) -> f32 {
         match self {
             RopeScaling::Linear { factor } => {
@@ -158,7 +159,7 @@ impl RopeScaling {
                 positive(&[*factor, *beta_fast, *beta_slow, *attention_factor])
             }
             RopeScaling::Factors { factors } if factors.len() != head_dim / 2 => {
-                let expected = format!("one for each of the {} pairs of a head", head_dim / 2);
+                let expected = format!("{} factors, one for each pair of a head", head_dim / 2);
                 Err(fault("rope_scaling.factors", &format!("{} numbers", factors.len()), expected))
             }
             RopeScaling::Factors { factors } => positive(factors),

@@ -1,8 +1,8 @@
 //! Who can load a model: a table of runtimes by architecture and tensor types.
 //!
-//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as in
-//! llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and ik_llama.cpp.
-//! `docs/formats.md` has the results.
+//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as
+//! in llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and
+//! ik_llama.cpp. `docs/formats.md` has the results.
 
 use std::collections::BTreeSet;
 
@@ -78,8 +78,8 @@ struct Row {
     architectures: &'static [&'static str],
     /// Ternary and binary types; all know the block formats of llama.cpp's full-precision models.
     types: &'static [&'static str],
-    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one tensor
-    /// too many.
+    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one
+    /// tensor too many.
     scales: &'static [&'static str],
 }
 
@@ -100,7 +100,8 @@ const ROWS: [Row; 3] = [
         types: &["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM"],
         scales: &["bitnet"],
     },
-    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its quantizer.
+    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its
+    // quantizer.
     Row {
         runtime: Runtime::IkLlamaCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3"],
@@ -136,7 +137,7 @@ pub(crate) fn gguf_verdicts(file: &GgufTraits<'_>) -> Vec<Verdict> {
         }
         verdicts.push(found);
     }
-    let export = "its own layout only: import the file and export it as hf-packed, hf-bf16 or hf-f32";
+    let export = "reads only its own layout: import the file and export it as hf-packed, hf-bf16 or hf-f32";
     verdicts.push(verdict(Runtime::Transformers, Some(export.to_string())));
     verdicts
 }
@@ -148,21 +149,26 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
         return Some(format!("no architecture {architecture}"));
     }
     if row.runtime == Runtime::IkLlamaCpp && file.types.contains("I2_S") {
-        return Some("I2_S only as a source: llama-quantize --allow-requantize FILE OUT IQ2_BN".to_string());
+        return Some(
+            "I2_S only as input for requantization: llama-quantize --allow-requantize FILE OUT \
+                     IQ2_BN"
+                .to_string(),
+        );
     }
     if let Some(ty) = file.types.iter().find(|ty| SPECIAL.contains(ty) && !row.types.contains(ty)) {
         return Some(format!("no type {ty}"));
     }
     if file.scales && !row.scales.contains(&architecture) {
-        return Some(format!("no .scale tensors in {architecture}: i2_s has none"));
+        return Some(format!("no .scale tensors in {architecture}; i2_s needs none"));
     }
     match row.runtime {
         Runtime::BitnetCpp if architecture == "bitnet-b1.58" && file.own_head => {
-            Some("it ignores the output head of bitnet-b1.58 and takes the embedding instead".to_string())
+            Some("it ignores the output head of bitnet-b1.58 and uses the embedding instead".to_string())
         }
         Runtime::IkLlamaCpp if file.types.contains("IQ2_BN") && file.least_columns < IQ2_BN_LEAST_COLUMNS => {
             Some(format!(
-                "it aborts on IQ2_BN matrices of fewer than {IQ2_BN_LEAST_COLUMNS} inputs; the file has {}",
+                "it aborts on IQ2_BN matrices with fewer than {IQ2_BN_LEAST_COLUMNS} columns; the file has \
+                 {}",
                 file.least_columns
             ))
         }
@@ -196,7 +202,7 @@ pub(crate) fn hugging_face_verdicts() -> Vec<Verdict> {
     let ours = Verdict {
         runtime: Runtime::Tritforge,
         loads: true,
-        note: "eval, diff and verify as it is; import it to run it".to_string(),
+        note: "eval, diff and verify directly; import and export it for generate, chat and serve".to_string(),
     };
     let theirs = Verdict { runtime: Runtime::Transformers, loads: true, note: String::new() };
     let export = |runtime| Verdict {

@@ -84,7 +84,8 @@ pub(crate) fn exp_and_sum(row: &mut [f32], max: f32) -> f32 {
     sum(&acc)
 }
 
-/// Replaces x by exp(x − max) and adds them to sums by lanes: of a row in parts, if all but the last are whole lanes.
+/// Replaces x by exp(x − max) and adds them to sums by lanes: of a row in parts, if all but the last are
+/// whole lanes.
 #[inline(always)]
 pub(crate) fn exp_and_add(row: &mut [f32], max: f32, sums: &mut Lanes) {
     let (blocks, rest) = row.as_chunks_mut::<LANES>();

@@ -13,7 +13,7 @@ use crate::request::RequestError;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be bound.
-    #[error("{address}: cannot listen: {source}; choose another with --host and --port")]
+    #[error("{address}: cannot listen: {source}; choose another address with --host and --port")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -79,7 +79,7 @@ impl ApiError {
                 code = Some("invalid_api_key");
                 (
                     "authentication_error",
-                    "this service wants its key: Authorization: Bearer KEY".to_string(),
+                    "missing or wrong API key: expected the header Authorization: Bearer KEY".to_string(),
                     None,
                 )
             }
@@ -97,7 +97,11 @@ impl ApiError {
             }
             ApiError::Method => {
                 code = Some("method_not_allowed");
-                ("invalid_request_error", "this path does not have that method; see Allow".to_string(), None)
+                (
+                    "invalid_request_error",
+                    "method not allowed for this path; see the Allow header".to_string(),
+                    None,
+                )
             }
             ApiError::Unavailable => {
                 ("server_error", "too many bodies are being read: try again".to_string(), None)

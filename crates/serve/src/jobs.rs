@@ -69,13 +69,13 @@ impl Jobs {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits) => return Err(ApiError::Busy),
             Err(TryAcquireError::Closed) => {
-                return Err(ApiError::Internal("the service is closing".to_string()));
+                return Err(ApiError::Internal("the service is shutting down".to_string()));
             }
         };
         let turn = tokio::time::timeout(self.timeout, Arc::clone(&self.running).acquire_owned());
         let running = match turn.await {
             Ok(Ok(permit)) => permit,
-            Ok(Err(_)) => return Err(ApiError::Internal("the service is closing".to_string())),
+            Ok(Err(_)) => return Err(ApiError::Internal("the service is shutting down".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
         let (sender, receiver) = mpsc::channel(UNREAD);

@@ -9,15 +9,14 @@ use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Packing};
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
 
 use crate::convert::blend;
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
-use crate::material::{Draws, Material};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
@@ -25,7 +24,8 @@ use crate::reference::Reference;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
-use crate::{Preferences, TrainError, base, dpo_forward_backward, machine, reference, report};
+use crate::training_data::{DataLoader, TrainingData};
+use crate::{PreferenceStats, TrainError, dpo_forward_backward, init, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -55,7 +55,7 @@ impl Default for RunOptions {
 
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunOutcome {
     /// It took all its steps.
     Finished,
     /// The held-out loss fell no more for `train.patience` evaluations.
@@ -68,7 +68,7 @@ pub enum Ended {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Why it ended.
-    pub ended: Ended,
+    pub ended: RunOutcome,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
     /// The step with the lowest held-out loss, and that loss.
@@ -79,11 +79,11 @@ pub struct Summary {
     pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could
-    /// be measured.
+    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was
+    /// stopped before it could be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be
-    /// measured.
+    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped
+    /// before they could be measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
@@ -99,12 +99,12 @@ struct Trainer<'a> {
     text: String,
     model: Decoder,
     optimizer: Optimizer,
-    average: Option<Average>,
+    average: Option<EmaWeights>,
     teacher: Option<Teacher>,
     reference: Option<Reference>,
     gradients: Gradients,
     workspace: Workspace,
-    batches: Draws<'a>,
+    batches: DataLoader<'a>,
     progress: Progress,
     monitor: Monitor,
     log: Log,
@@ -116,8 +116,8 @@ struct Trainer<'a> {
 /// Trains as the recipe says, on data already prepared.
 ///
 /// # Errors
-/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the recipe, or loss,
-/// gradient or weights are NaN or infinite; the last good checkpoint then stays.
+/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the
+/// recipe, or loss, gradient or weights are NaN or infinite; the last good checkpoint then stays.
 pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
     let begin = Instant::now();
@@ -127,13 +127,13 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
     let (mut lap, mut lap_tokens) = (Instant::now(), first_tokens);
     let ended = loop {
         if trainer.progress.step >= every.steps {
-            break Ended::Finished;
+            break RunOutcome::Finished;
         }
         if every.patience.is_some_and(|patience| trainer.progress.stale_evaluations >= patience) {
-            break Ended::OutOfPatience;
+            break RunOutcome::OutOfPatience;
         }
         if options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            break Ended::Stopped;
+            break RunOutcome::Stopped;
         }
         let outcome = trainer.step()?;
         let step = trainer.progress.step;
@@ -169,7 +169,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         _ => trainer.save()?,
     };
     let (held_out_loss, bits_per_byte) = match (result, ended) {
-        (_, Ended::Stopped) => (f64::NAN, f64::NAN),
+        (_, RunOutcome::Stopped) => (f64::NAN, f64::NAN),
         (Some(result), _) => result,
         // A run that had already ended has nothing left to do but say how good it is.
         (None, _) => trainer.evaluate()?,
@@ -193,7 +193,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
 struct StepOutcome {
     loss: f64,
     /// What the step's pairs of answers came to.
-    preferences: Option<Preferences>,
+    preferences: Option<PreferenceStats>,
     /// How far the relations of tokens are from the teacher's, where they are learned.
     relation: Option<f64>,
     lr: f64,
@@ -214,11 +214,11 @@ impl<'a> Trainer<'a> {
         let restored = match &found {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = base::model(recipe, &config)?;
+                let model = init::model(recipe, &config)?;
                 round_to_master(optimizer_config.master, model.parameters())?;
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average =
-                    recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
+                    recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
@@ -247,7 +247,7 @@ impl<'a> Trainer<'a> {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());
         }
-        model.set_backward(recipe.quant.backward)?;
+        model.set_grad_precision(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -259,18 +259,18 @@ impl<'a> Trainer<'a> {
         let batches = prepared.data.batches(recipe, progress.position)?;
         let log = Log::open(out, recipe.train.steps, progress.step, options)?;
         match &found {
-            Some(path) => log.say(&format!("going on from {}", path.display())),
-            None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),
+            Some(path) => log.say(&format!("resuming from {}", path.display())),
+            None if options.resume => log.say("no complete checkpoint found: starting from scratch"),
             None => {}
         }
         let reference = match (&recipe.dpo, &prepared.data) {
-            (Some(_), Material::Pairs(pairs)) => {
+            (Some(_), TrainingData::Pairs(pairs)) => {
                 let beginning = found.is_none().then_some(&model);
                 let say = |text: &str| log.say(text);
                 Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, say)?)
             }
-            (None, Material::Text(_) | Material::Samples(_)) => None,
-            _ => return Err(TrainError::State("the data was prepared for another recipe".to_string())),
+            (None, TrainingData::Text(_) | TrainingData::Samples(_)) => None,
+            _ => return Err(TrainError::State("the data was prepared for a different recipe".to_string())),
         };
         let text = recipe.to_toml()?;
         let gradients = Gradients::new(model.parameters(), |_| true);
@@ -284,13 +284,16 @@ impl<'a> Trainer<'a> {
             if let (Some(path), Some(before)) = (&found, before)
                 && before != teacher.fingerprint()
             {
-                let message = "distill.teacher is not the model that the run has learned from so far: its files have other contents; \
-                               name that one";
+                let message = "distill.teacher is not the teacher that the run was started with: its files \
+                               have different contents; set distill.teacher to the original model";
                 return Err(TrainError::Resume { path: path.clone(), message: message.to_string() });
             }
         }
         for field in teacher.iter().flat_map(Teacher::unknown) {
-            log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
+            log.say(&format!(
+                "warning: the teacher's config.json has an unknown field {field}, which is \
+                              ignored"
+            ));
         }
         let mut trainer = Self {
             recipe,
@@ -326,10 +329,10 @@ impl<'a> Trainer<'a> {
             parameters: self.parameters(),
             threads: tritforge_kernels::threads(),
             gemm_flops: self.gemm_flops,
-            backward: Some(self.model.backward().name().to_string()),
+            backward: Some(self.model.grad_precision().name().to_string()),
             recipe: self.text.clone(),
         })?;
-        let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;
+        let matrices = self.monitor.observe(&self.model, self.progress.step)?.matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }
@@ -357,7 +360,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn log_preferences(&mut self, preferences: Preferences, held_out: bool) -> Result<(), TrainError> {
+    fn log_preferences(&mut self, preferences: PreferenceStats, held_out: bool) -> Result<(), TrainError> {
         self.log.event(&Event::Preferences {
             step: self.progress.step,
             held_out,
@@ -371,7 +374,7 @@ impl<'a> Trainer<'a> {
     fn write_report(&self) {
         let out = &self.recipe.run.out;
         if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
-            self.log.say(&format!("no report: {error}"));
+            self.log.say(&format!("cannot write the report: {error}"));
         }
     }
 
@@ -380,22 +383,23 @@ impl<'a> Trainer<'a> {
         let recipe = self.recipe;
         let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
-        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has none.
+        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
+        // none.
         let samples =
             (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         let mut loss = 0f64;
         self.gradients.clear();
-        let mut preferences: Option<Preferences> = None;
+        let mut preferences: Option<PreferenceStats> = None;
         // What stands behind an answer is padding, which need not look at it.
-        let relates = self.teacher.as_ref().is_some_and(Teacher::relates);
+        let learns_relations = self.teacher.as_ref().is_some_and(Teacher::learns_relations);
         let masked = match recipe.data.packing {
             Packing::Masked => true,
-            Packing::Documents => self.reference.is_some() || relates,
+            Packing::Documents => self.reference.is_some() || learns_relations,
             Packing::Concat => false,
         };
-        let noise = Noise::derive(recipe.run.seed, self.progress.step);
+        let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
         let batches: Vec<Batch<'_>> = (samples.iter())
             .map(|(samples, _)| {
@@ -403,13 +407,13 @@ impl<'a> Trainer<'a> {
                 Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
             })
             .collect();
-        let mut relation = relates.then_some(0f64);
+        let mut relation = learns_relations.then_some(0f64);
         let mut relation_rows = 0;
-        if relates {
+        if learns_relations {
             relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }
         for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
-            self.workspace.set_noise(Noise::derive(noise, i as u64));
+            self.workspace.set_noise(CounterRng::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, &mut self.gradients);
             if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
                 let reference = reference.of(pairs);
@@ -430,8 +434,8 @@ impl<'a> Trainer<'a> {
             }
             loss += match (&recipe.distill, &self.teacher) {
                 (Some(distill), Some(teacher)) => {
-                    let lesson = teacher.lesson(batch, self.progress.step, i)?;
-                    let distillation = lesson.objective(distill, teacher, relation_rows);
+                    let teacher_output = teacher.output(batch, self.progress.step, i)?;
+                    let distillation = teacher_output.objective(distill, teacher, relation_rows);
                     let model = &self.model;
                     let found = model.forward_backward_distilled(
                         workspace,

@@ -10,22 +10,22 @@ use tritforge_text::ChatTemplate;
 /// How to choose each token.
 #[derive(ClapArgs)]
 pub(crate) struct SamplingArgs {
-    /// 0 takes the most probable token.
+    /// Sampling temperature; 0 is greedy.
     #[arg(long, default_value_t = 0.8)]
     temperature: f32,
-    /// Keep the k most probable tokens; 0 keeps all.
+    /// Sample from the k most probable tokens; 0 disables.
     #[arg(long, default_value_t = 40)]
     top_k: usize,
-    /// Keep the most probable tokens up to this probability.
+    /// Sample from the most probable tokens whose probabilities add up to p.
     #[arg(long, default_value_t = 0.95)]
     top_p: f32,
-    /// Drop tokens less probable than this share of the most probable.
+    /// Drop tokens less probable than this fraction of the most probable token's probability.
     #[arg(long, default_value_t = 0.0)]
     min_p: f32,
-    /// More than 1 makes recent tokens less probable.
+    /// Penalty on recent tokens; values above 1 make them less probable.
     #[arg(long, default_value_t = 1.0)]
     repetition_penalty: f32,
-    /// Seed of the choice.
+    /// Random seed for sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -58,7 +58,7 @@ pub(crate) fn chat_template(model: &Model, named: Option<&str>) -> Result<Option
     }
     if !Path::new(named).is_file() {
         let names = ChatTemplate::names().join(", ");
-        bail!("--template {named}: neither a file nor one of {names}");
+        bail!("--template {named}: expected a file or one of {names}");
     }
     let source = std::fs::read_to_string(named).with_context(|| format!("{named}: cannot read"))?;
     // Editors end a file with a line break; templates in models do not.
@@ -69,7 +69,7 @@ pub(crate) fn chat_template(model: &Model, named: Option<&str>) -> Result<Option
 /// What to say where a conversation needs a template and there is none.
 pub(crate) fn no_template(model: &Model) -> String {
     format!(
-        "{}: the model has no chat template: give one with --template, a file or one of {}",
+        "{}: the model has no chat template: give a file or one of {} with --template",
         model.path().display(),
         ChatTemplate::names().join(", ")
     )

@@ -8,11 +8,11 @@ use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::{Row, Take, check_names, no_column};
+use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
 
 /// Hands every row to `take`; of a named column only its pages are read.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
     let file = File::open(path).map_err(DataError::io(path, "open"))?;
     let reader = SerializedFileReader::new(file).map_err(|e| fault(e.to_string()))?;
@@ -73,7 +73,7 @@ fn value(field: &Field) -> Result<Value, String> {
         // Strings that an old writer did not mark as such.
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => Value::from(text),
-            Err(e) => return Err(format!("is not UTF-8 at its byte {}", e.valid_up_to())),
+            Err(e) => return Err(format!("is not UTF-8 at byte {}", e.valid_up_to())),
         },
         Field::Group(row) => Value::Object(columns(row)?),
         Field::ListInternal(list) => {
@@ -82,7 +82,7 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::MapInternal(map) => {
             let entry = |(key, field): &(Field, Field)| match value(key)? {
                 Value::String(key) => Ok((key, value(field)?)),
-                other => Err(format!("is a map with the key {other}, expected strings as keys")),
+                other => Err(format!("is a map with the key {other}; only string keys are supported")),
             };
             Value::Object(map.entries().iter().map(entry).collect::<Result<_, String>>()?)
         }

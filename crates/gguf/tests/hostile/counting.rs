@@ -24,8 +24,8 @@ fn count(change: isize) {
     });
 }
 
-// SAFETY: every call is passed to `System` with the arguments as they came, and its answer is returned as it is;
-// counting touches only thread-local cells without destructors and allocates nothing.
+// SAFETY: every call is passed to `System` with the arguments as they came, and its answer is returned as it
+// is; counting touches only thread-local cells without destructors and allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size() as isize);

@@ -29,34 +29,34 @@ use crate::{interrupt, out};
     printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
     Each line is a message or a command:\n{HELP}"))]
 pub(crate) struct Args {
-    /// A GGUF file.
+    /// GGUF file.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
-    /// What the model is told before the conversation.
+    /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// The chat template, a file or one of chatml, llama3, plain; the model's by default.
+    /// Chat template: a file, or one of chatml, llama3, plain; default: the model's own.
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
-    /// Context length; the model's by default.
+    /// Context length; default: the model's.
     #[arg(long, value_name = "N")]
     context: Option<usize>,
-    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
     #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
     kv: KvType,
-    /// Fail when the context is full, instead of leaving out the oldest turns.
+    /// Fail when the context is full instead of dropping the oldest turns.
     #[arg(long)]
     no_context_shift: bool,
-    /// Most tokens of an answer.
+    /// Maximum tokens per answer.
     #[arg(short = 'n', long, default_value_t = 1024)]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// End an answer before this string too; may be given several times.
+    /// Stop an answer before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after a token that ends the generation, such as the end-of-sequence token.
+    /// Ignore end-of-generation tokens such as EOS and keep generating.
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -114,12 +114,12 @@ fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
     drop(out);
     let Answer { finish, left_out } = answer?;
     if left_out > 0 {
-        eprintln!("[the context was full: the {left_out} oldest messages were left out]");
+        eprintln!("[the context was full: dropped the {left_out} oldest messages]");
     }
     match finish {
         Finish::Cancelled => eprintln!("[stopped]"),
-        Finish::Length => eprintln!("[ended at --max-tokens]"),
-        Finish::ContextFull => eprintln!("[ended: the context is full; /reset begins anew]"),
+        Finish::Length => eprintln!("[stopped at --max-tokens]"),
+        Finish::ContextFull => eprintln!("[stopped: the context is full; /reset starts over]"),
         Finish::Eos | Finish::Stop => {}
     }
     Ok(())

@@ -24,16 +24,17 @@ use crate::interrupt;
 /// Options of a batch.
 #[derive(ClapArgs)]
 pub(super) struct BatchArgs {
-    /// Of a batch: the JSONL file to write; the standard output by default.
+    /// With --batch: JSONL file to write; default: standard output.
     #[arg(short, long, value_name = "FILE", requires = "batch")]
     output: Option<PathBuf>,
-    /// Of a batch: prompts that run at once.
+    /// With --batch: number of prompts to run at a time.
     #[arg(long, value_name = "N", default_value_t = 8, requires = "batch")]
     parallel: usize,
-    /// Of a batch: for a line that is wrong, write an object with `error` and go on.
+    /// With --batch: for an invalid line, write an object with `error` and continue.
     #[arg(long, requires = "batch")]
     skip_errors: bool,
-    /// Of a batch: the chat template for `messages`, a file or one of chatml, llama3, plain; the model's by default.
+    /// With --batch: chat template for `messages`: a file, or one of chatml, llama3, plain; default: the
+    /// model's own.
     #[arg(long, value_name = "NAME|FILE", requires = "batch")]
     template: Option<String>,
 }
@@ -61,7 +62,7 @@ enum Line<'a> {
 pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result<ExitCode> {
     let batch = &args.batch;
     if batch.parallel == 0 {
-        bail!("--parallel 0: at least one prompt must run");
+        bail!("--parallel 0: expected at least 1");
     }
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
     let model = args.lora.open(&args.model)?;
@@ -76,10 +77,13 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     if !batch.skip_errors
         && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
     {
-        bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", place(file));
+        bail!("{}:{line}: {error} (--skip-errors skips such lines)", place(file));
     }
     if entries.is_empty() {
-        bail!("{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}", place(file));
+        bail!(
+            "{}: no prompts: expected one JSON object per line, such as {{\"prompt\": \"Hello\"}}",
+            place(file)
+        );
     }
     let requests: Vec<_> =
         entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
@@ -104,8 +108,8 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         let Results { prompt_tokens, completion_tokens, done, .. } = results;
         let failed = entries.len() - requests.len();
         eprintln!(
-            "[{done} of {} prompts, {failed} wrong lines; {prompt_tokens} prompt tokens and {completion_tokens} generated \
-             in {seconds:.1} s, {:.0} tokens/s generated]",
+            "[{done} of {} prompts, {failed} invalid lines; {prompt_tokens} prompt tokens and \
+             {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
             requests.len(),
             completion_tokens as f64 / seconds,
         );
