@@ -174,7 +174,7 @@ fn a_ternary_model_is_exported_as_numbers_for_other_quantizers() {
         project.ok(&["eval", &out, "--text", "text.txt", "--tokens", "100"]);
     }
     // The numbers are code times scale.
-    let [packed, numbers] = ["m.gguf", "f32.gguf"].map(|file| Gguf::open(&project.path(file)).unwrap());
+    let [packed, numbers] = ["m.gguf", "f32.gguf"].map(|file| Gguf::open(project.path(file)).unwrap());
     let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
     let ternary = packed.tensors().iter().filter(|t| t.ty.name() == "TQ2_0").inspect(|tensor| {
         let scale = packed.tensor(&tensor.name.replace(".weight", ".scale")).unwrap();
