@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use commands::ranges;
+
 #[derive(Parser)]
 #[command(
     name = "tritforge",
@@ -31,10 +33,10 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Threads for computing; all cores by default.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     threads: Option<usize>,
     /// Threads for passes of one token a sequence, which wait for memory; as many as --threads by default.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     decode_threads: Option<usize>,
 }
 
@@ -91,14 +93,6 @@ fn main() -> ExitCode {
     tritforge_kernels::keep_pages();
     let cli = Cli::parse();
     warnings::install();
-    if cli.threads == Some(0) {
-        eprintln!("error: --threads 0: at least one is needed");
-        return ExitCode::from(2);
-    }
-    if cli.decode_threads == Some(0) {
-        eprintln!("error: --decode-threads 0: at least one is needed");
-        return ExitCode::from(2);
-    }
     if cli.decode_threads.is_some() && matches!(cli.command, Command::Bench(_)) {
         eprintln!("error: --decode-threads: bench measures rows at each of its --thread-counts instead");
         return ExitCode::from(2);

@@ -27,7 +27,7 @@ enum Command {
         /// A recipe in TOML.
         recipe: PathBuf,
         /// Samples to show.
-        #[arg(long, default_value_t = 3, value_name = "N")]
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = super::ranges::count(0..=1_000_000))]
         samples: usize,
         /// Override a key of the recipe, e.g. `data.template=alpaca`; may be given several times.
         #[arg(long, value_name = "KEY=VALUE")]

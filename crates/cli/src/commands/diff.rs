@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// The other, of any of these kinds.
     second: PathBuf,
     /// The largest difference of numbers that counts as the same, relative to the largest of their tensor. F16 rounds by 5e-4.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = super::ranges::number(0.0..=f32::MAX))]
     tolerance: f32,
     /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
     #[arg(long, value_enum)]

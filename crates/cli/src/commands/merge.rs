@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Predict at most this many tokens of it.
-    #[arg(long, default_value_t = 16384)]
+    #[arg(long, default_value_t = 16384, value_parser = super::ranges::count(1..=super::ranges::MOST_TOKENS))]
     tokens: usize,
     /// Show every projection.
     #[arg(short, long)]

@@ -7,23 +7,25 @@ use clap::Args as ClapArgs;
 use tritforge_infer::{Model, Sampling};
 use tritforge_text::ChatTemplate;
 
+use super::ranges::{above_zero, number};
+
 /// How to choose each token.
 #[derive(ClapArgs)]
 pub(crate) struct SamplingArgs {
     /// 0 takes the most probable token.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = number(0.0..=f32::MAX))]
     temperature: f32,
     /// Keep the k most probable tokens; 0 keeps all.
     #[arg(long, default_value_t = 40)]
     top_k: usize,
     /// Keep the most probable tokens up to this probability.
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = number(0.0..=1.0))]
     top_p: f32,
     /// Drop tokens less probable than this share of the most probable.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number(0.0..=1.0))]
     min_p: f32,
     /// More than 1 makes recent tokens less probable.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
     repetition_penalty: f32,
     /// Seed of the choice.
     #[arg(long, default_value_t = 0)]

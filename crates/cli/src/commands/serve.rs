@@ -13,6 +13,9 @@ use tritforge_serve::{Engine, ServeOptions, run_blocking};
 
 use super::lora_args;
 
+/// Ten years: clocks overflow beyond centuries.
+const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge serve model.gguf --port 8080\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
@@ -42,10 +45,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
     /// Seconds that a request may take, waiting included.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=MOST_SECONDS))]
     timeout: u64,
     /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends the service at once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
     shutdown_timeout: u64,
     /// Connections that may be open; more are answered 503. Fewer if the process may not open so many files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -10,6 +10,7 @@ use tritforge_eval::{Comparison, ProjectionReport, Side, VerifyOptions, VerifyRe
 use tritforge_export::ImportOptions;
 
 use super::import::Assume;
+use super::ranges::{MOST_TOKENS, count, number};
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -28,13 +29,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Tokens to run through both, at most the context's length.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(1..=MOST_TOKENS))]
     tokens: usize,
     /// The largest difference of a logit that passes.
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_parser = number(0.0..=f32::MAX))]
     bound: f32,
     /// Tokens to generate greedily in both.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = count(0..=MOST_TOKENS))]
     greedy_tokens: usize,
     /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
     #[arg(long, value_enum)]

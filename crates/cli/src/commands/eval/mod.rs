@@ -10,6 +10,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
 
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 
 #[derive(ClapArgs)]
 #[command(
@@ -33,13 +34,13 @@ pub(crate) struct Args {
     text: Option<PathBuf>,
     /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with `--score
     /// second-half`.
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     window: Option<usize>,
     /// Which tokens of each window are scored.
     #[arg(long, value_enum, default_value_t = Score::All, requires = "text")]
     score: Score,
     /// Predict at most this many tokens.
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     tokens: Option<usize>,
     /// Write the ids and the logits of every position as safetensors, to compare with other runtimes.
     #[arg(long, value_name = "FILE", requires = "text")]

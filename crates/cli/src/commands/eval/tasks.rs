@@ -12,6 +12,7 @@ use tritforge_data::Hub;
 use tritforge_eval::Subject;
 use tritforge_eval::tasks::{Kind, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
 
+use crate::commands::ranges::{MOST_TOKENS, count};
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -29,10 +30,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TASK=FILE", value_parser = super::named_file, requires = "tasks")]
     fewshot_file: Vec<(String, String)>,
     /// Ask at most this many samples of each task, the first ones.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=usize::MAX))]
     limit: Option<usize>,
     /// Examples before each question.
-    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks")]
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks", value_parser = count(0..=10_000))]
     num_fewshot: usize,
     /// Seed of the choice of examples.
     #[arg(long, default_value_t = 1234, requires = "tasks")]
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "tasks")]
     apply_chat_template: bool,
     /// Most tokens of a generated answer; by default 256 for gsm8k and 1024 for humaneval.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=MOST_TOKENS))]
     max_tokens: Option<usize>,
     /// Run the programs that the model writes for humaneval. Limits hold off accidents; they are no sandbox: use a container
     /// or a virtual machine.
