@@ -127,7 +127,8 @@ impl LoraConfig {
     /// # Errors
     /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven projections.
     pub fn from_json(text: &str) -> Result<(Self, Option<String>), ConfigError> {
-        let file: PeftConfig = serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
+        let file: PeftConfig =
+            serde_json::from_str(text).map_err(|e| ConfigError::Adapter(named(text, &e.to_string())))?;
         let refuse = |key: &'static str, found: String, expected: &str| {
             Err(ConfigError::Value { key, found, expected: expected.to_string() })
         };
@@ -266,6 +267,21 @@ impl PeftConfig {
 
 fn none() -> String {
     "none".to_string()
+}
+
+/// An error of reading a file with the field that it is about, which `serde_json` does not tell: the one that is at fault in a file
+/// without any other.
+fn named(text: &str, error: &str) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return error.to_string() };
+    let wrong = fields.into_iter().find_map(|(key, value)| {
+        let mut alone =
+            serde_json::json!({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": []});
+        alone[&key] = value;
+        // Without the place in the file, which is another one here.
+        let error = serde_json::from_value::<PeftConfig>(alone).err()?;
+        Some(format!("{key}: {error}"))
+    });
+    wrong.unwrap_or_else(|| error.to_string())
 }
 
 #[cfg(test)]
