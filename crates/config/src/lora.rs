@@ -277,8 +277,9 @@ fn named(text: &str, error: &str) -> String {
         let mut alone =
             serde_json::json!({"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": []});
         alone[&key] = value;
-        // Without the place in the file, which is another one here.
-        let error = serde_json::from_value::<PeftConfig>(alone).err()?;
+        let error = serde_json::from_str::<PeftConfig>(&alone.to_string()).err()?.to_string();
+        // Without the place, which is another one in the file.
+        let error = error.split(" at line ").next().unwrap_or_default();
         Some(format!("{key}: {error}"))
     });
     wrong.unwrap_or_else(|| error.to_string())
@@ -347,6 +348,12 @@ mod tests {
         ] {
             let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
             assert!(error.contains(key), "{extra}: {error}");
+        }
+        for (extra, key) in
+            [(r#", "use_dora": 1"#, "use_dora: "), (r#", "lora_dropout": 1e308"#, "lora_dropout: ")]
+        {
+            let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
+            assert!(error.contains(key) && !error.contains("line"), "{extra}: {error}");
         }
     }
 }
