@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use commands::ranges;
+
 #[derive(Parser)]
 #[command(
     name = "tritforge",
@@ -31,10 +33,10 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Number of threads; default: all cores.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     threads: Option<usize>,
     /// Threads for decoding (memory-bound); default: --threads.
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     decode_threads: Option<usize>,
 }
 
@@ -97,14 +99,6 @@ fn main() -> ExitCode {
         Err(shown) => return usage(&shown),
     };
     warnings::install();
-    if cli.threads == Some(0) {
-        eprintln!("error: --threads 0: expected at least 1");
-        return ExitCode::from(2);
-    }
-    if cli.decode_threads == Some(0) {
-        eprintln!("error: --decode-threads 0: expected at least 1");
-        return ExitCode::from(2);
-    }
     if cli.decode_threads.is_some() && matches!(cli.command, Command::Bench(_)) {
         eprintln!("error: --decode-threads: not supported by bench; use --thread-counts");
         return ExitCode::from(2);

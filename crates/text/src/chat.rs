@@ -191,7 +191,10 @@ impl ChatTemplate {
 /// White space around them is treated in the same way.
 fn with_calls(source: &str) -> (String, bool) {
     let (mut program, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
-    while let Some((at, end)) = rest.find("{%").and_then(|at| Some((at, at + rest[at..].find("%}")? + 2))) {
+    // The end lies behind the beginning: in `{%}` they would share a character.
+    while let Some((at, end)) =
+        rest.find("{%").and_then(|at| Some((at, at + 2 + rest[at + 2..].find("%}")? + 2)))
+    {
         let block = &rest[at..end];
         let name = block[2..block.len() - 2].trim_matches(['-', '+']).trim();
         program += &rest[..at];

@@ -28,7 +28,7 @@ enum Command {
         /// Recipe (TOML file).
         recipe: PathBuf,
         /// Number of samples to show.
-        #[arg(long, default_value_t = 3, value_name = "N")]
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = super::ranges::count(0..=1_000_000))]
         samples: usize,
         /// Override a recipe key, e.g. `data.template=alpaca`; can be repeated.
         #[arg(long, value_name = "KEY=VALUE")]

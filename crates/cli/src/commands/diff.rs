@@ -24,7 +24,7 @@ pub(crate) struct Args {
     second: PathBuf,
     /// Largest difference that counts as equal, relative to the largest value in the tensor. Rounding to F16
     /// differs by 5e-4.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = super::ranges::number(0.0..=f32::MAX))]
     tolerance: f32,
     /// Kind of weights of a Hugging Face checkpoint, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Use at most this many tokens of the text.
-    #[arg(long, default_value_t = 16384)]
+    #[arg(long, default_value_t = 16384, value_parser = super::ranges::count(1..=super::ranges::MOST_TOKENS))]
     tokens: usize,
     /// List every projection.
     #[arg(short, long)]

@@ -18,6 +18,7 @@ pub(crate) mod lora_args;
 pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
+pub(crate) mod ranges;
 #[cfg(feature = "train")]
 pub(crate) mod recipes;
 #[cfg(feature = "train")]

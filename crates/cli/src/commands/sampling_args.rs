@@ -7,23 +7,25 @@ use clap::Args as ClapArgs;
 use tritforge_infer::{Model, Sampling};
 use tritforge_text::ChatTemplate;
 
+use super::ranges::{above_zero, number};
+
 /// How to choose each token.
 #[derive(ClapArgs)]
 pub(crate) struct SamplingArgs {
     /// Sampling temperature; 0 is greedy.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, default_value_t = 0.8, value_parser = number(0.0..=f32::MAX))]
     temperature: f32,
     /// Sample from the k most probable tokens; 0 disables.
     #[arg(long, default_value_t = 40)]
     top_k: usize,
     /// Sample from the most probable tokens whose probabilities add up to p.
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = number(0.0..=1.0))]
     top_p: f32,
     /// Drop tokens less probable than this fraction of the most probable token's probability.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number(0.0..=1.0))]
     min_p: f32,
     /// Penalty on recent tokens; values above 1 make them less probable.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
     repetition_penalty: f32,
     /// Random seed for sampling.
     #[arg(long, default_value_t = 0)]

@@ -13,6 +13,9 @@ use tritforge_serve::{Engine, ServeOptions, run_blocking};
 
 use super::lora_args;
 
+/// Ten years: clocks overflow beyond centuries.
+const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge serve model.gguf --port 8080\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
@@ -44,11 +47,11 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
     /// Time limit per request in seconds, including waiting.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=MOST_SECONDS))]
     timeout: u64,
     /// Seconds that running requests are given to finish after Ctrl-C or SIGTERM; a second signal stops the
     /// service immediately.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
     shutdown_timeout: u64,
     /// Maximum number of open connections; further connections get status 503. Lowered to fit the limit on
     /// open files.

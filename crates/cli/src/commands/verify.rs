@@ -10,6 +10,7 @@ use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, V
 use tritforge_export::ImportOptions;
 
 use super::import::Assume;
+use super::ranges::{MOST_TOKENS, count, number};
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -29,13 +30,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
     /// Number of tokens to run through both models, at most the context length.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(1..=MOST_TOKENS))]
     tokens: usize,
     /// Largest difference between logits that passes.
-    #[arg(long, default_value_t = 1e-4)]
+    #[arg(long, default_value_t = 1e-4, value_parser = number(0.0..=f32::MAX))]
     bound: f32,
     /// Number of tokens to generate greedily with both models.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = count(0..=MOST_TOKENS))]
     greedy_tokens: usize,
     /// Kind of weights of a Hugging Face checkpoint, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]

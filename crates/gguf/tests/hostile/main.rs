@@ -2,6 +2,7 @@
 //! thousand mutated ones. The reader must answer with an error or a sound model, within memory that the file
 //! justifies.
 
+#[path = "../../../../tests/mutations/counting.rs"]
 mod counting;
 mod fields;
 mod mutations;

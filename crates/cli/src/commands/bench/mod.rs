@@ -11,6 +11,8 @@ use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_infer::KvType;
 
+use super::ranges::{MOST_TOKENS, count};
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     tritforge bench model.gguf                                 pp512 and tg128 on all threads\n  \
@@ -26,22 +28,22 @@ pub(crate) struct Args {
     #[arg(required = true)]
     models: Vec<PathBuf>,
     /// Prompt lengths in tokens; 0 for none.
-    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512")]
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_parser = count(0..=MOST_TOKENS))]
     prompt: Vec<usize>,
     /// Numbers of tokens to generate; 0 for none.
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128")]
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_parser = count(0..=MOST_TOKENS))]
     generate: Vec<usize>,
     /// Tokens already in the context before measuring.
-    #[arg(long, value_delimiter = ',', default_value = "0")]
+    #[arg(long, value_delimiter = ',', default_value = "0", value_parser = count(0..=MOST_TOKENS))]
     depth: Vec<usize>,
     /// Numbers of sequences decoded together.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = count(1..=4096))]
     batch: Vec<usize>,
     /// Numbers of threads; default: all cores.
-    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = count(1..=super::ranges::MOST_THREADS))]
     thread_counts: Vec<usize>,
     /// Repetitions of each row.
-    #[arg(short, long, default_value_t = 5)]
+    #[arg(short, long, default_value_t = 5, value_parser = count(1..=10_000))]
     repetitions: usize,
     /// Type of the KV cache: f16 or f32.
     #[arg(long, default_value = "f16")]
@@ -73,16 +75,8 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.repetitions == 0 {
-        bail!("--repetitions 0: expected at least 1");
-    }
-    if let Some(count) =
-        args.thread_counts.iter().find(|n| **n == 0 || **n > tritforge_kernels::max_threads())
-    {
+    if let Some(count) = args.thread_counts.iter().find(|n| **n > tritforge_kernels::max_threads()) {
         bail!("--thread-counts {count}: expected 1 to {} on this machine", tritforge_kernels::max_threads());
-    }
-    if args.batch.contains(&0) {
-        bail!("--batch 0: expected at least 1");
     }
     if let Some(file) = &args.patterns {
         let [model] = args.models.as_slice() else {

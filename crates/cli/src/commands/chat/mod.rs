@@ -19,6 +19,7 @@ use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
 use crate::{interrupt, out};
 
@@ -40,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
     /// Context length; default: the model's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1..=MOST_TOKENS))]
     context: Option<usize>,
     /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
     #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_context_shift: bool,
     /// Maximum tokens per answer.
-    #[arg(short = 'n', long, default_value_t = 1024)]
+    #[arg(short = 'n', long, default_value_t = 1024, value_parser = count(0..=MOST_TOKENS))]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,

@@ -10,6 +10,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
 
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 
 #[derive(ClapArgs)]
 #[command(
@@ -34,13 +35,13 @@ pub(crate) struct Args {
     text: Option<PathBuf>,
     /// Tokens per window; each window starts with an empty context. Default: the model's context length; 512
     /// with `--score second-half`.
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     window: Option<usize>,
     /// Which tokens of each window are scored.
     #[arg(long, value_enum, default_value_t = Score::All, requires = "text")]
     score: Score,
     /// Score at most this many tokens.
-    #[arg(long, requires = "text")]
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     tokens: Option<usize>,
     /// Write the token ids and the logits of every position to a safetensors file, to compare with other
     /// runtimes.

@@ -12,6 +12,7 @@ use tritforge_data::Hub;
 use tritforge_eval::EvalModel;
 use tritforge_eval::tasks::{Kind, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
 
+use crate::commands::ranges::{MOST_TOKENS, count};
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -30,10 +31,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TASK=FILE", value_parser = super::named_file, requires = "tasks")]
     fewshot_file: Vec<(String, String)>,
     /// Evaluate only the first N samples of each task.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=usize::MAX))]
     limit: Option<usize>,
     /// Number of few-shot examples before each question.
-    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks")]
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks", value_parser = count(0..=10_000))]
     num_fewshot: usize,
     /// Random seed for choosing the few-shot examples.
     #[arg(long, default_value_t = 1234, requires = "tasks")]
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "tasks")]
     apply_chat_template: bool,
     /// Maximum tokens per generated answer; default: 256 for gsm8k, 1024 for humaneval.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=MOST_TOKENS))]
     max_tokens: Option<usize>,
     /// Execute the programs that the model writes for humaneval. Resource limits guard against accidents but
     /// are not a sandbox: run in a container or virtual machine.

@@ -18,6 +18,7 @@ use super::request::{Defaults, Entry, entries};
 use super::schedule::{self, Limits};
 use super::sequence::Outcome;
 use super::{Args, place, read};
+use crate::commands::ranges::count;
 use crate::commands::sampling_args::chat_template;
 use crate::interrupt;
 
@@ -28,7 +29,7 @@ pub(super) struct BatchArgs {
     #[arg(short, long, value_name = "FILE", requires = "batch")]
     output: Option<PathBuf>,
     /// With --batch: number of prompts to run at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "batch")]
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "batch", value_parser = count(1..=4096))]
     parallel: usize,
     /// With --batch: for an invalid line, write an object with `error` and continue.
     #[arg(long, requires = "batch")]

@@ -17,6 +17,7 @@ use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
 use tritforge_text::EncodeOptions;
 
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::SamplingArgs;
 use crate::interrupt;
 
@@ -37,10 +38,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: Source,
     /// Maximum number of tokens to generate.
-    #[arg(short = 'n', long, default_value_t = 128)]
+    #[arg(short = 'n', long, default_value_t = 128, value_parser = count(0..=MOST_TOKENS))]
     max_tokens: usize,
     /// Context length; default: the model's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count(1..=MOST_TOKENS))]
     context: Option<usize>,
     /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
     #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
