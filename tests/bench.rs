@@ -1,4 +1,5 @@
-//! `tritforge bench` through the binary, on a small random model: the rows asked for, in every format; real prompts; faults.
+//! `tritforge bench` through the binary, on a small random model: the rows asked for, in every format; real
+//! prompts; faults.
 
 use std::fs;
 

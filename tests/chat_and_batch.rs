@@ -124,20 +124,20 @@ fn a_full_context_leaves_out_the_oldest_turns_or_says_so() {
     let place = Place::new();
     let input = "a message of some length\n".repeat(6) + "/stats\n/save all.json\n";
     let (printed, notices) = place.chat(&["--context", "256", "--system", "Be brief."], &input);
-    assert!(notices.contains("were left out]"), "{notices}");
-    assert!(printed.contains("12 messages") && !printed.contains(" 0 left out"), "{printed}");
+    assert!(notices.contains("oldest messages]"), "{notices}");
+    assert!(printed.contains("12 messages") && !printed.contains(" 0 dropped"), "{printed}");
     assert_eq!(place.messages("all.json").len(), 13);
     let args =
         ["chat", "m.gguf", "--template", "chatml", "-n", "12", "--context", "256", "--no-context-shift"];
     let errors = place.fails(&args, &input);
     assert!(errors.contains("context of 256 tokens is full") && errors.contains("/reset"), "{errors}");
     let errors = place.fails(&args[..8], &"x".repeat(300));
-    assert!(errors.contains("make the message shorter"), "{errors}");
+    assert!(errors.contains("shorten the message"), "{errors}");
     // An answer that runs into the end goes on without the oldest turn.
     let args = ["chat", "m.gguf", "--template", "chatml", "-n", "200", "--context", "512", "--ignore-eos"];
     let (printed, notices) = place.ok(&args, "one\n/stats\ntwo\n/stats\n");
-    assert!(notices.contains("the 2 oldest messages were left out"), "{notices}");
-    assert_eq!(notices.matches("[ended at --max-tokens]").count(), 2, "{notices}");
+    assert!(notices.contains("dropped the 2 oldest messages"), "{notices}");
+    assert_eq!(notices.matches("[stopped at --max-tokens]").count(), 2, "{notices}");
     // The last pass over the prompt was the one in the middle of the answer.
     let prefilled = prefilled(&printed);
     assert!(prefilled[1] > 200, "{prefilled:?}");

@@ -1,4 +1,5 @@
-//! Tasks through the binary: a checkpoint and its file give the same answers; faults are named before the model is loaded.
+//! Tasks through the binary: a checkpoint and its file give the same answers; faults are named before the
+//! model is loaded.
 
 mod project;
 
@@ -56,7 +57,7 @@ fn faults_are_named_before_the_model_is_loaded() {
         (&["--tasks", "nothing", "--data", "."], "no task \"nothing\": expected one of arc_easy"),
         (
             &["--tasks", "piqa", "--data", "."],
-            "no file of the task piqa: expected piqa.jsonl or piqa/test.jsonl",
+            "no file for the task piqa: expected piqa.jsonl or piqa/test.jsonl",
         ),
         (&["--tasks", "piqa", "--task-file", "piqa=none.jsonl"], "none.jsonl: cannot open"),
         (&["--tasks", "piqa", "--task-file", "piqa=p.jsonl", "--task-file", "x=p.jsonl"], "\"x\""),

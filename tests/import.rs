@@ -1,5 +1,6 @@
-//! Models in and out: imports against transformers' logits, round trips through every format, and the faults that bring a model
-//! to the runtime as another one: an inverted scale, a second quantization, permuted rows, a tokenizer without its pre-tokenizer.
+//! Models in and out: imports against transformers' logits, round trips through every format, and the faults
+//! that bring a model to the runtime as another one: an inverted scale, a second quantization, permuted rows,
+//! a tokenizer without its pre-tokenizer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use tritforge_export::{
     export_hugging_face, import, ternary_tensor,
 };
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer as GgufWriter};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
 use tritforge_nn::Decoder;
 use tritforge_ternary::Packing;
@@ -209,7 +210,7 @@ fn trained_logits(checkpoint: &Checkpoint) -> Vec<f32> {
 
 fn engine_logits(path: &Path) -> Vec<f32> {
     let model = Arc::new(Model::open(path).unwrap());
-    Session::with_kv(model, 64, KvType::F32).unwrap().forward(&ids(), Wanted::All).unwrap()
+    Session::with_kv(model, 64, KvType::F32).unwrap().forward(&ids(), LogitsRequest::All).unwrap()
 }
 
 fn exact(packing: Packing) -> ExportOptions {
@@ -318,7 +319,8 @@ fn rows_of_queries_and_keys_are_permuted_as_llama_cpp_reads_them() {
         let ours = tensors.f32(&p.hf_weight(0), &[rows, cols]).unwrap();
         let stored = gguf.data(gguf.tensor(&p.gguf_weight(0)).unwrap());
         let stored: Vec<f32> = stored.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        // `permute` of convert_hf_to_gguf.py: reshape (heads, 2, rows / heads / 2, cols), swap the middle two.
+        // `permute` of convert_hf_to_gguf.py: reshape (heads, 2, rows / heads / 2, cols), swap the middle
+        // two.
         let half = rows / heads / 2;
         let mut expected = Vec::new();
         for head in 0..heads {
@@ -426,7 +428,7 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
         json.as_object_mut().unwrap().remove("quantization_config");
     });
     let error = attempt(&source).unwrap_err().to_string();
-    assert!(error.contains("--assume online"), "{error}");
+    assert!(error.contains("--assume: online"), "{error}");
     assert!(!out.exists());
 
     let source = changed(&temp, "llama_tiny", |json| json["brand_new_field"] = json!(2.0));

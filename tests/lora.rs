@@ -10,8 +10,8 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use project::Project;
-use tritforge_eval::Subject;
-use tritforge_infer::{Adapter, Applied};
+use tritforge_eval::EvalModel;
+use tritforge_infer::{Adapter, ScaledAdapter};
 
 const RECIPE: &str = r#"
 [run]
@@ -127,17 +127,19 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
     let printed = project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
     assert!(printed.contains("rank 4 on 14 projections"), "{printed}");
 
-    let trained = Subject::open(&project.path("runs/side/step-000008")).unwrap();
+    let trained = EvalModel::open(&project.path("runs/side/step-000008")).unwrap();
     let ids =
         trained.tokenizer().encode("You may reproduce and distribute copies of the Work", false).unwrap();
-    let Subject::Gguf(model) = Subject::open(&project.path("base.gguf")).unwrap() else { unreachable!() };
+    let EvalModel::Gguf(model) = EvalModel::open(&project.path("base.gguf")).unwrap() else { unreachable!() };
     let adapter = Arc::new(Adapter::open(&project.path("adapter.gguf"), &model).unwrap());
     assert_eq!((adapter.rank(), adapter.projections()), (4, 14));
     let logits = |scales: &[f32]| {
-        let applied: Vec<Applied> =
-            scales.iter().map(|scale| Applied { adapter: Arc::clone(&adapter), scale: *scale }).collect();
+        let applied: Vec<ScaledAdapter> = scales
+            .iter()
+            .map(|scale| ScaledAdapter { adapter: Arc::clone(&adapter), scale: *scale })
+            .collect();
         model.set_adapters(applied);
-        Subject::Gguf(Arc::clone(&model)).logits(&ids).unwrap()
+        EvalModel::Gguf(Arc::clone(&model)).logits(&ids).unwrap()
     };
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let (with, without) = (trained.logits(&ids).unwrap(), logits(&[]));
@@ -163,7 +165,8 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
     assert_eq!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:0"]].concat()));
     assert_ne!(plain, project.ok(&[&generate[..], &["--lora", "adapter.gguf:1000"]].concat()));
 
-    // llama.cpp multiplies gate and up by the weight's scale after it has added the adapter: its file is another.
+    // llama.cpp multiplies gate and up by the weight's scale after it has added the adapter: its file is
+    // another.
     project.ok(&["export", "runs/side", "-o", "llama.gguf", "--for", "llama.cpp"]);
     let floats = |file: &str, tensor: &str| -> Vec<f32> {
         let gguf = tritforge_gguf::Gguf::open(project.path(file)).unwrap();
@@ -230,6 +233,8 @@ fn another_base_of_the_same_shape_is_refused() {
     project.ok(&["train", "recipe.toml", "--quiet", "--overwrite", "--set", "run.seed=99"]);
     let merged = project.fails(&["merge", "runs/adapter", "-o", "merged"]);
     assert!(merged.contains("is not the checkpoint that it was trained on"), "{merged}");
+    let eval = project.fails(&["eval", "runs/adapter", "--text", "text.txt"]);
+    assert!(eval.contains("is not the checkpoint that it was trained on"), "{eval}");
     assert!(!project.path("merged").exists());
     let out = "run.out=runs/adapter";
     let resumed = project.fails(&["train", "lora.toml", "--quiet", "--resume", "--set", out, "--set", mode]);
@@ -248,7 +253,7 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
     assert!(refused(&["lora.mode=qat_lora", "lora.dropout=0.1"]).contains("lora_dropout"));
     assert!(refused(&["lora.mode=lota"]).contains("lora.alpha"));
     assert!(refused(&["lora.mode=lota", "lora.alpha=4", "optim.kind=adamw"]).contains("t-sign-sgd"));
-    assert!(refused(&["optim.kind=t-sign-sgd"]).contains("go together"));
+    assert!(refused(&["optim.kind=t-sign-sgd"]).contains("must be used together"));
     assert!(refused(&["lora.threshold=0.5"]).contains("lora.threshold"));
     assert!(refused(&["lora.target_modules=[\"q_proj\", \"lm_head\"]"]).contains("lora.target_modules"));
     train(&project, "runs/side", &["train.steps=1"]);
@@ -258,8 +263,8 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
     project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
     let model = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "base.gguf"]);
     assert!(model.contains("general.type = model"), "{model}");
-    let directory = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "runs/side"]);
-    assert!(directory.contains("tritforge export"), "{directory}");
+    let directory = project.fails(&["generate", "base.gguf", "-p", "a", "--lora", "runs/tiny"]);
+    assert!(directory.contains("no adapter in it"), "{directory}");
     project.ok(&[
         "train",
         "recipe.toml",
@@ -345,5 +350,5 @@ fn served_adapters_write_what_generate_writes_with_them() {
         project.fails(&["serve", "base.gguf", "--lora", "a=adapter.gguf", "--lora", "a=adapter.gguf"]);
     assert!(twice.contains("already loaded"), "{twice}");
     let nowhere = project.fails(&["serve", "base.gguf", "--allow-runtime-lora", "nowhere"]);
-    assert!(nowhere.contains("no directory"), "{nowhere}");
+    assert!(nowhere.contains("not a directory"), "{nowhere}");
 }

@@ -3,6 +3,8 @@
 use std::fs;
 
 use serde_json::Value;
+use tritforge_gguf::Gguf;
+use tritforge_ternary::Packing;
 
 mod project;
 
@@ -25,7 +27,7 @@ fn every_form_of_a_model_is_the_same_model() {
     for (i, first) in forms.iter().enumerate() {
         for second in &forms[i + 1..] {
             let printed = project.ok(&["diff", first, second]);
-            assert!(printed.contains("the same model"), "{first} {second}:\n{printed}");
+            assert!(printed.contains("the models are identical"), "{first} {second}:\n{printed}");
         }
     }
     for [first, second] in [
@@ -128,6 +130,64 @@ fn inspect_tells_the_same_of_every_form_and_who_loads_each() {
     assert_eq!(bits(4), 32.0);
     let printed = project.ok(&["inspect", "m.gguf", "--tensors", "--metadata"]);
     assert!(printed.contains("tokenizer.ggml.pre") && printed.contains("blk.1.ffn_down.scale"), "{printed}");
+}
+
+#[test]
+fn inspect_says_of_a_file_what_eval_does_with_it() {
+    let (project, _) = every_form();
+    let ours = |file: &str| json(&project, &["inspect", file, "--json"], 0)["runtimes"][0].clone();
+    assert_eq!(ours("m.gguf")["loads"], true);
+    let bytes = fs::read(project.path("m.gguf")).unwrap();
+    // The last block of blk.1.ffn_down.weight; 4 bytes of scale padded to 32 follow. Its own scale is f16
+    // 1.0.
+    let scale = bytes.len() - 32 - 2;
+    assert_eq!(bytes[scale..scale + 2], [0, 0x3c]);
+    for (fault, at, changed) in [
+        ("different scales", scale, [0x00u8, 0x38].as_slice()),
+        ("scale", scale, &[0x00, 0x7e]),
+        ("scale", bytes.len() - 32, &f32::NAN.to_le_bytes()),
+    ] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + changed.len()].copy_from_slice(changed);
+        fs::write(project.path("bad.gguf"), bytes).unwrap();
+        let message = project.fails(&["eval", "bad.gguf", "--text", "text.txt", "--tokens", "100"]);
+        let ours = ours("bad.gguf");
+        assert_eq!((&ours["runtime"], &ours["loads"]), (&Value::from("tritforge"), &Value::from(false)));
+        let note = ours["note"].as_str().unwrap();
+        assert!(note.contains(fault) && note.contains("blk.1.ffn_down"), "{note}");
+        assert!(message.contains(note), "{note}\n{message}");
+    }
+}
+
+#[test]
+fn a_ternary_model_is_exported_as_numbers_for_other_quantizers() {
+    let (project, _) = every_form();
+    for format in ["f32", "f16", "bf16"] {
+        let out = format!("{format}.gguf");
+        let export = ["export", "runs/tiny", "-o", &out, "--format", format, "--embeddings", "f32"];
+        let printed = project.ok(&export);
+        assert!(printed.contains("do not quantize the activations"), "{printed}");
+        let report = json(&project, &["inspect", &out, "--json"], 0);
+        assert!(report.get("ternary").is_none());
+        let loads: Vec<&str> =
+            report["loads_in"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
+        assert_eq!(loads, ["tritforge", "llama.cpp", "bitnet.cpp", "ik_llama.cpp"]);
+        project.ok(&["eval", &out, "--text", "text.txt", "--tokens", "100"]);
+    }
+    // The numbers are code times scale.
+    let [packed, numbers] = ["m.gguf", "f32.gguf"].map(|file| Gguf::open(project.path(file)).unwrap());
+    let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    let ternary = packed.tensors().iter().filter(|t| t.ty.name() == "TQ2_0").inspect(|tensor| {
+        let scale = packed.tensor(&tensor.name.replace(".weight", ".scale")).unwrap();
+        let scale = float(packed.data(scale));
+        let [cols, rows] = [tensor.dims[0] as usize, tensor.dims[1] as usize];
+        let codes = Packing::Tq2_0.unpack(packed.data(tensor), rows, cols).unwrap().codes;
+        let values = numbers.data(numbers.tensor(&tensor.name).unwrap()).chunks_exact(4).map(float);
+        assert!(values.eq(codes.iter().map(|code| f32::from(*code) * scale)), "{}", tensor.name);
+    });
+    assert_eq!(ternary.count(), 14);
+    let message = project.fails(&["export", "runs/tiny", "-o", "q8.gguf", "--format", "q8_0"]);
+    assert!(message.contains("f32, f16 or bf16"), "{message}");
 }
 
 #[test]

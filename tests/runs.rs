@@ -1,5 +1,6 @@
-//! Runs that are interrupted: killed, asked to end, out of disk, out of patience, without numbers. Whatever happens, the
-//! last good checkpoint stays, and a run that goes on reaches the same bits as one that was left alone.
+//! Runs that are interrupted: killed, asked to end, out of disk, out of patience, without numbers. Whatever
+//! happens, the last good checkpoint stays, and a run that goes on reaches the same bits as one that was left
+//! alone.
 
 mod project;
 
@@ -85,7 +86,8 @@ fn random(seed: u64) -> impl FnMut() -> f64 {
     }
 }
 
-/// Kills a run at `kills` moments all over it, goes on each time, and compares the end with that of a run left alone.
+/// Kills a run at `kills` moments all over it, goes on each time, and compares the end with that of a run
+/// left alone.
 fn killed_and_resumed(set: &[&str], steps: u64, kills: u32, seed: u64) {
     let (whole, killed) = (Project::new(), Project::new());
     let steps_key = format!("train.steps={steps}");
@@ -193,7 +195,7 @@ fn a_run_that_is_asked_to_end_writes_a_checkpoint_and_goes_on_later() {
         assert!(output.status.success(), "{name}: {:?}", output.status);
         let printed = String::from_utf8(output.stdout).unwrap();
         // A fast machine may have been done already.
-        assert!(printed.contains("stopped; go on with --resume") || printed.contains("trained 40 steps"));
+        assert!(printed.contains("stopped; continue with --resume") || printed.contains("trained 40 steps"));
         assert_eq!(checkpoints(&asked).len().min(1), 1);
     }
     ok(&mut train(&asked, &set, &["--resume"]));
@@ -228,8 +230,8 @@ fn a_full_disk_costs_no_checkpoint() {
     ));
     let before = checkpoints(&full);
     let last = before.last().unwrap().clone();
-    // No file may grow beyond 64 KiB: the logs may, the tensors may not. The signal that comes with it is ignored, so that a
-    // write fails as on a full disk.
+    // No file may grow beyond 64 KiB: the logs may, the tensors may not. The signal that comes with it is
+    // ignored, so that a write fails as on a full disk.
     let train_again = train(&full, &["train.steps=8"], &["--resume"]);
     let mut limited = Command::new("sh");
     limited.current_dir(full.path("")).args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$@\"", "sh"]);
@@ -258,7 +260,7 @@ fn a_run_without_progress_ends_early_and_keeps_its_best() {
         "train.keep_last=1",
     ];
     let printed = ok(&mut train(&project, &set, &[]));
-    assert!(printed.contains("trained 6 steps") && printed.contains("ended early"), "{printed}");
+    assert!(printed.contains("trained 6 steps") && printed.contains("stopped early"), "{printed}");
     let state: serde_json::Value = serde_json::from_slice(&files(&project, 6)["training.json"]).unwrap();
     let best = format!("step-{:06}", state["best_step"].as_u64().unwrap());
     let mut expected = vec![best, "step-000006".to_string()];
@@ -275,7 +277,8 @@ fn numbers_that_are_none_stop_a_run_and_keep_the_checkpoint() {
     for on_nonfinite in ["stop", "skip"] {
         let project = Project::new();
         let verdict = format!("train.on_nonfinite={on_nonfinite}");
-        // Weights are multiplied by 1 − lr · decay = −9 at every step, until they overflow: skipping cannot help.
+        // Weights are multiplied by 1 − lr · decay = −9 at every step, until they overflow: skipping cannot
+        // help.
         let set =
             ["optim.lr=10", "optim.weight_decay=1", "optim.schedule=constant", "train.steps=90", &verdict];
         let message = fails(&mut train(&project, &set, &[]));
@@ -294,11 +297,11 @@ fn a_run_goes_on_only_with_what_it_began_with() {
     let project = Project::new();
     ok(&mut train(&project, &["train.steps=4"], &[]));
     for (key, message) in [
-        ("optim.kind=lion", "optim.kind is \"lion\", the run began with \"adamw\""),
-        ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", the run began with \"f32\""),
+        ("optim.kind=lion", "optim.kind is \"lion\", but the run was started with \"adamw\""),
+        ("optim.state_dtype=bf16", "optim.state_dtype is \"bf16\", but the run was started with \"f32\""),
         ("model.num_hidden_layers=1", "model.num_hidden_layers is 1"),
         ("data.held_out=0.2", "data.held_out is 0.2"),
-        ("data.seq_len=8", "data.seq_len is 8, the run began with 16"),
+        ("data.seq_len=8", "data.seq_len is 8, but the run was started with 16"),
         ("data.packing=documents", "data.packing is \"documents\""),
         ("run.seed=77", "run.seed is 77"),
         (
@@ -325,7 +328,7 @@ fn a_run_draws_its_report_and_several_are_drawn_together() {
     one.ok(&["report", "runs/one", &other, "-o", "both.html"]);
     let html = fs::read_to_string(one.path("both.html")).unwrap();
     assert!(html.contains("one held-out") && html.contains("two held-out"));
-    assert!(one.fails(&["report", "runs/one", &other]).contains("say where to write"));
+    assert!(one.fails(&["report", "runs/one", &other]).contains("give the output file"));
     assert!(one.fails(&["report", "runs"]).contains("metrics.jsonl: no such file"));
     // Every step once, in order, in all three forms; checkpointing changed no bit.
     let table = fs::read_to_string(two.path("runs/two/metrics.csv")).unwrap();
@@ -350,8 +353,8 @@ fn embedded_recipes_are_listed_shown_and_copied() {
     let schema: serde_json::Value = serde_json::from_str(&project.ok(&["recipes", "schema"])).unwrap();
     assert_eq!(schema["properties"]["optim"]["properties"]["lr"]["type"], "number");
     assert!(project.ok(&["recipes", "reference"]).contains("## [optim]"));
-    assert!(project.fails(&["recipes", "show", "quick"]).contains("no recipe is called quick"));
+    assert!(project.fails(&["recipes", "show", "quick"]).contains("no recipe named quick"));
     assert!(project.fails(&["recipes", "copy", "quickstart", "text.txt"]).contains("text.txt"));
     let twice = project.fails(&["recipes", "copy", "pretrain-english", "mine"]);
-    assert!(twice.contains("there already"), "{twice}");
+    assert!(twice.contains("already exists"), "{twice}");
 }

@@ -10,12 +10,15 @@ anything differs.
 Versions: requirements-openai_client.txt.
 """
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from pathlib import Path
 
 import openai
@@ -128,6 +131,88 @@ def completions(client: openai.OpenAI, model: str) -> None:
     check("completions, first choice", two.choices[0].text == choice.text, repr(two.choices[0].text))
 
 
+def choices_and_stops(client: openai.OpenAI, model: str) -> None:
+    asked = dict(model=model, messages=[{"role": "user", "content": "Hello"}], max_tokens=12, temperature=1, seed=5)
+    three = client.chat.completions.create(**asked, n=3)
+    texts = [c.message.content for c in three.choices]
+    check("chat, n", [c.index for c in three.choices] == [0, 1, 2] and len(set(texts)) > 1, texts)
+    check("chat, n, usage", 3 <= three.usage.completion_tokens <= 36, three.usage.completion_tokens)
+    alone = client.chat.completions.create(**asked)
+    check("chat, first of n", alone.choices[0].message.content == texts[0], repr(texts[0]))
+    streamed = {0: "", 1: "", 2: ""}
+    for chunk in client.chat.completions.create(**asked, n=3, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    check("chat, n, stream", list(streamed.values()) == texts, streamed)
+    ids = {c.id for c in client.chat.completions.create(**asked, stream=True)}
+    check("chat, stream, one id", len(ids) == 1 and ids.pop().startswith("chatcmpl"), ids)
+
+    # Of bytes that are drawn at random some are printable.
+    drawn = dict(model=model, prompt="once upon", max_tokens=64, temperature=1, seed=7, extra_body={"ignore_eos": True})
+    text = client.completions.create(**drawn).choices[0].text
+    stop = next(letter for i, letter in enumerate(text) if " " < letter < "\x7f" and i >= 4 and text.index(letter) == i)
+    expected = text[: text.index(stop)]
+    for what, value in (("string", stop), ("list", ["absent", stop])):
+        cut = client.completions.create(**drawn, stop=value).choices[0]
+        check(f"stop, {what}", (cut.text, cut.finish_reason) == (expected, "stop"), repr(cut.text))
+        chunks = list(client.completions.create(**drawn, stop=value, stream=True))
+        told = "".join(chunk.choices[0].text for chunk in chunks)
+        check(f"stop, {what}, stream", (told, chunks[-1].choices[0].finish_reason) == (expected, "stop"), repr(told))
+    # "once upon" by its token ids: a token a byte, in the order of the vocabulary.
+    ids = [len(SPECIAL) + letter for letter in (ord(c) - 33 if c != " " else 188 + 32 for c in "once upon")]
+    by_ids = client.completions.create(**drawn | {"prompt": ids}).choices[0].text
+    check("completion, token ids", by_ids == text, repr(by_ids))
+    lists = client.completions.create(**drawn | {"prompt": [ids, ids[:4]]})
+    check("completions, lists of token ids", [c.text for c in lists.choices][0] == text, [c.text for c in lists.choices])
+    echoed = client.completions.create(**drawn, echo=True).choices[0].text
+    check("completion, echo", echoed == "once upon" + text, repr(echoed))
+
+
+def full_context(client: openai.OpenAI, model: str) -> None:
+    asked = dict(model=model, prompt="once", max_tokens=600, temperature=1, seed=1, extra_body={"ignore_eos": True})
+    full = client.completions.create(**asked)
+    # The last token is never run, so that it needs no place.
+    seen = (full.choices[0].finish_reason, full.usage.total_tokens)
+    check("a full context", seen[0] == "length" and 512 <= seen[1] <= 513, seen)
+
+
+def cancellation(client: openai.OpenAI, address: str, model: str) -> None:
+    """A client that goes away in the middle of a stream frees its place: the service answers at once."""
+    long = dict(model=model, prompt="once", max_tokens=400, temperature=0, extra_body={"ignore_eos": True})
+    for _ in range(8):
+        stream = client.completions.create(**long, stream=True)
+        next(iter(stream))
+        stream.close()
+    try:
+        client.with_options(timeout=0.05).completions.create(**long | {"n": 64})
+        check("a client's timeout", False, "answered")
+    except openai.APITimeoutError as error:
+        check("a client's timeout", True, error)
+    begin = time.monotonic()
+    after = client.completions.create(model=model, prompt="once", max_tokens=2, temperature=0)
+    seconds = time.monotonic() - begin
+    # 64 answers of 400 tokens take far longer.
+    check("after clients that went away", len(after.choices) == 1 and seconds < 10, f"{seconds:.2f} s")
+    with urllib.request.urlopen(f"{address}/health") as answer:
+        check("health", answer.status == 200, answer.status)
+
+
+async def concurrent(address: str, model: str) -> None:
+    """Twenty requests at once, half of them streamed: each answer is what the request gets alone."""
+    async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+
+        async def whole(i: int) -> str:
+            asked = dict(messages=[{"role": "user", "content": f"Number {i}"}], max_tokens=16, temperature=1, seed=i)
+            if i % 2:
+                return (await client.chat.completions.create(model=model, **asked)).choices[0].message.content
+            stream = await client.chat.completions.create(model=model, **asked, stream=True)
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        together = await asyncio.gather(*map(whole, range(20)))
+        alone = [await whole(i) for i in range(20)]
+    check("20 requests at once", together == alone, sum(a == b for a, b in zip(together, alone)))
+
+
 def faults(client: openai.OpenAI, model: str) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     messages = [{"role": "user", "content": "Hello"}]
@@ -135,6 +220,11 @@ def faults(client: openai.OpenAI, model: str) -> None:
         ("tools", dict(tools=[tool]), openai.BadRequestError, "tools"),
         ("a range", dict(temperature=-1), openai.BadRequestError, "temperature"),
         ("an unknown field", dict(extra_body={"max_token": 3}), openai.BadRequestError, "max_token"),
+        ("response_format", dict(response_format={"type": "json_object"}), openai.BadRequestError, "response_format"),
+        ("audio", dict(extra_body={"audio": {"voice": "alloy", "format": "wav"}}), openai.BadRequestError, "audio"),
+        ("a reasoning effort", dict(reasoning_effort="high"), openai.BadRequestError, "reasoning_effort"),
+        ("too many logprobs", dict(logprobs=True, top_logprobs=21), openai.BadRequestError, "top_logprobs"),
+        ("a long prompt", dict(messages=[{"role": "user", "content": "a" * 600}]), openai.BadRequestError, "messages"),
         ("an unknown model", dict(model="absent"), openai.NotFoundError, "model"),
     ):
         try:
@@ -142,6 +232,19 @@ def faults(client: openai.OpenAI, model: str) -> None:
             check(what, False, "served")
         except openai.APIStatusError as error:
             check(what, type(error) is kind and error.param == param, error.message)
+            codes = {"a long prompt": "context_length_exceeded", "an unknown model": "model_not_found"}
+            if what in codes:
+                check(f"{what}, code", error.code == codes[what], error.code)
+    for what, call in (
+        ("retrieve an unknown model", lambda: client.models.retrieve("absent")),
+        ("embeddings", lambda: client.embeddings.create(model=model, input="Hello")),
+        ("responses", lambda: client.responses.create(model=model, input="Hello")),
+    ):
+        try:
+            call()
+            check(what, False, "served")
+        except openai.NotFoundError as error:
+            check(what, bool(error.message), error.message)
 
 
 def main() -> int:
@@ -162,6 +265,10 @@ def main() -> int:
                 check("models", client.models.retrieve(model.id) == model and isinstance(model.created, int), model)
                 chat(client, model.id)
                 completions(client, model.id)
+                choices_and_stops(client, model.id)
+                full_context(client, model.id)
+                cancellation(client, address, model.id)
+                asyncio.run(concurrent(address, model.id))
                 faults(client, model.id)
             finally:
                 process.terminate()

@@ -1,5 +1,6 @@
-//! Damage to files, seeded and the same on every machine: flipped bits, cuts, awkward numbers, pieces that stand twice or
-//! in another place. Parsers of foreign bytes answer it with an error or a sound result, never with a panic.
+//! Damage to files, seeded and the same on every machine: flipped bits, cuts, awkward numbers, pieces that
+//! stand twice or in another place. Parsers of foreign bytes answer it with an error or a sound result, never
+//! with a panic.
 
 /// splitmix64.
 pub(crate) struct Random(pub(crate) u64);

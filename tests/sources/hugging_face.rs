@@ -1,4 +1,5 @@
-//! Directories in Hugging Face's layout: fields, files and tensors, as `from_pretrained` of transformers takes them.
+//! Directories in Hugging Face's layout: fields, files and tensors, as `from_pretrained` of transformers
+//! takes them.
 
 use std::collections::BTreeMap;
 use std::fs;

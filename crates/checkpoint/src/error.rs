@@ -37,7 +37,8 @@ pub enum CheckpointError {
     },
     /// The disk is too full for a run's checkpoints.
     #[error(
-        "{}: {:.1} MB free, the run's checkpoints need {:.1} MB more: make room, keep fewer of them, or write elsewhere",
+        "{}: {:.1} MB free, but the run's checkpoints need {:.1} MB more: free some space, keep fewer \
+         checkpoints (train.keep_last), or write to another disk",
         path.display(),
         *free as f64 / 1e6,
         *needed as f64 / 1e6

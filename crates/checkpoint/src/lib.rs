@@ -1,10 +1,10 @@
 //! The checkpoint directory: tensors and documents that belong together, written as one, checked as one.
 //!
-//! A checkpoint is a directory with a `manifest.json` that lists every other file with its length and SHA-256. It is
-//! written under a temporary name, synced, and renamed: a crash at any moment leaves either the whole checkpoint
-//! or none of it, and [`latest`] finds the last whole one. The crate knows bytes, tensors and the model's
-//! configuration; what the trainer keeps beside them is the trainer's business. A [`TensorFile`] is written one tensor at a
-//! time, for models that do not fit memory.
+//! A checkpoint is a directory with a `manifest.json` that lists every other file with its length and
+//! SHA-256. It is written under a temporary name, synced, and renamed: a crash at any moment leaves either
+//! the whole checkpoint or none of it, and [`latest`] finds the last whole one. The crate knows bytes,
+//! tensors and the model's configuration; what the trainer keeps beside them is the trainer's business. A
+//! [`TensorFile`] is written one tensor at a time, for models that do not fit memory.
 //!
 //! ```
 //! use tritforge_checkpoint::{Checkpoint, TensorView, Writer};
@@ -23,6 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod error;
 mod manifest;
 mod mmap;
@@ -31,6 +32,7 @@ mod run;
 mod stream;
 mod writer;
 
+pub use adapter::{AdapterFiles, AdapterModule, StoredTensor};
 pub use error::CheckpointError;
 pub use reader::{Checkpoint, Tensors};
 pub use run::{check_room, latest, prune, step_dir, steps};

@@ -59,7 +59,10 @@ impl Manifest {
         if manifest.version != VERSION {
             return Err(CheckpointError::damaged(
                 &path,
-                format!("layout version {}, this program reads version {VERSION}", manifest.version),
+                format!(
+                    "layout version {}, but this version of tritforge reads version {VERSION}",
+                    manifest.version
+                ),
             ));
         }
         Ok(manifest)

@@ -22,8 +22,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint: its manifest must be there and every file must have the length it lists. Contents are
-    /// checked when a file is read.
+    /// Opens a checkpoint: its manifest must be there and every file must have the length it lists. Contents
+    /// are checked when a file is read.
     ///
     /// # Errors
     /// If the directory is no checkpoint, or a file is missing or has another length.
@@ -38,7 +38,7 @@ impl Checkpoint {
             if found != entry.bytes {
                 return Err(CheckpointError::damaged(
                     &path,
-                    format!("{found} bytes, the manifest says {}: the file is damaged", entry.bytes),
+                    format!("{found} bytes, but the manifest says {}: the file is damaged", entry.bytes),
                 ));
             }
         }
@@ -101,8 +101,7 @@ impl Checkpoint {
         match tensors.list()?.into_iter().find(|(name, ..)| !config.has_tensor(name)) {
             None => Ok(tensors),
             Some((name, ..)) => {
-                Err(tensors
-                    .fault(&name, "the model that config.json describes has no place for it".to_string()))
+                Err(tensors.fault(&name, "not part of the model that config.json describes".to_string()))
             }
         }
     }
@@ -139,7 +138,7 @@ fn check(path: &Path, found: &Entry, expected: &Entry) -> Result<(), CheckpointE
     }
     Err(CheckpointError::damaged(
         path,
-        format!("SHA-256 {}, the manifest says {}: the file is damaged", found.sha256, expected.sha256),
+        format!("SHA-256 {}, but the manifest says {}: the file is damaged", found.sha256, expected.sha256),
     ))
 }
 
@@ -158,7 +157,7 @@ impl Tensors {
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let map = mmap::map(path)?.ok_or_else(|| CheckpointError::damaged(path, "the file is empty"))?;
         SafeTensors::deserialize(&map)
-            .map_err(|e| CheckpointError::damaged(path, format!("not a whole safetensors file: {e}")))?;
+            .map_err(|e| CheckpointError::damaged(path, format!("not a complete safetensors file: {e}")))?;
         Ok(Self { path: path.to_path_buf(), map })
     }
 
@@ -198,19 +197,20 @@ impl Tensors {
         Ok((view.dtype(), view.shape().to_vec(), &self.map[start..start + bytes.len()]))
     }
 
-    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be read, from the file
-    /// again.
+    /// Lets the system take back the memory pages of a tensor that has been copied elsewhere. It can still be
+    /// read, from the file again.
     pub fn release(&self, name: &str) {
         if let Ok((_, _, bytes)) = self.raw(name) {
             mmap::release(&self.map, bytes.as_ptr() as usize - self.map.as_ptr() as usize, bytes.len());
         }
     }
 
-    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes of rows, and
-    /// `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
+    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes
+    /// of rows, and `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
     ///
     /// # Errors
-    /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no positive number.
+    /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no
+    /// positive number.
     pub fn ternary(
         &self,
         name: &str,
@@ -234,8 +234,8 @@ impl Tensors {
         Ok(Some(tensor))
     }
 
-    /// The values of an f32, bf16 or f16 tensor of the given shape, row-major, or those of a packed ternary one
-    /// ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
+    /// The values of an f32, bf16 or f16 tensor of the given shape, row-major, or those of a packed ternary
+    /// one ([`Tensors::ternary`]): code · scale. Borrowed where type and alignment allow.
     ///
     /// # Errors
     /// If the tensor is missing, of another type, or of another shape, or if a number is NaN or infinite.
@@ -296,7 +296,7 @@ impl Tensors {
         Ok((dtype, bytes))
     }
 
-    fn fault(&self, tensor: &str, message: String) -> CheckpointError {
+    pub(crate) fn fault(&self, tensor: &str, message: String) -> CheckpointError {
         CheckpointError::Tensor { path: self.path.clone(), tensor: tensor.to_string(), message }
     }
 }

@@ -57,8 +57,8 @@ pub fn prune(run: &Path, keep: usize, best: Option<u64>) -> Result<(), Checkpoin
     Ok(())
 }
 
-/// Makes sure, before a run spends time, that `bytes` more can be written into its directory: makes it, writes a probe
-/// file, and asks for the free space. What other programs write later is beyond it.
+/// Makes sure, before a run spends time, that `bytes` more can be written into its directory: makes it,
+/// writes a probe file, and asks for the free space. What other programs write later is beyond it.
 ///
 /// # Errors
 /// If the directory cannot be made or written, or has less space.

@@ -1,5 +1,5 @@
-//! A safetensors file written one tensor at a time: names, types and shapes are known first, the numbers come later, so that no
-//! more than one tensor is ever in memory.
+//! A safetensors file written one tensor at a time: names, types and shapes are known first, the numbers come
+//! later, so that no more than one tensor is ever in memory.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -70,7 +70,8 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Starts a file that holds these tensors; [`TensorFile::specs`] has them in the order in which they must be written.
+    /// Starts a file that holds these tensors; [`TensorFile::specs`] has them in the order in which they must
+    /// be written.
     ///
     /// # Errors
     /// If two tensors have one name, a size overflows, or the file cannot be created.
@@ -94,7 +95,7 @@ impl TensorFile {
                 "dtype": spec.ty.name(), "shape": spec.shape, "data_offsets": [start, end],
             });
             if header.insert(spec.name.clone(), entry).is_some() {
-                return Err(fault(&spec.name, "two tensors have this name"));
+                return Err(fault(&spec.name, "two tensors with this name"));
             }
         }
         let mut header = serde_json::Value::Object(header).to_string().into_bytes();
@@ -114,7 +115,8 @@ impl TensorFile {
     /// Writes the next tensor, its numbers row-major and little endian.
     ///
     /// # Errors
-    /// If it is not this one's turn, the number of bytes is wrong, a number is NaN or infinite, or the disk is full.
+    /// If it is not this one's turn, the number of bytes is wrong, a number is NaN or infinite, or the disk
+    /// is full.
     pub fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
         let next = self.specs.get(self.written);
         let right = next.is_some_and(|spec| spec.name == name && spec.bytes() == Some(bytes.len()));
@@ -159,7 +161,7 @@ impl TensorFile {
 
     pub(crate) fn close(self) -> Result<Entry, CheckpointError> {
         if let Some(spec) = self.specs.get(self.written) {
-            let message = "the file ends before it".to_string();
+            let message = "the file is truncated".to_string();
             return Err(CheckpointError::Tensor { path: self.path, tensor: spec.name.clone(), message });
         }
         self.file.sync_all().map_err(CheckpointError::io(&self.path, "sync"))?;

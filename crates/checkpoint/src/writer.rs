@@ -16,11 +16,11 @@ use crate::{CONFIG, CheckpointError, MANIFEST, TensorFile, TensorSpec, TensorTyp
 pub struct TensorView<'a> {
     name: &'a str,
     shape: &'a [usize],
-    data: Numbers<'a>,
+    data: TensorData<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Numbers<'a> {
+enum TensorData<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16]),
 }
@@ -28,25 +28,25 @@ enum Numbers<'a> {
 impl<'a> TensorView<'a> {
     /// An f32 tensor of `shape`.
     pub fn new(name: &'a str, shape: &'a [usize], data: &'a [f32]) -> Self {
-        Self { name, shape, data: Numbers::F32(data) }
+        Self { name, shape, data: TensorData::F32(data) }
     }
 
     /// A bf16 tensor of `shape`.
     pub fn bf16(name: &'a str, shape: &'a [usize], data: &'a [bf16]) -> Self {
-        Self { name, shape, data: Numbers::Bf16(data) }
+        Self { name, shape, data: TensorData::Bf16(data) }
     }
 
     fn bytes(&self) -> &'a [u8] {
         match self.data {
-            Numbers::F32(values) => bytemuck::cast_slice(values),
-            Numbers::Bf16(values) => bytemuck::cast_slice(values),
+            TensorData::F32(values) => bytemuck::cast_slice(values),
+            TensorData::Bf16(values) => bytemuck::cast_slice(values),
         }
     }
 
     fn spec(&self) -> TensorSpec {
         let ty = match self.data {
-            Numbers::F32(_) => TensorType::F32,
-            Numbers::Bf16(_) => TensorType::Bf16,
+            TensorData::F32(_) => TensorType::F32,
+            TensorData::Bf16(_) => TensorType::Bf16,
         };
         TensorSpec { name: self.name.to_string(), shape: self.shape.to_vec(), ty }
     }
@@ -68,7 +68,7 @@ impl Writer {
     /// If the directory beside it cannot be made.
     pub fn create(target: &Path) -> Result<Self, CheckpointError> {
         let Some(name) = target.file_name() else {
-            return Err(CheckpointError::damaged(target, "not the name of a directory"));
+            return Err(CheckpointError::damaged(target, "not a directory name"));
         };
         let temporary = target.with_file_name(format!(".tmp-{}", name.to_string_lossy()));
         if temporary.exists() {
@@ -102,7 +102,8 @@ impl Writer {
         self.write_file(CONFIG, config.to_json().as_bytes())
     }
 
-    /// Writes tensors as a safetensors file, one after the other from where they are: no copy of them is made.
+    /// Writes tensors as a safetensors file, one after the other from where they are: no copy of them is
+    /// made.
     ///
     /// # Errors
     /// If a shape does not fit its data, two tensors have one name, or as [`Writer::write_file`].
@@ -134,7 +135,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is replaced.
+    /// Writes the manifest and gives the checkpoint its name. An older checkpoint of the same name is
+    /// replaced.
     ///
     /// # Errors
     /// If the disk is full or not writable; then the target is as it was.

@@ -1,4 +1,5 @@
-//! Ctrl-C: stops the work in hand, not the program; the program if there is no work, or if it is pressed twice.
+//! Ctrl-C: stops the work in hand, not the program; the program if there is no work, or if it is pressed
+//! twice.
 
 use std::process::exit;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use commands::ranges;
+
 #[derive(Parser)]
 #[command(
     name = "tritforge",
@@ -19,66 +21,68 @@ use clap::{Parser, Subcommand};
     about = "Train, export, verify and run ternary (BitNet b1.58) language models",
     after_help = "Examples:\n  \
         tritforge quickstart                              train, export, verify and generate, in minutes\n  \
-        tritforge train recipes/shakespeare-char.toml     a recipe\n  \
-        tritforge import bitnet-b1.58-2B-4T -o models/2b  a published model to a checkpoint\n  \
-        tritforge export runs/demo -o demo.gguf           a checkpoint to GGUF\n  \
-        tritforge verify runs/demo demo.gguf              is the file the model that was trained?\n  \
-        tritforge generate demo.gguf --prompt 'fn main'   write text\n  \
-        tritforge chat demo.gguf                          talk to it\n\n\
-        Exit codes: 0 done, 1 error, 2 wrong usage (diff: 1 differences, 2 error), 130 interrupted"
+        tritforge train recipes/shakespeare-char.toml     train from a recipe\n  \
+        tritforge import bitnet-b1.58-2B-4T -o models/2b  convert a published model to a checkpoint\n  \
+        tritforge export runs/demo -o demo.gguf           convert a checkpoint to GGUF\n  \
+        tritforge verify runs/demo demo.gguf              check that the file is the trained model\n  \
+        tritforge generate demo.gguf --prompt 'fn main'   generate text\n  \
+        tritforge chat demo.gguf                          chat with the model\n\n\
+        Exit codes: 0 success, 1 error, 2 usage error (diff: 1 the models differ, 2 error), 130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Threads for computing; all cores by default.
-    #[arg(long, global = true, value_name = "N")]
+    /// Number of threads; default: all cores.
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     threads: Option<usize>,
-    /// Threads for passes of one token a sequence, which wait for memory; as many as --threads by default.
-    #[arg(long, global = true, value_name = "N")]
+    /// Threads for decoding (memory-bound); default: --threads.
+    #[arg(long, global = true, value_name = "N", value_parser = ranges::count(1..=ranges::MOST_THREADS))]
     decode_threads: Option<usize>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Train a small model on real text, export it, verify it and let it write: the whole path in minutes.
+    /// Train a small model on real text, export it, verify it and generate text: the whole workflow in
+    /// minutes.
     #[cfg(feature = "train")]
     Quickstart(commands::quickstart::Args),
     /// Train a model from a recipe.
     #[cfg(feature = "train")]
     Train(commands::train::Args),
-    /// List, show and copy the recipes that come with the program; print their reference and JSON Schema.
+    /// List, show and copy the built-in recipes; print the recipe reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
-    /// Look at a recipe's data before training: samples, what is learned of them, lengths, what is left out.
+    /// Preview a recipe's data before training: samples, loss masks, lengths, dropped records.
     #[cfg(feature = "train")]
     Data(commands::data::Args),
-    /// Draw the curves, the ternary health and the samples of runs as a page that needs no network.
+    /// Write a self-contained HTML report of one or more runs: loss curves, ternary statistics, text samples.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
-    /// Measure a checkpoint or a GGUF file: perplexity and bits per byte of a text, or tasks (ARC, PIQA, GSM8K …).
+    /// Evaluate a checkpoint or GGUF file: perplexity and bits per byte on a text, or tasks (ARC, PIQA,
+    /// GSM8K, …).
     #[cfg(feature = "train")]
     Eval(commands::eval::Args),
-    /// Tell what two models have that is not the same: configuration, tensors, tokenizer.
+    /// Show the differences between two models: configuration, tensors, tokenizer.
     Diff(commands::diff::Args),
-    /// Run two models side by side: codes, scales, activations, sums, logits, greedy tokens.
+    /// Run two models side by side and compare codes, scales, activations, sums, logits and greedy tokens.
     #[cfg(feature = "train")]
     Verify(commands::verify::Args),
-    /// Make a checkpoint of a published model: Hugging Face's layout or GGUF, full-precision or ternary.
+    /// Convert a published model (Hugging Face or GGUF, full-precision or ternary) to a checkpoint.
     Import(commands::import::Args),
-    /// Make one checkpoint of an adapter and its base.
+    /// Merge an adapter into its base model and write a checkpoint.
     #[cfg(feature = "train")]
     Merge(commands::merge::Args),
-    /// Write a checkpoint as a GGUF file, or in Hugging Face's layout.
+    /// Convert a checkpoint to a GGUF file or a Hugging Face directory.
     Export(commands::export::Args),
-    /// Talk to a GGUF model.
+    /// Chat with a GGUF model in the terminal.
     Chat(commands::chat::Args),
-    /// Continue a prompt with a GGUF model, or all prompts of a file.
+    /// Generate text with a GGUF model from one prompt or a file of prompts.
     Generate(commands::generate::Args),
-    /// Show what a GGUF file, a checkpoint or a safetensors file holds.
+    /// Show the contents of a GGUF file, checkpoint or safetensors file, and which runtimes can load it.
     Inspect(commands::inspect::Args),
-    /// Serve a GGUF model over HTTP, in OpenAI's format.
+    /// Serve a GGUF model over HTTP with an OpenAI-compatible API.
     Serve(commands::serve::Args),
-    /// Measure speed and memory of GGUF models on this machine.
+    /// Benchmark the speed and memory use of GGUF models on this machine.
     Bench(commands::bench::Args),
     /// Write a model of any shape with random weights, for benchmarks.
     Synth(commands::synth::Args),
@@ -87,20 +91,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Training allocates and frees large buffers at every step; giving their pages back each time halves its speed.
+    // Training allocates and frees large buffers at every step; giving their pages back each time halves its
+    // speed.
     tritforge_kernels::keep_pages();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(shown) => return usage(&shown),
+    };
     warnings::install();
-    if cli.threads == Some(0) {
-        eprintln!("error: --threads 0: at least one is needed");
-        return ExitCode::from(2);
-    }
-    if cli.decode_threads == Some(0) {
-        eprintln!("error: --decode-threads 0: at least one is needed");
-        return ExitCode::from(2);
-    }
     if cli.decode_threads.is_some() && matches!(cli.command, Command::Bench(_)) {
-        eprintln!("error: --decode-threads: bench measures rows at each of its --thread-counts instead");
+        eprintln!("error: --decode-threads: not supported by bench; use --thread-counts");
         return ExitCode::from(2);
     }
     // SAFETY: nothing before this line starts a thread.
@@ -140,7 +140,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => match written {
             Some(error) => {
-                eprintln!("error: standard output: cannot write: {error}");
+                eprintln!("error: {error}");
                 trouble
             }
             None => code,
@@ -151,6 +151,17 @@ fn main() -> ExitCode {
             eprintln!("error: {}", message(&error));
             trouble
         }
+    }
+}
+
+/// Help and the version go to standard output, what is wrong with the arguments to standard error.
+fn usage(shown: &clap::Error) -> ExitCode {
+    match shown.print() {
+        Err(error) if !shown.use_stderr() && error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: standard output: cannot write: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(u8::try_from(shown.exit_code()).unwrap_or(2)),
     }
 }
 

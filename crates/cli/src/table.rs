@@ -1,6 +1,7 @@
 //! Plain tables for the terminal.
 
-/// Prints rows under a header, each column as wide as it needs to be; a column of numbers stands to the right.
+/// Prints rows under a header, each column as wide as it needs to be; a column of numbers stands to the
+/// right.
 pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
     let is_number =
         |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || c == '-');

@@ -34,9 +34,9 @@ pub enum ConfigError {
         problem: String,
     },
     /// No GGUF architecture describes this model.
-    #[error("no GGUF architecture describes this model: {0}")]
+    #[error("no GGUF architecture matches this model: {0}")]
     NoArchitecture(String),
     /// No class of `transformers` computes this model.
-    #[error("no class of transformers computes this model: {0}")]
+    #[error("no transformers class matches this model: {0}")]
     NoClass(String),
 }

@@ -1,8 +1,8 @@
 //! The configuration as GGUF metadata, and the choice of the architecture that describes it.
 //!
-//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU² gate; models
-//! without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows from the model, it is not the
-//! user's to choose.
+//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU²
+//! gate; models without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows
+//! from the model, it is not the user's to choose.
 
 mod keys;
 mod rope;
@@ -26,7 +26,8 @@ pub enum Architecture {
     Bitnet,
     /// `bitnet-b1.58` of bitnet.cpp: ReLU² gate, sub-norms, head tied or not.
     BitnetB158,
-    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are permuted.
+    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are
+    /// permuted.
     Llama,
     /// `qwen2`: SiLU gate, biases of queries, keys and values.
     Qwen2,
@@ -60,16 +61,17 @@ impl Architecture {
         Self::ALL.into_iter().find(|a| a.name() == name)
     }
 
-    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i + head_dim/2: rows of
-    /// the query and key weights then stand in another order, [`ModelConfig::interleaved_row`].
+    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i +
+    /// head_dim/2: rows of the query and key weights then stand in another order,
+    /// [`ModelConfig::interleaved_row`].
     pub fn interleaves_rope(self) -> bool {
         self == Architecture::Llama
     }
 
-    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's loader looks for one
-    /// beside any projection, and its graph of these architectures multiplies it; that of `qwen2` passes over those of the
-    /// feed-forward network (0.3.36 of llama-cpp-python). Where it is not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks,
-    /// and only I2_S holds it exactly.
+    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's
+    /// loader looks for one beside any projection, and its graph of these architectures multiplies it; that
+    /// of `qwen2` passes over those of the feed-forward network (0.3.36 of llama-cpp-python). Where it is
+    /// not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks, and only I2_S holds it exactly.
     pub fn has_scale_tensors(self) -> bool {
         matches!(self, Architecture::Bitnet | Architecture::Llama | Architecture::Qwen3)
     }
@@ -83,12 +85,13 @@ impl Architecture {
         let architecture = match (config.use_sub_norm, config.hidden_act) {
             (true, _) if config.use_qk_norm || config.attention_bias != AttentionBias::None => {
                 return none(
-                    "sub-norms with use_qk_norm or attention_bias: the BitNet architectures have neither",
+                    "use_sub_norm with use_qk_norm or attention_bias: the BitNet architectures have neither",
                 );
             }
             (true, HiddenAct::Silu) if !config.tie_word_embeddings => {
                 return none(
-                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` ties its head; tie it, or use relu2",
+                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` requires a tied head; \
+                     tie it, or use relu2",
                 );
             }
             (true, HiddenAct::Silu) => Architecture::Bitnet,
@@ -109,7 +112,7 @@ impl Architecture {
             Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. })
                 if architecture != Architecture::Llama =>
             {
-                none("rope_scaling by frequency: only `llama` has a tensor for it")
+                none("per-frequency RoPE factors: only `llama` has a tensor for them")
             }
             Some(RopeScaling::Yarn { truncate: false, .. }) => {
                 none("rope_scaling = yarn with truncate = false: GGUF has no key for it")
@@ -182,7 +185,8 @@ impl ModelConfig {
         }
     }
 
-    /// The divisors of the rotary frequencies, [head_dim / 2], where GGUF keeps them as a tensor: [`ROPE_FACTORS`].
+    /// The divisors of the rotary frequencies, [head_dim / 2], where GGUF keeps them as a tensor:
+    /// [`ROPE_FACTORS`].
     pub fn rope_factors(&self) -> Option<Vec<f32>> {
         match &self.rope_scaling {
             Some(RopeScaling::Factors { factors }) => Some(factors.clone()),
@@ -205,13 +209,13 @@ impl ModelConfig {
         head * self.head_dim + 2 * (within % half) + within / half
     }
 
-    /// Reads the description of a file's model, and checks that nothing of the file is left out of it. Of keys that have no known
-    /// meaning it warns.
+    /// Reads the description of a file's model, and checks that nothing of the file is left out of it. Of
+    /// keys that have no known meaning it warns.
     ///
     /// # Errors
-    /// As [`ModelConfig::from_gguf`]; if the file is not a model but an adapter or the like, has a tensor that the model has no
-    /// place for, or a key that asks for what the engine does not compute; or if the tensor `rope_freqs.weight` is none of
-    /// divisors.
+    /// As [`ModelConfig::from_gguf`]; if the file is not a model but an adapter or the like, has a tensor
+    /// that the model has no place for, or a key that asks for what the engine does not compute; or if the
+    /// tensor `rope_freqs.weight` is none of divisors.
     pub fn from_gguf_file(gguf: &Gguf) -> Result<Self, ConfigError> {
         let metadata = gguf.metadata();
         keys::check_kind(metadata)?;
@@ -224,14 +228,17 @@ impl ModelConfig {
         let tokens = metadata.get_str_array("tokenizer.ggml.tokens").map_or(0, <[String]>::len);
         if tokens > config.vocab_size {
             return Err(ConfigError::Gguf(format!(
-                "tokenizer.ggml.tokens has {tokens} tokens, {name}.vocab_size = {}: the embedding has no rows for the rest",
+                "tokenizer.ggml.tokens has {tokens} tokens, {name}.vocab_size = {}: the embedding has too \
+                 few rows",
                 config.vocab_size
             )));
         }
         if let Some(info) = gguf.tensor(ROPE_FACTORS) {
             if config.rope_scaling.is_some() {
-                let message =
-                    format!("{ROPE_FACTORS} with {name}.rope.scaling: this engine runs one of the two");
+                let message = format!(
+                    "{ROPE_FACTORS} together with {name}.rope.scaling: only one of them is \
+                             supported"
+                );
                 return Err(ConfigError::Gguf(message));
             }
             if info.ty != GgmlType::F32 {
@@ -246,8 +253,8 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single frequencies are in a
-    /// tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
+    /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single
+    /// frequencies are in a tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
     ///
     /// # Errors
     /// If the architecture is unknown, a key is missing or ill-typed, or the model is impossible.
@@ -256,9 +263,7 @@ impl ModelConfig {
         let name = metadata.get_str("general.architecture").map_err(fault)?;
         let Some(architecture) = Architecture::from_name(name) else {
             let known = Architecture::ALL.map(Architecture::name).join(", ");
-            return Err(ConfigError::Gguf(format!(
-                "general.architecture = \"{name}\": this engine runs {known}"
-            )));
+            return Err(ConfigError::Gguf(format!("general.architecture = \"{name}\": expected {known}")));
         };
         let key = |suffix: &str| format!("{name}.{suffix}");
         let size = |suffix: &str| metadata.get_usize(&key(suffix)).map_err(fault);
@@ -285,7 +290,8 @@ impl ModelConfig {
         ];
         if let Some((suffix, width)) = widths.into_iter().find(|(_, width)| *width != head_dim) {
             return Err(ConfigError::Gguf(format!(
-                "{} = {head_dim}, {} = {width}: in this engine keys and values have one width, and whole heads are rotated",
+                "{} = {head_dim}, {} = {width}: keys and values must have the same width, and RoPE must \
+                 cover whole heads",
                 key("attention.key_length"),
                 key(suffix)
             )));
@@ -347,11 +353,14 @@ fn size_of_blocks(metadata: &Metadata, key: &str) -> Result<Option<usize>, Confi
         Some((first, rest)) if rest.iter().all(|size| size == first) => usize::try_from(*first)
             .map(Some)
             .map_err(|_| ConfigError::Gguf(format!("{key} = {first}: expected a size"))),
-        _ => Err(ConfigError::Gguf(format!("{key} = {sizes:?}: this engine runs blocks of one size only"))),
+        _ => {
+            Err(ConfigError::Gguf(format!("{key} = {sizes:?}: blocks of different sizes are not supported")))
+        }
     }
 }
 
-/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is what older files mean.
+/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is
+/// what older files mean.
 fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenAct, ConfigError> {
     let own = match architecture {
         Architecture::BitnetB158 => HiddenAct::Relu2,
@@ -368,10 +377,10 @@ fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenA
     match activation {
         Some(activation) if activation == own || architecture == Architecture::Bitnet => Ok(activation),
         _ => Err(ConfigError::Gguf(format!(
-            "{key} = \"{}\": this engine runs {} in {}",
+            "{key} = \"{}\": expected {} for architecture {}",
             found.unwrap_or_default(),
             if architecture == Architecture::Bitnet {
-                "silu and relu2"
+                "silu or relu2"
             } else if own == HiddenAct::Silu {
                 "silu"
             } else {

@@ -1,7 +1,8 @@
-//! `config.json` of Hugging Face checkpoints: what each field means here, and which fields mean nothing to us.
+//! `config.json` of Hugging Face checkpoints: what each field means here, and which fields mean nothing to
+//! us.
 //!
-//! No field is passed over in silence: one that changes the computation in a way that the engine does not know is an error,
-//! and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
+//! No field is passed over in silence: one that changes the computation in a way that the engine does not
+//! know is an error, and one that nobody here has heard of is named in [`HuggingFaceConfig::unknown`].
 
 mod fields;
 mod rope;
@@ -113,7 +114,8 @@ const ROPE: [&str; 5] = [
     "original_max_position_embeddings",
 ];
 
-/// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to norms that are refused.
+/// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to
+/// norms that are refused.
 const QUANTIZATION: [&str; 6] = [
     "quant_method",
     "linear_class",
@@ -127,8 +129,8 @@ impl HuggingFaceConfig {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// If it is no JSON object, of a family that the engine does not run, lacks a size, or asks for something that the engine
-    /// does not compute; the message names the field.
+    /// If it is no JSON object, of a family that the engine does not run, lacks a size, or asks for something
+    /// that the engine does not compute; the message names the field.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
         let json: Value = serde_json::from_str(text).map_err(|e| ConfigError::Json(e.to_string()))?;
         let Value::Object(fields) = json else {
@@ -188,7 +190,7 @@ impl Reader {
     fn only(&mut self, key: &'static str, value: &Value, what: &str) -> Result<(), ConfigError> {
         match self.get(key) {
             Some(found) if found != *value => {
-                Err(wrong(key, &found, &format!("this engine does not run {what}; expected {value}")))
+                Err(wrong(key, &found, &format!("not supported ({what}); expected {value}")))
             }
             _ => Ok(()),
         }
@@ -205,9 +207,7 @@ impl Reader {
         let name = if old_bitnet || model_type == "bitnet_b1_58" { "bitnet" } else { &model_type };
         let Some(family) = FAMILIES.iter().find(|family| family.model_type == name) else {
             let known = FAMILIES.map(|family| family.model_type).join(", ");
-            return Err(ConfigError::Json(format!(
-                "model_type = \"{model_type}\": this engine runs {known}"
-            )));
+            return Err(ConfigError::Json(format!("model_type = \"{model_type}\": expected {known}")));
         };
         let bitnet = name == "bitnet";
         let hidden_size = self.size("hidden_size", None)?;
@@ -301,12 +301,12 @@ impl Reader {
             return Err(wrong(
                 "sliding_window",
                 &window,
-                "this engine attends to all of the past; expected null",
+                "sliding-window attention is not supported; expected null",
             ));
         }
         match self.get("layer_types") {
             Some(Value::Array(types)) if types.iter().any(|ty| ty != "full_attention") => {
-                Err(wrong("layer_types", &Value::Array(types), "this engine runs full_attention only"))
+                Err(wrong("layer_types", &Value::Array(types), "only full_attention is supported"))
             }
             Some(other) if !other.is_array() => Err(wrong("layer_types", &other, "expected a list")),
             _ => Ok(()),
@@ -342,12 +342,13 @@ impl Reader {
         let method = text("quant_method", "");
         if method != "bitnet" {
             return Err(ConfigError::Json(format!(
-                "quantization_config.quant_method = \"{method}\": only bitnet is read; take the model's full-precision checkpoint"
+                "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
+                 full-precision checkpoint"
             )));
         }
         if quantization["use_rms_norm"] == true {
             return Err(ConfigError::Json(
-                "quantization_config.use_rms_norm = true: this engine has no norms inside its linears"
+                "quantization_config.use_rms_norm = true: RMSNorm inside linear layers is not supported"
                     .to_string(),
             ));
         }
@@ -357,7 +358,7 @@ impl Reader {
             return Err(wrong(
                 "quantization_config.modules_to_not_convert",
                 module,
-                "all projections are ternary here or none is; expected lm_head only",
+                "either all projections are ternary or none; expected lm_head only",
             ));
         }
         match (text("linear_class", "bitlinear").as_str(), text("quantization_mode", "offline").as_str()) {

@@ -1,9 +1,9 @@
 //! What a model is: its shape and its quantization, under the names of Hugging Face configs.
 //!
-//! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `nn` builds a trainable model
-//! from it, a checkpoint keeps it as `config.json`, the exporter writes it as GGUF metadata
-//! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]). [`HuggingFaceConfig`] reads the
-//! `config.json` of other people's checkpoints.
+//! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `nn` builds a
+//! trainable model from it, a checkpoint keeps it as `config.json`, the exporter writes it as GGUF metadata
+//! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]).
+//! [`HuggingFaceConfig`] reads the `config.json` of other people's checkpoints.
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
@@ -20,6 +20,7 @@ mod hugging_face;
 mod lora;
 mod model;
 mod parameters;
+mod peft;
 mod projection;
 mod rope;
 mod tensors;
@@ -30,5 +31,6 @@ pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LOTA_THRESHOLD, LoraConfig, LoraMode};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
+pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;
 pub use rope::RopeScaling;

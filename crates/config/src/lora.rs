@@ -1,9 +1,9 @@
-//! `LoraConfig`: a low-rank adapter (LoRA, arXiv 2106.09685), and its `adapter_config.json` in the form of peft.
+//! `LoraConfig`: a low-rank adapter (LoRA, arXiv 2106.09685), and its `adapter_config.json` in the form of
+//! peft.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::{ConfigError, Projection};
+use crate::{AdapterConfig, ConfigError, Projection};
 
 /// The file that says what an adapter is.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -17,25 +17,27 @@ pub const ADAPTER_RUNTIME: &str = "adapter.lora.runtime";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraMode {
-    /// Beside the projection: `y = W(x) + scaling · B(A(x))`, on the input before it is quantized, as peft does. The base stays as it
-    /// is; the adapter is deployed beside it.
+    /// Beside the projection: `y = W(x) + scaling · B(A(x))`, on the input before it is quantized, as peft
+    /// does. The base stays as it is; the adapter is deployed beside it.
     Adapter,
-    /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has the codes and the scale that
-    /// the forward used. Needs a base with latent weights.
+    /// Inside the quantizer: `y = Q(W + scaling · B·A)(x)`. Merging is exact: the merged latent weight has
+    /// the codes and the scale that the forward used. Needs a base with latent weights.
     QatLora,
-    /// Experimental: ternary matrices that move ternary codes (LoTA-QAF, arXiv 2505.18724): `Ŵ = clip(Q + sign(ΔW)·1[|ΔW| > ω], -1, 1)`
-    /// with `ΔW = B·A`, an integer from -rank to rank, and the base's scale. The forward multiplies Ŵ, and merging writes it: nothing is
-    /// rounded, codes of the base are enough. The paper's offset μ moves the zero-point of an affine grid; a ternary grid has none, and
-    /// nothing takes its place here.
+    /// Experimental: ternary matrices that move ternary codes (LoTA-QAF, arXiv 2505.18724): `Ŵ = clip(Q +
+    /// sign(ΔW)·1[|ΔW| > ω], -1, 1)` with `ΔW = B·A`, an integer from -rank to rank, and the base's scale.
+    /// The forward multiplies Ŵ, and merging writes it: nothing is rounded, codes of the base are enough. The
+    /// paper's offset μ moves the zero-point of an affine grid; a ternary grid has none, and nothing takes
+    /// its place here.
     Lota,
 }
 
-/// [`LoraConfig::threshold`] where none is given. The paper has ω = 48 at rank 64, 0.75, and with it an offset that changes the output where
-/// no code moves. Without the offset codes are all there is, and A begins with little more than half its elements other than 0: no sum comes
-/// near 0.75 of the rank, and no code would ever move.
+/// [`LoraConfig::threshold`] where none is given. The paper has ω = 48 at rank 64, 0.75, and with it an
+/// offset that changes the output where no code moves. Without the offset codes are all there is, and A
+/// begins with little more than half its elements other than 0: no sum comes near 0.75 of the rank, and no
+/// code would ever move.
 pub const LOTA_THRESHOLD: f32 = 0.1;
 /// `peft_type` of an adapter of [`LoraMode::Lota`], which peft does not know.
-const LOTA: &str = "LOTA";
+pub(crate) const LOTA: &str = "LOTA";
 
 impl LoraMode {
     /// All of them.
@@ -58,7 +60,8 @@ pub struct LoraConfig {
     pub mode: LoraMode,
     /// Inner width of the product; peft's `r`.
     pub rank: usize,
-    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`. Without meaning in [`LoraMode::Lota`], whose product is not scaled.
+    /// Numerator of [`LoraConfig::scaling`]; peft's `lora_alpha`. Without meaning in [`LoraMode::Lota`],
+    /// whose product is not scaled.
     pub alpha: f32,
     /// Share of the inputs of A that training drops; 0 inside the quantizer, where A has no input.
     pub dropout: f32,
@@ -82,7 +85,8 @@ impl LoraConfig {
         self.threshold * self.rank as f32
     }
 
-    /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and `….lora_B.weight`.
+    /// Names of the two matrices of a projection, without peft's prefix: `….q_proj.lora_A.weight` and
+    /// `….lora_B.weight`.
     pub fn tensors(layer: usize, projection: Projection) -> [String; 2] {
         let weight = projection.hf_weight(layer);
         let module = weight.strip_suffix(".weight").unwrap_or(&weight);
@@ -94,8 +98,8 @@ impl LoraConfig {
         format!("base_model.model.{tensor}")
     }
 
-    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to. Of [`LoraMode::Lota`] the
-    /// `peft_type` is one that peft refuses.
+    /// As peft's `adapter_config.json`; `base` is the path or name of the model that the adapter belongs to.
+    /// Of [`LoraMode::Lota`] the `peft_type` is one that peft refuses.
     pub fn to_json(&self, base: &str) -> String {
         let lota = self.mode == LoraMode::Lota;
         let file = PeftConfig {
@@ -112,68 +116,20 @@ impl LoraConfig {
             use_dora: false,
             modules_to_save: None,
             inference_mode: true,
-            rank_pattern: Value::Null,
-            alpha_pattern: Value::Null,
-            layers_to_transform: Value::Null,
             tritforge_mode: Some(self.mode),
             lota_threshold: lota.then_some(self.threshold),
         };
         serde_json::to_string_pretty(&file).unwrap_or_default()
     }
 
-    /// Reads peft's `adapter_config.json`; also returns what it names as its base. A file of peft's own is of
-    /// [`LoraMode::Adapter`].
+    /// Reads the `adapter_config.json` of an adapter that is the same in every block, as recipes train it;
+    /// also returns what it names as its base. [`crate::AdapterConfig`] reads any.
     ///
     /// # Errors
-    /// If it is no JSON of this form, or describes an adapter of another kind than linear LoRA on the seven projections.
+    /// If it is no JSON of this form, or describes an adapter of another kind.
     pub fn from_json(text: &str) -> Result<(Self, Option<String>), ConfigError> {
-        let file: PeftConfig = serde_json::from_str(text).map_err(|e| ConfigError::Adapter(e.to_string()))?;
-        let refuse = |key: &'static str, found: String, expected: &str| {
-            Err(ConfigError::Value { key, found, expected: expected.to_string() })
-        };
-        let expected = if file.tritforge_mode == Some(LoraMode::Lota) { LOTA } else { "LORA" };
-        if file.peft_type != expected {
-            return refuse("peft_type", file.peft_type.clone(), &format!("\"{expected}\""));
-        }
-        if file.use_dora {
-            return refuse("use_dora", "true".to_string(), "false: DoRA is not supported");
-        }
-        if file.bias != "none" {
-            return refuse("bias", file.bias.clone(), "\"none\": biases stay the base's");
-        }
-        if let Some(modules) = file.modules_to_save.as_ref().filter(|modules| !modules.is_empty()) {
-            return refuse("modules_to_save", modules.join(", "), "none: only projections have adapters");
-        }
-        for (key, value) in file.patterns() {
-            let empty = value.as_object().map_or(value.is_null(), |map| map.is_empty());
-            if !empty {
-                return refuse(
-                    key,
-                    value.to_string(),
-                    "nothing: every target has the same rank, in every block",
-                );
-            }
-        }
-        let mut target_modules = Vec::new();
-        for name in &file.target_modules {
-            match Projection::ALL.into_iter().find(|p| p.module() == name) {
-                Some(projection) => target_modules.push(projection),
-                None => return refuse("target_modules", name.clone(), &module_names()),
-            }
-        }
-        target_modules.sort_by_key(|p| *p as usize);
-        target_modules.dedup();
-        let config = Self {
-            mode: file.tritforge_mode.unwrap_or(LoraMode::Adapter),
-            rank: file.r,
-            alpha: file.lora_alpha,
-            dropout: file.lora_dropout,
-            use_rslora: file.use_rslora,
-            target_modules,
-            threshold: file.lota_threshold.unwrap_or(LOTA_THRESHOLD),
-        };
-        config.validate()?;
-        Ok((config, file.base_model_name_or_path))
+        let config = AdapterConfig::from_json(text)?;
+        Ok((config.uniform()?, config.base))
     }
 
     /// # Errors
@@ -192,14 +148,14 @@ impl LoraConfig {
             return refuse("lora_dropout", self.dropout.to_string(), "from 0 to less than 1");
         }
         if self.mode != LoraMode::Adapter && self.dropout > 0.0 {
-            let expected = "0: inside the quantizer the adapter has no input of its own to drop";
+            let expected = "0: inside the quantizer the adapter has no input of its own to apply dropout to";
             return refuse("lora_dropout", self.dropout.to_string(), expected);
         }
         if self.mode == LoraMode::Lota && self.use_rslora {
             return refuse("use_rslora", "true".to_string(), "false: the product of mode lota is not scaled");
         }
         if !(0.0..1.0).contains(&self.threshold) {
-            let expected = "from 0 to less than 1: beyond the rank no sum gets";
+            let expected = "from 0 to less than 1, since no sum exceeds the rank";
             return refuse("threshold", self.threshold.to_string(), expected);
         }
         if self.target_modules.is_empty() {
@@ -210,62 +166,32 @@ impl LoraConfig {
 }
 
 /// The modules that may be targets, for messages.
-fn module_names() -> String {
+pub(crate) fn module_names() -> String {
     Projection::ALL.map(Projection::module).join(", ")
 }
 
-/// `adapter_config.json`, as far as it matters; peft writes more.
-#[derive(Serialize, Deserialize)]
+/// What is written of an `adapter_config.json`; peft writes more. [`AdapterConfig`] reads it.
+#[derive(Serialize)]
 struct PeftConfig {
     peft_type: String,
-    #[serde(default)]
     task_type: Option<String>,
-    #[serde(default)]
     base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f32,
-    #[serde(default)]
     lora_dropout: f32,
-    #[serde(default)]
     use_rslora: bool,
     target_modules: Vec<String>,
-    #[serde(default = "none")]
     bias: String,
-    #[serde(default)]
     fan_in_fan_out: bool,
-    #[serde(default)]
     use_dora: bool,
-    #[serde(default)]
     modules_to_save: Option<Vec<String>>,
-    #[serde(default)]
     inference_mode: bool,
-    #[serde(default, skip_serializing)]
-    rank_pattern: Value,
-    #[serde(default, skip_serializing)]
-    alpha_pattern: Value,
-    #[serde(default, skip_serializing)]
-    layers_to_transform: Value,
     /// Ours; peft passes over it with a warning.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     tritforge_mode: Option<LoraMode>,
     /// Ours too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     lota_threshold: Option<f32>,
-}
-
-impl PeftConfig {
-    /// What makes one module unlike another.
-    fn patterns(&self) -> [(&'static str, &Value); 3] {
-        [
-            ("rank_pattern", &self.rank_pattern),
-            ("alpha_pattern", &self.alpha_pattern),
-            ("layers_to_transform", &self.layers_to_transform),
-        ]
-    }
-}
-
-fn none() -> String {
-    "none".to_string()
 }
 
 #[cfg(test)]
@@ -331,6 +257,12 @@ mod tests {
         ] {
             let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
             assert!(error.contains(key), "{extra}: {error}");
+        }
+        for (extra, key) in
+            [(r#", "use_dora": 1"#, "use_dora: "), (r#", "lora_dropout": 1e308"#, "lora_dropout: ")]
+        {
+            let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
+            assert!(error.contains(key) && !error.contains("line"), "{extra}: {error}");
         }
     }
 }

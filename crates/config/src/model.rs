@@ -20,8 +20,8 @@ pub enum HiddenAct {
 pub enum WeightQuant {
     /// Ternary by the mean magnitude of the tensor (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
     Absmean,
-    /// Ternary as stored: every value is −s, 0 or s of its tensor, and nothing is quantized again. What a model imported from
-    /// ternary weights is; it runs and is exported, but has no latent weights to train.
+    /// Ternary as stored: every value is −s, 0 or s of its tensor, and nothing is quantized again. What a
+    /// model imported from ternary weights is; it runs and is exported, but has no latent weights to train.
     Ternary,
     /// Full precision.
     None,
@@ -62,7 +62,8 @@ pub enum ActivationQuant {
     None,
 }
 
-/// A decoder-only transformer of the BitNet, Llama and Qwen families. Names and meanings are those of Hugging Face configs.
+/// A decoder-only transformer of the BitNet, Llama and Qwen families. Names and meanings are those of Hugging
+/// Face configs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
@@ -148,7 +149,8 @@ impl ModelConfig {
     /// Reads a shape from TOML, as in the `configs` directory.
     ///
     /// # Errors
-    /// If it is not TOML, has an unknown or ill-typed key, or describes an impossible model; the message names the line.
+    /// If it is not TOML, has an unknown or ill-typed key, or describes an impossible model; the message
+    /// names the line.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::Toml(e.to_string()))?;
         config.validate()?;

@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn counts_of_2b4t() {
-        // microsoft/bitnet-b1.58-2B-4T: 2,412,820,480 parameters, embedding tied (its model card rounds to 2 B).
+        // microsoft/bitnet-b1.58-2B-4T: 2,412,820,480 parameters, embedding tied (its model card rounds to 2
+        // B).
         let config = ModelConfig {
             vocab_size: 128_256,
             hidden_size: 2560,

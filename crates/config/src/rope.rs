@@ -1,7 +1,8 @@
 //! RoPE scaling: how pretrained frequencies are stretched over a longer context.
 //!
-//! The formulas are those of `transformers` (`modeling_rope_utils.py`): position interpolation (arXiv 2306.15595), Llama 3.1's
-//! smoothed interpolation, and YaRN (arXiv 2309.00071). GGUF files keep Llama 3.1's as a list of divisors.
+//! The formulas are those of `transformers` (`modeling_rope_utils.py`): position interpolation (arXiv
+//! 2306.15595), Llama 3.1's smoothed interpolation, and YaRN (arXiv 2309.00071). GGUF files keep Llama 3.1's
+//! as a list of divisors.
 
 use std::f32::consts::TAU;
 
@@ -58,7 +59,8 @@ impl RopeScaling {
         if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
     }
 
-    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be multiplied by.
+    /// Scales the frequencies in place; `theta` is their base. Returns what cosines and sines are to be
+    /// multiplied by.
     pub fn apply(&self, frequencies: &mut [f32], theta: f32) -> f32 {
         match self {
             RopeScaling::Linear { factor } => {
@@ -158,7 +160,7 @@ impl RopeScaling {
                 positive(&[*factor, *beta_fast, *beta_slow, *attention_factor])
             }
             RopeScaling::Factors { factors } if factors.len() != head_dim / 2 => {
-                let expected = format!("one for each of the {} pairs of a head", head_dim / 2);
+                let expected = format!("{} factors, one for each pair of a head", head_dim / 2);
                 Err(fault("rope_scaling.factors", &format!("{} numbers", factors.len()), expected))
             }
             RopeScaling::Factors { factors } => positive(factors),

@@ -3,8 +3,8 @@
 use crate::{ModelConfig, Projection};
 
 impl ModelConfig {
-    /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout. The scale beside a packed
-    /// weight is part of it.
+    /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout.
+    /// The scale beside a packed weight is part of it.
     pub fn has_tensor(&self, name: &str) -> bool {
         match name {
             "model.embed_tokens.weight" | "model.norm.weight" => return true,

@@ -1,10 +1,10 @@
 //! Training samples from shards, in an order that can be taken up again at any point.
 //!
-//! An epoch cuts the tokens of a text into windows of `seq_len + 1` that overlap by one token (so that each token is a target
-//! once) and shuffles them. Where the first window begins and in which order they come depends on the seed and the
-//! epoch's number alone, so a position is three numbers. With [`Packing::Documents`] a window is a document, or a
-//! part of one. Of several texts each goes through epochs of its own; which one gives the next sample follows from the
-//! weights and the number of samples drawn.
+//! An epoch cuts the tokens of a text into windows of `seq_len + 1` that overlap by one token (so that each
+//! token is a target once) and shuffles them. Where the first window begins and in which order they come
+//! depends on the seed and the epoch's number alone, so a position is three numbers. With
+//! [`Packing::Documents`] a window is a document, or a part of one. Of several texts each goes through epochs
+//! of its own; which one gives the next sample follows from the weights and the number of samples drawn.
 
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
@@ -29,14 +29,16 @@ pub struct BatchPosition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Packing {
-    /// Documents follow each other, and a sample begins and ends anywhere: no place is lost, attention crosses documents.
+    /// Documents follow each other, and a sample begins and ends anywhere: no place is lost, attention
+    /// crosses documents.
     #[default]
     Concat,
-    /// A sample holds tokens of one document, from its beginning or from where the sample before it ended; what it does not
-    /// fill is padding without targets. Attention and positions never cross documents.
+    /// A sample holds tokens of one document, from its beginning or from where the sample before it ended;
+    /// what it does not fill is padding without targets. Attention and positions never cross documents.
     Documents,
-    /// As [`Packing::Concat`], but documents are kept apart: attention stays within a document's part of the sample, positions
-    /// count from where it begins, and a document's last token has no target. The model is to be given [`Batch::segments`].
+    /// As [`Packing::Concat`], but documents are kept apart: attention stays within a document's part of the
+    /// sample, positions count from where it begins, and a document's last token has no target. The model is
+    /// to be given [`Batch::segments`].
     Masked,
 }
 
@@ -45,11 +47,11 @@ pub enum Packing {
 pub struct Batch {
     /// Input ids, [batch, `seq_len`] row-major; id 0 where a sample is padded.
     pub inputs: Vec<u32>,
-    /// The token after each input, [batch, `seq_len`] row-major; [`IGNORE_INDEX`] where a sample is padded, and where
-    /// documents are kept apart and another one begins.
+    /// The token after each input, [batch, `seq_len`] row-major; [`IGNORE_INDEX`] where a sample is padded,
+    /// and where documents are kept apart and another one begins.
     pub targets: Vec<u32>,
-    /// Positions in `inputs` at which a segment begins, ascending: every sample's first position, every document's, and
-    /// the padding's. What stands in a segment is of one document.
+    /// Positions in `inputs` at which a segment begins, ascending: every sample's first position, every
+    /// document's, and the padding's. What stands in a segment is of one document.
     pub segments: Vec<usize>,
 }
 
@@ -98,8 +100,8 @@ impl<'a> Batches<'a> {
     /// Batches of windows of `seq_len` inputs from a [`Shard`] or a [`Mixture`], from a position on.
     ///
     /// # Errors
-    /// If `seq_len` is 0, a text has fewer than `seq_len + 1` tokens, or its epochs have fewer windows than the
-    /// position says were drawn.
+    /// If `seq_len` is 0, a text has fewer than `seq_len + 1` tokens, or its epochs have fewer windows than
+    /// the position says were drawn.
     pub fn new(
         texts: impl Into<Texts<'a>>,
         seq_len: usize,
@@ -243,7 +245,7 @@ impl<'a> Stream<'a> {
                 what: "position in the epoch",
                 found: index,
                 expected: format!(
-                    "{} has {} windows: the position is another data set's",
+                    "{} has {} windows: the position belongs to a different data set",
                     self.shards[0].path().display(),
                     self.epoch.order.len()
                 ),
@@ -283,7 +285,8 @@ impl<'a> Stream<'a> {
         batch.targets.extend_from_slice(&tokens[1..]);
         batch.segments.push(row);
         let known = batch.segments.len();
-        // A document that begins right behind the window is a segment of no input, but its first token is a target.
+        // A document that begins right behind the window is a segment of no input, but its first token is a
+        // target.
         self.segments(start, inputs + 1, row, &mut batch.segments);
         if self.masked {
             batch.segments[known..].iter().for_each(|at| batch.targets[at - 1] = IGNORE_INDEX);
@@ -336,7 +339,7 @@ fn rows(shards: &[&Shard], begins: &[usize], seq_len: usize) -> Result<Vec<(usiz
     }
     if rows.is_empty() {
         let path = shards.first().map_or_else(String::new, |s| s.path().display().to_string());
-        let message = format!("{path}: no document has two tokens: nothing to learn within documents");
+        let message = format!("{path}: no document has at least two tokens, so there is nothing to train on");
         return Err(DataError::NoText(message));
     }
     Ok(rows)
@@ -356,7 +359,7 @@ pub(crate) fn check_seq_len(tokens: usize, seq_len: usize, purpose: &'static str
             tokens,
             needed: seq_len.saturating_add(1),
             purpose,
-            advice: "give more text, or a smaller seq_len",
+            advice: "give more text, or lower seq_len",
         });
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! The bigram model: what any language model has to beat.
 //!
-//! `p(b | a) = λ₂ c(a,b)/c(a) + λ₁ c(b)/N + λ₀/V` (Jelinek and Mercer 1980). The λ are chosen by expectation–maximization
-//! on the last tenth of the training tokens, with counts of the rest; the counts are then taken from all of them. After
-//! a token that training never saw, the unigram takes the bigram's share.
+//! `p(b | a) = λ₂ c(a,b)/c(a) + λ₁ c(b)/N + λ₀/V` (Jelinek and Mercer 1980). The λ are chosen by
+//! expectation–maximization on the last tenth of the training tokens, with counts of the rest; the counts are
+//! then taken from all of them. After a token that training never saw, the unigram takes the bigram's share.
 
 use std::collections::HashMap;
 
@@ -50,7 +50,7 @@ pub fn bigram_baseline(
 ///
 /// # Errors
 /// If a shard has too few tokens.
-pub fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, DataError> {
+fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, DataError> {
     let shards = train.parts().iter().flat_map(|part| &part.shards);
     let vocab_size = shards.map(Shard::vocab_size).fold(held_out.vocab_size(), usize::max);
     let train: Vec<u32> = train.iter().collect();
@@ -62,7 +62,7 @@ pub fn token_bigram(train: &Mixture, held_out: &Shard) -> Result<BigramScore, Da
 ///
 /// # Errors
 /// If there are too few bytes.
-pub fn byte_bigram(train: &[Document], held_out: &[Document]) -> Result<BigramScore, DataError> {
+fn byte_bigram(train: &[Document], held_out: &[Document]) -> Result<BigramScore, DataError> {
     let bytes = |documents: &[Document]| -> Vec<u32> {
         documents.iter().flat_map(|d| d.text.bytes()).map(u32::from).collect()
     };

@@ -78,8 +78,8 @@ impl Read for Bounded {
         })?;
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
             io::Error::other(format!(
-                "the {name} data becomes more than {MOST_TIMES} times as long as the file: a decompression bomb; \
-                 decompress it first if it is not"
+                "the {name} data expands to more than {MOST_TIMES} times the file's size, like a \
+                 decompression bomb; if the file is valid, decompress it first"
             ))
         })?;
         Ok(read)

@@ -7,8 +7,9 @@ use crate::hub::{self, Hub};
 use crate::text::TextReader;
 use crate::{DataError, Format, records};
 
-/// Extensions of the files that are read from a directory. A file that is named itself is read whatever its extension.
-pub const TEXT_EXTENSIONS: [&str; 23] = [
+/// Extensions of the files that are read from a directory. A file that is named itself is read whatever its
+/// extension.
+pub(crate) const TEXT_EXTENSIONS: [&str; 23] = [
     "txt", "text", "md", "rst", "org", "tex", "adoc", "rs", "py", "c", "h", "cc", "cpp", "hpp", "go", "java",
     "js", "ts", "rb", "sh", "hs", "ml", "html",
 ];
@@ -41,8 +42,8 @@ pub struct Skipped {
 /// Where text is to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TextSource {
-    /// A file, a directory, a pattern (`*`, `?`, `[…]`, `**` for directories of any depth), or an address of the Hugging Face
-    /// Hub, `hf://datasets/OWNER/NAME/FILE`.
+    /// A file, a directory, a pattern (`*`, `?`, `[…]`, `**` for directories of any depth), or an address of
+    /// the Hugging Face Hub, `hf://datasets/OWNER/NAME/FILE`.
     pub path: PathBuf,
     /// How the files hold documents.
     pub format: Format,
@@ -60,7 +61,8 @@ impl TextSource {
 /// Documents, and what had to be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Corpus {
-    /// The documents, none empty, in the order of the sources given and, within a directory or a pattern, sorted by path.
+    /// The documents, none empty, in the order of the sources given and, within a directory or a pattern,
+    /// sorted by path.
     pub documents: Vec<Document>,
     /// Files of directories that are not UTF-8.
     pub skipped: Vec<Skipped>,
@@ -80,13 +82,14 @@ impl Corpus {
         Self::read_sources(&sources)
     }
 
-    /// Reads sources. A text file is one document; a record of another format is one. A directory is searched to all
-    /// depths for files with one of [`TEXT_EXTENSIONS`] or the extension of another format; names that begin with a dot
-    /// are passed over, and text files that are not UTF-8 are skipped and listed.
+    /// Reads sources. A text file is one document; a record of another format is one. A directory is searched
+    /// to all depths for files with one of [`TEXT_EXTENSIONS`] or the extension of another format; names that
+    /// begin with a dot are passed over, and text files that are not UTF-8 are skipped and listed.
     ///
     /// # Errors
-    /// If a path does not exist or cannot be read, a pattern matches nothing, a file given by name is not UTF-8, a record is
-    /// malformed or lacks the column, a file of the hub cannot be had, or there is no text at all.
+    /// If a path does not exist or cannot be read, a pattern matches nothing, a file given by name is not
+    /// UTF-8, a record is malformed or lacks the column, a file of the hub cannot be had, or there is no text
+    /// at all.
     pub fn read_sources(sources: &[TextSource]) -> Result<Self, DataError> {
         let mut corpus = Self::default();
         for source in sources {
@@ -99,7 +102,8 @@ impl Corpus {
                 n => format!(" ({n} files are not UTF-8)"),
             };
             return Err(DataError::NoText(format!(
-                "no text in {}{skipped}: expected UTF-8 files; directories are searched for {} json jsonl ndjson csv tsv parquet",
+                "no text found in {}{skipped}: expected UTF-8 files; directories are searched for {} json \
+                 jsonl ndjson csv tsv parquet",
                 if names.is_empty() { "an empty list of paths".to_string() } else { names.join(", ") },
                 TEXT_EXTENSIONS.join(" ")
             )));
@@ -169,7 +173,8 @@ pub(crate) struct SourceFile {
     listed: bool,
 }
 
-/// The files that a path names: itself, what is in a directory, what matches a pattern, or a download from the hub.
+/// The files that a path names: itself, what is in a directory, what matches a pattern, or a download from
+/// the hub.
 pub(crate) fn files(path: &Path, format: Format) -> Result<Vec<SourceFile>, DataError> {
     let named = |path: &Path, listed| SourceFile {
         path: path.to_path_buf(),
@@ -313,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), "image.png", b"no");
         let error = Corpus::read(&[dir.path()]).unwrap_err().to_string();
-        assert!(error.contains("no text in"), "{error}");
+        assert!(error.contains("no text found in"), "{error}");
         let error = Corpus::read(&[dir.path().join("absent")]).unwrap_err().to_string();
         assert!(error.contains("absent: cannot read"), "{error}");
         assert!(Corpus::read(&[] as &[&Path]).is_err());

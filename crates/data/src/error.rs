@@ -17,8 +17,8 @@ pub enum DataError {
     },
     /// A text file is not UTF-8.
     #[error(
-        "{}: not UTF-8 at byte {offset}, line {line}: convert the file, as with iconv -f LATIN1 -t UTF-8, or name the text files \
-         one by one",
+        "{}: not UTF-8 at byte {offset}, line {line}: convert the file, for example with iconv -f LATIN1 -t \
+         UTF-8, or list the text files one by one",
         path.display()
     )]
     NotUtf8 {
@@ -31,7 +31,8 @@ pub enum DataError {
     },
     /// A text file has a NUL byte.
     #[error(
-        "{}: a NUL byte at byte {offset}, line {line}: not text, or UTF-16 without a byte order mark: convert the file to UTF-8",
+        "{}: NUL at byte {offset}, line {line}: the file is binary, or UTF-16 without a byte order mark: \
+         convert it to UTF-8",
         path.display()
     )]
     Nul {
@@ -43,7 +44,8 @@ pub enum DataError {
         line: usize,
     },
     /// The byte order mark of a text file says that it is not UTF-8.
-    #[error("{}: {name}, by its byte order mark: convert the file, as with iconv -f {name} -t UTF-8", path.display())]
+    #[error("{}: {name} (from its byte order mark) is not supported: convert the file, for example with \
+             iconv -f {name} -t UTF-8", path.display())]
     Encoding {
         /// The file.
         path: PathBuf,
@@ -51,7 +53,7 @@ pub enum DataError {
         name: &'static str,
     },
     /// A file is compressed in a way that is not read.
-    #[error("{}: compressed with {name}: gzip and Zstandard are read; decompress it first", path.display())]
+    #[error("{}: compressed with {name}, but only gzip and Zstandard are supported: decompress it first", path.display())]
     Compressed {
         /// The file.
         path: PathBuf,
@@ -78,7 +80,8 @@ pub enum DataError {
     },
     /// A file has no column of the name asked for.
     #[error(
-        "{}: {record}: no column {column:?}: found {}; name the one with the text, column = \"…\"",
+        "{}: {record}: no column {column:?}: found {}; set the column that has the text, as in column = \
+         \"…\"",
         path.display(),
         if found.is_empty() { "none".to_string() } else { found.join(", ") }
     )]

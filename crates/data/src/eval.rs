@@ -24,8 +24,8 @@ impl EvalBatch {
     }
 }
 
-/// Goes once through a shard in windows that do not overlap, `sequences` of them at a time. Every token but the first is a
-/// target exactly once; the last window is filled up with targets that do not count.
+/// Goes once through a shard in windows that do not overlap, `sequences` of them at a time. Every token but
+/// the first is a target exactly once; the last window is filled up with targets that do not count.
 ///
 /// # Errors
 /// If `seq_len` or `sequences` is 0, or the shard has no target.

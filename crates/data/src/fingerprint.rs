@@ -9,13 +9,14 @@ use sha2::{Digest, Sha256};
 
 use crate::{DataError, Document};
 
-/// SHA-256 of a tokenizer and the documents it encoded. Two shards with the same fingerprint hold the same tokens.
+/// SHA-256 of a tokenizer and the documents it encoded. Two shards with the same fingerprint hold the same
+/// tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of documents under a tokenizer: `tokenizer` is anything that identifies it, such as the bytes of its
-    /// `tokenizer.json`; `eos` is the id that separates documents.
+    /// The fingerprint of documents under a tokenizer: `tokenizer` is anything that identifies it, such as
+    /// the bytes of its `tokenizer.json`; `eos` is the id that separates documents.
     pub fn of(tokenizer: &[u8], documents: &[Document], eos: Option<u32>) -> Self {
         let mut hash = Sha256::new();
         // The first byte stands for the way `tokenize` cuts and joins: change it when that changes.

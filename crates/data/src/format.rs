@@ -10,8 +10,8 @@ use crate::compression;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other; of a compressed file,
-    /// `a.jsonl.gz`, by the one before.
+    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other; of a
+    /// compressed file, `a.jsonl.gz`, by the one before.
     #[default]
     Auto,
     /// A file is one document.
@@ -20,7 +20,8 @@ pub enum Format {
     Json,
     /// A JSON object a line; one of its keys holds a document.
     Jsonl,
-    /// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs; one column holds a document a row.
+    /// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs; one column holds a
+    /// document a row.
     Csv,
     /// Apache Parquet; one column of strings holds a document a row.
     Parquet,
@@ -51,10 +52,11 @@ impl Format {
         }
     }
 
-    /// Whether a file found in a directory or by a pattern is taken: where the format is given, by its extensions.
+    /// Whether a file found in a directory or by a pattern is taken: where the format is given, by its
+    /// extensions.
     pub(crate) fn takes(self, path: &Path) -> bool {
         let Some(extension) = extension(path) else { return false };
-        let text = || crate::TEXT_EXTENSIONS.contains(&extension.as_str());
+        let text = || crate::corpus::TEXT_EXTENSIONS.contains(&extension.as_str());
         match self {
             Self::Auto => text() || Self::Auto.of(path) != Self::Text,
             Self::Text => text(),

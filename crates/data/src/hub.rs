@@ -1,8 +1,9 @@
-//! Files of the Hugging Face Hub, by address: `hf://datasets/OWNER/NAME/FILE` and `hf://OWNER/NAME`, each with an optional
-//! `@REVISION`.
+//! Files of the Hugging Face Hub, by address: `hf://datasets/OWNER/NAME/FILE` and `hf://OWNER/NAME`, each
+//! with an optional `@REVISION`.
 //!
-//! The environment is that of the hub's own tools: `HF_ENDPOINT` is the server, `HF_HOME` the directory with the cache and
-//! the token, and with `HF_HUB_OFFLINE=1` only the cache is asked. A file in the cache is not downloaded again.
+//! The environment is that of the hub's own tools: `HF_ENDPOINT` is the server, `HF_HOME` the directory with
+//! the cache and the token, and with `HF_HUB_OFFLINE=1` only the cache is asked. A file in the cache is not
+//! downloaded again.
 
 use std::env;
 use std::fs::{self, File};
@@ -37,7 +38,8 @@ pub struct Address {
 impl FromStr for Address {
     type Err = DataError;
 
-    /// Reads an address. The revision stands after the file (`hf://datasets/o/n/f.parquet@v1`) or after the name.
+    /// Reads an address. The revision stands after the file (`hf://datasets/o/n/f.parquet@v1`) or after the
+    /// name.
     fn from_str(text: &str) -> Result<Self, DataError> {
         let fault =
             |message: &str| DataError::Hub { address: text.to_string(), message: message.to_string() };
@@ -107,7 +109,7 @@ impl Hub {
         let parsed: Address = address.parse()?;
         if !parsed.dataset || parsed.file.is_empty() {
             let message =
-                "expected a file of a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
+                "expected a file in a data set, hf://datasets/OWNER/NAME/FILE[@REVISION]".to_string();
             return Err(DataError::Hub { address: address.to_string(), message });
         }
         self.fetch(&parsed, address)
@@ -125,8 +127,8 @@ impl Hub {
         self.fetch(&parsed, address)
     }
 
-    /// A model on this machine: the file that the address names, or the directory with the repository's configuration, safetensors
-    /// and tokenizer.
+    /// A model on this machine: the file that the address names, or the directory with the repository's
+    /// configuration, safetensors and tokenizer.
     ///
     /// # Errors
     /// If the repository has no `config.json` or no safetensors, its index is damaged, or as [`Self::fetch`].
@@ -164,9 +166,9 @@ impl Hub {
         Ok(config.parent().map(Path::to_path_buf).unwrap_or_default())
     }
 
-    /// The path of a file in the cache, downloaded if it is not there. A transfer that breaks off is taken up where it
-    /// broke off, by this call or a later one; a large file whose SHA-256 is not the one that the hub states is removed.
-    /// `name` stands for the address in messages.
+    /// The path of a file in the cache, downloaded if it is not there. A transfer that breaks off is taken up
+    /// where it broke off, by this call or a later one; a large file whose SHA-256 is not the one that the
+    /// hub states is removed. `name` stands for the address in messages.
     ///
     /// # Errors
     /// If the file is not in the cache and cannot be downloaded, or may not be because the hub is offline.
@@ -180,8 +182,8 @@ impl Hub {
         }
         if self.offline {
             return Err(fault(format!(
-                "not in the cache {}, and HF_HUB_OFFLINE forbids to download it: unset HF_HUB_OFFLINE, or point HF_HOME to a \
-                 cache that has it",
+                "not in the cache {}, and HF_HUB_OFFLINE forbids downloading it: unset HF_HUB_OFFLINE, or \
+                 set HF_HOME to a cache that has it",
                 self.cache.display()
             )));
         }
@@ -229,7 +231,10 @@ fn verify(link: &Path) -> io::Result<Result<(), String>> {
     }
     fs::remove_file(link)?;
     fs::remove_file(&blob)?;
-    Ok(Err(format!("the download's SHA-256 is {found}, the hub states {name}: removed; try again")))
+    Ok(Err(format!(
+        "the download's SHA-256 is {found}, but the hub says {name}: the file was removed; try \
+                    again"
+    )))
 }
 
 #[cfg(test)]

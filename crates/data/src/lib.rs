@@ -1,10 +1,12 @@
 //! From corpora to token shards to batches.
 //!
-//! Text comes as [`Document`]s: from files ([`Corpus::read`]) or from the Rust sources that stand on every machine that
-//! built the project ([`rust_sources()`]). [`split()`] holds some of it out; [`tokenize()`] writes each part as a [`Shard`], a
-//! memory-mapped file of token ids that knows the tokenizer and the text it came from. [`Batches`] draws training samples
-//! from a shard, in an order that can be taken up again at any point; [`eval_windows`] goes once through a held-out
-//! shard. [`bigram_baseline`] says what a model has to beat. [`read_records`] reads evaluation sets. The crate knows no tokenizer: one is passed as a function.
+//! Text comes as [`Document`]s: from files ([`Corpus::read`]) or from the Rust sources that are already
+//! present wherever the project was built ([`rust_sources()`]). [`split()`] holds some of it out;
+//! [`tokenize()`] writes each part as a [`Shard`], a memory-mapped file of token ids that knows the tokenizer
+//! and the text it came from. [`Batches`] draws training samples from a shard, in an order that can be taken
+//! up again at any point; [`eval_windows`] goes once through a held-out shard. [`bigram_baseline`] says what
+//! a model has to beat. [`read_records`] reads evaluation sets. The crate knows no tokenizer: one is passed
+//! as a function.
 //!
 //! ```
 //! use tritforge_data::{Batches, Document, Fingerprint, Split, TokenizeOptions, split, tokenize};
@@ -56,22 +58,22 @@ mod text;
 mod tokenize;
 
 pub use batches::{Batch, BatchPosition, Batches, Packing, Texts};
-pub use bigram::{BigramBaseline, BigramScore, bigram_baseline, byte_bigram, token_bigram};
-pub use corpus::{Corpus, Document, Skipped, TEXT_EXTENSIONS, TextSource, is_pattern, matches};
+pub use bigram::{BigramBaseline, BigramScore, bigram_baseline};
+pub use corpus::{Corpus, Document, Skipped, TextSource, is_pattern, matches};
 pub use error::DataError;
 pub use eval::{EvalBatch, EvalWindows, IGNORE_INDEX, eval_windows};
 pub use examples::{
-    Body, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Report, Said,
+    Body, ChatTurn, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Report,
 };
 pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
-pub use mixture::{Mixture, Part};
+pub use mixture::{Mixture, MixturePart};
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
 pub use sample_batches::{PreferenceBatches, SampleBatches, pair_batch, sample_windows};
 pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sample_fingerprint, samples};
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;
 pub use split::{Split, split, split_examples};
-pub use tables::{JsonLine, Record, TABLE_EXTENSIONS, json_lines, read_records, table_extensions};
+pub use tables::{JsonLine, Record, json_lines, read_records, table_extensions};
 pub use tokenize::{TokenizeOptions, cached_or_tokenize, cached_or_tokenize_parts, tokenize, tokenize_parts};

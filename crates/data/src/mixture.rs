@@ -4,14 +4,14 @@ use crate::{DataError, Shard};
 
 /// A text that was written as one or several shards.
 #[derive(Debug)]
-pub struct Part {
+pub struct MixturePart {
     /// Its shards in order; together they are one sequence of tokens.
     pub shards: Vec<Shard>,
     /// Its share of the samples, relative to the other parts'.
     pub weight: f64,
 }
 
-impl Part {
+impl MixturePart {
     /// Number of tokens.
     pub fn len(&self) -> usize {
         self.shards.iter().map(Shard::len).sum()
@@ -26,7 +26,7 @@ impl Part {
 /// Texts to train on, in shares by weight. One text alone is a mixture too.
 #[derive(Debug)]
 pub struct Mixture {
-    parts: Vec<Part>,
+    parts: Vec<MixturePart>,
 }
 
 impl Mixture {
@@ -34,25 +34,25 @@ impl Mixture {
     ///
     /// # Errors
     /// If there is no part, or a weight is not a positive number.
-    pub fn new(parts: Vec<Part>) -> Result<Self, DataError> {
+    pub fn new(parts: Vec<MixturePart>) -> Result<Self, DataError> {
         if parts.is_empty() {
-            return Err(DataError::NoText("a mixture of no text: expected at least one part".to_string()));
+            return Err(DataError::NoText("a mixture without sources: expected at least one".to_string()));
         }
         if let Some(part) = parts.iter().find(|p| !(p.weight.is_finite() && p.weight > 0.0)) {
-            let message = format!("a mixture's weight is {}: expected a number above 0", part.weight);
+            let message = format!("the mixture weight is {}: expected a number above 0", part.weight);
             return Err(DataError::NoText(message));
         }
         Ok(Self { parts })
     }
 
     /// The parts.
-    pub fn parts(&self) -> &[Part] {
+    pub fn parts(&self) -> &[MixturePart] {
         &self.parts
     }
 
     /// Number of tokens of all parts.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(Part::len).sum()
+        self.parts.iter().map(MixturePart::len).sum()
     }
 
     /// Whether there are no tokens.
@@ -66,8 +66,8 @@ impl Mixture {
     }
 }
 
-/// The part that gives the next sample: the one that lags most behind its share, the first of several. `drawn` counts the
-/// samples that each part gave.
+/// The part that gives the next sample: the one that lags most behind its share, the first of several.
+/// `drawn` counts the samples that each part gave.
 pub(crate) fn next_part(weights: &[f64], drawn: &[u64]) -> usize {
     let due = |i: usize| (drawn[i] + 1) as f64 / weights[i];
     (0..weights.len()).min_by(|a, b| due(*a).total_cmp(&due(*b))).unwrap_or(0)

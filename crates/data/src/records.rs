@@ -8,10 +8,10 @@ use crate::rows::{self, no_column, type_name};
 use crate::{DataError, Format};
 
 /// A record: its place, `line 3` or `row 3`, and its text if it has one.
-pub(crate) type Take<'a> = dyn FnMut(String, Option<String>) + 'a;
+pub(crate) type OnRow<'a> = dyn FnMut(String, Option<String>) + 'a;
 
 /// Hands every record's text in `column` to `take`. `format` is not [`Format::Auto`] or [`Format::Text`].
-pub(crate) fn read(path: &Path, format: Format, column: &str, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(crate) fn read(path: &Path, format: Format, column: &str, take: &mut OnRow<'_>) -> Result<(), DataError> {
     rows::read(path, format, Some(column), &mut |place, row| {
         let mut row = row.map_err(|message| DataError::record(path, place.clone(), message))?;
         match row.remove(column) {

@@ -17,7 +17,7 @@ pub(crate) type Row = Map<String, Value>;
 
 /// Takes a row's place, `line 3` or `row 3` in Parquet, and its columns, or what is wrong with this row
 /// alone; says whether to go on.
-pub(crate) type Take<'a> = dyn FnMut(String, Result<Row, String>) -> Result<bool, DataError> + 'a;
+pub(crate) type OnRow<'a> = dyn FnMut(String, Result<Row, String>) -> Result<bool, DataError> + 'a;
 
 /// Hands every row of a file to `take`, of CSV and Parquet with nothing but `column` if one is named: a file
 /// without it is an error. `format` is neither [`Format::Auto`] nor [`Format::Text`].
@@ -25,7 +25,7 @@ pub(crate) fn read(
     path: &Path,
     format: Format,
     column: Option<&str>,
-    take: &mut Take<'_>,
+    take: &mut OnRow<'_>,
 ) -> Result<(), DataError> {
     match format {
         Format::Csv => csv::read(path, column, take),
@@ -52,7 +52,7 @@ fn check_names<'a>(
 ) -> Result<(), DataError> {
     for (index, name) in names.clone().enumerate() {
         if names.clone().take(index).any(|other| other == name) {
-            let message = format!("two columns are called {name:?}: rename one of them");
+            let message = format!("two columns are named {name:?}: rename one of them");
             return Err(DataError::record(path, place.to_string(), message));
         }
     }

@@ -1,7 +1,8 @@
-//! The default corpus: Rust sources that stand on every machine that built the project.
+//! The default corpus: Rust sources that are already present wherever the project was built.
 //!
-//! They are the crates.io packages on which the project's programs depend, as `cargo` resolved them, so that the same
-//! `Cargo.lock` and platform give the same text. [`packages`] finds them, [`select`] chooses among their files.
+//! They are the crates.io packages on which the project's programs depend, as `cargo` resolved them, so that
+//! the same `Cargo.lock` and platform give the same text. [`packages`] finds them, [`select`] chooses among
+//! their files.
 
 mod packages;
 mod select;
@@ -14,8 +15,8 @@ use crate::{DataError, Document, Fingerprint};
 /// What to take of the sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RustSources {
-    /// The `Cargo.toml` whose dependencies are read. By default that of the workspace that built this program, and if
-    /// that is gone, the one that cargo finds from the current directory.
+    /// The `Cargo.toml` whose dependencies are read. By default that of the workspace that built this
+    /// program, and if that is gone, the one that cargo finds from the current directory.
     pub manifest: Option<PathBuf>,
     /// Bytes of text at most. Large packages are cut to the same size, so that none dominates.
     pub max_bytes: usize,
@@ -46,11 +47,12 @@ pub struct RustSourcesReport {
 
 /// Reads the sources: one document a file, named like `serde-1.0.229/src/lib.rs`, sorted by package and path.
 ///
-/// Of several versions of a package the newest is taken: two versions share most of their text, which must not
-/// stand on both sides of a split.
+/// Of several versions of a package the newest is taken: two versions share most of their text, which must
+/// not stand on both sides of a split.
 ///
 /// # Errors
-/// If cargo cannot be run, there is no manifest, or no sources are found; the message says what to do instead.
+/// If cargo cannot be run, there is no manifest, or no sources are found; the message says what to do
+/// instead.
 pub fn rust_sources(options: &RustSources) -> Result<(Vec<Document>, RustSourcesReport), DataError> {
     let found = packages::find(options.manifest.as_deref()).map_err(DataError::RustSources)?;
     let candidates = found
@@ -62,7 +64,8 @@ pub fn rust_sources(options: &RustSources) -> Result<(Vec<Document>, RustSources
     let documents: Vec<Document> = selected.iter().flatten().cloned().collect();
     if documents.is_empty() {
         return Err(DataError::RustSources(format!(
-            "{} packages are listed and the sources of {} are on this machine, but none has text to learn from",
+            "{} packages are listed and the sources of {} are on this machine, but none contains text to \
+             train on",
             found.present.len() + found.absent.len(),
             found.present.len()
         )));

@@ -1,7 +1,8 @@
 //! Batches of samples with masks, in an order that can be taken up again at any point.
 //!
-//! Every epoch shuffles the samples by its seed and number. With [`Packing::Masked`] whole samples share a row, each with
-//! positions and attention of its own; with [`Packing::Documents`] a row is one sample and padding.
+//! Every epoch shuffles the samples by its seed and number. With [`Packing::Masked`] whole samples share a
+//! row, each with positions and attention of its own; with [`Packing::Documents`] a row is one sample and
+//! padding.
 
 use std::collections::VecDeque;
 
@@ -26,8 +27,8 @@ impl<'a> SampleBatches<'a> {
     /// Batches of rows of `seq_len` inputs, from a position on, whose index counts rows of the epoch.
     ///
     /// # Errors
-    /// If there are no samples, one is longer than a row, samples are to be concatenated without a mask, or the position is beyond
-    /// its epoch.
+    /// If there are no samples, one is longer than a row, samples are to be concatenated without a mask, or
+    /// the position is beyond its epoch.
     pub fn new(
         samples: &'a [Sample],
         seq_len: usize,
@@ -37,7 +38,7 @@ impl<'a> SampleBatches<'a> {
         check(samples.iter(), seq_len)?;
         if packing == Packing::Concat {
             return Err(DataError::NoText(
-                "samples are not concatenated: pack them masked, or one a row".to_string(),
+                "samples cannot be concatenated: use packing = \"masked\" or \"documents\"".to_string(),
             ));
         }
         let mut batches = Self { samples, seq_len, packing, position, rows: Vec::new() };
@@ -47,7 +48,7 @@ impl<'a> SampleBatches<'a> {
                 what: "position in the epoch",
                 found: position.index,
                 expected: format!(
-                    "the epoch has {} rows: the position is another data set's",
+                    "the epoch has {} rows: the position belongs to a different data set",
                     batches.rows.len()
                 ),
             });
@@ -142,7 +143,8 @@ pub struct PreferenceBatches<'a> {
 }
 
 impl<'a> PreferenceBatches<'a> {
-    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the epoch.
+    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the
+    /// epoch.
     ///
     /// # Errors
     /// If there are no pairs, one is longer than a row, or the position is beyond its epoch.
@@ -152,7 +154,10 @@ impl<'a> PreferenceBatches<'a> {
             return Err(DataError::Value {
                 what: "position in the epoch",
                 found: position.index,
-                expected: format!("there are {} pairs: the position is another data set's", pairs.len()),
+                expected: format!(
+                    "there are {} pairs: the position belongs to a different data set",
+                    pairs.len()
+                ),
             });
         }
         let order = shuffled(pairs.len(), &mut rng(position.seed, 0, position.epoch));
@@ -164,8 +169,8 @@ impl<'a> PreferenceBatches<'a> {
         self.position
     }
 
-    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what is computed once, such as
-    /// the answers' probabilities by a reference model.
+    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what
+    /// is computed once, such as the answers' probabilities by a reference model.
     ///
     /// # Errors
     /// If `pairs` is 0.
@@ -237,7 +242,7 @@ fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Resul
             return Err(DataError::Example { source_of: sample.source.clone(), message });
         }
     }
-    if any { Ok(()) } else { Err(DataError::NoText("no samples to draw from".to_string())) }
+    if any { Ok(()) } else { Err(DataError::NoText("there are no samples".to_string())) }
 }
 
 fn check_size(batch_size: usize) -> Result<(), DataError> {

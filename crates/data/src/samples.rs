@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::examples::{Body, Example, OnBadSample, Reason, Report, Said};
+use crate::examples::{Body, ChatTurn, Example, OnBadSample, Reason, Report};
 use crate::{DataError, Fingerprint};
 
 /// A sequence to train on.
@@ -84,11 +84,12 @@ impl Preference {
 /// What [`samples`] is given an example's ids and mask by: `Err` says why it has none.
 type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
 
-/// Encodes examples, on all threads and in order. `encode` gives the ids of an example and which of them are to be learned.
-/// What is left out or cut is noted in `report`.
+/// Encodes examples, on all threads and in order. `encode` gives the ids of an example and which of them are
+/// to be learned. What is left out or cut is noted in `report`.
 ///
 /// # Errors
-/// If an example cannot be encoded or is too long, where that is an error; a preference is none of a single sequence.
+/// If an example cannot be encoded or is too long, where that is an error; a preference is none of a single
+/// sequence.
 pub fn samples<E: Display + Send>(
     examples: &[Example],
     options: SampleOptions<'_>,
@@ -126,9 +127,9 @@ pub fn preferences<E: Display + Send>(
 ) -> Result<Vec<Preference>, DataError> {
     let both = |example: &Example| {
         let Body::Preference { prompt, chosen, rejected } = &example.body else {
-            return Err("no pair of answers: expected prompt, chosen and rejected".to_string());
+            return Err("not a pair of answers: expected prompt, chosen and rejected".to_string());
         };
-        let whole = |answer: &[Said]| {
+        let whole = |answer: &[ChatTurn]| {
             let turns = prompt.iter().chain(answer).cloned().collect();
             encode_one(example, &Body::Turns(turns), &encode)
         };
@@ -200,7 +201,7 @@ fn take(
     match encoded {
         Ok(sample) if sample.mask.contains(&true) => Ok(Some(sample)),
         Ok(_) => {
-            report.drop(source, Reason::NothingToLearn, "no token is to be learned".to_string());
+            report.drop(source, Reason::NothingToLearn, "no token is in the loss".to_string());
             Ok(None)
         }
         Err(message) if options.on_bad == OnBadSample::Error => {
@@ -270,8 +271,8 @@ impl TooLong {
         };
         let (count, longest, most) = (self.count, self.longest, options.seq_len + 1);
         let message = format!(
-            "{tokens} tokens, but data.seq_len = {} holds {most}; {count} samples are too long, the longest has {longest}: raise \
-             data.seq_len, or choose data.truncation = \"drop\", \"right\" or \"left\"",
+            "{tokens} tokens, but data.seq_len = {} allows {most}; {count} samples are too long, the longest \
+             has {longest}: raise data.seq_len, or set data.truncation = \"drop\", \"right\" or \"left\"",
             options.seq_len
         );
         Err(DataError::Example { source_of, message })

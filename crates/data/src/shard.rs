@@ -68,7 +68,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a file of `length` bytes and checks everything that can be checked without the payload.
+    /// Reads the header of a file of `length` bytes and checks everything that can be checked without the
+    /// payload.
     fn decode(bytes: &[u8; HEADER], length: usize) -> Result<Self, String> {
         let u32_at = |at: usize| u32::from_le_bytes(array(&bytes[at..]));
         let u64_at = |at: usize| u64::from_le_bytes(array(&bytes[at..]));
@@ -77,7 +78,8 @@ impl Header {
         }
         if u32_at(8) != VERSION {
             return Err(format!(
-                "shard version {}, this program reads version {VERSION}: delete it, it will be made again",
+                "shard version {}, but this version of tritforge reads version {VERSION}: delete the file, \
+                 it will be rebuilt",
                 u32_at(8)
             ));
         }
@@ -88,7 +90,8 @@ impl Header {
         let token_bytes = token_bytes(vocab_size)?;
         if u32_at(12) as usize != token_bytes {
             return Err(format!(
-                "{} bytes a token with vocab_size = {vocab_size}, expected {token_bytes}: the file is damaged",
+                "{} bytes per token with vocab_size = {vocab_size}, expected {token_bytes}: the file is \
+                 damaged",
                 u32_at(12)
             ));
         }
@@ -102,13 +105,13 @@ impl Header {
             .and_then(|(a, b)| a.checked_add(b));
         if expected != Some(length) {
             return Err(format!(
-                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the header need {}: the file is \
-                 truncated or damaged; delete it, it will be made again",
-                expected.map_or("more than there can be".to_string(), |e| e.to_string())
+                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the \
+                 header need {}: the file is truncated or damaged; delete it, it will be rebuilt",
+                expected.map_or("too large for the file".to_string(), |e| e.to_string())
             ));
         }
         if bytes[COVERED + 32..].iter().any(|b| *b != 0) || u32_at(84) > 1 {
-            return Err("the header has a value that none has: the file is damaged".to_string());
+            return Err("invalid value in the header: the file is damaged".to_string());
         }
         let fingerprint = Fingerprint(array(&bytes[40..]));
         Ok(Self {
@@ -151,7 +154,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Maps a shard and checks all of it: header, length, checksum, and that every id is below the vocabulary's size.
+    /// Maps a shard and checks all of it: header, length, checksum, and that every id is below the
+    /// vocabulary's size.
     ///
     /// # Errors
     /// If the file cannot be mapped, or is foreign, truncated or damaged.
@@ -166,8 +170,7 @@ impl Shard {
         let digest: [u8; 32] = Sha256::new().chain_update(payload).chain_update(covered).finalize().into();
         if digest != head[COVERED..COVERED + 32] {
             return Err(fault(
-                "its checksum does not match: the file is damaged; delete it, it will be made again"
-                    .to_string(),
+                "checksum mismatch: the file is damaged; delete it, it will be rebuilt".to_string(),
             ));
         }
         let shard = Self { path: path.to_path_buf(), header, map };
@@ -208,8 +211,8 @@ impl Shard {
         self.header.text_bytes
     }
 
-    /// Bytes of text a token: what turns a loss in nats a token into bits a byte, `loss / ln 2 / bytes_per_token`. NaN
-    /// for an empty shard.
+    /// Bytes of text a token: what turns a loss in nats a token into bits a byte, `loss / ln 2 /
+    /// bytes_per_token`. NaN for an empty shard.
     pub fn bytes_per_token(&self) -> f64 {
         self.text_bytes() as f64 / self.len() as f64
     }

@@ -1,4 +1,5 @@
-//! Writing a shard: ids stream into a file with a temporary name, which gets its real name only when it is whole.
+//! Writing a shard: ids stream into a file with a temporary name, which gets its real name only when it is
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
@@ -32,7 +33,7 @@ impl ShardWriter {
     /// If the vocabulary's size is 0 or too large, or the file cannot be created.
     pub fn create(path: &Path, vocab_size: usize, fingerprint: Fingerprint) -> Result<Self, DataError> {
         let token_bytes = token_bytes(vocab_size).map_err(|m| DataError::shard(path, m))?;
-        let name = path.file_name().ok_or_else(|| DataError::shard(path, "expected the name of a file"))?;
+        let name = path.file_name().ok_or_else(|| DataError::shard(path, "expected a file name"))?;
         let dir = directory(path);
         fs::create_dir_all(dir).map_err(DataError::io(dir, "create"))?;
         let temporary = dir.join(format!(".{}.tmp-{}", name.to_string_lossy(), std::process::id()));
@@ -60,7 +61,8 @@ impl ShardWriter {
         Ok(writer)
     }
 
-    /// Says that the next token begins a document, as the first one always does. A document without tokens leaves no trace.
+    /// Says that the next token begins a document, as the first one always does. A document without tokens
+    /// leaves no trace.
     pub fn begin_document(&mut self) {
         self.begins = true;
     }
@@ -85,8 +87,7 @@ impl ShardWriter {
                 return Err(DataError::shard(
                     &self.path,
                     format!(
-                        "token {} is {id}, but vocab_size = {}: the tokenizer is not the one that the vocabulary's size \
-                         came from",
+                        "token {} is {id}, but vocab_size = {}: vocab_size belongs to a different tokenizer",
                         self.header.tokens, self.header.vocab_size
                     ),
                 ));
@@ -105,7 +106,8 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Completes the shard, puts it on disk and gives it its name; `text_bytes` is the length of the text encoded.
+    /// Completes the shard, puts it on disk and gives it its name; `text_bytes` is the length of the text
+    /// encoded.
     ///
     /// # Errors
     /// If the file cannot be written, synced or renamed.
@@ -113,8 +115,8 @@ impl ShardWriter {
         self.finish_part(text_bytes, 0, true)
     }
 
-    /// Like [`Self::finish`], for one of several shards of a text: `index` says which, from 0, `last` whether it is the last;
-    /// `text_bytes` counts the text in this shard.
+    /// Like [`Self::finish`], for one of several shards of a text: `index` says which, from 0, `last` whether
+    /// it is the last; `text_bytes` counts the text in this shard.
     ///
     /// # Errors
     /// As [`Self::finish`].
@@ -148,7 +150,8 @@ impl ShardWriter {
 
 impl Drop for ShardWriter {
     fn drop(&mut self) {
-        // After the rename there is nothing under this name, and a file that cannot be removed is no one's error.
+        // After the rename there is nothing under this name, and a file that cannot be removed is no one's
+        // error.
         let _ = fs::remove_file(&self.temporary);
     }
 }

@@ -8,7 +8,8 @@ use crate::{DataError, Document, Example};
 /// How held-out text is chosen. `fraction` is its share, more than 0 and less than 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Split {
-    /// The end of the text, counted in bytes, as in nanoGPT; a document on the boundary is cut between two characters.
+    /// The end of the text, counted in bytes, as in nanoGPT; a document on the boundary is cut between two
+    /// characters.
     Contiguous {
         /// Share held out.
         fraction: f64,
@@ -50,12 +51,12 @@ pub fn split(documents: Vec<Document>, split: Split) -> Result<(Vec<Document>, V
         Split::ByDocument { .. } => "give more documents, or split contiguously (split = \"contiguous\")",
     };
     Err(DataError::Split(format!(
-        "share {fraction} of {count} documents leaves the {empty} part empty: {advice}"
+        "holding out a share of {fraction} of {count} documents leaves the {empty} part empty: {advice}"
     )))
 }
 
-/// Splits examples into (training, held-out), each in the given order. [`Split::Contiguous`] counts examples. Both sides get at
-/// least one: of few examples the hash may choose none, or all.
+/// Splits examples into (training, held-out), each in the given order. [`Split::Contiguous`] counts examples.
+/// Both sides get at least one: of few examples the hash may choose none, or all.
 ///
 /// # Errors
 /// If the fraction is out of range, or there are fewer than two examples.
@@ -67,7 +68,8 @@ pub fn split_examples(
     let count = examples.len();
     if !(fraction > 0.0 && fraction < 1.0) || count < 2 {
         return Err(DataError::Split(format!(
-            "share {fraction} of {count} examples: expected more than 0 and less than 1, of at least 2"
+            "cannot hold out a share of {fraction} of {count} examples: expected a share between 0 and 1, \
+             and at least 2 examples"
         )));
     }
     // As for documents, an example is held out by its own place alone, unless one side would be empty.

@@ -1,4 +1,5 @@
-//! Records with several fields, as evaluation sets have them: a JSON array, JSON objects one after the other, CSV, Parquet.
+//! Records with several fields, as evaluation sets have them: a JSON array, JSON objects one after the other,
+//! CSV, Parquet.
 
 use std::path::Path;
 
@@ -17,10 +18,10 @@ pub struct Record {
 }
 
 /// Extensions of the files that [`read_records`] reads, also before that of a compression, `.jsonl.gz`.
-pub const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
+const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
-/// [`TABLE_EXTENSIONS`], and each of them with that of a compression behind it; also those that are refused, so that the error
-/// names them and not their absence.
+/// [`TABLE_EXTENSIONS`], and each of them with that of a compression behind it; also those that are refused,
+/// so that the error names them and not their absence.
 pub fn table_extensions() -> impl Iterator<Item = String> {
     let plain = TABLE_EXTENSIONS.into_iter().map(str::to_string);
     let packed =
@@ -28,16 +29,17 @@ pub fn table_extensions() -> impl Iterator<Item = String> {
     plain.chain(packed)
 }
 
-/// The first `limit` records of a file, all by default. The extension tells the format; a `.json` file is an array of
-/// objects, or objects one after the other.
+/// The first `limit` records of a file, all by default. The extension tells the format; a `.json` file is an
+/// array of objects, or objects one after the other.
 ///
 /// # Errors
-/// If the extension is none of [`TABLE_EXTENSIONS`], the file cannot be read, or a record is damaged; its place is named.
+/// If the extension is none of [`TABLE_EXTENSIONS`], the file cannot be read, or a record is damaged; its
+/// place is named.
 pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, DataError> {
     let format = Format::Auto.of(path);
     if format == Format::Text {
         let extensions = TABLE_EXTENSIONS.map(|e| format!(".{e}")).join(", ");
-        let message = format!("not a format of records: expected {extensions}");
+        let message = format!("not a record format: expected {extensions}");
         return Err(DataError::record(path, "the file's name".to_string(), message));
     }
     let (mut records, limit) = (Vec::new(), limit.unwrap_or(usize::MAX));
@@ -55,8 +57,8 @@ pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, Da
 /// A line of a JSONL file: its number from 1, and its text, which is not all white space.
 pub type JsonLine = (usize, String);
 
-/// The lines of a JSONL file at hand, for whoever checks each of them on their own: decompressed, and without a byte order
-/// mark. `path` names the file in messages.
+/// The lines of a JSONL file at hand, for whoever checks each of them on their own: decompressed, and without
+/// a byte order mark. `path` names the file in messages.
 ///
 /// # Errors
 /// If they are not UTF-8, or compressed in a way that is not read.

@@ -283,7 +283,7 @@ mod tests {
                 (b"\xff\xfe\0\0", "a.txt: UTF-32"),
                 (b"a\r\nb\r\ncaf\xe9 \n", "a.txt: not UTF-8 at byte 9, line 3"),
                 (b"\xef\xbb\xbfa\rb\xc3", "a.txt: not UTF-8 at byte 6, line 2"),
-                (b"a\n\0b\0", "a.txt: a NUL byte at byte 2, line 2"),
+                (b"a\n\0b\0", "a.txt: NUL at byte 2, line 2"),
             ] {
                 let error = split(text, slow).unwrap_err();
                 assert!(error.contains(expected), "{error}");

@@ -24,9 +24,9 @@ pub struct TokenizeOptions {
     pub fingerprint: Fingerprint,
 }
 
-/// Encodes documents into a new shard at `path`. `encode` must add no special tokens; `progress` hears the number of bytes
-/// encoded so far. A long document is cut where a line begins without a space, which is a boundary of words for every
-/// usual tokenizer.
+/// Encodes documents into a new shard at `path`. `encode` must add no special tokens; `progress` hears the
+/// number of bytes encoded so far. A long document is cut where a line begins without a space, which is a
+/// boundary of words for every usual tokenizer.
 ///
 /// # Errors
 /// If the tokenizer fails or gives an id outside its vocabulary, or the shard cannot be written.
@@ -42,9 +42,9 @@ pub fn tokenize<E: Display>(
     Ok(shards.remove(0))
 }
 
-/// Like [`tokenize()`], into as many shards as needed: a document that would begin at or after `shard_tokens` tokens begins
-/// the next one, so a document is never divided. The first shard is `path`; the others stand beside it, `.1`, `.2`, …
-/// before the extension.
+/// Like [`tokenize()`], into as many shards as needed: a document that would begin at or after `shard_tokens`
+/// tokens begins the next one, so a document is never divided. The first shard is `path`; the others stand
+/// beside it, `.1`, `.2`, … before the extension.
 ///
 /// # Errors
 /// As [`tokenize()`].
@@ -115,8 +115,8 @@ fn part_path(first: &Path, index: usize) -> PathBuf {
     }
 }
 
-/// Opens the shards at `path` if all are whole and have the fingerprint asked for; otherwise makes them anew with
-/// [`tokenize_parts`].
+/// Opens the shards at `path` if all are whole and have the fingerprint asked for; otherwise makes them anew
+/// with [`tokenize_parts`].
 ///
 /// # Errors
 /// As [`tokenize()`].
@@ -148,7 +148,8 @@ fn open_parts(path: &Path, fingerprint: Fingerprint) -> Option<Vec<Shard>> {
     Some(shards)
 }
 
-/// Opens the shard at `path` if it is whole and has the fingerprint asked for; otherwise makes it anew with [`tokenize`].
+/// Opens the shard at `path` if it is whole and has the fingerprint asked for; otherwise makes it anew with
+/// [`tokenize`].
 ///
 /// # Errors
 /// As [`tokenize`].
@@ -197,7 +198,8 @@ impl<'a> Iterator for Pieces<'a> {
     }
 }
 
-/// Where the first piece of a text ends: at the first line after [`PIECE`] bytes that begins without white space.
+/// Where the first piece of a text ends: at the first line after [`PIECE`] bytes that begins without white
+/// space.
 fn cut(text: &str) -> usize {
     let bytes = text.as_bytes();
     (PIECE..bytes.len())

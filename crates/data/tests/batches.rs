@@ -1,4 +1,5 @@
-//! Batches and evaluation windows: every token is a target once, and a run that stopped goes on with the same samples.
+//! Batches and evaluation windows: every token is a target once, and a run that stopped goes on with the same
+//! samples.
 
 use std::collections::BTreeMap;
 
@@ -106,7 +107,7 @@ fn impossible_arguments_are_refused() {
     assert!(Batches::new(&shard, 8, Batches::start(0)).unwrap().next_batch(0).is_err());
     let beyond = BatchPosition { index: 13, ..Batches::start(0) };
     let error = Batches::new(&shard, 8, beyond).unwrap_err().to_string();
-    assert!(error.contains("another data set's"), "{error}");
+    assert!(error.contains("different data set"), "{error}");
     assert!(eval_windows(&shard, 0, 1).is_err());
     assert!(eval_windows(&shard, 8, 0).is_err());
     let (_dir, one) = counting(1);

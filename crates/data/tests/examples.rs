@@ -1,4 +1,5 @@
-//! Records of every layout and format become the same examples, and what is wrong with a record is said with its place.
+//! Records of every layout and format become the same examples, and what is wrong with a record is said with
+//! its place.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +10,8 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use tritforge_data::{
-    Body, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Said, Split, TextSource,
-    split_examples,
+    Body, ChatTurn, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Split,
+    TextSource, split_examples,
 };
 
 fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Examples, String> {
@@ -22,7 +23,8 @@ fn read(name: &str, text: &str, options: &ReadOptions) -> Result<Examples, Strin
 
 fn turns(example: &Example) -> Vec<(String, String, bool)> {
     let Body::Turns(said) = &example.body else { panic!("{example:?}") };
-    let turn = |said: &Said| (said.role().to_string(), said.content().unwrap_or("-").to_string(), said.learn);
+    let turn =
+        |said: &ChatTurn| (said.role().to_string(), said.content().unwrap_or("-").to_string(), said.learn);
     said.iter().map(turn).collect()
 }
 
@@ -78,7 +80,7 @@ fn messages_say_what_is_to_be_learned() {
     assert_eq!(turns(&found.examples[0]).iter().map(|turn| turn.2).collect::<Vec<_>>(), learn);
     let Body::Turns(said) = &found.examples[0].body else { panic!() };
     // Templates see the rest of a message, not the flags and not what is null.
-    let keys = |said: &Said| said.message.keys().cloned().collect::<Vec<_>>().join(" ");
+    let keys = |said: &ChatTurn| said.message.keys().cloned().collect::<Vec<_>>().join(" ");
     assert_eq!(
         [keys(&said[0]), keys(&said[1]), keys(&said[3])],
         ["role content", "role content name", "role tool_calls"]
@@ -135,14 +137,14 @@ fn what_is_wrong_is_said_with_file_and_line() {
         (
             "a.jsonl",
             "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
-            "descriptions of tools are not supported",
+            "tool definitions are not supported",
         ),
         (
             "a.jsonl",
             "{\"chosen\":\"a\",\"rejected\":\"b\"}",
-            "no column \"prompt\", and the answers have no first message",
+            "no column \"prompt\", and the two answers do not begin",
         ),
-        ("a.jsonl", "{\"a\":1}", "what the record's columns a mean is not known"),
+        ("a.jsonl", "{\"a\":1}", "unknown columns a: map them"),
         ("a.json", "[{\"text\":\"a\"},\n {\"text\":\n1}]", "a.json: line 2: column \"text\" is a number"),
         ("a.json", "[{\"text\":\"a\"}\n {\"text\":\"b\"}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"text\":\"a\"},\n{\"text\":\n,}]", "a.json: line 3: not JSON"),
@@ -184,7 +186,7 @@ fn filters_count_what_they_leave_out() {
     assert_eq!(places, ["line 4", "line 2", "line 3"]);
     let summary = found.report.summary();
     assert!(
-        summary.contains("dropped 1: empty answer (the first ") && summary.ends_with("max_samples"),
+        summary.contains("dropped 1: empty answer (first: ") && summary.ends_with("max_samples"),
         "{summary}"
     );
     let kept = read(
@@ -268,6 +270,14 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
         "loss_mask",
         "chat_template",
         "chat_template_kwargs",
+        "rejected_response",
+        "rejected_messages",
+        "positive_messages",
+        "negative_messages",
+        "objects",
+        "teacher_prompt",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
         "history",
     ] {
         let error = read("a.jsonl", &conversation(&format!(r#","{name}":["x"]"#), ""), &options).unwrap_err();
@@ -280,6 +290,12 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
     for name in ["images", "image", "videos", "audio", "audios", "train_detail", "mask", "loss_mask"] {
         let error = read("a.jsonl", &conversation("", &format!(r#","{name}":[1]"#)), &options).unwrap_err();
         assert!(error.contains(&format!("message 2: it has {name:?}")), "{error}");
+    }
+    for flag in ["train", "weight", "training", "train_detail", "training_detail"] {
+        let parts = format!(r#"[{{"type":"text","text":"b","{flag}":0}}]"#);
+        let record = conversation("", "").replace("\"b\"", &parts);
+        let error = read("a.jsonl", &record, &options).unwrap_err();
+        assert!(error.contains(&format!("message 2: a part of its content has {flag:?}")), "{error}");
     }
     let kto = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}";
     assert!(read("a.jsonl", kto, &options).unwrap_err().contains("column \"label\" is a boolean: KTO"));
@@ -297,13 +313,15 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
 #[test]
 fn flags_of_messages_agree_or_are_refused() {
     let options = ReadOptions { keep_empty: true, ..ReadOptions::default() };
-    for name in ["train", "training", "train_on_turn", "weight", "loss"] {
+    for name in ["train", "training", "train_on_turn", "weight", "loss", "loss_scale"] {
         let two = format!(
             r#"{{"messages":[{{"role":"user","content":"a","{name}":1}},{{"role":"assistant","content":"b","{name}":0}}]}}"#
         );
         let found = read("a.jsonl", &two, &options).unwrap();
         assert_eq!(turns(&found.examples[0]), [turn("user", "a", true), turn("assistant", "b", false)]);
     }
+    let error = read("a.jsonl", &conversation("", r#","loss_scale":0.5"#), &options).unwrap_err();
+    assert!(error.contains("loss_scale = 0.5: expected true or false, 1 or 0"), "{error}");
     let error = read("a.jsonl", &conversation("", r#","train":true,"weight":0"#), &options).unwrap_err();
     assert!(error.contains("weight = false contradicts train = true"), "{error}");
 }
@@ -330,5 +348,5 @@ fn earlier_turns_and_system_prompts_come_first() {
 fn text_files_are_no_records_of_a_given_layout() {
     let options = ReadOptions { kind: RecordKind::Alpaca, ..ReadOptions::default() };
     let error = read("a.txt", "text", &options).unwrap_err();
-    assert!(error.contains("a.txt") && error.contains("data.records asks for records"), "{error}");
+    assert!(error.contains("a.txt") && error.contains("data.records expects records"), "{error}");
 }

@@ -11,8 +11,8 @@ use tritforge_data::{Address, Hub};
 /// What the stand-in was asked for, one `PATH RANGE` a request.
 type Requests = Arc<Mutex<Vec<String>>>;
 
-/// Serves `body` at every path that ends in `.jsonl`, in the hub's way. The transfers of the file itself break off after so
-/// many bytes as `breaks` says, one after the other; when it is used up they are whole.
+/// Serves `body` at every path that ends in `.jsonl`, in the hub's way. The transfers of the file itself
+/// break off after so many bytes as `breaks` says, one after the other; when it is used up they are whole.
 fn serve(body: Vec<u8>, etag: String, breaks: Vec<usize>) -> (String, Requests) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

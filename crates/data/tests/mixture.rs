@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tritforge_data::{
-    Batches, Document, Fingerprint, IGNORE_INDEX, Mixture, Packing, Part, Shard, TokenizeOptions,
+    Batches, Document, Fingerprint, IGNORE_INDEX, Mixture, MixturePart, Packing, Shard, TokenizeOptions,
     cached_or_tokenize_parts, tokenize_parts,
 };
 
@@ -25,14 +25,16 @@ fn encode(text: &str) -> Result<Vec<u32>, std::convert::Infallible> {
 fn several_shards_are_one_text() {
     let dir = tempfile::tempdir().unwrap();
     let texts = ["abcdefgh", "ij", "klmnopqrs", "tuvwx", "yz"];
-    let one =
-        Mixture::new(vec![Part { shards: shards(&dir.path().join("one.bin"), &texts, 1000), weight: 1.0 }]);
+    let one = Mixture::new(vec![MixturePart {
+        shards: shards(&dir.path().join("one.bin"), &texts, 1000),
+        weight: 1.0,
+    }]);
     let many = shards(&dir.path().join("many.bin"), &texts, 9);
     assert_eq!(many.iter().map(Shard::len).collect::<Vec<_>>(), [10, 9, 7]);
     assert_eq!(many.iter().map(Shard::text_bytes).sum::<u64>(), 26);
     assert_eq!(many[2].documents().collect::<Vec<_>>(), [0, 5]);
     assert_eq!(many[1].path(), dir.path().join("many.1.bin"));
-    let (one, many) = (one.unwrap(), Mixture::new(vec![Part { shards: many, weight: 3.0 }]).unwrap());
+    let (one, many) = (one.unwrap(), Mixture::new(vec![MixturePart { shards: many, weight: 3.0 }]).unwrap());
     assert!(one.iter().eq(many.iter()));
     let mut a = Batches::new(&one, 4, Batches::start(5)).unwrap();
     let mut b = Batches::new(&many, 4, Batches::start(5)).unwrap();
@@ -72,7 +74,7 @@ fn shards_that_do_not_belong_together_are_made_again() {
 #[test]
 fn a_mixture_draws_its_shares_and_resumes_anywhere() {
     let dir = tempfile::tempdir().unwrap();
-    let part = |name: &str, text: String, weight| Part {
+    let part = |name: &str, text: String, weight| MixturePart {
         shards: shards(&dir.path().join(name), &[&text], 1000),
         weight,
     };
@@ -97,7 +99,7 @@ fn a_document_never_shares_a_sample() {
     let dir = tempfile::tempdir().unwrap();
     let texts = ["abcdefg", "x", "hi", "jklmn"];
     let parts = shards(&dir.path().join("t"), &texts, 4);
-    let mixture = Mixture::new(vec![Part { shards: parts, weight: 1.0 }]).unwrap();
+    let mixture = Mixture::new(vec![MixturePart { shards: parts, weight: 1.0 }]).unwrap();
     let mut batches = Batches::packed(&mixture, 4, Packing::Documents, Batches::start(9)).unwrap();
     assert_eq!(batches.windows(), 4);
     for _ in 0..3 {
@@ -123,7 +125,7 @@ fn masked_samples_hold_several_documents_and_no_target_of_another() {
     let dir = tempfile::tempdir().unwrap();
     let texts = ["abcdefg", "x", "hi", "jklmn"];
     let parts = shards(&dir.path().join("t"), &texts, 4);
-    let mixture = Mixture::new(vec![Part { shards: parts, weight: 1.0 }]).unwrap();
+    let mixture = Mixture::new(vec![MixturePart { shards: parts, weight: 1.0 }]).unwrap();
     let open = |packing| Batches::packed(&mixture, 4, packing, Batches::start(9)).unwrap();
     let (mut masked, mut plain) = (open(Packing::Masked), open(Packing::Concat));
     // A document's first letter, and whether it can be reached from the letter before.
@@ -142,10 +144,12 @@ fn masked_samples_hold_several_documents_and_no_target_of_another() {
         }
     }
     assert!(unscored > 20);
-    let single =
-        Mixture::new(vec![Part { shards: shards(&dir.path().join("u"), &["a", "b", "c"], 9), weight: 1.0 }]);
+    let single = Mixture::new(vec![MixturePart {
+        shards: shards(&dir.path().join("u"), &["a", "b", "c"], 9),
+        weight: 1.0,
+    }]);
     let error = Batches::packed(&single.unwrap(), 2, Packing::Masked, Batches::start(1)).unwrap_err();
-    assert!(error.to_string().contains("nothing to learn within documents"), "{error}");
+    assert!(error.to_string().contains("nothing to train on"), "{error}");
 }
 
 #[cfg(target_os = "linux")]

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 use tritforge_data::{
-    Batch, Batches, Body, Example, IGNORE_INDEX, OnBadSample, Packing, Preference, PreferenceBatches, Report,
-    Said, Sample, SampleBatches, SampleOptions, Truncation, preferences, sample_fingerprint, sample_windows,
-    samples,
+    Batch, Batches, Body, ChatTurn, Example, IGNORE_INDEX, OnBadSample, Packing, Preference,
+    PreferenceBatches, Report, Sample, SampleBatches, SampleOptions, Truncation, preferences,
+    sample_fingerprint, sample_windows, samples,
 };
 
 /// A sample whose ids tell it from all others: its number in hundreds.
@@ -95,9 +95,9 @@ fn positions_and_samples_of_other_data_are_refused() {
         result.map(|_| ()).unwrap_err().to_string()
     };
     let late = tritforge_data::BatchPosition { index: 3, ..start };
-    assert!(error(SampleBatches::new(&all, 8, Packing::Documents, late)).contains("another data set's"));
+    assert!(error(SampleBatches::new(&all, 8, Packing::Documents, late)).contains("different data set"));
     assert!(error(SampleBatches::new(&all, 7, Packing::Masked, start)).contains("line 1: 9 tokens"));
-    assert!(error(SampleBatches::new(&all, 8, Packing::Concat, start)).contains("not concatenated"));
+    assert!(error(SampleBatches::new(&all, 8, Packing::Concat, start)).contains("cannot be concatenated"));
     assert!(error(SampleBatches::new(&[], 8, Packing::Masked, start)).contains("no samples"));
     assert!(SampleBatches::new(&all, 8, Packing::Masked, start).unwrap().next_batch(0).is_err());
     let mut other = all.clone();
@@ -118,7 +118,7 @@ fn encode(body: &Body) -> Result<(Vec<u32>, Vec<bool>), Infallible> {
 fn examples(pairs: &[(&str, &str)]) -> Vec<Example> {
     let example = |(i, (ask, answer)): (usize, &(&str, &str))| Example {
         source: format!("line {}", i + 1),
-        body: Body::Turns(vec![Said::new("user", ask), Said::new("assistant", answer)]),
+        body: Body::Turns(vec![ChatTurn::new("user", ask), ChatTurn::new("assistant", answer)]),
     };
     pairs.iter().enumerate().map(example).collect()
 }
@@ -149,11 +149,14 @@ fn samples_are_cut_or_left_out_as_asked_for() {
     let (found, dropped, _) = run(Truncation::Drop);
     assert_eq!(
         (found.unwrap(), dropped),
-        (vec![whole.clone()], ["nothing to learn 1", "too long 2"].map(str::to_string).to_vec())
+        (vec![whole.clone()], ["nothing in the loss 1", "too long 2"].map(str::to_string).to_vec())
     );
     let (found, dropped, cut) = run(Truncation::Right);
     assert_eq!(found.unwrap(), [whole.clone(), ("abcde".to_string(), 4, 4)]);
-    assert_eq!((dropped, cut), (["nothing to learn 1", "answer cut away 1"].map(str::to_string).to_vec(), 1));
+    assert_eq!(
+        (dropped, cut),
+        (["nothing in the loss 1", "answer truncated away 1"].map(str::to_string).to_vec(), 1)
+    );
     let (found, dropped, cut) = run(Truncation::Left);
     // The first token that is left has nothing before it.
     assert_eq!(found.unwrap(), [whole, ("defgh".to_string(), 2, 2), ("defgh".to_string(), 4, 4)]);
@@ -165,9 +168,9 @@ fn pairs_come_in_rows_that_belong_together() {
     let pair = |i: usize| Example {
         source: format!("line {}", i + 1),
         body: Body::Preference {
-            prompt: vec![Said { learn: false, ..Said::new("user", &format!("q{i}")) }],
-            chosen: vec![Said::new("assistant", "yes")],
-            rejected: vec![Said::new("assistant", if i == 2 { "much too long" } else { "no" })],
+            prompt: vec![ChatTurn { learn: false, ..ChatTurn::new("user", &format!("q{i}")) }],
+            chosen: vec![ChatTurn::new("assistant", "yes")],
+            rejected: vec![ChatTurn::new("assistant", if i == 2 { "much too long" } else { "no" })],
         },
     };
     let bytes = vec![1u32; 256];

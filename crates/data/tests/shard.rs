@@ -88,9 +88,9 @@ fn foreign_and_truncated_files_are_refused() {
         error(&bytes)
     };
     assert!(with(0, b"GGUF").contains("not a token shard"));
-    assert!(with(8, &[1]).contains("shard version 1, this program reads version 2"));
-    assert!(with(12, &[4]).contains("4 bytes a token with vocab_size = 300, expected 2"));
-    assert!(with(24, &u64::MAX.to_le_bytes()).contains("more than there can be"));
+    assert!(with(8, &[1]).contains("shard version 1, but this version of tritforge reads version 2"));
+    assert!(with(12, &[4]).contains("4 bytes per token with vocab_size = 300, expected 2"));
+    assert!(with(24, &u64::MAX.to_le_bytes()).contains("too large for the file"));
     assert!(with(32, &[1]).contains("checksum"));
     assert!(with(128, &[2]).contains("checksum"));
 }

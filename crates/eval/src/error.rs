@@ -42,8 +42,8 @@ pub enum EvalError {
     Model(#[from] ExportError),
     /// A logit of the training forward is NaN or infinite.
     #[error(
-        "the logit of token {token} at position {position} is {value}: the model's weights are finite, but its products exceed \
-         the range of f32; nothing can be measured of it"
+        "the logit of token {token} at position {position} is {value}: the model's weights are finite, but \
+         activations overflow f32, so it cannot be evaluated"
     )]
     NotFinite {
         /// The position in the sequence, from 0.

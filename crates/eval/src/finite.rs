@@ -4,8 +4,8 @@ use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::EvalError;
 
-/// The logits of the training forward, [rows, vocab], if all are finite; the first is that of position `first`. (The engine checks
-/// its own.)
+/// The logits of the training forward, [rows, vocab], if all are finite; the first is that of position
+/// `first`. (The engine checks its own.)
 ///
 /// # Errors
 /// The first one that is NaN or infinite.

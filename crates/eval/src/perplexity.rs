@@ -4,14 +4,15 @@ use serde::Serialize;
 use tritforge_kernels::log_sum_exp;
 
 use crate::finite::metric;
-use crate::{EvalError, Subject};
+use crate::{EvalError, EvalModel};
 
 /// How well a model predicts a text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Perplexity {
     /// Mean cross-entropy in nats a token.
     pub loss: f64,
-    /// Its standard error, as if tokens were independent; times the perplexity it is what llama.cpp prints behind `+/-`.
+    /// Its standard error, as if tokens were independent; times the perplexity it is what llama.cpp prints
+    /// behind `+/-`.
     pub loss_stderr: f64,
     /// e^loss.
     pub perplexity: f64,
@@ -26,15 +27,16 @@ pub struct Perplexity {
 /// Which tokens are predicted, and from what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scoring {
-    /// Consecutive windows of at most `window` inputs, each with an empty context; every token but the text's first is
-    /// predicted once.
+    /// Consecutive windows of at most `window` inputs, each with an empty context; every token but the text's
+    /// first is predicted once.
     All {
         /// Inputs a window.
         window: usize,
     },
-    /// As llama.cpp's perplexity tool: whole windows of `window` tokens, of which those behind the middle are predicted, so that each
-    /// has at least half a window before it. If sequences begin with BOS the text does, and the first token of every
-    /// window is replaced by it. What is left at the end of the text is dropped.
+    /// As llama.cpp's perplexity tool: whole windows of `window` tokens, of which those behind the middle are
+    /// predicted, so that each has at least half a window before it. If sequences begin with BOS the text
+    /// does, and the first token of every window is replaced by it. What is left at the end of the text is
+    /// dropped.
     SecondHalf {
         /// Tokens a window.
         window: usize,
@@ -44,10 +46,10 @@ pub enum Scoring {
 /// Scores `text`. `max_tokens` cuts it short. `each` sees the ids and logits of each window.
 ///
 /// # Errors
-/// If the text has fewer than two tokens or no whole window, the window is too short or longer than the model's context, or a logit or
-/// a figure is NaN or infinite.
+/// If the text has fewer than two tokens or no whole window, the window is too short or longer than the
+/// model's context, or a logit or a figure is NaN or infinite.
 pub fn perplexity(
-    subject: &Subject,
+    model: &EvalModel,
     text: &str,
     scoring: Scoring,
     max_tokens: Option<usize>,
@@ -57,49 +59,49 @@ pub fn perplexity(
         Scoring::All { window } => (window, 1),
         Scoring::SecondHalf { window } => (window, 4),
     };
-    let longest = subject.config().max_position_embeddings;
+    let longest = model.config().max_position_embeddings;
     if window < shortest || window > longest {
         return Err(EvalError::Input(format!(
-            "window = {window}: expected {shortest} to {longest}, the model's context"
+            "window = {window}: expected {shortest} to {longest}, the model's context length"
         )));
     }
     match scoring {
-        Scoring::All { .. } => all(subject, text, window, max_tokens, each),
-        Scoring::SecondHalf { .. } => second_halves(subject, text, window, max_tokens, each),
+        Scoring::All { .. } => all(model, text, window, max_tokens, each),
+        Scoring::SecondHalf { .. } => second_halves(model, text, window, max_tokens, each),
     }
 }
 
 fn all(
-    subject: &Subject,
+    model: &EvalModel,
     text: &str,
     window: usize,
     max_tokens: Option<usize>,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let all = subject.tokenizer().encode(text, false)?;
+    let all = model.tokenizer().encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];
     if ids.len() < 2 {
-        return Err(EvalError::Input(format!("the text has {} tokens, at least 2 are needed", ids.len())));
+        return Err(EvalError::Input(format!("the text has {} tokens; at least 2 are needed", ids.len())));
     }
     let mut sums = Sums::default();
     let targets = &ids[1..];
     for (inputs, targets) in ids[..ids.len() - 1].chunks(window).zip(targets.chunks(window)) {
-        let logits = subject.logits(inputs)?;
-        sums.add(&logits, targets, subject.config().vocab_size);
+        let logits = model.logits(inputs)?;
+        sums.add(&logits, targets, model.config().vocab_size);
         each(inputs, &logits)?;
     }
-    let bytes = if ids.len() == all.len() { text.len() } else { subject.tokenizer().decode(ids)?.len() };
+    let bytes = if ids.len() == all.len() { text.len() } else { model.tokenizer().decode(ids)?.len() };
     sums.finish(bytes)
 }
 
 fn second_halves(
-    subject: &Subject,
+    model: &EvalModel,
     text: &str,
     window: usize,
     max_tokens: Option<usize>,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let (tokenizer, vocab) = (subject.tokenizer(), subject.config().vocab_size);
+    let (tokenizer, vocab) = (model.tokenizer(), model.config().vocab_size);
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let ids = tokenizer.encode(text, bos.is_some())?;
     let first = window / 2;
@@ -107,7 +109,8 @@ fn second_halves(
     let windows = (ids.len() / window).min(max_tokens.map_or(usize::MAX, |most| most / scored));
     if windows == 0 {
         return Err(EvalError::Input(format!(
-            "the text has {} tokens, of which at most {} are to be predicted: a window of {window} predicts {scored}",
+            "the text has {} tokens and at most {} are to be scored, but each window of {window} scores \
+             {scored}",
             ids.len(),
             max_tokens.unwrap_or(ids.len())
         )));
@@ -118,7 +121,7 @@ fn second_halves(
         if let Some(bos) = bos {
             inputs[0] = bos;
         }
-        let logits = subject.logits(&inputs)?;
+        let logits = model.logits(&inputs)?;
         // The last row predicts what is no more in the window.
         let targets = &own[first + 1..];
         sums.add(&logits[first * vocab..(window - 1) * vocab], targets, vocab);

@@ -1,27 +1,27 @@
 //! Log-likelihoods of continuations: what multiple choice asks of a model.
 //!
-//! A file's sequences go through one session, so that what they have in common with the one before is computed once: the
-//! few-shot examples of a task, the question of its choices. The choices then run in one pass over the weights. A checkpoint has
-//! no cache: the choices of a question run as one batch.
+//! A file's sequences go through one session, so that what they have in common with the one before is
+//! computed once: the few-shot examples of a task, the question of its choices. The choices then run in one
+//! pass over the weights. A checkpoint has no cache: the choices of a question run as one batch.
 
 use std::sync::Arc;
 
-use tritforge_infer::{KvType, Part, Session, Wanted, step};
+use tritforge_infer::{KvType, LogitsRequest, SequenceInput, Session, step};
 use tritforge_kernels::log_sum_exp;
 
 use crate::finite::{finite, metric};
-use crate::{EvalError, Subject};
+use crate::{EvalError, EvalModel};
 
 /// A sequence of tokens of which the last ones are scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scored {
+pub struct ScoredSequence {
     /// The tokens of context and continuation.
     pub ids: Vec<u32>,
     /// Number of tokens of the context, at least 1.
     pub context: usize,
 }
 
-impl Scored {
+impl ScoredSequence {
     /// What the model runs: all but the last token.
     fn inputs(&self) -> &[u32] {
         &self.ids[..self.ids.len() - 1]
@@ -33,8 +33,8 @@ impl Scored {
     }
 }
 
-/// Bytes that the choices of a question may take at once, of logits and of copied keys and values each. If they are more, one
-/// choice follows the other.
+/// Bytes that the choices of a question may take at once, of logits and of copied keys and values each. If
+/// they are more, one choice follows the other.
 const MOST_BYTES: usize = 512 << 20;
 
 /// How probable a continuation is.
@@ -49,7 +49,7 @@ pub struct LogLikelihood {
 /// A model at work.
 #[derive(Debug)]
 pub struct Scorer<'a> {
-    subject: &'a Subject,
+    model: &'a EvalModel,
     /// The sequence that a file's model saw last.
     session: Option<Session>,
 }
@@ -59,62 +59,65 @@ impl<'a> Scorer<'a> {
     ///
     /// # Errors
     /// If the engine refuses.
-    pub fn new(subject: &'a Subject) -> Result<Self, EvalError> {
-        let session = match subject {
-            Subject::Checkpoint { .. } => None,
-            Subject::Gguf(model) => {
+    pub fn new(model: &'a EvalModel) -> Result<Self, EvalError> {
+        let session = match model {
+            EvalModel::Checkpoint { .. } => None,
+            EvalModel::Gguf(model) => {
                 let context = model.config().max_position_embeddings;
                 Some(Session::with_kv(Arc::clone(model), context, KvType::F32)?)
             }
         };
-        Ok(Self { subject, session })
+        Ok(Self { model, session })
     }
 
     /// The model.
-    pub fn subject(&self) -> &'a Subject {
-        self.subject
+    pub fn model(&self) -> &'a EvalModel {
+        self.model
     }
 
-    /// The longest sequence: the last token is predicted and not run, so that it is one more than the model's context.
+    /// The longest sequence: the last token is predicted and not run, so that it is one more than the model's
+    /// context.
     pub fn longest(&self) -> usize {
-        self.subject.config().max_position_embeddings + 1
+        self.model.config().max_position_embeddings + 1
     }
 
     /// The log-likelihood of each sequence's continuation.
     ///
     /// # Errors
-    /// If a sequence has no context or no continuation, is longer than [`Self::longest`], or has an unknown token.
-    pub fn score(&mut self, sequences: &[Scored]) -> Result<Vec<LogLikelihood>, EvalError> {
-        for Scored { ids, context } in sequences {
+    /// If a sequence has no context or no continuation, is longer than [`Self::longest`], or has an unknown
+    /// token.
+    pub fn score(&mut self, sequences: &[ScoredSequence]) -> Result<Vec<LogLikelihood>, EvalError> {
+        for ScoredSequence { ids, context } in sequences {
             if *context == 0 || *context >= ids.len() || ids.len() > self.longest() {
                 let message = format!(
-                    "{context} tokens of context and {} in all: expected at least one of each kind, at most {} in all",
+                    "{context} tokens of context and {} in total: expected at least one of context and one \
+                     to score, and at most {} in total",
                     ids.len(),
                     self.longest()
                 );
                 return Err(EvalError::Input(message));
             }
             // The engine looks at what it runs: all but the last token.
-            let vocab = self.subject.config().vocab_size;
+            let vocab = self.model.config().vocab_size;
             if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
-                return Err(EvalError::Input(format!("token {id}: the vocabulary has {vocab}")));
+                return Err(EvalError::Input(format!("token {id} is outside the vocabulary of {vocab}")));
             }
         }
-        let logits = match (&mut self.session, self.subject) {
-            (Some(session), _) => through_session(session, sequences, self.subject.config().vocab_size)?,
-            (None, subject) => as_batch(subject, sequences)?,
+        let logits = match (&mut self.session, self.model) {
+            (Some(session), _) => through_session(session, sequences, self.model.config().vocab_size)?,
+            (None, model) => as_batch(model, sequences)?,
         };
-        let vocab = self.subject.config().vocab_size;
+        let vocab = self.model.config().vocab_size;
         let each = sequences.iter().zip(&logits);
         each.map(|(one, logits)| of_continuation(&one.ids[one.context..], logits, vocab)).collect()
     }
 }
 
-/// Logits of the rows that predict each continuation. What the session has in common with the first sequence, and all of
-/// them with one another, is run once.
+/// Logits of the rows that predict each continuation. What the session has in common with the first sequence,
+/// and all of them with one another, is run once.
 fn through_session(
     session: &mut Session,
-    sequences: &[Scored],
+    sequences: &[ScoredSequence],
     vocab: usize,
 ) -> Result<Vec<Vec<f32>>, EvalError> {
     let [first, others @ ..] = sequences else { return Ok(Vec::new()) };
@@ -126,17 +129,21 @@ fn through_session(
     let kept = common(session.tokens(), first.inputs()).min(prefix);
     session.truncate(kept);
     if kept < prefix {
-        session.forward(&first.inputs()[kept..prefix], Wanted::None)?;
+        session.forward(&first.inputs()[kept..prefix], LogitsRequest::None)?;
     }
     let (logits, copied) = (rows * vocab * size_of::<f32>(), session.kv_bytes() * sequences.len());
     if others.is_empty() || logits > MOST_BYTES || copied > MOST_BYTES {
         return sequences.iter().map(|one| alone(session, one)).collect();
     }
     let mut copies = vec![session.clone(); sequences.len()];
-    let mut parts: Vec<Part<'_>> = copies
+    let mut parts: Vec<SequenceInput<'_>> = copies
         .iter_mut()
         .zip(sequences)
-        .map(|(session, one)| Part { session, ids: &one.inputs()[prefix..], wanted: Wanted::All })
+        .map(|(session, one)| SequenceInput {
+            session,
+            ids: &one.inputs()[prefix..],
+            request: LogitsRequest::All,
+        })
         .collect();
     let mut logits = step(&mut parts)?;
     for (logits, one) in logits.iter_mut().zip(sequences) {
@@ -145,22 +152,23 @@ fn through_session(
     Ok(logits)
 }
 
-/// Logits of the rows that predict the continuation; what the session has in common with the sequence is not run again.
-fn alone(session: &mut Session, scored: &Scored) -> Result<Vec<f32>, EvalError> {
+/// Logits of the rows that predict the continuation; what the session has in common with the sequence is not
+/// run again.
+fn alone(session: &mut Session, scored: &ScoredSequence) -> Result<Vec<f32>, EvalError> {
     let (inputs, first) = (scored.inputs(), scored.first_row());
     let common = session.tokens().iter().zip(inputs).take_while(|(a, b)| a == b).count();
     let kept = common.min(first);
     session.truncate(kept);
     if kept < first {
-        session.forward(&inputs[kept..first], Wanted::None)?;
+        session.forward(&inputs[kept..first], LogitsRequest::None)?;
     }
-    Ok(session.forward(&inputs[first..], Wanted::All)?)
+    Ok(session.forward(&inputs[first..], LogitsRequest::All)?)
 }
 
-/// Logits of the rows that predict each continuation, by the training forward. Shorter sequences are padded at their end,
-/// where no row before sees it.
-fn as_batch(subject: &Subject, sequences: &[Scored]) -> Result<Vec<Vec<f32>>, EvalError> {
-    let Subject::Checkpoint { decoder, .. } = subject else { return Ok(Vec::new()) };
+/// Logits of the rows that predict each continuation, by the training forward. Shorter sequences are padded
+/// at their end, where no row before sees it.
+fn as_batch(model: &EvalModel, sequences: &[ScoredSequence]) -> Result<Vec<Vec<f32>>, EvalError> {
+    let EvalModel::Checkpoint { decoder, .. } = model else { return Ok(Vec::new()) };
     let vocab = decoder.config().vocab_size;
     let longest = sequences.iter().map(|s| s.inputs().len()).max().unwrap_or(0);
     let mut ids = Vec::with_capacity(longest * sequences.len());
@@ -172,7 +180,7 @@ fn as_batch(subject: &Subject, sequences: &[Scored]) -> Result<Vec<Vec<f32>>, Ev
     }
     let logits = finite(decoder.logits_of_rows(&ids, sequences.len(), &rows)?, vocab, 0)?;
     let mut rest = logits.as_slice();
-    let split = |one: &Scored| {
+    let split = |one: &ScoredSequence| {
         let (own, after) = rest.split_at((one.ids.len() - one.context) * vocab);
         rest = after;
         own.to_vec()

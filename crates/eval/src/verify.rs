@@ -9,11 +9,11 @@ use tritforge_kernels::{QuantizedRows, Step};
 use crate::EvalError;
 
 mod logits;
-mod side;
+mod model;
 
 pub use logits::Comparison;
-pub use side::Side;
-use side::TABLES;
+use model::TABLES;
+pub use model::VerifyModel;
 
 /// What to compare on.
 #[derive(Debug, Clone)]
@@ -113,8 +113,8 @@ pub struct VerifyReport {
     pub embedding_rounding: f32,
     /// Logits of the model as trained against the file's.
     pub as_trained: Comparison,
-    /// Logits of the trained model with the file's embedding and head against the file's: what else differs. The same as
-    /// `as_trained` where the file stores them as F32.
+    /// Logits of the trained model with the file's embedding and head against the file's: what else differs.
+    /// The same as `as_trained` where the file stores them as F32.
     pub with_stored_embeddings: Comparison,
     /// Tokens run through both.
     pub tokens: usize,
@@ -127,8 +127,8 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether every code, scale, activation and sum is identical, the logits are within the bound, and the greedy tokens agree. What
-    /// was measured has to be numbers: nothing that has NaN or infinity passes.
+    /// Whether every code, scale, activation and sum is identical, the logits are within the bound, and the
+    /// greedy tokens agree. What was measured has to be numbers: nothing that has NaN or infinity passes.
     pub fn passed(&self) -> bool {
         self.as_trained.is_finite()
             && self.with_stored_embeddings.is_finite()
@@ -168,19 +168,23 @@ impl TraceDifference {
 
 type Key = (usize, &'static str);
 
-/// Compares two models of any form, such as a checkpoint and the file that was exported from it. Of a trained and a deployed model
-/// the trained one is the reference, whichever comes first.
+/// Compares two models of any form, such as a checkpoint and the file that was exported from it. Of a trained
+/// and a deployed model the trained one is the reference, whichever comes first.
 ///
-/// Integers are compared in the reference with the other's embedding and head: rounding them to F16 or Q8_0 is a choice of
-/// the export, reported apart, and would otherwise hide whether anything else differs.
+/// Integers are compared in the reference with the other's embedding and head: rounding them to F16 or Q8_0
+/// is a choice of the export, reported apart, and would otherwise hide whether anything else differs.
 ///
 /// # Errors
-/// If a file cannot be read, the shapes differ, one model is ternary and the other not, the tokens do not fit, or a weight or a logit is
-/// NaN or infinite.
-pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<VerifyReport, EvalError> {
+/// If a file cannot be read, the shapes differ, one model is ternary and the other not, the tokens do not
+/// fit, or a weight or a logit is NaN or infinite.
+pub fn verify(
+    first: VerifyModel,
+    second: VerifyModel,
+    options: &VerifyOptions,
+) -> Result<VerifyReport, EvalError> {
     same_shape(first.config(), second.config())?;
     let (reference, other) = match (&first, &second) {
-        (Side::Deployed(_), Side::Trained { .. }) => (second, first),
+        (VerifyModel::Deployed(_), VerifyModel::Trained { .. }) => (second, first),
         _ => (first, second),
     };
     let config = other.config().clone();
@@ -244,8 +248,8 @@ pub fn verify(first: Side, second: Side, options: &VerifyOptions) -> Result<Veri
 
 /// All projections in the order of the forward pass; none of full-precision models.
 fn projections(
-    reference: &Side,
-    other: &Side,
+    reference: &VerifyModel,
+    other: &VerifyModel,
     steps: &HashMap<Key, TraceDifference>,
 ) -> Result<Vec<ProjectionReport>, EvalError> {
     let layers = 0..other.config().num_hidden_layers;
@@ -255,7 +259,7 @@ fn projections(
         let (ours, theirs) = match (reference.ternary(layer, p), other.ternary(layer, p)) {
             (Some(ours), Some(theirs)) => (ours, theirs),
             (None, None) => continue,
-            _ => return Err(EvalError::Input(format!("{tensor} is ternary in one of the models only"))),
+            _ => return Err(EvalError::Input(format!("{tensor} is ternary in only one of the models"))),
         };
         let Some(step) = steps.get(&(layer, p.hf_name())) else {
             return Err(EvalError::Input(format!("no trace of {tensor}")));

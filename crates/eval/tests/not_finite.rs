@@ -1,5 +1,5 @@
-//! NaN and infinity in a model: every tensor, in every type that files have, stops whatever reads, runs or measures the model, with an
-//! error that names the tensor and the place.
+//! NaN and infinity in a model: every tensor, in every type that files have, stops whatever reads, runs or
+//! measures the model, with an error that names the tensor and the place.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,12 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use tritforge_checkpoint::Tensors;
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
 use tritforge_eval::{
-    Scored, Scorer, Scoring, Side, Subject, VerifyOptions, WriteOptions, perplexity, verify, write_texts,
+    EvalModel, GreedyOptions, ScoredSequence, Scorer, Scoring, VerifyModel, VerifyOptions, generate_greedy,
+    perplexity, verify,
 };
 use tritforge_export::{AnyModel, ExportOptions, ImportOptions, diff, import, synth_gguf};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
-use tritforge_infer::{InferError, Model, Session, Wanted};
+use tritforge_infer::{InferError, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::{Packing, ScalePlace};
 
@@ -84,15 +85,15 @@ impl File {
     }
 }
 
-/// Asserts that nothing that reads, runs or measures a GGUF file takes it, and that each says which tensor and what. A file that loads
-/// all the same does not run: not with `token`.
+/// Asserts that nothing that reads, runs or measures a GGUF file takes it, and that each says which tensor
+/// and what. A file that loads all the same does not run: not with `token`.
 fn refused(path: &Path, what: &[&str], token: u32) {
     let out = path.with_extension("ck");
     let options = ImportOptions::default();
     let mut errors = vec![
         ("import", import(path, &out, &options).map(|_| ()).map_err(|e| e.to_string())),
-        ("eval", Subject::open(path).map(|_| ()).map_err(|e| e.to_string())),
-        ("verify", Side::open(path, &options).map(|_| ()).map_err(|e| e.to_string())),
+        ("eval", EvalModel::open(path).map(|_| ()).map_err(|e| e.to_string())),
+        ("verify", VerifyModel::open(path, &options).map(|_| ()).map_err(|e| e.to_string())),
     ];
     errors.push(("generate", run(path, token)));
     for (command, result) in errors {
@@ -108,7 +109,7 @@ fn refused(path: &Path, what: &[&str], token: u32) {
 fn run(path: &Path, token: u32) -> Result<(), String> {
     let model = Arc::new(Model::open(path).map_err(|e| e.to_string())?);
     let mut session = Session::new(Arc::clone(&model), 8).unwrap();
-    let result = session.forward(&[token], Wanted::Last);
+    let result = session.forward(&[token], LogitsRequest::Last);
     assert_eq!(session.len(), usize::from(result.is_ok()));
     result.map(|_| ()).map_err(|e| e.to_string())
 }
@@ -122,7 +123,7 @@ fn every_tensor_of_every_dense_type() {
     for ty in DenseType::ALL {
         let options = ExportOptions { linears: ty, embeddings: ty, ..ExportOptions::default() };
         synth_gguf(&config(false), &sound, &options, SEED, None).unwrap();
-        Subject::open(&sound).unwrap();
+        EvalModel::open(&sound).unwrap();
         let file = File::open(&sound);
         for info in &file.tensors {
             let cols = info.dims[0] as usize;
@@ -181,7 +182,7 @@ fn every_scale_of_every_packing() {
     for packing in Packing::ALL {
         let options = ExportOptions { packing, embeddings: DenseType::F32, ..ExportOptions::default() };
         synth_gguf(&config(true), &sound, &options, SEED, None).unwrap();
-        Subject::open(&sound).unwrap();
+        EvalModel::open(&sound).unwrap();
         let file = File::open(&sound);
         let weights = file.tensors.iter().filter(|info| info.ty.name() == packing.ggml_type());
         let mut matrices = 0;
@@ -280,13 +281,14 @@ fn every_tensor_of_a_hugging_face_directory() {
             let error = import(&source, &out, &options).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(&place), "{dtype:?} {name} {place}: {error}");
             assert!(!out.exists());
-            let error = Side::open(&source, &options).map(|_| ()).unwrap_err().to_string();
+            let error = VerifyModel::open(&source, &options).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(&place), "{dtype:?} {name} {place}: {error}");
         }
     }
 }
 
-/// Finite weights whose products are beyond f32: what comes of them is no number, in both runs with the same bits.
+/// Finite weights whose products are beyond f32: what comes of them is no number, in both runs with the same
+/// bits.
 #[test]
 fn products_beyond_the_range_are_neither_measured_nor_verified() {
     let dir = tempfile::tempdir().unwrap();
@@ -312,24 +314,24 @@ fn products_beyond_the_range_are_neither_measured_nor_verified() {
     import(&path, &checkpoint, &ImportOptions::default()).unwrap();
     let model = Arc::new(Model::open(&path).unwrap());
     let mut session = Session::new(Arc::clone(&model), 8).unwrap();
-    let error = session.forward(&[1, 2, 3], Wanted::Last).unwrap_err();
+    let error = session.forward(&[1, 2, 3], LogitsRequest::Last).unwrap_err();
     assert!(matches!(error, InferError::NotFinite { position: 2, .. }), "{error}");
     expected(error.to_string());
     assert!(session.is_empty(), "nothing of the pass is kept");
-    session.forward(&[1, 2, 3], Wanted::None).unwrap();
+    session.forward(&[1, 2, 3], LogitsRequest::None).unwrap();
     for path in [&path, &checkpoint] {
-        let subject = Subject::open(path).unwrap();
+        let model = EvalModel::open(path).unwrap();
         expected(
-            perplexity(&subject, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(()))
+            perplexity(&model, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(()))
                 .unwrap_err()
                 .to_string(),
         );
-        let scored = [Scored { ids: vec![1, 2, 3], context: 1 }];
-        expected(Scorer::new(&subject).unwrap().score(&scored).unwrap_err().to_string());
-        let writing = WriteOptions { max_tokens: 2, stop: Vec::new() };
-        expected(write_texts(&subject, &[vec![1, 2]], &writing, |_, _| Ok(())).unwrap_err().1.to_string());
+        let scored = [ScoredSequence { ids: vec![1, 2, 3], context: 1 }];
+        expected(Scorer::new(&model).unwrap().score(&scored).unwrap_err().to_string());
+        let writing = GreedyOptions { max_tokens: 2, stop: Vec::new() };
+        expected(generate_greedy(&model, &[vec![1, 2]], &writing, |_, _| Ok(())).unwrap_err().1.to_string());
     }
-    let side = |path: &Path| Side::open(path, &ImportOptions::default()).unwrap();
+    let side = |path: &Path| VerifyModel::open(path, &ImportOptions::default()).unwrap();
     for pair in [[&path, &path], [&checkpoint, &path], [&checkpoint, &checkpoint]] {
         let options = VerifyOptions { ids: vec![1, 2, 3], greedy_tokens: 2, logit_bound: f32::INFINITY };
         expected(verify(side(pair[0]), side(pair[1]), &options).unwrap_err().to_string());
@@ -347,7 +349,7 @@ fn a_perplexity_that_is_no_number_is_an_error() {
     let file = File::open(&sound);
     let norm = [1e6f32.to_le_bytes(); 256].concat();
     fs::write(&path, file.with("output_norm.weight", 0, &norm)).unwrap();
-    let subject = Subject::open(&path).unwrap();
-    let error = perplexity(&subject, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(())).unwrap_err();
+    let model = EvalModel::open(&path).unwrap();
+    let error = perplexity(&model, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(())).unwrap_err();
     assert_eq!(error.to_string(), "perplexity is inf: expected a finite number");
 }

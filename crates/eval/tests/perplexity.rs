@@ -1,13 +1,13 @@
 //! The two ways to score a text, against sums over all logits computed here.
 
 use tritforge_config::ModelConfig;
-use tritforge_eval::{Scoring, Subject, perplexity};
+use tritforge_eval::{EvalModel, Scoring, perplexity};
 use tritforge_nn::Decoder;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 const TEXT: &str = "the quick brown fox jumps over the lazy dög and then it sleeps";
 
-fn subject() -> Subject {
+fn model() -> EvalModel {
     let tokenizer = Tokenizer::characters([TEXT], &SpecialTokens::default()).unwrap();
     let config = ModelConfig {
         vocab_size: tokenizer.vocab_size(),
@@ -22,24 +22,25 @@ fn subject() -> Subject {
         ..ModelConfig::default()
     };
     let decoder = Decoder::init(&config, 5).unwrap();
-    Subject::Checkpoint { decoder: Box::new(decoder), tokenizer: Box::new(tokenizer) }
+    EvalModel::Checkpoint { decoder: Box::new(decoder), tokenizer: Box::new(tokenizer) }
 }
 
 /// −ln p of the token at `at`, from the inputs before it.
-fn nats(subject: &Subject, inputs: &[u32], target: u32) -> f64 {
-    let logits = subject.logits(inputs).unwrap();
-    let row = &logits[logits.len() - subject.config().vocab_size..];
+fn nats(model: &EvalModel, inputs: &[u32], target: u32) -> f64 {
+    let logits = model.logits(inputs).unwrap();
+    let row = &logits[logits.len() - model.config().vocab_size..];
     let total: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
     total.ln() - f64::from(row[target as usize])
 }
 
 #[test]
 fn second_halves_are_scored_as_llama_cpp_does() {
-    let subject = subject();
-    let tokenizer = subject.tokenizer();
+    let model = model();
+    let tokenizer = model.tokenizer();
     let window = 13;
-    let found = perplexity(&subject, TEXT, Scoring::SecondHalf { window }, None, |_, _| Ok(())).unwrap();
-    // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to 12 of each.
+    let found = perplexity(&model, TEXT, Scoring::SecondHalf { window }, None, |_, _| Ok(())).unwrap();
+    // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to
+    // 12 of each.
     let ids = tokenizer.encode(TEXT, tokenizer.adds_bos()).unwrap();
     let (mut losses, mut bytes) = (Vec::new(), 0);
     for own in ids.chunks_exact(window) {
@@ -48,7 +49,7 @@ fn second_halves_are_scored_as_llama_cpp_does() {
             inputs[0] = tokenizer.bos().unwrap();
         }
         for at in 7..window {
-            losses.push(nats(&subject, &inputs[..at], own[at]));
+            losses.push(nats(&model, &inputs[..at], own[at]));
             bytes += tokenizer.decode(&own[at..=at]).unwrap().len();
         }
     }
@@ -60,29 +61,29 @@ fn second_halves_are_scored_as_llama_cpp_does() {
     assert!((found.loss - mean).abs() < 1e-5, "{found:?} {mean}");
     assert!((found.loss_stderr - (variance / n).sqrt()).abs() < 1e-5, "{found:?}");
     assert!((found.perplexity - mean.exp()).abs() < 1e-3 * mean.exp());
-    let cut = perplexity(&subject, TEXT, Scoring::SecondHalf { window }, Some(13), |_, _| Ok(())).unwrap();
+    let cut = perplexity(&model, TEXT, Scoring::SecondHalf { window }, Some(13), |_, _| Ok(())).unwrap();
     assert_eq!(cut.tokens, 12);
 }
 
 #[test]
 fn every_token_but_the_first_is_scored_once() {
-    let subject = subject();
-    let found = perplexity(&subject, TEXT, Scoring::All { window: 9 }, None, |_, _| Ok(())).unwrap();
-    let ids = subject.tokenizer().encode(TEXT, false).unwrap();
-    let expected: f64 = (1..ids.len()).map(|at| nats(&subject, &ids[(at - 1) / 9 * 9..at], ids[at])).sum();
+    let model = model();
+    let found = perplexity(&model, TEXT, Scoring::All { window: 9 }, None, |_, _| Ok(())).unwrap();
+    let ids = model.tokenizer().encode(TEXT, false).unwrap();
+    let expected: f64 = (1..ids.len()).map(|at| nats(&model, &ids[(at - 1) / 9 * 9..at], ids[at])).sum();
     assert_eq!((found.tokens, found.bytes), (ids.len() - 1, TEXT.len()));
     assert!((found.loss - expected / (ids.len() - 1) as f64).abs() < 1e-5, "{found:?}");
 }
 
 #[test]
 fn windows_that_do_not_fit_are_named() {
-    let subject = subject();
+    let model = model();
     for (scoring, tokens, expected) in [
         (Scoring::All { window: 33 }, None, "window = 33: expected 1 to 32"),
         (Scoring::SecondHalf { window: 3 }, None, "window = 3: expected 4 to 32"),
         (Scoring::SecondHalf { window: 32 }, Some(3), "a window of 32 predicts 15"),
     ] {
-        let error = perplexity(&subject, TEXT, scoring, tokens, |_, _| Ok(())).unwrap_err().to_string();
+        let error = perplexity(&model, TEXT, scoring, tokens, |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

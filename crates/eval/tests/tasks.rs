@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tritforge_config::ModelConfig;
-use tritforge_eval::Subject;
+use tritforge_eval::EvalModel;
 use tritforge_eval::tasks::{Sample, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
 use tritforge_nn::Decoder;
 use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
@@ -13,7 +13,7 @@ use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
 const CONTEXT: usize = 96;
 
 /// A random model of characters.
-fn subject() -> Subject {
+fn model() -> EvalModel {
     let characters: String = (' '..='~').chain(['\n', 'ä', '_']).collect();
     let template =
         ChatTemplate::new("{% for m in messages %}<{{ m.role }}> {{ m.content }}{% endfor %}{{ '\\n' }}=> ")
@@ -31,24 +31,25 @@ fn subject() -> Subject {
         initializer_range: 0.3,
         ..ModelConfig::default()
     };
-    Subject::Checkpoint {
+    EvalModel::Checkpoint {
         decoder: Box::new(Decoder::init(&config, 5).unwrap()),
         tokenizer: Box::new(tokenizer.with_chat_template(Some(&template))),
     }
 }
 
-/// ln p(continuation | context), from the logits of everything: the tokens of the text, then those beyond the context's.
-fn log_likelihood(subject: &Subject, context: &str, continuation: &str) -> f64 {
+/// ln p(continuation | context), from the logits of everything: the tokens of the text, then those beyond the
+/// context's.
+fn log_likelihood(model: &EvalModel, context: &str, continuation: &str) -> f64 {
     let encode = |text: &str| {
-        let tokenizer = subject.tokenizer();
+        let tokenizer = model.tokenizer();
         tokenizer.encode(text, tokenizer.adds_bos()).unwrap()
     };
     let all = encode(&format!("{context}{continuation}"));
     let from = encode(context).len();
     let dropped = all.len().saturating_sub(CONTEXT + 1);
     let (all, from) = (&all[dropped..], from - dropped);
-    let vocab = subject.config().vocab_size;
-    let logits = subject.logits(&all[..all.len() - 1]).unwrap();
+    let vocab = model.config().vocab_size;
+    let logits = model.logits(&all[..all.len() - 1]).unwrap();
     (from..all.len())
         .map(|at| {
             let row = &logits[(at - 1) * vocab..at * vocab];
@@ -73,7 +74,7 @@ impl Files {
 }
 
 fn ask(
-    subject: &Subject,
+    model: &EvalModel,
     task: &str,
     text: &str,
     examples: Option<&str>,
@@ -85,7 +86,7 @@ fn ask(
     let mut samples = Vec::new();
     let mut each = |sample: &Sample| samples.push(sample.clone());
     let task = Task::named(task).map_err(|e| e.to_string())?;
-    let result = evaluate(subject, task, &data, examples.as_ref(), options, &mut each);
+    let result = evaluate(model, task, &data, examples.as_ref(), options, &mut each);
     Ok((result.map_err(|e| e.to_string())?, samples))
 }
 
@@ -104,7 +105,7 @@ fn largest(values: &[f64]) -> usize {
 
 #[test]
 fn accuracies_are_those_of_log_likelihoods_computed_apart() {
-    let subject = subject();
+    let model = model();
     let words = ["heat", "a large stone", "ice", "säure", "the moon above", "x"];
     let (mut text, mut questions) = (String::new(), Vec::new());
     for i in 0..12 {
@@ -118,14 +119,14 @@ fn accuracies_are_those_of_log_likelihoods_computed_apart() {
         text.push_str(&format!("{record}\n"));
         questions.push((question, choices, gold));
     }
-    let (result, samples) = ask(&subject, "arc_easy", &text, None, &TaskOptions::default()).unwrap();
+    let (result, samples) = ask(&model, "arc_easy", &text, None, &TaskOptions::default()).unwrap();
 
     let mut right = [Vec::new(), Vec::new(), Vec::new()];
     for ((question, choices, gold), sample) in questions.iter().zip(&samples) {
         let context = format!("Question: {question}\nAnswer:");
         assert_eq!(sample.context, context);
         let expected: Vec<f64> =
-            choices.iter().map(|choice| log_likelihood(&subject, &context, &format!(" {choice}"))).collect();
+            choices.iter().map(|choice| log_likelihood(&model, &context, &format!(" {choice}"))).collect();
         for (found, expected) in log_likelihoods(sample).iter().zip(&expected) {
             assert!((found - expected).abs() < 1e-4, "{found} {expected}");
         }
@@ -153,7 +154,7 @@ type Case<'a> = (&'a str, &'a str, [&'a str; 2], &'a [&'a str], u64);
 /// Each task's prompt, its continuations, and which is right: as the harness's templates write them.
 #[test]
 fn prompts_are_those_of_the_harness() {
-    let subject = subject();
+    let model = model();
     let cases: [Case<'_>; 14] = [
         (
             "arc_challenge",
@@ -255,14 +256,14 @@ fn prompts_are_those_of_the_harness() {
         ),
     ];
     for (task, record, contexts, continuations, gold) in cases {
-        let (_, samples) = ask(&subject, task, record, None, &TaskOptions::default()).unwrap();
+        let (_, samples) = ask(&model, task, record, None, &TaskOptions::default()).unwrap();
         assert_eq!(samples[0].context, contexts[0], "{task}");
         assert_eq!(samples[0].answer["target"], gold, "{task} {record}");
         let contexts = contexts.into_iter().chain([contexts[1]]);
         for (found, (context, continuation)) in
             log_likelihoods(&samples[0]).iter().zip(contexts.zip(continuations))
         {
-            let expected = log_likelihood(&subject, context, continuation);
+            let expected = log_likelihood(&model, context, continuation);
             assert!((found - expected).abs() < 1e-4, "{task} {continuation}: {found} {expected}");
         }
     }
@@ -272,62 +273,66 @@ const ONE: &str = r#"{"goal":"g","sol1":"one","sol2":"two","label":1}"#;
 
 #[test]
 fn examples_stand_before_the_question_and_the_file_itself_gives_all_but_it() {
-    let subject = subject();
+    let model = model();
     let options = TaskOptions { num_fewshot: 2, ..TaskOptions::default() };
     let train: String = (0..4)
         .map(|i| format!("{{\"goal\":\"e{i}\",\"sol1\":\"a\",\"sol2\":\"b\",\"label\":{}}}\n", i % 2))
         .collect();
-    let (result, samples) = ask(&subject, "piqa", ONE, Some(&train), &options).unwrap();
-    // random.Random(1234).sample(range(4), 3) == [3, 0, 2], one more than is shown where a data set has no test split.
+    let (result, samples) = ask(&model, "piqa", ONE, Some(&train), &options).unwrap();
+    // random.Random(1234).sample(range(4), 3) == [3, 0, 2], one more than is shown where a data set has no
+    // test split.
     let examples = "Question: e3\nAnswer: b\n\nQuestion: e0\nAnswer: a\n\n";
     assert_eq!(samples[0].context, format!("{examples}Question: g\nAnswer:"));
     assert_eq!((result.num_fewshot, result.truncated), (2, 0));
-    let error = ask(&subject, "piqa", ONE, None, &options).unwrap_err();
-    assert_eq!(error, "piqa: no file with few-shot examples: name it, --fewshot-file piqa=FILE");
-    let error = ask(&subject, "piqa", ONE, Some(ONE), &options).unwrap_err();
+    let error = ask(&model, "piqa", ONE, None, &options).unwrap_err();
+    assert_eq!(error, "piqa: no file with few-shot examples: give --fewshot-file piqa=FILE");
+    let error = ask(&model, "piqa", ONE, Some(ONE), &options).unwrap_err();
     assert!(
-        error.ends_with("test.jsonl: line 1: 2 few-shot examples: the file has 0 beside the question"),
+        error.ends_with(
+            "test.jsonl: line 1: 2 few-shot examples requested, but the file has only 0 besides \
+                         the question"
+        ),
         "{error}"
     );
 }
 
 #[test]
 fn chat_models_are_asked_by_their_template() {
-    let subject = subject();
+    let model = model();
     let options = TaskOptions { apply_chat_template: true, ..TaskOptions::default() };
-    let (_, samples) = ask(&subject, "piqa", ONE, None, &options).unwrap();
+    let (_, samples) = ask(&model, "piqa", ONE, None, &options).unwrap();
     assert_eq!(samples[0].context, "<user> Question: g\nAnswer:\n=> ");
     // The context's last space goes to the answer; there is no other one between them.
-    let expected = log_likelihood(&subject, "<user> Question: g\nAnswer:\n=>", " one");
+    let expected = log_likelihood(&model, "<user> Question: g\nAnswer:\n=>", " one");
     assert!((log_likelihoods(&samples[0])[0] - expected).abs() < 1e-4);
     let shot = TaskOptions { num_fewshot: 1, ..options.clone() };
-    let (_, samples) = ask(&subject, "piqa", ONE, Some(&ONE.replace("\"g\"", "\"h\"")), &shot).unwrap();
+    let (_, samples) = ask(&model, "piqa", ONE, Some(&ONE.replace("\"g\"", "\"h\"")), &shot).unwrap();
     let context = "<user> Question: h\nAnswer:<assistant> two<user> Question: g\nAnswer:\n=> ";
     assert_eq!(samples[0].context, context);
-    let Subject::Checkpoint { decoder, tokenizer } = subject else { unreachable!() };
+    let EvalModel::Checkpoint { decoder, tokenizer } = model else { unreachable!() };
     let tokenizer = Box::new(tokenizer.with_chat_template(None));
-    let error = ask(&Subject::Checkpoint { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();
-    assert_eq!(error, "the model has no chat template: evaluate it without --apply-chat-template");
+    let error = ask(&EvalModel::Checkpoint { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();
+    assert_eq!(error, "the model has no chat template: leave out --apply-chat-template");
 }
 
 #[test]
 fn long_contexts_lose_their_beginning_and_are_counted() {
-    let subject = subject();
+    let model = model();
     let record = format!(r#"{{"goal":"{}","sol1":"one","sol2":"three","label":1}}"#, "long ".repeat(30));
-    let (result, samples) = ask(&subject, "piqa", &record, None, &TaskOptions::default()).unwrap();
+    let (result, samples) = ask(&model, "piqa", &record, None, &TaskOptions::default()).unwrap();
     assert_eq!(result.truncated, 1);
     for (found, choice) in log_likelihoods(&samples[0]).iter().zip([" one", " three"]) {
-        let expected = log_likelihood(&subject, &samples[0].context, choice);
+        let expected = log_likelihood(&model, &samples[0].context, choice);
         assert!((found - expected).abs() < 1e-4, "{choice}: {found} {expected}");
     }
 }
 
 #[test]
 fn choices_longer_than_the_context_are_scored_in_pieces() {
-    let subject = subject();
+    let model = model();
     let long = "a b ".repeat(40);
     let record = format!(r#"{{"goal":"g","sol1":"one","sol2":"{long}","label":1}}"#);
-    let (result, samples) = ask(&subject, "piqa", &record, None, &TaskOptions::default()).unwrap();
+    let (result, samples) = ask(&model, "piqa", &record, None, &TaskOptions::default()).unwrap();
     assert_eq!(result.truncated, 1);
     // Every character once, each behind no more than the context holds.
     let whole = format!("Question: g\nAnswer: {long}");
@@ -336,7 +341,7 @@ fn choices_longer_than_the_context_are_scored_in_pieces() {
         .step_by(piece)
         .map(|from| {
             let to = whole.len().min(from + piece);
-            log_likelihood(&subject, &whole[..from], &whole[from..to])
+            log_likelihood(&model, &whole[..from], &whole[from..to])
         })
         .sum();
     let found = log_likelihoods(&samples[0])[1];
@@ -344,12 +349,12 @@ fn choices_longer_than_the_context_are_scored_in_pieces() {
 }
 
 /// Greedy text without special tokens, the whole sequence again for each character.
-fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
-    let tokenizer = subject.tokenizer();
+fn greedy(model: &EvalModel, prompt: &str, characters: usize) -> String {
+    let tokenizer = model.tokenizer();
     let mut ids = tokenizer.encode(prompt, tokenizer.adds_bos()).unwrap();
-    let (begin, vocab) = (ids.len(), subject.config().vocab_size);
+    let (begin, vocab) = (ids.len(), model.config().vocab_size);
     for _ in 0..characters {
-        let logits = subject.logits(&ids).unwrap();
+        let logits = model.logits(&ids).unwrap();
         let last: Vec<f64> =
             logits[logits.len() - vocab..][..tokenizer.vocab_size()].iter().map(|x| f64::from(*x)).collect();
         let best = largest(&last) as u32;
@@ -364,46 +369,47 @@ fn greedy(subject: &Subject, prompt: &str, characters: usize) -> String {
 
 #[test]
 fn numbers_are_read_from_greedy_text() {
-    let subject = subject();
+    let model = model();
     let options = TaskOptions { max_tokens: Some(20), ..TaskOptions::default() };
     let record = |answer: &str| format!(r#"{{"question":"1+1?","answer":"It is {answer}.\n#### {answer}"}}"#);
-    let (result, samples) = ask(&subject, "gsm8k", &record("2"), None, &options).unwrap();
+    let (result, samples) = ask(&model, "gsm8k", &record("2"), None, &options).unwrap();
     assert_eq!(samples[0].context, "Question: 1+1?\nAnswer:");
-    let text = greedy(&subject, &samples[0].context, 20);
+    let text = greedy(&model, &samples[0].context, 20);
     assert_eq!(samples[0].answer["text"], text);
     assert_eq!(
         result.metrics.iter().map(|m| m.name).collect::<Vec<_>>(),
         ["exact_match,strict-match", "exact_match,flexible-extract"]
     );
-    let error = ask(&subject, "gsm8k", r#"{"question":"q","answer":"2"}"#, None, &options).unwrap_err();
+    let error = ask(&model, "gsm8k", r#"{"question":"q","answer":"2"}"#, None, &options).unwrap_err();
     assert!(
         error.contains("test.jsonl: line 1: field \"answer\" is \"2\": expected \"#### NUMBER\""),
         "{error}"
     );
     let options = TaskOptions { max_tokens: Some(CONTEXT), ..options };
-    let error = ask(&subject, "gsm8k", &record("2"), None, &options).unwrap_err();
+    let error = ask(&model, "gsm8k", &record("2"), None, &options).unwrap_err();
     assert!(error.contains("context of 96 tokens has no room"), "{error}");
 }
 
 #[test]
 fn programs_run_only_where_it_is_allowed() {
-    let subject = subject();
-    // Whatever the model adds, the prompt's function comes first and leaves the rest in a string or a comment.
+    let model = model();
+    // Whatever the model adds, the prompt's function comes first and leaves the rest in a string or a
+    // comment.
     let record = serde_json::json!({
         "task_id": "t/0", "prompt": "def one():\n    return 1\n#", "entry_point": "one",
         "test": "\ndef check(f):\n    assert f() == 1\n",
     });
     let options = TaskOptions { max_tokens: Some(8), ..TaskOptions::default() };
-    let error = ask(&subject, "humaneval", &record.to_string(), None, &options).unwrap_err();
+    let error = ask(&model, "humaneval", &record.to_string(), None, &options).unwrap_err();
     assert!(error.contains("--allow-code-execution"), "{error}");
     let Ok(python) = find_python() else { return };
     let options = TaskOptions { python: Some(python), ..options };
     let mut wrong = record.clone();
     wrong["test"] = "\ndef check(f):\n    assert f() == 2\n".into();
     let (result, samples) =
-        ask(&subject, "humaneval", &format!("{record}\n{wrong}\n"), None, &options).unwrap();
+        ask(&model, "humaneval", &format!("{record}\n{wrong}\n"), None, &options).unwrap();
     let text = samples[0].answer["text"].as_str().unwrap();
-    assert!(!text.contains('\n') && greedy(&subject, &samples[0].context, 8).starts_with(text), "{text:?}");
+    assert!(!text.contains('\n') && greedy(&model, &samples[0].context, 8).starts_with(text), "{text:?}");
     assert_eq!(samples[0].answer["outcome"], "passed");
     assert_eq!(samples[1].answer["outcome"], "AssertionError: ");
     assert_eq!(value(&result, "pass@1"), (0.5, 0.5));
@@ -411,7 +417,7 @@ fn programs_run_only_where_it_is_allowed() {
 
 #[test]
 fn damaged_samples_are_named() {
-    let subject = subject();
+    let model = model();
     let good = r#"{"goal":"g","sol1":"a","sol2":"b","label":0}"#;
     for (task, bad, expected) in [
         (
@@ -422,7 +428,7 @@ fn damaged_samples_are_named() {
         (
             "piqa",
             r#"{"goal":"g","sol1":"a","sol2":"b","label":2}"#,
-            "line 2: field \"label\" is 2: expected a whole number from 0 to 1",
+            "line 2: field \"label\" is 2: expected an integer from 0 to 1",
         ),
         (
             "piqa",
@@ -434,7 +440,7 @@ fn damaged_samples_are_named() {
         ("nothing", "", "no task \"nothing\": expected one of arc_easy, "),
     ] {
         let error =
-            ask(&subject, task, &format!("{good}\n{bad}\n"), None, &TaskOptions::default()).unwrap_err();
+            ask(&model, task, &format!("{good}\n{bad}\n"), None, &TaskOptions::default()).unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
     for (task, record, expected) in [
@@ -451,7 +457,7 @@ fn damaged_samples_are_named() {
         (
             "winogrande",
             r#"{"sentence":"s","option1":"a","option2":"b","answer":"1"}"#,
-            "the sentence has no blank, _",
+            "the sentence has no blank (_)",
         ),
         (
             "winogrande",
@@ -459,7 +465,7 @@ fn damaged_samples_are_named() {
             "field \"answer\" is \"\"",
         ),
     ] {
-        let error = ask(&subject, task, record, None, &TaskOptions::default()).unwrap_err();
+        let error = ask(&model, task, record, None, &TaskOptions::default()).unwrap_err();
         assert!(error.contains("test.jsonl: line 1: ") && error.contains(expected), "{error}");
     }
 }

@@ -19,9 +19,9 @@ pub(crate) fn model_card(
     card += if ternary { "- bitnet\n- ternary\n- tritforge\n---\n" } else { "- tritforge\n---\n" };
     let what = match (ternary, options.packed) {
         (false, _) => "full-precision weights",
-        (true, true) => "ternary weights, packed, with one scale a tensor, and int8 activations",
+        (true, true) => "packed ternary weights with one scale per tensor, and int8 activations",
         (true, false) => {
-            "latent weights of a ternary model, which whoever loads them quantizes, and int8 activations"
+            "latent weights of a ternary model, which are quantized on loading, and int8 activations"
         }
     };
     // Writing to a string cannot fail.

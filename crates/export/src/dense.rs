@@ -6,7 +6,7 @@ use tritforge_gguf::GgmlType;
 use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
 use crate::ExportError;
-use crate::numbers::{check, check_stored, f32_bytes};
+use crate::tensor_data::{check, check_stored, f32_bytes};
 
 /// The type in the file.
 pub(crate) fn ggml_type(ty: DenseType) -> GgmlType {
@@ -34,7 +34,7 @@ pub(crate) fn encode<'a>(
         DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
             let (name, block) = (ty.name(), ty.block());
             return Err(fault(format!(
-                "{name} stores blocks of {block}, and a row has {cols}: use f16 or f32"
+                "{name} stores blocks of {block} values, but a row has {cols}: use f16 or f32"
             )));
         }
         DenseType::Q8_0 => f32_to_q8_0(values).into(),

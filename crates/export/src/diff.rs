@@ -1,8 +1,9 @@
-//! `diff`: what two models have that is not the same, each in any form.
+//! `diff`: the differences between two models, each in any format.
 //!
-//! Ternary tensors are compared by what is multiplied, codes and scale, whichever way they are packed; latent weights are
-//! quantized for that, as training does, and compared too where both models have them. All other tensors are compared by their
-//! numbers, so that an embedding stored as F16 differs from that of training by its rounding.
+//! Ternary tensors are compared by what is multiplied, codes and scale, whichever way they are packed; latent
+//! weights are quantized for that, as training does, and compared too where both models have them. All other
+//! tensors are compared by their numbers, so that an embedding stored as F16 differs from that of training by
+//! its rounding.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,9 +12,9 @@ use tritforge_ternary::{NotFinite, TernaryTensor, check_finite};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
-use crate::model::{AnyModel, Form};
-use crate::numbers::Numbers;
-use crate::plan::Item;
+use crate::model::{AnyModel, ModelFormat};
+use crate::plan::TensorPlan;
+use crate::tensor_data::TensorData;
 
 /// What two models have in common and what not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,7 +41,7 @@ pub struct DiffSide {
     /// Where it is.
     pub path: String,
     /// What it is.
-    pub form: Form,
+    pub form: ModelFormat,
 }
 
 /// A key of the configuration, named as Hugging Face's.
@@ -123,7 +124,8 @@ pub enum TokenizerDifference {
 }
 
 impl DiffReport {
-    /// Whether the models are the same in everything that was compared, numbers up to a relative difference of `tolerance`.
+    /// Whether the models are the same in everything that was compared, numbers up to a relative difference
+    /// of `tolerance`.
     pub fn same(&self, tolerance: f32) -> bool {
         self.config.is_empty()
             && self.only_first.is_empty()
@@ -142,7 +144,8 @@ impl TensorDifference {
     }
 }
 
-/// Compares two models, tensor by tensor; `progress` sees the name of each. Peak memory is that of the largest tensor of either.
+/// Compares two models, tensor by tensor; `progress` sees the name of each. Peak memory is that of the
+/// largest tensor of either.
 ///
 /// # Errors
 /// If a model is damaged: lacks a tensor that its configuration describes, or has one that cannot be read.
@@ -158,7 +161,7 @@ pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<Di
             None => only_first.push(item.source.clone()),
         }
     }
-    let missing = |item: &&Item| !first.items().iter().any(|other| other.source == item.source);
+    let missing = |item: &&TensorPlan| !first.items().iter().any(|other| other.source == item.source);
     let only_second = second.items().iter().filter(missing).map(|item| item.source.clone()).collect();
     let tokenizers = [first.tokenizer()?, second.tokenizer()?];
     let template = |tokenizer: &Option<Tokenizer>| {
@@ -167,7 +170,7 @@ pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<Di
         json["chat_template"].as_str().map(str::to_string)
     };
     Ok(DiffReport {
-        models: models.map(|m| DiffSide { path: m.path().display().to_string(), form: m.form() }),
+        models: models.map(|m| DiffSide { path: m.path().display().to_string(), form: m.format() }),
         config: config_differences([first.config(), second.config()]),
         only_first,
         only_second,
@@ -177,8 +180,8 @@ pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<Di
     })
 }
 
-/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, and how they were first
-/// drawn.
+/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, and
+/// how they were first drawn.
 fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
     let [mut first, mut second] = configs.map(Clone::clone);
     second.initializer_range = first.initializer_range;
@@ -201,7 +204,7 @@ fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
     differences.filter(|difference| difference.values[0] != difference.values[1]).collect()
 }
 
-fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference, ExportError> {
+fn compare(models: [&AnyModel; 2], items: [&TensorPlan; 2]) -> Result<TensorDifference, ExportError> {
     let types = [models[0].storage(items[0])?.0, models[1].storage(items[1])?.0];
     let name = items[0].source.clone();
     if items[0].shape != items[1].shape {
@@ -209,9 +212,9 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
         return Ok(TensorDifference { name, types, same: false, content });
     }
     let stored = [models[0].stored(items[0])?, models[1].stored(items[1])?];
-    let broken = |numbers: &Numbers<'_>, item: &Item| match numbers {
-        Numbers::Dense(values) => check_finite(values, item.matrix()[1]).err().map(|found| place(&found)),
-        Numbers::Ternary(_) => None,
+    let broken = |numbers: &TensorData<'_>, item: &TensorPlan| match numbers {
+        TensorData::Dense(values) => check_finite(values, item.matrix()[1]).err().map(|found| place(&found)),
+        TensorData::Ternary(_) => None,
     };
     let first = [broken(&stored[0], items[0]), broken(&stored[1], items[1])];
     if first.iter().any(Option::is_some) {
@@ -221,15 +224,15 @@ fn compare(models: [&AnyModel; 2], items: [&Item; 2]) -> Result<TensorDifference
     let (same, content) = match quantized {
         [Some(first), Some(second)] => {
             let latent = match &stored {
-                [Numbers::Dense(a), Numbers::Dense(b)] => Some(numbers(a, b).max_difference),
+                [TensorData::Dense(a), TensorData::Dense(b)] => Some(numbers(a, b).max_difference),
                 _ => None,
             };
             compare_ternary(&first, &second, latent)
         }
         _ => {
             let [first, second] = stored.map(|stored| match stored {
-                Numbers::Dense(values) => values,
-                Numbers::Ternary(tensor) => tensor.values().into(),
+                TensorData::Dense(values) => values,
+                TensorData::Ternary(tensor) => tensor.values().into(),
             });
             let found = numbers(&first, &second);
             let content = Compared::Numbers {

@@ -10,18 +10,6 @@ use tritforge_text::TextError;
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// An adapter that is part of quantized weights cannot stand beside them.
-    #[error(
-        "{}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge` makes a checkpoint \
-         of it and its base, exactly, which can be exported",
-        path.display()
-    )]
-    InsideQuantizer {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The adapter's mode.
-        mode: &'static str,
-    },
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -70,8 +58,8 @@ pub enum ExportError {
     },
     /// Weights and activations are quantized in a way that no file describes.
     #[error(
-        "the model has weights = \"{weights}\", activations = \"{activations}\": what files describe is ternary weights with \
-         absmax activations, or neither quantized"
+        "the model has weights = \"{weights}\", activations = \"{activations}\": files can describe only \
+         ternary weights with absmax activations, or neither quantized"
     )]
     NotTernary {
         /// The configuration's weight quantizer.

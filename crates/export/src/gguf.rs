@@ -12,17 +12,20 @@ use tritforge_text::Tokenizer;
 
 use crate::ExportError;
 use crate::dense::{encode, ggml_type};
-use crate::numbers::{Numbers, of_checkpoint, reorder};
-use crate::plan::{Item, Kind, has_scale_tensor, items, specs};
+use crate::plan::{TensorPlan, TensorRole, has_scale_tensor, items, specs};
 use crate::runtimes::{GgufTraits, Runtime, gguf_verdicts, loading};
+use crate::tensor_data::{TensorData, of_checkpoint, reorder};
 
 /// What to write.
 #[derive(Debug, Clone)]
 pub struct ExportOptions {
     /// How ternary weights are packed.
     pub packing: Packing,
-    /// How the projections of a full-precision model are stored.
+    /// How the projections of a full-precision model are stored, and those of a ternary one that is
+    /// dequantized.
     pub linears: DenseType,
+    /// Of a ternary model: write its projections as numbers, code times scale, instead of packing them.
+    pub dequantize: bool,
     /// How the embedding and the head are stored.
     pub embeddings: DenseType,
     /// `general.name`.
@@ -34,6 +37,7 @@ impl Default for ExportOptions {
         Self {
             packing: Packing::Tq2_0,
             linears: DenseType::F16,
+            dequantize: false,
             embeddings: DenseType::F16,
             name: "tritforge".to_string(),
         }
@@ -64,8 +68,8 @@ pub struct Report {
 /// Writes a checkpoint as a GGUF file, with tokenizer. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If the model is ternary in part or has no GGUF architecture, its widths do not fit the packing, the checkpoint is damaged,
-/// or the file cannot be written; nothing is left under the file's name then.
+/// If the model is ternary in part or has no GGUF architecture, its widths do not fit the packing, the
+/// checkpoint is damaged, or the file cannot be written; nothing is left under the file's name then.
 pub fn export_gguf(
     checkpoint: &Checkpoint,
     out: &Path,
@@ -91,7 +95,7 @@ pub(crate) fn write_model<'a>(
     tokenizer: &Tokenizer,
     out: &Path,
     options: &ExportOptions,
-    mut source: impl FnMut(&Item) -> Result<Numbers<'a>, ExportError>,
+    mut source: impl FnMut(&TensorPlan) -> Result<TensorData<'a>, ExportError>,
 ) -> Result<Report, ExportError> {
     let ternary = match (config.weights, config.activations) {
         (WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => true,
@@ -103,6 +107,7 @@ pub(crate) fn write_model<'a>(
             });
         }
     };
+    let ternary = ternary && !options.dequantize;
     let architecture = Architecture::of(config)?;
     let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);
@@ -112,12 +117,13 @@ pub(crate) fn write_model<'a>(
     let specs = specs(config, &items, architecture, ternary, options);
     // Both layouts of I2_S have one type; runtimes know one or the other.
     let layout = |ty: GgmlType| if ty == GgmlType::I2_S { options.packing.name() } else { ty.name() };
-    let projections = items.iter().filter(|item| item.kind == Kind::Projection);
+    let projections = items.iter().filter(|item| item.role == TensorRole::Projection);
     let runtimes = loading(&gguf_verdicts(&GgufTraits {
         architecture: architecture.name(),
         types: specs.iter().map(|spec| layout(spec.ty)).collect(),
         scales: specs.iter().any(|spec| spec.name.ends_with(".scale")),
         own_head: !config.tie_word_embeddings,
+        pre: metadata.get_str("tokenizer.ggml.pre").ok(),
         least_columns: if ternary { projections.map(|item| item.matrix()[1]).min().unwrap_or(0) } else { 0 },
     }));
     let mut writer = Writer::create(out, &metadata, specs)?;
@@ -137,7 +143,14 @@ pub(crate) fn write_model<'a>(
         writer.write_tensor(ROPE_FACTORS, &bytes)?;
     }
     for item in &items {
-        let numbers = source(item)?;
+        let numbers = match source(item)? {
+            TensorData::Ternary(tensor) if options.dequantize => {
+                let scale = tensor.scale();
+                let value = |code: &i8| f32::from(*code) * scale;
+                TensorData::Dense(Cow::Owned(tensor.codes().iter().map(value).collect()))
+            }
+            numbers => numbers,
+        };
         let numbers = if item.rotated && architecture.interleaves_rope() {
             interleave(config, item, numbers)?
         } else {
@@ -153,19 +166,19 @@ pub(crate) fn write_model<'a>(
 /// The rows of queries or keys in the order of an architecture that interleaves RoPE.
 fn interleave<'a>(
     config: &ModelConfig,
-    item: &Item,
-    numbers: Numbers<'a>,
-) -> Result<Numbers<'a>, ExportError> {
+    item: &TensorPlan,
+    numbers: TensorData<'a>,
+) -> Result<TensorData<'a>, ExportError> {
     let (rows, cols) = (item.shape[0], item.shape[1..].iter().product());
     let mut stored = vec![0; rows];
     (0..rows).for_each(|row| stored[config.interleaved_row(row)] = row);
     let order = |row: usize| stored[row];
     Ok(match numbers {
-        Numbers::Dense(values) => Numbers::Dense(Cow::Owned(reorder(&values, cols, order))),
-        Numbers::Ternary(tensor) => {
+        TensorData::Dense(values) => TensorData::Dense(Cow::Owned(reorder(&values, cols, order))),
+        TensorData::Ternary(tensor) => {
             let codes = reorder(tensor.codes(), cols, order);
             let tensor = TernaryTensor::from_codes(codes, rows, cols, tensor.scale());
-            Numbers::Ternary(
+            TensorData::Ternary(
                 tensor.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?,
             )
         }
@@ -209,8 +222,8 @@ fn metadata(
 }
 
 /// Finds a width that the packing cannot hold before anything is written.
-fn check_widths(items: &[Item], packing: Packing) -> Result<(), ExportError> {
-    for item in items.iter().filter(|item| item.kind == Kind::Projection) {
+fn check_widths(items: &[TensorPlan], packing: Packing) -> Result<(), ExportError> {
+    for item in items.iter().filter(|item| item.role == TensorRole::Projection) {
         packing
             .packed_len(item.shape[0], item.shape[1])
             .map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?;
@@ -219,19 +232,19 @@ fn check_widths(items: &[Item], packing: Packing) -> Result<(), ExportError> {
 }
 
 fn write_item(
-    item: &Item,
-    numbers: Numbers<'_>,
+    item: &TensorPlan,
+    numbers: TensorData<'_>,
     options: &ExportOptions,
     writer: &mut Writer,
     report: &mut Report,
 ) -> Result<(), ExportError> {
     let tensor = match numbers {
-        Numbers::Ternary(tensor) => tensor,
-        Numbers::Dense(values) => {
-            let (ty, rounding) = match item.kind {
-                Kind::Vector => (DenseType::F32, &mut report.embedding_rounding),
-                Kind::Embedding => (options.embeddings, &mut report.embedding_rounding),
-                Kind::Projection => (options.linears, &mut report.linear_rounding),
+        TensorData::Ternary(tensor) => tensor,
+        TensorData::Dense(values) => {
+            let (ty, rounding) = match item.role {
+                TensorRole::Vector => (DenseType::F32, &mut report.embedding_rounding),
+                TensorRole::Embedding => (options.embeddings, &mut report.embedding_rounding),
+                TensorRole::Projection => (options.linears, &mut report.linear_rounding),
             };
             let (bytes, largest) = encode(ty, &item.source, &values, item.matrix()[1])?;
             *rounding = rounding.max(largest);

@@ -1,5 +1,5 @@
-//! A checkpoint to a directory in Hugging Face's layout that `transformers` loads: weights packed, in bf16 or in f32, with
-//! `config.json`, `generation_config.json`, tokenizer, chat template and a model card.
+//! A checkpoint to a directory in Hugging Face's layout that `transformers` loads: weights packed, in bf16 or
+//! in f32, with `config.json`, `generation_config.json`, tokenizer, chat template and a model card.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +15,14 @@ use tritforge_text::Tokenizer;
 use crate::ExportError;
 use crate::card::model_card;
 use crate::import::latent_weights;
-use crate::numbers::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
 
 /// What to write.
 #[derive(Debug, Clone)]
 pub struct HuggingFaceOptions {
-    /// Pack ternary weights, 2 bits each, with the scale beside them: what runs is what was trained. Else they are latent
-    /// weights, quantized by whoever loads them.
+    /// Pack ternary weights, 2 bits each, with the scale beside them: what runs is what was trained. Else
+    /// they are latent weights, quantized by whoever loads them.
     pub packed: bool,
     /// Whether all other numbers are stored as bf16 and not as f32.
     pub bf16: bool,
@@ -48,8 +48,8 @@ pub struct HuggingFaceReport {
 /// Writes a checkpoint as a directory that does not exist yet. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If no class of `transformers` computes the model, the checkpoint is damaged, or the directory exists or cannot be written;
-/// nothing is left under its name then.
+/// If no class of `transformers` computes the model, the checkpoint is damaged, or the directory exists or
+/// cannot be written; nothing is left under its name then.
 pub fn export_hugging_face(
     checkpoint: &Checkpoint,
     out: &Path,
@@ -64,14 +64,15 @@ pub fn export_hugging_face(
         });
     }
     if options.packed && !ternary {
-        let message = "the model is in full precision: there is nothing to pack, export it as bf16 or f32";
+        let message = "the model is full-precision, so there is nothing to pack: export it as bf16 or f32";
         return Err(ExportError::Import {
             path: checkpoint.dir().to_path_buf(),
             message: message.to_string(),
         });
     }
     if options.packed && config.attention_bias != AttentionBias::None {
-        let message = "transformers multiplies the biases of packed linears by their weights' scale: export it as bf16 or f32";
+        let message = "transformers would multiply the biases of packed linear layers by the weight scale: \
+                       export as bf16 or f32";
         return Err(ExportError::Import {
             path: checkpoint.dir().to_path_buf(),
             message: message.to_string(),
@@ -84,7 +85,7 @@ pub fn export_hugging_face(
     let name = out.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let temporary = out.with_file_name(format!(".tmp-{name}"));
     if temporary.exists() {
-        fs::remove_dir_all(&temporary).map_err(io("clear the way for"))?;
+        fs::remove_dir_all(&temporary).map_err(io("remove the temporary directory of"))?;
     }
     fs::create_dir_all(&temporary).map_err(io("create"))?;
     let written = write_all(checkpoint, &config, &temporary, options);
@@ -142,7 +143,7 @@ fn write_all(
     for spec in file.specs().to_vec() {
         let weight = spec.name.strip_suffix("_scale").unwrap_or(&spec.name);
         let Some(item) = items.iter().find(|item| item.source == weight) else { continue };
-        let bytes = if item.kind == Kind::Projection && options.packed {
+        let bytes = if item.role == TensorRole::Projection && options.packed {
             let tensor = ternary_tensor(&tensors, config, &item.source, item.matrix())?;
             packed_bytes(item, &spec, &tensor, &mut report)?
         } else {
@@ -167,7 +168,8 @@ fn special_ids(tokenizer: Option<&Tokenizer>) -> Map<String, Value> {
     roles.into_iter().map(|(key, id)| (key.to_string(), json!(id))).collect()
 }
 
-/// `generation_config.json`: those ids, and under `eos_token_id` all that end a generation, EOS first; a number where it is one.
+/// `generation_config.json`: those ids, and under `eos_token_id` all that end a generation, EOS first; a
+/// number where it is one.
 fn generation_config(mut ids: Map<String, Value>, tokenizer: Option<&Tokenizer>) -> String {
     if let Some(tokenizer) = tokenizer {
         let mut ends = tokenizer.end_ids();
@@ -182,9 +184,9 @@ fn generation_config(mut ids: Map<String, Value>, tokenizer: Option<&Tokenizer>)
     format!("{:#}\n", Value::Object(ids))
 }
 
-fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
+fn specs_of(item: &TensorPlan, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
     let ty = if options.bf16 { TensorType::Bf16 } else { TensorType::F32 };
-    if item.kind != Kind::Projection || !options.packed {
+    if item.role != TensorRole::Projection || !options.packed {
         return vec![TensorSpec { name: item.source.clone(), shape: item.shape.clone(), ty }];
     }
     let [rows, cols] = item.matrix();
@@ -196,7 +198,7 @@ fn specs_of(item: &Item, options: &HuggingFaceOptions) -> Vec<TensorSpec> {
 }
 
 fn packed_bytes(
-    item: &Item,
+    item: &TensorPlan,
     spec: &TensorSpec,
     tensor: &TernaryTensor,
     report: &mut HuggingFaceReport,
@@ -205,8 +207,10 @@ fn packed_bytes(
         return Ok(tensor.scale().to_le_bytes().to_vec());
     }
     if !tensor.rows().is_multiple_of(4) {
-        let message =
-            format!("{} rows: transformers unpacks multiples of 4 only; export it unpacked", tensor.rows());
+        let message = format!(
+            "{} rows: transformers can only unpack multiples of 4; export as bf16 or f32",
+            tensor.rows()
+        );
         return Err(ExportError::Tensor { tensor: item.source.clone(), message });
     }
     report.packed_tensors += 1;
@@ -217,11 +221,11 @@ fn packed_bytes(
 fn number_bytes(
     tensors: &Tensors,
     config: &ModelConfig,
-    item: &Item,
+    item: &TensorPlan,
     options: &HuggingFaceOptions,
     report: &mut HuggingFaceReport,
 ) -> Result<Vec<u8>, ExportError> {
-    let projection = item.kind == Kind::Projection && config.weights != WeightQuant::None;
+    let projection = item.role == TensorRole::Projection && config.weights != WeightQuant::None;
     let values = match config.weights {
         WeightQuant::Ternary if projection => {
             latent_weights(&ternary_tensor(tensors, config, &item.source, item.matrix())?).into()

@@ -1,13 +1,15 @@
 //! Checkpoints in and out: Hugging Face safetensors ⇄ Tritforge ⇄ GGUF, tensor by tensor.
 //!
-//! * [`import`] makes a checkpoint of a published model: Hugging Face's layout or GGUF, in full precision or ternary. Codes and
-//!   scale of a ternary source are kept as they are.
-//! * [`export_gguf`] writes the file that runtimes load. It quantizes each latent weight once, with the functions that training
-//!   quantized it with, and writes those codes and that scale. Nothing is ever de-quantized and quantized again: that would keep
-//!   the codes and shrink the scales. The [`Report`] says what was written, what was rounded on the way, and who loads it.
+//! * [`import`] makes a checkpoint of a published model: Hugging Face's layout or GGUF, in full precision or
+//!   ternary. Codes and scale of a ternary source are kept as they are.
+//! * [`export_gguf`] writes the file that runtimes load. It quantizes each latent weight once, with the
+//!   functions that training quantized it with, and writes those codes and that scale. Nothing is ever
+//!   de-quantized and quantized again: that would keep the codes and shrink the scales. The [`Report`] says
+//!   what was written, what was rounded on the way, and who loads it.
 //! * [`export_hugging_face`] writes the directory that `transformers` loads.
 //! * [`inspect`] says what a file or directory holds, and who can load it.
-//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not the same.
+//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not
+//!   the same.
 //!
 //! ```no_run
 //! use tritforge_checkpoint::Checkpoint;
@@ -31,12 +33,12 @@ mod hugging_face;
 mod import;
 mod inspect;
 mod model;
-mod numbers;
 mod plan;
 mod runtimes;
 mod synth;
+mod tensor_data;
 
-pub use adapter::{AdapterReport, export_adapter, is_adapter};
+pub use adapter::{AdapterReport, export_adapter};
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };
@@ -45,7 +47,7 @@ pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
-pub use model::{AnyModel, Form};
-pub use numbers::ternary_tensor;
+pub use model::{AnyModel, ModelFormat};
 pub use runtimes::{Runtime, Verdict};
 pub use synth::{synth_checkpoint, synth_gguf};
+pub use tensor_data::ternary_tensor;

@@ -1,25 +1,26 @@
-//! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that it belongs to, a GGUF
-//! file, a directory in Hugging Face's layout. Nothing is written and nothing is quantized that is not stored as latent weights.
+//! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that
+//! it belongs to, a GGUF file, a directory in Hugging Face's layout. Nothing is written and nothing is
+//! quantized that is not stored as latent weights.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tritforge_checkpoint::{
-    CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
+    AdapterFiles, CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
 };
-use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_config::{ADAPTER_MODEL, ModelConfig, WeightQuant};
 use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
 use crate::import::{Source, Stored};
-use crate::numbers::{Numbers, check, of_checkpoint};
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::{TensorData, check, of_checkpoint};
 use crate::{ExportError, ImportOptions};
 
 /// What kind of file or directory holds a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Form {
+pub enum ModelFormat {
     /// A checkpoint of this program.
     Checkpoint,
     /// A GGUF file.
@@ -31,10 +32,10 @@ pub enum Form {
 /// A model that has been opened.
 pub struct AnyModel {
     path: PathBuf,
-    form: Form,
+    format: ModelFormat,
     content: Content,
     config: ModelConfig,
-    items: Vec<Item>,
+    items: Vec<TensorPlan>,
 }
 
 enum Content {
@@ -43,8 +44,9 @@ enum Content {
 }
 
 impl AnyModel {
-    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a directory in Hugging
-    /// Face's layout, of which `options` may say what its weights are; `options.latent` has no meaning here.
+    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a
+    /// directory in Hugging Face's layout, of which `options` may say what its weights are; `options.latent`
+    /// has no meaning here.
     ///
     /// # Errors
     /// If the path is none of these, or what it holds is damaged or of a kind that the engine does not run.
@@ -56,23 +58,34 @@ impl AnyModel {
         } else {
             None
         };
-        let (path, form, content, config) = match checkpoint {
+        let adapter = match &checkpoint {
+            Some(directory) => Checkpoint::open(directory)?.has(ADAPTER_MODEL),
+            None => AdapterFiles::find(path)?.is_some(),
+        };
+        if adapter {
+            let message = format!(
+                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
+                path.display()
+            );
+            return Err(ExportError::Import { path: path.to_path_buf(), message });
+        }
+        let (path, format, content, config) = match checkpoint {
             Some(directory) => {
                 let checkpoint = Checkpoint::open(&directory)?;
                 let (tensors, config) = (checkpoint.model_tensors()?, checkpoint.config()?);
-                (directory, Form::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
+                (directory, ModelFormat::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
             }
             None => {
                 let source = Box::new(Source::open(path, options)?);
                 let config = source.config().clone();
-                let form = match *source {
-                    Source::HuggingFace(_) => Form::HuggingFace,
-                    Source::Gguf(_) => Form::Gguf,
+                let format = match *source {
+                    Source::HuggingFace(_) => ModelFormat::HuggingFace,
+                    Source::Gguf(_) => ModelFormat::Gguf,
                 };
-                (path.to_path_buf(), form, Content::Source(source), config)
+                (path.to_path_buf(), format, Content::Source(source), config)
             }
         };
-        Ok(Self { path, form, content, items: items(&config), config })
+        Ok(Self { path, format, content, items: items(&config), config })
     }
 
     /// Where it was found: of a run, the directory of the checkpoint.
@@ -81,8 +94,8 @@ impl AnyModel {
     }
 
     /// The kind of file or directory.
-    pub fn form(&self) -> Form {
-        self.form
+    pub fn format(&self) -> ModelFormat {
+        self.format
     }
 
     /// The kind of file or directory, for people.
@@ -113,8 +126,8 @@ impl AnyModel {
         }
     }
 
-    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary one code · scale, of
-    /// latent weights these.
+    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary
+    /// one code · scale, of latent weights these.
     ///
     /// # Errors
     /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.
@@ -130,8 +143,8 @@ impl AnyModel {
                 source.dense(item)?.into_owned()
             }
             _ => match self.stored(item)? {
-                Numbers::Ternary(tensor) => tensor.values(),
-                Numbers::Dense(values) => {
+                TensorData::Ternary(tensor) => tensor.values(),
+                TensorData::Dense(values) => {
                     check(name, &values, item.matrix()[1])?;
                     values.into_owned()
                 }
@@ -142,50 +155,52 @@ impl AnyModel {
     }
 
     /// All tensors that a model of this configuration has.
-    pub(crate) fn items(&self) -> &[Item] {
+    pub(crate) fn items(&self) -> &[TensorPlan] {
         &self.items
     }
 
     /// What is stored: numbers (latent weights among them), NaN and infinity among them, or codes and scale.
-    pub(crate) fn stored(&self, item: &Item) -> Result<Numbers<'_>, ExportError> {
+    pub(crate) fn stored(&self, item: &TensorPlan) -> Result<TensorData<'_>, ExportError> {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
-                let matrix = item.kind == Kind::Projection && self.config.weights == WeightQuant::Ternary;
+                let matrix =
+                    item.role == TensorRole::Projection && self.config.weights == WeightQuant::Ternary;
                 if matrix {
                     return of_checkpoint(tensors, &self.config, item);
                 }
-                Ok(Numbers::Dense(tensors.f32_as_stored(&item.source, &item.shape)?))
+                Ok(TensorData::Dense(tensors.f32_as_stored(&item.source, &item.shape)?))
             }
             Content::Source(source) => match source.stored(item)? {
-                Stored::Ternary => Ok(Numbers::Ternary(source.ternary(item)?)),
+                Stored::Ternary => Ok(TensorData::Ternary(source.ternary(item)?)),
                 Stored::F32 | Stored::Bf16 | Stored::Decoded => {
-                    Ok(Numbers::Dense(source.dense_as_stored(item)?))
+                    Ok(TensorData::Dense(source.dense_as_stored(item)?))
                 }
             },
         }
     }
 
-    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as training does.
+    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as
+    /// training does.
     pub(crate) fn ternary(
         &self,
-        item: &Item,
-        stored: &Numbers<'_>,
+        item: &TensorPlan,
+        stored: &TensorData<'_>,
     ) -> Result<Option<TernaryTensor>, ExportError> {
         match stored {
-            Numbers::Ternary(tensor) => Ok(Some(tensor.clone())),
-            Numbers::Dense(values)
-                if item.kind == Kind::Projection && self.config.weights == WeightQuant::Absmean =>
+            TensorData::Ternary(tensor) => Ok(Some(tensor.clone())),
+            TensorData::Dense(values)
+                if item.role == TensorRole::Projection && self.config.weights == WeightQuant::Absmean =>
             {
                 let [rows, cols] = item.matrix();
                 let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
                 TernaryTensor::quantize(values, rows, cols).map(Some).map_err(fault)
             }
-            Numbers::Dense(_) => Ok(None),
+            TensorData::Dense(_) => Ok(None),
         }
     }
 
     /// The name of the type in which a tensor is stored, and its bytes with those of a scale beside it.
-    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+    pub(crate) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
                 let (dtype, _, bytes) = tensors.raw(&item.source)?;
@@ -197,7 +212,7 @@ impl AnyModel {
     }
 
     /// Lets the system take back the memory pages of a tensor.
-    pub(crate) fn release(&self, item: &Item) {
+    pub(crate) fn release(&self, item: &TensorPlan) {
         match &self.content {
             Content::Checkpoint(_, tensors) => tensors.release(&item.source),
             Content::Source(source) => source.release(item),

@@ -9,7 +9,7 @@ use crate::gguf::ExportOptions;
 
 /// What a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum TensorRole {
     /// Embedding or head.
     Embedding,
     /// The weight of a norm or a bias, kept as F32.
@@ -20,19 +20,19 @@ pub(crate) enum Kind {
 
 /// One tensor of a model.
 #[derive(Debug, Clone)]
-pub(crate) struct Item {
+pub(crate) struct TensorPlan {
     /// The name in a checkpoint, which is that of Hugging Face.
     pub(crate) source: String,
     /// The name in a GGUF file.
     pub(crate) target: String,
     /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
-    pub(crate) kind: Kind,
+    pub(crate) role: TensorRole,
     /// Whether it belongs to queries or keys, whose rows GGUF's `llama` orders in its own way.
     pub(crate) rotated: bool,
 }
 
-impl Item {
+impl TensorPlan {
     /// The name of the scale beside a ternary weight.
     pub(crate) fn scale_name(&self) -> String {
         self.target.replace(".weight", ".scale")
@@ -48,21 +48,21 @@ impl Item {
 }
 
 /// All tensors, in the order in which a GGUF file holds them.
-pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
-    let item = |source: String, target: String, shape: &[usize], kind| Item {
+pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
+    let item = |source: String, target: String, shape: &[usize], role| TensorPlan {
         source,
         target,
         shape: shape.to_vec(),
-        kind,
+        role,
         rotated: false,
     };
     let (d, table) = (config.hidden_size, [config.vocab_size, config.hidden_size]);
     let mut items = vec![
-        item("model.embed_tokens.weight".into(), "token_embd.weight".into(), &table, Kind::Embedding),
-        item("model.norm.weight".into(), "output_norm.weight".into(), &[d], Kind::Vector),
+        item("model.embed_tokens.weight".into(), "token_embd.weight".into(), &table, TensorRole::Embedding),
+        item("model.norm.weight".into(), "output_norm.weight".into(), &[d], TensorRole::Vector),
     ];
     if !config.tie_word_embeddings {
-        items.push(item("lm_head.weight".into(), "output.weight".into(), &table, Kind::Embedding));
+        items.push(item("lm_head.weight".into(), "output.weight".into(), &table, TensorRole::Embedding));
     }
     for layer in 0..config.num_hidden_layers {
         let mut norms =
@@ -80,17 +80,17 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
                 format!("model.layers.{layer}.{source}.weight"),
                 format!("blk.{layer}.{target}.weight"),
                 &[width],
-                Kind::Vector,
+                TensorRole::Vector,
             ));
         }
         for p in Projection::ALL {
             let rotated = matches!(p, Projection::Q | Projection::K);
             let shape = config.projection_shape(p);
-            let weight = item(p.hf_weight(layer), p.gguf_weight(layer), &shape, Kind::Projection);
-            items.push(Item { rotated, ..weight });
+            let weight = item(p.hf_weight(layer), p.gguf_weight(layer), &shape, TensorRole::Projection);
+            items.push(TensorPlan { rotated, ..weight });
             if config.attention_bias.has(p) {
-                let bias = item(p.hf_bias(layer), p.gguf_bias(layer), &shape[..1], Kind::Vector);
-                items.push(Item { rotated, ..bias });
+                let bias = item(p.hf_bias(layer), p.gguf_bias(layer), &shape[..1], TensorRole::Vector);
+                items.push(TensorPlan { rotated, ..bias });
             }
         }
     }
@@ -100,7 +100,7 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<Item> {
 /// The tensors that the file declares.
 pub(crate) fn specs(
     config: &ModelConfig,
-    items: &[Item],
+    items: &[TensorPlan],
     architecture: Architecture,
     ternary: bool,
     options: &ExportOptions,
@@ -111,11 +111,11 @@ pub(crate) fn specs(
         specs.push(TensorSpec { name: ROPE_FACTORS.to_string(), dims, ty: GgmlType::F32 });
     }
     for item in items {
-        let ty = match item.kind {
-            Kind::Embedding => ggml_type(options.embeddings),
-            Kind::Vector => GgmlType::F32,
-            Kind::Projection if !ternary => ggml_type(options.linears),
-            Kind::Projection => ternary_type(options.packing),
+        let ty = match item.role {
+            TensorRole::Embedding => ggml_type(options.embeddings),
+            TensorRole::Vector => GgmlType::F32,
+            TensorRole::Projection if !ternary => ggml_type(options.linears),
+            TensorRole::Projection => ternary_type(options.packing),
         };
         let dims = item.shape.iter().rev().map(|d| *d as u64).collect();
         specs.push(TensorSpec { name: item.target.clone(), dims, ty });
@@ -138,6 +138,8 @@ fn ternary_type(packing: Packing) -> GgmlType {
 }
 
 /// Whether a `.scale` tensor stands beside a ternary weight: where the packing would round the scale.
-pub(crate) fn has_scale_tensor(item: &Item, architecture: Architecture, packing: Packing) -> bool {
-    item.kind == Kind::Projection && architecture.has_scale_tensors() && packing.scales() == ScalePlace::Block
+pub(crate) fn has_scale_tensor(item: &TensorPlan, architecture: Architecture, packing: Packing) -> bool {
+    item.role == TensorRole::Projection
+        && architecture.has_scale_tensors()
+        && packing.scales() == ScalePlace::Block
 }

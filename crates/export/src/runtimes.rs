@@ -1,8 +1,8 @@
 //! Who can load a model: a table of runtimes by architecture and tensor types.
 //!
-//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as in
-//! llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and ik_llama.cpp.
-//! `docs/formats.md` has the results.
+//! Every row was run on 28 November 2026, on x86-64, against files that this project exported: llama.cpp as
+//! in llama-cpp-python 0.3.36, microsoft/BitNet of March and July 2026 with its fork of llama.cpp, and
+//! ik_llama.cpp. `docs/formats.md` has the results.
 
 use std::collections::BTreeSet;
 
@@ -66,6 +66,8 @@ pub(crate) struct GgufTraits<'a> {
     pub(crate) scales: bool,
     /// Whether the output head is a tensor of its own, not the embedding.
     pub(crate) own_head: bool,
+    /// `tokenizer.ggml.pre`, if there is one.
+    pub(crate) pre: Option<&'a str>,
     /// The fewest inputs of a ternary matrix; 0 without one.
     pub(crate) least_columns: usize,
 }
@@ -76,8 +78,8 @@ struct Row {
     architectures: &'static [&'static str],
     /// Ternary and binary types; all know the block formats of llama.cpp's full-precision models.
     types: &'static [&'static str],
-    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one tensor
-    /// too many.
+    /// Architectures in which a `.scale` tensor beside a weight has a place; elsewhere a loader counts one
+    /// tensor too many.
     scales: &'static [&'static str],
 }
 
@@ -98,7 +100,8 @@ const ROWS: [Row; 3] = [
         types: &["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM"],
         scales: &["bitnet"],
     },
-    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its quantizer.
+    // Its table of types has holes where TQ1_0 and TQ2_0 are elsewhere, and I2_S is only a source of its
+    // quantizer.
     Row {
         runtime: Runtime::IkLlamaCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3"],
@@ -130,11 +133,11 @@ pub(crate) fn gguf_verdicts(file: &GgufTraits<'_>) -> Vec<Verdict> {
     for row in &ROWS {
         let mut found = verdict(row.runtime, fault(row, file));
         if found.loads {
-            found.note = advice(row.runtime, file).to_string();
+            found.note = advice(row.runtime, file).join("; ");
         }
         verdicts.push(found);
     }
-    let export = "its own layout only: import the file and export it as hf-packed, hf-bf16 or hf-f32";
+    let export = "reads only its own layout: import the file and export it as hf-packed, hf-bf16 or hf-f32";
     verdicts.push(verdict(Runtime::Transformers, Some(export.to_string())));
     verdicts
 }
@@ -146,21 +149,26 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
         return Some(format!("no architecture {architecture}"));
     }
     if row.runtime == Runtime::IkLlamaCpp && file.types.contains("I2_S") {
-        return Some("I2_S only as a source: llama-quantize --allow-requantize FILE OUT IQ2_BN".to_string());
+        return Some(
+            "I2_S only as input for requantization: llama-quantize --allow-requantize FILE OUT \
+                     IQ2_BN"
+                .to_string(),
+        );
     }
     if let Some(ty) = file.types.iter().find(|ty| SPECIAL.contains(ty) && !row.types.contains(ty)) {
         return Some(format!("no type {ty}"));
     }
     if file.scales && !row.scales.contains(&architecture) {
-        return Some(format!("no .scale tensors in {architecture}: i2_s has none"));
+        return Some(format!("no .scale tensors in {architecture}; i2_s needs none"));
     }
     match row.runtime {
         Runtime::BitnetCpp if architecture == "bitnet-b1.58" && file.own_head => {
-            Some("it ignores the output head of bitnet-b1.58 and takes the embedding instead".to_string())
+            Some("it ignores the output head of bitnet-b1.58 and uses the embedding instead".to_string())
         }
         Runtime::IkLlamaCpp if file.types.contains("IQ2_BN") && file.least_columns < IQ2_BN_LEAST_COLUMNS => {
             Some(format!(
-                "it aborts on IQ2_BN matrices of fewer than {IQ2_BN_LEAST_COLUMNS} inputs; the file has {}",
+                "it aborts on IQ2_BN matrices with fewer than {IQ2_BN_LEAST_COLUMNS} columns; the file has \
+                 {}",
                 file.least_columns
             ))
         }
@@ -169,14 +177,23 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
 }
 
 /// What to know before a runtime runs a file that it loads.
-fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> &'static str {
-    match runtime {
-        Runtime::BitnetCpp if file.types.contains("I2_S_ARM") => "ARM builds only",
-        Runtime::BitnetCpp if file.architecture == "bitnet-b1.58" => {
-            "builds before July 2026; later ones compute SiLU in place of squared ReLU (microsoft/BitNet issue 588)"
-        }
-        _ => "",
+fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> Vec<&'static str> {
+    let mut advice = Vec::new();
+    if runtime != Runtime::BitnetCpp {
+        return advice;
     }
+    if file.types.contains("I2_S_ARM") {
+        advice.push("ARM builds only");
+    }
+    if file.architecture == "bitnet-b1.58" {
+        advice.push(
+            "builds before July 2026; later ones compute SiLU in place of squared ReLU (microsoft/BitNet issue 588)",
+        );
+    }
+    if file.pre == Some("gpt-4o") {
+        advice.push("builds after March 2026; earlier ones do not know the pre-tokenizer gpt-4o");
+    }
+    advice
 }
 
 /// Who loads a directory in Hugging Face's layout whose configuration this program understands.
@@ -185,7 +202,7 @@ pub(crate) fn hugging_face_verdicts() -> Vec<Verdict> {
     let ours = Verdict {
         runtime: Runtime::Tritforge,
         loads: true,
-        note: "eval, diff and verify as it is; import it to run it".to_string(),
+        note: "eval, diff and verify directly; import and export it for generate, chat and serve".to_string(),
     };
     let theirs = Verdict { runtime: Runtime::Transformers, loads: true, note: String::new() };
     let export = |runtime| Verdict {
@@ -207,7 +224,7 @@ mod tests {
 
     fn file<'a>(architecture: &'a str, types: &[&'a str], scales: bool) -> GgufTraits<'a> {
         let types = types.iter().copied().collect();
-        GgufTraits { architecture, types, scales, own_head: false, least_columns: 2560 }
+        GgufTraits { architecture, types, scales, own_head: false, pre: None, least_columns: 2560 }
     }
 
     fn names(file: &GgufTraits<'_>) -> Vec<&'static str> {
@@ -241,5 +258,8 @@ mod tests {
         let arm = gguf_verdicts(&file("bitnet-b1.58", &["I2_S_ARM"], false));
         assert_eq!((arm[2].loads, arm[2].note.as_str()), (true, "ARM builds only"));
         assert!(!arm[3].loads);
+        let words = gguf_verdicts(&GgufTraits { pre: Some("gpt-4o"), ..file("bitnet", &["I2_S"], false) });
+        assert!(words[2].loads && words[2].note.contains("after March 2026"), "{}", words[2].note);
+        assert_eq!(gguf_verdicts(&file("bitnet", &["I2_S"], false))[2].note, "");
     }
 }

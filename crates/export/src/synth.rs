@@ -1,5 +1,5 @@
-//! Models of any shape with random weights, as a GGUF file or a checkpoint: for benchmarks and tests of conversions, where what is
-//! computed does not matter and how much does.
+//! Models of any shape with random weights, as a GGUF file or a checkpoint: for benchmarks and tests of
+//! conversions, where what is computed does not matter and how much does.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,16 +13,17 @@ use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::gguf::write_model;
 use crate::import::{Stored, scale_name, specs_of};
-use crate::numbers::Numbers;
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::TensorData;
 use crate::{ExportError, ExportOptions, Report};
 
-/// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes, each as likely as the
-/// others, full-precision matrices uniform in ±`initializer_range`, norms 1. Without a tokenizer it has one that knows the 256 bytes; the rest of the vocabulary is padding.
+/// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes,
+/// each as likely as the others, full-precision matrices uniform in ±`initializer_range`, norms 1. Without a
+/// tokenizer it has one that knows the 256 bytes; the rest of the vocabulary is padding.
 ///
 /// # Errors
-/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary smaller than the tokenizer's (257), or the file
-/// cannot be written.
+/// If the shape has no GGUF architecture, does not fit the packing, has a vocabulary smaller than the
+/// tokenizer's (257), or the file cannot be written.
 pub fn synth_gguf(
     config: &ModelConfig,
     out: &Path,
@@ -46,7 +47,8 @@ pub fn synth_gguf(
     })
 }
 
-/// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16, as published models are.
+/// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16,
+/// as published models are.
 ///
 /// # Errors
 /// If the shape is impossible, or the checkpoint cannot be written.
@@ -71,8 +73,8 @@ pub fn synth_checkpoint(
     };
     let items = items(&config);
     let ternary = config.weights == WeightQuant::Ternary;
-    let stored = |item: &Item| match item.kind {
-        Kind::Projection if ternary => Stored::Ternary,
+    let stored = |item: &TensorPlan| match item.role {
+        TensorRole::Projection if ternary => Stored::Ternary,
         _ => Stored::Bf16,
     };
     let mut writer = Writer::create(out)?;
@@ -88,11 +90,11 @@ pub fn synth_checkpoint(
         let bytes = match spec.ty {
             TensorType::F32 => random_scale(&config, &mut generator(seed, index)).to_le_bytes().to_vec(),
             _ => match random(&config, item, seed, index)? {
-                Numbers::Ternary(tensor) => {
+                TensorData::Ternary(tensor) => {
                     let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
                     pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
                 }
-                Numbers::Dense(values) => {
+                TensorData::Dense(values) => {
                     values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect()
                 }
             },
@@ -122,23 +124,25 @@ fn random_scale(config: &ModelConfig, rng: &mut ChaCha8Rng) -> f32 {
 
 fn random(
     config: &ModelConfig,
-    item: &Item,
+    item: &TensorPlan,
     seed: u64,
     index: usize,
-) -> Result<Numbers<'static>, ExportError> {
+) -> Result<TensorData<'static>, ExportError> {
     let mut rng = generator(seed, index);
     let range = config.initializer_range;
     let count: usize = item.shape.iter().product();
-    if item.kind == Kind::Projection && config.weights != WeightQuant::None {
+    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
         let [rows, cols] = item.matrix();
         let scale = random_scale(config, &mut rng);
         let codes = (0..count).map(|_| rng.random_range(-1..=1i8)).collect();
         let tensor = TernaryTensor::from_codes(codes, rows, cols, scale);
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-        return Ok(Numbers::Ternary(tensor.map_err(fault)?));
+        return Ok(TensorData::Ternary(tensor.map_err(fault)?));
     }
-    Ok(Numbers::Dense(Cow::Owned(match item.kind {
-        Kind::Vector => vec![1.0; count],
-        Kind::Embedding | Kind::Projection => (0..count).map(|_| rng.random_range(-range..range)).collect(),
+    Ok(TensorData::Dense(Cow::Owned(match item.role {
+        TensorRole::Vector => vec![1.0; count],
+        TensorRole::Embedding | TensorRole::Projection => {
+            (0..count).map(|_| rng.random_range(-range..range)).collect()
+        }
     })))
 }

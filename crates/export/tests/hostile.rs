@@ -1,4 +1,5 @@
-//! A thousand damaged checkpoints of Hugging Face: each is imported or refused, and what is refused leaves nothing behind.
+//! A thousand damaged checkpoints of Hugging Face: each is imported or refused, and what is refused leaves
+//! nothing behind.
 
 #[path = "../../../tests/mutations/mod.rs"]
 mod mutations;

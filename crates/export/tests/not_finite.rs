@@ -37,7 +37,8 @@ fn checkpoint(dir: &Path) -> std::path::PathBuf {
     out
 }
 
-/// Sets an element of a tensor, and the manifest's checksum: the checkpoint is whole, its number is what it is.
+/// Sets an element of a tensor, and the manifest's checksum: the checkpoint is whole, its number is what it
+/// is.
 fn set(checkpoint: &Path, tensor: &str, index: usize, value: f32) {
     let path = checkpoint.join(MODEL);
     let mut bytes = fs::read(&path).unwrap();
@@ -97,7 +98,8 @@ fn a_number_too_large_for_its_type_is_named_with_types_that_hold_it() {
     let dir = tempfile::tempdir().unwrap();
     let up = "model.layers.0.mlp.up_proj.weight";
     let out = dir.path().join("out.gguf");
-    // The largest f16 is 65504; a Q8_0 scale is the largest of 32 numbers over 127, a Q6_K scale of 256 about the same.
+    // The largest f16 is 65504; a Q8_0 scale is the largest of 32 numbers over 127, a Q6_K scale of 256 about
+    // the same.
     for (ty, value) in [
         (DenseType::F16, 70_000.0),
         (DenseType::F16, -3e38),

@@ -1,4 +1,5 @@
-//! Packed checkpoints through every packing: the codes and scales of the source, and the same logits from every file.
+//! Packed checkpoints through every packing: the codes and scales of the source, and the same logits from
+//! every file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use tritforge_export::{
     ExportOptions, ImportOptions, ImportReport, Report, export_gguf, import, ternary_tensor,
 };
 use tritforge_gguf::{Gguf, TensorSpec, Writer};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 use tritforge_text::{SpecialTokens, Tokenizer};
@@ -47,8 +48,9 @@ fn shapes(hidden: usize) -> [[usize; 2]; 7] {
     ]
 }
 
-/// A checkpoint as tiiuae publishes Falcon-E: a LlamaForCausalLM whose linears are `bitlinear`, four stripes of rows in a byte, with
-/// scales that divide; embedding, norms and head in bf16. Put together byte by byte, apart from the crates' writers.
+/// A checkpoint as tiiuae publishes Falcon-E: a LlamaForCausalLM whose linears are `bitlinear`, four stripes
+/// of rows in a byte, with scales that divide; embedding, norms and head in bf16. Put together byte by byte,
+/// apart from the crates' writers.
 fn falcon_e(directory: &Path, hidden: usize) {
     fs::create_dir(directory).unwrap();
     let config = json!({
@@ -116,7 +118,7 @@ fn exported(checkpoint: &Checkpoint, file: &Path, packing: Packing, embeddings: 
 fn logits(file: &Path) -> Vec<f32> {
     let model = Arc::new(Model::open(file).unwrap());
     let ids: Vec<u32> = (0..24u32).map(|i| i * 53 % 257).collect();
-    Session::with_kv(model, 32, KvType::F32).unwrap().forward(&ids, Wanted::All).unwrap()
+    Session::with_kv(model, 32, KvType::F32).unwrap().forward(&ids, LogitsRequest::All).unwrap()
 }
 
 #[test]

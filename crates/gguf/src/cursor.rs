@@ -8,18 +8,18 @@ use crate::error::Fault;
 ///
 /// The `field` arguments name what is being read; they are turned into text only when a read fails.
 ///
-/// A count promises bytes: a million entries need at least 13 million of them. Promised bytes cannot be used a
-/// second time to justify the length of a string or another count, so that each byte of a file justifies one
-/// allocation.
+/// A count promises bytes: a million entries need at least 13 million of them. Promised bytes cannot be used
+/// a second time to justify the length of a string or another count, so that each byte of a file justifies
+/// one allocation.
 pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
-    promised: u64,
+    reserved: u64,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, promised: 0 }
+        Self { bytes, at: 0, reserved: 0 }
     }
 
     /// The offset of the next byte.
@@ -44,7 +44,7 @@ impl<'a> Cursor<'a> {
                 self.offset(),
                 field,
                 format_args!("{} bytes to the end of the file", left.len()),
-                format_args!("{n} bytes (is the file cut short?)"),
+                format_args!("{n} bytes (is the file truncated?)"),
             )),
         }
     }
@@ -64,15 +64,16 @@ impl<'a> Cursor<'a> {
         Ok(u64::from_le_bytes(self.array(field)?))
     }
 
-    /// A u64 count of things that each take at least `least` bytes of those that are left and not promised: the
-    /// guard before any allocation for them. Promises those bytes; [`Cursor::redeem`] takes each back.
+    /// A u64 count of things that each take at least `least` bytes of those that are left and not promised:
+    /// the guard before any allocation for them. Promises those bytes; [`Cursor::release_reserved`] takes
+    /// each back.
     pub(crate) fn count(&mut self, least: u64, field: Arguments<'_>) -> Result<usize, Fault> {
         let start = self.offset();
         let count = self.u64(field)?;
-        let most = self.unpromised() / least;
+        let most = self.unreserved() / least;
         match usize::try_from(count) {
             Ok(checked) if count <= most => {
-                self.promised += count * least;
+                self.reserved += count * least;
                 Ok(checked)
             }
             _ => Err(Fault::new(
@@ -85,18 +86,18 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes back the promise for one thing of a count: its bytes are about to be read.
-    pub(crate) fn redeem(&mut self, least: u64) {
-        self.promised = self.promised.saturating_sub(least);
+    pub(crate) fn release_reserved(&mut self, least: u64) {
+        self.reserved = self.reserved.saturating_sub(least);
     }
 
-    fn unpromised(&self) -> u64 {
-        self.left().saturating_sub(self.promised)
+    fn unreserved(&self) -> u64 {
+        self.left().saturating_sub(self.reserved)
     }
 
     fn what_is_left(&self) -> String {
-        match self.promised {
+        match self.reserved {
             0 => format!("{} bytes are left", self.left()),
-            promised => format!("{} bytes are left, later fields need {promised} of them", self.left()),
+            reserved => format!("{} bytes are left, later fields need {reserved} of them", self.left()),
         }
     }
 
@@ -104,7 +105,7 @@ impl<'a> Cursor<'a> {
     pub(crate) fn str(&mut self, most: u64, field: Arguments<'_>) -> Result<&'a str, Fault> {
         let start = self.offset();
         let length = self.u64(format_args!("{field} length"))?;
-        let most = most.min(self.unpromised());
+        let most = most.min(self.unreserved());
         if length > most {
             return Err(Fault::new(
                 start,

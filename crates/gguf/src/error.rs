@@ -6,8 +6,8 @@ use crate::types::GgmlType;
 
 /// Any failure of this crate.
 ///
-/// Errors about the bytes of a file ([`Error::Parse`]) name the byte offset and the field, what was found there
-/// and what was expected.
+/// Errors about the bytes of a file ([`Error::Parse`]) name the byte offset and the field, what was found
+/// there and what was expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,7 +22,8 @@ pub enum Error {
         source: io::Error,
     },
 
-    /// The bytes are not a GGUF file that this crate reads: cut short, damaged, hostile or of another version.
+    /// The bytes are not a GGUF file that this crate reads: cut short, damaged, hostile or of another
+    /// version.
     #[error("{file}: byte {offset}: {field}: found {found}, expected {expected}")]
     Parse {
         /// The path of the file, or "in-memory GGUF".
@@ -69,7 +70,7 @@ pub enum Error {
     },
 
     /// A tensor type id without one known meaning.
-    #[error("tensor type id {id} is not known: {}", unknown_type_hint(*.id))]
+    #[error("unknown tensor type id {id}: {}", unknown_type_hint(*.id))]
     UnknownType {
         /// The id as it stands in the file.
         id: u32,
@@ -143,8 +144,8 @@ impl Fault {
     }
 }
 
-/// Quotes a name from a file in a message: control characters escaped and a long one cut, since a hostile name
-/// may be as long as the file.
+/// Quotes a name from a file in a message: control characters escaped and a long one cut, since a hostile
+/// name may be as long as the file.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {

@@ -1,9 +1,9 @@
 //! The numbers of the format that reader and writer share.
 //!
 //! Layout of a file, all little-endian: the magic, u32 version, u64 tensor count, u64 metadata count; the
-//! metadata (key, u32 type, value); the tensor infos (name, u32 n_dims, u64 dims, u32 type, u64 offset); zeros up
-//! to a multiple of the alignment; the tensors' data, each at its offset from there. A string is a u64 length and
-//! UTF-8; an array is a u32 element type, a u64 count and the elements.
+//! metadata (key, u32 type, value); the tensor infos (name, u32 n_dims, u64 dims, u32 type, u64 offset);
+//! zeros up to a multiple of the alignment; the tensors' data, each at its offset from there. A string is a
+//! u64 length and UTF-8; an array is a u32 element type, a u64 count and the elements.
 
 use crate::value::Value;
 
@@ -40,8 +40,8 @@ pub(crate) const MIN_ENTRY: u64 = 8 + 4 + 1;
 /// The fewest bytes of a tensor info: name length, n_dims, type, offset.
 pub(crate) const MIN_TENSOR_INFO: u64 = 8 + 4 + 4 + 8;
 
-/// The alignment that a value of [`ALIGNMENT_KEY`] means, if it is a sane one: the specification asks for a u32
-/// and a multiple of 8, llama.cpp for a power of two; 1 MiB is far above every page size.
+/// The alignment that a value of [`ALIGNMENT_KEY`] means, if it is a sane one: the specification asks for a
+/// u32 and a multiple of 8, llama.cpp for a power of two; 1 MiB is far above every page size.
 pub(crate) fn alignment(value: &Value) -> Option<u64> {
     match *value {
         Value::U32(a) if a.is_power_of_two() && (8..=1 << 20).contains(&a) => Some(a.into()),

@@ -1,10 +1,10 @@
 //! GGUF, the file format of deployed models: a bounded reader over mmap and a streaming writer.
 //!
-//! A GGUF file is typed key–value [`Metadata`] followed by named tensors in the encodings that [`GgmlType`] lists.
-//! A [`Writer`] takes the metadata and the list of tensors first, then the data of one tensor after the other, and
-//! gives the file its name only when all of it is on disk. [`Gguf`] opens a file by mapping it, checks everything
-//! before it trusts anything, and hands out each tensor's bytes in place. What the bytes of a ternary tensor
-//! mean is the concern of `tritforge-ternary`.
+//! A GGUF file is typed key–value [`Metadata`] followed by named tensors in the encodings that [`GgmlType`]
+//! lists. A [`Writer`] takes the metadata and the list of tensors first, then the data of one tensor after
+//! the other, and gives the file its name only when all of it is on disk. [`Gguf`] opens a file by mapping
+//! it, checks everything before it trusts anything, and hands out each tensor's bytes in place. What the
+//! bytes of a ternary tensor mean is the concern of `tritforge-ternary`.
 //!
 //! ```
 //! use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorSpec, Writer};
@@ -34,9 +34,9 @@
 //!
 //! # What a file may be
 //!
-//! Versions 2 and 3 in little-endian order. Files come from strangers, so a file that is cut short, damaged or
-//! hostile is an [`Error::Parse`] that names the byte offset, the field, what stands there and what may stand
-//! there; never a panic, and never an allocation that the size of the file does not justify.
+//! Versions 2 and 3 in little-endian order. Files come from strangers, so a file that is cut short, damaged
+//! or hostile is an [`Error::Parse`] that names the byte offset, the field, what stands there and what may
+//! stand there; never a panic, and never an allocation that the size of the file does not justify.
 //!
 //! A model may be split over several files (`split.count`). [`Gguf::open`] takes the first and maps them all.
 

@@ -39,7 +39,8 @@ impl Metadata {
         self.entries.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    /// Sets a key and returns its former value. A key that is there keeps its place; a new one goes to the end.
+    /// Sets a key and returns its former value. A key that is there keeps its place; a new one goes to the
+    /// end.
     pub fn insert(&mut self, key: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (key, value) = (key.into(), value.into());
         match self.entries.iter_mut().find(|entry| entry.0 == key) {

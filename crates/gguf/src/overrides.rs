@@ -5,7 +5,8 @@ use std::str::FromStr;
 use crate::format::ALIGNMENT_KEY;
 use crate::value::Value;
 
-/// A key and the value that it is to have, written `KEY=TYPE:VALUE` with one of the types `int`, `float`, `bool` and `str`.
+/// A key and the value that it is to have, written `KEY=TYPE:VALUE` with one of the types `int`, `float`,
+/// `bool` and `str`.
 ///
 /// ```
 /// use tritforge_gguf::{Override, Value};
@@ -35,11 +36,11 @@ impl FromStr for Override {
             return Err(form.to_string());
         }
         if key == ALIGNMENT_KEY || key.starts_with("split.") {
-            return Err(format!("{key} says how the file is laid out: it cannot be overridden"));
+            return Err(format!("{key} describes the file's layout and cannot be overridden"));
         }
         let wrong = |expected: &str| format!("{value:?}: expected {expected}");
         let value = match ty {
-            "int" => Value::I64(value.parse().map_err(|_| wrong("a whole number"))?),
+            "int" => Value::I64(value.parse().map_err(|_| wrong("an integer"))?),
             "float" => match value.parse::<f32>() {
                 Ok(number) if number.is_finite() => Value::F32(number),
                 _ => return Err(wrong("a finite number")),
@@ -68,11 +69,11 @@ mod tests {
             ("k=1", "KEY=TYPE:VALUE"),
             ("=int:1", "KEY=TYPE:VALUE"),
             ("k=u8:1", "int, float, bool or str"),
-            ("k=int:1.5", "whole number"),
+            ("k=int:1.5", "integer"),
             ("k=float:nan", "finite"),
             ("k=bool:1", "true or false"),
-            ("general.alignment=int:64", "laid out"),
-            ("split.count=int:1", "laid out"),
+            ("general.alignment=int:64", "file's layout"),
+            ("split.count=int:1", "file's layout"),
         ] {
             let error = value(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

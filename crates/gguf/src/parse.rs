@@ -1,8 +1,9 @@
 //! From a file's bytes to its header, trusting none of them.
 //!
-//! Each count and length is checked against the bytes that are left before anything is allocated for it, each sum
-//! and product is checked for overflow, and so is that names are unique and tensors apart. Memory is therefore
-//! bounded by the size of the file (the test `mutations` measures it) and time by its size times a logarithm.
+//! Each count and length is checked against the bytes that are left before anything is allocated for it, each
+//! sum and product is checked for overflow, and so is that names are unique and tensors apart. Memory is
+//! therefore bounded by the size of the file (the test `mutations` measures it) and time by its size times a
+//! logarithm.
 
 use std::collections::HashSet;
 
@@ -71,7 +72,7 @@ fn metadata(cursor: &mut Cursor<'_>, count: usize) -> Result<(Metadata, u64), Fa
     let mut entries = Vec::with_capacity(count);
     let mut alignment = format::DEFAULT_ALIGNMENT;
     for i in 0..count {
-        cursor.redeem(MIN_ENTRY);
+        cursor.release_reserved(MIN_ENTRY);
         let key_start = cursor.offset();
         let key = cursor.str(format::MAX_KEY, format_args!("metadata[{i}] key"))?;
         let field = Quoted(key);
@@ -145,7 +146,7 @@ fn array(cursor: &mut Cursor<'_>, field: std::fmt::Arguments<'_>) -> Result<Arra
     let count = cursor.count(least, format_args!("{field} count"))?;
     if ty != STRING {
         // The elements are read at once.
-        cursor.redeem(count as u64 * least);
+        cursor.release_reserved(count as u64 * least);
     }
     Ok(match ty {
         0 => Array::U8(numbers(cursor, count, field, u8::from_le_bytes)?),
@@ -170,7 +171,7 @@ fn array(cursor: &mut Cursor<'_>, field: std::fmt::Arguments<'_>) -> Result<Arra
         STRING => {
             let mut strings = Vec::with_capacity(count);
             for i in 0..count {
-                cursor.redeem(least);
+                cursor.release_reserved(least);
                 strings.push(cursor.str(u64::MAX, format_args!("{field}[{i}]"))?.to_owned());
             }
             Array::String(strings)
@@ -214,7 +215,7 @@ fn tensor_infos(cursor: &mut Cursor<'_>, count: usize) -> Result<(Vec<TensorInfo
     let mut tensors = Vec::with_capacity(capacity);
     let mut offset_fields = Vec::with_capacity(capacity);
     for i in 0..count {
-        cursor.redeem(MIN_TENSOR_INFO);
+        cursor.release_reserved(MIN_TENSOR_INFO);
         let start = cursor.offset();
         let name = cursor.str(format::MAX_TENSOR_NAME, format_args!("tensor[{i}] name"))?;
         let field = Quoted(name);
@@ -278,7 +279,7 @@ fn check_places(
                 &format_args!("{offset} with {nbytes} bytes of data"),
                 &format_args!(
                     "data within the {available} bytes from byte {data_offset} to the end of the file (is it \
-                     cut short?)"
+                     truncated?)"
                 ),
             );
         }

@@ -52,7 +52,8 @@ struct Part {
     data_offset: u64,
 }
 
-/// A GGUF file, or all files of a split model, checked as a whole when opened: afterwards every tensor's bytes are there.
+/// A GGUF file, or all files of a split model, checked as a whole when opened: afterwards every tensor's
+/// bytes are there.
 pub struct Gguf {
     parts: Vec<Part>,
     /// That of the first file, with the tensors of all.
@@ -60,16 +61,18 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens a file by mapping it into memory. Tensor data is read from disk when it is used. If the file is the first of a
-    /// split model (`split.count` > 1), the others are opened too: they lie beside it, as `NAME-00002-of-00003.gguf`.
+    /// Opens a file by mapping it into memory. Tensor data is read from disk when it is used. If the file is
+    /// the first of a split model (`split.count` > 1), the others are opened too: they lie beside it, as
+    /// `NAME-00002-of-00003.gguf`.
     ///
-    /// The files must not be changed in place or cut short while they are open: a process that reads a vanished
-    /// page is killed by the system. Replacing one by renaming another file over it, as [`Writer`](crate::Writer)
-    /// does, is safe.
+    /// The files must not be changed in place or cut short while they are open: a process that reads a
+    /// vanished page is killed by the system. Replacing one by renaming another file over it, as
+    /// [`Writer`](crate::Writer) does, is safe.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be opened or mapped; [`Error::Parse`] when one is not a valid GGUF file;
-    /// [`Error::Split`] when a file is a later part of a split model, or the parts do not belong together.
+    /// [`Error::Io`] when a file cannot be opened or mapped; [`Error::Parse`] when one is not a valid GGUF
+    /// file; [`Error::Split`] when a file is a later part of a split model, or the parts do not belong
+    /// together.
     pub fn open(path: impl AsRef<Path>) -> Result<Gguf, Error> {
         Self::open_with(path, &[])
     }
@@ -113,7 +116,8 @@ impl Gguf {
     /// Reads a file from its bytes.
     ///
     /// # Errors
-    /// [`Error::Parse`] when they are not a valid GGUF file; [`Error::Split`] when they are one part of several.
+    /// [`Error::Parse`] when they are not a valid GGUF file; [`Error::Split`] when they are one part of
+    /// several.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Gguf, Error> {
         let model = Self::parse(Bytes::Owned(bytes), None)?;
         split::check_single(&model.header, IN_MEMORY)?;
@@ -164,8 +168,8 @@ impl Gguf {
         &part.bytes.as_slice()[range]
     }
 
-    /// Lets the system take back the memory pages of one tensor, after its bytes have been copied elsewhere. They can
-    /// still be read, from the file again.
+    /// Lets the system take back the memory pages of one tensor, after its bytes have been copied elsewhere.
+    /// They can still be read, from the file again.
     ///
     /// # Panics
     /// As [`Gguf::data`].
@@ -183,7 +187,7 @@ impl Gguf {
             let end = usize::try_from(start.checked_add(tensor.nbytes)?).ok()?;
             (end <= part.bytes.as_slice().len()).then_some((part, usize::try_from(start).ok()?..end))
         };
-        within().unwrap_or_else(|| panic!("tensor `{}` is not one of this file", tensor.name))
+        within().unwrap_or_else(|| panic!("tensor `{}` does not belong to this file", tensor.name))
     }
 
     /// The format version: 2 or 3. Of a split model this is the first file's, as are the next two.

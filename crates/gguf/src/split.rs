@@ -1,7 +1,8 @@
 //! Models in several files, as llama.cpp's `llama-gguf-split` writes them.
 //!
-//! Every file has `split.no`, `split.count` and `split.tensors.count`; all other metadata is in the first. The files lie in one
-//! directory and are found by their names, `NAME-00001-of-00003.gguf` and so on. Source: `llama-model-loader.cpp`.
+//! Every file has `split.no`, `split.count` and `split.tensors.count`; all other metadata is in the first.
+//! The files lie in one directory and are found by their names, `NAME-00001-of-00003.gguf` and so on. Source:
+//! `llama-model-loader.cpp`.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ fn fault(file: &Path, key: impl ToString, found: impl ToString, expected: impl T
 /// A whole number that a file says about its set.
 fn number(metadata: &Metadata, key: &str, file: &Path) -> Result<Option<u64>, Error> {
     optional(metadata.get_u64(key)).map_err(|error| match error {
-        Error::KeyType { key, found, .. } => fault(file, key, found, "a whole number"),
+        Error::KeyType { key, found, .. } => fault(file, key, found, "an integer"),
         other => other,
     })
 }
@@ -152,12 +153,7 @@ pub(crate) fn check_single(header: &Header, file: &str) -> Result<(), Error> {
     let path = Path::new(file);
     let count = count(&header.metadata, path)?;
     if count > 1 {
-        return Err(fault(
-            path,
-            COUNT,
-            count,
-            "a model in one file: the parts of a split model are found by path",
-        ));
+        return Err(fault(path, COUNT, count, "a single-file model: split models must be opened by path"));
     }
     others(header, path).map(|_| ())
 }

@@ -1,7 +1,8 @@
 //! Tensor types: ids, block sizes, and how many bytes a tensor of given dimensions takes.
 //!
 //! Ids, block sizes and names are those of `ggml` (`enum ggml_type`, `gguf.constants.GGML_QUANT_SIZES` in the
-//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ2_BN that of ik_llama.cpp alone.
+//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ2_BN that of ik_llama.cpp
+//! alone.
 
 use std::fmt;
 
@@ -144,7 +145,8 @@ impl GgmlType {
         self.row().3
     }
 
-    /// Bytes a block. For I2_S and IQ2_BN without the scales: use [`GgmlType::nbytes`] for the size of a tensor.
+    /// Bytes a block. For I2_S and IQ2_BN without the scales: use [`GgmlType::nbytes`] for the size of a
+    /// tensor.
     pub fn type_size(self) -> u64 {
         self.row().4
     }

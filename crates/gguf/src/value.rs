@@ -79,8 +79,8 @@ pub(crate) fn type_name(id: u32) -> Option<&'static str> {
     NAMES.get(usize::try_from(id).ok()?).copied()
 }
 
-/// The fewest bytes that a value of this type takes in a file (a string's length is 8 bytes), `None` for arrays
-/// and unknown ids.
+/// The fewest bytes that a value of this type takes in a file (a string's length is 8 bytes), `None` for
+/// arrays and unknown ids.
 pub(crate) fn min_size(id: u32) -> Option<u64> {
     match id {
         0 | 1 | 7 => Some(1),

@@ -18,7 +18,8 @@ use crate::{
     value::Described,
 };
 
-/// The most bytes of a tensor name that every runtime loads: `ggml` keeps names in 64 bytes with a zero at the end.
+/// The most bytes of a tensor name that every runtime loads: `ggml` keeps names in 64 bytes with a zero at
+/// the end.
 const MAX_PORTABLE_NAME: usize = 63;
 
 /// A tensor that is going to be written.
@@ -34,8 +35,8 @@ pub struct TensorSpec {
 
 /// Writes a GGUF file of version 3, one tensor in memory at a time.
 ///
-/// Everything goes to a temporary file beside the target, which [`Writer::finish`] renames to it: the target is
-/// either the old file or the whole new one. A writer that is dropped before removes the temporary file.
+/// Everything goes to a temporary file beside the target, which [`Writer::finish`] renames to it: the target
+/// is either the old file or the whole new one. A writer that is dropped before removes the temporary file.
 #[derive(Debug)]
 pub struct Writer {
     out: BufWriter<File>,
@@ -53,8 +54,8 @@ impl Writer {
     /// metadata, 32 when it has none.
     ///
     /// # Errors
-    /// [`Error::Write`] when a key, the alignment, a tensor name or the number of dimensions may not stand in a
-    /// file; [`Error::Shape`] when a type cannot store the dimensions; [`Error::Io`].
+    /// [`Error::Write`] when a key, the alignment, a tensor name or the number of dimensions may not stand in
+    /// a file; [`Error::Shape`] when a type cannot store the dimensions; [`Error::Io`].
     pub fn create(
         path: impl AsRef<Path>,
         metadata: &Metadata,
@@ -109,7 +110,8 @@ impl Writer {
     /// Syncs the file to disk and gives it its name.
     ///
     /// # Errors
-    /// [`Error::Write`] when the data of a declared tensor is missing; [`Error::Io`]. The target is then as it was.
+    /// [`Error::Write`] when the data of a declared tensor is missing; [`Error::Io`]. The target is then as
+    /// it was.
     pub fn finish(mut self) -> Result<(), Error> {
         if let Some(tensor) = self.next_tensor() {
             let found = format!("{} of {} tensors written", self.next, self.tensors.len());
@@ -132,7 +134,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes bytes and zeros up to the next multiple of the alignment. Everything written so far ended at one.
+    /// Writes bytes and zeros up to the next multiple of the alignment. Everything written so far ended at
+    /// one.
     fn write_padded(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let length = bytes.len() as u64;
         let padding = length.next_multiple_of(self.alignment) - length;

@@ -1,4 +1,5 @@
-//! A file written by the Python package gguf 0.19.0 (`tests/golden/make_gguf.py`) reads as that package meant it.
+//! A file written by the Python package gguf 0.19.0 (`tests/golden/make_gguf.py`) reads as that package meant
+//! it.
 
 use serde_json::Value as Json;
 use tritforge_gguf::{Array, GgmlType, Gguf, Metadata, TensorSpec, Value, Writer};

@@ -146,7 +146,7 @@ fn what_the_first_part_says_is_checked() {
         refused(&directory.path().join(FIRST), words);
     };
     said(&[("split.no", None)], &[FIRST, "split.no", "no such key"]);
-    said(&[("split.no", Some("zero".into()))], &[FIRST, "split.no", "string `zero`", "whole number"]);
+    said(&[("split.no", Some("zero".into()))], &[FIRST, "split.no", "string `zero`", "integer"]);
     said(&[("split.count", Some(70_000u32.into()))], &["split.count", "70000"]);
     said(&[("split.count", Some((-1i32).into()))], &["split.count", "i32 -1"]);
     said(&[("split.count", Some(2u16.into()))], &["split.count", "-00001-of-00002.gguf"]);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_ternary::TernaryError;
 use tritforge_text::TextError;
@@ -43,6 +44,9 @@ pub enum InferError {
         /// What is wrong.
         message: String,
     },
+    /// The files of an adapter cannot be read.
+    #[error("adapter: {0}")]
+    AdapterFiles(#[from] CheckpointError),
     /// A ternary tensor's bytes are wrong.
     #[error("{}: tensor {tensor}: {source}", path.display())]
     Ternary {
@@ -58,8 +62,8 @@ pub enum InferError {
     Text(#[from] TextError),
     /// A result is NaN or infinite, though no weight is: a sum or a product went beyond what f32 holds.
     #[error(
-        "{}: {what} at position {position} is {value}: the model's weights are finite, but their products exceed the range of f32; no \
-         text can be made or measured of it",
+        "{}: {what} at position {position} is {value}: the model's weights are finite, but activations \
+         overflow f32, so it cannot be used",
         path.display()
     )]
     NotFinite {
@@ -85,7 +89,8 @@ pub enum InferError {
     },
     /// The session's context is full.
     #[error(
-        "{asked} more tokens after {used} do not fit a context of {context}: use a larger context or a shorter prompt"
+        "{asked} more tokens after {used} do not fit in a context of {context}: use a larger context or a \
+         shorter prompt"
     )]
     ContextFull {
         /// Tokens in the cache.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tritforge_text::TurnEnd;
 
-use crate::stop::{Passed, StopFilter};
-use crate::{InferError, Model, PREFILL_CHUNK, Sampler, Sampling, Session, TokenLogprobs, Wanted};
+use crate::stop::{StopFilter, StopMatch};
+use crate::{InferError, LogitsRequest, Model, PREFILL_CHUNK, Sampler, Sampling, Session, TokenLogprobs};
 
 /// What to generate and how.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct GenerateOptions {
     pub logprobs: Option<usize>,
     /// Tokens that end the text beside the model's own ([`crate::Model::end_ids`]).
     pub end_ids: Vec<u32>,
-    /// White space that a chat template writes after an answer: before the token that ends the text it is not part of it. A stop
-    /// string has to begin with it.
+    /// White space that a chat template writes after an answer: before the token that ends the text it is not
+    /// part of it. A stop string has to begin with it.
     pub closing: String,
 }
 
@@ -49,7 +49,7 @@ impl GenerateOptions {
 
     /// The tokens that may not be chosen after `generated` tokens: those that end the text, as long as it is
     /// too short.
-    pub fn barred(&self, model: &Model, generated: usize) -> Vec<u32> {
+    pub fn banned(&self, model: &Model, generated: usize) -> Vec<u32> {
         if generated >= self.min_tokens {
             return Vec::new();
         }
@@ -76,7 +76,7 @@ impl GenerateOptions {
     }
 
     /// What was held back at the end of the text, as far as it belongs to it.
-    pub fn held<'a>(&self, held: &'a str, finish: Finish) -> &'a str {
+    pub fn trailing_text<'a>(&self, held: &'a str, finish: Finish) -> &'a str {
         let closing = if finish == Finish::Eos { self.closing.as_str() } else { "" };
         held.strip_suffix(closing).unwrap_or(held)
     }
@@ -155,9 +155,10 @@ pub struct Piece<'a> {
     pub tokens: &'a [TokenLogprobs],
 }
 
-/// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters, never
-/// part of a stop string. It may end the generation, and is asked often enough to do so in time: with an empty piece before
-/// each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no text.
+/// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters,
+/// never part of a stop string. It may end the generation, and is asked often enough to do so in time: with
+/// an empty piece before each chunk of the prompt ([`PREFILL_CHUNK`]), and after each token that hands out no
+/// text.
 ///
 /// # Errors
 /// If the prompt is empty, does not fit the context, or an option is out of range; if the model's logits are
@@ -210,14 +211,14 @@ pub fn generate_pieces(
             return Ok(out);
         }
         let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
-        let wanted = if after.is_empty() { Wanted::Last } else { Wanted::None };
-        logits = session.forward(chunk, wanted)?;
+        let request = if after.is_empty() { LogitsRequest::Last } else { LogitsRequest::None };
+        logits = session.forward(chunk, request)?;
         rest = after;
     }
     out.prefill = begin.elapsed();
     let begin = Instant::now();
     while out.tokens.len() < options.max_tokens {
-        let id = sampler.choose_except(&logits, &recent, &options.barred(&model, out.tokens.len()))?;
+        let id = sampler.choose_except(&logits, &recent, &options.banned(&model, out.tokens.len()))?;
         if options.ends(&model, id) {
             out.finish = Finish::Eos;
             break;
@@ -230,15 +231,16 @@ pub fn generate_pieces(
             None => (String::new(), false),
             Some(piece) if early => (piece, false),
             Some(piece) => match filter.push(&piece) {
-                Passed::Text(text) => (text, false),
-                Passed::Stopped(text) => (text, true),
+                StopMatch::Text(text) => (text, false),
+                StopMatch::Stopped(text) => (text, true),
             },
         };
         out.text.push_str(&text);
         if stopped {
             tokens = shown(tokens, text.len(), &model)?;
         }
-        // Also without text: a stop string may hold all of it back while the client leaves or the time runs out.
+        // Also without text: a stop string may hold all of it back while the client leaves or the time runs
+        // out.
         let ready = if text.is_empty() && !stopped { &[][..] } else { &tokens };
         let flow = on_piece(Piece { text: &text, tokens: ready });
         if stopped || flow.is_break() {
@@ -256,15 +258,15 @@ pub fn generate_pieces(
             out.finish = Finish::ContextFull;
             break;
         }
-        logits = session.forward(&[id], Wanted::Last)?;
+        logits = session.forward(&[id], LogitsRequest::Last)?;
     }
     out.decode = begin.elapsed();
     // The end of the text: nothing is held back any more.
     let mut rest = String::new();
     if let Some(piece) = stream.finish()? {
         match filter.push(&piece) {
-            Passed::Text(text) => rest.push_str(&text),
-            Passed::Stopped(text) => {
+            StopMatch::Text(text) => rest.push_str(&text),
+            StopMatch::Stopped(text) => {
                 out.finish = Finish::Stop;
                 tokens = shown(tokens, text.len(), &model)?;
                 rest.push_str(&text);
@@ -272,7 +274,7 @@ pub fn generate_pieces(
         }
     }
     if out.finish != Finish::Stop {
-        rest.push_str(options.held(&filter.finish(), out.finish));
+        rest.push_str(options.trailing_text(&filter.finish(), out.finish));
     }
     if !rest.is_empty() || !tokens.is_empty() {
         out.text.push_str(&rest);

@@ -1,12 +1,12 @@
 //! The deployable engine: a model from a GGUF file, a KV cache, sampling. No candle, no Python.
 //!
-//! [`Model`] is what a file says: shared and immutable. A [`Session`] is one conversation with it: a KV cache and a
-//! position. [`generate`] runs a prompt to its end with [`Sampling`], and hands out text as it comes.
+//! [`Model`] is what a file says: shared and immutable. A [`Session`] is one conversation with it: a KV cache
+//! and a position. [`generate`] runs a prompt to its end with [`Sampling`], and hands out text as it comes.
 //!
 //! [`step`] advances many sessions in one pass over the weights.
 //!
-//! Every product is the integer product of training, through the same kernels, so that a session's logits are those
-//! of the evaluation of the checkpoint, whether tokens come one at a time or many at once.
+//! Every product is the integer product of training, through the same kernels, so that a session's logits are
+//! those of the evaluation of the checkpoint, whether tokens come one at a time or many at once.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -37,15 +37,15 @@ mod stop;
 mod threads;
 mod weights;
 
-pub use adapter::{Adapter, Applied};
+pub use adapter::{Adapter, ScaledAdapter};
 pub use error::InferError;
 pub use generate::{Finish, GenerateOptions, Generation, Piece, generate, generate_pieces};
 pub use logprobs::TokenLogprobs;
 pub use model::{Model, ModelMemory};
 pub use sampling::{Sampler, Sampling};
 pub use session::{PREFILL_CHUNK, Session};
-pub use step::{Part, Wanted, step};
-pub use stop::{Passed, StopFilter};
+pub use step::{LogitsRequest, SequenceInput, step};
+pub use stop::{StopFilter, StopMatch};
 pub use threads::set_decode_threads;
 pub use tritforge_kernels::KvType;
 pub use weights::TernaryInfo;

@@ -26,7 +26,7 @@ impl Loader<'_> {
         let info = self
             .gguf
             .tensor(name)
-            .ok_or_else(|| self.fault(name, format!("missing; the model needs it with shape {shape:?}")))?;
+            .ok_or_else(|| self.fault(name, format!("missing; expected shape {shape:?}")))?;
         let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
         if found != shape {
             return Err(self.fault(name, format!("shape {found:?}, expected {shape:?}")));
@@ -34,8 +34,9 @@ impl Loader<'_> {
         Ok(info)
     }
 
-    /// Refuses a matrix with NaN or infinity that is multiplied where it lies in the file. Loading does not look at all of it, so that
-    /// nothing is read of a large file before it is needed; what is copied or converted is looked at by the way.
+    /// Refuses a matrix with NaN or infinity that is multiplied where it lies in the file. Loading does not
+    /// look at all of it, so that nothing is read of a large file before it is needed; what is copied or
+    /// converted is looked at by the way.
     pub(crate) fn check_finite(&self, name: &str) -> Result<(), InferError> {
         let Some(info) = self.gguf.tensor(name) else { return Ok(()) };
         let (Some(ty), [cols, rows]) = (dense_type(info.ty), &info.dims[..]) else { return Ok(()) };
@@ -56,7 +57,8 @@ impl Loader<'_> {
         Ok(values)
     }
 
-    /// A full-precision matrix: where it lies in the file, if the kernels multiply its type, else its numbers as F32.
+    /// A full-precision matrix: where it lies in the file, if the kernels multiply its type, else its numbers
+    /// as F32.
     pub(crate) fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense, InferError> {
         let info = self.tensor(name, &[rows, cols])?;
         if let Some(ty) = dense_type(info.ty) {

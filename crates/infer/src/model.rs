@@ -9,12 +9,12 @@ use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
-use crate::adapter::Applied;
+use crate::adapter::ScaledAdapter;
 use crate::load::Loader;
 use crate::weights::{Block, Dense, Source, TernaryInfo};
 
-/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels multiply their type, but for
-/// a head that decodes faster in another order.
+/// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels
+/// multiply their type, but for a head that decodes faster in another order.
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
@@ -32,7 +32,7 @@ pub struct Model {
     pub(crate) attention: AttentionShape,
     pub(crate) gate: Gate,
     /// What new sessions begin with.
-    adapters: RwLock<Arc<[Applied]>>,
+    adapters: RwLock<Arc<[ScaledAdapter]>>,
 }
 
 /// The name of the embedding in a GGUF file.
@@ -45,22 +45,25 @@ const HEAD: &str = "output.weight";
 pub struct ModelMemory {
     /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
     pub file_bytes: usize,
-    /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of the process.
+    /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of
+    /// the process.
     pub weight_bytes: usize,
     /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
     pub rearranged_head_bytes: usize,
-    /// The full-precision matrices, embedding and head among them, as far as they are read from the mapped file.
+    /// The full-precision matrices, embedding and head among them, as far as they are read from the mapped
+    /// file.
     pub resident_file_bytes: usize,
 }
 
 impl Model {
-    /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary ones.
+    /// Loads a GGUF file: maps it, checks every tensor that the architecture needs, and unpacks the ternary
+    /// ones.
     ///
     /// # Errors
-    /// If the file is damaged, of an unknown architecture, lacks a tensor, has one of another type or shape, or one that the
-    /// architecture has no place for; if a norm, a bias, a scale or a converted matrix has NaN or infinity.
-    /// Full-precision matrices that stay in the file are not read here: [`Model::check_finite`] looks at all of them,
-    /// and what they give is looked at in every pass.
+    /// If the file is damaged, of an unknown architecture, lacks a tensor, has one of another type or shape,
+    /// or one that the architecture has no place for; if a norm, a bias, a scale or a converted matrix has
+    /// NaN or infinity. Full-precision matrices that stay in the file are not read here:
+    /// [`Model::check_finite`] looks at all of them, and what they give is looked at in every pass.
     pub fn open(path: &Path) -> Result<Self, InferError> {
         Self::open_with(path, &[])
     }
@@ -119,7 +122,8 @@ impl Model {
         })
     }
 
-    /// Looks at what loading leaves to the use: every number of the full-precision matrices that stay in the file.
+    /// Looks at what loading leaves to the use: every number of the full-precision matrices that stay in the
+    /// file.
     ///
     /// # Errors
     /// If one is NaN or infinite; tensor and element are named.
@@ -135,13 +139,14 @@ impl Model {
         Loader { path: &self.path, gguf: &self.gguf }.check_finite(name)
     }
 
-    /// Puts these adapters on the model, in the place of those before: every session that begins from now on has them.
-    pub fn set_adapters(&self, adapters: impl Into<Arc<[Applied]>>) {
+    /// Puts these adapters on the model, in the place of those before: every session that begins from now on
+    /// has them.
+    pub fn set_adapters(&self, adapters: impl Into<Arc<[ScaledAdapter]>>) {
         *self.adapters.write().unwrap_or_else(PoisonError::into_inner) = adapters.into();
     }
 
     /// The adapters that new sessions have.
-    pub fn adapters(&self) -> Arc<[Applied]> {
+    pub fn adapters(&self) -> Arc<[ScaledAdapter]> {
         Arc::clone(&self.adapters.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -20,7 +20,8 @@ pub struct Sampling {
     pub top_p: f32,
     /// Drop tokens less probable than this share of the most probable; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of recent tokens (CTRL, arXiv 1909.05858); 1 changes nothing.
+    /// Divides positive and multiplies negative logits of recent tokens (CTRL, arXiv 1909.05858); 1 changes
+    /// nothing.
     pub repetition_penalty: f32,
     /// How many recent tokens the repetition penalty sees.
     pub repeat_last_n: usize,
@@ -116,7 +117,7 @@ impl Sampler {
         self.choose_except(logits, recent, &[])
     }
 
-    /// As [`Sampler::choose`], but none of the tokens in `barred`.
+    /// As [`Sampler::choose`], but none of the tokens in `banned`.
     ///
     /// # Errors
     /// As [`Sampler::choose`], and if no token is left.
@@ -124,21 +125,21 @@ impl Sampler {
         &mut self,
         logits: &[f32],
         recent: &[u32],
-        barred: &[u32],
+        banned: &[u32],
     ) -> Result<u32, InferError> {
         if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(InferError::Logit { position: recent.len(), id, value: logits[id] });
         }
         let changed = self.changed(logits, recent);
         let id = if self.sampling.temperature == 0.0 {
-            greedy(logits, &changed, barred)
+            greedy(logits, &changed, banned)
         } else {
             let mut candidates: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
             for (id, logit) in &changed {
                 candidates[*id as usize].1 = *logit;
             }
-            if !barred.is_empty() {
-                candidates.retain(|(id, _)| !barred.contains(id));
+            if !banned.is_empty() {
+                candidates.retain(|(id, _)| !banned.contains(id));
             }
             self.draw(candidates)
         };
@@ -219,12 +220,12 @@ impl Sampler {
 }
 
 /// The token with the largest logit, of equals the one with the lowest id; none if all are barred.
-fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, barred: &[u32]) -> Option<u32> {
+fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, banned: &[u32]) -> Option<u32> {
     let mut changed = changed.iter().peekable();
     let mut best: Option<(u32, f32)> = None;
     for (id, logit) in (0u32..).zip(logits) {
         let logit = changed.next_if(|(at, _)| **at == id).map_or(*logit, |(_, logit)| *logit);
-        if best.is_none_or(|(_, largest)| logit > largest) && !barred.contains(&id) {
+        if best.is_none_or(|(_, largest)| logit > largest) && !banned.contains(&id) {
             best = Some((id, logit));
         }
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use tritforge_kernels::{KvCache, KvType, Observer};
 
-use crate::adapter::Applied;
-use crate::step::{Part, Tap, Wanted, step_observed};
+use crate::adapter::ScaledAdapter;
+use crate::step::{LogitsRequest, SequenceInput, StateCapture, step_observed};
 use crate::{InferError, Model};
 
-/// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough that the
-/// buffers of a pass stay small.
+/// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough
+/// that the buffers of a pass stay small.
 pub const PREFILL_CHUNK: usize = 512;
 
 /// A sequence of tokens and the keys and values of all its positions. A clone goes its own way from there.
@@ -19,7 +19,7 @@ pub struct Session {
     context: usize,
     tokens: Vec<u32>,
     kv: KvType,
-    adapters: Arc<[Applied]>,
+    adapters: Arc<[ScaledAdapter]>,
     /// Keys and values of each block.
     pub(crate) caches: Vec<KvCache>,
 }
@@ -33,7 +33,8 @@ impl Session {
         Self::with_kv(model, context, KvType::F16)
     }
 
-    /// [`Session::new`] with another type of cache: with [`KvType::F32`] logits are, bit for bit, those of training.
+    /// [`Session::new`] with another type of cache: with [`KvType::F32`] logits are, bit for bit, those of
+    /// training.
     ///
     /// # Errors
     /// As [`Session::new`].
@@ -57,14 +58,15 @@ impl Session {
         &self.model
     }
 
-    /// The adapters that take part in what the session computes; at first the model's ([`Model::set_adapters`]).
-    pub fn adapters(&self) -> &Arc<[Applied]> {
+    /// The adapters that take part in what the session computes; at first the model's
+    /// ([`Model::set_adapters`]).
+    pub fn adapters(&self) -> &Arc<[ScaledAdapter]> {
         &self.adapters
     }
 
-    /// Goes on with other adapters. Keys and values that are in the cache stay as they were computed; [`Session::truncate`] to 0
-    /// forgets them.
-    pub fn set_adapters(&mut self, adapters: impl Into<Arc<[Applied]>>) {
+    /// Goes on with other adapters. Keys and values that are in the cache stay as they were computed;
+    /// [`Session::truncate`] to 0 forgets them.
+    pub fn set_adapters(&mut self, adapters: impl Into<Arc<[ScaledAdapter]>>) {
         self.adapters = adapters.into();
     }
 
@@ -104,31 +106,34 @@ impl Session {
         self.caches.iter().map(KvCache::bytes).sum()
     }
 
-    /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many tokens of
-    /// `ids` need not be run again. At least the last one is left to run, so that there are logits to go on from.
+    /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many
+    /// tokens of `ids` need not be run again. At least the last one is left to run, so that there are logits
+    /// to go on from.
     pub fn reuse_prefix(&mut self, ids: &[u32]) -> usize {
         let common = self.tokens.iter().zip(ids).take_while(|(a, b)| a == b).count();
         self.truncate(common.min(ids.len().saturating_sub(1)));
         self.len()
     }
 
-    /// Appends tokens and returns the wanted logits. One token after another or all at once gives the same bits.
+    /// Appends tokens and returns the wanted logits. One token after another or all at once gives the same
+    /// bits.
     ///
     /// # Errors
     /// If there is no token, a token is unknown, or the context is full; the session is then as it was.
-    pub fn forward(&mut self, ids: &[u32], wanted: Wanted) -> Result<Vec<f32>, InferError> {
-        self.chunks(ids, wanted, None)
+    pub fn forward(&mut self, ids: &[u32], request: LogitsRequest) -> Result<Vec<f32>, InferError> {
+        self.chunks(ids, request, None)
     }
 
-    /// As [`Session::forward`]; with the logits come the queries, keys and values of a layer, counted from 0: as the projections
-    /// give them, with biases and adapters, before norms of heads and before RoPE; each [tokens, width].
+    /// As [`Session::forward`]; with the logits come the queries, keys and values of a layer, counted from 0:
+    /// as the projections give them, with biases and adapters, before norms of heads and before RoPE; each
+    /// [tokens, width].
     ///
     /// # Errors
     /// As [`Session::forward`], and if there is no such layer.
     pub fn forward_with_states(
         &mut self,
         ids: &[u32],
-        wanted: Wanted,
+        request: LogitsRequest,
         layer: usize,
     ) -> Result<(Vec<f32>, [Vec<f32>; 3]), InferError> {
         let layers = self.caches.len();
@@ -139,25 +144,26 @@ impl Session {
                 expected: "a layer of the model, from 0",
             });
         }
-        let mut tap = Tap { layer, states: Default::default() };
-        let logits = self.chunks(ids, wanted, Some(&mut tap))?;
-        Ok((logits, tap.states))
+        let mut capture = StateCapture { layer, states: Default::default() };
+        let logits = self.chunks(ids, request, Some(&mut capture))?;
+        Ok((logits, capture.states))
     }
 
     /// A pass for every chunk of the tokens.
     fn chunks(
         &mut self,
         ids: &[u32],
-        wanted: Wanted,
-        mut tap: Option<&mut Tap>,
+        request: LogitsRequest,
+        mut capture: Option<&mut StateCapture>,
     ) -> Result<Vec<f32>, InferError> {
         self.check(ids)?;
         let mut logits = Vec::new();
         let mut rest = ids;
         while !rest.is_empty() {
             let (chunk, after) = rest.split_at(PREFILL_CHUNK.min(rest.len()));
-            let wanted = if after.is_empty() || wanted == Wanted::All { wanted } else { Wanted::None };
-            logits.extend(self.pass(chunk, wanted, None, tap.as_deref_mut())?);
+            let request =
+                if after.is_empty() || request == LogitsRequest::All { request } else { LogitsRequest::None };
+            logits.extend(self.pass(chunk, request, None, capture.as_deref_mut())?);
             rest = after;
         }
         Ok(logits)
@@ -170,20 +176,21 @@ impl Session {
     pub fn forward_observed(
         &mut self,
         ids: &[u32],
-        wanted: Wanted,
+        request: LogitsRequest,
         observer: &mut Observer<'_>,
     ) -> Result<Vec<f32>, InferError> {
-        self.pass(ids, wanted, Some(observer), None)
+        self.pass(ids, request, Some(observer), None)
     }
 
     fn pass(
         &mut self,
         ids: &[u32],
-        wanted: Wanted,
+        request: LogitsRequest,
         observer: Option<&mut Observer<'_>>,
-        tap: Option<&mut Tap>,
+        capture: Option<&mut StateCapture>,
     ) -> Result<Vec<f32>, InferError> {
-        let mut logits = step_observed(&mut [Part { session: self, ids, wanted }], observer, tap)?;
+        let mut logits =
+            step_observed(&mut [SequenceInput { session: self, ids, request }], observer, capture)?;
         Ok(logits.pop().unwrap_or_default())
     }
 

@@ -1,28 +1,28 @@
 //! One pass over the weights, for one sequence or for many: prefill chunks and single tokens mixed.
 //!
-//! Rows of all sequences stand one after the other in the same matrices, so that every weight is read once for all of
-//! them. Only positions, caches and attention are each sequence's own. A row's result depends on no other row: a
-//! sequence gets the same bits alone and in any company.
+//! Rows of all sequences stand one after the other in the same matrices, so that every weight is read once
+//! for all of them. Only positions, caches and attention are each sequence's own. A row's result depends on
+//! no other row: a sequence gets the same bits alone and in any company.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, gated,
+    CachedRows, Direction, Observer, QuantizedRows, Step, TernaryWeights, attention_cached_batch, glu,
     quantize_rows_into, rms_norm, rope_in_place, ternary_matmul_i32, ternary_matmul_many,
 };
 use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::{Rows, add_products};
 use crate::model::EMBEDDING;
-use crate::threads::limit_of_pass;
+use crate::threads::decode_thread_limit;
 use crate::weights::{Block, Weight};
 use crate::{InferError, Model, Session};
 
 /// Which logits a pass is to return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum LogitsRequest {
     /// None: a part of a prompt that goes on.
     None,
     /// Those of the last token: `[vocab_size]`.
@@ -33,37 +33,38 @@ pub enum Wanted {
 
 /// One sequence's part of a pass: tokens to append to a session.
 #[derive(Debug)]
-pub struct Part<'a> {
+pub struct SequenceInput<'a> {
     /// The sequence.
     pub session: &'a mut Session,
     /// The tokens to append: a chunk of a prompt or the token chosen last.
     pub ids: &'a [u32],
     /// The logits that are needed.
-    pub wanted: Wanted,
+    pub request: LogitsRequest,
 }
 
-/// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each part wants.
+/// Appends each part's tokens to its session, in one pass over the weights, and returns the logits that each
+/// part wants.
 ///
 /// # Errors
-/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models; if a token's embedding
-/// or a logit is NaN or infinite. No session has changed then.
-pub fn step(parts: &mut [Part<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+/// If a part has no tokens, a token is unknown, a context is full, or the sessions are of different models;
+/// if a token's embedding or a logit is NaN or infinite. No session has changed then.
+pub fn step(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
     step_observed(parts, None, None)
 }
 
-/// The queries, keys and values of one layer, of every token that passes: as the projections give them, before norms of heads and
-/// before RoPE.
+/// The queries, keys and values of one layer, of every token that passes: as the projections give them,
+/// before norms of heads and before RoPE.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub(crate) struct StateCapture {
     pub(crate) layer: usize,
     /// Each [tokens, width].
     pub(crate) states: [Vec<f32>; 3],
 }
 
 pub(crate) fn step_observed(
-    parts: &mut [Part<'_>],
+    parts: &mut [SequenceInput<'_>],
     observer: Option<&mut Observer<'_>>,
-    tap: Option<&mut Tap>,
+    capture: Option<&mut StateCapture>,
 ) -> Result<Vec<Vec<f32>>, InferError> {
     let Some(first) = parts.first() else { return Ok(Vec::new()) };
     let model = Arc::clone(first.session.model());
@@ -77,19 +78,20 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
-    let _threads = limit_of_pass(parts.iter().all(|part| part.ids.len() == 1));
+    let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
-    let mut pass = Pass::new(&model, parts, &mut buffers, observer, tap)?;
+    let mut pass = Pass::new(&model, parts, &mut buffers, observer, capture)?;
     for layer in 0..model.blocks.len() {
         pass.block(layer);
     }
     let logits = pass.logits();
-    let found = pass.broken.take().or_else(|| broken_logits(parts, &logits, model.config().vocab_size));
+    let found =
+        pass.non_finite.take().or_else(|| non_finite_logit(parts, &logits, model.config().vocab_size));
     BUFFERS.set(buffers);
-    if let Some(broken) = found {
+    if let Some(non_finite) = found {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
-        return Err(broken.error(&model, parts));
+        return Err(non_finite.error(&model, parts));
     }
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
@@ -98,7 +100,7 @@ pub(crate) fn step_observed(
 }
 
 /// A result of a pass that is NaN or infinite.
-struct Broken {
+struct NonFinite {
     /// The row of the pass.
     row: usize,
     /// The projection whose output it is, by its tensor; none for a logit.
@@ -107,9 +109,9 @@ struct Broken {
     value: String,
 }
 
-impl Broken {
+impl NonFinite {
     /// What to say: the weight that it comes of, if there is one.
-    fn error(self, model: &Model, parts: &[Part<'_>]) -> InferError {
+    fn error(self, model: &Model, parts: &[SequenceInput<'_>]) -> InferError {
         let searched = match &self.tensor {
             Some(tensor) => model.check_tensor(tensor),
             None => model.check_finite(),
@@ -135,14 +137,14 @@ impl Broken {
 }
 
 /// The first logit that is NaN or infinite.
-fn broken_logits(parts: &[Part<'_>], logits: &[Vec<f32>], vocab: usize) -> Option<Broken> {
+fn non_finite_logit(parts: &[SequenceInput<'_>], logits: &[Vec<f32>], vocab: usize) -> Option<NonFinite> {
     let mut end = 0;
     parts.iter().zip(logits).find_map(|(part, logits)| {
         end += part.ids.len();
         let NotFinite { row, column, value } = check_finite(logits, vocab).err()?;
         // The last rows of a part are those whose logits were wanted.
         let row = end - logits.len() / vocab + row.unwrap_or(0);
-        Some(Broken { row, tensor: None, column, value })
+        Some(NonFinite { row, tensor: None, column, value })
     })
 }
 
@@ -173,23 +175,23 @@ struct Buffers {
 /// A pass in progress.
 struct Pass<'a, 'p, 'o> {
     model: &'a Model,
-    parts: &'a mut [Part<'p>],
+    parts: &'a mut [SequenceInput<'p>],
     buffers: &'a mut Buffers,
     observer: Option<&'a mut Observer<'o>>,
-    tap: Option<&'a mut Tap>,
+    capture: Option<&'a mut StateCapture>,
     rows: usize,
     adapted: Rows,
     /// The first result that is NaN or infinite.
-    broken: Option<Broken>,
+    non_finite: Option<NonFinite>,
 }
 
 impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
     fn new(
         model: &'a Model,
-        parts: &'a mut [Part<'p>],
+        parts: &'a mut [SequenceInput<'p>],
         buffers: &'a mut Buffers,
         observer: Option<&'a mut Observer<'o>>,
-        tap: Option<&'a mut Tap>,
+        capture: Option<&'a mut StateCapture>,
     ) -> Result<Self, InferError> {
         let d = model.config().hidden_size;
         let rows = parts.iter().map(|part| part.ids.len()).sum();
@@ -215,7 +217,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
                 adapted.push((of_part, Arc::clone(part.session.adapters())));
             }
         }
-        Ok(Self { model, parts, buffers, observer, tap, rows, adapted, broken: None })
+        Ok(Self { model, parts, buffers, observer, capture, rows, adapted, non_finite: None })
     }
 
     /// One block: the stream is replaced by its output.
@@ -224,14 +226,14 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let config = model.config();
         let block = &model.blocks[layer];
         let Buffers { x, h, normed, codes, q, k, v, gate, up, positions } = &mut *self.buffers;
-        let (adapted, observer, broken) = (&self.adapted, &mut self.observer, &mut self.broken);
+        let (adapted, observer, non_finite) = (&self.adapted, &mut self.observer, &mut self.non_finite);
         let eps = config.rms_norm_eps;
-        let mut linear = Linear { model, layer, block, rows, eps, adapted, observer, broken };
+        let mut linear = Linear { model, layer, block, rows, eps, adapted, observer, non_finite };
 
         linear.norm(x, &block.attn_norm, normed);
         linear.project(normed, codes, [Projection::Q, Projection::K, Projection::V], [q, k, v]);
-        if let Some(tap) = self.tap.as_mut().filter(|tap| tap.layer == layer) {
-            for (kept, state) in tap.states.iter_mut().zip([&*q, &*k, &*v]) {
+        if let Some(capture) = self.capture.as_mut().filter(|capture| capture.layer == layer) {
+            for (kept, state) in capture.states.iter_mut().zip([&*q, &*k, &*v]) {
                 kept.extend_from_slice(state);
             }
         }
@@ -245,7 +247,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         rope_in_place(&model.rope, k, config.num_key_value_heads, positions, Direction::Forward);
         h.resize(q.len(), 0.0);
         let (mut keys, mut values) = (k.as_slice(), v.as_slice());
-        for Part { session, ids, .. } in self.parts.iter_mut() {
+        for SequenceInput { session, ids, .. } in self.parts.iter_mut() {
             let of = ids.len() * config.kv_size();
             let ((own_keys, rest_keys), (own_values, rest_values)) = (keys.split_at(of), values.split_at(of));
             session.caches[layer].append(own_keys, own_values);
@@ -253,7 +255,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         }
         let (mut queries, mut outputs) = (q.as_slice(), h.as_mut_slice());
         let mut sequences: Vec<CachedRows<'_>> = (self.parts.iter())
-            .map(|Part { session, ids, .. }| {
+            .map(|SequenceInput { session, ids, .. }| {
                 let q = queries.split_off(..ids.len() * config.q_size()).expect("one row for each token");
                 let out = outputs.split_off_mut(..q.len()).expect("one row for each token");
                 CachedRows { q, cache: &session.caches[layer], out }
@@ -267,7 +269,7 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         linear.norm(x, &block.ffn_norm, normed);
         linear.project(normed, codes, [Projection::Gate, Projection::Up], [gate, up]);
         h.resize(gate.len(), 0.0);
-        gated(model.gate, gate, up, h);
+        glu(model.gate, gate, up, h);
         linear.sub_norm(h, block.ffn_sub_norm.as_deref(), normed);
         linear.project(normed, codes, [Projection::Down], [h]);
         add(x, h);
@@ -283,10 +285,10 @@ impl<'a, 'p, 'o> Pass<'a, 'p, 'o> {
         let mut first = 0;
         for part in self.parts.iter() {
             let rows = part.ids.len();
-            let count = match part.wanted {
-                Wanted::None => 0,
-                Wanted::Last => 1,
-                Wanted::All => rows,
+            let count = match part.request {
+                LogitsRequest::None => 0,
+                LogitsRequest::Last => 1,
+                LogitsRequest::All => rows,
             };
             h.extend_from_slice(&self.buffers.x[(first + rows - count) * d..(first + rows) * d]);
             counts.push(count);
@@ -318,7 +320,7 @@ struct Linear<'a, 'b, 'o> {
     eps: f32,
     adapted: &'a Rows,
     observer: &'a mut Option<&'b mut Observer<'o>>,
-    broken: &'a mut Option<Broken>,
+    non_finite: &'a mut Option<NonFinite>,
 }
 
 impl Linear<'_, '_, '_> {
@@ -328,7 +330,8 @@ impl Linear<'_, '_, '_> {
         rms_norm(x, weight, self.eps, normed);
     }
 
-    /// As [`Self::norm`] if there is one; else `normed` takes the place of `x`, whose content is anything then.
+    /// As [`Self::norm`] if there is one; else `normed` takes the place of `x`, whose content is anything
+    /// then.
     fn sub_norm(&self, x: &mut Vec<f32>, weight: Option<&[f32]>, normed: &mut Vec<f32>) {
         match weight {
             Some(weight) => self.norm(x, weight, normed),
@@ -336,7 +339,8 @@ impl Linear<'_, '_, '_> {
         }
     }
 
-    /// The products of the same input with several matrices, and their biases. `codes` is where the input's int8 form stands.
+    /// The products of the same input with several matrices, and their biases. `codes` is where the input's
+    /// int8 form stands.
     fn project<const N: usize>(
         &mut self,
         input: &[f32],
@@ -369,7 +373,7 @@ impl Linear<'_, '_, '_> {
                 }
                 Weight::Dense(dense) => {
                     dense.matrix(&self.model.gguf).matmul(input, result);
-                    look_at(self.broken, result, dense.rows, || projection.gguf_weight(self.layer));
+                    check_output(self.non_finite, result, dense.rows, || projection.gguf_weight(self.layer));
                 }
             }
         }
@@ -384,11 +388,17 @@ impl Linear<'_, '_, '_> {
     }
 }
 
-/// Takes note of NaN and infinity in what a matrix gives, [tokens, width]. A weight that is one gives nothing else, whatever it is
-/// multiplied with, and the output is so much smaller than the matrix that looking at it costs nothing.
-fn look_at(broken: &mut Option<Broken>, output: &[f32], width: usize, tensor: impl Fn() -> String) {
-    if let (None, Err(NotFinite { row, column, value })) = (&broken, check_finite(output, width)) {
-        *broken = Some(Broken { row: row.unwrap_or(0), tensor: Some(tensor()), column, value });
+/// Takes note of NaN and infinity in what a matrix gives, [tokens, width]. A weight that is one gives nothing
+/// else, whatever it is multiplied with, and the output is so much smaller than the matrix that looking at it
+/// costs nothing.
+fn check_output(
+    non_finite: &mut Option<NonFinite>,
+    output: &[f32],
+    width: usize,
+    tensor: impl Fn() -> String,
+) {
+    if let (None, Err(NotFinite { row, column, value })) = (&non_finite, check_finite(output, width)) {
+        *non_finite = Some(NonFinite { row: row.unwrap_or(0), tensor: Some(tensor()), column, value });
     }
 }
 

@@ -9,7 +9,7 @@ pub struct StopFilter<'a> {
 
 /// What became of a piece of text.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum StopMatch {
     /// Text that cannot be part of a stop string any more.
     Text(String),
     /// A stop string has come; this is what stood before it.
@@ -23,14 +23,14 @@ impl<'a> StopFilter<'a> {
     }
 
     /// Takes a piece of text and returns what is certain not to be part of a stop string.
-    pub fn push(&mut self, text: &str) -> Passed {
+    pub fn push(&mut self, text: &str) -> StopMatch {
         self.held.push_str(text);
         let first =
             self.stops.iter().filter(|s| !s.is_empty()).filter_map(|s| self.held.find(s.as_str())).min();
         if let Some(at) = first {
             let mut before = std::mem::take(&mut self.held);
             before.truncate(at);
-            return Passed::Stopped(before);
+            return StopMatch::Stopped(before);
         }
         let keep = self
             .held
@@ -39,7 +39,7 @@ impl<'a> StopFilter<'a> {
             .find(|at| self.stops.iter().any(|s| s.starts_with(&self.held[*at..])))
             .unwrap_or(self.held.len());
         let held = self.held.split_off(keep);
-        Passed::Text(std::mem::replace(&mut self.held, held))
+        StopMatch::Text(std::mem::replace(&mut self.held, held))
     }
 
     /// What is still held back, at the end of the text.
@@ -56,19 +56,19 @@ mod tests {
     fn a_stop_string_split_over_pieces_is_found() {
         let stops = ["\n\n".to_string(), "END".to_string()];
         let mut filter = StopFilter::new(&stops);
-        assert_eq!(filter.push("a\n"), Passed::Text("a".into()));
-        assert_eq!(filter.push("bE"), Passed::Text("\nb".into()));
-        assert_eq!(filter.push("N"), Passed::Text(String::new()));
-        assert_eq!(filter.push("Dx"), Passed::Stopped(String::new()));
+        assert_eq!(filter.push("a\n"), StopMatch::Text("a".into()));
+        assert_eq!(filter.push("bE"), StopMatch::Text("\nb".into()));
+        assert_eq!(filter.push("N"), StopMatch::Text(String::new()));
+        assert_eq!(filter.push("Dx"), StopMatch::Stopped(String::new()));
     }
 
     #[test]
     fn text_that_only_looked_like_a_stop_comes_out() {
         let stops = ["END".to_string()];
         let mut filter = StopFilter::new(&stops);
-        assert_eq!(filter.push("xEN"), Passed::Text("x".into()));
-        assert_eq!(filter.push("é"), Passed::Text("ENé".into()));
-        assert_eq!(filter.push("E"), Passed::Text(String::new()));
+        assert_eq!(filter.push("xEN"), StopMatch::Text("x".into()));
+        assert_eq!(filter.push("é"), StopMatch::Text("ENé".into()));
+        assert_eq!(filter.push("E"), StopMatch::Text(String::new()));
         assert_eq!(filter.finish(), "E");
     }
 }

@@ -1,7 +1,7 @@
 //! How many threads decode, where that is not how many read prompts.
 //!
-//! Decoding waits for memory, prefill for arithmetic: on machines with more cores than their memory feeds, fewer threads
-//! decode faster. Results do not depend on it.
+//! Decoding waits for memory, prefill for arithmetic: on machines with more cores than their memory feeds,
+//! fewer threads decode faster. Results do not depend on it.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -10,8 +10,9 @@ use tritforge_kernels::ThreadLimit;
 /// Threads of a pass that appends one token to every sequence; 0 for as many as for any other.
 static DECODE: AtomicUsize = AtomicUsize::new(0);
 
-/// Lets `n` threads compute passes that append one token to every sequence; None for as many as compute prompts. It holds
-/// for the whole process, from the next pass on; more threads than the pool has are all of them.
+/// Lets `n` threads compute passes that append one token to every sequence; None for as many as compute
+/// prompts. It holds for the whole process, from the next pass on; more threads than the pool has are all of
+/// them.
 ///
 /// # Panics
 /// If `n` is 0.
@@ -20,9 +21,9 @@ pub fn set_decode_threads(n: Option<usize>) {
     DECODE.store(n.unwrap_or(0), Relaxed);
 }
 
-/// Limits the calling thread's products to the decode threads while it lives, if the pass decodes. The limit belongs to the
-/// calling thread: passes that run at the same time on other threads keep their own.
-pub(crate) fn limit_of_pass(decodes: bool) -> Option<ThreadLimit> {
+/// Limits the calling thread's products to the decode threads while it lives, if the pass decodes. The limit
+/// belongs to the calling thread: passes that run at the same time on other threads keep their own.
+pub(crate) fn decode_thread_limit(decodes: bool) -> Option<ThreadLimit> {
     match DECODE.load(Relaxed) {
         n if n > 0 && decodes => Some(ThreadLimit::new(n)),
         _ => None,
@@ -41,11 +42,12 @@ mod tests {
     fn passes_that_overlap_leave_no_limit_behind() {
         let all = max_threads();
         set_decode_threads(Some(1));
-        // The order that a save and restore of one process-wide number cannot survive: A begins, B begins, A ends, B ends.
+        // The order that a save and restore of one process-wide number cannot survive: A begins, B begins, A
+        // ends, B ends.
         let barrier = Barrier::new(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let a = limit_of_pass(true);
+                let a = decode_thread_limit(true);
                 assert_eq!(threads(), 1);
                 barrier.wait();
                 barrier.wait();
@@ -56,7 +58,7 @@ mod tests {
             scope.spawn(|| {
                 barrier.wait();
                 assert_eq!(threads(), all, "another thread's pass is not limited");
-                let b = limit_of_pass(true);
+                let b = decode_thread_limit(true);
                 barrier.wait();
                 barrier.wait();
                 assert_eq!(threads(), 1, "the other pass has ended, this one has not");
@@ -64,9 +66,9 @@ mod tests {
                 assert_eq!(threads(), all);
             });
         });
-        assert!(limit_of_pass(false).is_none(), "a prompt has all threads");
+        assert!(decode_thread_limit(false).is_none(), "a prompt has all threads");
         set_decode_threads(None);
-        assert!(limit_of_pass(true).is_none());
+        assert!(decode_thread_limit(true).is_none());
         assert_eq!(threads(), all);
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tritforge_kernels::{
-    GradientRows, Matrix, Noise, Rounding, TernaryWeights, Write, gemm, gradient_matmul, keep_pages,
+    CounterRng, GradientRows, Matrix, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul, keep_pages,
     quantize_gradient_rows, quantize_rows, weight_gradient,
 };
 
@@ -38,18 +38,19 @@ fn main() {
         let (dy, w, x) = (numbers(t * o), numbers(o * i), quantize_rows(&numbers(t * i), i));
         let (mut dx, mut dw) = (vec![0f32; t * i], vec![0f32; o * i]);
         let (matrix, weight) = (Matrix::f32(&dy, t, o), Matrix::ternary(&w, o, i, 0.5));
-        let input = milliseconds(|| gemm(matrix, weight, &mut dx, Write::Store));
+        let input = milliseconds(|| gemm(matrix, weight, &mut dx, WriteMode::Overwrite));
         let codes = Matrix::int8(&x.codes, &x.scales, i);
-        let parameters = milliseconds(|| gemm(matrix.transposed(), codes, &mut dw, Write::Add));
+        let parameters = milliseconds(|| gemm(matrix.transposed(), codes, &mut dw, WriteMode::Accumulate));
         println!("{t} tokens, [{o}, {i}], ms: f32 dX {input:.2}, dW {parameters:.2}");
         let turned = TernaryWeights::quantize_transposed(&w, o, i, 0.5);
         let mut rows = GradientRows::default();
-        let noise = Noise::new(1, 2, 3);
+        let noise = CounterRng::new(1, 2, 3);
         for rounding in [Rounding::nearest(3), Rounding::stochastic(2, noise), Rounding::stochastic(1, noise)]
         {
             let round = milliseconds(|| quantize_gradient_rows(&dy, o, rounding, &mut rows));
-            let input = milliseconds(|| gradient_matmul(&rows, &turned, &mut dx, Write::Store));
-            let parameters = milliseconds(|| weight_gradient(&dy, &x, rounding, &mut dw, Write::Add));
+            let input = milliseconds(|| gradient_matmul(&rows, &turned, &mut dx, WriteMode::Overwrite));
+            let parameters =
+                milliseconds(|| weight_gradient(&dy, &x, rounding, &mut dw, WriteMode::Accumulate));
             let digits = rounding.digits();
             println!("    {digits} digits: rounding {round:.2} and dX {input:.2}, dW {parameters:.2}");
         }

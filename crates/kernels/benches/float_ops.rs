@@ -1,17 +1,19 @@
-//! Speed of the float kernels: attention forward and backward in GFLOP/s (causal products counted, not the skipped
-//! half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread and on all.
+//! Speed of the float kernels: attention forward and backward in GFLOP/s (causal products counted, not the
+//! skipped half), norms and gates in ns an element, the output head in GB/s of weights read; on one thread
+//! and on all.
 //!
-//! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one instruction set.
-//! The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is the fastest of at least [`REPEATS`] runs.
+//! `cargo bench -p tritforge-kernels --bench float_ops`; `TRITFORGE_BACKEND=avx2` restricts it to one
+//! instruction set. The argument `cached` runs only attention over a KV cache and the Q6_K head. A figure is
+//! the fastest of at least [`REPEATS`] runs.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use rayon::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, Write,
-    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, gated,
-    gated_backward, keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, WriteMode,
+    attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, glu, glu_backward,
+    keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -97,8 +99,8 @@ fn decoding_attention() {
     }
 }
 
-/// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds together, in GB/s of
-/// keys and values read; and prefill of one layer.
+/// The shape of BitNet b1.58 2B4T: decode over the caches of several layers, which no processor cache holds
+/// together, in GB/s of keys and values read; and prefill of one layer.
 fn cached_attention() {
     const CACHED_BYTES: usize = 160 << 20;
     let memory = vec![1u64; CACHED_BYTES / 8];
@@ -164,7 +166,14 @@ fn element_wise() {
     let (mut y, mut dw) = (vec![0.0; x.len()], vec![0.0; width]);
     report("rms_norm [2048, 256]", x.len(), seconds(|| rms_norm(&x, &w, 1e-5, &mut y)));
     let time = seconds(|| {
-        rms_norm_backward(&x, &w, 1e-5, &dy, (&mut y, Write::Store), Some((&mut dw, Write::Store)));
+        rms_norm_backward(
+            &x,
+            &w,
+            1e-5,
+            &dy,
+            (&mut y, WriteMode::Overwrite),
+            Some((&mut dw, WriteMode::Overwrite)),
+        );
     });
     report("rms_norm backward [2048, 256]", x.len(), time);
     let table = RopeTable::new(64, 10_000.0, 256);
@@ -174,9 +183,9 @@ fn element_wise() {
     let (gate, up, dy) = (floats(2048 * 768), floats(2048 * 768), floats(2048 * 768));
     let (mut out, mut second) = (gate.clone(), gate.clone());
     for kind in [Gate::Silu, Gate::Relu2] {
-        let time = seconds(|| gated(kind, &gate, &up, &mut out));
+        let time = seconds(|| glu(kind, &gate, &up, &mut out));
         report(&format!("gated {kind:?} [2048, 768]"), gate.len(), time);
-        let time = seconds(|| gated_backward(kind, &gate, &up, &dy, &mut out, &mut second));
+        let time = seconds(|| glu_backward(kind, &gate, &up, &dy, &mut out, &mut second));
         report(&format!("gated backward {kind:?} [2048, 768]"), gate.len(), time);
     }
     let mut row = floats(32_000);

@@ -1,8 +1,9 @@
-//! Speed of the f32 product at the shapes of training, in GFLOP/s: `cargo bench -p tritforge-kernels --bench gemm`.
+//! Speed of the f32 product at the shapes of training, in GFLOP/s: `cargo bench -p tritforge-kernels --bench
+//! gemm`.
 
 use std::time::Instant;
 
-use tritforge_kernels::{Matrix, Write, gemm, keep_pages};
+use tritforge_kernels::{Matrix, WriteMode, gemm, keep_pages};
 
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -35,9 +36,9 @@ fn main() {
         let (dy, w, x) = (numbers(t * o), numbers(o * i), numbers(t * i));
         let (mut dx, mut dw, mut y) = (vec![0f32; t * i], vec![0f32; o * i], vec![0f32; t * o]);
         let (dy, w, x) = (Matrix::f32(&dy, t, o), Matrix::f32(&w, o, i), Matrix::f32(&x, t, i));
-        let forward = speed(t, o, i, || gemm(x, w.transposed(), &mut y, Write::Store));
-        let input = speed(t, i, o, || gemm(dy, w, &mut dx, Write::Store));
-        let weight = speed(o, i, t, || gemm(dy.transposed(), x, &mut dw, Write::Add));
+        let forward = speed(t, o, i, || gemm(x, w.transposed(), &mut y, WriteMode::Overwrite));
+        let input = speed(t, i, o, || gemm(dy, w, &mut dx, WriteMode::Overwrite));
+        let weight = speed(o, i, t, || gemm(dy.transposed(), x, &mut dw, WriteMode::Accumulate));
         println!("{t} tokens, [{o}, {i}]: x·Wᵀ {forward:.0}, dY·W {input:.0}, dYᵀ·x {weight:.0} GFLOP/s");
     }
 }

@@ -1,8 +1,8 @@
-//! Speed of the integer kernels: prefill and training shapes in GMAC/s, decoding and conversions in GB/s, for every
-//! backend that the machine supports, on one thread and on all.
+//! Speed of the integer kernels: prefill and training shapes in GMAC/s, decoding and conversions in GB/s, for
+//! every backend that the machine supports, on one thread and on all.
 //!
-//! `cargo bench -p tritforge-kernels` prints the tables; `-- avx2` restricts them to one backend. A figure is the
-//! median of at least [`REPEATS`] runs.
+//! `cargo bench -p tritforge-kernels` prints the tables; `-- avx2` restricts them to one backend. A figure is
+//! the median of at least [`REPEATS`] runs.
 
 use std::hint::black_box;
 use std::time::Instant;

@@ -1,9 +1,9 @@
 //! Activations for the integer product: every token's row to int8 with its own absmax scale.
 //!
 //! The definition is [`tritforge_ternary::absmax_quantize`]: `a = max(absmax(x), 1e-5)`,
-//! `xq = clamp(round_half_even(x · (127/a)), -128, 127)`, `s_x = a / 127`. A row that holds a NaN or an infinity gets
-//! codes 0 and the scale NaN, so that every output of the row is NaN: the fault is seen, not hidden. The vector code
-//! here gives the same bits as that function on every input.
+//! `xq = clamp(round_half_even(x · (127/a)), -128, 127)`, `s_x = a / 127`. A row that holds a NaN or an
+//! infinity gets codes 0 and the scale NaN, so that every output of the row is NaN: the fault is seen, not
+//! hidden. The vector code here gives the same bits as that function on every input.
 
 use crate::{Backend, pool};
 
@@ -146,7 +146,8 @@ mod vector {
 
     #[inline(always)]
     pub(super) fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
-        // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite values.
+        // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite
+        // values.
         let bits = row.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
         let absmax = f32::from_bits(bits);
         if !absmax.is_finite() {
@@ -155,7 +156,8 @@ mod vector {
         }
         let a = absmax.max(EPS);
         let inverse = 127.0 / a;
-        // Adding 1.5 · 2²³ rounds a small float half to even to an integer, which the low bits of the sum then hold.
+        // Adding 1.5 · 2²³ rounds a small float half to even to an integer, which the low bits of the sum
+        // then hold.
         // |x · inverse| ≤ 127 · (1 + 2⁻²⁴)², so it rounds to at most 127 in magnitude: no clamp is needed.
         const ROUND: f32 = 12_582_912.0;
         let mut sum = 0;

@@ -1,8 +1,9 @@
 //! Causal grouped-query attention without a T × T tensor.
 //!
-//! A row's scores are computed against positions 0..=t, their exact maximum is taken out, and values are added in the order of
-//! positions: nothing depends on how many rows are asked for at once, so prefill, decode and training agree bit for bit.
-//! Rows that share a key head are taken four at a time ([`crate::attention_tiles`]).
+//! A row's scores are computed against positions 0..=t, their exact maximum is taken out, and values are
+//! added in the order of positions: nothing depends on how many rows are asked for at once, so prefill,
+//! decode and training agree bit for bit. Rows that share a key head are taken four at a time
+//! ([`crate::attention_tiles`]).
 
 use crate::attention_tiles::{
     Columns, dots_of_panels, dots_of_rows, pack_panel, panels_len, side_by_side, weighted_sums,
@@ -65,8 +66,9 @@ impl AttentionShape {
     }
 }
 
-/// Attention of `batch` sequences: q and out [batch, n, heads · head_dim], whose rows stand at positions start..start + n; k and v
-/// [batch, start + n, kv_heads · head_dim]. `lse`, if given, gets each row's log-sum-exp of its scores, [batch, heads, n].
+/// Attention of `batch` sequences: q and out [batch, n, heads · head_dim], whose rows stand at positions
+/// start..start + n; k and v [batch, start + n, kv_heads · head_dim]. `lse`, if given, gets each row's
+/// log-sum-exp of its scores, [batch, heads, n].
 ///
 /// # Panics
 /// If the lengths do not fit, or `kv_heads` does not divide `heads`.

@@ -1,7 +1,8 @@
-//! The gradients of causal attention; probabilities are recomputed from the log-sum-exp (FlashAttention, arXiv 2205.14135).
+//! The gradients of causal attention; probabilities are recomputed from the log-sum-exp (FlashAttention,
+//! arXiv 2205.14135).
 //!
-//! Query rows are taken in blocks: a block's probabilities and their gradients stand in a small buffer, from which `dq` sums
-//! over positions and `dk`, `dv` over rows, each in ascending order.
+//! Query rows are taken in blocks: a block's probabilities and their gradients stand in a small buffer, from
+//! which `dq` sums over positions and `dk`, `dv` over rows, each in ascending order.
 
 use crate::attention::AttentionShape;
 use crate::attention_tiles::{
@@ -17,9 +18,10 @@ const BLOCK: usize = 16;
 /// Fused multiply-adds from which threads share the work.
 const PARALLEL_PRODUCTS: usize = 1 << 17;
 
-/// The gradients of [`crate::attention`] of whole sequences (`start` = 0) for the upstream gradient `dout`: q, out, dout, dq [batch, n,
-/// heads · head_dim]; k, v, dk, dv [batch, n, kv_heads · head_dim]; lse [batch, heads, n] from the forward. dq, dk and dv are
-/// overwritten. One task a sequence and key head: the order of every sum is fixed.
+/// The gradients of [`crate::attention`] of whole sequences (`start` = 0) for the upstream gradient `dout`:
+/// q, out, dout, dq [batch, n, heads · head_dim]; k, v, dk, dv [batch, n, kv_heads · head_dim]; lse [batch,
+/// heads, n] from the forward. dq, dk and dv are overwritten. One task a sequence and key head: the order of
+/// every sum is fixed.
 ///
 /// # Panics
 /// If the lengths do not fit, or `kv_heads` does not divide `heads`.
@@ -94,7 +96,8 @@ pub fn attention_backward(
     }
 }
 
-/// The columns of a tensor [batch, n, width] that belong to each sequence and key head: n slices of `columns` for each.
+/// The columns of a tensor [batch, n, width] that belong to each sequence and key head: n slices of `columns`
+/// for each.
 fn parts(x: &mut [f32], sequence: usize, width: usize, columns: usize) -> Vec<Vec<&mut [f32]>> {
     let (heads, n) = (width / columns, sequence / width);
     let mut parts = Vec::new();

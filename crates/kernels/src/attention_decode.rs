@@ -1,9 +1,9 @@
 //! Causal attention over a [`KvCache`]: the engine's, for prefill and decode.
 //!
-//! The work is cut into units: some rows of a sequence and the query heads that share a key head. Where there are enough of them
-//! each is one task. Where there are few (one token of one sequence), threads share a unit in three steps: scores by blocks of
-//! positions, exponentials, weighted sums by columns. Every number is computed in the order of [`crate::attention`], so both give its
-//! bits ([`crate::decode_tiles`]).
+//! The work is cut into units: some rows of a sequence and the query heads that share a key head. Where there
+//! are enough of them each is one task. Where there are few (one token of one sequence), threads share a unit
+//! in three steps: scores by blocks of positions, exponentials, weighted sums by columns. Every number is
+//! computed in the order of [`crate::attention`], so both give its bits ([`crate::decode_tiles`]).
 
 use std::cell::Cell;
 
@@ -32,9 +32,9 @@ pub struct CachedRows<'a> {
     pub out: &'a mut [f32],
 }
 
-/// Causal attention of new queries q [tokens, heads · head_dim] at the last positions of the cache (their keys and values are
-/// already appended); `out` likewise. The bits are those of [`crate::attention`] on the numbers that the cache holds, for any cut
-/// of the tokens, any backend and any number of threads.
+/// Causal attention of new queries q [tokens, heads · head_dim] at the last positions of the cache (their
+/// keys and values are already appended); `out` likewise. The bits are those of [`crate::attention`] on the
+/// numbers that the cache holds, for any cut of the tokens, any backend and any number of threads.
 ///
 /// # Panics
 /// If the shape is not the cache's, there are more tokens than positions, or `out` is not as long as `q`.
@@ -106,7 +106,7 @@ struct Task<'a> {
 impl Task<'_> {
     /// All steps, on this thread.
     fn whole(&mut self, backend: Backend) {
-        self.unit.lay_out(backend);
+        self.unit.set_layout(backend);
         let unit = &self.unit;
         let lens = [unit.scores_len(), unit.queries, unit.sums_len()];
         with_scratch(lens, |[scores, factors, sums]| {
@@ -127,7 +127,7 @@ impl Task<'_> {
 fn shared(backend: Backend, tasks: &mut [Task<'_>]) {
     let mut lens = [0; 3];
     for Task { unit, .. } in &mut *tasks {
-        unit.lay_out(backend);
+        unit.set_layout(backend);
         lens = [lens[0] + unit.scores_len(), lens[1] + unit.queries, lens[2] + unit.sums_len()];
     }
     with_scratch(lens, |[mut scores, mut factors, mut sums]| {
@@ -186,7 +186,8 @@ thread_local! {
 
 /// Calls `f` with slices of the given lengths, of any content.
 fn with_scratch(lens: [usize; 3], f: impl FnOnce([&mut [f32]; 3])) {
-    // Taken, not borrowed: while `f` waits for other threads this one may be given another task that comes here.
+    // Taken, not borrowed: while `f` waits for other threads this one may be given another task that comes
+    // here.
     let mut memory = SCRATCH.take();
     let len = lens.iter().sum();
     if memory.len() < len {

@@ -1,17 +1,19 @@
 //! The inner loops of attention, forward and backward: a few rows at a time against one key head.
 //!
-//! Each result has one order of arithmetic, whatever the tile: a score is [`crate::lanes::dot`], whether its key is a row or part
-//! of a transposed panel; a weighted sum runs over the positions of each segment of 256 in their order, one fused multiply-add
-//! each, and then over the segments in theirs.
+//! Each result has one order of arithmetic, whatever the tile: a score is [`crate::lanes::dot`], whether its
+//! key is a row or part of a transposed panel; a weighted sum runs over the positions of each segment of 256
+//! in their order, one fused multiply-add each, and then over the segments in theirs.
 
 use std::ops::Range;
 
 use crate::lanes::{LANES, Lanes, dot, fma, load, sums};
 use crate::softmax::SEGMENT;
 
-/// Positions 0.. of one key head, transposed: panels of 16 positions, `[head_dim, 16]` each, zero past the last position.
+/// Positions 0.. of one key head, transposed: panels of 16 positions, `[head_dim, 16]` each, zero past the
+/// last position.
 ///
-/// `rows` are `stride` wide, and the head's columns begin at `at`; `panel` is the one that begins at position `first`.
+/// `rows` are `stride` wide, and the head's columns begin at `at`; `panel` is the one that begins at position
+/// `first`.
 #[inline(always)]
 pub(crate) fn pack_panel(rows: &[f32], stride: usize, at: usize, first: usize, panel: &mut [f32]) {
     let panel = panel.as_chunks_mut::<LANES>().0;
@@ -132,8 +134,8 @@ pub(crate) struct Columns<'a> {
     pub(crate) width: usize,
 }
 
-/// `out[r] += Σ_j p[r][j] · x[j]` over positions j < `lens[r]`, segment by segment; out is `[R, width]`, p has rows of
-/// `p_stride`.
+/// `out[r] += Σ_j p[r][j] · x[j]` over positions j < `lens[r]`, segment by segment; out is `[R, width]`, p
+/// has rows of `p_stride`.
 #[inline(always)]
 pub(crate) fn weighted_sums<const R: usize>(
     p: &[f32],
@@ -198,7 +200,8 @@ fn weighted_sums_of_columns<const R: usize, const B: usize>(
                 // SAFETY: j < shared, so the numbers end where the second assertion says, or before.
                 let x = unsafe { load(rows, j * stride + first + b * LANES) };
                 for r in 0..R {
-                    // SAFETY: r < R and j < shared <= p_stride, and p has R · p_stride numbers by the first assertion.
+                    // SAFETY: r < R and j < shared <= p_stride, and p has R · p_stride numbers by the first
+                    // assertion.
                     let p = unsafe { *p.get_unchecked(r * p_stride + j) };
                     acc[r][b] = fma(&[p; LANES], &x, &acc[r][b]);
                 }
@@ -229,7 +232,8 @@ fn axpy(factor: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// `out[j] += Σ_i p[i][j] · x[i]` over a block of rows i, ascending, for the positions j ≤ i / group that row i sees.
+/// `out[j] += Σ_i p[i][j] · x[i]` over a block of rows i, ascending, for the positions j ≤ i / group that row
+/// i sees.
 ///
 /// p is `[rows in the block, stride]`; x is `[all rows, width]`; out is `[positions, width]`.
 #[inline(always)]
@@ -330,7 +334,8 @@ fn add_products_of_columns<const K: usize, const B: usize>(
     }
     for i in shared..block.end {
         for b in 0..B {
-            // SAFETY: i < block.end, and the first assertion says that row i, column..column + 16 B lies in x.
+            // SAFETY: i < block.end, and the first assertion says that row i, column..column + 16 B lies in
+            // x.
             let x = unsafe { load(x, i * width + column + b * LANES) };
             for k in 0..K {
                 // SAFETY: block.start <= i < block.end and j + k < stride: within p by the second assertion.

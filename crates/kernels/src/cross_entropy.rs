@@ -4,8 +4,8 @@ use crate::Backend;
 use crate::lanes::multiversion;
 use crate::softmax::{exp_and_sum, log_of_sum, max};
 
-/// Replaces a row of logits by `factor · (softmax − one-hot(target))`, the gradient of `factor · −ln softmax[target]`, and returns
-/// `−ln softmax[target]`.
+/// Replaces a row of logits by `factor · (softmax − one-hot(target))`, the gradient of `factor · −ln
+/// softmax[target]`, and returns `−ln softmax[target]`.
 ///
 /// # Panics
 /// If the target is outside the row.

@@ -1,8 +1,9 @@
-//! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one block of positions.
+//! The inner loops of attention over a [`crate::KvCache`]: the queries that share a key head against one
+//! block of positions.
 //!
-//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a weighted sum runs over the
-//! positions of a segment in their order, one fused multiply-add each; a block of the cache is a segment. How queries and columns
-//! are cut changes no bit.
+//! The order of arithmetic is that of [`crate::attention_tiles`]: a score is [`crate::lanes::dot`], and a
+//! weighted sum runs over the positions of a segment in their order, one fused multiply-add each; a block of
+//! the cache is a segment. How queries and columns are cut changes no bit.
 
 use crate::Backend;
 use crate::kv_cache::{BLOCK, Block, Blocks, COLUMNS, Element, Layout, RESIDUES};
@@ -17,7 +18,8 @@ const KEYS_AHEAD: usize = 2 * LANES;
 /// As [`KEYS_AHEAD`].
 const VALUES_AHEAD: usize = 128;
 
-/// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row `i / group`.
+/// Some rows of one sequence with the query heads that share a key head. Query i is head `i % group` of row
+/// `i / group`.
 pub(crate) struct Unit<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) blocks: &'a Blocks,
@@ -30,14 +32,14 @@ pub(crate) struct Unit<'a> {
     pub(crate) scale: f32,
     /// The rows, [rows, heads · head_dim].
     pub(crate) q: &'a [f32],
-    /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of [`Layout::slots`]; empty before
-    /// [`Unit::lay_out`].
+    /// The queries, tile by tile ([`tile_size`]), each `[head_dim, R]` with columns in the order of
+    /// [`Layout::slots`]; empty before [`Unit::set_layout`].
     pub(crate) tiles: Vec<f32>,
 }
 
 impl Unit<'_> {
     /// Lays out the queries, which the scores need.
-    pub(crate) fn lay_out(&mut self, backend: Backend) {
+    pub(crate) fn set_layout(&mut self, backend: Backend) {
         let (hd, group) = (self.layout.head_dim, self.group);
         self.tiles.resize(self.queries * hd, 0.0);
         let mut first = 0;
@@ -56,18 +58,18 @@ impl Unit<'_> {
     }
 
     /// Positions that query `i` sees.
-    fn seen(&self, i: usize) -> usize {
+    fn visible(&self, i: usize) -> usize {
         self.start + i / self.group + 1
     }
 
     /// Positions of block `block` that query `i` sees.
-    fn seen_in(&self, i: usize, block: usize) -> usize {
-        self.seen(i).saturating_sub(block * BLOCK).min(BLOCK)
+    fn visible_in(&self, i: usize, block: usize) -> usize {
+        self.visible(i).saturating_sub(block * BLOCK).min(BLOCK)
     }
 
     /// Blocks that the last query sees.
     pub(crate) fn block_count(&self) -> usize {
-        self.seen(self.queries - 1).div_ceil(BLOCK)
+        self.visible(self.queries - 1).div_ceil(BLOCK)
     }
 
     /// The block after `block`, if there is one.
@@ -136,9 +138,9 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
             unsafe { step_with::<[__m256; 2], T>(unit, blocks, step) }
         }
         match backend {
-            // SAFETY: this function is private to the crate and gets `Backend::active`, which is supported, or an
-            // argument of a public function that called `Backend::assert_supported` first. `Backend::is_supported`
-            // asks for each of the features above.
+            // SAFETY: this function is private to the crate and gets `Backend::active`, which is supported,
+            // or an argument of a public function that called `Backend::assert_supported` first.
+            // `Backend::is_supported` asks for each of the features above.
             Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
             // SAFETY: as above.
             Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },
@@ -189,7 +191,7 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
     scores: &mut [f32],
 ) {
     let (queries, hd) = (unit.queries, unit.layout.head_dim);
-    let panels = unit.seen_in(queries - 1, block).div_ceil(LANES);
+    let panels = unit.visible_in(queries - 1, block).div_ceil(LANES);
     assert!(scores.len() == queries * BLOCK && unit.tiles.len() == queries * hd && panels * LANES <= BLOCK);
     let (ahead, after) = (KEYS_AHEAD * hd, (BLOCK - KEYS_AHEAD) * hd);
     for (p, panel) in keys.chunks_exact(hd * LANES).take(panels).enumerate() {
@@ -199,8 +201,8 @@ unsafe fn scores_of_block<V: Vector, T: Element>(
         while i < queries {
             let size = tile_size(queries - i, V::MANY);
             let tile = &unit.tiles[i * hd..][..size * hd];
-            // SAFETY: the caller's promise. Query i + r < queries, and panel p ends within BLOCK: sixteen scores from
-            // (i + r) · BLOCK + 16 p lie in `scores`.
+            // SAFETY: the caller's promise. Query i + r < queries, and panel p ends within BLOCK: sixteen
+            // scores from (i + r) · BLOCK + 16 p lie in `scores`.
             unsafe {
                 let at = scores.as_mut_ptr().add(i * BLOCK + p * LANES);
                 match size {
@@ -242,8 +244,8 @@ unsafe fn scores_of_panel<V: Vector, T: Element, const R: usize>(
     }
 }
 
-/// Half of the tree of `lanes::sum`, here with a position in each lane: the even columns from slot 0 on, or the odd ones, which
-/// begin at slot `slot`.
+/// Half of the tree of `lanes::sum`, here with a position in each lane: the even columns from slot 0 on, or
+/// the odd ones, which begin at slot `slot`.
 ///
 /// # Safety
 /// As [`residue`]. Closures would not take on the features of their caller.
@@ -272,7 +274,8 @@ unsafe fn half<V: Vector, T: Element, const R: usize>(
 /// The products of `count` columns from `slot` on, summed in their order.
 ///
 /// # Safety
-/// The caller has the instructions of `V`, and the columns exist: the counts of the sixteen residues add up to their number.
+/// The caller has the instructions of `V`, and the columns exist: the counts of the sixteen residues add up
+/// to their number.
 #[inline(always)]
 unsafe fn residue<V: Vector, T: Element, const R: usize>(
     columns: &[[T; LANES]],
@@ -314,7 +317,7 @@ fn exps(unit: &Unit<'_>, scores: &mut [f32], factors: &mut [f32]) {
     for (i, factor) in factors.iter_mut().enumerate() {
         let row = |block: usize| {
             let at = (block * queries + i) * BLOCK;
-            at..at + unit.seen_in(i, block)
+            at..at + unit.visible_in(i, block)
         };
         let mut largest = [f32::NEG_INFINITY; LANES];
         for block in 0..blocks {
@@ -358,7 +361,8 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     let mut i = 0;
     while i < queries {
         let size = tile_size(queries - i, V::MANY);
-        // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a tile.
+        // SAFETY: the caller's promise; the slices are as long as `sums_of_tile` asks, for every size of a
+        // tile.
         unsafe {
             match size {
                 8 => sums_of_tile::<V, T, 8>(unit, block, i, values, p, sums),
@@ -371,11 +375,12 @@ unsafe fn sums_of_block<V: Vector, T: Element>(
     }
 }
 
-/// R queries from query `i` on: the first sixteen columns of a piece or both halves, together where there are registers enough.
+/// R queries from query `i` on: the first sixteen columns of a piece or both halves, together where there are
+/// registers enough.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `values` [BLOCK, COLUMNS], and
-/// queries i..i + R exist.
+/// The caller has the instructions of `V`; `p` is [queries, BLOCK], `sums` [queries, COLUMNS], `values`
+/// [BLOCK, COLUMNS], and queries i..i + R exist.
 #[inline(always)]
 unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     unit: &Unit<'_>,
@@ -385,7 +390,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     p: &[f32],
     sums: &mut [f32],
 ) {
-    let seen: [usize; R] = std::array::from_fn(|r| unit.seen_in(i + r, block));
+    let visible: [usize; R] = std::array::from_fn(|r| unit.visible_in(i + r, block));
     let p = &p[i * BLOCK..];
     let sums = &mut sums[i * COLUMNS..];
     // SAFETY: the caller's promises; the second half begins sixteen columns after the first.
@@ -393,24 +398,25 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
         let (columns, next, both) = (values.columns.as_ptr(), values.next.as_ptr(), values.both);
         let sums = sums.as_mut_ptr();
         if both && (V::MANY || R <= 2) {
-            add_products::<V, T, R, 2>(&seen, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 2>(&visible, columns, next, p.as_ptr(), sums);
         } else {
-            add_products::<V, T, R, 1>(&seen, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 1>(&visible, columns, next, p.as_ptr(), sums);
             if both {
-                add_products::<V, T, R, 1>(&seen, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
+                add_products::<V, T, R, 1>(&visible, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
             }
         }
     }
 }
 
-/// `sums[r][c] += Σ_j p[r][j] · values[j][c]` over positions j < `seen[r]` in their order, for 16 B columns.
+/// `sums[r][c] += Σ_j p[r][j] · values[j][c]` over positions j < `visible[r]` in their order, for 16 B
+/// columns.
 ///
 /// # Safety
-/// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R, COLUMNS], of whose
-/// columns 16 B are used; `seen` ascends and is at most BLOCK.
+/// The caller has the instructions of `V`; `values` are [BLOCK, COLUMNS], `p` is [R, BLOCK], `sums` [R,
+/// COLUMNS], of whose columns 16 B are used; `visible` ascends and is at most BLOCK.
 #[inline(always)]
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
-    seen: &[usize; R],
+    visible: &[usize; R],
     values: *const T,
     next: *const T,
     p: *const f32,
@@ -419,7 +425,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     // SAFETY: the caller's promises: j < BLOCK, r < R, b < B throughout.
     unsafe {
         let mut acc = [[V::zero(); B]; R];
-        for j in 0..seen[0] {
+        for j in 0..visible[0] {
             let ahead = if j < BLOCK - VALUES_AHEAD {
                 values.wrapping_add((j + VALUES_AHEAD) * COLUMNS)
             } else {
@@ -442,7 +448,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
         }
         // The positions that only the later rows see.
         for r in 1..R {
-            for j in seen[0]..seen[r] {
+            for j in visible[0]..visible[r] {
                 let p = *p.add(r * BLOCK + j);
                 for b in 0..B {
                     acc[r][b] = T::load::<V>(values.add(j * COLUMNS + b * LANES)).fma(p, acc[r][b]);

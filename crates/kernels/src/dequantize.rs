@@ -1,6 +1,7 @@
 //! Stored numbers of GGUF files to f32: one row a format, exactly as ggml's `dequantize_row_*` computes them.
 //!
-//! This is for reading models in, not for running them: [`crate::DenseMatrix`] multiplies the formats worth multiplying.
+//! This is for reading models in, not for running them: [`crate::DenseMatrix`] multiplies the formats worth
+//! multiplying.
 
 use crate::dense::{DenseType, decode_dense};
 

@@ -1,6 +1,7 @@
 //! Run-time choice of the instruction set: detected once, or named by `TRITFORGE_BACKEND`.
 
 use std::fmt;
+use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -57,18 +58,19 @@ impl Backend {
     ];
 
     /// The backend that functions without a backend argument use: the one that the environment variable
-    /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx512`), else the fastest supported
-    /// one. Chosen once.
+    /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx512`), else the
+    /// fastest supported one. Chosen once.
     ///
-    /// A variable that cannot be honoured is reported on standard error once and ignored; programs that want to
-    /// stop instead call [`Backend::from_env`] first.
+    /// A variable that cannot be honoured is reported on standard error once and ignored; programs that want
+    /// to stop instead call [`Backend::from_env`] first.
     pub fn active() -> Backend {
         static ACTIVE: OnceLock<Backend> = OnceLock::new();
         *ACTIVE.get_or_init(|| match Backend::from_env() {
             Ok(backend) => backend.unwrap_or_else(Backend::fastest),
             Err(error) => {
                 let fastest = Backend::fastest();
-                eprintln!("warning: {VARIABLE} ignored: {error}; using {fastest}");
+                // Unlike `eprintln!`, this does not panic where standard error cannot be written.
+                let _ = writeln!(std::io::stderr(), "warning: {VARIABLE} ignored: {error}; using {fastest}");
                 fastest
             }
         })
@@ -140,8 +142,8 @@ impl Backend {
         Backend::supported().last().copied().unwrap_or(Backend::Scalar)
     }
 
-    /// Panics unless the processor supports the backend. Every `unsafe` call of a `#[target_feature]` function in
-    /// this crate stands behind this check.
+    /// Panics unless the processor supports the backend. Every `unsafe` call of a `#[target_feature]`
+    /// function in this crate stands behind this check.
     #[track_caller]
     pub(crate) fn assert_supported(self) {
         assert!(self.is_supported(), "this processor does not support the {self} backend");

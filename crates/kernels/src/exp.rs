@@ -1,7 +1,7 @@
 //! `exp` in f32 from fused multiply-adds alone: the same bits on every backend.
 //!
-//! Cody–Waite reduction by ln 2 in two parts, a polynomial of degree 6 on [-ln2/2, ln2/2], and the power of two put into the
-//! exponent in two halves, so that results below the normal range come out too.
+//! Cody–Waite reduction by ln 2 in two parts, a polynomial of degree 6 on [-ln2/2, ln2/2], and the power of
+//! two put into the exponent in two halves, so that results below the normal range come out too.
 
 /// e^x, within 2 ulp. exp(-∞) = 0, overflow gives ∞, NaN stays NaN.
 #[inline(always)]
@@ -10,8 +10,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     // ln 2 = HIGH + LOW; HIGH has few bits, so that n · HIGH is exact for every n that occurs.
     const LN2_HIGH: f32 = 355.0 / 512.0;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // Adding 1.5 · 2²³ rounds half to even to an integer, which the low bits of the sum then hold: a conversion by `as`
-    // would saturate, and compilers make scalar code of that.
+    // Adding 1.5 · 2²³ rounds half to even to an integer, which the low bits of the sum then hold: a
+    // conversion by `as` would saturate, and compilers make scalar code of that.
     const ROUND: f32 = 12_582_912.0;
     // Beyond these the result is 0 or ∞ anyway. `clamp` keeps NaN.
     let clamped = x.clamp(-150.0, 150.0);

@@ -1,10 +1,11 @@
 //! Five ternary weights in a byte: 1.6 bits a weight, unpacked to 2-bit lines by one table look-up a byte.
 //!
-//! A group is [`GROUP_STEPS`] steps of a block. For each half of the rows, the group's five lines L0 … L4 become four:
-//! byte k of line i is `r + 81 · t`, where r = f0 + 3 f1 + 9 f2 + 27 f3 is the number whose ternary digits are the four
-//! 2-bit fields of byte k of L_i, and t is field i of byte k of L4. Two subtractions find r (0 to 80), which indexes a
-//! table of 2-bit bytes: `vpermi2b` holds 128 of them in two registers. A block is all groups of rows 0 to 15, then all groups of
-//! rows 16 to 31: each half is one stream, so that its accumulators fit the registers.
+//! A group is [`GROUP_STEPS`] steps of a block. For each half of the rows, the group's five lines L0 … L4
+//! become four: byte k of line i is `r + 81 · t`, where r = f0 + 3 f1 + 9 f2 + 27 f3 is the number whose
+//! ternary digits are the four 2-bit fields of byte k of L_i, and t is field i of byte k of L4. Two
+//! subtractions find r (0 to 80), which indexes a table of 2-bit bytes: `vpermi2b` holds 128 of them in two
+//! registers. A block is all groups of rows 0 to 15, then all groups of rows 16 to 31: each half is one
+//! stream, so that its accumulators fit the registers.
 
 use crate::Backend;
 use crate::ternary_weights::{Line, STEP_LINES};
@@ -113,9 +114,11 @@ pub(crate) mod x86 {
         }
     }
 
-    /// One half of a group: its first four 2-bit lines, and for each of the four the digits of the fifth, times 81.
+    /// One half of a group: its first four 2-bit lines, and for each of the four the digits of the fifth,
+    /// times 81.
     ///
-    /// `b - 81` wraps round to more than `b` exactly if b is below 81, so the lesser of the two is `b mod 81` after two rounds.
+    /// `b - 81` wraps round to more than `b` exactly if b is below 81, so the lesser of the two is `b mod 81`
+    /// after two rounds.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     pub(crate) fn unpack_half(

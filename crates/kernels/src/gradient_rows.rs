@@ -1,18 +1,19 @@
 //! Gradients for an integer product: every token's row as integers of one, two or three int8 digits.
 //!
-//! The other factor of a gradient's products is an integer already (a ternary weight, an int8 activation), so a gradient that is
-//! rounded to an integer too is multiplied exactly. Written in base 254 with digits in -127..=127, `n = d₀ · 254² + d₁ · 254 + d₂`, it
-//! takes one int8 product a digit. Three digits are steps of 2⁻²³ of the largest element: as fine as f32 there, and the sums, unlike
-//! those in f32, do not round. (Splitting a factor so that products of narrow numbers are exact is Ozaki's scheme, Numerical
-//! Algorithms 59, 2012.)
+//! The other factor of a gradient's products is an integer already (a ternary weight, an int8 activation), so
+//! a gradient that is rounded to an integer too is multiplied exactly. Written in base 254 with digits in
+//! -127..=127, `n = d₀ · 254² + d₁ · 254 + d₂`, it takes one int8 product a digit. Three digits are steps of
+//! 2⁻²³ of the largest element: as fine as f32 there, and the sums, unlike those in f32, do not round.
+//! (Splitting a factor so that products of narrow numbers are exact is Ozaki's scheme, Numerical Algorithms
+//! 59, 2012.)
 //!
-//! Few digits are rounded stochastically: to the nearest, the many small elements of a gradient would all become 0. Unlike
-//! activations ([`crate::quantize_rows`]) gradients have no smallest magnitude: a row's scale follows its largest element, however
-//! small.
+//! Few digits are rounded stochastically: to the nearest, the many small elements of a gradient would all
+//! become 0. Unlike activations ([`crate::quantize_rows`]) gradients have no smallest magnitude: a row's
+//! scale follows its largest element, however small.
 
+use crate::counter_rng::{code_scale, nearest_code, round_to_code};
 use crate::lanes::multiversion;
-use crate::noise::{code_scale, nearest_code, round_to_code};
-use crate::{Backend, Noise, QuantizedRows, pool};
+use crate::{Backend, CounterRng, QuantizedRows, pool};
 
 /// From this many elements the rows are shared among threads.
 const PARALLEL_ELEMENTS: usize = 1 << 16;
@@ -30,7 +31,7 @@ pub(crate) const BASE: f32 = 254.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rounding {
     digits: usize,
-    noise: Option<Noise>,
+    noise: Option<CounterRng>,
 }
 
 impl Rounding {
@@ -50,7 +51,7 @@ impl Rounding {
     ///
     /// # Panics
     /// As [`Self::nearest`].
-    pub fn stochastic(digits: usize, noise: Noise) -> Self {
+    pub fn stochastic(digits: usize, noise: CounterRng) -> Self {
         Self { noise: Some(noise), ..Self::nearest(digits) }
     }
 
@@ -59,7 +60,8 @@ impl Rounding {
         self.digits
     }
 
-    /// Splits numbers, at most 127 · (1 + 2⁻²³) in magnitude, of which the first is element `first`: hands out the codes of each digit.
+    /// Splits numbers, at most 127 · (1 + 2⁻²³) in magnitude, of which the first is element `first`: hands
+    /// out the codes of each digit.
     #[inline(always)]
     pub(crate) fn split<const N: usize>(
         self,
@@ -89,8 +91,8 @@ impl Rounding {
     }
 }
 
-/// A gradient [tokens, cols] as integers, a row of codes a digit: row `token · digits + digit`, the scale of a digit being a 254th of
-/// that of the digit before it.
+/// A gradient [tokens, cols] as integers, a row of codes a digit: row `token · digits + digit`, the scale of
+/// a digit being a 254th of that of the digit before it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GradientRows {
     rows: QuantizedRows,
@@ -109,10 +111,11 @@ impl GradientRows {
     }
 }
 
-/// Rounds gradients `dy`, [tokens, cols] row-major, into rows whose memory is used again: with `a` the row's largest magnitude, the
-/// first digits are the integer nearest to `dy · (127 / a)`, with the scale `a / 127`, the next ones those of 254 times what is left; the
-/// last digit may be rounded by the noise of element `token · cols + column` (modulo 2³²). A row of zeros has the scale 0; one with a
-/// NaN or an infinity has codes 0 and the scale NaN.
+/// Rounds gradients `dy`, [tokens, cols] row-major, into rows whose memory is used again: with `a` the row's
+/// largest magnitude, the first digits are the integer nearest to `dy · (127 / a)`, with the scale `a / 127`,
+/// the next ones those of 254 times what is left; the last digit may be rounded by the noise of element
+/// `token · cols + column` (modulo 2³²). A row of zeros has the scale 0; one with a NaN or an infinity has
+/// codes 0 and the scale NaN.
 ///
 /// # Panics
 /// If `cols` is 0 or does not divide the length of `dy`.
@@ -150,7 +153,8 @@ pub(crate) fn digit_scales(first: f32) -> [f32; Rounding::MAX_DIGITS] {
 }
 
 multiversion! {
-    /// One row, whose first element has number `first`: the codes [digits, cols], scales and sums of codes of its digits.
+    /// One row, whose first element has number `first`: the codes [digits, cols], scales and sums of codes of
+    /// its digits.
     fn quantize_row(
         row: &[f32],
         rounding: Rounding,
@@ -159,7 +163,8 @@ multiversion! {
         scales: &mut [f32],
         sums: &mut [i32],
     ) {
-        // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite values.
+        // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite
+        // values.
         let largest = row.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
         let (scale, inverse) = code_scale(largest);
         scales.copy_from_slice(&digit_scales(scale)[..scales.len()]);
@@ -228,7 +233,7 @@ mod tests {
     }
 
     fn roundings() -> [Rounding; 4] {
-        let noise = Noise::new(3, 1, 4);
+        let noise = CounterRng::new(3, 1, 4);
         [
             Rounding::stochastic(1, noise),
             Rounding::stochastic(2, noise),

@@ -1,9 +1,11 @@
-//! Keys and values of one layer of one sequence, in f32 or f16, laid out as [`crate::attention_cached`] streams them.
+//! Keys and values of one layer of one sequence, in f32 or f16, laid out as [`crate::attention_cached`]
+//! streams them.
 //!
-//! Positions come in blocks of [`BLOCK`], each with its own memory: the cache grows without copying. A block is head-major.
-//! A head's keys stand in panels of 16 positions, `[head_dim, 16]` each, the columns in the order in which a dot product sums
-//! them ([`Layout::slots`]), so that reading a panel is reading memory upwards. A head's values stand in column pieces,
-//! `[BLOCK, 32]` each: threads may share the columns, and each sums over positions in their order.
+//! Positions come in blocks of [`BLOCK`], each with its own memory: the cache grows without copying. A block
+//! is head-major. A head's keys stand in panels of 16 positions, `[head_dim, 16]` each, the columns in the
+//! order in which a dot product sums them ([`Layout::slots`]), so that reading a panel is reading memory
+//! upwards. A head's values stand in column pieces, `[BLOCK, 32]` each: threads may share the columns, and
+//! each sums over positions in their order.
 
 use std::fmt;
 use std::str::FromStr;
@@ -127,8 +129,8 @@ impl Element for f16 {
 pub(crate) struct Layout {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
-    /// Column d of a key is column `slots[d]` of its panel: the residues of d mod 16 in the order of the tree of
-    /// [`crate::lanes::sum`], and the columns of a residue in their order.
+    /// Column d of a key is column `slots[d]` of its panel: the residues of d mod 16 in the order of the tree
+    /// of [`crate::lanes::sum`], and the columns of a residue in their order.
     pub(crate) slots: Vec<usize>,
 }
 
@@ -246,7 +248,8 @@ impl<T: Element> Aligned<T> {
     }
 
     fn numbers(&self) -> &[T] {
-        // SAFETY: the elements are f32 or f16, so a line is 128 or 64 bytes with no padding, and lines are contiguous.
+        // SAFETY: the elements are f32 or f16, so a line is 128 or 64 bytes with no padding, and lines are
+        // contiguous.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 32) }
     }
 
@@ -272,7 +275,8 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// An empty cache. `capacity` is how many positions are expected; their memory is taken as they come, in steps of 256 positions.
+    /// An empty cache. `capacity` is how many positions are expected; their memory is taken as they come, in
+    /// steps of 256 positions.
     pub fn new(ty: KvType, kv_heads: usize, head_dim: usize, capacity: usize) -> Self {
         let count = capacity.div_ceil(BLOCK);
         let blocks = match ty {

@@ -1,8 +1,9 @@
 //! Sixteen f32 lanes in portable Rust: the one order of arithmetic that every backend shares.
 //!
-//! A float kernel of this crate is written once over [`Lanes`] and compiled several times, for different instruction sets
-//! ([`multiversion!`]). Every version performs the same IEEE operations in the same order (fused multiply-adds, and a
-//! fixed tree for sums across lanes), so the backends agree bit for bit by construction.
+//! A float kernel of this crate is written once over [`Lanes`] and compiled several times, for different
+//! instruction sets ([`multiversion!`]). Every version performs the same IEEE operations in the same order
+//! (fused multiply-adds, and a fixed tree for sums across lanes), so the backends agree bit for bit by
+//! construction.
 
 /// Sixteen numbers: one AVX-512 register, two AVX2 registers, four NEON registers.
 pub(crate) type Lanes = [f32; LANES];
@@ -33,8 +34,8 @@ pub(crate) fn sum(lanes: &Lanes) -> f32 {
 
 /// [`sum`] of several lanes.
 ///
-/// Not to be inlined: a compiler that sees these additions together with the loop that made the lanes cuts that loop into
-/// narrower vectors to suit them.
+/// Not to be inlined: a compiler that sees these additions together with the loop that made the lanes cuts
+/// that loop into narrower vectors to suit them.
 #[inline(never)]
 pub(crate) fn sums<const N: usize>(lanes: &[Lanes; N]) -> [f32; N] {
     let mut out = [0f32; N];
@@ -57,15 +58,16 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     if rest > 0 {
         let (a, b) = (padded(&a_rest[..rest], 0.0), padded(&b_rest[..rest], 0.0));
         for i in 0..LANES {
-            // No index that is known only at run time touches `acc`: it would live in memory in the loop above.
+            // No index that is known only at run time touches `acc`: it would live in memory in the loop
+            // above.
             acc[i] = if i < rest { a[i].mul_add(b[i], acc[i]) } else { acc[i] };
         }
     }
     sum(&acc)
 }
 
-/// `Σ a·b` over two rows of equal length in 64 lanes: four chains of [`LANES`], which do not wait for one another, then the tree
-/// by halves. Norms are summed so.
+/// `Σ a·b` over two rows of equal length in 64 lanes: four chains of [`LANES`], which do not wait for one
+/// another, then the tree by halves. Norms are summed so.
 #[inline(always)]
 pub(crate) fn dot_wide(a: &[f32], b: &[f32]) -> f32 {
     const CHAINS: usize = 4;
@@ -109,14 +111,16 @@ pub(crate) fn padded(numbers: &[f32], fill: f32) -> Lanes {
 #[inline(always)]
 pub(crate) unsafe fn load(x: &[f32], at: usize) -> Lanes {
     debug_assert!(at + LANES <= x.len());
-    // SAFETY: the caller promises that the sixteen numbers lie in `x`; an array of f32 has the alignment of f32.
+    // SAFETY: the caller promises that the sixteen numbers lie in `x`; an array of f32 has the alignment of
+    // f32.
     unsafe { x.as_ptr().add(at).cast::<Lanes>().read() }
 }
 
-/// Compiles a function for AVX-512, for AVX2 and for the baseline (on aarch64 NEON, fused multiply-adds included), and
-/// chooses at run time.
+/// Compiles a function for AVX-512, for AVX2 and for the baseline (on aarch64 NEON, fused multiply-adds
+/// included), and chooses at run time.
 ///
-/// Its body must be made of `#[inline(always)]` functions and plain loops, so that it takes on the features of its caller.
+/// Its body must be made of `#[inline(always)]` functions and plain loops, so that it takes on the features
+/// of its caller.
 macro_rules! multiversion {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
@@ -135,9 +139,10 @@ macro_rules! multiversion {
                     portable($($arg),*)
                 }
                 match backend {
-                    // SAFETY: these functions are private to this crate, and the backend that reaches them is either
-                    // `Backend::active`, which is supported, or an argument of a public function that called
-                    // `Backend::assert_supported` first. `Backend::is_supported` asks for each of the features above.
+                    // SAFETY: these functions are private to this crate, and the backend that reaches them is
+                    // either `Backend::active`, which is supported, or an argument of a public function that
+                    // called `Backend::assert_supported` first. `Backend::is_supported` asks for each of the
+                    // features above.
                     $crate::Backend::Avx512Vnni => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::Backend::Avx2 => return unsafe { avx2($($arg),*) },

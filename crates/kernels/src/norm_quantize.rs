@@ -62,7 +62,7 @@ pub(crate) fn quantize_made_rows(
 
 #[cfg(test)]
 mod tests {
-    use crate::{Gate, QuantizedRows, gated, gated_norm_quantize, quantize_rows, rms_norm};
+    use crate::{Gate, QuantizedRows, glu, glu_norm_quantize, quantize_rows, rms_norm};
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -80,11 +80,11 @@ mod tests {
 
             let mut h = vec![0f32; x.len()];
             for kind in [Gate::Relu2, Gate::Silu] {
-                gated(kind, &x, &up, &mut h);
-                gated_norm_quantize(kind, &x, &up, width, None, &mut fused);
+                glu(kind, &x, &up, &mut h);
+                glu_norm_quantize(kind, &x, &up, width, None, &mut fused);
                 assert_eq!(fused, quantize_rows(&h, width));
                 rms_norm(&h, &weight, 1e-5, &mut y);
-                gated_norm_quantize(kind, &x, &up, width, Some((&weight, 1e-5)), &mut fused);
+                glu_norm_quantize(kind, &x, &up, width, Some((&weight, 1e-5)), &mut fused);
                 assert_eq!(fused, quantize_rows(&y, width));
             }
         }

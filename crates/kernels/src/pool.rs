@@ -1,12 +1,13 @@
 //! The threads that compute: a pool whose hand-off costs about a microsecond.
 //!
-//! A decoding step is some two hundred products of 50 to 500 µs, one after the other. Workers therefore spin for a
-//! short while after each job and only then park; a job is published with one store. Tasks are claimed from a counter,
-//! so a slow thread takes fewer of them; which thread runs which task changes no result, since tasks write to places
-//! of their own.
+//! A decoding step is some two hundred products of 50 to 500 µs, one after the other. Workers therefore spin
+//! for a short while after each job and only then park; a job is published with one store. Tasks are claimed
+//! from a counter, so a slow thread takes fewer of them; which thread runs which task changes no result,
+//! since tasks write to places of their own.
 //!
-//! One job runs at a time. A call from inside a task, or while another thread's job is running, runs its tasks on the
-//! calling thread alone: it never waits for the pool, and never starts more threads than there are.
+//! One job runs at a time. A call from inside a task, or while another thread's job is running, runs its
+//! tasks on the calling thread alone: it never waits for the pool, and never starts more threads than there
+//! are.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -17,11 +18,12 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-/// How long a worker looks for the next job before it parks: longer than the serial work between two products of a
-/// decoding step, and short enough not to take the core from whoever computes with threads of their own.
+/// How long a worker looks for the next job before it parks: longer than the serial work between two products
+/// of a decoding step, and short enough not to take the core from whoever computes with threads of their own.
 const SPIN: Duration = Duration::from_micros(40);
 
-/// Calls `task(0)` … `task(tasks - 1)`, each once, on the threads of the pool and the calling one; returns when all are done.
+/// Calls `task(0)` … `task(tasks - 1)`, each once, on the threads of the pool and the calling one; returns
+/// when all are done.
 ///
 /// # Panics
 /// If a task panics, with its message, after the tasks that were running have ended.
@@ -63,7 +65,8 @@ pub fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync
     });
 }
 
-/// Threads of the pool, the calling one included: `RAYON_NUM_THREADS` if set (see [`crate::configure_threads`]), else the cores.
+/// Threads of the pool, the calling one included: `RAYON_NUM_THREADS` if set (see
+/// [`crate::configure_threads`]), else the cores.
 pub fn max_threads() -> usize {
     pool().workers.len() + 1
 }
@@ -73,8 +76,8 @@ pub fn threads() -> usize {
     pool().active.load(SeqCst).min(LIMIT.get())
 }
 
-/// For as long as it lives, at most so many threads compute what the thread that made it starts. Other threads, and what
-/// [`set_threads`] says, are not affected.
+/// For as long as it lives, at most so many threads compute what the thread that made it starts. Other
+/// threads, and what [`set_threads`] says, are not affected.
 #[derive(Debug)]
 pub struct ThreadLimit {
     before: usize,
@@ -96,8 +99,8 @@ impl Drop for ThreadLimit {
     }
 }
 
-/// Lets `n` threads compute from now on, at least 1 and at most [`max_threads`]: an atomic store, made between steps to give
-/// decoding and prefill different numbers. Results do not depend on it.
+/// Lets `n` threads compute from now on, at least 1 and at most [`max_threads`]: an atomic store, made
+/// between steps to give decoding and prefill different numbers. Results do not depend on it.
 pub fn set_threads(n: usize) {
     pool().active.store(n.clamp(1, max_threads()), SeqCst);
 }
@@ -122,21 +125,23 @@ struct Pool {
     active: AtomicUsize,
     /// Whether a job is running.
     busy: AtomicBool,
-    /// Number of the newest job (upper bits), whether it is open ([`OPEN`]), and how many workers are inside it (lower bits).
+    /// Number of the newest job (upper bits), whether it is open ([`OPEN`]), and how many workers are inside
+    /// it (lower bits).
     gate: Line<AtomicUsize>,
     /// The next task to claim.
     next: Line<AtomicUsize>,
     /// Workers with a lower index take part in the job.
     helpers: AtomicUsize,
-    /// What the job does and how many tasks it has. Written by the owner of `busy` while the gate is closed and no worker inside.
+    /// What the job does and how many tasks it has. Written by the owner of `busy` while the gate is closed
+    /// and no worker inside.
     job: UnsafeCell<Option<(Task, usize)>>,
     /// The first panic of a worker's task.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `job` is written only by the owner of `busy`, while the gate is closed and nobody is inside, and read only by
-// workers inside the gate and by that owner. The task behind the pointer is `Sync`, and `run` does not return before
-// every worker has left. Everything else is atomic or behind a lock.
+// SAFETY: `job` is written only by the owner of `busy`, while the gate is closed and nobody is inside, and
+// read only by workers inside the gate and by that owner. The task behind the pointer is `Sync`, and `run`
+// does not return before every worker has left. Everything else is atomic or behind a lock.
 unsafe impl Sync for Pool {}
 // SAFETY: as above; the pointer is dangling outside of a job and never followed then.
 unsafe impl Send for Pool {}
@@ -198,16 +203,19 @@ impl Pool {
     /// Publishes a job. Only for the owner of `busy`.
     fn open(&self, task: &(impl Fn(usize) + Sync), tasks: usize, helpers: usize) {
         let task: *const (dyn Fn(usize) + Sync + '_) = &raw const *task;
-        // SAFETY: only the lifetime of the trait object changes; `close` ends the job before the task is dropped.
+        // SAFETY: only the lifetime of the trait object changes; `close` ends the job before the task is
+        // dropped.
         let task = unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Task>(task) };
-        // SAFETY: the caller owns `busy`, the gate is closed and the last job's workers have left: nobody reads.
+        // SAFETY: the caller owns `busy`, the gate is closed and the last job's workers have left: nobody
+        // reads.
         unsafe { *self.job.get() = Some((task, tasks)) };
         self.next.0.store(0, SeqCst);
         self.helpers.store(helpers, SeqCst);
         let last = self.gate.0.load(SeqCst);
         self.gate.0.store((last & !(JOB - 1)).wrapping_add(JOB) | OPEN, SeqCst);
         for worker in &self.workers[..helpers] {
-            // The worker sets `parked` before it looks at the gate a last time: one of the two sees the other.
+            // The worker sets `parked` before it looks at the gate a last time: one of the two sees the
+            // other.
             if worker.parked.swap(false, SeqCst)
                 && let Some(thread) = worker.thread.get()
             {
@@ -216,7 +224,8 @@ impl Pool {
         }
     }
 
-    /// Ends the job: no more tasks are claimed (after a panic some may be left), and every worker has left when this returns.
+    /// Ends the job: no more tasks are claimed (after a panic some may be left), and every worker has left
+    /// when this returns.
     fn close(&self) {
         self.next.0.store(usize::MAX / 2, SeqCst);
         self.gate.0.fetch_and(!OPEN, SeqCst);
@@ -228,7 +237,8 @@ impl Pool {
 
     /// Claims and runs tasks until none is left. Only inside a job.
     fn work(&self) {
-        // SAFETY: the caller is the job's owner or a worker inside the gate: nobody writes, the task is alive.
+        // SAFETY: the caller is the job's owner or a worker inside the gate: nobody writes, the task is
+        // alive.
         let Some((task, tasks)) = (unsafe { *self.job.get() }) else { return };
         loop {
             let i = self.next.0.fetch_add(1, SeqCst);

@@ -1,8 +1,9 @@
 //! Q6_K matrices (`block_q6_K` of ggml): 6.5625 bits a weight, for the output head and the embedding.
 //!
-//! A block of 256 weights is 210 bytes: 128 bytes of low nibbles, 64 bytes of high bit pairs, sixteen int8 scales, one f16 scale `d`.
-//! A weight is `d · scale · (code − 32)`: at most 11 + 7 + 5 significant bits, so it is exact in f32, and a product with decoded
-//! rows and one that decodes as it multiplies agree bit for bit.
+//! A block of 256 weights is 210 bytes: 128 bytes of low nibbles, 64 bytes of high bit pairs, sixteen int8
+//! scales, one f16 scale `d`. A weight is `d · scale · (code − 32)`: at most 11 + 7 + 5 significant bits, so
+//! it is exact in f32, and a product with decoded rows and one that decodes as it multiplies agree bit for
+//! bit.
 
 use half::f16;
 
@@ -78,8 +79,8 @@ fn scales(block: &[u8; BLOCK_BYTES]) -> [f32; GROUPS] {
     out
 }
 
-/// `y[i] = row i · x` for rows of `row_bytes` bytes each, decoded as they are multiplied: the bits are those of a product with
-/// [`decode_row`]'s numbers in the order of the other dense types, on every backend.
+/// `y[i] = row i · x` for rows of `row_bytes` bytes each, decoded as they are multiplied: the bits are those
+/// of a product with [`decode_row`]'s numbers in the order of the other dense types, on every backend.
 ///
 /// # Panics
 /// If the lengths do not fit or the processor does not support the backend.
@@ -141,7 +142,8 @@ unsafe fn products_of_rows<V: Vector, const R: usize>(
 ) {
     let mut codes = [[0i8; BLOCK]; R];
     let mut scales_of = [[0f32; GROUPS]; R];
-    // SAFETY: the caller's promise; a group is sixteen codes of a row's 256, and sixteen of the 256 numbers of x.
+    // SAFETY: the caller's promise; a group is sixteen codes of a row's 256, and sixteen of the 256 numbers
+    // of x.
     unsafe {
         let mut acc = [V::zero(); R];
         for (i, x) in x.as_chunks::<BLOCK>().0.iter().enumerate() {
@@ -227,7 +229,8 @@ fn quantize(values: &[f32; BLOCK]) -> [u8; BLOCK_BYTES] {
     block
 }
 
-/// The scale of a group, the best of nineteen in squared error weighted by x² (`make_qx_quants`), with its codes + 32.
+/// The scale of a group, the best of nineteen in squared error weighted by x² (`make_qx_quants`), with its
+/// codes + 32.
 fn best_scale(x: &[f32; GROUP], codes: &mut [u8; GROUP]) -> f32 {
     let mut max = 0f32;
     for x in x {

@@ -1,7 +1,7 @@
 //! RMSNorm (arXiv 1910.07467): `x · (mean(x²) + eps)^-½ · weight`, row by row.
 
 use crate::lanes::{dot_wide, multiversion};
-use crate::{Backend, Write, pool};
+use crate::{Backend, WriteMode, pool};
 
 /// Rows of one parallel piece; fixed, so that the weight's gradient is summed in an order of its own.
 pub(crate) const ROWS: usize = 32;
@@ -27,8 +27,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     pool::for_each(pieces, |(out, x)| forward(backend, x, weight, eps, out));
 }
 
-/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] and, if wanted, `dweight` `[width]`, each
-/// overwritten or added to.
+/// The gradients of [`rms_norm`] for its upstream gradient `dy`: `dx` [rows, width] and, if wanted, `dweight`
+/// `[width]`, each overwritten or added to.
 ///
 /// # Panics
 /// If the lengths do not fit.
@@ -37,8 +37,8 @@ pub fn rms_norm_backward(
     weight: &[f32],
     eps: f32,
     dy: &[f32],
-    dx: (&mut [f32], Write),
-    dweight: Option<(&mut [f32], Write)>,
+    dx: (&mut [f32], WriteMode),
+    dweight: Option<(&mut [f32], WriteMode)>,
 ) {
     let width = weight.len();
     let (dx, write) = dx;
@@ -63,13 +63,14 @@ pub fn rms_norm_backward(
     }
 }
 
-pub(crate) fn check_weight(width: usize, dweight: Option<&(&mut [f32], Write)>) {
+pub(crate) fn check_weight(width: usize, dweight: Option<&(&mut [f32], WriteMode)>) {
     assert!(dweight.is_none_or(|(d, _)| d.len() == width), "a weight's gradient is as long as the weight");
 }
 
-/// The pieces' sums, in their order: each piece's buffers are `[2, width]`, of which the first row is its sum.
-pub(crate) fn sum_parts(buffers: &[f32], out: &mut [f32], write: Write) {
-    if write == Write::Store {
+/// The pieces' sums, in their order: each piece's buffers are `[2, width]`, of which the first row is its
+/// sum.
+pub(crate) fn sum_parts(buffers: &[f32], out: &mut [f32], write: WriteMode) {
+    if write == WriteMode::Overwrite {
         out.fill(0.0);
     }
     for part in buffers.chunks_exact(2 * out.len()) {
@@ -106,7 +107,7 @@ multiversion! {
         eps: f32,
         dy: &[f32],
         dx: &mut [f32],
-        write: Write,
+        write: WriteMode,
         buffers: &mut [f32],
     ) {
         let width = weight.len();
@@ -114,7 +115,7 @@ multiversion! {
         let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
         for ((x, dy), dx) in rows {
             let (inverse, projection) = backward_row(x, weight, eps, dy, g, dweight);
-            if write == Write::Store {
+            if write == WriteMode::Overwrite {
                 for i in 0..width {
                     dx[i] = g[i].mul_add(inverse, -(x[i] * projection));
                 }
@@ -127,8 +128,8 @@ multiversion! {
     }
 }
 
-/// Of one row: `g = dy · weight`, the weight's gradient added, and (inverse, projection), with which the input's gradient is
-/// `g · inverse − x · projection`.
+/// Of one row: `g = dy · weight`, the weight's gradient added, and (inverse, projection), with which the
+/// input's gradient is `g · inverse − x · projection`.
 #[inline(always)]
 pub(crate) fn backward_row(
     x: &[f32],

@@ -1,6 +1,8 @@
-//! What this machine can do at best: how fast threads read memory, and how many int8 products they make in registers.
+//! What this machine can do at best: how fast threads read memory, and how many int8 products they make in
+//! registers.
 //!
-//! Decoding streams every weight once a token, so the first is its limit; prefill is arithmetic, so the second is its.
+//! Decoding streams every weight once a token, so the first is its limit; prefill is arithmetic, so the
+//! second is its.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,11 +15,11 @@ const BYTES: usize = 512 << 20;
 /// Passes of which the median counts.
 const PASSES: usize = 7;
 
-/// Bytes a second that the active threads ([`crate::set_threads`]) read from memory together, each its own stretch: the
-/// median of several passes over 512 MiB.
+/// Bytes a second that the active threads ([`crate::set_threads`]) read from memory together, each its own
+/// stretch: the median of several passes over 512 MiB.
 pub fn read_bandwidth() -> f64 {
     let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
-    crate::heap::advise_huge_pages(buffer.spare_capacity_mut());
+    crate::allocator::advise_huge_pages(buffer.spare_capacity_mut());
     buffer.resize(BYTES / 8, 1);
     let parts: Vec<&[u64]> = buffer.chunks(buffer.len().div_ceil(8 * pool::threads())).collect();
     median(|| {
@@ -39,8 +41,9 @@ fn sum(part: &[u64]) -> u64 {
     part.iter().fold(0, |sum, x| sum.wrapping_add(*x))
 }
 
-/// Multiply-accumulates of int8 a second that the active threads make together with operands in registers: `vpmaddubsw` and
-/// `vpaddw` for AVX2, `vpdpbusd` for AVX-512 VNNI. None for a backend that this processor or this build lacks.
+/// Multiply-accumulates of int8 a second that the active threads make together with operands in registers:
+/// `vpmaddubsw` and `vpaddw` for AVX2, `vpdpbusd` for AVX-512 VNNI. None for a backend that this processor or
+/// this build lacks.
 pub fn int8_peak(backend: Backend) -> Option<f64> {
     /// Rounds of a measurement: some milliseconds.
     const ROUNDS: usize = 1 << 20;

@@ -1,4 +1,5 @@
-//! Rotary position embedding (arXiv 2104.09864) in NeoX halves: element i of a head is rotated with element i + head_dim/2.
+//! Rotary position embedding (arXiv 2104.09864) in NeoX halves: element i of a head is rotated with element i
+//! + head_dim/2.
 
 use crate::lanes::multiversion;
 use crate::{Backend, pool};
@@ -27,8 +28,8 @@ pub enum Direction {
 }
 
 impl RopeTable {
-    /// The table for heads of `head_dim` and positions 0..`positions`. Frequencies θ^(−2i/d) and angles are rounded to f32, as
-    /// in `transformers`; their cosines and sines are computed in f64 and rounded.
+    /// The table for heads of `head_dim` and positions 0..`positions`. Frequencies θ^(−2i/d) and angles are
+    /// rounded to f32, as in `transformers`; their cosines and sines are computed in f64 and rounded.
     ///
     /// # Panics
     /// If `head_dim` is odd.
@@ -49,8 +50,8 @@ impl RopeTable {
         (0..head_dim / 2).map(frequency).collect()
     }
 
-    /// The table of given frequencies, radians a position, as scaled RoPE has them; cosines and sines are multiplied by `factor`
-    /// (YaRN's attention factor, else 1).
+    /// The table of given frequencies, radians a position, as scaled RoPE has them; cosines and sines are
+    /// multiplied by `factor` (YaRN's attention factor, else 1).
     pub fn with_frequencies(frequencies: &[f32], factor: f32, positions: usize) -> Self {
         let angles = (0..positions).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
         let (cos, sin) = angles.map(|a| (a.cos() as f32 * factor, a.sin() as f32 * factor)).unzip();

@@ -1,13 +1,15 @@
 //! Softmax and log-sum-exp of a row, with the exact maximum taken out first.
 //!
-//! A row's exponentials are summed in segments of [`SEGMENT`] elements: within a segment by lanes and their tree, then segment
-//! after segment. Long rows, such as the scores of a long context, can so be split among workers without a change of bits.
+//! A row's exponentials are summed in segments of [`SEGMENT`] elements: within a segment by lanes and their
+//! tree, then segment after segment. Long rows, such as the scores of a long context, can so be split among
+//! workers without a change of bits.
 
 use crate::Backend;
 use crate::exp::exp;
 use crate::lanes::{LANES, Lanes, multiversion, padded, sum};
 
-/// Elements whose exponentials, or positions whose weighted values, are summed on their own before segments are added in order.
+/// Elements whose exponentials, or positions whose weighted values, are summed on their own before segments
+/// are added in order.
 pub(crate) const SEGMENT: usize = 256;
 
 /// Replaces a row of scores by their softmax. An empty row stays empty.

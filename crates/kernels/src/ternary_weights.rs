@@ -1,23 +1,24 @@
 //! `TernaryWeights`: a ternary matrix in the layouts that the products read, 2 or 1.6 bits a weight.
 //!
-//! The matrix is cut into blocks of [`BLOCK_ROWS`] output features. A block is a run of steps of [`STEP_COLS`]
-//! columns; a step is two [`Line`]s of 64 bytes, one word for each row. In a word, the weight of column `4s + j` of
-//! the step is the field `code + 1` (0, 1 or 2) at bits `8j + 2s`. So `(line >> 2s) & 0x03` in every byte is a vector
-//! of 16 rows × 4 consecutive columns: the unsigned operand of `vpdpbusd` and `vpmaddubsw`, whose other operand is 4
-//! consecutive activations, broadcast. One layout serves decoding (memory-bound, streams the lines once) and prefill
-//! or training (compute-bound).
+//! The matrix is cut into blocks of [`BLOCK_ROWS`] output features. A block is a run of steps of
+//! [`STEP_COLS`] columns; a step is two [`Line`]s of 64 bytes, one word for each row. In a word, the weight
+//! of column `4s + j` of the step is the field `code + 1` (0, 1 or 2) at bits `8j + 2s`. So `(line >> 2s) &
+//! 0x03` in every byte is a vector of 16 rows × 4 consecutive columns: the unsigned operand of `vpdpbusd` and
+//! `vpmaddubsw`, whose other operand is 4 consecutive activations, broadcast. One layout serves decoding
+//! (memory-bound, streams the lines once) and prefill or training (compute-bound).
 //!
-//! [`TernaryLayout::FiveTrits`] packs five such lines into four (`five_trits`); products unpack it on the way.
+//! [`TernaryLayout::FiveTrits`] packs five such lines into four (`five_trits`); products unpack it on the
+//! way.
 //!
-//! Rows beyond the last are padding whose results are dropped; columns beyond the last meet activations that are
-//! padded with 0.
+//! Rows beyond the last are padding whose results are dropped; columns beyond the last meet activations that
+//! are padded with 0.
 
 use std::convert::Infallible;
 use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
 use crate::five_trits::{self, GROUP_STEPS, PACKED_LINES};
-use crate::{heap, pool};
+use crate::{allocator, pool};
 
 /// Rows of a block: two vectors of 16 lanes.
 pub(crate) const BLOCK_ROWS: usize = 32;
@@ -28,8 +29,8 @@ pub(crate) const STEP_COLS: usize = 16;
 /// Lines of a step.
 pub(crate) const STEP_LINES: usize = BLOCK_ROWS / 16;
 
-/// The widest matrix: every sum, at most 128 · 2¹⁷ = 2²⁴, is exact as f32, and the i32 accumulators of every backend,
-/// whose terms are at most 64 times larger in a quarter of the columns, cannot overflow.
+/// The widest matrix: every sum, at most 128 · 2¹⁷ = 2²⁴, is exact as f32, and the i32 accumulators of every
+/// backend, whose terms are at most 64 times larger in a quarter of the columns, cannot overflow.
 pub(crate) const MAX_COLS: usize = 1 << 17;
 
 /// From this many weights the matrix is built by several threads.
@@ -68,11 +69,12 @@ pub struct TernaryWeights {
 }
 
 impl TernaryWeights {
-    /// The 2-bit layout of `codes` [rows, cols] (row-major, each -1, 0 or +1) with the scale of the whole tensor.
+    /// The 2-bit layout of `codes` [rows, cols] (row-major, each -1, 0 or +1) with the scale of the whole
+    /// tensor.
     ///
     /// # Panics
-    /// If `codes` has not `rows * cols` elements, a dimension is 0, there are more than 131072 columns, or a code is
-    /// not ternary ([`tritforge_ternary::TernaryTensor`] holds codes that have been checked).
+    /// If `codes` has not `rows * cols` elements, a dimension is 0, there are more than 131072 columns, or a
+    /// code is not ternary ([`tritforge_ternary::TernaryTensor`] holds codes that have been checked).
     pub fn new(codes: &[i8], rows: usize, cols: usize, scale: f32) -> Self {
         Self::with_layout(codes, rows, cols, scale, TernaryLayout::TwoBits)
     }
@@ -90,8 +92,9 @@ impl TernaryWeights {
         weights
     }
 
-    /// Builds the matrix block by block, on all threads, from whatever `codes_of` reads: it gets the index of a first row
-    /// and writes the codes of whole rows from there on. At no time more than some rows a thread are unpacked.
+    /// Builds the matrix block by block, on all threads, from whatever `codes_of` reads: it gets the index of
+    /// a first row and writes the codes of whole rows from there on. At no time more than some rows a thread
+    /// are unpacked.
     ///
     /// # Errors
     /// The first error of `codes_of`.
@@ -127,8 +130,9 @@ impl TernaryWeights {
         }
     }
 
-    /// Quantizes latent weights [rows, cols] (row-major) straight into the 2-bit layout, in one pass: the codes are
-    /// those of [`tritforge_ternary::weight_codes`], `clamp(round_half_even(w · (1/scale)), -1, 1)`.
+    /// Quantizes latent weights [rows, cols] (row-major) straight into the 2-bit layout, in one pass: the
+    /// codes are those of [`tritforge_ternary::weight_codes`], `clamp(round_half_even(w · (1/scale)), -1,
+    /// 1)`.
     ///
     /// ```
     /// use tritforge_kernels::TernaryWeights;
@@ -146,7 +150,8 @@ impl TernaryWeights {
             let source = &latent[first * cols..][..block * cols];
             fill_block(source, cols, lines, &|source, fields| {
                 for (field, w) in fields.iter_mut().zip(source) {
-                    // Half to even: ±0.5 rounds to 0, everything beyond to ±1 or is clamped to it. A NaN is 0.
+                    // Half to even: ±0.5 rounds to 0, everything beyond to ±1 or is clamped to it. A NaN is
+                    // 0.
                     let v = w * inverse;
                     *field = 1 + u8::from(v > 0.5) - u8::from(v < -0.5);
                 }
@@ -154,13 +159,14 @@ impl TernaryWeights {
         })
     }
 
-    /// The transpose of what [`TernaryWeights::quantize`] makes of latent weights [rows, cols] (row-major): a matrix [cols, rows].
+    /// The transpose of what [`TernaryWeights::quantize`] makes of latent weights [rows, cols] (row-major): a
+    /// matrix [cols, rows].
     ///
     /// # Panics
     /// If `latent` has not `rows * cols` elements, a dimension is 0, or there are more than 131072 rows.
     pub fn quantize_transposed(latent: &[f32], rows: usize, cols: usize, scale: f32) -> Self {
         let inverse = 1.0 / scale;
-        Self::turn(latent, rows, cols, scale, move |w| {
+        Self::transpose(latent, rows, cols, scale, move |w| {
             let v = w * inverse;
             1 + u32::from(v > 0.5) - u32::from(v < -0.5)
         })
@@ -168,11 +174,11 @@ impl TernaryWeights {
 
     /// The transpose [cols, rows], in the 2-bit layout.
     pub fn transposed(&self) -> Self {
-        Self::turn(&self.codes(), self.rows, self.cols, self.scale, |code| (i32::from(*code) + 1) as u32)
+        Self::transpose(&self.codes(), self.rows, self.cols, self.scale, |code| (i32::from(*code) + 1) as u32)
     }
 
     /// The transpose of a matrix [rows, cols] of which `field` makes code + 1.
-    fn turn<T: Sync>(
+    fn transpose<T: Sync>(
         source: &[T],
         rows: usize,
         cols: usize,
@@ -197,7 +203,8 @@ impl TernaryWeights {
         })
     }
 
-    /// Builds every block: `fill` gets the index of its first row, its number of rows, and its 2-bit lines, all zero.
+    /// Builds every block: `fill` gets the index of its first row, its number of rows, and its 2-bit lines,
+    /// all zero.
     fn build(
         rows: usize,
         cols: usize,
@@ -211,7 +218,7 @@ impl TernaryWeights {
         let plain_lines = layout.steps(cols) * STEP_LINES;
         let block_lines = layout.block_lines(cols);
         let mut lines = Vec::with_capacity(blocks * block_lines);
-        heap::advise_huge_pages(lines.spare_capacity_mut());
+        allocator::advise_huge_pages(lines.spare_capacity_mut());
         let spare = &mut lines.spare_capacity_mut()[..blocks * block_lines];
         let build = |(block, out): (usize, &mut [MaybeUninit<Line>])| {
             let first = block * BLOCK_ROWS;

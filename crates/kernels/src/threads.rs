@@ -1,10 +1,11 @@
 //! How many threads compute, in the kernels and in candle.
 
-/// Sets the threads of the whole process: all cores, or `threads` of them. Results do not depend on it, but for the sums inside
-/// candle's f32 GEMM (on its tape; training does not use it), which are the same for the same number of threads.
+/// Sets the threads of the whole process: all cores, or `threads` of them. Results do not depend on it, but
+/// for the sums inside candle's f32 GEMM (on its tape; training does not use it), which are the same for the
+/// same number of threads.
 ///
-/// candle's element-wise operations have a pool of their own, whose waiting threads spin and take the cores from the
-/// kernels; they run on the calling thread instead, unless `CANDLE_NUM_THREADS` says otherwise.
+/// candle's element-wise operations have a pool of their own, whose waiting threads spin and take the cores
+/// from the kernels; they run on the calling thread instead, unless `CANDLE_NUM_THREADS` says otherwise.
 ///
 /// To be called first in `main`: candle and rayon read these variables when they start.
 ///

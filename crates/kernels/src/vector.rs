@@ -1,8 +1,8 @@
-//! Sixteen f32 lanes held in registers, for kernels that convert f16 as they read: written once over [`Vector`], compiled for each
-//! instruction set.
+//! Sixteen f32 lanes held in registers, for kernels that convert f16 as they read: written once over
+//! [`Vector`], compiled for each instruction set.
 //!
-//! [`crate::lanes`] leaves the choice of registers to the compiler, which knows no f16; here it is spelled out. The operations are
-//! the same IEEE ones, so the bits are too.
+//! [`crate::lanes`] leaves the choice of registers to the compiler, which knows no f16; here it is spelled
+//! out. The operations are the same IEEE ones, so the bits are too.
 
 use half::f16;
 
@@ -11,7 +11,8 @@ use crate::lanes::{self, LANES, Lanes};
 /// Sixteen f32 numbers.
 ///
 /// # Safety
-/// Every function needs the instructions of its implementor: it is to be inlined into a function that enables them.
+/// Every function needs the instructions of its implementor: it is to be inlined into a function that enables
+/// them.
 pub(crate) trait Vector: Copy {
     /// Whether there are registers for 8 × 2 sums and not only for 4 × 1.
     const MANY: bool;
@@ -110,14 +111,16 @@ pub(crate) fn prefetch<T>(at: *const T) {
     let _ = at;
 }
 
-/// An f16 as f32, exactly. `half` asks for the processor's features at every number, which loops cannot afford.
+/// An f16 as f32, exactly. `half` asks for the processor's features at every number, which loops cannot
+/// afford.
 #[inline(always)]
 pub(crate) fn f16_bits_to_f32(bits: u16) -> f32 {
     /// 2^112: the difference of the exponents' biases.
     const REBIAS: f32 = f32::from_bits(0x7780_0000);
     let wide = u32::from(bits) << 16;
     let (sign, magnitude) = (wide & 0x8000_0000, (wide & 0x7fff_0000) >> 3);
-    // Exponent and mantissa now stand where f32 has them; the product also makes subnormal f16 numbers normal.
+    // Exponent and mantissa now stand where f32 has them; the product also makes subnormal f16 numbers
+    // normal.
     let finite = (f32::from_bits(magnitude) * REBIAS).to_bits();
     let bits = if magnitude >= 0x0f80_0000 { magnitude | 0x7f80_0000 } else { finite };
     f32::from_bits(sign | bits)
@@ -131,7 +134,8 @@ mod x86 {
 
     use super::Vector;
 
-    // SAFETY of all blocks below: the caller has the instructions (AVX-512 F, or AVX2, FMA and F16C), and promises the memory.
+    // SAFETY of all blocks below: the caller has the instructions (AVX-512 F, or AVX2, FMA and F16C), and
+    // promises the memory.
 
     impl Vector for __m512 {
         const MANY: bool = true;

@@ -1,4 +1,5 @@
-//! Products with stored rows, of every type, number of tokens and backend, against products with the decoded rows.
+//! Products with stored rows, of every type, number of tokens and backend, against products with the decoded
+//! rows.
 
 mod common;
 

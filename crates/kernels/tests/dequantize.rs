@@ -1,4 +1,5 @@
-//! Every block format against the numbers that gguf's decoder reads from the same bytes (`tests/golden/make_blocks.py`).
+//! Every block format against the numbers that gguf's decoder reads from the same bytes
+//! (`tests/golden/make_blocks.py`).
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,7 +1,8 @@
-//! The float kernels against naive f64, against themselves in other cuts and thread counts, and in odd shapes.
+//! The float kernels against naive f64, against themselves in other cuts and thread counts, and in odd
+//! shapes.
 //!
-//! That all instruction sets give the same bits is checked by running the same numbers in child processes that
-//! `TRITFORGE_BACKEND` limits to one backend each.
+//! That all instruction sets give the same bits is checked by running the same numbers in child processes
+//! that `TRITFORGE_BACKEND` limits to one backend each.
 
 mod common;
 #[path = "common/program.rs"]
@@ -11,8 +12,8 @@ use common::numbers;
 use program::this_program;
 use proptest::prelude::*;
 use tritforge_kernels::{
-    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, Write, attention,
-    attention_backward, f32_to_q8_0, gated, gated_backward, log_sum_exp, rms_norm, rms_norm_backward,
+    AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, RopeTable, WriteMode, attention,
+    attention_backward, f32_to_q8_0, glu, glu_backward, log_sum_exp, rms_norm, rms_norm_backward,
     rope_in_place, softmax_in_place,
 };
 
@@ -153,16 +154,16 @@ fn rope_turns_by_the_angle_and_back() {
 fn gates_are_their_formulas() {
     let (gate, up) = (numbers(1, 1003), numbers(2, 1003));
     let mut out = vec![0f32; gate.len()];
-    gated(Gate::Silu, &gate, &up, &mut out);
+    glu(Gate::Silu, &gate, &up, &mut out);
     let f = |x: f32| f64::from(x);
     let silu: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| f(*g) / (1.0 + (-f(*g)).exp()) * f(*u)).collect();
     assert_close(&out, &silu, 3e-7, "silu");
-    gated(Gate::Relu2, &gate, &up, &mut out);
+    glu(Gate::Relu2, &gate, &up, &mut out);
     let relu2: Vec<f64> = gate.iter().zip(&up).map(|(g, u)| f(*g).max(0.0).powi(2) * f(*u)).collect();
     assert_close(&out, &relu2, 3e-7, "relu2");
     let mut dgate = [1f32];
     let mut dup = [1f32];
-    gated_backward(Gate::Relu2, &[0.0], &[5.0], &[1.0], &mut dgate, &mut dup);
+    glu_backward(Gate::Relu2, &[0.0], &[5.0], &[1.0], &mut dgate, &mut dup);
     assert_eq!((dgate, dup), ([0.0], [0.0]));
 }
 
@@ -210,7 +211,8 @@ fn dense_matrices_read_what_was_written() {
 
 #[test]
 fn q8_0_blocks_are_those_of_ggml() {
-    // By gguf 0.19's `quants.quantize(x, GGMLQuantizationType.Q8_0)`: ties, which go away from zero; zeros; anything.
+    // By gguf 0.19's `quants.quantize(x, GGMLQuantizationType.Q8_0)`: ties, which go away from zero; zeros;
+    // anything.
     let ties = (0..31).map(|i| if i % 2 == 0 { i as f32 + 0.5 } else { -(i as f32 + 0.5) });
     let odd = (0..32).map(|i| ((i * 37 + 11) % 101 - 50) as f32 / 17.0);
     let values: Vec<f32> = std::iter::once(127.0).chain(ties).chain([0.0; 32]).chain(odd).collect();
@@ -268,7 +270,14 @@ fn fingerprint() -> u64 {
     let w = numbers(5, 88);
     let (mut y, mut dx, mut dw) = (q.clone(), q.clone(), w.clone());
     rms_norm(&q, &w, 1e-5, &mut y);
-    rms_norm_backward(&q, &w, 1e-5, &y, (&mut dx, Write::Store), Some((&mut dw, Write::Store)));
+    rms_norm_backward(
+        &q,
+        &w,
+        1e-5,
+        &y,
+        (&mut dx, WriteMode::Overwrite),
+        Some((&mut dw, WriteMode::Overwrite)),
+    );
     for x in [&y, &dx, &dw] {
         fold(x);
     }
@@ -278,8 +287,8 @@ fn fingerprint() -> u64 {
     fold(&y);
     for gate in [Gate::Silu, Gate::Relu2] {
         let (mut a, mut b, mut c) = (y.clone(), y.clone(), y.clone());
-        gated(gate, &q, &dx, &mut a);
-        gated_backward(gate, &q, &dx, &a, &mut b, &mut c);
+        glu(gate, &q, &dx, &mut a);
+        glu_backward(gate, &q, &dx, &a, &mut b, &mut c);
         for x in [&a, &b, &c] {
             fold(x);
         }
@@ -306,16 +315,23 @@ fn fingerprint() -> u64 {
     let (x, dy) = (numbers(20, n * width), numbers(21, n * width));
     let (mut y, mut dx, mut dw) = (x.clone(), x.clone(), w.clone());
     rms_norm(&x, &w, 1e-5, &mut y);
-    rms_norm_backward(&x, &w, 1e-5, &dy, (&mut dx, Write::Store), Some((&mut dw, Write::Store)));
+    rms_norm_backward(
+        &x,
+        &w,
+        1e-5,
+        &dy,
+        (&mut dx, WriteMode::Overwrite),
+        Some((&mut dw, WriteMode::Overwrite)),
+    );
     let positions: Vec<u32> = (0..n as u32).map(|i| i % 70).collect();
     rope_in_place(&table, &mut dx, 4, &positions, Direction::Backward);
     for x in [&y, &dx, &dw] {
         fold(x);
     }
     for gate in [Gate::Silu, Gate::Relu2] {
-        gated(gate, &x, &dy, &mut y);
+        glu(gate, &x, &dy, &mut y);
         fold(&y);
-        gated_backward(gate, &x, &x, &dy, &mut y, &mut dx);
+        glu_backward(gate, &x, &x, &dy, &mut y, &mut dx);
         fold(&y);
         fold(&dx);
     }

@@ -1,7 +1,8 @@
-//! Products of gradients by integers of three digits and in f32, both against f64, on gradients of all magnitudes.
+//! Products of gradients by integers of three digits and in f32, both against f64, on gradients of all
+//! magnitudes.
 
 use tritforge_kernels::{
-    GradientRows, Matrix, QuantizedRows, Rounding, TernaryWeights, Write, gemm, gradient_matmul,
+    GradientRows, Matrix, QuantizedRows, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul,
     quantize_gradient_rows, weight_gradient,
 };
 
@@ -52,11 +53,11 @@ fn three_digits_lose_no_more_than_twice_what_f32_loses() {
     let mut rows = GradientRows::default();
     quantize_gradient_rows(&dy, OUTPUTS, Rounding::nearest(3), &mut rows);
     let mut found = vec![0f32; dx.len()];
-    gradient_matmul(&rows, &turned, &mut found, Write::Store);
+    gradient_matmul(&rows, &turned, &mut found, WriteMode::Overwrite);
     let by_integers = error(&found, &dx);
     let row_scales = vec![0.037; OUTPUTS];
     let (matrix, weight) = (Matrix::f32(&dy, TOKENS, OUTPUTS), Matrix::int8(&codes, &row_scales, INPUTS));
-    gemm(matrix, weight, &mut found, Write::Store);
+    gemm(matrix, weight, &mut found, WriteMode::Overwrite);
     let in_f32 = error(&found, &dx);
     println!("dX: {by_integers:.2e} by integers, {in_f32:.2e} in f32");
     assert!(
@@ -66,9 +67,9 @@ fn three_digits_lose_no_more_than_twice_what_f32_loses() {
 
     let x = QuantizedRows::from_codes(x, scales, INPUTS);
     let mut found = vec![0f32; dw.len()];
-    weight_gradient(&dy, &x, Rounding::nearest(3), &mut found, Write::Store);
+    weight_gradient(&dy, &x, Rounding::nearest(3), &mut found, WriteMode::Overwrite);
     let by_integers = error(&found, &dw);
-    gemm(matrix.transposed(), Matrix::int8(&x.codes, &x.scales, INPUTS), &mut found, Write::Store);
+    gemm(matrix.transposed(), Matrix::int8(&x.codes, &x.scales, INPUTS), &mut found, WriteMode::Overwrite);
     let in_f32 = error(&found, &dw);
     println!("dW: {by_integers:.2e} by integers, {in_f32:.2e} in f32");
     assert!(

@@ -1,13 +1,14 @@
 //! The backward kernels against central differences of naive forwards in f64.
 //!
-//! Each check takes the scalar loss `Σ dy · f(inputs)` for a random `dy`. In f64 a step of 1e-5 makes differences exact to about
-//! 1e-9, so that only the f32 rounding of the kernels remains: a few hundred fused multiply-adds of numbers below 1.
+//! Each check takes the scalar loss `Σ dy · f(inputs)` for a random `dy`. In f64 a step of 1e-5 makes
+//! differences exact to about 1e-9, so that only the f32 rounding of the kernels remains: a few hundred fused
+//! multiply-adds of numbers below 1.
 
 mod common;
 
 use common::numbers;
 use tritforge_kernels::{
-    AttentionShape, Direction, Gate, RopeTable, Write, attention, attention_backward, gated_backward,
+    AttentionShape, Direction, Gate, RopeTable, WriteMode, attention, attention_backward, glu_backward,
     rms_norm_backward, rope_in_place,
 };
 
@@ -128,8 +129,8 @@ fn rms_norm_gradients() {
             &weight,
             1e-2,
             &dy,
-            (&mut dx, Write::Store),
-            Some((&mut dweight, Write::Store)),
+            (&mut dx, WriteMode::Overwrite),
+            Some((&mut dweight, WriteMode::Overwrite)),
         );
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let [x, weight] = inputs else { panic!("x and weight") };
@@ -154,7 +155,7 @@ fn gate_gradients() {
     let gate: Vec<f32> = gate.iter().map(|g| g * 30.0).collect();
     for kind in [Gate::Silu, Gate::Relu2] {
         let (mut dgate, mut dup) = (vec![f32::NAN; 97], vec![f32::NAN; 97]);
-        gated_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
+        glu_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let act = |g: f64| match kind {
                 Gate::Silu => g / (1.0 + (-g).exp()),

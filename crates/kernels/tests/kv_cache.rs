@@ -1,5 +1,6 @@
-//! Attention over a KV cache gives the bits of training's attention on the numbers that the cache holds: any shape, cut of the
-//! tokens, number of threads and backend (`float_ops` compares the backends; the children below run these tests on each).
+//! Attention over a KV cache gives the bits of training's attention on the numbers that the cache holds: any
+//! shape, cut of the tokens, number of threads and backend (`float_ops` compares the backends; the children
+//! below run these tests on each).
 
 mod common;
 #[path = "common/program.rs"]

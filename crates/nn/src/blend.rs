@@ -1,20 +1,22 @@
-//! Quantization that sets in gradually: `x + λ(Q(x) − x)` of weights and inputs, for models that were trained without.
+//! Quantization that sets in gradually: `x + λ(Q(x) − x)` of weights and inputs, for models that were trained
+//! without.
 //!
-//! A full-precision model whose weights are ternary from one step to the next forgets most of what it knew; with a part λ that grows from 0
-//! to 1 it is led there ("Fine-tuning LLMs to 1.58bit", Hugging Face, 2024). Gradients pass as through the whole quantizer. Only
-//! [`Decoder::forward_backward`] knows λ: evaluation is always that of the model that will be deployed.
+//! A full-precision model whose weights are ternary from one step to the next forgets most of what it knew;
+//! with a part λ that grows from 0 to 1 it is led there ("Fine-tuning LLMs to 1.58bit", Hugging Face, 2024).
+//! Gradients pass as through the whole quantizer. Only [`Decoder::forward_backward`] knows λ: evaluation is
+//! always that of the model that will be deployed.
 
 use tritforge_config::WeightQuant;
 
 use crate::{Decoder, NnError};
 
 impl Decoder {
-    /// How much of the quantization of each block's projections training is to see, from 0 to 1, one number a block; 1 is all of it, by
-    /// integers. To be followed by [`Decoder::requantize`].
+    /// How much of the quantization of each block's projections training is to see, from 0 to 1, one number a
+    /// block; 1 is all of it, by integers. To be followed by [`Decoder::requantize`].
     ///
     /// # Errors
-    /// If there are not as many numbers as blocks, one is out of its range, the weights are not quantized by absmean, or the base has an
-    /// adapter.
+    /// If there are not as many numbers as blocks, one is out of its range, the weights are not quantized by
+    /// absmean, or the base has an adapter.
     pub fn set_blend(&mut self, blend: &[f32]) -> Result<(), NnError> {
         let fault = |found: String, expected: String| {
             Err(NnError::Input { what: "the part of the quantization that is seen", found, expected })

@@ -59,8 +59,8 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the model's. Projections that
-    /// `keep_codes` names have no latent weights afterwards.
+    /// Puts a block together; `tensor` gives each parameter by name and shape, and its index among the
+    /// model's. Projections that `keep_codes` names have no latent weights afterwards.
     pub(crate) fn new<E: From<candle_core::Error>>(
         config: &ModelConfig,
         layer: usize,
@@ -208,7 +208,7 @@ impl Block {
         let x = (x + project(Projection::O, &sub_norm(h, &self.attn_sub_norm)?)?)?;
 
         let h = norm(&x, &self.post_attention_layernorm)?;
-        let h = ops::gated(self.gate, &project(Projection::Gate, &h)?, &project(Projection::Up, &h)?)?;
+        let h = ops::glu(self.gate, &project(Projection::Gate, &h)?, &project(Projection::Up, &h)?)?;
         &x + project(Projection::Down, &sub_norm(h, &self.ffn_sub_norm)?)?
     }
 }

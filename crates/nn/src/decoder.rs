@@ -26,13 +26,14 @@ pub struct Batch<'a> {
     pub targets: &'a [u32],
     /// Number of sequences.
     pub sequences: usize,
-    /// Positions in `ids` at which a document begins, ascending: attention does not look back over them, and positions count
-    /// from them. Every sequence begins one, whether named or not; where there are no others, the slice may be empty.
+    /// Positions in `ids` at which a document begins, ascending: attention does not look back over them, and
+    /// positions count from them. Every sequence begins one, whether named or not; where there are no others,
+    /// the slice may be empty.
     pub segments: &'a [usize],
 }
 
-/// Queries, keys and values of a layer as their projections give them: with biases and adapters, before norms of heads and before
-/// RoPE; each [tokens, width].
+/// Queries, keys and values of a layer as their projections give them: with biases and adapters, before norms
+/// of heads and before RoPE; each [tokens, width].
 pub type AttentionStates = [Vec<f32>; 3];
 
 /// A decoder-only transformer with ternary projections.
@@ -59,7 +60,8 @@ pub(crate) struct Indices {
 }
 
 impl Decoder {
-    /// A new model: matrices from N(0, `initializer_range`²), norms 1, biases 0, in an order that depends on the seed alone.
+    /// A new model: matrices from N(0, `initializer_range`²), norms 1, biases 0, in an order that depends on
+    /// the seed alone.
     ///
     /// # Errors
     /// If the configuration is impossible.
@@ -89,12 +91,13 @@ impl Decoder {
         Self::build(config, None, |name, shape| loaded(name, shape, load(name, shape)?))
     }
 
-    /// A base model that is never changed, with an adapter: `load` gives the base's tensors, `adapter` the adapter's
-    /// ([`LoraConfig::tensors`]), by name and shape, row-major. The adapter's matrices are the only parameters.
+    /// A base model that is never changed, with an adapter: `load` gives the base's tensors, `adapter` the
+    /// adapter's ([`LoraConfig::tensors`]), by name and shape, row-major. The adapter's matrices are the only
+    /// parameters.
     ///
     /// # Errors
-    /// As [`Self::load`], and if the adapter does not fit the base: inside the quantizer it needs latent weights, a ternary one codes,
-    /// and its own numbers must be -1, 0 and 1.
+    /// As [`Self::load`], and if the adapter does not fit the base: inside the quantizer it needs latent
+    /// weights, a ternary one codes, and its own numbers must be -1, 0 and 1.
     pub fn load_adapted(
         config: &ModelConfig,
         lora: &LoraConfig,
@@ -206,7 +209,8 @@ impl Decoder {
         &self.blocks[layer].projections[projection as usize]
     }
 
-    /// The tensor that makes logits: the head's, or the embedding's where they are tied; [vocab_size, hidden_size].
+    /// The tensor that makes logits: the head's, or the embedding's where they are tied; [vocab_size,
+    /// hidden_size].
     pub fn output_weight(&self) -> &Var {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
@@ -239,8 +243,8 @@ impl Decoder {
     /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.
     ///
     /// # Errors
-    /// If the ids do not divide into `sequences`, a sequence is longer than the context, segments do not ascend, or an id is
-    /// unknown.
+    /// If the ids do not divide into `sequences`, a sequence is longer than the context, segments do not
+    /// ascend, or an id is unknown.
     pub(crate) fn hidden(
         &self,
         ids: &[u32],
@@ -289,13 +293,13 @@ impl Decoder {
         }
         let length = ids.len() / sequences;
         if length > longest {
-            return Err(fault(format!("at most max_position_embeddings = {longest} a sequence")));
+            return Err(fault(format!("at most max_position_embeddings = {longest} per sequence")));
         }
         Ok(length)
     }
 
-    /// `Σ cross-entropy / normalizer` over the batch's targets, on the tape; the normalizer is the number of targets of the
-    /// whole optimizer step.
+    /// `Σ cross-entropy / normalizer` over the batch's targets, on the tape; the normalizer is the number of
+    /// targets of the whole optimizer step.
     ///
     /// # Errors
     /// If the batch does not fit the model.
@@ -347,7 +351,7 @@ fn check_ternary(name: &str, values: &[f32]) -> Result<(), NnError> {
     match values.iter().find(|x| ![-1.0, 0.0, 1.0].contains(*x)) {
         None => Ok(()),
         Some(x) => {
-            let message = format!("{x}: a matrix of mode lota has only -1, 0 and 1");
+            let message = format!("{x}: expected -1, 0 or 1 in a matrix of mode lota");
             Err(NnError::Tensor { name: name.to_string(), message })
         }
     }
@@ -363,7 +367,8 @@ fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, NnError>
     Ok(Var::from_vec(values, shape, &Device::Cpu)?)
 }
 
-/// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's update.
+/// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's
+/// update.
 pub(crate) struct StandardNormal;
 
 impl Distribution<f64> for StandardNormal {

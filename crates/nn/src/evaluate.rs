@@ -1,7 +1,7 @@
 //! Exact evaluation: the forward whose logits are those of the exported file, bit for bit.
 //!
-//! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it by the kernel
-//! of the engine.
+//! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it
+//! by the kernel of the engine.
 
 use candle_core::Tensor;
 use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
@@ -33,8 +33,8 @@ impl Score {
 }
 
 impl Decoder {
-    /// Logits of every token of equally long sequences, [tokens, vocab_size] row-major; nothing is put on the tape.
-    /// The observer sees every quantized product.
+    /// Logits of every token of equally long sequences, [tokens, vocab_size] row-major; nothing is put on the
+    /// tape. The observer sees every quantized product.
     ///
     /// # Errors
     /// If the ids do not fit the model.
@@ -96,7 +96,8 @@ impl Decoder {
         Ok((self.logits_of_hidden(&hidden)?, states))
     }
 
-    /// The queries, keys and values of a layer, counted from 0: what relations of tokens are made of ([`crate::Relation`]).
+    /// The queries, keys and values of a layer, counted from 0: what relations of tokens are made of
+    /// ([`crate::Relation`]).
     ///
     /// # Errors
     /// As [`Self::segment_logits_and_states`].
@@ -136,7 +137,8 @@ impl Decoder {
         Ok(logits)
     }
 
-    /// ln p(target) at every position of the batch, 0 where the target is ignored; nothing is put on the tape.
+    /// ln p(target) at every position of the batch, 0 where the target is ignored; nothing is put on the
+    /// tape.
     ///
     /// # Errors
     /// If the batch does not fit the model.

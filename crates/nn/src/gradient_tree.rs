@@ -1,11 +1,13 @@
-//! Sums over the micro-batches of a step, by a fixed binary tree over their index: neighbours first, then pairs of neighbours.
+//! Sums over the micro-batches of a step, by a fixed binary tree over their index: neighbours first, then
+//! pairs of neighbours.
 //!
-//! The tree does not depend on who computes which leaf: micro-batches shared out as aligned subtrees and then added give the same
-//! bits as all of them in one place.
+//! The tree does not depend on who computes which leaf: micro-batches shared out as aligned subtrees and then
+//! added give the same bits as all of them in one place.
 
 use crate::{Gradients, Parameter};
 
-/// The sum of `terms` over the tree: the largest power of two below their number, and the rest; none of no terms.
+/// The sum of `terms` over the tree: the largest power of two below their number, and the rest; none of no
+/// terms.
 pub fn tree_sum<T: Copy>(terms: &[T], add: fn(T, T) -> T) -> Option<T> {
     match terms {
         [] => None,
@@ -17,7 +19,8 @@ pub fn tree_sum<T: Copy>(terms: &[T], add: fn(T, T) -> T) -> Option<T> {
     }
 }
 
-/// Buffers of gradients that a step of `micro_batches` needs: one for each subtree that waits for its neighbour.
+/// Buffers of gradients that a step of `micro_batches` needs: one for each subtree that waits for its
+/// neighbour.
 pub fn gradient_buffers(micro_batches: usize) -> usize {
     (0..micro_batches).map(|leaf| leaf.count_ones() as usize + 1).max().unwrap_or(1)
 }

@@ -1,14 +1,14 @@
 //! The gradients of an optimizer step, summed where they are kept.
 
-use tritforge_kernels::{Write, parallel_for_each};
+use tritforge_kernels::{WriteMode, parallel_for_each};
 
 use crate::Parameter;
 
 /// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 1 << 15;
 
-/// One buffer a trained parameter, none for a frozen one, in the order of [`crate::Decoder::parameters`]. The buffers are
-/// allocated once and used for every step.
+/// One buffer a trained parameter, none for a frozen one, in the order of [`crate::Decoder::parameters`]. The
+/// buffers are allocated once and used for every step.
 #[derive(Debug, Clone)]
 pub struct Gradients {
     sums: Vec<Option<Sum>>,
@@ -17,7 +17,8 @@ pub struct Gradients {
 #[derive(Debug, Clone)]
 struct Sum {
     values: Vec<f32>,
-    /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an earlier step.
+    /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an
+    /// earlier step.
     fresh: bool,
 }
 
@@ -47,8 +48,8 @@ impl Gradients {
             assert_eq!(sums.len(), terms.len(), "gradients of the same parameters");
             let pieces = sums.chunks_mut(CHUNK).zip(terms.chunks(CHUNK));
             parallel_for_each(pieces, |(sums, terms)| match write {
-                Write::Store => sums.copy_from_slice(terms),
-                Write::Add => sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term),
+                WriteMode::Overwrite => sums.copy_from_slice(terms),
+                WriteMode::Accumulate => sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term),
             });
         }
     }
@@ -71,17 +72,18 @@ impl Gradients {
         sums.iter().sum::<f64>().sqrt()
     }
 
-    /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of it.
-    pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], Write)> {
+    /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of
+    /// it.
+    pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], WriteMode)> {
         let sum = self.sums.get_mut(i)?.as_mut()?;
-        let write = if std::mem::take(&mut sum.fresh) { Write::Store } else { Write::Add };
+        let write = if std::mem::take(&mut sum.fresh) { WriteMode::Overwrite } else { WriteMode::Accumulate };
         Some((&mut sum.values, write))
     }
 
     /// The buffer of parameter `i` to be added to: of zeros if nothing was added yet.
     pub(crate) fn sum(&mut self, i: usize) -> Option<&mut [f32]> {
         let (values, write) = self.slot(i)?;
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             values.fill(0.0);
         }
         Some(values)

@@ -1,18 +1,22 @@
-//! Candle modules for ternary training: BitLinear with a straight-through estimator, and the decoder around it.
+//! Candle modules for ternary training: BitLinear with a straight-through estimator, and the decoder around
+//! it.
 //!
-//! Every step of the model calls the very function of `tritforge-kernels` that the deployed engine calls. The ternary codes,
-//! int8 activations and int32 sums of training are therefore those of the exported file, bit for bit.
+//! Every step of the model calls the very function of `tritforge-kernels` that the deployed engine calls. The
+//! ternary codes, int8 activations and int32 sums of training are therefore those of the exported file, bit
+//! for bit.
 //!
-//! * [`Decoder`]: the whole model: parameters by name, training, exact evaluation. [`Linear`]: one of the seven projections,
-//!   quantized as the configuration says.
-//! * [`Decoder::forward_backward`]: loss and gradients in one call without a tape, a block at a time, in the reused memory of
-//!   a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what trainers call. Neither the number of
-//!   threads nor checkpointing changes a bit of it.
-//! * [`Backward`]: whether that pass multiplies gradients by integers, of how many bits, or in f32.
-//! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only parameters.
-//! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm, RoPE, causal
-//!   attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on candle's tape, for models and losses
-//!   that are composed with other candle code; the tests hold the two against each other and against `transformers`.
+//! * [`Decoder`]: the whole model: parameters by name, training, exact evaluation. [`Linear`]: one of the
+//!   seven projections, quantized as the configuration says.
+//! * [`Decoder::forward_backward`]: loss and gradients in one call without a tape, a block at a time, in the
+//!   reused memory of a [`Workspace`], which may checkpoint; the sums stand in [`Gradients`]. This is what
+//!   trainers call. Neither the number of threads nor checkpointing changes a bit of it.
+//! * [`GradPrecision`]: whether that pass multiplies gradients by integers, of how many bits, or in f32.
+//! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only
+//!   parameters.
+//! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm,
+//!   RoPE, causal attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on
+//!   candle's tape, for models and losses that are composed with other candle code; the tests hold the two
+//!   against each other and against `transformers`.
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
@@ -44,23 +48,23 @@ mod block;
 mod decoder;
 mod error;
 mod evaluate;
+mod grad_precision;
 mod gradient_tree;
 mod gradients;
 mod linear;
 mod lora;
 pub mod ops;
 mod parameter;
-mod reverse;
 mod segments;
 
-pub use backward::Backward;
+pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
 pub use error::NnError;
 pub use evaluate::Score;
+pub use grad_precision::GradPrecision;
 pub use gradient_tree::{GradientTree, gradient_buffers, tree_sum};
 pub use gradients::Gradients;
 pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
-pub use reverse::{Distillation, DistilledLoss, Relation, Workspace};

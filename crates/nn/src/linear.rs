@@ -9,7 +9,7 @@ use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{absmean, stored_scale, weight_codes};
 
 use crate::lora::Adapter;
-use crate::{Backward, ops};
+use crate::{GradPrecision, ops};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub struct Linear {
     /// The transpose of `quantized`, where the backward multiplies integers too.
     transposed: Option<TernaryWeights>,
     /// How the gradient is multiplied.
-    backward: Backward,
+    backward: GradPrecision,
     /// The scale of the present weight, where it is ternary.
     scale: Option<f32>,
     /// How much of the quantization training sees: 1 for all of it.
@@ -68,7 +68,7 @@ impl Linear {
             quantized: None,
             codes: None,
             transposed: None,
-            backward: Backward::F32,
+            backward: GradPrecision::F32,
             scale: None,
             blend: 1.0,
             blended: None,
@@ -113,7 +113,8 @@ impl Linear {
         self.adapter.as_ref().filter(|adapter| adapter.mode == LoraMode::QatLora)
     }
 
-    /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a fifth of its memory.
+    /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a
+    /// fifth of its memory.
     pub(crate) fn freeze(&mut self) -> Result<()> {
         if self.weights == WeightQuant::None {
             return Ok(());
@@ -123,8 +124,8 @@ impl Linear {
         Ok(())
     }
 
-    /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or the base's with its
-    /// [`LoraMode::QatLora`] adapter merged; none where only codes are left.
+    /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or
+    /// the base's with its [`LoraMode::QatLora`] adapter merged; none where only codes are left.
     ///
     /// # Errors
     /// If candle refuses.
@@ -148,23 +149,25 @@ impl Linear {
     }
 
     /// How the gradient is multiplied: by integers only where [`Self::transposed`] is made.
-    pub(crate) fn backward(&self) -> Backward {
+    pub(crate) fn grad_precision(&self) -> GradPrecision {
         self.backward
     }
 
-    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary form.
-    pub(crate) fn set_backward(&mut self, backward: Backward) {
+    /// How the gradient is multiplied from now on; by integers the transpose is made along with the ternary
+    /// form.
+    pub(crate) fn set_grad_precision(&mut self, backward: GradPrecision) {
         self.backward = backward;
         self.invalidate();
         if let (Master::Codes, Some(quantized)) = (&self.master, &self.quantized) {
-            let in_f32 = backward == Backward::F32;
+            let in_f32 = backward == GradPrecision::F32;
             self.transposed = (!in_f32).then(|| quantized.transposed());
             self.codes = in_f32
                 .then(|| Codes { codes: quantized.codes(), scales: vec![quantized.scale(); self.rows] });
         }
     }
 
-    /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight stay.
+    /// Forgets the ternary form: to be called whenever the weight has changed. Codes that are the weight
+    /// stay.
     pub(crate) fn invalidate(&mut self) {
         if matches!(self.master, Master::Codes) {
             return;
@@ -193,17 +196,18 @@ impl Linear {
             return Ok(read(Matrix::int8(codes, scales, self.cols)));
         }
         let Master::Latent(weight) = &self.master else {
-            bail!("codes that were not made, or not moved again after the adapter changed")
+            bail!("ternary codes are stale: call requantize() after changing the adapter")
         };
         let latent = ops::values(weight)?;
         match (self.weights, self.scale) {
             (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
             (_, Some(scale)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, scale))),
-            (_, None) => bail!("the weights changed and were not quantized again"),
+            (_, None) => bail!("ternary codes are stale: call requantize() after changing the weights"),
         }
     }
 
-    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight changes.
+    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight
+    /// changes.
     pub(crate) fn quantize(&mut self) -> Result<()> {
         if let Master::Base(base) = &self.master {
             return match &self.adapter {
@@ -218,7 +222,7 @@ impl Linear {
         if self.weights == WeightQuant::None || self.scale.is_some() {
             return Ok(());
         }
-        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != Backward::F32;
+        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != GradPrecision::F32;
         self.quantize_with_codes(self.inner_adapter().is_some() && !by_integers)
     }
 
@@ -226,7 +230,7 @@ impl Linear {
     fn set_codes(&mut self, codes: Vec<i8>, scale: f32) {
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scale));
-        let turned = quantized.as_ref().filter(|_| self.backward != Backward::F32);
+        let turned = quantized.as_ref().filter(|_| self.backward != GradPrecision::F32);
         self.transposed = turned.map(TernaryWeights::transposed);
         self.codes = self.transposed.is_none().then(|| Codes { codes, scales: vec![scale; self.rows] });
         self.quantized = quantized.map(Arc::new);
@@ -246,7 +250,7 @@ impl Linear {
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
-        let transposed = (integers && self.backward != Backward::F32 && self.blend == 1.0)
+        let transposed = (integers && self.backward != GradPrecision::F32 && self.blend == 1.0)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
         let codes = with_codes.then(|| {
             let mut codes = vec![0i8; latent.len()];
@@ -266,8 +270,8 @@ impl Linear {
         Ok(())
     }
 
-    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out]. Without `track` the tape records
-    /// nothing. Nothing is dropped from an adapter's input.
+    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out].
+    /// Without `track` the tape records nothing. Nothing is dropped from an adapter's input.
     pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         let y = self.base_forward(x, track)?;
         match &self.adapter {
@@ -278,10 +282,11 @@ impl Linear {
 
     fn base_forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         let weight = match &self.master {
-            Master::Base(_) if track => return self.moved_forward(x),
+            Master::Base(_) if track => return self.lota_forward(x),
             Master::Codes | Master::Base(_) => return self.frozen_forward(x),
             Master::Latent(weight) => match self.inner_adapter() {
-                // Off the tape a quantized weight stands for itself: of the latent one only the shape is looked at.
+                // Off the tape a quantized weight stands for itself: of the latent one only the shape is
+                // looked at.
                 Some(adapter) if track || self.quantized.is_none() => adapter.merged_tensor(weight, track)?,
                 None if track => weight.as_tensor().clone(),
                 _ => weight.as_detached_tensor(),
@@ -290,7 +295,7 @@ impl Linear {
         match (&self.quantized, self.weights, self.activations) {
             (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
             (None, WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => {
-                bail!("the weights changed and were not quantized again")
+                bail!("ternary codes are stale: call requantize() after changing the weights")
             }
             (None, WeightQuant::Absmean, ActivationQuant::None) => {
                 ops::linear(x, &ops::fake_quantize_weights(&weight)?)
@@ -305,7 +310,7 @@ impl Linear {
     }
 
     /// The product with codes that a ternary adapter has moved, on the tape.
-    fn moved_forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn lota_forward(&self, x: &Tensor) -> Result<Tensor> {
         let (adapter, codes) = (self.adapter.as_ref(), self.codes.as_ref());
         match (adapter, &self.quantized, codes) {
             (Some(adapter), Some(quantized), _) => {
@@ -314,7 +319,7 @@ impl Linear {
             (Some(adapter), None, Some(Codes { codes, .. })) => {
                 ops::linear(x, &adapter.ternary_tensor(codes)?)
             }
-            _ => bail!("the adapter changed and its codes were not moved again"),
+            _ => bail!("ternary codes are stale: call requantize() after changing the adapter"),
         }
     }
 

@@ -1,19 +1,22 @@
-//! Low-rank adapters on frozen weights (LoRA, arXiv 2106.09685): beside a projection, or inside its quantizer.
+//! Low-rank adapters on frozen weights (LoRA, arXiv 2106.09685): beside a projection, or inside its
+//! quantizer.
 //!
-//! [`Decoder::load_adapted`] loads a base that is never changed, with an adapter on some of its projections: the adapter's
-//! matrices are the model's only parameters, so gradients and optimizer state are no larger than it is. Where the adapter stands
-//! beside the projections ([`tritforge_config::LoraMode::Adapter`]) ternary weights are kept as codes alone; inside the quantizer
-//! ([`tritforge_config::LoraMode::QatLora`]) the latent weights stay, and [`crate::Linear::latent`] of a projection is its merged
-//! weight: quantized, it has the codes and the scale of the forward, since both come from one function. In
-//! [`tritforge_config::LoraMode::Lota`] the adapter's matrices are ternary themselves and move the base's codes
-//! ([`merge_ternary_adapter`]): the codes of the forward are the merged ones, and no latent weights are needed.
+//! [`Decoder::load_adapted`] loads a base that is never changed, with an adapter on some of its projections:
+//! the adapter's matrices are the model's only parameters, so gradients and optimizer state are no larger
+//! than it is. Where the adapter stands beside the projections ([`tritforge_config::LoraMode::Adapter`])
+//! ternary weights are kept as codes alone; inside the quantizer ([`tritforge_config::LoraMode::QatLora`])
+//! the latent weights stay, and [`crate::Linear::latent`] of a projection is its merged weight: quantized, it
+//! has the codes and the scale of the forward, since both come from one function. In
+//! [`tritforge_config::LoraMode::Lota`] the adapter's matrices are ternary themselves and move the base's
+//! codes ([`merge_ternary_adapter`]): the codes of the forward are the merged ones, and no latent weights are
+//! needed.
 
 use candle_core::{Result, Tensor, Var};
 use rand::distr::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{LoraConfig, LoraMode};
-use tritforge_kernels::{DenseMatrix, Matrix, Write, gemm};
+use tritforge_kernels::{DenseMatrix, Matrix, WriteMode, gemm};
 
 use crate::decoder::StandardNormal;
 use crate::{Decoder, NnError, ops};
@@ -54,7 +57,8 @@ impl Adapter {
         Ok(merge_ternary_adapter(codes, &a, &b, [rows, cols], self.omega))
     }
 
-    /// The merged codes times their scale as a tensor on the tape: gradients pass threshold and clip straight to A and B.
+    /// The merged codes times their scale as a tensor on the tape: gradients pass threshold and clip straight
+    /// to A and B.
     pub(crate) fn ternary_tensor(&self, codes: &[i8]) -> Result<Tensor> {
         let product = (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?;
         let values: Vec<f32> = codes.iter().map(|code| f32::from(*code) * self.scaling).collect();
@@ -73,7 +77,8 @@ impl Adapter {
         latent + (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?
     }
 
-    /// `scaling · B(A(x))`: x [tokens, in], result [tokens, out]. Off the tape by the kernels of the engine, in its order.
+    /// `scaling · B(A(x))`: x [tokens, in], result [tokens, out]. Off the tape by the kernels of the engine,
+    /// in its order.
     pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
         if track {
             return ops::low_rank(x, &self.a, &self.b, self.scaling);
@@ -89,8 +94,8 @@ impl Adapter {
     }
 }
 
-/// `latent + scaling · B · A`: latent [rows, cols], A [rank, cols], B [rows, rank]. Training and merging both call this, so that a
-/// merged weight is, bit for bit, what training quantized.
+/// `latent + scaling · B · A`: latent [rows, cols], A [rank, cols], B [rows, rank]. Training and merging both
+/// call this, so that a merged weight is, bit for bit, what training quantized.
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -104,16 +109,17 @@ pub fn merge_adapter(
     let rank = b.len() / rows;
     let b: Vec<f32> = b.iter().map(|b| b * scaling).collect();
     let mut merged = latent.to_vec();
-    gemm(Matrix::f32(&b, rows, rank), Matrix::f32(a, rank, cols), &mut merged, Write::Add);
+    gemm(Matrix::f32(&b, rows, rank), Matrix::f32(a, rank, cols), &mut merged, WriteMode::Accumulate);
     merged
 }
 
 /// Rows of ΔW that are computed at once: the whole matrix in f32 would be four times the codes.
 const ROWS: usize = 64;
 
-/// `clip(W + sign(ΔW)·1[|ΔW| > ω], -1, 1)` with `ΔW = B·A` (LoTA-QAF, arXiv 2505.18724, without its offset μ): codes [rows, cols] of the
-/// base, A [rank, cols] and B [rows, rank] of -1, 0 and 1. ΔW is a sum of at most `rank` such numbers, exact in f32. Training and merging
-/// both call this: the merged codes are those of the forward.
+/// `clip(W + sign(ΔW)·1[|ΔW| > ω], -1, 1)` with `ΔW = B·A` (LoTA-QAF, arXiv 2505.18724, without its offset
+/// μ): codes [rows, cols] of the base, A [rank, cols] and B [rows, rank] of -1, 0 and 1. ΔW is a sum of at
+/// most `rank` such numbers, exact in f32. Training and merging both call this: the merged codes are those of
+/// the forward.
 ///
 /// # Panics
 /// If a length does not fit the shape.
@@ -131,7 +137,7 @@ pub fn merge_ternary_adapter(
     for (codes, b) in merged.chunks_mut(ROWS * cols).zip(b.chunks(ROWS * rank)) {
         let delta = &mut delta[..codes.len()];
         let b = Matrix::f32(b, codes.len() / cols, rank);
-        gemm(b, Matrix::f32(a, rank, cols), delta, Write::Store);
+        gemm(b, Matrix::f32(a, rank, cols), delta, WriteMode::Overwrite);
         for (code, delta) in codes.iter_mut().zip(&*delta) {
             let moved = i8::from(*delta > omega) - i8::from(*delta < -omega);
             *code = (*code + moved).clamp(-1, 1);
@@ -140,9 +146,9 @@ pub fn merge_ternary_adapter(
     merged
 }
 
-/// The first values of an adapter's matrices, by name and shape, to be given to [`Decoder::load_adapted`]. As peft draws them: A from
-/// U(−1/√in, 1/√in), B 0. For [`LoraMode::Lota`] as LoTA-QAF does: A normal, then ternary with a threshold of 0.75 of its mean
-/// magnitude, B 0.
+/// The first values of an adapter's matrices, by name and shape, to be given to [`Decoder::load_adapted`]. As
+/// peft draws them: A from U(−1/√in, 1/√in), B 0. For [`LoraMode::Lota`] as LoTA-QAF does: A normal, then
+/// ternary with a threshold of 0.75 of its mean magnitude, B 0.
 pub fn initial_adapter(
     mode: LoraMode,
     seed: u64,
@@ -172,11 +178,12 @@ impl Decoder {
         self.lora.as_ref()
     }
 
-    /// The base's weights with the adapter inside: every projection's name and latent weight, [out, in]. Quantized, they are what the
-    /// forward multiplied.
+    /// The base's weights with the adapter inside: every projection's name and latent weight, [out, in].
+    /// Quantized, they are what the forward multiplied.
     ///
     /// # Errors
-    /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see [`crate::Linear::quantized`].
+    /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see
+    /// [`crate::Linear::quantized`].
     pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, NnError> {
         let mode = self.lora.as_ref().map(|lora| lora.mode);
         if mode != Some(LoraMode::QatLora) {

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use crate::{Batch, NnError};
 
-/// The lengths of the segments of `tokens` tokens: of every sequence, cut where `starts` says. Segments follow each other.
+/// The lengths of the segments of `tokens` tokens: of every sequence, cut where `starts` says. Segments
+/// follow each other.
 ///
 /// # Errors
 /// If `starts` do not ascend or lie outside the tokens.

@@ -1,4 +1,5 @@
-//! Quantization that sets in gradually: its ends are the model with and without, its middle is differentiated like both.
+//! Quantization that sets in gradually: its ends are the model with and without, its middle is differentiated
+//! like both.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
 use tritforge_nn::{Batch, Decoder, Gradients, Workspace};

@@ -1,4 +1,5 @@
-//! Distillation: its loss against the formula, its gradient against finite differences, its ends against cross-entropy.
+//! Distillation: its loss against the formula, its gradient against finite differences, its ends against
+//! cross-entropy.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
 use tritforge_nn::{Batch, Decoder, Distillation, Gradients, IGNORE_INDEX, Workspace};

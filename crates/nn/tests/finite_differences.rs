@@ -1,5 +1,5 @@
-//! Every hand-written backward against central differences of its forward; where the forward rounds, against those of the
-//! straight-through surrogate, in which rounding is a constant offset.
+//! Every hand-written backward against central differences of its forward; where the forward rounds, against
+//! those of the straight-through surrogate, in which rounding is a constant offset.
 
 use std::sync::Arc;
 
@@ -64,7 +64,8 @@ fn check_against(
             let ((up, by_up), (down, by_down)) = (moved(step), moved(-step));
             let numeric = ((up - down) / (by_up - by_down)) as f32;
             let error = (numeric - gradient[i]).abs() / size;
-            // Central differences of step 1e-2 are off by step²/6 of the third derivative, and by f32 rounding / step.
+            // Central differences of step 1e-2 are off by step²/6 of the third derivative, and by f32
+            // rounding / step.
             assert!(error < 3e-3, "{name}: input {which}[{i}]: {} against {numeric}", gradient[i]);
         }
     }
@@ -88,9 +89,9 @@ fn rope() {
 }
 
 #[test]
-fn gated() {
+fn glu() {
     for kind in [Gate::Silu, Gate::Relu2] {
-        check("gated", &[random(1, &[3, 7]), random(2, &[3, 7])], |i| ops::gated(kind, &i[0], &i[1]));
+        check("gated", &[random(1, &[3, 7]), random(2, &[3, 7])], |i| ops::glu(kind, &i[0], &i[1]));
     }
 }
 

@@ -1,7 +1,8 @@
-//! The backward by integers: of 24 bits that in f32, of fewer bits on average that in f32, the same bits for the same seed, refused where there are no integers.
+//! The backward by integers: of 24 bits that in f32, of fewer bits on average that in f32, the same bits for
+//! the same seed, refused where there are no integers.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-use tritforge_nn::{Backward, Batch, Decoder, Gradients, Workspace};
+use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, Workspace};
 
 fn config() -> ModelConfig {
     ModelConfig {
@@ -34,9 +35,9 @@ fn fresh(model: &Decoder, checkpointing: bool, noise: u64) -> (f64, Gradients) {
     (loss, gradients)
 }
 
-fn model(backward: Backward) -> Decoder {
+fn model(backward: GradPrecision) -> Decoder {
     let mut model = Decoder::init(&config(), 5).unwrap();
-    model.set_backward(backward).unwrap();
+    model.set_grad_precision(backward).unwrap();
     model
 }
 
@@ -47,8 +48,8 @@ fn same(a: &Gradients, b: &Gradients) -> bool {
 #[test]
 fn the_mean_over_seeds_approaches_the_exact_gradients() {
     const SEEDS: u64 = 100;
-    let (exact_loss, exact) = fresh(&model(Backward::F32), false, 0);
-    let model = model(Backward::Int8);
+    let (exact_loss, exact) = fresh(&model(GradPrecision::F32), false, 0);
+    let model = model(GradPrecision::Int8);
     let mut mean = Gradients::new(model.parameters(), |_| true);
     let mut workspace = Workspace::new(false);
     let (mut single, mut averaged) = (0f64, 0f64);
@@ -77,8 +78,8 @@ fn the_mean_over_seeds_approaches_the_exact_gradients() {
 
 #[test]
 fn more_bits_come_closer_to_f32() {
-    let (loss, exact) = fresh(&model(Backward::F32), false, 0);
-    for (backward, least, most) in [(Backward::Int24, 0.0, 1e-6), (Backward::Int16, 1e-6, 1e-3)] {
+    let (loss, exact) = fresh(&model(GradPrecision::F32), false, 0);
+    for (backward, least, most) in [(GradPrecision::Int24, 0.0, 1e-6), (GradPrecision::Int16, 1e-6, 1e-3)] {
         let (found_loss, found) = fresh(&model(backward), false, 0);
         assert_eq!(found_loss.to_bits(), loss.to_bits());
         let mut largest = 0f64;
@@ -97,7 +98,7 @@ fn more_bits_come_closer_to_f32() {
 
 #[test]
 fn of_24_bits_the_number_of_threads_and_checkpointing_change_nothing() {
-    let model = model(Backward::Int24);
+    let model = model(GradPrecision::Int24);
     tritforge_kernels::set_threads(1);
     let (_, first) = fresh(&model, false, 7);
     tritforge_kernels::set_threads(tritforge_kernels::max_threads());
@@ -106,7 +107,7 @@ fn of_24_bits_the_number_of_threads_and_checkpointing_change_nothing() {
 
 #[test]
 fn the_same_seed_gives_the_same_bits_on_any_number_of_threads_and_with_checkpointing() {
-    let model = model(Backward::Int8);
+    let model = model(GradPrecision::Int8);
     tritforge_kernels::set_threads(1);
     let (_, first) = fresh(&model, false, 7);
     tritforge_kernels::set_threads(tritforge_kernels::max_threads());
@@ -117,18 +118,18 @@ fn the_same_seed_gives_the_same_bits_on_any_number_of_threads_and_with_checkpoin
 
 #[test]
 fn the_exact_backward_comes_back_and_does_not_look_at_seeds() {
-    let exact = fresh(&model(Backward::F32), false, 1).1;
-    let mut model = model(Backward::Int8);
+    let exact = fresh(&model(GradPrecision::F32), false, 1).1;
+    let mut model = model(GradPrecision::Int8);
     assert!(!same(&exact, &fresh(&model, false, 1).1));
-    model.set_backward(Backward::F32).unwrap();
+    model.set_grad_precision(GradPrecision::F32).unwrap();
     assert!(same(&exact, &fresh(&model, false, 2).1));
 }
 
 #[test]
 fn changed_weights_are_turned_anew() {
-    let mut first = model(Backward::Int8);
+    let mut first = model(GradPrecision::Int8);
     let (mut other, before) = (Decoder::init(&config(), 6).unwrap(), fresh(&first, false, 3).1);
-    other.set_backward(Backward::Int8).unwrap();
+    other.set_grad_precision(GradPrecision::Int8).unwrap();
     for (to, from) in first.parameters().iter().zip(other.parameters()) {
         to.var.set(from.var.as_tensor()).unwrap();
     }
@@ -143,11 +144,11 @@ fn without_integers_in_the_forward_it_is_refused() {
         [(WeightQuant::None, ActivationQuant::Absmax), (WeightQuant::Absmean, ActivationQuant::None)]
     {
         let mut model = Decoder::init(&ModelConfig { weights, activations, ..config() }, 5).unwrap();
-        let error = model.set_backward(Backward::Int8).unwrap_err().to_string();
+        let error = model.set_grad_precision(GradPrecision::Int8).unwrap_err().to_string();
         assert!(error.contains("backward by integers") && error.contains("int8 activations"), "{error}");
-        assert!(model.set_backward(Backward::Int16).is_err());
-        for backward in [Backward::F32, Backward::Int24] {
-            model.set_backward(backward).unwrap();
+        assert!(model.set_grad_precision(GradPrecision::Int16).is_err());
+        for backward in [GradPrecision::F32, GradPrecision::Int24] {
+            model.set_grad_precision(backward).unwrap();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the tape and against
-//! finite differences, and the exact merge.
+//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the
+//! tape and against finite differences, and the exact merge.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use tritforge_config::{
     ModelConfig, Projection, WeightQuant,
 };
 use tritforge_nn::{
-    Backward, Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
+    Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
 };
 use tritforge_ternary::TernaryTensor;
 
@@ -170,9 +170,9 @@ fn the_hand_written_backward_is_the_tapes() {
             let expected = f64::from(tape.to_scalar::<f32>().unwrap());
             let tape = tape.backward().unwrap();
             for (backward, checkpointing) in
-                [(Backward::F32, false), (Backward::F32, true), (Backward::Int24, false)]
+                [(GradPrecision::F32, false), (GradPrecision::F32, true), (GradPrecision::Int24, false)]
             {
-                model.set_backward(backward).unwrap();
+                model.set_grad_precision(backward).unwrap();
                 let mut gradients = Gradients::new(model.parameters(), |_| true);
                 let mut workspace = Workspace::new(checkpointing);
                 let loss = model.forward_backward(&mut workspace, &batch, 21.0, &mut gradients).unwrap();
@@ -369,7 +369,7 @@ fn a_ternary_adapter_needs_codes_and_ternary_numbers() {
     assert_eq!(refused(WeightQuant::Absmean, 0.0), None);
     assert!(refused(WeightQuant::None, 0.0).unwrap().contains("lota"));
     let error = refused(WeightQuant::Absmean, 0.5).unwrap();
-    assert!(error.contains("lora_A") && error.contains("only -1, 0 and 1"), "{error}");
+    assert!(error.contains("lora_A") && error.contains("expected -1, 0 or 1"), "{error}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! The attention-relation loss: against its definition in f64, its gradient against finite differences, and where it has no part.
+//! The attention-relation loss: against its definition in f64, its gradient against finite differences, and
+//! where it has no part.
 
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, RopeScaling, WeightQuant};
 use tritforge_nn::{
-    AttentionStates, Batch, Decoder, Distillation, DistilledLoss, Gradients, IGNORE_INDEX, NnError, Relation,
-    Workspace,
+    AttentionStates, Batch, Decoder, Distillation, DistillationLoss, Gradients, IGNORE_INDEX, NnError,
+    Relation, Workspace,
 };
 
 const VOCAB: usize = 31;
@@ -65,7 +66,7 @@ fn learn(
     model: &Decoder,
     relation: Option<Relation<'_>>,
     workspace: &mut Workspace,
-) -> Result<(DistilledLoss, Gradients), NnError> {
+) -> Result<(DistillationLoss, Gradients), NnError> {
     let (ids, targets) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &SEGMENTS };
     // A teacher whose distribution does not count.

@@ -3,7 +3,8 @@
 use tritforge_config::ModelConfig;
 use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
 
-/// Tokens of the first document: whole blocks of every sum over tokens, so that the second document's sums are cut as alone.
+/// Tokens of the first document: whole blocks of every sum over tokens, so that the second document's sums
+/// are cut as alone.
 const FIRST: usize = 256;
 const SECOND: usize = 77;
 

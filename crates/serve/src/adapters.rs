@@ -1,17 +1,19 @@
-//! The adapters of a service: each under a name and a number, put on one request or all of them, loaded and unloaded while it runs.
+//! The adapters of a service: each under a name and a number, put on one request or all of them, loaded and
+//! unloaded while it runs.
 //!
-//! Three ways lead to an adapter. Its name is a model's (`"model": "NAME"`, as in vLLM): the request has that adapter alone, at the scale
-//! that it was loaded with. A request's `lora` names numbers and scales (as in llama.cpp's server): it has exactly those. A request with
-//! neither has the adapters that are on by default, which `POST /lora-adapters` changes.
+//! Three ways lead to an adapter. Its name is a model's (`"model": "NAME"`, as in vLLM): the request has that
+//! adapter alone, at the scale that it was loaded with. A request's `lora` names numbers and scales (as in
+//! llama.cpp's server): it has exactly those. A request with neither has the adapters that are on by default,
+//! which `POST /lora-adapters` changes.
 //!
-//! What a request has is settled when it arrives, as shared handles: unloading an adapter, or changing the defaults, leaves running and
-//! waiting requests as they were. Nothing that depends on adapters outlives a request: every one has a session, with keys and values, of
-//! its own.
+//! What a request has is settled when it arrives, as shared handles: unloading an adapter, or changing the
+//! defaults, leaves running and waiting requests as they were. Nothing that depends on adapters outlives a
+//! request: every one has a session, with keys and values, of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tritforge_infer::{Adapter, Applied, Model};
+use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
 use crate::error::ApiError;
 
@@ -30,8 +32,8 @@ pub struct NamedAdapter {
     /// The file, as it was given.
     pub path: PathBuf,
     /// The matrices, and the scale that the name asks for.
-    pub applied: Applied,
-    /// The scale that requests have it with which ask for nothing; 0 for off.
+    pub scaled: ScaledAdapter,
+    /// The default scale for requests that do not set one; 0 for off.
     pub default_scale: f32,
 }
 
@@ -64,11 +66,11 @@ pub struct Adapters {
     base: String,
     /// What adapters are read for; an engine without one has none.
     model: Option<Arc<Model>>,
-    held: Mutex<Held>,
+    table: Mutex<AdapterTable>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct AdapterTable {
     next: usize,
     adapters: Vec<NamedAdapter>,
 }
@@ -76,15 +78,17 @@ struct Held {
 impl Adapters {
     /// No adapters yet. Without a model there never will be any.
     pub(crate) fn new(base: &str, model: Option<Arc<Model>>) -> Self {
-        Self { base: base.to_string(), model, held: Mutex::default() }
+        Self { base: base.to_string(), model, table: Mutex::default() }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Each change is one push, one removal or one pass of assignments: what a panic leaves behind is whole.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, AdapterTable> {
+        // Each change is one push, one removal or one pass of assignments: what a panic leaves behind is
+        // whole.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a GGUF adapter and holds it under a name, off by default. Returns its number.
+    /// Reads an adapter, of any form that the engine reads, and holds it under a name, off by default.
+    /// Returns its number.
     ///
     /// # Errors
     /// If the name is taken, or the file is no adapter of the model.
@@ -92,41 +96,42 @@ impl Adapters {
         let model = self
             .model
             .as_ref()
-            .ok_or_else(|| AdapterError::File("this engine takes no adapters".to_string()))?;
+            .ok_or_else(|| AdapterError::File("this engine does not support adapters".to_string()))?;
         // Before the file is read, so that a name that cannot be had costs nothing.
-        self.check_name(&self.held(), name)?;
+        self.check_name(&self.lock(), name)?;
         let adapter = Adapter::open(path, model).map_err(|e| AdapterError::File(e.to_string()))?;
-        self.add(name, Applied { adapter: Arc::new(adapter), scale }, false)
+        self.add(name, ScaledAdapter { adapter: Arc::new(adapter), scale }, false)
     }
 
-    /// Holds an adapter under a name, `on` for requests that ask for nothing. Returns its number.
+    /// Adds an adapter under a name; `on` applies it to requests that name no adapter. Returns its number.
     ///
     /// # Errors
     /// If the name is taken, or too many are held.
-    pub fn add(&self, name: &str, applied: Applied, on: bool) -> Result<usize, AdapterError> {
-        let mut held = self.held();
-        self.check_name(&held, name)?;
-        if held.adapters.len() >= MOST {
+    pub fn add(&self, name: &str, scaled: ScaledAdapter, on: bool) -> Result<usize, AdapterError> {
+        let mut table = self.lock();
+        self.check_name(&table, name)?;
+        if table.adapters.len() >= MOST {
             return Err(AdapterError::Full);
         }
-        let id = held.next;
-        held.next += 1;
-        let default_scale = if on { applied.scale } else { 0.0 };
-        let path = applied.adapter.path().to_path_buf();
-        held.adapters.push(NamedAdapter { id, name: name.to_string(), path, applied, default_scale });
+        let id = table.next;
+        table.next += 1;
+        let default_scale = if on { scaled.scale } else { 0.0 };
+        let path = scaled.adapter.path().to_path_buf();
+        table.adapters.push(NamedAdapter { id, name: name.to_string(), path, scaled, default_scale });
         Ok(id)
     }
 
-    /// A name after a file that is free: its stem, with a number if that is taken.
+    /// A name after a file that is free: its stem, or a directory's name, with a number if that is taken.
     pub fn free_name(&self, path: &Path) -> String {
-        let stem = path.file_stem().map_or("adapter".to_string(), |stem| stem.to_string_lossy().into_owned());
-        let held = self.held();
-        let free = |name: &String| self.check_name(&held, name).is_ok();
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        let stem = name.map_or("adapter".to_string(), |stem| stem.to_string_lossy().into_owned());
+        let table = self.lock();
+        let free = |name: &String| self.check_name(&table, name).is_ok();
         let numbered = (2..).map(|n| format!("{stem}-{n}"));
         std::iter::once(stem.clone()).chain(numbered).take(MOST + 2).find(free).unwrap_or(stem)
     }
 
-    fn check_name(&self, held: &Held, name: &str) -> Result<(), AdapterError> {
+    fn check_name(&self, table: &AdapterTable, name: &str) -> Result<(), AdapterError> {
         let refuse = |message: &str| {
             Err(AdapterError::Name {
                 name: name.chars().take(LONGEST_NAME).collect(),
@@ -139,7 +144,7 @@ impl Adapters {
         if name == self.base {
             return refuse("the model itself has this name");
         }
-        if held.adapters.iter().any(|adapter| adapter.name == name) {
+        if table.adapters.iter().any(|adapter| adapter.name == name) {
             return refuse("already loaded: choose another, or unload that adapter first");
         }
         Ok(())
@@ -150,63 +155,65 @@ impl Adapters {
     /// # Errors
     /// If there is none of that name.
     pub fn unload(&self, name: &str) -> Result<(), AdapterError> {
-        let mut held = self.held();
-        let at = held.adapters.iter().position(|adapter| adapter.name == name);
+        let mut table = self.lock();
+        let at = table.adapters.iter().position(|adapter| adapter.name == name);
         let at = at.ok_or_else(|| AdapterError::Unknown(format!("{name:?}")))?;
-        held.adapters.remove(at);
+        table.adapters.remove(at);
         Ok(())
     }
 
     /// All adapters, in the order in which they came.
     pub fn list(&self) -> Vec<NamedAdapter> {
-        self.held().adapters.clone()
+        self.lock().adapters.clone()
     }
 
-    /// What requests have from now on that ask for nothing: these numbers with these scales, every other adapter off.
+    /// What requests have from now on that ask for nothing: these numbers with these scales, every other
+    /// adapter off.
     ///
     /// # Errors
     /// If a number is unknown; nothing is changed then.
     pub fn set_defaults(&self, scales: &[(usize, f32)]) -> Result<(), AdapterError> {
-        let mut held = self.held();
-        known(&held, scales)?;
-        for adapter in &mut held.adapters {
+        let mut table = self.lock();
+        known(&table, scales)?;
+        for adapter in &mut table.adapters {
             let scale = scales.iter().find(|(id, _)| *id == adapter.id);
             adapter.default_scale = scale.map_or(0.0, |(_, scale)| *scale);
         }
         Ok(())
     }
 
-    /// What a request has, and the name of the model that answers it. Adapters with scale 0 are left out: the base's bits are the base's.
+    /// What a request has, and the name of the model that answers it. Adapters with scale 0 are left out: the
+    /// base's bits are the base's.
     pub(crate) fn of_request(
         &self,
         model: Option<&str>,
         lora: Option<&[(usize, f32)]>,
-    ) -> Result<(String, Arc<[Applied]>), ApiError> {
-        let held = self.held();
+    ) -> Result<(String, Arc<[ScaledAdapter]>), ApiError> {
+        let table = self.lock();
         let named = match model {
             None => None,
             Some(name) if name == self.base => None,
-            Some(name) => Some(held.adapters.iter().find(|a| a.name == name).ok_or_else(|| {
-                let names = held.adapters.iter().map(|a| a.name.as_str());
+            Some(name) => Some(table.adapters.iter().find(|a| a.name == name).ok_or_else(|| {
+                let names = table.adapters.iter().map(|a| a.name.as_str());
                 let names: Vec<&str> = std::iter::once(self.base.as_str()).chain(names).collect();
-                let message = format!("the model {name:?} does not exist; there are {}", names.join(", "));
+                let message = format!("the model {name:?} does not exist; available: {}", names.join(", "));
                 ApiError::NotFound { message, param: Some("model"), code: Some("model_not_found") }
             })?),
         };
         let with_scale = |adapter: &NamedAdapter, scale: f32| {
-            (scale != 0.0).then(|| Applied { adapter: Arc::clone(&adapter.applied.adapter), scale })
+            (scale != 0.0).then(|| ScaledAdapter { adapter: Arc::clone(&adapter.scaled.adapter), scale })
         };
-        let applied = match (named, lora) {
+        let scaled = match (named, lora) {
             (Some(adapter), Some(_)) => {
                 let message = format!(
-                    "the model {:?} is an adapter, and lora names others: give one of the two",
+                    "the model {:?} is an adapter, but lora names others: give only one of the two",
                     adapter.name
                 );
                 return Err(ApiError::Invalid { message, param: Some("lora") });
             }
-            (Some(adapter), None) => with_scale(adapter, adapter.applied.scale).into_iter().collect(),
+            (Some(adapter), None) => with_scale(adapter, adapter.scaled.scale).into_iter().collect(),
             (None, Some(scales)) => {
-                known(&held, scales).map_err(|e| match e {
+                known(&table, scales).map_err(|e| match e {
                     AdapterError::Unknown(_) => ApiError::NotFound {
                         message: e.to_string(),
                         param: Some("lora"),
@@ -217,18 +224,18 @@ impl Adapters {
                 // In the order of the numbers, whatever that of the request: sums have the same bits.
                 let scale =
                     |a: &NamedAdapter| scales.iter().find(|(id, _)| *id == a.id).map(|(_, scale)| *scale);
-                held.adapters.iter().filter_map(|a| with_scale(a, scale(a)?)).collect()
+                table.adapters.iter().filter_map(|a| with_scale(a, scale(a)?)).collect()
             }
-            (None, None) => held.adapters.iter().filter_map(|a| with_scale(a, a.default_scale)).collect(),
+            (None, None) => table.adapters.iter().filter_map(|a| with_scale(a, a.default_scale)).collect(),
         };
         let name = named.map_or(&self.base, |adapter| &adapter.name).clone();
-        Ok((name, applied))
+        Ok((name, scaled))
     }
 }
 
 /// Whether every number is an adapter's.
-fn known(held: &Held, scales: &[(usize, f32)]) -> Result<(), AdapterError> {
-    match scales.iter().find(|(id, _)| held.adapters.iter().all(|adapter| adapter.id != *id)) {
+fn known(table: &AdapterTable, scales: &[(usize, f32)]) -> Result<(), AdapterError> {
+    match scales.iter().find(|(id, _)| table.adapters.iter().all(|adapter| adapter.id != *id)) {
         Some((id, _)) => Err(AdapterError::Unknown(format!("with id {id}"))),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-use crate::api::finish_reason;
+use crate::completion_jobs::finish_reason;
 use crate::engine::{Outcome, TokenLogprob};
 use crate::jobs::Update;
 

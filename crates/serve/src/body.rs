@@ -1,4 +1,5 @@
-//! Bodies of requests: read whole before a handler sees them, within a time, a length, and a sum over all connections.
+//! Bodies of requests: read whole before a handler sees them, within a time, a length, and a sum over all
+//! connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::error::ApiError;
 
 /// Bounds on bodies.
 #[derive(Debug)]
-pub(crate) struct Bodies {
+pub(crate) struct BodyBudget {
     longest: usize,
     timeout: Duration,
     /// One permit for each [`UNIT`] that bodies take.
@@ -26,7 +27,7 @@ pub(crate) struct Bodies {
 /// Bytes a permit.
 const UNIT: usize = 1024;
 
-impl Bodies {
+impl BodyBudget {
     pub(crate) fn new(options: &ServeOptions) -> Arc<Self> {
         let units = options.body_memory.max(options.max_body).div_ceil(UNIT).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -42,7 +43,8 @@ impl Bodies {
         Arc::clone(&self.room).try_acquire_many_owned(units).map_err(|_| ApiError::Unavailable)
     }
 
-    /// A body whole. What it holds is paid for as it arrives: a length that is only promised takes no room from others.
+    /// A body whole. What it holds is paid for as it arrives: a length that is only promised takes no room
+    /// from others.
     async fn read(&self, headers: &HeaderMap, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), ApiError> {
         let promised =
             headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -72,15 +74,15 @@ impl Bodies {
     }
 }
 
-/// Whether a POST says that it is JSON. One that says nothing is refused as well, as by vLLM: a page may send it anywhere
-/// without asking first.
+/// Whether a POST says that it is JSON. One that says nothing is refused as well, as by vLLM: a page may send
+/// it anywhere without asking first.
 fn is_json(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.split(';').next().is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// Reads the body of a request and hands it on; its room is given back when the answer begins.
-pub(crate) async fn read(State(bodies): State<Arc<Bodies>>, request: Request, next: Next) -> Response {
+pub(crate) async fn read(State(bodies): State<Arc<BodyBudget>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     if parts.method == Method::POST && !is_json(&parts.headers) {
         return closing(&ApiError::MediaType);

@@ -13,11 +13,12 @@ use tokio::time::{Instant, Sleep};
 
 /// How often a connection is asked whether its client has left.
 const PRESENCE_CHECK: Duration = Duration::from_millis(200);
-/// How long a closed connection goes on reading, so that the client can read an answer that came before its request ended.
+/// How long a closed connection goes on reading, so that the client can read an answer that came before its
+/// request ended.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A shared socket. A write that makes no progress for a while fails, so that a client that does not read cannot hold an answer
-/// for ever.
+/// A shared socket. A write that makes no progress for a while fails, so that a client that does not read
+/// cannot hold an answer for ever.
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: Arc<TcpStream>,
@@ -84,9 +85,9 @@ fn shut_down(stream: &TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
 }
 
-/// Resolves when the client has closed its side, even if bytes that it sent before have not been read: a client that pipelines
-/// requests leaves some. Twice in a row, so that a request that came whole just before the end is answered first if that takes
-/// no time.
+/// Resolves when the client has closed its side, even if bytes that it sent before have not been read: a
+/// client that pipelines requests leaves some. Twice in a row, so that a request that came whole just before
+/// the end is answered first if that takes no time.
 pub(crate) async fn client_left(stream: &TcpStream) {
     let mut seen = false;
     loop {
@@ -103,8 +104,8 @@ pub(crate) async fn client_left(stream: &TcpStream) {
     }
 }
 
-/// Closes a connection so that what was written arrives: closing a socket with unread bytes would reset it, and the client
-/// might never see the answer.
+/// Closes a connection so that what was written arrives: closing a socket with unread bytes would reset it,
+/// and the client might never see the answer.
 pub(crate) async fn linger(stream: &TcpStream) {
     let _ = shut_down(stream);
     let drain = async {

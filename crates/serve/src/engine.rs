@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tritforge_infer::{
-    Applied, Finish, GenerateOptions, InferError, Model, Session, TokenLogprobs, generate_pieces,
+    Finish, GenerateOptions, InferError, Model, ScaledAdapter, Session, TokenLogprobs, generate_pieces,
 };
 use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
 
@@ -33,7 +33,7 @@ pub struct Job {
     /// Whether the text begins with the prompt's.
     pub echo: bool,
     /// The adapters that take part; the job keeps them, whatever becomes of the service's.
-    pub adapters: Arc<[Applied]>,
+    pub adapters: Arc<[ScaledAdapter]>,
 }
 
 /// What came of a job; the text has gone to the callback.
@@ -65,7 +65,10 @@ impl From<InferError> for JobError {
     fn from(error: InferError) -> Self {
         let message = error.to_string();
         match error {
-            InferError::ContextFull { .. } => JobError::ContextLength(message),
+            InferError::ContextFull { used, asked, context } => JobError::ContextLength(format!(
+                "the prompt has {} tokens and the context has room for {context}: use a shorter prompt",
+                used + asked
+            )),
             // What only a request decides.
             InferError::EmptyPrompt
             | InferError::Token { .. }
@@ -76,6 +79,7 @@ impl From<InferError> for JobError {
             | InferError::Config { .. }
             | InferError::Tensor { .. }
             | InferError::Adapter { .. }
+            | InferError::AdapterFiles(_)
             | InferError::Ternary { .. }
             | InferError::NotFinite { .. }
             | InferError::Text(_) => JobError::Failed(message),
@@ -146,16 +150,16 @@ impl Engine {
         Self { adapters: Arc::new(Adapters::new(&name, None)), name, run: Arc::new(run) }
     }
 
-    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer conversations. Adapters that
-    /// are on the model are on by default.
+    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer
+    /// conversations. Adapters that are on the model are on by default.
     ///
     /// # Errors
     /// If the model has more adapters than a service holds.
     pub fn of(model: &Arc<Model>) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let adapters = Adapters::new(&name, Some(Arc::clone(model)));
-        for applied in model.adapters().iter() {
-            adapters.add(&adapters.free_name(applied.adapter.path()), applied.clone(), true)?;
+        for scaled in model.adapters().iter() {
+            adapters.add(&adapters.free_name(scaled.adapter.path()), scaled.clone(), true)?;
         }
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);
@@ -170,10 +174,14 @@ impl Engine {
                 }
                 Prompt::Ids(ids) => ids.clone(),
                 Prompt::Chat(messages) => {
-                    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?.ok_or_else(|| {
-                        let message = "the model has no chat template: it was not trained on conversations; use /v1/completions";
-                        JobError::Invalid(message.to_string())
-                    })?;
+                    let template = tokenizer
+                        .chat_template()
+                        .map_err(|e| JobError::Failed(e.to_string()))?
+                        .ok_or_else(|| {
+                            let message = "the model has no chat template, so it was not trained on \
+                                       conversations; use /v1/completions";
+                            JobError::Invalid(message.to_string())
+                        })?;
                     options.end_turn(tokenizer.turn_end(&template));
                     tokenizer.encode_chat(&template, messages)?
                 }

@@ -13,7 +13,7 @@ use crate::request::RequestError;
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address cannot be bound.
-    #[error("{address}: cannot listen: {source}; choose another with --host and --port")]
+    #[error("{address}: cannot listen: {source}; choose another address with --host and --port")]
     Bind {
         /// The address.
         address: SocketAddr,
@@ -36,8 +36,8 @@ pub(crate) enum ApiError {
     NotFound { message: String, param: Option<&'static str>, code: Option<&'static str> },
     /// The operator has not allowed it.
     Forbidden(String),
-    /// The prompt does not fit the context.
-    ContextLength(String),
+    /// The prompt does not fit the context; `param` is the field that it came in.
+    ContextLength { message: String, param: &'static str },
     /// The service has a key, and the request has another or none.
     Unauthorized,
     /// The body is longer than so many bytes.
@@ -71,15 +71,15 @@ impl ApiError {
                 code = *which;
                 ("invalid_request_error", message.clone(), *param)
             }
-            ApiError::ContextLength(message) => {
+            ApiError::ContextLength { message, param } => {
                 code = Some("context_length_exceeded");
-                ("invalid_request_error", message.clone(), Some("prompt"))
+                ("invalid_request_error", message.clone(), Some(*param))
             }
             ApiError::Unauthorized => {
                 code = Some("invalid_api_key");
                 (
                     "authentication_error",
-                    "this service wants its key: Authorization: Bearer KEY".to_string(),
+                    "missing or wrong API key: expected the header Authorization: Bearer KEY".to_string(),
                     None,
                 )
             }
@@ -97,7 +97,11 @@ impl ApiError {
             }
             ApiError::Method => {
                 code = Some("method_not_allowed");
-                ("invalid_request_error", "this path does not have that method; see Allow".to_string(), None)
+                (
+                    "invalid_request_error",
+                    "method not allowed for this path; see the Allow header".to_string(),
+                    None,
+                )
             }
             ApiError::Unavailable => {
                 ("server_error", "too many bodies are being read: try again".to_string(), None)
@@ -125,7 +129,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
-            ApiError::ContextLength(_) => StatusCode::BAD_REQUEST,
+            ApiError::ContextLength { .. } => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

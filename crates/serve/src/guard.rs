@@ -1,7 +1,7 @@
 //! Who may ask: the request's Host, its Origin and its key are looked at before anything else.
 //!
-//! A page of another site can make a browser send requests to this machine. Its `Origin` gives it away, and for a page whose name
-//! was made to resolve to this machine (DNS rebinding) the `Host`.
+//! A page of another site can make a browser send requests to this machine. Its `Origin` gives it away, and
+//! for a page whose name was made to resolve to this machine (DNS rebinding) the `Host`.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Guard {
             let host = host_of(host.to_str().unwrap_or_default());
             if !is_local(host) && !allowed.iter().any(|name| name == "*" || name.eq_ignore_ascii_case(host)) {
                 let message =
-                    format!("Host {host:?} is not a name of this service: start it with --allow-host {host}");
+                    format!("the host {host:?} is not allowed: start the service with --allow-host {host}");
                 return Err(ApiError::Forbidden(message));
             }
         }
@@ -55,14 +55,12 @@ impl Guard {
                 let origin = origin.to_str().unwrap_or_default();
                 if !self.allows_origin(origin) {
                     let message = format!(
-                        "pages of {origin:?} may not use this service: start it with --allow-origin {origin}"
+                        "the origin {origin:?} is not allowed: start the service with --allow-origin {origin}"
                     );
                     return Err(ApiError::Forbidden(message));
                 }
             } else if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
-                return Err(ApiError::Forbidden(
-                    "a page of another site sent this, without its Origin".to_string(),
-                ));
+                return Err(ApiError::Forbidden("cross-site request without an Origin header".to_string()));
             }
         }
         match &self.key {
@@ -110,8 +108,8 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     }
 }
 
-/// What the Fetch standard lets pages of allowed origins ask (CORS). Headers are named one by one, since `*` does not stand for
-/// `authorization`.
+/// What the Fetch standard lets pages of allowed origins ask (CORS). Headers are named one by one, since `*`
+/// does not stand for `authorization`.
 pub(crate) fn cors(guard: &Arc<Guard>) -> CorsLayer {
     let guard = Arc::clone(guard);
     let allowed = move |origin: &HeaderValue, _: &axum::http::request::Parts| {

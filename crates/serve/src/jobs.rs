@@ -10,7 +10,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use crate::adapters::Adapters;
-use crate::engine::{Engine, Job, JobError, Outcome, Piece, TokenLogprob};
+use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
 
 /// Pieces of text that may wait for a client to read them.
@@ -69,13 +69,13 @@ impl Jobs {
             Ok(permit) => permit,
             Err(TryAcquireError::NoPermits) => return Err(ApiError::Busy),
             Err(TryAcquireError::Closed) => {
-                return Err(ApiError::Internal("the service is closing".to_string()));
+                return Err(ApiError::Internal("the service is shutting down".to_string()));
             }
         };
         let turn = tokio::time::timeout(self.timeout, Arc::clone(&self.running).acquire_owned());
         let running = match turn.await {
             Ok(Ok(permit)) => permit,
-            Ok(Err(_)) => return Err(ApiError::Internal("the service is closing".to_string())),
+            Ok(Err(_)) => return Err(ApiError::Internal("the service is shutting down".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
         let (sender, receiver) = mpsc::channel(UNREAD);
@@ -162,7 +162,10 @@ fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, A
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
-        Ok(Err(JobError::ContextLength(message))) => Err(ApiError::ContextLength(message)),
+        Ok(Err(JobError::ContextLength(message))) => {
+            let param = if matches!(job.prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
+            Err(ApiError::ContextLength { message, param })
+        }
         Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
     }
 }

@@ -3,12 +3,13 @@
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
 //! * `GET /v1/models`, `GET /v1/models/{name}`, `GET /health`.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
-//!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as in vLLM;
-//!   `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in llama.cpp's server.
+//!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
+//!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in
+//!   llama.cpp's server.
 //!
-//! A bounded number of generations run at once and a bounded number wait; beyond that a request is told to come back (429).
-//! Each has a time limit, and one whose client is gone stops at its next token. The engine stands behind one function
-//! ([`Engine`]), so that the service can be tested without a model.
+//! A bounded number of generations run at once and a bounded number wait; beyond that a request is told to
+//! come back (429). Each has a time limit, and one whose client is gone stops at its next token. The engine
+//! stands behind one function ([`Engine`]), so that the service can be tested without a model.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -22,8 +23,8 @@
 
 mod adapters;
 mod answer;
-mod api;
 mod body;
+mod completion_jobs;
 mod connection;
 mod engine;
 mod error;
@@ -70,7 +71,8 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// Time that running requests have once the service is told to end.
     pub shutdown_timeout: Duration,
-    /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*` for any.
+    /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*`
+    /// for any.
     pub allow_origins: Vec<String>,
     /// Names that a service on a loopback address answers to beside those of this machine; `*` for any.
     pub allow_hosts: Vec<String>,
@@ -102,7 +104,8 @@ impl Default for ServeOptions {
     }
 }
 
-/// Resolves at Ctrl-C or SIGTERM. Without a handler either ends the process at once, which is all that is left to do.
+/// Resolves at Ctrl-C or SIGTERM. Without a handler either ends the process at once, which is all that is
+/// left to do.
 async fn stop_signal() {
     #[cfg(unix)]
     {
@@ -118,8 +121,8 @@ async fn stop_signal() {
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// Serves until Ctrl-C or SIGTERM; then running requests have [`ServeOptions::shutdown_timeout`] to end. A second signal ends
-/// that time at once. `ready` hears the address once connections are accepted.
+/// Serves until Ctrl-C or SIGTERM; then running requests have [`ServeOptions::shutdown_timeout`] to end. A
+/// second signal ends that time at once. `ready` hears the address once connections are accepted.
 ///
 /// # Errors
 /// If the address cannot be bound or the runtime cannot start.

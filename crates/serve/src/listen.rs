@@ -1,4 +1,5 @@
-//! The accept loop: a bounded number of connections, each with time limits, and an end that comes within its deadline.
+//! The accept loop: a bounded number of connections, each with time limits, and an end that comes within its
+//! deadline.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ fn most_connections(asked: usize) -> usize {
     asked.max(1)
 }
 
-/// Serves until `shutdown` resolves; then running requests have [`ServeOptions::shutdown_timeout`] to end. Connections that
-/// are still open after that are closed.
+/// Serves until `shutdown` resolves; then running requests have [`ServeOptions::shutdown_timeout`] to end.
+/// Connections that are still open after that are closed.
 pub async fn serve(
     listener: TcpListener,
     router: Router,

@@ -1,4 +1,5 @@
-//! The endpoints of adapters: llama.cpp's `/lora-adapters`, vLLM's `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`.
+//! The endpoints of adapters: llama.cpp's `/lora-adapters`, vLLM's `/v1/load_lora_adapter` and
+//! `/v1/unload_lora_adapter`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
 
 use crate::adapters::{AdapterError, NamedAdapter};
 use crate::error::ApiError;
@@ -30,8 +32,8 @@ pub(crate) async fn set(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     if !service.may_change {
-        let message = "changing the default adapters of every client is off: start the service with --api-key or \
-            --allow-runtime-lora DIR, or give \"lora\" in the request";
+        let message = "changing the default adapters is disabled: start the service with --api-key or \
+                       --allow-runtime-lora DIR, or set \"lora\" in the request";
         return Err(ApiError::Forbidden(message.to_string()));
     }
     let scales = request::lora(&parse(body)?)?;
@@ -54,7 +56,7 @@ struct Unload {
     lora_name: String,
 }
 
-/// `POST /v1/load_lora_adapter`: reads a file of the directory that the operator has allowed.
+/// `POST /v1/load_lora_adapter`: reads an adapter of the directory that the operator has allowed.
 pub(crate) async fn load(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
@@ -84,23 +86,26 @@ pub(crate) async fn unload(
 
 fn allowed(service: &Service) -> Result<PathBuf, ApiError> {
     service.lora_dir.as_deref().map(Path::to_path_buf).ok_or_else(|| {
-        let message = "loading adapters at run time is off, since it reads files of the server: start it with --allow-runtime-lora DIR";
+        let message = "loading adapters at run time is disabled, since it reads files on the server: start \
+                       it with --allow-runtime-lora DIR";
         ApiError::Forbidden(message.to_string())
     })
 }
 
-/// The file, if it is one of the directory's, links followed. One outside is as unknown as one that does not exist: what else is on the
-/// machine is not told.
+/// The adapter, if it is one of the directory's, links followed: a file, or a directory as peft writes it,
+/// whose files are the directory's too. One outside is as unknown as one that does not exist: what else is on
+/// the machine is not told.
 fn within(dir: &Path, path: &Path) -> Result<PathBuf, ApiError> {
-    let found = dir.canonicalize().and_then(|dir| Ok((dir.join(path).canonicalize()?, dir)));
-    match found {
-        Ok((file, dir)) if file.starts_with(&dir) && file.is_file() => Ok(file),
-        _ => {
-            let (path, dir) = (path.display(), dir.display());
-            let message = format!("no file {path} in {dir}, where this service may read adapters");
-            Err(ApiError::NotFound { message, param: Some("lora_path"), code: Some("adapter_not_found") })
-        }
-    }
+    let unknown = || {
+        let (path, dir) = (path.display(), dir.display());
+        let message = format!("no file {path} in {dir}, the directory of adapters");
+        ApiError::NotFound { message, param: Some("lora_path"), code: Some("adapter_not_found") }
+    };
+    let dir = dir.canonicalize().map_err(|_| unknown())?;
+    let inside = |path: &Path| path.canonicalize().ok().filter(|found| found.starts_with(&dir));
+    let found = inside(&dir.join(path)).ok_or_else(unknown)?;
+    let whole = [ADAPTER_CONFIG, ADAPTER_MODEL].iter().all(|name| inside(&found.join(name)).is_some());
+    if found.is_file() || whole { Ok(found) } else { Err(unknown()) }
 }
 
 impl From<AdapterError> for ApiError {

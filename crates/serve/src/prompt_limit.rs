@@ -1,7 +1,7 @@
 //! How long a request's texts may be, decided before they are tokenized.
 //!
-//! Tokenizing takes many times the memory of its text. A text of N bytes has at least N / (bytes of the longest token) tokens, so
-//! that one far beyond the context can be refused by its length.
+//! Tokenizing takes many times the memory of its text. A text of N bytes has at least N / (bytes of the
+//! longest token) tokens, so that one far beyond the context can be refused by its length.
 
 use tritforge_infer::Model;
 
@@ -43,15 +43,15 @@ impl PromptLimit {
         let most = self.context.saturating_mul(self.token_bytes);
         if bytes > most {
             return Err(JobError::ContextLength(format!(
-                "the prompt has {bytes} bytes, of which a token is at most {}: that does not fit a context of {} tokens; use \
-                 a shorter prompt",
+                "the prompt has {bytes} bytes and a token at most {}, so it does not fit in the context of \
+                 {} tokens: use a shorter prompt",
                 self.token_bytes, self.context
             )));
         }
         let stop: usize = job.options.stop.iter().map(String::len).sum();
         if stop > STOP_BYTES {
             return Err(JobError::Invalid(format!(
-                "stop: {stop} bytes in all, expected at most {STOP_BYTES}"
+                "stop: {stop} bytes in total; expected at most {STOP_BYTES}"
             )));
         }
         Ok(())

@@ -19,8 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::ServeOptions;
 use crate::answer::{Choice, Events, Header, Shape};
-use crate::api::{Asked, asked};
-use crate::body::{self, Bodies};
+use crate::body::{self, BodyBudget};
+use crate::completion_jobs::{CompletionJobs, completion_jobs};
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::guard::{self, Guard};
@@ -32,7 +32,8 @@ use crate::request::Endpoint;
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) jobs: Jobs,
-    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to all.
+    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to
+    /// all.
     pub(crate) may_change: bool,
     /// When the service began, in seconds of Unix time.
     created: u64,
@@ -52,11 +53,10 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .route("/v1/unload_lora_adapter", post(lora_routes::unload))
         .route("/lora-adapters", get(lora_routes::list).post(lora_routes::set))
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
-        .route_layer(middleware::from_fn_with_state(Bodies::new(options), body::read))
+        .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
         .layer(DefaultBodyLimit::disable())
         .fallback(|| async {
-            let message =
-                "there is no such path: see GET /v1/models and POST /v1/chat/completions".to_string();
+            let message = "unknown path: see GET /v1/models and POST /v1/chat/completions".to_string();
             ApiError::NotFound { message, param: None, code: Some("not_found") }
         })
         .method_not_allowed_fallback(|| async { ApiError::Method })
@@ -103,16 +103,16 @@ async fn completions(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = asked(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
-    respond(&service.jobs, asked, Shape::Text).await
+    let request = completion_jobs(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
+    respond(&service.jobs, request, Shape::Text).await
 }
 
 async fn chat(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let asked = asked(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
-    respond(&service.jobs, asked, Shape::Chat).await
+    let request = completion_jobs(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
+    respond(&service.jobs, request, Shape::Chat).await
 }
 
 /// A body's JSON.
@@ -122,8 +122,8 @@ pub(crate) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) ->
     serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not a valid request: {e}")))
 }
 
-async fn respond(jobs: &Jobs, asked: Asked, shape: Shape) -> Result<Response, ApiError> {
-    let Asked { jobs: list, n, model, stream, include_usage } = asked;
+async fn respond(jobs: &Jobs, request: CompletionJobs, shape: Shape) -> Result<Response, ApiError> {
+    let CompletionJobs { jobs: list, n, model, stream, include_usage } = request;
     let header = Header::new(&model, shape, n);
     let count = list.len();
     let logprobs = list.iter().any(|job| job.options.logprobs.is_some());

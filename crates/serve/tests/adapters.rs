@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_export::{ExportOptions, synth_gguf};
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
-use tritforge_infer::{Adapter, Applied, GenerateOptions, Model, Sampling, Session, generate};
+use tritforge_infer::{Adapter, GenerateOptions, Model, Sampling, ScaledAdapter, Session, generate};
 use tritforge_serve::{Engine, ServeOptions, router};
 
 const CONFIG: &str = "vocab_size = 260\nhidden_size = 256\nintermediate_size = 256\nnum_hidden_layers = 2\nnum_attention_heads = 4\n\
@@ -47,7 +47,7 @@ impl Files {
     fn expected(&self, adapters: &[(&str, f32)]) -> String {
         let open = |(name, scale): &(&str, f32)| {
             let adapter = Adapter::open(&self.path(&format!("{name}.gguf")), &self.model).unwrap();
-            Applied { adapter: Arc::new(adapter), scale: *scale }
+            ScaledAdapter { adapter: Arc::new(adapter), scale: *scale }
         };
         let mut session = Session::new(Arc::clone(&self.model), 256).unwrap();
         session.set_adapters(adapters.iter().map(open).collect::<Vec<_>>());
@@ -244,7 +244,7 @@ fn requests_with_different_adapters_at_once_get_what_each_gets_alone() {
 fn the_defaults_are_those_of_the_start_until_they_are_set() {
     let files = Files::new();
     let adapter = Arc::new(Adapter::open(&files.path("a.gguf"), &files.model).unwrap());
-    files.model.set_adapters(vec![Applied { adapter, scale: 0.5 }]);
+    files.model.set_adapters(vec![ScaledAdapter { adapter, scale: 0.5 }]);
     let engine = Engine::of(&files.model).unwrap();
     engine.adapters().load("b", &files.path("b.gguf"), 1.0).unwrap();
     let closed = Server::start(engine.clone(), ServeOptions::default());
@@ -286,7 +286,7 @@ fn what_does_not_exist_and_what_contradicts_itself_is_named() {
     assert_eq!((status, code), (404, json!("adapter_not_found")));
     assert!(message.contains("id 2"), "{message}");
     for (fields, expected) in [
-        (json!({ "model": "a", "lora": [{ "id": 1, "scale": 1 }] }), "one of the two"),
+        (json!({ "model": "a", "lora": [{ "id": 1, "scale": 1 }] }), "only one of the two"),
         (json!({ "lora": [{ "id": 1, "scale": 1 }, { "id": 1, "scale": 2 }] }), "twice"),
         (json!({ "lora": { "id": 1 } }), "expected a list"),
         (json!({ "lora": [{ "id": 1 }] }), "expected a list of {\"id\": NUMBER, \"scale\": NUMBER}"),

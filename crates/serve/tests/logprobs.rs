@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use common::{CHAT, COMPLETIONS, app, events, messages, model, ok, with};
 use serde_json::{Value, json};
-use tritforge_infer::{Model, Session, Wanted};
+use tritforge_infer::{LogitsRequest, Model, Session};
 use tritforge_serve::Engine;
 
 /// Of each of the next `count` greedy tokens after a prompt: all ids, the most probable first, with ln of
 /// their probabilities.
 fn expected(model: &Arc<Model>, prompt: &[u32], count: usize) -> Vec<Vec<(u32, f64)>> {
     let mut session = Session::new(Arc::clone(model), 256).unwrap();
-    let mut logits = session.forward(prompt, Wanted::Last).unwrap();
+    let mut logits = session.forward(prompt, LogitsRequest::Last).unwrap();
     let mut all = Vec::new();
     for _ in 0..count {
         let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
         let mut ranked: Vec<(u32, f64)> =
             (0u32..).zip(&logits).map(|(id, logit)| (id, f64::from(*logit) - sum.ln())).collect();
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        logits = session.forward(&[ranked[0].0], Wanted::Last).unwrap();
+        logits = session.forward(&[ranked[0].0], LogitsRequest::Last).unwrap();
         all.push(ranked);
     }
     all

@@ -74,7 +74,11 @@ async fn echo_puts_the_prompt_before_the_text() {
     }
     // A prompt that is too long is refused before any of it is said.
     let long = greedy(&json!("x".repeat(400)), &json!({ "echo": true, "stream": true }));
-    assert_eq!(refused(&app, COMPLETIONS, &long).await["code"], "context_length_exceeded");
+    let error = refused(&app, COMPLETIONS, &long).await;
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("prompt")));
+    let long = json!({ "messages": [{ "role": "user", "content": "x".repeat(400) }] });
+    let error = refused(&app, CHAT, &long).await;
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("messages")));
 }
 
 #[tokio::test]
@@ -102,7 +106,7 @@ async fn tokens_and_their_numbers_end_a_text() {
     let bias = |id: u32, bias: f32| json!({ "logit_bias": { id.to_string(): bias } });
     let prompt = model.tokenizer().encode("once", model.tokenizer().adds_bos()).unwrap();
     let mut session = tritforge_infer::Session::new(std::sync::Arc::clone(&model), 64).unwrap();
-    let logits = session.forward(&prompt, tritforge_infer::Wanted::Last).unwrap();
+    let logits = session.forward(&prompt, tritforge_infer::LogitsRequest::Last).unwrap();
     let first = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best }) as u32;
     assert_eq!(free["usage"]["completion_tokens"], 12);
     // `stop_token_ids` ends the text even with `ignore_eos`, and the token is no part of it.

@@ -2,10 +2,12 @@
 
 use crate::EPS;
 
-/// Quantizes one token's activations: `a = max(absmax(x), 1e-5)`, `xq = clamp(round_half_even(x · (127/a)), -128, 127)`.
+/// Quantizes one token's activations: `a = max(absmax(x), 1e-5)`, `xq = clamp(round_half_even(x · (127/a)),
+/// -128, 127)`.
 ///
-/// Returns `s_x = a / 127`, so that `x ≈ xq · s_x`. A row that holds a NaN or an infinity has no such scale: the
-/// codes are 0 and the scale is NaN, so that every output of the row is NaN and the fault is seen, not hidden.
+/// Returns `s_x = a / 127`, so that `x ≈ xq · s_x`. A row that holds a NaN or an infinity has no such scale:
+/// the codes are 0 and the scale is NaN, so that every output of the row is NaN and the fault is seen, not
+/// hidden.
 ///
 /// # Panics
 /// If the slices differ in length.

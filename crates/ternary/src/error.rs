@@ -21,8 +21,8 @@ pub enum TernaryError {
     },
     /// A packing's blocks do not divide the columns.
     #[error(
-        "{packing} packs blocks of {block} weights along a row, and {cols} columns are not a multiple of {block}: \
-         choose a width that is, or another packing"
+        "{packing} packs blocks of {block} weights along a row, but {cols} columns are not a multiple of \
+         {block}: choose another width or packing"
     )]
     Columns {
         /// Name of the packing.
@@ -44,11 +44,12 @@ pub enum TernaryError {
         scale: String,
     },
     /// Blocks or rows have different scales.
-    #[error("its blocks or rows have different scales: this engine runs one scale a tensor (BitNet)")]
+    #[error("its blocks or rows have different scales: only one scale per tensor (BitNet) is supported")]
     Scales,
     /// A scale is stored as f16, which does not hold it.
     #[error(
-        "{packing} stores its scale, {scale}, as f16, in which it is {stored}: choose I2_S or IQ2_BN, which store it as f32"
+        "{packing} stores the scale {scale} as f16, which rounds it to {stored}: choose I2_S or IQ2_BN, \
+         which store it as f32"
     )]
     ScaleRange {
         /// Name of the packing.
@@ -60,8 +61,8 @@ pub enum TernaryError {
     },
     /// Weights that should be ternary as they stand are not.
     #[error(
-        "weight {index} is {value} where another's magnitude is {scale}: expected -{scale}, 0 or {scale}, the values of a \
-         tensor that is ternary as stored. Were they trained, the model's weights are latent: absmean"
+        "weight {index} is {value}, but another has magnitude {scale}: weights stored as ternary must be \
+         -{scale}, 0 or {scale}. If these are latent weights, use weights = absmean"
     )]
     NotTernary {
         /// Position in row-major order.

@@ -1,7 +1,8 @@
 //! Numbers that are NaN or infinite, and where in a tensor they stand.
 //!
-//! No tensor with such a number is read, written or run. The search goes at the speed of memory: it looks at the exponents alone,
-//! which are all ones in NaN and infinity, a block at a time; only a block that has one is searched for its place.
+//! No tensor with such a number is read, written or run. The search goes at the speed of memory: it looks at
+//! the exponents alone, which are all ones in NaN and infinity, a block at a time; only a block that has one
+//! is searched for its place.
 
 use std::fmt;
 

@@ -1,14 +1,16 @@
 //! What a ternary tensor is: the quantizers, their scales and rounding, and the packings of GGUF files.
 //!
-//! Training, export and inference call these functions; none of them writes the definitions again. That is what
-//! makes a trained model and its exported file the same model, bit for bit.
+//! Training, export and inference call these functions; none of them writes the definitions again. That is
+//! what makes a trained model and its exported file the same model, bit for bit.
 //!
-//! * [`absmean`] and [`weight_codes`]: weights to {-1, 0, +1} and one scale (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
+//! * [`absmean`] and [`weight_codes`]: weights to {-1, 0, +1} and one scale (BitNet b1.58, arXiv 2402.17764,
+//!   eq. 1–3).
 //! * [`absmax_quantize`]: one token's activations to int8 and one scale (eq. 4 there, rounding as in the
 //!   reference code: half to even).
 //! * [`TernaryTensor`]: codes, scale and shape.
 //! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
-//! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways; [`pack_stripes`]: that of Hugging Face checkpoints.
+//! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways;
+//!   [`pack_stripes`]: that of Hugging Face checkpoints.
 //!
 //! ```
 //! use tritforge_ternary::{Packing, TernaryTensor};

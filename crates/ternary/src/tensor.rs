@@ -28,7 +28,8 @@ impl TernaryTensor {
     /// Puts a tensor together from codes [rows, cols] (row-major) and its scale.
     ///
     /// # Errors
-    /// If the length does not fit the shape, a code is not -1, 0 or +1, or the scale is not a positive number.
+    /// If the length does not fit the shape, a code is not -1, 0 or +1, or the scale is not a positive
+    /// number.
     pub fn from_codes(codes: Vec<i8>, rows: usize, cols: usize, scale: f32) -> Result<Self, TernaryError> {
         check_length("codes", codes.len(), rows, cols)?;
         check_scale(scale, String::new())?;
@@ -38,8 +39,8 @@ impl TernaryTensor {
         Ok(Self { rows, cols, codes, scale })
     }
 
-    /// Takes values [rows, cols] (row-major) that are ternary as they stand: code · scale each. Nothing is quantized: the scale
-    /// is that of the values, not their mean magnitude.
+    /// Takes values [rows, cols] (row-major) that are ternary as they stand: code · scale each. Nothing is
+    /// quantized: the scale is that of the values, not their mean magnitude.
     ///
     /// # Errors
     /// If the length does not fit the shape or a value is none of −s, 0, s.

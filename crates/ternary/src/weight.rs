@@ -1,8 +1,10 @@
-//! The absmean weight quantizer of BitNet b1.58 (arXiv 2402.17764, eq. 1–3): one scale a tensor, codes in {-1, 0, +1}.
+//! The absmean weight quantizer of BitNet b1.58 (arXiv 2402.17764, eq. 1–3): one scale a tensor, codes in
+//! {-1, 0, +1}.
 
 use crate::EPS;
 
-/// Elements summed into one partial sum. Partial sums are added in order, so the result depends on the data alone.
+/// Elements summed into one partial sum. Partial sums are added in order, so the result depends on the data
+/// alone.
 const CHUNK: usize = 4096;
 
 /// Lanes of a partial sum; fixed, so that every instruction set adds in the same order.
@@ -10,8 +12,9 @@ const LANES: usize = 8;
 
 /// The absmean scale `max(mean|W|, 1e-5)` of a tensor.
 ///
-/// The sum is taken in f64 in a fixed order: it depends neither on threads nor on the instruction set. An empty
-/// slice gives 1e-5. A NaN or infinite weight gives a NaN or infinite scale, which the caller is to refuse.
+/// The sum is taken in f64 in a fixed order: it depends neither on threads nor on the instruction set. An
+/// empty slice gives 1e-5. A NaN or infinite weight gives a NaN or infinite scale, which the caller is to
+/// refuse.
 pub fn absmean(weights: &[f32]) -> f32 {
     if weights.is_empty() {
         return EPS;

@@ -1,4 +1,5 @@
-//! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and against independent layouts of the others (`tests/golden/make_packings.py`).
+//! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and against independent layouts of the others
+//! (`tests/golden/make_packings.py`).
 
 use serde::Deserialize;
 use tritforge_ternary::{Packing, ScalePlace, TernaryTensor};

@@ -1,5 +1,5 @@
-//! Tokens that a Hugging Face directory adds to a vocabulary that knows nothing of them: `added_tokens_decoder` in
-//! `tokenizer_config.json`, and `added_tokens.json` of older directories.
+//! Tokens that a Hugging Face directory adds to a vocabulary that knows nothing of them:
+//! `added_tokens_decoder` in `tokenizer_config.json`, and `added_tokens.json` of older directories.
 
 use std::collections::BTreeMap;
 
@@ -68,8 +68,10 @@ impl Tokenizer {
             let found = inner.token_to_id(&token.content);
             if found != Some(*id) {
                 let found = found.map_or("no id".to_string(), |found| found.to_string());
-                let problem =
-                    format!("{:?} is to have the id {id}; the vocabulary leaves {found}", token.content);
+                let problem = format!(
+                    "{:?} is declared with id {id}, but the vocabulary assigns it {found}",
+                    token.content
+                );
                 return Err(TextError::malformed(file, "added tokens", problem));
             }
         }

@@ -1,7 +1,8 @@
-//! GPT-2's spelling of bytes: each of the 256 bytes is one printable character, so that every token is a string.
+//! GPT-2's spelling of bytes: each of the 256 bytes is one printable character, so that every token is a
+//! string.
 //!
-//! Printable Latin-1 stands for itself; the other bytes, in order, are U+0100 and up (`bytes_to_unicode` of GPT-2's
-//! `encoder.py`). The space is `Ġ`, the newline `Ċ`.
+//! Printable Latin-1 stands for itself; the other bytes, in order, are U+0100 and up (`bytes_to_unicode` of
+//! GPT-2's `encoder.py`). The space is `Ġ`, the newline `Ċ`.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,9 @@
 //! Vocabularies of characters: one token for each character of a corpus.
 //!
-//! They are byte-level BPEs whose merges only put the bytes of one character together, so that one description, GGUF's
-//! included, holds for all vocabularies. Ids are those of nanoGPT: the characters by code point, from 0. After them
-//! come the bytes and beginnings from which characters beyond ASCII are made, then the special tokens.
+//! They are byte-level BPEs whose merges only put the bytes of one character together, so that one
+//! description, GGUF's included, holds for all vocabularies. Ids are those of nanoGPT: the characters by code
+//! point, from 0. After them come the bytes and beginnings from which characters beyond ASCII are made, then
+//! the special tokens.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,8 +12,8 @@ use crate::train::finish;
 use crate::{SpecialTokens, TextError, Tokenizer};
 
 impl Tokenizer {
-    /// The vocabulary of all characters of the texts. Other characters cannot be encoded: they are an error that names
-    /// the character and its place.
+    /// The vocabulary of all characters of the texts. Other characters cannot be encoded: they are an error
+    /// that names the character and its place.
     ///
     /// # Errors
     /// If a special token's name is a character of the texts.

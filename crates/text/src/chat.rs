@@ -1,9 +1,10 @@
 //! Chat templates: messages to one prompt, as `transformers` renders them.
 //!
 //! A template is a Jinja program that comes with the model. It runs with the settings of `transformers`
-//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `raise_exception`, `strftime_now`, a `tojson`
-//! without HTML escapes), with a bound on its steps, and without access to anything but its messages. The blocks
-//! `{% generation %}` … `{% endgeneration %}`, by which a template says what the model is to learn, are known too.
+//! (`trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `raise_exception`,
+//! `strftime_now`, a `tojson` without HTML escapes), with a bound on its steps, and without access to
+//! anything but its messages. The blocks `{% generation %}` … `{% endgeneration %}`, by which a template says
+//! what the model is to learn, are known too.
 
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -57,15 +58,16 @@ const NAME: &str = "chat_template";
 /// Steps that a template may take: thousands of messages, but an end.
 const FUEL: u64 = 20_000_000;
 
-/// Stand around what a generation block wrote, until the blocks are found: two of Unicode's noncharacters, which are no text.
+/// Stand around what a generation block wrote, until the blocks are found: two of Unicode's noncharacters,
+/// which are no text.
 const BEGIN: char = '\u{FDD0}';
 const END: char = '\u{FDD1}';
 
 /// What a generation block calls.
 const MARK: &str = "__generation__";
 
-/// Templates by name: those of ChatML, of Llama 3, one without special tokens, Stanford Alpaca's prompt, and one that writes
-/// nothing but the messages, each answer with the end of the text.
+/// Templates by name: those of ChatML, of Llama 3, one without special tokens, Stanford Alpaca's prompt, and
+/// one that writes nothing but the messages, each answer with the end of the text.
 const BUILT_IN: [(&str, &str); 5] = [
     (
         "chatml",
@@ -138,8 +140,8 @@ impl ChatTemplate {
         self.generation
     }
 
-    /// The prompt of a conversation. `add_generation_prompt` ends it with the beginning of an answer; `bos` and `eos` are
-    /// the names of these tokens, for templates that write them.
+    /// The prompt of a conversation. `add_generation_prompt` ends it with the beginning of an answer; `bos`
+    /// and `eos` are the names of these tokens, for templates that write them.
     ///
     /// # Errors
     /// If the template fails or refuses the messages; the message names the line.
@@ -153,11 +155,12 @@ impl ChatTemplate {
         Ok(self.render_marked(messages, add_generation_prompt, bos, eos)?.text)
     }
 
-    /// As [`Self::render`], with the places of the generation blocks. A message is any map with a role and a content; what else
-    /// it has, the template may read.
+    /// As [`Self::render`], with the places of the generation blocks. A message is any map with a role and a
+    /// content; what else it has, the template may read.
     ///
     /// # Errors
-    /// As [`Self::render`]; if a message has U+FDD0 or U+FDD1, which are no characters, in a template with generation blocks.
+    /// As [`Self::render`]; if a message has U+FDD0 or U+FDD1, which are no characters, in a template with
+    /// generation blocks.
     pub fn render_marked<M: Serialize>(
         &self,
         messages: &[M],
@@ -168,7 +171,7 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
         let messages = Value::from(Serde(messages));
         if self.generation && messages.to_string().contains([BEGIN, END]) {
-            let problem = "a message contains U+FDD0 or U+FDD1, which are no characters".to_string();
+            let problem = "a message contains U+FDD0 or U+FDD1, which are not valid characters".to_string();
             return Err(TextError::Template { line: None, problem });
         }
         let context = context! {
@@ -184,11 +187,14 @@ impl ChatTemplate {
     }
 }
 
-/// A template's text with its generation blocks as Jinja knows them: a block that is handed to a function. White space around
-/// them is treated in the same way.
+/// A template's text with its generation blocks as Jinja knows them: a block that is handed to a function.
+/// White space around them is treated in the same way.
 fn with_calls(source: &str) -> (String, bool) {
     let (mut program, mut rest, mut found) = (String::with_capacity(source.len()), source, false);
-    while let Some((at, end)) = rest.find("{%").and_then(|at| Some((at, at + rest[at..].find("%}")? + 2))) {
+    // The end lies behind the beginning: in `{%}` they would share a character.
+    while let Some((at, end)) =
+        rest.find("{%").and_then(|at| Some((at, at + 2 + rest[at + 2..].find("%}")? + 2)))
+    {
         let block = &rest[at..end];
         let name = block[2..block.len() - 2].trim_matches(['-', '+']).trim();
         program += &rest[..at];
@@ -231,7 +237,7 @@ fn unmark(marked: &str) -> Result<Rendered, TextError> {
     if marks.zip([BEGIN, END].into_iter().cycle()).any(|(found, expected)| found != expected)
         || open.is_some()
     {
-        let problem = "generation blocks within each other, or cut in two".to_string();
+        let problem = "generation blocks are nested or incomplete".to_string();
         return Err(TextError::Template { line: None, problem });
     }
     Ok(rendered)
@@ -253,8 +259,8 @@ impl Tokenizer {
         self
     }
 
-    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such, and with
-    /// BOS at the beginning if sequences have one.
+    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such,
+    /// and with BOS at the beginning if sequences have one.
     ///
     /// # Errors
     /// If the template fails or leaves out a message, or the vocabulary lacks a character.
@@ -263,7 +269,7 @@ impl Tokenizer {
         let (bos, eos) = (name(self.bos()), name(self.eos()));
         let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
         if let Some(message) = messages.iter().find(|message| left_out(message, &prompt)) {
-            let problem = format!("the chat template leaves out messages of the role {:?}", message.role);
+            let problem = format!("the chat template drops messages with the role {:?}", message.role);
             return Err(TextError::Template { line: None, problem });
         }
         self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })

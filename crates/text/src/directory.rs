@@ -1,4 +1,5 @@
-//! What the files beside a `tokenizer.json` say, as `transformers` reads them (`from_pretrained` of `tokenization_utils_base.py`).
+//! What the files beside a `tokenizer.json` say, as `transformers` reads them (`from_pretrained` of
+//! `tokenization_utils_base.py`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +15,9 @@ pub(crate) const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// The roles that this crate knows.
 const ROLES: [&str; 3] = ["bos_token", "eos_token", "pad_token"];
 
-/// The content of `tokenizer_config.json` with what `special_tokens_map.json` says: the latter counts where the former has no
-/// `added_tokens_decoder`, and is passed over where it has one; a contradiction is told then.
+/// The content of `tokenizer_config.json` with what `special_tokens_map.json` says: the latter counts where
+/// the former has no `added_tokens_decoder`, and is passed over where it has one; a contradiction is told
+/// then.
 ///
 /// # Errors
 /// If a file is no JSON object.
@@ -34,7 +36,8 @@ pub(crate) fn with_special_tokens(
             let name = |fields: &Map<String, Value>| fields.get(role).and_then(content).map(str::to_string);
             if let Some(other) = name(&special).filter(|other| name(&fields).as_ref() != Some(other)) {
                 log::warn!(
-                    "{SPECIAL_TOKENS}: {role} = {other:?} differs from tokenizer_config.json, which counts"
+                    "{SPECIAL_TOKENS}: {role} = {other:?} differs from tokenizer_config.json, which takes \
+                     precedence"
                 );
             }
         }
@@ -59,8 +62,8 @@ fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token["content"].as_str())
 }
 
-/// Adds the tokens that the directory lists beside `tokenizer.json` and that the latter lacks. Padding, which no text has, is left
-/// out.
+/// Adds the tokens that the directory lists beside `tokenizer.json` and that the latter lacks. Padding, which
+/// no text has, is left out.
 ///
 /// # Errors
 /// If a token cannot have the id that it is to have.
@@ -76,13 +79,13 @@ pub(crate) fn with_missing(
         match tokenizer.id(&token.content) {
             Some(found) if found == *id => {}
             Some(found) => log::warn!(
-                "added token {:?} has the id {id} in tokenizer_config.json or added_tokens.json, and {found} in {file}, which counts",
+                "added token {:?} has the id {id} in tokenizer_config.json or added_tokens.json, but {found} \
+                 in {file}, which takes precedence",
                 token.content
             ),
-            None if padding == Some(token.content.as_str()) => log::warn!(
-                "padding token {:?} with the id {id} is not in {file}: the model is taken to have none",
-                token.content
-            ),
+            None if padding == Some(token.content.as_str()) => {
+                log::warn!("padding token {:?} with the id {id} is not in {file}: ignored", token.content);
+            }
             None => {
                 missing.insert(*id, token.clone());
             }
@@ -100,11 +103,14 @@ pub(crate) fn with_missing(
 pub(crate) fn warn_of_templates(directory: &Path, has_template: bool) {
     let named = directory.join("additional_chat_templates");
     if named.is_dir() {
-        log::warn!("{}: named chat templates are not read; the default one is", named.display());
+        log::warn!("{}: named chat templates are ignored; only the default one is read", named.display());
     }
     let processor = directory.join("chat_template.json");
     if processor.is_file() && !has_template {
-        log::warn!("{}: the template of a processor, not of the tokenizer: not read", processor.display());
+        log::warn!(
+            "{}: ignored, since it is the template of a processor, not of the tokenizer",
+            processor.display()
+        );
     }
 }
 
@@ -112,7 +118,7 @@ pub(crate) fn warn_of_templates(directory: &Path, has_template: bool) {
 pub(crate) fn warn_of_keys(config: &Value) {
     if config["add_eos_token"] == true {
         log::warn!(
-            "tokenizer_config.json: add_eos_token = true is not applied: a text is continued here, not ended"
+            "tokenizer_config.json: add_eos_token = true is not applied, since prompts are to be continued"
         );
     }
 }

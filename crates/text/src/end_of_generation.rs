@@ -3,14 +3,17 @@
 //! A token ends the generation if it is
 //!
 //! * the tokenizer's EOS token (`tokenizer.ggml.eos_token_id`, `eos_token` of `tokenizer_config.json`);
-//! * one that the model's files declare beside it: `tokenizer.ggml.eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
-//!   `fim_rep_token_id`, `fim_sep_token_id` and `eos_token_ids` (ollama's) in GGUF; `eos_token_id`, a number or a list, of
-//!   `generation_config.json`, or of `config.json` where the former does not have it, as `transformers` reads them;
-//! * one with a name that llama.cpp counts as an end of generation (`llama_vocab::impl::load` in `llama-vocab.cpp`), under its
-//!   conditions. A token that plain text is encoded to is text, whatever its name;
+//! * one that the model's files declare beside it: `tokenizer.ggml.eot_token_id`, `eom_token_id`,
+//!   `fim_pad_token_id`, `fim_rep_token_id`, `fim_sep_token_id` and `eos_token_ids` (ollama's) in GGUF;
+//!   `eos_token_id`, a number or a list, of `generation_config.json`, or of `config.json` where the former
+//!   does not have it, as `transformers` reads them;
+//! * one with a name that llama.cpp counts as an end of generation (`llama_vocab::impl::load` in
+//!   `llama-vocab.cpp`), under its conditions. A token that plain text is encoded to is text, whatever its
+//!   name;
 //! * the special token that the model's chat template writes after an answer.
 //!
-//! A template may end its turns with plain text instead. That text is a stop string of conversations alone ([`TurnEnd`]).
+//! A template may end its turns with plain text instead. That text is a stop string of conversations alone
+//! ([`TurnEnd`]).
 
 use crate::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer};
 
@@ -50,7 +53,8 @@ const NAMES: [&str; 31] = [
     "<|file_sep|>",
 ];
 
-/// A name that ends nothing in a vocabulary that has all of the others: there it stands between parts of one answer.
+/// A name that ends nothing in a vocabulary that has all of the others: there it stands between parts of one
+/// answer.
 const UNLESS: [(&str, &[&str]); 5] = [
     ("<|end|>", &["<|return|>", "<|call|>"]),
     ("<|end|>", &["<|return|>", "<|calls|>"]),
@@ -64,12 +68,14 @@ const UNLESS: [(&str, &[&str]); 5] = [
 pub struct TurnEnd {
     /// The special token that it writes after an answer.
     pub token: Option<u32>,
-    /// Where there is no such token: the text that ends an answer. It stands after the answer or, if that is white space alone,
-    /// between the answer and the next message's content.
+    /// Where there is no such token: the text that ends an answer. It stands after the answer or, if that is
+    /// white space alone, between the answer and the next message's content.
     pub stop: Option<String>,
-    /// Where there is no such token: the white space after an answer, which is not part of it. `stop` begins with it.
+    /// Where there is no such token: the white space after an answer, which is not part of it. `stop` begins
+    /// with it.
     pub closing: String,
-    /// Whether the template writes the token or a text by which an answer ends after every answer, the last of a conversation too.
+    /// Whether the template writes the token or a text by which an answer ends after every answer, the last
+    /// of a conversation too.
     pub written: bool,
 }
 
@@ -79,7 +85,8 @@ impl Tokenizer {
         let mut ids: Vec<u32> =
             self.roles.eos.into_iter().chain(self.declared_ends.iter().copied()).collect();
         ids.extend(NAMES.into_iter().filter_map(|name| self.id_by_name(name)));
-        // A template that is damaged or refuses the example is an error where a conversation is rendered, not here.
+        // A template that is damaged or refuses the example is an error where a conversation is rendered, not
+        // here.
         if let Ok(Some(template)) = self.chat_template() {
             ids.extend(self.turn_end(&template).token);
         }
@@ -88,8 +95,8 @@ impl Tokenizer {
         ids
     }
 
-    /// Beside EOS, the ids for the two other keys that GGUF has for ends of a generation (end of turn, end of message): what the
-    /// template writes after an answer, then what readers do not know by its name.
+    /// Beside EOS, the ids for the two other keys that GGUF has for ends of a generation (end of turn, end of
+    /// message): what the template writes after an answer, then what readers do not know by its name.
     pub(crate) fn further_ends(&self) -> [Option<u32>; 2] {
         let turn = self.chat_template().ok().flatten().and_then(|template| self.turn_end(&template).token);
         let by_name = |id: &u32| NAMES.into_iter().any(|name| self.id_by_name(name) == Some(*id));
@@ -98,8 +105,8 @@ impl Tokenizer {
         [ids.next(), ids.next()]
     }
 
-    /// How `template` ends an answer; nothing is known of a template that does not render a question and its answer, or changes
-    /// the answer's text.
+    /// How `template` ends an answer; nothing is known of a template that does not render a question and its
+    /// answer, or changes the answer's text.
     pub fn turn_end(&self, template: &ChatTemplate) -> TurnEnd {
         self.turn_end_of(template).unwrap_or_default()
     }
@@ -141,7 +148,8 @@ impl Tokenizer {
         Ok(self.decode(&ids[..at])?.trim().is_empty().then_some(ids[at]))
     }
 
-    /// The id of a token that ends a generation by its name, if the vocabulary has it and does not mean something else by it.
+    /// The id of a token that ends a generation by its name, if the vocabulary has it and does not mean
+    /// something else by it.
     fn id_by_name(&self, name: &str) -> Option<u32> {
         let id = self.id(name)?;
         let has = |others: &[&str]| others.iter().all(|other| self.id(other).is_some());
@@ -157,14 +165,15 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id)
     }
 
-    /// Takes ids that the model's files declare as ends. Ids that no token has cannot be generated: they are left out.
+    /// Takes ids that the model's files declare as ends. Ids that no token has cannot be generated: they are
+    /// left out.
     pub(crate) fn declare_ends(&mut self, ids: impl IntoIterator<Item = u32>) {
         for id in ids {
             if (id as usize) < self.vocab_size() {
                 self.declared_ends.push(id);
             } else {
                 log::warn!(
-                    "token id {id} as an end of generation: no token has it, in a vocabulary of {}",
+                    "end-of-generation token id {id} is outside the vocabulary of {}",
                     self.vocab_size()
                 );
             }
@@ -174,7 +183,8 @@ impl Tokenizer {
     }
 }
 
-/// The ids of a JSON value as `transformers` allows them for `eos_token_id`: none, one or a list; those below 0 mean none.
+/// The ids of a JSON value as `transformers` allows them for `eos_token_id`: none, one or a list; those below
+/// 0 mean none.
 ///
 /// # Errors
 /// If it is something else; the text says what.

@@ -47,8 +47,8 @@ pub enum TextError {
         /// Where it begins, in bytes from the start of the text.
         offset: usize,
     },
-    /// A run of spaces so long that the pattern that splits text gives up on it. Text after it would be split in another
-    /// way than everywhere else.
+    /// A run of spaces so long that the pattern that splits text gives up on it. Text after it would be split
+    /// in another way than everywhere else.
     #[error("the run of spaces near byte {offset} of the text is too long for the pre-tokenizer: shorten it")]
     RunOfSpaces {
         /// Where the text could not be split any more, in bytes from its start.
@@ -63,7 +63,7 @@ pub enum TextError {
         vocab_size: usize,
     },
     /// A vocabulary size that cannot hold what it must.
-    #[error("a vocabulary of {found} tokens is too small: {needed} are needed for {reason}")]
+    #[error("a vocabulary of {found} tokens is too small: at least {needed} are needed for {reason}")]
     VocabularyTooSmall {
         /// The size asked for.
         found: usize,

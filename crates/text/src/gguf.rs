@@ -1,8 +1,8 @@
 //! Tokenizers as GGUF metadata: the keys under `tokenizer.`.
 //!
-//! A byte-level BPE is `tokenizer.ggml.model = "gpt2"` with tokens, merges and the name of its pre-tokenizer; a BPE of
-//! sentencepiece is `"llama"` with tokens and scores. Written and read back, they give the same ids for every text; what these
-//! keys cannot say is an error when writing.
+//! A byte-level BPE is `tokenizer.ggml.model = "gpt2"` with tokens, merges and the name of its pre-tokenizer;
+//! a BPE of sentencepiece is `"llama"` with tokens and scores. Written and read back, they give the same ids
+//! for every text; what these keys cannot say is an error when writing.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,7 +30,8 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 const EOS: &str = "tokenizer.ggml.eos_token_id";
 const EOT: &str = "tokenizer.ggml.eot_token_id";
-/// Other keys of tokens that end a generation: ends of messages, and what llama.cpp counts of fill-in-the-middle.
+/// Other keys of tokens that end a generation: ends of messages, and what llama.cpp counts of
+/// fill-in-the-middle.
 const OTHER_ENDS: [&str; 4] = [
     "tokenizer.ggml.eom_token_id",
     "tokenizer.ggml.fim_pad_token_id",
@@ -60,11 +61,12 @@ const BYTE: i32 = 6;
 pub(crate) const GGUF: &str = "GGUF metadata";
 
 impl Tokenizer {
-    /// The metadata that describes the tokenizer in a model with `vocab_size` ids. Ids that stand for no token are filled
-    /// with `[PAD{id}]` of type unused.
+    /// The metadata that describes the tokenizer in a model with `vocab_size` ids. Ids that stand for no
+    /// token are filled with `[PAD{id}]` of type unused.
     ///
     /// # Errors
-    /// If `vocab_size` is too small, or GGUF cannot describe the tokenizer exactly; the message says what it cannot.
+    /// If `vocab_size` is too small, or GGUF cannot describe the tokenizer exactly; the message says what it
+    /// cannot.
     pub fn to_gguf(&self, vocab_size: usize) -> Result<Vec<(String, Value)>, TextError> {
         if vocab_size < self.vocab_size() {
             return Err(TextError::VocabularyTooSmall {
@@ -138,8 +140,8 @@ impl Tokenizer {
     /// The tokenizer that metadata describes.
     ///
     /// # Errors
-    /// If a key is missing or has another type, the vocabulary or the pre-tokenizer is of a kind that is not supported
-    /// (the message names it and what is), or the lists contradict each other.
+    /// If a key is missing or has another type, the vocabulary or the pre-tokenizer is of a kind that is not
+    /// supported (the message names it and what is), or the lists contradict each other.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self, TextError> {
         let (tokenizer, unused, default_add_bos) = match metadata.get_str(MODEL)? {
             "gpt2" => byte_level(metadata)?,
@@ -152,7 +154,7 @@ impl Tokenizer {
                 return Err(TextError::Unsupported {
                     what: "vocabulary (tokenizer.ggml.model)",
                     found: format!("{other:?}"),
-                    supported: "gpt2 (byte-level BPE), llama (BPE of sentencepiece)".to_string(),
+                    supported: "gpt2 (byte-level BPE), llama (sentencepiece BPE)".to_string(),
                 });
             }
         };
@@ -255,8 +257,8 @@ impl Tokenizer {
     }
 }
 
-/// The ids that metadata declares as ends of a generation beside EOS. Where a file has no such token, converters write -1 or the
-/// largest number instead of leaving the key out.
+/// The ids that metadata declares as ends of a generation beside EOS. Where a file has no such token,
+/// converters write -1 or the largest number instead of leaving the key out.
 fn declared_ends(metadata: &Metadata) -> Result<Vec<u32>, TextError> {
     let mut ids = optional(metadata.get_i64_array(ENDS))?.unwrap_or_default();
     for key in [EOT].into_iter().chain(OTHER_ENDS) {
@@ -265,21 +267,22 @@ fn declared_ends(metadata: &Metadata) -> Result<Vec<u32>, TextError> {
     let known = |id: i64| {
         let known = u32::try_from(id).ok();
         if known.is_none() {
-            log::warn!("token id {id} as an end of generation: the model is taken to have no such token");
+            log::warn!("end-of-generation token id {id} is outside the vocabulary: ignored");
         }
         known
     };
     Ok(ids.into_iter().filter_map(known).collect())
 }
 
-/// A byte-level BPE without roles, the ids that stand for no text, and whether sequences begin with BOS where nothing says so.
+/// A byte-level BPE without roles, the ids that stand for no text, and whether sequences begin with BOS where
+/// nothing says so.
 fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, bool), TextError> {
     let fault = |place: String, problem: String| TextError::malformed(GGUF, place, problem);
     let name = optional(metadata.get_str(PRE))?.ok_or_else(|| TextError::Unsupported {
         what: "pre-tokenizer (tokenizer.ggml.pre)",
-        found: "no such key, and any guess would encode text in another way than training did".to_string(),
+        found: "no such key, and guessing could encode text differently than in training".to_string(),
         supported: format!(
-            "{}; give the one that the model was trained with: --override-kv {PRE}=str:NAME",
+            "{}; set the one that the model was trained with: --override-kv {PRE}=str:NAME",
             pre::names()
         ),
     })?;
@@ -314,10 +317,7 @@ fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, 
             }
         }
         if let Some(first) = ids.insert(token, id) {
-            return Err(fault(
-                format!("{TOKENS}[{id}]"),
-                format!("{token:?} is also the token of id {first}"),
-            ));
+            return Err(fault(format!("{TOKENS}[{id}]"), format!("{token:?} already has the id {first}")));
         }
         vocab.push((token.clone(), id as u32));
     }

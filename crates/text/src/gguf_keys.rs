@@ -1,5 +1,6 @@
-//! What GGUF metadata says of a tokenizer beside its vocabulary: ids of special tokens that no token has, and keys that are not
-//! applied. Each is told; the ones that change nothing here are on a list (also in `docs/formats.md`).
+//! What GGUF metadata says of a tokenizer beside its vocabulary: ids of special tokens that no token has, and
+//! keys that are not applied. Each is told; the ones that change nothing here are on a list (also in
+//! `docs/formats.md`).
 
 use tritforge_gguf::{Array, Metadata, Value, optional};
 
@@ -49,12 +50,12 @@ const NO_EFFECT: [&str; 14] = [
 
 /// Keys that are not applied, and why; a value of 0, false or an empty list asks for nothing.
 const NOT_APPLIED: [(&str, &str); 6] = [
-    ("tokenizer.ggml.add_eos_token", "a text is continued here, not ended"),
-    ("tokenizer.ggml.add_sep_token", "a text is continued here, not ended"),
-    ("tokenizer.ggml.remove_extra_whitespaces", "spaces stay as they are, as in llama.cpp"),
-    ("tokenizer.ggml.precompiled_charsmap", "characters stay as they are, as in llama.cpp"),
-    ("tokenizer.ggml.normalizer.lowercase", "characters stay as they are, as in llama.cpp"),
-    ("tokenizer.ggml.normalizer.strip_accents", "characters stay as they are, as in llama.cpp"),
+    ("tokenizer.ggml.add_eos_token", "prompts are to be continued"),
+    ("tokenizer.ggml.add_sep_token", "prompts are to be continued"),
+    ("tokenizer.ggml.remove_extra_whitespaces", "whitespace is kept as it is, as in llama.cpp"),
+    ("tokenizer.ggml.precompiled_charsmap", "text is not normalized, as in llama.cpp"),
+    ("tokenizer.ggml.normalizer.lowercase", "text is not normalized, as in llama.cpp"),
+    ("tokenizer.ggml.normalizer.strip_accents", "text is not normalized, as in llama.cpp"),
 ];
 
 /// Tokens that llama.cpp never generates.
@@ -75,8 +76,8 @@ pub(crate) fn check(metadata: &Metadata) -> Result<(), TextError> {
             if !asks_for_nothing(value) {
                 return Err(TextError::Unsupported {
                     what: "metadata key",
-                    found: format!("{key}, tokens that are never to be generated"),
-                    supported: "files without such tokens".to_string(),
+                    found: format!("{key} (tokens that must not be generated)"),
+                    supported: "files without it".to_string(),
                 });
             }
         } else if let Some((_, why)) = NOT_APPLIED.iter().find(|(not_applied, _)| *not_applied == key) {
@@ -84,7 +85,7 @@ pub(crate) fn check(metadata: &Metadata) -> Result<(), TextError> {
                 log::warn!("metadata key {key} is not applied: {why}");
             }
         } else {
-            log::warn!("metadata key {key} is not known here, and not read");
+            log::warn!("metadata key {key}: unknown and ignored");
         }
     }
     Ok(())
@@ -99,8 +100,8 @@ fn asks_for_nothing(value: &Value) -> bool {
     }
 }
 
-/// The id of a special token in a vocabulary of `count`. Where a model has no such token converters write -1 or the largest number:
-/// an id that no token has means none, as in llama.cpp, and that is told.
+/// The id of a special token in a vocabulary of `count`. Where a model has no such token converters write -1
+/// or the largest number: an id that no token has means none, as in llama.cpp, and that is told.
 ///
 /// # Errors
 /// If the key is no whole number.
@@ -113,7 +114,7 @@ pub(crate) fn token_id(metadata: &Metadata, key: &str, count: usize) -> Result<O
     };
     let id = u32::try_from(number).ok().filter(|id| (*id as usize) < count);
     if id.is_none() {
-        log::warn!("{key} = {number}, in a vocabulary of {count}: the model is taken to have no such token");
+        log::warn!("{key} = {number}: outside the vocabulary of {count} tokens: ignored");
     }
     Ok(id)
 }

@@ -1,5 +1,5 @@
-//! Hugging Face files: `tokenizer.json` (vocabulary and rules) and `tokenizer_config.json` (roles and chat template), or a
-//! `tokenizer.model` where there is no `tokenizer.json`.
+//! Hugging Face files: `tokenizer.json` (vocabulary and rules) and `tokenizer_config.json` (roles and chat
+//! template), or a `tokenizer.model` where there is no `tokenizer.json`.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,20 +20,21 @@ use crate::{TextError, Tokenizer};
 const CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
 const MODEL_CONFIG: &str = "config.json";
-/// In `tokenizer_config.json`: the ids that a model's files declare as ends of a generation. `transformers` passes over it and has
-/// them in `generation_config.json`, which a checkpoint of this program does not have.
+/// In `tokenizer_config.json`: the ids that a model's files declare as ends of a generation. `transformers`
+/// passes over it and has them in `generation_config.json`, which a checkpoint of this program does not have.
 const ENDS: &str = "eos_token_ids";
 const ADDED: &str = "added_tokens.json";
 const TEMPLATE: &str = "chat_template.jinja";
 
 impl Tokenizer {
-    /// Reads a tokenizer's file, with the `tokenizer_config.json` and `chat_template.jinja` beside it if they are there.
-    /// `path` is the file or its directory: a `tokenizer.json`, or without one a sentencepiece model or a tiktoken file
-    /// (`tokenizer.model`, `*.tiktoken`), whose added tokens are those of `tokenizer_config.json`.
+    /// Reads a tokenizer's file, with the `tokenizer_config.json` and `chat_template.jinja` beside it if they
+    /// are there. `path` is the file or its directory: a `tokenizer.json`, or without one a sentencepiece
+    /// model or a tiktoken file (`tokenizer.model`, `*.tiktoken`), whose added tokens are those of
+    /// `tokenizer_config.json`.
     ///
     /// # Errors
-    /// If a file cannot be read, a directory has none, or as [`Tokenizer::from_json`], [`Tokenizer::from_sentencepiece`],
-    /// [`Tokenizer::from_tiktoken`] and [`Tokenizer::with_config`].
+    /// If a file cannot be read, a directory has none, or as [`Tokenizer::from_json`],
+    /// [`Tokenizer::from_sentencepiece`], [`Tokenizer::from_tiktoken`] and [`Tokenizer::with_config`].
     pub fn from_file(path: &Path) -> Result<Self, TextError> {
         let path = if path.is_dir() {
             Self::file_in(path).unwrap_or(path.join(TOKENIZER_JSON))
@@ -80,7 +81,8 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// The tokenizer's file in a directory, if it has one: `tokenizer.json`, `tokenizer.model`, or the only `*.tiktoken`.
+    /// The tokenizer's file in a directory, if it has one: `tokenizer.json`, `tokenizer.model`, or the only
+    /// `*.tiktoken`.
     pub fn file_in(directory: &Path) -> Option<PathBuf> {
         let named = [TOKENIZER_JSON, "tokenizer.model"].map(|name| directory.join(name));
         if let Some(file) = named.into_iter().find(|file| file.is_file()) {
@@ -112,8 +114,8 @@ impl Tokenizer {
 
     /// Reads the content of a `tokenizer.json`.
     ///
-    /// The file does not say which tokens have a role. BOS is the special token that its post-processor puts first, or,
-    /// like EOS and padding, a special token with a well-known name (`<|endoftext|>`, `</s>`, …);
+    /// The file does not say which tokens have a role. BOS is the special token that its post-processor puts
+    /// first, or, like EOS and padding, a special token with a well-known name (`<|endoftext|>`, `</s>`, …);
     /// [`Tokenizer::with_config`] tells for certain.
     ///
     /// # Errors
@@ -123,9 +125,10 @@ impl Tokenizer {
             |place: &str, problem: String| TextError::malformed(TOKENIZER_JSON, place.to_string(), problem);
         let json: Value = serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
         validate::tokenizer_json(&json)?;
-        // The checks above cover what is known to panic for BPE; the other models are as their authors left them.
+        // The checks above cover what is known to panic for BPE; the other models are as their authors left
+        // them.
         let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
-            .map_err(|_| fault("model", "the vocabulary contradicts itself".to_string()))?
+            .map_err(|_| fault("model", "the vocabulary is inconsistent".to_string()))?
             .map_err(|e| fault("tokenizer", e.to_string()))?;
         // The crate gives added tokens the ids that it likes and only warns.
         for (i, token) in json["added_tokens"].as_array().into_iter().flatten().enumerate() {
@@ -133,7 +136,7 @@ impl Tokenizer {
             let found = inner.token_to_id(content).map(u64::from);
             if !content.is_empty() && (found != id || id.is_none_or(|id| id >= MAX_VOCAB as u64)) {
                 let problem = format!(
-                    "{content:?} has the id {}, but the vocabulary leaves {} for it",
+                    "{content:?} is declared with id {}, but the vocabulary assigns it {}",
                     token["id"],
                     found.map_or("none".to_string(), |id| id.to_string())
                 );
@@ -145,12 +148,12 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Takes the roles and the chat template from the content of a `tokenizer_config.json`. Keys that it lacks change
-    /// nothing.
+    /// Takes the roles and the chat template from the content of a `tokenizer_config.json`. Keys that it
+    /// lacks change nothing.
     ///
     /// # Errors
-    /// If it is no JSON object, or has a role that is no token. A token that the vocabulary lacks cannot occur: it is told, and has
-    /// no role.
+    /// If it is no JSON object, or has a role that is no token. A token that the vocabulary lacks cannot
+    /// occur: it is told, and has no role.
     pub fn with_config(mut self, bytes: &[u8]) -> Result<Self, TextError> {
         let fault = |place: &str, problem: String| TextError::malformed(CONFIG, place.to_string(), problem);
         let json: Value = serde_json::from_slice(bytes).map_err(|e| fault("JSON", e.to_string()))?;
@@ -173,9 +176,7 @@ impl Tokenizer {
             };
             *place = name.and_then(|name| self.id(name));
             if let (Some(name), None) = (name, &place) {
-                log::warn!(
-                    "{CONFIG}: {key} = {name:?} is not in the vocabulary: the model is taken to have none"
-                );
+                log::warn!("{CONFIG}: {key} = {name:?} is not in the vocabulary: ignored");
             }
         }
         roles.add_bos = json["add_bos_token"].as_bool().unwrap_or(roles.add_bos) && roles.bos.is_some();
@@ -188,7 +189,7 @@ impl Tokenizer {
                 let default = templates.iter().find(|template| template["name"] == "default");
                 match default.and_then(|template| template["template"].as_str()) {
                     Some(template) => self.chat_template = Some(template.to_string()),
-                    None => log::warn!("{CONFIG}: none of the chat templates is named default: none is read"),
+                    None => log::warn!("{CONFIG}: none of the chat templates is named default: ignored"),
                 }
             }
             other => return Err(fault("chat_template", format!("{other}: expected a string"))),
@@ -196,8 +197,8 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// The content of a `tokenizer.json`, for [`Tokenizer::from_json`] and for the `tokenizers` and `transformers`
-    /// libraries.
+    /// The content of a `tokenizer.json`, for [`Tokenizer::from_json`] and for the `tokenizers` and
+    /// `transformers` libraries.
     ///
     /// # Errors
     /// If a part of the tokenizer cannot be written, which the library does not expect of any.
@@ -205,8 +206,8 @@ impl Tokenizer {
         self.inner.to_string(true).map_err(|e| TextError::Tokenize(e.to_string()))
     }
 
-    /// The content of a `tokenizer_config.json`, for [`Tokenizer::with_config`] and `transformers`: roles and chat
-    /// template.
+    /// The content of a `tokenizer_config.json`, for [`Tokenizer::with_config`] and `transformers`: roles and
+    /// chat template.
     pub fn to_config_json(&self) -> String {
         let name = |id: Option<u32>| id.and_then(|id| self.token(id));
         let mut config = json!({
@@ -266,7 +267,8 @@ impl Tokenizer {
     }
 }
 
-/// The ids under `eos_token_id` of `generation_config.json` or, where it is missing or does not say, of `config.json`.
+/// The ids under `eos_token_id` of `generation_config.json` or, where it is missing or does not say, of
+/// `config.json`.
 fn declared_ends(generation: Option<Vec<u8>>, config: Option<Vec<u8>>) -> Result<Vec<u32>, TextError> {
     for (file, bytes) in [(GENERATION, generation), (MODEL_CONFIG, config)] {
         let Some(bytes) = bytes else { continue };

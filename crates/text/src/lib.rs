@@ -1,11 +1,12 @@
 //! Tokenizers and chat templates, to and from Hugging Face files and GGUF metadata.
 //!
 //! A [`Tokenizer`] turns text into token ids and back. It is trained on a corpus ([`Tokenizer::train_bpe`],
-//! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken file
-//! ([`Tokenizer::from_file`]), or from the metadata of a GGUF file ([`Tokenizer::from_gguf`]). Whichever way it came, what [`Tokenizer::to_gguf`] writes describes it
-//! exactly: the tokenizer that the deployed file holds gives the ids that training saw. What GGUF cannot say is an
-//! error, never a guess. A [`ChatTemplate`] turns messages into one prompt, as `transformers` does;
-//! [`Tokenizer::encode_turns`] turns them into ids to train on, with a mask over what the model is to learn.
+//! [`Tokenizer::characters`]), read from a Hugging Face `tokenizer.json`, a sentencepiece model or a tiktoken
+//! file ([`Tokenizer::from_file`]), or from the metadata of a GGUF file ([`Tokenizer::from_gguf`]). Whichever
+//! way it came, what [`Tokenizer::to_gguf`] writes describes it exactly: the tokenizer that the deployed file
+//! holds gives the ids that training saw. What GGUF cannot say is an error, never a guess. A [`ChatTemplate`]
+//! turns messages into one prompt, as `transformers` does; [`Tokenizer::encode_turns`] turns them into ids to
+//! train on, with a mask over what the model is to learn.
 //!
 //! ```
 //! use tritforge_gguf::Metadata;

@@ -1,9 +1,10 @@
 //! Pre-tokenizers by the names that GGUF files give them (`tokenizer.ggml.pre`).
 //!
-//! A byte-level BPE is its vocabulary, its merges, and the patterns that split text before anything is merged. GGUF
-//! stores the patterns by name only, and a runtime that is not told the name, or guesses it, gives other ids: text
-//! in, gibberish out. So the name of a Hugging Face pre-tokenizer is found by comparing its patterns with those
-//! of the known names, and a pre-tokenizer that matches none is an error that shows it.
+//! A byte-level BPE is its vocabulary, its merges, and the patterns that split text before anything is
+//! merged. GGUF stores the patterns by name only, and a runtime that is not told the name, or guesses it,
+//! gives other ids: text in, gibberish out. So the name of a Hugging Face pre-tokenizer is found by comparing
+//! its patterns with those of the known names, and a pre-tokenizer that matches none is an error that shows
+//! it.
 
 use serde_json::Value;
 use tokenizers::normalizers::unicode::NFC;
@@ -139,7 +140,7 @@ impl Pre {
                 what: "model.ignore_merges",
                 found: format!("{ignore_merges} with the pre-tokenizer {}", pre.name),
                 supported: format!(
-                    "{}, since runtimes take it from the name {}",
+                    "{}, since runtimes derive it from the name {}",
                     pre.ignore_merges, pre.name
                 ),
             });
@@ -177,9 +178,9 @@ pub(crate) fn is_byte_level(pre_tokenizer: &Value) -> bool {
     steps(pre_tokenizer).iter().any(|step| step["type"] == "ByteLevel")
 }
 
-/// Whether a piece is one that a pattern gave up on. The regular expression library ends a search after a million steps
-/// back and `tokenizers` takes the rest of the text for one piece; only the patterns' `\s+(?!\S)` steps back so far.
-/// No pattern leaves spaces and something else together in a piece that long.
+/// Whether a piece is one that a pattern gave up on. The regular expression library ends a search after a
+/// million steps back and `tokenizers` takes the rest of the text for one piece; only the patterns'
+/// `\s+(?!\S)` steps back so far. No pattern leaves spaces and something else together in a piece that long.
 pub(crate) fn was_given_up(piece: &str) -> bool {
     const LONG: usize = 100_000;
     piece.len() > LONG
@@ -214,8 +215,8 @@ fn patterns(pre_tokenizer: &Value) -> Result<Vec<&str>, String> {
             Some("Digits") if flag("individual_digits") == Some(true) => patterns.push(r"\p{N}"),
             Some("Split") => {
                 let isolated = step["behavior"] == "Isolated" && flag("invert") == Some(false);
-                // Keep what matches and drop what does not: the same for a pattern that leaves no gaps, as those
-                // do that end by taking any space.
+                // Keep what matches and drop what does not: the same for a pattern that leaves no gaps, as
+                // those do that end by taking any space.
                 let kept = step["behavior"] == "Removed" && flag("invert") == Some(true);
                 match step["pattern"]["Regex"].as_str() {
                     Some(pattern) if isolated || (kept && pattern.ends_with(r"|\s+")) => {

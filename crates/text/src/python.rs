@@ -83,7 +83,7 @@ fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) 
             out.push('}');
         }
         kind => {
-            let problem = format!("tojson: a value of type {kind} has no JSON");
+            let problem = format!("tojson: a value of type {kind} cannot be converted to JSON");
             return Err(Error::new(ErrorKind::BadSerialization, problem));
         }
     }
@@ -145,7 +145,8 @@ fn repr(value: &Value) -> String {
     }
 }
 
-/// `repr` of a string: in single quotes unless it has some and no double ones, with escapes for what is not printable.
+/// `repr` of a string: in single quotes unless it has some and no double ones, with escapes for what is not
+/// printable.
 fn string_repr(text: &str) -> String {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     let mut out = String::from(quote);
@@ -157,7 +158,8 @@ fn string_repr(text: &str) -> String {
             '\t' => out.push_str("\\t"),
             c if c == quote => out.extend(['\\', c]),
             ' '..='~' => out.push(c),
-            // Python and Rust call the same categories printable; behind another character marks stay as they are.
+            // Python and Rust call the same categories printable; behind another character marks stay as they
+            // are.
             c if !format!("a{c}").escape_debug().any(|c| c == '\\') => out.push(c),
             c => {
                 out += &match u32::from(c) {
@@ -304,8 +306,8 @@ fn days_to_year(year: u64) -> u64 {
     before * 365 + before / 4 - before / 100 + before / 400 - 719_162
 }
 
-/// Year, month and day of a day since 1970 in the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date
-/// algorithms": eras of 400 years that begin in March).
+/// Year, month and day of a day since 1970 in the Gregorian calendar (Howard Hinnant, "chrono-compatible
+/// low-level date algorithms": eras of 400 years that begin in March).
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -40,8 +40,8 @@ impl SpecialTokens {
     }
 }
 
-/// Names by which a `tokenizer.json` that comes without `tokenizer_config.json` is known to mean the end of a sequence,
-/// the most usual first.
+/// Names by which a `tokenizer.json` that comes without `tokenizer_config.json` is known to mean the end of a
+/// sequence, the most usual first.
 pub(crate) const KNOWN_EOS: [&str; 6] =
     ["<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<|im_end|>"];
 

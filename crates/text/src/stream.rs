@@ -2,8 +2,9 @@
 
 use crate::{TextError, Tokenizer};
 
-/// Decodes ids as they come. The pieces, put together, are what [`Tokenizer::decode`] makes of all ids; of a sentencepiece
-/// vocabulary with the space before the first word, which belongs between it and what came before.
+/// Decodes ids as they come. The pieces, put together, are what [`Tokenizer::decode`] makes of all ids; of a
+/// sentencepiece vocabulary with the space before the first word, which belongs between it and what came
+/// before.
 ///
 /// ```
 /// use tritforge_text::{SpecialTokens, Tokenizer};
@@ -49,7 +50,8 @@ impl<'a> DecodeStream<'a> {
         }
         let before = self.tokenizer.decode(&self.ids[..self.shown])?;
         let new = text.strip_prefix(before.as_str()).unwrap_or(&text).to_string();
-        // Decoders treat the first token in a special way, so the last ones shown stay as context for the next.
+        // Decoders treat the first token in a special way, so the last ones shown stay as context for the
+        // next.
         self.ids.drain(..self.shown);
         self.shown = self.ids.len();
         Ok(some(new))

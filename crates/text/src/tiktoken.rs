@@ -1,7 +1,8 @@
 //! tiktoken files: one token a line, in base64, and its rank. Llama 3's original `tokenizer.model` is one.
 //!
-//! The file says which tokens there are, not how text is split before anything is merged, nor the special tokens: both stand in
-//! the code of the model that it belongs to. [`TiktokenPattern`] has those of the known ones.
+//! The file says which tokens there are, not how text is split before anything is merged, nor the special
+//! tokens: both stand in the code of the model that it belongs to. [`TiktokenPattern`] has those of the known
+//! ones.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -44,8 +45,8 @@ struct Known {
     specials: fn() -> Vec<(u32, String)>,
 }
 
-/// One row a vocabulary. Sources: `tiktoken_ext/openai_public.py` of tiktoken 0.14.0; `llama3/tokenizer.py` of llama-models
-/// 0.3.0; `tokenization_qwen.py` of Qwen-7B.
+/// One row a vocabulary. Sources: `tiktoken_ext/openai_public.py` of tiktoken 0.14.0; `llama3/tokenizer.py`
+/// of llama-models 0.3.0; `tokenization_qwen.py` of Qwen-7B.
 const KNOWN: [Known; 6] = [
     Known {
         names: &["r50k", "gpt2"],
@@ -131,7 +132,8 @@ impl TiktokenPattern {
 }
 
 impl Tokenizer {
-    /// Reads the content of a tiktoken file: lines of a token in base64, a space, and its rank, which is its id.
+    /// Reads the content of a tiktoken file: lines of a token in base64, a space, and its rank, which is its
+    /// id.
     ///
     /// The special tokens are given with their ids, which the vocabulary leaves free. No token has a role.
     ///
@@ -145,8 +147,8 @@ impl Tokenizer {
         build(&ranks(bytes, FILE)?, pattern, specials, FILE)
     }
 
-    /// Reads a tiktoken file whose vocabulary is known by the name of the file or the number of its tokens. `specials` replaces
-    /// the special tokens that belong to it.
+    /// Reads a tiktoken file whose vocabulary is known by the name of the file or the number of its tokens.
+    /// `specials` replaces the special tokens that belong to it.
     pub(crate) fn from_known_tiktoken(
         bytes: &[u8],
         file: &str,
@@ -175,7 +177,8 @@ impl Tokenizer {
     }
 }
 
-/// Whether a file is a tiktoken file and not a sentencepiece model: its first line is base64, a space and a number.
+/// Whether a file is a tiktoken file and not a sentencepiece model: its first line is base64, a space and a
+/// number.
 pub(crate) fn is_tiktoken(bytes: &[u8]) -> bool {
     let end = bytes.iter().take(2 * MAX_TOKEN).position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     line(&bytes[..end]).is_some()
@@ -248,8 +251,8 @@ fn build(
         Tokenizer::build(Parts { vocab, merges, pre, added }, file, "merges")
     };
     let tokenizer = parts(pattern.pre()?.ignore_merges)?;
-    // tiktoken looks a piece up before it merges anything. Where merges find every token, that makes no difference, and the
-    // tokenizer is what GGUF's name of the pattern says.
+    // tiktoken looks a piece up before it merges anything. Where merges find every token, that makes no
+    // difference, and the tokenizer is what GGUF's name of the pattern says.
     let model = tokenizer.inner.get_model();
     let found = |token: &String| model.tokenize(token).is_ok_and(|tokens| tokens.len() == 1);
     if spelled.iter().all(found) { Ok(tokenizer) } else { parts(true) }

@@ -18,8 +18,8 @@ use crate::{DecodeStream, TextError, byte_level, validate};
 
 /// A tokenizer: a vocabulary, the rule that cuts text into its tokens, and the tokens with a role.
 ///
-/// Text is encoded by the `tokenizers` crate; nothing is ever truncated, padded or dropped. Decoding shows special
-/// tokens by name.
+/// Text is encoded by the `tokenizers` crate; nothing is ever truncated, padded or dropped. Decoding shows
+/// special tokens by name.
 pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     /// The added tokens, with those that are special taken for plain text.
@@ -65,8 +65,8 @@ enum Coverage {
 pub struct EncodeOptions {
     /// Begin with the BOS token, if there is one and the text does not begin with it already.
     pub add_bos: bool,
-    /// Read names of special tokens in the text as these tokens: right for rendered chat templates, wrong for text from
-    /// strangers.
+    /// Read names of special tokens in the text as these tokens: right for rendered chat templates, wrong for
+    /// text from strangers.
     pub parse_special: bool,
 }
 
@@ -130,7 +130,8 @@ impl Tokenizer {
         }
     }
 
-    /// Sets the roles, and the post-processor by which Hugging Face files say that a sequence begins with BOS.
+    /// Sets the roles, and the post-processor by which Hugging Face files say that a sequence begins with
+    /// BOS.
     pub(crate) fn with_roles(mut self, roles: Roles) -> Self {
         self.roles = roles;
         if let Some((bos, id)) =
@@ -171,7 +172,8 @@ impl Tokenizer {
         Ok(bos.into_iter().chain(encoding.get_ids().iter().copied()).collect())
     }
 
-    /// The ids of a text without a BOS token before them, with their places in it where `offsets` asks for these.
+    /// The ids of a text without a BOS token before them, with their places in it where `offsets` asks for
+    /// these.
     pub(crate) fn encoding(
         &self,
         text: &str,
@@ -283,7 +285,8 @@ impl Tokenizer {
         self.roles.bos
     }
 
-    /// The id that ends a sequence, and that separates documents. [`Tokenizer::end_ids`] has all that end a generation.
+    /// The id that ends a sequence, and that separates documents. [`Tokenizer::end_ids`] has all that end a
+    /// generation.
     pub fn eos(&self) -> Option<u32> {
         self.roles.eos
     }

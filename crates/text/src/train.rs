@@ -1,8 +1,9 @@
 //! Training a byte-level BPE (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2).
 //!
-//! Text is split by GPT-2's pattern into words; the most frequent pair of neighbouring tokens becomes a token, again and
-//! again. Of equally frequent pairs the one with the lower ids comes first, so that the same texts give the same
-//! vocabulary on every machine. Pairs are counted in 64 bits: a corpus may be of any size.
+//! Text is split by GPT-2's pattern into words; the most frequent pair of neighbouring tokens becomes a
+//! token, again and again. Of equally frequent pairs the one with the lower ids comes first, so that the same
+//! texts give the same vocabulary on every machine. Pairs are counted in 64 bits: a corpus may be of any
+//! size.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -22,12 +23,13 @@ const MIN_COUNT: u64 = 2;
 impl Tokenizer {
     /// Trains a byte-level BPE with GPT-2's pre-tokenizer on texts.
     ///
-    /// Ids: the special tokens, the 256 bytes, then the merged tokens in the order in which they were found. Every text
-    /// has an encoding. The vocabulary is smaller than `vocab_size` if the texts have no more pairs that come twice.
-    /// Sequences begin with BOS if there is one.
+    /// Ids: the special tokens, the 256 bytes, then the merged tokens in the order in which they were found.
+    /// Every text has an encoding. The vocabulary is smaller than `vocab_size` if the texts have no more
+    /// pairs that come twice. Sequences begin with BOS if there is one.
     ///
     /// # Errors
-    /// If `vocab_size` does not hold the special tokens and the bytes, a special token's name is a word of the texts, or a run of spaces is hundreds of thousands long.
+    /// If `vocab_size` does not hold the special tokens and the bytes, a special token's name is a word of
+    /// the texts, or a run of spaces is hundreds of thousands long.
     pub fn train_bpe<I>(texts: I, vocab_size: usize, specials: &SpecialTokens) -> Result<Self, TextError>
     where
         I: IntoIterator,
@@ -113,7 +115,8 @@ where
     Ok(words)
 }
 
-/// Merges until there are `vocab_size` tokens. `tokens` holds the alphabet, its first byte at `first_byte`, and grows.
+/// Merges until there are `vocab_size` tokens. `tokens` holds the alphabet, its first byte at `first_byte`,
+/// and grows.
 fn merge_pairs(
     words: Vec<(String, u64)>,
     tokens: &mut Vec<String>,
@@ -140,7 +143,8 @@ fn merge_pairs(
             }
         }
     }
-    // Entries may be out of date: a count that has changed since is looked up when its entry comes to the top.
+    // Entries may be out of date: a count that has changed since is looked up when its entry comes to the
+    // top.
     let mut queue: BinaryHeap<(u64, Reverse<Pair>)> =
         counts.iter().map(|(pair, count)| (*count, Reverse(*pair))).collect();
 

@@ -1,9 +1,10 @@
 //! Conversations to train on: the ids of the whole, and which of them the model is to learn.
 //!
-//! The ids are those of the rendered conversation, as a whole: exactly what a deployed model is given. Where the template has
-//! generation blocks, these say what the answers are, as `apply_chat_template(return_assistant_tokens_mask=True)` does. For
-//! other templates an answer is what a longer conversation adds: from where the prompt before it ends to where the
-//! conversation up to it ends. That needs a template that only ever appends; one that does not is refused.
+//! The ids are those of the rendered conversation, as a whole: exactly what a deployed model is given. Where
+//! the template has generation blocks, these say what the answers are, as
+//! `apply_chat_template(return_assistant_tokens_mask=True)` does. For other templates an answer is what a
+//! longer conversation adds: from where the prompt before it ends to where the conversation up to it ends.
+//! That needs a template that only ever appends; one that does not is refused.
 
 use std::ops::Range;
 
@@ -33,9 +34,10 @@ pub struct Masked {
 }
 
 impl Tokenizer {
-    /// The ids of a conversation with a mask over those that are to be learned: all tokens that lie in a turn that is
-    /// [`Turn::learn`], with what the template ends it by. White space after the last special token of a turn is not part of
-    /// it: a model that has said that token is not asked again. Begins with BOS as [`Tokenizer::encode_chat`] does.
+    /// The ids of a conversation with a mask over those that are to be learned: all tokens that lie in a turn
+    /// that is [`Turn::learn`], with what the template ends it by. White space after the last special token
+    /// of a turn is not part of it: a model that has said that token is not asked again. Begins with BOS as
+    /// [`Tokenizer::encode_chat`] does.
     ///
     /// # Errors
     /// If the template fails, gives no way to tell the turns apart, or the vocabulary lacks a character.
@@ -55,7 +57,8 @@ impl Tokenizer {
         Ok(masked)
     }
 
-    /// The ids of a text with a mask over those that lie in `spans`, ascending byte ranges of it, wholly or in part.
+    /// The ids of a text with a mask over those that lie in `spans`, ascending byte ranges of it, wholly or
+    /// in part.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].

@@ -1,9 +1,10 @@
 //! A unigram model as sentencepiece runs it.
 //!
-//! Of all ways to cut a text into pieces the one with the largest sum of scores is taken (Kudo, arXiv 1804.10959; Viterbi, as in
-//! `EncodeOptimized` of sentencepiece's `unigram_model.cc`). Sums are f32, made and compared in the same order as there: where
-//! ways are equally good, roundings decide. Only pieces of text are found in text; the `tokenizers` crate finds any token, so that
-//! `<s>` in a text would become the token of that name.
+//! Of all ways to cut a text into pieces the one with the largest sum of scores is taken (Kudo, arXiv
+//! 1804.10959; Viterbi, as in `EncodeOptimized` of sentencepiece's `unigram_model.cc`). Sums are f32, made
+//! and compared in the same order as there: where ways are equally good, roundings decide. Only pieces of
+//! text are found in text; the `tokenizers` crate finds any token, so that `<s>` in a text would become the
+//! token of that name.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,5 +1,5 @@
-//! Checks of foreign vocabularies before the `tokenizers` crate sees them: it panics on some that contradict themselves
-//! and reads others in silence as something else.
+//! Checks of foreign vocabularies before the `tokenizers` crate sees them: it panics on some that contradict
+//! themselves and reads others in silence as something else.
 
 use std::collections::{HashMap, HashSet};
 

@@ -206,3 +206,15 @@ fn a_message_that_the_template_leaves_out_is_an_error() {
         assert!(tokenizer.encode_chat(&users, &[Message::new(role, " "), user.clone()]).is_ok());
     }
 }
+
+#[test]
+fn tags_whose_ends_share_a_character_are_refused_without_a_panic() {
+    for source in ["{%}", "a {%} b", "{%}{% generation %}x{% endgeneration %}", "{{}", "{#}"] {
+        let rendered =
+            ChatTemplate::new(source).and_then(|t| t.render(&[Message::new("user", "x")], true, None, None));
+        if let Err(error) = rendered {
+            assert!(!error.to_string().is_empty());
+        }
+    }
+    assert!(ChatTemplate::new("{%}").is_err());
+}

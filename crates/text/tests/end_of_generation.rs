@@ -5,7 +5,8 @@ use std::fs;
 use tritforge_gguf::{Metadata, Value};
 use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer, TurnEnd};
 
-/// A byte-level tokenizer whose special tokens are `<|endoftext|>`, EOS, with the id 0, and these, from id 1 on.
+/// A byte-level tokenizer whose special tokens are `<|endoftext|>`, EOS, with the id 0, and these, from id 1
+/// on.
 fn tokenizer(names: &[&str]) -> Tokenizer {
     let others = names.iter().map(ToString::to_string).collect();
     Tokenizer::train_bpe(["abc"], 400, &SpecialTokens { others, ..SpecialTokens::default() }).unwrap()

@@ -314,7 +314,7 @@ fn contradictory_gguf_metadata_is_an_error() {
         ("model", None, "tokenizer.ggml.model"),
         ("model", Some("bert".into()), "found \"bert\"; supported: gpt2"),
         ("model", Some("llama".into()), "tokenizer.ggml.scores"),
-        ("pre", None, "any guess"),
+        ("pre", None, "guessing could"),
         ("pre", Some("tekken".into()), "gpt-2, llama-bpe, qwen2, gpt-4o, smollm, default"),
         ("pre", Some(3u32.into()), "u32 3"),
         ("tokens", None, "is missing"),

@@ -79,7 +79,8 @@ fn sentencepiece_bpe_goes_through_gguf() {
         assert_eq!(metadata.get_str("tokenizer.ggml.model").unwrap(), "llama");
         assert_eq!(metadata.get_bool("tokenizer.ggml.add_space_prefix").unwrap(), prefix);
         let types = metadata.get_i64_array("tokenizer.ggml.token_type").unwrap();
-        // <unk>, <s>, </s>, then the tokens of the user, if any, and the bytes; what rounds the vocabulary up is unused.
+        // <unk>, <s>, </s>, then the tokens of the user, if any, and the bytes; what rounds the vocabulary up
+        // is unused.
         assert_eq!(types[..3], [2, 3, 3]);
         assert_eq!(types[tokenizer.id("<0x0A>").unwrap() as usize], 6);
         assert_eq!(types[511], 5);

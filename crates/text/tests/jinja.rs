@@ -1,4 +1,5 @@
-//! Templates against what jinja2 made of them, set up as transformers sets it up (`tests/golden/make_jinja.py`).
+//! Templates against what jinja2 made of them, set up as transformers sets it up
+//! (`tests/golden/make_jinja.py`).
 
 use serde_json::Value;
 use tritforge_text::ChatTemplate;

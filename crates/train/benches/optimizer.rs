@@ -1,7 +1,7 @@
 //! Nanoseconds a parameter of an optimizer's step: `cargo bench -p tritforge-train`.
 //!
-//! The matrices of shape L of the training benchmarks, 100 M parameters; for Muon, whose cost grows with the width, four of
-//! its twelve layers.
+//! The matrices of shape L of the training benchmarks, 100 M parameters; for Muon, whose cost grows with the
+//! width, four of its twelve layers.
 
 use std::time::Instant;
 

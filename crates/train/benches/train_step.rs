@@ -1,16 +1,17 @@
-//! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed (MFU), where the time
-//! goes, and memory.
+//! Whole training steps at the shapes S, M and L: tokens a second, its share of the machine's f32 speed
+//! (MFU), where the time goes, and memory.
 //!
-//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora adapter|qat_lora|lota] [--json]`, B
-//! being auto, int24, f32, int16 or int8. A step is forward and backward, clipping's norm, AdamW and the quantization of the weights. MFU
-//! counts 6 operations a parameter and token, also those that integers replace. `--lora` trains an adapter of rank 16 on all seven
-//! projections of a frozen base; ternary adapters move by t-SignSGD.
+//! `cargo bench -p tritforge-train -- [S|M|L] [--steps N] [--checkpointing] [--backward B] [--lora
+//! adapter|qat_lora|lota] [--json]`, B being auto, int24, f32, int16 or int8. A step is forward and backward,
+//! clipping's norm, AdamW and the quantization of the weights. MFU counts 6 operations a parameter and token,
+//! also those that integers replace. `--lora` trains an adapter of rank 16 on all seven projections of a
+//! frozen base; ternary adapters move by t-SignSGD.
 
 use std::time::Instant;
 
 use tritforge_config::{HiddenAct, LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection};
-use tritforge_kernels::{Matrix, Write, gemm};
-use tritforge_nn::{Backward, Batch, Decoder, Gradients, NnError, Workspace, initial_adapter};
+use tritforge_kernels::{Matrix, WriteMode, gemm};
+use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, NnError, Workspace, initial_adapter};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 /// Steps before the measured ones.
@@ -20,7 +21,7 @@ struct Options {
     shape: String,
     steps: usize,
     checkpointing: bool,
-    backward: Backward,
+    backward: GradPrecision,
     lora: Option<LoraMode>,
     json: bool,
 }
@@ -33,7 +34,7 @@ fn options() -> Result<Options, String> {
         shape: "S".to_string(),
         steps: 7,
         checkpointing: false,
-        backward: Backward::Auto,
+        backward: GradPrecision::Auto,
         lora: None,
         json: false,
     };
@@ -47,7 +48,7 @@ fn options() -> Result<Options, String> {
             }
             "--backward" => {
                 let name = arguments.next().unwrap_or_default();
-                let known = Backward::ALL.into_iter().find(|backward| backward.name() == name);
+                let known = GradPrecision::ALL.into_iter().find(|backward| backward.name() == name);
                 options.backward = known.ok_or("--backward: expected auto, int24, f32, int16 or int8")?;
             }
             "--lora" => {
@@ -105,7 +106,7 @@ fn peak() -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..9 {
         let begin = Instant::now();
-        gemm(a, b, &mut c, Write::Store);
+        gemm(a, b, &mut c, WriteMode::Overwrite);
         best = best.min(begin.elapsed().as_secs_f64());
     }
     2.0 * (N * N * N) as f64 / best / 1e9
@@ -152,7 +153,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (config, sequences, length) = shape(&options.shape);
     let parameters = config.parameters().total();
     let mut model = model(&config, options.lora)?;
-    model.set_backward(options.backward)?;
+    model.set_grad_precision(options.backward)?;
     let tokens = sequences * length;
     let vocab = config.vocab_size as u64;
     let ids: Vec<u32> = (0..=tokens as u64).map(|i| (i * 2_654_435_761 % vocab) as u32).collect();

@@ -15,11 +15,11 @@ pub(crate) fn blend(convert: &Convert, step: u64, blocks: usize) -> Vec<f32> {
         // One block after the other, from the first to the last.
         BlendOrder::Layers => done * blocks as f64 - block as f64,
     };
-    (0..blocks).map(|block| risen(convert.schedule, part(block).clamp(0.0, 1.0)) as f32).collect()
+    (0..blocks).map(|block| ramp(convert.schedule, part(block).clamp(0.0, 1.0)) as f32).collect()
 }
 
 /// How far a rise has come after a part `t` of its time: 0 at 0 and 1 at 1.
-fn risen(schedule: BlendSchedule, t: f64) -> f64 {
+fn ramp(schedule: BlendSchedule, t: f64) -> f64 {
     match schedule {
         BlendSchedule::None => 1.0,
         BlendSchedule::Linear => t,

@@ -1,10 +1,11 @@
-//! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290): of two answers to a prompt the preferred one is to gain on
-//! the other, compared with a reference model.
+//! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290): of two answers to a prompt the
+//! preferred one is to gain on the other, compared with a reference model.
 //!
-//! The loss of a pair is `−ln σ(β((πc − πr) − (ρc − ρr)))` (eq. 7), π and ρ being the log-probabilities that the trained and the
-//! reference model give to the chosen and the rejected answer. Its derivatives by πc and πr become the weights of the answers'
-//! tokens in a backward pass. The chosen answer's own cross-entropy may be added, weighted: it keeps the answer likely while both
-//! answers' odds move (Pang et al. 2024, arXiv 2404.19733).
+//! The loss of a pair is `−ln σ(β((πc − πr) − (ρc − ρr)))` (eq. 7), π and ρ being the log-probabilities that
+//! the trained and the reference model give to the chosen and the rejected answer. Its derivatives by πc and
+//! πr become the weights of the answers' tokens in a backward pass. The chosen answer's own cross-entropy may
+//! be added, weighted: it keeps the answer likely while both answers' odds move (Pang et al. 2024, arXiv
+//! 2404.19733).
 
 use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
@@ -14,32 +15,34 @@ use crate::{TrainError, recipe};
 
 /// The loss of one pair and its derivatives.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Dpo {
+pub(crate) struct DpoLoss {
     /// `−ln σ(β · margin)`.
     pub loss: f64,
     /// The derivative by the chosen answer's log-probability; that by the rejected one's is its negative.
     pub by_chosen: f64,
-    /// By how much more than the reference the model prefers the chosen answer, in nats: `(πc − πr) − (ρc − ρr)`.
+    /// By how much more than the reference the model prefers the chosen answer, in nats: `(πc − πr) − (ρc −
+    /// ρr)`.
     pub margin: f64,
 }
 
-/// The loss of a pair: log-probabilities of the chosen and the rejected answer, by the model and by the reference.
-pub fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> Dpo {
+/// The loss of a pair: log-probabilities of the chosen and the rejected answer, by the model and by the
+/// reference.
+pub(crate) fn dpo(policy: [f64; 2], reference: [f64; 2], beta: f64) -> DpoLoss {
     let margin = (policy[0] - policy[1]) - (reference[0] - reference[1]);
     let z = beta * margin;
     // −ln σ(z) = ln(1 + e^−z) and σ(−z), neither of which overflows.
     let small = (-z.abs()).exp();
     let loss = (-z).max(0.0) + small.ln_1p();
     let wrong = if z > 0.0 { small / (1.0 + small) } else { 1.0 / (1.0 + small) };
-    Dpo { loss, by_chosen: -beta * wrong, margin }
+    DpoLoss { loss, by_chosen: -beta * wrong, margin }
 }
 
-/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are ignored. At most 64 MiB
-/// of logits exist at a time, whatever the size of the batch.
+/// Σ ln p over the targets of each of a batch's sequences: the log-probabilities of answers whose prompts are
+/// ignored. At most 64 MiB of logits exist at a time, whatever the size of the batch.
 ///
 /// # Errors
 /// If the batch does not fit the model.
-pub fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>, TrainError> {
+pub(crate) fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>, TrainError> {
     let length = batch.ids.len() / batch.sequences.max(1);
     let most = eval_sequences(length, model.config().vocab_size);
     let even = batch.ids.len() == length * batch.sequences && batch.targets.len() == batch.ids.len();
@@ -61,7 +64,7 @@ pub fn sequence_log_probs(model: &Decoder, batch: &Batch<'_>) -> Result<Vec<f64>
 
 /// What pairs came to: sums over them.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Preferences {
+pub(crate) struct PreferenceStats {
     /// Pairs.
     pub pairs: usize,
     /// Σ loss ([`dpo`]).
@@ -74,19 +77,19 @@ pub struct Preferences {
     pub margin: f64,
 }
 
-impl Preferences {
+impl PreferenceStats {
     /// What is minimized: the mean of both losses together.
-    pub fn objective(&self) -> f64 {
+    pub(crate) fn objective(&self) -> f64 {
         (self.loss + self.sft) / self.pairs as f64
     }
 
     /// Share of the pairs with a margin above 0.
-    pub fn accuracy(&self) -> f64 {
+    pub(crate) fn accuracy(&self) -> f64 {
         self.right as f64 / self.pairs as f64
     }
 
     /// Mean margin, in nats.
-    pub fn mean_margin(&self) -> f64 {
+    pub(crate) fn mean_margin(&self) -> f64 {
         self.margin / self.pairs as f64
     }
 
@@ -97,7 +100,7 @@ impl Preferences {
     }
 
     /// Adds other pairs.
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.pairs += other.pairs;
         self.loss += other.loss;
         self.sft += other.sft;
@@ -106,16 +109,17 @@ impl Preferences {
     }
 }
 
-/// What pairs come to, and by what their sequences' tokens count in the gradient: the derivatives of the sum of their losses by the
-/// tokens' cross-entropies. `policy` and `reference` have the log-probabilities of each sequence, the chosen one of a pair first, and
-/// `targets` those of the sequences, as in [`dpo_forward_backward`].
+/// What pairs come to, and by what their sequences' tokens count in the gradient: the derivatives of the sum
+/// of their losses by the tokens' cross-entropies. `policy` and `reference` have the log-probabilities of
+/// each sequence, the chosen one of a pair first, and `targets` those of the sequences, as in
+/// [`dpo_forward_backward`].
 pub(crate) fn compare(
     policy: &[f64],
     reference: &[f64],
     targets: &[u32],
     section: &recipe::Dpo,
-) -> (Preferences, Vec<f64>) {
-    let mut sums = Preferences::default();
+) -> (PreferenceStats, Vec<f64>) {
+    let mut sums = PreferenceStats::default();
     let mut weights = Vec::with_capacity(policy.len());
     let length = targets.len() / policy.len().max(1);
     for (i, (policy, reference)) in policy.chunks_exact(2).zip(reference.chunks_exact(2)).enumerate() {
@@ -126,7 +130,7 @@ pub(crate) fn compare(
             SftLoss::Sum => section.sft,
             SftLoss::Mean => section.sft / tokens.max(1) as f64,
         };
-        sums.add(Preferences {
+        sums.add(PreferenceStats {
             pairs: 1,
             loss: pair.loss,
             sft: -sft * policy[0],
@@ -139,14 +143,16 @@ pub(crate) fn compare(
     (sums, weights)
 }
 
-/// Adds the gradients of `Σ (loss + SFT term) / normalizer` over a batch of pairs to `gradients`, with the β and the SFT term of
-/// `section`; the normalizer is the number of pairs of the whole optimizer step. Sequences stand in pairs, the chosen one first,
-/// `reference` has the log-probability of each ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
+/// Adds the gradients of `Σ (loss + SFT term) / normalizer` over a batch of pairs to `gradients`, with the β
+/// and the SFT term of `section`; the normalizer is the number of pairs of the whole optimizer step.
+/// Sequences stand in pairs, the chosen one first, `reference` has the log-probability of each
+/// ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
 /// [`tritforge_nn::IGNORE_INDEX`].
 ///
 /// # Errors
-/// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not fit the model.
-pub fn dpo_forward_backward(
+/// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not
+/// fit the model.
+pub(crate) fn dpo_forward_backward(
     model: &Decoder,
     workspace: &mut Workspace,
     batch: &Batch<'_>,
@@ -154,7 +160,7 @@ pub fn dpo_forward_backward(
     section: &recipe::Dpo,
     normalizer: f32,
     gradients: &mut Gradients,
-) -> Result<Preferences, TrainError> {
+) -> Result<PreferenceStats, TrainError> {
     if !batch.sequences.is_multiple_of(2) || reference.len() != batch.sequences {
         return Err(TrainError::Preferences { sequences: batch.sequences, reference: reference.len() });
     }

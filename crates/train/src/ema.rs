@@ -8,12 +8,12 @@ use crate::optimizer::{CHUNK, update_in_place};
 
 /// The average, one vector a parameter, in f32.
 #[derive(Debug, Clone)]
-pub(crate) struct Average {
+pub(crate) struct EmaWeights {
     decay: f64,
     values: Vec<Vec<f32>>,
 }
 
-impl Average {
+impl EmaWeights {
     /// An average that begins with the parameters as they are.
     pub(crate) fn new(decay: f64, parameters: &[Parameter]) -> Result<Self> {
         let values = parameters.iter().map(|p| Ok(tritforge_nn::ops::values(&p.var)?.to_vec()));
@@ -30,8 +30,8 @@ impl Average {
         &self.values
     }
 
-    /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the decay says: a run
-    /// soon leaves the weights it began with.
+    /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the
+    /// decay says: a run soon leaves the weights it began with.
     pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) -> Result<()> {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let share = (1.0 - decay) as f32;
@@ -69,7 +69,7 @@ mod tests {
     fn the_average_follows_its_recurrence_and_swaps_both_ways() {
         let var = Var::from_slice(&[1f32, -2.0], 2, &Device::Cpu).unwrap();
         let parameters = [Parameter { name: "w".to_string(), var, group: DecayGroup::Decay }];
-        let mut average = Average::new(0.5, &parameters).unwrap();
+        let mut average = EmaWeights::new(0.5, &parameters).unwrap();
         let mut expected = [1f64, -2.0];
         for step in 1..=40 {
             let values = [step as f32, 0.5];

@@ -36,7 +36,8 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     /// A batch of preferences is not made of pairs.
     #[error(
-        "{sequences} sequences with {reference} log-probabilities of the reference: expected pairs, and one of each"
+        "{sequences} sequences and {reference} reference log-probabilities: expected an even number of \
+         sequences and one reference log-probability per sequence"
     )]
     Preferences {
         /// Sequences of the batch.
@@ -59,8 +60,8 @@ pub enum TrainError {
     State(String),
     /// Loss, gradient or weights are no numbers any more.
     #[error(
-        "step {step}: {what} is {value}: training stopped; the last good checkpoint is {checkpoint}. \
-         Lower optim.lr, lengthen optim.warmup_steps, set optim.grad_clip, or pass over such steps with \
+        "step {step}: {what} is {value}: training stopped; the last good checkpoint is {checkpoint}. Lower \
+         optim.lr, lengthen optim.warmup_steps, set optim.grad_clip, or skip such steps with \
          train.on_nonfinite = \"skip\""
     )]
     NotFinite {
@@ -75,8 +76,9 @@ pub enum TrainError {
     },
     /// The gradient is far larger than before.
     #[error(
-        "step {step}: a spike: gradient norm {norm:.3} after a mean of {mean:.3}: training stopped; the last good \
-         checkpoint is {checkpoint}. Lower optim.lr, raise train.spike_threshold, or set train.on_spike = \"skip\""
+        "step {step}: gradient norm spike: {norm:.3} (running mean {mean:.3}): training stopped; the last \
+         good checkpoint is {checkpoint}. Lower optim.lr, raise train.spike_threshold, or set train.on_spike \
+         = \"skip\""
     )]
     Spike {
         /// The step, from 1.
@@ -89,7 +91,8 @@ pub enum TrainError {
         checkpoint: String,
     },
     /// The run's directory already holds a run.
-    #[error("{}: holds checkpoints of a run: go on with --resume, start over with --overwrite, or name another run.out", .0.display())]
+    #[error("{}: already contains checkpoints of a run: continue with --resume, start over with --overwrite, \
+             or set another run.out", .0.display())]
     Exists(PathBuf),
     /// The metrics of a run cannot be understood.
     #[error("{}{}: {message}", path.display(), if *line > 0 { format!(":{line}") } else { String::new() })]

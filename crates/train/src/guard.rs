@@ -65,7 +65,7 @@ impl Guard {
             return Err(error);
         }
         Ok(Verdict::Skip(if spike {
-            format!("gradient norm {grad_norm:.3} after a mean of {:.3}", self.mean_norm)
+            format!("gradient norm spike: {grad_norm:.3} (running mean {:.3})", self.mean_norm)
         } else {
             format!("{what} is {value}")
         }))

@@ -1,5 +1,5 @@
-//! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far latent weights
-//! are from where their code would change.
+//! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far
+//! latent weights are from where their code would change.
 
 use serde::{Deserialize, Serialize};
 use tritforge_config::{Projection, WeightQuant};
@@ -29,13 +29,15 @@ pub(crate) struct MatrixHealth {
     pub(crate) scale: f64,
     /// Its change since the last time, relative; none the first time.
     pub(crate) drift: Option<f64>,
-    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0, weights hesitate.
+    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0,
+    /// weights hesitate.
     #[serde(deserialize_with = "number")]
     pub(crate) distance: f64,
 }
 
 impl MatrixHealth {
-    /// Share of the weights that changed their code in a step, on average over the `steps` since the last time.
+    /// Share of the weights that changed their code in a step, on average over the `steps` since the last
+    /// time.
     pub(crate) fn flipped_per_step(&self, steps: u64) -> Option<f64> {
         self.flipped.filter(|_| steps > 0).map(|flipped| flipped / steps as f64)
     }
@@ -43,15 +45,16 @@ impl MatrixHealth {
 
 /// What is remembered of a matrix until the next time: 2 bits a weight.
 #[derive(Debug, Default)]
-struct Seen {
+struct PreviousCodes {
     codes: Vec<u8>,
     scale: f64,
 }
 
-/// Looks at a model's ternary matrices now and then. Costs a pass over the weights each time, and a sixteenth of their memory.
+/// Looks at a model's ternary matrices now and then. Costs a pass over the weights each time, and a sixteenth
+/// of their memory.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor {
-    seen: Vec<Seen>,
+    previous: Vec<PreviousCodes>,
     /// The step of the last look.
     step: u64,
 }
@@ -61,13 +64,14 @@ pub(crate) struct Monitor {
 pub(crate) struct Health {
     /// Steps since the last look.
     pub(crate) steps: u64,
-    /// The seven matrices of the first block, then those of the next; none for a model whose weights are not ternary.
+    /// The seven matrices of the first block, then those of the next; none for a model whose weights are not
+    /// ternary.
     pub(crate) matrices: Vec<MatrixHealth>,
 }
 
 impl Monitor {
     /// The health of every matrix after `step` steps, against the last call.
-    pub(crate) fn look(&mut self, model: &Decoder, step: u64) -> Result<Health, TrainError> {
+    pub(crate) fn observe(&mut self, model: &Decoder, step: u64) -> Result<Health, TrainError> {
         let config = model.config();
         let steps = step - std::mem::replace(&mut self.step, step);
         if config.weights != WeightQuant::Absmean {
@@ -75,24 +79,24 @@ impl Monitor {
         }
         let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
         let matrices: Vec<(usize, Projection)> = layers.collect();
-        self.seen.resize_with(matrices.len(), Seen::default);
+        self.previous.resize_with(matrices.len(), PreviousCodes::default);
         let mut found = Vec::new();
         found.resize_with(matrices.len(), || Ok(None));
-        let each = found.iter_mut().zip(&mut self.seen).zip(&matrices);
-        parallel_for_each(each, |((found, seen), (layer, projection))| {
+        let each = found.iter_mut().zip(&mut self.previous).zip(&matrices);
+        parallel_for_each(each, |((found, previous), (layer, projection))| {
             let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
             // A frozen matrix is its codes: they do not move.
             let latent = model.projection(*layer, *projection).latent();
-            *found = latent.map(|latent| latent.map(|latent| seen.look(name, &latent)));
+            *found = latent.map(|latent| latent.map(|latent| previous.observe(name, &latent)));
         });
         let matrices = found.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
         Ok(Health { steps, matrices })
     }
 }
 
-impl Seen {
+impl PreviousCodes {
     /// The health of a matrix, and what it is now for the next time.
-    fn look(&mut self, name: String, latent: &[f32]) -> MatrixHealth {
+    fn observe(&mut self, name: String, latent: &[f32]) -> MatrixHealth {
         let first = self.codes.is_empty();
         self.codes.resize(latent.len().div_ceil(CODES_A_BYTE), 0);
         let scale = absmean(latent);
@@ -131,15 +135,15 @@ mod tests {
 
     #[test]
     fn zeros_flips_scale_and_distance_are_counted() {
-        let mut seen = Seen::default();
+        let mut previous = PreviousCodes::default();
         // Scale 1: codes 1, 0, -1, 0, 1.
-        let first = seen.look("m".to_string(), &[1.5, 0.25, -2.0, -0.25, 1.0]);
+        let first = previous.observe("m".to_string(), &[1.5, 0.25, -2.0, -0.25, 1.0]);
         assert_eq!((first.zero, first.flipped, first.scale, first.drift), (0.4, None, 1.0, None));
         assert!((first.distance - (1.0 + 0.25 + 1.5 + 0.25 + 0.5) / 5.0).abs() < 1e-6);
         // Scale 2: codes 1, 1, 0, 0, -1: two weights crossed one boundary, one crossed two.
-        let second = seen.look("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        let second = previous.observe("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((second.zero, second.flipped, second.drift), (0.4, Some(0.6), Some(1.0)));
-        let third = seen.look("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        let third = previous.observe("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((third.flipped, third.drift), (Some(0.0), Some(0.0)));
     }
 
@@ -147,12 +151,12 @@ mod tests {
     fn flips_are_counted_across_pieces_and_odd_ends() {
         let n = PIECE + 7;
         let weights: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
-        let mut seen = Seen::default();
-        seen.look("m".to_string(), &weights);
+        let mut previous = PreviousCodes::default();
+        previous.observe("m".to_string(), &weights);
         let turned: Vec<f32> = weights.iter().map(|w| -w).collect();
-        assert_eq!(seen.look("m".to_string(), &turned).flipped, Some(1.0));
+        assert_eq!(previous.observe("m".to_string(), &turned).flipped, Some(1.0));
         let mut last = turned.clone();
         last[n - 1] = -last[n - 1];
-        assert_eq!(seen.look("m".to_string(), &last).flipped, Some(1.0 / n as f64));
+        assert_eq!(previous.observe("m".to_string(), &last).flipped, Some(1.0 / n as f64));
     }
 }

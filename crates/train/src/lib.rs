@@ -1,11 +1,11 @@
 //! From a recipe to a checkpoint: the trainer, its optimizers, its logs.
 //!
-//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards or samples that it asks for,
-//! [`train`] runs it: batches → loss → gradients → optimizer, with evaluations, samples of text, `metrics.jsonl` and
-//! checkpoints from which a run goes on to the same bits as if it had never stopped. [`dry_run`] says beforehand what
-//! it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`, in TensorBoard's event files, and drawn by
-//! [`report`]; MFU is measured against what [`machine`] finds. [`dpo_forward_backward`] is the loss of pairs of answers, which a recipe
-//! with `[dpo]` trains on.
+//! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards or
+//! samples that it asks for, [`train`] runs it: batches → loss → gradients → optimizer, with evaluations,
+//! samples of text, `metrics.jsonl` and checkpoints from which a resumed run gives bit-identical weights.
+//! [`dry_run`] says beforehand what it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`,
+//! in TensorBoard's event files, and drawn by [`report`]; MFU is measured against what [`machine`] finds.
+//! [`dpo_forward_backward`] is the loss of pairs of answers, which a recipe with `[dpo]` trains on.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -18,7 +18,6 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
-mod base;
 mod convert;
 mod dpo;
 mod dry_run;
@@ -27,11 +26,11 @@ mod error;
 mod guard;
 mod health;
 mod identity;
+mod init;
 mod log;
 pub mod machine;
-mod material;
 pub(crate) mod merge;
-mod merge_codes;
+mod merge_lota;
 mod optimizer;
 mod prepare;
 mod preview;
@@ -43,17 +42,17 @@ mod schedule;
 mod state;
 mod teacher;
 mod trainer;
+mod training_data;
 
-pub use dpo::{Dpo, Preferences, dpo, dpo_forward_backward, sequence_log_probs};
+use dpo::{PreferenceStats, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
-pub use material::{Material, PairData, SampleData, TextData};
 pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
-pub use preview::{Lengths, Preview, Shown, preview};
-pub use schedule::{learning_rate, weight_decay};
+pub use preview::{Lengths, Preview, PreviewSample, preview};
 pub use state::check_resume;
-pub use trainer::{Ended, RunOptions, Summary, train};
+pub use trainer::{RunOptions, RunOutcome, Summary, train};
+pub use training_data::{PreferenceData, SampleData, TextData, TrainingData};

@@ -1,20 +1,22 @@
 //! An adapter and its base to one checkpoint, and what that changes.
 //!
-//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized; and so is a ternary one,
-//! which moves codes ([`merge_codes`]). One beside a ternary weight has no place in it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
+//! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized;
+//! and so is a ternary one, which moves codes ([`merge_lota`]). One beside a ternary weight has no place in
+//! it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
 //! weight is added to it.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::Path;
 
-use tritforge_checkpoint::{Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorView, Tensors, Writer};
-use tritforge_config::{
-    ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant,
+use tritforge_checkpoint::{
+    AdapterFiles, AdapterModule, Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorView, Writer,
 };
+use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
 use tritforge_nn::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, base, identity, merge_codes, state};
+use crate::{TrainError, identity, init, merge_lota, state};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,92 +35,117 @@ pub struct MergedProjection {
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeReport {
     /// The adapter.
-    pub lora: LoraConfig,
-    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models, to the bit where the adapter
-    /// stood inside the quantizer.
+    pub adapter: AdapterConfig,
+    /// Whether the merged model computes what base and adapter did: up to rounding for full-precision models,
+    /// to the bit where the adapter stood inside the quantizer.
     pub exact: bool,
     /// Every adapted projection.
     pub projections: Vec<MergedProjection>,
 }
 
-/// Merges the adapter of a checkpoint, or of the newest of a run, with the base that it names, and writes the checkpoint `out`.
-/// `requantize` allows merging an adapter that stands beside ternary weights, which loses most of what it learned.
+/// Merges an adapter with its base, and writes the checkpoint `out`. The adapter is that of a checkpoint, of
+/// the newest of a run, or a directory of peft; the base is the checkpoint or run that it names, or `base`.
+/// `requantize` allows merging an adapter that stands beside ternary weights, which loses most of what it
+/// learned.
 ///
 /// # Errors
-/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not given, the base has no latent
-/// weights, or the checkpoint cannot be written.
-pub fn merge(adapter: &Path, out: &Path, requantize: bool) -> Result<MergeReport, TrainError> {
-    let checkpoint = base::open(adapter)?;
-    let fault = |message: String| TrainError::Merge { path: checkpoint.dir().to_path_buf(), message };
-    if !checkpoint.has(ADAPTER_MODEL) {
-        return Err(fault(format!("no {ADAPTER_MODEL}: expected the checkpoint of a run with [lora]")));
-    }
-    let (lora, named) = read_config(&checkpoint)?;
-    let named = named.ok_or_else(|| fault(format!("{ADAPTER_CONFIG} names no base_model_name_or_path")))?;
-    let base = base::open(Path::new(&named)).map_err(|e| fault(format!("its base: {e}")))?;
-    if let Some(print) = state::trained_on(&checkpoint)?
+/// If there is no adapter or no base, the adapter stands beside ternary weights and `requantize` is not
+/// given, the base has no latent weights, or the checkpoint cannot be written.
+pub fn merge(
+    adapter: &Path,
+    base: Option<&Path>,
+    out: &Path,
+    requantize: bool,
+) -> Result<MergeReport, TrainError> {
+    let files = AdapterFiles::open(adapter)?;
+    let fault = |message: String| TrainError::Merge { path: files.dir().to_path_buf(), message };
+    let base = init::open(&files.base_path(base)?).map_err(|e| fault(format!("its base: {e}")))?;
+    let print = files.checkpoint().map(state::trained_on).transpose()?.flatten();
+    if let Some(print) = print
         && identity::of_checkpoint(&base)? != print
     {
         return Err(fault(format!(
-            "its base, {}, is not the checkpoint that it was trained on: the files have other contents. Put that one back, or name it \
-             as base_model_name_or_path in {ADAPTER_CONFIG}",
+            "its base, {}, is not the checkpoint that it was trained on: the files have different contents. \
+             Restore that checkpoint, or name it with --base",
             base.dir().display()
         )));
     }
-    let config = checkpoint.config()?;
-    match (lora.mode, config.weights) {
+    let config = match files.checkpoint() {
+        Some(checkpoint) => checkpoint.config()?,
+        None => base.config()?,
+    };
+    let modules = files.modules(&config)?;
+    let adapter = files.config().clone();
+    let mode = adapter.mode;
+    let mut report = MergeReport { adapter, exact: true, projections: Vec::new() };
+    match (mode, config.weights) {
         (LoraMode::Lota, _) => {
-            let mut report = MergeReport { lora, exact: true, projections: Vec::new() };
-            merge_codes::write(&base, &checkpoint, &config, out, &mut report)?;
+            merge_lota::write(&base, &files, &modules, &config, out, &mut report)?;
             return Ok(report);
         }
         (_, WeightQuant::Ternary) => {
             return Err(fault(
-                "the base has codes and no latent weights: nothing can be added to it. `tritforge export` makes a GGUF adapter, which is \
-                 loaded beside the model; mode = \"lota\" (experimental) trains one that moves codes"
+                "the base has only codes and no latent weights to add the adapter to. `tritforge export` \
+                 makes a GGUF adapter to use beside the model; mode = \"lota\" (experimental) trains an \
+                 adapter that changes codes"
                     .to_string(),
             ));
         }
         (LoraMode::Adapter, WeightQuant::Absmean) if !requantize => {
             return Err(fault(
-                "the adapter stands beside ternary weights: quantizing their sum loses most of it. `tritforge export` makes a GGUF adapter \
-                 that loses nothing; mode = \"qat_lora\" trains one that merges exactly; --requantize merges all the same"
+                "the adapter was trained beside ternary weights, and quantizing the sum would lose most of \
+                 it. `tritforge export` makes a GGUF adapter without loss; mode = \"qat_lora\" trains an \
+                 adapter that merges exactly; --requantize merges anyway"
                     .to_string(),
             ));
         }
         _ => {}
     }
     let ternary = config.weights == WeightQuant::Absmean;
-    let exact = !ternary || lora.mode == LoraMode::QatLora;
-    let mut report = MergeReport { lora, exact, projections: Vec::new() };
-    write(&base, &checkpoint, &config, out, ternary, &mut report)?;
+    report.exact = !ternary || mode == LoraMode::QatLora;
+    write(&base, &files, &modules, &config, out, &mut report)?;
     Ok(report)
 }
 
-/// The adapter that a checkpoint holds, and the base that it names.
-pub(crate) fn read_config(checkpoint: &Checkpoint) -> Result<(LoraConfig, Option<String>), TrainError> {
-    let bytes = checkpoint.file(ADAPTER_CONFIG)?;
-    Ok(LoraConfig::from_json(&String::from_utf8_lossy(&bytes))?)
+/// The tokenizer of a merged model: that of the adapter's checkpoint, or the base's.
+pub(crate) fn write_tokenizer(
+    writer: &mut Writer,
+    files: &AdapterFiles,
+    base: &Checkpoint,
+) -> Result<(), TrainError> {
+    let source = files.checkpoint().unwrap_or(base);
+    for file in [TOKENIZER, TOKENIZER_CONFIG].into_iter().filter(|file| source.has(file)) {
+        writer.write_file(file, &source.file(file)?)?;
+    }
+    Ok(())
+}
+
+/// The adapted modules by the names of their weights.
+pub(crate) fn by_weight(modules: &[AdapterModule]) -> HashMap<String, &AdapterModule> {
+    modules.iter().map(|found| (found.module.projection.hf_weight(found.module.layer), found)).collect()
 }
 
 fn write(
     base: &Checkpoint,
-    adapter: &Checkpoint,
+    files: &AdapterFiles,
+    modules: &[AdapterModule],
     config: &ModelConfig,
     out: &Path,
-    ternary: bool,
     report: &mut MergeReport,
 ) -> Result<(), TrainError> {
-    let (tensors, matrices) = (base.model_tensors()?, adapter.tensors(ADAPTER_MODEL)?);
+    let (tensors, modules) = (base.model_tensors()?, by_weight(modules));
+    let ternary = config.weights == WeightQuant::Absmean;
     let mut writer = Writer::create(out)?;
     writer.write_config(config)?;
     let mut merged = Vec::new();
     for (name, shape, _) in tensors.list()? {
         let latent = tensors.f32(&name, &shape)?;
-        let values = match target(&name, config, &report.lora) {
+        let values = match modules.get(&name) {
             None => latent,
-            Some((layer, projection)) => {
-                let sum = merge_one(&matrices, config, &report.lora, layer, projection, &latent)?;
+            Some(found) => {
+                let [a, b] = files.matrices(found)?;
+                let shape = config.projection_shape(found.module.projection);
+                let sum = merge_adapter(&latent, &a, &b, shape, found.module.scaling);
                 report.projections.push(compare(name.clone(), &latent, &sum, ternary));
                 Cow::Owned(sum)
             }
@@ -128,31 +155,8 @@ fn write(
     let views: Vec<_> =
         merged.iter().map(|(name, shape, values)| TensorView::new(name, shape, values)).collect();
     writer.write_tensors(MODEL, &views)?;
-    for file in [TOKENIZER, TOKENIZER_CONFIG] {
-        writer.write_file(file, &adapter.file(file)?)?;
-    }
+    write_tokenizer(&mut writer, files, base)?;
     Ok(writer.commit()?)
-}
-
-/// Which adapted projection a tensor is the weight of.
-fn target(name: &str, config: &ModelConfig, lora: &LoraConfig) -> Option<(usize, Projection)> {
-    let all =
-        (0..config.num_hidden_layers).flat_map(|layer| lora.target_modules.iter().map(move |p| (layer, *p)));
-    all.into_iter().find(|(layer, projection)| projection.hf_weight(*layer) == name)
-}
-
-fn merge_one(
-    matrices: &Tensors,
-    config: &ModelConfig,
-    lora: &LoraConfig,
-    layer: usize,
-    projection: Projection,
-    latent: &[f32],
-) -> Result<Vec<f32>, TrainError> {
-    let [rows, cols] = config.projection_shape(projection);
-    let [a, b] = LoraConfig::tensors(layer, projection).map(|name| LoraConfig::peft_name(&name));
-    let (a, b) = (matrices.f32(&a, &[lora.rank, cols])?, matrices.f32(&b, &[rows, lora.rank])?);
-    Ok(merge_adapter(latent, &a, &b, [rows, cols], lora.scaling()))
 }
 
 fn compare(name: String, before: &[f32], after: &[f32], ternary: bool) -> MergedProjection {

@@ -1,5 +1,5 @@
-//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start finds them; or to
-//! samples with masks or pairs of answers, which are made again at every start.
+//! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start
+//! finds them; or to samples with masks or pairs of answers, which are made again at every start.
 
 mod samples;
 
@@ -10,14 +10,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
-    Corpus, Document, Fingerprint, Format, Hub, Mixture, Packing, Part, RustSources, Split, TextSource,
-    TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
+    Corpus, Document, Fingerprint, Format, Hub, Mixture, MixturePart, Packing, RustSources, Split,
+    TextSource, TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_text::{SpecialTokens, Tokenizer};
 
-use crate::material::{Material, PairData, SampleData, TextData};
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
-use crate::{TrainError, base, identity};
+use crate::training_data::{PreferenceData, SampleData, TextData, TrainingData};
+use crate::{TrainError, identity, init};
 
 /// What a run trains on and is measured by.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Prepared {
     /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// What is learned and held out.
-    pub data: Material,
+    pub data: TrainingData,
     /// Changes with the data, the split and the tokenizer.
     pub fingerprint: String,
 }
@@ -34,24 +34,24 @@ impl Prepared {
     /// The texts, of a recipe without `data.records`.
     pub fn text(&self) -> Option<&TextData> {
         match &self.data {
-            Material::Text(text) => Some(text),
-            Material::Samples(_) | Material::Pairs(_) => None,
+            TrainingData::Text(text) => Some(text),
+            TrainingData::Samples(_) | TrainingData::Pairs(_) => None,
         }
     }
 
     /// The samples, of a recipe with `data.records`.
     pub fn samples(&self) -> Option<&SampleData> {
         match &self.data {
-            Material::Samples(samples) => Some(samples),
-            Material::Text(_) | Material::Pairs(_) => None,
+            TrainingData::Samples(samples) => Some(samples),
+            TrainingData::Text(_) | TrainingData::Pairs(_) => None,
         }
     }
 
     /// The pairs of answers, of a recipe with `[dpo]`.
-    pub fn pairs(&self) -> Option<&PairData> {
+    pub fn pairs(&self) -> Option<&PreferenceData> {
         match &self.data {
-            Material::Pairs(pairs) => Some(pairs),
-            Material::Text(_) | Material::Samples(_) => None,
+            TrainingData::Pairs(pairs) => Some(pairs),
+            TrainingData::Text(_) | TrainingData::Samples(_) => None,
         }
     }
 }
@@ -63,8 +63,8 @@ pub struct PrepareOptions {
     pub progress: bool,
 }
 
-/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used, otherwise it is made
-/// in a directory that is removed with the result.
+/// The recipe with data that nothing is left of on the disk: what the run's directory already has is used,
+/// otherwise it is made in a directory that is removed with the result.
 pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError> {
     let dir = tempfile::tempdir().map_err(TrainError::io(&std::env::temp_dir(), "create a directory in"))?;
     let mut elsewhere = recipe.clone();
@@ -82,8 +82,8 @@ pub fn prepare(recipe: &Recipe, say: impl FnMut(&str)) -> Result<Prepared, Train
     prepare_with(recipe, PrepareOptions { progress: true }, say)
 }
 
-/// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is there already
-/// from the same text and tokenizer is used again. `say` hears what is going on.
+/// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is
+/// there already from the same text and tokenizer is used again. `say` hears what is going on.
 ///
 /// # Errors
 /// If text or tokenizer cannot be read, there is too little text, or the directory cannot be written.
@@ -133,13 +133,13 @@ pub fn prepare_with(
     for (part, (range, weight)) in parts.iter().enumerate() {
         let name = if part == 0 { "train.bin".to_string() } else { format!("train-{}.bin", part + 1) };
         let shards = shards(&train[range.clone()], &name, recipe.data.shard_tokens)?;
-        mixture.push(Part { shards, weight: *weight });
+        mixture.push(MixturePart { shards, weight: *weight });
     }
     let train_tokens = Mixture::new(mixture)?;
     // Evaluations go through one shard, whatever its size.
     let held_out_shard = shards(&held_out, "held_out.bin", usize::MAX)?.remove(0);
     say(&format!(
-        "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes a token",
+        "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes per token",
         train_tokens.len(),
         held_out_shard.len(),
         tokenizer.vocab_size(),
@@ -158,7 +158,7 @@ pub fn prepare_with(
         fingerprint.extend(parts.iter().map(|(_, weight)| format!("-{weight}")));
     }
     let text = TextData { train: train_tokens, held_out: held_out_shard, documents: (train, held_out) };
-    Ok(Prepared { tokenizer, data: Material::Text(text), fingerprint })
+    Ok(Prepared { tokenizer, data: TrainingData::Text(text), fingerprint })
 }
 
 /// How a recipe's data is split.
@@ -232,7 +232,7 @@ fn describe(corpus: &Corpus) -> String {
     }
     if let Some(first) = corpus.skipped.first() {
         let (count, path, offset) = (corpus.skipped.len(), first.path.display(), first.offset);
-        text += &format!("; skipped {count} files that are not UTF-8, the first {path} at byte {offset}");
+        text += &format!("; skipped {count} files that are not UTF-8 (first: {path} at byte {offset})");
     }
     text
 }
@@ -272,7 +272,7 @@ fn tokenizer(
         TokenizerKind::Base => {
             // The recipe's validation made sure of the base.
             let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
-            let checkpoint = base::open(base)?;
+            let checkpoint = init::open(base)?;
             let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
             Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
         }

@@ -1,5 +1,5 @@
-//! A look at a recipe's data before anything is trained: samples as the model will see them, what it will learn of them, how long
-//! they are, what was left out.
+//! A look at a recipe's data before anything is trained: samples as the model will see them, what it will
+//! learn of them, how long they are, what was left out.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use tritforge_text::Tokenizer;
 
 use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
 use crate::recipe::Recipe;
-use crate::{Material, PairData, TrainError};
+use crate::{PreferenceData, TrainError, TrainingData};
 
 /// What [`preview`] found.
 #[derive(Debug)]
 pub struct Preview {
     /// The first samples of the training data.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<PreviewSample>,
     /// What was read, left out and cut; of texts nothing is.
     pub report: Option<Report>,
     /// All training data.
@@ -27,7 +27,7 @@ pub struct Preview {
 
 /// A sample as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct PreviewSample {
     /// Where it stands, or what it is.
     pub source: String,
     /// Its text, each part with whether it is learned.
@@ -82,8 +82,8 @@ impl Lengths {
     }
 }
 
-/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn` hears what may be wrong;
-/// the rest is in the result.
+/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn`
+/// hears what may be wrong; the rest is in the result.
 ///
 /// # Errors
 /// As [`crate::prepare_with`].
@@ -97,8 +97,8 @@ pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> R
     let prepared = prepare_with(&recipe, PrepareOptions { progress: true }, &mut say)?;
     let seq_len = recipe.data.seq_len;
     match &prepared.data {
-        Material::Pairs(data) => pairs(&recipe, &prepared, data, samples),
-        Material::Samples(data) => {
+        TrainingData::Pairs(data) => pairs(&recipe, &prepared, data, samples),
+        TrainingData::Samples(data) => {
             let packing = recipe.data.packing;
             let rows =
                 SampleBatches::new(&data.train, seq_len, packing, Batches::start(recipe.run.seed))?.rows();
@@ -114,7 +114,7 @@ pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> R
                 rows: (rows, inputs as f64 / (rows * seq_len) as f64),
             })
         }
-        Material::Text(text) => {
+        TrainingData::Text(text) => {
             let start = Batches::start(recipe.run.seed);
             let mut batches = Batches::packed(&text.train, seq_len, recipe.data.packing, start)?;
             let rows = batches.windows();
@@ -153,7 +153,7 @@ pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> R
 fn pairs(
     recipe: &Recipe,
     prepared: &Prepared,
-    data: &PairData,
+    data: &PreferenceData,
     samples: usize,
 ) -> Result<Preview, TrainError> {
     let both =
@@ -170,16 +170,16 @@ fn pairs(
     Ok(Preview { shown, report: Some(data.report.clone()), train, held_out, rows: (rows, filled) })
 }
 
-fn show(tokenizer: &Tokenizer, sample: &Sample, source: String) -> Result<Shown, TrainError> {
+fn show(tokenizer: &Tokenizer, sample: &Sample, source: String) -> Result<PreviewSample, TrainError> {
     let (mut parts, mut start) = (Vec::new(), 0);
     for run in sample.mask.chunk_by(|a, b| a == b) {
         parts.push((tokenizer.decode(&sample.ids[start..start + run.len()])?, run[0]));
         start += run.len();
     }
-    Ok(Shown { source, parts, tokens: sample.ids.len(), targets: sample.targets() })
+    Ok(PreviewSample { source, parts, tokens: sample.ids.len(), targets: sample.targets() })
 }
 
-impl fmt::Display for Shown {
+impl fmt::Display for PreviewSample {
     /// The text, with brackets around what is learned.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.parts.iter().try_for_each(|(text, learned)| match learned {

@@ -1,7 +1,9 @@
-//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the run's directory.
+//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the
+//! run's directory.
 //!
-//! The reference is the model as the run begins, or a checkpoint that the recipe names. It never changes, so neither do its
-//! log-probabilities: training needs no second model in memory, and a resumed run reads the bits that the run began with.
+//! The reference is the model as the run begins, or a checkpoint that the recipe names. It never changes, so
+//! neither do its log-probabilities: training needs no second model in memory, and a resumed run reads the
+//! bits that the run began with.
 
 use std::fs;
 use std::path::Path;
@@ -10,11 +12,11 @@ use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_nn::{Batch, Decoder};
 
-use crate::material::{PairData, pair_batches};
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
 use crate::trainer::eval_sequences;
-use crate::{TrainError, base, identity, sequence_log_probs, teacher};
+use crate::training_data::{PreferenceData, pair_batches};
+use crate::{TrainError, identity, init, sequence_log_probs, teacher};
 
 /// The file in `<run.out>/data`.
 const FILE: &str = "reference.bin";
@@ -28,12 +30,12 @@ pub(crate) struct Reference {
     pub(crate) held_out: Vec<[f64; 2]>,
 }
 
-/// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which has those of its files. None
-/// for a recipe without `[dpo]`.
+/// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which
+/// has those of its files. None for a recipe without `[dpo]`.
 pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let Some(path) = named(recipe) else { return Ok(None) };
     let checkpoint =
-        base::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
+        init::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
     Ok(Some(identity::of_checkpoint(&checkpoint)?))
 }
 
@@ -44,12 +46,13 @@ fn named(recipe: &Recipe) -> Option<&Path> {
 }
 
 impl Reference {
-    /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else computed and put there.
-    /// `beginning` is the model of a run that begins; it is made again for one that goes on. `say` hears what is going on.
+    /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else
+    /// computed and put there. `beginning` is the model of a run that begins; it is made again for one that
+    /// goes on. `say` hears what is going on.
     pub(crate) fn open(
         recipe: &Recipe,
         config: &ModelConfig,
-        pairs: &PairData,
+        pairs: &PreferenceData,
         data: &str,
         beginning: Option<&Decoder>,
         say: impl Fn(&str),
@@ -59,9 +62,9 @@ impl Reference {
         let named = recipe.dpo.as_ref().and_then(|dpo| dpo.reference.as_deref());
         // Everything that the numbers depend on; a reference with a name has a shape of its own.
         let shape = if named.is_some() { String::new() } else { config.to_json() };
-        let print = fingerprint(recipe)?.unwrap_or_default();
+        let model = fingerprint(recipe)?.unwrap_or_default();
         let master = recipe.optim.master_dtype;
-        let key = Fingerprint::of(format!("{data} {print} {master:?} {shape}").as_bytes(), &[], None);
+        let key = Fingerprint::of(format!("{data} {model} {master:?} {shape}").as_bytes(), &[], None);
         if let Some(found) = read(&file, &key, [pairs.train.len(), pairs.held_out.len()]) {
             return Ok(found);
         }
@@ -69,7 +72,7 @@ impl Reference {
         let model = match (named, beginning) {
             (None, Some(model)) => model,
             (None, None) => {
-                let mut model = base::model(recipe, config)?;
+                let mut model = init::model(recipe, config)?;
                 round_to_master(master, model.parameters())?;
                 model.requantize()?;
                 other = model;
@@ -94,7 +97,8 @@ impl Reference {
         pairs.iter().flat_map(|pair| self.train[*pair]).collect()
     }
 
-    /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian f64, those of training first.
+    /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian
+    /// f64, those of training first.
     fn write(&self, file: &Path, key: &Fingerprint) -> Result<(), TrainError> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(key.0);
@@ -108,12 +112,12 @@ impl Reference {
 /// A reference that the recipe names.
 fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
-    let checkpoint = base::open(path).map_err(|e| fault(e.to_string()))?;
+    let checkpoint = init::open(path).map_err(|e| fault(e.to_string()))?;
     let model = teacher::decoder(&checkpoint).map_err(|e| fault(e.to_string()))?;
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(
-            "a vocabulary of {found} tokens, the model has {vocab_size}: both must share their tokenizer"
+            "a vocabulary of {found} tokens, but the model has {vocab_size}: both must use the same tokenizer"
         )));
     }
     Ok(model)
@@ -133,7 +137,8 @@ fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Ve
         let each = sequence_log_probs(model, &batch)?;
         if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
             return Err(TrainError::State(format!(
-                "the reference gives the {} answer of pair {} the log-probability {}: nothing can be compared with it",
+                "the reference gives the {} answer of pair {} the log-probability {}: expected a finite \
+                 number",
                 if bad % 2 == 0 { "chosen" } else { "rejected" },
                 out.len() + bad / 2 + 1,
                 each[bad]

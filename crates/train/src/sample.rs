@@ -8,8 +8,9 @@ use tritforge_text::Message;
 use crate::prepare::Prepared;
 use crate::{TrainError, recipe};
 
-/// Continues the recipe's prompt. There is no cache: the whole sequence runs again for every token, which is cheap enough for
-/// the few tokens of a sample. The seed is fixed, so that samples of different steps can be compared.
+/// Continues the recipe's prompt. There is no cache: the whole sequence runs again for every token, which is
+/// cheap enough for the few tokens of a sample. The seed is fixed, so that samples of different steps can be
+/// compared.
 pub(crate) fn sample(
     model: &Decoder,
     prepared: &Prepared,

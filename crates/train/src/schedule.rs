@@ -1,12 +1,13 @@
-//! Learning rate and weight decay at each step: warm-up, then constant, linear, cosine, warm-up–stable–decay (WSD),
-//! BitNet's two stages or the percentile of LoTA-QAF.
+//! Learning rate and weight decay at each step: warm-up, then constant, linear, cosine, warm-up–stable–decay
+//! (WSD), BitNet's two stages or the percentile of LoTA-QAF.
 
 use crate::recipe::{Optim, Schedule};
 
 /// The learning rate of step `step` (from 0) of `steps`.
 ///
-/// The first `warmup_steps` rise linearly to `lr`; the last step of a decaying schedule comes close to `lr · min_lr_ratio`.
-pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
+/// The first `warmup_steps` rise linearly to `lr`; the last step of a decaying schedule comes close to `lr ·
+/// min_lr_ratio`.
+pub(crate) fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
     let warmup = optim.warmup_steps;
     if step < warmup {
         return optim.lr * (step + 1) as f64 / warmup as f64;
@@ -40,7 +41,7 @@ pub fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
 }
 
 /// The weight decay of step `step` (from 0) of `steps`: 0 from `weight_decay_until` on.
-pub fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
+pub(crate) fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
     let until = optim.weight_decay_until;
     if until < 1.0 && reached(until, steps, step) { 0.0 } else { optim.weight_decay }
 }
@@ -83,7 +84,8 @@ mod tests {
 
     #[test]
     fn two_stages_drop_the_rate_and_the_decay() {
-        // The 700M model of "The Era of 1-bit LLMs: Training Tips": 1.5e-3, then 1e-3, decay 0.1 until the middle.
+        // The 700M model of "The Era of 1-bit LLMs: Training Tips": 1.5e-3, then 1e-3, decay 0.1 until the
+        // middle.
         let o = Optim {
             lr: 1.5e-3,
             warmup_steps: 10,

@@ -1,4 +1,5 @@
-//! What a checkpoint keeps beside the model, and how a run finds its way back: to the same bits as without interruption.
+//! What a checkpoint keeps beside the model, and how a run finds its way back: to the same bits as without
+//! interruption.
 
 use std::path::Path;
 
@@ -10,13 +11,12 @@ use tritforge_data::BatchPosition;
 use tritforge_nn::{Decoder, Parameter, ops};
 use tritforge_text::Tokenizer;
 
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::guard::Guard;
-use crate::merge::read_config;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
-use crate::{TrainError, base, identity, reference};
+use crate::{TrainError, identity, init, reference};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -68,7 +68,7 @@ pub(crate) struct Progress {
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
 pub(crate) fn base_fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let named = recipe.lora.as_ref().and(recipe.model.base.as_deref());
-    named.map(|base| identity::of_checkpoint(&base::open(base)?)).transpose()
+    named.map(|base| identity::of_checkpoint(&init::open(base)?)).transpose()
 }
 
 /// The base that an adapter's checkpoint was trained on, by its content; none where it does not say.
@@ -84,8 +84,8 @@ fn progress(checkpoint: &Checkpoint) -> Result<Progress, TrainError> {
         .map_err(|e| TrainError::State(format!("{}: {STATE}: {e}", checkpoint.dir().display())))
 }
 
-/// Whether a recipe may go on from the newest checkpoint in its directory, as far as can be told from its keys alone: before its data is
-/// prepared. Without a checkpoint it may.
+/// Whether a recipe may go on from the newest checkpoint in its directory, as far as can be told from its
+/// keys alone: before its data is prepared. Without a checkpoint it may.
 ///
 /// # Errors
 /// If a key has changed with which no run goes on; the message names it. If the checkpoint cannot be read.
@@ -118,7 +118,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) base: Option<&'a Path>,
     pub(crate) optimizer: &'a Optimizer,
     /// The average of the weights, and whether it is the model.
-    pub(crate) average: Option<(&'a Average, bool)>,
+    pub(crate) average: Option<(&'a EmaWeights, bool)>,
     pub(crate) tokenizer: &'a Tokenizer,
     /// The resolved recipe.
     pub(crate) recipe: &'a str,
@@ -230,14 +230,15 @@ fn write_weights(
 pub(crate) struct Restored {
     pub(crate) model: Decoder,
     pub(crate) optimizer: Optimizer,
-    pub(crate) average: Option<Average>,
+    pub(crate) average: Option<EmaWeights>,
     pub(crate) progress: Progress,
 }
 
-/// Reads a checkpoint of the recipe's model `wanted` back. If the recipe asks for an average of the weights that the checkpoint does
-/// not have, it begins with its weights.
+/// Reads a checkpoint of the recipe's model `wanted` back. If the recipe asks for an average of the weights
+/// that the checkpoint does not have, it begins with its weights.
 ///
-/// A run may go on with another length or schedule, never with another model, other data or another optimizer.
+/// A run may go on with another length or schedule, never with another model, other data or another
+/// optimizer.
 pub(crate) fn load(
     checkpoint: &Checkpoint,
     wanted: &ModelConfig,
@@ -251,13 +252,13 @@ pub(crate) fn load(
     if &checkpoint.config()? != wanted {
         let suspects = changes.suspects(&["model", "tokenizer", "data"]);
         return Err(fault(format!(
-            "the recipe now describes another model than the checkpoint's config.json{suspects}"
+            "the recipe now describes a different model than the checkpoint's config.json{suspects}"
         )));
     }
     if progress.data != data {
         let suspects = changes.suspects(&["data", "tokenizer", "model"]);
         return Err(fault(format!(
-            "the training data or the tokenizer are not those of the checkpoint{suspects}"
+            "the training data or the tokenizer differ from those of the checkpoint{suspects}"
         )));
     }
     if let (Some(before), Some(now)) = (&progress.base_model, base_fingerprint(recipe)?)
@@ -265,26 +266,27 @@ pub(crate) fn load(
     {
         let suspects = changes.suspects(&["model"]);
         return Err(fault(format!(
-            "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files have other contents; name \
-             that one"
+            "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files \
+             have different contents; set model.base to the original checkpoint"
         )));
     }
     if progress.reference_model != reference::fingerprint(recipe)? {
-        let message = "model.base, or dpo.reference, is not what the checkpoint's answers were compared with: name the checkpoint \
-                       that the run began with";
+        let message = "model.base or dpo.reference is not the reference model that this run was started \
+                       with: set it to the original checkpoint";
         return Err(fault(message.to_string()));
     }
     let optimizer = describe(&config);
     if progress.optimizer != optimizer {
         let found = &progress.optimizer;
-        return Err(fault(format!("the recipe now asks for {optimizer}, the checkpoint has {found}")));
+        return Err(fault(format!("the recipe now asks for {optimizer}, but the checkpoint has {found}")));
     }
     let lora = recipe.lora.as_ref().map(|lora| lora.config());
     if let Some(lora) = &lora {
-        let (found, _) = read_config(checkpoint)?;
+        let text = checkpoint.file(ADAPTER_CONFIG)?;
+        let (found, _) = LoraConfig::from_json(&String::from_utf8_lossy(&text))?;
         if found != *lora {
             return Err(fault(format!(
-                "the recipe now asks for the adapter {lora:?}, the checkpoint has {found:?}"
+                "the recipe now asks for the adapter {lora:?}, but the checkpoint has {found:?}"
             )));
         }
     }
@@ -302,7 +304,7 @@ pub(crate) fn load(
         Ok(values.into_owned())
     };
     let model = match &lora {
-        Some(lora) => base::adapted(recipe, wanted, lora, read)?,
+        Some(lora) => init::adapted(recipe, wanted, lora, read)?,
         None => Decoder::load(wanted, read)?,
     };
     let parameters = model.parameters();
@@ -314,9 +316,9 @@ pub(crate) fn load(
                 Ok(tensors.f32(&name, p.var.dims())?.into_owned())
             };
             let values = parameters.iter().map(read);
-            Some(Average::restore(decay, values.collect::<Result<_, TrainError>>()?))
+            Some(EmaWeights::restore(decay, values.collect::<Result<_, TrainError>>()?))
         }
-        (Some(decay), None) => Some(Average::new(decay, parameters)?),
+        (Some(decay), None) => Some(EmaWeights::new(decay, parameters)?),
         (None, _) => None,
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;

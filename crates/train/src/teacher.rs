@@ -1,16 +1,18 @@
-//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read from a cache, and how the
-//! tokens relate to each other in one of its layers.
+//! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read
+//! from a cache, and how the tokens relate to each other in one of its layers.
 //!
-//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture and precision that they
-//! run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has the vocabulary of the student. A cache keeps a file
-//! for every micro-batch, named after its place in the run, in a directory named after a hash of all that its content depends on (the
-//! files of the teacher, the engine, the number of tokens kept, the data and how it is put into batches): trying another
-//! learning rate or another student costs no second pass. Queries, keys and values are too many to be kept: they are computed anew.
+//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture
+//! and precision that they run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has
+//! the vocabulary of the student. A cache keeps a file for every micro-batch, named after its place in the
+//! run, in a directory named after a hash of all that its content depends on (the files of the teacher, the
+//! engine, the number of tokens kept, the data and how it is put into batches): trying another learning rate
+//! or another student costs no second pass. Queries, keys and values are too many to be kept: they are
+//! computed anew.
 
 mod files;
 mod pretrained;
-mod relating;
-mod words;
+mod relation_config;
+mod topk_cache;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,32 +20,32 @@ use std::sync::Arc;
 
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ADAPTER_MODEL, ModelConfig};
-use tritforge_infer::{KvType, Model, Session, Wanted};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::parallel_for_each;
 use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
-use self::relating::Relating;
-use self::words::{TopK, likeliest, read, write};
+use self::relation_config::RelationConfig;
+use self::topk_cache::{TopK, read, top_k, write};
 use crate::recipe::{Distill, Engine};
-use crate::{TrainError, base, identity};
+use crate::{TrainError, identity, init};
 
-/// A model that is only listened to.
+/// The frozen model that the student learns from.
 #[derive(Debug)]
-enum Listened {
+enum TeacherModel {
     Checkpoint(Box<Decoder>),
     Gguf(Arc<Model>),
     Pretrained(Box<Pretrained>),
 }
 
-/// A teacher, and where what it says is kept.
+/// A teacher and the cache of its top-k logits.
 #[derive(Debug)]
 pub(crate) struct Teacher {
-    model: Listened,
+    model: TeacherModel,
     /// None where its distribution has no weight.
     top_k: Option<usize>,
-    relating: Option<Relating>,
+    relation: Option<RelationConfig>,
     cache: Option<Cache>,
     vocab_size: usize,
     /// SHA-256 of its files.
@@ -52,7 +54,7 @@ pub(crate) struct Teacher {
     path: PathBuf,
 }
 
-/// Where the words of a teacher are kept.
+/// Where the top-k logits of a teacher are cached.
 #[derive(Debug)]
 struct Cache {
     dir: PathBuf,
@@ -60,17 +62,18 @@ struct Cache {
     key: String,
 }
 
-/// What a teacher has to say about a batch.
+/// The output of a teacher for a batch: its top-k logits, and the states of one layer if relations are
+/// learned.
 #[derive(Debug)]
-pub(crate) struct Lesson {
+pub(crate) struct TeacherOutput {
     top: TopK,
     /// Where relations are learned; each [tokens, width].
     states: AttentionStates,
 }
 
 impl Teacher {
-    /// Opens the teacher that a recipe names, for a student of a given shape. `data` tells what the batches are made of: the cache of
-    /// one data set is not that of another.
+    /// Opens the teacher that a recipe names, for a student of a given shape. `data` tells what the batches
+    /// are made of: the cache of one data set is not that of another.
     pub(crate) fn open(distill: &Distill, student: &ModelConfig, data: &str) -> Result<Self, TrainError> {
         let path = &distill.teacher;
         let fault = |message: String| TrainError::Teacher { path: path.clone(), message };
@@ -82,13 +85,14 @@ impl Teacher {
         let found = model.config().vocab_size;
         if found != vocab_size {
             return Err(fault(format!(
-                "a vocabulary of {found} tokens, the student has {vocab_size}: teacher and student must share their tokenizer"
+                "a vocabulary of {found} tokens, but the student has {vocab_size}: teacher and student must \
+                 use the same tokenizer"
             )));
         }
-        let relating = Relating::new(distill, student, model.config()).map_err(fault)?;
-        if relating.is_some() && matches!(model, Listened::Pretrained(_)) {
-            let message = "candle-transformers gives no queries, keys and values of a layer, of which distill.relation_weight makes \
-                           a loss; `tritforge import` makes a checkpoint of this teacher, which gives them";
+        let relation = RelationConfig::new(distill, student, model.config()).map_err(fault)?;
+        if relation.is_some() && matches!(model, TeacherModel::Pretrained(_)) {
+            let message = "candle-transformers does not expose the queries, keys and values that \
+                           distill.relation_weight needs; convert this teacher with `tritforge import`";
             return Err(fault(message.to_string()));
         }
         let top_k = (distill.kl > 0.0).then(|| distill.top_k.min(vocab_size));
@@ -101,7 +105,7 @@ impl Teacher {
         if let Some(Cache { dir, .. }) = &cache {
             fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
         }
-        Ok(Self { model, top_k, relating, cache, vocab_size, fingerprint, path: path.clone() })
+        Ok(Self { model, top_k, relation, cache, vocab_size, fingerprint, path: path.clone() })
     }
 
     /// Which model it is: SHA-256 of its files.
@@ -112,18 +116,23 @@ impl Teacher {
     /// What of the teacher's description was passed over: fields that may mean another model.
     pub(crate) fn unknown(&self) -> &[String] {
         match &self.model {
-            Listened::Pretrained(model) => model.unknown(),
-            Listened::Checkpoint(_) | Listened::Gguf(_) => &[],
+            TeacherModel::Pretrained(model) => model.unknown(),
+            TeacherModel::Checkpoint(_) | TeacherModel::Gguf(_) => &[],
         }
     }
 
     /// Whether relations of tokens are learned.
-    pub(crate) fn relates(&self) -> bool {
-        self.relating.is_some()
+    pub(crate) fn learns_relations(&self) -> bool {
+        self.relation.is_some()
     }
 
-    /// What the teacher says to micro-batch number `part` of step `step`.
-    pub(crate) fn lesson(&self, batch: &Batch<'_>, step: u64, part: usize) -> Result<Lesson, TrainError> {
+    /// The output of the teacher for micro-batch number `part` of step `step`.
+    pub(crate) fn output(
+        &self,
+        batch: &Batch<'_>,
+        step: u64,
+        part: usize,
+    ) -> Result<TeacherOutput, TrainError> {
         let file = self
             .cache
             .as_ref()
@@ -135,8 +144,8 @@ impl Teacher {
             None => Some(TopK { ids: vec![0; tokens], logits: vec![0.0; tokens], k: 1 }),
         };
         let mut states = AttentionStates::default();
-        if let (Some(top), None) = (&known, &self.relating) {
-            return Ok(Lesson { top: top.clone(), states });
+        if let (Some(top), None) = (&known, &self.relation) {
+            return Ok(TeacherOutput { top: top.clone(), states });
         }
         let mut top = TopK { ids: Vec::new(), logits: Vec::new(), k: self.top_k.unwrap_or(1) };
         let length = tokens / batch.sequences;
@@ -145,7 +154,7 @@ impl Teacher {
             let first = sequence * length;
             let within = |at: &&usize| (first + 1..first + length).contains(*at);
             let starts: Vec<usize> = batch.segments.iter().filter(within).map(|at| at - first).collect();
-            let logits = self.listen(ids, &starts, known.is_none(), &mut states)?;
+            let logits = self.run(ids, &starts, known.is_none(), &mut states)?;
             if known.is_none() {
                 top.extend(&logits, self.vocab_size);
             }
@@ -153,19 +162,19 @@ impl Teacher {
         if let (Some((file, key)), None) = (&file, &known) {
             write(file, key, batch.ids, &top)?;
         }
-        Ok(Lesson { top: known.unwrap_or(top), states })
+        Ok(TeacherOutput { top: known.unwrap_or(top), states })
     }
 
-    /// The logits of one sequence, in which documents begin at `starts` beside its beginning; none unless they are wanted. The states are
-    /// appended where relations are learned.
-    fn listen(
+    /// The logits of one sequence, in which documents begin at `starts` beside its beginning; none unless
+    /// they are wanted. The states are appended where relations are learned.
+    fn run(
         &self,
         ids: &[u32],
         starts: &[usize],
         wanted: bool,
         states: &mut AttentionStates,
     ) -> Result<Vec<f32>, TrainError> {
-        let layer = self.relating.as_ref().map(|relating| relating.teacher_layer);
+        let layer = self.relation.as_ref().map(|relation| relation.teacher_layer);
         let mut keep = |found: AttentionStates| {
             states.iter_mut().zip(found).for_each(|(states, found)| states.extend(found));
         };
@@ -178,19 +187,19 @@ impl Teacher {
         };
         let mut logits = Vec::new();
         match (&self.model, layer) {
-            (Listened::Checkpoint(decoder), None) => {
+            (TeacherModel::Checkpoint(decoder), None) => {
                 logits = decoder.segment_logits(ids, 1, starts, None)?;
             }
-            (Listened::Checkpoint(decoder), Some(layer)) if wanted => {
+            (TeacherModel::Checkpoint(decoder), Some(layer)) if wanted => {
                 let (found, states) = decoder.segment_logits_and_states(ids, 1, starts, layer)?;
                 logits = found;
                 keep(states);
             }
-            (Listened::Checkpoint(decoder), Some(layer)) => {
+            (TeacherModel::Checkpoint(decoder), Some(layer)) => {
                 keep(decoder.attention_states(ids, 1, starts, layer)?);
             }
-            (Listened::Gguf(model), layer) => {
-                let all = if wanted { Wanted::All } else { Wanted::None };
+            (TeacherModel::Gguf(model), layer) => {
+                let all = if wanted { LogitsRequest::All } else { LogitsRequest::None };
                 for segment in segments() {
                     let mut session = Session::with_kv(Arc::clone(model), segment.len(), KvType::F32)?;
                     let ids = &ids[segment];
@@ -204,14 +213,14 @@ impl Teacher {
                     }
                 }
             }
-            (Listened::Pretrained(model), _) => {
+            (TeacherModel::Pretrained(model), _) => {
                 for segment in segments() {
                     logits.extend(model.logits(&ids[segment])?);
                 }
             }
         }
         let broken = |what: &str, e: NotFinite| {
-            let message = format!("its {what} are not finite: {e}; nothing can be learned from it");
+            let message = format!("its {what} are not finite: {e}; the teacher is broken");
             Err(TrainError::Teacher { path: self.path.clone(), message })
         };
         if let Err(e) = check_finite(&logits, self.vocab_size) {
@@ -226,8 +235,9 @@ impl Teacher {
     }
 }
 
-impl Lesson {
-    /// What a pass is to learn from it: one of the passes of a step whose batches have `rows` rows of relations together.
+impl TeacherOutput {
+    /// What a pass is to learn from it: one of the passes of a step whose batches have `rows` rows of
+    /// relations together.
     pub(crate) fn objective<'a>(
         &'a self,
         distill: &Distill,
@@ -235,18 +245,18 @@ impl Lesson {
         rows: usize,
     ) -> Distillation<'a> {
         let (ce, kl, temperature) = (distill.ce as f32, distill.kl as f32, distill.temperature as f32);
-        let relation = teacher.relating.as_ref().map(|relating| relating.objective(&self.states, rows));
+        let relation = teacher.relation.as_ref().map(|relation| relation.objective(&self.states, rows));
         let TopK { ids, logits, k } = &self.top;
         Distillation { ids, logits, k: *k, ce, kl, temperature, relation }
     }
 }
 
-impl Listened {
+impl TeacherModel {
     fn config(&self) -> &ModelConfig {
         match self {
-            Listened::Checkpoint(decoder) => decoder.config(),
-            Listened::Gguf(model) => model.config(),
-            Listened::Pretrained(model) => model.config(),
+            TeacherModel::Checkpoint(decoder) => decoder.config(),
+            TeacherModel::Gguf(model) => model.config(),
+            TeacherModel::Pretrained(model) => model.config(),
         }
     }
 }
@@ -260,28 +270,28 @@ impl TopK {
         self.logits.resize(first + more, 0.0);
         let rows = self.ids[first..].chunks_exact_mut(k).zip(self.logits[first..].chunks_exact_mut(k));
         parallel_for_each(rows.zip(logits.chunks_exact(vocab)), |((ids, values), row)| {
-            likeliest(row, ids, values);
+            top_k(row, ids, values);
         });
     }
 }
 
 /// The model that a recipe names, and the SHA-256 of its files.
-fn opened(distill: &Distill) -> Result<(Listened, String), TrainError> {
+fn opened(distill: &Distill) -> Result<(TeacherModel, String), TrainError> {
     let path = &distill.teacher;
     if distill.engine == Engine::Candle {
         let model = Pretrained::open(path)?;
-        let print = model.print().to_string();
-        return Ok((Listened::Pretrained(Box::new(model)), print));
+        let fingerprint = model.fingerprint().to_string();
+        return Ok((TeacherModel::Pretrained(Box::new(model)), fingerprint));
     }
     if path.is_file() {
         let model = Model::open(path)?;
-        let print = identity::of_files(model.gguf().paths())?;
-        return Ok((Listened::Gguf(Arc::new(model)), print));
+        let fingerprint = identity::of_files(model.gguf().paths())?;
+        return Ok((TeacherModel::Gguf(Arc::new(model)), fingerprint));
     }
-    let checkpoint = base::open(path)?;
+    let checkpoint = init::open(path)?;
     let decoder = decoder(&checkpoint)?;
-    let print = identity::of_checkpoint(&checkpoint)?;
-    Ok((Listened::Checkpoint(Box::new(decoder)), print))
+    let fingerprint = identity::of_checkpoint(&checkpoint)?;
+    Ok((TeacherModel::Checkpoint(Box::new(decoder)), fingerprint))
 }
 
 /// The last part of a path, for people to know a directory by: what tells models apart is the hash behind it.
@@ -295,7 +305,7 @@ pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
     if checkpoint.has(ADAPTER_MODEL) {
         let dir = checkpoint.dir().display();
         return Err(TrainError::State(format!(
-            "an adapter: `tritforge merge {dir} -o DIR` makes a checkpoint of it"
+            "this is an adapter: merge it with `tritforge merge {dir} -o DIR`"
         )));
     }
     let tensors = checkpoint.model_tensors()?;

@@ -9,15 +9,14 @@ use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::{Batches, Packing};
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 use tritforge_nn::{Batch, Decoder, GradientTree, Workspace, tree_sum};
 
 use crate::convert::blend;
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
-use crate::material::{Draws, Material};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
@@ -25,7 +24,8 @@ use crate::reference::Reference;
 use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
-use crate::{Preferences, TrainError, base, dpo_forward_backward, machine, reference, report};
+use crate::training_data::{DataLoader, TrainingData};
+use crate::{PreferenceStats, TrainError, dpo_forward_backward, init, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -33,21 +33,30 @@ pub(crate) use self::evaluate::eval_sequences;
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
 
 /// How to run a recipe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RunOptions {
     /// Go on from the newest checkpoint in the run's directory; from the beginning if there is none.
     pub resume: bool,
     /// Remove the checkpoints of an earlier run in the same directory.
     pub overwrite: bool,
-    /// Say nothing on the terminal.
+    /// Show no progress bar and say nothing.
     pub quiet: bool,
+    /// What is done with the lines about the run's progress where there is no bar to print them above:
+    /// nothing by default.
+    pub say: fn(&str),
     /// Once this is true, the run writes a checkpoint after the step in progress and ends.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { resume: false, overwrite: false, quiet: false, say: |_| (), stop: None }
+    }
+}
+
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum RunOutcome {
     /// It took all its steps.
     Finished,
     /// The held-out loss fell no more for `train.patience` evaluations.
@@ -60,7 +69,7 @@ pub enum Ended {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Why it ended.
-    pub ended: Ended,
+    pub ended: RunOutcome,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
     /// The step with the lowest held-out loss, and that loss.
@@ -71,11 +80,11 @@ pub struct Summary {
     pub skipped: u64,
     /// Target tokens of the whole run.
     pub tokens: u64,
-    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was stopped before it could
-    /// be measured.
+    /// Held-out loss at the end, in nats a token, or as the recipe's objective has it; NaN if the run was
+    /// stopped before it could be measured.
     pub held_out_loss: f64,
-    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped before they could be
-    /// measured.
+    /// Held-out bits a byte at the end, of pairs those of the chosen answers; NaN if the run was stopped
+    /// before they could be measured.
     pub bits_per_byte: f64,
     /// Seconds that this call spent in training steps.
     pub seconds: f64,
@@ -91,12 +100,12 @@ struct Trainer<'a> {
     text: String,
     model: Decoder,
     optimizer: Optimizer,
-    average: Option<Average>,
+    average: Option<EmaWeights>,
     teacher: Option<Teacher>,
     reference: Option<Reference>,
     gradients: GradientTree,
     workspace: Workspace,
-    batches: Draws<'a>,
+    batches: DataLoader<'a>,
     progress: Progress,
     monitor: Monitor,
     log: Log,
@@ -108,8 +117,8 @@ struct Trainer<'a> {
 /// Trains as the recipe says, on data already prepared.
 ///
 /// # Errors
-/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the recipe, or loss,
-/// gradient or weights are NaN or infinite; the last good checkpoint then stays.
+/// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the
+/// recipe, or loss, gradient or weights are NaN or infinite; the last good checkpoint then stays.
 pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
     let begin = Instant::now();
@@ -119,13 +128,13 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
     let (mut lap, mut lap_tokens) = (Instant::now(), first_tokens);
     let ended = loop {
         if trainer.progress.step >= every.steps {
-            break Ended::Finished;
+            break RunOutcome::Finished;
         }
         if every.patience.is_some_and(|patience| trainer.progress.stale_evaluations >= patience) {
-            break Ended::OutOfPatience;
+            break RunOutcome::OutOfPatience;
         }
         if options.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed)) {
-            break Ended::Stopped;
+            break RunOutcome::Stopped;
         }
         let outcome = trainer.step()?;
         let step = trainer.progress.step;
@@ -161,7 +170,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         _ => trainer.save()?,
     };
     let (held_out_loss, bits_per_byte) = match (result, ended) {
-        (_, Ended::Stopped) => (f64::NAN, f64::NAN),
+        (_, RunOutcome::Stopped) => (f64::NAN, f64::NAN),
         (Some(result), _) => result,
         // A run that had already ended has nothing left to do but say how good it is.
         (None, _) => trainer.evaluate()?,
@@ -185,7 +194,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
 struct StepOutcome {
     loss: f64,
     /// What the step's pairs of answers came to.
-    preferences: Option<Preferences>,
+    preferences: Option<PreferenceStats>,
     /// How far the relations of tokens are from the teacher's, where they are learned.
     relation: Option<f64>,
     lr: f64,
@@ -206,11 +215,11 @@ impl<'a> Trainer<'a> {
         let restored = match &found {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = base::model(recipe, &config)?;
+                let model = init::model(recipe, &config)?;
                 round_to_master(optimizer_config.master, model.parameters())?;
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average =
-                    recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
+                    recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
@@ -239,7 +248,7 @@ impl<'a> Trainer<'a> {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());
         }
-        model.set_backward(recipe.quant.backward)?;
+        model.set_grad_precision(recipe.quant.backward)?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -249,20 +258,20 @@ impl<'a> Trainer<'a> {
             prune(out, 0, None)?;
         }
         let batches = prepared.data.batches(recipe, progress.position)?;
-        let log = Log::open(out, recipe.train.steps, progress.step, options.quiet)?;
+        let log = Log::open(out, recipe.train.steps, progress.step, options)?;
         match &found {
-            Some(path) => log.say(&format!("going on from {}", path.display())),
-            None if options.resume => log.say("no whole checkpoint found: starting from the beginning"),
+            Some(path) => log.say(&format!("resuming from {}", path.display())),
+            None if options.resume => log.say("no complete checkpoint found: starting from scratch"),
             None => {}
         }
         let reference = match (&recipe.dpo, &prepared.data) {
-            (Some(_), Material::Pairs(pairs)) => {
+            (Some(_), TrainingData::Pairs(pairs)) => {
                 let beginning = found.is_none().then_some(&model);
                 let say = |text: &str| log.say(text);
                 Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, say)?)
             }
-            (None, Material::Text(_) | Material::Samples(_)) => None,
-            _ => return Err(TrainError::State("the data was prepared for another recipe".to_string())),
+            (None, TrainingData::Text(_) | TrainingData::Samples(_)) => None,
+            _ => return Err(TrainError::State("the data was prepared for a different recipe".to_string())),
         };
         let text = recipe.to_toml()?;
         let gradients = GradientTree::new(model.parameters(), recipe.train.gradient_accumulation);
@@ -276,13 +285,16 @@ impl<'a> Trainer<'a> {
             if let (Some(path), Some(before)) = (&found, before)
                 && before != teacher.fingerprint()
             {
-                let message = "distill.teacher is not the model that the run has learned from so far: its files have other contents; \
-                               name that one";
+                let message = "distill.teacher is not the teacher that the run was started with: its files \
+                               have different contents; set distill.teacher to the original model";
                 return Err(TrainError::Resume { path: path.clone(), message: message.to_string() });
             }
         }
         for field in teacher.iter().flat_map(Teacher::unknown) {
-            log.say(&format!("warning: the teacher's config.json has {field}, which this program does not know and has not read"));
+            log.say(&format!(
+                "warning: the teacher's config.json has an unknown field {field}, which is \
+                              ignored"
+            ));
         }
         let mut trainer = Self {
             recipe,
@@ -318,10 +330,10 @@ impl<'a> Trainer<'a> {
             parameters: self.parameters(),
             threads: tritforge_kernels::threads(),
             gemm_flops: self.gemm_flops,
-            backward: Some(self.model.backward().name().to_string()),
+            backward: Some(self.model.grad_precision().name().to_string()),
             recipe: self.text.clone(),
         })?;
-        let matrices = self.monitor.look(&self.model, self.progress.step)?.matrices;
+        let matrices = self.monitor.observe(&self.model, self.progress.step)?.matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }
@@ -349,7 +361,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn log_preferences(&mut self, preferences: Preferences, held_out: bool) -> Result<(), TrainError> {
+    fn log_preferences(&mut self, preferences: PreferenceStats, held_out: bool) -> Result<(), TrainError> {
         self.log.event(&Event::Preferences {
             step: self.progress.step,
             held_out,
@@ -363,7 +375,7 @@ impl<'a> Trainer<'a> {
     fn write_report(&self) {
         let out = &self.recipe.run.out;
         if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
-            self.log.say(&format!("no report: {error}"));
+            self.log.say(&format!("cannot write the report: {error}"));
         }
     }
 
@@ -372,7 +384,8 @@ impl<'a> Trainer<'a> {
         let recipe = self.recipe;
         let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
-        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has none.
+        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
+        // none.
         let samples =
             (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
@@ -381,13 +394,13 @@ impl<'a> Trainer<'a> {
         // Of each micro-batch, to be summed by the tree that sums the gradients.
         let (mut losses, mut preferences, mut relations) = (Vec::new(), Vec::new(), Vec::new());
         // What stands behind an answer is padding, which need not look at it.
-        let relates = self.teacher.as_ref().is_some_and(Teacher::relates);
+        let learns_relations = self.teacher.as_ref().is_some_and(Teacher::learns_relations);
         let masked = match recipe.data.packing {
             Packing::Masked => true,
-            Packing::Documents => self.reference.is_some() || relates,
+            Packing::Documents => self.reference.is_some() || learns_relations,
             Packing::Concat => false,
         };
-        let noise = Noise::derive(recipe.run.seed, self.progress.step);
+        let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
         let batches: Vec<Batch<'_>> = (samples.iter())
             .map(|(samples, _)| {
@@ -396,11 +409,11 @@ impl<'a> Trainer<'a> {
             })
             .collect();
         let mut relation_rows = 0;
-        if relates {
+        if learns_relations {
             relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }
         for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
-            self.workspace.set_noise(Noise::derive(noise, i as u64));
+            self.workspace.set_noise(CounterRng::derive(noise, i as u64));
             let (workspace, gradients) = (&mut self.workspace, self.gradients.next_leaf());
             if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
                 let reference = reference.of(pairs);
@@ -419,8 +432,8 @@ impl<'a> Trainer<'a> {
             }
             let loss = match (&recipe.distill, &self.teacher) {
                 (Some(distill), Some(teacher)) => {
-                    let lesson = teacher.lesson(batch, self.progress.step, i)?;
-                    let distillation = lesson.objective(distill, teacher, relation_rows);
+                    let teacher_output = teacher.output(batch, self.progress.step, i)?;
+                    let distillation = teacher_output.objective(distill, teacher, relation_rows);
                     let model = &self.model;
                     let found = model.forward_backward_distilled(
                         workspace,
@@ -437,12 +450,12 @@ impl<'a> Trainer<'a> {
             losses.push(loss);
         }
         self.gradients.finish();
-        let preferences = tree_sum(&preferences, Preferences::plus);
+        let preferences = tree_sum(&preferences, PreferenceStats::plus);
         let loss = match &preferences {
             Some(preferences) => preferences.objective(),
             None => tree_sum(&losses, |a, b| a + b).unwrap_or_default(),
         };
-        let relation = if relates { tree_sum(&relations, |a, b| a + b) } else { None };
+        let relation = if learns_relations { tree_sum(&relations, |a, b| a + b) } else { None };
         let grad_norm = self.gradients.total().norm();
         let verdict = self.update(lr, loss, grad_norm)?;
         self.progress.step += 1;

@@ -1,4 +1,5 @@
-//! Every file in `configs/` describes a model with the number of parameters that it says, in widths that every packing holds.
+//! Every file in `configs/` describes a model with the number of parameters that it says, in widths that
+//! every packing holds.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Recipes whose text comes in several formats and shares: what prepare makes of them, and that training takes it.
+//! Recipes whose text comes in several formats and shares: what prepare makes of them, and that training
+//! takes it.
 
 use std::fs;
 use std::path::Path;

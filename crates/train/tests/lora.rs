@@ -1,5 +1,5 @@
-//! One optimizer step of an adapter against peft and `torch.optim.AdamW` (files made by `tests/golden/make_lora.py`); ternary adapters
-//! that learn.
+//! One optimizer step of an adapter against peft and `torch.optim.AdamW` (files made by
+//! `tests/golden/make_lora.py`); ternary adapters that learn.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
-//! The optimizers against independent implementations: AdamW and Muon against PyTorch's, Lion against its paper's algorithm
-//! in numpy (`tests/golden/{adamw,muon,lion}.json`, made by `tests/golden/make_transformers.py` and `make_optimizers.py`).
+//! The optimizers against independent implementations: AdamW and Muon against PyTorch's, Lion against its
+//! paper's algorithm in numpy (`tests/golden/{adamw,muon,lion}.json`, made by
+//! `tests/golden/make_transformers.py` and `make_optimizers.py`).
 
 use candle_core::{Device, Var};
 use serde::Deserialize;
@@ -160,8 +161,8 @@ fn bf16_weights_move_by_less_than_their_distances() {
     assert!((mean - 0.96).abs() < 1e-3, "{mean}");
 }
 
-/// A sum of squares whose minimum is known: with bf16 state AdamW comes as near to it as with f32, with bf16 weights as near
-/// as their grid allows.
+/// A sum of squares whose minimum is known: with bf16 state AdamW comes as near to it as with f32, with bf16
+/// weights as near as their grid allows.
 #[test]
 fn bf16_state_and_weights_still_learn() {
     const N: usize = 4096;

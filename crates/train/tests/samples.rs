@@ -106,7 +106,7 @@ fn answers_alone_are_learned_and_a_run_resumes_to_the_same_bits() {
         ("data.packing=documents", "data.packing is \"documents\""),
         (
             "data.max_samples=30",
-            "the training data or the tokenizer are not those of the checkpoint (data.max_samples",
+            "the training data or the tokenizer differ from those of the checkpoint (data.max_samples",
         ),
     ] {
         let other = recipe(dir.path(), "half", &["train.steps=8", other]);
@@ -189,7 +189,7 @@ fn columns_and_templates_are_those_of_the_recipe() {
     let columns = "data.columns={instruction=\"question\", output=\"answer\"}";
     let prepared =
         quiet(&recipe(dir.path(), "x", &[columns, "data.template=model"])).unwrap_err().to_string();
-    assert!(prepared.contains("no chat template: name one"), "{prepared}");
+    assert!(prepared.contains("no chat template: set data.template"), "{prepared}");
     let text = RECIPE.replace("OUT", dir.path().join("x").to_str().unwrap());
     let text = text
         .replace("\"chatml\"", "\"own.jinja\"\n[data.columns]\ninput = \"question\"\noutput = \"answer\"");
@@ -204,7 +204,7 @@ fn columns_and_templates_are_those_of_the_recipe() {
     assert!(text.starts_with("<|endoftext|>[Q") && text.ends_with('.'), "{text}");
     assert!(learned(&prepared, sample).starts_with('A'));
     let unnamed = quiet(&recipe(dir.path(), "x", &[])).unwrap_err().to_string();
-    assert!(unnamed.contains("line 1: what the record's columns question, answer mean"), "{unnamed}");
+    assert!(unnamed.contains("line 1: unknown columns question, answer"), "{unnamed}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Lengths, Preview, Shown, preview};
+use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 
 use crate::table;
 
@@ -19,20 +19,22 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show samples as the model will see them, with what it will learn of them marked; counts and lengths of all.
+    /// Show samples as the model will see them, with the tokens in the loss marked; print counts and lengths
+    /// for all.
     #[command(after_help = "Examples:\n  \
         tritforge data preview recipes/sft.toml --set data.train=alpaca.json\n  \
         tritforge data preview recipes/sft.toml --samples 10 --set data.template=alpaca --no-color")]
     Preview {
-        /// A recipe in TOML.
+        /// Recipe (TOML file).
         recipe: PathBuf,
-        /// Samples to show.
-        #[arg(long, default_value_t = 3, value_name = "N")]
+        /// Number of samples to show.
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = super::ranges::count(0..=1_000_000))]
         samples: usize,
-        /// Override a key of the recipe, e.g. `data.template=alpaca`; may be given several times.
+        /// Override a recipe key, e.g. `data.template=alpaca`; can be repeated.
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
-        /// Mark what is learned by ⟦brackets⟧, as where the output is no terminal.
+        /// Mark tokens in the loss with ⟦brackets⟧ instead of colors; the default if the output is not a
+        /// terminal.
         #[arg(long)]
         no_color: bool,
     },
@@ -49,9 +51,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// A sample: what is learned in green, what is not dimmed.
-fn print_sample(sample: &Shown, color: bool) {
+fn print_sample(sample: &PreviewSample, color: bool) {
     let (learned, tokens) = (sample.targets, sample.tokens);
-    let head = format!("{}: {tokens} tokens, {learned} of them learned", sample.source);
+    let head = format!("{}: {tokens} tokens, {learned} in the loss", sample.source);
     if !color {
         println!("{head}\n{sample}\n");
         return;
@@ -81,9 +83,9 @@ fn print_counts(found: &Preview, seq_len: usize) {
                 format!("{source}: {tokens} tokens"),
             ]);
         }
-        table::print(&["", "number", "the first"], &rows);
+        table::print(&["", "number", "first"], &rows);
         if report.limited {
-            println!("the rest was not read: data.max_samples");
+            println!("the rest was not read (data.max_samples)");
         }
         println!();
     }
@@ -99,16 +101,16 @@ fn print_counts(found: &Preview, seq_len: usize) {
             format!("{:.2}", lengths.bytes as f64 / lengths.targets.max(1) as f64),
         ]
     };
-    let header = ["", "samples", "tokens", "learned", "share", "bytes a token"];
+    let header = ["", "samples", "tokens", "in the loss", "share", "bytes/token"];
     table::print(&header, &[side("training", &found.train), side("held out", &found.held_out)]);
     let (rows, filled) = found.rows;
-    println!("\nan epoch: {rows} rows of {seq_len} tokens, {:.1} % of them filled", 100.0 * filled);
+    println!("\none epoch: {rows} rows of {seq_len} tokens, {:.1} % filled", 100.0 * filled);
     if found.train.tokens.len() < 2 {
         return;
     }
     let at = |share: f64| found.train.percentile(share).unwrap_or(0);
     println!(
-        "tokens of a sample: {} at least, {} in the median, {} for 90 %, {} for 99 %, {} at most",
+        "tokens per sample: min {}, median {}, p90 {}, p99 {}, max {}",
         at(0.0),
         at(0.5),
         at(0.9),

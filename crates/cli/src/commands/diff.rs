@@ -1,6 +1,6 @@
 //! `tritforge diff`: what two models have that is not the same.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -16,16 +16,17 @@ use crate::table;
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge diff runs/demo demo.gguf\n  \
     tritforge diff runs/demo/step-000100 runs/demo/step-000200 --json\n\n\
-    The exit code is 0 when the models are the same, 1 when they differ, 2 when one cannot be read.")]
+    Exit codes: 0 the models are identical, 1 they differ, 2 one of them cannot be read.")]
 pub(crate) struct Args {
-    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a GGUF file, or a directory in Hugging Face's layout.
+    /// Checkpoint, run directory (its latest checkpoint is used), GGUF file, or Hugging Face directory.
     first: PathBuf,
-    /// The other, of any of these kinds.
+    /// The other model, of any of these kinds.
     second: PathBuf,
-    /// The largest difference of numbers that counts as the same, relative to the largest of their tensor. F16 rounds by 5e-4.
-    #[arg(long, value_name = "X", default_value_t = 0.0)]
+    /// Largest difference that counts as equal, relative to the largest value in the tensor. Rounding to F16
+    /// differs by 5e-4.
+    #[arg(long, value_name = "X", default_value_t = 0.0, value_parser = super::ranges::number(0.0..=f32::MAX))]
     tolerance: f32,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// Kind of weights of a Hugging Face checkpoint, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// List every tensor, not only those that differ.
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = diff([&first, &second], |tensor| {
         if shows {
             // A line that the next one replaces; whether it can be shown does not matter.
-            let _ = write!(std::io::stderr(), "\r\x1b[K{tensor}");
+            eprint!("\r\x1b[K{tensor}");
         }
     })?;
     if shows {
@@ -72,13 +73,16 @@ fn print(report: &DiffReport, args: &Args) {
     }
     print_tensors(report, args);
     match &report.tokenizer {
-        TokenizerDifference::Same => println!("tokenizer: the same"),
-        TokenizerDifference::Absent => println!("tokenizer: none in either"),
-        TokenizerDifference::OnlyOne => println!("tokenizer: in one model only"),
+        TokenizerDifference::Same => println!("tokenizer: identical"),
+        TokenizerDifference::Absent => println!("tokenizer: neither model has one"),
+        TokenizerDifference::OnlyOne => println!("tokenizer: only one model has one"),
         TokenizerDifference::Different(keys) => println!("tokenizer: differs in {}", keys.join(", ")),
     }
-    println!("chat template: {}", if report.chat_template_same { "the same" } else { "differs" });
-    println!("{}", if report.same(args.tolerance) { "the same model" } else { "the models differ" });
+    println!("chat template: {}", if report.chat_template_same { "identical" } else { "differs" });
+    println!(
+        "{}",
+        if report.same(args.tolerance) { "the models are identical" } else { "the models differ" }
+    );
 }
 
 /// The first names of a list.
@@ -100,7 +104,7 @@ fn print_tensors(report: &DiffReport, args: &Args) {
             Compared::NotFinite { first: [first, second] } => {
                 for (model, place) in [("first", first), ("second", second)] {
                     if let Some(place) = place {
-                        println!("{}: {place} in the {model} model: it is broken", tensor.name);
+                        println!("{}: {place} in the {model} model, which is broken", tensor.name);
                     }
                 }
             }
@@ -131,12 +135,12 @@ fn print_tensors(report: &DiffReport, args: &Args) {
         table::print(&header, &ternary);
     }
     if !dense.is_empty() {
-        table::print(&["tensor", "types", "numbers that differ", "largest", "relative"], &dense);
+        table::print(&["tensor", "types", "values that differ", "largest", "relative"], &dense);
     }
     let same = report.tensors.iter().filter(|t| t.same).count();
     let close = report.tensors.iter().filter(|t| !t.same && t.within(args.tolerance)).count();
     let close = if close > 0 { format!(", {close} more within {:e}", args.tolerance) } else { String::new() };
-    println!("{} tensors in both: {same} the same{close}", report.tensors.len());
+    println!("{} tensors in both: {same} identical{close}", report.tensors.len());
     if let Some(sum) = flipped(report) {
         println!("{sum}");
     }

@@ -21,26 +21,26 @@ pub(crate) fn print(plan: &DryRun, gradient_checkpointing: bool) {
     );
     print_memory(&plan.memory);
     let peak = plan.peak_memory(gradient_checkpointing);
-    let how = if plan.measured_memory.is_some() { "measured in a trial" } else { "added up" };
+    let how = if plan.measured_memory.is_some() { "measured in a trial run" } else { "estimated" };
     println!("\npeak memory of this recipe: {} ({how})", table::bytes(peak));
     if let Some(available) = plan.available_memory.filter(|available| *available < peak) {
-        println!("warning: only {} are left on this machine", table::bytes(available));
+        println!("warning: only {} of memory are available on this machine", table::bytes(available));
     }
     let (work, attention) = (plan.flops_per_token, plan.attention_flops_per_token);
-    println!("\n{} tokens a step, {} in all", plan.tokens_per_step, plan.tokens);
-    println!("{work:.3e} FLOPs a token (6 a parameter), and {attention:.3e} in attention");
+    println!("\n{} tokens per step, {} in total", plan.tokens_per_step, plan.tokens);
+    println!("{work:.3e} FLOPs per token (6 per parameter), plus {attention:.3e} for attention");
     let total = work * plan.tokens as f64;
     println!(
-        "{total:.2e} FLOPs in all; this machine: f32 {:.0} GFLOP/s, int8 × ternary {:.0} GOP/s",
+        "{total:.2e} FLOPs in total; this machine: f32 {:.0} GFLOP/s, int8 × ternary {:.0} GOP/s",
         plan.f32_flops / 1e9,
         plan.ternary_ops / 1e9
     );
     match &plan.time {
         Some(time) => print_time(time),
-        None => println!("\nthere is too little memory to try how long it takes"),
+        None => println!("\nnot enough memory to time a step"),
     }
     if let Some(reason) = &plan.unprepared {
-        println!("without the text, preparation and evaluations are not counted: {reason}");
+        println!("preparation and evaluations are not included, since the text is not available: {reason}");
     }
 }
 
@@ -85,7 +85,7 @@ fn print_time(t: &Time) {
         ],
     );
     println!(
-        "\n{} a step, {:.0} tokens/s, MFU {:.0} %",
+        "\n{} per step, {:.0} tokens/s, MFU {:.0} %",
         duration(t.step),
         t.tokens_per_second,
         100.0 * t.mfu

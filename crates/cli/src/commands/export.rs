@@ -5,53 +5,55 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_checkpoint::Checkpoint;
+use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
-    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face, is_adapter,
+    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face,
 };
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
 
 use crate::table;
 
-/// The file's kind and how it stores the projections.
+/// File format and storage type of the projections.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// GGUF, ternary, 2.06 bits a weight; llama.cpp, bitnet.cpp.
+    /// GGUF, ternary, 2.06 bits per weight; llama.cpp, bitnet.cpp.
     #[value(name = "tq2_0")]
     Tq2_0,
-    /// GGUF, ternary, 1.69 bits a weight; llama.cpp, bitnet.cpp.
+    /// GGUF, ternary, 1.69 bits per weight; llama.cpp, bitnet.cpp.
     #[value(name = "tq1_0")]
     Tq1_0,
-    /// GGUF, ternary, 2 bits a weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize to IQ2_BN.
+    /// GGUF, ternary, 2 bits per weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize
+    /// to IQ2_BN.
     #[value(name = "i2_s")]
     I2S,
     /// GGUF, ternary, i2_s in the layout of bitnet.cpp's ARM builds.
     #[value(name = "i2_s_arm")]
     I2SArm,
-    /// GGUF, ternary, 2.25 bits a weight, blocks of 64; llama.cpp since mid 2026.
+    /// GGUF, ternary, 2.25 bits per weight, blocks of 64; llama.cpp since mid 2026.
     #[value(name = "q2_0")]
     Q2_0,
-    /// GGUF, ternary, 2 bits a weight, exact scale, blocks of 64; ik_llama.cpp, from 512 columns on.
+    /// GGUF, ternary, 2 bits per weight, exact scale, blocks of 64; ik_llama.cpp, for rows of at least 512
+    /// weights.
     #[value(name = "iq2_bn")]
     Iq2Bn,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers.
     #[value(name = "f32")]
     F32,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
     #[value(name = "f16")]
     F16,
-    /// GGUF of a full-precision model.
+    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
     #[value(name = "bf16")]
     Bf16,
-    /// GGUF of a full-precision model, 8.5 bits a weight.
+    /// GGUF of a full-precision model, 8.5 bits per weight.
     #[value(name = "q8_0")]
     Q8_0,
-    /// GGUF of a full-precision model, 6.6 bits a weight.
+    /// GGUF of a full-precision model, 6.6 bits per weight.
     #[value(name = "q6_k")]
     Q6K,
-    /// Hugging Face, ternary weights packed, 2 bits a weight.
+    /// Hugging Face, packed ternary weights, 2 bits per weight.
     HfPacked,
     /// Hugging Face, bf16.
     HfBf16,
@@ -96,33 +98,41 @@ pub(crate) fn gguf_options(
     let Some(format) = format else { return Ok(defaults) };
     match (format.packing(), format.dense()) {
         (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
+        // For quantizers of other programs; q8_0 and q6_k would quantize twice.
+        (_, Some(linears @ (DenseType::F32 | DenseType::F16 | DenseType::Bf16))) if ternary => {
+            Ok(ExportOptions { linears, dequantize: true, ..defaults })
+        }
         (_, Some(linears)) if !ternary => Ok(ExportOptions { linears, ..defaults }),
         (None, None) => bail!(
-            "--format: a GGUF file is tq2_0, tq1_0, i2_s, i2_s_arm, q2_0, iq2_bn, f32, f16, bf16, q8_0 or q6_k"
+            "--format: expected a GGUF format: tq2_0, tq1_0, i2_s, i2_s_arm, q2_0, iq2_bn, f32, f16, bf16, \
+             q8_0 or q6_k"
         ),
         _ if ternary => {
-            bail!("--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn")
+            bail!(
+                "--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn, or f32, f16 or bf16 for \
+                 its weights as numbers"
+            )
         }
-        _ => bail!("--format: the model is in full precision: choose f32, f16, bf16, q8_0 or q6_k"),
+        _ => bail!("--format: the model is full-precision: choose f32, f16, bf16, q8_0 or q6_k"),
     }
 }
 
 /// How the embedding and the head are stored.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Embeddings {
-    /// 4 bytes a weight: logits identical to training's.
+    /// 4 bytes per weight; logits identical to training.
     #[value(name = "f32")]
     F32,
-    /// 2 bytes a weight.
+    /// 2 bytes per weight.
     #[value(name = "f16")]
     F16,
-    /// 2 bytes a weight: exact for what was trained in bf16.
+    /// 2 bytes per weight; exact for weights trained in bf16.
     #[value(name = "bf16")]
     Bf16,
-    /// 1.06 bytes a weight.
+    /// 1.06 bytes per weight.
     #[value(name = "q8_0")]
     Q8_0,
-    /// 0.82 bytes a weight.
+    /// 0.82 bytes per weight.
     #[value(name = "q6_k")]
     Q6K,
 }
@@ -145,42 +155,48 @@ impl Embeddings {
     tritforge export runs/shakespeare-char -o shakespeare-hf --format hf-packed"
 )]
 pub(crate) struct Args {
-    /// A checkpoint, or the directory of a run (its newest checkpoint is taken).
+    /// Checkpoint, run directory (its latest checkpoint is used), or an adapter written by peft.
     checkpoint: PathBuf,
-    /// The file to write, or the directory of the hf formats.
+    /// File to write, or directory for the hf formats.
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// Kind of file and storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
+    /// File format and storage type of the projections; default: tq2_0 for ternary models, f16 for others.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Storage of the embedding and the head.
+    /// Storage type of the embedding and the output head.
     #[arg(long, value_enum, default_value = "f16")]
     embeddings: Embeddings,
-    /// The model's name in the file; the file's stem by default.
+    /// Model name in the file; default: the file name without extension.
     #[arg(long)]
     name: Option<String>,
-    /// Of an adapter: the program that is to load it, this one if not given.
+    /// For an adapter: the base model (checkpoint, Hugging Face directory or GGUF file); default: the one
+    /// that the adapter names.
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// For an adapter: the runtime that will load it; default: tritforge.
     #[arg(long = "for", value_enum, value_name = "RUNTIME")]
     runtime: Option<AdapterRuntime>,
 }
 
-/// Programs that read adapters differently.
+/// Runtimes that apply adapters differently.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AdapterRuntime {
-    /// This one.
+    /// Tritforge.
     Tritforge,
-    /// llama.cpp and what is built on it.
+    /// llama.cpp and programs built on it.
     #[value(name = "llama.cpp")]
     LlamaCpp,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
-    if is_adapter(&checkpoint) {
-        return adapter_to_gguf(args, &checkpoint);
+    if let Some(adapter) = AdapterFiles::find(&args.checkpoint)? {
+        return adapter_to_gguf(args, &adapter);
     }
-    if args.runtime.is_some() {
-        bail!("--for: {} is no adapter; a model's file is the same for all", args.checkpoint.display());
+    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    for (option, given) in [("--for", args.runtime.is_some()), ("--base", args.base.is_some())] {
+        if given {
+            bail!("{option}: {} is not an adapter: the option is for adapters", args.checkpoint.display());
+        }
     }
     let stem = args.output.file_stem().map(|s| s.to_string_lossy().into_owned());
     let name = args.name.clone().or(stem).unwrap_or_else(|| "tritforge".to_string());
@@ -191,32 +207,38 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = export_gguf(&checkpoint, &args.output, &options)?;
     println!("{}", args.output.display());
     print_report(&report);
+    if options.dequantize {
+        println!(
+            "  the ternary weights as numbers, for other quantizers: runtimes do not quantize the activations of such a file, so \
+             that its logits differ from those of training; tq2_0 and i2_s keep them"
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// An adapter has one form: F32, as llama.cpp's own converter writes them by default.
-fn adapter_to_gguf(args: &Args, checkpoint: &Checkpoint) -> Result<ExitCode> {
+fn adapter_to_gguf(args: &Args, adapter: &AdapterFiles) -> Result<ExitCode> {
     if args.format.is_some() {
         bail!(
-            "--format: {} is an adapter, which is written in F32; leave --format out",
+            "--format: {} is an adapter, which is always written in F32; leave --format out",
             args.checkpoint.display()
         );
     }
     let name = args.name.clone().unwrap_or_else(|| "tritforge adapter".to_string());
     let for_llama_cpp = args.runtime == Some(AdapterRuntime::LlamaCpp);
-    let report = export_adapter(checkpoint, &args.output, &name, for_llama_cpp)?;
+    let report = export_adapter(adapter, args.base.as_deref(), &args.output, &name, for_llama_cpp)?;
     println!("{}", args.output.display());
     println!(
-        "  {}: an adapter of rank {} on {} projections, for models of architecture {}",
+        "  {}: adapter of rank {} on {} projections, for models of architecture {}",
         table::bytes(report.bytes),
-        report.config.rank,
+        report.rank,
         report.projections,
         report.architecture.name()
     );
     let file = args.output.display();
     match for_llama_cpp {
-        true => println!("  loads beside its base: llama-cli -m BASE.gguf --lora {file}"),
-        false => println!("  loads beside its base: tritforge generate BASE.gguf --lora {file}"),
+        true => println!("  use it with its base: llama-cli -m BASE.gguf --lora {file}"),
+        false => println!("  use it with its base: tritforge generate BASE.gguf --lora {file}"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -227,16 +249,17 @@ fn to_hugging_face(args: &Args, checkpoint: &Checkpoint, format: Format, name: S
     let bf16 = format == Format::HfBf16 || (packed && args.embeddings != Embeddings::F32);
     let report = export_hugging_face(checkpoint, &args.output, &HuggingFaceOptions { packed, bf16, name })?;
     println!("{}", args.output.display());
-    println!("  {} for {} of transformers", table::bytes(report.bytes), report.class);
+    println!("  {}, transformers class {}", table::bytes(report.bytes), report.class);
     if packed {
         println!("  {} ternary tensors, codes and scales exact", report.packed_tensors);
     }
     if report.rounding > 0.0 {
-        println!("  storing numbers as bf16 changed one by at most {:.2e}", report.rounding);
+        println!("  largest change from rounding to bf16: {:.2e}", report.rounding);
     }
     if report.codes_changed > 0 {
         println!(
-            "  {} codes differ from the trained ones when the rounded weights are quantized; hf-packed keeps them",
+            "  {} codes differ from training once the rounded weights are quantized; hf-packed keeps all \
+             codes",
             report.codes_changed
         );
     }
@@ -259,14 +282,15 @@ pub(crate) fn print_report(report: &Report) {
     let runtimes: Vec<&str> = report.runtimes.iter().map(|r| r.name()).collect();
     println!("  loads in: {}", runtimes.join(", "));
     if report.embedding_rounding > 0.0 {
-        println!("  storing the embedding changed a value by at most {:.2e}", report.embedding_rounding);
+        println!("  largest change from rounding the embedding: {:.2e}", report.embedding_rounding);
     }
     if report.linear_rounding > 0.0 {
-        println!("  storing the projections changed a value by at most {:.2e}", report.linear_rounding);
+        println!("  largest change from rounding the projections: {:.2e}", report.linear_rounding);
     }
     if report.scale_rounding > 0.0 {
         println!(
-            "  storing the scales as f16 changed one by {:.2e} of itself; i2_s and iq2_bn keep them exactly",
+            "  largest relative change from rounding scales to f16: {:.2e}; i2_s and iq2_bn keep scales \
+             exact",
             report.scale_rounding
         );
     }

@@ -10,16 +10,16 @@ use tritforge_export::{ImportOptions, import};
 
 use super::lora_args::OverrideArgs;
 
-/// What the weights of a Hugging Face checkpoint are.
+/// Kind of weights of a Hugging Face checkpoint.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Assume {
     /// Not ternary.
     FullPrecision,
     /// Latent weights, quantized in every forward.
     Online,
-    /// Packed codes; the scale divides, being 1/mean|W| (`bitlinear`).
+    /// Packed codes; weights are divided by the scale, 1/mean|W| (`bitlinear`).
     Divides,
-    /// Packed codes; the scale multiplies, being mean|W| (`autobitlinear`).
+    /// Packed codes; weights are multiplied by the scale, mean|W| (`autobitlinear`).
     Multiplies,
 }
 
@@ -39,21 +39,22 @@ impl Assume {
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge import bitnet-b1.58-2B-4T -o models/2b4t\n  \
     tritforge import SmolLM2-135M-Instruct.Q4_1.gguf -o models/smollm2\n  \
-    tritforge import model.gguf -o models/m --latent     a ternary file as a starting point of training")]
+    tritforge import model.gguf -o models/m --latent     trainable weights from a ternary file")]
 pub(crate) struct Args {
-    /// A directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, a `.gguf` file, or
+    /// Hugging Face directory, `.safetensors` file or index with `config.json` beside it, `.gguf` file, or
     /// `hf://OWNER/NAME[@REVISION]`.
     source: String,
-    /// The checkpoint to write, a directory.
+    /// Checkpoint directory to write.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// What the weights are, where `config.json` does not say or says it wrongly.
+    /// Kind of weights, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
-    /// Make latent weights of ternary ones, for training: they quantize to the same codes and scales.
+    /// Create trainable latent weights from ternary ones; they quantize to the same codes and scales.
     #[arg(long)]
     latent: bool,
-    /// Read I2_S tensors as an ARM build of bitnet.cpp wrote them: a file does not say so itself.
+    /// Read I2_S tensors in the layout of bitnet.cpp's ARM builds; the file itself does not record the
+    /// layout.
     #[arg(long)]
     i2_s_arm: bool,
     #[command(flatten)]
@@ -74,21 +75,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("  {} parameters, {} layers", config.parameters().total(), config.num_hidden_layers);
     match config.weights {
         WeightQuant::Ternary => {
-            println!("  {} ternary tensors, codes and scales as they were", report.ternary_tensors);
+            println!("  {} ternary tensors, codes and scales unchanged", report.ternary_tensors);
         }
         WeightQuant::Absmean if args.latent => println!(
-            "  latent weights made of {} ternary tensors: the same codes and scales, not what they were trained from",
+            "  latent weights created from {} ternary tensors: same codes and scales, but not the original \
+             latent weights",
             report.ternary_tensors
         ),
         WeightQuant::Absmean => println!("  latent weights of a ternary model"),
         WeightQuant::None => println!("  full-precision weights"),
     }
     if report.decoded_tensors > 0 {
-        println!("  {} tensors decoded from a quantized format", report.decoded_tensors);
+        println!("  {} tensors dequantized", report.decoded_tensors);
     }
     if !report.tokenizer {
         println!(
-            "  warning: no tokenizer.json, tokenizer.model or *.tiktoken: the checkpoint cannot read text"
+            "  warning: no tokenizer.json, tokenizer.model or *.tiktoken: the checkpoint has no tokenizer"
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -106,9 +108,7 @@ fn local(source: &str) -> Result<PathBuf> {
 #[cfg(not(feature = "train"))]
 fn local(source: &str) -> Result<PathBuf> {
     if source.starts_with("hf://") {
-        anyhow::bail!(
-            "{source}: this program was built without downloads; fetch the files and give their directory"
-        );
+        anyhow::bail!("{source}: this build cannot download: fetch the files and give their directory");
     }
     Ok(Path::new(source).to_path_buf())
 }

@@ -16,19 +16,20 @@ use crate::table;
     after_help = "Examples:\n  tritforge inspect model.gguf\n  tritforge inspect runs/quickstart --tensors --json"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a
-    /// safetensors file.
+    /// GGUF file, checkpoint, run directory (its latest checkpoint is used), Hugging Face directory, adapter,
+    /// or safetensors file.
     path: PathBuf,
-    /// List every tensor: type, shape, bytes; of ternary ones the share of zeros and the scale.
+    /// List every tensor with its type, shape and bytes, and for ternary tensors the share of zeros and the
+    /// scale.
     #[arg(long)]
     tensors: bool,
     /// List the metadata of a GGUF file, or the files of a directory.
     #[arg(long)]
     metadata: bool,
-    /// Add the SHA-256 of each ternary tensor's codes (int8, row-major), to compare with other readers.
+    /// Add the SHA-256 of each ternary tensor's codes (int8, row-major), to compare with other programs.
     #[arg(long)]
     codes_digest: bool,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// Kind of weights of a Hugging Face checkpoint, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// Print everything as JSON.
@@ -53,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.tensors {
         print_tensors(&inspection);
     } else {
-        let also = if args.metadata { "" } else { ", --metadata the metadata" };
+        let also = if args.metadata { "" } else { ", --metadata lists the metadata" };
         println!("{} tensors; --tensors lists them{also}", inspection.tensors.len());
     }
     Ok(ExitCode::SUCCESS)
@@ -68,14 +69,15 @@ fn print(inspection: &Inspection) {
         println!("  shape         {}", shape(config));
     }
     println!(
-        "  size          {} parameters, {}, {:.2} bits a parameter",
+        "  size          {} parameters, {}, {:.2} bits per parameter",
         inspection.parameters,
         table::bytes(inspection.bytes),
         inspection.bits_per_parameter
     );
     if let Some(ternary) = &inspection.ternary {
         println!(
-            "  ternary       {} matrices, {} weights, {:.2} bits a weight as stored, {:.1} % zero, scales {:.6} to {:.6}",
+            "  ternary       {} matrices, {} weights, {:.2} bits per weight as stored, {:.1} % zero, scales \
+             {:.6} to {:.6}",
             ternary.tensors,
             ternary.weights,
             ternary.bits_per_weight,
@@ -100,7 +102,7 @@ fn print(inspection: &Inspection) {
 }
 
 fn shape(config: &ModelConfig) -> String {
-    let tied = if config.tie_word_embeddings { "tied" } else { "own" };
+    let tied = if config.tie_word_embeddings { "tied" } else { "untied" };
     format!(
         "{} blocks, d {}, FFN {} ({:?}), {} heads ({} KV) of {}, vocabulary {}, head {tied}, context {}",
         config.num_hidden_layers,
@@ -118,7 +120,7 @@ fn shape(config: &ModelConfig) -> String {
 fn print_tokenizer(tokenizer: &TokenizerSummary) {
     let pre = match &tokenizer.pre {
         Some(pre) => format!("pre-tokenizer {pre}"),
-        None => "pre-tokenizer unsaid: runtimes guess it".to_string(),
+        None => "no pre-tokenizer named: runtimes guess it".to_string(),
     };
     println!(
         "  tokenizer     {}, {} ids, {} merges, {pre}, {} special tokens, {}",

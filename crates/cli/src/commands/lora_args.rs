@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_config::{ADAPTER_CONFIG, LoraConfig, LoraMode};
 use tritforge_gguf::Override;
-use tritforge_infer::{Adapter, Applied, Model};
+use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
-    /// A GGUF adapter to put on the model, with a factor if it is not 1: adapter.gguf or adapter.gguf:0.5. May be given several times.
-    #[arg(long, value_name = "FILE[:SCALE]")]
+    /// Adapter to apply, with an optional scale: adapter.gguf, adapter.gguf:0.5, a directory written by peft,
+    /// or a run with a [lora] section. Can be repeated.
+    #[arg(long, value_name = "ADAPTER[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]
     overrides: OverrideArgs,
@@ -21,8 +21,9 @@ pub(crate) struct LoraArgs {
 /// `--override-kv`: metadata of a GGUF file, set from outside.
 #[derive(ClapArgs)]
 pub(crate) struct OverrideArgs {
-    /// Set a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float, bool or str. A file without a
-    /// pre-tokenizer's name needs tokenizer.ggml.pre=str:NAME. May be given several times.
+    /// Override a metadata key of the GGUF file, as in llama.cpp: KEY=TYPE:VALUE, where TYPE is int, float,
+    /// bool or str. A file that does not name its pre-tokenizer needs tokenizer.ggml.pre=str:NAME. Can be
+    /// repeated.
     #[arg(long, value_name = "KEY=TYPE:VALUE")]
     override_kv: Vec<Override>,
 }
@@ -38,58 +39,44 @@ impl LoraArgs {
     /// Loads a model and puts the adapters on it.
     pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
         let model = Model::open_with(model, self.overrides.list())?;
-        self.put_on(&model)?;
+        self.attach(&model)?;
         Ok(Arc::new(model))
     }
 
     /// Puts the adapters on a model.
-    pub(crate) fn put_on(&self, model: &Model) -> Result<()> {
+    pub(crate) fn attach(&self, model: &Model) -> Result<()> {
         let applied = self.lora.iter().map(|text| open(text, model));
         model.set_adapters(applied.collect::<Result<Vec<_>>>()?);
         Ok(())
     }
 
-    /// The option for GGUF files that was given, if one was.
+    /// The adapters and their factors, to be put on a model that is no GGUF file.
+    #[cfg(feature = "train")]
+    pub(crate) fn adapters(&self) -> Result<Vec<(PathBuf, f32)>> {
+        self.lora.iter().map(|text| parse(text)).collect()
+    }
+
+    /// The option for GGUF files alone that was given, if one was.
     #[cfg(feature = "train")]
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let options = [("--lora", self.lora.is_empty()), ("--override-kv", self.overrides.list().is_empty())];
-        options.into_iter().find(|(_, absent)| !absent).map(|(name, _)| name)
+        (!self.overrides.list().is_empty()).then_some("--override-kv")
     }
 }
 
-/// Reads the adapter `FILE[:SCALE]` for a model.
-pub(crate) fn open(text: &str, model: &Model) -> Result<Applied> {
+/// Reads the adapter `ADAPTER[:SCALE]` for a model.
+pub(crate) fn open(text: &str, model: &Model) -> Result<ScaledAdapter> {
     let (path, scale) = parse(text)?;
-    if path.is_dir() {
-        let dir = path.display();
-        if let Some(mode) = mode_of(&path).filter(|mode| *mode != LoraMode::Adapter) {
-            let mode = mode.name();
-            bail!(
-                "--lora {dir}: an adapter of mode {mode} is part of the ternary weights and cannot stand beside them: `tritforge merge {dir} \
-                 -o DIR` makes a checkpoint of it and its base, exactly"
-            );
-        }
-        bail!(
-            "--lora {dir}: a directory: `tritforge export {dir} -o adapter.gguf` makes a GGUF adapter of it"
-        );
-    }
-    Ok(Applied { adapter: Arc::new(Adapter::open(&path, model)?), scale })
+    let adapter = Adapter::open(&path, model).with_context(|| format!("--lora {text}"))?;
+    Ok(ScaledAdapter { adapter: Arc::new(adapter), scale })
 }
 
-/// The mode of the adapter in the newest checkpoint of a directory, as far as it can be told.
-fn mode_of(dir: &Path) -> Option<LoraMode> {
-    let dir = super::checkpoint_dir(dir).ok()?;
-    let text = std::fs::read_to_string(dir.join(ADAPTER_CONFIG)).ok()?;
-    LoraConfig::from_json(&text).ok().map(|(config, _)| config.mode)
-}
-
-/// A path and a factor. A file whose own name has a colon goes first.
+/// A path and a factor. A path that has a colon in its own name goes first.
 fn parse(text: &str) -> Result<(PathBuf, f32)> {
     match text.rsplit_once(':') {
         Some((path, scale)) if !Path::new(text).exists() => {
             let scale: f32 =
                 scale.parse().ok().filter(|scale: &f32| scale.is_finite()).with_context(|| {
-                    format!("--lora {text}: {scale} is no number: expected FILE or FILE:SCALE")
+                    format!("--lora {text}: {scale} is not a number: expected ADAPTER or ADAPTER:SCALE")
                 })?;
             Ok((PathBuf::from(path), scale))
         }

@@ -18,6 +18,7 @@ pub(crate) mod lora_args;
 pub(crate) mod merge;
 #[cfg(feature = "train")]
 pub(crate) mod quickstart;
+pub(crate) mod ranges;
 #[cfg(feature = "train")]
 pub(crate) mod recipes;
 #[cfg(feature = "train")]
@@ -38,13 +39,13 @@ use anyhow::{Context as _, Result, bail};
 /// A checkpoint directory: the path itself, or the newest checkpoint of a run's directory.
 pub(crate) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
-        bail!("{}: no such directory: expected a checkpoint or the directory of a run", path.display());
+        bail!("{}: no such directory: expected a checkpoint or a run directory", path.display());
     }
     if path.join(tritforge_checkpoint::MANIFEST).is_file() {
         return Ok(path.to_path_buf());
     }
     tritforge_checkpoint::latest(path)?
-        .with_context(|| format!("{}: neither a checkpoint nor a run with one", path.display()))
+        .with_context(|| format!("{}: neither a checkpoint nor a run directory with one", path.display()))
 }
 
 /// Reads a text file whole.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{Side, VerifyOptions, verify};
+use tritforge_eval::{VerifyModel, VerifyOptions, verify};
 use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
@@ -24,23 +24,23 @@ const CONFIG: &str = include_str!("../../../../configs/tiny.toml");
 #[derive(ClapArgs)]
 #[command(
     after_help = "Examples:\n  tritforge quickstart\n  tritforge quickstart --data my_texts/ --prompt 'Once upon'\n\n\
-    Without --data the model learns the Rust sources of the project's own dependencies, found through cargo: \
-    real text that stands on every machine that built the project."
+    Without --data the model trains on the Rust sources of the project's own dependencies, found through \
+    cargo: real text that is already present wherever the project was built."
 )]
 pub(crate) struct Args {
-    /// A text file, or a directory of text files.
+    /// Text file or directory of text files to train on.
     #[arg(long, value_name = "FILE_OR_DIR")]
     data: Option<PathBuf>,
-    /// Where to put everything.
+    /// Output directory.
     #[arg(long, value_name = "DIR", default_value = "runs/quickstart")]
     out: PathBuf,
     /// Optimizer steps.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     steps: Option<u64>,
-    /// What the model is to continue at the end.
+    /// Prompt for the text generated at the end.
     #[arg(long)]
     prompt: Option<String>,
-    /// Override a key of the recipe, e.g. `optim.lr=2e-3`; may be given several times.
+    /// Override a recipe key, e.g. `optim.lr=2e-3`; can be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -51,17 +51,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("1. Data");
     let prepared = prepare(&recipe, |message| println!("  {message}"))?;
-    let text = prepared.text().context("the quickstart trains on text: its recipe has no data.records")?;
+    let text =
+        prepared.text().context("the quickstart trains on plain text: data.records is not supported")?;
     let held_out = args.out.join("held_out.txt");
     write(&held_out, &text.held_out_text())?;
     let bigram = text.bigram()?;
     println!(
-        "  to beat, on the held-out text: bigram of bytes {:.3} bits/byte, bigram of tokens {:.3}",
+        "  baselines on the held-out text: byte bigram {:.3} bits/byte, token bigram {:.3}",
         bigram.byte_bits_per_byte, bigram.token_bits_per_byte
     );
 
     heading("2. Training");
-    let summary = train(&recipe, &prepared, &RunOptions { overwrite: true, ..RunOptions::default() })?;
+    let options = RunOptions { overwrite: true, say: |text| println!("{text}"), ..RunOptions::default() };
+    let summary = train(&recipe, &prepared, &options)?;
     super::train::print_summary(&summary);
 
     heading("3. Export");
@@ -77,11 +79,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("  {}", path.display());
     super::export::print_report(&report);
 
-    heading("4. Verification: the file against the training forward");
+    heading("4. Verification: the file against the training forward pass");
     let model = Arc::new(Model::open(&path)?);
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
-    let report = verify(Side::of_checkpoint(&checkpoint)?, Side::Deployed(Arc::clone(&model)), &options)?;
+    let report = verify(
+        VerifyModel::of_checkpoint(&checkpoint)?,
+        VerifyModel::Deployed(Arc::clone(&model)),
+        &options,
+    )?;
     super::verify::print_report(&report);
 
     heading("5. A text");
@@ -90,13 +96,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     heading("Done");
     println!(
-        "  {:.3} bits/byte held out (bigram of tokens: {:.3}); {:.0} tokens/s in training; {:.0} s in all",
+        "  {:.3} bits/byte held out (token bigram: {:.3}); {:.0} tokens/s in training; {:.0} s in total",
         summary.bits_per_byte,
         bigram.token_bits_per_byte,
         summary.tokens_per_second,
         begin.elapsed().as_secs_f64()
     );
-    println!("  the model: {}", path.display());
+    println!("  model: {}", path.display());
     let program = "cargo run --release --";
     println!("\nNext:");
     println!("  {program} generate {} --prompt 'impl ' --temperature 0.7", path.display());
@@ -114,7 +120,8 @@ fn heading(text: &str) {
     }
 }
 
-/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any recipe a user writes.
+/// The embedded recipe with the arguments applied. It is written into the run's directory first, like any
+/// recipe a user writes.
 fn recipe(args: &Args) -> Result<Recipe> {
     let dir = args.out.join("recipe");
     write(&dir.join("recipes/quickstart.toml"), RECIPE)?;

@@ -42,24 +42,24 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Name every recipe, with its size and what it is for.
+    /// List all recipes with their size and purpose.
     List,
     /// Print a recipe.
     Show {
         /// Its name, as `list` prints it.
         name: String,
     },
-    /// Write a recipe, and the shape that it names, into a directory, to be changed and trained.
+    /// Copy a recipe and the model config that it names into a directory, to edit and train.
     Copy {
         /// Its name, as `list` prints it.
         name: String,
-        /// The directory; it is made if need be.
+        /// Target directory, created if needed.
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Print the JSON Schema by which editors complete and check recipes.
+    /// Print the JSON Schema, with which editors complete and check recipes.
     Schema,
-    /// Print the reference of all keys, in Markdown.
+    /// Print the reference of all keys in Markdown.
     Reference,
 }
 
@@ -76,14 +76,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn list() -> Result<()> {
     let rows = RECIPES.iter().map(|(name, text)| {
-        if goes_on_from_a_base(text) {
+        if needs_base(text) {
             // Its shape is that of a checkpoint which need not be here.
             let number = |section, key, default| number(text, section, key).unwrap_or(default);
             let rows = number("train", "batch_size", 8.0) * number("train", "gradient_accumulation", 1.0);
             let tokens = rows * number("data", "seq_len", 256.0) * number("train", "steps", 0.0) / 1e6;
             return Ok(vec![
                 name.to_string(),
-                "its base's".to_string(),
+                "as base".to_string(),
                 format!("{tokens:.1} M"),
                 purpose(text),
             ]);
@@ -98,12 +98,12 @@ fn list() -> Result<()> {
         Ok(vec![name.to_string(), format!("{parameters:.1} M"), format!("{tokens:.1} M"), purpose(text)])
     });
     let rows: Vec<Vec<String>> = rows.collect::<Result<_>>()?;
-    table::print(&["recipe", "parameters", "tokens", "what it is for"], &rows);
+    table::print(&["recipe", "parameters", "tokens", "purpose"], &rows);
     Ok(())
 }
 
 /// Whether a recipe names a checkpoint to begin with.
-fn goes_on_from_a_base(text: &str) -> bool {
+fn needs_base(text: &str) -> bool {
     text.contains("\nbase = ")
 }
 
@@ -127,7 +127,7 @@ fn find(name: &str) -> Result<&'static str> {
         Some((_, text)) => Ok(text),
         None => {
             let names: Vec<&str> = RECIPES.iter().map(|(known, _)| *known).collect();
-            bail!("no recipe is called {name}: there are {}", names.join(", "))
+            bail!("no recipe named {name}: expected one of {}", names.join(", "))
         }
     }
 }
@@ -171,7 +171,7 @@ fn copy(name: &str, dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("{}: cannot create", dir.display()))?;
     let paths: Vec<PathBuf> = files.iter().map(|(file, _)| dir.join(file)).collect();
     if let Some(path) = paths.iter().find(|path| path.exists()) {
-        bail!("{}: is there already; copy into another directory", path.display());
+        bail!("{}: already exists; copy into another directory", path.display());
     }
     for (path, (_, text)) in paths.iter().zip(&files) {
         let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -215,17 +215,17 @@ mod tests {
         for (name, text) in RECIPES {
             let dir = tempfile::tempdir().unwrap();
             copy(name, dir.path()).unwrap();
-            let overrides = if goes_on_from_a_base(text) { &base[..] } else { &[] };
+            let overrides = if needs_base(text) { &base[..] } else { &[] };
             let copied = Recipe::load(&dir.path().join(format!("{name}.toml")), overrides).unwrap();
             let original = Recipe::load(&root.join(format!("{name}.toml")), overrides).unwrap();
             assert_eq!(copied, original, "{name}");
-            if goes_on_from_a_base(text) {
+            if needs_base(text) {
                 assert_eq!(number(text, "train", "steps"), Some(original.train.steps as f64), "{name}");
                 assert_eq!(number(text, "data", "seq_len"), Some(original.data.seq_len as f64), "{name}");
             } else {
                 assert_eq!(parse(name, text).unwrap().train, original.train, "{name}");
             }
-            assert!(copy(name, dir.path()).unwrap_err().to_string().contains("there already"));
+            assert!(copy(name, dir.path()).unwrap_err().to_string().contains("already exists"));
             assert!(purpose(text).len() > 20, "{name}: {}", purpose(text));
         }
         assert!(find("absent").unwrap_err().to_string().contains("quickstart"));

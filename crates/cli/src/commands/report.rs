@@ -9,13 +9,13 @@ use tritforge_train::report;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
-    tritforge report runs/demo                          draw runs/demo/report.html anew\n  \
-    tritforge report runs/ternary runs/full -o both.html   one over the other")]
+    tritforge report runs/demo                          rebuild runs/demo/report.html\n  \
+    tritforge report runs/ternary runs/full -o both.html   both in the same charts")]
 pub(crate) struct Args {
-    /// Directories of runs, or their metrics.jsonl.
+    /// Run directories, or their metrics.jsonl files.
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page; by default report.html in the directory of the run, where there is one run only.
+    /// HTML file to write; for a single run, report.html in its directory by default.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (Some(output), _) => output.clone(),
         (None, [run]) if run.is_dir() => run.join(report::FILE),
         (None, [run]) => run.with_file_name(report::FILE),
-        (None, _) => bail!("several runs: say where to write the page, as in -o {}", report::FILE),
+        (None, _) => bail!("several runs: give the output file, as in -o {}", report::FILE),
     };
     report::write(&args.runs, &output)?;
     println!("{}", output.display());

@@ -7,25 +7,27 @@ use clap::Args as ClapArgs;
 use tritforge_infer::{Model, Sampling};
 use tritforge_text::ChatTemplate;
 
+use super::ranges::{above_zero, number};
+
 /// How to choose each token.
 #[derive(ClapArgs)]
 pub(crate) struct SamplingArgs {
-    /// 0 takes the most probable token.
-    #[arg(long, default_value_t = 0.8)]
+    /// Sampling temperature; 0 is greedy.
+    #[arg(long, default_value_t = 0.8, value_parser = number(0.0..=f32::MAX))]
     temperature: f32,
-    /// Keep the k most probable tokens; 0 keeps all.
+    /// Sample from the k most probable tokens; 0 disables.
     #[arg(long, default_value_t = 40)]
     top_k: usize,
-    /// Keep the most probable tokens up to this probability.
-    #[arg(long, default_value_t = 0.95)]
+    /// Sample from the most probable tokens whose probabilities add up to p.
+    #[arg(long, default_value_t = 0.95, value_parser = number(0.0..=1.0))]
     top_p: f32,
-    /// Drop tokens less probable than this share of the most probable.
-    #[arg(long, default_value_t = 0.0)]
+    /// Drop tokens less probable than this fraction of the most probable token's probability.
+    #[arg(long, default_value_t = 0.0, value_parser = number(0.0..=1.0))]
     min_p: f32,
-    /// More than 1 makes recent tokens less probable.
-    #[arg(long, default_value_t = 1.0)]
+    /// Penalty on recent tokens; values above 1 make them less probable.
+    #[arg(long, default_value_t = 1.0, value_parser = above_zero)]
     repetition_penalty: f32,
-    /// Seed of the choice.
+    /// Random seed for sampling.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }
@@ -58,7 +60,7 @@ pub(crate) fn chat_template(model: &Model, named: Option<&str>) -> Result<Option
     }
     if !Path::new(named).is_file() {
         let names = ChatTemplate::names().join(", ");
-        bail!("--template {named}: neither a file nor one of {names}");
+        bail!("--template {named}: expected a file or one of {names}");
     }
     let source = std::fs::read_to_string(named).with_context(|| format!("{named}: cannot read"))?;
     // Editors end a file with a line break; templates in models do not.
@@ -69,7 +71,7 @@ pub(crate) fn chat_template(model: &Model, named: Option<&str>) -> Result<Option
 /// What to say where a conversation needs a template and there is none.
 pub(crate) fn no_template(model: &Model) -> String {
     format!(
-        "{}: the model has no chat template: give one with --template, a file or one of {}",
+        "{}: the model has no chat template: give a file or one of {} with --template",
         model.path().display(),
         ChatTemplate::names().join(", ")
     )

@@ -13,6 +13,9 @@ use tritforge_serve::{Engine, ServeOptions, run_blocking};
 
 use super::lora_args;
 
+/// Ten years: clocks overflow beyond centuries.
+const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge serve model.gguf --port 8080\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
@@ -20,45 +23,49 @@ use super::lora_args;
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'\n  \
     tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example")]
 pub(crate) struct Args {
-    /// A GGUF file.
+    /// GGUF file.
     model: PathBuf,
-    /// A GGUF adapter, with a factor if it is not 1. Under a NAME, requests with "model": "NAME" have it; without one, requests that
-    /// name no model have it too. May be given several times.
-    #[arg(long, value_name = "[NAME=]FILE[:SCALE]")]
+    /// Adapter (a GGUF file, a directory written by peft, or a run), with an optional scale. Requests with
+    /// "model": "NAME" use it; without a NAME it is also used by requests that do not name a model. Can be
+    /// repeated.
+    #[arg(long, value_name = "[NAME=]ADAPTER[:SCALE]")]
     lora: Vec<String>,
-    /// Let clients load and unload adapters of this directory (POST /v1/load_lora_adapter): they make the server read its files.
+    /// Let clients load and unload adapters from this directory (POST /v1/load_lora_adapter). The server
+    /// reads the files that they name.
     #[arg(long, value_name = "DIR")]
     allow_runtime_lora: Option<PathBuf>,
     /// Address to listen on.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Port to listen on; 0 takes a free one.
+    /// Port to listen on; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Generations that run at once.
+    /// Maximum number of concurrent generations.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
-    /// Requests that may wait for their turn; more are refused with 429.
+    /// Maximum number of waiting requests; further requests get status 429.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
-    /// Seconds that a request may take, waiting included.
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Time limit per request in seconds, including waiting.
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=MOST_SECONDS))]
     timeout: u64,
-    /// Seconds that running requests have to end after Ctrl-C or SIGTERM; a second signal ends the service at once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..))]
+    /// Seconds that running requests are given to finish after Ctrl-C or SIGTERM; a second signal stops the
+    /// service immediately.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
     shutdown_timeout: u64,
-    /// Connections that may be open; more are answered 503. Fewer if the process may not open so many files.
+    /// Maximum number of open connections; further connections get status 503. Lowered to fit the limit on
+    /// open files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
-    /// Pages of this origin may use the service, beside those of localhost; * for all pages. May be given several times.
+    /// Allow web pages of this origin (CORS), in addition to localhost; * allows all. Can be repeated.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// A name under which the service may be asked while it listens on this machine only (behind a proxy, say), beside
-    /// localhost; * for any. May be given several times.
+    /// Accept this name in the Host header, in addition to localhost, while listening on a loopback address
+    /// (for example behind a proxy); * accepts any. Can be repeated.
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
-    /// Answer only requests with this key (Authorization: Bearer KEY); also taken from TRITFORGE_API_KEY, where other users of the
-    /// machine do not see it.
+    /// Require this API key (Authorization: Bearer KEY). It can also be set in TRITFORGE_API_KEY, which hides
+    /// it from other users of the machine.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     #[command(flatten)]
@@ -67,11 +74,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
-        bail!("--allow-runtime-lora {}: no directory", dir.display());
+        bail!("--allow-runtime-lora {}: not a directory", dir.display());
     }
     let api_key = args.api_key.clone().or_else(|| std::env::var("TRITFORGE_API_KEY").ok());
     if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
-        bail!("the key (--api-key or TRITFORGE_API_KEY) is empty: give one, or leave it out");
+        bail!("the API key (--api-key or TRITFORGE_API_KEY) is empty: set one, or leave it out");
     }
     let model = Arc::new(Model::open_with(&args.model, args.overrides.list())?);
     let engine = Engine::of(&model)?;
@@ -98,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
     run_blocking(engine, &options, |address| {
-        println!("{} at http://{address}/v1 (Ctrl-C ends it)", args.model.display());
+        println!("{} at http://{address}/v1 (Ctrl-C stops it)", args.model.display());
         if !names.is_empty() {
             println!("  adapters: {}", names.join(", "));
         }

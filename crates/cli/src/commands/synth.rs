@@ -17,24 +17,24 @@ use super::export::{Embeddings, Format, gguf_options, print_report};
     tritforge synth configs/2b4t.toml -o 2b4t --checkpoint"
 )]
 pub(crate) struct Args {
-    /// A shape in TOML, as in `configs/`.
+    /// Model config (TOML), as in `configs/`.
     config: PathBuf,
-    /// The file to write, or the directory of a checkpoint.
+    /// File to write, or checkpoint directory.
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-    /// Write a checkpoint, ternary matrices packed and everything else in bf16, to export or to train from.
+    /// Write a checkpoint (packed ternary matrices, everything else in bf16) to export or to train from.
     #[arg(long, conflicts_with_all = ["format", "embeddings"])]
     checkpoint: bool,
-    /// The tokenizer: a `tokenizer.json` or its directory; without it, one of the 256 bytes.
+    /// Tokenizer: a `tokenizer.json` or its directory; default: one token per byte value.
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
-    /// Storage of the projections; tq2_0 for ternary models and f16 for others, if not given.
+    /// Storage type of the projections; default: tq2_0 for ternary models, f16 for others.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Storage of the embedding and the head.
+    /// Storage type of the embedding and the output head.
     #[arg(long, value_enum, default_value = "q8_0")]
     embeddings: Embeddings,
-    /// Seed of the weights.
+    /// Random seed for the weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

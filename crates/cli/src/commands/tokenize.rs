@@ -15,18 +15,18 @@ use super::lora_args::OverrideArgs;
 #[command(after_help = "Examples:\n  tritforge tokenize model.gguf --text notes.txt\n  \
     echo -n 'fn main() {}' | tritforge tokenize tokenizer.json --json")]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, the directory of a run, a directory in Hugging Face's layout, or a `tokenizer.json`.
+    /// GGUF file, checkpoint, run directory, Hugging Face directory, or `tokenizer.json`.
     model: PathBuf,
-    /// The text; standard input by default.
+    /// Text file; default: standard input.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Begin with BOS.
+    /// Prepend BOS.
     #[arg(long)]
     bos: bool,
-    /// Read names of special tokens in the text as these tokens.
+    /// Read names of special tokens in the text as those tokens.
     #[arg(long)]
     special: bool,
-    /// Print the ids as a JSON array and nothing else.
+    /// Print only the ids, as a JSON array.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -49,9 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let text = std::str::from_utf8(&bytes).with_context(|| format!("{place}: not UTF-8"))?;
     let ids =
         tokenizer.encode_with(text, EncodeOptions { add_bos: args.bos, parse_special: args.special })?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(crate::out::stdout());
     if args.json {
-        serde_json::to_writer(&mut out, &ids)?;
+        serde_json::to_writer(&mut out, &ids).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         for id in &ids {
@@ -69,5 +69,5 @@ fn tokenizer(model: &Path, overrides: &OverrideArgs) -> Result<Tokenizer> {
     }
     let options = ImportOptions { overrides: overrides.list().to_vec(), ..ImportOptions::default() };
     let opened = AnyModel::open(model, &options)?;
-    opened.tokenizer()?.with_context(|| format!("{}: no tokenizer in it", model.display()))
+    opened.tokenizer()?.with_context(|| format!("{}: no tokenizer found", model.display()))
 }

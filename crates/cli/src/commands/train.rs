@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{
-    Ended, PrepareOptions, RunOptions, Summary, check_resume, dry_run, prepare_with, train,
+    PrepareOptions, RunOptions, RunOutcome, Summary, check_resume, dry_run, prepare_with, train,
 };
 
 #[derive(ClapArgs)]
@@ -19,23 +19,25 @@ use tritforge_train::{
     tritforge train recipes/shakespeare-char.toml --dry-run\n  \
     tritforge train recipes/shakespeare-char.toml --set optim.lr=2e-3 --set train.steps=500\n  \
     tritforge train recipes/shakespeare-char.toml --resume\n\n\
-    Ctrl-C or SIGTERM writes a checkpoint and ends; a second one ends at once. docs/recipes.md lists every key.")]
+    Ctrl-C or SIGTERM writes a checkpoint and stops; a second one stops immediately. docs/recipes.md lists \
+    every key.")]
 pub(crate) struct Args {
-    /// A recipe in TOML.
+    /// Recipe (TOML file).
     recipe: PathBuf,
-    /// Override a key of the recipe, e.g. `optim.lr=2e-3`; may be given several times.
+    /// Override a recipe key, e.g. `optim.lr=2e-3`; can be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on from the newest whole checkpoint of the run.
+    /// Resume from the run's latest complete checkpoint.
     #[arg(long)]
     resume: bool,
-    /// Remove the checkpoints of an earlier run in the same directory.
+    /// Delete the checkpoints of an earlier run in the same directory and start over.
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-    /// Try a few steps on random tokens, print the resolved recipe, parameters, memory and time, and train nothing.
+    /// Print the resolved recipe, parameter counts, memory and time, measured by running a few steps on
+    /// random tokens; do not train.
     #[arg(long)]
     dry_run: bool,
-    /// Show neither progress nor samples.
+    /// Do not print progress or samples.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -62,13 +64,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })?;
     // Not before: preparing leaves nothing half done, it may be ended at once.
     let stop = Some(stop_flag().context("cannot listen for signals")?);
-    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, quiet: args.quiet, stop };
+    let options = RunOptions {
+        resume: args.resume,
+        overwrite: args.overwrite,
+        quiet: args.quiet,
+        say: |text| println!("{text}"),
+        stop,
+    };
     let summary = train(&recipe, &prepared, &options)?;
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)
 }
 
-/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a signal ended.
+/// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a
+/// signal ended.
 fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -83,19 +92,19 @@ fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
 pub(crate) fn print_summary(summary: &Summary) {
     let Summary { steps, tokens, tokens_per_second: speed, seconds, .. } = summary;
     let result = match summary.ended {
-        Ended::Stopped => "stopped; go on with --resume".to_string(),
-        Ended::Finished | Ended::OutOfPatience => {
+        RunOutcome::Stopped => "stopped; continue with --resume".to_string(),
+        RunOutcome::Finished | RunOutcome::OutOfPatience => {
             format!("held-out loss {:.4}, {:.4} bits/byte", summary.held_out_loss, summary.bits_per_byte)
         }
     };
     println!("trained {steps} steps, {tokens} tokens; {result}; {speed:.0} tokens/s over {seconds:.0} s");
     if summary.skipped > 0 {
-        println!("{} steps were skipped", summary.skipped);
+        println!("{} steps skipped", summary.skipped);
     }
-    if summary.ended == Ended::OutOfPatience
+    if summary.ended == RunOutcome::OutOfPatience
         && let Some((step, loss)) = summary.best
     {
-        println!("ended early: no evaluation was better than that of step {step}, held-out loss {loss:.4}");
+        println!("stopped early: no evaluation improved on step {step}, held-out loss {loss:.4}");
     }
     println!("checkpoint: {}", summary.checkpoint.display());
 }

@@ -6,37 +6,39 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_eval::{Comparison, ProjectionReport, Side, VerifyOptions, VerifyReport, verify};
+use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
 
 use super::import::Assume;
+use super::ranges::{MOST_TOKENS, count, number};
 use crate::table;
 
 #[derive(ClapArgs)]
 #[command(
     after_help = "Examples:\n  tritforge verify runs/quickstart runs/quickstart/model.gguf --text held_out.txt\n  \
     tritforge verify hub/bitnet-b1.58-2B-4T 2b4t.gguf --tokens 64\n\n\
-    The exit code is 1 when a code, scale, activation or sum differs, a logit differs by more than --bound, or a greedy \
-    token differs."
+    The exit code is 1 if a code, scale, activation, sum or greedy token differs, or a logit differs by more \
+    than --bound."
 )]
 pub(crate) struct Args {
-    /// A checkpoint, the directory of a run (its newest checkpoint is taken), a directory in Hugging Face's layout, or a GGUF file.
+    /// Checkpoint, run directory (its latest checkpoint is used), Hugging Face directory, or GGUF file.
     first: PathBuf,
-    /// The other, of any of these kinds. A GGUF file is run by the engine, everything else by the training forward.
+    /// The other model, of any of these kinds. GGUF files run in the inference engine, everything else in the
+    /// training forward pass.
     second: PathBuf,
-    /// Text to run through both; without it, tokens of the vocabulary in a fixed order.
+    /// Text to run through both models; default: tokens of the vocabulary in a fixed order.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
-    /// Tokens to run through both, at most the context's length.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    /// Number of tokens to run through both models, at most the context length.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = count(1..=MOST_TOKENS))]
     tokens: usize,
-    /// The largest difference of a logit that passes.
-    #[arg(long, default_value_t = 1e-4)]
+    /// Largest difference between logits that passes.
+    #[arg(long, default_value_t = 1e-4, value_parser = number(0.0..=f32::MAX))]
     bound: f32,
-    /// Tokens to generate greedily in both.
-    #[arg(long, default_value_t = 200)]
+    /// Number of tokens to generate greedily with both models.
+    #[arg(long, default_value_t = 200, value_parser = count(0..=MOST_TOKENS))]
     greedy_tokens: usize,
-    /// What the weights of a Hugging Face checkpoint are, where `config.json` does not say or says it wrongly.
+    /// Kind of weights of a Hugging Face checkpoint, if `config.json` does not say or is wrong.
     #[arg(long, value_enum)]
     assume: Option<Assume>,
     /// List every projection, not only the blocks that differ.
@@ -49,7 +51,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let (first, second) = (Side::open(&args.first, &options)?, Side::open(&args.second, &options)?);
+    let (first, second) =
+        (VerifyModel::open(&args.first, &options)?, VerifyModel::open(&args.second, &options)?);
     let mut ids = match &args.text {
         Some(path) => {
             let tokenizer = first.tokenizer().or_else(|| second.tokenizer());
@@ -83,7 +86,7 @@ pub(crate) fn print_report(report: &VerifyReport) {
     let weights: usize = report.projections.iter().map(|p| p.weights).sum();
     match &report.first_difference {
         None if report.projections.is_empty() => {
-            println!("  full-precision projections, {} tokens: compared by their logits", report.tokens);
+            println!("  full-precision projections, {} tokens: compared by logits", report.tokens);
         }
         None => println!(
             "  {} projections, {weights} weights, {} tokens: codes, scales, int8 activations and int32 sums identical",
@@ -92,7 +95,7 @@ pub(crate) fn print_report(report: &VerifyReport) {
         ),
         Some(first) => {
             println!(
-                "  the models part at {}: {}",
+                "  the models first differ at {}: {}",
                 first.tensor,
                 format!("{:?}", first.quantity).to_lowercase()
             );
@@ -109,13 +112,13 @@ pub(crate) fn print_report(report: &VerifyReport) {
     };
     if report.embedding_rounding > 0.0 {
         println!(
-            "  embedding stored as {}: a value changed by at most {:.2e}",
+            "  embedding stored as {}: largest rounding error {:.2e}",
             report.embedding_type, report.embedding_rounding
         );
-        logits("of each as it is", &report.as_trained);
-        logits("with that embedding in both", &report.with_stored_embeddings);
+        logits("of the models as stored", &report.as_trained);
+        logits("with that embedding in both models", &report.with_stored_embeddings);
     } else {
-        logits("of both", &report.with_stored_embeddings);
+        logits("of both models", &report.with_stored_embeddings);
     }
     println!("  greedy tokens: {} of {} identical", report.greedy_agreeing, report.greedy_tokens);
     println!("  {}", if report.passed() { "verified" } else { "NOT verified" });
@@ -140,7 +143,7 @@ fn print_blocks(report: &VerifyReport) {
             block().map(|p| p.sum_difference).max().unwrap_or(0).to_string(),
         ])
     });
-    println!("  differences by block (codes, activations, sums: how many; scale: of itself):");
+    println!("  differences by block (codes, activations, sums: counts; scale: relative):");
     let header = ["block", "first in", "codes", "scale", "activations", "sums", "largest sum"];
     table::print(&header, &rows.collect::<Vec<_>>());
 }

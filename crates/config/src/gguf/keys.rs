@@ -1,8 +1,9 @@
-//! Which metadata keys of a model take part in what the engine computes, which may have one value only, and which have no effect.
+//! Which metadata keys of a model take part in what the engine computes, which may have one value only, and
+//! which have no effect.
 //!
-//! Source: the keys of llama.cpp's `llama-arch.cpp` and what `llama-model.cpp` reads of them. A key under `{architecture}.` is
-//! read, or refused unless its value changes nothing, or known to have no effect; the user is warned of any other. The same lists
-//! are in `docs/formats.md`.
+//! Source: the keys of llama.cpp's `llama-arch.cpp` and what `llama-model.cpp` reads of them. A key under
+//! `{architecture}.` is read, or refused unless its value changes nothing, or known to have no effect; the
+//! user is warned of any other. The same lists are in `docs/formats.md`.
 
 use tritforge_gguf::{Array, Gguf, Metadata, Value};
 
@@ -46,7 +47,8 @@ enum Neutral {
     Factor,
     /// True.
     True,
-    /// The factor of the attention's scores that all these architectures have: 1/sqrt(head_dim), or 0 for that.
+    /// The factor of the attention's scores that all these architectures have: 1/sqrt(head_dim), or 0 for
+    /// that.
     AttentionScale,
     /// 0, or a window that no context is longer than.
     Window,
@@ -121,8 +123,8 @@ pub(super) fn check_kind(metadata: &Metadata) -> Result<(), ConfigError> {
         Value::String(kind) if kind == "model" => Ok(()),
         Value::String(kind) => {
             let hint = match kind.as_str() {
-                "adapter" => "an adapter is given beside its model, with --lora",
-                "mmproj" => "the projector of a multimodal model cannot run by itself",
+                "adapter" => "this is an adapter: pass it with --lora, together with its base model",
+                "mmproj" => "a multimodal projector cannot run on its own",
                 _ => "expected a model",
             };
             Err(ConfigError::Gguf(format!("general.type = \"{kind}\": {hint}")))
@@ -151,11 +153,11 @@ pub(super) fn check(
             let part = OTHER_PARTS.iter().any(|beginning| suffix.starts_with(beginning));
             match limited.or(part.then_some(&Neutral::Zero)) {
                 Some(neutral) => neutral.check(key, value, config, architecture)?,
-                None => warn(format!("metadata key {key} = {}: not known here, and not read", shown(value))),
+                None => warn(format!("metadata key {key} = {}: unknown and ignored", shown(value))),
             }
         } else if key.starts_with("general.sampling.") {
             warn(format!(
-                "{key} = {}: the file's recommended sampling is not applied; give it as an option",
+                "{key} = {}: the file's recommended sampling parameters are not applied; set them as options",
                 shown(value)
             ));
         } else if let Some(other) = Architecture::ALL
@@ -163,7 +165,7 @@ pub(super) fn check(
             .find(|other| key.strip_prefix(other.name()).is_some_and(|k| k.starts_with('.')))
         {
             warn(format!(
-                "metadata key {key}: the file's architecture is {name}, not {}; not read",
+                "metadata key {key}: ignored, since the file's architecture is {name}, not {}",
                 other.name()
             ));
         }
@@ -192,7 +194,8 @@ impl Neutral {
             Neutral::Window => (
                 one.is_some_and(|x| x == 0.0 || x >= config.max_position_embeddings as f64),
                 format!(
-                    "0, or the context of {} tokens: attention here sees all of it",
+                    "0, or at least the context length of {} tokens, since sliding-window attention is not \
+                     supported",
                     config.max_position_embeddings
                 ),
             ),
@@ -209,7 +212,7 @@ impl Neutral {
         match good {
             true => Ok(()),
             false => Err(ConfigError::Gguf(format!(
-                "{key} = {}: this engine does not compute that; expected {expected}",
+                "{key} = {}: not supported; expected {expected}",
                 shown(value)
             ))),
         }

@@ -23,7 +23,7 @@ pub(super) fn from_metadata(
     let factor = match (number(&key("factor"))?, number(&older)?) {
         (Some(factor), Some(old)) if factor != old => {
             return Err(ConfigError::Gguf(format!(
-                "{} = {factor} and {older} = {old}, which is its older name: expected one value",
+                "{} = {factor} contradicts {older} = {old}, its older name: expected the same value",
                 key("factor")
             )));
         }
@@ -42,7 +42,7 @@ pub(super) fn from_metadata(
     ] {
         if !good {
             return Err(ConfigError::Gguf(format!(
-                "{} = {value} with scaling type {ty} and factor {factor}: this engine does not compute that; expected \
+                "{} = {value} with scaling type {ty} and factor {factor}: not supported; expected \
                  {expected}, or no such key",
                 key(suffix)
             )));
@@ -62,9 +62,8 @@ pub(super) fn from_metadata(
                 .map_err(fault)?
                 .unwrap_or(context_length),
         })),
-        other => Err(ConfigError::Gguf(format!(
-            "{} = \"{other}\": this engine runs none, linear and yarn",
-            key("type")
-        ))),
+        other => {
+            Err(ConfigError::Gguf(format!("{} = \"{other}\": expected none, linear or yarn", key("type"))))
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Which tensors a GGUF file of a model may have. A tensor without a place would be left out of the computation: it is an error,
-//! as in llama.cpp, which refuses files with more tensors than it uses.
+//! Which tensors a GGUF file of a model may have. A tensor without a place would be left out of the
+//! computation: it is an error, as in llama.cpp, which refuses files with more tensors than it uses.
 
 use tritforge_gguf::{GgmlType, TensorInfo};
 
@@ -31,7 +31,7 @@ fn problem(
     tensors: &[TensorInfo],
     name: &str,
 ) -> Option<String> {
-    let nothing = || Some(format!("a model of architecture {} has no place for it", architecture.name()));
+    let nothing = || Some(format!("not part of a model of architecture {}", architecture.name()));
     match name {
         "token_embd.weight" | "output_norm.weight" | "output.weight" => return None,
         ROPE_FACTORS if architecture == Architecture::Llama => return None,
@@ -44,7 +44,7 @@ fn problem(
     let number = layer.parse::<usize>().ok().filter(|number| number.to_string() == layer);
     let Some(number) = number else { return nothing() };
     if number >= config.num_hidden_layers {
-        return Some(format!("the model has {} blocks (block_count)", config.num_hidden_layers));
+        return Some(format!("the model has only {} blocks (block_count)", config.num_hidden_layers));
     }
     let norm = match part {
         "attn_norm.weight" | "ffn_norm.weight" => true,
@@ -64,8 +64,10 @@ fn problem(
             let ty = tensors.iter().find(|tensor| tensor.name == weight).map(|tensor| tensor.ty);
             return match ty {
                 Some(ty) if TERNARY.contains(&ty) => None,
-                Some(ty) => Some(format!("it scales {weight}, which is {} and not ternary", ty.name())),
-                None => Some(format!("it scales {weight}, which is missing")),
+                Some(ty) => {
+                    Some(format!("it is the scale of {weight}, which is {} and not ternary", ty.name()))
+                }
+                None => Some(format!("it is the scale of {weight}, which is missing")),
             };
         }
     }

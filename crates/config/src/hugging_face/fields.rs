@@ -1,13 +1,16 @@
-//! Which fields of a `config.json` have no effect, and which change the computation unless they have one value.
+//! Which fields of a `config.json` have no effect, and which change the computation unless they have one
+//! value.
 //!
-//! A field on neither list, and not read, is named in [`super::HuggingFaceConfig::unknown`]. The lists are in `docs/formats.md` too.
+//! A field on neither list, and not read, is named in [`super::HuggingFaceConfig::unknown`]. The lists are in
+//! `docs/formats.md` too.
 
 use serde_json::{Map, Value};
 
 use crate::ConfigError;
 
-/// Fields that change nothing of what a trained model computes: where it comes from, how it was trained, how text is generated with it
-/// (`generation_config.json` has the same), and what classes of `transformers` return.
+/// Fields that change nothing of what a trained model computes: where it comes from, how it was trained, how
+/// text is generated with it (`generation_config.json` has the same), and what classes of `transformers`
+/// return.
 pub(super) const NO_EFFECT: [&str; 89] = [
     "_attn_implementation_autoset",
     "_attn_implementation_internal",
@@ -194,9 +197,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
             Neutral::One => (found.is_null() || found.as_f64() == Some(1.0), "1, or no such field"),
         };
         if !good {
-            return Err(ConfigError::Json(format!(
-                "{key} = {found}: this engine does not compute that; expected {expected}"
-            )));
+            return Err(ConfigError::Json(format!("{key} = {found}: not supported; expected {expected}")));
         }
     }
     Ok(())

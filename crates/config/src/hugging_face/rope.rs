@@ -1,5 +1,5 @@
-//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of 4, and the
-//! names in them that are older still.
+//! Base and scaling of RoPE in a `config.json`: `rope_parameters` of transformers 5, `rope_theta` and
+//! `rope_scaling` of 4, and the names in them that are older still.
 
 use serde_json::{Map, Value};
 
@@ -32,7 +32,7 @@ pub(super) fn read(fields: &Map<String, Value>, theta: f64, context: usize) -> R
     };
     if let Some(part) = number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
         return Err(fault(format!(
-            "partial_rotary_factor = {part}: this engine rotates whole heads; expected 1"
+            "partial_rotary_factor = {part}: partial rotary embeddings are not supported; expected 1"
         )));
     }
     let top = number("rope_theta")?;
@@ -49,7 +49,8 @@ pub(super) fn read(fields: &Map<String, Value>, theta: f64, context: usize) -> R
         match &mut found {
             Some((first, other)) if (other.theta, &other.scaling) != (rope.theta, &rope.scaling) => {
                 return Err(fault(format!(
-                    "{first} and {name} differ, and versions of transformers disagree on which counts: remove one of them"
+                    "{first} and {name} differ, and versions of transformers disagree on which takes \
+                     precedence: remove one of them"
                 )));
             }
             Some((_, other)) => other.unknown.extend(rope.unknown),
@@ -115,7 +116,7 @@ impl Reader<'_> {
         };
         match (named("rope_type")?, named("type")?) {
             (Some(ty), Some(older)) if ty != older => Err(fault(format!(
-                "{}: rope_type = \"{ty}\" and type = \"{older}\", which is its older name",
+                "{}: rope_type = \"{ty}\" contradicts type = \"{older}\", its older name",
                 self.name
             ))),
             (Some(ty), _) | (None, Some(ty)) => Ok(ty),
@@ -128,7 +129,7 @@ impl Reader<'_> {
                 {
                     None => Ok("default"),
                     Some((key, Value::Object(_))) => Err(fault(format!(
-                        "{}.{key}: this engine runs one RoPE in all blocks, not one by type of attention",
+                        "{}.{key}: a separate RoPE per attention type is not supported",
                         self.name
                     ))),
                     Some((key, value)) => {
@@ -142,14 +143,15 @@ impl Reader<'_> {
     fn read(self) -> Result<Rope, ConfigError> {
         if let Some(part) = self.number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
             return Err(fault(format!(
-                "{}.partial_rotary_factor = {part}: this engine rotates whole heads; expected 1",
+                "{}.partial_rotary_factor = {part}: partial rotary embeddings are not supported; expected 1",
                 self.name
             )));
         }
         let theta = match (self.number("rope_theta")?, self.top) {
             (Some(inner), Some(top)) if inner != top => {
                 return Err(fault(format!(
-                    "{}.rope_theta = {inner} and rope_theta = {top}: versions of transformers disagree on which counts",
+                    "{}.rope_theta = {inner} contradicts rope_theta = {top}: versions of transformers \
+                     disagree on which takes precedence",
                     self.name
                 )));
             }
@@ -182,7 +184,7 @@ impl Reader<'_> {
                 for key in ["mscale", "mscale_all_dim"] {
                     if let Some(value) = self.get(key) {
                         let message =
-                            format!("{}.{key} = {value}: this engine runs YaRN without it", self.name);
+                            format!("{}.{key} = {value}: this YaRN parameter is not supported", self.name);
                         return Err(fault(message));
                     }
                 }
@@ -222,7 +224,7 @@ impl Reader<'_> {
             }
             other => {
                 return Err(fault(format!(
-                    "{}.rope_type = \"{other}\": this engine runs default, linear, llama3 and yarn",
+                    "{}.rope_type = \"{other}\": expected default, linear, llama3 or yarn",
                     self.name
                 )));
             }

@@ -6,8 +6,9 @@ use super::FAMILIES;
 use crate::{AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 
 impl ModelConfig {
-    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary weights are packed or
-    /// latent; `dtype` names the type of all other weights; `extra` is added, such as the ids of special tokens.
+    /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary
+    /// weights are packed or latent; `dtype` names the type of all other weights; `extra` is added, such as
+    /// the ids of special tokens.
     ///
     /// # Errors
     /// If no class of `transformers` computes this model.
@@ -75,7 +76,7 @@ impl ModelConfig {
             None => json!({"rope_type": "default", "rope_theta": theta}),
             Some(RopeScaling::Factors { .. }) => {
                 return Err(ConfigError::NoClass(
-                    "rope_scaling by frequency, as GGUF files keep it: transformers has no such type"
+                    "per-frequency RoPE factors, as stored in GGUF files: transformers has no such type"
                         .to_string(),
                 ));
             }

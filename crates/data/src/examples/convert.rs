@@ -2,50 +2,62 @@
 
 use serde_json::{Map, Value};
 
-use super::{ASSISTANT, Body, Columns, RecordKind, Said};
+use super::{ASSISTANT, Body, ChatTurn, Columns, RecordKind};
 use crate::rows::{Row, parse_json, type_name};
 
 /// Keys of a message by which data sets say whether it is to be learned: axolotl's, OpenAI's, ms-swift's.
-const FLAGS: [&str; 5] = ["train", "training", "train_on_turn", "weight", "loss"];
+const FLAGS: [&str; 6] = ["train", "training", "train_on_turn", "weight", "loss", "loss_scale"];
 
 /// Keys of a message that say something that a template cannot be given.
-const REFUSED_OF_MESSAGES: [(&str, &str); 9] = [
-    ("images", "pictures are not supported"),
-    ("image", "pictures are not supported"),
+const REFUSED_OF_MESSAGES: [(&str, &str); 10] = [
+    ("images", "images are not supported"),
+    ("image", "images are not supported"),
     ("videos", "videos are not supported"),
-    ("audio", "sound is not supported"),
-    ("audios", "sound is not supported"),
-    ("train_detail", "parts of a message cannot be left out: give train = true or false"),
-    ("training_detail", "parts of a message cannot be left out: give train = true or false"),
-    ("mask", "what it means differs between data sets: give train = true or false"),
-    ("loss_mask", "what it means differs between data sets: give train = true or false"),
+    ("audio", "audio is not supported"),
+    ("audios", "audio is not supported"),
+    ("train_detail", "per-part loss masks are not supported: use train = true or false"),
+    ("training_detail", "per-part loss masks are not supported: use train = true or false"),
+    ("reasoning_training_detail", "per-part loss masks are not supported: use train = true or false"),
+    ("mask", "its meaning differs between data sets: use train = true or false"),
+    ("loss_mask", "its meaning differs between data sets: use train = true or false"),
 ];
 
-/// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl or OpenAI define them.
-const REFUSED_OF_RECORDS: [(&str, &str); 17] = [
-    ("tools", "descriptions of tools are not supported"),
-    ("functions", "descriptions of tools are not supported"),
-    ("images", "pictures are not supported"),
-    ("image", "pictures are not supported"),
+/// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl, ms-swift or OpenAI
+/// define them.
+const REFUSED_OF_RECORDS: [(&str, &str); 25] = [
+    ("tools", "tool definitions are not supported"),
+    ("functions", "tool definitions are not supported"),
+    ("images", "images are not supported"),
+    ("image", "images are not supported"),
     ("videos", "videos are not supported"),
     ("video", "videos are not supported"),
-    ("audios", "sound is not supported"),
-    ("audio", "sound is not supported"),
+    ("audios", "audio is not supported"),
+    ("audio", "audio is not supported"),
+    ("kto_tag", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
+    ("label", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
+    ("weight", "per-record weights are not supported: remove records, or repeat them"),
+    ("input_ids", "pre-tokenized input is not supported: give only the text"),
     (
-        "kto_tag",
-        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+        "completion_mask",
+        "the loss mask is computed from the messages: set train = true or false on a \
+                         message",
     ),
     (
-        "label",
-        "KTO, which learns from single answers marked good or bad, is not supported: keep the good ones",
+        "assistant_masks",
+        "the loss mask is computed from the messages: set train = true or false on a \
+                         message",
     ),
-    ("weight", "records are not weighted: leave out those that are not to count, or repeat others"),
-    ("input_ids", "ids are made from the text: give the text alone"),
-    ("completion_mask", "what is learned follows from the messages: give a message train = true or false"),
-    ("assistant_masks", "what is learned follows from the messages: give a message train = true or false"),
-    ("loss_mask", "what is learned follows from the messages: give a message train = true or false"),
-    ("chat_template", "one template is for all records: data.template"),
-    ("chat_template_kwargs", "templates are given nothing but the messages"),
+    ("loss_mask", "the loss mask is computed from the messages: set train = true or false on a message"),
+    ("rejected_response", "preference pairs have the columns prompt, chosen and rejected"),
+    ("rejected_messages", "preference pairs have the columns prompt, chosen and rejected"),
+    ("positive_messages", "training of embeddings is not supported"),
+    ("negative_messages", "training of embeddings is not supported"),
+    ("objects", "images are not supported"),
+    ("teacher_prompt", "the teacher reads what its student reads: leave the column out"),
+    ("ref_chosen_logps", "the reference's log-probabilities are computed here: leave the column out"),
+    ("ref_rejected_logps", "the reference's log-probabilities are computed here: leave the column out"),
+    ("chat_template", "per-record templates are not supported: use data.template"),
+    ("chat_template_kwargs", "templates receive only the messages"),
 ];
 
 /// The example that a record of a layout is.
@@ -60,23 +72,23 @@ pub(super) fn body(row: &Row, kind: RecordKind, columns: &Columns) -> Result<Bod
             let mut said = record.system()?;
             said.extend(record.history()?);
             said.push(match input {
-                None => Said::new("user", instruction),
+                None => ChatTurn::new("user", instruction),
                 // Templates know one content; that of Alpaca also knows its parts.
                 Some(input) => {
-                    let mut user = Said::new("user", &format!("{instruction}\n\n{input}"));
+                    let mut user = ChatTurn::new("user", &format!("{instruction}\n\n{input}"));
                     user.message.insert("instruction".to_string(), Value::from(instruction));
                     user.message.insert("input".to_string(), Value::from(input));
                     user
                 }
             });
-            said.push(Said::new(ASSISTANT, record.text("output")?));
+            said.push(ChatTurn::new(ASSISTANT, record.text("output")?));
             Body::Turns(said)
         }
         RecordKind::InputOutput => {
             let mut said = record.system()?;
             said.extend(record.history()?);
-            said.push(Said::new("user", record.text("input")?));
-            said.push(Said::new(ASSISTANT, record.text("output")?));
+            said.push(ChatTurn::new("user", record.text("input")?));
+            said.push(ChatTurn::new(ASSISTANT, record.text("output")?));
             Body::Turns(said)
         }
         RecordKind::Messages | RecordKind::Sharegpt => {
@@ -127,12 +139,12 @@ impl<'a> Record<'a> {
     }
 
     /// The system prompt of a column, where there is one.
-    fn system(&self) -> Result<Vec<Said>, String> {
-        Ok(self.optional("system")?.map(|text| Said::new("system", text)).into_iter().collect())
+    fn system(&self) -> Result<Vec<ChatTurn>, String> {
+        Ok(self.optional("system")?.map(|text| ChatTurn::new("system", text)).into_iter().collect())
     }
 
     /// Messages behind the system prompt of a column. One of their own must be the same.
-    fn after_system(&self, mut said: Vec<Said>) -> Result<Vec<Said>, String> {
+    fn after_system(&self, mut said: Vec<ChatTurn>) -> Result<Vec<ChatTurn>, String> {
         let system = self.system()?;
         let own = said.first().filter(|first| first.role() == "system");
         match (own, system.first()) {
@@ -142,7 +154,7 @@ impl<'a> Record<'a> {
             (Some(own), Some(system)) if own.content() != system.content() => {
                 let name = self.columns.name("system");
                 return Err(format!(
-                    "column {name:?} and the first message are two different system prompts"
+                    "column {name:?} and the first message give two different system prompts"
                 ));
             }
             _ => {}
@@ -150,8 +162,9 @@ impl<'a> Record<'a> {
         Ok(said)
     }
 
-    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in LLaMA-Factory.
-    fn history(&self) -> Result<Vec<Said>, String> {
+    /// Turns before the record's own, `[[question, answer], …]`: their answers are learned as well, as in
+    /// LLaMA-Factory.
+    fn history(&self) -> Result<Vec<ChatTurn>, String> {
         let value = match self.row.get("history") {
             Some(value) if !is_nothing(value) => value,
             _ => return Ok(Vec::new()),
@@ -166,7 +179,7 @@ impl<'a> Record<'a> {
         };
         let pair = |turn: &Value| match turn.as_array().map(Vec::as_slice) {
             Some([Value::String(question), Value::String(answer)]) => {
-                Ok([Said::new("user", question), Said::new(ASSISTANT, answer)])
+                Ok([ChatTurn::new("user", question), ChatTurn::new(ASSISTANT, answer)])
             }
             _ => Err("column \"history\": expected a list of [question, answer]".to_string()),
         };
@@ -175,7 +188,7 @@ impl<'a> Record<'a> {
     }
 
     /// A list of messages; in a table of strings, its JSON.
-    fn messages(&self, column: &str) -> Result<Vec<Said>, String> {
+    fn messages(&self, column: &str) -> Result<Vec<ChatTurn>, String> {
         let value = self.get(column)?;
         let parsed: Value;
         let value = match value {
@@ -191,7 +204,7 @@ impl<'a> Record<'a> {
         };
         if items.is_empty() {
             return Err(format!(
-                "column {:?} is an empty list, expected messages",
+                "column {:?} is an empty list; expected messages",
                 self.columns.name(column)
             ));
         }
@@ -203,15 +216,16 @@ impl<'a> Record<'a> {
     }
 
     /// A string as one message of a role, or a list of messages.
-    fn said(&self, column: &str, role: &str) -> Result<Vec<Said>, String> {
+    fn said(&self, column: &str, role: &str) -> Result<Vec<ChatTurn>, String> {
         match self.get(column)? {
-            Value::String(text) => Ok(vec![Said::new(role, text)]),
+            Value::String(text) => Ok(vec![ChatTurn::new(role, text)]),
             Value::Array(_) => self.messages(column),
             other => Err(self.wrong(column, other, "a string or a list of messages")),
         }
     }
 
-    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin with.
+    /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin
+    /// with.
     fn preference(&self) -> Result<Body, String> {
         let (mut chosen, mut rejected) = (self.said("chosen", ASSISTANT)?, self.said("rejected", ASSISTANT)?);
         let mut prompt = Vec::new();
@@ -227,7 +241,8 @@ impl<'a> Record<'a> {
         } else {
             let common = chosen.iter().zip(&rejected).take_while(|(a, b)| a == b).count();
             if common == 0 {
-                return Err("there is no column \"prompt\", and the answers have no first message in common"
+                return Err("there is no column \"prompt\", and the two answers do not begin with the same \
+                            message"
                     .to_string());
             }
             prompt.extend(chosen.drain(..common));
@@ -236,7 +251,7 @@ impl<'a> Record<'a> {
         let mut prompt = self.after_system(prompt)?;
         prompt.iter_mut().for_each(|said| said.learn = false);
         if chosen.is_empty() || rejected.is_empty() {
-            return Err("one of the answers is nothing but the prompt".to_string());
+            return Err("one of the answers contains only the prompt".to_string());
         }
         Ok(Body::Preference { prompt, chosen, rejected })
     }
@@ -262,16 +277,19 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
     }
     let history = row.get("history").is_some_and(|value| !is_nothing(value));
     if history && !matches!(kind, RecordKind::Alpaca | RecordKind::InputOutput) {
-        return Err("column \"history\" belongs to instruction and output: put its turns into the messages"
-            .to_string());
+        return Err(
+            "column \"history\" is supported only with instruction and output: put its turns into the \
+                    messages"
+                .to_string(),
+        );
     }
     Ok(())
 }
 
 /// A message: `role` and `content`, or `from` and `value`.
-fn said(item: &Value) -> Result<Said, String> {
+fn said(item: &Value) -> Result<ChatTurn, String> {
     let Value::Object(item) = item else {
-        return Err(format!("found {}, expected an object with role and content", type_name(item)));
+        return Err(format!("found {}; expected an object with role and content", type_name(item)));
     };
     if let Some((name, why)) =
         REFUSED_OF_MESSAGES.iter().find(|(name, _)| item.get(*name).is_some_and(|value| !is_nothing(value)))
@@ -283,7 +301,7 @@ fn said(item: &Value) -> Result<Said, String> {
         (Some(Value::String(role)), _) => role.as_str(),
         (None, Some(Value::String(from))) => speaker(from)?,
         (None, None) => return Err("it has no \"role\" and no \"from\"".to_string()),
-        _ => return Err("its role is no string".to_string()),
+        _ => return Err("its role is not a string".to_string()),
     };
     message.insert("role".to_string(), Value::from(role));
     let content = item.get("content").or_else(|| item.get("value"));
@@ -300,8 +318,8 @@ fn said(item: &Value) -> Result<Said, String> {
         return Err("it has no \"content\"".to_string());
     }
     let answer = role == ASSISTANT;
-    let learn = flag(item)?.unwrap_or(answer);
-    Ok(Said { message, answer, learn })
+    let flag = flag(item)?;
+    Ok(ChatTurn { message, answer, learn: flag.unwrap_or(answer), flag })
 }
 
 /// Text, or a list of parts that are all text.
@@ -310,11 +328,20 @@ fn content_of(content: Option<&Value>) -> Result<Value, String> {
         None | Some(Value::Null) => Ok(Value::Null),
         Some(Value::String(text)) => Ok(Value::from(text.as_str())),
         Some(Value::Array(parts)) => {
+            let flags = ["train", "weight", "training", "train_detail", "training_detail"];
+            // axolotl's flags of parts.
+            let flagged = |part: &Value| flags.into_iter().find(|flag| !part[*flag].is_null());
+            if let Some(flag) = parts.iter().find_map(flagged) {
+                return Err(format!(
+                    "a part of its content has {flag:?}: parts of a message cannot be left out: give the message train = true \
+                     or false"
+                ));
+            }
             let text = |part: &Value| match (part, part["type"].as_str(), part["text"].as_str()) {
                 (Value::String(text), ..) => Ok(text.clone()),
                 (_, Some("text"), Some(text)) => Ok(text.to_string()),
                 (_, kind, _) => {
-                    let kind = kind.unwrap_or("of no type");
+                    let kind = kind.unwrap_or("without a type");
                     Err(format!("a part of its content is {kind}, expected text"))
                 }
             };

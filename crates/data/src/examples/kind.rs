@@ -87,9 +87,9 @@ impl Columns {
         }
         let found: Vec<&str> = row.keys().map(String::as_str).collect();
         Err(format!(
-            "what the record's columns {} mean is not known: name them, as in data.columns = {{ instruction = \"question\", \
-             output = \"answer\" }}; known are instruction and output, input and output, messages, conversations, prompt \
-             and completion, prompt, chosen and rejected, text",
+            "unknown columns {}: map them, as in data.columns = {{ instruction = \"question\", output = \
+             \"answer\" }}; supported are instruction and output, input and output, messages, conversations, \
+             prompt and completion, prompt, chosen and rejected, text",
             if found.is_empty() { "(none)".to_string() } else { found.join(", ") }
         ))
     }

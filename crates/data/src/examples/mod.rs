@@ -1,8 +1,8 @@
 //! Examples to learn answers from: conversations, instructions, prompts with completions, pairs of answers.
 //!
-//! Whatever the layout of a record ([`RecordKind`]), it becomes messages ([`Said`]): a chat template turns these into text, and
-//! what the answers are in it is what counts. [`Examples::read`] reads files of any format, leaves out what cannot teach, and
-//! keeps a [`Report`] of it.
+//! Whatever the layout of a record ([`RecordKind`]), it becomes messages ([`ChatTurn`]): a chat template
+//! turns these into text, and what the answers are in it is what counts. [`Examples::read`] reads files of
+//! any format, leaves out what cannot teach, and keeps a [`Report`] of it.
 
 mod convert;
 mod kind;
@@ -23,23 +23,26 @@ use crate::{DataError, Format, TextSource, corpus, rows};
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Said {
+pub struct ChatTurn {
     /// The message as a chat template reads it: `role`, `content`, and what else the record says of it.
     pub message: Map<String, Value>,
     /// Whether the model is the one who says it.
     pub answer: bool,
     /// Whether the model is to learn it.
     pub learn: bool,
+    /// Whether the record itself says that it is to be learned or not.
+    #[serde(skip)]
+    pub flag: Option<bool>,
 }
 
-impl Said {
+impl ChatTurn {
     /// A message; answers, those of the role `assistant`, are to be learned.
     pub fn new(role: &str, content: &str) -> Self {
         let mut message = Map::new();
         message.insert("role".to_string(), Value::from(role));
         message.insert("content".to_string(), Value::from(content));
         let answer = role == ASSISTANT;
-        Self { message, answer, learn: answer }
+        Self { message, answer, learn: answer, flag: None }
     }
 
     /// What is said, if it is text.
@@ -65,17 +68,17 @@ const ASSISTANT: &str = "assistant";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Body {
     /// A conversation.
-    Turns(Vec<Said>),
+    Turns(Vec<ChatTurn>),
     /// A text, to be learned whole.
     Text(String),
     /// A prompt with a better and a worse answer.
     Preference {
         /// What both answers answer.
-        prompt: Vec<Said>,
+        prompt: Vec<ChatTurn>,
         /// The better one.
-        chosen: Vec<Said>,
+        chosen: Vec<ChatTurn>,
         /// The worse one.
-        rejected: Vec<Said>,
+        rejected: Vec<ChatTurn>,
     },
 }
 
@@ -137,7 +140,8 @@ impl Examples {
     /// Reads all records of the sources. Paths may be what those of [`crate::Corpus`] may be.
     ///
     /// # Errors
-    /// If a file cannot be read, a record is bad and that is an error, the layout of records cannot be told, or nothing is left.
+    /// If a file cannot be read, a record is bad and that is an error, the layout of records cannot be told,
+    /// or nothing is left.
     pub fn read(sources: &[TextSource], options: &ReadOptions) -> Result<Self, DataError> {
         let mut found = Self::default();
         let mut seen = HashSet::new();
@@ -164,8 +168,8 @@ impl Examples {
         let name = PathBuf::from(&file.name);
         if file.format == Format::Text {
             if !matches!(options.kind, RecordKind::Auto | RecordKind::Text) {
-                let message = "a text file, but data.records asks for records with columns: name the files with records, or give \
-                               their format";
+                let message = "this is a text file, but data.records expects records with columns: list \
+                               files with records, or set their format";
                 return Err(DataError::record(&name, "the file's name".to_string(), message));
             }
             if options.max_samples.is_some_and(|most| self.examples.len() >= most) {
@@ -204,8 +208,8 @@ impl Examples {
 
     /// Takes an example unless a filter is against it.
     fn keep(&mut self, example: Example, options: &ReadOptions, seen: &mut HashSet<[u8; 32]>) {
-        let empty = |said: &[Said]| said.iter().any(|said| said.learn && said.is_empty());
-        let learns = |said: &[Said]| said.iter().any(|said| said.learn);
+        let empty = |said: &[ChatTurn]| said.iter().any(|said| said.learn && said.is_empty());
+        let learns = |said: &[ChatTurn]| said.iter().any(|said| said.learn);
         let (is_empty, teaches) = match &example.body {
             Body::Turns(turns) => (empty(turns), learns(turns)),
             Body::Text(text) => (text.trim().is_empty(), true),
@@ -214,11 +218,11 @@ impl Examples {
             }
         };
         let drop = if !teaches {
-            Some((Reason::NothingToLearn, "no answer is to be learned"))
+            Some((Reason::NothingToLearn, "no answer is in the loss"))
         } else if is_empty && !options.keep_empty {
             Some((Reason::EmptyAnswer, "an answer is empty"))
         } else if options.drop_duplicates && !seen.insert(example.digest()) {
-            Some((Reason::Duplicate, "the same as an example before it"))
+            Some((Reason::Duplicate, "a duplicate of an earlier example"))
         } else {
             None
         };

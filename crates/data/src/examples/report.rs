@@ -41,12 +41,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "malformed",
-            Self::Template => "refused by the template or the tokenizer",
+            Self::Template => "rejected by the template or the tokenizer",
             Self::EmptyAnswer => "empty answer",
-            Self::NothingToLearn => "nothing to learn",
+            Self::NothingToLearn => "nothing in the loss",
             Self::Duplicate => "duplicate",
             Self::TooLong => "too long",
-            Self::CutAway => "answer cut away",
+            Self::CutAway => "answer truncated away",
         })
     }
 }
@@ -97,13 +97,13 @@ impl Report {
     pub fn summary(&self) -> String {
         let mut text = format!("{} records from {} files", self.records, self.files);
         for (reason, count, first) in self.counts() {
-            text += &format!("; dropped {count}: {reason} (the first {}: {})", first.source, first.message);
+            text += &format!("; dropped {count}: {reason} (first: {}: {})", first.source, first.message);
         }
         if let Some((source, tokens)) = self.cut.first() {
-            text += &format!("; cut {} (the first {source}, {tokens} tokens)", self.cut.len());
+            text += &format!("; truncated {} (first: {source}, {tokens} tokens)", self.cut.len());
         }
         if self.limited {
-            text += "; the rest was not read: max_samples";
+            text += "; the rest was not read (max_samples)";
         }
         text
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Row, Take, check_names, no_column};
+use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
 use crate::format::extension;
 use crate::text::TextReader;
@@ -16,7 +16,7 @@ use crate::text::TextReader;
 const END: &[u8] = b"\n\0\n";
 
 /// Hands every record to `take`, or of every record one column. A place is the line on which a record begins.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let delimiter = if extension(path).is_some_and(|e| e == "tsv") { b'\t' } else { b',' };
     let text = Lines::new(TextReader::open(path)?.chain(END));
     let mut reader =
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Re
             break;
         }
         if record.iter().any(|field| field.contains('\0')) {
-            let message = "a quoted field does not end: expected \" before the end of the file";
+            let message = "a quoted field is not closed: expected \" before the end of the file";
             return Err(DataError::record(path, place, message));
         }
         let Some(header) = &header else {

@@ -6,13 +6,13 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Row, Take, type_name};
+use super::{OnRow, Row, type_name};
 use crate::DataError;
 use crate::text::{self, LineBreaks, TextReader};
 
 /// The objects of a JSON file. Files with the extension of the one are often the other: a `.json` file is an
 /// array, an object a line, or objects over several lines, as it begins.
-pub(super) fn read(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let text = TextReader::read(path)?;
     let first = text.trim_start().lines().next().unwrap_or_default();
     if first.starts_with('[') || parse(first).is_err() {
@@ -23,7 +23,7 @@ pub(super) fn read(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
 }
 
 /// An object a line; lines of white space are passed over.
-pub(super) fn read_lines(path: &Path, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read_lines(path: &Path, take: &mut OnRow<'_>) -> Result<(), DataError> {
     text::lines(path, TextReader::open(path)?, &mut |line, text| {
         let text = text.trim();
         if text.is_empty() {
@@ -36,7 +36,7 @@ pub(super) fn read_lines(path: &Path, take: &mut Take<'_>) -> Result<(), DataErr
 
 /// The objects of an array, or objects one after the other: a mistake ends the reading, as what follows it
 /// cannot be told.
-fn values(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError> {
+fn values(path: &Path, text: &str, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let fault = |line: usize, message: String| Err(DataError::record(path, format!("line {line}"), message));
     let mut breaks = LineBreaks::default();
     let mut rest = text.trim_start();
@@ -51,7 +51,7 @@ fn values(path: &Path, text: &str, take: &mut Take<'_>) -> Result<(), DataError>
         rest = next;
         let line = breaks.line();
         match rest.as_bytes().first() {
-            None if array => return fault(line, "the array does not end: expected ]".to_string()),
+            None if array => return fault(line, "the array is not closed: expected ]".to_string()),
             None => return Ok(()),
             Some(b']') if array && !(begun && separated) => {
                 return match rest[1..].trim_start() {
@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for Unique {
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key:?} stands twice in an object")));
+                return Err(A::Error::custom(format!("duplicate key {key:?} in an object")));
             }
             object.insert(key, entries.next_value_seed(Unique)?);
         }

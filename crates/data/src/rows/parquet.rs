@@ -1,21 +1,25 @@
 //! Parquet: rows of any columns, nested ones too.
 
 use std::fs::File;
+use std::io::BufReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
 use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::Value;
 
-use super::{Row, Take, check_names, no_column};
+use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
 
 /// Hands every row to `take`; of a named column only its pages are read.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Result<(), DataError> {
+pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
     let file = File::open(path).map_err(DataError::io(path, "open"))?;
-    let reader = SerializedFileReader::new(file).map_err(|e| fault(e.to_string()))?;
+    let length = file.metadata().map_err(DataError::io(path, "read"))?.len();
+    let reader = guarded(|| SerializedFileReader::new(Within { file, length })).map_err(fault)?;
     let schema = reader.metadata().file_metadata().schema().clone();
     let fields = schema.get_fields();
     check_names(path, "schema", &fields.iter().map(|field| field.name()))?;
@@ -30,15 +34,63 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut Take<'_>) -> Re
             Some(one.map_err(|e| fault(e.to_string()))?)
         }
     };
-    let rows = reader.get_row_iter(projection).map_err(|e| fault(e.to_string()))?;
-    for (row, record) in rows.enumerate() {
-        let place = format!("row {}", row + 1);
-        let record = record.map_err(|e| fault(format!("{place}: {e}")))?;
+    let mut rows = guarded(|| reader.get_row_iter(projection)).map_err(fault)?;
+    for row in 1.. {
+        let place = format!("row {row}");
+        let record = guarded(|| rows.next().transpose()).map_err(|e| fault(format!("{place}: {e}")))?;
+        let Some(record) = record else { break };
         if !take(place, columns(&record))? {
             break;
         }
     }
     Ok(())
+}
+
+/// What the `parquet` crate says. It panics at some contradictions in a file.
+fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(read) => read.map_err(|e| e.to_string()),
+        Err(_) => Err("the file is damaged: its pages contradict its metadata".to_string()),
+    }
+}
+
+/// A file of which no part is read, and no memory taken for it, that lies beyond its end: the `parquet` crate
+/// believes the offsets and lengths that a file states.
+struct Within {
+    file: File,
+    length: u64,
+}
+
+impl Within {
+    fn check(&self, start: u64, length: u64) -> ParquetResult<()> {
+        match start.checked_add(length).is_some_and(|end| end <= self.length) {
+            true => Ok(()),
+            false => Err(ParquetError::General(format!(
+                "{length} bytes at byte {start}, but the file has {} bytes",
+                self.length
+            ))),
+        }
+    }
+}
+
+impl Length for Within {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Within {
+    type T = BufReader<File>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        self.check(start, 0)?;
+        self.file.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<bytes::Bytes> {
+        self.check(start, length as u64)?;
+        self.file.get_bytes(start, length)
+    }
 }
 
 fn columns(row: &ParquetRow) -> Result<Row, String> {
@@ -73,7 +125,7 @@ fn value(field: &Field) -> Result<Value, String> {
         // Strings that an old writer did not mark as such.
         Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
             Ok(text) => Value::from(text),
-            Err(e) => return Err(format!("is not UTF-8 at its byte {}", e.valid_up_to())),
+            Err(e) => return Err(format!("is not UTF-8 at byte {}", e.valid_up_to())),
         },
         Field::Group(row) => Value::Object(columns(row)?),
         Field::ListInternal(list) => {
@@ -82,7 +134,7 @@ fn value(field: &Field) -> Result<Value, String> {
         Field::MapInternal(map) => {
             let entry = |(key, field): &(Field, Field)| match value(key)? {
                 Value::String(key) => Ok((key, value(field)?)),
-                other => Err(format!("is a map with the key {other}, expected strings as keys")),
+                other => Err(format!("is a map with the key {other}; only string keys are supported")),
             };
             Value::Object(map.entries().iter().map(entry).collect::<Result<_, String>>()?)
         }

@@ -1,7 +1,7 @@
 //! Which packages the project depends on, and where their sources are.
 //!
-//! `cargo tree` is asked and not `cargo metadata`: the latter wants the sources of development dependencies too, and fails
-//! without network on a machine that built the programs but never the tests.
+//! `cargo tree` is asked and not `cargo metadata`: the latter wants the sources of development dependencies
+//! too, and fails without network on a machine that built the programs but never the tests.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,8 +25,8 @@ pub(super) struct Packages {
     pub(super) absent: Vec<String>,
 }
 
-/// Packages of this workspace that are passed over with all that only they need: the readers of tables and the client of the
-/// hub. The corpus is what it was before they came, and they are most of the packages.
+/// Packages of this workspace that are passed over with all that only they need: the readers of tables and
+/// the client of the hub. The corpus is what it was before they came, and they are most of the packages.
 const PRUNED: [&str; 4] = ["csv", "glob", "hf-hub", "parquet"];
 
 /// Finds the dependencies of a manifest, and of this workspace by default.
@@ -42,7 +42,7 @@ pub(super) fn find(manifest: Option<&Path>) -> Result<Packages, String> {
     let listing = cargo_tree(manifest, if own { &PRUNED } else { &[] })?;
     let versions = newest(&listing);
     if versions.is_empty() {
-        return Err("cargo tree lists no package of crates.io".to_string());
+        return Err("cargo tree lists no packages from crates.io".to_string());
     }
     locate(&versions, &registries()?)
 }
@@ -64,11 +64,11 @@ fn cargo_tree(manifest: Option<&Path>, pruned: &[&str]) -> Result<String, String
         let message = String::from_utf8_lossy(&output.stderr);
         return Err(format!("cargo tree failed: {}", message.trim()));
     }
-    String::from_utf8(output.stdout).map_err(|_| "cargo tree wrote something that is not UTF-8".to_string())
+    String::from_utf8(output.stdout).map_err(|_| "cargo tree printed text that is not UTF-8".to_string())
 }
 
-/// Names with the newest version of each, from lines such as `serde_derive v1.0.229 (proc-macro) (*)`. Lines with another
-/// note are packages from a path, a git repository or another registry.
+/// Names with the newest version of each, from lines such as `serde_derive v1.0.229 (proc-macro) (*)`. Lines
+/// with another note are packages from a path, a git repository or another registry.
 fn newest(listing: &str) -> BTreeMap<String, String> {
     let mut versions: BTreeMap<String, String> = BTreeMap::new();
     for line in listing.lines() {
@@ -119,7 +119,7 @@ fn locate(versions: &BTreeMap<String, String>, registries: &[PathBuf]) -> Result
     }
     if present.is_empty() {
         let searched: Vec<_> = registries.iter().map(|r| r.display().to_string()).collect();
-        return Err(format!("none of {} packages is unpacked in {}", absent.len(), searched.join(", ")));
+        return Err(format!("none of {} packages are unpacked in {}", absent.len(), searched.join(", ")));
     }
     Ok(Packages { present, absent })
 }

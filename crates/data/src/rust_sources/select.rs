@@ -55,8 +55,8 @@ fn list(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
-/// The text of a file as the corpus has it: line feeds, no licence at the top, one line feed at the end. None if the file
-/// was not written by a person for people.
+/// The text of a file as the corpus has it: line feeds, no licence at the top, one line feed at the end. None
+/// if the file was not written by a person for people.
 fn clean(bytes: &[u8], max_file_bytes: usize) -> Option<String> {
     if bytes.len() > max_file_bytes {
         return None;
@@ -72,7 +72,8 @@ fn clean(bytes: &[u8], max_file_bytes: usize) -> Option<String> {
     let keep = !text.is_empty()
         && text.len() <= LINE * lines
         && !generated.iter().any(|mark| head.contains(mark))
-        // A sixth of digits is a table; one in fifty beyond ASCII is a table of characters or another language.
+        // A sixth of digits is a table; one in fifty beyond ASCII is a table of characters or another
+        // language.
         && numbers * 6 <= ink
         && foreign * 50 <= ink;
     keep.then(|| format!("{text}\n"))
@@ -97,8 +98,9 @@ fn without_licence(text: &str) -> &str {
     }
 }
 
-/// Takes at most `max_bytes`, by package. A package that has less than the common allowance gives all, the others
-/// whole files in the order of their paths as far as the allowance goes. A file that was seen before is not taken again.
+/// Takes at most `max_bytes`, by package. A package that has less than the common allowance gives all, the
+/// others whole files in the order of their paths as far as the allowance goes. A file that was seen before
+/// is not taken again.
 pub(super) fn select(mut candidates: Vec<Candidate>, max_bytes: usize) -> Vec<Vec<Document>> {
     let mut seen = HashSet::new();
     for candidate in &mut candidates {

@@ -18,8 +18,9 @@ pub(crate) fn openbookqa(fields: &Fields<'_>) -> Result<Question, EvalError> {
     Ok(Question::new(question, choices, gold))
 }
 
-/// The question, its choices, and which is right: in the form of the hub (`choices: {text: […], label: […]}`), in that of the
-/// Allen Institute's files (`question: {stem, choices: [{text, label}, …]}`), or as an instruction.
+/// The question, its choices, and which is right: in the form of the hub (`choices: {text: […], label:
+/// […]}`), in that of the Allen Institute's files (`question: {stem, choices: [{text, label}, …]}`), or as an
+/// instruction.
 fn labelled(fields: &Fields<'_>, stem: &str) -> Result<(String, Vec<String>, usize), EvalError> {
     if let Some(parts) = parts(fields)? {
         return Ok((parts.question, parts.choices, parts.gold));

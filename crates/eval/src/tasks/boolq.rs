@@ -6,7 +6,8 @@ use super::instruction::parts;
 use super::{Fields, Question};
 use crate::EvalError;
 
-/// `passage`, `question` (without its question mark), `label` (0 or 1; `answer`, true or false, in the authors' files).
+/// `passage`, `question` (without its question mark), `label` (0 or 1; `answer`, true or false, in the
+/// authors' files).
 pub(crate) fn boolq(fields: &Fields<'_>) -> Result<Question, EvalError> {
     let choices = || vec!["no".to_string(), "yes".to_string()];
     if let Some(parts) = parts(fields)? {

@@ -1,5 +1,5 @@
-//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and file; one generator for
-//! all questions of a task in order.
+//! Which examples stand before a question: those that lm-evaluation-harness draws, for the same seed and
+//! file; one generator for all questions of a task in order.
 
 use super::python_random::PythonRandom;
 use super::{Kind, Task, TaskData, TaskOptions, gsm8k};
@@ -18,7 +18,8 @@ pub struct Example {
 pub(super) struct Shots {
     count: usize,
     examples: Vec<Example>,
-    /// The questions themselves with their answers, where they may stand among the examples: one more is drawn then.
+    /// The questions themselves with their answers, where they may stand among the examples: one more is
+    /// drawn then.
     own: Vec<Example>,
 }
 
@@ -44,13 +45,13 @@ impl Shots {
                 let (question, answer) = gsm8k::gsm8k(fields)?;
                 Ok(Example { question, answer })
             }),
-            Kind::Program => {
-                Err(EvalError::Input(format!("{name} is asked without examples: --num-fewshot 0")))
-            }
+            Kind::Program => Err(EvalError::Input(format!(
+                "{name} does not support few-shot examples: use --num-fewshot \
+                                              0"
+            ))),
         };
         let Some(examples) = examples else {
-            let message =
-                format!("{name}: no file with few-shot examples: name it, --fewshot-file {name}=FILE");
+            let message = format!("{name}: no file with few-shot examples: give --fewshot-file {name}=FILE");
             return Err(EvalError::Input(message));
         };
         let own = if examples.path == data.path || !task.test_split { read(data)? } else { Vec::new() };
@@ -74,8 +75,8 @@ impl Shots {
     }
 }
 
-/// The examples for one question: `count` of them, in order. `own` is the question itself where it is among the examples: one
-/// more is drawn then, and the question left out.
+/// The examples for one question: `count` of them, in order. `own` is the question itself where it is among
+/// the examples: one more is drawn then, and the question left out.
 ///
 /// # Errors
 /// If there are too few examples.
@@ -97,7 +98,11 @@ fn draw<'a>(
     let pool: Vec<&Example> = examples.iter().filter(|example| Some(*example) != own).collect();
     let drawn: Vec<&Example> = random.sample(pool.len(), count).into_iter().map(|i| pool[i]).collect();
     if drawn.len() < count {
-        let message = format!("{count} few-shot examples: the file has {} beside the question", pool.len());
+        let message = format!(
+            "{count} few-shot examples requested, but the file has only {} besides the \
+                               question",
+            pool.len()
+        );
         return Err(EvalError::Input(message));
     }
     Ok(drawn)
@@ -116,6 +121,6 @@ mod tests {
             assert!(drawn.len() == 2 && !drawn.contains(&&own), "{drawn:?}");
         }
         let error = draw(&mut PythonRandom::new(0), &examples, 3, Some(&own)).unwrap_err().to_string();
-        assert_eq!(error, "3 few-shot examples: the file has 2 beside the question");
+        assert_eq!(error, "3 few-shot examples requested, but the file has only 2 besides the question");
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Fields<'a> {
             Value::Bool(truth) => Some(usize::from(*truth)),
             other => other.as_u64().and_then(|n| usize::try_from(n).ok()),
         };
-        let expected = || format!("a whole number from 0 to {}", below.saturating_sub(1));
+        let expected = || format!("an integer from 0 to {}", below.saturating_sub(1));
         number.filter(|n| *n < below).ok_or_else(|| self.wrong(name, value, &expected()))
     }
 

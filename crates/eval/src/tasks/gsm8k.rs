@@ -1,6 +1,7 @@
 //! GSM8K (Cobbe et al. 2021): word problems whose answer is a number.
 //!
-//! The number is taken out of the model's text in the two ways of lm-evaluation-harness, and compared as it compares.
+//! The number is taken out of the model's text in the two ways of lm-evaluation-harness, and compared as it
+//! compares.
 
 use super::Fields;
 use crate::EvalError;

@@ -17,7 +17,8 @@ pub(crate) fn hellaswag(fields: &Fields<'_>) -> Result<Question, EvalError> {
     Ok(Question::new(context, endings.iter().map(|ending| clean(ending)).collect(), gold))
 }
 
-/// Without the marks of WikiHow's pages: `[title]` becomes a full stop, other brackets vanish with what they hold.
+/// Without the marks of WikiHow's pages: `[title]` becomes a full stop, other brackets vanish with what they
+/// hold.
 fn clean(text: &str) -> String {
     let text = text.trim().replace(" [title]", ". ");
     let mut out = String::with_capacity(text.len());

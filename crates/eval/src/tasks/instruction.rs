@@ -1,8 +1,9 @@
 //! Multiple choice as instructions, in the form of LLM-Adapters (arXiv 2304.01933).
 //!
-//! The question and its choices stand in the field `instruction` ("Please choose the correct answer to the question: … Answer1:
-//! … Answer2: … Answer format: answer1/answer2"), the right label in `answer`. Every task takes such samples too and puts its
-//! own prompt around their question; the task `instruction` scores the answers that they were written for.
+//! The question and its choices stand in the field `instruction` ("Please choose the correct answer to the
+//! question: … Answer1: … Answer2: … Answer format: answer1/answer2"), the right label in `answer`. Every
+//! task takes such samples too and puts its own prompt around their question; the task `instruction` scores
+//! the answers that they were written for.
 
 use super::{Fields, Question};
 use crate::EvalError;
@@ -70,7 +71,8 @@ fn heading(label: &str) -> String {
     first.into_iter().chain(characters).chain([':']).collect()
 }
 
-/// The instruction as it stands, with `input` behind it, and "the correct answer is LABEL" as its continuations.
+/// The instruction as it stands, with `input` behind it, and "the correct answer is LABEL" as its
+/// continuations.
 pub(crate) fn verbatim(fields: &Fields<'_>) -> Result<Question, EvalError> {
     let Some(Parts { labels, gold, .. }) = parts(fields)? else {
         return Err(fields.fault("expected the fields \"instruction\" and \"answer\""));

@@ -3,7 +3,8 @@
 /// A mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
-    /// What is measured: `acc`, `acc_norm`, `exact_match,strict-match` …, by the names of lm-evaluation-harness.
+    /// What is measured: `acc`, `acc_norm`, `exact_match,strict-match` …, by the names of
+    /// lm-evaluation-harness.
     pub name: &'static str,
     /// The mean over the samples, 0 to 1.
     pub value: f64,

@@ -1,7 +1,7 @@
 //! Tasks: questions with right answers, and how many of them a model answers.
 //!
-//! Prompts, continuations, few-shot examples and metrics are those of lm-evaluation-harness 0.4; a task is one row of [`TASKS`]
-//! and one file that turns a sample into a question.
+//! Prompts, continuations, few-shot examples and metrics are those of lm-evaluation-harness 0.4; a task is
+//! one row of [`TASKS`] and one file that turns a sample into a question.
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,8 @@ use tritforge_data::{Record, read_records, table_extensions};
 
 use crate::EvalError;
 
+mod answers;
 mod arc;
-mod ask;
 mod boolq;
 mod few_shot;
 mod fields;
@@ -46,8 +46,8 @@ pub struct Task {
     pub about: &'static str,
     /// Names of directories in which its files are found, beside its own.
     pub folders: &'static [&'static str],
-    /// Whether the data set has a test split with answers. Where it has none, the harness draws one few-shot example more than it
-    /// shows, and so do we to show the same ones.
+    /// Whether the data set has a test split with answers. Where it has none, the harness draws one few-shot
+    /// example more than it shows, and so do we to show the same ones.
     pub test_split: bool,
     /// How it is asked.
     pub kind: Kind,
@@ -160,8 +160,8 @@ impl Task {
         })
     }
 
-    /// The task's file in a directory, `NAME/SPLIT.jsonl` or `NAME-SPLIT.jsonl`, NAME being the task's or one of its folders',
-    /// with any extension of a table; the first split of `splits` that there is.
+    /// The task's file in a directory, `NAME/SPLIT.jsonl` or `NAME-SPLIT.jsonl`, NAME being the task's or one
+    /// of its folders', with any extension of a table; the first split of `splits` that there is.
     fn find(&self, dir: &Path, splits: &[&str]) -> Option<PathBuf> {
         let names = || std::iter::once(self.name).chain(self.folders.iter().copied());
         let table = |stem: PathBuf| {
@@ -187,8 +187,8 @@ impl Task {
         };
         self.find(dir, &["test", "validation", "val", "dev"]).or_else(plain).ok_or_else(|| {
             EvalError::Input(format!(
-                "{}: no file of the task {name}: expected {name}.jsonl or {name}/test.jsonl (or .json, .csv, .parquet; \
-                 validation); or name it, --task-file {name}=FILE",
+                "{}: no file for the task {name}: expected {name}.jsonl or {name}/test.jsonl (or validation; \
+                 or .json, .csv, .parquet); or give --task-file {name}=FILE",
                 dir.display(),
                 name = self.name
             ))

@@ -20,7 +20,7 @@ impl<'a> Prompts<'a> {
     pub(crate) fn new(tokenizer: &'a Tokenizer, chat: bool) -> Result<Self, EvalError> {
         let template = if chat { tokenizer.chat_template()? } else { None };
         if chat && template.is_none() {
-            let message = "the model has no chat template: evaluate it without --apply-chat-template";
+            let message = "the model has no chat template: leave out --apply-chat-template";
             return Err(EvalError::Input(message.to_string()));
         }
         Ok(Self { tokenizer, template })
@@ -41,8 +41,8 @@ impl<'a> Prompts<'a> {
         if self.chat() { "" } else { super::question::TARGET_DELIMITER }
     }
 
-    /// The context of an answer: the examples and the question; in a conversation each is a message of the user's, the answers
-    /// of examples are the assistant's, and `begin` is the beginning of the answer.
+    /// The context of an answer: the examples and the question; in a conversation each is a message of the
+    /// user's, the answers of examples are the assistant's, and `begin` is the beginning of the answer.
     pub(crate) fn context(
         &self,
         examples: &[&Example],
@@ -70,7 +70,8 @@ impl<'a> Prompts<'a> {
         Ok(text)
     }
 
-    /// The tokens of a context that the model goes on from, at most the last `longest`, and whether some were dropped.
+    /// The tokens of a context that the model goes on from, at most the last `longest`, and whether some were
+    /// dropped.
     pub(crate) fn encode(&self, context: &str, longest: usize) -> Result<(Vec<u32>, bool), EvalError> {
         let options = EncodeOptions { add_bos: self.tokenizer.adds_bos(), parse_special: self.chat() };
         let mut ids = self.tokenizer.encode_with(context, options)?;

@@ -1,8 +1,8 @@
 //! Programs that a model wrote, run in a process of their own under limits.
 //!
-//! A fresh directory, no environment, limits of CPU time, memory, file size and processes (set by `guard.py` before the program
-//! begins), a time limit, and at the end a signal to the whole process group. That holds off accidents. It is no sandbox: who
-//! does not trust the model runs it in a container or a virtual machine.
+//! A fresh directory, no environment, limits of CPU time, memory, file size and processes (set by `guard.py`
+//! before the program begins), a time limit, and at the end a signal to the whole process group. That holds
+//! off accidents. It is no sandbox: who does not trust the model runs it in a container or a virtual machine.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -52,7 +52,9 @@ pub enum Outcome {
 pub fn find_python() -> Result<PathBuf, EvalError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("python3")).find(|file| file.is_file());
-    found.ok_or_else(|| EvalError::Input("python3 is needed to run programs: not found in PATH".to_string()))
+    found.ok_or_else(|| {
+        EvalError::Input("python3, which is needed to run programs, was not found in PATH".to_string())
+    })
 }
 
 /// Runs a program.

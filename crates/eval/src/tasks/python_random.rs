@@ -1,5 +1,6 @@
-//! Python's `random.Random(seed).sample`, by which lm-evaluation-harness draws few-shot examples: the Mersenne Twister MT19937
-//! (Matsumoto, Nishimura 1998), seeded by `init_by_array`, with CPython's `sample` on top.
+//! Python's `random.Random(seed).sample`, by which lm-evaluation-harness draws few-shot examples: the
+//! Mersenne Twister MT19937 (Matsumoto, Nishimura 1998), seeded by `init_by_array`, with CPython's `sample`
+//! on top.
 
 use std::collections::HashSet;
 

@@ -1,12 +1,13 @@
 //! A multiple-choice question as log-likelihoods see it.
 //!
-//! The pairs of context and continuation, their tokens, and the two accuracies are those of lm-evaluation-harness 0.4.
+//! The pairs of context and continuation, their tokens, and the two accuracies are those of
+//! lm-evaluation-harness 0.4.
 
 use tritforge_text::{EncodeOptions, Tokenizer};
 
 use super::Example;
 use crate::EvalError;
-use crate::score::Scored;
+use crate::score::ScoredSequence;
 
 /// What stands between a question and its answer, in a prompt of plain text.
 pub(super) const TARGET_DELIMITER: &str = " ";
@@ -30,7 +31,8 @@ pub enum Form {
         /// The texts of the choices.
         choices: Vec<String>,
     },
-    /// In the question: one continuation is scored after each of several contexts (partial evaluation, Trinh and Le 2018).
+    /// In the question: one continuation is scored after each of several contexts (partial evaluation, Trinh
+    /// and Le 2018).
     Contexts {
         /// The prompts, each with its choice.
         contexts: Vec<String>,
@@ -91,7 +93,8 @@ impl Question {
 pub struct Preferred {
     /// By the log-likelihood: `acc`.
     pub summed: usize,
-    /// By the log-likelihood over the choice's characters (Unicode code points, without the delimiter): `acc_norm`.
+    /// By the log-likelihood over the choice's characters (Unicode code points, without the delimiter):
+    /// `acc_norm`.
     pub per_character: usize,
     /// By the log-likelihood over the choice's bytes in UTF-8: `acc_bytes`; the same in ASCII.
     pub per_byte: usize,
@@ -108,11 +111,13 @@ fn first_largest(values: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// The tokens of a context and its continuation, and whether some had no room. White space at the end of the context goes to
-/// the continuation; the two are read as one text, and the tokens beyond those of the context alone are the continuation's.
+/// The tokens of a context and its continuation, and whether some had no room. White space at the end of the
+/// context goes to the continuation; the two are read as one text, and the tokens beyond those of the context
+/// alone are the continuation's.
 ///
-/// If they are more than `longest`, the first ones are dropped. A continuation that is that long itself, at which the harness
-/// stops, is scored in pieces: each token once, with about half of `longest` or more before it.
+/// If they are more than `longest`, the first ones are dropped. A continuation that is that long itself, at
+/// which the harness stops, is scored in pieces: each token once, with about half of `longest` or more before
+/// it.
 ///
 /// # Errors
 /// If the tokenizer fails, or there is nothing to score.
@@ -122,14 +127,14 @@ pub(crate) fn encode_pair(
     continuation: &str,
     parse_special: bool,
     longest: usize,
-) -> Result<(Vec<Scored>, bool), EvalError> {
+) -> Result<(Vec<ScoredSequence>, bool), EvalError> {
     let options = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special };
     let cut = context.trim_end();
     let continuation = format!("{}{continuation}", &context[cut.len()..]);
     let (mut ids, rest) = if cut.is_empty() {
         // Nothing precedes: the beginning of a text does.
         let Some(begin) = tokenizer.bos().or(tokenizer.eos()) else {
-            let message = "an empty context, and the tokenizer has no token for the beginning of a text";
+            let message = "the context is empty, and the tokenizer has no BOS or EOS token to begin with";
             return Err(EvalError::Input(message.to_string()));
         };
         let plain = EncodeOptions { add_bos: false, ..options };
@@ -141,7 +146,7 @@ pub(crate) fn encode_pair(
         (ids, rest)
     };
     if rest.is_empty() {
-        return Err(EvalError::Input(format!("the continuation {continuation:?} has no tokens of its own")));
+        return Err(EvalError::Input(format!("the continuation {continuation:?} adds no tokens")));
     }
     let first = ids.len();
     ids.extend(rest);
@@ -151,7 +156,7 @@ pub(crate) fn encode_pair(
     let pieces = (first..end).step_by(piece.max(1)).map(|from| {
         let to = end.min(from + piece);
         let begin = to.saturating_sub(longest);
-        Scored { ids: ids[begin..to].to_vec(), context: from - begin }
+        ScoredSequence { ids: ids[begin..to].to_vec(), context: from - begin }
     });
     Ok((pieces.collect(), truncated))
 }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::few_shot::Shots;
 use super::prompt::Prompts;
-use super::{Fields, Kind, Limits, Metric, Task, TaskData, ask};
-use crate::{EvalError, Subject};
+use super::{Fields, Kind, Limits, Metric, Task, TaskData, answers};
+use crate::{EvalError, EvalModel};
 
 /// How to ask.
 #[derive(Debug, Clone)]
@@ -21,7 +21,8 @@ pub struct TaskOptions {
     pub apply_chat_template: bool,
     /// Most tokens of a generated answer; 256 for numbers and 1024 for programs by default.
     pub max_tokens: Option<usize>,
-    /// The interpreter that may run the model's programs; without one they are not run, and `humaneval` is an error.
+    /// The interpreter that may run the model's programs; without one they are not run, and `humaneval` is an
+    /// error.
     pub python: Option<PathBuf>,
     /// What these programs may use.
     pub limits: Limits,
@@ -103,21 +104,21 @@ fn stderr_name(name: &str) -> String {
     }
 }
 
-/// Asks every sample. All of them are read first, so that a damaged one is known before the model runs. `each` sees every
-/// answer, in order.
+/// Asks every sample. All of them are read first, so that a damaged one is known before the model runs.
+/// `each` sees every answer, in order.
 ///
 /// # Errors
-/// If a sample is damaged or does not fit the model, examples are wanted and there are too few, programs may not be run, or
-/// the model fails. The sample is named.
+/// If a sample is damaged or does not fit the model, examples are wanted and there are too few, programs may
+/// not be run, or the model fails. The sample is named.
 pub fn evaluate(
-    subject: &Subject,
+    model: &EvalModel,
     task: &Task,
     data: &TaskData,
     examples: Option<&TaskData>,
     options: &TaskOptions,
     each: &mut dyn FnMut(&Sample),
 ) -> Result<TaskResult, EvalError> {
-    let prompts = Prompts::new(subject.tokenizer(), options.apply_chat_template)?;
+    let prompts = Prompts::new(model.tokenizer(), options.apply_chat_template)?;
     let shots = Shots::read(task, data, examples, options)?;
     let named = |(index, error): (usize, EvalError)| match (error, data.records.get(index)) {
         (error @ EvalError::Sample { .. }, _) | (error, None) => error,
@@ -130,20 +131,20 @@ pub fn evaluate(
     match task.kind {
         Kind::Choice { question, normalized } => {
             let questions = data.each(question)?;
-            ask::choices(subject, &questions, &shots, &prompts, normalized, &mut take).map_err(named)?;
+            answers::choices(model, &questions, &shots, &prompts, normalized, &mut take).map_err(named)?;
         }
         Kind::Number => {
             let problems = data.each(super::gsm8k::gsm8k)?;
-            ask::numbers(subject, &problems, &shots, &prompts, options, &mut take).map_err(named)?;
+            answers::numbers(model, &problems, &shots, &prompts, options, &mut take).map_err(named)?;
         }
         Kind::Program => {
             let Some(python) = &options.python else {
-                let message = "humaneval runs programs that the model writes, on this machine: allow it with \
-                               --allow-code-execution, in a container or a virtual machine";
+                let message = "humaneval executes programs written by the model on this machine: allow it \
+                               with --allow-code-execution, preferably in a container or virtual machine";
                 return Err(EvalError::Input(message.to_string()));
             };
             let problems = data.each(super::humaneval::humaneval)?;
-            ask::programs(subject, &problems, &prompts, python, options, &mut take).map_err(named)?;
+            answers::programs(model, &problems, &prompts, python, options, &mut take).map_err(named)?;
         }
     }
     let samples: Vec<Sample> = answers.samples.into_iter().flatten().collect();

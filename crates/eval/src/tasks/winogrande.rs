@@ -5,8 +5,8 @@ use super::question::Form;
 use super::{Fields, Question};
 use crate::EvalError;
 
-/// `sentence` with a `_`, `option1`, `option2`, `answer` (1 or 2). What follows the blank is scored after the sentence's
-/// beginning with each option in its place: partial evaluation.
+/// `sentence` with a `_`, `option1`, `option2`, `answer` (1 or 2). What follows the blank is scored after the
+/// sentence's beginning with each option in its place: partial evaluation.
 pub(crate) fn winogrande(fields: &Fields<'_>) -> Result<Question, EvalError> {
     let (sentence, options, gold) = match parts(fields)? {
         Some(parts) => (parts.question, parts.choices, parts.gold),
@@ -20,7 +20,7 @@ pub(crate) fn winogrande(fields: &Fields<'_>) -> Result<Question, EvalError> {
         }
     };
     let Some((before, after)) = sentence.split_once('_') else {
-        return Err(fields.fault("the sentence has no blank, _"));
+        return Err(fields.fault("the sentence has no blank (_)"));
     };
     let contexts = options.iter().map(|option| format!("{before}{option}")).collect();
     Ok(Question { form: Form::Contexts { contexts, continuation: after.trim().to_string() }, gold })

@@ -47,8 +47,8 @@ impl Comparison {
     }
 }
 
-/// The largest difference of two numbers; infinite if one is NaN or infinite, also where both are and have the same bits, or if the
-/// lengths differ.
+/// The largest difference of two numbers; infinite if one is NaN or infinite, also where both are and have
+/// the same bits, or if the lengths differ.
 pub(crate) fn max_difference(a: &[f32], b: &[f32]) -> f32 {
     if a.len() != b.len() {
         return f32::INFINITY;

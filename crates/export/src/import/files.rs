@@ -1,13 +1,15 @@
-//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of `transformers` reads.
+//! Which weight files of a directory in Hugging Face's layout are read: those that `from_pretrained` of
+//! `transformers` reads.
 //!
-//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts the files that are read,
-//! or looks as if it should have been read, is an error or told.
+//! `model.safetensors` goes before an index of shards. Whatever else lies in the directory and contradicts
+//! the files that are read, or looks as if it should have been read, is an error or told.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::Tensors;
+use tritforge_config::ADAPTER_CONFIG;
 
 use crate::ExportError;
 
@@ -28,7 +30,8 @@ fn fault(path: &Path, message: impl Into<String>) -> ExportError {
 /// Opens the weights of a source: a directory, a safetensors file, or an index of shards.
 ///
 /// # Errors
-/// If there are none, or they contradict each other or their index; the message names the file and the tensor.
+/// If there are none, or they contradict each other or their index; the message names the file and the
+/// tensor.
 pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportError> {
     if !path.exists() {
         return Err(fault(path, "no such file or directory"));
@@ -39,7 +42,8 @@ pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportE
         if single.is_file() {
             if index.is_file() {
                 log::warn!(
-                    "{}: {SINGLE} is read, as transformers does; the shards of {INDEX} beside it are not: remove what is stale",
+                    "{}: reading {SINGLE}, as transformers does; the shards of {INDEX} in the same directory \
+                     are ignored: remove the stale files",
                     directory.display()
                 );
             }
@@ -51,7 +55,10 @@ pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportE
         return shards(path, directory);
     }
     if let Some(of) = shard_number(&file_name(path)) {
-        return Err(fault(path, format!("shard {of}: give the directory, or the index of the shards")));
+        return Err(fault(
+            path,
+            format!("this is shard {of}: give the directory or the shard index instead"),
+        ));
     }
     one_file(path)
 }
@@ -67,14 +74,22 @@ fn shard_number(name: &str) -> Option<String> {
     Some(format!("{} of {}", number.parse::<u32>().ok()?, count.parse::<u32>().ok()?))
 }
 
-/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from elsewhere.
+/// `from_pretrained` takes a directory with an adapter's configuration for the adapter, and its base from
+/// elsewhere.
 fn refuse_adapter(directory: &Path) -> Result<(), ExportError> {
-    let config = directory.join("adapter_config.json");
+    let config = directory.join(ADAPTER_CONFIG);
     match config.is_file() {
+        true if ![SINGLE, INDEX].iter().any(|name| directory.join(name).is_file()) => Err(fault(
+            directory,
+            format!(
+                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
+                directory.display()
+            ),
+        )),
         true => Err(fault(
             &config,
-            "an adapter lies in the model's directory: transformers would load it over the base that it names. Merge it, or move it \
-             elsewhere",
+            "an adapter is in the model's directory: transformers would load it on top of the base that it \
+             names. Merge it, or move it elsewhere",
         )),
         false => Ok(()),
     }
@@ -92,7 +107,7 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
     let json: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| fault(index_path, e.to_string()))?;
     let Some(map) = json["weight_map"].as_object() else {
-        return Err(fault(index_path, "no weight_map: expected an index of safetensors shards"));
+        return Err(fault(index_path, "no weight_map: expected a safetensors shard index"));
     };
     let mut names = BTreeSet::new();
     for (tensor, name) in map {
@@ -100,8 +115,10 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
         match name.as_str().filter(|name| Path::new(name).file_name() == Some(name.as_ref())) {
             Some(name) => names.insert(name),
             None => {
-                let message =
-                    format!("weight_map.{tensor} = {name}: expected the name of a file beside the index");
+                let message = format!(
+                    "weight_map.{tensor} = {name}: expected the name of a file in the same \
+                             directory"
+                );
                 return Err(fault(index_path, message));
             }
         };
@@ -112,7 +129,7 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
         if !path.is_file() {
             return Err(fault(
                 index_path,
-                format!("it names {name}, which is not in {}", directory.display()),
+                format!("it lists {name}, which is not in {}", directory.display()),
             ));
         }
         let tensors = Tensors::open(&path)?;
@@ -121,18 +138,18 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
                 let other = names.iter().nth(other).copied().unwrap_or_default();
                 return Err(fault(
                     &path,
-                    format!("tensor {tensor} is in {other} too: a shard of another model?"),
+                    format!("tensor {tensor} is also in {other}: is one a shard of another model?"),
                 ));
             }
             match map.get(&tensor).and_then(|name| name.as_str()) {
                 Some(expected) if expected == *name => {}
                 Some(expected) => {
-                    let message = format!("tensor {tensor} is here, and the index has it in {expected}");
+                    let message = format!("tensor {tensor} is in this file, but the index says {expected}");
                     return Err(fault(&path, message));
                 }
                 None => {
                     let message = format!(
-                        "tensor {tensor} is not in {}: a shard of another model?",
+                        "tensor {tensor} is not in {}: is this a shard of another model?",
                         file_name(index_path)
                     );
                     return Err(fault(&path, message));
@@ -142,7 +159,7 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
         weights.files.push(tensors);
     }
     if let Some((tensor, name)) = map.iter().find(|(tensor, _)| !weights.index.contains_key(*tensor)) {
-        return Err(fault(index_path, format!("tensor {tensor} is to be in {name}, and is not")));
+        return Err(fault(index_path, format!("tensor {tensor} should be in {name}, but is missing")));
     }
     warn_of_other_shards(directory, &names);
     Ok(weights)
@@ -152,7 +169,7 @@ fn shards(index_path: &Path, directory: &Path) -> Result<WeightFiles, ExportErro
 fn warn_of_other_shards(directory: &Path, names: &BTreeSet<&str>) {
     for name in listed(directory).iter().filter(|name| shard_number(name).is_some()) {
         if !names.contains(name.as_str()) {
-            log::warn!("{}: not in {INDEX}, and not read", directory.join(name).display());
+            log::warn!("{}: ignored, since it is not in {INDEX}", directory.join(name).display());
         }
     }
 }
@@ -171,33 +188,33 @@ fn nothing_to_read(directory: &Path) -> ExportError {
     let names = listed(directory);
     let find = |good: &dyn Fn(&str) -> bool| names.iter().find(|name| good(name));
     if let Some(shard) = find(&|name| shard_number(name).is_some()) {
-        return fault(directory, format!("{shard} and no {INDEX}: the index of the shards is missing"));
+        return fault(directory, format!("found {shard} but no {INDEX}: the shard index is missing"));
     }
     if let Some(other) = find(&|name| name.ends_with(".safetensors")) {
         return fault(
             directory,
-            format!("{other}, which transformers does not read: expected {SINGLE}, or {INDEX}"),
+            format!("found {other}, which transformers does not load: expected {SINGLE} or {INDEX}"),
         );
     }
     let pickle = [".bin", ".bin.index.json", ".pth", ".pt", ".ckpt"];
     if let Some(pickle) =
         find(&|name| pickle.iter().any(|end| name.ends_with(end)) && !name.starts_with("training_args"))
     {
-        let message =
-            format!("only {pickle}, which can run code when it is read: take the repository's safetensors");
+        let message = format!(
+            "found only {pickle}, a pickle file that can execute code when loaded: use a safetensors \
+                     version of the model"
+        );
         return fault(directory, message);
     }
     if let Some(other) = find(&|name| [".h5", ".msgpack", ".onnx"].iter().any(|end| name.ends_with(end))) {
-        return fault(directory, format!("only {other}: take the repository's safetensors"));
+        return fault(directory, format!("found only {other}: use a safetensors version of the model"));
     }
     if let Some(gguf) = find(&|name| name.ends_with(".gguf")) {
-        return fault(directory, format!("no safetensors, but {gguf}: give that file"));
+        return fault(directory, format!("no safetensors here, but {gguf}: give that file instead"));
     }
     fault(
         directory,
-        format!(
-            "neither {SINGLE} nor {INDEX} in it: expected a checkpoint in Hugging Face's layout, or a .gguf file"
-        ),
+        format!("contains neither {SINGLE} nor {INDEX}: expected a Hugging Face directory or a .gguf file"),
     )
 }
 

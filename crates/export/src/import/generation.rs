@@ -1,4 +1,5 @@
-//! `generation_config.json`: what a model's authors recommend for sampling. A checkpoint has no place for it, so that it is told.
+//! `generation_config.json`: what a model's authors recommend for sampling. A checkpoint has no place for it,
+//! so that it is told.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub(super) fn warn(directory: &Path) {
     let recommended = recommended(&json);
     if !recommended.is_empty() {
         log::warn!(
-            "{}: {} is not kept: give it as options when the model is run",
+            "{}: {} not kept in the checkpoint: set these as options when running the model",
             path.display(),
             recommended.join(", ")
         );

@@ -1,5 +1,5 @@
-//! GGUF files as sources: block formats are decoded, ternary types keep their codes and scale, rows of interleaved architectures
-//! are put back into their order.
+//! GGUF files as sources: block formats are decoded, ternary types keep their codes and scale, rows of
+//! interleaved architectures are put back into their order.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use tritforge_ternary::{
 };
 
 use super::Stored;
-use crate::numbers::{check, reorder};
-use crate::plan::Item;
+use crate::plan::TensorPlan;
+use crate::tensor_data::{check, reorder};
 use crate::{ExportError, ImportOptions};
 
 /// A GGUF file.
@@ -42,14 +42,15 @@ impl GgufSource {
         Ok(Self { gguf, config, description, interleaved, i2_s_layout })
     }
 
-    fn fault(item: &Item, message: String) -> ExportError {
+    fn fault(item: &TensorPlan, message: String) -> ExportError {
         ExportError::Tensor { tensor: item.target.clone(), message }
     }
 
-    fn find(&self, item: &Item) -> Result<&TensorInfo, ExportError> {
-        let info = self.gguf.tensor(&item.target).ok_or_else(|| {
-            Self::fault(item, format!("missing; the model needs it with shape {:?}", item.shape))
-        })?;
+    fn find(&self, item: &TensorPlan) -> Result<&TensorInfo, ExportError> {
+        let info = self
+            .gguf
+            .tensor(&item.target)
+            .ok_or_else(|| Self::fault(item, format!("missing; expected shape {:?}", item.shape)))?;
         let found: Vec<usize> = info.dims.iter().rev().map(|d| *d as usize).collect();
         if found != item.shape {
             return Err(Self::fault(item, format!("shape {found:?}, expected {:?}", item.shape)));
@@ -57,7 +58,7 @@ impl GgufSource {
         Ok(info)
     }
 
-    pub(super) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(super) fn stored(&self, item: &TensorPlan) -> Result<Stored, ExportError> {
         let ty = self.find(item)?.ty;
         match ty {
             GgmlType::BF16 => Ok(Stored::Bf16),
@@ -73,7 +74,7 @@ impl GgufSource {
         }
     }
 
-    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+    pub(super) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         let info = self.find(item)?;
         Ok((info.ty.name().to_string(), info.nbytes))
     }
@@ -82,22 +83,22 @@ impl GgufSource {
     ///
     /// # Errors
     /// If one is NaN or infinite; its row is that of the file.
-    pub(super) fn dense(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+    pub(super) fn dense(&self, item: &TensorPlan) -> Result<Vec<f32>, ExportError> {
         let values = self.decoded(item)?;
         check(&item.target, &values, item.matrix()[1])?;
         Ok(self.ordered(item, values))
     }
 
     /// The numbers as they are stored, NaN and infinity among them.
-    pub(super) fn dense_as_stored(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+    pub(super) fn dense_as_stored(&self, item: &TensorPlan) -> Result<Vec<f32>, ExportError> {
         Ok(self.ordered(item, self.decoded(item)?))
     }
 
     /// The numbers in the order of the file.
-    fn decoded(&self, item: &Item) -> Result<Vec<f32>, ExportError> {
+    fn decoded(&self, item: &TensorPlan) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
-            return Err(Self::fault(item, format!("type {} holds no numbers", info.ty.name())));
+            return Err(Self::fault(item, format!("type {} cannot be dequantized", info.ty.name())));
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
@@ -105,7 +106,7 @@ impl GgufSource {
     }
 
     /// Numbers of the file in the model's order of rows.
-    fn ordered(&self, item: &Item, values: Vec<f32>) -> Vec<f32> {
+    fn ordered(&self, item: &TensorPlan, values: Vec<f32>) -> Vec<f32> {
         if !self.moved(item) {
             return values;
         }
@@ -113,8 +114,9 @@ impl GgufSource {
         reorder(&values, cols, |row| self.config.interleaved_row(row))
     }
 
-    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another order.
-    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its rows stand in another
+    /// order.
+    pub(super) fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         let info = self.find(item)?;
         if info.ty != GgmlType::BF16 || self.moved(item) {
             return Ok(None);
@@ -126,7 +128,7 @@ impl GgufSource {
     }
 
     /// Whether the file has the tensor's rows in another order.
-    fn moved(&self, item: &Item) -> bool {
+    fn moved(&self, item: &TensorPlan) -> bool {
         item.rotated && self.interleaved
     }
 
@@ -135,7 +137,7 @@ impl GgufSource {
         Packing::in_file(ty.name(), self.i2_s_layout.as_deref())
     }
 
-    fn packed(&self, item: &Item) -> Result<PackedRows<'_>, ExportError> {
+    fn packed(&self, item: &TensorPlan) -> Result<PackedRows<'_>, ExportError> {
         let info = self.find(item)?;
         let Some(packing) = self.packing(info.ty) else {
             return Err(Self::fault(item, format!("type {} is not ternary", info.ty.name())));
@@ -145,22 +147,23 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture has such a tensor.
-    pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture
+    /// has such a tensor.
+    pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
         let beside = match self.gguf.tensor(&item.scale_name()) {
             None => None,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
                 let bytes = self.gguf.data(info);
                 Some(f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
             }
-            Some(_) => return Err(Self::fault(item, "its .scale is not one F32 number".to_string())),
+            Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
         self.packed(item)?
             .tensor_scale(beside)
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(super) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
         let fault = |source| ExportError::Ternary { tensor: item.target.clone(), source };
         let [rows, cols] = item.matrix();
         let mut codes = vec![0i8; rows * cols];
@@ -171,7 +174,7 @@ impl GgufSource {
         TernaryTensor::from_codes(codes, rows, cols, self.scale(item)?).map_err(fault)
     }
 
-    pub(super) fn release(&self, item: &Item) {
+    pub(super) fn release(&self, item: &TensorPlan) {
         if let Some(info) = self.gguf.tensor(&item.target) {
             self.gguf.release(info);
         }

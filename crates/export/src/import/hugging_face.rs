@@ -1,8 +1,8 @@
 //! Checkpoints in Hugging Face's layout: `config.json`, safetensors in one file or in shards, tokenizer.
 //!
-//! Packed ternary weights come with a `weight_scale` that divides or multiplies, as `config.json` says and nothing else can
-//! ([`Quantization`]). A BitNet checkpoint whose `config.json` says nothing is refused: `transformers` would run it without
-//! quantization, which its authors hardly meant.
+//! Packed ternary weights come with a `weight_scale` that divides or multiplies, as `config.json` says and
+//! nothing else can ([`Quantization`]). A BitNet checkpoint whose `config.json` says nothing is refused:
+//! `transformers` would run it without quantization, which its authors hardly meant.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use tritforge_text::Tokenizer;
 use super::files::{self, WeightFiles};
 use super::{Assume, Stored};
 use crate::ExportError;
-use crate::plan::{Item, items};
+use crate::plan::{TensorPlan, items};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -48,8 +48,15 @@ impl HuggingFaceSource {
         let fault = |path: &Path, message: String| ExportError::Import { path: path.to_path_buf(), message };
         let WeightFiles { files, index } = files::open(path, &directory)?;
         let config_path = directory.join("config.json");
-        let text = fs::read_to_string(&config_path)
-            .map_err(|e| fault(&config_path, format!("cannot read: {e}; a model's shape stands in it")))?;
+        let text = fs::read_to_string(&config_path).map_err(|e| {
+            fault(
+                &config_path,
+                format!(
+                    "cannot read: {e}; it describes the model's \
+                                                      architecture"
+                ),
+            )
+        })?;
         let HuggingFaceConfig { mut config, model_type, quantization, unknown } =
             HuggingFaceConfig::from_json(&text)
                 .map_err(|e| fault(&config_path, e.to_string().replacen("config.json: ", "", 1)))?;
@@ -59,9 +66,10 @@ impl HuggingFaceSource {
             (None, Quantization::Unsaid) if config.use_sub_norm => {
                 return Err(fault(
                     &config_path,
-                    "a BitNet model without quantization_config: transformers would run it without any quantization. Tell \
-                     what its weights are: --assume online (latent weights, quantized in every forward), divides or \
-                     multiplies (packed codes and what their weight_scale does), or full-precision"
+                    "a BitNet model without quantization_config, which transformers would run unquantized. \
+                     Say what its weights are with --assume: online (latent weights, quantized in every \
+                     forward pass), divides or multiplies (packed codes, and how weight_scale is applied), \
+                     or full-precision"
                         .to_string(),
                 ));
             }
@@ -90,22 +98,23 @@ impl HuggingFaceSource {
             description: format!("{model_type}, {kind}"),
         };
         for field in &source.unknown {
-            log::warn!("{}: {field} is not known here, and not read", config_path.display());
+            log::warn!("{}: unknown field {field} is ignored", config_path.display());
         }
         if source.config.tie_word_embeddings && source.has_own_head()? {
             log::warn!(
-                "{}: tie_word_embeddings = true, but {HEAD} differs from {EMBEDDING}: the stored head is kept, as in transformers 5",
+                "{}: tie_word_embeddings = true, but {HEAD} differs from {EMBEDDING}: the stored head is \
+                 kept, as in transformers 5",
                 config_path.display()
             );
             source.config.tie_word_embeddings = false;
         }
-        if let [first, ..] = &source.strangers(&items(&source.config))[..] {
+        if let [first, ..] = &source.unexpected_tensors(&items(&source.config))[..] {
             let message = match first.strip_suffix("_scale") {
                 Some(weight) => format!(
                     "tensor {weight} is packed (it has a {first}), and config.json does not say how: expected a \
                      quantization_config of quant_method \"bitnet\" whose quantization_mode is \"offline\""
                 ),
-                None => format!("tensor {first} has no place in the model that config.json describes"),
+                None => format!("tensor {first} is not part of the model that config.json describes"),
             };
             return Err(fault(path, message));
         }
@@ -131,7 +140,7 @@ impl HuggingFaceSource {
     }
 
     /// The file that holds a tensor, and the tensor's name there.
-    fn find(&self, item: &Item) -> Result<(&Tensors, String), ExportError> {
+    fn find(&self, item: &TensorPlan) -> Result<(&Tensors, String), ExportError> {
         for name in names(item) {
             if let Some(file) = self.index.get(&name) {
                 return Ok((&self.files[*file], name));
@@ -139,14 +148,11 @@ impl HuggingFaceSource {
         }
         Err(ExportError::Tensor {
             tensor: item.source.clone(),
-            message: format!(
-                "missing; config.json describes a model that has it with shape {:?}",
-                item.shape
-            ),
+            message: format!("missing; by config.json the model has it with shape {:?}", item.shape),
         })
     }
 
-    pub(super) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(super) fn stored(&self, item: &TensorPlan) -> Result<Stored, ExportError> {
         let (file, name) = self.find(item)?;
         match file.raw(&name)?.0 {
             Dtype::U8 => Ok(Stored::Ternary),
@@ -159,7 +165,7 @@ impl HuggingFaceSource {
         }
     }
 
-    pub(super) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+    pub(super) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         let (file, name) = self.find(item)?;
         let (dtype, _, bytes) = file.raw(&name)?;
         let scale = self.index.get(&format!("{name}_scale")).filter(|_| dtype == Dtype::U8);
@@ -168,7 +174,7 @@ impl HuggingFaceSource {
     }
 
     /// The numbers as they are stored, NaN and infinity among them.
-    pub(super) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(super) fn dense(&self, item: &TensorPlan) -> Result<Cow<'_, [f32]>, ExportError> {
         let (file, name) = self.find(item)?;
         let values = file.f32_as_stored(&name, &item.shape)?;
         match name.strip_suffix(".bias") {
@@ -181,8 +187,9 @@ impl HuggingFaceSource {
         }
     }
 
-    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its numbers have to be changed.
-    pub(super) fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+    /// The bytes of a tensor of bf16, none of them NaN or infinity; none where its numbers have to be
+    /// changed.
+    pub(super) fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         let (file, name) = self.find(item)?;
         let (dtype, shape, bytes) = file.raw(&name)?;
         let changed = name.ends_with(".bias") && self.quantization == Quantization::Multiplies;
@@ -195,7 +202,7 @@ impl HuggingFaceSource {
     }
 
     /// The scale that multiplies the codes, whatever the file's does.
-    pub(super) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
         self.scale_of(&self.find(item)?.1)
     }
 
@@ -203,12 +210,12 @@ impl HuggingFaceSource {
         let name = format!("{weight}_scale");
         let fault = |message: String| ExportError::Tensor { tensor: name.clone(), message };
         let Some(file) = self.index.get(&name) else {
-            return Err(fault("missing; packed weights mean nothing without it".to_string()));
+            return Err(fault("missing; packed weights cannot be read without it".to_string()));
         };
         let file = &self.files[*file];
         let (_, shape, _) = file.raw(&name)?;
         if shape.iter().product::<usize>() != 1 {
-            return Err(fault(format!("shape {shape:?}: this engine runs one scale a tensor")));
+            return Err(fault(format!("shape {shape:?}: only one scale per tensor is supported")));
         }
         let stored = file.f32(&name, &shape)?[0];
         let scale = if self.quantization == Quantization::Divides { 1.0 / stored } else { stored };
@@ -219,7 +226,7 @@ impl HuggingFaceSource {
         }
     }
 
-    pub(super) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(super) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
         let (file, name) = self.find(item)?;
         let [rows, cols] = item.matrix();
         let (_, shape, bytes) = file.raw(&name)?;
@@ -234,13 +241,13 @@ impl HuggingFaceSource {
             .map_err(|source| ExportError::Ternary { tensor: name, source })
     }
 
-    pub(super) fn release(&self, item: &Item) {
+    pub(super) fn release(&self, item: &TensorPlan) {
         if let Ok((file, name)) = self.find(item) {
             file.release(&name);
         }
     }
 
-    fn strangers(&self, items: &[Item]) -> Vec<String> {
+    fn unexpected_tensors(&self, items: &[TensorPlan]) -> Vec<String> {
         let mut rest: Vec<&String> = self.index.keys().collect();
         let packed = matches!(self.quantization, Quantization::Divides | Quantization::Multiplies);
         let mut known: Vec<String> = items.iter().flat_map(names).collect();
@@ -249,7 +256,8 @@ impl HuggingFaceSource {
         }
         known.sort();
         rest.retain(|name| {
-            // Buffers that older versions saved, and the head of a tied model, which is the embedding once more.
+            // Buffers that older versions saved, and the head of a tied model, which is the embedding once
+            // more.
             let ignored =
                 name.ends_with("rotary_emb.inv_freq") || (self.config.tie_word_embeddings && *name == HEAD);
             !ignored && known.binary_search(name).is_err()
@@ -259,25 +267,24 @@ impl HuggingFaceSource {
         rest
     }
 
-    /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a `tokenizer.model` or a tiktoken file
-    /// without `tokenizer.json` that of one which encodes as they do.
+    /// The tokenizer and the content of its `tokenizer.json`, if the checkpoint has one; of a
+    /// `tokenizer.model` or a tiktoken file without `tokenizer.json` that of one which encodes as they do.
     pub(super) fn tokenizer(&self) -> Result<Option<(Tokenizer, Vec<u8>)>, ExportError> {
         let Some(path) = Tokenizer::file_in(&self.directory) else {
             return match files::other_tokenizer(&self.directory) {
                 None => Ok(None),
                 Some(other) => Err(ExportError::Import {
                     path: other,
-                    message:
-                        "no tokenizer.json beside it, and this file is not read. transformers makes one: \
-                              AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
-                            .to_string(),
+                    message: "this file is not supported, and there is no tokenizer.json. Create one with \
+                         transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+                        .to_string(),
                 }),
             };
         };
         let tokenizer = Tokenizer::from_file(&path)?;
         if tokenizer.vocab_size() > self.config.vocab_size {
             log::warn!(
-                "{}: {} ids, and the embedding has {} rows: ids from {} on cannot be used",
+                "{}: {} token ids, but the embedding has {} rows: ids from {} on cannot be used",
                 path.display(),
                 tokenizer.vocab_size(),
                 self.config.vocab_size,
@@ -297,7 +304,7 @@ impl HuggingFaceSource {
 }
 
 /// The names that a tensor may have.
-fn names(item: &Item) -> Vec<String> {
+fn names(item: &TensorPlan) -> Vec<String> {
     let older = OLDER.iter().find(|(ours, _)| item.source.contains(ours));
     let older = older.map(|(ours, theirs)| item.source.replace(ours, theirs));
     [item.source.clone()].into_iter().chain(older).collect()

@@ -1,8 +1,9 @@
 //! A published model to a checkpoint, tensor by tensor.
 //!
-//! What a source says is kept: numbers stay numbers (bf16 as bf16, everything else as f32, block formats decoded once), and codes
-//! with their scale stay codes with their scale. Nothing ternary is ever quantized again; [`ImportOptions::latent`] turns codes
-//! into weights that training can move, and says so in the configuration.
+//! What a source says is kept: numbers stay numbers (bf16 as bf16, everything else as f32, block formats
+//! decoded once), and codes with their scale stay codes with their scale. Nothing ternary is ever quantized
+//! again; [`ImportOptions::latent`] turns codes into weights that training can move, and says so in the
+//! configuration.
 
 mod files;
 mod generation;
@@ -22,21 +23,23 @@ use tritforge_text::Tokenizer;
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
-use crate::numbers::{bf16_bytes, check, f32_bytes};
-use crate::plan::{Item, Kind, items};
+use crate::plan::{TensorPlan, TensorRole, items};
+use crate::tensor_data::{bf16_bytes, check, f32_bytes};
 
 /// How to read a source.
 #[derive(Debug, Clone, Default)]
 pub struct ImportOptions {
-    /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it wrongly.
+    /// What the weights of a Hugging Face checkpoint are, where its `config.json` does not say or says it
+    /// wrongly.
     pub assume: Option<Assume>,
-    /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the source's codes and
-    /// scale. What the source was trained from is lost; this is not it.
+    /// Make latent weights of a ternary source, for training: values whose absmean quantization gives the
+    /// source's codes and scale. What the source was trained from is lost; this is not it.
     pub latent: bool,
-    /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs says which layout it
-    /// has; what this program writes does, and needs no such help.
+    /// Read I2_S tensors of a GGUF file in the layout of bitnet.cpp's ARM builds. Nothing in a file of theirs
+    /// says which layout it has; what this program writes does, and needs no such help.
     pub i2_s_arm: bool,
-    /// Metadata of a GGUF file that is set from outside, such as the name of a pre-tokenizer that the file does not give.
+    /// Metadata of a GGUF file that is set from outside, such as the name of a pre-tokenizer that the file
+    /// does not give.
     pub overrides: Vec<Override>,
 }
 
@@ -60,7 +63,8 @@ pub struct ImportReport {
     pub unknown: Vec<String>,
     /// Tensors that were kept as codes and scale.
     pub ternary_tensors: usize,
-    /// Tensors that were decoded from a block format, and so hold what the file held, not what it was made from.
+    /// Tensors that were decoded from a block format, and so hold what the file held, not what it was made
+    /// from.
     pub decoded_tensors: usize,
     /// Whether the source has a tokenizer; without one the checkpoint cannot read text.
     pub tokenizer: bool,
@@ -89,7 +93,7 @@ impl Source {
             Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options)?)),
             _ if !options.overrides.is_empty() => Err(ExportError::Import {
                 path: path.to_path_buf(),
-                message: "--override-kv sets metadata of GGUF files, and this is none".to_string(),
+                message: "--override-kv applies only to GGUF files, and this is not one".to_string(),
             }),
             _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
         }
@@ -102,21 +106,21 @@ impl Source {
         }
     }
 
-    pub(crate) fn stored(&self, item: &Item) -> Result<Stored, ExportError> {
+    pub(crate) fn stored(&self, item: &TensorPlan) -> Result<Stored, ExportError> {
         match self {
             Source::HuggingFace(source) => source.stored(item),
             Source::Gguf(source) => source.stored(item),
         }
     }
 
-    pub(crate) fn scale(&self, item: &Item) -> Result<f32, ExportError> {
+    pub(crate) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
         match self {
             Source::HuggingFace(source) => source.scale(item),
             Source::Gguf(source) => source.scale(item),
         }
     }
 
-    pub(crate) fn ternary(&self, item: &Item) -> Result<TernaryTensor, ExportError> {
+    pub(crate) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
         match self {
             Source::HuggingFace(source) => source.ternary(item),
             Source::Gguf(source) => source.ternary(item),
@@ -127,7 +131,7 @@ impl Source {
     ///
     /// # Errors
     /// If one is NaN or infinite; the tensor is named as the source names it.
-    pub(crate) fn dense(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense(&self, item: &TensorPlan) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => {
                 let values = source.dense(item)?;
@@ -139,7 +143,7 @@ impl Source {
     }
 
     /// The numbers of a tensor as they are stored, NaN and infinity among them.
-    pub(crate) fn dense_as_stored(&self, item: &Item) -> Result<Cow<'_, [f32]>, ExportError> {
+    pub(crate) fn dense_as_stored(&self, item: &TensorPlan) -> Result<Cow<'_, [f32]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.dense(item),
             Source::Gguf(source) => Ok(Cow::Owned(source.dense_as_stored(item)?)),
@@ -155,7 +159,7 @@ impl Source {
     }
 
     /// The type of a tensor as the source names it, and its bytes.
-    pub(crate) fn storage(&self, item: &Item) -> Result<(String, u64), ExportError> {
+    pub(crate) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         match self {
             Source::HuggingFace(source) => source.storage(item),
             Source::Gguf(source) => source.storage(item),
@@ -171,7 +175,7 @@ impl Source {
     }
 
     /// The bytes of a tensor that is stored as bf16, if they can be taken as they are.
-    fn bf16(&self, item: &Item) -> Result<Option<&[u8]>, ExportError> {
+    fn bf16(&self, item: &TensorPlan) -> Result<Option<&[u8]>, ExportError> {
         match self {
             Source::HuggingFace(source) => source.bf16(item),
             Source::Gguf(source) => source.bf16(item),
@@ -179,7 +183,7 @@ impl Source {
     }
 
     /// Lets the system take back the memory pages of a tensor that has been written.
-    pub(crate) fn release(&self, item: &Item) {
+    pub(crate) fn release(&self, item: &TensorPlan) {
         match self {
             Source::HuggingFace(source) => source.release(item),
             Source::Gguf(source) => source.release(item),
@@ -187,18 +191,18 @@ impl Source {
     }
 }
 
-/// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its `config.json` beside it, or a
-/// `.gguf` file. Peak memory is that of the largest tensor.
+/// Imports a model: a directory in Hugging Face's layout, a `.safetensors` file or index with its
+/// `config.json` beside it, or a `.gguf` file. Peak memory is that of the largest tensor.
 ///
 /// # Errors
-/// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights are; the message
-/// tells what to do. Nothing is left under the checkpoint's name then.
+/// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights
+/// are; the message tells what to do. Nothing is left under the checkpoint's name then.
 pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<ImportReport, ExportError> {
     let source = Source::open(path, options)?;
     let mut config = source.config().clone();
     if options.latent {
         if config.weights != WeightQuant::Ternary {
-            let message = "its weights are not stored as ternary codes: they need no `--latent`";
+            let message = "its weights are not stored as ternary codes, so `--latent` does not apply";
             return Err(ExportError::Import { path: path.to_path_buf(), message: message.to_string() });
         }
         config.weights = WeightQuant::Absmean;
@@ -244,21 +248,26 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
 }
 
 /// A checkpoint is ternary in all its projections or in none.
-fn check_kind(path: &Path, item: &Item, stored: Stored, weights: WeightQuant) -> Result<(), ExportError> {
-    let expected = item.kind == Kind::Projection && weights == WeightQuant::Ternary;
+fn check_kind(
+    path: &Path,
+    item: &TensorPlan,
+    stored: Stored,
+    weights: WeightQuant,
+) -> Result<(), ExportError> {
+    let expected = item.role == TensorRole::Projection && weights == WeightQuant::Ternary;
     if (stored == Stored::Ternary) == expected {
         return Ok(());
     }
     let message = if expected {
-        format!("tensor {} is not packed, and its configuration says that projections are", item.source)
+        format!("tensor {} is not packed, but the configuration says that projections are", item.source)
     } else {
-        format!("tensor {} is packed, and its configuration does not say how", item.source)
+        format!("tensor {} is packed, but the configuration does not say how", item.source)
     };
     Err(ExportError::Import { path: path.to_path_buf(), message })
 }
 
 /// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
-pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+pub(crate) fn specs_of(item: &TensorPlan, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
@@ -275,7 +284,7 @@ pub(crate) fn specs_of(item: &Item, stored: Stored, latent: bool) -> Vec<TensorS
 }
 
 /// The name of the scale beside a packed tensor of a checkpoint.
-pub(crate) fn scale_name(item: &Item) -> String {
+pub(crate) fn scale_name(item: &TensorPlan) -> String {
     format!("{}_scale", item.source)
 }
 
@@ -286,14 +295,14 @@ fn write_tokenizer(writer: &mut Writer, tokenizer: &Tokenizer, json: &[u8]) -> R
 
 fn write_tensors(
     source: &Source,
-    items: &[Item],
+    items: &[TensorPlan],
     specs: Vec<TensorSpec>,
     latent: bool,
     writer: &mut Writer,
 ) -> Result<(), ExportError> {
     let mut file = writer.tensor_file(MODEL, specs)?;
-    let tensors: HashMap<&str, &Item> = items.iter().map(|item| (item.source.as_str(), item)).collect();
-    let scales: HashMap<String, &Item> = items.iter().map(|item| (scale_name(item), item)).collect();
+    let tensors: HashMap<&str, &TensorPlan> = items.iter().map(|item| (item.source.as_str(), item)).collect();
+    let scales: HashMap<String, &TensorPlan> = items.iter().map(|item| (scale_name(item), item)).collect();
     for spec in file.specs().to_vec() {
         let name = &spec.name;
         let Some(item) = tensors.get(name.as_str()) else {
@@ -308,7 +317,7 @@ fn write_tensors(
                 let tensor = source.ternary(item)?;
                 pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
             }
-            TensorType::F32 if latent && item.kind == Kind::Projection => {
+            TensorType::F32 if latent && item.role == TensorRole::Projection => {
                 f32_bytes(&latent_weights(&source.ternary(item)?)).into_owned()
             }
             // Numbers are not copied where source and checkpoint have them in one form.
@@ -332,8 +341,8 @@ fn write_tensors(
     Ok(writer.keep(MODEL, file)?)
 }
 
-/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean magnitude counts the
-/// zeros, the others must be larger than the scale by their share.
+/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean
+/// magnitude counts the zeros, the others must be larger than the scale by their share.
 pub(crate) fn latent_weights(tensor: &TernaryTensor) -> Vec<f32> {
     let share = 1.0 - tensor.zero_fraction();
     let magnitude = if share > 0.0 { (f64::from(tensor.scale()) / share) as f32 } else { 0.0 };

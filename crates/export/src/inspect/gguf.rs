@@ -5,8 +5,8 @@ use std::path::Path;
 
 use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
-use tritforge_ternary::{I2_S_LAYOUT, Packing};
-use tritforge_text::Tokenizer;
+use tritforge_infer::Model;
+use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
@@ -32,16 +32,19 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
         types: gguf.tensors().iter().map(known).collect(),
         scales: gguf.tensors().iter().any(|t| scales(&t)),
         own_head: gguf.tensor("output.weight").is_some(),
+        pre: gguf.metadata().get_str("tokenizer.ggml.pre").ok(),
         least_columns: gguf.tensors().iter().filter(ternary).map(columns).min().unwrap_or(0),
     };
     let mut runtimes = architecture.as_deref().map(|name| gguf_verdicts(&traits(name))).unwrap_or_default();
     let config = ModelConfig::from_gguf_file(&gguf);
-    // What keeps the engine from the file although it knows architecture and types.
-    let tokenizer = || Tokenizer::from_gguf(gguf.metadata()).err().map(|error| error.to_string());
-    let fault = config.as_ref().err().map(ToString::to_string).or_else(tokenizer);
+    // What keeps the engine from the file although it knows architecture and types: the engine says it.
     let ours = runtimes.iter_mut().find(|verdict| verdict.runtime == Runtime::Tritforge && verdict.loads);
-    if let (Some(ours), Some(fault)) = (ours, fault) {
-        (ours.loads, ours.note) = (false, fault);
+    if let Some(ours) = ours
+        && let Err(error) = Model::open(path)
+    {
+        let message = error.to_string();
+        let place = format!("{}: ", path.display());
+        (ours.loads, ours.note) = (false, message.strip_prefix(&place).unwrap_or(&message).to_string());
     }
     let files = match gguf.part_count() {
         1 => String::new(),
@@ -74,13 +77,15 @@ fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, Export
     let cols = info.dims.first().copied().unwrap_or(1) as usize;
     let rows = info.dims.iter().skip(1).product::<u64>() as usize;
     let beside = match gguf.tensor(&info.name.replace(".weight", ".scale")).map(|scale| gguf.data(scale)) {
-        Some([a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
-        _ => 1.0,
+        Some([a, b, c, d]) => Some(f32::from_le_bytes([*a, *b, *c, *d])),
+        _ => None,
     };
     let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
     if let Some(packing) = Packing::in_file(info.ty.name(), layout) {
         let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
-        let scale = unpacked.uniform_scale().map(|scale| scale * beside);
+        // None for blocks of different scales, which the engine refuses.
+        let packed = PackedRows::new(packing, gguf.data(info), rows, cols).map_err(fault)?;
+        let scale = packed.tensor_scale(beside).ok();
         row.set_codes(&unpacked.codes, scale, digest);
     }
     Ok(row)

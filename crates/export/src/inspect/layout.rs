@@ -5,13 +5,13 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 
-use tritforge_checkpoint::Tensors;
+use tritforge_checkpoint::{AdapterFiles, Tensors};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::dense::ggml_type;
-use crate::model::{AnyModel, Form};
-use crate::plan::Item;
+use crate::model::{AnyModel, ModelFormat};
+use crate::plan::TensorPlan;
 use crate::runtimes::{GgufTraits, Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
 use crate::{ExportError, ExportOptions, ImportOptions};
 
@@ -50,6 +50,47 @@ pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
     Ok(inspection)
 }
 
+/// The files of an adapter. Its base need not be there: tensors are listed as they are.
+pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError> {
+    let mut tensors = Vec::new();
+    for tensor in adapter.tensors()? {
+        let bytes = tensor.bytes as u64;
+        tensors.push(TensorRow::new(&tensor.name, &tensor.dtype, wide(&tensor.shape), bytes));
+    }
+    let config = adapter.config();
+    let form = if adapter.checkpoint().is_some() {
+        "checkpoint of an adapter"
+    } else {
+        "adapter in the layout of peft"
+    };
+    let scaling = if config.use_rslora { "alpha / √rank" } else { "alpha / rank" };
+    let files = files(adapter.dir())?;
+    let mut inspection = Inspection {
+        path: adapter.dir().display().to_string(),
+        kind: format!(
+            "{form}, mode {}, rank {}, alpha {}, scaling {scaling}, base {}",
+            config.mode.name(),
+            config.rank,
+            config.alpha,
+            config.base.as_deref().unwrap_or("not named")
+        ),
+        architecture: None,
+        parameters: tensors.iter().map(TensorRow::elements).sum(),
+        bytes: files.iter().map(|(_, bytes)| bytes).sum(),
+        bits_per_parameter: 0.0,
+        ternary: None,
+        types: BTreeMap::new(),
+        config: None,
+        tokenizer: None,
+        loads_in: Vec::new(),
+        runtimes: Vec::new(),
+        metadata: files.into_iter().map(|(name, bytes)| (name, format!("{bytes} bytes"))).collect(),
+        tensors,
+    };
+    summarize(&mut inspection);
+    Ok(inspection)
+}
+
 pub(super) fn directory(
     path: &Path,
     options: &ImportOptions,
@@ -62,9 +103,9 @@ pub(super) fn directory(
         tensors.push(row(&model, item, digest)?);
     }
     let architecture = Architecture::of(&config).ok();
-    let runtimes = match model.form() {
-        Form::HuggingFace => hugging_face_verdicts(),
-        Form::Checkpoint | Form::Gguf => checkpoint_verdicts(architecture, &config),
+    let runtimes = match model.format() {
+        ModelFormat::HuggingFace => hugging_face_verdicts(),
+        ModelFormat::Checkpoint | ModelFormat::Gguf => checkpoint_verdicts(architecture, &config),
     };
     let files = files(model.path())?;
     let mut inspection = Inspection {
@@ -93,7 +134,7 @@ pub(super) fn directory(
 /// A checkpoint is this program's own; what its default export would be loaded by.
 fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig) -> Vec<Verdict> {
     let weights = config.weights;
-    let note = "eval, diff and verify as it is; export it to run it".to_string();
+    let note = "eval, diff and verify directly; export it for generate, chat and serve".to_string();
     let ours = Verdict { runtime: Runtime::Tritforge, loads: true, note };
     let Some(architecture) = architecture else { return vec![ours] };
     let options = ExportOptions::default();
@@ -103,6 +144,7 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
     };
     let scales = weights != WeightQuant::None && architecture.has_scale_tensors();
     let after = gguf_verdicts(&GgufTraits {
+        pre: None,
         architecture: architecture.name(),
         types: BTreeSet::from([ty]),
         scales,
@@ -117,14 +159,15 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
                 "after `export --format hf-bf16` or hf-f32".to_string()
             }
             (Runtime::Transformers, _) => "after `export --format hf-packed`, hf-bf16 or hf-f32".to_string(),
-            (_, true) => format!("after `export` ({} in {ty})", architecture.name()),
+            (_, true) if v.note.is_empty() => format!("after `export` ({} in {ty})", architecture.name()),
+            (_, true) => format!("after `export` ({} in {ty}); {}", architecture.name(), v.note),
             (_, false) => v.note,
         },
     });
     [ours].into_iter().chain(others).collect()
 }
 
-fn row(model: &AnyModel, item: &Item, digest: bool) -> Result<TensorRow, ExportError> {
+fn row(model: &AnyModel, item: &TensorPlan, digest: bool) -> Result<TensorRow, ExportError> {
     let (ty, bytes) = model.storage(item)?;
     let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
     let quantized = model.config().activations == ActivationQuant::Absmax;

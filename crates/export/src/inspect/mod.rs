@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
+use tritforge_checkpoint::AdapterFiles;
 use tritforge_config::ModelConfig;
 
 pub use self::tokenizer::TokenizerSummary;
@@ -128,13 +129,16 @@ impl TensorRow {
     }
 }
 
-/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, or a directory in Hugging Face's layout.
+/// Inspects a GGUF file, a safetensors file, a checkpoint, the directory of a run, a directory in Hugging
+/// Face's layout, or an adapter.
 /// `digest` adds the SHA-256 of each ternary tensor's codes.
 ///
 /// # Errors
 /// If it is none of these, or damaged.
 pub fn inspect(path: &Path, options: &ImportOptions, digest: bool) -> Result<Inspection, ExportError> {
-    if path.is_dir() {
+    if let Some(adapter) = AdapterFiles::find(path)? {
+        layout::adapter(&adapter)
+    } else if path.is_dir() {
         layout::directory(path, options, digest)
     } else if layout::is_safetensors(path)? {
         layout::safetensors(path)

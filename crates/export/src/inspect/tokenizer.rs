@@ -1,4 +1,5 @@
-//! A tokenizer in a few words, from the GGUF metadata that describes it, whether or not this program runs its kind.
+//! A tokenizer in a few words, from the GGUF metadata that describes it, whether or not this program runs its
+//! kind.
 
 use serde::Serialize;
 use tritforge_gguf::{Metadata, optional};
@@ -41,7 +42,12 @@ impl TokenizerSummary {
         for (role, suffix) in [("bos", "bos_token_id"), ("eos", "eos_token_id"), ("pad", "padding_token_id")]
         {
             if let Some(id) = optional(metadata.get_usize(&key(suffix)))? {
-                let name = tokens.get(id).cloned().unwrap_or_else(|| format!("{id}, which is no token"));
+                let name = tokens.get(id).cloned().unwrap_or_else(|| {
+                    format!(
+                        "{id}, which is not in the \
+                                                                              vocabulary"
+                    )
+                });
                 roles.push((role.to_string(), name));
             }
         }
@@ -62,7 +68,8 @@ impl TokenizerSummary {
         }))
     }
 
-    /// A tokenizer of Hugging Face's format in a model with `vocab_size` ids; one that GGUF cannot describe is told by the reason.
+    /// A tokenizer of Hugging Face's format in a model with `vocab_size` ids; one that GGUF cannot describe
+    /// is told by the reason.
     pub(super) fn of(tokenizer: &Tokenizer, vocab_size: usize) -> Result<Option<Self>, ExportError> {
         let mut metadata = Metadata::new();
         match tokenizer.to_gguf(vocab_size.max(tokenizer.vocab_size())) {

@@ -236,7 +236,7 @@ fn dimensions_whose_product_overflows_are_refused() {
         &raw,
         raw.at("embd offset"),
         "tensor[0] `embd` offset",
-        &["0 with 17592186044416 bytes", "cut short?"],
+        &["0 with 17592186044416 bytes", "truncated?"],
     );
 }
 
@@ -299,7 +299,7 @@ fn data_outside_the_file_is_refused() {
         let mut cut = raw.clone();
         cut.bytes.truncate(raw.bytes.len() - missing);
         let error = Gguf::from_bytes(cut.bytes).unwrap_err();
-        assert!(error.to_string().contains("cut short?"), "{error}");
+        assert!(error.to_string().contains("truncated?"), "{error}");
     }
 }
 

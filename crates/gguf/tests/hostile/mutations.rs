@@ -1,11 +1,11 @@
 //! Ten thousand mutated files, and the worst files we know: memory stays within a small multiple of the file.
 //!
-//! The bound, 7.5 times the file and 4 KiB, follows from what the reader holds a byte of the file at worst, each
-//! byte justifying one thing only. A metadata entry of at least 13 bytes is 56 bytes of list and, the table of the
-//! set of keys being a power of two at most 7/8 full, up to 16/7 · 17 = 39 bytes of set: 7.3 times. All else needs
-//! less: a tensor info of at least 24 bytes is 72 bytes of list, 39 of set and 16 of indices (5.3 times); an empty
-//! string in an array is 24 bytes for 8; texts and numbers are as long as in the file. The 4 KiB are for the texts
-//! of an error.
+//! The bound, 7.5 times the file and 4 KiB, follows from what the reader holds a byte of the file at worst,
+//! each byte justifying one thing only. A metadata entry of at least 13 bytes is 56 bytes of list and, the
+//! table of the set of keys being a power of two at most 7/8 full, up to 16/7 · 17 = 39 bytes of set: 7.3
+//! times. All else needs less: a tensor info of at least 24 bytes is 72 bytes of list, 39 of set and 16 of
+//! indices (5.3 times); an empty string in an array is 24 bytes for 8; texts and numbers are as long as in
+//! the file. The 4 KiB are for the texts of an error.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,8 @@ impl Random {
         (self.next() % n.max(1) as u64) as usize
     }
 
-    /// A number that parsers get wrong: around the file's size, powers of two, multiples that wrap, small ones.
+    /// A number that parsers get wrong: around the file's size, powers of two, multiples that wrap, small
+    /// ones.
     fn awkward(&mut self, file: usize) -> u64 {
         let base = match self.below(6) {
             0 => 0,
@@ -136,8 +137,8 @@ fn ten_thousand_mutated_files_are_errors_or_sound() {
 #[test]
 fn the_greediest_files_stay_within_the_bound() {
     const MANY: u64 = 20_000;
-    // As many of the smallest things as fit: entries, tensors (refused for want of data, after all were read),
-    // empty strings.
+    // As many of the smallest things as fit: entries, tensors (refused for want of data, after all were
+    // read), empty strings.
     let mut entries = Raw::new(0, MANY);
     let mut tensors = Raw::new(MANY, 0);
     let mut flat = Raw::new(MANY, 0);
@@ -153,8 +154,8 @@ fn the_greediest_files_stay_within_the_bound() {
     let mut bytes = Raw::new(0, 1);
     bytes.array("b", 0, MANY, &vec![0; MANY as usize]);
 
-    // Counts as large as the bytes left allow, with nothing behind them; sizes around powers of two, where the
-    // rounding of hash tables is worst.
+    // Counts as large as the bytes left allow, with nothing behind them; sizes around powers of two, where
+    // the rounding of hash tables is worst.
     let mut files: Vec<Vec<u8>> = [entries, tensors, flat, empty_strings, bytes].map(|raw| raw.bytes).into();
     for things in [1_000u64, 1_792, 1_793, 14_336, 14_337, 28_673] {
         for (least, tensors) in [(13, false), (24, true)] {

@@ -1,4 +1,5 @@
-//! A file put together byte by byte, independently of the crate's writer, that remembers where its fields are.
+//! A file put together byte by byte, independently of the crate's writer, that remembers where its fields
+//! are.
 
 /// The bytes of a file and the named fields in it.
 #[derive(Clone, Default)]

@@ -1,11 +1,13 @@
-//! Few tokens: rows multiplied as they are decoded, bound by memory. The portable form, and the reference of `x86`.
+//! Few tokens: rows multiplied as they are decoded, bound by memory. The portable form, and the reference of
+//! `x86`.
 
 use super::rows::f16_to_f32;
 use super::{Q8_0_BYTES, TILE};
 use crate::lanes::{LANES, Lanes, fma, multiversion, sums};
 
 multiversion! {
-    /// `y[i] = row i · x` of Q8_0 rows, four at a time: each in the order of [`dot`], since a block is two times sixteen numbers.
+    /// `y[i] = row i · x` of Q8_0 rows, four at a time: each in the order of [`dot`], since a block is two
+    /// times sixteen numbers.
     pub(super) fn q8_0_products(bytes: &[u8], row_bytes: usize, x: &[f32], y: &mut [f32]) {
         let x = x.as_chunks::<LANES>().0;
         for (rows, y) in bytes.chunks(TILE * row_bytes).zip(y.chunks_mut(TILE)) {

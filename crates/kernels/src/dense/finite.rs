@@ -13,7 +13,8 @@ const Q8_0_SCALE: usize = 0;
 const Q6_K_SCALE: usize = 208;
 
 impl DenseMatrix<'_> {
-    /// Looks for NaN and infinity. Of block formats the scales are looked at: finite ones make finite numbers.
+    /// Looks for NaN and infinity. Of block formats the scales are looked at: finite ones make finite
+    /// numbers.
     ///
     /// # Errors
     /// The first number that is NaN or infinite.

@@ -1,14 +1,15 @@
-//! Q8_0 rows rearranged for decoding: four rows unit by unit, so that one stream from memory feeds four chains of sums.
+//! Q8_0 rows rearranged for decoding: four rows unit by unit, so that one stream from memory feeds four
+//! chains of sums.
 //!
-//! The sums of a row are one chain of dependent additions ([`crate::lanes::dot`] fixes their order), which alone is slower than
-//! memory; rows one after the other in a file would be four streams, which the prefetcher follows badly. A group is
-//! [`GROUP`] rows; for every block of 32 columns it holds the rows' f16 scales, then their codes: the bytes of the file in
-//! another order.
+//! The sums of a row are one chain of dependent additions ([`crate::lanes::dot`] fixes their order), which
+//! alone is slower than memory; rows one after the other in a file would be four streams, which the
+//! prefetcher follows badly. A group is [`GROUP`] rows; for every block of 32 columns it holds the rows' f16
+//! scales, then their codes: the bytes of the file in another order.
 
 use std::mem::MaybeUninit;
 
 use super::{Q8_0_BLOCK, Q8_0_BYTES};
-use crate::{heap, pool};
+use crate::{allocator, pool};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 4;
@@ -24,7 +25,7 @@ pub(super) fn interleave(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
     let group_bytes = GROUP * row_bytes;
     let len = bytes.len().div_ceil(group_bytes) * group_bytes;
     let mut out: Vec<u8> = Vec::with_capacity(len);
-    heap::advise_huge_pages(out.spare_capacity_mut());
+    allocator::advise_huge_pages(out.spare_capacity_mut());
     let spare = &mut out.spare_capacity_mut()[..len];
     let tasks = bytes.chunks(GROUPS_A_TASK * group_bytes).zip(spare.chunks_mut(GROUPS_A_TASK * group_bytes));
     pool::for_each(tasks, |(rows, out): (&[u8], &mut [MaybeUninit<u8>])| {
@@ -43,7 +44,8 @@ pub(super) fn interleave(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
             }
         }
     });
-    // SAFETY: the capacity was asked for above; the tasks cover all groups, and each group's scales and codes are written.
+    // SAFETY: the capacity was asked for above; the tasks cover all groups, and each group's scales and codes
+    // are written.
     unsafe { out.set_len(len) };
     out
 }

@@ -1,4 +1,5 @@
-//! Full-precision matrices as files store them (F32, F16, BF16, Q8_0, Q6_K): rows by index, and `x · Wᵀ` for the output head.
+//! Full-precision matrices as files store them (F32, F16, BF16, Q8_0, Q6_K): rows by index, and `x · Wᵀ` for
+//! the output head.
 //!
 //! Every product is a dot of fixed order ([`crate::lanes`]), the same for one token and for many.
 
@@ -131,8 +132,8 @@ impl<'a> DenseMatrix<'a> {
         Self { ty: DenseType::F32, bytes, interleaved: false, rows, cols }
     }
 
-    /// The matrix as it decodes fastest here: a copy of Q8_0 rows, rearranged, where there is code for it. None where the
-    /// file's own order is the best. Products have the same bits either way.
+    /// The matrix as it decodes fastest here: a copy of Q8_0 rows, rearranged, where there is code for it.
+    /// None where the file's own order is the best. Products have the same bits either way.
     pub fn for_decoding(&self) -> Option<DenseMatrix<'static>> {
         let fits = self.ty == DenseType::Q8_0 && !self.interleaved && cfg!(target_arch = "x86_64");
         (fits && Backend::active() != Backend::Scalar).then(|| DenseMatrix {
@@ -200,8 +201,9 @@ impl<'a> DenseMatrix<'a> {
         if y.is_empty() {
             return;
         }
-        // A piece is some rows of the matrix and all tokens; it owns its part of every token's result. It is long, so that
-        // a thread reads on for a while; a decoding step waits for the last one, so there are several a thread.
+        // A piece is some rows of the matrix and all tokens; it owns its part of every token's result. It is
+        // long, so that a thread reads on for a while; a decoding step waits for the last one, so there are
+        // several a thread.
         let rows = self.rows.div_ceil(pool::threads() * PIECES_A_THREAD).next_multiple_of(ROWS);
         let mut pieces: Vec<Vec<&mut [f32]>> =
             (0..self.rows.div_ceil(rows)).map(|_| Vec::with_capacity(tokens)).collect();
@@ -234,7 +236,8 @@ impl<'a> DenseMatrix<'a> {
             let groups = &self.bytes[first_row * row_bytes..][..groups * row_bytes];
             return x86_interleaved::products(backend, groups, x, y);
         }
-        // One token needs each decoded row once: few rows at a time stay near. Many tokens are worth a larger buffer.
+        // One token needs each decoded row once: few rows at a time stay near. Many tokens are worth a larger
+        // buffer.
         let at_once = if y.len() < TILE { TILE } else { ROWS };
         let mut decoded = vec![0f32; at_once * self.cols];
         let mut buffer = Vec::new();
@@ -248,7 +251,8 @@ impl<'a> DenseMatrix<'a> {
         }
     }
 
-    /// The products of a piece in the file's order, if there is code for so few tokens of this type; says whether there is.
+    /// The products of a piece in the file's order, if there is code for so few tokens of this type; says
+    /// whether there is.
     fn few(&self, backend: Backend, bytes: &[u8], x: &[f32], y: &mut [&mut [f32]]) -> bool {
         let row_bytes = self.ty.row_bytes(self.cols);
         #[cfg(target_arch = "x86_64")]

@@ -26,7 +26,8 @@ fn decode_f16_avx512(bytes: &[u8], out: &mut [f32]) {
     let (blocks, rest) = bytes.as_chunks::<{ 2 * LANES }>();
     let (out_blocks, out_rest) = out.as_chunks_mut::<LANES>();
     for (out, block) in out_blocks.iter_mut().zip(blocks) {
-        // SAFETY: a block is the 32 bytes that are read, `out` the 64 bytes that are written; neither needs alignment.
+        // SAFETY: a block is the 32 bytes that are read, `out` the 64 bytes that are written; neither needs
+        // alignment.
         unsafe {
             let halves = _mm256_loadu_si256(block.as_ptr().cast());
             _mm512_storeu_ps(out.as_mut_ptr(), _mm512_cvtph_ps(halves));
@@ -69,14 +70,16 @@ multiversion! {
     }
 }
 
-/// An f16 number, exactly. `half` asks for the processor's features at every number, which loops cannot afford.
+/// An f16 number, exactly. `half` asks for the processor's features at every number, which loops cannot
+/// afford.
 #[inline(always)]
 pub(super) fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     /// 2^112: the difference of the exponents' biases.
     const REBIAS: f32 = f32::from_bits(0x7780_0000);
     let wide = u32::from(u16::from_le_bytes(bytes)) << 16;
     let (sign, magnitude) = (wide & 0x8000_0000, (wide & 0x7fff_0000) >> 3);
-    // Exponent and mantissa now stand where f32 has them; the product also makes subnormal f16 numbers normal.
+    // Exponent and mantissa now stand where f32 has them; the product also makes subnormal f16 numbers
+    // normal.
     let finite = (f32::from_bits(magnitude) * REBIAS).to_bits();
     let bits = if magnitude >= 0x0f80_0000 { magnitude | 0x7f80_0000 } else { finite };
     f32::from_bits(sign | bits)
@@ -92,8 +95,8 @@ pub fn f32_to_bf16(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()
 }
 
-/// The Q8_0 blocks of a row-major matrix, as ggml's reference quantizer makes them: `d = absmax/127`, codes rounded half away
-/// from zero with the f32 `d`, which is then stored as f16.
+/// The Q8_0 blocks of a row-major matrix, as ggml's reference quantizer makes them: `d = absmax/127`, codes
+/// rounded half away from zero with the f32 `d`, which is then stored as f16.
 ///
 /// # Panics
 /// If 32 does not divide the length.

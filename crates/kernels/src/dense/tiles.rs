@@ -44,7 +44,8 @@ fn tile<const T: usize>(rows: &[f32], x: &[f32], cols: usize) -> [[f32; TILE]; T
     for i in (0..cols).step_by(LANES) {
         for t in 0..T {
             for r in 0..TILE {
-                // SAFETY: i + 16 <= cols as 16 divides cols, and the assertion says that there are TILE rows and T tokens.
+                // SAFETY: i + 16 <= cols as 16 divides cols, and the assertion says that there are TILE rows
+                // and T tokens.
                 let (row, x) = unsafe { (load(rows, r * cols + i), load(x, t * cols + i)) };
                 acc[t][r] = fma(&row, &x, &acc[t][r]);
             }

@@ -1,4 +1,5 @@
-//! Few tokens on x86: rows decoded in registers, each decoded number used for all tokens, as fast as memory gives them.
+//! Few tokens on x86: rows decoded in registers, each decoded number used for all tokens, as fast as memory
+//! gives them.
 //!
 //! Sixteen sums a row and token, in the order of [`crate::lanes::dot`]: the same bits as every other path.
 
@@ -27,14 +28,15 @@ pub(super) fn products(
     let cols = x.len() / y.len();
     assert!(y.len() <= FEW_TOKENS && cols.is_multiple_of(UNIT) && ty.row_bytes(cols) == row_bytes);
     backend.assert_supported();
-    // One row is one stream, which the prefetcher follows best. From four tokens on two rows share the loads of x.
+    // One row is one stream, which the prefetcher follows best. From four tokens on two rows share the loads
+    // of x.
     let at_once = if y.len() < 4 { 1 } else { 2 };
     macro_rules! run {
         ($kernel:ident) => {
             for (i, rows) in bytes.chunks(at_once * row_bytes).enumerate() {
                 let (first, count) = (i * at_once, rows.len() / row_bytes);
-                // SAFETY: the processor has the backend's features; `rows` holds as many rows as the kernel reads, x as
-                // many tokens (asserted above).
+                // SAFETY: the processor has the backend's features; `rows` holds as many rows as the kernel
+                // reads, x as many tokens (asserted above).
                 unsafe {
                     match (y.len(), count) {
                         (1, _) => put(y, first, $kernel::<1, 1>(ty, rows, row_bytes, x)),
@@ -70,8 +72,8 @@ fn put<const R: usize, const T: usize>(y: &mut [&mut [f32]], first: usize, acc: 
 }
 
 /// # Safety
-/// The processor must have AVX-512; `rows` must hold R rows of `row_bytes`, which is the length of rows of this type with
-/// `x.len() / T` columns, a multiple of 32.
+/// The processor must have AVX-512; `rows` must hold R rows of `row_bytes`, which is the length of rows of
+/// this type with `x.len() / T` columns, a multiple of 32.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 unsafe fn avx512<const R: usize, const T: usize>(
     ty: DenseType,
@@ -105,7 +107,8 @@ unsafe fn avx512_of<const R: usize, const T: usize, const SIZE: usize>(
     let mut acc = [[_mm512_setzero_ps(); R]; T];
     for unit in 0..cols / UNIT {
         for r in 0..R {
-            // SAFETY: unit `unit` of row r lies in `rows`, 32 columns of every token in `x`; no load needs alignment.
+            // SAFETY: unit `unit` of row r lies in `rows`, 32 columns of every token in `x`; no load needs
+            // alignment.
             unsafe {
                 let weights = rows.as_ptr().add(r * row_bytes + unit * unit_bytes);
                 if R > 1 {
@@ -182,7 +185,8 @@ unsafe fn avx2_of<const R: usize, const T: usize, const SIZE: usize>(
     let mut acc = [[[_mm256_setzero_ps(); 2]; R]; T];
     for unit in 0..cols / UNIT {
         for r in 0..R {
-            // SAFETY: unit `unit` of row r lies in `rows`, 32 columns of every token in `x`; no load needs alignment.
+            // SAFETY: unit `unit` of row r lies in `rows`, 32 columns of every token in `x`; no load needs
+            // alignment.
             unsafe {
                 let weights = rows.as_ptr().add(r * row_bytes + unit * unit_bytes);
                 if R > 1 {

@@ -1,4 +1,5 @@
-//! Few tokens times interleaved Q8_0 rows on x86: decoded in registers, each decoded number used for all tokens.
+//! Few tokens times interleaved Q8_0 rows on x86: decoded in registers, each decoded number used for all
+//! tokens.
 //!
 //! Sixteen sums a row and token, in the order of [`crate::lanes::dot`]: the same bits as every other path.
 
@@ -10,13 +11,15 @@ use super::{FEW_TOKENS, Q8_0_BLOCK};
 use crate::Backend;
 use crate::lanes::{LANES, Lanes, sums};
 
-/// Groups whose sums wait in the L1 cache, with the tokens' numbers for some columns, while all columns pass by.
+/// Groups whose sums wait in the L1 cache, with the tokens' numbers for some columns, while all columns pass
+/// by.
 const GROUPS: usize = 4;
 
 /// Floats of all tokens that the L1 cache holds beside the sums.
 const CACHED: usize = 4096;
 
-/// `y[t][i] = row i · x_t` for the rows of `groups`, which are as many as `y` has places for (the last group may have more).
+/// `y[t][i] = row i · x_t` for the rows of `groups`, which are as many as `y` has places for (the last group
+/// may have more).
 pub(super) fn products(backend: Backend, groups: &[u8], x: &[f32], y: &mut [&mut [f32]]) {
     let tokens = y.len();
     let cols = x.len() / tokens;
@@ -49,7 +52,8 @@ type Kernel<const T: usize, const R: usize> =
     unsafe fn(group: &[u8], first: usize, units: Range<usize>, x: &[f32], cols: usize, acc: &mut Sums<T, R>);
 
 /// # Safety
-/// The processor must have the kernel's features; `groups` must be whole groups of `cols` columns, x [T, cols].
+/// The processor must have the kernel's features; `groups` must be whole groups of `cols` columns, x [T,
+/// cols].
 unsafe fn all<const T: usize, const R: usize>(
     groups: &[u8],
     x: &[f32],
@@ -58,7 +62,8 @@ unsafe fn all<const T: usize, const R: usize>(
     kernel: Kernel<T, R>,
 ) {
     let units = cols / Q8_0_BLOCK;
-    // The numbers of a few tokens stay cached beside the stream as they are; a pass over all columns is one stream.
+    // The numbers of a few tokens stay cached beside the stream as they are; a pass over all columns is one
+    // stream.
     let (at_once, groups_at_once) =
         if T <= 3 { (units, 1) } else { ((CACHED / T / Q8_0_BLOCK).max(1), GROUPS) };
     let group_bytes = units * UNIT_BYTES;
@@ -90,8 +95,8 @@ unsafe fn all<const T: usize, const R: usize>(
 const AHEAD: usize = 2048;
 
 /// # Safety
-/// The processor must have AVX-512 F, BW, VL and DQ, and F16C; `first + R` is at most [`GROUP`], the group has the
-/// units, and x is [T, cols].
+/// The processor must have AVX-512 F, BW, VL and DQ, and F16C; `first + R` is at most [`GROUP`], the group
+/// has the units, and x is [T, cols].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")]
 unsafe fn avx512<const T: usize, const R: usize>(
     group: &[u8],

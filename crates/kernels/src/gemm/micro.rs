@@ -1,6 +1,7 @@
 //! The innermost loops: one tile of C in registers, compiled for each instruction set.
 //!
-//! A tile's sums begin at 0, take one fused multiply-add a term in ascending order, and then go to C in one addition.
+//! A tile's sums begin at 0, take one fused multiply-add a term in ascending order, and then go to C in one
+//! addition.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -30,11 +31,12 @@ impl Kernel {
         Self { backend, rows, columns }
     }
 
-    /// `C = A · B` or `C += A · B` of one tile: a [terms, rows], b [terms, columns], rows of C `stride` apart.
+    /// `C = A · B` or `C += A · B` of one tile: a [terms, rows], b [terms, columns], rows of C `stride`
+    /// apart.
     ///
     /// # Safety
-    /// `c` must be valid for a tile of `self.rows` rows, `stride` apart, of `self.columns` numbers, which nobody else uses
-    /// meanwhile; the processor must support the backend.
+    /// `c` must be valid for a tile of `self.rows` rows, `stride` apart, of `self.columns` numbers, which
+    /// nobody else uses meanwhile; the processor must support the backend.
     #[inline]
     pub(super) unsafe fn run(self, a: &[f32], b: &[f32], c: *mut f32, stride: usize, add: bool) {
         debug_assert_eq!(a.len() / self.rows, b.len() / self.columns);
@@ -59,7 +61,8 @@ impl Kernel {
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512(a: &[f32], b: &[f32], c: *mut f32, stride: usize, add: bool) {
     for r in 0..12 {
-        // The tile is fetched while its sums are computed. SAFETY: a prefetch reads nothing; the rows lie in C.
+        // The tile is fetched while its sums are computed. SAFETY: a prefetch reads nothing; the rows lie in
+        // C.
         unsafe {
             let c = c.add(r * stride).cast::<i8>();
             _mm_prefetch::<_MM_HINT_T0>(c);

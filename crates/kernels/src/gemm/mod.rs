@@ -1,9 +1,10 @@
-//! The f32 matrix product of training: `C = A · B` or `C += A · B`, blocked and packed (Goto and van de Geijn, "Anatomy of
-//! High-Performance Matrix Multiplication").
+//! The f32 matrix product of training: `C = A · B` or `C += A · B`, blocked and packed (Goto and van de
+//! Geijn, "Anatomy of High-Performance Matrix Multiplication").
 //!
-//! Operands are read once, by packing, so that they need not exist as floats: int8 activations and ternary weights are
-//! decoded on the way ([`Matrix`]). Every element of C is summed over k in one fixed order: ascending within a block of
-//! [`DEPTH`], block after block. Neither the number of threads nor the backend changes a bit.
+//! Operands are read once, by packing, so that they need not exist as floats: int8 activations and ternary
+//! weights are decoded on the way ([`Matrix`]). Every element of C is summed over k in one fixed order:
+//! ascending within a block of [`DEPTH`], block after block. Neither the number of threads nor the backend
+//! changes a bit.
 
 mod micro;
 mod pack;
@@ -13,7 +14,7 @@ use std::cell::Cell;
 use self::micro::Kernel;
 pub use self::pack::Matrix;
 use self::pack::{GROUP, PADDING, pack_panels};
-use crate::{Backend, Write, pool};
+use crate::{Backend, WriteMode, pool};
 
 /// Terms of a sum that are added in registers before they go to C.
 const DEPTH: usize = 256;
@@ -48,7 +49,7 @@ thread_local! {
 ///
 /// # Panics
 /// If the inner dimensions differ or `c` is not [m, n].
-pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
+pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: WriteMode) {
     gemm_with(Backend::active(), a, b, c, write);
 }
 
@@ -56,7 +57,7 @@ pub fn gemm(a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
 ///
 /// # Panics
 /// As [`gemm`], and if the processor does not support the backend.
-pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: Write) {
+pub(crate) fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], write: WriteMode) {
     backend.assert_supported();
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
     assert_eq!(k, b.rows(), "A is [{m}, {k}], B is [{}, {n}]", b.rows());
@@ -65,7 +66,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
         return;
     }
     if k == 0 {
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             c.fill(0.0);
         }
         return;
@@ -86,7 +87,7 @@ pub fn gemm_with(backend: Backend, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], 
                     rows: row..m.min(row + rows),
                     columns: column..n.min(column + columns),
                     depth: first..k.min(first + depth),
-                    add: write == Write::Add || first > 0,
+                    add: write == WriteMode::Accumulate || first > 0,
                     parallel,
                 };
                 part.multiply(a, b, &out, &mut lines);
@@ -109,7 +110,8 @@ struct Output {
     stride: usize,
 }
 
-// SAFETY: threads write through `c` only, each to the tiles of its own task, while `gemm_with` borrows the slice.
+// SAFETY: threads write through `c` only, each to the tiles of its own task, while `gemm_with` borrows the
+// slice.
 unsafe impl Sync for Output {}
 
 /// A block of C and a stretch of the sums.

@@ -8,7 +8,7 @@ use crate::lanes::multiversion;
 /// A matrix as it lies in memory, row-major, perhaps to be read transposed.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
-    numbers: Numbers<'a>,
+    numbers: Elements<'a>,
     /// Rows and columns in memory.
     rows: usize,
     cols: usize,
@@ -16,7 +16,7 @@ pub struct Matrix<'a> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Numbers<'a> {
+enum Elements<'a> {
     F32(&'a [f32]),
     /// Codes, and a scale a row.
     Int8(&'a [i8], &'a [f32]),
@@ -31,7 +31,7 @@ impl<'a> Matrix<'a> {
     /// If the length does not fit the shape.
     pub fn f32(numbers: &'a [f32], rows: usize, cols: usize) -> Self {
         assert_eq!(numbers.len(), rows * cols, "numbers of [{rows}, {cols}]");
-        Self { numbers: Numbers::F32(numbers), rows, cols, transposed: false }
+        Self { numbers: Elements::F32(numbers), rows, cols, transposed: false }
     }
 
     /// Quantized activations: element (t, i) is `codes[t · cols + i] · scales[t]`.
@@ -40,16 +40,17 @@ impl<'a> Matrix<'a> {
     /// If the lengths do not fit the shape.
     pub fn int8(codes: &'a [i8], scales: &'a [f32], cols: usize) -> Self {
         assert_eq!(codes.len(), scales.len() * cols, "codes of [{}, {cols}]", scales.len());
-        Self { numbers: Numbers::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
+        Self { numbers: Elements::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
     }
 
-    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`, [rows, cols].
+    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`,
+    /// [rows, cols].
     ///
     /// # Panics
     /// If the length does not fit the shape.
     pub fn ternary(latent: &'a [f32], rows: usize, cols: usize, scale: f32) -> Self {
         assert_eq!(latent.len(), rows * cols, "weights of [{rows}, {cols}]");
-        Self { numbers: Numbers::Ternary(latent, 1.0 / scale, scale), rows, cols, transposed: false }
+        Self { numbers: Elements::Ternary(latent, 1.0 / scale, scale), rows, cols, transposed: false }
     }
 
     /// The transpose; nothing is moved.
@@ -69,12 +70,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Floats behind the terms of every packed panel: room for a vector that is stored past the last term, and what keeps the panels
-/// of one group from falling into the same sets of a cache.
+/// Floats behind the terms of every packed panel: room for a vector that is stored past the last term, and
+/// what keeps the panels of one group from falling into the same sets of a cache.
 pub(super) const PADDING: usize = 16;
 
-/// Packs rows `terms` of columns `columns` of a matrix in panels of `width` columns: [terms, width] each, zero past the last
-/// column; panels begin `stride` apart, at least [`PADDING`] behind the last one's end.
+/// Packs rows `terms` of columns `columns` of a matrix in panels of `width` columns: [terms, width] each,
+/// zero past the last column; panels begin `stride` apart, at least [`PADDING`] behind the last one's end.
 pub(super) fn pack_panels(
     backend: Backend,
     matrix: Matrix<'_>,
@@ -92,7 +93,7 @@ pub(super) fn pack_panels(
     for (panel, first) in panels.chunks_exact_mut(stride).zip(starts) {
         let columns = first..columns.end.min(first + width);
         #[cfg(target_arch = "x86_64")]
-        if let (Backend::Avx512Vnni, Numbers::F32(numbers)) = (backend, matrix.numbers) {
+        if let (Backend::Avx512Vnni, Elements::F32(numbers)) = (backend, matrix.numbers) {
             // SAFETY: this backend is chosen only where the processor has AVX-512 F.
             unsafe { transpose_avx512(numbers, matrix.cols, terms.clone(), columns, width, panel) };
             continue;
@@ -106,14 +107,14 @@ pub(super) fn pack_panels(
 fn decode(matrix: Matrix<'_>, row: usize, at: usize, out: &mut [f32]) {
     let range = row * matrix.cols + at..row * matrix.cols + at + out.len();
     match matrix.numbers {
-        Numbers::F32(values) => out.copy_from_slice(&values[range]),
-        Numbers::Int8(codes, scales) => {
+        Elements::F32(values) => out.copy_from_slice(&values[range]),
+        Elements::Int8(codes, scales) => {
             let scale = scales[row];
             for (out, code) in out.iter_mut().zip(&codes[range]) {
                 *out = f32::from(*code) * scale;
             }
         }
-        Numbers::Ternary(latent, inverse, scale) => {
+        Elements::Ternary(latent, inverse, scale) => {
             for (out, w) in out.iter_mut().zip(&latent[range]) {
                 *out = (w * inverse).round_ties_even().clamp(-1.0, 1.0) * scale;
             }
@@ -192,7 +193,8 @@ multiversion! {
     }
 }
 
-/// [`transpose_panel`] of floats in squares of 16 × 16. A vector stored for the last term may reach into the padding.
+/// [`transpose_panel`] of floats in squares of 16 × 16. A vector stored for the last term may reach into the
+/// padding.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn transpose_avx512(
@@ -214,8 +216,8 @@ fn transpose_avx512(
             let mut rows = [_mm512_setzero_ps(); SIDE];
             for (lane, row) in rows.iter_mut().enumerate().take(used) {
                 let at = (columns.start + left + lane) * cols + first;
-                // SAFETY: the row is below `columns.end` and `first + count <= terms.end`, so the first assertion says that the
-                // numbers that the mask lets through lie in the slice.
+                // SAFETY: the row is below `columns.end` and `first + count <= terms.end`, so the first
+                // assertion says that the numbers that the mask lets through lie in the slice.
                 *row = unsafe { _mm512_maskz_loadu_ps(mask, numbers.as_ptr().add(at)) };
             }
             let mut pairs = rows;
@@ -243,8 +245,8 @@ fn transpose_avx512(
             }
             for (i, row) in rows.iter().enumerate().take(count) {
                 let at = (first - terms.start + i) * width + left;
-                // SAFETY: `at + 16` is at most (terms - 1) · width + left + 16 <= terms · width + 16: in the panel by the second
-                // assertion, as `left + 16 <= width + 16`.
+                // SAFETY: `at + 16` is at most (terms - 1) · width + left + 16 <= terms · width + 16: in the
+                // panel by the second assertion, as `left + 16 <= width + 16`.
                 unsafe { _mm512_storeu_ps(panel.as_mut_ptr().add(at), *row) };
             }
         }

@@ -24,7 +24,7 @@ fn check(a: Matrix<'_>, b: Matrix<'_>) {
     let mut first: Option<Vec<f32>> = None;
     for backend in Backend::supported() {
         let mut c = begin.clone();
-        gemm_with(backend, a, b, &mut c, Write::Store);
+        gemm_with(backend, a, b, &mut c, WriteMode::Overwrite);
         for (c, e) in c.iter().zip(&exact) {
             assert!(
                 (f64::from(*c) - e).abs() < 1e-6 * (largest + k as f64),
@@ -32,7 +32,7 @@ fn check(a: Matrix<'_>, b: Matrix<'_>) {
             );
         }
         let mut sum = begin.clone();
-        gemm_with(backend, a, b, &mut sum, Write::Add);
+        gemm_with(backend, a, b, &mut sum, WriteMode::Accumulate);
         for ((s, c), b) in sum.iter().zip(&c).zip(&begin) {
             assert!(
                 f64::from(s - (c + b)).abs() < 1e-6 * (largest + k as f64),
@@ -62,14 +62,14 @@ fn blocks_and_threads_change_nothing() {
     let product = |threads: usize| {
         pool::set_threads(threads);
         let mut c = vec![0f32; m * n];
-        gemm(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n), &mut c, Write::Store);
+        gemm(Matrix::f32(&a, m, k), Matrix::f32(&b, k, n), &mut c, WriteMode::Overwrite);
         c
     };
     let one = product(1);
     assert_eq!(one, product(pool::max_threads()));
     let row: Vec<f32> = a[(m - 1) * k..].to_vec();
     let mut alone = vec![0f32; n];
-    gemm(Matrix::f32(&row, 1, k), Matrix::f32(&b, k, n), &mut alone, Write::Store);
+    gemm(Matrix::f32(&row, 1, k), Matrix::f32(&b, k, n), &mut alone, WriteMode::Overwrite);
     assert_eq!(alone, one[(m - 1) * n..]);
 }
 
@@ -93,8 +93,8 @@ fn quantized_operands_are_their_values() {
 #[test]
 fn an_empty_sum_is_zero() {
     let mut c = [1.0; 6];
-    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Add);
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, WriteMode::Accumulate);
     assert_eq!(c, [1.0; 6]);
-    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, Write::Store);
+    gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, WriteMode::Overwrite);
     assert_eq!(c, [0.0; 6]);
 }

@@ -1,7 +1,8 @@
 //! AVX2: `vpmaddubsw` multiplies weight fields `code + 1` with activations and adds pairs into 16-bit lanes.
 //!
-//! A pair lies between -2 · 2 · 128 = -512 and 2 · 2 · 127 = 508, so 64 of them, from -32768 to 32512, just fit a 16-bit
-//! lane: after [`CHUNK_STEPS`] steps of 4 pairs the lanes are widened to i32. `vpmaddubsw` itself cannot saturate.
+//! A pair lies between -2 · 2 · 128 = -512 and 2 · 2 · 127 = 508, so 64 of them, from -32768 to 32512, just
+//! fit a 16-bit lane: after [`CHUNK_STEPS`] steps of 4 pairs the lanes are widened to i32. `vpmaddubsw`
+//! itself cannot saturate.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -11,7 +12,8 @@ use super::pack::{STEP_WORDS, Tile};
 use crate::TernaryWeights;
 use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
 
-/// Tokens of a full tile: 6 × 2 accumulators, 2 weight vectors, one broadcast and one product fill the 16 registers.
+/// Tokens of a full tile: 6 × 2 accumulators, 2 weight vectors, one broadcast and one product fill the 16
+/// registers.
 pub(super) const TILE_TOKENS: usize = 6;
 
 /// Tokens up to which a tile is multiplied straight from packed weights: 3 × 4 accumulators.

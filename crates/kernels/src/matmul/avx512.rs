@@ -1,7 +1,8 @@
 //! AVX-512 VNNI: `vpdpbusd` adds 4 products a lane, 64 an instruction, straight into i32.
 //!
-//! The unsigned operand is a vector of weight fields `code + 1` (16 rows × 4 columns), the signed one a token's 4
-//! activations, broadcast. Since `Σ (code + 1) · x = Σ code · x + Σ x`, accumulators start at minus the token's sum.
+//! The unsigned operand is a vector of weight fields `code + 1` (16 rows × 4 columns), the signed one a
+//! token's 4 activations, broadcast. Since `Σ (code + 1) · x = Σ code · x + Σ x`, accumulators start at minus
+//! the token's sum.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -12,13 +13,15 @@ use super::pack::{STEP_WORDS, Tile};
 use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
 use crate::{Backend, TernaryLayout, TernaryWeights, five_trits};
 
-/// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32 registers.
+/// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32
+/// registers.
 pub(super) const TILE_TOKENS: usize = 12;
 
 /// Sums of a tile: for every token 2 vectors of 16 rows.
 pub(super) type Sums<const T: usize> = [[__m512i; STEP_LINES]; T];
 
-/// Calls `run!(kernel, tokens)` for the number of tokens of a tile: `narrow` where memory is the bound, `wide` beyond.
+/// Calls `run!(kernel, tokens)` for the number of tokens of a tile: `narrow` where memory is the bound,
+/// `wide` beyond.
 macro_rules! each_tile {
     ($tokens:expr, $run:ident) => {
         match $tokens {
@@ -42,7 +45,8 @@ macro_rules! each_tile {
 /// Multiplies every tile with the blocks of weights.
 ///
 /// # Safety
-/// The processor must support AVX-512 F, BW, VL and VNNI. No other thread may write the same tokens and blocks to the sink.
+/// The processor must support AVX-512 F, BW, VL and VNNI. No other thread may write the same tokens and
+/// blocks to the sink.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) unsafe fn multiply<'a, T: Output>(
     tiles: &(impl Iterator<Item = Tile<'a>> + Clone),
@@ -106,8 +110,9 @@ fn wide<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
     acc
 }
 
-/// Few tokens, bound by memory: fields stay where they are, times 1, 4, 16 or 64, each in an accumulator of its own,
-/// which is shifted once at the end. A sum of multiples of 64 is at most 2¹³ steps · 4 · 128 · 128 = 2²⁹.
+/// Few tokens, bound by memory: fields stay where they are, times 1, 4, 16 or 64, each in an accumulator of
+/// its own, which is shifted once at the end. A sum of multiples of 64 is at most 2¹³ steps · 4 · 128 · 128 =
+/// 2²⁹.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn narrow<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {

@@ -1,8 +1,8 @@
 //! AVX-512 VBMI: one tile of tokens times weights of 1.6 bits, unpacked in registers on the way from memory.
 //!
-//! A half of a block (16 rows) at a time, so that accumulators, table and constants fit the 32 registers. As in
-//! `avx512`, fields stay where they are in their bytes, times 1, 4, 16 or 64, each in an accumulator of its own, which is
-//! shifted once at the end.
+//! A half of a block (16 rows) at a time, so that accumulators, table and constants fit the 32 registers. As
+//! in `avx512`, fields stay where they are in their bytes, times 1, 4, 16 or 64, each in an accumulator of
+//! its own, which is shifted once at the end.
 
 use std::arch::x86_64::*;
 
@@ -12,11 +12,13 @@ use crate::five_trits::x86::{digit_fields, table, unpack_half};
 use crate::five_trits::{GROUP_STEPS, HALF_LINES, RADIX};
 use crate::ternary_weights::{Line, STEP_LINES};
 
-/// 1/81 modulo 2³²: a product by it divides a multiple of 81 exactly. A sum of such is at most 2¹³ · 4 · 162 · 128 < 2³¹.
+/// 1/81 modulo 2³²: a product by it divides a multiple of 81 exactly. A sum of such is at most 2¹³ · 4 · 162
+/// · 128 < 2³¹.
 const INVERSE: i32 = inverse(RADIX as i32);
 
 const fn inverse(odd: i32) -> i32 {
-    // Newton's iteration: each round doubles the number of right bits, of which an odd number has three to begin with.
+    // Newton's iteration: each round doubles the number of right bits, of which an odd number has three to
+    // begin with.
     let (mut x, mut round) = (odd, 0);
     while round < 4 {
         x = x.wrapping_mul(2i32.wrapping_sub(odd.wrapping_mul(x)));
@@ -73,7 +75,8 @@ pub(super) fn narrow<const T: usize>(stored: &[Line], tile: Tile<'_>) -> Sums<T>
     sums
 }
 
-/// A tile of more tokens: as [`narrow`], with every field shifted down once for all of them and one accumulator a token.
+/// A tile of more tokens: as [`narrow`], with every field shifted down once for all of them and one
+/// accumulator a token.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni,avx512vbmi")]
 pub(super) fn wide<const T: usize>(stored: &[Line], tile: Tile<'_>) -> Sums<T> {
     let table = table();

@@ -1,9 +1,10 @@
-//! The product of int8 activations and ternary weights: `acc = Σ xq · wq`, exact, and `y = acc · (s_w · s_x)`.
+//! The product of int8 activations and ternary weights: `acc = Σ xq · wq`, exact, and `y = acc · (s_w ·
+//! s_x)`.
 //!
-//! The work is a grid: tiles of tokens × blocks of 32 output features. `tiling` cuts it into tasks for threads; a
-//! backend (`scalar`, `avx2`, `avx512`, `neon`) computes the cells of a task with accumulators in registers; `output` takes the
-//! sums to their place. All sums are integers, so neither the backend nor the cut nor the number of threads changes
-//! a bit.
+//! The work is a grid: tiles of tokens × blocks of 32 output features. `tiling` cuts it into tasks for
+//! threads; a backend (`scalar`, `avx2`, `avx512`, `neon`) computes the cells of a task with accumulators in
+//! registers; `output` takes the sums to their place. All sums are integers, so neither the backend nor the
+//! cut nor the number of threads changes a bit.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -29,14 +30,14 @@ use self::output::{Output, Sink};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
-use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, Write};
+use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, WriteMode};
 
-/// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in exactly
-/// this order of multiplication. `y` is [m, rows], row-major; m may be 0.
+/// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in
+/// exactly this order of multiplication. `y` is [m, rows], row-major; m may be 0.
 ///
 /// # Panics
-/// If `x.cols` differs from `w.cols()`, a vector of `x` has not the length that its fields promise, or `y` has not
-/// `m * rows` elements.
+/// If `x.cols` differs from `w.cols()`, a vector of `x` has not the length that its fields promise, or `y`
+/// has not `m * rows` elements.
 pub fn ternary_matmul(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
     ternary_matmul_with(Backend::active(), x, w, y);
 }
@@ -46,15 +47,16 @@ pub fn ternary_matmul(x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
 /// # Panics
 /// As [`ternary_matmul`], and if the processor does not support the backend.
 pub fn ternary_matmul_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, y: &mut [f32]) {
-    product(backend, x, w, y, Write::Store);
+    product(backend, x, w, y, WriteMode::Overwrite);
 }
 
-/// `dx = dy · wᵀ` or `dx += dy · wᵀ` of a rounded gradient dy [tokens, cols] and weights [rows, cols], dx [tokens, rows]: the exact
-/// sums of each digit are scaled as in [`ternary_matmul`] and added up in f32, the first digit first.
+/// `dx = dy · wᵀ` or `dx += dy · wᵀ` of a rounded gradient dy [tokens, cols] and weights [rows, cols], dx
+/// [tokens, rows]: the exact sums of each digit are scaled as in [`ternary_matmul`] and added up in f32, the
+/// first digit first.
 ///
 /// # Panics
 /// As [`ternary_matmul`].
-pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], write: Write) {
+pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], write: WriteMode) {
     gradient_matmul_with(Backend::active(), dy, w, dx, write);
 }
 
@@ -62,12 +64,12 @@ pub fn gradient_matmul(dy: &GradientRows, w: &TernaryWeights, dx: &mut [f32], wr
 ///
 /// # Panics
 /// As [`gradient_matmul`], and if the processor does not support the backend.
-pub fn gradient_matmul_with(
+pub(crate) fn gradient_matmul_with(
     backend: Backend,
     dy: &GradientRows,
     w: &TernaryWeights,
     dx: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) {
     products(backend, dy.rows(), dy.digits(), &[w], [dx].into_iter(), write);
 }
@@ -84,24 +86,38 @@ pub fn ternary_matmul_i32(x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]
 ///
 /// # Panics
 /// As [`ternary_matmul_with`].
-pub fn ternary_matmul_i32_with(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, acc: &mut [i32]) {
-    product(backend, x, w, acc, Write::Store);
+pub(crate) fn ternary_matmul_i32_with(
+    backend: Backend,
+    x: &QuantizedRows,
+    w: &TernaryWeights,
+    acc: &mut [i32],
+) {
+    product(backend, x, w, acc, WriteMode::Overwrite);
 }
 
-/// Several products of the same activations, as one: what [`ternary_matmul`] gives for each of `weights` goes to the result
-/// beside it. The activations are packed once, and the threads meet once at the end (q, k and v; gate and up).
+/// Several products of the same activations, as one: what [`ternary_matmul`] gives for each of `weights` goes
+/// to the result beside it. The activations are packed once, and the threads meet once at the end (q, k and
+/// v; gate and up).
 ///
 /// # Panics
-/// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the weights differ.
+/// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the
+/// weights differ.
 pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
-    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), Write::Store);
+    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), WriteMode::Overwrite);
 }
 
-fn product<T: Output>(backend: Backend, x: &QuantizedRows, w: &TernaryWeights, out: &mut [T], write: Write) {
+fn product<T: Output>(
+    backend: Backend,
+    x: &QuantizedRows,
+    w: &TernaryWeights,
+    out: &mut [T],
+    write: WriteMode,
+) {
     products(backend, x, 1, &[w], [out].into_iter(), write);
 }
 
-/// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its results go.
+/// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its
+/// results go.
 struct Matrix<'a, T> {
     weights: &'a TernaryWeights,
     first_block: usize,
@@ -114,7 +130,7 @@ fn products<'a, T: Output + 'a>(
     digits: usize,
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
-    write: Write,
+    write: WriteMode,
 ) {
     backend.assert_supported();
     // Rows of activations; of a gradient, `digits` a token.
@@ -178,7 +194,8 @@ fn products<'a, T: Output + 'a>(
             with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
                 grid.run(|tiles, range| {
                     for (m, blocks) in parts(&range) {
-                        // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as above.
+                        // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as
+                        // above.
                         unsafe { avx512::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
                     }
                 });
@@ -191,7 +208,8 @@ fn products<'a, T: Output + 'a>(
                 grid.run(|tiles, range| {
                     for (m, blocks) in parts(&range) {
                         let tiles = packed.tiles(tiles.clone());
-                        // SAFETY: the processor supports the backend (asserted above); tasks are disjoint as above.
+                        // SAFETY: the processor supports the backend (asserted above); tasks are disjoint as
+                        // above.
                         unsafe { neon::multiply(backend, &tiles, m.weights, blocks, &m.sink) };
                     }
                 });

@@ -1,10 +1,13 @@
-//! NEON: the loop that all ARM backends share, and the kernels of the plain one, which every aarch64 processor runs.
+//! NEON: the loop that all ARM backends share, and the kernels of the plain one, which every aarch64
+//! processor runs.
 //!
-//! A vector holds weight fields `code + 1` of 4 rows × 4 columns. Since `Σ (code + 1) · x = Σ code · x + Σ x`, sums start
-//! at minus the token's sum, whatever the instruction: `smlal` here, `sdot` in `neon_dot`, `smmla` in `neon_i8mm`.
+//! A vector holds weight fields `code + 1` of 4 rows × 4 columns. Since `Σ (code + 1) · x = Σ code · x + Σ
+//! x`, sums start at minus the token's sum, whatever the instruction: `smlal` here, `sdot` in `neon_dot`,
+//! `smmla` in `neon_i8mm`.
 //!
-//! `smlal` adds one product to each 16-bit lane. A product lies between -2 · 128 = -256 and 2 · 127 = 254, so 128 of them,
-//! from -32768 to 32512, just fit: after [`CHUNK_STEPS`] steps of 4 products a lane the lanes are widened to i32.
+//! `smlal` adds one product to each 16-bit lane. A product lies between -2 · 128 = -256 and 2 · 127 = 254, so
+//! 128 of them, from -32768 to 32512, just fit: after [`CHUNK_STEPS`] steps of 4 products a lane the lanes
+//! are widened to i32.
 
 use std::arch::aarch64::*;
 use std::ops::Range;
@@ -15,7 +18,8 @@ use super::{neon_dot, neon_i8mm};
 use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
 use crate::{Backend, TernaryWeights};
 
-/// Tokens of a full tile of 16-bit sums: 3 × 8 accumulators for 16 rows, 4 weight vectors and an activation vector.
+/// Tokens of a full tile of 16-bit sums: 3 × 8 accumulators for 16 rows, 4 weight vectors and an activation
+/// vector.
 const TILE_TOKENS: usize = 3;
 
 /// Tokens of a full tile of 32-bit sums: 6 × 4 accumulators for 16 rows, weight vectors, and the activations.
@@ -33,7 +37,8 @@ pub(super) const LINE_VECTORS: usize = VECTORS / STEP_LINES;
 /// Sums of a tile: for every token 8 vectors of 4 rows.
 pub(super) type Sums<const T: usize> = [[int32x4_t; VECTORS]; T];
 
-/// One block, a byte for each weight: for each of its lines [steps, 4 fields, 4 vectors of 4 rows × 4 columns].
+/// One block, a byte for each weight: for each of its lines [steps, 4 fields, 4 vectors of 4 rows × 4
+/// columns].
 pub(super) type Panel = Vec<int8x16_t>;
 
 /// Vectors of a panel for one line.
@@ -47,8 +52,8 @@ pub(super) fn tile_tokens(backend: Backend) -> usize {
 /// Multiplies every tile with the blocks of weights.
 ///
 /// # Safety
-/// The processor must support the backend, which is one of NEON. No other thread may write the same tokens and blocks to
-/// the sink.
+/// The processor must support the backend, which is one of NEON. No other thread may write the same tokens
+/// and blocks to the sink.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn multiply<'a, T: Output>(
     backend: Backend,
@@ -57,7 +62,8 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     blocks: Range<usize>,
     sink: &Sink<'_, T>,
 ) {
-    // Few tokens, bound by memory: fields are cut out of the packed lines on the way. Many: unpacked once for all tiles.
+    // Few tokens, bound by memory: fields are cut out of the packed lines on the way. Many: unpacked once for
+    // all tiles.
     let needs_panel = match backend {
         Backend::Neon => tiles.clone().nth(1).is_some(),
         _ => tiles.clone().any(|tile| tile.sums.len() > 3),
@@ -77,8 +83,8 @@ pub(super) unsafe fn multiply<'a, T: Output>(
                     }
                 };
             }
-            // SAFETY: the caller promises that the processor supports the backend: dotprod for `NeonDot`, dotprod and
-            // i8mm for `NeonI8mm`.
+            // SAFETY: the caller promises that the processor supports the backend: dotprod for `NeonDot`,
+            // dotprod and i8mm for `NeonI8mm`.
             match (backend, tile.sums.len()) {
                 (Backend::Neon, 1) if needs_panel => run!(wide::<1>(&panel, tile)),
                 (Backend::Neon, 2) if needs_panel => run!(wide::<2>(&panel, tile)),
@@ -101,7 +107,8 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     }
 }
 
-/// Unpacks a block: two bits to a byte, the first line's rows before the second's, a line's fields in the backend's order.
+/// Unpacks a block: two bits to a byte, the first line's rows before the second's, a line's fields in the
+/// backend's order.
 #[target_feature(enable = "neon")]
 fn unpack(lines: &[Line], backend: Backend, panel: &mut Panel) {
     panel.resize(lines.len() * LINE_FIELDS, vdupq_n_s8(0));
@@ -143,7 +150,8 @@ pub(super) fn fields(packed: uint8x16_t) -> [int8x16_t; STEP_WORDS] {
     .map(|fields| vreinterpretq_s8_u8(fields))
 }
 
-/// 16-bit sums of T tokens and the 16 rows of a line: rows 4v and 4v + 1, then 4v + 2 and 4v + 3, by column modulo 4.
+/// 16-bit sums of T tokens and the 16 rows of a line: rows 4v and 4v + 1, then 4v + 2 and 4v + 3, by column
+/// modulo 4.
 type ShortSums<const T: usize> = [[[int16x8_t; 2]; LINE_VECTORS]; T];
 
 /// Several tiles, from an unpacked block, 16 rows at a time.

@@ -1,8 +1,8 @@
 //! NEON with dot products: `sdot` adds 4 products a lane, 16 an instruction, straight into i32.
 //!
-//! One operand is a vector of weight fields (4 rows × 4 columns), the other one of the four words of an activation
-//! vector, chosen by its index: nothing has to be broadcast. The instruction is written as assembly because its intrinsic
-//! is not stable.
+//! One operand is a vector of weight fields (4 rows × 4 columns), the other one of the four words of an
+//! activation vector, chosen by its index: nothing has to be broadcast. The instruction is written as
+//! assembly because its intrinsic is not stable.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -11,9 +11,9 @@ use super::neon::{LINE_FIELDS, LINE_VECTORS, Sums, VECTORS, WIDE_TOKENS, fields,
 use super::pack::{STEP_WORDS, Tile};
 use crate::ternary_weights::{Line, STEP_LINES};
 
-/// One token, bound by memory: two of the four fields stay where they are in their bytes, times 4 and 16, each in
-/// accumulators of its own, which are shifted once at the end; a field times 64 would not fit a signed byte. A sum of
-/// multiples of 16 is at most 2¹³ steps · 4 · 32 · 128 = 2²⁷.
+/// One token, bound by memory: two of the four fields stay where they are in their bytes, times 4 and 16,
+/// each in accumulators of its own, which are shifted once at the end; a field times 64 would not fit a
+/// signed byte. A sum of multiples of 16 is at most 2¹³ steps · 4 · 32 · 128 = 2²⁷.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn single(lines: &[Line], tile: Tile<'_>) -> Sums<1> {
     let mut by_1 = start::<1>(tile.sums)[0];
@@ -38,7 +38,8 @@ pub(super) fn single(lines: &[Line], tile: Tile<'_>) -> Sums<1> {
     })]
 }
 
-/// Two or three tokens, bound by memory: fields are cut out of the packed lines on the way, 16 rows at a time.
+/// Two or three tokens, bound by memory: fields are cut out of the packed lines on the way, 16 rows at a
+/// time.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn narrow<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
     let mut sums = start::<T>(tile.sums);
@@ -97,7 +98,8 @@ fn half<const T: usize>(sums: &Sums<T>, l: usize) -> [[int32x4_t; LINE_VECTORS];
     std::array::from_fn(|t| std::array::from_fn(|v| sums[t][l * LINE_VECTORS + v]))
 }
 
-/// Adds the products of 4 columns: `fields` for 16 rows, word EVEN of each pair for the even token, ODD for the odd one.
+/// Adds the products of 4 columns: `fields` for 16 rows, word EVEN of each pair for the even token, ODD for
+/// the odd one.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn accumulate<const T: usize, const EVEN: usize, const ODD: usize>(

@@ -1,7 +1,8 @@
-//! NEON with matrix products: `smmla` multiplies 2 tokens × 8 columns with 8 columns × 2 rows, 32 products an instruction.
+//! NEON with matrix products: `smmla` multiplies 2 tokens × 8 columns with 8 columns × 2 rows, 32 products an
+//! instruction.
 //!
-//! For tiles of several tokens; fewer are bound by memory and left to `neon_dot`. The instruction is written as assembly
-//! because its intrinsic is not stable.
+//! For tiles of several tokens; fewer are bound by memory and left to `neon_dot`. The instruction is written
+//! as assembly because its intrinsic is not stable.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -47,7 +48,8 @@ pub(super) fn wide<const T: usize>(panel: &[int8x16_t], tile: Tile<'_>) -> Sums<
         }
         for t in 0..T {
             for v in 0..LINE_VECTORS {
-                // Both rows of the even token are the low half of a sum, those of the odd token the high half.
+                // Both rows of the even token are the low half of a sum, those of the odd token the high
+                // half.
                 let [a, b] = [0, 1].map(|r| vreinterpretq_s64_s32(acc[2 * v + r][t / 2]));
                 let rows = if t % 2 == 0 { vzip1q_s64(a, b) } else { vzip2q_s64(a, b) };
                 let sum = &mut sums[t][l * LINE_VECTORS + v];

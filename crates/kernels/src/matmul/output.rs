@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Add;
 
 use crate::ternary_weights::BLOCK_ROWS;
-use crate::{QuantizedRows, TernaryWeights, Write};
+use crate::{QuantizedRows, TernaryWeights, WriteMode};
 
 /// An element of a product's result.
 pub(super) trait Output: Copy + Send + Add<Output = Self> {
@@ -34,11 +34,12 @@ pub(super) struct Sink<'a, T> {
     digits: usize,
     weight_scale: f32,
     activation_scales: &'a [f32],
-    write: Write,
+    write: WriteMode,
     borrow: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: threads only write through `out`, by `put`, whose contract keeps their writes apart; `T` may be sent.
+// SAFETY: threads only write through `out`, by `put`, whose contract keeps their writes apart; `T` may be
+// sent.
 unsafe impl<T: Send> Sync for Sink<'_, T> {}
 
 impl<'a, T: Output> Sink<'a, T> {
@@ -46,7 +47,7 @@ impl<'a, T: Output> Sink<'a, T> {
     /// If `out` is not [tokens, rows of `w`], with `digits` rows of `x` for each token.
     pub(super) fn new(
         out: &'a mut [T],
-        write: Write,
+        write: WriteMode,
         w: &TernaryWeights,
         x: &'a QuantizedRows,
         digits: usize,
@@ -63,8 +64,8 @@ impl<'a, T: Output> Sink<'a, T> {
         }
     }
 
-    /// Writes, or adds, the sums of one row of activations for block `block` of output features; sums of padding rows are dropped.
-    /// A token's later digits are added to its first one.
+    /// Writes, or adds, the sums of one row of activations for block `block` of output features; sums of
+    /// padding rows are dropped. A token's later digits are added to its first one.
     ///
     /// # Safety
     /// No other thread may write the same token and block while the sink lives.
@@ -77,13 +78,14 @@ impl<'a, T: Output> Sink<'a, T> {
         let (token, write) = match (self.digits, row % self.digits) {
             (1, _) => (row, self.write),
             (digits, 0) => (row / digits, self.write),
-            (digits, _) => (row / digits, Write::Add),
+            (digits, _) => (row / digits, WriteMode::Accumulate),
         };
         let first = block * BLOCK_ROWS;
         assert!(first < self.rows);
         let count = BLOCK_ROWS.min(self.rows - first);
-        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first + count <= rows` the range lies
-        // in the slice of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
+        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first +
+        // count <= rows` the range lies in the slice of `tokens * rows` elements that `new` borrowed; the
+        // caller keeps other writers away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
         if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
             finish_into(out, acc, scale, write);
@@ -94,9 +96,9 @@ impl<'a, T: Output> Sink<'a, T> {
 }
 
 #[inline(always)]
-fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: Write) {
+fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: WriteMode) {
     for (out, acc) in out.iter_mut().zip(acc) {
         let value = T::finish(*acc, scale);
-        *out = if write == Write::Add { *out + value } else { value };
+        *out = if write == WriteMode::Accumulate { *out + value } else { value };
     }
 }

@@ -17,8 +17,8 @@ pub(super) const STEP_WORDS: usize = STEP_COLS / 4;
 pub(super) struct Tile<'a> {
     /// The first token.
     pub(super) first: usize,
-    /// Words [cols / 4, tokens]: word (q, t) holds columns 4q..4q + 4 of token t; columns are padded with 0 to
-    /// whole steps. On aarch64 [cols / 8, tokens, 2]: words 2q and 2q + 1 of a token side by side.
+    /// Words [cols / 4, tokens]: word (q, t) holds columns 4q..4q + 4 of token t; columns are padded with 0
+    /// to whole steps. On aarch64 [cols / 8, tokens, 2]: words 2q and 2q + 1 of a token side by side.
     pub(super) words: &'a [i32],
     /// The sum of every token's codes.
     pub(super) sums: &'a [i32],

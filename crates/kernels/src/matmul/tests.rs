@@ -51,7 +51,7 @@ fn check_all_backends(x: &QuantizedRows, codes: &[i8]) {
                 assert_eq!(y.to_bits(), scaled.to_bits(), "{shape}, element {i}");
             }
             let mut sum: Vec<f32> = (0..y.len()).map(|i| i as f32).collect();
-            product(backend, x, &w, &mut sum, Write::Add);
+            product(backend, x, &w, &mut sum, WriteMode::Accumulate);
             assert!(sum.iter().zip(&y).enumerate().all(|(i, (s, y))| *s == i as f32 + y), "{shape}");
         }
     }
@@ -149,7 +149,7 @@ fn matrices_multiplied_together_give_what_each_gives_alone() {
                     ternary_matmul_with(backend, &x, w, y);
                 }
                 let results = together.each_mut().map(Vec::as_mut_slice);
-                products(backend, &x, 1, &weights.each_ref(), results.into_iter(), Write::Store);
+                products(backend, &x, 1, &weights.each_ref(), results.into_iter(), WriteMode::Overwrite);
                 assert_eq!(alone, together, "{backend}, {layout:?}, m {m}, cols {cols}");
             }
         }
@@ -196,7 +196,12 @@ fn digits_of_a_gradient_are_added_up_on_every_backend_and_number_of_threads() {
         let dy: Vec<f32> = pseudo_random(tokens * cols, rows).map(|r| (r as f32 - 8e6) * 1e-9).collect();
         let codes = ternary(rows * cols, tokens);
         let w = TernaryWeights::new(&codes, rows, cols, 0.0371);
-        for (digits, write) in [(1, Write::Store), (2, Write::Add), (3, Write::Store), (3, Write::Add)] {
+        for (digits, write) in [
+            (1, WriteMode::Overwrite),
+            (2, WriteMode::Accumulate),
+            (3, WriteMode::Overwrite),
+            (3, WriteMode::Accumulate),
+        ] {
             let mut gradient = GradientRows::default();
             crate::quantize_gradient_rows(&dy, cols, crate::Rounding::nearest(digits), &mut gradient);
             let sums = definition(gradient.rows(), &codes);
@@ -206,7 +211,7 @@ fn digits_of_a_gradient_are_added_up_on_every_backend_and_number_of_threads() {
                 let (token, row) = (i / rows, i % rows);
                 for at in token * digits..(token + 1) * digits {
                     let value = sums[at * rows + row] as f32 * (w.scale() * gradient.rows().scales[at]);
-                    let first = write == Write::Store && at == token * digits;
+                    let first = write == WriteMode::Overwrite && at == token * digits;
                     *y = if first { value } else { *y + value };
                 }
             }

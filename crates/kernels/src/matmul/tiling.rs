@@ -17,8 +17,8 @@ const GROUP_BYTES: usize = 256 << 10;
 /// Tasks a thread: enough to even out threads of different speed.
 const TASKS_A_THREAD: usize = 12;
 
-/// A cut of tokens into tiles of nearly the same size. A token is one row of activations, or the rows of digits of a gradient,
-/// which stay together.
+/// A cut of tokens into tiles of nearly the same size. A token is one row of activations, or the rows of
+/// digits of a gradient, which stay together.
 pub(super) struct Tiling {
     tokens: usize,
     digits: usize,
@@ -54,8 +54,8 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// Cuts a product of `rows` (at least 1, `digits` a token), in tiles of at most `tile_rows`, with `blocks` blocks of `steps`
-    /// steps for the threads that compute now.
+    /// Cuts a product of `rows` (at least 1, `digits` a token), in tiles of at most `tile_rows`, with
+    /// `blocks` blocks of `steps` steps for the threads that compute now.
     pub(super) fn new(rows: usize, digits: usize, tile_rows: usize, blocks: usize, steps: usize) -> Self {
         let products = rows * blocks * BLOCK_ROWS * steps * STEP_COLS;
         let threads = if products < PARALLEL_PRODUCTS { 1 } else { pool::threads() };

@@ -1,4 +1,5 @@
-//! The innermost loops: one tile of dW as integer sums in registers, compiled for each instruction set, then scaled.
+//! The innermost loops: one tile of dW as integer sums in registers, compiled for each instruction set, then
+//! scaled.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -47,7 +48,8 @@ impl<'a> Target<'a> {
         Self { row: index * self.rows, ..*self }
     }
 
-    /// Scales the sums of a row of a tile and writes those that lie in dW; later digits are added to the first.
+    /// Scales the sums of a row of a tile and writes those that lie in dW; later digits are added to the
+    /// first.
     ///
     /// # Safety
     /// No other thread may use this part of the tile's rows meanwhile.
@@ -60,8 +62,8 @@ impl<'a> Target<'a> {
         }
         assert!(column < self.inputs, "a tile begins in dW");
         let count = N.min(self.inputs - column);
-        // SAFETY: row < outputs and column + count <= inputs, so the numbers lie in the slice of outputs · inputs that `new` borrowed;
-        // the caller keeps others away.
+        // SAFETY: row < outputs and column + count <= inputs, so the numbers lie in the slice of outputs ·
+        // inputs that `new` borrowed; the caller keeps others away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(row * self.inputs + column), count) };
         if let Some(out) = out.as_mut_array::<N>() {
             scale_into(out, sums, scale, add);
@@ -89,11 +91,12 @@ impl Kernel {
         Self { backend, rows, columns, terms }
     }
 
-    /// One tile: panels `a` [words, rows] and `b` [words, columns], the sum of codes and the scale of each of its rows, its rows of dW
-    /// and its first column there.
+    /// One tile: panels `a` [words, rows] and `b` [words, columns], the sum of codes and the scale of each of
+    /// its rows, its rows of dW and its first column there.
     ///
     /// # Safety
-    /// The processor must support the backend, and no other thread may use the tile's part of the target meanwhile.
+    /// The processor must support the backend, and no other thread may use the tile's part of the target
+    /// meanwhile.
     #[inline]
     pub(super) unsafe fn run(
         self,
@@ -118,8 +121,9 @@ impl Kernel {
     }
 }
 
-/// 12 × 32: `vpdpbusd` multiplies bytes without sign, x + 128, by those with sign. Since `Σ (x + 128) · g = Σ x · g + 128 · Σ g`, a
-/// row begins at minus 128 times its sum of codes; what overflows on the way wraps and comes back.
+/// 12 × 32: `vpdpbusd` multiplies bytes without sign, x + 128, by those with sign. Since `Σ (x + 128) · g = Σ
+/// x · g + 128 · Σ g`, a row begins at minus 128 times its sum of codes; what overflows on the way wraps and
+/// comes back.
 ///
 /// # Safety
 /// As [`Kernel::run`].

@@ -1,12 +1,14 @@
-//! A weight's gradient by integers: `dW = dYᵀ · X` of int8 activations X and a gradient dY that is rounded to integers of one, two or
-//! three int8 digits (see [`crate::Rounding`]).
+//! A weight's gradient by integers: `dW = dYᵀ · X` of int8 activations X and a gradient dY that is rounded to
+//! integers of one, two or three int8 digits (see [`crate::Rounding`]).
 //!
-//! The sum runs over tokens, and every token's activations have a scale of their own. It goes to the gradient, which is then
-//! quantized output feature by output feature: `g[t, o] = dy[t, o] · s[t]`, `c[o] = max_t |g[t, o]| / 127`, the digits are those of `g / c`,
-//! and `dW[o, i] = c[o] · Σ_t code[t, o] · x[t, i]` with an exact sum for each digit, added up in f32. Stretches of
-//! [`STRETCH`] tokens have scales of their own and are added in f32.
+//! The sum runs over tokens, and every token's activations have a scale of their own. It goes to the
+//! gradient, which is then quantized output feature by output feature: `g[t, o] = dy[t, o] · s[t]`, `c[o] =
+//! max_t |g[t, o]| / 127`, the digits are those of `g / c`, and `dW[o, i] = c[o] · Σ_t code[t, o] · x[t, i]`
+//! with an exact sum for each digit, added up in f32. Stretches of [`STRETCH`] tokens have scales of their
+//! own and are added in f32.
 //!
-//! The sums are integers and the rounding depends on the element alone: every backend and number of threads gives the same bits.
+//! The sums are integers and the rounding depends on the element alone: every backend and number of threads
+//! gives the same bits.
 
 mod micro;
 mod pack;
@@ -15,10 +17,10 @@ use std::cell::Cell;
 
 use self::micro::{Kernel, Target};
 use self::pack::{GROUP, pack_activations, pack_gradient};
-use crate::{Backend, QuantizedRows, Rounding, Write, pool};
+use crate::{Backend, QuantizedRows, Rounding, WriteMode, pool};
 
-/// Tokens whose products are summed as integers, at most: 2048 · 127 · 128 is far from an i32's end, and two panels stay in the L2
-/// cache.
+/// Tokens whose products are summed as integers, at most: 2048 · 127 · 128 is far from an i32's end, and two
+/// panels stay in the L2 cache.
 const STRETCH: usize = 2048;
 
 /// Bytes of packed activations that one task reads again and again: they stay in the L2 cache.
@@ -43,13 +45,13 @@ thread_local! {
     static BUFFER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// `dW = dYᵀ · X` or `dW += dYᵀ · X` with dY rounded to integers (see the module): dY [tokens, outputs], X [tokens, inputs], dW
-/// [outputs, inputs], all row-major. Noise rounds element (t, o) of dY by its number `t · outputs + o` (modulo 2³²). An output
-/// whose gradient holds a NaN or an infinity gets a row of NaN.
+/// `dW = dYᵀ · X` or `dW += dYᵀ · X` with dY rounded to integers (see the module): dY [tokens, outputs], X
+/// [tokens, inputs], dW [outputs, inputs], all row-major. Noise rounds element (t, o) of dY by its number `t
+/// · outputs + o` (modulo 2³²). An output whose gradient holds a NaN or an infinity gets a row of NaN.
 ///
 /// # Panics
 /// If the lengths do not fit.
-pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &mut [f32], write: Write) {
+pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &mut [f32], write: WriteMode) {
     weight_gradient_with(Backend::active(), dy, x, rounding, dw, write);
 }
 
@@ -57,20 +59,20 @@ pub fn weight_gradient(dy: &[f32], x: &QuantizedRows, rounding: Rounding, dw: &m
 ///
 /// # Panics
 /// As [`weight_gradient`], and if the processor does not support the backend.
-pub fn weight_gradient_with(
+pub(crate) fn weight_gradient_with(
     backend: Backend,
     dy: &[f32],
     x: &QuantizedRows,
     rounding: Rounding,
     dw: &mut [f32],
-    write: Write,
+    write: WriteMode,
 ) {
     backend.assert_supported();
     let (tokens, inputs) = (x.rows(), x.cols);
     assert_eq!(x.codes.len(), tokens * inputs, "codes must be [{tokens}, {inputs}]");
     if tokens == 0 || inputs == 0 {
         assert!(dy.is_empty() || inputs == 0, "gradients of no tokens");
-        if write == Write::Store {
+        if write == WriteMode::Overwrite {
             dw.fill(0.0);
         }
         return;
@@ -95,7 +97,7 @@ pub fn weight_gradient_with(
             outputs,
             inputs,
         };
-        product.run(dw, write == Write::Add || first > 0, &mut lines);
+        product.run(dw, write == WriteMode::Accumulate || first > 0, &mut lines);
     }
     BUFFER.set(lines);
 }

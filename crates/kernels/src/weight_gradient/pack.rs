@@ -1,21 +1,22 @@
-//! Operands in panels of a few columns, a word of consecutive tokens after the other; the gradient is quantized on the way.
+//! Operands in panels of a few columns, a word of consecutive tokens after the other; the gradient is
+//! quantized on the way.
 //!
-//! A word holds 4 tokens' int8 (AVX-512; activations plus 128, without sign) or 2 tokens' int16. Missing tokens and columns are 0 in
-//! the gradient, so that it does not matter what they meet.
+//! A word holds 4 tokens' int8 (AVX-512; activations plus 128, without sign) or 2 tokens' int16. Missing
+//! tokens and columns are 0 in the gradient, so that it does not matter what they meet.
 
 use super::Product;
 use super::micro::Kernel;
 use crate::Rounding;
+use crate::counter_rng::code_scale;
 use crate::gradient_rows::digit_scales;
 use crate::lanes::multiversion;
-use crate::noise::code_scale;
 
 /// Columns that one task packs, at most; a multiple of every panel's width.
 pub(super) const GROUP: usize = 96;
 
 multiversion! {
-    /// Packs the gradient's columns from `first` on, all digits of some columns a panel, with the scale and the sum of codes of each row
-    /// of each panel.
+    /// Packs the gradient's columns from `first` on, all digits of some columns a panel, with the scale and
+    /// the sum of codes of each row of each panel.
     pub(super) fn pack_gradient(
         product: &Product<'_>,
         first: usize,
@@ -29,7 +30,8 @@ multiversion! {
         let mut largest = [0u32; GROUP];
         for (row, s) in rows().zip(product.scales) {
             for (largest, dy) in largest.iter_mut().zip(row) {
-                // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite values.
+                // Without the sign bit, floats order like their bits, and infinity and NaN lie above all
+                // finite values.
                 *largest = (*largest).max((dy * s).to_bits() & 0x7fff_ffff);
             }
         }
@@ -53,7 +55,8 @@ multiversion! {
                 let row = &product.dy[at..][..count];
                 let mut values = [0f32; GROUP];
                 for ((v, dy), inverse) in values.iter_mut().zip(row).zip(&inverses) {
-                    // An output that is not finite, or is 0, has the inverse 0; NaN · 0 must not become a code.
+                    // An output that is not finite, or is 0, has the inverse 0; NaN · 0 must not become a
+                    // code.
                     *v = if *inverse == 0.0 { 0.0 } else { dy * s * inverse };
                 }
                 product.rounding.split(values, product.first.wrapping_add(at as u32), |digit, split| {

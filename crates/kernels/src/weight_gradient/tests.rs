@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Noise;
+use crate::CounterRng;
+use crate::counter_rng::code_scale;
 use crate::gradient_rows::digit_scales;
-use crate::noise::code_scale;
 
 fn activations(tokens: usize, inputs: usize, seed: usize) -> QuantizedRows {
     let number = |i: usize| (i + 1).wrapping_mul(2 * seed + 0x9e37_79b9_7f4a_7c15) >> 40;
@@ -48,8 +48,8 @@ fn definition(dy: &[f32], x: &QuantizedRows, rounding: Rounding, from: usize, dw
 /// One, two and three digits.
 fn roundings(seed: u64) -> [Rounding; 3] {
     [
-        Rounding::stochastic(1, Noise::new(seed, 1, 2)),
-        Rounding::stochastic(2, Noise::new(seed, 1, 2)),
+        Rounding::stochastic(1, CounterRng::new(seed, 1, 2)),
+        Rounding::stochastic(2, CounterRng::new(seed, 1, 2)),
         Rounding::nearest(3),
     ]
 }
@@ -57,10 +57,10 @@ fn roundings(seed: u64) -> [Rounding; 3] {
 fn check_all_backends(tokens: usize, outputs: usize, inputs: usize, seed: usize) {
     let (dy, x) = (gradient(tokens, outputs, seed), activations(tokens, inputs, seed));
     let before: Vec<f32> = (0..outputs * inputs).map(|i| i as f32 * 1e-6).collect();
-    let writes = [Write::Store, Write::Add];
+    let writes = [WriteMode::Overwrite, WriteMode::Accumulate];
     for (rounding, write) in roundings(seed as u64).into_iter().flat_map(|r| writes.map(|write| (r, write))) {
         let mut expected = before.clone();
-        definition(&dy, &x, rounding, 0, &mut expected, write == Write::Add);
+        definition(&dy, &x, rounding, 0, &mut expected, write == WriteMode::Accumulate);
         for backend in Backend::supported() {
             let mut dw = before.clone();
             weight_gradient_with(backend, &dy, &x, rounding, &mut dw, write);
@@ -106,7 +106,7 @@ fn stretches_are_added_and_the_largest_codes_do_not_overflow() {
         }
         for backend in Backend::supported() {
             let mut dw = vec![f32::NAN; outputs * inputs];
-            weight_gradient_with(backend, &dy, &x, rounding, &mut dw, Write::Store);
+            weight_gradient_with(backend, &dy, &x, rounding, &mut dw, WriteMode::Overwrite);
             assert_eq!(dw, expected, "{backend}");
         }
     }
@@ -120,7 +120,7 @@ fn the_number_of_threads_changes_nothing() {
         let on = |threads| {
             crate::set_threads(threads);
             let mut dw = vec![0.0; outputs * inputs];
-            weight_gradient_with(backend, &dy, &x, Rounding::nearest(3), &mut dw, Write::Store);
+            weight_gradient_with(backend, &dy, &x, Rounding::nearest(3), &mut dw, WriteMode::Overwrite);
             dw
         };
         assert_eq!(on(1), on(crate::max_threads().max(2)), "{backend}");
@@ -144,7 +144,13 @@ fn the_mean_over_seeds_is_the_exact_gradient() {
     let mut mean = vec![0f64; exact.len()];
     for seed in 0..SEEDS {
         let mut dw = vec![0.0; exact.len()];
-        weight_gradient(&dy, &x, Rounding::stochastic(1, Noise::new(seed, 0, 0)), &mut dw, Write::Store);
+        weight_gradient(
+            &dy,
+            &x,
+            Rounding::stochastic(1, CounterRng::new(seed, 0, 0)),
+            &mut dw,
+            WriteMode::Overwrite,
+        );
         mean.iter_mut().zip(&dw).for_each(|(mean, d)| *mean += f64::from(*d) / SEEDS as f64);
     }
     for (o, (mean, exact)) in mean.chunks_exact(inputs).zip(exact.chunks_exact(inputs)).enumerate() {
@@ -163,7 +169,7 @@ fn an_output_that_is_not_finite_gives_nan_and_leaves_the_others() {
     for backend in Backend::supported() {
         let mut dw = [0.0; 6];
         let dy = [1.0, f32::NAN, 0.0, 127.0, 1.0, 0.0];
-        weight_gradient_with(backend, &dy, &x, Rounding::nearest(1), &mut dw, Write::Store);
+        weight_gradient_with(backend, &dy, &x, Rounding::nearest(1), &mut dw, WriteMode::Overwrite);
         assert_eq!((dw[0], dw[1]), (1.0 + 3.0 * 127.0, 2.0 + 4.0 * 127.0), "{backend}");
         assert!(dw[2].is_nan() && dw[3].is_nan());
         assert_eq!(dw[4..], [0.0, 0.0]);
@@ -173,9 +179,9 @@ fn an_output_that_is_not_finite_gives_nan_and_leaves_the_others() {
 #[test]
 fn no_tokens_give_nothing() {
     let (mut dw, x) = ([1.0f32; 4], QuantizedRows { cols: 2, ..QuantizedRows::default() });
-    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, Write::Add);
+    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, WriteMode::Accumulate);
     assert_eq!(dw, [1.0; 4]);
-    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, Write::Store);
+    weight_gradient(&[], &x, Rounding::nearest(1), &mut dw, WriteMode::Overwrite);
     assert_eq!(dw, [0.0; 4]);
 }
 
@@ -183,5 +189,5 @@ fn no_tokens_give_nothing() {
 #[should_panic(expected = "dy must be [2, 3]")]
 fn a_gradient_of_the_wrong_length_is_refused() {
     let x = QuantizedRows::from_codes(vec![1, 2, 3, 4], vec![1.0, 1.0], 2);
-    weight_gradient(&[0.0; 5], &x, Rounding::nearest(1), &mut [0.0; 6], Write::Store);
+    weight_gradient(&[0.0; 5], &x, Rounding::nearest(1), &mut [0.0; 6], WriteMode::Overwrite);
 }

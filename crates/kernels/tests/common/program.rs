@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-/// This test program, through the emulator that `TRITFORGE_TEST_RUNNER` names if it was built for another processor.
+/// This test program, through the emulator that `TRITFORGE_TEST_RUNNER` names if it was built for another
+/// processor.
 pub(crate) fn this_program() -> Command {
     let program = std::env::current_exe().unwrap();
     let runner = std::env::var("TRITFORGE_TEST_RUNNER").unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Per-token absmax activations as floats (`xq · s_x`) with a straight-through backward, for full-precision weights.
+//! Per-token absmax activations as floats (`xq · s_x`) with a straight-through backward, for full-precision
+//! weights.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use tritforge_kernels::quantize_rows;
@@ -29,7 +30,8 @@ impl CustomOp1 for ActivationQuant {
     }
 }
 
-/// The int8 values `xq · s_x` of activations [tokens, width], one scale a token; the gradient passes unchanged.
+/// The int8 values `xq · s_x` of activations [tokens, width], one scale a token; the gradient passes
+/// unchanged.
 ///
 /// # Errors
 /// If the tensor is not a contiguous f32 matrix on the CPU.

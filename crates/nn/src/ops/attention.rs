@@ -1,13 +1,12 @@
 //! Causal grouped-query attention that keeps one number a row and head, not a T × T tensor.
 //!
-//! The backward recomputes the probabilities from the log-sum-exp of each row (FlashAttention, arXiv 2205.14135).
+//! The backward recomputes the probabilities from the log-sum-exp of each row (FlashAttention, arXiv
+//! 2205.14135).
 
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{
-    AttentionShape, attention_segments as forward, attention_segments_backward as backward,
-};
+use tritforge_kernels::{AttentionShape, attention_varlen as forward, attention_varlen_backward as backward};
 
 use super::values::{argument, rows_cols, values};
 
@@ -97,8 +96,8 @@ impl CustomOp3 for Attention {
     }
 }
 
-/// Causal attention within each segment, of `lengths` tokens each: q [tokens, heads · head_dim], k and v [tokens, kv_heads ·
-/// head_dim], where tokens are those of the segments one after the other.
+/// Causal attention within each segment, of `lengths` tokens each: q [tokens, heads · head_dim], k and v
+/// [tokens, kv_heads · head_dim], where tokens are those of the segments one after the other.
 ///
 /// # Errors
 /// If the shapes do not fit or a tensor is not contiguous f32 on the CPU.

@@ -1,7 +1,8 @@
-//! BitLinear (BitNet b1.58, arXiv 2402.17764): int8 × ternary product forward, straight-through estimator backward.
+//! BitLinear (BitNet b1.58, arXiv 2402.17764): int8 × ternary product forward, straight-through estimator
+//! backward.
 //!
-//! Forward: `acc = Σ xq·wq` exactly, `y = acc · (s · s_x)`. Backward: the roundings and clamps count as the identity, so
-//! `dx = dy · (wq·s)` and `dW = dyᵀ · (xq·s_x)`.
+//! Forward: `acc = Σ xq·wq` exactly, `y = acc · (s · s_x)`. Backward: the roundings and clamps count as the
+//! identity, so `dx = dy · (wq·s)` and `dW = dyᵀ · (xq·s_x)`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,8 +78,8 @@ fn dequantize(weights: &TernaryWeights, like: &Tensor) -> Result<Tensor> {
     Tensor::from_vec(values, (weights.rows(), weights.cols()), like.device())
 }
 
-/// `y = BitLinear(x)`: x [tokens, in], `latent` [out, in] the trained weight, `weights` its quantized form (of this
-/// step: the caller quantizes once a step, not once a call); the result is [tokens, out].
+/// `y = BitLinear(x)`: x [tokens, in], `latent` [out, in] the trained weight, `weights` its quantized form
+/// (of this step: the caller quantizes once a step, not once a call); the result is [tokens, out].
 ///
 /// A latent weight that is not tracked (frozen) costs no gradient work.
 ///

@@ -1,7 +1,7 @@
 //! The output head and the cross-entropy in one op: the [tokens, vocab] logits never exist at once.
 //!
-//! The gradients of both inputs are known as soon as a chunk of logits is, so the forward computes them there and
-//! the backward only scales them.
+//! The gradients of both inputs are known as soon as a chunk of logits is, so the forward computes them there
+//! and the backward only scales them.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -49,8 +49,9 @@ impl CustomOp2 for Computed {
 
 /// `Σ −log softmax(h · Wᵀ)[target] / normalizer` over all rows whose target is not [`IGNORE_INDEX`].
 ///
-/// h [tokens, width], weight [vocab, width], one target a row; the result is a scalar. The normalizer is the number of
-/// targets of the whole optimizer step, so that the gradients of micro-batches add up to those of one large batch.
+/// h [tokens, width], weight [vocab, width], one target a row; the result is a scalar. The normalizer is the
+/// number of targets of the whole optimizer step, so that the gradients of micro-batches add up to those of
+/// one large batch.
 ///
 /// # Errors
 /// If shapes do not fit, a target is outside the vocabulary, or the normalizer is not positive.

@@ -1,7 +1,7 @@
 //! The product of a low-rank adapter (LoRA, arXiv 2106.09685): `y = (s · x · Aᵀ) · Bᵀ`.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{Matrix, Write, gemm};
+use tritforge_kernels::{Matrix, WriteMode, gemm};
 
 use super::values::{argument, rows_cols};
 
@@ -30,11 +30,11 @@ impl CustomOp3 for LowRank {
         }
         let mut product = vec![0f32; tokens * rank];
         let a = Matrix::f32(argument(a, la)?, rank, cols);
-        gemm(Matrix::f32(argument(x, lx)?, tokens, cols), a.transposed(), &mut product, Write::Store);
+        gemm(Matrix::f32(argument(x, lx)?, tokens, cols), a.transposed(), &mut product, WriteMode::Overwrite);
         product.iter_mut().for_each(|h| *h *= self.scaling);
         let mut y = vec![0f32; tokens * rows];
         let b = Matrix::f32(argument(b, lb)?, rows, rank);
-        gemm(Matrix::f32(&product, tokens, rank), b.transposed(), &mut y, Write::Store);
+        gemm(Matrix::f32(&product, tokens, rank), b.transposed(), &mut y, WriteMode::Overwrite);
         Ok((CpuStorage::F32(y), (tokens, rows).into()))
     }
 

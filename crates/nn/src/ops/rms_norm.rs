@@ -1,7 +1,7 @@
 //! RMSNorm (arXiv 1910.07467): candle's fused one drops gradients silently, this one has them.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use tritforge_kernels::{Write, rms_norm as forward, rms_norm_backward as backward};
+use tritforge_kernels::{WriteMode, rms_norm as forward, rms_norm_backward as backward};
 
 use super::values::{argument, rows_cols, values};
 
@@ -40,7 +40,7 @@ impl CustomOp2 for RmsNorm {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let mut dx = vec![0f32; x.elem_count()];
         let mut dw = vec![0f32; w.elem_count()];
-        let (dx_sum, dw_sum) = ((&mut dx[..], Write::Store), (&mut dw[..], Write::Store));
+        let (dx_sum, dw_sum) = ((&mut dx[..], WriteMode::Overwrite), (&mut dw[..], WriteMode::Overwrite));
         backward(&values(x)?, &values(w)?, self.eps, &values(grad)?, dx_sum, Some(dw_sum));
         let dx = Tensor::from_vec(dx, x.shape(), x.device())?;
         let dw = Tensor::from_vec(dw, w.shape(), w.device())?;

@@ -1,4 +1,5 @@
-//! Absmean weights as floats (`wq · s`) with a straight-through backward, for models whose activations stay float.
+//! Absmean weights as floats (`wq · s`) with a straight-through backward, for models whose activations stay
+//! float.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use tritforge_ternary::{absmean, weight_codes};

@@ -81,7 +81,7 @@ fn part_text(param: &str, part: &Value) -> Result<String, RequestError> {
         Some("text") => {}
         Some(kind) => {
             let message =
-                format!("{param}: parts of type {kind} are not supported: this model reads text alone");
+                format!("{param}: parts of type {kind} are not supported: this model accepts only text");
             return Err(RequestError::new(param, message));
         }
         None => return Err(RequestError::new(param, format!("{param}.type is missing: expected \"text\""))),

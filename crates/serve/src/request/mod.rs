@@ -122,11 +122,11 @@ impl Request {
         if choices > MOST_CHOICES {
             let (prompts, n) = (self.prompts.len(), self.n);
             let message =
-                format!("n = {n} of {prompts} prompts: expected at most {MOST_CHOICES} choices in all");
+                format!("n = {n} of {prompts} prompts: expected at most {MOST_CHOICES} choices in total");
             return Err(RequestError::new("n", message));
         }
         if self.echo && self.options.logprobs.is_some() {
-            let message = "logprobs: not available for an echoed prompt; leave out echo or logprobs";
+            let message = "logprobs: not available together with echo; leave one of them out";
             return Err(RequestError::new("logprobs", message));
         }
         Ok(())
@@ -185,7 +185,7 @@ pub(crate) fn lora(value: &Value) -> Result<Vec<(usize, f32)>, RequestError> {
         if !scale.is_finite() {
             return Err(RequestError::new(
                 "lora",
-                format!("lora: the scale of adapter {id} does not fit f32"),
+                format!("lora: the scale of adapter {id} must be a finite number in the range of f32"),
             ));
         }
         if found.iter().any(|(earlier, _)| *earlier == id) {

@@ -119,7 +119,7 @@ fn stop(value: &Value) -> Result<Vec<String>, RequestError> {
         _ => return Err(expected("stop", value, forms)),
     };
     if stops.iter().any(String::is_empty) {
-        return Err(RequestError::new("stop", "stop: an empty string would end every text at once"));
+        return Err(RequestError::new("stop", "stop: an empty string would stop immediately"));
     }
     Ok(stops)
 }

@@ -1,9 +1,9 @@
 //! I2_S of bitnet.cpp: the tensor as one stream of blocks, then the f32 scale.
 //!
-//! x86 builds: blocks of 128 weights in 32 bytes; the code, plus one, of weight j of a block is in byte `j mod 32`, bits
-//! `6 − 2·(j div 32)` and up. ARM builds: blocks of 64 weights in 16 bytes; weight j is in byte `j mod 16`, bits
-//! `6 − 2·(j div 16)` and up. Both take the same bytes, and nothing in a file of bitnet.cpp says which it is. The scale (the
-//! multiplier, mean|W|) stands after the codes, repeated to fill 32 bytes.
+//! x86 builds: blocks of 128 weights in 32 bytes; the code, plus one, of weight j of a block is in byte `j
+//! mod 32`, bits `6 − 2·(j div 32)` and up. ARM builds: blocks of 64 weights in 16 bytes; weight j is in byte
+//! `j mod 16`, bits `6 − 2·(j div 16)` and up. Both take the same bytes, and nothing in a file of bitnet.cpp
+//! says which it is. The scale (the multiplier, mean|W|) stands after the codes, repeated to fill 32 bytes.
 
 /// Weights of which a row must be a multiple: the larger of the two blocks, as readers ask for it.
 pub(super) const BLOCK: usize = 128;

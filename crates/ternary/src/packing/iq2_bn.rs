@@ -1,8 +1,8 @@
 //! IQ2_BN of ik_llama.cpp: each row is its f32 scale, then blocks of 64 weights in 16 bytes.
 //!
-//! Weight `16·n + m` of a block is bits `2n..2n+1` of byte m, as code + 1 (`quantize_one_row_2bn` and `dequantize_row_iq2_bn` of
-//! ik_llama.cpp). Its first versions had no scale; a file of theirs is shorter, and is refused where its rows seem to have different
-//! scales.
+//! Weight `16·n + m` of a block is bits `2n..2n+1` of byte m, as code + 1 (`quantize_one_row_2bn` and
+//! `dequantize_row_iq2_bn` of ik_llama.cpp). Its first versions had no scale; a file of theirs is shorter,
+//! and is refused where its rows seem to have different scales.
 
 /// Weights in a block.
 pub(super) const BLOCK: usize = 64;

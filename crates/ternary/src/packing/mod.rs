@@ -1,7 +1,9 @@
-//! The byte layouts in which GGUF files hold ternary weights: one file a layout, one row a layout in [`LAYOUTS`].
+//! The byte layouts in which GGUF files hold ternary weights: one file a layout, one row a layout in
+//! [`LAYOUTS`].
 //!
-//! A layout that has a scale in every block (TQ1_0, TQ2_0, Q2_0) is written with block scale 1.0, and the tensor's f32 scale goes
-//! beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S and IQ2_BN hold the f32 scale themselves.
+//! A layout that has a scale in every block (TQ1_0, TQ2_0, Q2_0) is written with block scale 1.0, and the
+//! tensor's f32 scale goes beside it (`<name>.scale` in GGUF): an f16 block scale would round it. I2_S and
+//! IQ2_BN hold the f32 scale themselves.
 
 mod i2_s;
 mod iq2_bn;
@@ -15,8 +17,8 @@ pub use self::rows::PackedRows;
 pub use self::stripes::{pack_stripes, unpack_stripes};
 use crate::{TernaryError, TernaryTensor};
 
-/// The metadata key by which this program says that I2_S tensors of a GGUF file have the layout of ARM: the string
-/// [`I2_S_ARM`]. Files of bitnet.cpp have no such key, whichever layout they have.
+/// The metadata key by which this program says that I2_S tensors of a GGUF file have the layout of ARM: the
+/// string [`I2_S_ARM`]. Files of bitnet.cpp have no such key, whichever layout they have.
 pub const I2_S_LAYOUT: &str = "tritforge.i2_s.layout";
 
 /// The value of [`I2_S_LAYOUT`] for the layout of ARM.
@@ -182,7 +184,8 @@ impl Packing {
         self.layout().ggml
     }
 
-    /// The layout of a type in a GGUF file, given the value of the key [`I2_S_LAYOUT`]: none if the type is not ternary.
+    /// The layout of a type in a GGUF file, given the value of the key [`I2_S_LAYOUT`]: none if the type is
+    /// not ternary.
     pub fn in_file(ggml_type: &str, i2_s_layout: Option<&str>) -> Option<Packing> {
         let packing = Packing::ALL.into_iter().find(|packing| packing.ggml_type() == ggml_type)?;
         let arm = packing == Packing::I2S && i2_s_layout == Some(I2_S_ARM);
@@ -218,8 +221,8 @@ impl Packing {
         sum.ok_or(TernaryError::TooLarge { rows, cols })
     }
 
-    /// Packs a tensor. Layouts with scales in blocks get block scale 1.0 (the tensor's scale is to be stored beside them); the
-    /// others get the tensor's scale.
+    /// Packs a tensor. Layouts with scales in blocks get block scale 1.0 (the tensor's scale is to be stored
+    /// beside them); the others get the tensor's scale.
     ///
     /// # Errors
     /// If the block does not divide the columns.
@@ -227,11 +230,12 @@ impl Packing {
         self.pack_with_block_scale(tensor, 1.0)
     }
 
-    /// Packs a tensor with `block_scale`, rounded to f16, in every block of a layout that has scales there: for architectures
-    /// that have no place for a tensor scale. The other layouts ignore it.
+    /// Packs a tensor with `block_scale`, rounded to f16, in every block of a layout that has scales there:
+    /// for architectures that have no place for a tensor scale. The other layouts ignore it.
     ///
     /// # Errors
-    /// If the block does not divide the columns, or f16 makes infinity of the scale, or 0 although a code is not 0.
+    /// If the block does not divide the columns, or f16 makes infinity of the scale, or 0 although a code is
+    /// not 0.
     pub fn pack_with_block_scale(
         self,
         tensor: &TernaryTensor,

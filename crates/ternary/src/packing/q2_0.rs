@@ -1,7 +1,9 @@
-//! Q2_0 of llama.cpp: 64 weights in 18 bytes, an f16 scale and then 2-bit codes (`block_q2_0` of ggml, `QK2_0` = 64).
+//! Q2_0 of llama.cpp: 64 weights in 18 bytes, an f16 scale and then 2-bit codes (`block_q2_0` of ggml,
+//! `QK2_0` = 64).
 //!
-//! Weight j of a block is bits `2·(j mod 4)` and up of byte `j div 4`, as code + 1. The format has a fourth code, 2·d, which no
-//! ternary tensor uses. A fork that gave the same id to blocks of 128 weights came before; its tensors are shorter.
+//! Weight j of a block is bits `2·(j mod 4)` and up of byte `j div 4`, as code + 1. The format has a fourth
+//! code, 2·d, which no ternary tensor uses. A fork that gave the same id to blocks of 128 weights came
+//! before; its tensors are shorter.
 
 /// Weights in a block.
 pub(super) const BLOCK: usize = 64;

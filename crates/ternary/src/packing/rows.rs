@@ -93,11 +93,13 @@ impl<'a> PackedRows<'a> {
         self.scaled().into_iter().map(|(scale, _)| scale).collect()
     }
 
-    /// The scale that multiplies all codes of the tensor: that of its blocks or rows, times `beside`, which stands beside the tensor
-    /// in some files. A tensor of zeros alone may have the scale 0; its scale is [`crate::EPS`] then, as the quantizer has it.
+    /// The scale that multiplies all codes of the tensor: that of its blocks or rows, times `beside`, which
+    /// stands beside the tensor in some files. A tensor of zeros alone may have the scale 0; its scale is
+    /// [`crate::EPS`] then, as the quantizer has it.
     ///
     /// # Errors
-    /// If a scale is NaN, infinite or negative, or 0 where codes are not; if blocks or rows have different scales.
+    /// If a scale is NaN, infinite or negative, or 0 where codes are not; if blocks or rows have different
+    /// scales.
     pub fn tensor_scale(&self, beside: Option<f32>) -> Result<f32, TernaryError> {
         let what = match self.packing.scales() {
             ScalePlace::Block => " of block ",
@@ -131,8 +133,9 @@ impl<'a> PackedRows<'a> {
         Ok(true)
     }
 
-    /// The one scale of the tensor, if all scales are the same bits. A block of zeros may have the scale 0, which is what llama.cpp's
-    /// quantizer gives it, and a row of zeros any; a tensor of such blocks or rows alone has the scale 0.
+    /// The one scale of the tensor, if all scales are the same bits. A block of zeros may have the scale 0,
+    /// which is what llama.cpp's quantizer gives it, and a row of zeros any; a tensor of such blocks or rows
+    /// alone has the scale 0.
     pub fn uniform_scale(&self) -> Option<f32> {
         let layout = self.packing.layout();
         let mut zeros = Vec::with_capacity(layout.bytes);

@@ -1,8 +1,9 @@
-//! Hugging Face's packed layout: uint8 [⌈rows/4⌉, cols], whose bits 2i and 2i+1 hold code + 1 of row `i·⌈rows/4⌉ + r`.
+//! Hugging Face's packed layout: uint8 [⌈rows/4⌉, cols], whose bits 2i and 2i+1 hold code + 1 of row
+//! `i·⌈rows/4⌉ + r`.
 //!
 //! The four codes of a byte are of four stripes of rows, not of neighbours (`pack_weights` in
-//! `transformers/integrations/bitnet.py`). The scale stands in a tensor of its own, and which way it works is not the
-//! layout's to say.
+//! `transformers/integrations/bitnet.py`). The scale stands in a tensor of its own, and which way it works is
+//! not the layout's to say.
 
 use crate::TernaryError;
 use crate::tensor::check_length;

@@ -1,8 +1,8 @@
 //! TQ1_0: 256 weights in 52 bytes of base-3 digits, then an f16 scale (`block_tq1_0` of ggml).
 //!
-//! 256 = 5·32 + 5·16 + 4·4: three groups whose bytes each hold digits of weights a fixed stride apart, the first
-//! weight most significant. A byte is `ceil(q · 256 / 243)`, so that a digit comes out by multiplication alone:
-//! digit n is `((byte · 3ⁿ mod 256) · 3) >> 8`.
+//! 256 = 5·32 + 5·16 + 4·4: three groups whose bytes each hold digits of weights a fixed stride apart, the
+//! first weight most significant. A byte is `ceil(q · 256 / 243)`, so that a digit comes out by
+//! multiplication alone: digit n is `((byte · 3ⁿ mod 256) · 3) >> 8`.
 
 /// Bytes of a block.
 pub(super) const BYTES: usize = 54;

@@ -101,7 +101,7 @@ pub(super) fn method(
         "isdigit" | "isdecimal" | "isnumeric" => {
             let () = from_args(args)?;
             if !text.is_ascii() {
-                return Err(invalid(format!("str.{name} of other characters than ASCII's is not supported")));
+                return Err(invalid(format!("str.{name} is not supported for non-ASCII characters")));
             }
             Value::from(!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
         }

@@ -1,4 +1,5 @@
-//! Jinja2's own filters, tests and operators where those of minijinja give another text: templates are written for jinja2 3.1.
+//! Jinja2's own filters, tests and operators where those of minijinja give another text: templates are
+//! written for jinja2 3.1.
 
 mod filters;
 mod methods;
@@ -85,11 +86,12 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
 fn bound(value: &Value, name: &str) -> Option<Value> {
     let name = *methods::methods(value).iter().find(|known| **known == name)?;
     Some(Value::from_function(move || -> Result<Value, Error> {
-        Err(invalid(format!("{name}: a method is called where it is named, as value.{name}(…)")))
+        Err(invalid(format!("{name}: a method must be called where it is named, as in value.{name}(…)")))
     }))
 }
 
-/// The arguments of a call in the order of their names, given by place or by name; `none` counts as not given.
+/// The arguments of a call in the order of their names, given by place or by name; `none` counts as not
+/// given.
 pub(crate) fn arguments<const N: usize>(
     what: &str,
     places: &[Value],

@@ -1,5 +1,5 @@
-//! What minijinja's grammar has no hook for, written as calls of filters: `'…' % values`, `value.method is …`, and the operands of `~`,
-//! which are to be written as Python writes them.
+//! What minijinja's grammar has no hook for, written as calls of filters: `'…' % values`, `value.method is
+//! …`, and the operands of `~`, which are to be written as Python writes them.
 
 use super::methods::{DICT, LIST, STR};
 use super::{METHOD, MODULO, TEXT};
@@ -7,8 +7,8 @@ use super::{METHOD, MODULO, TEXT};
 /// Operators that bind tighter than `~`.
 const PRODUCT: [char; 3] = ['*', '/', '%'];
 
-/// Opening brackets of a tag up to which it is rewritten: the rewriting recurses into them, and templates come from
-/// strangers. Minijinja's parser refuses nesting far less deep.
+/// Opening brackets of a tag up to which it is rewritten: the rewriting recurses into them, and templates
+/// come from strangers. Minijinja's parser refuses nesting far less deep.
 const DEPTH: usize = 500;
 
 /// A template, rewritten.
@@ -135,7 +135,8 @@ fn word_end(text: &str, at: usize) -> usize {
     text[at..].find(|c: char| !word(c)).map_or(text.len(), |n| at + n)
 }
 
-/// Where a unary operand ends: a name, a number, a string or a group, with all `.name`, `[…]`, `(…)` and `|filter` behind it.
+/// Where a unary operand ends: a name, a number, a string or a group, with all `.name`, `[…]`, `(…)` and
+/// `|filter` behind it.
 fn operand_end(text: &str, at: usize) -> usize {
     let bytes = text.as_bytes();
     let mut end = if bytes.get(at) == Some(&b'-') { at + 1 } else { at };

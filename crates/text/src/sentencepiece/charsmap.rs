@@ -1,8 +1,8 @@
-//! sentencepiece's compiled normalization rules, checked before the library that follows them sees them: it reads past the
-//! end of damaged ones.
+//! sentencepiece's compiled normalization rules, checked before the library that follows them sees them: it
+//! reads past the end of damaged ones.
 //!
-//! The format: the size of the trie in bytes as u32, the trie as units of u32 (a double array of darts-clone, whose values are
-//! offsets), then the replacements, each ended by a zero byte.
+//! The format: the size of the trie in bytes as u32, the trie as units of u32 (a double array of darts-clone,
+//! whose values are offsets), then the replacements, each ended by a zero byte.
 
 /// Checks that no text leads out of the trie and that all replacements are text. Empty rules are none.
 ///
@@ -57,7 +57,8 @@ mod tests {
         assert!(check(&[]).is_ok());
         assert!(check(&[1, 0]).is_err());
         assert!(check(&[8, 0, 0, 0, 1, 2]).unwrap_err().contains("8 bytes"));
-        // The root leads to byte `a`, whose value, in the second block of 256 units, is the offset of the replacement.
+        // The root leads to byte `a`, whose value, in the second block of 256 units, is the offset of the
+        // replacement.
         let mut units = [0u32; 512];
         units[usize::from(b'a')] = u32::from(b'a') | 1 << 8 | (0x161 << 10);
         units[0x100] = 0x8000_0000;

@@ -1,7 +1,7 @@
 //! A sentencepiece model as a `tokenizer.json`, by which this crate encodes every text as sentencepiece does.
 //!
-//! One kind of text is an exception, as in `transformers`: rules for characters are looked up by grapheme, so that marks after a
-//! character and its first mark can get lost where a rule replaces these two.
+//! One kind of text is an exception, as in `transformers`: rules for characters are looked up by grapheme, so
+//! that marks after a character and its first mark can get lost where a rule replaces these two.
 
 use serde_json::{Value, json};
 
@@ -15,14 +15,15 @@ use crate::{TextError, Tokenizer};
 pub(crate) const SPACE: &str = "\u{2581}";
 
 impl Tokenizer {
-    /// Reads the content of a sentencepiece model, a `tokenizer.model`: unigram or BPE, with or without byte fallback.
+    /// Reads the content of a sentencepiece model, a `tokenizer.model`: unigram or BPE, with or without byte
+    /// fallback.
     ///
     /// BOS, EOS and padding are those that the model names; sequences begin with BOS, as they do where a
     /// `tokenizer_config.json` does not say otherwise.
     ///
     /// # Errors
-    /// If it is damaged, or has a part that a `tokenizer.json` cannot express (the message names it): another algorithm,
-    /// pieces of type unused, pieces of the user in a model that begins texts with a space.
+    /// If it is damaged, or has a part that a `tokenizer.json` cannot express (the message names it): another
+    /// algorithm, pieces of type unused, pieces of the user in a model that begins texts with a space.
     pub fn from_sentencepiece(bytes: &[u8]) -> Result<Self, TextError> {
         let model = SentencePiece::parse(bytes)?;
         let users = model.pieces.iter().find(|piece| piece.ty == PieceType::UserDefined);
@@ -70,7 +71,8 @@ impl SentencePiece {
                 PieceType::UserDefined if self.algorithm == Algorithm::Bpe => false,
                 _ => return None,
             };
-            // Pieces of the user are found among marks for spaces, unless a mark before the text would become part of them.
+            // Pieces of the user are found among marks for spaces, unless a mark before the text would become
+            // part of them.
             let normalized = !special && !self.add_dummy_prefix;
             Some(json!({
                 "id": id, "content": piece.text, "special": special,
@@ -113,7 +115,8 @@ impl SentencePiece {
     }
 
     fn unigram(&self) -> Value {
-        // Pieces of the user have the score 0, better than that of any piece of text: a logarithm of a probability.
+        // Pieces of the user have the score 0, better than that of any piece of text: a logarithm of a
+        // probability.
         let vocab: Vec<Value> =
             self.pieces.iter().map(|piece| json!([piece.text, f64::from(piece.score)])).collect();
         json!({

@@ -1,7 +1,7 @@
 //! sentencepiece BPE models as GGUF metadata: `tokenizer.ggml.model = "llama"` with tokens, scores and types.
 //!
-//! Runtimes merge by score there, put a space before a text if `tokenizer.ggml.add_space_prefix` says so, and spell what has no
-//! token in bytes; text is normalized in no other way (`llm_tokenizer_spm` of llama.cpp).
+//! Runtimes merge by score there, put a space before a text if `tokenizer.ggml.add_space_prefix` says so, and
+//! spell what has no token in bytes; text is normalized in no other way (`llm_tokenizer_spm` of llama.cpp).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

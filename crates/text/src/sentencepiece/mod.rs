@@ -1,7 +1,8 @@
 //! sentencepiece models (`tokenizer.model`): what the file says.
 //!
-//! The format is `ModelProto` of `sentencepiece_model.proto`: pieces with a score and a type, how the model was trained,
-//! and how text is normalized. Read by a small protobuf reader of our own; the conversion is in `convert`.
+//! The format is `ModelProto` of `sentencepiece_model.proto`: pieces with a score and a type, how the model
+//! was trained, and how text is normalized. Read by a small protobuf reader of our own; the conversion is in
+//! `convert`.
 
 mod charsmap;
 mod convert;
@@ -177,8 +178,8 @@ impl SentencePiece {
     /// Checks what the parts of a model must have in common, and finds the piece for unknown text.
     ///
     /// # Errors
-    /// If a piece is empty, too long or there twice, a score is no number, there is not exactly one piece for unknown text, or
-    /// bytes are missing that byte fallback needs.
+    /// If a piece is empty, too long or there twice, a score is no number, there is not exactly one piece for
+    /// unknown text, or bytes are missing that byte fallback needs.
     pub(crate) fn checked(mut self, file: &str) -> Result<Self, TextError> {
         let mut seen: HashMap<&str, usize> = HashMap::with_capacity(self.pieces.len());
         let mut unknown = None;

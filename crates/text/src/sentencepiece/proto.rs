@@ -1,5 +1,6 @@
-//! A reader of the protobuf wire format, as much as sentencepiece's `ModelProto` needs: fields of a message, one after
-//! the other, borrowed from the bytes. Nothing is allocated, and no length is believed before it is checked.
+//! A reader of the protobuf wire format, as much as sentencepiece's `ModelProto` needs: fields of a message,
+//! one after the other, borrowed from the bytes. Nothing is allocated, and no length is believed before it is
+//! checked.
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -17,7 +17,8 @@ pub(crate) fn corpus() -> Vec<String> {
     texts
 }
 
-/// Code, digits, spaces, line ends, contractions in both cases, scripts, emoji with joiners, controls, combining marks.
+/// Code, digits, spaces, line ends, contractions in both cases, scripts, emoji with joiners, controls,
+/// combining marks.
 pub(crate) const MIXED: [&str; 14] = [
     "",
     "fn main() {\n    println!(\"{}\", 12345 + 0x1F);\n}\n",

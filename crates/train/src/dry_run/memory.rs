@@ -1,7 +1,7 @@
 //! The memory of a run, by part.
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_nn::{Backward, Workspace, gradient_buffers};
+use tritforge_nn::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::recipe::{Lora, OptimKind, Recipe};
 use crate::trainer::eval_sequences;
@@ -58,10 +58,11 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
     let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
     let (weights, quantized) = match &recipe.lora {
         None => (4 * total, projections / 2),
-        // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent weight, or stand beside it where
-        // the adapter changes that. Codes that are moved keep where they came from, at two bits.
+        // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent
+        // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they
+        // came from, at two bits.
         Some(lora) if config.weights != WeightQuant::None => {
-            let by_integers = recipe.quant.backward.resolved() != Backward::F32
+            let by_integers = recipe.quant.backward.resolved() != GradPrecision::F32
                 && config.activations == ActivationQuant::Absmax;
             let quantized = if by_integers { projections / 2 } else { projections * 5 / 4 };
             match lora.mode {

@@ -1,8 +1,9 @@
 //! What a run will cost, said before it starts: parameters, memory, time.
 //!
-//! Memory is added up from what the trainer will allocate. Time is measured: the text is prepared as the run would, in a
-//! temporary directory if the run has none yet, and a model of the recipe's shape takes a few steps on random tokens. Where that would take too long
-//! or too much memory, fewer tokens or layers are tried and the rest is extrapolated.
+//! Memory is added up from what the trainer will allocate. Time is measured: the text is prepared as the run
+//! would, in a temporary directory if the run has none yet, and a model of the recipe's shape takes a few
+//! steps on random tokens. Where that would take too long or too much memory, fewer tokens or layers are
+//! tried and the rest is extrapolated.
 
 mod memory;
 mod time;
@@ -59,7 +60,8 @@ impl DryRun {
     }
 }
 
-/// Resolves a recipe and finds out its cost. Nothing is left on the disk where nothing was. `say` hears what is going on.
+/// Resolves a recipe and finds out its cost. Nothing is left on the disk where nothing was. `say` hears what
+/// is going on.
 ///
 /// # Errors
 /// If the recipe describes no possible model. Text that cannot be read is told in the result.
@@ -116,12 +118,12 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
     })
 }
 
-/// The text as the run would have it, or why there is none. What the run's directory already has is used; otherwise it is made
-/// in a directory that is removed with the result.
+/// The text as the run would have it, or why there is none. What the run's directory already has is used;
+/// otherwise it is made in a directory that is removed with the result.
 fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, TempDir), String> {
     let sources = recipe.data.sources.iter().map(|source| &source.path);
     if recipe.data.train.iter().chain(sources).any(|path| path.starts_with("hf:")) {
-        return Err("a dry run downloads nothing".to_string());
+        return Err("a dry run does not download files".to_string());
     }
     let (elsewhere, dir) = elsewhere(recipe).map_err(|error| error.to_string())?;
     match prepare_with(&elsewhere, PrepareOptions { progress: true }, say) {

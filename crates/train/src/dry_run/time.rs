@@ -132,7 +132,8 @@ mod tests {
         let costs = Costs { pass: 0.01, update: 0.4, score: 0.001, sample: 0.2, look: 0.0 };
         let text = Some(Text { held_out: 1001, preparation: 7.0 });
         let time = estimate(&recipe, &config, &Trial { costs, whole: true }, text, 1e9).unwrap();
-        // 60 tokens a step; evaluations after steps 10, 20 and 25: two of 160 tokens (two batches of 8 · 10), one of all.
+        // 60 tokens a step; evaluations after steps 10, 20 and 25: two of 160 tokens (two batches of 8 · 10),
+        // one of all.
         assert!((time.step - 1.0).abs() < 1e-9 && (time.training - 25.0).abs() < 1e-9);
         assert!((time.evaluations.unwrap() - 1.32).abs() < 1e-9, "{time:?}");
         assert!((time.samples - 3.0).abs() < 1e-9);

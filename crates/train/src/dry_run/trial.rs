@@ -7,7 +7,7 @@ use tritforge_nn::{Batch, Decoder, Gradients, NnError, Workspace, initial_adapte
 
 use crate::TrainError;
 use crate::dry_run::memory;
-use crate::ema::Average;
+use crate::ema::EmaWeights;
 use crate::health::Monitor;
 use crate::optimizer::{Optimizer, Step};
 use crate::recipe::Recipe;
@@ -54,8 +54,8 @@ pub(super) struct Costs {
     pub(super) look: f64,
 }
 
-/// What to try: the recipe's shape if it takes seconds and the memory is there; otherwise fewer sequences, then shorter
-/// ones, then fewer layers. None if two layers are too much.
+/// What to try: the recipe's shape if it takes seconds and the memory is there; otherwise fewer sequences,
+/// then shorter ones, then fewer layers. None if two layers are too much.
 pub(super) fn size(
     recipe: &Recipe,
     config: &ModelConfig,
@@ -124,13 +124,13 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(lora.mode, 1))?,
         None => Decoder::load(&config, &mut drawn)?,
     };
-    model.set_backward(recipe.quant.backward)?;
+    model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
-    let mut average = recipe.ema.map(|ema| Average::new(ema.decay, model.parameters())).transpose()?;
+    let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let mut workspace = Workspace::new(recipe.train.gradient_checkpointing);
     let mut monitor = Monitor::default();
-    monitor.look(&model, 0)?;
+    monitor.observe(&model, 0)?;
     let mut tokens = |n: usize| -> Vec<u32> {
         (0..n).map(|_| (random() * config.vocab_size as f32) as u32 % config.vocab_size as u32).collect()
     };
@@ -170,7 +170,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     let written = recipe.sample.prompt.len() / 3 + recipe.sample.tokens / 2;
     let window = tokens(written.clamp(1, config.max_position_embeddings));
     let sample = median(&timed(5, || Ok(model.logits(&window, 1, None).map(|_| ())?))?);
-    let look = median(&timed(1, || monitor.look(&model, 1).map(|_| ()))?);
+    let look = median(&timed(1, || monitor.observe(&model, 1).map(|_| ()))?);
     Ok(Costs {
         pass: median(&passes[1..]) / (size.sequences * size.length) as f64,
         update: median(&updates[1..]),

@@ -22,7 +22,8 @@ pub(crate) enum Event {
         threads: usize,
         /// Measured f32 operations a second: what MFU is measured by.
         gemm_flops: f64,
-        /// How the gradients of ternary projections are multiplied on this processor; none in metrics of earlier versions.
+        /// How the gradients of ternary projections are multiplied on this processor; none in metrics of
+        /// earlier versions.
         #[serde(default)]
         backward: Option<String>,
         /// The resolved recipe.
@@ -32,10 +33,12 @@ pub(crate) enum Event {
     Train {
         /// Steps taken.
         step: u64,
-        /// What the step minimizes: the mean cross-entropy of its targets, in nats, or as the recipe's objective has it.
+        /// What the step minimizes: the mean cross-entropy of its targets, in nats, or as the recipe's
+        /// objective has it.
         #[serde(deserialize_with = "number")]
         loss: f64,
-        /// How far the relations of tokens are from the teacher's, a part of the loss before it is weighted; none where they are not learned.
+        /// How far the relations of tokens are from the teacher's, a part of the loss before it is weighted;
+        /// none where they are not learned.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         relation: Option<f64>,
         /// Learning rate of the step.

@@ -1,7 +1,8 @@
-//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for TensorBoard under
-//! `tensorboard/`, and a progress bar for people.
+//! What a run says: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for
+//! TensorBoard under `tensorboard/`, and a progress bar for people.
 //!
-//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on from is dropped.
+//! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on
+//! from is dropped.
 
 mod event;
 mod table;
@@ -16,7 +17,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(crate) use self::event::{Event, number};
 use self::tensorboard::TensorBoard;
-use crate::TrainError;
+use crate::{RunOptions, TrainError};
 
 /// The JSON lines of a run, in its directory.
 pub(crate) const METRICS: &str = "metrics.jsonl";
@@ -26,25 +27,28 @@ const TENSORBOARD: &str = "tensorboard";
 /// The metrics files and the progress bar of a run.
 #[derive(Debug)]
 pub(crate) struct Log {
-    lines: Appended,
-    table: Appended,
+    lines: AppendFile,
+    table: AppendFile,
     tensorboard: TensorBoard,
     bar: ProgressBar,
     /// Where training stands, in words; empty before the first step that was logged.
     standing: String,
     quiet: bool,
+    say: fn(&str),
 }
 
 /// A file that grows.
 #[derive(Debug)]
-struct Appended {
+struct AppendFile {
     path: PathBuf,
     file: File,
 }
 
 impl Log {
-    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left, is dropped.
-    pub(crate) fn open(dir: &Path, steps: u64, step: u64, quiet: bool) -> Result<Self, TrainError> {
+    /// Opens the log of a run in `dir` that goes on after `step`: what later steps wrote, which a crash left,
+    /// is dropped.
+    pub(crate) fn open(dir: &Path, steps: u64, step: u64, options: &RunOptions) -> Result<Self, TrainError> {
+        let RunOptions { quiet, say, .. } = *options;
         let path = dir.join(METRICS);
         let mut lines = String::new();
         let mut table = table::HEADER.to_string();
@@ -55,8 +59,8 @@ impl Log {
                 table.extend(serde_json::from_str(line).ok().and_then(|event| table::row(&event)));
             }
         }
-        let lines = Appended::replace(path, &lines)?;
-        let table = Appended::replace(dir.join(TABLE), &table)?;
+        let lines = AppendFile::replace(path, &lines)?;
+        let table = AppendFile::replace(dir.join(TABLE), &table)?;
         let tensorboard = TensorBoard::open(&dir.join(TENSORBOARD), step)?;
         let bar = ProgressBar::new(steps);
         if quiet {
@@ -66,7 +70,7 @@ impl Log {
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_position(step);
         bar.reset_eta();
-        Ok(Self { lines, table, tensorboard, bar, standing: String::new(), quiet })
+        Ok(Self { lines, table, tensorboard, bar, standing: String::new(), quiet, say })
     }
 
     /// Writes an event down and shows it.
@@ -95,11 +99,12 @@ impl Log {
             Event::Preferences { step, held_out: true, loss, accuracy, margin } => {
                 let share = 100.0 * accuracy;
                 self.say(&format!(
-                    "step {step}: held-out pairs: DPO loss {loss:.4}, accuracy {share:.1} %, margin {margin:+.3} nats"
+                    "step {step}: held-out pairs: DPO loss {loss:.4}, accuracy {share:.1} %, margin \
+                     {margin:+.3} nats"
                 ));
             }
             Event::Preferences { accuracy, margin, .. } => {
-                self.standing += &format!(" right {:.0} % margin {margin:+.2}", 100.0 * accuracy);
+                self.standing += &format!(" accuracy {:.0} % margin {margin:+.2}", 100.0 * accuracy);
                 self.bar.set_message(self.standing.clone());
             }
             Event::Run { .. } | Event::Health { .. } | Event::Checkpoint { .. } | Event::Unknown => {}
@@ -114,8 +119,7 @@ impl Log {
         }
         // Without a terminal there is no bar to print above.
         match self.bar.is_hidden() {
-            // A reader that has gone is no reason to end a training.
-            true => drop(writeln!(std::io::stdout(), "{text}")),
+            true => (self.say)(text),
             false => self.bar.println(text),
         }
     }
@@ -126,7 +130,7 @@ impl Log {
     }
 }
 
-impl Appended {
+impl AppendFile {
     /// A file with this text and nothing else; a crash leaves the old one or the new.
     fn replace(path: PathBuf, text: &str) -> Result<Self, TrainError> {
         let mut temporary = path.clone().into_os_string();
@@ -199,6 +203,10 @@ mod tests {
         Event::Run { step, name, parameters: 7, threads: 2, gemm_flops: 1e9, backward: None, recipe }
     }
 
+    fn quiet() -> RunOptions {
+        RunOptions { quiet: true, ..RunOptions::default() }
+    }
+
     fn read(dir: &Path) -> (Vec<Event>, String) {
         let lines = fs::read_to_string(dir.join(METRICS)).unwrap();
         let events = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -208,7 +216,7 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_drops_what_came_after_its_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::open(dir.path(), 9, 0, true).unwrap();
+        let mut log = Log::open(dir.path(), 9, 0, &quiet()).unwrap();
         let nan = Event::Eval { step: 2, loss: f64::NAN, bits_per_byte: 1.0, sample: String::new() };
         for event in [run(0), train(1), train(2), nan, run(2), train(3)] {
             log.event(&event).unwrap();
@@ -223,7 +231,7 @@ mod tests {
                 .write_all(torn.as_bytes())
                 .unwrap();
         }
-        let mut log = Log::open(dir.path(), 9, 2, true).unwrap();
+        let mut log = Log::open(dir.path(), 9, 2, &quiet()).unwrap();
         log.event(&run(2)).unwrap();
         log.event(&train(3)).unwrap();
         let (events, table) = read(dir.path());
@@ -234,7 +242,7 @@ mod tests {
         let steps: Vec<&str> = table.lines().skip(1).map(|row| row.split(',').next().unwrap()).collect();
         assert_eq!(steps, ["1", "2", "2", "3"]);
         // From the beginning again: nothing is left.
-        Log::open(dir.path(), 9, 0, true).unwrap();
+        Log::open(dir.path(), 9, 0, &quiet()).unwrap();
         assert_eq!(read(dir.path()), (vec![], table::HEADER.to_string()));
     }
 

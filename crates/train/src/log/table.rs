@@ -1,5 +1,5 @@
-//! `metrics.csv`: the numbers of `metrics.jsonl` as a table, for spreadsheets and plotting programs. It is made anew from the
-//! JSON lines when a run goes on.
+//! `metrics.csv`: the numbers of `metrics.jsonl` as a table, for spreadsheets and plotting programs. It is
+//! made anew from the JSON lines when a run goes on.
 
 use super::Event;
 
@@ -7,8 +7,8 @@ use super::Event;
 pub(super) const HEADER: &str =
     "step,loss,lr,grad_norm,tokens,tokens_per_second,mfu,rss,peak_rss,held_out_loss,bits_per_byte,relation\n";
 
-/// The row of an event, with its line feed; none for events without numbers. What an event does not say, and numbers that are
-/// none, are empty cells.
+/// The row of an event, with its line feed; none for events without numbers. What an event does not say, and
+/// numbers that are none, are empty cells.
 pub(super) fn row(event: &Event) -> Option<String> {
     let cells: [Option<String>; 12] = match event {
         Event::Train {

@@ -1,7 +1,8 @@
-//! A run's event files under `tensorboard/`: which number stands under which tag, and one file for every start of the run.
+//! A run's event files under `tensorboard/`: which number stands under which tag, and one file for every
+//! start of the run.
 //!
-//! Files are only ever appended to. A run that goes on begins another one, whose first event makes TensorBoard forget what an
-//! interrupted run wrote after its checkpoint.
+//! Files are only ever appended to. A run that goes on begins another one, whose first event makes
+//! TensorBoard forget what an interrupted run wrote after its checkpoint.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;

@@ -1,9 +1,10 @@
-//! The event files of TensorBoard, as far as a run needs them: scalars, texts, and the mark that a run goes on.
+//! The event files of TensorBoard, as far as a run needs them: scalars, texts, and the mark that a run goes
+//! on.
 //!
-//! A file is a sequence of records (TFRecord): length as u64, its masked CRC-32C, the bytes, their masked CRC-32C, all
-//! little-endian; the bytes are an `Event` of `tensorflow/core/util/event.proto` in protobuf. The first has
-//! `file_version = "brain.Event:2"`. A `SessionLog` with status START and step s makes TensorBoard forget all earlier events
-//! of step s and later.
+//! A file is a sequence of records (TFRecord): length as u64, its masked CRC-32C, the bytes, their masked
+//! CRC-32C, all little-endian; the bytes are an `Event` of `tensorflow/core/util/event.proto` in protobuf.
+//! The first has `file_version = "brain.Event:2"`. A `SessionLog` with status START and step s makes
+//! TensorBoard forget all earlier events of step s and later.
 
 /// The value of a summary.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,7 +22,8 @@ pub(super) fn version(wall_time: f64) -> Vec<u8> {
     event
 }
 
-/// The event of a run that begins again with step `step`: what stands before of it and later steps does not count.
+/// The event of a run that begins again with step `step`: what stands before of it and later steps does not
+/// count.
 pub(super) fn start(wall_time: f64, step: u64) -> Vec<u8> {
     let mut event = header(wall_time, step);
     // SessionLog { status = 1: START }
@@ -41,7 +43,8 @@ pub(super) fn summary(wall_time: f64, step: u64, values: &[(&str, Value<'_>)]) -
                 message.extend(x.to_le_bytes());
             }
             Value::Text(text) => {
-                // TensorProto { dtype = 1: DT_STRING, tensor_shape = 2: one dimension of one, string_val = 8 }
+                // TensorProto { dtype = 1: DT_STRING, tensor_shape = 2: one dimension of one, string_val = 8
+                // }
                 let mut tensor = vec![1 << 3, 7];
                 bytes(&mut tensor, 2, &[2 << 3 | 2, 2, 1 << 3, 1]);
                 bytes(&mut tensor, 8, text.as_bytes());

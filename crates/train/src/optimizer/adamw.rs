@@ -1,7 +1,7 @@
 //! AdamW (arXiv 1711.05101): one parallel pass over a parameter, its gradient and its two moments.
 
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 
 use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
@@ -23,7 +23,7 @@ pub(super) fn step<M: Stored>(
     moments: &mut [Buffer],
     step: Step,
     t: u64,
-    noise: Noise,
+    noise: CounterRng,
 ) {
     match moments {
         [Buffer::F32(m), Buffer::F32(v)] => update::<M, f32>(rule, parameter, gradient, m, v, step, t, noise),
@@ -41,7 +41,7 @@ fn update<M: Stored, S: Stored>(
     second: &mut [S],
     step: Step,
     t: u64,
-    noise: Noise,
+    noise: CounterRng,
 ) {
     let (b1, b2) = rule.betas;
     let bias = |beta: f64| 1.0 - beta.powf(t as f64);

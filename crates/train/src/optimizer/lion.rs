@@ -1,7 +1,7 @@
 //! Lion (arXiv 2302.06675, Algorithm 2): the sign of an interpolated momentum; half of AdamW's state.
 
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 
 use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
@@ -20,7 +20,7 @@ pub(super) fn step<M: Stored>(
     gradient: &[f32],
     momentum: &mut [Buffer],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) {
     match momentum {
         [Buffer::F32(m)] => update::<M, f32>(rule, parameter, gradient, m, step, noise),
@@ -36,7 +36,7 @@ fn update<M: Stored, S: Stored>(
     gradient: &[f32],
     momentum: &mut [S],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) {
     let (b1, b2) = (rule.betas.0 as f32, rule.betas.1 as f32);
     let keep = (1.0 - step.lr * step.weight_decay) as f32;

@@ -1,8 +1,8 @@
 //! Optimizers, in place: one parallel pass over each parameter, no temporaries, state that can be stored.
 //!
-//! A rule says how a parameter moves ([`Rule`]); the [`Optimizer`] keeps each parameter's state and knows which
-//! parameters decay and which rule is theirs. Every update is elementwise in fixed pieces, or a matrix product whose
-//! sums are ordered: the number of threads changes no bit.
+//! A rule says how a parameter moves ([`Rule`]); the [`Optimizer`] keeps each parameter's state and knows
+//! which parameters decay and which rule is theirs. Every update is elementwise in fixed pieces, or a matrix
+//! product whose sums are ordered: the number of threads changes no bit.
 
 mod adamw;
 mod lion;
@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use half::bf16;
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 use tritforge_nn::{DecayGroup, Parameter};
 
 pub use adamw::AdamW;
@@ -37,7 +37,8 @@ pub enum Rule {
     Lion(Lion),
     /// Muon for the projections, AdamW for embeddings, head and norms.
     Muon(Muon, AdamW),
-    /// t-SignSGD for all parameters, which are -1, 0 or 1: the learning rate is the share of the elements that move.
+    /// t-SignSGD for all parameters, which are -1, 0 or 1: the learning rate is the share of the elements
+    /// that move.
     TSignSgd,
 }
 
@@ -48,7 +49,8 @@ pub struct OptimizerConfig {
     pub rule: Rule,
     /// How moments and momenta are kept.
     pub state: StoredType,
-    /// How weights are kept: as bf16 they are rounded after every step. They stand in f32 tensors all the same.
+    /// How weights are kept: as bf16 they are rounded after every step. They stand in f32 tensors all the
+    /// same.
     pub master: StoredType,
     /// Seed of the rounding.
     pub seed: u64,
@@ -97,12 +99,14 @@ impl Optimizer {
         Self { config, states: parameters.iter().map(zeros).collect(), rates: Vec::new(), steps: 0 }
     }
 
-    /// An optimizer as it was after `steps` steps: for each parameter the buffers that [`OptimizerConfig::buffers`] names.
+    /// An optimizer as it was after `steps` steps: for each parameter the buffers that
+    /// [`OptimizerConfig::buffers`] names.
     pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
         Self { config, states, rates: Vec::new(), steps }
     }
 
-    /// Gives each parameter a learning rate of its own: `rates` times that of the step, in the order of the parameters.
+    /// Gives each parameter a learning rate of its own: `rates` times that of the step, in the order of the
+    /// parameters.
     pub fn set_rates(&mut self, rates: Vec<f64>) {
         self.rates = rates;
     }
@@ -122,10 +126,12 @@ impl Optimizer {
         self.steps
     }
 
-    /// One step: `gradients` in the order of the parameters, each as long as its parameter; none leaves it as it is.
+    /// One step: `gradients` in the order of the parameters, each as long as its parameter; none leaves it as
+    /// it is.
     ///
     /// # Errors
-    /// If a gradient or a state does not fit its parameter, or a parameter is not f32 on the CPU; nothing has changed then.
+    /// If a gradient or a state does not fit its parameter, or a parameter is not f32 on the CPU; nothing has
+    /// changed then.
     pub fn step(
         &mut self,
         parameters: &[Parameter],
@@ -143,7 +149,7 @@ impl Optimizer {
             let weight_decay = if decays { step.weight_decay } else { 0.0 };
             let lr = step.lr * self.rates.get(i).copied().unwrap_or(1.0);
             let step = Step { lr, weight_decay, ..step };
-            let noise = Noise::new(config.seed, t, i);
+            let noise = CounterRng::new(config.seed, t, i);
             let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
             update_in_place(&parameter.var, |values| match config.master {
                 StoredType::F32 => one::<f32>(config.rule, values, hidden, gradient, state, step, t, noise),
@@ -184,7 +190,7 @@ fn one<M: Stored>(
     state: &mut [Buffer],
     step: Step,
     t: u64,
-    noise: Noise,
+    noise: CounterRng,
 ) -> candle_core::Result<()> {
     match (rule, hidden) {
         (Rule::Muon(rule, _), Some(shape)) => {

@@ -1,12 +1,13 @@
-//! Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks"): momentum whose singular values are
-//! all brought near 1, for hidden matrices.
+//! Muon (Jordan et al., "Muon: An optimizer for hidden layers in neural networks"): momentum whose singular
+//! values are all brought near 1, for hidden matrices.
 //!
-//! The update's scale is that of arXiv 2502.16982 (equation 4): 0.2·√max(rows, columns) gives every matrix an update of
-//! AdamW's usual size, so that one learning rate and one weight decay serve the matrices and what is left to AdamW.
+//! The update's scale is that of arXiv 2502.16982 (equation 4): 0.2·√max(rows, columns) gives every matrix an
+//! update of AdamW's usual size, so that one learning rate and one weight decay serve the matrices and what
+//! is left to AdamW.
 
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use tritforge_kernels::Noise;
+use tritforge_kernels::CounterRng;
 
 use super::storage::{Buffer, Stored};
 use super::{CHUNK, Step};
@@ -18,7 +19,8 @@ pub struct Muon {
     pub momentum: f64,
 }
 
-/// Coefficients of the quintic iteration: steepest at 0 among those that keep singular values within about 0.7 and 1.2.
+/// Coefficients of the quintic iteration: steepest at 0 among those that keep singular values within about
+/// 0.7 and 1.2.
 const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 /// Iterations.
 const ITERATIONS: usize = 5;
@@ -33,7 +35,7 @@ pub(super) fn step<M: Stored>(
     gradient: &[f32],
     momentum: &mut [Buffer],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) -> candle_core::Result<()> {
     let direction = match momentum {
         [Buffer::F32(m)] => accumulate(rule, gradient, m, step, noise),
@@ -55,13 +57,14 @@ pub(super) fn step<M: Stored>(
     Ok(())
 }
 
-/// Moves the momentum towards the gradient and returns where Nesterov's rule looks: a step of the same kind ahead.
+/// Moves the momentum towards the gradient and returns where Nesterov's rule looks: a step of the same kind
+/// ahead.
 fn accumulate<S: Stored>(
     rule: Muon,
     gradient: &[f32],
     momentum: &mut [S],
     step: Step,
-    noise: Noise,
+    noise: CounterRng,
 ) -> Vec<f32> {
     let (beta, scale) = (rule.momentum as f32, step.gradient_scale as f32);
     let mut direction = vec![0f32; gradient.len()];

@@ -1,8 +1,8 @@
 //! How numbers are kept between steps: as f32, or as bf16 with stochastic rounding.
 //!
-//! A small change to a bf16 number is lost when it is rounded to the nearest: weights and slow averages would stand still.
-//! Rounded up or down at random, in proportion to the distances, it is kept on average (arXiv 2010.06192). The random
-//! bits are those of [`tritforge_kernels::Noise`]: there is no state to store.
+//! A small change to a bf16 number is lost when it is rounded to the nearest: weights and slow averages would
+//! stand still. Rounded up or down at random, in proportion to the distances, it is kept on average (arXiv
+//! 2010.06192). The random bits are those of [`tritforge_kernels::CounterRng`]: there is no state to store.
 
 use half::bf16;
 
@@ -60,8 +60,8 @@ impl Stored for bf16 {
 
     #[inline(always)]
     fn store(value: f32, random: u32) -> Self {
-        // The bits below the cut carry into those above with a probability proportional to their value. Infinities have no
-        // bits below the cut and stay; a NaN must not overflow into another number.
+        // The bits below the cut carry into those above with a probability proportional to their value.
+        // Infinities have no bits below the cut and stay; a NaN must not overflow into another number.
         let bits = value.to_bits();
         let fraction = if value.is_finite() { random & 0xffff } else { 0 };
         let quiet = if value.is_nan() { 0x0040_0000 } else { 0 };
@@ -103,13 +103,13 @@ impl Buffer {
 
 #[cfg(test)]
 mod tests {
-    use tritforge_kernels::Noise;
+    use tritforge_kernels::CounterRng;
 
     use super::*;
 
     #[test]
     fn rounding_keeps_the_mean_and_what_needs_no_rounding() {
-        let noise = Noise::new(1, 2, 3);
+        let noise = CounterRng::new(1, 2, 3);
         for value in [1.0f32, -0.5, 0.0, 3.140625, f32::INFINITY, f32::NEG_INFINITY] {
             for i in 0..100 {
                 assert_eq!(bf16::store(value, noise.bits(i)).load(), value);

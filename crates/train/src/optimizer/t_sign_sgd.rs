@@ -1,15 +1,17 @@
-//! t-SignSGD (LoTA-QAF, arXiv 2505.18724): ternary numbers that stay ternary. The elements with the largest gradients move by one against
-//! its sign, within -1 and 1; all others stay. Nothing is remembered from step to step.
+//! t-SignSGD (LoTA-QAF, arXiv 2505.18724): ternary numbers that stay ternary. The elements with the largest
+//! gradients move by one against its sign, within -1 and 1; all others stay. Nothing is remembered from step
+//! to step.
 
 /// Gradients of this magnitude and below move nothing: the paper's τ.
 const TAU: f32 = 1e-9;
 
-/// A step of one parameter of numbers -1, 0 and 1: moves the elements whose gradient's magnitude is beyond the quantile 1 − `share`, about
-/// that share of them. Ties at the quantile stay.
+/// A step of one parameter of numbers -1, 0 and 1: moves the elements whose gradient's magnitude is beyond
+/// the quantile 1 − `share`, about that share of them. Ties at the quantile stay.
 pub(super) fn step(parameter: &mut [f32], gradient: &[f32], share: f64) {
     let Some(last) = gradient.len().checked_sub(1) else { return };
     let mut magnitudes: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
-    // What is larger than the interpolated quantile is larger than the element below it, and the other way round but for ties.
+    // What is larger than the interpolated quantile is larger than the element below it, and the other way
+    // round but for ties.
     let below = ((1.0 - share).clamp(0.0, 1.0) * last as f64) as usize;
     let (_, quantile, _) = magnitudes.select_nth_unstable_by(below, f32::total_cmp);
     let least = quantile.max(TAU);

@@ -1,24 +1,25 @@
-//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a chat template, encoded.
+//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a
+//! chat template, encoded.
 //!
-//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe and the tokenizer
-//! alone, and their fingerprint is part of every checkpoint.
+//! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
+//! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
 use tritforge_data::{
-    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Said, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint, samples,
-    split_examples,
+    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, Preference, ReadOptions,
+    RecordKind, Report, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint,
+    samples, split_examples,
 };
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
-use crate::material::{Material, PairData, SampleData};
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
+use crate::training_data::{PreferenceData, SampleData, TrainingData};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
@@ -33,8 +34,8 @@ pub(super) fn prepare_samples(
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
-            "{}: a pair of answers: [dpo] learns to prefer the better one; to learn it alone, give data.records and data.columns of a \
-             prompt and its answer",
+            "{}: found a pair of answers: add a [dpo] section to train on preferences, or set data.records \
+             and data.columns to a prompt and its answer",
             pair.source
         )));
     }
@@ -52,13 +53,13 @@ pub(super) fn prepare_samples(
     read.report = report;
     for (name, side) in [("training", &train), ("held-out", &held_out)] {
         if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} samples are left: {}", read.report.summary())));
+            return Err(TrainError::State(format!("no {name} samples left: {}", read.report.summary())));
         }
     }
     if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
         say(&format!(
-            "warning: {mark} follows the answers of the template and is not learned: the model will not know where to end; put \
-             it into the generation block"
+            "warning: the template writes {mark} after answers but leaves it out of the loss, so the model \
+             will not learn to stop: put it into the generation block"
         ));
     }
     let prints = [&train, &held_out].map(|side| sample_fingerprint(side).to_string());
@@ -71,8 +72,8 @@ pub(super) fn prepare_samples(
     };
     let ((samples, tokens, targets), (held, held_tokens, held_targets)) = (count(&train), count(&held_out));
     say(&format!(
-        "{samples} samples for training, {tokens} tokens, {:.1} % of them learned; {held} held out, {held_tokens} tokens, \
-         {held_targets} learned; vocabulary {}",
+        "{samples} samples for training, {tokens} tokens, {:.1} % in the loss; {held} held out, \
+         {held_tokens} tokens, {held_targets} in the loss; vocabulary {}",
         100.0 * targets as f64 / tokens as f64,
         read.tokenizer.vocab_size()
     ));
@@ -81,12 +82,12 @@ pub(super) fn prepare_samples(
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
     say(&format!(
-        "{rows} rows of {} an epoch, {:.2} epochs in all",
+        "{rows} rows of {} tokens per epoch, {:.2} epochs in total",
         recipe.data.seq_len,
         drawn / rows as f64
     ));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Samples(Box::new(SampleData { template, train, held_out, report }));
+    let data = TrainingData::Samples(Box::new(SampleData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
@@ -111,17 +112,17 @@ pub(super) fn prepare_pairs(
     read.report = report;
     for (name, side) in [("training", &train), ("held-out", &held_out)] {
         if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} pairs are left: {}", read.report.summary())));
+            return Err(TrainError::State(format!("no {name} pairs left: {}", read.report.summary())));
         }
     }
-    let print = |side: &[Preference]| {
+    let digest = |side: &[Preference]| {
         sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
     };
-    let fingerprint = fingerprint(recipe, &[print(&train), print(&held_out)]);
+    let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
     read.finish(dir, &mut say)?;
     say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
-    let data = Material::Pairs(Box::new(PairData { template, train, held_out, report }));
+    let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
@@ -182,17 +183,21 @@ impl Read {
             Some(template) => template,
             None => tokenizer.chat_template()?.ok_or_else(|| {
                 TrainError::State(format!(
-                    "the tokenizer has no chat template: name one, as in data.template = \"alpaca\": {}, or a file of Jinja",
+                    "the tokenizer has no chat template: set data.template to one of {}, or to a Jinja file, \
+                     as in data.template = \"alpaca\"",
                     ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ")
                 ))
             })?,
         };
         train.iter().chain(&held_out).try_for_each(|example| all_is_written(example, template.source()))?;
+        if keys.loss == Loss::All {
+            train.iter().chain(&held_out).try_for_each(learns_all)?;
+        }
         let unknown: Vec<String> =
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
             say(&format!(
-                "warning: {} of the template are no tokens of the vocabulary: they are spelled out",
+                "warning: {} in the template are not tokens of the vocabulary and are encoded as plain text",
                 unknown.join(", ")
             ));
         }
@@ -251,7 +256,7 @@ impl Read {
             file.flush()
         };
         write().map_err(TrainError::io(&path, "write"))?;
-        say(&format!("what was left out: {}", path.display()));
+        say(&format!("dropped records: {}", path.display()));
         Ok(())
     }
 }
@@ -268,9 +273,10 @@ fn names(template: &str, word: &str) -> bool {
     })
 }
 
-/// Refuses an example with a message of which a template knows only a part: the rest would be left out without a word.
+/// Refuses an example with a message of which a template knows only a part: the rest would be left out
+/// without a word.
 fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
-    let said: Vec<&Said> = match &example.body {
+    let said: Vec<&ChatTurn> = match &example.body {
         Body::Turns(said) => said.iter().collect(),
         Body::Preference { prompt, chosen, rejected } => {
             prompt.iter().chain(chosen).chain(rejected).collect()
@@ -281,14 +287,28 @@ fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
         let lost = PARTS.into_iter().find(|part| said.message.contains_key(*part) && !names(template, part));
         if let Some(part) = lost {
             return Err(TrainError::State(format!(
-                "{}: message {} has {part:?}, of which data.template knows nothing: name a template that writes it, or leave it out of \
-                 the data",
+                "{}: message {} has {part:?}, which data.template does not use: choose a template that does, \
+                 or remove it from the data",
                 example.source,
                 index + 1
             )));
         }
     }
     Ok(())
+}
+
+/// Refuses an example that says of a message that it is not to be learned, where every token is.
+fn learns_all(example: &Example) -> Result<(), TrainError> {
+    let Body::Turns(said) = &example.body else { return Ok(()) };
+    match said.iter().position(|said| said.flag == Some(false)) {
+        None => Ok(()),
+        Some(index) => Err(TrainError::State(format!(
+            "{}: message {} says that it is not to be learned, and data.loss = \"all\" learns every token: leave the flag out of \
+             the data, or choose data.loss = \"completions\"",
+            example.source,
+            index + 1
+        ))),
+    }
 }
 
 /// The template that a recipe names; `None` for that of the tokenizer.
@@ -304,7 +324,8 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
-/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when it is encoded.
+/// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
+/// it is encoded.
 fn rendered(body: &Body, template: Option<&ChatTemplate>) -> String {
     match (body, template) {
         (Body::Text(text), _) => text.clone(),
@@ -358,6 +379,20 @@ fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_that_is_not_to_be_learned_contradicts_loss_all() {
+        let example = |flag| {
+            let answer = ChatTurn { flag, ..ChatTurn::new("assistant", "b") };
+            Example {
+                source: "a.jsonl: line 1".to_string(),
+                body: Body::Turns(vec![ChatTurn::new("user", "a"), answer]),
+            }
+        };
+        assert!(learns_all(&example(None)).is_ok() && learns_all(&example(Some(true))).is_ok());
+        let error = learns_all(&example(Some(false))).unwrap_err().to_string();
+        assert!(error.contains("a.jsonl: line 1: message 2") && error.contains("data.loss"), "{error}");
+    }
 
     #[test]
     fn the_marks_of_a_template_are_found_once() {

@@ -1,5 +1,5 @@
-//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's, unless the recipe
-//! says otherwise.
+//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's,
+//! unless the recipe says otherwise.
 
 use std::path::Path;
 
@@ -9,9 +9,10 @@ use tritforge_config::{ADAPTER_MODEL, ActivationQuant, HiddenAct, ModelConfig, W
 use super::entries::{Entries, Entry, Value, parse_config};
 use super::error::{Fault, Origin};
 use super::reader;
-use crate::base::checkpoint_of;
+use crate::init::checkpoint_of;
 
-/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and `[quant]`.
+/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and
+/// `[quant]`.
 pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Option<ModelConfig> {
     let model = entries.sections.get_mut("model")?;
     let entry = model.get_mut("base")?;
@@ -31,9 +32,7 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         let checkpoint = Checkpoint::open(&dir).map_err(|e| e.to_string())?;
         if checkpoint.has(ADAPTER_MODEL) {
             let dir = dir.display();
-            return Err(format!(
-                "{dir} is an adapter: `tritforge merge {dir} -o DIR` makes a checkpoint of it"
-            ));
+            return Err(format!("{dir} is an adapter: merge it with `tritforge merge {dir} -o DIR`"));
         }
         checkpoint.config().map_err(|e| e.to_string())
     });
@@ -45,7 +44,9 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         let origin = other.key_at.clone();
         return fault(
             &origin,
-            "model.config contradicts model.base, which has a shape: give one of them".to_string(),
+            "model.config contradicts model.base, which already defines the architecture: give only one of \
+             them"
+                .to_string(),
         );
     }
     for (section, text) in [("model", shape(&config)), ("quant", quantization(&config))] {

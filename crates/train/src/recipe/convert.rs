@@ -6,7 +6,8 @@ use super::Recipe;
 use super::reader::Reader;
 use super::sections::{BlendOrder, BlendSchedule, Convert};
 
-/// Steps of a rise where the recipe does not say: what worked best in "Fine-tuning LLMs to 1.58bit" (Hugging Face, 2024).
+/// Steps of a rise where the recipe does not say: what worked best in "Fine-tuning LLMs to 1.58bit" (Hugging
+/// Face, 2024).
 const STEPS: u64 = 1000;
 
 /// Reads the section; none where no schedule is given.
@@ -25,7 +26,7 @@ pub(super) fn convert(r: &mut Reader, train_steps: u64) -> Option<Convert> {
         r.fault(
             "convert",
             "schedule",
-            "convert.schedule is missing: expected how quantization sets in, as in schedule = \"linear\"",
+            "convert.schedule is missing: expected a quantization schedule, as in schedule = \"linear\"",
         );
     }
     Some(Convert {
@@ -39,15 +40,17 @@ pub(super) fn convert(r: &mut Reader, train_steps: u64) -> Option<Convert> {
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let Some(convert) = &recipe.convert else { return };
     if recipe.quant.weights != WeightQuant::Absmean {
-        let message = "[convert]: expected quant.weights = \"absmean\": there is no other quantization to lead a model to";
+        let message = "[convert]: expected quant.weights = \"absmean\", the only quantization that models \
+                       can be converted to";
         r.fault("convert", "schedule", message);
     }
     if recipe.lora.is_some() {
-        r.fault("convert", "schedule", "[convert] contradicts [lora]: converting trains all weights");
+        r.fault("convert", "schedule", "[convert] contradicts [lora]: conversion trains all weights");
     }
     if convert.steps > recipe.train.steps {
         let message = format!(
-            "convert.steps = {}: expected at most train.steps = {}: the run would end with a model that is ternary in part",
+            "convert.steps = {}: expected at most train.steps = {}: otherwise the final model would be only \
+             partly ternary",
             convert.steps, recipe.train.steps
         );
         r.fault("convert", "steps", message);

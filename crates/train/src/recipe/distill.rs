@@ -42,7 +42,7 @@ pub(super) fn distill(r: &mut Reader) -> Option<Distill> {
         r.fault(
             "distill",
             "teacher",
-            "distill.teacher is missing: expected a checkpoint, the directory of a run, or a GGUF file",
+            "distill.teacher is missing: expected a checkpoint, a run directory, or a GGUF file",
         );
     }
     Some(Distill {
@@ -70,37 +70,37 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let weights = [distill.ce, distill.kl, distill.relation_weight];
     if weights == [0.0; 3] {
         let message =
-            "distill.ce, distill.kl and distill.relation_weight are all 0: there is nothing to learn";
+            "distill.ce, distill.kl and distill.relation_weight are all 0: at least one loss is needed";
         r.fault("distill", "kl", message);
     }
     if distill.engine == Engine::Tritforge && distill.teacher.starts_with("hf://") {
         let teacher = distill.teacher.display();
         let message = format!(
-            "distill.teacher = \"{teacher}\": expected distill.engine = \"candle\" beside it, or what `tritforge import {teacher} -o \
-             DIR` makes"
+            "distill.teacher = \"{teacher}\": set distill.engine = \"candle\", or import the teacher first \
+             with `tritforge import {teacher} -o DIR`"
         );
         r.fault("distill", "teacher", message);
     }
     if distill.relation_weight == 0.0 {
         for key in RELATION.into_iter().filter(|key| r.given("distill", key)).collect::<Vec<_>>() {
-            let message = format!("distill.{key}: without distill.relation_weight relations are not learned");
+            let message = format!("distill.{key}: has no effect without distill.relation_weight");
             r.fault("distill", key, message);
         }
         return;
     }
     if distill.engine == Engine::Candle {
-        let message = "distill.relation_weight contradicts distill.engine = \"candle\": candle-transformers gives no queries, keys \
-                       and values of a layer; `tritforge import` the teacher and leave distill.engine out";
+        let message = "distill.relation_weight contradicts distill.engine = \"candle\": candle-transformers \
+                       does not expose queries, keys and values; import the teacher with `tritforge import` \
+                       and leave distill.engine out";
         r.fault("distill", "relation_weight", message);
     }
     if [distill.relation_q, distill.relation_k, distill.relation_v] == [Some(0.0); 3] {
-        let message = "distill.relation_q, relation_k and relation_v are all 0: no relation is learned";
+        let message = "distill.relation_q, relation_k and relation_v are all 0: at least one must be above 0";
         r.fault("distill", "relation_q", message);
     }
     let layers = recipe.model.num_hidden_layers;
     if let Some(layer) = distill.relation_layer.filter(|layer| *layer >= layers) {
-        let message =
-            format!("distill.relation_layer = {layer}: the model has the layers 0 to {}", layers - 1);
+        let message = format!("distill.relation_layer = {layer}: the model has layers 0 to {}", layers - 1);
         r.fault("distill", "relation_layer", message);
     }
 }

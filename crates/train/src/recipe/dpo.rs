@@ -32,21 +32,20 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let data = &recipe.data;
     if recipe.dpo.is_none() {
         if data.samples.records == Some(RecordKind::Preference) {
-            let message =
-                "data.records = \"preference\": pairs of answers are learned by [dpo]; add the section";
+            let message = "data.records = \"preference\": training on pairs of answers needs a [dpo] section";
             r.fault("data", "records", message);
         }
         return;
     }
     if recipe.model.base.is_none() {
-        r.fault("dpo", "beta", "[dpo]: there is no model.base, the model whose answers are to be preferred");
+        r.fault("dpo", "beta", "[dpo]: model.base is missing: expected the model to train on preferences");
     }
     if !matches!(data.samples.records, Some(RecordKind::Preference | RecordKind::Auto)) {
-        let message = "[dpo] learns from pairs of answers: expected data.records = \"preference\"";
+        let message = "[dpo] trains on pairs of answers: expected data.records = \"preference\"";
         r.fault("data", "records", message);
     }
     if data.samples.loss == Loss::All {
-        let message = "data.loss = \"all\" contradicts [dpo]: the answers are compared, not their prompt";
+        let message = "data.loss = \"all\" contradicts [dpo]: only the answers are compared, not the prompt";
         r.fault("data", "loss", message);
     }
     if data.packing == Packing::Masked {
@@ -58,13 +57,13 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         r.fault("distill", "teacher", "[distill] contradicts [dpo]: a run has one objective");
     }
     if recipe.convert.is_some() {
-        let message = "[convert] contradicts [dpo]: the margins would be those of another model than the one that is \
-                       trained; convert first";
+        let message = "[convert] contradicts [dpo]: the reference log-probabilities would not match the \
+                       trained model; convert first";
         r.fault("convert", "schedule", message);
     }
     if recipe.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) {
-        let message = "lora.dropout contradicts [dpo]: the margins would be those of another model than the one that is \
-                       trained; leave it out";
+        let message = "lora.dropout contradicts [dpo]: the reference log-probabilities would not match the \
+                       trained model; leave it out";
         r.fault("lora", "dropout", message);
     }
 }

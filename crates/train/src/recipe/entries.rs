@@ -52,7 +52,7 @@ impl Value {
         match self {
             Value::Text(_) => "a string",
             Value::Integer(_) => "an integer",
-            Value::Float(_) => "a number with a fraction",
+            Value::Float(_) => "a number with a decimal point",
             Value::Flag(_) => "a boolean",
             Value::Array(_) => "an array",
             Value::Table(_) => "a table",

@@ -1,4 +1,5 @@
-//! What a key's value may be: the reader checks it, messages and the reference describe it, the JSON Schema repeats it.
+//! What a key's value may be: the reader checks it, messages and the reference describe it, the JSON Schema
+//! repeats it.
 
 use std::fmt;
 
@@ -167,12 +168,12 @@ impl fmt::Display for Kind {
             }
             Kind::Choices(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
-                write!(f, "an array of some of {}", names.join(", "))
+                write!(f, "an array of one or more of {}", names.join(", "))
             }
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),
             Kind::Names(keys) => write!(f, "a table of strings, with keys among {}", keys.join(", ")),
-            Kind::Tables(_) => f.write_str("tables, each under a header in double brackets"),
+            Kind::Tables(_) => f.write_str("an array of tables"),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
             r.fault(
                 "lora",
                 "rank",
-                "lora.rank is missing: expected the inner width of the adapter, as in rank = 16",
+                "lora.rank is missing: expected the rank of the adapter, as in rank = 16",
             );
         }
         return None;
@@ -89,29 +89,31 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let weights = recipe.quant.weights;
     let Some(lora) = &recipe.lora else {
         if weights == WeightQuant::Ternary {
-            let message = "quant.weights = \"ternary\": such weights have no latent form to train; add [lora] with mode = \"adapter\" or \
-                           \"lota\", or import the model with --latent";
+            let message = "quant.weights = \"ternary\": packed ternary weights cannot be trained directly; \
+                           add [lora] with mode = \"adapter\" or \"lota\", or import the model with \
+                           --latent";
             r.fault("quant", "weights", message);
         }
         if recipe.optim.kind == OptimKind::TSignSgd {
-            let message = "optim.kind = \"t-sign-sgd\": only the ternary matrices of [lora] with mode = \"lota\" move so";
+            let message = "optim.kind = \"t-sign-sgd\": only for [lora] with mode = \"lota\", which trains \
+                           ternary matrices";
             r.fault("optim", "kind", message);
         }
         return;
     };
     let lota = lora.mode == LoraMode::Lota;
     if lota != (recipe.optim.kind == OptimKind::TSignSgd) {
-        let message = "optim.kind: lora.mode = \"lota\" and optim.kind = \"t-sign-sgd\" go together, since ternary matrices move by nothing \
-                       else; leave optim.kind out";
+        let message = "optim.kind: lora.mode = \"lota\" and optim.kind = \"t-sign-sgd\" must be used \
+                       together, since no other optimizer trains ternary matrices; leave optim.kind out";
         r.fault("optim", "kind", message);
     }
     if lota {
         ternary(r, recipe, lora);
     } else if lora.threshold.is_some() {
-        r.fault("lora", "threshold", "lora.threshold: only lora.mode = \"lota\" has one");
+        r.fault("lora", "threshold", "lora.threshold: only for lora.mode = \"lota\"");
     }
     if recipe.model.base.is_none() {
-        r.fault("lora", "rank", "[lora]: there is no model.base to put the adapter on");
+        r.fault("lora", "rank", "[lora]: model.base is missing: expected the model to adapt");
     }
     if let Err(error) = lora.config().validate() {
         r.fault("lora", "dropout", format!("[lora]: {error}"));
@@ -136,12 +138,12 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
 /// Notes what a ternary adapter cannot have.
 fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
     if recipe.quant.weights == WeightQuant::None {
-        let message = "lora.mode = \"lota\": expected a base with ternary weights, whose codes it moves";
+        let message = "lora.mode = \"lota\": expected a base with ternary weights, whose codes it changes";
         r.fault("lora", "mode", message);
     }
     if lora.alpha != lora.rank as f64 {
         let message = format!(
-            "lora.alpha = {}: the product of lora.mode = \"lota\" is not scaled; leave it out, lora.threshold says how much moves a code",
+            "lora.alpha = {}: not used by lora.mode = \"lota\"; leave it out and set lora.threshold instead",
             lora.alpha
         );
         r.fault("lora", "alpha", message);
@@ -154,7 +156,8 @@ fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
         );
     }
     if !lora.learning_rates.is_empty() {
-        let message = "lora.learning_rates: lora.mode = \"lota\" has none; optim.lr is the share of all matrices that moves";
+        let message = "lora.learning_rates: not supported by lora.mode = \"lota\", where optim.lr is the \
+                       fraction of elements updated in every matrix";
         r.fault("lora", "learning_rates", message);
     }
 }

@@ -11,10 +11,11 @@
 //! steps = 1000
 //! ```
 //!
-//! is a whole recipe; [`Recipe`] lists the sections, their keys and defaults. [`Recipe::load`] reads one and puts overrides
-//! (`optim.lr=2e-3`) over it. Unknown keys, wrong types, values out of range and values that contradict each other are
-//! refused, all at once, each with its file, line and column, what was found and what is expected. A resolved
-//! recipe has every default filled in and writes itself as a recipe again ([`Recipe::to_toml`]).
+//! is a whole recipe; [`Recipe`] lists the sections, their keys and defaults. [`Recipe::load`] reads one and
+//! puts overrides (`optim.lr=2e-3`) over it. Unknown keys, wrong types, values out of range and values that
+//! contradict each other are refused, all at once, each with its file, line and column, what was found and
+//! what is expected. A resolved recipe has every default filled in and writes itself as a recipe again
+//! ([`Recipe::to_toml`]).
 //!
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
 
@@ -98,7 +99,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Reads a recipe and puts overrides, each `section.key=value`, over it. The value is TOML; a string needs no quotes.
+    /// Reads a recipe and puts overrides, each `section.key=value`, over it. The value is TOML; a string
+    /// needs no quotes.
     ///
     /// # Errors
     /// If a file cannot be read, or anything in the recipe or the overrides is wrong: everything that is.
@@ -106,7 +108,8 @@ impl Recipe {
         Self::from_toml(path, &read(path)?, overrides)
     }
 
-    /// Like [`Self::load`] for a text at hand; `path` names it in messages, and paths are looked for beside it.
+    /// Like [`Self::load`] for a text at hand; `path` names it in messages, and paths are looked for beside
+    /// it.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -146,7 +149,10 @@ impl Recipe {
                 return Err(ConfigError::Value {
                     key: "tokenizer",
                     found: format!("{vocab_size} tokens"),
-                    expected: format!("at most the {} rows of the base's embedding", base.vocab_size),
+                    expected: format!(
+                        "at most {} tokens, the number of rows of the base's embedding",
+                        base.vocab_size
+                    ),
                 });
             }
             let config = self.model.config(self.quant, base.vocab_size);
@@ -185,8 +191,8 @@ impl Recipe {
         self.train.batch_size * if self.dpo.is_some() { 2 } else { 1 }
     }
 
-    /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or that of the
-    /// tokenizer's file. Characters are counted as 256.
+    /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or
+    /// that of the tokenizer's file. Characters are counted as 256.
     pub fn expected_vocab_size(&self) -> usize {
         let of_file = |path: &Path| tritforge_text::Tokenizer::from_file(path).ok().map(|t| t.vocab_size());
         let size = match self.tokenizer.kind {
@@ -243,7 +249,7 @@ fn include_config(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -
     if !file.is_file() {
         let beside = path.parent().unwrap_or(Path::new("")).join(name);
         let message =
-            format!("model.config: no file {} and no {name} from the working directory", beside.display());
+            format!("model.config: no file {} and no {name} in the working directory", beside.display());
         faults.push(Fault { origin: entry.value_at, message });
         return Ok(());
     }

@@ -9,8 +9,9 @@ use super::error::{Fault, Origin};
 
 /// Puts overrides over what the file says, the later over the earlier.
 ///
-/// A value is TOML; what is no TOML is a string, so that `quant.weights=none` needs no quotes. Naming the text's files
-/// withdraws the file's `data.source`, and the other way round: an override says where the text comes from, whole.
+/// A value is TOML; what is no TOML is a string, so that `quant.weights=none` needs no quotes. Naming the
+/// text's files withdraws the file's `data.source`, and the other way round: an override says where the text
+/// comes from, whole.
 pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Vec<Fault>) {
     for text in overrides {
         let fault =
@@ -22,7 +23,7 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
         let mut names = path.trim().split('.');
         let (Some(section), Some(key), name, None) = (names.next(), names.next(), names.next(), names.next())
         else {
-            faults.push(fault("expected section.key=value, with one point in the key"));
+            faults.push(fault("expected section.key=value, with one dot in the key"));
             continue;
         };
         let written = value.trim();

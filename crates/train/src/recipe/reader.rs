@@ -1,5 +1,5 @@
-//! Typed access to a recipe's entries. Each call names a key that exists, takes its entry, and notes what is wrong with
-//! it; what nobody took in the end is an unknown key.
+//! Typed access to a recipe's entries. Each call names a key that exists, takes its entry, and notes what is
+//! wrong with it; what nobody took in the end is an unknown key.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -316,7 +316,8 @@ impl Reader {
         }
     }
 
-    /// Paths: an array of strings, or one string. One that the recipe gives is looked for beside the recipe first.
+    /// Paths: an array of strings, or one string. One that the recipe gives is looked for beside the recipe
+    /// first.
     pub(super) fn paths(&mut self, section: &'static str, key: &'static str) -> Option<Vec<PathBuf>> {
         let entry = self.take(section, key, Kind::Paths)?;
         let text = |value: &Value| match value {
@@ -428,8 +429,8 @@ fn as_number(value: &Value) -> Option<f64> {
     }
 }
 
-/// A path that the recipe gives is one beside the recipe, if that exists; otherwise, and in overrides, it is one from
-/// the working directory.
+/// A path that the recipe gives is one beside the recipe, if that exists; otherwise, and in overrides, it is
+/// one from the working directory.
 pub(super) fn resolve(recipe: &Path, text: &str, origin: &Origin) -> PathBuf {
     let beside = recipe.parent().unwrap_or(Path::new("")).join(text);
     match origin {
@@ -440,7 +441,8 @@ pub(super) fn resolve(recipe: &Path, text: &str, origin: &Origin) -> PathBuf {
     }
 }
 
-/// The most similar of several names by Jaro and Winkler's measure (1 is equal), if it is more similar than `least`.
+/// The most similar of several names by Jaro and Winkler's measure (1 is equal), if it is more similar than
+/// `least`.
 fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>, least: f64) -> Option<&'a str> {
     names
         .map(|known| (strsim::jaro_winkler(name, known), known))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, LoraMode, ModelConfig, WeightQuant};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::kind::{Kind, Range};
@@ -79,7 +79,7 @@ fn data(r: &mut Reader, pairs: bool) -> Data {
         r.missing(
             "data",
             "train",
-            "files of text, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
+            "text files, as in train = [\"corpus.txt\"], or source = \"rust-sources\"",
         );
     }
     let held_out = r.number("data", "held_out", Range::above(0.0).below(1.0)).unwrap_or(0.1);
@@ -162,7 +162,7 @@ fn quant(r: &mut Reader) -> Quant {
     let weights =
         [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None), ("ternary", WeightQuant::Ternary)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
-    let backwards = Backward::ALL.map(|backward| (backward.name(), backward));
+    let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
     let default = Quant::default();
     Quant {
         weights: r.choice("quant", "weights", &weights).unwrap_or(default.weights),
@@ -209,7 +209,8 @@ fn optim(r: &mut Reader, steps: u64, ternary_adapter: bool) -> Optim {
     }
     let share = Range::at_least(0.0).at_most(1.0);
     let kind = r.choice("optim", "kind", &kinds).unwrap_or(default.kind);
-    // Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as much larger.
+    // Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as
+    // much larger.
     let (lr, betas, weight_decay) = match kind {
         OptimKind::Lion => (default.lr / 10.0, (0.9, 0.99), default.weight_decay * 10.0),
         OptimKind::AdamW | OptimKind::Muon => (default.lr, default.betas, default.weight_decay),
@@ -235,7 +236,8 @@ fn optim(r: &mut Reader, steps: u64, ternary_adapter: bool) -> Optim {
     let stage2_at = r.number("optim", "stage2_at", Range::above(0.0).below(1.0));
     let decay_until = r.number("optim", "weight_decay_until", share);
     let two_stage = schedule == Schedule::TwoStage;
-    // The stages of the runs that BitNet's authors describe: two thirds of the rate, from the middle on, without decay.
+    // The stages of the runs that BitNet's authors describe: two thirds of the rate, from the middle on,
+    // without decay.
     let stage2_at = stage2_at.or(two_stage.then_some(0.5));
     Optim {
         kind,
@@ -291,7 +293,7 @@ fn ema(r: &mut Reader) -> Option<Ema> {
     let decay = r.number("ema", "decay", Range::above(0.0).below(1.0));
     let deploy = r.flag("ema", "deploy");
     if decay.is_none() && deploy.is_some() {
-        r.fault("ema", "deploy", "ema.deploy: there is no average without ema.decay, as in decay = 0.999");
+        r.fault("ema", "deploy", "ema.deploy: needs ema.decay, as in decay = 0.999");
     }
     Some(Ema { decay: decay?, deploy: deploy.unwrap_or(true) })
 }

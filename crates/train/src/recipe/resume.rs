@@ -116,7 +116,7 @@ impl std::fmt::Display for Changed {
         let Self { section, key, before, now } = self;
         let text =
             |value: &Option<Value>| value.as_ref().map_or("not given".to_string(), ToString::to_string);
-        write!(f, "{section}.{key} is {}, the run began with {}", text(now), text(before))
+        write!(f, "{section}.{key} is {}, but the run was started with {}", text(now), text(before))
     }
 }
 
@@ -155,7 +155,7 @@ impl Changes {
         let refused: Vec<String> = self.of(Fixed).map(ToString::to_string).collect();
         (!refused.is_empty()).then(|| {
             format!(
-                "{}: go on with what it began with, or begin another run in another run.out",
+                "{}: restore the original values, or start a new run with another run.out",
                 refused.join("; ")
             )
         })
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(Changes::between(&before, &recipe(&[])).unwrap(), Changes::default());
         let longer = Changes::between(&before, &recipe(&["data.seq_len=32".to_string()])).unwrap();
         let message = longer.refused().unwrap();
-        assert!(message.contains("data.seq_len is 32, the run began with 16"), "{message}");
+        assert!(message.contains("data.seq_len is 32, but the run was started with 16"), "{message}");
         let other = Changes::between(&before, &recipe(&["tokenizer.vocab_size=300".to_string()])).unwrap();
         assert!(other.suspects(&["data", "tokenizer"]).contains("tokenizer.vocab_size is 300"));
     }

@@ -1,4 +1,5 @@
-//! The keys of `[data]` that are about examples to learn answers from: their layout, their template, what is left out.
+//! The keys of `[data]` that are about examples to learn answers from: their layout, their template, what is
+//! left out.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +12,29 @@ use super::reader::Reader;
 /// How records become samples; `records` is not given where all text is for training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Default)]
 pub struct Samples {
-    /// What a record is: without this key text, which is learned whole. `"auto"` is what a file's first record looks like;
-    /// `"alpaca"` has `instruction`, perhaps `input`, `output`; `"input-output"`, `"messages"` (OpenAI, ChatML), `"sharegpt"`,
-    /// `"prompt-completion"` and `"preference"` (`prompt`, `chosen`, `rejected`) have the columns that they are known by; `"text"`
-    /// is one `text` a sample.
+    /// What a record is: without this key text, which is learned whole. `"auto"` is what a file's first
+    /// record looks like; `"alpaca"` has `instruction`, perhaps `input`, `output`; `"input-output"`,
+    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"prompt-completion"` and `"preference"` (`prompt`,
+    /// `chosen`, `rejected`) have the columns that they are known by; `"text"` is one `text` a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub records: Option<RecordKind>,
-    /// How messages become text: `"model"` (the default: the tokenizer's own template), `"chatml"`, `"llama3"`, `"alpaca"`,
-    /// `"plain"`, `"verbatim"` (the messages and nothing else, each answer with the end of the text), or a file of Jinja.
+    /// How messages become text: `"model"` (the default: the tokenizer's own template), `"chatml"`,
+    /// `"llama3"`, `"alpaca"`, `"plain"`, `"verbatim"` (the messages and nothing else, each answer with the
+    /// end of the text), or a file of Jinja.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// What is learned of a conversation: `"completions"` (the default: the answers) or `"all"`. A message's own `train` or `weight`
-    /// leaves it out or takes it in.
+    /// What is learned of a conversation: `"completions"` (the default: the answers) or `"all"`. A message's
+    /// own `train` or `weight` leaves it out or takes it in.
     #[serde(skip_serializing_if = "is_default")]
     pub loss: Loss,
-    /// What happens to samples of more than `seq_len` tokens and one: `"error"` (the default), `"drop"`, `"right"` (the end is cut
-    /// off) or `"left"` (the beginning is).
+    /// What happens to samples of more than `seq_len` tokens and one: `"error"` (the default), `"drop"`,
+    /// `"right"` (the end is cut off) or `"left"` (the beginning is).
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub truncation: Truncation,
-    /// What happens to records that are malformed, lack a column, or that the template refuses: `"error"` (the default), or
-    /// `"skip"`: they are counted and left out.
+    /// What happens to records that are malformed, lack a column, or that the template refuses: `"error"`
+    /// (the default), or `"skip"`: they are counted and left out.
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub on_bad_sample: OnBadSample,

@@ -31,7 +31,7 @@ fn text(r: &mut Reader, recipe: &Recipe) {
     let data = &recipe.data;
     match data.source {
         DataSource::Files if data.train.is_empty() && data.sources.is_empty() => {
-            r.missing("data", "train", "files of text, as in train = [\"corpus.txt\"]");
+            r.missing("data", "train", "text files, as in train = [\"corpus.txt\"]");
         }
         DataSource::RustSources if !data.train.is_empty() => {
             let message = "data.source = \"rust-sources\" contradicts data.train: give one of them";
@@ -81,9 +81,7 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
     let data = &recipe.data;
     if data.samples.records.is_none() {
         for key in samples::KEYS.into_iter().filter(|key| r.given("data", key)).collect::<Vec<_>>() {
-            let message = format!(
-                "data.{key}: without data.records all text is learned whole; give records = \"auto\""
-            );
+            let message = format!("data.{key}: has no effect without data.records; set records = \"auto\"");
             r.fault("data", key, message);
         }
         return;
@@ -105,7 +103,7 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
         r.fault("data", "packing", message);
     }
     if data.sources.iter().any(|source| source.weight.is_some()) {
-        r.fault("data", "sources", "data.sources.weight contradicts data.records: every sample counts once");
+        r.fault("data", "sources", "data.sources.weight contradicts data.records: samples are not weighted");
     }
     if data.column != "text" || data.sources.iter().any(|source| source.column != "text") {
         let message = "data.column contradicts data.records: give data.columns, as in { text = \"body\" }";
@@ -116,7 +114,10 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
         && !Path::new(name).is_file()
     {
         let names = ChatTemplate::names().map(|name| format!("\"{name}\"")).join(", ");
-        let message = format!("data.template = \"{name}\": no such file; expected one, \"model\", {names}");
+        let message = format!(
+            "data.template = \"{name}\": no such file; expected a file, \"model\", \
+                               {names}"
+        );
         r.fault("data", "template", message);
     }
 }
@@ -125,21 +126,20 @@ fn tokenizer(r: &mut Reader, recipe: &Recipe) {
     let tokenizer = &recipe.tokenizer;
     match (tokenizer.kind, &tokenizer.path) {
         (TokenizerKind::Base, _) if recipe.model.base.is_none() => {
-            r.fault("tokenizer", "kind", "tokenizer.kind = \"base\": there is no model.base");
+            r.fault("tokenizer", "kind", "tokenizer.kind = \"base\": model.base is missing");
         }
         (TokenizerKind::File, None) => r.missing("tokenizer", "path", "the path of a tokenizer.json"),
         (TokenizerKind::Bpe | TokenizerKind::Characters | TokenizerKind::Base, Some(path)) => {
             let message =
-                format!("tokenizer.path = \"{}\": only tokenizer.kind = \"file\" has a path", path.display());
+                format!("tokenizer.path = \"{}\": only for tokenizer.kind = \"file\"", path.display());
             r.fault("tokenizer", "path", message);
         }
         _ => {}
     }
     let vocab_size = tokenizer.vocab_size;
     if tokenizer.kind != TokenizerKind::Bpe && vocab_size > 0 {
-        let message = format!(
-            "tokenizer.vocab_size = {vocab_size}: only tokenizer.kind = \"bpe\" has a size to choose; leave it out"
-        );
+        let message =
+            format!("tokenizer.vocab_size = {vocab_size}: only for tokenizer.kind = \"bpe\"; leave it out");
         r.fault("tokenizer", "vocab_size", message);
     } else if let Some(rows) = recipe.model.vocab_size.filter(|rows| vocab_size > 0 && *rows != vocab_size) {
         let message = format!(
@@ -173,7 +173,7 @@ fn schedule(r: &mut Reader, recipe: &Recipe) {
     }
     let decay = optim.decay_steps;
     if decay > 0 && optim.schedule != Schedule::Wsd {
-        let message = format!("optim.decay_steps = {decay}: only optim.schedule = \"wsd\" has a final decay");
+        let message = format!("optim.decay_steps = {decay}: only for optim.schedule = \"wsd\"");
         r.fault("optim", "decay_steps", message);
     } else if decay > steps - warmup {
         let message = format!(
@@ -184,8 +184,7 @@ fn schedule(r: &mut Reader, recipe: &Recipe) {
     }
     for (key, value) in [("stage2_lr", optim.stage2_lr), ("stage2_at", optim.stage2_at)] {
         if let Some(value) = value.filter(|_| optim.schedule != Schedule::TwoStage) {
-            let message =
-                format!("optim.{key} = {value}: only optim.schedule = \"two-stage\" has a second stage");
+            let message = format!("optim.{key} = {value}: only for optim.schedule = \"two-stage\"");
             r.fault("optim", key, message);
         }
     }
@@ -203,7 +202,8 @@ fn optimizer(r: &mut Reader, recipe: &Recipe) {
         ] {
             if !right {
                 let message = format!(
-                    "optim.{key} = {value}: optim.kind = \"t-sign-sgd\" moves a share lr of the elements, at most 1, and has no decay"
+                    "optim.{key} = {value}: for optim.kind = \"t-sign-sgd\", lr is the fraction of elements \
+                     updated (<= 1); weight decay is not supported"
                 );
                 r.fault("optim", key, message);
             }
@@ -217,15 +217,17 @@ fn optimizer(r: &mut Reader, recipe: &Recipe) {
         }
     }
     if let Some(momentum) = optim.momentum.filter(|_| optim.kind != OptimKind::Muon) {
-        let message =
-            format!("optim.momentum = {momentum}: only optim.kind = \"muon\" has it; the others have betas");
+        let message = format!(
+            "optim.momentum = {momentum}: only for optim.kind = \"muon\"; the other optimizers use \
+                     betas"
+        );
         r.fault("optim", "momentum", message);
     }
     if train.on_spike.is_some() && train.spike_threshold.is_none() {
-        r.fault("train", "on_spike", "train.on_spike: there are no spikes without train.spike_threshold");
+        r.fault("train", "on_spike", "train.on_spike: has no effect without train.spike_threshold");
     }
     if train.min_delta > 0.0 && train.patience.is_none() {
-        r.fault("train", "min_delta", "train.min_delta: without train.patience no run ends early");
+        r.fault("train", "min_delta", "train.min_delta: has no effect without train.patience");
     }
 }
 
@@ -248,7 +250,7 @@ fn packing(r: &mut Reader, recipe: &Recipe) {
         r.fault(
             "export",
             "format",
-            format!("export.format = \"{name}\" cannot hold {what} = {width}: {fix}"),
+            format!("export.format = \"{name}\" does not support {what} = {width}: {fix}"),
         );
     } else {
         r.fault("model", key, format!("{what} = {width}: {fix}"));
@@ -260,16 +262,16 @@ fn backward(r: &mut Reader, recipe: &Recipe) {
     let integers = quant.weights != WeightQuant::None && quant.activations == ActivationQuant::Absmax;
     if quant.backward.needs_integers() && !integers {
         let message = format!(
-            "quant.backward = \"{}\": expected quant.weights = \"absmean\" and quant.activations = \"absmax\", whose forward \
-             multiplies integers",
+            "quant.backward = \"{}\": expected quant.weights = \"absmean\" and quant.activations = \
+             \"absmax\", since only then the forward pass uses integers",
             quant.backward.name()
         );
         r.fault("quant", "backward", message);
     }
 }
 
-/// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not ternary are not
-/// packed.
+/// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not
+/// ternary are not packed.
 pub(super) fn misfit(model: &Model, quant: Quant, packing: Packing) -> Option<(&'static str, usize)> {
     if quant.weights != WeightQuant::Absmean {
         return None;

@@ -15,14 +15,14 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
     };
     let compares = runs.iter().any(|run| !run.preferences.is_empty());
     let loss = match compares {
-        true => "what is minimized; dots: held out, faint: every logged step",
-        false => "nats a token; dots: held-out text, faint: every logged step",
+        true => "training objective; dots: held out, faint: every logged step",
+        false => "nats per token; dots: held-out text, faint: every logged step",
     };
     let mut charts = vec![
         chart("Loss", loss, false, losses(runs)),
-        chart("Learning rate", "of the step", false, number(|t| Some(t.lr))),
-        chart("Gradient norm", "before clipping, logarithmic", true, number(|t| Some(t.grad_norm))),
-        chart("Speed", "target tokens a second", false, number(|t| Some(t.tokens_per_second))),
+        chart("Learning rate", "at each step", false, number(|t| Some(t.lr))),
+        chart("Gradient norm", "before clipping, log scale", true, number(|t| Some(t.grad_norm))),
+        chart("Speed", "target tokens per second", false, number(|t| Some(t.tokens_per_second))),
         chart(
             "MFU",
             "6 · parameters · tokens/s, in % of the machine's measured f32 products",
@@ -32,13 +32,13 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
         chart("Memory", "of the process, in MB", false, number(|t| t.rss.map(|bytes| bytes as f64 / 1e6))),
     ];
     if runs.iter().flat_map(|run| &run.train).any(|t| t.relation.is_some()) {
-        let caption = "distance of the tokens' relations from the teacher's, before its weight, logarithmic";
+        let caption = "attention-relation loss against the teacher, unweighted, log scale";
         charts.insert(1, chart("Relation", caption, true, number(|t| t.relation)));
     }
     if compares {
-        let caption = "pairs whose chosen answer gained on the other, in %; dots: held out";
+        let caption = "pairs with a margin above 0, in %; dots: held out";
         charts.insert(1, chart("Accuracy", caption, false, preferences(runs, |p| 100.0 * p.accuracy)));
-        let caption = "by how much it gained, in the mean, in nats; dots: held out";
+        let caption = "mean margin in nats; dots: held out";
         charts.insert(2, chart("Margin", caption, false, preferences(runs, |p| p.margin)));
     }
     charts

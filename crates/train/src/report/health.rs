@@ -1,5 +1,5 @@
-//! Ternary health in the report: a small chart for each kind of projection, a line for each layer; and the last numbers as a
-//! table.
+//! Ternary health in the report: a small chart for each kind of projection, a line for each layer; and the
+//! last numbers as a table.
 
 use std::fmt::Write as _;
 
@@ -26,25 +26,26 @@ struct Measure {
 const MEASURES: [Measure; 4] = [
     Measure {
         title: "Zeros",
-        meaning: "share of codes that are 0; a normal distribution gives 0.31",
+        meaning: "fraction of codes that are 0; 0.31 for normally distributed weights",
         log: false,
         of: |matrix, _| Some(matrix.zero),
     },
     Measure {
         title: "Flips",
-        meaning: "share of codes that change in a step, mean since the look before; logarithmic",
+        meaning: "fraction of codes that change per step, averaged since the previous evaluation; log scale",
         log: true,
         of: |matrix, steps| matrix.flipped_per_step(steps),
     },
     Measure {
         title: "Scale",
-        meaning: "mean |W|, by which the integer products are multiplied",
+        meaning: "mean |W|, the factor of the integer products",
         log: false,
         of: |matrix, _| Some(matrix.scale),
     },
     Measure {
         title: "Distance to the boundary",
-        meaning: "mean of ||W/scale| − 0.5|; a normal distribution gives 0.66, near 0 codes hesitate",
+        meaning: "mean of ||W/scale| − 0.5|; 0.66 for normally distributed weights, near 0 if weights are \
+                  close to the rounding boundary",
         log: false,
         of: |matrix, _| Some(matrix.distance),
     },
@@ -58,8 +59,8 @@ pub(super) fn section(run: &Run) -> String {
     };
     let layers = last.matrices.len() / kinds;
     let mut html = format!(
-        "<section class=\"card wide\"><h2>Ternary health{}</h2><p class=\"note\">One line a layer, \
-         <span class=\"ramp\">first</span> to last.</p>",
+        "<section class=\"card wide\"><h2>Ternary health{}</h2><p class=\"note\">One line per layer, <span \
+         class=\"ramp\">first</span> to last.</p>",
         escape(&format!(" of {}", run.name))
     );
     for measure in &MEASURES {
@@ -113,8 +114,9 @@ fn row(looks: &[Health], layers: usize, measure: &Measure) -> Option<String> {
 /// The last look in numbers.
 fn table(look: &Health) -> String {
     let mut html = format!(
-        "<details><summary>Every matrix at step {}</summary><div class=\"scroll\"><table><thead><tr><th>matrix</th>\
-         <th>zeros</th><th>flips a step</th><th>scale</th><th>drift</th><th>distance</th></tr></thead><tbody>",
+        "<details><summary>Every matrix at step {}</summary><div \
+         class=\"scroll\"><table><thead><tr><th>matrix</th> <th>zeros</th><th>flips per \
+         step</th><th>scale</th><th>drift</th><th>distance</th></tr></thead><tbody>",
         look.step
     );
     let number = |x: Option<f64>| x.filter(|x| x.is_finite()).map_or("–".to_string(), label);

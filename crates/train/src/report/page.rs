@@ -109,7 +109,7 @@ fn facts_of(run: &Run) -> Vec<(&'static str, String)> {
         ("tokens", or_dash(last.map(|t| label(t.tokens as f64)))),
         ("training loss", or_dash(last.map(|t| format!("{:.4}", t.loss)))),
         ("held-out loss", or_dash(held_out.map(|e| format!("{:.4}", e.loss)))),
-        ("bits a byte", or_dash(held_out.map(|e| format!("{:.4}", e.bits_per_byte)))),
+        ("bits per byte", or_dash(held_out.map(|e| format!("{:.4}", e.bits_per_byte)))),
         ("best held-out loss", or_dash(run.best().map(|e| format!("{:.4} at step {}", e.loss, e.step)))),
         ("tokens/s, median", or_dash(speed.map(|x| format!("{x:.0}")))),
         ("MFU, median", or_dash(run.median(|t| t.mfu).map(|x| format!("{:.1} %", 100.0 * x)))),

@@ -75,7 +75,7 @@ pub(super) fn run(path: &Path) -> Result<Run, TrainError> {
     let dir = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let file = if path.is_dir() { path.join(METRICS) } else { path.to_path_buf() };
     if !file.is_file() {
-        let message = "no such file: expected the directory of a run, or its metrics.jsonl".to_string();
+        let message = "no such file: expected a run directory or its metrics.jsonl".to_string();
         return Err(TrainError::Metrics { path: file, line: 0, message });
     }
     let bytes = std::fs::read(&file).map_err(TrainError::io(&file, "read"))?;
@@ -92,7 +92,7 @@ pub(super) fn run(path: &Path) -> Result<Run, TrainError> {
             // No line feed follows: the write of this line was cut off.
             Err(_) if last => {}
             Err(error) => {
-                let message = format!("{error}; remove the line to do without it");
+                let message = format!("{error}; delete the line to ignore it");
                 return Err(TrainError::Metrics { path: file, line: number + 1, message });
             }
         }

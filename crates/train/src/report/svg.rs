@@ -1,4 +1,5 @@
-//! Line charts as SVG: scales, ticks, lines with gaps. Colours are classes of the page's style, so that they follow its theme.
+//! Line charts as SVG: scales, ticks, lines with gaps. Colours are classes of the page's style, so that they
+//! follow its theme.
 
 use std::fmt::Write as _;
 
@@ -132,7 +133,8 @@ fn plain(x: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
-/// At most [`MOST_POINTS`] of the points: of every stretch the lowest and the highest, so that no spike is lost.
+/// At most [`MOST_POINTS`] of the points: of every stretch the lowest and the highest, so that no spike is
+/// lost.
 pub(super) fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     if points.len() <= MOST_POINTS {
         return points.to_vec();

@@ -30,7 +30,7 @@ impl Files {
     pub(super) fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
         let Some(file) = self.files.iter().find(|file| file.has(name)) else {
             return Err(TrainError::State(format!(
-                "tensor {name}: missing; config.json describes a model that has it with shape {shape:?}"
+                "tensor {name}: missing; by config.json the model has it with shape {shape:?}"
             )));
         };
         let values = file.f32(name, shape)?.into_owned();
@@ -48,7 +48,7 @@ fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
         return Ok(vec![single]);
     }
     if !index.is_file() {
-        return Err(TrainError::State(format!("neither {SINGLE} nor {INDEX} in {}", dir.display())));
+        return Err(TrainError::State(format!("neither {SINGLE} nor {INDEX} found in {}", dir.display())));
     }
     let text = fs::read(&index).map_err(TrainError::io(&index, "read"))?;
     let damaged = |message: String| CheckpointError::Damaged { path: index.clone(), message };
@@ -59,7 +59,7 @@ fn shards(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     names.dedup();
     // A shard stands beside its index, nowhere else.
     match names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        Some(bad) => Err(damaged(format!("{bad:?} is not the name of a file beside it")).into()),
+        Some(bad) => Err(damaged(format!("{bad:?} is not the name of a file in the same directory")).into()),
         None => Ok(names.into_iter().map(|name| dir.join(name)).collect()),
     }
 }

@@ -1,9 +1,10 @@
-//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama, Qwen2 and Qwen3.
+//! A full-precision teacher out of a directory in Hugging Face's layout, run by `candle-transformers`: Llama,
+//! Qwen2 and Qwen3.
 //!
-//! Its models for text give the logits of the last token only; below them stands the model without a head, which gives what the head
-//! multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What candle's models do not compute (scaled RoPE, heads of
-//! another width than the hidden size divided by their number) is refused: `tritforge import` makes a checkpoint of it, which this
-//! project's own models run.
+//! Its models for text give the logits of the last token only; below them stands the model without a head,
+//! which gives what the head multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What
+//! candle's models do not compute (scaled RoPE, heads of another width than the hidden size divided by their
+//! number) is refused: `tritforge import` makes a checkpoint of it, which this project's own models run.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,12 +27,13 @@ pub(super) struct Pretrained {
     /// Of the normed hidden states, [vocab_size, hidden_size].
     head: Linear,
     /// Which model it is.
-    print: String,
+    fingerprint: String,
     /// Fields of its `config.json` that nobody here knows.
     unknown: Vec<String>,
 }
 
-/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its keys and values away with it.
+/// Everything before the head. It is never run itself: a clone, which shares the weights, is, and takes its
+/// keys and values away with it.
 #[derive(Debug)]
 enum Body {
     Qwen2(qwen2::Model),
@@ -49,7 +51,8 @@ impl Pretrained {
             Ok(text) => text,
             Err(error) => {
                 return Err(refused(format!(
-                    "config.json: {error}; distill.engine = \"candle\" runs a directory in Hugging Face's layout, or hf://OWNER/NAME"
+                    "config.json: {error}; distill.engine = \"candle\" needs a Hugging Face directory or \
+                     hf://OWNER/NAME"
                 )));
             }
         };
@@ -67,8 +70,8 @@ impl Pretrained {
         };
         let description = dir.join("config.json");
         let all = std::iter::once(description.as_path()).chain(files.paths.iter().map(PathBuf::as_path));
-        let print = identity::of_files(all)?;
-        Ok(Self { config, body, head, print, unknown })
+        let fingerprint = identity::of_files(all)?;
+        Ok(Self { config, body, head, fingerprint, unknown })
     }
 
     pub(super) fn config(&self) -> &ModelConfig {
@@ -81,15 +84,18 @@ impl Pretrained {
     }
 
     /// Which model this is: SHA-256 of its files.
-    pub(super) fn print(&self) -> &str {
-        &self.print
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The logits of every token of one segment, [tokens, vocab_size].
     pub(super) fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, TrainError> {
         let longest = self.config.max_position_embeddings;
         if ids.len() > longest {
-            return Err(refused(format!("{} tokens, the teacher's context has {longest}", ids.len())));
+            return Err(refused(format!(
+                "{} tokens, but the teacher's context length is {longest}",
+                ids.len()
+            )));
         }
         let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu)?;
         let hidden = match &self.body {
@@ -106,23 +112,24 @@ fn refused(message: String) -> TrainError {
 
 /// Whether candle's models compute this one.
 fn check(config: &ModelConfig, model_type: &str, quantization: Quantization) -> Result<(), TrainError> {
-    let import = "`tritforge import` makes a checkpoint of it, which distill.engine = \"tritforge\" runs";
+    let import = "convert it with `tritforge import` and use distill.engine = \"tritforge\"";
     let fault = |message: String| Err(refused(format!("{message}; {import}")));
     if !["llama", "qwen2", "qwen3"].contains(&model_type) {
         return fault(format!(
-            "model_type = \"{model_type}\": distill.engine = \"candle\" runs llama, qwen2 and qwen3"
+            "model_type = \"{model_type}\": distill.engine = \"candle\" supports llama, qwen2 and qwen3"
         ));
     }
     if quantization != Quantization::Unsaid {
         return fault(
-            "quantization_config: distill.engine = \"candle\" runs full-precision weights".to_string(),
+            "quantization_config: distill.engine = \"candle\" supports only full-precision weights"
+                .to_string(),
         );
     }
     if config.rope_scaling.is_some() {
-        return fault("RoPE with scaling: distill.engine = \"candle\" runs it without".to_string());
+        return fault("RoPE scaling: not supported by distill.engine = \"candle\"".to_string());
     }
     if config.hidden_act != HiddenAct::Silu {
-        return fault("hidden_act: distill.engine = \"candle\" runs silu".to_string());
+        return fault("hidden_act: distill.engine = \"candle\" supports only silu".to_string());
     }
     if model_type == "qwen3" {
         return Ok(());
@@ -130,12 +137,14 @@ fn check(config: &ModelConfig, model_type: &str, quantization: Quantization) -> 
     let (heads, head_dim, width) = (config.num_attention_heads, config.head_dim, config.hidden_size);
     if heads * head_dim != width {
         return fault(format!(
-            "{heads} heads of {head_dim} for a hidden size of {width}: distill.engine = \"candle\" runs heads that share it"
+            "{heads} heads of {head_dim} with a hidden size of {width}: distill.engine = \"candle\" requires \
+             heads · head_dim = hidden size"
         ));
     }
     if config.attention_bias == AttentionBias::All {
         return fault(
-            "attention_bias: distill.engine = \"candle\" runs no bias of o_proj in a llama".to_string(),
+            "attention_bias: distill.engine = \"candle\" does not support the bias of o_proj in llama"
+                .to_string(),
         );
     }
     Ok(())
@@ -318,7 +327,7 @@ mod tests {
             }
             assert_eq!(first, candle.logits(&whole).unwrap());
             let found = candle.logits(&[1; 25]).unwrap_err().to_string();
-            assert!(found.contains("25 tokens, the teacher's context has 24"), "{found}");
+            assert!(found.contains("25 tokens, but the teacher's context length is 24"), "{found}");
         }
     }
 
@@ -331,11 +340,11 @@ mod tests {
         let biased = temp.path().join("biased");
         write(&biased, &ModelConfig { attention_bias: AttentionBias::All, ..llama() }, 1);
         for (dir, expected) in [
-            (golden("llama_tiny"), "RoPE with scaling"),
-            (golden("qwen2_tiny"), "RoPE with scaling"),
+            (golden("llama_tiny"), "RoPE scaling"),
+            (golden("qwen2_tiny"), "RoPE scaling"),
             (golden("bitnet_tiny"), "model_type = \"bitnet\""),
-            (narrow, "4 heads of 16 for a hidden size of 32"),
-            (biased, "no bias of o_proj"),
+            (narrow, "4 heads of 16 with a hidden size of 32"),
+            (biased, "the bias of o_proj"),
         ] {
             let found = Pretrained::open(&dir).unwrap_err().to_string();
             assert!(found.contains(expected) && found.contains("tritforge import"), "{found}");
@@ -343,12 +352,12 @@ mod tests {
         let empty = temp.path().join("empty");
         fs::create_dir(&empty).unwrap();
         let found = |dir: &Path| Pretrained::open(dir).unwrap_err().to_string();
-        assert!(found(&empty).contains("Hugging Face's layout"));
+        assert!(found(&empty).contains("a Hugging Face directory"));
         write(&empty, &llama(), 1);
         fs::remove_file(empty.join(SINGLE)).unwrap();
         assert!(found(&empty).contains("neither model.safetensors"));
         fs::write(empty.join(INDEX), r#"{"weight_map": {"a": "../b.safetensors"}}"#).unwrap();
-        assert!(found(&empty).contains("is not the name of a file beside it"));
+        assert!(found(&empty).contains("is not the name of a file in the same directory"));
         let missing = temp.path().join("missing");
         write(&missing, &llama(), 1);
         write(&missing, &ModelConfig { tie_word_embeddings: true, ..llama() }, 1);

@@ -1,5 +1,5 @@
-//! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are looked at, the
-//! report is drawn.
+//! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are
+//! looked at, the report is drawn.
 
 use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, Score};
 
@@ -7,9 +7,9 @@ use super::Trainer;
 use crate::dpo::compare;
 use crate::health::Health;
 use crate::log::Event;
-use crate::material::Material;
 use crate::reference::Reference;
-use crate::{Preferences, TrainError, recipe, sample, sequence_log_probs};
+use crate::training_data::TrainingData;
+use crate::{PreferenceStats, TrainError, recipe, sample, sequence_log_probs};
 
 /// Windows that one evaluation pass takes at once, at most.
 const MOST_SEQUENCES: usize = 8;
@@ -22,8 +22,9 @@ pub(crate) fn eval_sequences(seq_len: usize, vocab_size: usize) -> usize {
 }
 
 impl Trainer<'_> {
-    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not the last one: its
-    /// figures are those that a run is known by. Evaluations are compared with each other by what all of them score.
+    /// Held-out loss and bits a byte; writes a sample too. `eval_tokens` limits evaluations on the way, not
+    /// the last one: its figures are those that a run is known by. Evaluations are compared with each other
+    /// by what all of them score.
     pub(super) fn evaluate(&mut self) -> Result<(f64, f64), TrainError> {
         let recipe = self.recipe;
         let last = self.progress.step == recipe.train.steps;
@@ -45,7 +46,7 @@ impl Trainer<'_> {
         if recipe.dpo.is_some() {
             self.log_preferences(whole.preferences, true)?;
         }
-        let Health { steps, matrices } = self.monitor.look(&self.model, step)?;
+        let Health { steps, matrices } = self.monitor.observe(&self.model, step)?;
         if !matrices.is_empty() {
             self.log.event(&Event::Health { step, steps, matrices })?;
         }
@@ -79,7 +80,7 @@ struct HeldOut {
     /// The targets; of pairs of answers, those of the chosen ones.
     score: Score,
     /// The pairs, if what is held out are pairs.
-    preferences: Preferences,
+    preferences: PreferenceStats,
 }
 
 impl HeldOut {
@@ -110,11 +111,11 @@ impl HeldOut {
     }
 }
 
-/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs are compared with what
-/// their reference thinks of them.
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs
+/// are compared with what their reference thinks of them.
 fn held_out_score(
     model: &Decoder,
-    data: &Material,
+    data: &TrainingData,
     seq_len: usize,
     limit: usize,
     all: bool,

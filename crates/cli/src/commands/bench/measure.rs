@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use tritforge_infer::{KvType, Model, Part, Session, Wanted, step};
+use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{Backend, int8_peak, read_bandwidth, set_threads};
 
 /// What to run: every combination that makes sense.
@@ -184,7 +184,7 @@ fn row(model: &Arc<Model>, test: &Test, threads: usize, plan: &Plan, bar: &Progr
         .collect::<Result<Vec<_>, _>>()?;
     if !before.is_empty() {
         for session in &mut sessions {
-            session.forward(before, Wanted::None)?;
+            session.forward(before, LogitsRequest::None)?;
         }
     }
     let mut tokens_per_second = Vec::with_capacity(plan.repetitions);
@@ -194,14 +194,14 @@ fn row(model: &Arc<Model>, test: &Test, threads: usize, plan: &Plan, bar: &Progr
         if test.decodes {
             for id in after {
                 let ids = [*id];
-                let mut parts: Vec<Part<'_>> = sessions
+                let mut parts: Vec<SequenceInput<'_>> = sessions
                     .iter_mut()
-                    .map(|session| Part { session, ids: &ids, wanted: Wanted::Last })
+                    .map(|session| SequenceInput { session, ids: &ids, request: LogitsRequest::Last })
                     .collect();
                 step(&mut parts)?;
             }
         } else {
-            sessions[0].forward(after, Wanted::Last)?;
+            sessions[0].forward(after, LogitsRequest::Last)?;
         }
         let seconds = begin.elapsed().as_secs_f64();
         if repetition > 0 {

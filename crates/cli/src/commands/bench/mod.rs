@@ -11,51 +11,54 @@ use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_infer::KvType;
 
+use super::ranges::{MOST_TOKENS, count};
+
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
-    tritforge bench model.gguf                                 pp512 and tg128, on all threads\n  \
+    tritforge bench model.gguf                                 pp512 and tg128 on all threads\n  \
     tritforge bench model.gguf -p 128,512 -n 64 --depth 0,2048 --thread-counts 1,2\n  \
-    tritforge bench model.gguf -p 0 -n 32 --batch 1,2,4,8      sequences that decode together\n  \
-    tritforge bench model.gguf --roofline                      in percent of what the machine can do\n  \
+    tritforge bench model.gguf -p 0 -n 32 --batch 1,2,4,8      batched decoding\n  \
+    tritforge bench model.gguf --roofline                      as a percentage of the hardware limit\n  \
     tritforge bench 15m.gguf 125m.gguf 700m.gguf -o csv        several models in one table\n  \
-    tritforge bench model.gguf --patterns prompts.txt          real prompts: latency, requests a minute\n\n\
-    A row is `ppN` (a prompt of N tokens), or `tgN` (N tokens one by one, each with logits over the vocabulary), `@dD` after D \
-    tokens of context, `xB` for B sequences that advance together (tokens/s of all of them). Every row runs once unmeasured.")]
+    tritforge bench model.gguf --patterns prompts.txt          real prompts: latency, requests per minute\n\n\
+    Rows: `ppN` processes a prompt of N tokens; `tgN` generates N tokens one by one; `@dD` starts after D \
+    tokens of context; `xB` decodes B sequences together (total tokens/s). Every row is warmed up once.")]
 pub(crate) struct Args {
     /// GGUF files.
     #[arg(required = true)]
     models: Vec<PathBuf>,
-    /// Prompt lengths; 0 for none.
-    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512")]
+    /// Prompt lengths in tokens; 0 for none.
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_parser = count(0..=MOST_TOKENS))]
     prompt: Vec<usize>,
     /// Numbers of tokens to generate; 0 for none.
-    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128")]
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "128", value_parser = count(0..=MOST_TOKENS))]
     generate: Vec<usize>,
-    /// Tokens of context that stand before.
-    #[arg(long, value_delimiter = ',', default_value = "0")]
+    /// Tokens already in the context before measuring.
+    #[arg(long, value_delimiter = ',', default_value = "0", value_parser = count(0..=MOST_TOKENS))]
     depth: Vec<usize>,
-    /// Sequences that decode together.
-    #[arg(long, value_delimiter = ',', default_value = "1")]
+    /// Numbers of sequences decoded together.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = count(1..=4096))]
     batch: Vec<usize>,
-    /// Numbers of threads; all by default.
-    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    /// Numbers of threads; default: all cores.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", value_parser = count(1..=super::ranges::MOST_THREADS))]
     thread_counts: Vec<usize>,
     /// Repetitions of each row.
-    #[arg(short, long, default_value_t = 5)]
+    #[arg(short, long, default_value_t = 5, value_parser = count(1..=10_000))]
     repetitions: usize,
-    /// How keys and values are stored: f16 or f32.
+    /// Type of the KV cache: f16 or f32.
     #[arg(long, default_value = "f16")]
     kv: KvType,
-    /// Measure this machine's read bandwidth and int8 peak, and print how much of them each row reaches.
+    /// Measure this machine's memory bandwidth and int8 peak, and show what percentage of them each row
+    /// reaches.
     #[arg(long)]
     roofline: bool,
-    /// Run the prompts of a file, one a line, at three settings. `baseline`: one thread, keys and values in f32, a prompt at
-    /// a time. `optimized`: all threads, f16, a prompt at a time, the prefix that it shares with the one before it is
-    /// kept. `aggressive`: all threads, f16, up to eight prompts at once in the same passes over the weights. -n is the number of
-    /// tokens of each answer.
+    /// Run the prompts of a file, one per line, with three settings. `baseline`: one thread, f32 KV cache,
+    /// one prompt at a time. `optimized`: all threads, f16 KV cache, one prompt at a time, reusing the prefix
+    /// shared with the previous prompt. `aggressive`: all threads, f16 KV cache, up to eight prompts batched
+    /// together. -n is the number of tokens per answer.
     #[arg(long, value_name = "FILE")]
     patterns: Option<PathBuf>,
-    /// How to print.
+    /// Output format.
     #[arg(short, long, value_enum, default_value = "md")]
     output: Format,
 }
@@ -67,28 +70,20 @@ enum Format {
     Md,
     /// Comma-separated values with a header.
     Csv,
-    /// One JSON document with everything, every sample included.
+    /// One JSON document with everything, including every sample.
     Json,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.repetitions == 0 {
-        bail!("--repetitions 0: at least 1 is needed");
-    }
-    if let Some(count) =
-        args.thread_counts.iter().find(|n| **n == 0 || **n > tritforge_kernels::max_threads())
-    {
+    if let Some(count) = args.thread_counts.iter().find(|n| **n > tritforge_kernels::max_threads()) {
         bail!("--thread-counts {count}: expected 1 to {} on this machine", tritforge_kernels::max_threads());
-    }
-    if args.batch.contains(&0) {
-        bail!("--batch 0: at least 1 sequence is needed");
     }
     if let Some(file) = &args.patterns {
         let [model] = args.models.as_slice() else {
             bail!("--patterns runs one model, found {}", args.models.len())
         };
         let tokens = args.generate.first().copied().filter(|n| *n > 0);
-        let Some(tokens) = tokens else { bail!("--patterns needs -n of at least 1") };
+        let Some(tokens) = tokens else { bail!("--patterns: -n must be at least 1") };
         let settings = patterns::run(model, file, tokens)?;
         print!("{}", patterns::print(&settings, args.output));
         return Ok(ExitCode::SUCCESS);

@@ -50,7 +50,7 @@ fn markdown(report: &Report) -> String {
         let peak = |peak: Option<f64>| peak.map_or("none".to_string(), |peak| format!("{peak:.0} GMAC/s"));
         let _ = writeln!(
             text,
-            "{} threads: memory is read at {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-512 VNNI)",
+            "{} threads: memory read bandwidth {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-512 VNNI)",
             machine.threads,
             machine.read_bandwidth,
             peak(machine.avx2_peak),
@@ -94,7 +94,8 @@ fn markdown(report: &Report) -> String {
         let rss = model.peak_rss_bytes.map_or("unknown".to_string(), table::bytes);
         let _ = writeln!(
             text,
-            "{}: loaded in {:.2} s; {} read for each token, of which {} ternary weights; peak RSS of the process {rss}",
+            "{}: loaded in {:.2} s; {} read per token, of which {} are ternary weights; peak RSS of the \
+             process {rss}",
             model.model,
             model.load_seconds,
             table::bytes(model.bytes_a_token as u64),
@@ -184,7 +185,7 @@ mod tests {
         let text = print(&report(), Format::Md);
         assert!(
             text.contains(
-                "2 threads: memory is read at 20.0 GB/s; int8 peak 300 GMAC/s (AVX2), none (AVX-512 VNNI)"
+                "2 threads: memory read bandwidth 20.0 GB/s; int8 peak 300 GMAC/s (AVX2), none (AVX-512 VNNI)"
             ),
             "{text}"
         );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use tritforge_infer::{KvType, Model, Part, Session, Wanted, step};
+use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
 
 use super::Format;
@@ -40,14 +40,15 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
         if ids.is_empty() || ids.len() + tokens > context {
             let (file, found) = (file.display(), ids.len());
             bail!(
-                "{file}:{}: {found} tokens and {tokens} of answer do not fit a context of {context}",
+                "{file}:{}: a prompt of {found} tokens and an answer of {tokens} do not fit in a context of \
+                 {context}",
                 i + 1
             );
         }
         prompts.push(ids);
     }
     if prompts.is_empty() {
-        bail!("{}: no prompts: expected one a line", file.display());
+        bail!("{}: no prompts: expected one per line", file.display());
     }
     let run = |name, threads, one: &dyn Fn() -> Result<Vec<Duration>>| -> Result<Setting> {
         set_threads(threads);
@@ -87,10 +88,10 @@ fn one_by_one(
         let begin = Instant::now();
         let kept = if reuse { session.reuse_prefix(prompt) } else { 0 };
         session.truncate(kept);
-        let mut logits = session.forward(&prompt[kept..], Wanted::Last)?;
+        let mut logits = session.forward(&prompt[kept..], LogitsRequest::Last)?;
         first.push(begin.elapsed());
         for _ in 1..tokens {
-            logits = session.forward(&[greedy(&logits)], Wanted::Last)?;
+            logits = session.forward(&[greedy(&logits)], LogitsRequest::Last)?;
         }
     }
     Ok(first)
@@ -117,9 +118,9 @@ fn together(model: &Arc<Model>, prompts: &[Vec<u32>], tokens: usize) -> Result<V
         if running.is_empty() {
             return Ok(first);
         }
-        let mut parts: Vec<Part<'_>> = running
+        let mut parts: Vec<SequenceInput<'_>> = running
             .iter_mut()
-            .map(|r| Part { session: &mut r.session, ids: &r.next, wanted: Wanted::Last })
+            .map(|r| SequenceInput { session: &mut r.session, ids: &r.next, request: LogitsRequest::Last })
             .collect();
         let logits = step(&mut parts)?;
         for (r, logits) in running.iter_mut().zip(logits) {

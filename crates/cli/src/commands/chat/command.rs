@@ -8,13 +8,13 @@ use anyhow::{Result, bail};
 pub(super) const HELP: &str = "  \
     /reset         forget the conversation, but not the system prompt\n  \
     /undo          drop the last message and its answer\n  \
-    /system TEXT   change the system prompt; without TEXT there is none\n  \
-    /stats         tokens in the context, speed, memory\n  \
+    /system TEXT   change the system prompt; without TEXT, remove it\n  \
+    /stats         show tokens in the context, speed, memory\n  \
     /save FILE     write the messages as JSON\n  \
-    /load FILE     go on from messages in JSON\n  \
-    /help          this list\n  \
-    /exit          leave, as Ctrl-D does; Ctrl-C stops an answer\n  \
-    //text         the message \"/text\"";
+    /load FILE     continue from messages in a JSON file\n  \
+    /help          show this list\n  \
+    /exit          quit (also Ctrl-D); Ctrl-C stops an answer\n  \
+    //text         send the message \"/text\"";
 
 /// A line, understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Command {
         };
         let alone = |command| match rest {
             "" => Ok(command),
-            _ => bail!("/{name}: found {rest:?} after it; expected nothing"),
+            _ => bail!("/{name}: takes no argument, found {rest:?}"),
         };
         Ok(Some(match name {
             "reset" => alone(Self::Reset)?,

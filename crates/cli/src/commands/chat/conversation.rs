@@ -59,8 +59,8 @@ impl Conversation {
         }
     }
 
-    /// Has a message answered. `show` gets each piece of the answer and says whether to go on. After an error, or if
-    /// nothing came before a stop, the message is forgotten.
+    /// Has a message answered. `show` gets each piece of the answer and says whether to go on. After an
+    /// error, or if nothing came before a stop, the message is forgotten.
     pub(super) fn say(&mut self, text: &str, mut show: impl FnMut(&str) -> bool) -> Result<Answer> {
         let before = (self.turns.len(), self.left_out);
         self.turns.push(Message::new("user", text));
@@ -78,7 +78,8 @@ impl Conversation {
     }
 
     fn answer(&mut self, show: &mut impl FnMut(&str) -> bool) -> Result<(String, Finish)> {
-        // Room for an answer of some length: without it, every other turn would run into the end of the context.
+        // Room for an answer of some length: without it, every other turn would run into the end of the
+        // context.
         let context = self.session.context();
         let (mut text, mut tokens) = (String::new(), Vec::new());
         let mut reserve = self.options.max_tokens.min(context / 4);
@@ -107,7 +108,8 @@ impl Conversation {
         }
     }
 
-    /// The prompt, after as many of the oldest turns are left out as needed for `answered` tokens and `reserve` more.
+    /// The prompt, after as many of the oldest turns are left out as needed for `answered` tokens and
+    /// `reserve` more.
     fn fit(&mut self, answered: usize, reserve: usize) -> Result<(String, Vec<u32>)> {
         let context = self.session.context();
         loop {
@@ -118,11 +120,14 @@ impl Conversation {
             }
             if !self.can_leave_out() {
                 let advice = if self.shift || self.turns.len() == 1 {
-                    "make the message shorter or --context larger"
+                    "shorten the message or raise --context"
                 } else {
-                    "/reset begins anew; without --no-context-shift the oldest turns are left out"
+                    "/reset starts over; without --no-context-shift the oldest turns are dropped"
                 };
-                bail!("the context of {context} tokens is full: {needed} and an answer do not fit: {advice}");
+                bail!(
+                    "the context of {context} tokens is full: no room for {needed} more tokens and an \
+                       answer: {advice}"
+                );
             }
             self.left_out += 2;
         }
@@ -175,7 +180,7 @@ impl Conversation {
     /// Tokens, speed and memory, a line each.
     pub(super) fn stats(&self) -> String {
         let mut text = format!(
-            "context  {} of {} tokens; {} messages, {} left out\n",
+            "context  {} of {} tokens; {} messages, {} dropped\n",
             self.session.len(),
             self.session.context(),
             self.turns.len(),

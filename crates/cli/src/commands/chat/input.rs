@@ -49,12 +49,12 @@ fn edited(editor: &mut DefaultEditor) -> Result<Option<String>> {
     loop {
         match editor.readline("> ") {
             Ok(line) => {
-                editor.add_history_entry(&line).context("cannot keep a line")?;
+                editor.add_history_entry(&line).context("cannot save a line to the history")?;
                 return Ok(Some(line));
             }
             Err(ReadlineError::Interrupted) if !interrupted => {
                 interrupted = true;
-                eprintln!("[Ctrl-C again or Ctrl-D leaves]");
+                eprintln!("[press Ctrl-C again or Ctrl-D to quit]");
             }
             Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(error).context("cannot read from the terminal"),

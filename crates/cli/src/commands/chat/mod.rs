@@ -19,8 +19,9 @@ use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
-use crate::interrupt;
+use crate::{interrupt, out};
 
 #[derive(ClapArgs)]
 #[command(after_help = format!("Examples:\n  \
@@ -29,34 +30,34 @@ use crate::interrupt;
     printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
     Each line is a message or a command:\n{HELP}"))]
 pub(crate) struct Args {
-    /// A GGUF file.
+    /// GGUF file.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
-    /// What the model is told before the conversation.
+    /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// The chat template, a file or one of chatml, llama3, plain; the model's by default.
+    /// Chat template: a file, or one of chatml, llama3, plain; default: the model's own.
     #[arg(long, value_name = "NAME|FILE")]
     template: Option<String>,
-    /// Context length; the model's by default.
-    #[arg(long, value_name = "N")]
+    /// Context length; default: the model's.
+    #[arg(long, value_name = "N", value_parser = count(1..=MOST_TOKENS))]
     context: Option<usize>,
-    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
     #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
     kv: KvType,
-    /// Fail when the context is full, instead of leaving out the oldest turns.
+    /// Fail when the context is full instead of dropping the oldest turns.
     #[arg(long)]
     no_context_shift: bool,
-    /// Most tokens of an answer.
-    #[arg(short = 'n', long, default_value_t = 1024)]
+    /// Maximum tokens per answer.
+    #[arg(short = 'n', long, default_value_t = 1024, value_parser = count(0..=MOST_TOKENS))]
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// End an answer before this string too; may be given several times.
+    /// Stop an answer before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after a token that ends the generation, such as the end-of-sequence token.
+    /// Ignore end-of-generation tokens such as EOS and keep generating.
     #[arg(long)]
     ignore_eos: bool,
 }
@@ -90,6 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Err(error) => Err(error),
         };
         if let Err(error) = result {
+            // Nobody would read the next answer.
+            if out::is_output(&error) {
+                return Err(error);
+            }
             eprintln!("error: {}", crate::message(&error));
             failed = true;
         }
@@ -100,7 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Has a message answered, and the answer printed as it comes.
 fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let work = interrupt::Work::begin();
     let answer = conversation.say(text, |piece| {
         let written = write!(out, "{piece}").and_then(|()| out.flush());
@@ -110,12 +115,12 @@ fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
     drop(out);
     let Answer { finish, left_out } = answer?;
     if left_out > 0 {
-        eprintln!("[the context was full: the {left_out} oldest messages were left out]");
+        eprintln!("[the context was full: dropped the {left_out} oldest messages]");
     }
     match finish {
         Finish::Cancelled => eprintln!("[stopped]"),
-        Finish::Length => eprintln!("[ended at --max-tokens]"),
-        Finish::ContextFull => eprintln!("[ended: the context is full; /reset begins anew]"),
+        Finish::Length => eprintln!("[stopped at --max-tokens]"),
+        Finish::ContextFull => eprintln!("[stopped: the context is full; /reset starts over]"),
         Finish::Eos | Finish::Stop => {}
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! From messages to tokens, keeping those that the cache already holds.
 //!
-//! An answer's tokens are those that the model chose, which need not be those that its text encodes to. So each turn
-//! remembers its text and tokens, and the next prompt encodes only what the template adds after them.
+//! An answer's tokens are those that the model chose, which need not be those that its text encodes to. So
+//! each turn remembers its text and tokens, and the next prompt encodes only what the template adds after
+//! them.
 
 use anyhow::Result;
 use tritforge_infer::Model;

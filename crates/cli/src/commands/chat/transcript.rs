@@ -26,7 +26,10 @@ pub(super) fn load(path: &Path) -> Result<Vec<Message>> {
         }
     }
     if !(messages.len() - turns).is_multiple_of(2) {
-        bail!("{place}: the last message has no answer: expected one of the role \"assistant\" after it");
+        bail!(
+            "{place}: the last message has no answer: expected a message with the role \"assistant\" after \
+               it"
+        );
     }
     Ok(messages)
 }

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_eval::{Scoring, Subject, perplexity, write_logits};
+use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
 
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 
 #[derive(ClapArgs)]
 #[command(
@@ -17,31 +18,33 @@ use super::lora_args::LoraArgs;
         Examples:\n  \
         tritforge eval model.gguf --text held_out.txt\n  \
         tritforge eval runs/demo --text held_out.txt --json\n  \
-        tritforge eval model.gguf --text wiki.test.raw --score second-half       as llama.cpp's perplexity\n  \
+        tritforge eval model.gguf --text wiki.test.raw --score second-half       as llama-perplexity does\n  \
         tritforge eval model.gguf --tasks arc_easy,piqa --data benchmarks        benchmarks/arc_easy/test.jsonl …\n  \
         tritforge eval model.gguf --tasks gsm8k --task-file gsm8k=test.jsonl --limit 100\n  \
         tritforge eval model.gguf --tasks arc_easy --task-file \\\n    \
             arc_easy=hf://datasets/allenai/ai2_arc/ARC-Easy/test-00000-of-00001.parquet"
 )]
 pub(crate) struct Args {
-    /// A GGUF file, a checkpoint, or the directory of a run.
+    /// GGUF file, checkpoint, run directory, Hugging Face directory, or an adapter (of a run or written by
+    /// peft) with the base model that it names.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
-    /// The text to predict.
+    /// Text file on which to compute perplexity.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
-    /// Inputs a window; each window starts with an empty context. The model's context by default; 512 with `--score
-    /// second-half`.
-    #[arg(long, requires = "text")]
+    /// Tokens per window; each window starts with an empty context. Default: the model's context length; 512
+    /// with `--score second-half`.
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     window: Option<usize>,
     /// Which tokens of each window are scored.
     #[arg(long, value_enum, default_value_t = Score::All, requires = "text")]
     score: Score,
-    /// Predict at most this many tokens.
-    #[arg(long, requires = "text")]
+    /// Score at most this many tokens.
+    #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     tokens: Option<usize>,
-    /// Write the ids and the logits of every position as safetensors, to compare with other runtimes.
+    /// Write the token ids and the logits of every position to a safetensors file, to compare with other
+    /// runtimes.
     #[arg(long, value_name = "FILE", requires = "text")]
     dump_logits: Option<PathBuf>,
     #[command(flatten)]
@@ -49,7 +52,7 @@ pub(crate) struct Args {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Write the result as JSON to a file.
+    /// Write the result to a JSON file.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -57,17 +60,17 @@ pub(crate) struct Args {
 /// Which tokens of a window are scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Score {
-    /// Every token but the text's first, once.
+    /// Every token except the first of the text.
     All,
-    /// Those of the window's second half, as llama.cpp's perplexity tool.
+    /// The second half of each window, as llama-perplexity does.
     SecondHalf,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(text) = &args.text {
-        return of_text(args, &args.model, text);
+        return of_text(args, text);
     }
-    let results = tasks::run(&args.tasks, || open(args, &args.model))?;
+    let results = tasks::run(&args.tasks, || open(args))?;
     write_json(args, &results.to_json(&args.model))?;
     if !args.json {
         results.print();
@@ -75,33 +78,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model, with its adapters: a checkpoint of an adapter has its own.
-fn open(args: &Args, path: &Path) -> Result<Subject> {
+/// The model, with its adapters: an adapter as the model brings its own.
+fn open(args: &Args) -> Result<EvalModel> {
+    let path = &args.model;
     if !path.is_dir() {
-        return Ok(Subject::Gguf(args.lora.open(path)?));
+        return Ok(EvalModel::Gguf(args.lora.open(path)?));
     }
-    match args.lora.given() {
-        Some("--lora") => {
-            bail!(
-                "--lora: {} is a checkpoint: name the adapter's own run or checkpoint as the model",
-                path.display()
-            )
-        }
-        Some(option) => bail!("{option}: {} is a checkpoint: the option is for GGUF files", path.display()),
-        None => Ok(Subject::open(path)?),
+    if let Some(option) = args.lora.given() {
+        bail!("{option}: {} is a directory, but this option applies only to GGUF files", path.display());
     }
+    Ok(EvalModel::open_with(path, &args.lora.adapters()?)?)
 }
 
-fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
-    let subject = open(args, model)?;
+fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {
+    let model = open(args)?;
     let text = super::read_text(text)?;
-    let longest = subject.config().max_position_embeddings;
+    let longest = model.config().max_position_embeddings;
     let scoring = match args.score {
         Score::All => Scoring::All { window: args.window.unwrap_or(longest) },
         Score::SecondHalf => Scoring::SecondHalf { window: args.window.unwrap_or(longest.min(512)) },
     };
     let (mut ids, mut logits) = (Vec::new(), Vec::new());
-    let result = perplexity(&subject, &text, scoring, args.tokens, |window_ids, window_logits| {
+    let result = perplexity(&model, &text, scoring, args.tokens, |window_ids, window_logits| {
         if args.dump_logits.is_some() {
             ids.extend_from_slice(window_ids);
             logits.extend_from_slice(window_logits);
@@ -109,7 +107,7 @@ fn of_text(args: &Args, model: &Path, text: &Path) -> Result<ExitCode> {
         Ok(())
     })?;
     if let Some(path) = &args.dump_logits {
-        write_logits(path, &ids, &logits, subject.config().vocab_size)?;
+        write_logits(path, &ids, &logits, model.config().vocab_size)?;
     }
     write_json(args, &serde_json::to_value(result)?)?;
     if !args.json {

@@ -9,45 +9,47 @@ use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use tritforge_data::Hub;
-use tritforge_eval::Subject;
+use tritforge_eval::EvalModel;
 use tritforge_eval::tasks::{Kind, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
 
+use crate::commands::ranges::{MOST_TOKENS, count};
 use crate::table;
 
 #[derive(ClapArgs)]
 pub(crate) struct Args {
-    /// Tasks, separated by commas: multiple choice, word problems, programs (docs/evaluation.md).
+    /// Tasks to run, separated by commas (docs/evaluation.md).
     #[arg(long, value_name = "TASK,…", value_delimiter = ',')]
     tasks: Vec<String>,
-    /// The directory with the tasks' files: TASK.jsonl, TASK/test.jsonl, TASK/train.jsonl; also .json, .csv, .parquet.
+    /// Directory of the task files: TASK.jsonl, TASK/test.jsonl, TASK/train.jsonl; also .json, .csv,
+    /// .parquet.
     #[arg(long, value_name = "DIR", requires = "tasks")]
     data: Option<PathBuf>,
-    /// A task's file, on this machine or `hf://datasets/OWNER/NAME/FILE`; can be given again.
+    /// File of a task: a local path or `hf://datasets/OWNER/NAME/FILE`; can be repeated.
     #[arg(long, value_name = "TASK=FILE", value_parser = super::named_file, requires = "tasks")]
     task_file: Vec<(String, String)>,
-    /// The file with a task's few-shot examples; its train split in `--data` by default.
+    /// File of a task's few-shot examples; default: its train split in `--data`.
     #[arg(long, value_name = "TASK=FILE", value_parser = super::named_file, requires = "tasks")]
     fewshot_file: Vec<(String, String)>,
-    /// Ask at most this many samples of each task, the first ones.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    /// Evaluate only the first N samples of each task.
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=usize::MAX))]
     limit: Option<usize>,
-    /// Examples before each question.
-    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks")]
+    /// Number of few-shot examples before each question.
+    #[arg(long, value_name = "K", default_value_t = 0, requires = "tasks", value_parser = count(0..=10_000))]
     num_fewshot: usize,
-    /// Seed of the choice of examples.
+    /// Random seed for choosing the few-shot examples.
     #[arg(long, default_value_t = 1234, requires = "tasks")]
     seed: u64,
-    /// Ask by the model's chat template.
+    /// Format prompts with the model's chat template.
     #[arg(long, requires = "tasks")]
     apply_chat_template: bool,
-    /// Most tokens of a generated answer; by default 256 for gsm8k and 1024 for humaneval.
-    #[arg(long, value_name = "N", requires = "tasks")]
+    /// Maximum tokens per generated answer; default: 256 for gsm8k, 1024 for humaneval.
+    #[arg(long, value_name = "N", requires = "tasks", value_parser = count(1..=MOST_TOKENS))]
     max_tokens: Option<usize>,
-    /// Run the programs that the model writes for humaneval. Limits hold off accidents; they are no sandbox: use a container
-    /// or a virtual machine.
+    /// Execute the programs that the model writes for humaneval. Resource limits guard against accidents but
+    /// are not a sandbox: run in a container or virtual machine.
     #[arg(long, requires = "tasks")]
     allow_code_execution: bool,
-    /// Write every sample, its answer and whether it is right, a JSON object a line.
+    /// Write every sample with the model's answer and whether it is correct, as JSONL.
     #[arg(long, value_name = "FILE", requires = "tasks")]
     samples: Option<PathBuf>,
 }
@@ -55,12 +57,12 @@ pub(crate) struct Args {
 /// What came of all tasks.
 pub(crate) struct Results(Vec<TaskResult>);
 
-pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result<Results> {
+pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<EvalModel>) -> Result<Results> {
     // Everything that can be wrong with the files is found before the model is loaded.
     let jobs = args.tasks.iter().map(|name| Job::read(args, name)).collect::<Result<Vec<_>>>()?;
     for (name, _) in args.task_file.iter().chain(&args.fewshot_file) {
         if !args.tasks.contains(name) {
-            bail!("a file for the task {name:?}, which is not among --tasks");
+            bail!("a file is given for the task {name:?}, which is not in --tasks");
         }
     }
     let options = TaskOptions {
@@ -78,11 +80,11 @@ pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result
         }
         None => None,
     };
-    let subject = open()?;
+    let model = open()?;
     let generates = |job: &Job| !matches!(job.task.kind, Kind::Choice { .. });
-    if matches!(subject, Subject::Checkpoint { .. }) && jobs.iter().any(generates) {
+    if matches!(model, EvalModel::Checkpoint { .. }) && jobs.iter().any(generates) {
         eprintln!(
-            "A checkpoint writes text without a cache, the whole sequence again for every token; a file made by `tritforge \
+            "Generating from a checkpoint is slow, since it has no KV cache; a GGUF file made by `tritforge \
              export` gives the same text faster."
         );
     }
@@ -90,7 +92,7 @@ pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<Subject>) -> Result
     for Job { task, data, examples } in &jobs {
         let bar = progress(task.name, data.records.len() as u64);
         let mut fault = None;
-        let result = evaluate(&subject, task, data, examples.as_ref(), &options, &mut |sample| {
+        let result = evaluate(&model, task, data, examples.as_ref(), &options, &mut |sample| {
             bar.inc(1);
             if let Some(log) = &mut log {
                 let mut line = json!({"task": task.name});
@@ -132,7 +134,8 @@ impl Job {
             (None, Some(dir)) => task.test_file(dir)?,
             (None, None) => {
                 bail!(
-                    "no file of the task {name}: name it, --task-file {name}=FILE, or its directory, --data DIR"
+                    "no file for the task {name}: give --task-file {name}=FILE, or a directory with --data \
+                     DIR"
                 )
             }
         };
@@ -193,7 +196,7 @@ impl Results {
         table::print(&["task", "shots", "metric", "value", "± stderr", "samples"], &rows.collect::<Vec<_>>());
         for result in self.0.iter().filter(|result| result.truncated > 0) {
             println!(
-                "{}: {} of {} contexts are longer than the model's and have lost their beginning",
+                "{}: {} of {} contexts exceed the model's context length and were truncated on the left",
                 result.task, result.truncated, result.samples
             );
         }

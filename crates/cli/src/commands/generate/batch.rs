@@ -18,22 +18,24 @@ use super::request::{Defaults, Entry, entries};
 use super::schedule::{self, Limits};
 use super::sequence::Outcome;
 use super::{Args, place, read};
+use crate::commands::ranges::count;
 use crate::commands::sampling_args::chat_template;
 use crate::interrupt;
 
 /// Options of a batch.
 #[derive(ClapArgs)]
 pub(super) struct BatchArgs {
-    /// Of a batch: the JSONL file to write; the standard output by default.
+    /// With --batch: JSONL file to write; default: standard output.
     #[arg(short, long, value_name = "FILE", requires = "batch")]
     output: Option<PathBuf>,
-    /// Of a batch: prompts that run at once.
-    #[arg(long, value_name = "N", default_value_t = 8, requires = "batch")]
+    /// With --batch: number of prompts to run at a time.
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "batch", value_parser = count(1..=4096))]
     parallel: usize,
-    /// Of a batch: for a line that is wrong, write an object with `error` and go on.
+    /// With --batch: for an invalid line, write an object with `error` and continue.
     #[arg(long, requires = "batch")]
     skip_errors: bool,
-    /// Of a batch: the chat template for `messages`, a file or one of chatml, llama3, plain; the model's by default.
+    /// With --batch: chat template for `messages`: a file, or one of chatml, llama3, plain; default: the
+    /// model's own.
     #[arg(long, value_name = "NAME|FILE", requires = "batch")]
     template: Option<String>,
 }
@@ -61,7 +63,7 @@ enum Line<'a> {
 pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result<ExitCode> {
     let batch = &args.batch;
     if batch.parallel == 0 {
-        bail!("--parallel 0: at least one prompt must run");
+        bail!("--parallel 0: expected at least 1");
     }
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
     let model = args.lora.open(&args.model)?;
@@ -76,10 +78,13 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
     if !batch.skip_errors
         && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
     {
-        bail!("{}:{line}: {error} (--skip-errors goes on without such lines)", place(file));
+        bail!("{}:{line}: {error} (--skip-errors skips such lines)", place(file));
     }
     if entries.is_empty() {
-        bail!("{}: no prompt: expected a JSON object a line, such as {{\"prompt\": \"Hello\"}}", place(file));
+        bail!(
+            "{}: no prompts: expected one JSON object per line, such as {{\"prompt\": \"Hello\"}}",
+            place(file)
+        );
     }
     let requests: Vec<_> =
         entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
@@ -104,8 +109,8 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         let Results { prompt_tokens, completion_tokens, done, .. } = results;
         let failed = entries.len() - requests.len();
         eprintln!(
-            "[{done} of {} prompts, {failed} wrong lines; {prompt_tokens} prompt tokens and {completion_tokens} generated \
-             in {seconds:.1} s, {:.0} tokens/s generated]",
+            "[{done} of {} prompts, {failed} invalid lines; {prompt_tokens} prompt tokens and \
+             {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
             requests.len(),
             completion_tokens as f64 / seconds,
         );
@@ -120,6 +125,8 @@ struct Results<'a> {
     /// Entries before this one are written.
     written: usize,
     out: Box<dyn Write>,
+    /// What messages call it.
+    place: String,
     bar: ProgressBar,
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -133,13 +140,24 @@ impl<'a> Results<'a> {
             Some(path) => Box::new(BufWriter::new(
                 File::create(path).with_context(|| format!("{}: cannot write", path.display()))?,
             )),
-            None => Box::new(std::io::stdout()),
+            None => Box::new(crate::out::stdout()),
         };
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(entries.len() as u64) };
         let style = "{bar:30} {pos}/{len} prompts, {msg} tokens, {elapsed} (left {eta})";
         bar.set_style(ProgressStyle::with_template(style)?);
         let outcomes = entries.iter().map(|_| None).collect();
-        Ok(Self { entries, outcomes, written: 0, out, bar, prompt_tokens: 0, completion_tokens: 0, done: 0 })
+        let place = output.map_or_else(String::new, |path| format!("{}: ", path.display()));
+        Ok(Self {
+            entries,
+            outcomes,
+            written: 0,
+            out,
+            place,
+            bar,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            done: 0,
+        })
     }
 
     fn take(&mut self, index: usize, outcome: Outcome) -> Result<()> {
@@ -157,7 +175,7 @@ impl<'a> Results<'a> {
         while self.written < self.entries.len() && self.write(self.written)? {
             self.written += 1;
         }
-        self.out.flush().context("cannot write the results")
+        self.out.flush().with_context(|| format!("{}cannot write the results", self.place))
     }
 
     /// Writes what is left after a stop, without the prompts that were not begun.
@@ -166,7 +184,7 @@ impl<'a> Results<'a> {
             self.write(index)?;
         }
         self.bar.finish_and_clear();
-        self.out.flush().context("cannot write the results")
+        self.out.flush().with_context(|| format!("{}cannot write the results", self.place))
     }
 
     /// Writes one line; false if there is nothing to write yet.
@@ -184,7 +202,8 @@ impl<'a> Results<'a> {
             }),
             (Ok(_), None) => return Ok(false),
         };
-        writeln!(self.out, "{}", result?).context("cannot write the results")?;
+        writeln!(self.out, "{}", result?)
+            .with_context(|| format!("{}cannot write the results", self.place))?;
         Ok(true)
     }
 }

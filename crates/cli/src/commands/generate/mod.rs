@@ -17,6 +17,7 @@ use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
 use tritforge_text::EncodeOptions;
 
 use super::lora_args::LoraArgs;
+use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::SamplingArgs;
 use crate::interrupt;
 
@@ -25,35 +26,35 @@ use crate::interrupt;
     tritforge generate model.gguf --prompt 'fn main() {' --temperature 0.8 --top-k 40 --seed 1\n  \
     git diff | tritforge generate model.gguf --prompt-file - --quiet\n  \
     tritforge generate model.gguf --batch prompts.jsonl -o answers.jsonl --parallel 8\n\n\
-    A line of a batch, with a prompt or with messages, all else optional:\n  \
+    A line of a batch file has a prompt or messages; all other fields are optional:\n  \
     {\"id\": 7, \"prompt\": \"fn main\", \"max_tokens\": 32, \"temperature\": 0, \"seed\": 1, \"stop\": [\"\\n\\n\"]}\n  \
     {\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"top_k\": 40, \"top_p\": 0.9}\n\
-    Its result does not depend on the lines around it.")]
+    Results do not depend on the other lines in the file.")]
 pub(crate) struct Args {
-    /// A GGUF file.
+    /// GGUF file.
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
     #[command(flatten)]
     source: Source,
-    /// Most tokens to generate.
-    #[arg(short = 'n', long, default_value_t = 128)]
+    /// Maximum number of tokens to generate.
+    #[arg(short = 'n', long, default_value_t = 128, value_parser = count(0..=MOST_TOKENS))]
     max_tokens: usize,
-    /// Context length; the model's by default.
-    #[arg(long, value_name = "N")]
+    /// Context length; default: the model's.
+    #[arg(long, value_name = "N", value_parser = count(1..=MOST_TOKENS))]
     context: Option<usize>,
-    /// How the cache stores keys and values: f16, or f32, which gives training's logits bit for bit.
+    /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
     #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
     kv: KvType,
     #[command(flatten)]
     sampling: SamplingArgs,
-    /// End the text before this string; may be given several times.
+    /// Stop before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
-    /// Go on after a token that ends the generation, such as the end-of-sequence token.
+    /// Ignore end-of-generation tokens such as EOS and keep generating.
     #[arg(long)]
     ignore_eos: bool,
-    /// Print the text alone, without the statistics.
+    /// Print only the text, without statistics.
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
@@ -64,13 +65,13 @@ pub(crate) struct Args {
 #[derive(ClapArgs)]
 #[group(required = true, multiple = false)]
 struct Source {
-    /// The text to continue; the names of special tokens in it are these tokens.
+    /// Prompt; names of special tokens in it are read as those tokens.
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Read the text to continue from a file; `-` is the standard input.
+    /// Read the prompt from a file; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Run every prompt of a JSONL file, several at once; `-` is the standard input.
+    /// Run all prompts of a JSONL file, several at a time; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     batch: Option<PathBuf>,
 }
@@ -100,7 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let prompt = model.tokenizer().encode_with(&text, how)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
-    let mut out = std::io::stdout().lock();
+    let mut out = crate::out::stdout();
     write!(out, "{text}")?;
     out.flush()?;
     let generation = generate(&mut session, &prompt, &options, |text| {
@@ -116,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if !args.quiet {
         eprintln!(
-            "[prompt {} tokens at {:.0} tokens/s; generated {} at {:.0} tokens/s; ended by {:?}]",
+            "[prompt {} tokens at {:.0} tokens/s; generated {} at {:.0} tokens/s; finish reason {:?}]",
             generation.prompt_tokens,
             generation.prefill_rate(),
             generation.tokens.len(),
@@ -140,7 +141,7 @@ fn prompt(source: &Source) -> Result<String> {
         (None, None) => bail!("no prompt: give --prompt, --prompt-file or --batch"),
     };
     if text.is_empty() {
-        bail!("{place}: the prompt is empty: give at least one character");
+        bail!("{place}: the prompt is empty: expected at least one character");
     }
     Ok(text)
 }

@@ -68,7 +68,7 @@ fn request(object: &Object, defaults: &Defaults<'_>) -> Result<Request, String> 
     let Fields { mut prompts, messages, mut options, .. } = fields;
     let ids = match (prompts.pop(), messages.as_slice()) {
         (Some(_), _) if !prompts.is_empty() => {
-            return Err("`prompt` has several prompts: expected one a line".to_string());
+            return Err("`prompt` has several prompts: expected one per line".to_string());
         }
         (Some(_), [_, ..]) => {
             return Err("found both `prompt` and `messages`: expected one of them".to_string());

@@ -1,4 +1,5 @@
-//! Continuous batching: many prompts share each pass over the weights; one that ends makes room for one that waits.
+//! Continuous batching: many prompts share each pass over the weights; one that ends makes room for one that
+//! waits.
 
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ pub(super) struct Limits {
     pub(super) kv: KvType,
 }
 
-/// Runs all requests, `limits.parallel` at a time, and hands each outcome over under its request's index as soon as it
-/// is there.
-/// After `stopped` says so, the running ones are handed over as cancelled, and no more are begun.
+/// Runs all requests, `limits.parallel` at a time, and hands each outcome over under its request's index as
+/// soon as it is there. After `stopped` says so, the running ones are handed over as cancelled, and no more
+/// are begun.
 pub(super) fn run<'a>(
     model: &'a Arc<Model>,
     requests: &[(usize, &'a Request)],
@@ -51,8 +52,8 @@ pub(super) fn run<'a>(
     }
 }
 
-/// One pass over the weights: a token of each sequence that decodes, and of the prompts as much as makes a chunk.
-/// Returns the sequences that ended by it.
+/// One pass over the weights: a token of each sequence that decodes, and of the prompts as much as makes a
+/// chunk. Returns the sequences that ended by it.
 fn pass(running: &mut Vec<Sequence<'_>>) -> Result<Vec<(usize, Outcome)>> {
     let decoding = running.iter().filter(|sequence| sequence.waiting() == 1).count();
     let mut room = PREFILL_CHUNK.saturating_sub(decoding).max(1);

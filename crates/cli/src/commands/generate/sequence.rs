@@ -1,9 +1,10 @@
-//! One prompt on its way to its end, a step at a time: what `tritforge_infer::generate` does, without running the model.
+//! One prompt on its way to its end, a step at a time: what `tritforge_infer::generate` does, without running
+//! the model.
 
 use std::sync::Arc;
 
 use anyhow::Result;
-use tritforge_infer::{Finish, Model, Part, Passed, Sampler, Session, StopFilter, Wanted};
+use tritforge_infer::{Finish, LogitsRequest, Model, Sampler, SequenceInput, Session, StopFilter, StopMatch};
 use tritforge_text::DecodeStream;
 
 use super::request::Request;
@@ -64,11 +65,11 @@ impl<'a> Sequence<'a> {
     }
 
     /// The next part of at most `most` tokens.
-    pub(super) fn part(&mut self, most: usize) -> Part<'_> {
+    pub(super) fn part(&mut self, most: usize) -> SequenceInput<'_> {
         let rest = &self.ids[self.session.len()..];
         let ids = &rest[..rest.len().min(most)];
-        let wanted = if ids.len() == rest.len() { Wanted::Last } else { Wanted::None };
-        Part { session: &mut self.session, ids, wanted }
+        let request = if ids.len() == rest.len() { LogitsRequest::Last } else { LogitsRequest::None };
+        SequenceInput { session: &mut self.session, ids, request }
     }
 
     fn generated(&self) -> usize {
@@ -82,8 +83,8 @@ impl<'a> Sequence<'a> {
         if self.generated() >= options.max_tokens {
             return Ok(Some(Finish::Length));
         }
-        let barred = options.barred(&model, self.generated());
-        let id = self.sampler.choose_except(logits, &self.ids, &barred)?;
+        let banned = options.banned(&model, self.generated());
+        let id = self.sampler.choose_except(logits, &self.ids, &banned)?;
         if options.ends(&model, id) {
             return Ok(Some(Finish::Eos));
         }
@@ -93,8 +94,8 @@ impl<'a> Sequence<'a> {
             None => {}
             Some(piece) if early => self.text.push_str(&piece),
             Some(piece) => match self.filter.push(&piece) {
-                Passed::Text(text) => self.text.push_str(&text),
-                Passed::Stopped(text) => {
+                StopMatch::Text(text) => self.text.push_str(&text),
+                StopMatch::Stopped(text) => {
                     self.text.push_str(&text);
                     return Ok(Some(Finish::Stop));
                 }
@@ -115,15 +116,15 @@ impl<'a> Sequence<'a> {
         if finish != Finish::Stop {
             if let Some(piece) = self.stream.finish()? {
                 match self.filter.push(&piece) {
-                    Passed::Text(text) => self.text.push_str(&text),
-                    Passed::Stopped(text) => {
+                    StopMatch::Text(text) => self.text.push_str(&text),
+                    StopMatch::Stopped(text) => {
                         self.text.push_str(&text);
                         finish = Finish::Stop;
                     }
                 }
             }
             if finish != Finish::Stop {
-                self.text.push_str(self.request.options.held(&self.filter.finish(), finish));
+                self.text.push_str(self.request.options.trailing_text(&self.filter.finish(), finish));
             }
         }
         Ok(Outcome { text: self.text, finish, prompt_tokens: self.request.ids.len(), completion_tokens })

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{LOTA_THRESHOLD, LoraConfig, LoraMode, Projection};
 
-use super::written::{mode_name, module_name, module_names};
+use super::serialize::{mode_name, module_name, module_names};
 
 /// `[lora]`: a low-rank adapter on `model.base`, which stays as it is; kept where `rank` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -16,13 +16,14 @@ pub struct Lora {
     #[serde(serialize_with = "mode_name")]
     #[schemars(with = "String")]
     pub mode: LoraMode,
-    /// Inner width of the two matrices.
+    /// Rank of the adapter.
     pub rank: usize,
-    /// What their product is multiplied by, times `rank`; by default twice the rank. Not for `"lota"`.
+    /// LoRA alpha: B·A is scaled by alpha / rank; by default 2 × rank. Not for `"lota"`.
     pub alpha: f64,
-    /// Share of the adapter's inputs that training drops; by default 0. For `"adapter"` alone.
+    /// Dropout probability on the adapter's inputs; by default 0. Only for `"adapter"`.
     pub dropout: f64,
-    /// Whether the product is multiplied by `alpha / √rank` instead of `alpha / rank`; by default false. Not for `"lota"`.
+    /// Whether to scale B·A by `alpha / √rank` (rsLoRA) instead of `alpha / rank`; by default false. Not for
+    /// `"lota"`.
     pub use_rslora: bool,
     /// For `"lota"`: the share of `rank` that a weight's sum must exceed for its code to move; by default 0.1. Sums are seldom large: at the
     /// paper's 0.75, without its offset, hardly any code moves.
@@ -33,7 +34,7 @@ pub struct Lora {
     #[serde(serialize_with = "module_names")]
     #[schemars(with = "Vec<String>")]
     pub target_modules: Vec<Projection>,
-    /// How many times `optim.lr` the matrices B learn with (LoRA+, arXiv 2402.12354); by default 1.
+    /// Learning rate of the B matrices relative to `optim.lr` (LoRA+, arXiv 2402.12354); by default 1.
     pub lr_ratio_b: f64,
     /// `[[lora.learning_rates]]`: peak learning rates of single projections; by default `optim.lr`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,7 +48,7 @@ pub struct ModuleRate {
     #[serde(serialize_with = "module_name")]
     #[schemars(with = "String")]
     pub module: Projection,
-    /// Its peak learning rate, in the place of `optim.lr`.
+    /// Its peak learning rate, instead of `optim.lr`.
     pub lr: f64,
 }
 
@@ -79,7 +80,7 @@ impl Lora {
 pub struct Convert {
     /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"`: it is 1 from the beginning.
     pub schedule: BlendSchedule,
-    /// The steps in which it rises; by default 1000, at most half the run.
+    /// Number of steps over which λ rises; by default 1000, or half the run if that is less.
     pub steps: u64,
     /// `"together"` (the default: all blocks) or `"layers"` (one after the other, from the first).
     pub order: BlendOrder,
@@ -121,13 +122,14 @@ pub struct Distill {
     pub engine: Engine,
     /// Weight of the cross-entropy; by default 1.
     pub ce: f64,
-    /// Weight of the divergence; by default 1.
+    /// Weight of the KL divergence; by default 1.
     pub kl: f64,
-    /// What both models' logits are divided by in the divergence; by default 1.
+    /// Temperature: both models' logits are divided by it in the KL divergence; by default 1.
     pub temperature: f64,
-    /// The teacher's likeliest tokens that count; by default 64.
+    /// Number of the teacher's most probable tokens to use; by default 64.
     pub top_k: usize,
-    /// Directory in which they are kept for runs on the same data with the same seed; by default they are not.
+    /// Directory in which the teacher's top-k logits are stored, for runs on the same data with the same
+    /// seed; by default they are not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
     /// γ: weight of the attention-relation loss; by default 0: it is not computed.
@@ -171,7 +173,7 @@ pub enum Engine {
 /// A sample of `train.batch_size` is a pair. Kept where the section is given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Dpo {
-    /// β: how soon a margin is enough; by default 0.1.
+    /// DPO's β; by default 0.1.
     pub beta: f64,
     /// Weight of the chosen answer's cross-entropy; by default 0.
     pub sft: f64,

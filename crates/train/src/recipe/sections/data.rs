@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_data::{Format, Packing};
 
-use super::written::{is_concat, is_shard_tokens, is_text, is_zero};
+use super::serialize::{is_concat, is_shard_tokens, is_text, is_zero};
 use crate::recipe::samples::Samples;
 
 /// `[tokenizer]`: where the tokenizer comes from.
@@ -49,7 +49,7 @@ pub struct Data {
     /// Column with the text in the JSON, JSONL, CSV and Parquet files of `train`; by default `"text"`.
     #[serde(skip_serializing_if = "is_text")]
     pub column: String,
-    /// Share of the text that is held out for evaluation; by default 0.1.
+    /// Fraction of the text that is held out for evaluation; by default 0.1.
     pub held_out: f64,
     /// `"contiguous"` (the default of text: the end is held out) or `"document"` (the default of `records`: whole documents are,
     /// chosen by a hash).
@@ -63,7 +63,7 @@ pub struct Data {
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
-    /// Tokens after which the next document begins another file of tokens; by default 2²⁸.
+    /// Maximum number of tokens in a shard, up to the end of a document; by default 2²⁸.
     #[serde(skip_serializing_if = "is_shard_tokens")]
     pub shard_tokens: usize,
     /// Examples to learn answers from.

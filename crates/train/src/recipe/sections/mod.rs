@@ -4,8 +4,8 @@ mod adaptation;
 mod data;
 mod model;
 mod output;
+mod serialize;
 mod training;
-mod written;
 
 pub use adaptation::{BlendOrder, BlendSchedule, Convert, Distill, Dpo, Engine, Lora, ModuleRate, SftLoss};
 pub use data::{Data, DataSource, SourceText, SplitKind, Tokenizer, TokenizerKind};
@@ -14,4 +14,4 @@ pub use output::{Export, Run, Sample};
 pub use training::{Ema, OnFault, Optim, OptimKind, Schedule, Train};
 
 pub(crate) use data::SHARD_TOKENS;
-pub(super) use written::recipe_name;
+pub(super) use serialize::recipe_name;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 
-use super::written::{backward_name, is_auto};
+use super::serialize::{backward_name, is_auto};
 
 /// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
 /// keys in the recipe go before it.
@@ -27,11 +27,11 @@ pub struct Model {
     pub hidden_size: usize,
     /// Width of the feed-forward network.
     pub intermediate_size: usize,
-    /// Blocks.
+    /// Number of blocks.
     pub num_hidden_layers: usize,
-    /// Query heads.
+    /// Number of query heads.
     pub num_attention_heads: usize,
-    /// Key and value heads; by default as many as query heads.
+    /// Number of key and value heads; by default the number of query heads.
     pub num_key_value_heads: usize,
     /// Width of a head; by default `hidden_size / num_attention_heads`.
     pub head_dim: usize,
@@ -44,9 +44,9 @@ pub struct Model {
     pub rms_norm_eps: f64,
     /// Base of the rotary embedding; by default 10000.
     pub rope_theta: f64,
-    /// Whether the output head is the embedding; by default it is.
+    /// Whether the output head shares the embedding's weights; by default true.
     pub tie_word_embeddings: bool,
-    /// Whether an RMSNorm stands before `o_proj` and `down_proj`; by default it does.
+    /// Whether to apply an RMSNorm before `o_proj` and `down_proj` (sub-norms); by default true.
     pub use_sub_norm: bool,
     /// Standard deviation of the initial weights; by default 0.02.
     pub initializer_range: f64,
@@ -67,11 +67,15 @@ pub struct Quant {
     /// ternary weights and int8 activations.
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
-    pub backward: Backward,
+    pub backward: GradPrecision,
 }
 
 impl Default for Quant {
     fn default() -> Self {
-        Self { weights: WeightQuant::Absmean, activations: ActivationQuant::Absmax, backward: Backward::Auto }
+        Self {
+            weights: WeightQuant::Absmean,
+            activations: ActivationQuant::Absmax,
+            backward: GradPrecision::Auto,
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing as TernaryPacking;
 
-use super::written::{dense_name, packing_name};
+use super::serialize::{dense_name, packing_name};
 
 /// `[run]`: the run itself.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -23,11 +23,11 @@ pub struct Run {
 /// `[sample]`: the text that is written at every evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Sample {
-    /// What it begins with; by default a line feed.
+    /// Prompt; by default a line feed.
     pub prompt: String,
-    /// Tokens; by default 64. 0 writes none.
+    /// Number of tokens to generate; by default 64. 0 disables samples.
     pub tokens: usize,
-    /// By default 0.8; 0 takes the most probable token.
+    /// Sampling temperature; by default 0.8. 0 is greedy.
     pub temperature: f64,
     /// Only the `top_k` most probable tokens; by default 40, 0 is all.
     pub top_k: usize,

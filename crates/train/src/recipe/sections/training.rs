@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::written::is_zero_u64;
+use super::serialize::is_zero_u64;
 use crate::optimizer::StoredType;
 
 /// `[optim]`: the optimizer and its learning rate.
@@ -12,8 +12,8 @@ pub struct Optim {
     /// `"adamw"` (the default), `"lion"`, or `"muon"` for the projections with AdamW for the rest. `"t-sign-sgd"` for
     /// `lora.mode = "lota"`, and for nothing else.
     pub kind: OptimKind,
-    /// The peak learning rate; by default 1e-3, for Lion 1e-4. For `"t-sign-sgd"` the share of a matrix's elements that move in a step; by
-    /// default 0.05.
+    /// The peak learning rate; by default 1e-3, for Lion 1e-4. For `"t-sign-sgd"` the fraction of a matrix's
+    /// elements updated per step; by default 0.05.
     pub lr: f64,
     /// Decay rates of the two moments; by default 0.9 and 0.95. For Lion the momentum's weight in the update and its decay
     /// rate; by default 0.9 and 0.99.
@@ -27,20 +27,20 @@ pub struct Optim {
     /// Decoupled weight decay of the projections; by default 0.1, for Lion 1, for `"t-sign-sgd"` 0, which has none. Embeddings and
     /// norms do not decay.
     pub weight_decay: f64,
-    /// The largest norm of all gradients together; 0 does not clip. By default 1.
+    /// Maximum global gradient norm; 0 disables clipping. By default 1.
     pub grad_clip: f64,
-    /// Steps in which the learning rate rises to `lr`; by default a twentieth of the run, at most 500; for `"t-sign-sgd"` 0.
+    /// Number of warm-up steps; by default a twentieth of the run, at most 500; for `"t-sign-sgd"` 0.
     pub warmup_steps: u64,
     /// `"cosine"` (the default), `"linear"`, `"constant"`, `"wsd"` (constant, then a linear decay), `"two-stage"` (linear,
     /// with a lower rate and without weight decay from `stage2_at` on) or `"lota"` (the default of `"t-sign-sgd"`: linearly to a
     /// fiftieth over the first four fifths of the run, then to a five-hundredth).
     pub schedule: Schedule,
-    /// Where a decaying schedule ends, as a share of its peak; by default 0.1.
+    /// Final learning rate of a decaying schedule, as a fraction of the peak; by default 0.1.
     pub min_lr_ratio: f64,
     /// For `"wsd"`: the steps of the final decay; by default a fifth of the run.
     #[serde(skip_serializing_if = "is_zero_u64")]
     pub decay_steps: u64,
-    /// For `"two-stage"`: what takes the place of `lr` in the second stage; by default two thirds of `lr`.
+    /// For `"two-stage"`: learning rate of the second stage, instead of `lr`; by default two thirds of `lr`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage2_lr: Option<f64>,
     /// For `"two-stage"`: where the second stage begins, as a share of the run; by default 0.5.
@@ -99,20 +99,22 @@ pub struct Train {
     pub batch_size: usize,
     /// Micro-batches of a step; by default 1.
     pub gradient_accumulation: usize,
-    /// Whether the backward computes activations again instead of keeping them: less memory, the same bits. By default false.
+    /// Whether to recompute activations in the backward pass instead of storing them: less memory,
+    /// bit-identical results. By default false.
     pub gradient_checkpointing: bool,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,
-    /// Held-out tokens that an evaluation on the way scores, about; by default all, as the last one always does.
+    /// Approximate number of held-out tokens scored by evaluations during the run; by default all. The final
+    /// evaluation always scores all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_tokens: Option<usize>,
     /// Steps between checkpoints; by default `eval_every`.
     pub save_every: u64,
-    /// The newest checkpoints that are kept; by default 2.
+    /// Number of latest checkpoints to keep; by default 2.
     pub keep_last: usize,
-    /// Whether the checkpoint with the lowest held-out loss is written and kept too; by default it is not.
+    /// Whether to also keep the checkpoint with the lowest held-out loss; by default false.
     pub keep_best: bool,
-    /// Evaluations without a lower held-out loss after which the run ends; by default it goes on.
+    /// Number of evaluations without improvement after which the run stops early; by default it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u64>,
     /// By how much, in nats, a held-out loss must be lower to count for `patience`; by default 0.
@@ -143,7 +145,7 @@ pub enum OnFault {
 /// `[ema]`: an average of the weights over the steps, kept where the section is given.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Ema {
-    /// Decay rate a step; less at the beginning of the run, (1 + step) / (10 + step).
+    /// Decay rate per step; lower at the beginning of the run, (1 + step) / (10 + step).
     pub decay: f64,
     /// Whether the average is the model: what is evaluated, and what a checkpoint's `model.safetensors` holds for export.
     /// By default it is; otherwise it is stored beside, in `ema.safetensors`.

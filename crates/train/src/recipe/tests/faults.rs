@@ -12,7 +12,7 @@ fn faults_of_overrides_name_them() {
         fault(&["optim.lrr=1"]),
         "override optim.lrr=1: optim.lrr: unknown key; did you mean optim.lr?"
     );
-    assert_eq!(fault(&["lr=1"]), "override lr=1: expected section.key=value, with one point in the key");
+    assert_eq!(fault(&["lr=1"]), "override lr=1: expected section.key=value, with one dot in the key");
     assert_eq!(fault(&["optim.lr"]), "override optim.lr: expected section.key=value");
     assert_eq!(
         fault(&["data.train=[a.txt]"]),
@@ -59,8 +59,8 @@ fn wrong_types_and_ranges_are_all_reported_with_their_place() {
             "dir/r.toml:9:9: data.split = \"documents\": expected \"contiguous\" or \"document\"; did you mean \
              \"document\"?",
             "dir/r.toml:10:9: data.train = [1, \"corpus.txt\"]: found an array, expected a path, or an array of paths",
-            "dir/r.toml:13:9: train.steps = 1e3: found a number with a fraction, expected an integer from 1 to \
-             1099511627776",
+            "dir/r.toml:13:9: train.steps = 1e3: found a number with a decimal point, expected an integer \
+             from 1 to 1099511627776",
             "dir/r.toml:14:16: train.batch_size = 0: expected an integer from 1 to 1048576",
             "override model.tie_word_embeddings=1: model.tie_word_embeddings = 1: found an integer, expected true or \
              false",
@@ -81,8 +81,8 @@ fn missing_keys_are_reported_at_their_section() {
         [
             "dir/r.toml:4:2: model.num_attention_heads is missing: expected the number of heads, or config = \
              \"configs/….toml\"",
-            "dir/r.toml: data.train is missing: expected files of text, as in train = [\"corpus.txt\"], or source = \
-             \"rust-sources\"",
+            "dir/r.toml: data.train is missing: expected text files, as in train = [\"corpus.txt\"], or \
+             source = \"rust-sources\"",
             "dir/r.toml: train.steps is missing: expected the number of optimizer steps",
         ]
     );
@@ -106,18 +106,18 @@ fn contradictions_name_both_sides() {
         (&["data.seq_len=300", "model.max_position_embeddings=299"], "data.seq_len = 300: expected at most"),
         (&["model.max_position_embeddings=255"], "data.seq_len = 256: expected at most"),
         (&["optim.warmup_steps=1001"], "optim.warmup_steps = 1001: expected at most train.steps = 1000"),
-        (&["optim.decay_steps=10"], "only optim.schedule = \"wsd\""),
+        (&["optim.decay_steps=10"], "only for optim.schedule = \"wsd\""),
         (
             &["optim.schedule=wsd", "optim.decay_steps=951"],
             "expected at most train.steps - optim.warmup_steps = 950",
         ),
-        (&["optim.stage2_lr=1e-4"], "only optim.schedule = \"two-stage\" has a second stage"),
+        (&["optim.stage2_lr=1e-4"], "only for optim.schedule = \"two-stage\""),
         (&["optim.kind=lion", "optim.eps=1e-8"], "optim.eps = 0.00000001: optim.kind = \"lion\" has no eps"),
-        (&["optim.momentum=0.9"], "only optim.kind = \"muon\" has it"),
+        (&["optim.momentum=0.9"], "only for optim.kind = \"muon\""),
         (&["optim.optimizer=lion"], "did you mean optim.kind?"),
-        (&["train.on_spike=stop"], "there are no spikes without train.spike_threshold"),
-        (&["train.min_delta=0.1"], "without train.patience no run ends early"),
-        (&["ema.deploy=true"], "there is no average without ema.decay"),
+        (&["train.on_spike=stop"], "has no effect without train.spike_threshold"),
+        (&["train.min_delta=0.1"], "has no effect without train.patience"),
+        (&["ema.deploy=true"], "needs ema.decay"),
         (
             &["data.train=a", "data.source=rust-sources"],
             "data.source = \"rust-sources\" contradicts data.train",
@@ -150,21 +150,18 @@ fn contradictions_name_both_sides() {
             "data.columns.input: found an integer, expected a string",
         ),
         (&["tokenizer.path=x"], "tokenizer.path = \"x\": only tokenizer.kind = \"file\""),
-        (
-            &["tokenizer.kind=characters", "tokenizer.vocab_size=300"],
-            "only tokenizer.kind = \"bpe\" has a size",
-        ),
+        (&["tokenizer.kind=characters", "tokenizer.vocab_size=300"], "only for tokenizer.kind = \"bpe\""),
         (
             &["tokenizer.vocab_size=300", "model.vocab_size=301"],
             "model.vocab_size = 301 contradicts tokenizer.vocab_size",
         ),
         (&["model.vocab_size=100"], "model.vocab_size = 100: a byte-level BPE needs at least 257"),
         (&["run.name=a/b"], "run.name = \"a/b\": expected a name without slashes"),
-        (&["distill.teacher=t", "distill.ce=0", "distill.kl=0"], "are all 0: there is nothing to learn"),
-        (&["distill.teacher=hf://o/n"], "expected distill.engine = \"candle\" beside it"),
+        (&["distill.teacher=t", "distill.ce=0", "distill.kl=0"], "are all 0: at least one loss is needed"),
+        (&["distill.teacher=hf://o/n"], "set distill.engine = \"candle\""),
         (
             &["distill.teacher=t", "distill.relation_heads=2"],
-            "distill.relation_heads: without distill.relation_weight relations are not learned",
+            "distill.relation_heads: has no effect without distill.relation_weight",
         ),
         (
             &["distill.teacher=t", "distill.relation_weight=1", "distill.engine=candle"],
@@ -172,7 +169,7 @@ fn contradictions_name_both_sides() {
         ),
         (
             &["distill.teacher=t", "distill.relation_weight=1", "distill.relation_layer=2"],
-            "distill.relation_layer = 2: the model has the layers 0 to 1",
+            "distill.relation_layer = 2: the model has layers 0 to 1",
         ),
         (
             &[
@@ -182,7 +179,7 @@ fn contradictions_name_both_sides() {
                 "distill.relation_k=0",
                 "distill.relation_v=0",
             ],
-            "are all 0: no relation is learned",
+            "are all 0: at least one must be above 0",
         ),
     ] {
         let found = fault(overrides);
@@ -192,8 +189,8 @@ fn contradictions_name_both_sides() {
 
 #[test]
 fn a_backward_by_integers_needs_integers_in_the_forward() {
-    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, Backward::Auto);
-    for backward in Backward::ALL {
+    assert_eq!(parse(MINIMAL, &[]).unwrap().quant.backward, GradPrecision::Auto);
+    for backward in GradPrecision::ALL {
         let set = format!("quant.backward={}", backward.name());
         assert_eq!(parse(MINIMAL, &[&set]).unwrap().quant.backward, backward);
     }
@@ -215,7 +212,10 @@ fn widths_must_fit_the_packing_of_ternary_models() {
     assert_eq!(parse(MINIMAL, narrow).unwrap().export.format, Packing::I2S);
     let with = |more: &[&'static str]| [&narrow[..], more].concat();
     let message = fault(&with(&["export.format=tq2_0"]));
-    assert!(message.contains("export.format = \"tq2_0\" cannot hold model.hidden_size = 128"), "{message}");
+    assert!(
+        message.contains("export.format = \"tq2_0\" does not support model.hidden_size = 128"),
+        "{message}"
+    );
     assert!(message.ends_with("or choose export.format = \"i2_s\""), "{message}");
     assert!(parse(MINIMAL, &with(&["export.format=tq2_0", "quant.weights=none"])).is_ok());
     let message = fault(&["model.intermediate_size=700"]);
@@ -275,8 +275,8 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
     let keyed = parse(&text.replace("[dpo]\n", ""), &[&base, "dpo.sft=1", "dpo.sft_loss=sum"]).unwrap();
     assert_eq!(keyed.dpo, Some(Dpo { sft: 1.0, sft_loss: SftLoss::Sum, ..defaults }));
     for (from, to, message) in [
-        ("\"preference\"", "\"alpaca\"", "[dpo] learns from pairs of answers"),
-        ("[dpo]\n", "", "data.records = \"preference\": pairs of answers are learned by [dpo]"),
+        ("\"preference\"", "\"alpaca\"", "[dpo] trains on pairs of answers"),
+        ("[dpo]\n", "", "data.records = \"preference\": training on pairs of answers needs a [dpo]"),
         ("[train]", "packing = \"masked\"\n[train]", "data.packing = \"masked\" contradicts [dpo]"),
         ("[train]", "loss = \"all\"\n[train]", "data.loss = \"all\" contradicts [dpo]"),
         ("[train]", "[lora]\nrank = 4\ndropout = 0.5\n[train]", "lora.dropout contradicts [dpo]"),
@@ -288,7 +288,7 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
     let shape = ["hidden_size=256", "intermediate_size=512", "num_hidden_layers=1", "num_attention_heads=4"];
     let shape = shape.map(|key| format!("model.{key}"));
     let found = faults(text, &shape.each_ref().map(String::as_str)).join("\n");
-    assert!(found.contains("[dpo]: there is no model.base"), "{found}");
+    assert!(found.contains("[dpo]: model.base is missing"), "{found}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Recipes that are right; what is said about those that are wrong is in `faults`, what editors and readers are told in `schema`.
+//! Recipes that are right; what is said about those that are wrong is in `faults`, what editors and readers
+//! are told in `schema`.
 
 mod faults;
 mod schema;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_data::Packing as DataPacking;
 use tritforge_kernels::DenseType;
-use tritforge_nn::Backward;
+use tritforge_nn::GradPrecision;
 use tritforge_ternary::Packing;
 
 use super::{

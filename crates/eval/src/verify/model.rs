@@ -1,0 +1,173 @@
+//! One of the two models that are compared: in the training forward, or in the engine if it is a GGUF file.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tritforge_checkpoint::{AdapterFiles, Checkpoint};
+use tritforge_config::{ModelConfig, Projection};
+use tritforge_export::{AnyModel, ImportOptions, ModelFormat};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session};
+use tritforge_kernels::{Observer, TernaryWeights};
+use tritforge_nn::Decoder;
+use tritforge_text::Tokenizer;
+
+use super::logits::greedy_tokens;
+use crate::EvalError;
+use crate::adapted::{self, decoder_of};
+use crate::finite::finite;
+use crate::model::load_decoder;
+
+/// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
+pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
+
+/// A model to be compared with another.
+#[derive(Debug)]
+pub enum VerifyModel {
+    /// A checkpoint or a directory in Hugging Face's layout, run by the training forward.
+    Trained {
+        /// The model.
+        decoder: Box<Decoder>,
+        /// Its tokenizer, if it has one.
+        tokenizer: Option<Box<Tokenizer>>,
+    },
+    /// A GGUF file, run by the engine.
+    Deployed(Arc<Model>),
+}
+
+impl VerifyModel {
+    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an
+    /// adapter with the base that it names.
+    ///
+    /// # Errors
+    /// If it is none of these, or damaged.
+    pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
+        if AdapterFiles::find(path)?.is_some() {
+            let (decoder, tokenizer) = adapted::open(path, options, &[])?;
+            return Ok(VerifyModel::Trained {
+                decoder: Box::new(decoder),
+                tokenizer: tokenizer.map(Box::new),
+            });
+        }
+        let model = AnyModel::open(path, options)?;
+        if model.format() == ModelFormat::Gguf {
+            let model = Model::open(path)?;
+            model.check_finite()?;
+            return Ok(VerifyModel::Deployed(Arc::new(model)));
+        }
+        let tokenizer = model.tokenizer()?.map(Box::new);
+        Ok(VerifyModel::Trained { decoder: Box::new(decoder_of(&model)?), tokenizer })
+    }
+
+    /// The model of a checkpoint.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged.
+    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, EvalError> {
+        Ok(VerifyModel::Trained { decoder: Box::new(load_decoder(checkpoint)?), tokenizer: None })
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        match self {
+            VerifyModel::Trained { decoder, .. } => decoder.config(),
+            VerifyModel::Deployed(model) => model.config(),
+        }
+    }
+
+    /// The model's tokenizer, if it has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        match self {
+            VerifyModel::Trained { tokenizer, .. } => tokenizer.as_deref(),
+            VerifyModel::Deployed(model) => Some(model.tokenizer()),
+        }
+    }
+
+    /// Logits of all tokens, [tokens, vocab_size]; the observer sees every quantized product.
+    pub(super) fn logits(&self, ids: &[u32], observer: &mut Observer<'_>) -> Result<Vec<f32>, EvalError> {
+        Ok(match self {
+            VerifyModel::Trained { decoder, .. } => {
+                finite(decoder.logits(ids, 1, Some(observer))?, decoder.config().vocab_size, 0)?
+            }
+            VerifyModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
+                .forward_observed(ids, LogitsRequest::All, observer)?,
+        })
+    }
+
+    /// `count` tokens after a prompt, each the likeliest.
+    pub(super) fn greedy(&self, prompt: &[u32], count: usize) -> Result<Vec<u32>, EvalError> {
+        match self {
+            VerifyModel::Trained { decoder, .. } => {
+                let vocab = decoder.config().vocab_size;
+                // Training has no cache: it runs the whole sequence again for every token.
+                let mut sequence = prompt.to_vec();
+                greedy_tokens(count, |last| {
+                    sequence.extend(last);
+                    let logits = finite(decoder.logits(&sequence, 1, None)?, vocab, 0)?;
+                    Ok(logits[logits.len() - vocab..].to_vec())
+                })
+            }
+            VerifyModel::Deployed(model) => {
+                let mut session = Session::with_kv(Arc::clone(model), prompt.len() + count, KvType::F32)?;
+                greedy_tokens(count, |last| {
+                    let ids = last.map_or_else(|| prompt.to_vec(), |id| vec![id]);
+                    Ok(session.forward(&ids, LogitsRequest::Last)?)
+                })
+            }
+        }
+    }
+
+    /// A projection's codes and scale, if it is ternary.
+    pub(super) fn ternary(&self, layer: usize, projection: Projection) -> Option<&TernaryWeights> {
+        match self {
+            VerifyModel::Trained { decoder, .. } => {
+                decoder.projection(layer, projection).quantized().map(Arc::as_ref)
+            }
+            VerifyModel::Deployed(model) => model
+                .ternary()
+                .find(|info| info.layer == layer && info.projection == projection)
+                .map(|info| info.weights),
+        }
+    }
+
+    /// The type in which the embedding is stored.
+    pub(super) fn embedding_type(&self) -> &'static str {
+        match self {
+            VerifyModel::Trained { .. } => "F32",
+            VerifyModel::Deployed(model) => model.embedding().dense_type().name(),
+        }
+    }
+
+    /// The values of one of [`TABLES`], none if the model has no such tensor.
+    pub(super) fn table(&self, name: &str) -> Result<Option<Vec<f32>>, EvalError> {
+        match self {
+            VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)?),
+            VerifyModel::Deployed(model) => {
+                let tied = model.config().tie_word_embeddings;
+                let matrix = match name {
+                    _ if name == TABLES[0] => model.embedding(),
+                    _ if tied => return Ok(None),
+                    _ => model.head(),
+                };
+                let width = model.config().hidden_size;
+                let mut stored = vec![0f32; model.config().vocab_size * width];
+                stored.chunks_exact_mut(width).enumerate().for_each(|(i, row)| matrix.row(i, row));
+                Ok(Some(stored))
+            }
+        }
+    }
+
+    /// The same model with other tables, in the training forward.
+    pub(super) fn with_tables(self, tables: Vec<(&str, Vec<f32>)>) -> Result<Self, EvalError> {
+        let (mut decoder, tokenizer) = match self {
+            VerifyModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
+            VerifyModel::Deployed(model) => {
+                let read = AnyModel::open(model.path(), &ImportOptions::default())?;
+                (Box::new(decoder_of(&read)?), None)
+            }
+        };
+        for (name, values) in tables {
+            decoder.replace(name, values)?;
+        }
+        Ok(VerifyModel::Trained { decoder, tokenizer })
+    }
+}

@@ -1,0 +1,222 @@
+//! Training without a tape: loss and gradients in one call, a block at a time.
+//!
+//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same
+//! numbers. The backward is written by hand. It keeps the int8 inputs of the products instead of floats,
+//! computes norms and gates again, sums every gradient where it is kept, and allocates nothing after the
+//! first step.
+
+mod adapter;
+mod block;
+mod head;
+mod objective;
+mod relation;
+mod workspace;
+
+use tritforge_kernels::parallel_for_each;
+
+use self::block::Pass;
+use self::objective::Objective;
+pub use self::objective::{Distillation, DistillationLoss};
+pub use self::relation::Relation;
+pub use self::workspace::Workspace;
+use self::workspace::{Activations, sized};
+use crate::decoder::Batch;
+use crate::ops::{IGNORE_INDEX, values};
+use crate::{Decoder, Gradients, NnError, segments};
+
+impl Decoder {
+    /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and
+    /// returns that loss. The normalizer is the number of targets of the whole optimizer step, so that
+    /// micro-batches add up to one large batch.
+    ///
+    /// The result does not depend on the number of threads, nor on whether the workspace checkpoints.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, the gradients are another model's, or the weights changed without
+    /// [`Decoder::requantize`].
+    pub fn forward_backward(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each
+    /// target: what objectives over log-probabilities need, whose derivatives by them the weights are. They
+    /// may be negative; those of ignored targets do not count.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if there is not one finite weight for each target.
+    pub fn forward_backward_weighted(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        weights: &[f32],
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        let fault = |found: String, expected| Err(NnError::Input { what: "weights", found, expected });
+        if weights.len() != batch.targets.len() {
+            return fault(weights.len().to_string(), format!("{}, one a target", batch.targets.len()));
+        }
+        if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
+            return fault(bad.to_string(), "finite numbers".to_string());
+        }
+        self.run_forward_backward(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) /
+    /// normalizer`, and of the loss of [`Relation`], if there is one. Its gradient is one of the projections'
+    /// outputs q, k, v: before norms of heads and RoPE.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if the teacher's tokens and logits are not `k` for each of the
+    /// batch's, a token is unknown, a logit is not finite, or a temperature is not above 0; if the relation
+    /// is of a layer that does not exist, its heads do not divide the widths of both models, or its states
+    /// are not those of the batch's tokens.
+    pub fn forward_backward_distilled(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        distillation: &Distillation<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<DistillationLoss, NnError> {
+        let Distillation { ids, logits, k, temperature, relation, .. } = *distillation;
+        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        let wanted = batch.ids.len() * k;
+        if k == 0 || ids.len() != wanted || logits.len() != wanted {
+            let expected = format!("{k} of each for {} tokens", batch.ids.len());
+            return fault(
+                "the teacher's tokens",
+                format!("{} with {} logits", ids.len(), logits.len()),
+                expected,
+            );
+        }
+        let vocab = self.config().vocab_size;
+        if let Some(bad) = ids.iter().find(|id| **id as usize >= vocab) {
+            return fault("the teacher's token", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+            return fault("the teacher's logit", bad.to_string(), "a finite number".to_string());
+        }
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return fault("temperature", temperature.to_string(), "a number above 0".to_string());
+        }
+        if let Some(relation) = relation {
+            relation.check(self.config(), batch.ids.len())?;
+        }
+        let objective = Objective::Distilled(distillation);
+        let rest = self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?;
+        let Some(relation) = relation else { return Ok(DistillationLoss { total: rest, relation: 0.0 }) };
+        let apart = workspace.scratch.relation.loss;
+        Ok(DistillationLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
+    }
+
+    fn run_forward_backward(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        objective: Objective<'_>,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64, NnError> {
+        self.check(batch, normalizer, gradients)?;
+        let tokens = batch.ids.len();
+        let layers = self.blocks.len();
+        let Workspace { checkpointing, inputs, blocks, scratch, positions, lengths, noise } = workspace;
+        batch.segment_lengths(lengths)?;
+        positions.clear();
+        positions.extend(segments::positions(lengths));
+        inputs.resize_with(layers + 1, Vec::new);
+        blocks.resize_with(if *checkpointing { 1 } else { layers }, Activations::default);
+        let slot = |layer: usize| if *checkpointing { 0 } else { layer };
+        let relation = objective.relation();
+        if relation.is_some() {
+            scratch.relation.begin(lengths, batch.targets);
+        }
+        let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise, relation };
+
+        self.embed(batch.ids, &mut inputs[0])?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let (before, after) = inputs.split_at_mut(layer + 1);
+            let kept = &mut blocks[slot(layer)];
+            block.forward_to_activations(&before[layer], &pass, kept, scratch)?;
+            block.output(&pass, kept, scratch, &mut after[0])?;
+        }
+        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
+        for (layer, block) in self.blocks.iter().enumerate().rev() {
+            let kept = &mut blocks[slot(layer)];
+            // The last block's activations are still there.
+            if *checkpointing && layer + 1 < layers {
+                block.forward_to_activations(&inputs[layer], &pass, kept, scratch)?;
+            }
+            block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
+        }
+        self.embed_backward(batch.ids, &scratch.dx, gradients);
+        Ok(total / f64::from(normalizer))
+    }
+
+    /// Whether everything fits.
+    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<(), NnError> {
+        self.sequence_length(batch.ids, batch.sequences)?;
+        let vocab = self.config().vocab_size;
+        let fault = |what, found: String, expected: String| Err(NnError::Input { what, found, expected });
+        if batch.targets.len() != batch.ids.len() {
+            return fault(
+                "targets",
+                batch.targets.len().to_string(),
+                format!("{}, one an id", batch.ids.len()),
+            );
+        }
+        if let Some(bad) = batch.ids.iter().find(|id| **id as usize >= vocab) {
+            return fault("token id", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        let known = |target: u32| target == IGNORE_INDEX || (target as usize) < vocab;
+        if let Some(bad) = batch.targets.iter().find(|target| !known(**target)) {
+            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
+        }
+        if normalizer.is_nan() || normalizer <= 0.0 {
+            return fault("normalizer", normalizer.to_string(), "the number of targets".to_string());
+        }
+        let lengths = self.parameters().iter().map(|p| p.var.elem_count());
+        if !gradients.fit(lengths) {
+            return fault("gradients", "another model's".to_string(), "this model's".to_string());
+        }
+        Ok(())
+    }
+
+    /// The embedding's rows, [tokens, hidden_size].
+    fn embed(&self, ids: &[u32], out: &mut Vec<f32>) -> candle_core::Result<()> {
+        let width = self.config().hidden_size;
+        let table = values(&self.embedding)?;
+        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
+        for (row, id) in rows.zip(ids) {
+            row.copy_from_slice(&table[*id as usize * width..][..width]);
+        }
+        Ok(())
+    }
+
+    fn embed_backward(&self, ids: &[u32], dx: &[f32], gradients: &mut Gradients) {
+        let width = self.config().hidden_size;
+        let Some(table) = gradients.sum(self.indices.embedding) else { return };
+        for (id, dx) in ids.iter().zip(dx.chunks_exact(width)) {
+            let row = &mut table[*id as usize * width..][..width];
+            row.iter_mut().zip(dx).for_each(|(sum, d)| *sum += d);
+        }
+    }
+}
+
+/// `out = a + b`, as long as `a`.
+fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
+    const PIECE: usize = 1 << 14;
+    let pieces = out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE)));
+    parallel_for_each(pieces, |(out, (a, b))| {
+        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
+            *out = a + b;
+        }
+    });
+}

@@ -1,0 +1,295 @@
+//! Small valid files, each with one fault at a time: the error names the place, or the result is that of the
+//! file without the fault. Nothing is read as something else in silence.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+use tritforge_config::{HuggingFaceConfig, LoraConfig, ModelConfig};
+use tritforge_data::read_records;
+use tritforge_export::{ExportOptions, synth_gguf};
+use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorSpec, Value, Writer};
+use tritforge_infer::Model;
+use tritforge_ternary::Packing;
+
+/// What was tried, and what was neither refused by name nor harmless.
+#[derive(Default)]
+struct Round {
+    tried: usize,
+    wrong: Vec<String>,
+}
+
+impl Round {
+    /// Takes the result of one fault: an error has to contain one of `places`, anything else has to be
+    /// `right`.
+    fn take(&mut self, what: &str, found: Result<String, String>, places: &[&str], right: &str) {
+        self.tried += 1;
+        let wrong = match found {
+            Ok(found) if found == right => None,
+            Ok(found) => Some(format!("another result in silence: {found:.300}")),
+            Err(error) if places.iter().any(|place| error.contains(place)) => None,
+            Err(error) => Some(format!("the error does not name the place {places:?}: {error}")),
+        };
+        self.wrong.extend(wrong.map(|wrong| format!("{what}: {wrong}")));
+    }
+
+    /// As [`Self::take`] for a fault that may not pass.
+    fn refused(&mut self, what: &str, found: Result<String, String>, places: &[&str]) {
+        self.take(what, found, places, "\0");
+    }
+
+    fn end(&self, least: usize) {
+        println!("{} variants", self.tried);
+        assert!(self.wrong.is_empty(), "{} of {}:\n{}", self.wrong.len(), self.tried, self.wrong.join("\n"));
+        assert!(self.tried >= least, "{} variants", self.tried);
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
+    fs::read_to_string(path).unwrap()
+}
+
+/// Every field of a JSON document with values of other types, beyond its range, and twice.
+fn json_fields(round: &mut Round, name: &str, text: &str, read: impl Fn(&str) -> Result<String, String>) {
+    let right = read(text).unwrap();
+    let Json::Object(fields) = serde_json::from_str(text).unwrap() else { panic!("{name}") };
+    let values =
+        [json!(-1), json!("abc"), json!([]), json!({"a": 1}), json!(1e308), json!(u64::MAX), json!(0.5)];
+    for (key, value) in &fields {
+        for other in values.iter().filter(|other| *other != value) {
+            let mut faulty = fields.clone();
+            faulty.insert(key.clone(), other.clone());
+            let found = read(&Json::Object(faulty).to_string());
+            let label = format!("{name}: {key} = {other}");
+            // A number of the right type in its range is a value like any other.
+            match &found {
+                Ok(_) if other.is_number() && value.is_number() => round.tried += 1,
+                Ok(_) if other.is_string() && value.is_string() => round.tried += 1,
+                _ => round.take(&label, found, &[key], &right),
+            }
+        }
+    }
+    for cut in (1..8).map(|part| text.len() * part / 8) {
+        round.refused(&format!("{name}: cut at {cut}"), read(&text[..cut]), &["line", "EOF"]);
+    }
+}
+
+#[test]
+fn configurations_with_a_wrong_field() {
+    let mut round = Round::default();
+    for name in ["bitnet_tiny", "llama_tiny", "qwen2_tiny", "qwen3_tiny"] {
+        let read = |text: &str| {
+            HuggingFaceConfig::from_json(text).map(|config| format!("{config:?}")).map_err(|e| e.to_string())
+        };
+        json_fields(&mut round, name, &golden(&format!("{name}/config.json")), read);
+    }
+    for name in ["lora_bitnet", "lora_llama"] {
+        let read = |text: &str| {
+            LoraConfig::from_json(text).map(|config| format!("{config:?}")).map_err(|e| e.to_string())
+        };
+        json_fields(&mut round, name, &golden(&format!("{name}/adapter_config.json")), read);
+    }
+    round.end(200);
+}
+
+/// A model's metadata and tensors, to be written with a fault.
+struct Parts {
+    metadata: Metadata,
+    tensors: Vec<(TensorSpec, Vec<u8>)>,
+}
+
+impl Parts {
+    fn of(path: &Path) -> Self {
+        let file = Gguf::open(path).unwrap();
+        let mut metadata = Metadata::new();
+        file.metadata().iter().for_each(|(key, value)| drop(metadata.insert(key, value.clone())));
+        let spec = |t: &tritforge_gguf::TensorInfo| TensorSpec {
+            name: t.name.clone(),
+            dims: t.dims.clone(),
+            ty: t.ty,
+        };
+        let tensors = file.tensors().iter().map(|t| (spec(t), file.data(t).to_vec())).collect();
+        Self { metadata, tensors }
+    }
+
+    /// Writes the file and loads it: what the model is, or why not.
+    fn load(&self, path: &Path) -> Result<String, String> {
+        let specs = self.tensors.iter().map(|(spec, _)| spec.clone()).collect();
+        let mut writer = Writer::create(path, &self.metadata, specs).map_err(|e| e.to_string())?;
+        for (spec, bytes) in &self.tensors {
+            writer.write_tensor(&spec.name, bytes).map_err(|e| e.to_string())?;
+        }
+        writer.finish().map_err(|e| e.to_string())?;
+        describe(path)
+    }
+}
+
+fn describe(path: &Path) -> Result<String, String> {
+    let model = Model::open(path).map_err(|e| format!("{e:?}: {e}"))?;
+    model.check_finite().map_err(|e| e.to_string())?;
+    let ids = model.tokenizer().encode("größe <|endoftext|> 12", true).map_err(|e| e.to_string())?;
+    Ok(format!("{:?} {ids:?} {:?}", model.config(), model.end_ids()))
+}
+
+#[test]
+fn models_with_one_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, faulty) = (directory.path().join("model.gguf"), directory.path().join("faulty.gguf"));
+    let shape = "vocab_size = 257\nhidden_size = 128\nintermediate_size = 128\nnum_hidden_layers = 1\n\
+        num_attention_heads = 4\nnum_key_value_heads = 2\nhead_dim = 32\nmax_position_embeddings = 32\nhidden_act = \"relu2\"\n";
+    let config = ModelConfig::from_toml(shape).unwrap();
+    let options = ExportOptions { packing: Packing::I2S, ..ExportOptions::default() };
+    synth_gguf(&config, &path, &options, 1, None).unwrap();
+    let right = describe(&path).unwrap();
+    let mut round = Round::default();
+    for index in 0..Parts::of(&path).tensors.len() {
+        let name = Parts::of(&path).tensors[index].0.name.clone();
+        let mut parts = Parts::of(&path);
+        parts.tensors.remove(index);
+        round.refused(&format!("{name} is missing"), parts.load(&faulty), &[&name]);
+        let mut parts = Parts::of(&path);
+        parts.tensors[index].0.name = format!("{name}.old");
+        round.refused(&format!("{name} is renamed"), parts.load(&faulty), &[&name]);
+        let mut parts = Parts::of(&path);
+        parts.tensors[index].0.dims.push(2);
+        let bytes = parts.tensors[index].1.repeat(2);
+        parts.tensors[index].1 = bytes
+            [..parts.tensors[index].0.ty.nbytes(&parts.tensors[index].0.dims).unwrap() as usize]
+            .to_vec();
+        round.refused(&format!("{name} has another shape"), parts.load(&faulty), &[&name]);
+        let mut parts = Parts::of(&path);
+        let extra =
+            (TensorSpec { name: format!("extra.{name}"), dims: vec![4], ty: GgmlType::F32 }, vec![0; 16]);
+        parts.tensors.push(extra);
+        round.refused(&format!("extra.{name}"), parts.load(&faulty), &[&format!("extra.{name}")]);
+        for not_finite in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut parts = Parts::of(&path);
+            let (spec, bytes) = &mut parts.tensors[index];
+            match spec.ty {
+                GgmlType::F32 => bytes[..4].copy_from_slice(&not_finite.to_le_bytes()),
+                GgmlType::F16 => {
+                    let bits: u16 = if not_finite.is_nan() {
+                        0x7e00
+                    } else if not_finite > 0.0 {
+                        0x7c00
+                    } else {
+                        0xfc00
+                    };
+                    let end = bytes.len();
+                    bytes[end - 2..].copy_from_slice(&bits.to_le_bytes());
+                }
+                // The scale behind the codes.
+                _ => {
+                    let end = config.hidden_size.min(bytes.len());
+                    let at = spec.dims.iter().product::<u64>() as usize / 4;
+                    bytes[at..at + 4].copy_from_slice(&not_finite.to_le_bytes());
+                    assert!(end > 0);
+                }
+            }
+            round.refused(&format!("{name} with {not_finite}"), parts.load(&faulty), &[&name]);
+        }
+    }
+    // What a configuration calls what it read, in any file: its errors give this name behind that of the
+    // file.
+    let in_config = [
+        ("vocab_size", "vocab_size"),
+        ("context_length", "max_position_embeddings"),
+        ("embedding_length", "hidden_size"),
+        ("block_count", "num_hidden_layers"),
+        ("feed_forward_length", "intermediate_size"),
+        ("head_count", "num_attention_heads"),
+        ("head_count_kv", "num_key_value_heads"),
+        ("layer_norm_rms_epsilon", "rms_norm_eps"),
+        ("rope.freq_base", "rope_theta"),
+        ("rope.scaling.factor", "rope_scaling"),
+    ];
+    let keys: Vec<String> = Parts::of(&path).metadata.iter().map(|(key, _)| key.to_string()).collect();
+    for key in &keys {
+        let values = [
+            Value::Bool(true),
+            Value::String("abc".to_string()),
+            Value::I32(-1),
+            Value::F32(f32::NAN),
+            Value::U64(u64::MAX),
+        ];
+        for value in values {
+            let mut parts = Parts::of(&path);
+            let old = parts.metadata.get(key).unwrap();
+            let same_type = old.type_id() == value.type_id();
+            parts.metadata.insert(key.as_str(), value.clone());
+            let found = parts.load(&faulty);
+            match &found {
+                // A value of the right type in its range is one like any other.
+                Ok(_) if same_type => round.tried += 1,
+                // As in llama.cpp, an id that no token has is passed over with a warning: the model has no
+                // such token.
+                Ok(_) if key.ends_with("bos_token_id") => round.tried += 1,
+                _ => {
+                    let name = in_config
+                        .iter()
+                        .find(|(end, _)| key.ends_with(end))
+                        .map(|(_, name)| format!("faulty.gguf: {name} ="));
+                    let places = [key.as_str(), name.as_deref().unwrap_or(key)];
+                    round.take(&format!("{key} = {value:?}"), found, &places, &right);
+                }
+            }
+        }
+    }
+    let whole = fs::read(&path).unwrap();
+    for cut in (0..16).map(|part| whole.len() * part / 16) {
+        fs::write(&faulty, &whole[..cut]).unwrap();
+        round.refused(&format!("cut at {cut}"), describe(&faulty), &["byte", "faulty.gguf"]);
+    }
+    round.end(150);
+}
+
+#[test]
+fn tables_with_one_fault() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut round = Round::default();
+    let read = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let rows = read_records(&path, None).map_err(|e| e.to_string())?;
+        Ok::<_, String>(format!("{:?}", rows.iter().map(|row| &row.fields).collect::<Vec<_>>()))
+    };
+    let csv = "a,b\n1,é\n\"x, y\",z\n";
+    let jsonl = "{\"a\":\"1\",\"b\":\"é\"}\n{\"a\":\"x, y\",\"b\":\"z\"}\n";
+    for (name, text) in [("t.csv", csv), ("t.jsonl", jsonl)] {
+        let right = read(name, text.as_bytes()).unwrap();
+        let with_mark = [b"\xef\xbb\xbf", text.as_bytes()].concat();
+        let utf16: Vec<u8> =
+            [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+        let latin1: Vec<u8> = text.chars().map(|c| c as u32 as u8).collect();
+        let harmless = [
+            with_mark,
+            text.replace('\n', "\r\n").into_bytes(),
+            text.trim_end().into(),
+            format!("{text}\n\n").into(),
+        ];
+        for bytes in harmless {
+            round.take(name, read(name, &bytes), &[], &right);
+        }
+        round.refused(name, read(name, &utf16), &["UTF-16"]);
+        round.refused(name, read(name, &latin1), &["byte"]);
+        round.refused(name, read(name, text.replace('z', "\0").as_bytes()), &["line", "byte"]);
+    }
+    let faults = [
+        ("t.csv", "a,a\n1,2\n", "line 1"),
+        ("t.csv", "a,b\n1\n", "line 2"),
+        ("t.csv", "a,b\n1,2,3\n", "line 2"),
+        ("t.csv", "a,b\n\"1,2\n", "line 2"),
+        ("t.jsonl", "{\"a\":1,\"a\":2}\n", "line 1"),
+        ("t.jsonl", "{\"a\":1}\n{\"a\":\n", "line 2"),
+        ("t.jsonl", "{\"a\":1}\n\n[1]\n", "line 3"),
+        ("t.jsonl", "{\"a\":NaN}\n", "line 1"),
+        ("t.json", "[{\"a\":1},\n{\"a\":2}", "line 2"),
+        ("t.json", "[{\"a\":1}]\nx", "after the end"),
+        ("t.parquet", "PAR1", "t.parquet"),
+    ];
+    for (name, text, place) in faults {
+        round.refused(&format!("{name} {text:?}"), read(name, text.as_bytes()), &[place]);
+    }
+    round.end(20);
+}

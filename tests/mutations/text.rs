@@ -1,0 +1,92 @@
+//! Recipes and what is put over them on the command line.
+
+use std::fs;
+use std::path::PathBuf;
+
+use tritforge_train::recipe::Recipe;
+
+use crate::harness::{Parser, Seed};
+use crate::repository;
+
+/// Where recipes are taken to lie: shapes that they name are found from there, texts are not.
+fn place() -> PathBuf {
+    repository("recipes/damaged.toml")
+}
+
+const WORDS: [&str; 22] = [
+    "[run]",
+    "[model]",
+    "[[data.sources]]",
+    "[lora]",
+    "[dpo]",
+    "[distill]",
+    "[quant]",
+    "[optim]",
+    "seed = ",
+    "lr = ",
+    "steps = ",
+    "name",
+    "weights = \"ternary\"",
+    "kind = \"bpe\"",
+    "\"\"\"",
+    "'''",
+    "=",
+    ".",
+    "#",
+    "inf",
+    "-inf",
+    "1979-05-27T07:32:00Z",
+];
+
+/// A recipe whose every fault is told, or one that is written back to the same recipe.
+#[test]
+fn recipe_toml() {
+    let accepted = |text: &str| Recipe::from_toml(&place(), text, &[]).is_ok();
+    let mut seeds = Vec::new();
+    let mut files: Vec<_> = fs::read_dir(repository("recipes")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        // Without the comments, which change nothing.
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let text = lines.join("\n");
+        if accepted(&text) {
+            seeds.push(Seed::whole(text));
+        }
+    }
+    assert!(seeds.len() > 3, "{} recipes", seeds.len());
+    Parser { name: "recipe_toml", seeds, words: &WORDS, times: 300, always: 256 << 10 }.check(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let recipe = match Recipe::from_toml(&place(), &text, &[]) {
+            Ok(recipe) => recipe,
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                return false;
+            }
+        };
+        let written = recipe.to_toml().unwrap();
+        let again = Recipe::from_toml(&place(), &written, &[]);
+        assert_eq!(again.unwrap().to_toml().unwrap(), written);
+        true
+    });
+}
+
+/// `--set section.key=value`.
+#[test]
+fn recipe_overrides() {
+    let recipe = "[run]\nname = \"a\"\n[model]\nhidden_size = 128\nintermediate_size = 128\nnum_hidden_layers = 1\n\
+        num_attention_heads = 4\n[tokenizer]\nkind = \"characters\"\n[data]\ntrain = [\"a.txt\"]\nseq_len = 32\n\
+        [train]\nsteps = 10\n";
+    let seeds = [
+        "optim.lr=2e-3",
+        "run.name=x",
+        "data.train=[\"a.txt\", \"b.txt\"]",
+        "train.steps=20",
+        "quant.weights=none",
+    ];
+    let seeds = seeds.map(Seed::whole).into();
+    Parser { name: "recipe_overrides", seeds, words: &WORDS, times: 300, always: 256 << 10 }.check(|bytes| {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        Recipe::from_toml(&place(), recipe, &[text]).is_ok()
+    });
+}
