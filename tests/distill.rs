@@ -181,7 +181,7 @@ fn another_teacher_of_the_same_name_and_length_is_another_teacher() {
         "--set",
         "distill.teacher=teacher.gguf",
     ]);
-    assert!(found.contains("cannot resume: distill.teacher is not the model"), "{found}");
+    assert!(found.contains("cannot resume: distill.teacher is not the teacher"), "{found}");
 }
 
 #[test]

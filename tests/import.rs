@@ -441,7 +441,7 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
         ("llama_tiny", "hidden_act", json!("gelu"), "gelu"),
         ("llama_tiny", "model_type", json!("mamba"), "mamba"),
         // Its biases are there, and the configuration has no place for them.
-        ("llama_tiny", "attention_bias", json!(false), "self_attn.k_proj.bias has no place"),
+        ("llama_tiny", "attention_bias", json!(false), "self_attn.k_proj.bias is not part of the model"),
         ("qwen2_tiny", "use_sliding_window", json!(true), "tritforge"),
         ("bitnet_tiny", "quantization_config", json!({"quant_method": "gptq"}), "gptq"),
         ("bitnet_tiny", "quantization_config", json!({"quant_method": "bitnet"}), "is not packed"),

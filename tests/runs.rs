@@ -306,7 +306,7 @@ fn a_run_goes_on_only_with_what_it_began_with() {
         ("run.seed=77", "run.seed is 77"),
         (
             "tokenizer.vocab_size=290",
-            "another model than the checkpoint's config.json (tokenizer.vocab_size is 290",
+            "a different model than the checkpoint's config.json (tokenizer.vocab_size is 290",
         ),
     ] {
         let found = fails(&mut train(&project, &[key, "train.steps=6"], &["--resume"]));

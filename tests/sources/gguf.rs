@@ -258,6 +258,6 @@ fn a_file_without_a_pre_tokenizer_can_be_told_it() {
     wrong("hf", &option, &["--override-kv", "GGUF"]);
     refused(
         &project.run(&["eval", "c", "--text", "text.txt", "--override-kv", &option]),
-        &["--override-kv", "checkpoint"],
+        &["--override-kv", "only to GGUF files"],
     );
 }

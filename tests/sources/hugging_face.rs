@@ -259,7 +259,7 @@ fn a_single_file_goes_before_an_index() {
     fs::write(project.path("hf/model.safetensors"), single).unwrap();
     let (found, told) = imported(&project);
     assert_eq!(found, right);
-    assert!(told.contains("model.safetensors is read") && told.contains("index"), "{told}");
+    assert!(told.contains("reading model.safetensors") && told.contains("index"), "{told}");
 }
 
 #[test]

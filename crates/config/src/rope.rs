@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
         let bad = RopeScaling::Factors { factors: vec![1.0; 3] };
         let config = ModelConfig { rope_scaling: Some(bad), ..ModelConfig::default() };
-        assert!(config.validate().unwrap_err().to_string().contains("32 pairs"));
+        assert!(config.validate().unwrap_err().to_string().contains("32 factors"));
         let bad = ModelConfig { rope_scaling: Some(RopeScaling::Linear { factor: 0.0 }), ..config };
         assert!(bad.validate().is_err());
     }

@@ -148,7 +148,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
         ("a.json", "[{\"text\":\"a\"},\n {\"text\":\n1}]", "a.json: line 2: column \"text\" is a number"),
         ("a.json", "[{\"text\":\"a\"}\n {\"text\":\"b\"}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"text\":\"a\"},\n{\"text\":\n,}]", "a.json: line 3: not JSON"),
-        ("a.json", "[{\"text\":\"a\"}", "a.json: line 1: the array does not end"),
+        ("a.json", "[{\"text\":\"a\"}", "a.json: line 1: the array is not closed"),
         ("a.json", "[{\"text\":\"a\"}]\n]", "a.json: line 1: text after the end"),
         ("a.json", "[]", "no examples in"),
         ("a.csv", "text,b\nx\n", "a.csv: line 2: 1 fields, but the header has 2"),
@@ -186,7 +186,8 @@ fn filters_count_what_they_leave_out() {
     assert_eq!(places, ["line 4", "line 2", "line 3"]);
     let summary = found.report.summary();
     assert!(
-        summary.contains("dropped 1: empty answer (first: ") && summary.ends_with("max_samples"),
+        summary.contains("dropped 1: empty answer (first: ")
+            && summary.ends_with("the rest was not read (max_samples)"),
         "{summary}"
     );
     let kept = read(

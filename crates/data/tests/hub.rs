@@ -123,7 +123,7 @@ fn a_file_that_is_not_the_one_stated_is_removed() {
     let hub = hub(&endpoint, dir.path());
     for _ in 0..2 {
         let error = hub.dataset_file(ADDRESS).unwrap_err().to_string();
-        assert!(error.contains("the hub states 000"), "{error}");
+        assert!(error.contains("the hub says 000"), "{error}");
     }
     let address: Address = "hf://o/n".parse().unwrap();
     let error =

@@ -81,7 +81,7 @@ fn windows_that_do_not_fit_are_named() {
     for (scoring, tokens, expected) in [
         (Scoring::All { window: 33 }, None, "window = 33: expected 1 to 32"),
         (Scoring::SecondHalf { window: 3 }, None, "window = 3: expected 4 to 32"),
-        (Scoring::SecondHalf { window: 32 }, Some(3), "a window of 32 predicts 15"),
+        (Scoring::SecondHalf { window: 32 }, Some(3), "each window of 32 scores 15"),
     ] {
         let error = perplexity(&model, TEXT, scoring, tokens, |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");

@@ -387,7 +387,7 @@ fn numbers_are_read_from_greedy_text() {
     );
     let options = TaskOptions { max_tokens: Some(CONTEXT), ..options };
     let error = ask(&model, "gsm8k", &record("2"), None, &options).unwrap_err();
-    assert!(error.contains("context of 96 tokens has no room"), "{error}");
+    assert!(error.contains("context of 96 tokens leaves no room"), "{error}");
 }
 
 #[test]

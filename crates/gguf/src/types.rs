@@ -223,7 +223,7 @@ mod tests {
         for (id, words) in [(38, "TL1 in bitnet.cpp"), (39, "MXFP4 in"), (142, "forks"), (u32::MAX, "forks")]
         {
             let message = GgmlType::from_id(id).unwrap_err().to_string();
-            assert!(message.contains(&format!("id {id} ")), "{message}");
+            assert!(message.contains(&format!("id {id}: ")), "{message}");
             assert!(message.contains(words) && message.contains("runtime that wrote the file"), "{message}");
         }
     }

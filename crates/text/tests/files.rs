@@ -278,7 +278,7 @@ fn contradictory_tokenizer_json_is_an_error() {
         ("/model/vocab/b", json!(4_000_000_000u64), "expected 0 to"),
         ("/model/vocab", json!(["a"]), "expected an object"),
         ("/model", json!(null), "no tokenizer.json"),
-        ("/added_tokens/0/id", json!(9), "leaves 3 for it"),
+        ("/added_tokens/0/id", json!(9), "the vocabulary assigns it 3"),
         ("/pre_tokenizer/type", json!("Unheard"), "tokenizer"),
     ];
     for (place, value, part) in cases {

@@ -15,7 +15,8 @@ fn configs_have_the_parameters_that_they_state() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path).unwrap();
-        let stated = text.lines().find_map(|line| line.strip_prefix("# ")?.strip_suffix(" parameters."));
+        let stated =
+            text.lines().find_map(|line| line.strip_suffix(" parameters.")?.rsplit([' ', '#']).next());
         let stated: usize = stated.expect("the parameters are stated").replace(',', "").parse().unwrap();
         let recipe = format!(
             "[run]\nname = \"x\"\n[model]\nconfig = \"../configs/{name}\"\n[tokenizer]\nkind = \"bpe\"\n\

@@ -150,7 +150,7 @@ fn what_is_left_out_is_counted_and_named() {
     let skip = "data.on_bad_sample=skip";
     let text = error(&[skip]);
     assert!(
-        text.contains("data.jsonl: line 41: ") && text.contains("data.seq_len = 64 holds 65; 1 samples"),
+        text.contains("data.jsonl: line 41: ") && text.contains("data.seq_len = 64 allows 65; 1 samples"),
         "{text}"
     );
     let reasons = |overrides: &[&str]| {
@@ -218,7 +218,7 @@ fn a_template_that_does_not_teach_where_to_end_is_warned_of() {
         let mut said = Vec::new();
         let recipe = recipe(dir.path(), "x", &[&own]);
         prepare_with(&recipe, PrepareOptions { progress: false }, |m| said.push(m.to_string())).unwrap();
-        said.iter().any(|message| message.starts_with("warning: <|end|> follows"))
+        said.iter().any(|message| message.starts_with("warning: the template writes <|end|> after answers"))
     };
     assert!(template("{% generation %}{{ m.content }}{% endgeneration %}<|end|>"));
     assert!(!template("{% generation %}{{ m.content }}<|end|>{% endgeneration %}"));
@@ -231,7 +231,7 @@ fn pairs_of_answers_have_one_prompt() {
         |i: usize| format!("{{\"prompt\":\"Say {i}.\",\"chosen\":\"Yes, {i}.\",\"rejected\":\"No.\"}}\n");
     fs::write(dir.path().join("data.jsonl"), (0..12).map(line).collect::<String>()).unwrap();
     let error = quiet(&recipe(dir.path(), "x", &[])).unwrap_err().to_string();
-    assert!(error.contains("data.jsonl: line 1: a pair of answers"), "{error}");
+    assert!(error.contains("data.jsonl: line 1: found a pair of answers"), "{error}");
     // A recipe would need a base, of which nothing is read before training.
     let mut recipe = recipe(dir.path(), "x", &[]);
     recipe.dpo = Some(Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None });

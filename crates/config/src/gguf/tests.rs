@@ -65,7 +65,7 @@ fn models_without_an_architecture_are_refused() {
     refused(relu2, "use_sub_norm");
     refused(ModelConfig { use_qk_norm: true, ..base.clone() }, "use_qk_norm");
     let factors = RopeScaling::Factors { factors: vec![1.0; 32] };
-    refused(ModelConfig { rope_scaling: Some(factors), ..base }, "rope_scaling");
+    refused(ModelConfig { rope_scaling: Some(factors), ..base }, "per-frequency RoPE factors");
 }
 
 #[test]

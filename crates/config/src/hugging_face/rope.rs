@@ -310,7 +310,7 @@ mod tests {
         refused(&scaling(json!({"type": "yarn", "factor": 2.0, "truncate": 1})), &["truncate"]);
         refused(
             &scaling(json!({"full_attention": {"rope_type": "default"}})),
-            &["full_attention", "one RoPE"],
+            &["full_attention", "a separate RoPE per attention type"],
         );
         refused(&json!({"partial_rotary_factor": 0.5}), &["partial_rotary_factor"]);
         refused(&scaling(json!({"partial_rotary_factor": 0.5})), &["partial_rotary_factor"]);

@@ -158,7 +158,7 @@ fn a_torn_last_line_is_passed_over_and_a_broken_one_named() {
     let message = page(&[("bytes", format!("{whole}\0\0\0\n{whole}"))]).unwrap_err().to_string();
     assert!(message.contains("metrics.jsonl:16: "), "{message}");
     let message = read::run(Path::new("no/such/run")).unwrap_err().to_string();
-    assert!(message.contains("no/such/run: no such file: expected the directory of a run"), "{message}");
+    assert!(message.contains("no/such/run: no such file: expected a run directory"), "{message}");
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn contradictions_name_both_sides() {
             &["data.train=a", "data.source=rust-sources"],
             "data.source = \"rust-sources\" contradicts data.train",
         ),
-        (&["data.template=chatml"], "data.template: without data.records all text is learned whole"),
+        (&["data.template=chatml"], "data.template: has no effect without data.records"),
         (&["data.records=auto", "data.packing=concat"], "data.packing = \"concat\" contradicts data.records"),
         (&["data.records=auto", "data.column=body"], "data.column contradicts data.records"),
         (
