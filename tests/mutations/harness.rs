@@ -67,6 +67,7 @@ impl Parser<'_> {
             assert!(read(&seed.bytes), "{}: input {i} is refused without any damage", self.name);
         }
         let others: Vec<&[u8]> = self.seeds.iter().map(|seed| &seed.bytes[..seed.damaged]).collect();
+        let running = crate::memory().join(format!("tritforge-mutation-{}-running", self.name));
         let begin = Instant::now();
         let (mut done, mut accepted, mut faults) = (0u64, 0u64, Vec::new());
         let (mut most, mut slowest) = (0.0f64, Duration::ZERO);
@@ -77,6 +78,8 @@ impl Parser<'_> {
             let seed = &self.seeds[random.below(self.seeds.len())];
             let mut bytes = damage(&seed.bytes[..seed.damaged], &others, self.words, &mut random);
             bytes.extend_from_slice(&seed.bytes[seed.damaged..]);
+            // Memory that cannot be had ends the process: what asked for it is found here.
+            fs::write(&running, &bytes).unwrap();
             let start = Instant::now();
             let (result, held) = peak(|| catch_unwind(AssertUnwindSafe(|| read(&bytes))));
             let took = start.elapsed();
@@ -100,6 +103,7 @@ impl Parser<'_> {
             done += 1;
         }
         let time = begin.elapsed().as_secs_f64();
+        let _ = fs::remove_file(running);
         println!(
             "{}: {done} inputs in {time:.1} s, {accepted} accepted, at most {most:.1} bytes held a byte of input beyond {}; \
              the slowest took {:.1} ms",
