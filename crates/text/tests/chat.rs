@@ -240,3 +240,11 @@ fn values_without_an_end_have_a_text_that_ends() {
     let found = ChatTemplate::new(endless).unwrap().render(&[Message::new("user", "x")], true, None, None);
     assert!(found.unwrap_err().to_string().contains("tojson"));
 }
+
+#[test]
+fn expressions_at_which_the_engine_panics_are_errors() {
+    for source in ["{{ ''[::-1] }}", "{{ messages[:0][::-1] }}", "{{ '%(\u{fffd})s' % {'a': 1} }}"] {
+        let found = ChatTemplate::new(source).unwrap().render(&[Message::new("user", "x")], true, None, None);
+        assert!(!matches!(found, Ok(text) if text.contains('x')), "{source}");
+    }
+}
