@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use crate::counting::peak;
 use crate::grammar::damage;
@@ -18,6 +18,8 @@ const SECONDS: &str = "TRITFORGE_MUTATION_SECONDS";
 const SEED: &str = "TRITFORGE_MUTATION_SEED";
 /// Time that no input may take, on a machine that does other things too.
 const HANG: Duration = Duration::from_secs(10);
+/// Inputs after which another thread goes on.
+const INPUTS_PER_THREAD: u64 = 2000;
 /// Faults after which a parser's test ends.
 const ENOUGH: usize = 10;
 
@@ -57,7 +59,7 @@ pub(crate) struct Parser<'a> {
 
 impl Parser<'_> {
     /// Reads damaged inputs; `read` says whether one is accepted, and panics if what came of it is not sound.
-    pub(crate) fn check(&self, mut read: impl FnMut(&[u8]) -> bool) {
+    pub(crate) fn check(&self, mut read: impl FnMut(&[u8]) -> bool + Send) {
         let number = |name: &str| {
             env::var(name).ok().map(|text| text.parse::<u64>().unwrap_or_else(|_| panic!("{name} = {text}")))
         };
@@ -68,39 +70,53 @@ impl Parser<'_> {
             assert!(read(&seed.bytes), "{}: input {i} is refused without any damage", self.name);
         }
         let others: Vec<&[u8]> = self.seeds.iter().map(|seed| &seed.bytes[..seed.damaged]).collect();
+        let running = crate::memory().join(format!("tritforge-mutation-{}-running", self.name));
         let begin = Instant::now();
         let (mut done, mut accepted, mut faults) = (0u64, 0u64, Vec::new());
         let (mut most, mut slowest) = (0.0f64, Duration::ZERO);
-        while done < count && seconds.is_none_or(|seconds| begin.elapsed() < seconds) && faults.len() < ENOUGH
-        {
-            // Each input depends on its number alone, so that one can be made again.
-            let mut random = Random(series.wrapping_add(done.wrapping_mul(0x2545_f491_4f6c_dd1d)));
-            let seed = &self.seeds[random.below(self.seeds.len())];
-            let mut bytes = damage(&seed.bytes[..seed.damaged], &others, self.words, &mut random);
-            bytes.extend_from_slice(&seed.bytes[seed.damaged..]);
-            let start = Instant::now();
-            let (result, held) = peak(|| catch_unwind(AssertUnwindSafe(|| read(&bytes))));
-            let took = start.elapsed();
-            slowest = slowest.max(took);
-            most = most.max(held.saturating_sub(self.always) as f64 / bytes.len().max(1) as f64);
-            let bound = self.times * bytes.len() + self.always;
-            let fault = match result {
-                Err(panic) => Some(format!("panicked: {}", text_of(panic.as_ref()))),
-                Ok(_) if held > bound => Some(format!("held {held} bytes, expected at most {bound}")),
-                Ok(_) if took > HANG => Some(format!("took {:.1} s", took.as_secs_f64())),
-                Ok(read) => {
-                    accepted += u64::from(read);
-                    None
+        let going = |done: u64, faults: usize| {
+            done < count && seconds.is_none_or(|seconds| begin.elapsed() < seconds) && faults < ENOUGH
+        };
+        while going(done, faults.len()) {
+            // The BPE of `tokenizers` keeps an entry per thread for each instance that it ever had; a thread
+            // takes its own with it.
+            let until = done + INPUTS_PER_THREAD;
+            let thread = || {
+                while done < until && going(done, faults.len()) {
+                    // Each input depends on its number alone, so that one can be made again.
+                    let mut random = Random(series.wrapping_add(done.wrapping_mul(0x2545_f491_4f6c_dd1d)));
+                    let seed = &self.seeds[random.below(self.seeds.len())];
+                    let mut bytes = damage(&seed.bytes[..seed.damaged], &others, self.words, &mut random);
+                    bytes.extend_from_slice(&seed.bytes[seed.damaged..]);
+                    // Memory that cannot be had ends the process: what asked for it is found here.
+                    fs::write(&running, &bytes).unwrap();
+                    let start = Instant::now();
+                    let (result, held) = peak(|| catch_unwind(AssertUnwindSafe(|| read(&bytes))));
+                    let took = start.elapsed();
+                    slowest = slowest.max(took);
+                    most = most.max(held.saturating_sub(self.always) as f64 / bytes.len().max(1) as f64);
+                    let bound = self.times * bytes.len() + self.always;
+                    let fault = match result {
+                        Err(panic) => Some(format!("panicked: {}", text_of(panic.as_ref()))),
+                        Ok(_) if held > bound => Some(format!("held {held} bytes, expected at most {bound}")),
+                        Ok(_) if took > HANG => Some(format!("took {:.1} s", took.as_secs_f64())),
+                        Ok(read) => {
+                            accepted += u64::from(read);
+                            None
+                        }
+                    };
+                    if let Some(fault) = fault {
+                        let file = env::temp_dir().join(format!("tritforge-mutation-{}-{done}", self.name));
+                        let _ = fs::write(&file, &bytes);
+                        faults.push(format!("{}: {} bytes: {fault}", file.display(), bytes.len()));
+                    }
+                    done += 1;
                 }
             };
-            if let Some(fault) = fault {
-                let file = env::temp_dir().join(format!("tritforge-mutation-{}-{done}", self.name));
-                let _ = fs::write(&file, &bytes);
-                faults.push(format!("{}: {} bytes: {fault}", file.display(), bytes.len()));
-            }
-            done += 1;
+            thread::scope(|scope| scope.spawn(thread).join().unwrap());
         }
         let time = begin.elapsed().as_secs_f64();
+        let _ = fs::remove_file(running);
         println!(
             "{}: {done} inputs in {time:.1} s, {accepted} accepted, at most {most:.1} bytes held a byte of input beyond {}; \
              the slowest took {:.1} ms",

@@ -26,10 +26,15 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use tritforge_config::ModelConfig;
 
-/// A directory in memory where there is one: parsers of files read a file for each input.
+/// Where files lie in memory, if the system has such a place.
+fn memory() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { memory } else { std::env::temp_dir() }
+}
+
+/// A directory in memory: parsers of files read a file for each input.
 fn scratch() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+    tempfile::tempdir_in(memory()).unwrap()
 }
 
 /// A file of the repository.

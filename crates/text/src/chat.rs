@@ -7,6 +7,7 @@
 //! what the model is to learn, are known too.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
@@ -115,7 +116,7 @@ impl ChatTemplate {
         environment.add_function(MARK, generation_block);
         environment.add_filter("tojson", tojson);
         let (program, generation) = with_calls(&source);
-        environment.add_template_owned(NAME, jinja::rewrite(&program)).map_err(|e| error(&e))?;
+        guarded(|| environment.add_template_owned(NAME, jinja::rewrite(&program)))?;
         Ok(Self { source, generation, environment })
     }
 
@@ -182,7 +183,7 @@ impl ChatTemplate {
             tools => Value::from(()),
             documents => Value::from(()),
         };
-        let text = template.render(context).map_err(|e| error(&e))?;
+        let text = guarded(|| template.render(context))?;
         if self.generation { unmark(&text) } else { Ok(Rendered { text, generated: Vec::new() }) }
     }
 }
@@ -334,6 +335,17 @@ fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Er
         }
     };
     json_dumps(value, &JsonStyle { ensure_ascii, indent, separators, sort_keys })
+}
+
+/// What minijinja says. It panics at some expressions, such as the reverse of an empty list.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, TextError> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|e| error(&e)),
+        Err(_) => {
+            let problem = "an expression that the template engine fails at".to_string();
+            Err(TextError::Template { line: None, problem })
+        }
+    }
 }
 
 fn error(error: &Error) -> TextError {

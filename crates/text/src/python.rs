@@ -23,8 +23,9 @@ pub(crate) fn json_dumps(value: &Value, style: &JsonStyle) -> Result<String, Err
 }
 
 fn write_json(value: &Value, style: &JsonStyle, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > 200 {
-        return Err(Error::new(ErrorKind::BadSerialization, "tojson: nested more than 200 deep"));
+    if depth > DEPTH || out.len() > 4 * LONGEST {
+        let problem = format!("tojson: nested more than {DEPTH} deep, or longer than {} bytes", 4 * LONGEST);
+        return Err(Error::new(ErrorKind::BadSerialization, problem));
     }
     let line = |depth: usize, out: &mut String| {
         if let Some(indent) = &style.indent {
@@ -120,28 +121,62 @@ pub(crate) fn value_text(value: &Value) -> String {
     }
 }
 
+/// Levels of nesting that are written, as by Python before it gives up; a namespace may contain itself.
+const DEPTH: usize = 200;
+/// Bytes after which nothing nested is written: a list of a list twice, forty times over, has a text of terabytes.
+const LONGEST: usize = 16 << 20;
+
 fn repr(value: &Value) -> String {
-    let items = |value: &Value| value.try_iter().map(|items| items.map(|v| repr(&v)).collect::<Vec<_>>());
+    let mut out = String::new();
+    write_repr(value, 0, &mut out);
+    out
+}
+
+/// Appends `repr(value)`. What is nested beyond [`DEPTH`] or stands behind [`LONGEST`] is `...`, as Python writes what contains itself.
+fn write_repr(value: &Value, depth: usize, out: &mut String) {
+    if depth > DEPTH || out.len() > LONGEST {
+        out.push_str("...");
+        return;
+    }
     let tuple = value.is_tuple() || value.downcast_object_ref::<Group>().is_some();
-    match value.kind() {
-        ValueKind::Number => number(value).map_or_else(|| value.to_string(), float_repr),
-        ValueKind::Seq => match items(value) {
-            Ok(items) if tuple && items.len() == 1 => format!("({},)", items[0]),
-            Ok(items) if tuple => format!("({})", items.join(", ")),
-            Ok(items) => format!("[{}]", items.join(", ")),
-            Err(_) => value.to_string(),
-        },
-        ValueKind::Map => match value.try_iter() {
-            Ok(keys) => {
-                let pair = |key: Value| {
-                    format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default()))
-                };
-                format!("{{{}}}", keys.map(pair).collect::<Vec<_>>().join(", "))
+    match (value.kind(), value.try_iter()) {
+        (ValueKind::Number, _) => out.push_str(&number(value).map_or_else(|| value.to_string(), float_repr)),
+        (ValueKind::String, _) => out.push_str(&string_repr(value.as_str().unwrap_or_default())),
+        (ValueKind::Seq, Ok(items)) => {
+            let [open, close] = if tuple { ['(', ')'] } else { ['[', ']'] };
+            out.push(open);
+            let mut count = 0;
+            for item in items {
+                if count > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(&item, depth + 1, out);
+                count += 1;
+                if out.len() > LONGEST {
+                    break;
+                }
             }
-            Err(_) => value.to_string(),
-        },
-        ValueKind::String => string_repr(value.as_str().unwrap_or_default()),
-        _ => value.to_string(),
+            if tuple && count == 1 {
+                out.push(',');
+            }
+            out.push(close);
+        }
+        (ValueKind::Map, Ok(keys)) => {
+            out.push('{');
+            for (i, key) in keys.enumerate() {
+                if i > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(&key, depth + 1, out);
+                out.push_str(": ");
+                write_repr(&value.get_item(&key).unwrap_or_default(), depth + 1, out);
+                if out.len() > LONGEST {
+                    break;
+                }
+            }
+            out.push('}');
+        }
+        _ => out.push_str(&value.to_string()),
     }
 }
 

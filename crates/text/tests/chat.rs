@@ -218,3 +218,33 @@ fn tags_whose_ends_share_a_character_are_refused_without_a_panic() {
     }
     assert!(ChatTemplate::new("{%}").is_err());
 }
+
+/// A namespace that contains itself, lists within lists, and a list of a list twice, forty times over.
+#[test]
+fn values_without_an_end_have_a_text_that_ends() {
+    let grow = |step: &str| {
+        format!(
+            "{{% set ns = namespace(x=1) %}}{{% for i in range(40) %}}{{% set ns.x = {step} %}}{{% endfor %}}"
+        )
+    };
+    for (source, end) in [
+        ("{% set ns = namespace(n=0) %}{% set ns.n = ns %}{{ ns }}".to_string(), "}"),
+        (grow("[ns.x]") + "{{ ns.x }}", "]"),
+        (grow("[ns.x, ns.x]") + "{{ ns.x | string | length }}", ""),
+    ] {
+        let template = ChatTemplate::new(source).unwrap();
+        let text = template.render(&[Message::new("user", "x")], true, None, None);
+        assert!(text.unwrap().ends_with(end));
+    }
+    let endless = grow("[ns.x, ns.x]") + "{{ ns.x | tojson }}";
+    let found = ChatTemplate::new(endless).unwrap().render(&[Message::new("user", "x")], true, None, None);
+    assert!(found.unwrap_err().to_string().contains("tojson"));
+}
+
+#[test]
+fn expressions_at_which_the_engine_panics_are_errors() {
+    for source in ["{{ ''[::-1] }}", "{{ messages[:0][::-1] }}", "{{ '%(\u{fffd})s' % {'a': 1} }}"] {
+        let found = ChatTemplate::new(source).unwrap().render(&[Message::new("user", "x")], true, None, None);
+        assert!(!matches!(found, Ok(text) if text.contains('x')), "{source}");
+    }
+}

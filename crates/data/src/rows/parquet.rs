@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use parquet::column::page::Page;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFileReader};
 use parquet::record::{Field, Row as ParquetRow};
@@ -34,6 +35,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> R
             Some(one.map_err(|e| fault(e.to_string()))?)
         }
     };
+    guarded(|| check_dictionaries(&reader)).map_err(fault)?;
     let mut rows = guarded(|| reader.get_row_iter(projection)).map_err(fault)?;
     for row in 1.. {
         let place = format!("row {row}");
@@ -41,6 +43,33 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> R
         let Some(record) = record else { break };
         if !take(place, columns(&record))? {
             break;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a dictionary of more values than it has bytes: the `parquet` crate makes a place for each of them first. Other pages
+/// are passed over.
+fn check_dictionaries(reader: &SerializedFileReader<Within>) -> ParquetResult<()> {
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            let mut pages = group.get_column_page_reader(column)?;
+            while let Some(next) = pages.peek_next_page()? {
+                if !next.is_dict {
+                    pages.skip_next_page()?;
+                    continue;
+                }
+                if let Some(Page::DictionaryPage { buf, num_values, .. }) = pages.get_next_page()?
+                    && num_values as usize > buf.len()
+                {
+                    let message = format!(
+                        "column {column}: a dictionary of {num_values} values in {} bytes",
+                        buf.len()
+                    );
+                    return Err(ParquetError::General(message));
+                }
+            }
         }
     }
     Ok(())

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use minijinja::formatting::{FormatStyle, format};
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::{arguments, invalid};
+use super::{arguments, invalid, widths};
 use crate::python::{splitlines, value_text};
 
 /// As markupsafe escapes.
@@ -90,7 +90,7 @@ pub(super) fn modulo(text: &Value, values: &Value) -> Result<String, Error> {
     };
     let args: Vec<Value> =
         if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
-    format(FormatStyle::Printf, text, &args)
+    widths::format(FormatStyle::Printf, text, &args)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]

@@ -1,10 +1,11 @@
 //! Python's methods of strings, lists and dicts.
 
+use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Error, State, Value};
 
 use super::filters::center;
-use super::{arguments, invalid};
+use super::{arguments, invalid, widths};
 use crate::python::{splitlines, value_text};
 
 /// Methods of dict, str and list that a template may ask for without a call.
@@ -67,6 +68,7 @@ pub(super) fn method(
             let args = if args[1].is_undefined() { &args[..1] } else { &args[..] };
             return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
         }
+        "format" => Value::from(widths::format(FormatStyle::StrFormat, text, args)?),
         "swapcase" => {
             let () = from_args(args)?;
             let swap = |c: char| match c.is_uppercase() {

@@ -4,8 +4,10 @@
 mod filters;
 mod methods;
 mod rewrite;
+mod widths;
 
-use minijinja::value::{Kwargs, ObjectRepr, ValueKind};
+use minijinja::formatting::FormatStyle;
+use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 pub(crate) use filters::Group;
@@ -47,6 +49,22 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
     for name in ["length", "count"] {
         environment.add_filter(name, filters::length);
     }
+    environment.add_filter("format", |text: &Value, args: Rest<ValueOrKwargs>| match text.as_str() {
+        Some(text) => widths::format(FormatStyle::Printf, text, &args.into_values()),
+        None => Err(invalid("format: expected a string".to_string())),
+    });
+    environment.add_filter(
+        "batch",
+        |state: &mut State<'_, '_>, items: Value, count: usize, fill_with: Option<Value>| {
+            minijinja::filters::batch(state, items, widths::check_count("batch", count)?, fill_with)
+        },
+    );
+    environment.add_filter(
+        "slice",
+        |state: &mut State<'_, '_>, items: Value, count: usize, fill_with: Option<Value>| {
+            minijinja::filters::slice(state, items, widths::check_count("slice", count)?, fill_with)
+        },
+    );
     environment.add_filter("indent", filters::indent);
     environment.add_filter("join", filters::join);
     environment.add_filter("sum", filters::sum);
