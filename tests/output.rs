@@ -23,7 +23,7 @@ fn commands() -> (Project, Vec<Vec<&'static str>>) {
         "train --help",
         "train recipe.toml --overwrite --set train.steps=4",
         "train recipe.toml --dry-run",
-        "data recipe.toml",
+        "data preview recipe.toml",
         "inspect m.gguf --tensors",
         "inspect m.gguf --json",
         "tokenize m.gguf --text text.txt",
@@ -35,7 +35,7 @@ fn commands() -> (Project, Vec<Vec<&'static str>>) {
         "verify runs/tiny m.gguf --text text.txt",
         "eval m.gguf --text text.txt --tokens 100",
         "export runs/tiny -o again.gguf",
-        "recipes",
+        "recipes list",
         "synth shape.toml -o s.gguf",
     ];
     (project, commands.iter().map(|line| line.split(' ').collect()).collect())

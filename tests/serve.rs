@@ -13,6 +13,8 @@ const CONFIG: &str = "vocab_size = 260\nhidden_size = 256\nintermediate_size = 2
     hidden_act = \"silu\"\n";
 /// Longer than anything here takes; only a test that hangs meets it.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The most seconds that options take: ten years.
+const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
 
 struct Served {
     child: Child,
@@ -148,12 +150,19 @@ fn half_open_clients_by_the_hundred_take_little_memory() {
 
 #[test]
 fn options_at_their_ends_work_or_are_refused_by_name() {
-    let most = u64::MAX.to_string();
+    let most = MOST_SECONDS.to_string();
     let served = Served::start(&["--timeout", &most, "--shutdown-timeout", &most, "--queue", "10000"]);
     assert!(served.complete().contains("200 OK"));
-    for option in ["--timeout", "--concurrency", "--max-connections"] {
+    let beyond = u64::MAX.to_string();
+    for (option, value) in [
+        ("--timeout", "0"),
+        ("--timeout", &beyond),
+        ("--shutdown-timeout", &beyond),
+        ("--concurrency", "0"),
+        ("--max-connections", "0"),
+    ] {
         let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
-            .args(["serve", "absent.gguf", option, "0"])
+            .args(["serve", "absent.gguf", option, value])
             .output()
             .unwrap();
         let message = String::from_utf8_lossy(&ran.stderr);

@@ -259,7 +259,7 @@ mod tests {
             assert!(error.contains(key), "{extra}: {error}");
         }
         for (extra, key) in
-            [(r#", "use_dora": 1"#, "use_dora: "), (r#", "lora_dropout": 1e308"#, "lora_dropout: ")]
+            [(r#", "use_dora": 1"#, "use_dora"), (r#", "lora_dropout": 1e308"#, "lora_dropout")]
         {
             let error = LoraConfig::from_json(&peft(extra)).unwrap_err().to_string();
             assert!(error.contains(key) && !error.contains("line"), "{extra}: {error}");

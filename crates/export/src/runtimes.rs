@@ -256,7 +256,7 @@ mod tests {
         let untied = GgufTraits { own_head: true, ..file("bitnet-b1.58", &["I2_S"], false) };
         assert_eq!(names(&untied), ["tritforge"]);
         let arm = gguf_verdicts(&file("bitnet-b1.58", &["I2_S_ARM"], false));
-        assert_eq!((arm[2].loads, arm[2].note.as_str()), (true, "ARM builds only"));
+        assert!(arm[2].loads && arm[2].note.starts_with("ARM builds only"), "{}", arm[2].note);
         assert!(!arm[3].loads);
         let words = gguf_verdicts(&GgufTraits { pre: Some("gpt-4o"), ..file("bitnet", &["I2_S"], false) });
         assert!(words[2].loads && words[2].note.contains("after March 2026"), "{}", words[2].note);

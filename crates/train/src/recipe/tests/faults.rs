@@ -131,7 +131,7 @@ fn contradictions_name_both_sides() {
         ),
         (
             &["data.records=auto", "data.template=absent.jinja"],
-            "absent.jinja\": no such file; expected one, \"model\"",
+            "absent.jinja\": no such file; expected a file, \"model\"",
         ),
         (
             &["data.records=auto", "data.columns=question"],
