@@ -8,7 +8,7 @@ written of a small model of each architecture that recipes train, with random we
 nothing, but it says it again. Each program continues three prompts with each file, greedily. It agrees if it ends with exit code 0 and begins, on average, at least half of
 every text as tritforge does: activations are rounded differently, so that whole texts need not be equal, and a file that
 is read wrongly shares next to nothing. The table has one row a file and program; the exit code is 1 where a claim and a
-run contradict each other. docs/formats.md cites its results.
+run contradict each other.
 
 Needs nothing but Python's standard library. TRITFORGE names the binary, target/release/tritforge by default.
 """
