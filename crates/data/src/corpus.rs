@@ -83,7 +83,7 @@ impl Corpus {
     }
 
     /// Reads sources. A text file is one document; a record of another format is one. A directory is searched
-    /// to all depths for files with one of [`TEXT_EXTENSIONS`] or the extension of another format; names that
+    /// to all depths for files with one of `TEXT_EXTENSIONS` or the extension of another format; names that
     /// begin with a dot are passed over, and text files that are not UTF-8 are skipped and listed.
     ///
     /// # Errors

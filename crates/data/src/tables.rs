@@ -20,7 +20,7 @@ pub struct Record {
 /// Extensions of the files that [`read_records`] reads, also before that of a compression, `.jsonl.gz`.
 const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
 
-/// [`TABLE_EXTENSIONS`], and each of them with that of a compression behind it; also those that are refused,
+/// `TABLE_EXTENSIONS`, and each of them with that of a compression behind it; also those that are refused,
 /// so that the error names them and not their absence.
 pub fn table_extensions() -> impl Iterator<Item = String> {
     let plain = TABLE_EXTENSIONS.into_iter().map(str::to_string);
@@ -33,7 +33,7 @@ pub fn table_extensions() -> impl Iterator<Item = String> {
 /// array of objects, or objects one after the other.
 ///
 /// # Errors
-/// If the extension is none of [`TABLE_EXTENSIONS`], the file cannot be read, or a record is damaged; its
+/// If the extension is none of `TABLE_EXTENSIONS`, the file cannot be read, or a record is damaged; its
 /// place is named.
 pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, DataError> {
     let format = Format::Auto.of(path);
