@@ -5,7 +5,7 @@
 //! samples of text, `metrics.jsonl` and checkpoints from which a resumed run gives bit-identical weights.
 //! [`dry_run`] says beforehand what it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`,
 //! in TensorBoard's event files, and drawn by [`report`]; MFU is measured against what [`machine`] finds.
-//! [`dpo_forward_backward`] is the loss of pairs of answers, which a recipe with `[dpo]` trains on.
+//! `dpo_forward_backward` is the loss of pairs of answers, which a recipe with `[dpo]` trains on.
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;

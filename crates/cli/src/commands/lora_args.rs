@@ -11,7 +11,7 @@ use tritforge_infer::{Adapter, Model, ScaledAdapter};
 #[derive(ClapArgs)]
 pub(crate) struct LoraArgs {
     /// Adapter to apply, with an optional scale: adapter.gguf, adapter.gguf:0.5, a directory written by peft,
-    /// or a run with a [lora] section. Can be repeated.
+    /// or a run with a `[lora]` section. Can be repeated.
     #[arg(long, value_name = "ADAPTER[:SCALE]")]
     lora: Vec<String>,
     #[command(flatten)]
