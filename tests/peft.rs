@@ -50,6 +50,12 @@ fn project() -> Project {
     project
 }
 
+/// Sixteen greedy tokens of the base with an adapter.
+fn generate(project: &Project, lora: &str) -> String {
+    let fixed = "generate base.gguf -n 16 --temperature 0 --quiet --prompt".split(' ');
+    project.ok(&fixed.chain(["You may", "--lora", lora]).collect::<Vec<_>>())
+}
+
 /// The adapter of the run in the layout of peft, with a change of its configuration.
 fn write_peft(project: &Project, name: &str, change: impl FnOnce(&mut Value)) {
     let (run, dir) = (project.path("runs/side/step-000006"), project.path(name));
@@ -91,22 +97,7 @@ fn every_command_that_takes_adapters_takes_the_directory() {
         assert!((found - expected).abs() < 1e-4, "{args:?}: {found}, expected {expected}");
     }
 
-    let generate = |lora: &str| {
-        let args = [
-            "generate",
-            "base.gguf",
-            "-p",
-            "You may",
-            "-n",
-            "16",
-            "--temperature",
-            "0",
-            "--quiet",
-            "--lora",
-            lora,
-        ];
-        project.ok(&args)
-    };
+    let generate = |lora: &str| generate(&project, lora);
     assert_eq!(generate("peft"), generate("side.gguf"));
     assert_ne!(generate("peft:0"), generate("peft:40"));
     fs::write(
@@ -248,20 +239,8 @@ fn the_service_loads_directories_at_its_start_and_while_it_runs() {
         body["choices"][0]["text"].as_str().unwrap().to_string()
     };
     assert_eq!(text("early"), text("late"));
-    let alone = [
-        "generate",
-        "base.gguf",
-        "-p",
-        "You may",
-        "-n",
-        "16",
-        "--temperature",
-        "0",
-        "--quiet",
-        "--lora",
-        "peft",
-    ];
-    assert!(project.ok(&alone).contains(text("early").trim()), "{}", text("early"));
+    let alone = generate(&project, "peft");
+    assert!(alone.contains(text("early").trim()), "{}", text("early"));
 }
 
 /// The adapter of the run with the last two ranks of its values' matrices cut off.

@@ -1,6 +1,7 @@
 //! One parser under damaged inputs: no panic, no hang, and no more memory than the input justifies.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -20,6 +21,8 @@ const SEED: &str = "TRITFORGE_MUTATION_SEED";
 const HANG: Duration = Duration::from_secs(10);
 /// Inputs after which another thread goes on.
 const INPUTS_PER_THREAD: u64 = 2000;
+/// The name of these threads.
+const THREAD: &str = "damaged inputs";
 /// Faults after which a parser's test ends.
 const ENOUGH: usize = 10;
 
@@ -69,6 +72,7 @@ impl Parser<'_> {
         for (i, seed) in self.seeds.iter().enumerate() {
             assert!(read(&seed.bytes), "{}: input {i} is refused without any damage", self.name);
         }
+        without_backtraces();
         let others: Vec<&[u8]> = self.seeds.iter().map(|seed| &seed.bytes[..seed.damaged]).collect();
         let running = crate::memory().join(format!("tritforge-mutation-{}-running", self.name));
         let begin = Instant::now();
@@ -113,7 +117,13 @@ impl Parser<'_> {
                     done += 1;
                 }
             };
-            thread::scope(|scope| scope.spawn(thread).join().unwrap());
+            thread::scope(|scope| {
+                let thread =
+                    thread::Builder::new().name(THREAD.to_string()).spawn_scoped(scope, thread).unwrap();
+                if let Err(panic) = thread.join() {
+                    panic!("{}: {}", self.name, text_of(panic.as_ref()));
+                }
+            });
         }
         let time = begin.elapsed().as_secs_f64();
         let _ = fs::remove_file(running);
@@ -128,6 +138,20 @@ impl Parser<'_> {
         // A parser that refuses everything, or nothing, would pass by itself.
         assert!(done < 500 || (accepted > 0 && accepted < done), "{accepted} of {done} accepted");
     }
+}
+
+/// Keeps panics of parsers, which are caught, from being printed: a backtrace takes a hundred megabytes of debug
+/// information, which would count as the parser's.
+fn without_backtraces() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some(THREAD) {
+                usual(info);
+            }
+        }));
+    });
 }
 
 fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {

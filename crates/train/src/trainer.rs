@@ -1,6 +1,7 @@
 //! The training loop: batches → loss → gradients → optimizer, with evaluations and checkpoints on the way.
 
 mod evaluate;
+mod step;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,26 +9,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
-use tritforge_data::{Batches, Packing};
-use tritforge_kernels::CounterRng;
-use tritforge_nn::{Batch, Decoder, GradientTree, Workspace, tree_sum};
+use tritforge_data::Batches;
+use tritforge_nn::{Decoder, GradientTree, Workspace};
 
 use crate::convert::blend;
 use crate::ema::EmaWeights;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
 use crate::log::{Event, Log};
-use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, Step, global_norm, round_to_master};
+use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::reference::Reference;
-use crate::schedule::{learning_rate, weight_decay};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
 use crate::training_data::{DataLoader, TrainingData};
-use crate::{PreferenceStats, TrainError, dpo_forward_backward, init, machine, reference, report};
+use crate::{PreferenceStats, TrainError, init, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
+use self::step::StepOutcome;
 
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
@@ -189,17 +189,6 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         seconds,
         tokens_per_second: (tokens - first_tokens) as f64 / seconds.max(1e-9),
     })
-}
-
-struct StepOutcome {
-    loss: f64,
-    /// What the step's pairs of answers came to.
-    preferences: Option<PreferenceStats>,
-    /// How far the relations of tokens are from the teacher's, where they are learned.
-    relation: Option<f64>,
-    lr: f64,
-    grad_norm: f64,
-    verdict: Verdict,
 }
 
 impl<'a> Trainer<'a> {
@@ -377,122 +366,6 @@ impl<'a> Trainer<'a> {
         if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
             self.log.say(&format!("cannot write the report: {error}"));
         }
-    }
-
-    /// One optimizer step: all micro-batches, one update.
-    fn step(&mut self) -> Result<StepOutcome, TrainError> {
-        let recipe = self.recipe;
-        let size = recipe.train.batch_size;
-        let micro_batches = recipe.train.gradient_accumulation;
-        // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
-        // none.
-        let samples =
-            (0..micro_batches).map(|_| self.batches.next_batch(size)).collect::<Result<Vec<_>, _>>()?;
-        let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
-        let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
-        self.gradients.clear();
-        // Of each micro-batch, to be summed by the tree that sums the gradients.
-        let (mut losses, mut preferences, mut relations) = (Vec::new(), Vec::new(), Vec::new());
-        // What stands behind an answer is padding, which need not look at it.
-        let learns_relations = self.teacher.as_ref().is_some_and(Teacher::learns_relations);
-        let masked = match recipe.data.packing {
-            Packing::Masked => true,
-            Packing::Documents => self.reference.is_some() || learns_relations,
-            Packing::Concat => false,
-        };
-        let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
-        let sequences = recipe.rows();
-        let batches: Vec<Batch<'_>> = (samples.iter())
-            .map(|(samples, _)| {
-                let segments: &[usize] = if masked { &samples.segments } else { &[] };
-                Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
-            })
-            .collect();
-        let mut relation_rows = 0;
-        if learns_relations {
-            relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
-        }
-        for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
-            self.workspace.set_noise(CounterRng::derive(noise, i as u64));
-            let (workspace, gradients) = (&mut self.workspace, self.gradients.next_leaf());
-            if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
-                let reference = reference.of(pairs);
-                let normalizer = (size * micro_batches) as f32;
-                let found = dpo_forward_backward(
-                    &self.model,
-                    workspace,
-                    batch,
-                    &reference,
-                    section,
-                    normalizer,
-                    gradients,
-                )?;
-                preferences.push(found);
-                continue;
-            }
-            let loss = match (&recipe.distill, &self.teacher) {
-                (Some(distill), Some(teacher)) => {
-                    let teacher_output = teacher.output(batch, self.progress.step, i)?;
-                    let distillation = teacher_output.objective(distill, teacher, relation_rows);
-                    let model = &self.model;
-                    let found = model.forward_backward_distilled(
-                        workspace,
-                        batch,
-                        &distillation,
-                        targets as f32,
-                        gradients,
-                    )?;
-                    relations.push(found.relation);
-                    found.total
-                }
-                _ => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
-            };
-            losses.push(loss);
-        }
-        self.gradients.finish();
-        let preferences = tree_sum(&preferences, PreferenceStats::plus);
-        let loss = match &preferences {
-            Some(preferences) => preferences.objective(),
-            None => tree_sum(&losses, |a, b| a + b).unwrap_or_default(),
-        };
-        let relation = if learns_relations { tree_sum(&relations, |a, b| a + b) } else { None };
-        let grad_norm = self.gradients.total().norm();
-        let verdict = self.update(lr, loss, grad_norm)?;
-        self.progress.step += 1;
-        self.progress.tokens += targets as u64;
-        self.progress.position = self.batches.position();
-        Ok(StepOutcome { loss, preferences, relation, lr, grad_norm, verdict })
-    }
-
-    /// Moves the weights, unless loss or gradient speak against it.
-    fn update(&mut self, lr: f64, loss: f64, grad_norm: f64) -> Result<Verdict, TrainError> {
-        let (optim, train) = (&self.recipe.optim, &self.recipe.train);
-        let done = self.progress.step;
-        let last_good = self.last_good();
-        let verdict = self.progress.guard.judge(train, done + 1, loss, grad_norm, &last_good)?;
-        if verdict == Verdict::Take {
-            let clip = optim.grad_clip;
-            let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
-            let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
-            let gradients: Vec<_> = self.gradients.total().iter().collect();
-            self.optimizer.step(self.model.parameters(), &gradients, step)?;
-            self.progress.updates = self.optimizer.steps();
-            if let Some(average) = &mut self.average {
-                average.update(self.model.parameters(), self.optimizer.steps())?;
-            }
-        }
-        let next = self
-            .recipe
-            .convert
-            .as_ref()
-            .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
-        if let Some(parts) = &next {
-            self.model.set_blend(parts)?;
-        }
-        if verdict == Verdict::Take || next.is_some() {
-            self.model.requantize()?;
-        }
-        Ok(verdict)
     }
 
     /// Where a user could go on from.

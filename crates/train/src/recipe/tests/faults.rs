@@ -149,7 +149,7 @@ fn contradictions_name_both_sides() {
             &["data.records=auto", "data.columns={input=1}"],
             "data.columns.input: found an integer, expected a string",
         ),
-        (&["tokenizer.path=x"], "tokenizer.path = \"x\": only tokenizer.kind = \"file\""),
+        (&["tokenizer.path=x"], "tokenizer.path = \"x\": only for tokenizer.kind = \"file\""),
         (&["tokenizer.kind=characters", "tokenizer.vocab_size=300"], "only for tokenizer.kind = \"bpe\""),
         (
             &["tokenizer.vocab_size=300", "model.vocab_size=301"],
