@@ -23,7 +23,7 @@ use tritforge_export::{
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer as GgufWriter};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_ternary::Packing;
 use tritforge_text::{SpecialTokens, Tokenizer};
 

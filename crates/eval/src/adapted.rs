@@ -7,7 +7,7 @@ use tritforge_checkpoint::{AdapterFiles, Checkpoint, MANIFEST, TOKENIZER, TOKENI
 use tritforge_config::{LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection};
 use tritforge_data::Fingerprint;
 use tritforge_export::{AnyModel, ExportError, ImportOptions, ModelFormat};
-use tritforge_nn::{Decoder, NnError};
+use tritforge_model::{Decoder, ModelError};
 use tritforge_text::Tokenizer;
 
 use crate::EvalError;
@@ -58,10 +58,10 @@ pub(crate) fn open(
 }
 
 /// A tensor of a model, for the training forward.
-fn read(model: &AnyModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, NnError> {
+fn read(model: &AnyModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
     model.values(name, shape).map_err(|e| match e {
-        ExportError::Tensor { tensor: name, message } => NnError::Tensor { name, message },
-        other => NnError::Tensor { name: name.to_string(), message: other.to_string() },
+        ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
+        other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
     })
 }
 
@@ -89,7 +89,7 @@ fn load(base: &AnyModel, adapters: &[Scaled]) -> Result<Decoder, EvalError> {
         several => stacked(several, &config)?,
     };
     Ok(Decoder::load_adapted(&config, &lora, read, |name, _| {
-        let missing = || NnError::Tensor { name: name.to_string(), message: "no such matrix".to_string() };
+        let missing = || ModelError::Tensor { name: name.to_string(), message: "no such matrix".to_string() };
         matrices.remove(name).ok_or_else(missing)
     })?)
 }

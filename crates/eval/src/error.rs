@@ -6,7 +6,7 @@ use tritforge_checkpoint::CheckpointError;
 use tritforge_data::DataError;
 use tritforge_export::ExportError;
 use tritforge_infer::InferError;
-use tritforge_nn::NnError;
+use tritforge_model::ModelError;
 use tritforge_text::TextError;
 
 /// An error of this crate.
@@ -17,7 +17,7 @@ pub enum EvalError {
     Checkpoint(#[from] CheckpointError),
     /// The training forward failed.
     #[error(transparent)]
-    Nn(#[from] NnError),
+    Nn(#[from] ModelError),
     /// The engine failed.
     #[error(transparent)]
     Infer(#[from] InferError),

@@ -10,7 +10,7 @@ use tritforge_infer::{
     KvType, LogitsRequest, Model, PREFILL_CHUNK, Sampler, Sampling, SequenceInput, Session, StopFilter,
     StopMatch, step,
 };
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_text::{DecodeStream, Tokenizer};
 
 use crate::finite::finite;

@@ -8,7 +8,7 @@ use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_export::ImportOptions;
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
-use tritforge_nn::{Decoder, NnError};
+use tritforge_model::{Decoder, ModelError};
 use tritforge_text::Tokenizer;
 
 use crate::finite::finite;
@@ -38,7 +38,7 @@ pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
     }
     let tensors = checkpoint.model_tensors()?;
     let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
-        let fault = |e: tritforge_checkpoint::CheckpointError| NnError::Tensor {
+        let fault = |e: tritforge_checkpoint::CheckpointError| ModelError::Tensor {
             name: name.to_string(),
             message: e.to_string(),
         };

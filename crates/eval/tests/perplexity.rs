@@ -2,7 +2,7 @@
 
 use tritforge_config::ModelConfig;
 use tritforge_eval::{EvalModel, Scoring, perplexity};
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 const TEXT: &str = "the quick brown fox jumps over the lazy dög and then it sleeps";

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tritforge_config::ModelConfig;
 use tritforge_eval::EvalModel;
 use tritforge_eval::tasks::{Sample, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
 
 const CONTEXT: usize = 96;

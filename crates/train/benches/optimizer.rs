@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use candle_core::{Device, Var};
-use tritforge_nn::{DecayGroup, Parameter};
+use tritforge_model::{DecayGroup, Parameter};
 use tritforge_train::{AdamW, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 const STEPS: usize = 7;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use tritforge_config::{HiddenAct, LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, WriteMode, gemm};
-use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, NnError, Workspace, initial_adapter};
+use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, ModelError, Workspace, initial_adapter};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 /// Steps before the measured ones.
@@ -120,7 +120,7 @@ fn peak_rss() -> f64 {
     kilobytes.unwrap_or(f64::NAN) / 1024.0
 }
 
-fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, NnError> {
+fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, ModelError> {
     let Some(mode) = lora else { return Decoder::init(config, 1) };
     let target_modules = Projection::ALL.to_vec();
     let threshold = LOTA_THRESHOLD;

@@ -7,7 +7,7 @@
 //! be added, weighted: it keeps the answer likely while both answers' odds move (Pang et al. 2024, arXiv
 //! 2404.19733).
 
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
+use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
 use crate::recipe::SftLoss;
 use crate::trainer::eval_sequences;
@@ -147,7 +147,7 @@ pub(crate) fn compare(
 /// and the SFT term of `section`; the normalizer is the number of pairs of the whole optimizer step.
 /// Sequences stand in pairs, the chosen one first, `reference` has the log-probability of each
 /// ([`sequence_log_probs`] of the reference model), and targets of prompts and padding are
-/// [`tritforge_nn::IGNORE_INDEX`].
+/// [`tritforge_model::IGNORE_INDEX`].
 ///
 /// # Errors
 /// If sequences are not in pairs, there is not one number of the reference's for each, or the batch does not

@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 use rayon::prelude::*;
-use tritforge_nn::Parameter;
+use tritforge_model::Parameter;
 
 use crate::optimizer::{CHUNK, update_in_place};
 
@@ -16,7 +16,7 @@ pub(crate) struct EmaWeights {
 impl EmaWeights {
     /// An average that begins with the parameters as they are.
     pub(crate) fn new(decay: f64, parameters: &[Parameter]) -> Result<Self> {
-        let values = parameters.iter().map(|p| Ok(tritforge_nn::ops::values(&p.var)?.to_vec()));
+        let values = parameters.iter().map(|p| Ok(tritforge_model::ops::values(&p.var)?.to_vec()));
         Ok(Self { decay, values: values.collect::<Result<_>>()? })
     }
 
@@ -36,7 +36,7 @@ impl EmaWeights {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let share = (1.0 - decay) as f32;
         for (parameter, average) in parameters.iter().zip(&mut self.values) {
-            let values = tritforge_nn::ops::values(&parameter.var)?;
+            let values = tritforge_model::ops::values(&parameter.var)?;
             average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
                 for (a, v) in average.iter_mut().zip(values) {
                     *a += share * (v - *a);
@@ -61,7 +61,7 @@ impl EmaWeights {
 #[cfg(test)]
 mod tests {
     use candle_core::{Device, Var};
-    use tritforge_nn::DecayGroup;
+    use tritforge_model::DecayGroup;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_data::DataError;
-use tritforge_nn::NnError;
+use tritforge_model::ModelError;
 use tritforge_text::TextError;
 
 use crate::recipe::RecipeError;
@@ -27,7 +27,7 @@ pub enum TrainError {
     Text(#[from] TextError),
     /// The model failed.
     #[error(transparent)]
-    Nn(#[from] NnError),
+    Nn(#[from] ModelError),
     /// candle failed.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

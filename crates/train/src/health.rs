@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tritforge_config::{Projection, WeightQuant};
 use tritforge_kernels::parallel_for_each;
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_ternary::{absmean, weight_codes};
 
 use crate::TrainError;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{Checkpoint, MANIFEST, Tensors, latest};
 use tritforge_config::{ADAPTER_CONFIG, LoraConfig, ModelConfig};
-use tritforge_nn::{Decoder, NnError, initial_adapter};
+use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
 use crate::recipe::Recipe;
@@ -67,7 +67,7 @@ pub(crate) fn adapted(
     recipe: &Recipe,
     config: &ModelConfig,
     lora: &LoraConfig,
-    adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
+    adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Decoder, TrainError> {
     let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
     let checkpoint = open(base)?;
@@ -82,12 +82,12 @@ pub(crate) fn adapted(
 }
 
 /// A tensor of a base. Norms before `o_proj` and `down_proj` that the base does not have begin as 1.
-fn read(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, NnError> {
+fn read(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
     if name.contains("_sub_norm") && !tensors.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }
     match tensors.f32(name, shape) {
         Ok(values) => Ok(values.into_owned()),
-        Err(error) => Err(NnError::Tensor { name: name.to_string(), message: error.to_string() }),
+        Err(error) => Err(ModelError::Tensor { name: name.to_string(), message: error.to_string() }),
     }
 }

@@ -13,7 +13,7 @@ use tritforge_checkpoint::{
     AdapterFiles, AdapterModule, Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorView, Writer,
 };
 use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
-use tritforge_nn::merge_adapter;
+use tritforge_model::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
 use crate::{TrainError, identity, init, merge_lota, state};

@@ -8,7 +8,7 @@ use tritforge_checkpoint::{
     AdapterFiles, AdapterModule, Checkpoint, MODEL, TensorSpec, TensorType, Tensors, Writer,
 };
 use tritforge_config::{AdapterConfig, ModelConfig, Projection, WeightQuant};
-use tritforge_nn::merge_ternary_adapter;
+use tritforge_model::merge_ternary_adapter;
 use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 
 use crate::TrainError;

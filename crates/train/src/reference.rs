@@ -10,7 +10,7 @@ use std::path::Path;
 
 use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
-use tritforge_nn::{Batch, Decoder};
+use tritforge_model::{Batch, Decoder};
 
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_text::Message;
 
 use crate::prepare::Prepared;

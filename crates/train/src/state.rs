@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer, latest};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_data::BatchPosition;
-use tritforge_nn::{Decoder, Parameter, ops};
+use tritforge_model::{Decoder, Parameter, ops};
 use tritforge_text::Tokenizer;
 
 use crate::ema::EmaWeights;
@@ -298,9 +298,9 @@ pub(crate) fn load(
     };
     let tensors = checkpoint.tensors(weights)?;
     let read = |name: &str, shape: &[usize]| {
-        let values = tensors
-            .f32(&stored_name(lora.as_ref(), name), shape)
-            .map_err(|e| tritforge_nn::NnError::Tensor { name: name.to_string(), message: e.to_string() })?;
+        let values = tensors.f32(&stored_name(lora.as_ref(), name), shape).map_err(|e| {
+            tritforge_model::ModelError::Tensor { name: name.to_string(), message: e.to_string() }
+        })?;
         Ok(values.into_owned())
     };
     let model = match &lora {

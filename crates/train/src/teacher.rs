@@ -22,7 +22,7 @@ use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{ADAPTER_MODEL, ModelConfig};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::parallel_for_each;
-use tritforge_nn::{AttentionStates, Batch, Decoder, Distillation, NnError};
+use tritforge_model::{AttentionStates, Batch, Decoder, Distillation, ModelError};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
@@ -311,6 +311,6 @@ pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
     let tensors = checkpoint.model_tensors()?;
     Ok(Decoder::load(&checkpoint.config()?, |name, shape| match tensors.f32(name, shape) {
         Ok(values) => Ok(values.into_owned()),
-        Err(error) => Err(NnError::Tensor { name: name.to_string(), message: error.to_string() }),
+        Err(error) => Err(ModelError::Tensor { name: name.to_string(), message: error.to_string() }),
     })?)
 }

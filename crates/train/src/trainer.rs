@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::Batches;
-use tritforge_nn::{Decoder, GradientTree, Workspace};
+use tritforge_model::{Decoder, GradientTree, Workspace};
 
 use crate::convert::blend;
 use crate::ema::EmaWeights;
@@ -30,7 +30,7 @@ pub(crate) use self::evaluate::eval_sequences;
 use self::step::StepOutcome;
 
 // The shards mark what is no target; the loss must understand the mark.
-const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_nn::IGNORE_INDEX);
+const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_model::IGNORE_INDEX);
 
 /// How to run a recipe.
 #[derive(Debug, Clone)]
@@ -376,7 +376,7 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<PathBuf, TrainError> {
         let (recipe, step) = (self.recipe, self.progress.step);
         for parameter in self.model.parameters() {
-            let norm = global_norm(&[Some(&*tritforge_nn::ops::values(&parameter.var)?)]);
+            let norm = global_norm(&[Some(&*tritforge_model::ops::values(&parameter.var)?)]);
             if !norm.is_finite() {
                 let checkpoint = self.last_good();
                 return Err(TrainError::NotFinite {

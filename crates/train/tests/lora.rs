@@ -8,17 +8,17 @@ use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, LoraMode, ModelConfig,
     Projection, WeightQuant,
 };
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops};
+use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter, ops};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
-fn read(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, NnError> {
+fn read(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
     match tensors.f32(name, shape) {
         Ok(values) => Ok(values.into_owned()),
-        Err(e) => Err(NnError::Tensor { name: name.to_string(), message: e.to_string() }),
+        Err(e) => Err(ModelError::Tensor { name: name.to_string(), message: e.to_string() }),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use candle_core::{Device, Var};
 use serde::Deserialize;
-use tritforge_nn::{DecayGroup, Parameter};
+use tritforge_model::{DecayGroup, Parameter};
 use tritforge_train::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };

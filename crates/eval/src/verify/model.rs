@@ -8,7 +8,7 @@ use tritforge_config::{ModelConfig, Projection};
 use tritforge_export::{AnyModel, ImportOptions, ModelFormat};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::{Observer, TernaryWeights};
-use tritforge_nn::Decoder;
+use tritforge_model::Decoder;
 use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;

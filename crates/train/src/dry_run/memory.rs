@@ -1,7 +1,7 @@
 //! The memory of a run, by part.
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_nn::{GradPrecision, Workspace, gradient_buffers};
+use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::recipe::{Lora, OptimKind, Recipe};
 use crate::trainer::eval_sequences;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, Gradients, NnError, Workspace, initial_adapter};
+use tritforge_model::{Batch, Decoder, Gradients, ModelError, Workspace, initial_adapter};
 
 use crate::TrainError;
 use crate::dry_run::memory;
@@ -114,7 +114,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     let mut random = random();
     let deviation = 3f32.sqrt() * config.initializer_range;
     let mut drawn = |_: &str, shape: &[usize]| {
-        Ok::<_, NnError>((0..shape.iter().product()).map(|_| deviation * (2.0 * random() - 1.0)).collect())
+        Ok::<_, ModelError>((0..shape.iter().product()).map(|_| deviation * (2.0 * random() - 1.0)).collect())
     };
     // Weights that are stored as ternary cost what those cost that are quantized once.
     let stored = config.weights == WeightQuant::Ternary;

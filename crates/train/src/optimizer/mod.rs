@@ -16,7 +16,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
 use half::bf16;
 use rayon::prelude::*;
 use tritforge_kernels::CounterRng;
-use tritforge_nn::{DecayGroup, Parameter};
+use tritforge_model::{DecayGroup, Parameter};
 
 pub use adamw::AdamW;
 pub use lion::Lion;

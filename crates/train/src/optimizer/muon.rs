@@ -44,7 +44,7 @@ pub(super) fn step<M: Stored>(
         _ => return Ok(()),
     };
     let update = orthogonalize(Tensor::from_vec(direction, (rows, columns), &Device::Cpu)?)?;
-    let update = tritforge_nn::ops::values(&update)?;
+    let update = tritforge_model::ops::values(&update)?;
     let keep = (1.0 - step.lr * step.weight_decay) as f32;
     let rate = (step.lr * 0.2 * (rows.max(columns) as f64).sqrt()) as f32;
     parameter.par_chunks_mut(CHUNK).zip(update.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (p, u))| {
@@ -93,7 +93,7 @@ fn orthogonalize(matrix: Tensor) -> candle_core::Result<Tensor> {
     let tall = rows > columns;
     let x = if tall { matrix.t()?.contiguous()? } else { matrix };
     let norm = {
-        let values = tritforge_nn::ops::values(&x)?;
+        let values = tritforge_model::ops::values(&x)?;
         super::sum_of_squares(&values).sqrt().max(EPS)
     };
     let mut x = (x / norm)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, LoraMode, ModelConfig, WeightQuant};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_nn::GradPrecision;
+use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::kind::{Kind, Range};

@@ -241,7 +241,7 @@ mod tests {
     use serde_json::{Map, json};
     use tritforge_checkpoint::Checkpoint;
     use tritforge_export::{ImportOptions, import};
-    use tritforge_nn::Decoder;
+    use tritforge_model::Decoder;
 
     use super::*;
     use crate::teacher::decoder;

@@ -1,7 +1,7 @@
 //! Which layers of model and teacher the attention-relation loss compares, and in how many heads.
 
 use tritforge_config::ModelConfig;
-use tritforge_nn::{AttentionStates, Relation};
+use tritforge_model::{AttentionStates, Relation};
 
 use crate::recipe::Distill;
 

@@ -1,7 +1,7 @@
 //! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are
 //! looked at, the report is drawn.
 
-use tritforge_nn::{Batch, Decoder, IGNORE_INDEX, Score};
+use tritforge_model::{Batch, Decoder, IGNORE_INDEX, Score};
 
 use super::Trainer;
 use crate::dpo::compare;

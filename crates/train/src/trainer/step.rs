@@ -2,7 +2,7 @@
 
 use tritforge_data::Packing;
 use tritforge_kernels::CounterRng;
-use tritforge_nn::{Batch, tree_sum};
+use tritforge_model::{Batch, tree_sum};
 
 use super::Trainer;
 use crate::convert::blend;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
-use tritforge_nn::GradPrecision;
+use tritforge_model::GradPrecision;
 
 use super::serialize::{backward_name, is_auto};
 

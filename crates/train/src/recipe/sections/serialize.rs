@@ -4,7 +4,7 @@ use serde::Serializer;
 use tritforge_config::{LoraMode, Projection};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
-use tritforge_nn::GradPrecision;
+use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing as TernaryPacking;
 
 use super::SHARD_TOKENS;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{ActivationQuant, HiddenAct, WeightQuant};
 use tritforge_data::Packing as DataPacking;
 use tritforge_kernels::DenseType;
-use tritforge_nn::GradPrecision;
+use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing;
 
 use super::{

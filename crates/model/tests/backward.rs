@@ -2,7 +2,7 @@
 //! checkpointing, in one micro-batch and in many, on one thread and on several.
 
 use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
-use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace, ops};
+use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace, ops};
 
 fn config() -> ModelConfig {
     ModelConfig {

@@ -8,7 +8,7 @@
 
 use tritforge_config::WeightQuant;
 
-use crate::{Decoder, NnError};
+use crate::{Decoder, ModelError};
 
 impl Decoder {
     /// How much of the quantization of each block's projections training is to see, from 0 to 1, one number a
@@ -17,9 +17,9 @@ impl Decoder {
     /// # Errors
     /// If there are not as many numbers as blocks, one is out of its range, the weights are not quantized by
     /// absmean, or the base has an adapter.
-    pub fn set_blend(&mut self, blend: &[f32]) -> Result<(), NnError> {
+    pub fn set_blend(&mut self, blend: &[f32]) -> Result<(), ModelError> {
         let fault = |found: String, expected: String| {
-            Err(NnError::Input { what: "the part of the quantization that is seen", found, expected })
+            Err(ModelError::Input { what: "the part of the quantization that is seen", found, expected })
         };
         let blocks = self.blocks.len();
         if blend.len() != blocks {

@@ -2,7 +2,7 @@
 //! like both.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+use tritforge_model::{Batch, Decoder, Gradients, Workspace};
 
 fn config(weights: WeightQuant, activations: ActivationQuant, use_sub_norm: bool) -> ModelConfig {
     ModelConfig {

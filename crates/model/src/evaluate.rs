@@ -8,7 +8,7 @@ use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
 
 use crate::decoder::{AttentionStates, Batch};
 use crate::ops::{IGNORE_INDEX, score_rows, values};
-use crate::{Decoder, NnError};
+use crate::{Decoder, ModelError};
 
 /// Cross-entropy over a number of targets.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -43,7 +43,7 @@ impl Decoder {
         ids: &[u32],
         sequences: usize,
         observer: Option<&mut Observer<'_>>,
-    ) -> Result<Vec<f32>, NnError> {
+    ) -> Result<Vec<f32>, ModelError> {
         self.segment_logits(ids, sequences, &[], observer)
     }
 
@@ -51,10 +51,15 @@ impl Decoder {
     ///
     /// # Errors
     /// If the ids do not fit the model, or a row is none of them.
-    pub fn logits_of_rows(&self, ids: &[u32], sequences: usize, rows: &[usize]) -> Result<Vec<f32>, NnError> {
+    pub fn logits_of_rows(
+        &self,
+        ids: &[u32],
+        sequences: usize,
+        rows: &[usize],
+    ) -> Result<Vec<f32>, ModelError> {
         if let Some(row) = rows.iter().find(|row| **row >= ids.len()) {
             let expected = format!("positions below {}", ids.len());
-            return Err(NnError::Input { what: "rows", found: row.to_string(), expected });
+            return Err(ModelError::Input { what: "rows", found: row.to_string(), expected });
         }
         let hidden = self.hidden(ids, sequences, &[], false, None)?;
         let hidden = values(&hidden)?;
@@ -77,7 +82,7 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         observer: Option<&mut Observer<'_>>,
-    ) -> Result<Vec<f32>, NnError> {
+    ) -> Result<Vec<f32>, ModelError> {
         self.logits_of_hidden(&self.hidden(ids, sequences, segments, false, observer)?)
     }
 
@@ -91,7 +96,7 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         layer: usize,
-    ) -> Result<(Vec<f32>, AttentionStates), NnError> {
+    ) -> Result<(Vec<f32>, AttentionStates), ModelError> {
         let (hidden, states) = self.hidden_and_states(ids, sequences, segments, layer)?;
         Ok((self.logits_of_hidden(&hidden)?, states))
     }
@@ -107,7 +112,7 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         layer: usize,
-    ) -> Result<AttentionStates, NnError> {
+    ) -> Result<AttentionStates, ModelError> {
         Ok(self.hidden_and_states(ids, sequences, segments, layer)?.1)
     }
 
@@ -117,17 +122,17 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         layer: usize,
-    ) -> Result<(Tensor, AttentionStates), NnError> {
+    ) -> Result<(Tensor, AttentionStates), ModelError> {
         if layer >= self.blocks.len() {
             let expected = format!("below the model's {}", self.blocks.len());
-            return Err(NnError::Input { what: "layer", found: layer.to_string(), expected });
+            return Err(ModelError::Input { what: "layer", found: layer.to_string(), expected });
         }
         let mut states = AttentionStates::default();
         let hidden = self.pass(ids, sequences, segments, false, None, Some((layer, &mut states)))?;
         Ok((hidden, states))
     }
 
-    fn logits_of_hidden(&self, hidden: &Tensor) -> Result<Vec<f32>, NnError> {
+    fn logits_of_hidden(&self, hidden: &Tensor) -> Result<Vec<f32>, ModelError> {
         let weight = values(self.output_weight())?;
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let head = DenseMatrix::from_f32(&weight, vocab, width);
@@ -142,10 +147,10 @@ impl Decoder {
     ///
     /// # Errors
     /// If the batch does not fit the model.
-    pub fn log_probs(&self, batch: &Batch<'_>) -> Result<Vec<f32>, NnError> {
+    pub fn log_probs(&self, batch: &Batch<'_>) -> Result<Vec<f32>, ModelError> {
         let vocab = self.config().vocab_size;
         let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
-        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        let fault = |what, found: String, expected| Err(ModelError::Input { what, found, expected });
         if batch.targets.len() != batch.ids.len() {
             let expected = format!("{}, one an id", batch.ids.len());
             return fault("targets", batch.targets.len().to_string(), expected);
@@ -166,7 +171,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the batch does not fit the model.
-    pub fn score(&self, batch: &Batch<'_>) -> Result<Score, NnError> {
+    pub fn score(&self, batch: &Batch<'_>) -> Result<Score, ModelError> {
         let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
         let (nats, targets) = score_rows(&logits, self.config().vocab_size, batch.targets)?;
         Ok(Score { nats, targets })

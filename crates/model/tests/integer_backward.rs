@@ -2,7 +2,7 @@
 //! the same seed, refused where there are no integers.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, GradPrecision, Gradients, Workspace};
+use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, Workspace};
 
 fn config() -> ModelConfig {
     ModelConfig {

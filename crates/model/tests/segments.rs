@@ -1,7 +1,7 @@
 //! Documents that share a row: each gets what it gets alone, bit for bit.
 
 use tritforge_config::ModelConfig;
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
+use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace, ops};
 
 /// Tokens of the first document: whole blocks of every sum over tokens, so that the second document's sums
 /// are cut as alone.

@@ -9,8 +9,9 @@ use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LOTA_THRESHOLD, LoraConfig, LoraMode,
     ModelConfig, Projection, WeightQuant,
 };
-use tritforge_nn::{
-    Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, NnError, Workspace, initial_adapter, ops::values,
+use tritforge_model::{
+    Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter,
+    ops::values,
 };
 use tritforge_ternary::TernaryTensor;
 
@@ -36,11 +37,11 @@ fn read(path: &Path) -> (Tensors, Vec<u32>) {
     (tensors, ids)
 }
 
-fn give(tensors: &Tensors, name: &str) -> Result<Vec<f32>, NnError> {
+fn give(tensors: &Tensors, name: &str) -> Result<Vec<f32>, ModelError> {
     tensors
         .get(name)
         .cloned()
-        .ok_or_else(|| NnError::Tensor { name: name.to_string(), message: "missing".into() })
+        .ok_or_else(|| ModelError::Tensor { name: name.to_string(), message: "missing".into() })
 }
 
 /// How far two vectors are apart, relative to the second's largest element.

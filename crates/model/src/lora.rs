@@ -19,7 +19,7 @@ use tritforge_config::{LoraConfig, LoraMode};
 use tritforge_kernels::{DenseMatrix, Matrix, WriteMode, gemm};
 
 use crate::decoder::StandardNormal;
-use crate::{Decoder, NnError, ops};
+use crate::{Decoder, ModelError, ops};
 
 /// The low-rank product of one projection: A [rank, in], B [out, rank].
 #[derive(Debug)]
@@ -152,7 +152,7 @@ pub fn merge_ternary_adapter(
 pub fn initial_adapter(
     mode: LoraMode,
     seed: u64,
-) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, NnError> {
+) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, ModelError> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     move |name, shape| {
         let n: usize = shape.iter().product();
@@ -184,10 +184,10 @@ impl Decoder {
     /// # Errors
     /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see
     /// [`crate::Linear::quantized`].
-    pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, NnError> {
+    pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, ModelError> {
         let mode = self.lora.as_ref().map(|lora| lora.mode);
         if mode != Some(LoraMode::QatLora) {
-            return Err(NnError::Input {
+            return Err(ModelError::Input {
                 what: "an exact merge",
                 found: mode.map_or("a model without adapter".to_string(), |m| format!("mode {}", m.name())),
                 expected: "mode qat_lora: only there is the adapter part of what is quantized".to_string(),

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 use tritforge_kernels::{AttentionShape, Gate, RopeTable, TernaryWeights};
-use tritforge_nn::{IGNORE_INDEX, ops};
+use tritforge_model::{IGNORE_INDEX, ops};
 use tritforge_ternary::{absmax_quantize, absmean, weight_codes};
 
 fn random(seed: u64, shape: &[usize]) -> Var {

@@ -14,7 +14,7 @@ use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each};
 
 use super::workspace::sized;
 use crate::ops::IGNORE_INDEX;
-use crate::{Batch, NnError, segments};
+use crate::{Batch, ModelError, segments};
 
 /// Rows that are shorter have no direction: they relate to nothing and learn nothing.
 const SHORTEST: f32 = 1e-6;
@@ -45,11 +45,11 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// If the segments do not ascend, or there is not one target for each token.
-    pub fn relation_rows(&self) -> Result<usize, NnError> {
+    pub fn relation_rows(&self) -> Result<usize, ModelError> {
         if self.targets.len() != self.ids.len() {
             let (found, expected) =
                 (self.targets.len().to_string(), format!("{}, one an id", self.ids.len()));
-            return Err(NnError::Input { what: "targets", found, expected });
+            return Err(ModelError::Input { what: "targets", found, expected });
         }
         let mut lengths = Vec::new();
         self.segment_lengths(&mut lengths)?;
@@ -93,8 +93,8 @@ struct Side {
 
 impl Relation<'_> {
     /// Whether the loss fits a model and a batch of `tokens` tokens.
-    pub(super) fn check(&self, config: &ModelConfig, tokens: usize) -> Result<(), NnError> {
-        let fault = |what, found: String, expected: String| Err(NnError::Input { what, found, expected });
+    pub(super) fn check(&self, config: &ModelConfig, tokens: usize) -> Result<(), ModelError> {
+        let fault = |what, found: String, expected: String| Err(ModelError::Input { what, found, expected });
         if self.layer >= config.num_hidden_layers {
             let expected = format!("below the model's {}", config.num_hidden_layers);
             return fault("relation layer", self.layer.to_string(), expected);

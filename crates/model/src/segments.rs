@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::{Batch, NnError};
+use crate::{Batch, ModelError};
 
 /// The lengths of the segments of `tokens` tokens: of every sequence, cut where `starts` says. Segments
 /// follow each other.
@@ -14,10 +14,10 @@ pub(crate) fn segment_lengths(
     sequences: usize,
     starts: &[usize],
     lengths: &mut Vec<usize>,
-) -> Result<(), NnError> {
+) -> Result<(), ModelError> {
     lengths.clear();
     if starts.windows(2).any(|pair| pair[0] >= pair[1]) || starts.last().is_some_and(|last| *last >= tokens) {
-        return Err(NnError::Input {
+        return Err(ModelError::Input {
             what: "segments",
             found: format!("{starts:?}"),
             expected: format!("ascending positions below {tokens}"),
@@ -55,7 +55,7 @@ pub(crate) fn positions(lengths: &[usize]) -> impl Iterator<Item = u32> {
 
 impl Batch<'_> {
     /// The lengths of the batch's segments.
-    pub(crate) fn segment_lengths(&self, lengths: &mut Vec<usize>) -> Result<(), NnError> {
+    pub(crate) fn segment_lengths(&self, lengths: &mut Vec<usize>) -> Result<(), ModelError> {
         segment_lengths(self.ids.len(), self.sequences, self.segments, lengths)
     }
 }

@@ -4,7 +4,7 @@ use tritforge_config::ConfigError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
-pub enum NnError {
+pub enum ModelError {
     /// The configuration describes no possible model.
     #[error(transparent)]
     Config(#[from] ConfigError),

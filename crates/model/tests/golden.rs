@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, Gradients, IGNORE_INDEX, NnError, Workspace};
+use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, ModelError, Workspace};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -47,7 +47,7 @@ fn model(dir: &str, config: &ModelConfig) -> Decoder {
     let bytes = std::fs::read(golden(dir).join("model.safetensors")).unwrap();
     let parsed = SafeTensors::deserialize(&bytes).unwrap();
     Decoder::load(config, |name, shape| {
-        let fault = |message: String| NnError::Tensor { name: name.to_string(), message };
+        let fault = |message: String| ModelError::Tensor { name: name.to_string(), message };
         let view = parsed.tensor(name).map_err(|e| fault(e.to_string()))?;
         assert_eq!(view.shape(), shape, "{name}");
         Ok(match view.dtype() {
@@ -101,7 +101,7 @@ fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQua
     assert!((loss as f32 - golden_loss).abs() <= 1e-5 * golden_loss);
     for (i, parameter) in model.parameters().iter().enumerate() {
         let of_tape = tape.get(parameter.var.as_tensor()).expect("every parameter has a gradient");
-        let of_tape = tritforge_nn::ops::values(of_tape).unwrap();
+        let of_tape = tritforge_model::ops::values(of_tape).unwrap();
         let width = *parameter.var.dims().last().unwrap();
         let golden = goldens.get(&format!("{mode}.grad.{}", parameter.name));
         let size = golden.iter().fold(0f32, |m, g| m.max(g.abs()));

@@ -20,7 +20,7 @@
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
-//! use tritforge_nn::{Batch, Decoder, Gradients, Workspace};
+//! use tritforge_model::{Batch, Decoder, Gradients, Workspace};
 //!
 //! let config = ModelConfig { vocab_size: 32, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
 //!     num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, ..ModelConfig::default() };
@@ -36,10 +36,10 @@
 //! assert!((f64::from(tape.to_scalar::<f32>()?) - loss).abs() < 1e-5);
 //! let tape = tape.backward()?;
 //! for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
-//!     let values = tritforge_nn::ops::values(tape.get(parameter.var.as_tensor()).unwrap())?;
+//!     let values = tritforge_model::ops::values(tape.get(parameter.var.as_tensor()).unwrap())?;
 //!     assert_eq!(values.len(), gradient.unwrap().len());
 //! }
-//! # Ok::<(), tritforge_nn::NnError>(())
+//! # Ok::<(), tritforge_model::ModelError>(())
 //! ```
 
 mod backward;
@@ -59,7 +59,7 @@ mod segments;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
-pub use error::NnError;
+pub use error::ModelError;
 pub use evaluate::Score;
 pub use grad_precision::GradPrecision;
 pub use gradient_tree::{GradientTree, gradient_buffers, tree_sum};

@@ -2,7 +2,7 @@
 //! cross-entropy.
 
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
-use tritforge_nn::{Batch, Decoder, Distillation, Gradients, IGNORE_INDEX, Workspace};
+use tritforge_model::{Batch, Decoder, Distillation, Gradients, IGNORE_INDEX, Workspace};
 
 const VOCAB: usize = 29;
 

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha20Rng;
 use tritforge_config::{LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_kernels::{Observer, RopeTable, parallel_for_each};
 
-use crate::NnError;
+use crate::ModelError;
 use crate::block::{Block, Context};
 use crate::lora::Adapter;
 use crate::ops;
@@ -65,7 +65,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the configuration is impossible.
-    pub fn init(config: &ModelConfig, seed: u64) -> Result<Self, NnError> {
+    pub fn init(config: &ModelConfig, seed: u64) -> Result<Self, ModelError> {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let deviation = config.initializer_range;
         let normal = StandardNormal;
@@ -86,8 +86,8 @@ impl Decoder {
     /// If the configuration is impossible, or `load` fails or gives a wrong number of values.
     pub fn load(
         config: &ModelConfig,
-        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
-    ) -> Result<Self, NnError> {
+        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, ModelError> {
         Self::build(config, None, |name, shape| loaded(name, shape, load(name, shape)?))
     }
 
@@ -101,12 +101,12 @@ impl Decoder {
     pub fn load_adapted(
         config: &ModelConfig,
         lora: &LoraConfig,
-        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
-        mut adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, NnError>,
-    ) -> Result<Self, NnError> {
+        mut load: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
+        mut adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
+    ) -> Result<Self, ModelError> {
         lora.validate()?;
         if lora.mode == LoraMode::QatLora && config.weights != WeightQuant::Absmean {
-            return Err(NnError::Input {
+            return Err(ModelError::Input {
                 what: "a base for mode qat_lora",
                 found: format!("weights {:?}", config.weights),
                 expected: "latent weights quantized by absmean; adapters of mode adapter need none"
@@ -114,7 +114,7 @@ impl Decoder {
             });
         }
         if lora.mode == LoraMode::Lota && config.weights == WeightQuant::None {
-            return Err(NnError::Input {
+            return Err(ModelError::Input {
                 what: "a base for mode lota",
                 found: "full-precision weights".to_string(),
                 expected: "ternary ones: the adapter moves codes".to_string(),
@@ -133,7 +133,7 @@ impl Decoder {
                     }
                     let var = loaded(&name, &shape, values)?;
                     model.parameters.push(Parameter { name, var: var.clone(), group: DecayGroup::Decay });
-                    Ok::<_, NnError>(var)
+                    Ok::<_, ModelError>(var)
                 };
                 let [a, b] = LoraConfig::tensors(block.layer, *projection);
                 let (a, b) = (matrix(a, [lora.rank, cols])?, matrix(b, [rows, lora.rank])?);
@@ -150,14 +150,14 @@ impl Decoder {
     fn build(
         config: &ModelConfig,
         lora: Option<&LoraConfig>,
-        mut tensor: impl FnMut(&str, &[usize]) -> Result<Var, NnError>,
-    ) -> Result<Self, NnError> {
+        mut tensor: impl FnMut(&str, &[usize]) -> Result<Var, ModelError>,
+    ) -> Result<Self, ModelError> {
         config.validate()?;
         let mut parameters = Vec::new();
         let mut named = |name: &str, shape: &[usize]| {
             let var = tensor(name, shape)?;
             if lora.is_some() {
-                return Ok::<_, NnError>((var, FROZEN));
+                return Ok::<_, ModelError>((var, FROZEN));
             }
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
             let group =
@@ -219,14 +219,14 @@ impl Decoder {
     ///
     /// # Errors
     /// If candle refuses.
-    pub fn requantize(&mut self) -> Result<(), NnError> {
+    pub fn requantize(&mut self) -> Result<(), ModelError> {
         for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
             linear.invalidate();
         }
         self.quantize()
     }
 
-    fn quantize(&mut self) -> Result<(), NnError> {
+    fn quantize(&mut self) -> Result<(), ModelError> {
         let faults = Mutex::new(Vec::new());
         let linears = self.blocks.iter_mut().flat_map(|b| &mut b.projections);
         parallel_for_each(linears, |linear| {
@@ -252,7 +252,7 @@ impl Decoder {
         segments: &[usize],
         track: bool,
         observer: Option<&mut Observer<'_>>,
-    ) -> Result<Tensor, NnError> {
+    ) -> Result<Tensor, ModelError> {
         self.pass(ids, sequences, segments, track, observer, None)
     }
 
@@ -265,7 +265,7 @@ impl Decoder {
         track: bool,
         mut observer: Option<&mut Observer<'_>>,
         mut states: Option<(usize, &mut AttentionStates)>,
-    ) -> Result<Tensor, NnError> {
+    ) -> Result<Tensor, ModelError> {
         self.sequence_length(ids, sequences)?;
         let mut lengths = Vec::new();
         segment_lengths(ids.len(), sequences, segments, &mut lengths)?;
@@ -281,9 +281,9 @@ impl Decoder {
         Ok(ops::rms_norm(&x, &context.read(&self.norm), self.config.rms_norm_eps)?)
     }
 
-    pub(crate) fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, NnError> {
+    pub(crate) fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, ModelError> {
         let longest = self.config.max_position_embeddings;
-        let fault = |expected: String| NnError::Input {
+        let fault = |expected: String| ModelError::Input {
             what: "token ids",
             found: format!("{} in {sequences} sequences", ids.len()),
             expected,
@@ -303,7 +303,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the batch does not fit the model.
-    pub fn loss(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor, NnError> {
+    pub fn loss(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor, ModelError> {
         let hidden = self.hidden(batch.ids, batch.sequences, batch.segments, true, None)?;
         Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
     }
@@ -312,7 +312,7 @@ impl Decoder {
     ///
     /// # Errors
     /// If the tensor is not on the CPU.
-    pub fn values(&self, name: &str) -> Result<Option<Vec<f32>>, NnError> {
+    pub fn values(&self, name: &str) -> Result<Option<Vec<f32>>, ModelError> {
         let parameter = self.parameters.iter().find(|p| p.name == name);
         Ok(parameter.map(|p| ops::values(&p.var).map(|values| values.to_vec())).transpose()?)
     }
@@ -321,8 +321,8 @@ impl Decoder {
     ///
     /// # Errors
     /// If there is no such parameter, or the number of values is another.
-    pub fn replace(&mut self, name: &str, values: Vec<f32>) -> Result<(), NnError> {
-        let fault = |message: String| NnError::Tensor { name: name.to_string(), message };
+    pub fn replace(&mut self, name: &str, values: Vec<f32>) -> Result<(), ModelError> {
+        let fault = |message: String| ModelError::Tensor { name: name.to_string(), message };
         let parameter = self.parameters.iter().find(|p| p.name == name);
         let parameter = parameter.ok_or_else(|| fault("the model has no such parameter".to_string()))?;
         let shape = parameter.var.shape().clone();
@@ -340,29 +340,29 @@ impl Decoder {
     ///
     /// # Errors
     /// If a tensor is not on the CPU.
-    pub fn snapshot(&self) -> Result<HashMap<String, Vec<f32>>, NnError> {
+    pub fn snapshot(&self) -> Result<HashMap<String, Vec<f32>>, ModelError> {
         let copy = |p: &Parameter| Ok((p.name.clone(), ops::values(&p.var)?.to_vec()));
         self.parameters.iter().map(copy).collect()
     }
 }
 
 /// Refuses the matrix of a ternary adapter that has other numbers than -1, 0 and 1.
-fn check_ternary(name: &str, values: &[f32]) -> Result<(), NnError> {
+fn check_ternary(name: &str, values: &[f32]) -> Result<(), ModelError> {
     match values.iter().find(|x| ![-1.0, 0.0, 1.0].contains(*x)) {
         None => Ok(()),
         Some(x) => {
             let message = format!("{x}: expected -1, 0 or 1 in a matrix of mode lota");
-            Err(NnError::Tensor { name: name.to_string(), message })
+            Err(ModelError::Tensor { name: name.to_string(), message })
         }
     }
 }
 
 /// A tensor of the values that were loaded.
-fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, NnError> {
+fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, ModelError> {
     let expected: usize = shape.iter().product();
     if values.len() != expected {
         let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());
-        return Err(NnError::Tensor { name: name.to_string(), message });
+        return Err(ModelError::Tensor { name: name.to_string(), message });
     }
     Ok(Var::from_vec(values, shape, &Device::Cpu)?)
 }

@@ -2,8 +2,8 @@
 //! where it has no part.
 
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, RopeScaling, WeightQuant};
-use tritforge_nn::{
-    AttentionStates, Batch, Decoder, Distillation, DistillationLoss, Gradients, IGNORE_INDEX, NnError,
+use tritforge_model::{
+    AttentionStates, Batch, Decoder, Distillation, DistillationLoss, Gradients, IGNORE_INDEX, ModelError,
     Relation, Workspace,
 };
 
@@ -66,7 +66,7 @@ fn learn(
     model: &Decoder,
     relation: Option<Relation<'_>>,
     workspace: &mut Workspace,
-) -> Result<(DistillationLoss, Gradients), NnError> {
+) -> Result<(DistillationLoss, Gradients), ModelError> {
     let (ids, targets) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &SEGMENTS };
     // A teacher whose distribution does not count.

@@ -3,7 +3,7 @@
 use tritforge_config::{ActivationQuant, WeightQuant};
 use tritforge_kernels::{Backend, CounterRng, Rounding};
 
-use crate::{Decoder, NnError};
+use crate::{Decoder, ModelError};
 
 /// How the gradients of the projections' outputs are multiplied with ternary weights and int8 activations,
 /// which are integers already. Embedding, head, norms and attention are in f32 whatever this says.
@@ -77,11 +77,11 @@ impl Decoder {
     /// # Errors
     /// If few bits are asked for and the forward multiplies no integers: weights or activations are not
     /// quantized.
-    pub fn set_grad_precision(&mut self, backward: GradPrecision) -> Result<(), NnError> {
+    pub fn set_grad_precision(&mut self, backward: GradPrecision) -> Result<(), ModelError> {
         let config = self.config();
         let integers = config.weights != WeightQuant::None && config.activations == ActivationQuant::Absmax;
         if backward.needs_integers() && !integers {
-            return Err(NnError::Input {
+            return Err(ModelError::Input {
                 what: "backward by integers",
                 found: format!("weights {:?}, activations {:?}", config.weights, config.activations),
                 expected: "ternary weights (absmean) and int8 activations (absmax)".to_string(),

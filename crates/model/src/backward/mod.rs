@@ -22,7 +22,7 @@ pub use self::workspace::Workspace;
 use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
 use crate::ops::{IGNORE_INDEX, values};
-use crate::{Decoder, Gradients, NnError, segments};
+use crate::{Decoder, Gradients, ModelError, segments};
 
 impl Decoder {
     /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and
@@ -40,7 +40,7 @@ impl Decoder {
         batch: &Batch<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<f64, NnError> {
+    ) -> Result<f64, ModelError> {
         self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
     }
 
@@ -57,8 +57,8 @@ impl Decoder {
         weights: &[f32],
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<f64, NnError> {
-        let fault = |found: String, expected| Err(NnError::Input { what: "weights", found, expected });
+    ) -> Result<f64, ModelError> {
+        let fault = |found: String, expected| Err(ModelError::Input { what: "weights", found, expected });
         if weights.len() != batch.targets.len() {
             return fault(weights.len().to_string(), format!("{}, one a target", batch.targets.len()));
         }
@@ -84,9 +84,9 @@ impl Decoder {
         distillation: &Distillation<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<DistillationLoss, NnError> {
+    ) -> Result<DistillationLoss, ModelError> {
         let Distillation { ids, logits, k, temperature, relation, .. } = *distillation;
-        let fault = |what, found: String, expected| Err(NnError::Input { what, found, expected });
+        let fault = |what, found: String, expected| Err(ModelError::Input { what, found, expected });
         let wanted = batch.ids.len() * k;
         if k == 0 || ids.len() != wanted || logits.len() != wanted {
             let expected = format!("{k} of each for {} tokens", batch.ids.len());
@@ -123,7 +123,7 @@ impl Decoder {
         objective: Objective<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<f64, NnError> {
+    ) -> Result<f64, ModelError> {
         self.check(batch, normalizer, gradients)?;
         let tokens = batch.ids.len();
         let layers = self.blocks.len();
@@ -161,10 +161,10 @@ impl Decoder {
     }
 
     /// Whether everything fits.
-    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<(), NnError> {
+    fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<(), ModelError> {
         self.sequence_length(batch.ids, batch.sequences)?;
         let vocab = self.config().vocab_size;
-        let fault = |what, found: String, expected: String| Err(NnError::Input { what, found, expected });
+        let fault = |what, found: String, expected: String| Err(ModelError::Input { what, found, expected });
         if batch.targets.len() != batch.ids.len() {
             return fault(
                 "targets",
