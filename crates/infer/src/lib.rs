@@ -1,9 +1,11 @@
 //! The deployable engine: a model from a GGUF file, a KV cache, sampling. No candle, no Python.
 //!
 //! [`Model`] is what a file says: shared and immutable. A [`Session`] is one conversation with it: a KV cache
-//! and a position. [`generate`] runs a prompt to its end with [`Sampling`], and hands out text as it comes.
+//! and a position. [`step`] advances one session or many in one pass over the weights.
 //!
-//! [`step`] advances many sessions in one pass over the weights.
+//! A [`Sequence`] is a prompt on its way to its end: it chooses tokens by [`Sampling`], decodes them and looks
+//! for stop strings. [`generate`] runs one in a session and hands out its text as it comes; a [`Scheduler`]
+//! runs many at a time with continuous batching. Whatever else generates text stands on these two.
 //!
 //! Every product is the integer product of training, through the same kernels, so that a session's logits are
 //! those of the evaluation of the checkpoint, whether tokens come one at a time or many at once.
@@ -30,7 +32,10 @@ mod generate;
 mod load;
 mod logprobs;
 mod model;
+mod options;
 mod sampling;
+mod scheduler;
+mod sequence;
 mod session;
 mod step;
 mod stop;
@@ -39,10 +44,13 @@ mod weights;
 
 pub use adapter::{Adapter, ScaledAdapter};
 pub use error::InferError;
-pub use generate::{Finish, GenerateOptions, Generation, Piece, generate, generate_pieces};
+pub use generate::{generate, generate_pieces};
 pub use logprobs::TokenLogprobs;
 pub use model::{Model, ModelMemory};
+pub use options::GenerateOptions;
 pub use sampling::{Sampler, Sampling};
+pub use scheduler::{Ended, Scheduler, SchedulerOptions};
+pub use sequence::{Finish, Generation, Piece, Sequence, Vocabulary};
 pub use session::{PREFILL_CHUNK, Session};
 pub use step::{LogitsRequest, SequenceInput, step};
 pub use stop::{StopFilter, StopMatch};

@@ -95,6 +95,8 @@ pub struct Sampler {
     rng: ChaCha20Rng,
     /// How often each token has been chosen, where a penalty asks for it.
     counts: BTreeMap<u32, u32>,
+    /// The memory of the tokens to draw from, kept for the next choice; a greedy one needs none.
+    candidates: Vec<(u32, f32)>,
 }
 
 impl Sampler {
@@ -105,7 +107,7 @@ impl Sampler {
     pub fn new(sampling: Sampling) -> Result<Self, InferError> {
         sampling.validate()?;
         let rng = ChaCha20Rng::seed_from_u64(sampling.seed);
-        Ok(Self { sampling, rng, counts: BTreeMap::new() })
+        Ok(Self { sampling, rng, counts: BTreeMap::new(), candidates: Vec::new() })
     }
 
     /// Chooses a token from its logits `[vocab_size]`; `recent` are the tokens before it, newest last. Of
@@ -134,14 +136,18 @@ impl Sampler {
         let id = if self.sampling.temperature == 0.0 {
             greedy(logits, &changed, banned)
         } else {
-            let mut candidates: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+            let mut candidates = std::mem::take(&mut self.candidates);
+            candidates.clear();
+            candidates.extend((0u32..).zip(logits.iter().copied()));
             for (id, logit) in &changed {
                 candidates[*id as usize].1 = *logit;
             }
             if !banned.is_empty() {
                 candidates.retain(|(id, _)| !banned.contains(id));
             }
-            self.draw(candidates)
+            let id = self.draw(&mut candidates);
+            self.candidates = candidates;
+            id
         };
         let id = id.ok_or(InferError::NothingToChoose)?;
         if self.sampling.frequency_penalty != 0.0 || self.sampling.presence_penalty != 0.0 {
@@ -180,7 +186,7 @@ impl Sampler {
     }
 
     /// Draws one of the candidates; none if there is none.
-    fn draw(&mut self, mut candidates: Vec<(u32, f32)>) -> Option<u32> {
+    fn draw(&mut self, candidates: &mut Vec<(u32, f32)>) -> Option<u32> {
         let s = &self.sampling;
         let order = |a: &(u32, f32), b: &(u32, f32)| {
             b.1.partial_cmp(&a.1).unwrap_or(Ordering::Equal).then(a.0.cmp(&b.0))
@@ -209,7 +215,7 @@ impl Sampler {
         let weight = weights(s.temperature);
         let total: f64 = candidates.iter().map(|(_, logit)| weight(*logit)).sum();
         let mut left = self.rng.random::<f64>() * total;
-        for (id, logit) in &candidates {
+        for (id, logit) in &*candidates {
             left -= weight(*logit);
             if left < 0.0 {
                 return Some(*id);

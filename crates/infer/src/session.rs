@@ -1,5 +1,6 @@
 //! `Session`: one sequence of tokens with its KV cache.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tritforge_kernels::{KvCache, KvType, Observer};
@@ -196,25 +197,33 @@ impl Session {
 
     /// Whether the tokens can be appended.
     pub(crate) fn check(&self, ids: &[u32]) -> Result<(), InferError> {
-        if ids.is_empty() {
-            return Err(InferError::EmptyPrompt);
-        }
-        let vocab_size = self.model.config().vocab_size;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
-            return Err(InferError::Token { id: *id, vocab_size });
-        }
-        if self.len() + ids.len() > self.context {
-            return Err(InferError::ContextFull {
-                used: self.len(),
-                asked: ids.len(),
-                context: self.context,
-            });
-        }
-        Ok(())
+        check_tokens(ids, self.model.config().vocab_size, &(self.len()..self.context))
     }
 
     /// Takes note of tokens whose keys and values have been appended.
     pub(crate) fn extend(&mut self, ids: &[u32]) {
         self.tokens.extend_from_slice(ids);
     }
+}
+
+/// Whether tokens of a vocabulary can be appended where these positions of a context are free.
+pub(crate) fn check_tokens(
+    ids: &[u32],
+    vocab_size: usize,
+    positions: &Range<usize>,
+) -> Result<(), InferError> {
+    if ids.is_empty() {
+        return Err(InferError::EmptyPrompt);
+    }
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocab_size) {
+        return Err(InferError::Token { id: *id, vocab_size });
+    }
+    if ids.len() > positions.len() {
+        return Err(InferError::ContextFull {
+            used: positions.start,
+            asked: ids.len(),
+            context: positions.end,
+        });
+    }
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Stop strings: text is held back for as long as it may be the beginning of one.
 
 /// A filter over streamed text that ends at the first stop string.
-#[derive(Debug)]
-pub struct StopFilter<'a> {
-    stops: &'a [String],
+#[derive(Debug, Default)]
+pub struct StopFilter {
+    stops: Vec<String>,
     held: String,
 }
 
@@ -16,9 +16,9 @@ pub enum StopMatch {
     Stopped(String),
 }
 
-impl<'a> StopFilter<'a> {
+impl StopFilter {
     /// A filter for these strings; empty ones stop nothing.
-    pub fn new(stops: &'a [String]) -> Self {
+    pub fn new(stops: Vec<String>) -> Self {
         Self { stops, held: String::new() }
     }
 
@@ -54,8 +54,7 @@ mod tests {
 
     #[test]
     fn a_stop_string_split_over_pieces_is_found() {
-        let stops = ["\n\n".to_string(), "END".to_string()];
-        let mut filter = StopFilter::new(&stops);
+        let mut filter = StopFilter::new(vec!["\n\n".to_string(), "END".to_string()]);
         assert_eq!(filter.push("a\n"), StopMatch::Text("a".into()));
         assert_eq!(filter.push("bE"), StopMatch::Text("\nb".into()));
         assert_eq!(filter.push("N"), StopMatch::Text(String::new()));
@@ -64,8 +63,7 @@ mod tests {
 
     #[test]
     fn text_that_only_looked_like_a_stop_comes_out() {
-        let stops = ["END".to_string()];
-        let mut filter = StopFilter::new(&stops);
+        let mut filter = StopFilter::new(vec!["END".to_string()]);
         assert_eq!(filter.push("xEN"), StopMatch::Text("x".into()));
         assert_eq!(filter.push("é"), StopMatch::Text("ENé".into()));
         assert_eq!(filter.push("E"), StopMatch::Text(String::new()));

@@ -8,7 +8,7 @@
 //!
 //! What a request has is settled when it arrives, as shared handles: unloading an adapter, or changing the
 //! defaults, leaves running and waiting requests as they were. Nothing that depends on adapters outlives a
-//! request: every one has a session, with keys and values, of its own.
+//! request: keys and values are kept for prompts to come only where no adapter took part.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

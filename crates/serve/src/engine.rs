@@ -4,13 +4,12 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use tritforge_infer::{
-    Finish, GenerateOptions, InferError, Model, ScaledAdapter, Session, TokenLogprobs, generate_pieces,
-};
+use tritforge_infer::{Finish, GenerateOptions, InferError, Model, ScaledAdapter, TokenLogprobs};
 use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
 
 use crate::adapters::{AdapterError, Adapters};
 use crate::prompt_limit::PromptLimit;
+use crate::worker::Worker;
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -150,7 +149,8 @@ impl Engine {
         Self { adapters: Arc::new(Adapters::new(&name, None)), name, run: Arc::new(run) }
     }
 
-    /// A GGUF model. Each job gets a session of its own. A model without a chat template cannot answer
+    /// A GGUF model, which runs on a thread of its own: the jobs that run at the same time share each pass over
+    /// its weights, and each gets what it gets alone. A model without a chat template cannot answer
     /// conversations. Adapters that are on the model are on by default.
     ///
     /// # Errors
@@ -163,6 +163,7 @@ impl Engine {
         }
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);
+        let worker = Worker::start(&model);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;
@@ -186,9 +187,7 @@ impl Engine {
                     tokenizer.encode_chat(&template, messages)?
                 }
             };
-            let mut session = Session::new(Arc::clone(&model), model.config().max_position_embeddings)?;
-            session.set_adapters(Arc::clone(&job.adapters));
-            let fits = !prompt.is_empty() && prompt.len() <= session.context();
+            let fits = !prompt.is_empty() && prompt.len() <= model.config().max_position_embeddings;
             // One that does not fit gets its error before any text.
             if job.echo && fits {
                 let text = match &job.prompt {
@@ -198,7 +197,8 @@ impl Engine {
                 let _ = on_text(Piece::from(text.as_str()));
             }
             let mut failed = None;
-            let generation = generate_pieces(&mut session, &prompt, &options, |piece| {
+            let adapters = Arc::clone(&job.adapters);
+            let generation = worker.generate(prompt, options, adapters, |piece| {
                 match piece
                     .tokens
                     .iter()

@@ -8,8 +8,10 @@
 //!   llama.cpp's server.
 //!
 //! A bounded number of generations run at once and a bounded number wait; beyond that a request is told to
-//! come back (429). Each has a time limit, and one whose client is gone stops at its next token. The engine
-//! stands behind one function ([`Engine`]), so that the service can be tested without a model.
+//! come back (429). Each has a time limit, and one whose client is gone stops at its next token. Those that
+//! run share each pass over the weights ([`tritforge_infer::Scheduler`]), and a prompt that begins like one
+//! before goes on from its keys and values. The engine stands behind one function ([`Engine`]), so that the
+//! service can be tested without a model.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -35,6 +37,7 @@ mod lora_routes;
 mod prompt_limit;
 pub mod request;
 mod routes;
+mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

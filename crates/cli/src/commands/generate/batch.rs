@@ -12,11 +12,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 use tritforge_data::json_lines;
-use tritforge_infer::{Finish, GenerateOptions};
+use tritforge_infer::{
+    Finish, GenerateOptions, Generation, Scheduler, SchedulerOptions, Sequence, Vocabulary,
+};
 
-use super::request::{Defaults, Entry, entries};
-use super::schedule::{self, Limits};
-use super::sequence::Outcome;
+use super::request::{Defaults, Entry, Request, entries};
 use super::{Args, place, read};
 use crate::commands::ranges::count;
 use crate::commands::sampling_args::chat_template;
@@ -86,32 +86,29 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
             place(file)
         );
     }
-    let requests: Vec<_> =
-        entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?))).collect();
+    let requests = || entries.iter().enumerate().filter_map(|(i, e)| Some((i, e.request.as_ref().ok()?)));
 
     let mut results = Results::new(&entries, batch.output.as_deref(), args.quiet)?;
     interrupt::install()?;
     let work = interrupt::Work::begin();
-    let limits = Limits { parallel: batch.parallel, context, kv: args.kv };
+    let options = SchedulerOptions { context, kv: args.kv, ..SchedulerOptions::of(&model, batch.parallel) };
+    let mut scheduler = Scheduler::new(&model, options)?;
+    let vocabulary = Vocabulary::of(&model);
+    let sequences = requests().map(|(index, Request { ids, options })| -> Result<_> {
+        Ok((index, Sequence::new(vocabulary, ids, options.clone(), 0..context)?))
+    });
     let begin = Instant::now();
     results.write_ready()?;
-    schedule::run(
-        &model,
-        &requests,
-        limits,
-        || work.stopped(),
-        |index, outcome| results.take(index, outcome),
-    )?;
+    scheduler.run(sequences, || work.stopped(), |index, generation| results.take(index, generation?))?;
     let seconds = begin.elapsed().as_secs_f64();
     let stopped = work.stopped();
     results.finish()?;
     if !args.quiet {
         let Results { prompt_tokens, completion_tokens, done, .. } = results;
-        let failed = entries.len() - requests.len();
+        let (prompts, failed) = (requests().count(), entries.len() - requests().count());
         eprintln!(
-            "[{done} of {} prompts, {failed} invalid lines; {prompt_tokens} prompt tokens and \
+            "[{done} of {prompts} prompts, {failed} invalid lines; {prompt_tokens} prompt tokens and \
              {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
-            requests.len(),
             completion_tokens as f64 / seconds,
         );
     }
@@ -121,7 +118,7 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
 /// The results as they come, written in the order of the file.
 struct Results<'a> {
     entries: &'a [Entry],
-    outcomes: Vec<Option<Outcome>>,
+    generations: Vec<Option<Generation>>,
     /// Entries before this one are written.
     written: usize,
     out: Box<dyn Write>,
@@ -145,11 +142,11 @@ impl<'a> Results<'a> {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(entries.len() as u64) };
         let style = "{bar:30} {pos}/{len} prompts, {msg} tokens, {elapsed} (left {eta})";
         bar.set_style(ProgressStyle::with_template(style)?);
-        let outcomes = entries.iter().map(|_| None).collect();
+        let generations = entries.iter().map(|_| None).collect();
         let place = output.map_or_else(String::new, |path| format!("{}: ", path.display()));
         Ok(Self {
             entries,
-            outcomes,
+            generations,
             written: 0,
             out,
             place,
@@ -160,11 +157,11 @@ impl<'a> Results<'a> {
         })
     }
 
-    fn take(&mut self, index: usize, outcome: Outcome) -> Result<()> {
-        self.prompt_tokens += outcome.prompt_tokens;
-        self.completion_tokens += outcome.completion_tokens;
-        self.done += usize::from(outcome.finish != Finish::Cancelled);
-        self.outcomes[index] = Some(outcome);
+    fn take(&mut self, index: usize, generation: Generation) -> Result<()> {
+        self.prompt_tokens += generation.prompt_tokens;
+        self.completion_tokens += generation.tokens.len();
+        self.done += usize::from(generation.finish != Finish::Cancelled);
+        self.generations[index] = Some(generation);
         self.bar.set_message(self.completion_tokens.to_string());
         self.bar.inc(1);
         self.write_ready()
@@ -191,14 +188,14 @@ impl<'a> Results<'a> {
     fn write(&mut self, index: usize) -> Result<bool> {
         let Entry { line, id, request } = &self.entries[index];
         let id = id.as_ref();
-        let result = match (request, self.outcomes[index].take()) {
+        let result = match (request, self.generations[index].take()) {
             (Err(error), _) => serde_json::to_string(&Line::Failed { id, line: *line, error }),
-            (Ok(_), Some(outcome)) => serde_json::to_string(&Line::Done {
+            (Ok(_), Some(generation)) => serde_json::to_string(&Line::Done {
                 id,
-                text: &outcome.text,
-                finish_reason: reason(outcome.finish),
-                prompt_tokens: outcome.prompt_tokens,
-                completion_tokens: outcome.completion_tokens,
+                text: &generation.text,
+                finish_reason: reason(generation.finish),
+                prompt_tokens: generation.prompt_tokens,
+                completion_tokens: generation.tokens.len(),
             }),
             (Ok(_), None) => return Ok(false),
         };

@@ -2,8 +2,6 @@
 
 mod batch;
 mod request;
-mod schedule;
-mod sequence;
 
 use std::io::{Read as _, Write as _};
 use std::ops::ControlFlow;

@@ -1,0 +1,340 @@
+//! One prompt on its way to its end, apart from the model that runs it.
+//!
+//! A [`Sequence`] says which tokens the model has to run next and takes the logits that they give: it chooses
+//! a token, decodes it and looks for the end of the text. It does not run the model itself:
+//! [`crate::generate`] runs one sequence, a [`crate::Scheduler`] many at a time, and the evaluation of a
+//! checkpoint runs one through the training forward.
+
+use std::ops::{ControlFlow, Range};
+use std::time::{Duration, Instant};
+
+use tritforge_text::{DecodeStream, Tokenizer};
+
+use crate::session::check_tokens;
+use crate::stop::{StopFilter, StopMatch};
+use crate::{GenerateOptions, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model gave a token that ends the generation.
+    Eos,
+    /// A stop string came.
+    Stop,
+    /// `max_tokens` were generated.
+    Length,
+    /// The context is full.
+    ContextFull,
+    /// The callback asked for the end, or whoever runs the sequence did.
+    Cancelled,
+}
+
+/// What came of a prompt.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The text.
+    pub text: String,
+    /// The tokens, without the one that ended the text.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Time from the beginning to the first token.
+    pub prefill: Duration,
+    /// Time from the first token to the last.
+    pub decode: Duration,
+}
+
+impl Generation {
+    /// Prompt tokens a second.
+    pub fn prefill_rate(&self) -> f64 {
+        self.prompt_tokens as f64 / self.prefill.as_secs_f64()
+    }
+
+    /// Generated tokens a second, the first one aside; 0 if there was no second one.
+    pub fn decode_rate(&self) -> f64 {
+        match self.tokens.len() {
+            0 | 1 => 0.0,
+            n => (n - 1) as f64 / self.decode.as_secs_f64(),
+        }
+    }
+}
+
+/// A piece of the text as it is handed out.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Piece<'a> {
+    /// Whole characters, never part of a stop string; none where the generation only asks whether to go on.
+    pub text: &'a str,
+    /// The tokens that have come since the last piece with text, where [`GenerateOptions::logprobs`] asks for
+    /// them.
+    pub tokens: &'a [TokenLogprobs],
+}
+
+/// The tokens of a model: what a sequence has to know of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Vocabulary<'m> {
+    /// What turns tokens into text.
+    pub tokenizer: &'m Tokenizer,
+    /// The tokens that end a generation ([`Tokenizer::end_ids`]).
+    pub end_ids: &'m [u32],
+    /// Number of logits: that of the tokenizer's tokens, or more if the model pads its vocabulary.
+    pub size: usize,
+}
+
+impl<'m> Vocabulary<'m> {
+    /// That of a loaded model.
+    pub fn of(model: &'m Model) -> Self {
+        Self { tokenizer: model.tokenizer(), end_ids: model.end_ids(), size: model.config().vocab_size }
+    }
+}
+
+/// A prompt and what has been generated after it.
+#[derive(Debug)]
+pub struct Sequence<'m> {
+    vocabulary: Vocabulary<'m>,
+    options: GenerateOptions,
+    sampler: Sampler,
+    stream: DecodeStream<'m>,
+    filter: StopFilter,
+    /// Tokens that may not be chosen before [`GenerateOptions::min_tokens`].
+    too_early: Vec<u32>,
+    /// The prompt and the tokens generated.
+    ids: Vec<u32>,
+    prompt_tokens: usize,
+    /// How many of `ids` the model has run.
+    seen: usize,
+    /// How many of them it can run: the context has no room for more.
+    room: usize,
+    text: String,
+    /// Tokens whose text has not been handed out.
+    tokens: Vec<TokenLogprobs>,
+    /// Whether what is held back of the text is no part of it.
+    closed: bool,
+    begin: Instant,
+    /// When the prompt had been run.
+    prefilled: Option<Instant>,
+}
+
+impl<'m> Sequence<'m> {
+    /// A prompt of which nothing has been run yet. `positions` are those of the context that it may fill.
+    ///
+    /// # Errors
+    /// If the prompt is empty, has an unknown token or does not fit, or an option is out of range.
+    pub fn new(
+        vocabulary: Vocabulary<'m>,
+        prompt: &[u32],
+        options: GenerateOptions,
+        positions: Range<usize>,
+    ) -> Result<Self, InferError> {
+        let sampler = Sampler::new(options.sampling.clone())?;
+        options.check_ids(vocabulary.size)?;
+        check_tokens(prompt, vocabulary.size, &positions)?;
+        let mut too_early = Vec::new();
+        if options.min_tokens > 0 {
+            if !options.ignore_eos {
+                too_early.extend_from_slice(vocabulary.end_ids);
+                too_early.extend_from_slice(&options.end_ids);
+            }
+            too_early.extend_from_slice(&options.stop_ids);
+            too_early.extend_from_slice(&options.suppress_ids);
+        }
+        Ok(Self {
+            vocabulary,
+            sampler,
+            stream: vocabulary.tokenizer.stream(),
+            filter: StopFilter::new(options.stop.clone()),
+            too_early,
+            ids: prompt.to_vec(),
+            prompt_tokens: prompt.len(),
+            seen: 0,
+            room: positions.len(),
+            text: String::new(),
+            tokens: Vec::new(),
+            closed: false,
+            begin: Instant::now(),
+            prefilled: None,
+            options,
+        })
+    }
+
+    /// The prompt and the tokens generated so far.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// How many tokens the model has not run yet: the rest of the prompt, or the token chosen last.
+    pub fn waiting(&self) -> usize {
+        self.ids.len() - self.seen
+    }
+
+    /// Whether a part of the prompt has not been run yet.
+    pub fn is_prefilling(&self) -> bool {
+        self.seen < self.prompt_tokens
+    }
+
+    /// The tokens to run next, at most `most`, and the logits that [`Self::accept`] needs of them.
+    pub fn next_input(&self, most: usize) -> (&[u32], LogitsRequest) {
+        let rest = &self.ids[self.seen..];
+        let ids = &rest[..rest.len().min(most)];
+        let request = if ids.len() == rest.len() { LogitsRequest::Last } else { LogitsRequest::None };
+        (ids, request)
+    }
+
+    /// Begins now, with the first `cached` tokens of the prompt in the cache already.
+    pub(crate) fn start(&mut self, cached: usize) {
+        self.seen = cached;
+        self.begin = Instant::now();
+    }
+
+    /// Takes note of `ran` tokens that the model has run and, if none is left, chooses the next one by their
+    /// last `logits` `[vocab_size]`. `on_piece` gets the text that it completes, or none if it completes none,
+    /// and may end the sequence. Returns why the sequence is at its end, if it is.
+    ///
+    /// # Errors
+    /// If a logit is NaN or infinite, no token can be chosen, or the one chosen cannot be decoded.
+    pub fn accept(
+        &mut self,
+        ran: usize,
+        logits: &[f32],
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
+        self.seen += ran;
+        if self.waiting() > 0 {
+            return Ok(None);
+        }
+        self.prefilled.get_or_insert_with(Instant::now);
+        if self.generated() >= self.options.max_tokens {
+            return Ok(Some(Finish::Length));
+        }
+        let early = self.generated() < self.options.min_tokens;
+        let banned = if early { &self.too_early } else { &self.options.suppress_ids };
+        let id = self.sampler.choose_except(logits, &self.ids, banned)?;
+        if self.ends(id) {
+            return Ok(Some(Finish::Eos));
+        }
+        self.ids.push(id);
+        self.tokens.extend(self.options.logprobs.map(|top| TokenLogprobs::of(logits, id, top)));
+        if self.options.skip_special_tokens && self.vocabulary.tokenizer.is_special(id) {
+            let name = self.vocabulary.tokenizer.token(id).unwrap_or_default();
+            if self.options.stop.contains(&name) {
+                return Ok(Some(Finish::Stop));
+            }
+            return Ok(self.hand_out("", on_piece));
+        }
+        // The text is too short for a stop string as long as it is too short for an end.
+        let early = self.generated() < self.options.min_tokens;
+        let (text, stopped) = match self.stream.push(id)? {
+            None => (String::new(), false),
+            Some(piece) if early => (piece, false),
+            Some(piece) => match self.filter.push(&piece) {
+                StopMatch::Text(text) => (text, false),
+                StopMatch::Stopped(text) => (text, true),
+            },
+        };
+        if stopped {
+            self.close(&text)?;
+            let _ = on_piece(Piece { text: &text, tokens: &self.tokens });
+            return Ok(Some(Finish::Stop));
+        }
+        Ok(self.hand_out(&text, on_piece))
+    }
+
+    /// Appends to the text, and hands it out with the tokens that belong to it. Without any it only asks
+    /// whether to go on: a stop string may hold all of the text back while the client leaves or the time runs
+    /// out.
+    fn hand_out(
+        &mut self,
+        text: &str,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Option<Finish> {
+        self.text.push_str(text);
+        let tokens = if text.is_empty() { &[][..] } else { &self.tokens };
+        if on_piece(Piece { text, tokens }).is_break() {
+            return Some(self.cancel());
+        }
+        if !text.is_empty() {
+            self.tokens.clear();
+        }
+        if self.generated() == self.options.max_tokens {
+            return Some(Finish::Length);
+        }
+        (self.seen == self.room).then_some(Finish::ContextFull)
+    }
+
+    /// Ends the text with what stood before a stop string; its tokens are not shown.
+    fn close(&mut self, text: &str) -> Result<(), InferError> {
+        self.text.push_str(text);
+        self.closed = true;
+        let mut written = 0;
+        let mut shown = 0;
+        while shown < self.tokens.len() && written < text.len() {
+            written += self.vocabulary.tokenizer.bytes(self.tokens[shown].id)?.len();
+            shown += 1;
+        }
+        self.tokens.truncate(shown);
+        Ok(())
+    }
+
+    /// Ends the text with what has been handed out of it.
+    pub(crate) fn cancel(&mut self) -> Finish {
+        self.closed = true;
+        Finish::Cancelled
+    }
+
+    fn generated(&self) -> usize {
+        self.ids.len() - self.prompt_tokens
+    }
+
+    /// Whether a token ends the text.
+    fn ends(&self, id: u32) -> bool {
+        let GenerateOptions { stop_ids, end_ids, ignore_eos, .. } = &self.options;
+        stop_ids.contains(&id)
+            || !ignore_eos && (self.vocabulary.end_ids.contains(&id) || end_ids.contains(&id))
+    }
+
+    /// The result of a sequence that has come to its end. What was held back of the text, as far as it belongs
+    /// to it, goes to `on_piece` first.
+    ///
+    /// # Errors
+    /// If a token cannot be decoded.
+    pub fn finish(
+        mut self,
+        mut finish: Finish,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, InferError> {
+        let end = Instant::now();
+        if !self.closed {
+            let mut rest = String::new();
+            let stream = std::mem::replace(&mut self.stream, self.vocabulary.tokenizer.stream());
+            if let Some(piece) = stream.finish()? {
+                match self.filter.push(&piece) {
+                    StopMatch::Text(text) => rest = text,
+                    StopMatch::Stopped(text) => {
+                        finish = Finish::Stop;
+                        self.close(&text)?;
+                        rest = text;
+                    }
+                }
+            }
+            if !self.closed {
+                let held = std::mem::take(&mut self.filter).finish();
+                let closing = if finish == Finish::Eos { self.options.closing.as_str() } else { "" };
+                rest.push_str(held.strip_suffix(closing).unwrap_or(&held));
+                self.text.push_str(&rest);
+            }
+            if !rest.is_empty() || !self.tokens.is_empty() {
+                let _ = on_piece(Piece { text: &rest, tokens: &self.tokens });
+            }
+        }
+        let prefilled = self.prefilled.unwrap_or(end);
+        Ok(Generation {
+            text: self.text,
+            tokens: self.ids.split_off(self.prompt_tokens),
+            finish,
+            prompt_tokens: self.prompt_tokens,
+            prefill: prefilled - self.begin,
+            decode: end - prefilled,
+        })
+    }
+}

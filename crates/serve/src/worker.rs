@@ -1,0 +1,160 @@
+//! The thread on which a model runs: all requests that are running share each pass over the weights.
+//!
+//! A request's own thread encodes its prompt, waits for its text, and writes to its client. A client that
+//! reads slowly holds nobody else up: what has been generated for it waits in its channel, which is never
+//! longer than the context.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use tritforge_infer::{
+    GenerateOptions, Generation, InferError, Model, Piece, ScaledAdapter, Scheduler, SchedulerOptions,
+    Sequence, TokenLogprobs, Vocabulary,
+};
+
+use crate::engine::JobError;
+
+/// Sessions at most that are kept for prompts that begin like one before.
+const MOST_IDLE: usize = 16;
+
+/// A model at work.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    requests: Sender<Request>,
+}
+
+/// What is to be generated, and for whom.
+#[derive(Debug)]
+struct Request {
+    prompt: Vec<u32>,
+    options: GenerateOptions,
+    adapters: Arc<[ScaledAdapter]>,
+    client: Client,
+}
+
+/// The thread that waits for a sequence's text.
+#[derive(Debug)]
+struct Client {
+    updates: Sender<Update>,
+    cancelled: Arc<AtomicBool>,
+}
+
+/// What a sequence says.
+#[derive(Debug)]
+enum Update {
+    Piece { text: String, tokens: Vec<TokenLogprobs> },
+    Done(Result<Generation, InferError>),
+}
+
+impl Client {
+    fn piece(&self, piece: Piece<'_>) -> ControlFlow<()> {
+        let update = Update::Piece { text: piece.text.to_string(), tokens: piece.tokens.to_vec() };
+        if self.cancelled.load(Ordering::Relaxed) || self.updates.send(update).is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn done(&self, result: Result<Generation, InferError>) {
+        // Nobody may be waiting any more.
+        let _ = self.updates.send(Update::Done(result));
+    }
+}
+
+impl Worker {
+    /// Starts the thread. It ends when nobody can send requests any more.
+    pub(crate) fn start(model: &Arc<Model>) -> Self {
+        let (requests, received) = channel();
+        let model = Arc::clone(model);
+        // Without a thread nobody receives, and every request fails with that.
+        let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
+            // After a panic the requests that were running are told so, and the next ones begin afresh.
+            while catch_unwind(AssertUnwindSafe(|| work(&model, &received))).is_err() {}
+        });
+        Self { requests }
+    }
+
+    /// Generates with a session of its own and these adapters. `on_piece` is asked as by
+    /// [`tritforge_infer::generate_pieces`]; when it ends the generation, the sequence ends with its next pass.
+    pub(crate) fn generate(
+        &self,
+        prompt: Vec<u32>,
+        options: GenerateOptions,
+        adapters: Arc<[ScaledAdapter]>,
+        mut on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Generation, JobError> {
+        let (updates, received) = channel();
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let client = Client { updates, cancelled: Arc::clone(&cancelled) };
+        let stopped = || JobError::Failed("the engine stopped without an answer".to_string());
+        self.requests.send(Request { prompt, options, adapters, client }).map_err(|_| stopped())?;
+        for update in received {
+            match update {
+                Update::Done(result) => return Ok(result?),
+                Update::Piece { .. } if cancelled.load(Ordering::Relaxed) => {}
+                Update::Piece { text, tokens } => {
+                    if on_piece(Piece { text: &text, tokens: &tokens }).is_break() {
+                        cancelled.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        Err(stopped())
+    }
+}
+
+/// Runs requests until nobody can send one.
+fn work(model: &Arc<Model>, requests: &Receiver<Request>) {
+    // The service decides how many requests run at once.
+    let options = SchedulerOptions { max_idle: MOST_IDLE, ..SchedulerOptions::of(model, usize::MAX) };
+    let (context, config) = (options.context, model.config());
+    // Bytes of the keys and values of a full context.
+    let full = 2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context;
+    let Ok(mut scheduler) = Scheduler::new(model, options) else { return };
+    loop {
+        if scheduler.is_empty() {
+            let Ok(request) = requests.recv() else { return };
+            submit(&mut scheduler, request, model, context);
+        }
+        requests.try_iter().for_each(|request| submit(&mut scheduler, request, model, context));
+        let ended = scheduler.pass(|client, piece| client.piece(piece));
+        if !ended.is_empty() {
+            trim(&mut scheduler, full);
+        }
+        for (client, result) in ended {
+            client.done(result);
+        }
+    }
+}
+
+/// Queues a request, or says at once why it cannot run.
+fn submit<'m>(scheduler: &mut Scheduler<'m, Client>, request: Request, model: &'m Model, context: usize) {
+    let Request { prompt, options, adapters, client } = request;
+    match Sequence::new(Vocabulary::of(model), &prompt, options, 0..context) {
+        Ok(sequence) => scheduler.submit(client, sequence, adapters),
+        Err(error) => client.done(Err(error)),
+    }
+}
+
+/// Forgets sessions with adapters, which may be unloaded, and the oldest of the others until those that are
+/// left take no more memory than one with a full context, or are one.
+fn trim(scheduler: &mut Scheduler<'_, Client>, full: usize) {
+    let (mut count, mut bytes) = (0, 0);
+    scheduler.retain_idle(|session| {
+        let keep = session.adapters().is_empty();
+        count += usize::from(keep);
+        bytes += if keep { session.kv_bytes() } else { 0 };
+        keep
+    });
+    scheduler.retain_idle(|session| {
+        let keep = bytes <= full || count == 1;
+        if !keep {
+            count -= 1;
+            bytes -= session.kv_bytes();
+        }
+        keep
+    });
+}
