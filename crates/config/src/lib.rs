@@ -1,6 +1,6 @@
 //! What a model is: its shape and its quantization, under the names of Hugging Face configs.
 //!
-//! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `nn` builds a
+//! [`ModelConfig`] is the one description of an architecture. A recipe resolves to it, `model` builds a
 //! trainable model from it, a checkpoint keeps it as `config.json`, the exporter writes it as GGUF metadata
 //! ([`ModelConfig::to_gguf`]) and the engine reads it back from there ([`ModelConfig::from_gguf`]).
 //! [`HuggingFaceConfig`] reads the `config.json` of other people's checkpoints.

@@ -17,7 +17,7 @@ use crate::{EvalError, adapted};
 /// A model with its tokenizer.
 #[derive(Debug)]
 pub enum EvalModel {
-    /// A checkpoint or Hugging Face's layout, run by `nn`.
+    /// A checkpoint or Hugging Face's layout, run by `model`.
     Checkpoint {
         /// The model.
         decoder: Box<Decoder>,

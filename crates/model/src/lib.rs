@@ -1,5 +1,4 @@
-//! Candle modules for ternary training: BitLinear with a straight-through estimator, and the decoder around
-//! it.
+//! The decoder: its forward, its hand-written backward, its adapters and its exact evaluation.
 //!
 //! Every step of the model calls the very function of `tritforge-kernels` that the deployed engine calls. The
 //! ternary codes, int8 activations and int32 sums of training are therefore those of the exported file, bit
