@@ -20,13 +20,16 @@
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
 
 mod base;
+mod choices;
 mod convert;
 mod distill;
 mod dpo;
 mod entries;
 mod error;
+mod keys;
 mod kind;
 mod lora;
+mod optim;
 mod overrides;
 mod reader;
 mod reference;
@@ -50,13 +53,15 @@ pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use sections::{
     BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Engine, Export, Lora, Model,
-    ModuleRate, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind,
-    Tokenizer, TokenizerKind, Train,
+    ModuleRate, OnFault, Optim, Quant, Run, Sample, SftLoss, SourceText, SplitKind, Tokenizer, TokenizerKind,
+    Train,
 };
 
+pub(crate) use keys::{Choice, Keys, registry};
+pub(crate) use kind::Range;
 pub(crate) use sections::SHARD_TOKENS;
 
-use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
+use crate::optimizer::OptimizerConfig;
 use entries::{Entries, Value};
 use reader::Reader;
 
@@ -176,14 +181,12 @@ impl Recipe {
     /// The optimizer's settings that stay the same for the whole run.
     pub fn optimizer_config(&self) -> OptimizerConfig {
         let optim = &self.optim;
-        let adamw = AdamW { betas: optim.betas, eps: optim.eps.unwrap_or(1e-8) };
-        let rule = match optim.kind {
-            OptimKind::AdamW => Rule::AdamW(adamw),
-            OptimKind::Lion => Rule::Lion(Lion { betas: optim.betas }),
-            OptimKind::TSignSgd => Rule::TSignSgd,
-            OptimKind::Muon => Rule::Muon(Muon { momentum: optim.momentum.unwrap_or(0.95) }, adamw),
-        };
-        OptimizerConfig { rule, state: optim.state_dtype, master: optim.master_dtype, seed: self.run.seed }
+        OptimizerConfig {
+            rule: optim.rule,
+            state: optim.state_dtype,
+            master: optim.master_dtype,
+            seed: self.run.seed,
+        }
     }
 
     /// Rows of a micro-batch: one for each sample, two for each pair of answers.

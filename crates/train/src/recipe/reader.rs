@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::entries::{Entries, Entry, Value};
 use super::error::{Fault, Origin};
+use super::keys::Owned;
 use super::kind::{Key, Kind, Range};
 
 /// Other projects' names for keys, too far from ours for a measure of spelling.
@@ -42,6 +43,8 @@ pub(super) struct Reader {
     missing: Vec<(&'static str, &'static str)>,
     /// Where the values of keys that were given stand.
     origins: BTreeMap<(&'static str, &'static str), Origin>,
+    /// Keys that only some choices of another key have, as each of them reads them.
+    pub(super) owned: Vec<Owned>,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -53,6 +56,7 @@ impl Reader {
             known: Vec::new(),
             missing: Vec::new(),
             origins: BTreeMap::new(),
+            owned: Vec::new(),
             faults,
         }
     }

@@ -1,8 +1,9 @@
 //! The reference of recipes, as JSON Schema for editors and as Markdown for people.
 //!
 //! Neither is written by hand: keys, types and ranges are those that the reader asks for, in its order;
-//! descriptions are the documentation of the sections' fields.
+//! descriptions are the documentation of the sections' fields, and of the structs of optimizers and schedules.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use schemars::generate::SchemaSettings;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::entries::Entries;
 use super::kind::{Key, Kind};
 use super::reader::Reader;
-use super::{Recipe, resolve};
+use super::{Recipe, choices, optim, resolve};
 
 /// What `model.config` is; it is gone before the sections are filled.
 const CONFIG: &str = "TOML file with keys of this section, as in `configs/`; keys in the recipe take \
@@ -28,6 +29,8 @@ struct Reference {
     needed: Vec<(&'static str, &'static str)>,
     /// The sections' structs, as schemars sees them: for their documentation.
     documented: Value,
+    /// The texts of the keys of `[optim]` that depend on optimizers or schedules.
+    optim: BTreeMap<&'static str, String>,
 }
 
 impl Reference {
@@ -39,7 +42,8 @@ impl Reference {
         let (keys, needed) = reader.into_keys();
         let settings = SchemaSettings::default().with(|s| s.inline_subschemas = true);
         let documented = settings.into_generator().into_root_schema_for::<Recipe>().to_value();
-        Self { keys, needed, documented }
+        let optim = choices::texts(&documented["properties"][optim::SECTION]["properties"]);
+        Self { keys, needed, documented, optim }
     }
 
     /// The sections, in the order in which a recipe is written out.
@@ -70,6 +74,9 @@ impl Reference {
     fn key_text(&self, key: &Key) -> String {
         if (key.section, key.name) == ("model", "config") {
             return CONFIG.to_string();
+        }
+        if let Some(text) = self.optim.get(key.name).filter(|_| key.section == optim::SECTION) {
+            return text.clone();
         }
         one_line(&self.documented_section(key.section)["properties"][key.name]["description"])
     }
@@ -180,6 +187,7 @@ fn kind_text(kind: &Kind) -> String {
     }
 }
 
-fn one_line(text: &Value) -> String {
+/// A text without its line breaks.
+pub(super) fn one_line(text: &Value) -> String {
     text.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
