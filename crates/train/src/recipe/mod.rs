@@ -26,6 +26,7 @@ mod distill;
 mod dpo;
 mod entries;
 mod error;
+mod hints;
 mod keys;
 mod kind;
 mod lora;
@@ -40,6 +41,7 @@ mod sections;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod validate;
 
 use std::path::Path;
@@ -57,6 +59,8 @@ pub use sections::{
     Train,
 };
 
+pub use upgrade::{ChangedLine, Upgrade, VERSION, upgrade};
+
 pub(crate) use keys::{Choice, Keys, registry};
 pub(crate) use kind::Range;
 pub(crate) use sections::SHARD_TOKENS;
@@ -68,6 +72,8 @@ use reader::Reader;
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Recipe {
+    /// The version of recipes that it is written for; without it, the present one.
+    pub version: i64,
     /// The run itself: its name, where it writes, its seed.
     pub run: Run,
     /// The architecture, by the names of Hugging Face.
@@ -121,6 +127,7 @@ impl Recipe {
     pub fn from_toml(path: &Path, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut entries = entries::parse_recipe(path, text).map_err(RecipeError::Invalid)?;
         let mut faults = Vec::new();
+        upgrade::take_version(&mut entries, &mut faults);
         overrides::apply(&mut entries, overrides, &mut faults);
         let base = base::include(path, &mut entries, &mut faults);
         include_config(path, &mut entries, &mut faults)?;

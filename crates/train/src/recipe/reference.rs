@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::entries::Entries;
 use super::kind::{Key, Kind};
 use super::reader::Reader;
-use super::{Recipe, choices, optim, resolve};
+use super::{Recipe, VERSION, choices, optim, resolve, upgrade};
 
 /// What `model.config` is; it is gone before the sections are filled.
 const CONFIG: &str = "TOML file with keys of this section, as in `configs/`; keys in the recipe take \
@@ -96,6 +96,10 @@ impl Reference {
 /// Contradictions between keys are beyond it.
 pub fn json_schema() -> Value {
     let reference = Reference::new();
+    let mut properties = Map::new();
+    let version = reference.section_text(upgrade::KEY);
+    let version = json!({ "type": "integer", "enum": [VERSION], "description": version });
+    properties.insert(upgrade::KEY.to_string(), version);
     let mut sections = Map::new();
     for section in reference.sections() {
         let mut keys = Map::new();
@@ -125,13 +129,15 @@ pub fn json_schema() -> Value {
         sections.insert(section.to_string(), schema);
     }
     let required: Vec<&String> = sections.keys().filter(|s| !reference.needs(s).is_empty()).collect();
+    let required = json!(required);
+    properties.append(&mut sections);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tritforge recipe",
         "description": "Everything about a training run.",
         "type": "object",
         "required": required,
-        "properties": sections,
+        "properties": properties,
         "additionalProperties": false,
     })
 }
@@ -171,6 +177,10 @@ working directory.
 `tritforge recipes list` lists the built-in recipes, `tritforge recipes copy NAME` copies one to edit, and
 `tritforge recipes schema` prints a JSON Schema: with `#:schema recipe.schema.json` as the first line of a recipe,
 editors with a TOML language server (Taplo, Even Better TOML) complete and check keys.
+
+`version = 1`, above all sections, says which version of recipes a file is written for; without it, the present one.
+`tritforge recipes upgrade FILE` gives a recipe the present names of keys and values in place, keeps its comments, and
+writes the version into it; `--check` only shows the lines that would change.
 ";
 
 /// What a value may be, in a table's cell.

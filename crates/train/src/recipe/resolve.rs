@@ -14,7 +14,7 @@ use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Quant, Run, SHARD_TOKENS, Sample, SplitKind, Tokenizer,
     TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, convert, distill, dpo, lora, optim, samples, sources, validate};
+use super::{Recipe, VERSION, convert, distill, dpo, lora, optim, samples, sources, validate};
 
 /// Tokens of a sample where the recipe does not say.
 const SEQ_LEN: usize = 256;
@@ -43,6 +43,7 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let sample = sample(r);
     let export = export(r, &model, quant);
     Recipe {
+        version: VERSION,
         run,
         model,
         quant,

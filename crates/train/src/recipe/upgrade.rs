@@ -10,7 +10,7 @@ use super::entries::{self, Entries, Value};
 use super::error::{Fault, RecipeError};
 
 /// The version of the recipes that this program reads.
-pub const VERSION: u64 = 1;
+pub const VERSION: i64 = 1;
 
 /// The key that says which version a recipe is of.
 pub(super) const KEY: &str = "version";
@@ -26,8 +26,7 @@ enum Renamed {
 }
 
 /// All names that have changed, in order.
-const RENAMED: &[Renamed] =
-    &[Renamed::Value { section: "quant", key: "backward", from: "exact", to: "f32" }];
+const RENAMED: &[Renamed] = &[Renamed::Value { section: "quant", key: "backward", from: "exact", to: "f32" }];
 
 /// A piece of a text and what takes its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,10 +58,9 @@ pub struct Upgrade {
 /// Takes the version from a recipe's entries, and notes one that this program does not read.
 pub(super) fn take_version(entries: &mut Entries, faults: &mut Vec<Fault>) {
     let Some(entry) = entries.stray.remove(KEY) else { return };
-    let known = i64::try_from(VERSION);
     let message = match entry.value {
-        Value::Integer(found) if Ok(found) == known => return,
-        Value::Integer(found) if Ok(found) > known => format!(
+        Value::Integer(found) if found == VERSION => return,
+        Value::Integer(found) if found > VERSION => format!(
             "version = {found}: this program reads recipes of version {VERSION}; use the newer version of \
              Tritforge that the recipe was written for"
         ),
@@ -122,7 +120,9 @@ impl Renamed {
 /// What a value that is a name is called now.
 pub(super) fn present_value(section: &str, key: &str, value: &str) -> Option<&'static str> {
     RENAMED.iter().find_map(|renamed| match *renamed {
-        Renamed::Value { section: s, key: k, from, to } => ((s, k, from) == (section, key, value)).then_some(to),
+        Renamed::Value { section: s, key: k, from, to } => {
+            ((s, k, from) == (section, key, value)).then_some(to)
+        }
         Renamed::Key { .. } => None,
     })
 }
@@ -183,6 +183,14 @@ fn changes(text: &str, edits: &[Edit]) -> Vec<ChangedLine> {
             changes.push(ChangedLine { line: i + 1, before: Some(line.trim_end().to_string()), after });
         }
     }
+    // What is added behind the last line.
+    let line = text.lines().count() + 1;
+    let added = edits.iter().filter(|edit| edit.range.start == text.len());
+    changes.extend(added.map(|edit| ChangedLine {
+        line,
+        before: None,
+        after: edit.text.trim_end().to_string(),
+    }));
     changes
 }
 
@@ -229,16 +237,27 @@ mod tests {
 
     #[test]
     fn other_ways_to_write_a_section_are_found() {
-        let found = upgraded("version = 1\nquant.backward = \"exact\"\ntrain = { max_steps = 3, batch_size = 2 }\n");
-        assert_eq!(found.text, "version = 1\nquant.backward = \"f32\"\ntrain = { steps = 3, batch_size = 2 }\n");
-        assert_eq!(upgraded("[train]\r\nmax_steps = 1\r\n").text, "version = 1\r\n\r\n[train]\r\nsteps = 1\r\n");
-        assert_eq!(upgraded("").text, "version = 1\n\n");
+        let found =
+            upgraded("version = 1\nquant.backward = \"exact\"\ntrain = { max_steps = 3, batch_size = 2 }\n");
+        assert_eq!(
+            found.text,
+            "version = 1\nquant.backward = \"f32\"\ntrain = { steps = 3, batch_size = 2 }\n"
+        );
+        assert_eq!(
+            upgraded("[train]\r\nmax_steps = 1\r\n").text,
+            "version = 1\r\n\r\n[train]\r\nsteps = 1\r\n"
+        );
+        let empty = upgraded("# Only a comment.\n");
+        assert_eq!((empty.text.as_str(), empty.changes.len()), ("# Only a comment.\nversion = 1\n\n", 1));
     }
 
     #[test]
     fn versions_that_are_not_known_are_refused() {
         for (text, message) in [
-            ("version = 2\n", "r.toml:1:11: version = 2: this program reads recipes of version 1; use the newer"),
+            (
+                "version = 2\n",
+                "r.toml:1:11: version = 2: this program reads recipes of version 1; use the newer",
+            ),
             ("version = \"1\"\n", "r.toml:1:11: version = \"1\": expected 1, or no version at all"),
             ("version = 0\n", "version = 0: expected 1"),
             ("[quant\n", "not TOML"),
@@ -254,7 +273,10 @@ mod tests {
                     num_attention_heads = 4\n[quant]\nbackward = \"exact\"\n[data]\ntrain = \"a.txt\"\n[train]\nsteps = 3\n";
         let read = |text: &str| crate::recipe::Recipe::from_toml(Path::new("r.toml"), text, &[]);
         let message = read(text).unwrap_err().to_string();
-        assert!(message.contains("it is \"f32\" now: `tritforge recipes upgrade` rewrites the file"), "{message}");
+        assert!(
+            message.contains("it is \"f32\" now: `tritforge recipes upgrade` rewrites the file"),
+            "{message}"
+        );
         let upgraded = upgrade(Path::new("r.toml"), text).unwrap().text;
         assert_eq!(read(&upgraded).unwrap().quant.backward, tritforge_model::GradPrecision::F32);
     }

@@ -75,6 +75,7 @@ fn defaults_are_filled_in() {
 #[test]
 fn every_key_is_read() {
     let text = r#"
+        version = 1
         [run]
         name = "n"
         out = "o/p"
