@@ -341,6 +341,24 @@ fn a_run_draws_its_report_and_several_are_drawn_together() {
 }
 
 #[test]
+fn a_recipe_is_upgraded_in_place() {
+    let project = Project::new();
+    let old = "# Mine.\n\n[quant]\nbackward = \"exact\"  # in f32\n";
+    fs::write(project.path("old.toml"), old).unwrap();
+    let output = project.command(&["recipes", "upgrade", "old.toml", "--check"]).output().unwrap();
+    let expected = "old.toml:3: + version = 1\nold.toml:4: - backward = \"exact\"  # in f32\n\
+                    old.toml:4: + backward = \"f32\"  # in f32\n";
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).as_ref()), (Some(1), expected));
+    assert_eq!(fs::read_to_string(project.path("old.toml")).unwrap(), old);
+    assert_eq!(project.ok(&["recipes", "upgrade", "old.toml"]), expected);
+    let new = "# Mine.\n\nversion = 1\n\n[quant]\nbackward = \"f32\"  # in f32\n";
+    assert_eq!(fs::read_to_string(project.path("old.toml")).unwrap(), new);
+    let again = project.ok(&["recipes", "upgrade", "old.toml", "--check"]);
+    assert!(again.contains("old.toml: nothing to change, it is of version 1"), "{again}");
+    assert!(project.fails(&["recipes", "upgrade", "missing.toml"]).contains("missing.toml: cannot read"));
+}
+
+#[test]
 fn embedded_recipes_are_listed_shown_and_copied() {
     let project = Project::new();
     let printed = project.ok(&["recipes", "list"]);

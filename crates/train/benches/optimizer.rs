@@ -22,7 +22,7 @@ fn main() -> candle_core::Result<()> {
         ("adamw, bf16 state", Rule::AdamW(adamw), bf16, f32, 12),
         ("adamw, bf16 state and weights", Rule::AdamW(adamw), bf16, bf16, 12),
         ("lion", Rule::Lion(Lion { betas: (0.9, 0.99) }), f32, f32, 12),
-        ("muon", Rule::Muon(Muon { momentum: 0.95 }, adamw), f32, f32, 4),
+        ("muon", Rule::Muon(Muon { adamw, momentum: 0.95 }), f32, f32, 4),
     ] {
         let parameters = parameters(layers)?;
         let total: usize = parameters.iter().map(|p| p.var.elem_count()).sum();

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tritforge_config::{HiddenAct, LOTA_THRESHOLD, LoraConfig, LoraMode, ModelConfig, Projection};
 use tritforge_kernels::{Matrix, WriteMode, gemm};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, ModelError, Workspace, initial_adapter};
-use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
+use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType, TSignSgd};
 
 /// Steps before the measured ones.
 const WARM_UP: usize = 2;
@@ -161,7 +161,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut workspace = Workspace::new(options.checkpointing);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let (rule, lr) = match options.lora {
-        Some(LoraMode::Lota) => (Rule::TSignSgd, 0.05),
+        Some(LoraMode::Lota) => (Rule::TSignSgd(TSignSgd), 0.05),
         _ => (Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 }), 1e-3),
     };
     let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 1 };

@@ -49,10 +49,12 @@ pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
-    AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
+    AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, StateTensor, Step, StoredType, TSignSgd,
+    global_norm,
 };
 pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
 pub use preview::{Lengths, Preview, PreviewSample, preview};
+pub use schedule::{Constant, Cosine, Linear, Lota, Schedule, TwoStage, Wsd};
 pub use state::check_resume;
 pub use trainer::{RunOptions, RunOutcome, Summary, train};
 pub use training_data::{PreferenceData, SampleData, TextData, TrainingData};

@@ -13,7 +13,7 @@ use tritforge_text::Tokenizer;
 
 use crate::ema::EmaWeights;
 use crate::guard::Guard;
-use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StoredType};
+use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StateTensor, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
 use crate::{TrainError, identity, init, reference};
@@ -127,12 +127,7 @@ pub(crate) struct Snapshot<'a> {
 
 /// An optimizer's kind and types in a word: what a checkpoint's state must agree with.
 pub(crate) fn describe(config: &OptimizerConfig) -> String {
-    let rule = match config.rule {
-        crate::optimizer::Rule::AdamW(_) => "adamw",
-        crate::optimizer::Rule::Lion(_) => "lion",
-        crate::optimizer::Rule::Muon(..) => "muon",
-        crate::optimizer::Rule::TSignSgd => "t-sign-sgd",
-    };
+    let rule = config.rule.name();
     let name = |kind| if kind == StoredType::F32 { "f32" } else { "bf16" };
     format!("{rule} with {} state and {} weights", name(config.state), name(config.master))
 }
@@ -167,8 +162,10 @@ pub(crate) fn save(dir: &Path, snapshot: Snapshot<'_>) -> Result<(), TrainError>
     let named: Vec<_> = parameters
         .iter()
         .zip(optimizer.states())
-        .flat_map(|(p, state)| optimizer.config().buffers(p).iter().zip(state).map(move |b| (p, b)))
-        .map(|(p, (buffer, values))| (format!("{}.{buffer}", p.name), p.var.dims(), values))
+        .flat_map(|(p, state)| {
+            optimizer.config().state_tensors(p).into_iter().zip(state).map(move |t| (p, t))
+        })
+        .map(|(p, (tensor, values))| (format!("{}.{}", p.name, tensor.name), tensor.dims, values))
         .collect();
     let views: Vec<_> = named
         .iter()
@@ -323,7 +320,8 @@ pub(crate) fn load(
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;
     let states = parameters.iter().map(|p| {
-        config.buffers(p).iter().map(|buffer| read_buffer(&stored, p, buffer, config.state)).collect()
+        let tensors = config.state_tensors(p);
+        tensors.iter().map(|tensor| read_buffer(&stored, p, tensor, config.state)).collect()
     });
     let states = states.collect::<Result<Vec<Vec<Buffer>>, TrainError>>()?;
     let optimizer = Optimizer::restore(config, states, progress.updates);
@@ -333,10 +331,10 @@ pub(crate) fn load(
 fn read_buffer(
     stored: &Tensors,
     parameter: &Parameter,
-    buffer: &str,
+    tensor: &StateTensor,
     kind: StoredType,
 ) -> Result<Buffer, TrainError> {
-    let (name, shape) = (format!("{}.{buffer}", parameter.name), parameter.var.dims());
+    let (name, shape) = (format!("{}.{}", parameter.name, tensor.name), &tensor.dims);
     Ok(match kind {
         StoredType::F32 => Buffer::F32(stored.f32(&name, shape)?.into_owned()),
         StoredType::Bf16 => Buffer::Bf16(stored.bf16(&name, shape)?),

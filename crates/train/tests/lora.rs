@@ -9,7 +9,7 @@ use tritforge_config::{
     Projection, WeightQuant,
 };
 use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter, ops};
-use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
+use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType, TSignSgd};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
@@ -102,7 +102,7 @@ fn a_ternary_adapter_learns_by_moving_codes() {
     let ids: Vec<u32> = (0..64).map(|i| (i * i + i / 3) % 32).collect();
     let targets: Vec<u32> = ids.iter().map(|id| (id * 5 + 3) % 32).collect();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 4, segments: &[] };
-    let rule = Rule::TSignSgd;
+    let rule = Rule::TSignSgd(TSignSgd);
     let settings = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 0 };
     let mut optimizer = Optimizer::new(settings, model.parameters());
     let mut gradients = Gradients::new(model.parameters(), |_| true);

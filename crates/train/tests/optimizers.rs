@@ -97,7 +97,7 @@ fn every_step_of_muon_is_torchs_and_the_rest_is_adamws() {
     parameters.push(parameter(&rest, &[3], DecayGroup::NoDecay));
     let alone = [parameter(&rest, &[3], DecayGroup::NoDecay)];
     let mut optimizer =
-        Optimizer::new(exact(Rule::Muon(Muon { momentum: golden.momentum }, adamw)), &parameters);
+        Optimizer::new(exact(Rule::Muon(Muon { adamw, momentum: golden.momentum })), &parameters);
     let mut only_adamw = Optimizer::new(exact(Rule::AdamW(adamw)), &alone);
     let step = Step { lr: golden.lr, weight_decay: golden.weight_decay, gradient_scale: 1.0 };
     for (i, (gradients, expected)) in golden.gradients.iter().zip(&golden.parameters).enumerate() {
@@ -203,7 +203,7 @@ fn steps_do_not_depend_on_the_number_of_threads() {
     for rule in [
         Rule::AdamW(adamw),
         Rule::Lion(Lion { betas: (0.9, 0.99) }),
-        Rule::Muon(Muon { momentum: 0.95 }, adamw),
+        Rule::Muon(Muon { adamw, momentum: 0.95 }),
     ] {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

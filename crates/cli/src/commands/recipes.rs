@@ -1,13 +1,13 @@
 //! `tritforge recipes`: the recipes that come with the program, their reference, their JSON Schema.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, Subcommand};
-use tritforge_train::recipe::{Recipe, json_schema, markdown};
+use tritforge_train::recipe::{Recipe, VERSION, json_schema, markdown, upgrade};
 
 use crate::table;
 
@@ -34,7 +34,8 @@ const CONFIGS: [Embedded; 9] =
 #[command(after_help = "Examples:\n  \
     tritforge recipes list\n  \
     tritforge recipes copy pretrain-english my-run\n  \
-    tritforge recipes schema > recipe.schema.json")]
+    tritforge recipes schema > recipe.schema.json\n  \
+    tritforge recipes upgrade old.toml --check")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -61,6 +62,14 @@ enum Command {
     Schema,
     /// Print the reference of all keys in Markdown.
     Reference,
+    /// Rewrite a recipe in place with the present names of keys and values, and its version.
+    Upgrade {
+        /// The recipe.
+        file: PathBuf,
+        /// Only print the lines that would change, and fail if there are any.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -70,6 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Command::Copy { name, dir } => copy(name, dir)?,
         Command::Schema => println!("{}", serde_json::to_string_pretty(&json_schema())?),
         Command::Reference => print!("{}", markdown()),
+        Command::Upgrade { file, check } => return upgrade_file(file, *check),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -180,6 +190,46 @@ fn copy(name: &str, dir: &Path) -> Result<()> {
         println!("{}", path.display());
     }
     Ok(())
+}
+
+fn upgrade_file(file: &Path, check: bool) -> Result<ExitCode> {
+    let name = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("{name}: cannot read"))?;
+    let upgraded = upgrade(file, &text)?;
+    if upgraded.changes.is_empty() {
+        println!("{name}: nothing to change, it is of version {VERSION}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for change in &upgraded.changes {
+        let line = change.line;
+        if let Some(before) = &change.before {
+            println!("{name}:{line}: - {before}");
+        }
+        println!("{name}:{line}: + {}", change.after);
+    }
+    if check {
+        return Ok(ExitCode::FAILURE);
+    }
+    replace(file, &upgraded.text).with_context(|| format!("{name}: cannot write"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives a file another content, whole or not at all. A link stays one.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let file = fs::canonicalize(file)?;
+    let mut name = file.clone().into_os_string();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let new = PathBuf::from(name);
+    let write = || {
+        let mut out = OpenOptions::new().write(true).create_new(true).open(&new)?;
+        out.write_all(text.as_bytes())?;
+        out.set_permissions(fs::metadata(&file)?.permissions())?;
+        out.sync_all()?;
+        fs::rename(&new, &file)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&new);
+    })
 }
 
 #[cfg(test)]

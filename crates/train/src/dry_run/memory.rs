@@ -3,7 +3,8 @@
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
-use crate::recipe::{Lora, OptimKind, Recipe};
+use crate::optimizer::{ParameterShape, StateTensor};
+use crate::recipe::{Lora, Recipe};
 use crate::trainer::eval_sequences;
 
 /// Memory of training, in bytes.
@@ -99,17 +100,37 @@ fn evaluation(recipe: &Recipe, config: &ModelConfig) -> u64 {
 
 /// Bytes that the optimizer keeps between steps, the average of the weights included.
 fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
-    let total = trained(recipe, config);
-    // Every matrix of an adapter is one between hidden layers.
-    let hidden = if recipe.lora.is_some() { total } else { config.parameters().projections as u64 };
-    let numbers = match recipe.optim.kind {
-        OptimKind::AdamW => 2 * total,
-        OptimKind::Lion => total,
-        OptimKind::TSignSgd => 0,
-        OptimKind::Muon => 2 * total - hidden,
-    };
-    let average = if recipe.ema.is_some() { 4 * total } else { 0 };
-    numbers * recipe.optim.state_dtype.bytes() as u64 + average
+    let mut elements = 0;
+    trained_shapes(recipe, config, |dims, hidden| {
+        let tensors = recipe.optim.rule.chosen().state(ParameterShape { dims, hidden });
+        elements += tensors.iter().map(StateTensor::len).sum::<usize>() as u64;
+    });
+    let average = if recipe.ema.is_some() { 4 * trained(recipe, config) } else { 0 };
+    elements * recipe.optim.state_dtype.bytes() as u64 + average
+}
+
+/// Names the shape of every parameter that is trained, and whether it is a matrix between hidden layers. Norms and biases
+/// come as one vector.
+fn trained_shapes(recipe: &Recipe, config: &ModelConfig, mut visit: impl FnMut(&[usize], bool)) {
+    let layers = config.num_hidden_layers;
+    if let Some(lora) = &recipe.lora {
+        for [rows, columns] in lora.target_modules.iter().map(|p| config.projection_shape(*p)) {
+            for _ in 0..layers {
+                visit(&[lora.rank, columns], true);
+                visit(&[rows, lora.rank], true);
+            }
+        }
+        return;
+    }
+    for shape in Projection::ALL.map(|p| config.projection_shape(p)) {
+        (0..layers).for_each(|_| visit(&shape, true));
+    }
+    let parameters = config.parameters();
+    let vocabularies = [parameters.embedding, parameters.head];
+    for rows in vocabularies.map(|elements| elements / config.hidden_size) {
+        visit(&[rows, config.hidden_size], false);
+    }
+    visit(&[parameters.norms + parameters.biases], false);
 }
 
 /// Parameters that are trained: all, or the adapter's.
@@ -129,4 +150,31 @@ fn adapter_buffers(lora: &Lora, config: &ModelConfig, tokens: usize) -> u64 {
         (LoraMode::Adapter, true) => 2 * widest,
     };
     4 * (tokens * (inputs + 2 * lora.rank)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const RECIPE: &str = "[model]\nhidden_size = 256\nintermediate_size = 768\nnum_hidden_layers = 2\n\
+                          num_attention_heads = 4\ntie_word_embeddings = false\n[data]\ntrain = \"a.txt\"\n\
+                          [train]\nsteps = 3\n";
+
+    #[test]
+    fn state_is_that_of_each_optimizer() {
+        for (set, numbers) in [
+            ("optim.kind=adamw", (|total, _| 2 * total) as fn(u64, u64) -> u64),
+            ("optim.kind=lion", |total, _| total),
+            ("optim.kind=muon", |total, projections| 2 * total - projections),
+            ("optim.kind=plain-sgd", |_, _| 0),
+        ] {
+            let recipe = Recipe::from_toml(Path::new("r.toml"), RECIPE, &[set.to_string()]).unwrap();
+            let config = recipe.model_config(300).unwrap();
+            let parameters = config.parameters();
+            let expected = numbers(parameters.total() as u64, parameters.projections as u64);
+            assert_eq!(state_bytes(&recipe, &config), 4 * expected, "{set}");
+        }
+    }
 }

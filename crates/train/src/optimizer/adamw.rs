@@ -1,39 +1,72 @@
 //! AdamW (arXiv 1711.05101): one parallel pass over a parameter, its gradient and its two moments.
 
+use half::bf16;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tritforge_kernels::CounterRng;
 
-use super::storage::{Buffer, Stored};
-use super::{CHUNK, Step};
+use super::algorithm::{Algorithm, ParameterShape, StateTensor, Update};
+use super::storage::{Buffer, Stored, StoredType};
+use super::{CHUNK, Rule, Step};
+use crate::recipe::{Keys, Range};
 
-/// The constants of AdamW.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// AdamW (arXiv 1711.05101).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct AdamW {
-    /// Decay rates of the first and second moment.
+    /// Decay rates of the two moments.
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f64,
 }
 
-/// Step number `t` (from 1) of one parameter.
-pub(super) fn step<M: Stored>(
-    rule: AdamW,
-    parameter: &mut [f32],
-    gradient: &[f32],
-    moments: &mut [Buffer],
-    step: Step,
-    t: u64,
-    noise: CounterRng,
-) {
-    match moments {
-        [Buffer::F32(m), Buffer::F32(v)] => update::<M, f32>(rule, parameter, gradient, m, v, step, t, noise),
-        [Buffer::Bf16(m), Buffer::Bf16(v)] => update::<M, _>(rule, parameter, gradient, m, v, step, t, noise),
+impl Default for AdamW {
+    fn default() -> Self {
+        Self { betas: (0.9, 0.95), eps: 1e-8 }
+    }
+}
+
+impl AdamW {
+    /// Reads its keys, for AdamW itself and for those that leave parameters to it.
+    pub(super) fn keys(keys: &mut Keys<'_>) -> Self {
+        let default = Self::default();
+        Self {
+            betas: keys.pair("betas", Range::at_least(0.0).below(1.0)).unwrap_or(default.betas),
+            eps: keys.number("eps", Range::above(0.0)).unwrap_or(default.eps),
+        }
+    }
+}
+
+impl Algorithm for AdamW {
+    fn read(keys: &mut Keys<'_>) -> Rule {
+        Rule::AdamW(Self::keys(keys))
+    }
+
+    fn state(&self, parameter: ParameterShape<'_>) -> Vec<StateTensor> {
+        StateTensor::like(parameter, &["first", "second"])
+    }
+
+    fn step(&self, update: Update<'_>) -> candle_core::Result<()> {
+        match update.master {
+            StoredType::F32 => step::<f32>(*self, update),
+            StoredType::Bf16 => step::<bf16>(*self, update),
+        }
+        Ok(())
+    }
+}
+
+/// A step of one parameter, whose weights are kept as `M`.
+fn step<M: Stored>(rule: AdamW, update: Update<'_>) {
+    let Update { values, gradient, state, step, t, noise, .. } = update;
+    match state {
+        [Buffer::F32(m), Buffer::F32(v)] => moments::<M, f32>(rule, values, gradient, m, v, step, t, noise),
+        [Buffer::Bf16(m), Buffer::Bf16(v)] => moments::<M, _>(rule, values, gradient, m, v, step, t, noise),
         // `Optimizer::check` lets no other state through.
         _ => {}
     }
 }
 
-fn update<M: Stored, S: Stored>(
+fn moments<M: Stored, S: Stored>(
     rule: AdamW,
     parameter: &mut [f32],
     gradient: &[f32],

@@ -1,36 +1,67 @@
 //! Lion (arXiv 2302.06675, Algorithm 2): the sign of an interpolated momentum; half of AdamW's state.
 
+use half::bf16;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tritforge_kernels::CounterRng;
 
-use super::storage::{Buffer, Stored};
-use super::{CHUNK, Step};
+use super::algorithm::{Algorithm, Defaults, ParameterShape, StateTensor, Update};
+use super::storage::{Buffer, Stored, StoredType};
+use super::{CHUNK, Rule, Step};
+use crate::recipe::{Keys, Range};
 
-/// The constants of Lion.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Lion (arXiv 2302.06675), with half of AdamW's state.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Lion {
-    /// Weight of the momentum in the update, and its decay rate.
+    /// The momentum's weight in the update and its decay rate.
     pub betas: (f64, f64),
 }
 
-/// A step of one parameter.
-pub(super) fn step<M: Stored>(
-    rule: Lion,
-    parameter: &mut [f32],
-    gradient: &[f32],
-    momentum: &mut [Buffer],
-    step: Step,
-    noise: CounterRng,
-) {
-    match momentum {
-        [Buffer::F32(m)] => update::<M, f32>(rule, parameter, gradient, m, step, noise),
-        [Buffer::Bf16(m)] => update::<M, _>(rule, parameter, gradient, m, step, noise),
+impl Default for Lion {
+    fn default() -> Self {
+        Self { betas: (0.9, 0.99) }
+    }
+}
+
+impl Algorithm for Lion {
+    fn read(keys: &mut Keys<'_>) -> Rule {
+        let betas = keys.pair("betas", Range::at_least(0.0).below(1.0));
+        Rule::Lion(Self { betas: betas.unwrap_or(Self::default().betas) })
+    }
+
+    /// Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as
+    /// much larger.
+    fn defaults(&self) -> Defaults {
+        let adamw = Defaults::default();
+        Defaults { lr: adamw.lr / 10.0, weight_decay: adamw.weight_decay * 10.0, ..adamw }
+    }
+
+    fn state(&self, parameter: ParameterShape<'_>) -> Vec<StateTensor> {
+        StateTensor::like(parameter, &["momentum"])
+    }
+
+    fn step(&self, update: Update<'_>) -> candle_core::Result<()> {
+        match update.master {
+            StoredType::F32 => step::<f32>(*self, update),
+            StoredType::Bf16 => step::<bf16>(*self, update),
+        }
+        Ok(())
+    }
+}
+
+/// A step of one parameter, whose weights are kept as `M`.
+fn step<M: Stored>(rule: Lion, update: Update<'_>) {
+    let Update { values, gradient, state, step, noise, .. } = update;
+    match state {
+        [Buffer::F32(m)] => momentum::<M, f32>(rule, values, gradient, m, step, noise),
+        [Buffer::Bf16(m)] => momentum::<M, _>(rule, values, gradient, m, step, noise),
         // `Optimizer::check` lets no other state through.
         _ => {}
     }
 }
 
-fn update<M: Stored, S: Stored>(
+fn momentum<M: Stored, S: Stored>(
     rule: Lion,
     parameter: &mut [f32],
     gradient: &[f32],

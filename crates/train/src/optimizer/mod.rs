@@ -1,12 +1,19 @@
 //! Optimizers, in place: one parallel pass over each parameter, no temporaries, state that can be stored.
 //!
 //! A rule says how a parameter moves ([`Rule`]); the [`Optimizer`] keeps each parameter's state and knows
-//! which parameters decay and which rule is theirs. Every update is elementwise in fixed pieces, or a matrix
-//! product whose sums are ordered: the number of threads changes no bit.
+//! which parameters decay. Every update is elementwise in fixed pieces, or a matrix product whose sums are
+//! ordered: the number of threads changes no bit.
+//!
+//! Each optimizer has a file, which owns all about it: its keys in recipes with their defaults and checks, the tensors of
+//! its state, its update. [`Rule`] lists them: the recipe's reader, its documentation, checkpoints and the dry run know
+//! an optimizer by its line there.
 
 mod adamw;
+mod algorithm;
 mod lion;
 mod muon;
+#[cfg(test)]
+mod sgd;
 mod storage;
 mod t_sign_sgd;
 
@@ -19,27 +26,31 @@ use tritforge_kernels::CounterRng;
 use tritforge_model::{DecayGroup, Parameter};
 
 pub use adamw::AdamW;
+pub use algorithm::StateTensor;
 pub use lion::Lion;
 pub use muon::Muon;
 pub use storage::{Buffer, StoredType};
+pub use t_sign_sgd::TSignSgd;
 
-use storage::Stored;
+pub(crate) use algorithm::{Algorithm, Defaults, ParameterShape};
+
+use crate::recipe::{Keys, registry};
+use algorithm::Update;
+#[cfg(test)]
+use sgd::Sgd;
 
 /// Elements of one parallel piece; fixed, so that sums do not depend on the number of threads.
 pub(crate) const CHUNK: usize = 1 << 15;
 
-/// How parameters move.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Rule {
-    /// AdamW for all parameters.
-    AdamW(AdamW),
-    /// Lion for all parameters.
-    Lion(Lion),
-    /// Muon for the projections, AdamW for embeddings, head and norms.
-    Muon(Muon, AdamW),
-    /// t-SignSGD for all parameters, which are -1, 0 or 1: the learning rate is the share of the elements
-    /// that move.
-    TSignSgd,
+registry! {
+    /// How parameters move: an optimizer by its name in recipes, with its constants.
+    Rule: Algorithm, tag = "kind", read = fn(&mut Keys<'_>) -> Rule;
+    AdamW = "adamw",
+    Lion = "lion",
+    Muon = "muon",
+    TSignSgd = "t-sign-sgd",
+    #[cfg(test)]
+    Sgd = "plain-sgd",
 }
 
 /// An optimizer's settings that stay the same for a whole run.
@@ -59,7 +70,7 @@ pub struct OptimizerConfig {
 /// What a step is to do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// Learning rate; for [`Rule::TSignSgd`] the share of every parameter's elements that move.
+    /// Learning rate; for [`TSignSgd`] the share of every parameter's elements that move.
     pub lr: f64,
     /// Decoupled weight decay of the parameters in [`DecayGroup::Decay`].
     pub weight_decay: f64,
@@ -78,14 +89,10 @@ pub struct Optimizer {
 }
 
 impl OptimizerConfig {
-    /// The names of the buffers that are kept for a parameter.
-    pub fn buffers(&self, parameter: &Parameter) -> &'static [&'static str] {
-        match self.rule {
-            Rule::TSignSgd => &[],
-            Rule::Lion(_) => &["momentum"],
-            Rule::Muon(..) if is_hidden_matrix(parameter) => &["momentum"],
-            Rule::AdamW(_) | Rule::Muon(..) => &["first", "second"],
-        }
+    /// The tensors that are kept for a parameter.
+    pub fn state_tensors(&self, parameter: &Parameter) -> Vec<StateTensor> {
+        let hidden = is_hidden_matrix(parameter);
+        self.rule.chosen().state(ParameterShape { dims: parameter.var.dims(), hidden })
     }
 }
 
@@ -93,14 +100,14 @@ impl Optimizer {
     /// An optimizer for these parameters, its state 0.
     pub fn new(config: OptimizerConfig, parameters: &[Parameter]) -> Self {
         let zeros = |p: &Parameter| {
-            let names = config.buffers(p).iter();
-            names.map(|_| Buffer::zeros(config.state, p.var.elem_count())).collect()
+            let tensors = config.state_tensors(p);
+            tensors.iter().map(|tensor| Buffer::zeros(config.state, tensor.len())).collect()
         };
         Self { config, states: parameters.iter().map(zeros).collect(), rates: Vec::new(), steps: 0 }
     }
 
     /// An optimizer as it was after `steps` steps: for each parameter the buffers that
-    /// [`OptimizerConfig::buffers`] names.
+    /// [`OptimizerConfig::state_tensors`] names.
     pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
         Self { config, states, rates: Vec::new(), steps }
     }
@@ -151,9 +158,9 @@ impl Optimizer {
             let step = Step { lr, weight_decay, ..step };
             let noise = CounterRng::new(config.seed, t, i);
             let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
-            update_in_place(&parameter.var, |values| match config.master {
-                StoredType::F32 => one::<f32>(config.rule, values, hidden, gradient, state, step, t, noise),
-                StoredType::Bf16 => one::<bf16>(config.rule, values, hidden, gradient, state, step, t, noise),
+            update_in_place(&parameter.var, |values| {
+                let master = config.master;
+                config.rule.chosen().step(Update { values, gradient, state, hidden, step, t, master, noise })
             })?;
         }
         Ok(())
@@ -169,40 +176,19 @@ impl Optimizer {
             if let Some(found) = gradient.map(<[f32]>::len).filter(|found| *found != len) {
                 bail!("{}: a gradient of {found} elements for {len}", parameter.name);
             }
-            let names = self.config.buffers(parameter);
-            let fits = |b: &Buffer| {
-                b.len() == len && matches!(b, Buffer::F32(_)) == (self.config.state == StoredType::F32)
+            let tensors = self.config.state_tensors(parameter);
+            let fits = |(b, tensor): (&Buffer, &StateTensor)| {
+                let is_f32 = matches!(b, Buffer::F32(_));
+                b.len() == tensor.len() && is_f32 == (self.config.state == StoredType::F32)
             };
-            if names.len() != state.len() || !state.iter().all(fits) {
-                bail!("{}: the optimizer's state is not {names:?} of {len} elements", parameter.name);
+            if tensors.len() != state.len() || !state.iter().zip(&tensors).all(fits) {
+                let wanted = tensors.iter().map(|tensor| format!("{} {:?}", tensor.name, tensor.dims));
+                let wanted = wanted.collect::<Vec<_>>().join(", ");
+                bail!("{}: the optimizer's state is not [{wanted}]", parameter.name);
             }
         }
         Ok(())
     }
-}
-
-/// A step of one parameter, whose weights are kept as `M`.
-fn one<M: Stored>(
-    rule: Rule,
-    values: &mut [f32],
-    hidden: Option<(usize, usize)>,
-    gradient: &[f32],
-    state: &mut [Buffer],
-    step: Step,
-    t: u64,
-    noise: CounterRng,
-) -> candle_core::Result<()> {
-    match (rule, hidden) {
-        (Rule::Muon(rule, _), Some(shape)) => {
-            return muon::step::<M>(rule, values, shape, gradient, state, step, noise);
-        }
-        (Rule::AdamW(rule) | Rule::Muon(_, rule), _) => {
-            adamw::step::<M>(rule, values, gradient, state, step, t, noise);
-        }
-        (Rule::TSignSgd, _) => t_sign_sgd::step(values, gradient, step.lr),
-        (Rule::Lion(rule), _) => lion::step::<M>(rule, values, gradient, state, step, noise),
-    }
-    Ok(())
 }
 
 /// Whether a parameter is a matrix between hidden layers: the projections, which are also those that decay.

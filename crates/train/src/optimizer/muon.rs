@@ -6,17 +6,57 @@
 //! is left to AdamW.
 
 use candle_core::{Device, Tensor};
+use half::bf16;
 use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tritforge_kernels::CounterRng;
 
-use super::storage::{Buffer, Stored};
-use super::{CHUNK, Step};
+use super::algorithm::{Algorithm, ParameterShape, StateTensor, Update};
+use super::storage::{Buffer, Stored, StoredType};
+use super::{AdamW, CHUNK, Rule, Step};
+use crate::recipe::{Keys, Range};
 
-/// The constants of Muon.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Muon (arXiv 2502.16982) for the projections, AdamW for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Muon {
+    /// AdamW's constants, for the parameters that are left to it.
+    #[serde(flatten)]
+    pub adamw: AdamW,
     /// Decay rate of the momentum, which is Nesterov's.
     pub momentum: f64,
+}
+
+impl Default for Muon {
+    fn default() -> Self {
+        Self { adamw: AdamW::default(), momentum: 0.95 }
+    }
+}
+
+impl Algorithm for Muon {
+    fn read(keys: &mut Keys<'_>) -> Rule {
+        let adamw = AdamW::keys(keys);
+        let momentum = keys.number("momentum", Range::at_least(0.0).below(1.0));
+        keys.instead("momentum", "the other optimizers use betas");
+        Rule::Muon(Self { adamw, momentum: momentum.unwrap_or(Self::default().momentum) })
+    }
+
+    fn state(&self, parameter: ParameterShape<'_>) -> Vec<StateTensor> {
+        if parameter.hidden {
+            StateTensor::like(parameter, &["momentum"])
+        } else {
+            self.adamw.state(parameter)
+        }
+    }
+
+    fn step(&self, update: Update<'_>) -> candle_core::Result<()> {
+        let Some(shape) = update.hidden else { return self.adamw.step(update) };
+        let Update { values, gradient, state, step: at, noise, master, .. } = update;
+        match master {
+            StoredType::F32 => step::<f32>(*self, values, shape, gradient, state, at, noise),
+            StoredType::Bf16 => step::<bf16>(*self, values, shape, gradient, state, at, noise),
+        }
+    }
 }
 
 /// Coefficients of the quintic iteration: steepest at 0 among those that keep singular values within about
@@ -28,7 +68,7 @@ const ITERATIONS: usize = 5;
 const EPS: f64 = 1e-7;
 
 /// A step of one matrix, [rows, columns] row-major. Three matrices of its size are needed meanwhile.
-pub(super) fn step<M: Stored>(
+fn step<M: Stored>(
     rule: Muon,
     parameter: &mut [f32],
     (rows, columns): (usize, usize),

@@ -2,12 +2,61 @@
 //! gradients move by one against its sign, within -1 and 1; all others stay. Nothing is remembered from step
 //! to step.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::Rule;
+use super::algorithm::{Algorithm, Defaults, ParameterShape, StateTensor, Update};
+use crate::recipe::{Keys, Optim, Range};
+
+/// t-SignSGD (arXiv 2505.18724) for the ternary matrices of `lora.mode = "lota"`, and for nothing else: `lr` is the
+/// fraction of a matrix's elements updated per step.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, JsonSchema)]
+pub struct TSignSgd;
+
+impl Algorithm for TSignSgd {
+    fn read(keys: &mut Keys<'_>) -> Rule {
+        // Means nothing here, but earlier versions wrote it into every recipe that they resolved.
+        let _ = keys.pair("betas", Range::at_least(0.0).below(1.0));
+        Rule::TSignSgd(Self)
+    }
+
+    /// The paper's fraction of the elements and its schedule.
+    fn defaults(&self) -> Defaults {
+        Defaults { lr: 0.05, weight_decay: 0.0, warmup_steps: Some(0), schedule: "lota" }
+    }
+
+    fn check(&self, optim: &Optim, keys: &mut Keys<'_>) {
+        for (key, value, right) in [
+            ("lr", optim.lr, optim.lr <= 1.0),
+            ("weight_decay", optim.weight_decay, optim.weight_decay == 0.0),
+        ] {
+            if !right {
+                let message = format!(
+                    "optim.{key} = {value}: for optim.kind = \"t-sign-sgd\", lr is the fraction of elements \
+                     updated (<= 1); weight decay is not supported"
+                );
+                keys.fault(key, message);
+            }
+        }
+    }
+
+    fn state(&self, _: ParameterShape<'_>) -> Vec<StateTensor> {
+        Vec::new()
+    }
+
+    fn step(&self, update: Update<'_>) -> candle_core::Result<()> {
+        step(update.values, update.gradient, update.step.lr);
+        Ok(())
+    }
+}
+
 /// Gradients of this magnitude and below move nothing: the paper's τ.
 const TAU: f32 = 1e-9;
 
 /// A step of one parameter of numbers -1, 0 and 1: moves the elements whose gradient's magnitude is beyond
 /// the quantile 1 − `share`, about that share of them. Ties at the quantile stay.
-pub(super) fn step(parameter: &mut [f32], gradient: &[f32], share: f64) {
+fn step(parameter: &mut [f32], gradient: &[f32], share: f64) {
     let Some(last) = gradient.len().checked_sub(1) else { return };
     let mut magnitudes: Vec<f32> = gradient.iter().map(|g| g.abs()).collect();
     // What is larger than the interpolated quantile is larger than the element below it, and the other way

@@ -41,7 +41,7 @@ pub(super) enum Kind {
 
 /// Finite numbers between two bounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Range {
+pub(crate) struct Range {
     low: Bound,
     high: Option<Bound>,
 }
@@ -53,19 +53,19 @@ struct Bound {
 }
 
 impl Range {
-    pub(super) const fn above(at: f64) -> Self {
+    pub(crate) const fn above(at: f64) -> Self {
         Self { low: Bound { at, included: false }, high: None }
     }
 
-    pub(super) const fn at_least(at: f64) -> Self {
+    pub(crate) const fn at_least(at: f64) -> Self {
         Self { low: Bound { at, included: true }, high: None }
     }
 
-    pub(super) const fn below(self, at: f64) -> Self {
+    pub(crate) const fn below(self, at: f64) -> Self {
         Self { high: Some(Bound { at, included: false }), ..self }
     }
 
-    pub(super) const fn at_most(self, at: f64) -> Self {
+    pub(crate) const fn at_most(self, at: f64) -> Self {
         Self { high: Some(Bound { at, included: true }), ..self }
     }
 

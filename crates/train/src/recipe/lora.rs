@@ -7,7 +7,8 @@ use super::entries::Value;
 use super::error::Fault;
 use super::kind::{Kind, Range};
 use super::reader::Reader;
-use super::sections::{Lora, ModuleRate, OptimKind};
+use super::sections::{Lora, ModuleRate};
+use crate::optimizer::Rule;
 
 /// What a learning rate may be.
 const RATES: Range = Range::above(0.0).at_most(10.0);
@@ -87,6 +88,7 @@ fn learning_rates(r: &mut Reader) -> Vec<ModuleRate> {
 /// Notes what contradicts the section.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     let weights = recipe.quant.weights;
+    let ternary_optimizer = matches!(recipe.optim.rule, Rule::TSignSgd(_));
     let Some(lora) = &recipe.lora else {
         if weights == WeightQuant::Ternary {
             let message = "quant.weights = \"ternary\": packed ternary weights cannot be trained directly; \
@@ -94,7 +96,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
                            --latent";
             r.fault("quant", "weights", message);
         }
-        if recipe.optim.kind == OptimKind::TSignSgd {
+        if ternary_optimizer {
             let message = "optim.kind = \"t-sign-sgd\": only for [lora] with mode = \"lota\", which trains \
                            ternary matrices";
             r.fault("optim", "kind", message);
@@ -102,7 +104,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         return;
     };
     let lota = lora.mode == LoraMode::Lota;
-    if lota != (recipe.optim.kind == OptimKind::TSignSgd) {
+    if lota != ternary_optimizer {
         let message = "optim.kind: lora.mode = \"lota\" and optim.kind = \"t-sign-sgd\" must be used \
                        together, since no other optimizer trains ternary matrices; leave optim.kind out";
         r.fault("optim", "kind", message);

@@ -20,13 +20,17 @@
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
 
 mod base;
+mod choices;
 mod convert;
 mod distill;
 mod dpo;
 mod entries;
 mod error;
+mod hints;
+mod keys;
 mod kind;
 mod lora;
+mod optim;
 mod overrides;
 mod reader;
 mod reference;
@@ -37,6 +41,7 @@ mod sections;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod upgrade;
 mod validate;
 
 use std::path::Path;
@@ -50,19 +55,25 @@ pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use sections::{
     BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Engine, Export, Lora, Model,
-    ModuleRate, OnFault, Optim, OptimKind, Quant, Run, Sample, Schedule, SftLoss, SourceText, SplitKind,
-    Tokenizer, TokenizerKind, Train,
+    ModuleRate, OnFault, Optim, Quant, Run, Sample, SftLoss, SourceText, SplitKind, Tokenizer, TokenizerKind,
+    Train,
 };
 
+pub use upgrade::{ChangedLine, Upgrade, VERSION, upgrade};
+
+pub(crate) use keys::{Choice, Keys, registry};
+pub(crate) use kind::Range;
 pub(crate) use sections::SHARD_TOKENS;
 
-use crate::optimizer::{AdamW, Lion, Muon, OptimizerConfig, Rule};
+use crate::optimizer::OptimizerConfig;
 use entries::{Entries, Value};
 use reader::Reader;
 
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Recipe {
+    /// The version of recipes that it is written for; without it, the present one.
+    pub version: i64,
     /// The run itself: its name, where it writes, its seed.
     pub run: Run,
     /// The architecture, by the names of Hugging Face.
@@ -116,6 +127,7 @@ impl Recipe {
     pub fn from_toml(path: &Path, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
         let mut entries = entries::parse_recipe(path, text).map_err(RecipeError::Invalid)?;
         let mut faults = Vec::new();
+        upgrade::take_version(&mut entries, &mut faults);
         overrides::apply(&mut entries, overrides, &mut faults);
         let base = base::include(path, &mut entries, &mut faults);
         include_config(path, &mut entries, &mut faults)?;
@@ -176,14 +188,12 @@ impl Recipe {
     /// The optimizer's settings that stay the same for the whole run.
     pub fn optimizer_config(&self) -> OptimizerConfig {
         let optim = &self.optim;
-        let adamw = AdamW { betas: optim.betas, eps: optim.eps.unwrap_or(1e-8) };
-        let rule = match optim.kind {
-            OptimKind::AdamW => Rule::AdamW(adamw),
-            OptimKind::Lion => Rule::Lion(Lion { betas: optim.betas }),
-            OptimKind::TSignSgd => Rule::TSignSgd,
-            OptimKind::Muon => Rule::Muon(Muon { momentum: optim.momentum.unwrap_or(0.95) }, adamw),
-        };
-        OptimizerConfig { rule, state: optim.state_dtype, master: optim.master_dtype, seed: self.run.seed }
+        OptimizerConfig {
+            rule: optim.rule,
+            state: optim.state_dtype,
+            master: optim.master_dtype,
+            seed: self.run.seed,
+        }
     }
 
     /// Rows of a micro-batch: one for each sample, two for each pair of answers.

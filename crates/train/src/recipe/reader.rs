@@ -7,28 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::entries::{Entries, Entry, Value};
 use super::error::{Fault, Origin};
+use super::hints::{self, nearest};
+use super::keys::Owned;
 use super::kind::{Key, Kind, Range};
-
-/// Other projects' names for keys, too far from ours for a measure of spelling.
-const ALIASES: [(&str, &str); 17] = [
-    ("learning_rate", "lr"),
-    ("max_lr", "lr"),
-    ("max_steps", "steps"),
-    ("max_iters", "steps"),
-    ("num_train_steps", "steps"),
-    ("warmup_iters", "warmup_steps"),
-    ("block_size", "seq_len"),
-    ("context_length", "seq_len"),
-    ("n_layer", "num_hidden_layers"),
-    ("n_head", "num_attention_heads"),
-    ("n_embd", "hidden_size"),
-    ("d_model", "hidden_size"),
-    ("max_grad_norm", "grad_clip"),
-    ("optimizer", "kind"),
-    ("early_stopping_patience", "patience"),
-    ("dataset", "train"),
-    ("packing", "format"),
-];
 
 /// Entries being read, and the faults found.
 #[derive(Debug)]
@@ -42,6 +23,8 @@ pub(super) struct Reader {
     missing: Vec<(&'static str, &'static str)>,
     /// Where the values of keys that were given stand.
     origins: BTreeMap<(&'static str, &'static str), Origin>,
+    /// Keys that only some choices of another key have, as each of them reads them.
+    pub(super) owned: Vec<Owned>,
     pub(super) faults: Vec<Fault>,
 }
 
@@ -53,6 +36,7 @@ impl Reader {
             known: Vec::new(),
             missing: Vec::new(),
             origins: BTreeMap::new(),
+            owned: Vec::new(),
             faults,
         }
     }
@@ -231,8 +215,7 @@ impl Reader {
         };
         let found = choices.iter().find(|(name, _)| name == text).map(|(_, value)| value.clone());
         if found.is_none() {
-            let hint = nearest(text, choices.iter().map(|(name, _)| *name), 0.8);
-            let hint = hint.map_or(String::new(), |name| format!("; did you mean \"{name}\"?"));
+            let hint = hints::unknown_name(section, key, text, choices.iter().map(|(name, _)| *name));
             self.wrong_value(section, key, &entry, format!("{expected}{hint}"));
         }
         found
@@ -393,31 +376,15 @@ impl Reader {
                 continue;
             }
             for (key, entry) in keys {
-                let message = format!("{section}.{key}: unknown key; {}", self.hint(&section, &key));
+                let message = format!(
+                    "{section}.{key}: unknown key; {}",
+                    hints::unknown_key(&self.known, &section, &key)
+                );
                 self.faults.push(Fault { origin: entry.key_at, message });
             }
         }
         self.faults.sort();
         self.faults.dedup();
-    }
-
-    /// What an unknown key may have been meant to be.
-    fn hint(&self, section: &str, key: &str) -> String {
-        let here = || self.known.iter().filter(|k| k.section == section).map(|k| k.name);
-        let alias = ALIASES.iter().find(|(other, _)| *other == key).map_or(key, |(_, ours)| ours);
-        let elsewhere = || self.known.iter().find(|k| k.name == alias);
-        if here().any(|k| k == alias) {
-            format!("did you mean {section}.{alias}?")
-        } else if let Some(key) = elsewhere() {
-            format!("did you mean {key}?")
-        } else if let Some(near) = nearest(key, here(), 0.8) {
-            format!("did you mean {section}.{near}?")
-        } else if let Some(near) = nearest(key, self.known.iter().map(|k| k.name), 0.92) {
-            let home = self.known.iter().find(|k| k.name == near).map_or(section, |k| k.section);
-            format!("did you mean {home}.{near}?")
-        } else {
-            format!("[{section}] has {}", here().collect::<Vec<_>>().join(", "))
-        }
     }
 }
 
@@ -439,14 +406,4 @@ pub(super) fn resolve(recipe: &Path, text: &str, origin: &Origin) -> PathBuf {
         _ if tritforge_data::is_pattern(&beside) && tritforge_data::matches(&beside).is_ok() => beside,
         _ => PathBuf::from(text),
     }
-}
-
-/// The most similar of several names by Jaro and Winkler's measure (1 is equal), if it is more similar than
-/// `least`.
-fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>, least: f64) -> Option<&'a str> {
-    names
-        .map(|known| (strsim::jaro_winkler(name, known), known))
-        .filter(|(similarity, _)| *similarity > least)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known)
 }

@@ -1,8 +1,9 @@
 //! The reference of recipes, as JSON Schema for editors and as Markdown for people.
 //!
 //! Neither is written by hand: keys, types and ranges are those that the reader asks for, in its order;
-//! descriptions are the documentation of the sections' fields.
+//! descriptions are the documentation of the sections' fields, and of the structs of optimizers and schedules.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use schemars::generate::SchemaSettings;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::entries::Entries;
 use super::kind::{Key, Kind};
 use super::reader::Reader;
-use super::{Recipe, resolve};
+use super::{Recipe, VERSION, choices, optim, resolve, upgrade};
 
 /// What `model.config` is; it is gone before the sections are filled.
 const CONFIG: &str = "TOML file with keys of this section, as in `configs/`; keys in the recipe take \
@@ -28,6 +29,8 @@ struct Reference {
     needed: Vec<(&'static str, &'static str)>,
     /// The sections' structs, as schemars sees them: for their documentation.
     documented: Value,
+    /// The texts of the keys of `[optim]` that depend on optimizers or schedules.
+    optim: BTreeMap<&'static str, String>,
 }
 
 impl Reference {
@@ -39,7 +42,8 @@ impl Reference {
         let (keys, needed) = reader.into_keys();
         let settings = SchemaSettings::default().with(|s| s.inline_subschemas = true);
         let documented = settings.into_generator().into_root_schema_for::<Recipe>().to_value();
-        Self { keys, needed, documented }
+        let optim = choices::texts(&documented["properties"][optim::SECTION]["properties"]);
+        Self { keys, needed, documented, optim }
     }
 
     /// The sections, in the order in which a recipe is written out.
@@ -71,6 +75,9 @@ impl Reference {
         if (key.section, key.name) == ("model", "config") {
             return CONFIG.to_string();
         }
+        if let Some(text) = self.optim.get(key.name).filter(|_| key.section == optim::SECTION) {
+            return text.clone();
+        }
         one_line(&self.documented_section(key.section)["properties"][key.name]["description"])
     }
 
@@ -89,6 +96,10 @@ impl Reference {
 /// Contradictions between keys are beyond it.
 pub fn json_schema() -> Value {
     let reference = Reference::new();
+    let mut properties = Map::new();
+    let version = reference.section_text(upgrade::KEY);
+    let version = json!({ "type": "integer", "enum": [VERSION], "description": version });
+    properties.insert(upgrade::KEY.to_string(), version);
     let mut sections = Map::new();
     for section in reference.sections() {
         let mut keys = Map::new();
@@ -118,13 +129,15 @@ pub fn json_schema() -> Value {
         sections.insert(section.to_string(), schema);
     }
     let required: Vec<&String> = sections.keys().filter(|s| !reference.needs(s).is_empty()).collect();
+    let required = json!(required);
+    properties.append(&mut sections);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tritforge recipe",
         "description": "Everything about a training run.",
         "type": "object",
         "required": required,
-        "properties": sections,
+        "properties": properties,
         "additionalProperties": false,
     })
 }
@@ -164,6 +177,10 @@ working directory.
 `tritforge recipes list` lists the built-in recipes, `tritforge recipes copy NAME` copies one to edit, and
 `tritforge recipes schema` prints a JSON Schema: with `#:schema recipe.schema.json` as the first line of a recipe,
 editors with a TOML language server (Taplo, Even Better TOML) complete and check keys.
+
+`version = 1`, above all sections, says which version of recipes a file is written for; without it, the present one.
+`tritforge recipes upgrade FILE` gives a recipe the present names of keys and values in place, keeps its comments, and
+writes the version into it; `--check` only shows the lines that would change.
 ";
 
 /// What a value may be, in a table's cell.
@@ -180,6 +197,7 @@ fn kind_text(kind: &Kind) -> String {
     }
 }
 
-fn one_line(text: &Value) -> String {
+/// A text without its line breaks.
+pub(super) fn one_line(text: &Value) -> String {
     text.as_str().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -11,11 +11,10 @@ use tritforge_ternary::Packing as TernaryPacking;
 use super::kind::{Kind, Range};
 use super::reader::Reader;
 use super::sections::{
-    Data, DataSource, Ema, Export, Model, OnFault, Optim, OptimKind, Quant, Run, SHARD_TOKENS, Sample,
-    Schedule, SplitKind, Tokenizer, TokenizerKind, Train, recipe_name,
+    Data, DataSource, Ema, Export, Model, OnFault, Quant, Run, SHARD_TOKENS, Sample, SplitKind, Tokenizer,
+    TokenizerKind, Train, recipe_name,
 };
-use super::{Recipe, convert, distill, dpo, lora, samples, sources, validate};
-use crate::optimizer::StoredType;
+use super::{Recipe, VERSION, convert, distill, dpo, lora, optim, samples, sources, validate};
 
 /// Tokens of a sample where the recipe does not say.
 const SEQ_LEN: usize = 256;
@@ -39,11 +38,12 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let convert = convert::convert(r, train.steps);
     let distill = distill::distill(r);
     let ternary_adapter = lora.as_ref().is_some_and(|lora| lora.mode == LoraMode::Lota);
-    let optim = optim(r, train.steps, ternary_adapter);
+    let optim = optim::optim(r, train.steps, ternary_adapter);
     let ema = ema(r);
     let sample = sample(r);
     let export = export(r, &model, quant);
     Recipe {
+        version: VERSION,
         run,
         model,
         quant,
@@ -185,78 +185,6 @@ fn tokenizer(r: &mut Reader, model_vocab_size: Option<usize>, based: bool) -> To
     let path = r.path("tokenizer", "path");
     let default = if kind == TokenizerKind::Bpe { model_vocab_size.unwrap_or(VOCAB_SIZE) } else { 0 };
     Tokenizer { kind, vocab_size: vocab_size.unwrap_or(default), path }
-}
-
-fn optim(r: &mut Reader, steps: u64, ternary_adapter: bool) -> Optim {
-    let kinds = [
-        ("adamw", OptimKind::AdamW),
-        ("lion", OptimKind::Lion),
-        ("muon", OptimKind::Muon),
-        ("t-sign-sgd", OptimKind::TSignSgd),
-    ];
-    let schedules = [
-        ("cosine", Schedule::Cosine),
-        ("linear", Schedule::Linear),
-        ("constant", Schedule::Constant),
-        ("wsd", Schedule::Wsd),
-        ("two-stage", Schedule::TwoStage),
-        ("lota", Schedule::Lota),
-    ];
-    let types = [("f32", StoredType::F32), ("bf16", StoredType::Bf16)];
-    let mut default = Optim::default();
-    if ternary_adapter {
-        default.kind = OptimKind::TSignSgd;
-    }
-    let share = Range::at_least(0.0).at_most(1.0);
-    let kind = r.choice("optim", "kind", &kinds).unwrap_or(default.kind);
-    // Lion's update is larger than AdamW's: its paper takes a learning rate 3 to 10 times smaller, a decay as
-    // much larger.
-    let (lr, betas, weight_decay) = match kind {
-        OptimKind::Lion => (default.lr / 10.0, (0.9, 0.99), default.weight_decay * 10.0),
-        OptimKind::AdamW | OptimKind::Muon => (default.lr, default.betas, default.weight_decay),
-        // The paper's share of the elements that move.
-        OptimKind::TSignSgd => (0.05, default.betas, 0.0),
-    };
-    let mut warmup = (steps / 20).min(500);
-    if kind == OptimKind::TSignSgd {
-        (default.schedule, warmup) = (Schedule::Lota, 0);
-    }
-    let rates = Range::above(0.0).at_most(10.0);
-    let lr = r.number("optim", "lr", rates).unwrap_or(lr);
-    let betas = r.pair("optim", "betas", Range::at_least(0.0).below(1.0)).unwrap_or(betas);
-    let eps = r.number("optim", "eps", Range::above(0.0));
-    let momentum = r.number("optim", "momentum", Range::at_least(0.0).below(1.0));
-    let weight_decay = r.number("optim", "weight_decay", Range::at_least(0.0)).unwrap_or(weight_decay);
-    let grad_clip = r.number("optim", "grad_clip", Range::at_least(0.0)).unwrap_or(default.grad_clip);
-    let warmup_steps = r.integer("optim", "warmup_steps", 0, u64::MAX).unwrap_or(warmup);
-    let schedule = r.choice("optim", "schedule", &schedules).unwrap_or(default.schedule);
-    let min_lr_ratio = r.number("optim", "min_lr_ratio", share).unwrap_or(default.min_lr_ratio);
-    let decay_steps = r.integer("optim", "decay_steps", 1, u64::MAX);
-    let stage2_lr = r.number("optim", "stage2_lr", rates);
-    let stage2_at = r.number("optim", "stage2_at", Range::above(0.0).below(1.0));
-    let decay_until = r.number("optim", "weight_decay_until", share);
-    let two_stage = schedule == Schedule::TwoStage;
-    // The stages of the runs that BitNet's authors describe: two thirds of the rate, from the middle on,
-    // without decay.
-    let stage2_at = stage2_at.or(two_stage.then_some(0.5));
-    Optim {
-        kind,
-        lr,
-        betas,
-        eps: eps.or(matches!(kind, OptimKind::AdamW | OptimKind::Muon).then_some(1e-8)),
-        momentum: momentum.or((kind == OptimKind::Muon).then_some(0.95)),
-        weight_decay,
-        grad_clip,
-        warmup_steps,
-        schedule,
-        min_lr_ratio,
-        decay_steps: decay_steps.unwrap_or(if schedule == Schedule::Wsd { (steps / 5).max(1) } else { 0 }),
-        stage2_lr: stage2_lr.or(two_stage.then_some(lr * 2.0 / 3.0)),
-        weight_decay_until: decay_until.or(stage2_at).unwrap_or(1.0),
-        stage2_at,
-        state_dtype: r.choice("optim", "state_dtype", &types).unwrap_or(default.state_dtype),
-        master_dtype: r.choice("optim", "master_dtype", &types).unwrap_or(default.master_dtype),
-    }
 }
 
 fn train(r: &mut Reader) -> Train {

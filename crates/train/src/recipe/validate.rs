@@ -8,8 +8,8 @@ use tritforge_ternary::Packing;
 use tritforge_text::ChatTemplate;
 
 use super::reader::Reader;
-use super::sections::{DataSource, Model, OptimKind, Quant, Schedule, TokenizerKind, recipe_name};
-use super::{Recipe, convert, distill, dpo, lora, samples};
+use super::sections::{DataSource, Model, Quant, TokenizerKind, recipe_name};
+use super::{Recipe, convert, distill, dpo, lora, optim, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -17,8 +17,9 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     samples(r, recipe);
     tokenizer(r, recipe);
     shape(r, recipe);
-    optimizer(r, recipe);
-    schedule(r, recipe);
+    optim::check_optimizer(r, recipe);
+    train(r, recipe);
+    optim::check_schedule(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
     lora::check(r, recipe);
@@ -163,66 +164,8 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
     }
 }
 
-fn schedule(r: &mut Reader, recipe: &Recipe) {
-    let (optim, steps) = (&recipe.optim, recipe.train.steps);
-    let warmup = optim.warmup_steps;
-    if warmup > steps {
-        let message = format!("optim.warmup_steps = {warmup}: expected at most train.steps = {steps}");
-        r.fault("optim", "warmup_steps", message);
-        return;
-    }
-    let decay = optim.decay_steps;
-    if decay > 0 && optim.schedule != Schedule::Wsd {
-        let message = format!("optim.decay_steps = {decay}: only for optim.schedule = \"wsd\"");
-        r.fault("optim", "decay_steps", message);
-    } else if decay > steps - warmup {
-        let message = format!(
-            "optim.decay_steps = {decay}: expected at most train.steps - optim.warmup_steps = {}",
-            steps - warmup
-        );
-        r.fault("optim", "decay_steps", message);
-    }
-    for (key, value) in [("stage2_lr", optim.stage2_lr), ("stage2_at", optim.stage2_at)] {
-        if let Some(value) = value.filter(|_| optim.schedule != Schedule::TwoStage) {
-            let message = format!("optim.{key} = {value}: only for optim.schedule = \"two-stage\"");
-            r.fault("optim", key, message);
-        }
-    }
-}
-
-fn optimizer(r: &mut Reader, recipe: &Recipe) {
-    let (optim, train) = (&recipe.optim, &recipe.train);
-    if let Some(eps) = optim.eps.filter(|_| optim.kind == OptimKind::Lion) {
-        r.fault("optim", "eps", format!("optim.eps = {eps}: optim.kind = \"lion\" has no eps; leave it out"));
-    }
-    if optim.kind == OptimKind::TSignSgd {
-        for (key, value, right) in [
-            ("lr", optim.lr, optim.lr <= 1.0),
-            ("weight_decay", optim.weight_decay, optim.weight_decay == 0.0),
-        ] {
-            if !right {
-                let message = format!(
-                    "optim.{key} = {value}: for optim.kind = \"t-sign-sgd\", lr is the fraction of elements \
-                     updated (<= 1); weight decay is not supported"
-                );
-                r.fault("optim", key, message);
-            }
-        }
-        if let Some(eps) = optim.eps {
-            r.fault(
-                "optim",
-                "eps",
-                format!("optim.eps = {eps}: optim.kind = \"t-sign-sgd\" has no eps; leave it out"),
-            );
-        }
-    }
-    if let Some(momentum) = optim.momentum.filter(|_| optim.kind != OptimKind::Muon) {
-        let message = format!(
-            "optim.momentum = {momentum}: only for optim.kind = \"muon\"; the other optimizers use \
-                     betas"
-        );
-        r.fault("optim", "momentum", message);
-    }
+fn train(r: &mut Reader, recipe: &Recipe) {
+    let train = &recipe.train;
     if train.on_spike.is_some() && train.spike_threshold.is_none() {
         r.fault("train", "on_spike", "train.on_spike: has no effect without train.spike_threshold");
     }

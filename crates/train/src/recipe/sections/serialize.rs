@@ -64,7 +64,3 @@ pub(super) fn is_auto(backward: &GradPrecision) -> bool {
 pub(super) fn is_shard_tokens(n: &usize) -> bool {
     *n == SHARD_TOKENS
 }
-
-pub(super) fn is_zero_u64(n: &u64) -> bool {
-    *n == 0
-}

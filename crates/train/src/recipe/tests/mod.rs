@@ -14,10 +14,11 @@ use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing;
 
 use super::{
-    DataSource, Dpo, Ema, Loss, OnFault, Origin, Recipe, RecipeError, Schedule, SftLoss, SplitKind,
-    TokenizerKind, json_schema, markdown,
+    DataSource, Dpo, Ema, Loss, OnFault, Origin, Recipe, RecipeError, SftLoss, SplitKind, TokenizerKind,
+    json_schema,
 };
-use crate::optimizer::StoredType;
+use crate::optimizer::{AdamW, Lion, Muon, Rule, StoredType};
+use crate::schedule::{Cosine, Schedule, Wsd};
 
 const MINIMAL: &str = r#"[model]
 hidden_size = 256
@@ -64,7 +65,7 @@ fn defaults_are_filled_in() {
     assert_eq!((r.tokenizer.kind, r.tokenizer.vocab_size), (TokenizerKind::Bpe, 4096));
     assert_eq!((r.data.source, r.data.train.clone()), (DataSource::Files, vec![PathBuf::from("corpus.txt")]));
     assert_eq!((r.data.held_out, r.data.split, r.data.seq_len), (0.1, SplitKind::Contiguous, 256));
-    assert_eq!((r.optim.warmup_steps, r.optim.schedule, r.optim.decay_steps), (50, Schedule::Cosine, 0));
+    assert_eq!((r.optim.warmup_steps, r.optim.schedule), (50, Schedule::Cosine(Cosine)));
     assert_eq!((r.train.eval_every, r.train.save_every, r.train.eval_tokens), (100, 100, None));
     assert_eq!((r.export.format, r.export.embeddings), (Packing::Tq2_0, DenseType::F16));
     let config = r.model_config(4000).unwrap();
@@ -74,6 +75,7 @@ fn defaults_are_filled_in() {
 #[test]
 fn every_key_is_read() {
     let text = r#"
+        version = 1
         [run]
         name = "n"
         out = "o/p"
@@ -151,9 +153,9 @@ fn every_key_is_read() {
     let c = r.model_config(300).unwrap();
     assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
     assert_eq!(c.activations, ActivationQuant::None);
-    assert_eq!((r.optim.lr, r.optim.betas, r.optim.grad_clip), (1.0, (0.8, 0.99), 0.0));
-    assert_eq!((r.optim.decay_steps, r.train.eval_tokens), (20, Some(1000)));
-    assert_eq!((r.optim.eps, r.optim.momentum, r.optim.weight_decay_until), (Some(1e-7), None, 0.75));
+    assert_eq!((r.optim.lr, r.optim.grad_clip, r.optim.weight_decay_until), (1.0, 0.0, 0.75));
+    assert_eq!(r.optim.rule, Rule::AdamW(AdamW { betas: (0.8, 0.99), eps: 1e-7 }));
+    assert_eq!((r.optim.schedule, r.train.eval_tokens), (Schedule::Wsd(Wsd { decay_steps: 20 }), Some(1000)));
     assert_eq!((r.optim.state_dtype, r.optim.master_dtype), (StoredType::Bf16, StoredType::Bf16));
     assert!(r.train.gradient_checkpointing && !parse(MINIMAL, &[]).unwrap().train.gradient_checkpointing);
     assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
@@ -345,12 +347,14 @@ fn the_recipes_and_shapes_of_the_repository_are_right() {
 fn the_optimizers_have_defaults_of_their_own() {
     let optim = |kind| parse(MINIMAL, &[kind]).unwrap().optim;
     let lion = optim("optim.kind=lion");
-    assert_eq!((lion.lr, lion.betas, lion.weight_decay, lion.eps), (1e-4, (0.9, 0.99), 1.0, None));
+    assert_eq!((lion.lr, lion.rule, lion.weight_decay), (1e-4, Rule::Lion(Lion { betas: (0.9, 0.99) }), 1.0));
     let muon = optim("optim.kind=muon");
-    assert_eq!((muon.lr, muon.momentum, muon.eps), (1e-3, Some(0.95), Some(1e-8)));
+    let adamw = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
+    assert_eq!((muon.lr, muon.rule), (1e-3, Rule::Muon(Muon { adamw, momentum: 0.95 })));
     let o = parse(MINIMAL, &["optim.schedule=two-stage", "optim.lr=1.5e-3"]).unwrap().optim;
-    assert!((o.stage2_lr.unwrap() - 1e-3).abs() < 1e-12);
-    assert_eq!((o.stage2_at, o.weight_decay_until), (Some(0.5), 0.5));
+    let Schedule::TwoStage(stages) = o.schedule else { panic!("{:?}", o.schedule) };
+    assert!((stages.stage2_lr - 1e-3).abs() < 1e-12);
+    assert_eq!((stages.stage2_at, o.weight_decay_until), (0.5, 0.5));
 }
 
 const SOURCES: &str = r#"[model]
