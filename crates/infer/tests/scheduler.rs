@@ -47,7 +47,7 @@ fn tokens(count: usize, seed: u32) -> Vec<u32> {
 
 fn options(seed: u64, max_tokens: usize) -> GenerateOptions {
     // One of three is greedy.
-    let temperature = if seed % 3 == 0 { 0.0 } else { 0.9 };
+    let temperature = if seed.is_multiple_of(3) { 0.0 } else { 0.9 };
     let sampling = Sampling { temperature, seed, ..Sampling::default() };
     GenerateOptions {
         sampling,

@@ -54,6 +54,17 @@ impl Gradients {
         }
     }
 
+    /// Adds the gradient of parameter `i`, row-major, as something else than
+    /// [`crate::Decoder::forward_backward`] computed it. A frozen parameter needs none.
+    ///
+    /// # Panics
+    /// If the length is not the parameter's.
+    pub fn add_to(&mut self, i: usize, gradient: &[f32]) {
+        let Some(sum) = self.sum(i) else { return };
+        assert_eq!(sum.len(), gradient.len(), "the gradient of parameter {i}");
+        sum.iter_mut().zip(gradient).for_each(|(sum, d)| *sum += d);
+    }
+
     /// The gradient of parameter `i`, row-major; none if it is frozen or nothing was added yet.
     pub fn get(&self, i: usize) -> Option<&[f32]> {
         self.sums.get(i)?.as_ref().filter(|sum| !sum.fresh).map(|sum| &sum.values[..])

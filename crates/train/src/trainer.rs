@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod step;
+mod tape;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Instant;
 
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::Batches;
-use tritforge_model::{Decoder, GradientTree, Workspace};
+use tritforge_model::{Decoder, GradPrecision, GradientTree, Workspace};
 
 use crate::convert::blend;
 use crate::ema::EmaWeights;
@@ -19,7 +20,7 @@ use crate::health::Monitor;
 use crate::log::{Event, Log};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to_master};
 use crate::prepare::Prepared;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TrainEngine};
 use crate::reference::Reference;
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
@@ -28,6 +29,7 @@ use crate::{PreferenceStats, TrainError, init, machine, reference, report};
 
 pub(crate) use self::evaluate::eval_sequences;
 use self::step::StepOutcome;
+use self::tape::TapeEngine;
 
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_model::IGNORE_INDEX);
@@ -104,6 +106,8 @@ struct Trainer<'a> {
     teacher: Option<Teacher>,
     reference: Option<Reference>,
     gradients: GradientTree,
+    /// What computes the gradients in the place of the fused pass.
+    tape: Option<TapeEngine>,
     workspace: Workspace,
     batches: DataLoader<'a>,
     progress: Progress,
@@ -237,7 +241,10 @@ impl<'a> Trainer<'a> {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());
         }
-        model.set_grad_precision(recipe.quant.backward)?;
+        model.set_grad_precision(match recipe.train.engine {
+            TrainEngine::Fused => recipe.quant.backward,
+            TrainEngine::Candle => GradPrecision::F32,
+        })?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
@@ -285,6 +292,8 @@ impl<'a> Trainer<'a> {
                               ignored"
             ));
         }
+        let tape =
+            (recipe.train.engine == TrainEngine::Candle).then(|| TapeEngine::new(&model)).transpose()?;
         let mut trainer = Self {
             recipe,
             prepared,
@@ -295,6 +304,7 @@ impl<'a> Trainer<'a> {
             teacher,
             reference,
             gradients,
+            tape,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
             progress,

@@ -17,7 +17,7 @@ use tritforge_config::{ModelConfig, Parameters};
 pub use self::memory::Memory;
 pub use self::time::Time;
 use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, TrainEngine};
 use crate::{TrainError, machine};
 
 /// The cost of a run.
@@ -64,8 +64,14 @@ impl DryRun {
 /// is going on.
 ///
 /// # Errors
-/// If the recipe describes no possible model. Text that cannot be read is told in the result.
+/// If the recipe describes no possible model, or its engine is candle. Text that cannot be read is told in the
+/// result.
 pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, TrainError> {
+    if recipe.train.engine == TrainEngine::Candle {
+        let message = "train.engine = \"candle\": --dry-run can estimate the fused engine only; leave the key \
+                       out, or pass --set train.engine=fused";
+        return Err(TrainError::State(message.to_string()));
+    }
     let begin = Instant::now();
     let (prepared, unprepared) = match prepare(recipe, &mut say) {
         Ok(prepared) => (Some(prepared), None),

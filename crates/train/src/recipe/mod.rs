@@ -56,7 +56,7 @@ pub use samples::{Loss, Samples};
 pub use sections::{
     BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Engine, Export, Lora, Model,
     ModuleRate, OnFault, Optim, Quant, Run, Sample, SftLoss, SourceText, SplitKind, Tokenizer, TokenizerKind,
-    Train,
+    Train, TrainEngine,
 };
 
 pub use upgrade::{ChangedLine, Upgrade, VERSION, upgrade};

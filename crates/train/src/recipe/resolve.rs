@@ -12,7 +12,7 @@ use super::kind::{Kind, Range};
 use super::reader::Reader;
 use super::sections::{
     Data, DataSource, Ema, Export, Model, OnFault, Quant, Run, SHARD_TOKENS, Sample, SplitKind, Tokenizer,
-    TokenizerKind, Train, recipe_name,
+    TokenizerKind, Train, TrainEngine, recipe_name,
 };
 use super::{Recipe, VERSION, convert, distill, dpo, lora, optim, samples, sources, validate};
 
@@ -197,12 +197,14 @@ fn train(r: &mut Reader) -> Train {
     let batch_size = r.integer("train", "batch_size", 1, 1 << 20).unwrap_or(8) as usize;
     let gradient_accumulation = r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
     let gradient_checkpointing = r.flag("train", "gradient_checkpointing").unwrap_or(false);
+    let engines = [("fused", TrainEngine::Fused), ("candle", TrainEngine::Candle)];
     let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
     Train {
         steps,
         batch_size,
         gradient_accumulation,
         gradient_checkpointing,
+        engine: r.choice("train", "engine", &engines).unwrap_or(TrainEngine::Fused),
         eval_every,
         eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),
         save_every: r.integer("train", "save_every", 1, u64::MAX).unwrap_or(eval_every),

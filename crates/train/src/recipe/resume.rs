@@ -20,7 +20,7 @@ enum OnResume {
 use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have ([`super::keys`]).
-const KEYS: [(&str, OnResume, &[&str]); 30] = [
+const KEYS: [(&str, OnResume, &[&str]); 31] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -83,6 +83,7 @@ const KEYS: [(&str, OnResume, &[&str]); 30] = [
     // The keys that only some optimizers or schedules have are free as well.
     ("optim", Free, &["lr", "weight_decay", "grad_clip", "warmup_steps"]),
     ("optim", Free, &["schedule", "min_lr_ratio", "weight_decay_until"]),
+    ("train", Fixed, &["engine"]),
     ("train", Free, &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing"]),
     ("train", Free, &["eval_every", "save_every", "log_every", "keep_last", "keep_best"]),
     // Losses of other text cannot be compared with the lowest one so far.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
 use tritforge_data::Packing as DataPacking;
+use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing;
 use tritforge_text::ChatTemplate;
 
 use super::reader::Reader;
-use super::sections::{DataSource, Model, Quant, TokenizerKind, recipe_name};
+use super::sections::{DataSource, Model, Quant, TokenizerKind, TrainEngine, recipe_name};
 use super::{Recipe, convert, distill, dpo, lora, optim, samples};
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
@@ -22,6 +23,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     optim::check_schedule(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
+    engine(r, recipe);
     lora::check(r, recipe);
     convert::check(r, recipe);
     distill::check(r, recipe);
@@ -197,6 +199,39 @@ fn packing(r: &mut Reader, recipe: &Recipe) {
         );
     } else {
         r.fault("model", key, format!("{what} = {width}: {fix}"));
+    }
+}
+
+/// What candle's tape does not compute.
+fn engine(r: &mut Reader, recipe: &Recipe) {
+    if recipe.train.engine == TrainEngine::Fused {
+        return;
+    }
+    let sections = [
+        ("lora", recipe.lora.is_some()),
+        ("convert", recipe.convert.is_some()),
+        ("distill", recipe.distill.is_some()),
+        ("dpo", recipe.dpo.is_some()),
+    ];
+    for (section, _) in sections.into_iter().filter(|(_, given)| *given) {
+        let message = format!("train.engine = \"candle\" contradicts [{section}]: expected \"fused\"");
+        r.fault("train", "engine", message);
+    }
+    if recipe.train.gradient_checkpointing {
+        let message = "train.gradient_checkpointing contradicts train.engine = \"candle\", whose tape keeps \
+                       all activations";
+        r.fault("train", "gradient_checkpointing", message);
+    }
+    if !matches!(recipe.quant.backward, GradPrecision::Auto | GradPrecision::F32) {
+        let message = format!(
+            "quant.backward = \"{}\" contradicts train.engine = \"candle\", whose gradients are f32",
+            recipe.quant.backward.name()
+        );
+        r.fault("quant", "backward", message);
+    }
+    if recipe.quant.weights == WeightQuant::Ternary {
+        let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";
+        r.fault("train", "engine", message);
     }
 }
 

@@ -91,7 +91,10 @@ impl Trainer<'_> {
                     relations.push(found.relation);
                     found.total
                 }
-                _ => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
+                _ => match &self.tape {
+                    Some(tape) => tape.forward_backward(&self.model, batch, targets as f32, gradients)?,
+                    None => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
+                },
             };
             losses.push(loss);
         }

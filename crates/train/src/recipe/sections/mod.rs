@@ -11,7 +11,7 @@ pub use adaptation::{BlendOrder, BlendSchedule, Convert, Distill, Dpo, Engine, L
 pub use data::{Data, DataSource, SourceText, SplitKind, Tokenizer, TokenizerKind};
 pub use model::{Model, Quant};
 pub use output::{Export, Run, Sample};
-pub use training::{Ema, OnFault, Optim, Train};
+pub use training::{Ema, OnFault, Optim, Train, TrainEngine};
 
 pub(crate) use data::SHARD_TOKENS;
 pub(super) use serialize::recipe_name;

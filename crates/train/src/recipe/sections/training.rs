@@ -50,6 +50,9 @@ pub struct Train {
     /// Whether to recompute activations in the backward pass instead of storing them: less memory,
     /// bit-identical results. By default false.
     pub gradient_checkpointing: bool,
+    /// What computes loss and gradients: `"fused"` (the default), the hand-written pass, or `"candle"`, the modules of
+    /// `tritforge-nn` on candle's tape: slower, in more memory, and independent of the first. Both train the same model.
+    pub engine: TrainEngine,
     /// Steps between evaluations; by default a tenth of the run.
     pub eval_every: u64,
     /// Approximate number of held-out tokens scored by evaluations during the run; by default all. The final
@@ -78,6 +81,16 @@ pub struct Train {
     pub on_spike: Option<OnFault>,
     /// Steps between log lines; by default 10.
     pub log_every: u64,
+}
+
+/// What computes loss and gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainEngine {
+    /// The hand-written forward and backward of `tritforge-model`.
+    Fused,
+    /// The modules of `tritforge-nn` on candle's tape.
+    Candle,
 }
 
 /// What to do about a step whose numbers cannot be right.
