@@ -1,7 +1,7 @@
 //! A ternary classifier of small images and its full-precision twin, trained alike.
 //!
-//! `cargo run --release -p tritforge-nn --example image_classifier`. The images are drawn by a seeded function:
-//! 16 × 16 pixels, five shapes at random places in random sizes, under noise.
+//! `cargo run --release -p tritforge-nn --example image_classifier`. The images are drawn by a seeded
+//! function: 16 × 16 pixels, five shapes at random places in random sizes, under noise.
 
 mod export;
 
