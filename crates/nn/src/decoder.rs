@@ -98,8 +98,8 @@ impl Decoder {
         ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)
     }
 
-    /// The mean cross-entropy of `targets` [sequences, length] after `ids` of the same shape, over all targets
-    /// that are not [`crate::IGNORE_INDEX`]; a scalar.
+    /// The mean cross-entropy of `targets` [sequences, length] after `ids` of the same shape, over all
+    /// targets that are not [`crate::IGNORE_INDEX`]; a scalar.
     ///
     /// # Errors
     /// If the shapes differ or do not fit the model, or no target counts.

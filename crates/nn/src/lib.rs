@@ -1,12 +1,13 @@
 //! Ternary layers as candle modules, for models that are built with candle.
 //!
-//! * [`BitLinear`]: the linear layer of BitNet b1.58 in place of `candle_nn::Linear`, with [`LoraLinear`] on it.
+//! * [`BitLinear`]: the linear layer of BitNet b1.58 in place of `candle_nn::Linear`, with [`LoraLinear`] on
+//!   it.
 //! * [`RmsNorm`], [`Mlp`], [`Attention`], [`DecoderLayer`]: the parts of a ternary transformer.
 //! * [`Decoder`]: the whole model of a [`tritforge_config::ModelConfig`], named as on Hugging Face.
 //! * [`ops`]: the functions under them, with hand-written backwards.
 //!
-//! Everything runs on any device of candle. f32 on the CPU goes through fused kernels; other devices and types
-//! go through [`ops::composed`], with the same gradients.
+//! Everything runs on any device of candle. f32 on the CPU goes through fused kernels; other devices and
+//! types go through [`ops::composed`], with the same gradients.
 //!
 //! ```
 //! use candle_core::{DType, Device, Module, Tensor};
@@ -27,6 +28,9 @@
 //! assert!(ternary.codes().iter().all(|code| (-1..=1).contains(code)));
 //! # Ok::<(), tritforge_nn::NnError>(())
 //! ```
+
+// candle's convention: constructors take their VarBuilder by value.
+#![allow(clippy::needless_pass_by_value)]
 
 mod attention;
 mod bit_linear;

@@ -5,8 +5,8 @@ use candle_nn::{Init, Module, VarBuilder};
 
 use crate::{BitLinear, NnError, ops};
 
-/// `y = BitLinear(x) + (alpha / rank) · x · Aᵀ · Bᵀ`. The adapter sees the input as it is, not quantized, as in
-/// peft.
+/// `y = BitLinear(x) + (alpha / rank) · x · Aᵀ · Bᵀ`. The adapter sees the input as it is, not quantized,
+/// as in peft.
 #[derive(Debug, Clone)]
 pub struct LoraLinear {
     base: BitLinear,
@@ -16,9 +16,9 @@ pub struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// An adapter on `base`, whose weight and bias get no gradient through this layer. The variables are named
-    /// as in peft: `lora_A.weight` [rank, in], Kaiming-uniform, and `lora_B.weight` [out, rank], zeros, so that
-    /// the layer begins as its base.
+    /// An adapter on `base`, whose weight and bias get no gradient through this layer. The variables are
+    /// named as in peft: `lora_A.weight` [rank, in], Kaiming-uniform, and `lora_B.weight` [out, rank], zeros,
+    /// so that the layer begins as its base.
     ///
     /// # Errors
     /// If the rank is 0, or the `VarBuilder` lacks a variable or has it in another shape.
