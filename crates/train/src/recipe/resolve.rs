@@ -198,13 +198,14 @@ fn train(r: &mut Reader) -> Train {
     let gradient_accumulation = r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
     let gradient_checkpointing = r.flag("train", "gradient_checkpointing").unwrap_or(false);
     let engines = [("fused", TrainEngine::Fused), ("candle", TrainEngine::Candle)];
+    let engine = r.choice("train", "engine", &engines).unwrap_or(TrainEngine::Fused);
     let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
     Train {
         steps,
         batch_size,
         gradient_accumulation,
         gradient_checkpointing,
-        engine: r.choice("train", "engine", &engines).unwrap_or(TrainEngine::Fused),
+        engine,
         eval_every,
         eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),
         save_every: r.integer("train", "save_every", 1, u64::MAX).unwrap_or(eval_every),

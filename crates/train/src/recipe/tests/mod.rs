@@ -125,6 +125,7 @@ fn every_key_is_read() {
         batch_size = 3
         gradient_accumulation = 2
         gradient_checkpointing = true
+        engine = "fused"
         eval_every = 11
         eval_tokens = 1_000
         save_every = 12
