@@ -209,10 +209,9 @@ impl<'a> Trainer<'a> {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
                 let model = init::model(recipe, &config)?;
-                round_to_master(optimizer_config.master, model.parameters())?;
+                round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
-                let average =
-                    recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
+                let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
@@ -332,7 +331,7 @@ impl<'a> Trainer<'a> {
             backward: Some(self.model.grad_precision().name().to_string()),
             recipe: self.text.clone(),
         })?;
-        let matrices = self.monitor.observe(&self.model, self.progress.step)?.matrices;
+        let matrices = self.monitor.observe(&self.model, self.progress.step).matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }
@@ -386,7 +385,7 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<PathBuf, TrainError> {
         let (recipe, step) = (self.recipe, self.progress.step);
         for parameter in self.model.parameters() {
-            let norm = global_norm(&[Some(&*tritforge_model::ops::values(&parameter.var)?)]);
+            let norm = global_norm(&[Some(&parameter.tensor.read())]);
             if !norm.is_finite() {
                 let checkpoint = self.last_good();
                 return Err(TrainError::NotFinite {
@@ -425,7 +424,7 @@ impl<'a> Trainer<'a> {
 /// About how large a checkpoint will be: its tensors, and a little for the rest.
 fn checkpoint_bytes(model: &Decoder, optimizer: &Optimizer, averaged: bool) -> u64 {
     let OptimizerConfig { state, master, .. } = optimizer.config();
-    let weights: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
+    let weights: usize = model.parameters().iter().map(|p| p.tensor.len()).sum();
     let states: usize = optimizer.states().iter().flatten().map(Buffer::len).sum();
     let average = if averaged { 4 * weights } else { 0 };
     (weights * master.bytes() + states * state.bytes() + average) as u64 + (1 << 20)
