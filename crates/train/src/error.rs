@@ -6,6 +6,7 @@ use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_data::DataError;
 use tritforge_model::ModelError;
+use tritforge_report::ReportError;
 use tritforge_text::TextError;
 
 use crate::recipe::RecipeError;
@@ -94,16 +95,9 @@ pub enum TrainError {
     #[error("{}: already contains checkpoints of a run: continue with --resume, start over with --overwrite, \
              or set another run.out", .0.display())]
     Exists(PathBuf),
-    /// The metrics of a run cannot be understood.
-    #[error("{}{}: {message}", path.display(), if *line > 0 { format!(":{line}") } else { String::new() })]
-    Metrics {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1; 0 for none.
-        line: usize,
-        /// What is wrong.
-        message: String,
-    },
+    /// The log of a run cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A teacher cannot be listened to.
     #[error("{}: the teacher: {message}", path.display())]
     Teacher {

@@ -11,6 +11,7 @@ use std::path::Path;
 use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_model::{Batch, Decoder};
+use tritforge_report::Sink;
 
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
@@ -48,14 +49,14 @@ fn named(recipe: &Recipe) -> Option<&Path> {
 impl Reference {
     /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else
     /// computed and put there. `beginning` is the model of a run that begins; it is made again for one that
-    /// goes on. `say` hears what is going on.
+    /// goes on. `sink` hears what is going on.
     pub(crate) fn open(
         recipe: &Recipe,
         config: &ModelConfig,
         pairs: &PreferenceData,
         data: &str,
         beginning: Option<&Decoder>,
-        say: impl Fn(&str),
+        sink: &dyn Sink,
     ) -> Result<Self, TrainError> {
         let dir = recipe.run.out.join("data");
         let file = dir.join(FILE);
@@ -84,7 +85,7 @@ impl Reference {
             }
         };
         let answers = 2 * (pairs.train.len() + pairs.held_out.len());
-        say(&format!("computing the reference's log-probabilities of {answers} answers"));
+        sink.message(&format!("computing the reference's log-probabilities of {answers} answers"));
         let score = |pairs: &[Preference]| log_probs(model, pairs, recipe.data.seq_len);
         let reference = Self { train: score(&pairs.train)?, held_out: score(&pairs.held_out)? };
         fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
+use tritforge_machine::resident;
 
 use super::Format;
-use super::measure::peak_rss;
 
 /// Prompts that `aggressive` runs at once.
 const TOGETHER: usize = 8;
@@ -64,7 +64,7 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
             first_token_p95: at(0.95),
             tokens_per_second: (prompts.len() * tokens) as f64 / seconds,
             requests_a_minute: 60.0 * prompts.len() as f64 / seconds,
-            peak_rss_bytes: peak_rss(),
+            peak_rss_bytes: resident().map(|memory| memory.peak),
         })
     };
     Ok(vec![
