@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_data::DataError;
+use tritforge_export::ExportError;
 use tritforge_model::ModelError;
 use tritforge_report::ReportError;
 use tritforge_text::TextError;
@@ -95,6 +96,9 @@ pub enum TrainError {
     #[error("{}: already contains checkpoints of a run: continue with --resume, start over with --overwrite, \
              or set another run.out", .0.display())]
     Exists(PathBuf),
+    /// A model that the recipe names cannot be opened.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The log of a run cannot be written.
     #[error(transparent)]
     Report(#[from] ReportError),

@@ -3,47 +3,40 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_checkpoint::{Checkpoint, MANIFEST, Tensors, latest};
-use tritforge_config::{ADAPTER_CONFIG, LoraConfig, ModelConfig};
+use tritforge_checkpoint::{Checkpoint, Tensors};
+use tritforge_config::{LoraConfig, ModelConfig};
+use tritforge_export::{ExportError, LoadedModel, open_checkpoint};
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
 use crate::recipe::Recipe;
 
-/// The checkpoint that a path names: itself, or the newest of the run in that directory.
+/// The directory of the checkpoint that a path names: itself, or the newest of the run in that directory.
 ///
 /// # Errors
-/// If there is none; the message says what was expected.
+/// If it names something else; the message says what.
 pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
-    let place = path.display();
-    if path.is_file() {
-        return Err(format!(
-            "{place} is a file: expected a checkpoint; convert it with `tritforge import {place} -o DIR`"
-        ));
-    }
-    if !path.is_dir() {
-        return Err(format!("no directory {place}: expected a checkpoint or a run directory"));
-    }
-    if path.join(MANIFEST).is_file() {
-        return Ok(path.to_path_buf());
-    }
-    match latest(path) {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) if path.join(ADAPTER_CONFIG).is_file() => Err(format!(
-            "{place} is an adapter: `tritforge merge {place} -o DIR` makes a checkpoint of it and its base"
-        )),
-        Ok(None) if path.join("config.json").is_file() => Err(format!(
-            "{place} is a Hugging Face directory: convert it with `tritforge import {place} -o DIR`"
-        )),
-        Ok(None) => Err(format!("{place}: neither a checkpoint nor a run directory with one")),
-        Err(error) => Err(error.to_string()),
-    }
+    Ok(open_checkpoint(path).map_err(|e| e.to_string())?.dir().to_path_buf())
 }
 
-/// Opens what [`checkpoint_of`] finds.
+/// Opens the checkpoint that a path names: itself, or the newest of the run in that directory.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, TrainError> {
-    let dir = checkpoint_of(path).map_err(TrainError::State)?;
-    Ok(Checkpoint::open(&dir)?)
+    Ok(open_checkpoint(path)?)
+}
+
+/// A model of any form, with the adapters on it, never to be changed.
+pub(crate) fn frozen(model: &LoadedModel) -> Result<Decoder, TrainError> {
+    let read = |name: &str, shape: &[usize]| {
+        let fault = |e: ExportError| ModelError::Tensor { name: name.to_string(), message: e.to_string() };
+        model.values(name, shape).map_err(fault)
+    };
+    let Some((lora, mut matrices)) = model.adapter_matrices()? else {
+        return Ok(Decoder::load(model.config(), read)?);
+    };
+    Ok(Decoder::load_adapted(model.config(), &lora, read, |name, _| {
+        let missing = || ModelError::Tensor { name: name.to_string(), message: "no such matrix".to_string() };
+        matrices.remove(name).ok_or_else(missing)
+    })?)
 }
 
 /// The model that a run of the recipe begins with.

@@ -13,10 +13,11 @@ use tritforge_checkpoint::{
     AdapterFiles, AdapterModule, Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorView, Writer,
 };
 use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
+use tritforge_export::check_base;
 use tritforge_model::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, identity, init, merge_lota, state};
+use crate::{TrainError, init, merge_lota};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,16 +61,7 @@ pub fn merge(
     let files = AdapterFiles::open(adapter)?;
     let fault = |message: String| TrainError::Merge { path: files.dir().to_path_buf(), message };
     let base = init::open(&files.base_path(base)?).map_err(|e| fault(format!("its base: {e}")))?;
-    let print = files.checkpoint().map(state::trained_on).transpose()?.flatten();
-    if let Some(print) = print
-        && identity::of_checkpoint(&base)? != print
-    {
-        return Err(fault(format!(
-            "its base, {}, is not the checkpoint that it was trained on: the files have different contents. \
-             Restore that checkpoint, or name it with --base",
-            base.dir().display()
-        )));
-    }
+    check_base(&files, &base).map_err(|e| fault(e.to_string()))?;
     let config = match files.checkpoint() {
         Some(checkpoint) => checkpoint.config()?,
         None => base.config()?,

@@ -9,6 +9,7 @@ use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
     ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face,
+    open_checkpoint,
 };
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
@@ -192,7 +193,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(adapter) = AdapterFiles::find(&args.checkpoint)? {
         return adapter_to_gguf(args, &adapter);
     }
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    let checkpoint = open_checkpoint(&args.checkpoint)?;
     for (option, given) in [("--for", args.runtime.is_some()), ("--base", args.base.is_some())] {
         if given {
             bail!("{option}: {} is not an adapter: the option is for adapters", args.checkpoint.display());

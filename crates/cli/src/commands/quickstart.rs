@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
 use tritforge_eval::{VerifyModel, VerifyOptions, verify};
-use tritforge_export::{ExportOptions, export_gguf};
+use tritforge_export::{ExportOptions, ImportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{RunOptions, prepare, train};
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
     let report = verify(
-        VerifyModel::of_checkpoint(&checkpoint)?,
+        VerifyModel::open(&summary.checkpoint, &ImportOptions::default())?,
         VerifyModel::Deployed(Arc::clone(&model)),
         &options,
     )?;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{Backend, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
@@ -136,7 +137,7 @@ impl Plan {
 /// Runs the plan on a model.
 pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
     let begin = Instant::now();
-    let model = Arc::new(Model::open(path)?);
+    let model = Arc::new(Model::open(&gguf_file(path)?)?);
     let load_seconds = begin.elapsed().as_secs_f64();
     let tests = plan.tests();
     let context = model.config().max_position_embeddings;
