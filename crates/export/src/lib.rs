@@ -50,7 +50,7 @@ pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
-pub use locate::{Located, gguf_file, locate, open_checkpoint};
+pub use locate::{Located, checkpoint_of, gguf_file, locate, open_checkpoint};
 pub use model::{LoadedModel, ModelFormat};
 pub use runtimes::{Runtime, Verdict};
 pub use synth::{synth_checkpoint, synth_gguf};

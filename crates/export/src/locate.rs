@@ -48,11 +48,19 @@ pub fn locate(path: &Path) -> Result<Located, ExportError> {
 /// # Errors
 /// If it names something else; the message says what, and how a checkpoint is made of it.
 pub fn open_checkpoint(path: &Path) -> Result<Checkpoint, ExportError> {
+    checkpoint_of(locate(path)?, path)
+}
+
+/// [`open_checkpoint`] for what [`locate`] has found at `path`.
+///
+/// # Errors
+/// As there.
+pub fn checkpoint_of(located: Located, path: &Path) -> Result<Checkpoint, ExportError> {
     let place = path.display();
     let import = format!(
         "expected a checkpoint or a run directory; `tritforge import {place} -o DIR` makes a checkpoint of it"
     );
-    let message = match locate(path)? {
+    let message = match located {
         Located::Checkpoint(checkpoint) => return Ok(checkpoint),
         Located::Gguf(_) => format!("a GGUF file: {import}"),
         Located::HuggingFace(_) => format!("a model in the layout of Hugging Face: {import}"),
