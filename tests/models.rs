@@ -50,7 +50,7 @@ fn a_command_that_takes_another_form_tells_the_way_to_it() {
     let on = |set| [&base[..], &[set]].concat();
     for (args, found, way) in [
         (
-            &["generate", "runs/tiny"][..],
+            &["generate", "runs/tiny", "--prompt", "a"][..],
             "runs/tiny: a checkpoint",
             "tritforge export runs/tiny -o model.gguf",
         ),

@@ -218,8 +218,8 @@ impl LoadedModel {
         }
     }
 
-    /// The numbers of a tensor without what adapters add to it, by its name in Hugging Face's layout and its shape, row-major: of a ternary
-    /// one code · scale, of latent weights these.
+    /// The numbers of a tensor without what adapters add to it, by its name in Hugging Face's layout and its
+    /// shape, row-major: of a ternary one code · scale, of latent weights these.
     ///
     /// # Errors
     /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.

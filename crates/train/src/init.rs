@@ -3,9 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_checkpoint::{Checkpoint, Tensors};
+use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{LoraConfig, ModelConfig};
-use tritforge_export::{ExportError, LoadedModel, open_checkpoint};
+use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, open_checkpoint};
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
@@ -26,10 +26,7 @@ pub(crate) fn open(path: &Path) -> Result<Checkpoint, TrainError> {
 
 /// A model of any form, with the adapters on it, never to be changed.
 pub(crate) fn frozen(model: &LoadedModel) -> Result<Decoder, TrainError> {
-    let read = |name: &str, shape: &[usize]| {
-        let fault = |e: ExportError| ModelError::Tensor { name: name.to_string(), message: e.to_string() };
-        model.values(name, shape).map_err(fault)
-    };
+    let read = |name: &str, shape: &[usize]| values(model, name, shape);
     let Some((lora, mut matrices)) = model.adapter_matrices()? else {
         return Ok(Decoder::load(model.config(), read)?);
     };
@@ -41,16 +38,15 @@ pub(crate) fn frozen(model: &LoadedModel) -> Result<Decoder, TrainError> {
 
 /// The model that a run of the recipe begins with.
 pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, TrainError> {
-    let Some(base) = &recipe.model.base else { return Ok(Decoder::init(config, recipe.run.seed)?) };
+    let Some(path) = &recipe.model.base else { return Ok(Decoder::init(config, recipe.run.seed)?) };
     match &recipe.lora {
         Some(lora) => {
             let initial = initial_adapter(lora.mode, recipe.run.seed);
             adapted(recipe, config, &lora.config(), initial)
         }
         None => {
-            let checkpoint = open(base)?;
-            let tensors = checkpoint.model_tensors()?;
-            Ok(Decoder::load(config, |name, shape| read(&tensors, name, shape))?)
+            let base = base(path)?;
+            Ok(Decoder::load(config, |name, shape| of_base(&base, name, shape))?)
         }
     }
 }
@@ -62,25 +58,27 @@ pub(crate) fn adapted(
     lora: &LoraConfig,
     adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Decoder, TrainError> {
-    let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
-    let checkpoint = open(base)?;
-    let tensors = checkpoint.model_tensors()?;
-    let load = |name: &str, shape: &[usize]| {
-        let values = read(&tensors, name, shape)?;
-        // The file's pages would be held beside the model's own.
-        tensors.release(name);
-        Ok(values)
-    };
-    Ok(Decoder::load_adapted(config, lora, load, adapter)?)
+    let base = base(recipe.model.base.as_deref().unwrap_or(Path::new("")))?;
+    Ok(Decoder::load_adapted(config, lora, |name, shape| of_base(&base, name, shape), adapter)?)
+}
+
+/// The base of a run.
+fn base(path: &Path) -> Result<LoadedModel, TrainError> {
+    let checkpoint = Located::Checkpoint(open(path)?);
+    Ok(LoadedModel::of(checkpoint, &ImportOptions::default(), &[])?)
 }
 
 /// A tensor of a base. Norms before `o_proj` and `down_proj` that the base does not have begin as 1.
-fn read(tensors: &Tensors, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-    if name.contains("_sub_norm") && !tensors.has(name) {
+fn of_base(base: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+    if name.contains("_sub_norm") && !base.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }
-    match tensors.f32(name, shape) {
-        Ok(values) => Ok(values.into_owned()),
-        Err(error) => Err(ModelError::Tensor { name: name.to_string(), message: error.to_string() }),
-    }
+    values(base, name, shape)
+}
+
+fn values(model: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+    model.values(name, shape).map_err(|e| match e {
+        ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
+        other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
+    })
 }
