@@ -22,6 +22,8 @@
 //! # Ok::<(), tritforge_eval::EvalError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod dump;
 mod error;
 mod finite;

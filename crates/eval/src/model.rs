@@ -30,9 +30,9 @@ pub enum EvalModel {
 /// What a path names, ready to run.
 pub(crate) enum Opened {
     /// In the training forward.
-    Trained(Decoder, Option<Tokenizer>),
+    Trained(Box<Decoder>, Option<Box<Tokenizer>>),
     /// A GGUF file, in the engine.
-    Deployed(Model),
+    Deployed(Arc<Model>),
 }
 
 /// Opens a model of any form with adapters on it, as [`EvalModel::open_with`].
@@ -50,11 +50,11 @@ pub(crate) fn open(
             });
             let applied = applied.collect::<Result<Vec<_>, InferError>>()?;
             model.set_adapters(applied);
-            Ok(Opened::Deployed(model))
+            Ok(Opened::Deployed(Arc::new(model)))
         }
         other => {
             let model = LoadedModel::of(other, options, adapters)?;
-            Ok(Opened::Trained(decoder(&model)?, model.tokenizer()?))
+            Ok(Opened::Trained(Box::new(decoder(&model)?), model.tokenizer()?.map(Box::new)))
         }
     }
 }
@@ -101,10 +101,8 @@ impl EvalModel {
         adapters: &[(PathBuf, f32)],
     ) -> Result<Self, EvalError> {
         match open(path, options, adapters)? {
-            Opened::Deployed(model) => Ok(EvalModel::Gguf(Arc::new(model))),
-            Opened::Trained(decoder, Some(tokenizer)) => {
-                Ok(EvalModel::Checkpoint { decoder: Box::new(decoder), tokenizer: Box::new(tokenizer) })
-            }
+            Opened::Deployed(model) => Ok(EvalModel::Gguf(model)),
+            Opened::Trained(decoder, Some(tokenizer)) => Ok(EvalModel::Checkpoint { decoder, tokenizer }),
             Opened::Trained(_, None) => Err(EvalError::Input(format!(
                 "{}: no tokenizer.json, which is needed to evaluate text",
                 path.display()

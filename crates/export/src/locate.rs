@@ -19,11 +19,11 @@ pub enum Located {
     /// A directory in Hugging Face's layout, one of its safetensors files, or their index.
     HuggingFace(PathBuf),
     /// An adapter, of a run or as peft writes it, which is no model without its base.
-    Adapter(AdapterFiles),
+    Adapter(Box<AdapterFiles>),
 }
 
 /// What a path may name, for messages.
-const EXPECTED: &str =
+const ANY: &str =
     "expected a checkpoint, a run directory, a GGUF file, a Hugging Face directory or an adapter";
 
 /// Finds out what a path names.
@@ -31,13 +31,18 @@ const EXPECTED: &str =
 /// # Errors
 /// If it is none of these, or what it is cannot be read; the message says what was found instead.
 pub fn locate(path: &Path) -> Result<Located, ExportError> {
+    found(path, ANY)
+}
+
+/// [`locate`], where only some forms would be right: `expected` says which.
+fn found(path: &Path, expected: &str) -> Result<Located, ExportError> {
     let fault = |message: String| ExportError::Import { path: path.to_path_buf(), message };
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => directory(path),
-        Ok(found) if found.is_file() => file(path),
-        Ok(_) => Err(fault(format!("neither a file nor a directory: {EXPECTED}"))),
+        Ok(found) if found.is_file() => file(path, expected),
+        Ok(_) => Err(fault(format!("neither a file nor a directory: {expected}"))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(fault(format!("no such file or directory: {EXPECTED}")))
+            Err(fault(format!("no such file or directory: {expected}")))
         }
         Err(source) => Err(ExportError::Io { path: path.to_path_buf(), action: "open", source }),
     }
@@ -48,7 +53,7 @@ pub fn locate(path: &Path) -> Result<Located, ExportError> {
 /// # Errors
 /// If it names something else; the message says what, and how a checkpoint is made of it.
 pub fn open_checkpoint(path: &Path) -> Result<Checkpoint, ExportError> {
-    checkpoint_of(locate(path)?, path)
+    checkpoint_of(found(path, "expected a checkpoint or a run directory")?, path)
 }
 
 /// [`open_checkpoint`] for what [`locate`] has found at `path`.
@@ -75,7 +80,7 @@ pub fn checkpoint_of(located: Located, path: &Path) -> Result<Checkpoint, Export
 /// If it names something else; the message says what, and how a GGUF file is made of it.
 pub fn gguf_file(path: &Path) -> Result<PathBuf, ExportError> {
     let place = path.display();
-    let message = match locate(path)? {
+    let message = match found(path, "expected a GGUF file")? {
         Located::Gguf(file) => return Ok(file),
         Located::Checkpoint(_) => format!(
             "a checkpoint: expected a GGUF file; `tritforge export {place} -o model.gguf` makes one of it"
@@ -103,7 +108,7 @@ pub(crate) fn without_base(path: &Path) -> String {
 fn directory(path: &Path) -> Result<Located, ExportError> {
     let has = |name: &str| path.join(name).is_file();
     if let Some(adapter) = AdapterFiles::find(path)? {
-        return Ok(Located::Adapter(adapter));
+        return Ok(Located::Adapter(Box::new(adapter)));
     }
     if has(MANIFEST) {
         return Ok(Located::Checkpoint(Checkpoint::open(path)?));
@@ -133,7 +138,7 @@ fn damage(dir: &Path) -> String {
     found.map_or_else(|error| error.to_string(), |()| dir.display().to_string())
 }
 
-fn file(path: &Path) -> Result<Located, ExportError> {
+fn file(path: &Path, expected: &str) -> Result<Located, ExportError> {
     let fault = |message: String| Err(ExportError::Import { path: path.to_path_buf(), message });
     let name = path.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
     if name == ADAPTER_CONFIG || name == ADAPTER_MODEL {
@@ -153,10 +158,10 @@ fn file(path: &Path) -> Result<Located, ExportError> {
         return Ok(Located::HuggingFace(path.to_path_buf()));
     }
     if ["bin", "pt", "pth", "ckpt"].contains(&extension.as_str()) {
-        return fault(format!("a pickle file, which can execute code when it is loaded: {EXPECTED}"));
+        return fault(format!("a pickle file, which can execute code when it is loaded: {expected}"));
     }
     let found = if head.is_empty() { "an empty file".to_string() } else { begins(&head) };
-    fault(format!("{found}: {EXPECTED}"))
+    fault(format!("{found}: {expected}"))
 }
 
 fn begins(head: &[u8]) -> String {

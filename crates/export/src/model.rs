@@ -82,7 +82,7 @@ impl LoadedModel {
         let located = match located {
             Located::Adapter(files) => {
                 let base = locate(&files.base_path(None)?)?;
-                applied.push(AppliedAdapter { files, scale: 1.0 });
+                applied.push(AppliedAdapter { files: *files, scale: 1.0 });
                 base
             }
             model => model,

@@ -158,6 +158,11 @@ fn where_one_kind_is_wanted_another_is_told_with_the_way_to_it() {
     assert_eq!(gguf_file(&gguf).unwrap(), gguf);
     let no_checkpoint = |path: &Path| open_checkpoint(path).map(|_| ()).unwrap_err().to_string();
     let no_gguf = |path: &Path| gguf_file(path).unwrap_err().to_string();
+    assert!(
+        no_checkpoint(Path::new("no"))
+            .ends_with("no such file or directory: expected a checkpoint or a run directory")
+    );
+    assert!(no_gguf(Path::new("no")).ends_with("no such file or directory: expected a GGUF file"));
     for (error, found, way) in [
         (no_checkpoint(&gguf), "a GGUF file", "tritforge import"),
         (no_checkpoint(&layout), "layout of Hugging Face", "tritforge import"),

@@ -32,6 +32,8 @@
 //! assert_eq!(y, [65.0, 72.0]);
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod activations;
 mod attention;
 mod attention_backward;

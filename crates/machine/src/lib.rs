@@ -12,6 +12,8 @@
 //! }
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod memory;
 mod process;
 mod roofline;

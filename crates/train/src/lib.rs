@@ -20,6 +20,8 @@
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod convert;
 mod dpo;
 mod dry_run;

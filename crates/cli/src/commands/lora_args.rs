@@ -56,7 +56,13 @@ impl LoraArgs {
     /// The adapters and their factors.
     #[cfg(feature = "train")]
     pub(crate) fn adapters(&self) -> Result<Vec<(PathBuf, f32)>> {
-        self.lora.iter().map(|text| parse(text)).collect()
+        let each = self.lora.iter().map(|text| {
+            let (path, scale) = parse(text)?;
+            // What opens the adapter later names the path, not the option.
+            std::fs::metadata(&path).with_context(|| format!("--lora {text}"))?;
+            Ok((path, scale))
+        });
+        each.collect()
     }
 
     /// How a model is opened, with the metadata that is set from outside.

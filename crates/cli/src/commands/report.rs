@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         (Some(output), _) => output.clone(),
         (None, [run]) if run.is_dir() => run.join(REPORT),
         (None, [run]) => run.with_file_name(REPORT),
-        (None, _) => bail!("several runs: give the output file, as in -o {}", REPORT),
+        (None, _) => bail!("several runs: give the output file, as in -o {REPORT}"),
     };
     write_report(&args.runs, &output)?;
     println!("{}", output.display());

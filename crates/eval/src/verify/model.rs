@@ -40,10 +40,8 @@ impl VerifyModel {
     /// If it is none of these, or damaged.
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
         Ok(match open(path, options, &[])? {
-            Opened::Deployed(model) => VerifyModel::Deployed(Arc::new(model)),
-            Opened::Trained(decoder, tokenizer) => {
-                VerifyModel::Trained { decoder: Box::new(decoder), tokenizer: tokenizer.map(Box::new) }
-            }
+            Opened::Deployed(model) => VerifyModel::Deployed(model),
+            Opened::Trained(decoder, tokenizer) => VerifyModel::Trained { decoder, tokenizer },
         })
     }
 
