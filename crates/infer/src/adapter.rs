@@ -202,6 +202,14 @@ impl Adapter {
 /// Which rows of a pass have which adapters.
 pub(crate) type Rows = Vec<(Range<usize>, Arc<[ScaledAdapter]>)>;
 
+/// Whether any row has an adapter on one of these projections.
+pub(crate) fn any_adapted(rows: &Rows, layer: usize, projections: &[Projection]) -> bool {
+    let has = |adapter: &Adapter| {
+        projections.iter().any(|p| matches!(adapter.pairs.get(layer * 7 + *p as usize), Some(Some(_))))
+    };
+    rows.iter().any(|(_, scaled)| scaled.iter().any(|scaled| has(&scaled.adapter)))
+}
+
 /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
 pub(crate) fn add_products(rows: &Rows, layer: usize, projection: Projection, x: &[f32], y: &mut [f32]) {
     for (range, scaled) in rows {

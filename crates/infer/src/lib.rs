@@ -35,6 +35,7 @@ mod load;
 mod logprobs;
 mod model;
 mod options;
+mod products;
 mod sampling;
 mod scheduler;
 mod sequence;

@@ -5,6 +5,7 @@ use std::path::Path;
 use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{BlockFormat, DenseMatrix, DenseType, TernaryLayout, TernaryWeights};
+use tritforge_model::{Norms, Tensor};
 use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing, check_finite};
 
 use crate::InferError;
@@ -163,17 +164,20 @@ impl Loader<'_> {
 
     /// One block.
     fn block(&self, config: &ModelConfig, layer: usize, interleaved: bool) -> Result<Block, InferError> {
-        let norm = |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len);
+        let norm =
+            |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len).map(Tensor::vector);
         let sub_norm = |name: &str, len| config.use_sub_norm.then(|| norm(name, len)).transpose();
         let head = config.head_dim;
         let qk_norm = || Ok::<_, InferError>([norm("attn_q_norm", head)?, norm("attn_k_norm", head)?]);
         let projection = |p: &Projection| self.projection(config, layer, *p, interleaved);
         Ok(Block {
-            attn_norm: norm("attn_norm", config.hidden_size)?,
-            attn_sub_norm: sub_norm("attn_sub_norm", config.q_size())?,
-            ffn_norm: norm("ffn_norm", config.hidden_size)?,
-            ffn_sub_norm: sub_norm("ffn_sub_norm", config.intermediate_size)?,
-            qk_norm: config.use_qk_norm.then(qk_norm).transpose()?,
+            norms: Norms {
+                input_layernorm: norm("attn_norm", config.hidden_size)?,
+                qk_norm: config.use_qk_norm.then(qk_norm).transpose()?,
+                attn_sub_norm: sub_norm("attn_sub_norm", config.q_size())?,
+                post_attention_layernorm: norm("ffn_norm", config.hidden_size)?,
+                ffn_sub_norm: sub_norm("ffn_sub_norm", config.intermediate_size)?,
+            },
             projections: Projection::ALL.iter().map(projection).collect::<Result<_, _>>()?,
         })
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tritforge_config::{HiddenAct, ModelConfig, Projection};
+use tritforge_config::{ModelConfig, Projection};
 use tritforge_gguf::{Gguf, Override};
-use tritforge_kernels::{AttentionShape, DenseMatrix, Gate, RopeTable};
+use tritforge_kernels::{DenseMatrix, RopeTable};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
@@ -29,8 +29,6 @@ pub struct Model {
     pub(crate) norm: Vec<f32>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: RopeTable,
-    pub(crate) attention: AttentionShape,
-    pub(crate) gate: Gate,
     /// What new sessions begin with.
     adapters: RwLock<Arc<[ScaledAdapter]>>,
 }
@@ -105,15 +103,6 @@ impl Model {
             norm,
             blocks,
             rope: RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings),
-            attention: AttentionShape {
-                heads: config.num_attention_heads,
-                kv_heads: config.num_key_value_heads,
-                head_dim: config.head_dim,
-            },
-            gate: match config.hidden_act {
-                HiddenAct::Silu => Gate::Silu,
-                HiddenAct::Relu2 => Gate::Relu2,
-            },
             gguf,
             config,
             end_ids: tokenizer.end_ids(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tritforge_kernels::{KvCache, KvType, Observer};
 
 use crate::adapter::ScaledAdapter;
-use crate::step::{LogitsRequest, SequenceInput, StateCapture, step_observed};
+use crate::products::StateCapture;
+use crate::step::{LogitsRequest, SequenceInput, step_observed};
 use crate::{InferError, Model};
 
 /// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough

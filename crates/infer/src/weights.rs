@@ -3,6 +3,7 @@
 use tritforge_config::Projection;
 use tritforge_gguf::{Gguf, TensorInfo};
 use tritforge_kernels::{DenseMatrix, DenseType, TernaryWeights};
+use tritforge_model::{Norms, Tensor};
 use tritforge_ternary::Packing;
 
 /// A full-precision matrix.
@@ -79,12 +80,7 @@ pub(crate) struct Projected {
 /// One transformer block.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) attn_norm: Vec<f32>,
-    pub(crate) attn_sub_norm: Option<Vec<f32>>,
-    pub(crate) ffn_norm: Vec<f32>,
-    pub(crate) ffn_sub_norm: Option<Vec<f32>>,
-    /// Norms of every head's query and key.
-    pub(crate) qk_norm: Option<[Vec<f32>; 2]>,
+    pub(crate) norms: Norms<Tensor>,
     /// In the order of [`Projection::ALL`].
     pub(crate) projections: Vec<Projected>,
 }

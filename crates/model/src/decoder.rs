@@ -1,21 +1,19 @@
 //! The decoder: embedding, blocks, final norm, head; its parameters by name.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{Device, Tensor, Var};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_kernels::{Observer, RopeTable, parallel_for_each};
+use tritforge_kernels::{RopeTable, parallel_for_each};
 
-use crate::ModelError;
-use crate::block::{Block, Context};
+use crate::block::Block;
+use crate::device::sized;
 use crate::lora::Adapter;
-use crate::ops;
 use crate::parameter::{DecayGroup, FROZEN, Parameter};
-use crate::segments::{positions, segment_lengths};
+use crate::{ModelError, Tensor};
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
 #[derive(Debug, Clone, Copy)]
@@ -40,11 +38,11 @@ pub type AttentionStates = [Vec<f32>; 3];
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    pub(crate) embedding: Var,
-    head: Option<Var>,
-    pub(crate) norm: Var,
+    pub(crate) embedding: Tensor,
+    head: Option<Tensor>,
+    pub(crate) norm: Tensor,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) rope: Arc<RopeTable>,
+    pub(crate) rope: RopeTable,
     parameters: Vec<Parameter>,
     pub(crate) indices: Indices,
     pub(crate) lora: Option<LoraConfig>,
@@ -76,7 +74,7 @@ impl Decoder {
                 [_] => vec![1f32; n],
                 _ => (0..n).map(|_| normal.sample(&mut rng) as f32 * deviation).collect(),
             };
-            Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+            Tensor::new(values, shape)
         })
     }
 
@@ -131,15 +129,17 @@ impl Decoder {
                     if lora.mode == LoraMode::Lota {
                         check_ternary(&name, &values)?;
                     }
-                    let var = loaded(&name, &shape, values)?;
-                    model.parameters.push(Parameter { name, var: var.clone(), group: DecayGroup::Decay });
-                    Ok::<_, ModelError>(var)
+                    let tensor = loaded(&name, &shape, values)?;
+                    let group = DecayGroup::Decay;
+                    model.parameters.push(Parameter { name, tensor: tensor.clone(), group });
+                    Ok::<_, ModelError>(tensor)
                 };
-                let [a, b] = LoraConfig::tensors(block.layer, *projection);
-                let (a, b) = (matrix(a, [lora.rank, cols])?, matrix(b, [rows, lora.rank])?);
+                let [a, b] = LoraConfig::tensors(block.shape.layer, *projection);
+                let shape = [lora.rank, cols];
+                let (a, b) = (matrix(a, shape)?, matrix(b, [rows, lora.rank])?);
                 let LoraConfig { mode, dropout, .. } = *lora;
                 let (scaling, omega) = (lora.scaling(), lora.omega());
-                let adapter = Adapter { a, b, index, mode, scaling, dropout, omega };
+                let adapter = Adapter { a, b, shape, index, mode, scaling, dropout, omega };
                 block.projections[*projection as usize].adapt(adapter);
             }
         }
@@ -150,20 +150,20 @@ impl Decoder {
     fn build(
         config: &ModelConfig,
         lora: Option<&LoraConfig>,
-        mut tensor: impl FnMut(&str, &[usize]) -> Result<Var, ModelError>,
+        mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor, ModelError>,
     ) -> Result<Self, ModelError> {
         config.validate()?;
         let mut parameters = Vec::new();
         let mut named = |name: &str, shape: &[usize]| {
-            let var = tensor(name, shape)?;
+            let tensor = tensor(name, shape)?;
             if lora.is_some() {
-                return Ok::<_, ModelError>((var, FROZEN));
+                return Ok::<_, ModelError>((tensor, FROZEN));
             }
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
             let group =
                 if projection && name.ends_with(".weight") { DecayGroup::Decay } else { DecayGroup::NoDecay };
-            parameters.push(Parameter { name: name.to_string(), var: var.clone(), group });
-            Ok((var, parameters.len() - 1))
+            parameters.push(Parameter { name: name.to_string(), tensor: tensor.clone(), group });
+            Ok((tensor, parameters.len() - 1))
         };
         // An adapter inside the quantizer needs the weight that it changes.
         let keep_codes = |projection: Projection| {
@@ -185,8 +185,7 @@ impl Decoder {
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
-        let rope =
-            Arc::new(RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings));
+        let rope = RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings);
         let lora = lora.cloned();
         let config = config.clone();
         let mut model = Self { config, embedding, head, norm, blocks, rope, parameters, indices, lora };
@@ -211,14 +210,14 @@ impl Decoder {
 
     /// The tensor that makes logits: the head's, or the embedding's where they are tied; [vocab_size,
     /// hidden_size].
-    pub fn output_weight(&self) -> &Var {
+    pub fn output_weight(&self) -> &Tensor {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// Quantizes the weights anew: to be called after every change of a parameter, before the next forward.
     ///
     /// # Errors
-    /// If candle refuses.
+    /// If weights that are to be ternary as they stand are not.
     pub fn requantize(&mut self) -> Result<(), ModelError> {
         for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
             linear.invalidate();
@@ -235,52 +234,25 @@ impl Decoder {
             }
         });
         match faults.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
-            Some(error) => Err(error.into()),
+            Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    /// The final norm's output for every token, [tokens, hidden_size]: what the head multiplies.
+    /// The embedding's rows of these tokens, [tokens, hidden_size].
+    pub(crate) fn embed(&self, ids: &[u32], out: &mut Vec<f32>) {
+        let width = self.config.hidden_size;
+        let table = self.embedding.read();
+        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
+        for (row, id) in rows.zip(ids) {
+            row.copy_from_slice(&table[*id as usize * width..][..width]);
+        }
+    }
+
+    /// The length of the sequences that the ids are.
     ///
     /// # Errors
-    /// If the ids do not divide into `sequences`, a sequence is longer than the context, segments do not
-    /// ascend, or an id is unknown.
-    pub(crate) fn hidden(
-        &self,
-        ids: &[u32],
-        sequences: usize,
-        segments: &[usize],
-        track: bool,
-        observer: Option<&mut Observer<'_>>,
-    ) -> Result<Tensor, ModelError> {
-        self.pass(ids, sequences, segments, track, observer, None)
-    }
-
-    /// [`Self::hidden`], which also gives the states of a layer.
-    pub(crate) fn pass(
-        &self,
-        ids: &[u32],
-        sequences: usize,
-        segments: &[usize],
-        track: bool,
-        mut observer: Option<&mut Observer<'_>>,
-        mut states: Option<(usize, &mut AttentionStates)>,
-    ) -> Result<Tensor, ModelError> {
-        self.sequence_length(ids, sequences)?;
-        let mut lengths = Vec::new();
-        segment_lengths(ids.len(), sequences, segments, &mut lengths)?;
-        let positions: Arc<[u32]> = positions(&lengths).collect();
-        let context = Context { lengths: &lengths, track, rope: &self.rope, positions: &positions };
-        let mut x = ops::embedding(&context.read(&self.embedding), ids)?;
-        for block in &self.blocks {
-            if let Some((_, states)) = states.as_mut().filter(|(layer, _)| *layer == block.layer) {
-                **states = block.states(&x, &context)?;
-            }
-            x = block.forward(&x, &context, &mut observer)?;
-        }
-        Ok(ops::rms_norm(&x, &context.read(&self.norm), self.config.rms_norm_eps)?)
-    }
-
+    /// If the ids do not divide into `sequences`, a sequence is longer than the context, or an id is unknown.
     pub(crate) fn sequence_length(&self, ids: &[u32], sequences: usize) -> Result<usize, ModelError> {
         let longest = self.config.max_position_embeddings;
         let fault = |expected: String| ModelError::Input {
@@ -295,41 +267,31 @@ impl Decoder {
         if length > longest {
             return Err(fault(format!("at most max_position_embeddings = {longest} per sequence")));
         }
+        let vocab = self.config.vocab_size;
+        if let Some(bad) = ids.iter().find(|id| **id as usize >= vocab) {
+            let expected = format!("below the vocabulary's {vocab}");
+            return Err(ModelError::Input { what: "token id", found: bad.to_string(), expected });
+        }
         Ok(length)
     }
 
-    /// `Σ cross-entropy / normalizer` over the batch's targets, on the tape; the normalizer is the number of
-    /// targets of the whole optimizer step.
-    ///
-    /// # Errors
-    /// If the batch does not fit the model.
-    pub fn loss(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor, ModelError> {
-        let hidden = self.hidden(batch.ids, batch.sequences, batch.segments, true, None)?;
-        Ok(ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)?)
-    }
-
     /// A copy of a parameter's values, row-major; none if the model has no such parameter.
-    ///
-    /// # Errors
-    /// If the tensor is not on the CPU.
-    pub fn values(&self, name: &str) -> Result<Option<Vec<f32>>, ModelError> {
-        let parameter = self.parameters.iter().find(|p| p.name == name);
-        Ok(parameter.map(|p| ops::values(&p.var).map(|values| values.to_vec())).transpose()?)
+    pub fn values(&self, name: &str) -> Option<Vec<f32>> {
+        self.parameters.iter().find(|p| p.name == name).map(|p| p.tensor.read().to_vec())
     }
 
     /// Gives a parameter other values, row-major; no second copy of the model is made.
     ///
     /// # Errors
     /// If there is no such parameter, or the number of values is another.
-    pub fn replace(&mut self, name: &str, values: Vec<f32>) -> Result<(), ModelError> {
+    pub fn replace(&mut self, name: &str, values: &[f32]) -> Result<(), ModelError> {
         let fault = |message: String| ModelError::Tensor { name: name.to_string(), message };
         let parameter = self.parameters.iter().find(|p| p.name == name);
         let parameter = parameter.ok_or_else(|| fault("the model has no such parameter".to_string()))?;
-        let shape = parameter.var.shape().clone();
-        if values.len() != shape.elem_count() {
-            return Err(fault(format!("{} values, expected {}", values.len(), shape.elem_count())));
+        if values.len() != parameter.tensor.len() {
+            return Err(fault(format!("{} values, expected {}", values.len(), parameter.tensor.len())));
         }
-        parameter.var.set(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        parameter.tensor.write().copy_from_slice(values);
         match parameter.group {
             DecayGroup::Decay => self.requantize(),
             DecayGroup::NoDecay => Ok(()),
@@ -337,12 +299,8 @@ impl Decoder {
     }
 
     /// Every parameter's values by name, copied: what a checkpoint keeps.
-    ///
-    /// # Errors
-    /// If a tensor is not on the CPU.
-    pub fn snapshot(&self) -> Result<HashMap<String, Vec<f32>>, ModelError> {
-        let copy = |p: &Parameter| Ok((p.name.clone(), ops::values(&p.var)?.to_vec()));
-        self.parameters.iter().map(copy).collect()
+    pub fn snapshot(&self) -> HashMap<String, Vec<f32>> {
+        self.parameters.iter().map(|p| (p.name.clone(), p.tensor.read().to_vec())).collect()
     }
 }
 
@@ -358,13 +316,13 @@ fn check_ternary(name: &str, values: &[f32]) -> Result<(), ModelError> {
 }
 
 /// A tensor of the values that were loaded.
-fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Var, ModelError> {
+fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Tensor, ModelError> {
     let expected: usize = shape.iter().product();
     if values.len() != expected {
         let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());
         return Err(ModelError::Tensor { name: name.to_string(), message });
     }
-    Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+    Tensor::new(values, shape)
 }
 
 /// N(0, 1) by Box–Muller in f64; kept here because initial weights must never change under a dependency's

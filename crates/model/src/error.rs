@@ -1,6 +1,7 @@
 //! What can go wrong in a model.
 
 use tritforge_config::ConfigError;
+use tritforge_ternary::TernaryError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -8,9 +9,12 @@ pub enum ModelError {
     /// The configuration describes no possible model.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// candle refused an operation.
+    /// Weights that are to be ternary as they stand are not.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Ternary(#[from] TernaryError),
+    /// A pass over weights or adapters that changed since they were quantized.
+    #[error("the ternary codes are stale: call requantize() after changing weights or adapters")]
+    Stale,
     /// The input does not fit the model.
     #[error("{what}: found {found}, expected {expected}")]
     Input {

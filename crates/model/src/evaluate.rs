@@ -3,12 +3,11 @@
 //! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it
 //! by the kernel of the engine.
 
-use candle_core::Tensor;
 use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
 
 use crate::decoder::{AttentionStates, Batch};
-use crate::ops::{IGNORE_INDEX, score_rows, values};
-use crate::{Decoder, ModelError};
+use crate::exact::Observers;
+use crate::{Decoder, IGNORE_INDEX, ModelError};
 
 /// Cross-entropy over a number of targets.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -33,8 +32,8 @@ impl Score {
 }
 
 impl Decoder {
-    /// Logits of every token of equally long sequences, [tokens, vocab_size] row-major; nothing is put on the
-    /// tape. The observer sees every quantized product.
+    /// Logits of every token of equally long sequences, [tokens, vocab_size] row-major. The observer
+    /// sees every quantized product.
     ///
     /// # Errors
     /// If the ids do not fit the model.
@@ -61,15 +60,11 @@ impl Decoder {
             let expected = format!("positions below {}", ids.len());
             return Err(ModelError::Input { what: "rows", found: row.to_string(), expected });
         }
-        let hidden = self.hidden(ids, sequences, &[], false, None)?;
-        let hidden = values(&hidden)?;
-        let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
+        let hidden = self.hidden(ids, sequences, &[], Observers::default())?;
+        let width = self.config().hidden_size;
         let wanted: Vec<f32> =
             rows.iter().flat_map(|row| &hidden[row * width..(row + 1) * width]).copied().collect();
-        let weight = values(self.output_weight())?;
-        let mut logits = vec![0f32; rows.len() * vocab];
-        DenseMatrix::from_f32(&weight, vocab, width).matmul(&wanted, &mut logits);
-        Ok(logits)
+        Ok(self.logits_of_hidden(&wanted))
     }
 
     /// [`Self::logits`] of sequences that hold several segments ([`Batch::segments`]).
@@ -83,7 +78,8 @@ impl Decoder {
         segments: &[usize],
         observer: Option<&mut Observer<'_>>,
     ) -> Result<Vec<f32>, ModelError> {
-        self.logits_of_hidden(&self.hidden(ids, sequences, segments, false, observer)?)
+        let observers = Observers { products: observer, states: None };
+        Ok(self.logits_of_hidden(&self.hidden(ids, sequences, segments, observers)?))
     }
 
     /// [`Self::segment_logits`], and the queries, keys and values of a layer, counted from 0.
@@ -98,7 +94,7 @@ impl Decoder {
         layer: usize,
     ) -> Result<(Vec<f32>, AttentionStates), ModelError> {
         let (hidden, states) = self.hidden_and_states(ids, sequences, segments, layer)?;
-        Ok((self.logits_of_hidden(&hidden)?, states))
+        Ok((self.logits_of_hidden(&hidden), states))
     }
 
     /// The queries, keys and values of a layer, counted from 0: what relations of tokens are made of
@@ -122,42 +118,33 @@ impl Decoder {
         sequences: usize,
         segments: &[usize],
         layer: usize,
-    ) -> Result<(Tensor, AttentionStates), ModelError> {
+    ) -> Result<(Vec<f32>, AttentionStates), ModelError> {
         if layer >= self.blocks.len() {
             let expected = format!("below the model's {}", self.blocks.len());
             return Err(ModelError::Input { what: "layer", found: layer.to_string(), expected });
         }
         let mut states = AttentionStates::default();
-        let hidden = self.pass(ids, sequences, segments, false, None, Some((layer, &mut states)))?;
+        let observers = Observers { products: None, states: Some((layer, &mut states)) };
+        let hidden = self.hidden(ids, sequences, segments, observers)?;
         Ok((hidden, states))
     }
 
-    fn logits_of_hidden(&self, hidden: &Tensor) -> Result<Vec<f32>, ModelError> {
-        let weight = values(self.output_weight())?;
+    fn logits_of_hidden(&self, hidden: &[f32]) -> Vec<f32> {
+        let weight = self.output_weight().read();
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
-        let head = DenseMatrix::from_f32(&weight, vocab, width);
-        let hidden = values(hidden)?;
         let mut logits = vec![0f32; hidden.len() / width * vocab];
-        head.matmul(&hidden, &mut logits);
-        Ok(logits)
+        DenseMatrix::from_f32(&weight, vocab, width).matmul(hidden, &mut logits);
+        logits
     }
 
-    /// ln p(target) at every position of the batch, 0 where the target is ignored; nothing is put on the
-    /// tape.
+    /// ln p(target) at every position of the batch, 0 where the target is ignored.
     ///
     /// # Errors
     /// If the batch does not fit the model.
     pub fn log_probs(&self, batch: &Batch<'_>) -> Result<Vec<f32>, ModelError> {
         let vocab = self.config().vocab_size;
+        self.check_targets(batch)?;
         let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
-        let fault = |what, found: String, expected| Err(ModelError::Input { what, found, expected });
-        if batch.targets.len() != batch.ids.len() {
-            let expected = format!("{}, one an id", batch.ids.len());
-            return fault("targets", batch.targets.len().to_string(), expected);
-        }
-        if let Some(bad) = batch.targets.iter().find(|t| **t != IGNORE_INDEX && **t as usize >= vocab) {
-            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
-        }
         let each = logits.chunks_exact(vocab).zip(batch.targets);
         Ok(each
             .map(|(row, target)| match *target {
@@ -172,8 +159,31 @@ impl Decoder {
     /// # Errors
     /// If the batch does not fit the model.
     pub fn score(&self, batch: &Batch<'_>) -> Result<Score, ModelError> {
+        let vocab = self.config().vocab_size;
+        self.check_targets(batch)?;
         let logits = self.segment_logits(batch.ids, batch.sequences, batch.segments, None)?;
-        let (nats, targets) = score_rows(&logits, self.config().vocab_size, batch.targets)?;
-        Ok(Score { nats, targets })
+        let mut score = Score::default();
+        for (row, target) in logits.chunks_exact(vocab).zip(batch.targets) {
+            if *target != IGNORE_INDEX {
+                score.nats += f64::from(log_sum_exp(row) - row[*target as usize]);
+                score.targets += 1;
+            }
+        }
+        Ok(score)
+    }
+
+    /// Whether there is a target for each id, in the vocabulary or ignored.
+    pub(crate) fn check_targets(&self, batch: &Batch<'_>) -> Result<(), ModelError> {
+        let vocab = self.config().vocab_size;
+        let fault = |what, found: String, expected| Err(ModelError::Input { what, found, expected });
+        if batch.targets.len() != batch.ids.len() {
+            let expected = format!("{}, one an id", batch.ids.len());
+            return fault("targets", batch.targets.len().to_string(), expected);
+        }
+        let known = |target: u32| target == IGNORE_INDEX || (target as usize) < vocab;
+        match batch.targets.iter().find(|target| !known(**target)) {
+            Some(bad) => fault("target", bad.to_string(), format!("below the vocabulary's {vocab}")),
+            None => Ok(()),
+        }
     }
 }

@@ -90,8 +90,7 @@ impl GradientTree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::DecayGroup;
-    use candle_core::{DType, Device, Var};
+    use crate::{DecayGroup, Tensor};
 
     fn numbers(leaf: usize) -> Vec<f32> {
         (0..5).map(|i| ((leaf * 5 + i) as f32 + 0.3).sin() * 10f32.powi((leaf * 7 % 11) as i32)).collect()
@@ -113,8 +112,8 @@ mod tests {
 
     #[test]
     fn gradients_are_summed_by_the_same_tree() {
-        let var = Var::zeros(5, DType::F32, &Device::Cpu).unwrap();
-        let parameter = Parameter { name: "x".to_string(), var, group: DecayGroup::Decay };
+        let tensor = Tensor::vector(vec![0.0; 5]);
+        let parameter = Parameter { name: "x".to_string(), tensor, group: DecayGroup::Decay };
         let parameters = [parameter];
         for micro_batches in 1..=17 {
             let mut tree = GradientTree::new(&parameters, micro_batches);

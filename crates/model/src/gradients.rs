@@ -25,7 +25,7 @@ struct Sum {
 impl Gradients {
     /// Gradients for the parameters that `trained` picks; the others cost neither memory nor work.
     pub fn new(parameters: &[Parameter], trained: impl Fn(&Parameter) -> bool) -> Self {
-        let sum = |p: &Parameter| Sum { values: vec![0.0; p.var.elem_count()], fresh: true };
+        let sum = |p: &Parameter| Sum { values: vec![0.0; p.tensor.len()], fresh: true };
         Self { sums: parameters.iter().map(|p| trained(p).then(|| sum(p))).collect() }
     }
 

@@ -12,10 +12,8 @@
 //! * [`GradPrecision`]: whether that pass multiplies gradients by integers, of how many bits, or in f32.
 //! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only
 //!   parameters.
-//! * [`ops`]: the same steps as candle custom ops with hand-written backwards: embedding, BitLinear, RMSNorm,
-//!   RoPE, causal attention, gated activation, linear + cross-entropy. [`Decoder::loss`] puts them on
-//!   candle's tape, for models and losses that are composed with other candle code; the tests hold the two
-//!   against each other and against `transformers`.
+//! * [`BlockForward`]: the forward of a block, written once over a [`Device`]. Training, evaluation and the
+//!   deployed engine of `tritforge-infer` call it, each with its own products and attention.
 //!
 //! ```
 //! use tritforge_config::ModelConfig;
@@ -23,21 +21,22 @@
 //!
 //! let config = ModelConfig { vocab_size: 32, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1,
 //!     num_attention_heads: 2, num_key_value_heads: 1, head_dim: 16, ..ModelConfig::default() };
-//! let model = Decoder::init(&config, 7)?;
+//! let mut model = Decoder::init(&config, 7)?;
 //! let ids = [1, 2, 3, 4, 5, 6, 7, 8];
 //! let batch = Batch { ids: &ids[..7], targets: &ids[1..], sequences: 1, segments: &[] };
 //!
 //! let mut gradients = Gradients::new(model.parameters(), |_| true);
 //! let loss = model.forward_backward(&mut Workspace::new(false), &batch, 7.0, &mut gradients)?;
 //!
-//! // The same on candle's tape.
-//! let tape = model.loss(&batch, 7.0)?;
-//! assert!((f64::from(tape.to_scalar::<f32>()?) - loss).abs() < 1e-5);
-//! let tape = tape.backward()?;
+//! // A step against the gradient lowers the loss.
 //! for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
-//!     let values = tritforge_model::ops::values(tape.get(parameter.var.as_tensor()).unwrap())?;
-//!     assert_eq!(values.len(), gradient.unwrap().len());
+//!     let mut values = parameter.tensor.write();
+//!     for (value, d) in values.iter_mut().zip(gradient.unwrap()) {
+//!         *value -= 0.01 * d;
+//!     }
 //! }
+//! model.requantize()?;
+//! assert!(model.score(&batch)?.mean() < loss);
 //! # Ok::<(), tritforge_model::ModelError>(())
 //! ```
 
@@ -47,25 +46,33 @@ mod backward;
 mod blend;
 mod block;
 mod decoder;
+mod device;
 mod error;
 mod evaluate;
+mod exact;
+mod forward;
 mod grad_precision;
 mod gradient_tree;
 mod gradients;
 mod linear;
 mod lora;
-pub mod ops;
 mod parameter;
 mod segments;
+mod tensor;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
+pub use device::{Attend, Cpu, Device, Input, InputForm, Projections};
 pub use error::ModelError;
 pub use evaluate::Score;
+pub use forward::{Activations, BlockForward, BlockShape, Norms, Passing};
 pub use grad_precision::GradPrecision;
 pub use gradient_tree::{GradientTree, gradient_buffers, tree_sum};
 pub use gradients::Gradients;
 pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
-pub use ops::IGNORE_INDEX;
 pub use parameter::{DecayGroup, Parameter};
+pub use tensor::{Tensor, WriteValues};
+
+/// The target that means: no loss at this position.
+pub const IGNORE_INDEX: u32 = u32::MAX;

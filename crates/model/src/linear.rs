@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, Var, bail};
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{absmean, stored_scale, weight_codes};
 
 use crate::lora::Adapter;
-use crate::{GradPrecision, ops};
+use crate::{GradPrecision, ModelError, Tensor};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub struct Linear {
 #[derive(Debug)]
 enum Master {
     /// The trained full-precision weight, [out, in].
-    Latent(Var),
+    Latent(Tensor),
     /// Nothing but its codes: the weight is ternary and stays as it is.
     Codes,
     /// The codes that a ternary adapter moves.
@@ -56,9 +55,9 @@ struct Codes {
 }
 
 impl Linear {
-    pub(crate) fn new(config: &ModelConfig, weight: Var) -> Result<Self> {
-        let (rows, cols) = weight.dims2()?;
-        Ok(Self {
+    /// A projection whose weight is a matrix.
+    pub(crate) fn new(config: &ModelConfig, weight: Tensor, [rows, cols]: [usize; 2]) -> Self {
+        Self {
             master: Master::Latent(weight),
             rows,
             cols,
@@ -72,7 +71,7 @@ impl Linear {
             scale: None,
             blend: 1.0,
             blended: None,
-        })
+        }
     }
 
     /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
@@ -115,7 +114,7 @@ impl Linear {
 
     /// Forgets the latent weight of a ternary projection that is never to change: codes and scale take a
     /// fifth of its memory.
-    pub(crate) fn freeze(&mut self) -> Result<()> {
+    pub(crate) fn freeze(&mut self) -> Result<(), ModelError> {
         if self.weights == WeightQuant::None {
             return Ok(());
         }
@@ -126,16 +125,13 @@ impl Linear {
 
     /// The full-precision weight whose quantization the forward multiplies, [out, in]: the trained one, or
     /// the base's with its [`LoraMode::QatLora`] adapter merged; none where only codes are left.
-    ///
-    /// # Errors
-    /// If candle refuses.
-    pub fn latent(&self) -> Result<Option<Vec<f32>>> {
-        let Master::Latent(weight) = &self.master else { return Ok(None) };
-        let latent = ops::values(weight)?;
-        Ok(Some(match self.inner_adapter() {
-            Some(adapter) => adapter.merged(&latent)?,
+    pub fn latent(&self) -> Option<Vec<f32>> {
+        let Master::Latent(weight) = &self.master else { return None };
+        let latent = weight.read();
+        Some(match self.inner_adapter() {
+            Some(adapter) => adapter.merged(&latent),
             None => latent.to_vec(),
-        }))
+        })
     }
 
     /// The ternary form of the weight, if the forward multiplies integers and it has been quantized.
@@ -188,31 +184,58 @@ impl Linear {
     }
 
     /// Hands out the weight as training's forward multiplies it, [out, in].
-    pub(crate) fn with_matrix<R>(&self, read: impl FnOnce(Matrix<'_>) -> R) -> Result<R> {
+    ///
+    /// # Errors
+    /// If the weight changed and was not quantized again.
+    pub(crate) fn with_matrix<R>(&self, read: impl FnOnce(Matrix<'_>) -> R) -> Result<R, ModelError> {
         if let Some(blended) = &self.blended {
             return Ok(read(Matrix::f32(blended, self.rows, self.cols)));
         }
         if let Some(Codes { codes, scales }) = &self.codes {
             return Ok(read(Matrix::int8(codes, scales, self.cols)));
         }
-        let Master::Latent(weight) = &self.master else {
-            bail!("ternary codes are stale: call requantize() after changing the adapter")
-        };
-        let latent = ops::values(weight)?;
+        let Master::Latent(weight) = &self.master else { return Err(ModelError::Stale) };
+        let latent = weight.read();
         match (self.weights, self.scale) {
             (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
             (_, Some(scale)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, scale))),
-            (_, None) => bail!("ternary codes are stale: call requantize() after changing the weights"),
+            (_, None) => Err(ModelError::Stale),
         }
+    }
+
+    /// Hands out the weight as the deployed engine multiplies it where it does not multiply integers: the
+    /// numbers of the exported matrix, [out, in].
+    ///
+    /// # Errors
+    /// As [`Self::with_matrix`].
+    pub(crate) fn with_values<R>(&self, read: impl FnOnce(&[f32]) -> R) -> Result<R, ModelError> {
+        let values = |codes: &[i8], scale: f32| codes.iter().map(|code| f32::from(*code) * scale).collect();
+        let quantized: Vec<f32> = match (&self.codes, &self.master, self.scale) {
+            (Some(Codes { codes, scales }), ..) => values(codes, scales[0]),
+            (None, Master::Latent(weight), scale) => {
+                let latent = weight.read();
+                match (self.weights, scale) {
+                    (WeightQuant::None | WeightQuant::Ternary, _) => return Ok(read(&latent)),
+                    (WeightQuant::Absmean, Some(scale)) => {
+                        let mut codes = vec![0i8; latent.len()];
+                        weight_codes(&latent, scale, &mut codes);
+                        values(&codes, scale)
+                    }
+                    (WeightQuant::Absmean, None) => return Err(ModelError::Stale),
+                }
+            }
+            (None, ..) => return Err(ModelError::Stale),
+        };
+        Ok(read(&quantized))
     }
 
     /// Makes the scale and the ternary form of the present weight, once for all calls until the weight
     /// changes.
-    pub(crate) fn quantize(&mut self) -> Result<()> {
+    pub(crate) fn quantize(&mut self) -> Result<(), ModelError> {
         if let Master::Base(base) = &self.master {
             return match &self.adapter {
                 Some(adapter) if self.quantized.is_none() && self.codes.is_none() => {
-                    let (codes, scale) = (adapter.merged_codes(&base.codes())?, base.scale());
+                    let (codes, scale) = (adapter.merged_codes(&base.codes()), base.scale());
                     self.set_codes(codes, scale);
                     Ok(())
                 }
@@ -236,16 +259,16 @@ impl Linear {
         self.quantized = quantized.map(Arc::new);
     }
 
-    fn quantize_with_codes(&mut self, with_codes: bool) -> Result<()> {
+    fn quantize_with_codes(&mut self, with_codes: bool) -> Result<(), ModelError> {
         let Master::Latent(weight) = &self.master else { return Ok(()) };
-        let latent = ops::values(weight)?;
+        let latent = weight.read();
         let latent = match self.inner_adapter() {
-            Some(adapter) => Cow::Owned(adapter.merged(&latent)?),
-            None => Cow::Borrowed(&*latent),
+            Some(adapter) => Cow::Owned(adapter.merged(&latent)),
+            None => Cow::Borrowed(&latent[..]),
         };
         let (rows, cols) = (self.rows, self.cols);
         let scale = match self.weights {
-            WeightQuant::Ternary => stored_scale(&latent).map_err(candle_core::Error::wrap)?,
+            WeightQuant::Ternary => stored_scale(&latent)?,
             WeightQuant::Absmean | WeightQuant::None => absmean(&latent),
         };
         let integers = self.activations == ActivationQuant::Absmax;
@@ -268,70 +291,5 @@ impl Linear {
         self.scale = Some(scale);
         (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);
         Ok(())
-    }
-
-    /// `y = x · Wᵀ` with quantization and adapter, without bias: x [tokens, in], result [tokens, out].
-    /// Without `track` the tape records nothing. Nothing is dropped from an adapter's input.
-    pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
-        let y = self.base_forward(x, track)?;
-        match &self.adapter {
-            Some(adapter) if adapter.mode == LoraMode::Adapter => y + adapter.forward(x, track)?,
-            _ => Ok(y),
-        }
-    }
-
-    fn base_forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
-        let weight = match &self.master {
-            Master::Base(_) if track => return self.lota_forward(x),
-            Master::Codes | Master::Base(_) => return self.frozen_forward(x),
-            Master::Latent(weight) => match self.inner_adapter() {
-                // Off the tape a quantized weight stands for itself: of the latent one only the shape is
-                // looked at.
-                Some(adapter) if track || self.quantized.is_none() => adapter.merged_tensor(weight, track)?,
-                None if track => weight.as_tensor().clone(),
-                _ => weight.as_detached_tensor(),
-            },
-        };
-        match (&self.quantized, self.weights, self.activations) {
-            (Some(quantized), ..) => ops::bit_linear(x, &weight, quantized),
-            (None, WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => {
-                bail!("ternary codes are stale: call requantize() after changing the weights")
-            }
-            (None, WeightQuant::Absmean, ActivationQuant::None) => {
-                ops::linear(x, &ops::fake_quantize_weights(&weight)?)
-            }
-            (None, WeightQuant::None, ActivationQuant::Absmax) => {
-                ops::linear(&ops::fake_quantize_activations(x)?, &weight)
-            }
-            (None, WeightQuant::None | WeightQuant::Ternary, ActivationQuant::None) => {
-                ops::linear(x, &weight)
-            }
-        }
-    }
-
-    /// The product with codes that a ternary adapter has moved, on the tape.
-    fn lota_forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (adapter, codes) = (self.adapter.as_ref(), self.codes.as_ref());
-        match (adapter, &self.quantized, codes) {
-            (Some(adapter), Some(quantized), _) => {
-                ops::bit_linear(x, &adapter.ternary_tensor(&quantized.codes())?, quantized)
-            }
-            (Some(adapter), None, Some(Codes { codes, .. })) => {
-                ops::linear(x, &adapter.ternary_tensor(codes)?)
-            }
-            _ => bail!("ternary codes are stale: call requantize() after changing the adapter"),
-        }
-    }
-
-    /// The product with a weight of which only codes are left.
-    fn frozen_forward(&self, x: &Tensor) -> Result<Tensor> {
-        if let Some(quantized) = &self.quantized {
-            return ops::frozen_bit_linear(x, quantized);
-        }
-        let (Some(Codes { codes, .. }), Some(scale)) = (&self.codes, self.scale) else {
-            bail!("a frozen weight without codes")
-        };
-        let values: Vec<f32> = codes.iter().map(|code| f32::from(*code) * scale).collect();
-        ops::linear(x, &Tensor::from_vec(values, (self.rows, self.cols), &Device::Cpu)?)
     }
 }

@@ -11,7 +11,6 @@
 //! codes ([`merge_ternary_adapter`]): the codes of the forward are the merged ones, and no latent weights are
 //! needed.
 
-use candle_core::{Result, Tensor, Var};
 use rand::distr::Distribution;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -19,13 +18,15 @@ use tritforge_config::{LoraConfig, LoraMode};
 use tritforge_kernels::{DenseMatrix, Matrix, WriteMode, gemm};
 
 use crate::decoder::StandardNormal;
-use crate::{Decoder, ModelError, ops};
+use crate::{Decoder, ModelError, Tensor};
 
 /// The low-rank product of one projection: A [rank, in], B [out, rank].
 #[derive(Debug)]
 pub(crate) struct Adapter {
-    pub(crate) a: Var,
-    pub(crate) b: Var,
+    pub(crate) a: Tensor,
+    pub(crate) b: Tensor,
+    /// That of A: [rank, in].
+    pub(crate) shape: [usize; 2],
     /// Which of the model's parameters A is; B follows.
     pub(crate) index: usize,
     pub(crate) mode: LoraMode,
@@ -38,59 +39,33 @@ pub(crate) struct Adapter {
 
 impl Adapter {
     /// (rank, in, out).
-    pub(crate) fn dims(&self) -> Result<(usize, usize, usize)> {
-        let (rank, cols) = self.a.dims2()?;
-        Ok((rank, cols, self.b.dims2()?.0))
+    pub(crate) fn dims(&self) -> (usize, usize, usize) {
+        let ([rank, cols], rows) = (self.shape, self.b.len() / self.shape[0]);
+        (rank, cols, rows)
     }
 
     /// `latent + scaling · B · A`: what is quantized in [`LoraMode::QatLora`], and what a merge writes.
-    pub(crate) fn merged(&self, latent: &[f32]) -> Result<Vec<f32>> {
-        let (_, cols, rows) = self.dims()?;
-        let (a, b) = (ops::values(&self.a)?, ops::values(&self.b)?);
-        Ok(merge_adapter(latent, &a, &b, [rows, cols], self.scaling))
+    pub(crate) fn merged(&self, latent: &[f32]) -> Vec<f32> {
+        let (_, cols, rows) = self.dims();
+        merge_adapter(latent, &self.a.read(), &self.b.read(), [rows, cols], self.scaling)
     }
 
     /// The codes that the forward of [`LoraMode::Lota`] multiplies, and a merge writes, from the base's.
-    pub(crate) fn merged_codes(&self, codes: &[i8]) -> Result<Vec<i8>> {
-        let (_, cols, rows) = self.dims()?;
-        let (a, b) = (ops::values(&self.a)?, ops::values(&self.b)?);
-        Ok(merge_ternary_adapter(codes, &a, &b, [rows, cols], self.omega))
+    pub(crate) fn merged_codes(&self, codes: &[i8]) -> Vec<i8> {
+        let (_, cols, rows) = self.dims();
+        merge_ternary_adapter(codes, &self.a.read(), &self.b.read(), [rows, cols], self.omega)
     }
 
-    /// The merged codes times their scale as a tensor on the tape: gradients pass threshold and clip straight
-    /// to A and B.
-    pub(crate) fn ternary_tensor(&self, codes: &[i8]) -> Result<Tensor> {
-        let product = (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?;
-        let values: Vec<f32> = codes.iter().map(|code| f32::from(*code) * self.scaling).collect();
-        let values = Tensor::from_vec(values, product.shape(), product.device())?;
-        let rest = (values - product.detach())?;
-        product + rest
-    }
-
-    /// [`Self::merged`] as a tensor; on the tape, gradients pass the quantizer straight to A and B.
-    pub(crate) fn merged_tensor(&self, latent: &Var, track: bool) -> Result<Tensor> {
-        let latent = latent.as_detached_tensor();
-        if !track {
-            let merged = self.merged(&ops::values(&latent)?)?;
-            return Tensor::from_vec(merged, latent.dims2()?, latent.device());
-        }
-        latent + (self.b.as_tensor() * f64::from(self.scaling))?.matmul(&self.a)?
-    }
-
-    /// `scaling · B(A(x))`: x [tokens, in], result [tokens, out]. Off the tape by the kernels of the engine,
-    /// in its order.
-    pub(crate) fn forward(&self, x: &Tensor, track: bool) -> Result<Tensor> {
-        if track {
-            return ops::low_rank(x, &self.a, &self.b, self.scaling);
-        }
-        let (rank, cols, rows) = self.dims()?;
-        let tokens = x.dims2()?.0;
-        let mut inner = vec![0f32; tokens * rank];
-        DenseMatrix::from_f32(&ops::values(&self.a)?, rank, cols).matmul(&ops::values(x)?, &mut inner);
+    /// Adds `scaling · B(A(x))` to y as the deployed engine does, in its order of summation: x [tokens, in],
+    /// y [tokens, out].
+    pub(crate) fn add_exactly(&self, x: &[f32], y: &mut [f32]) {
+        let (rank, cols, rows) = self.dims();
+        let mut inner = vec![0f32; x.len() / cols * rank];
+        DenseMatrix::from_f32(&self.a.read(), rank, cols).matmul(x, &mut inner);
         inner.iter_mut().for_each(|h| *h *= self.scaling);
-        let mut y = vec![0f32; tokens * rows];
-        DenseMatrix::from_f32(&ops::values(&self.b)?, rows, rank).matmul(&inner, &mut y);
-        Tensor::from_vec(y, (tokens, rows), x.device())
+        let mut product = vec![0f32; y.len()];
+        DenseMatrix::from_f32(&self.b.read(), rows, rank).matmul(&inner, &mut product);
+        y.iter_mut().zip(product).for_each(|(y, product)| *y += product);
     }
 }
 
@@ -152,7 +127,7 @@ pub fn merge_ternary_adapter(
 pub fn initial_adapter(
     mode: LoraMode,
     seed: u64,
-) -> impl FnMut(&str, &[usize]) -> std::result::Result<Vec<f32>, ModelError> {
+) -> impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     move |name, shape| {
         let n: usize = shape.iter().product();
@@ -184,7 +159,7 @@ impl Decoder {
     /// # Errors
     /// If the model has no adapter in [`LoraMode::QatLora`]; for one in [`LoraMode::Lota`] see
     /// [`crate::Linear::quantized`].
-    pub fn merged(&self) -> std::result::Result<Vec<(String, Vec<f32>)>, ModelError> {
+    pub fn merged(&self) -> Result<Vec<(String, Vec<f32>)>, ModelError> {
         let mode = self.lora.as_ref().map(|lora| lora.mode);
         if mode != Some(LoraMode::QatLora) {
             return Err(ModelError::Input {
@@ -196,8 +171,8 @@ impl Decoder {
         let mut merged = Vec::new();
         for block in &self.blocks {
             for projection in tritforge_config::Projection::ALL {
-                if let Some(latent) = block.linear(projection).latent()? {
-                    merged.push((projection.hf_weight(block.layer), latent));
+                if let Some(latent) = block.linear(projection).latent() {
+                    merged.push((projection.hf_weight(block.shape.layer), latent));
                 }
             }
         }

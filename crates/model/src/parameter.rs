@@ -1,6 +1,6 @@
 //! A trainable tensor under its Hugging Face name.
 
-use candle_core::Var;
+use crate::Tensor;
 
 /// The index of what is not trained: that of no parameter.
 pub(crate) const FROZEN: usize = usize::MAX;
@@ -20,7 +20,7 @@ pub struct Parameter {
     /// Its name, as in a Hugging Face checkpoint of the BitNet family.
     pub name: String,
     /// Its value. A clone shares the storage.
-    pub var: Var,
+    pub tensor: Tensor,
     /// How weight decay treats it.
     pub group: DecayGroup,
 }

@@ -131,7 +131,7 @@ fn changed_weights_are_turned_anew() {
     let (mut other, before) = (Decoder::init(&config(), 6).unwrap(), fresh(&first, false, 3).1);
     other.set_grad_precision(GradPrecision::Int8).unwrap();
     for (to, from) in first.parameters().iter().zip(other.parameters()) {
-        to.var.set(from.var.as_tensor()).unwrap();
+        to.tensor.write().copy_from_slice(&from.tensor.read());
     }
     first.requantize().unwrap();
     let after = fresh(&first, false, 3).1;

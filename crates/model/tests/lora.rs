@@ -1,5 +1,5 @@
-//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the hand-written backward against the
-//! tape and against finite differences, and the exact merge.
+//! Adapters: against peft (files made by `tests/golden/make_lora.py`), the backward against finite differences
+//! and against the gradient of the merged weight, and the exact merge.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use tritforge_config::{
 };
 use tritforge_model::{
     Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter,
-    ops::values,
 };
 use tritforge_ternary::TernaryTensor;
 
@@ -124,7 +123,7 @@ fn lora(mode: LoraMode, target_modules: &[Projection]) -> LoraConfig {
 /// Values of every tensor that a model asks for: what a new model has.
 fn masters(config: &ModelConfig) -> Tensors {
     let quant = ModelConfig { weights: WeightQuant::None, ..config.clone() };
-    Decoder::init(&quant, 3).unwrap().snapshot().unwrap()
+    Decoder::init(&quant, 3).unwrap().snapshot()
 }
 
 /// An adapter whose B is not 0.
@@ -146,42 +145,147 @@ fn tokens() -> (Vec<u32>, Vec<u32>) {
 
 const SOME: [Projection; 3] = [Projection::Q, Projection::O, Projection::Down];
 
+/// `scaling · Bᵀ · dW` and `scaling · dW · Aᵀ`: the gradients of A [rank, cols] and B [rows, rank] where the
+/// weight is W + scaling · B · A.
+fn through_the_product(dw: &[f32], a: &[f32], b: &[f32], rank: usize, scaling: f32) -> [Vec<f32>; 2] {
+    let (rows, cols) = (b.len() / rank, a.len() / rank);
+    let (mut da, mut db) = (vec![0f64; a.len()], vec![0f64; b.len()]);
+    for row in 0..rows {
+        for k in 0..rank {
+            for col in 0..cols {
+                let d = f64::from(scaling) * f64::from(dw[row * cols + col]);
+                da[k * cols + col] += d * f64::from(b[row * rank + k]);
+                db[row * rank + k] += d * f64::from(a[k * cols + col]);
+            }
+        }
+    }
+    [da, db].map(|d| d.into_iter().map(|d| d as f32).collect())
+}
+
+/// Gradients with and without checkpointing, in f32 and by integers.
+const PASSES: [(GradPrecision, bool); 3] =
+    [(GradPrecision::F32, false), (GradPrecision::F32, true), (GradPrecision::Int24, false)];
+
 #[test]
-fn the_hand_written_backward_is_the_tapes() {
+fn an_adapter_inside_the_quantizer_has_the_gradient_of_the_merged_weight() {
     let (ids, targets) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
-    let (ternary, float) = (WeightQuant::Absmean, WeightQuant::None);
-    for (mode, weights, activations, targets) in [
-        (LoraMode::Adapter, ternary, ActivationQuant::Absmax, &Projection::ALL[..]),
-        (LoraMode::Adapter, ternary, ActivationQuant::Absmax, &SOME),
-        (LoraMode::Adapter, ternary, ActivationQuant::None, &Projection::ALL),
-        (LoraMode::Adapter, float, ActivationQuant::None, &Projection::ALL),
-        (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &Projection::ALL),
-        (LoraMode::QatLora, ternary, ActivationQuant::Absmax, &SOME),
-        (LoraMode::QatLora, ternary, ActivationQuant::None, &Projection::ALL),
-        (LoraMode::Lota, ternary, ActivationQuant::Absmax, &Projection::ALL),
-        (LoraMode::Lota, ternary, ActivationQuant::Absmax, &SOME),
-        (LoraMode::Lota, ternary, ActivationQuant::None, &Projection::ALL),
+    let ternary = WeightQuant::Absmean;
+    for (mode, activations, targets) in [
+        (LoraMode::QatLora, ActivationQuant::Absmax, &Projection::ALL[..]),
+        (LoraMode::QatLora, ActivationQuant::Absmax, &SOME),
+        (LoraMode::QatLora, ActivationQuant::None, &Projection::ALL),
+        (LoraMode::Lota, ActivationQuant::Absmax, &Projection::ALL),
+        (LoraMode::Lota, ActivationQuant::Absmax, &SOME),
+        (LoraMode::Lota, ActivationQuant::None, &Projection::ALL),
     ] {
         for use_sub_norm in [true, false] {
-            let config = ModelConfig { use_sub_norm, ..shape(weights, activations) };
-            let mut model = adapted(&config, &lora(mode, targets), &masters(&config));
+            let config = ModelConfig { use_sub_norm, ..shape(ternary, activations) };
+            let masters = masters(&config);
+            let lora = lora(mode, targets);
+            let mut model = adapted(&config, &lora, &masters);
             assert_eq!(model.parameters().len(), 2 * 2 * targets.len());
-            let tape = model.loss(&batch, 21.0).unwrap();
-            let expected = f64::from(tape.to_scalar::<f32>().unwrap());
-            let tape = tape.backward().unwrap();
-            for (backward, checkpointing) in
-                [(GradPrecision::F32, false), (GradPrecision::F32, true), (GradPrecision::Int24, false)]
-            {
+            // The merged model, all of whose weights are trained.
+            let mut merged = masters.clone();
+            let mut scales = HashMap::new();
+            let plain = match mode {
+                LoraMode::QatLora => {
+                    merged.extend(model.merged().unwrap());
+                    config.clone()
+                }
+                _ => {
+                    for layer in 0..2 {
+                        for projection in Projection::ALL {
+                            let (name, shape) =
+                                (projection.hf_weight(layer), config.projection_shape(projection));
+                            let base = TernaryTensor::quantize(&masters[&name], shape[0], shape[1]).unwrap();
+                            let [a, b] = LoraConfig::tensors(layer, projection);
+                            let codes = match targets.contains(&projection) {
+                                true => moved(
+                                    base.codes(),
+                                    &drawn(mode, &a, &[3, shape[1]]),
+                                    &drawn(mode, &b, &[shape[0], 3]),
+                                    shape,
+                                    f64::from(LOTA_THRESHOLD) * 3.0,
+                                ),
+                                false => base.codes().to_vec(),
+                            };
+                            scales.insert(name.clone(), base.scale());
+                            let values = codes.iter().map(|code| f32::from(*code) * base.scale()).collect();
+                            merged.insert(name, values);
+                        }
+                    }
+                    ModelConfig { weights: WeightQuant::Ternary, ..config.clone() }
+                }
+            };
+            let plain = Decoder::load(&plain, |name, _| give(&merged, name)).unwrap();
+            let mut of_weights = Gradients::new(plain.parameters(), |_| true);
+            let expected =
+                plain.forward_backward(&mut Workspace::new(false), &batch, 21.0, &mut of_weights).unwrap();
+            for (backward, checkpointing) in PASSES {
                 model.set_grad_precision(backward).unwrap();
                 let mut gradients = Gradients::new(model.parameters(), |_| true);
                 let mut workspace = Workspace::new(checkpointing);
                 let loss = model.forward_backward(&mut workspace, &batch, 21.0, &mut gradients).unwrap();
                 assert!((loss - expected).abs() < 1e-5, "{mode:?}: {loss} {expected}");
-                for (parameter, gradient) in model.parameters().iter().zip(gradients.iter()) {
-                    let of_tape = values(tape.get(parameter.var.as_tensor()).unwrap()).unwrap();
-                    let apart = distance(gradient.unwrap(), &of_tape);
-                    assert!(apart < 2e-5, "{mode:?} {weights:?}: {} differs by {apart}", parameter.name);
+                for (layer, projection) in
+                    (0..2).flat_map(|layer| targets.iter().map(move |projection| (layer, *projection)))
+                {
+                    let name = projection.hf_weight(layer);
+                    let index = plain.parameters().iter().position(|p| p.name == name).unwrap();
+                    let [rows, cols] = config.projection_shape(projection);
+                    let names = LoraConfig::tensors(layer, projection);
+                    let a = drawn(mode, &names[0], &[3, cols]);
+                    let b = drawn(mode, &names[1], &[rows, 3]);
+                    let scaling = scales.get(&name).copied().unwrap_or(lora.scaling());
+                    let dw = of_weights.get(index).unwrap();
+                    for (name, expected) in names.iter().zip(through_the_product(dw, &a, &b, 3, scaling)) {
+                        let i = model.parameters().iter().position(|p| p.name == *name).unwrap();
+                        let apart = distance(gradients.get(i).unwrap(), &expected);
+                        assert!(apart < 2e-5, "{mode:?} {activations:?}: {name} differs by {apart}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_beside_the_weight_has_the_gradient_of_finite_differences() {
+    let (ids, targets) = tokens();
+    let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
+    // Without rounding of activations the loss is smooth in A and B.
+    for (weights, targets) in [
+        (WeightQuant::Absmean, &Projection::ALL[..]),
+        (WeightQuant::None, &Projection::ALL),
+        (WeightQuant::None, &SOME),
+    ] {
+        for use_sub_norm in [true, false] {
+            let config = ModelConfig { use_sub_norm, ..shape(weights, ActivationQuant::None) };
+            let model = adapted(&config, &lora(LoraMode::Adapter, targets), &masters(&config));
+            let run = |checkpointing: bool| {
+                let mut gradients = Gradients::new(model.parameters(), |_| true);
+                let mut workspace = Workspace::new(checkpointing);
+                let loss = model.forward_backward(&mut workspace, &batch, 1.0, &mut gradients).unwrap();
+                (loss, gradients)
+            };
+            let (_, gradients) = run(false);
+            assert!(run(true).1.iter().zip(gradients.iter()).all(|(a, b)| a == b));
+            for (i, parameter) in model.parameters().iter().enumerate() {
+                let gradient = gradients.get(i).unwrap();
+                let size = gradient.iter().fold(0f32, |m, g| m.max(g.abs()));
+                for at in [0, gradient.len() / 2, gradient.len() - 1] {
+                    let step = 2e-3f32;
+                    let moved = |by: f32| {
+                        let before = parameter.tensor.read()[at];
+                        parameter.tensor.write()[at] = before + by;
+                        let loss = run(false).0;
+                        parameter.tensor.write()[at] = before;
+                        loss
+                    };
+                    let numeric = ((moved(step) - moved(-step)) / (2.0 * f64::from(step))) as f32;
+                    let apart = (numeric - gradient[at]).abs();
+                    assert!(apart <= 0.02 * size, "{}[{at}]: {numeric}, {}", parameter.name, gradient[at]);
                 }
             }
         }

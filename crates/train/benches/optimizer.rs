@@ -5,8 +5,7 @@
 
 use std::time::Instant;
 
-use candle_core::{Device, Var};
-use tritforge_model::{DecayGroup, Parameter};
+use tritforge_model::{DecayGroup, Parameter, Tensor};
 use tritforge_train::{AdamW, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType};
 
 const STEPS: usize = 7;
@@ -24,9 +23,9 @@ fn main() -> candle_core::Result<()> {
         ("lion", Rule::Lion(Lion { betas: (0.9, 0.99) }), f32, f32, 12),
         ("muon", Rule::Muon(Muon { adamw, momentum: 0.95 }), f32, f32, 4),
     ] {
-        let parameters = parameters(layers)?;
-        let total: usize = parameters.iter().map(|p| p.var.elem_count()).sum();
-        let gradient = |p: &Parameter| (0..p.var.elem_count()).map(|i| (i % 7) as f32 - 3.0).collect();
+        let parameters = parameters(layers);
+        let total: usize = parameters.iter().map(|p| p.tensor.len()).sum();
+        let gradient = |p: &Parameter| (0..p.tensor.len()).map(|i| (i % 7) as f32 - 3.0).collect();
         let gradients: Vec<Vec<f32>> = parameters.iter().map(gradient).collect();
         let gradients: Vec<Option<&[f32]>> = gradients.iter().map(|g| Some(&g[..])).collect();
         let mut optimizer = Optimizer::new(OptimizerConfig { rule, state, master, seed: 1 }, &parameters);
@@ -44,17 +43,15 @@ fn main() -> candle_core::Result<()> {
 }
 
 /// Embedding and projections of so many layers of shape L.
-fn parameters(layers: usize) -> candle_core::Result<Vec<Parameter>> {
+fn parameters(layers: usize) -> Vec<Parameter> {
     let (d, kv, ffn) = (768, 256, 2048);
     let layer = [(d, d), (kv, d), (kv, d), (d, d), (ffn, d), (ffn, d), (d, ffn)];
     let shapes = [(32000, d)].into_iter().chain((0..layers).flat_map(|_| layer));
     let parameter = |(i, shape): (usize, (usize, usize))| {
         let group = if i == 0 { DecayGroup::NoDecay } else { DecayGroup::Decay };
-        Ok(Parameter {
-            name: format!("w{i}"),
-            var: Var::zeros(shape, candle_core::DType::F32, &Device::Cpu)?,
-            group,
-        })
+        let tensor =
+            Tensor::new(vec![0.0; shape.0 * shape.1], &[shape.0, shape.1]).expect("a value an element");
+        Parameter { name: format!("w{i}"), tensor, group }
     };
     shapes.enumerate().map(parameter).collect()
 }

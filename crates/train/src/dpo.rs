@@ -273,7 +273,7 @@ mod tests {
             };
             (pair(0) + pair(2)) / f64::from(pairs)
         };
-        let values = model.snapshot().unwrap();
+        let values = model.snapshot();
         assert_eq!(found.pairs, 2);
         assert!((found.objective() - loss(&values)).abs() < 1e-12);
         for (i, parameter) in model.parameters().iter().enumerate() {

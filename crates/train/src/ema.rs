@@ -1,10 +1,9 @@
 //! An exponential moving average of the weights.
 
-use candle_core::Result;
 use rayon::prelude::*;
 use tritforge_model::Parameter;
 
-use crate::optimizer::{CHUNK, update_in_place};
+use crate::optimizer::CHUNK;
 
 /// The average, one vector a parameter, in f32.
 #[derive(Debug, Clone)]
@@ -15,9 +14,8 @@ pub(crate) struct EmaWeights {
 
 impl EmaWeights {
     /// An average that begins with the parameters as they are.
-    pub(crate) fn new(decay: f64, parameters: &[Parameter]) -> Result<Self> {
-        let values = parameters.iter().map(|p| Ok(tritforge_model::ops::values(&p.var)?.to_vec()));
-        Ok(Self { decay, values: values.collect::<Result<_>>()? })
+    pub(crate) fn new(decay: f64, parameters: &[Parameter]) -> Self {
+        Self { decay, values: parameters.iter().map(|p| p.tensor.read().to_vec()).collect() }
     }
 
     /// An average as it was stored, in the order of the parameters.
@@ -32,53 +30,43 @@ impl EmaWeights {
 
     /// Takes the parameters in after optimizer step `step` (from 1). The first steps weigh more than the
     /// decay says: a run soon leaves the weights it began with.
-    pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) -> Result<()> {
+    pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let share = (1.0 - decay) as f32;
         for (parameter, average) in parameters.iter().zip(&mut self.values) {
-            let values = tritforge_model::ops::values(&parameter.var)?;
+            let values = parameter.tensor.read();
             average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
                 for (a, v) in average.iter_mut().zip(values) {
                     *a += share * (v - *a);
                 }
             });
         }
-        Ok(())
     }
 
     /// Exchanges average and parameters; done twice, everything is as before.
-    pub(crate) fn swap(&mut self, parameters: &[Parameter]) -> Result<()> {
+    pub(crate) fn swap(&mut self, parameters: &[Parameter]) {
         for (parameter, average) in parameters.iter().zip(&mut self.values) {
-            update_in_place(&parameter.var, |values| {
-                values.swap_with_slice(average);
-                Ok(())
-            })?;
+            parameter.tensor.write().swap_with_slice(average);
         }
-        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
-    use tritforge_model::DecayGroup;
+    use tritforge_model::{DecayGroup, Tensor};
 
     use super::*;
 
     #[test]
     fn the_average_follows_its_recurrence_and_swaps_both_ways() {
-        let var = Var::from_slice(&[1f32, -2.0], 2, &Device::Cpu).unwrap();
-        let parameters = [Parameter { name: "w".to_string(), var, group: DecayGroup::Decay }];
-        let mut average = EmaWeights::new(0.5, &parameters).unwrap();
+        let tensor = Tensor::vector(vec![1.0, -2.0]);
+        let parameters = [Parameter { name: "w".to_string(), tensor, group: DecayGroup::Decay }];
+        let mut average = EmaWeights::new(0.5, &parameters);
         let mut expected = [1f64, -2.0];
         for step in 1..=40 {
             let values = [step as f32, 0.5];
-            update_in_place(&parameters[0].var, |v| {
-                v.copy_from_slice(&values);
-                Ok(())
-            })
-            .unwrap();
-            average.update(&parameters, step).unwrap();
+            parameters[0].tensor.write().copy_from_slice(&values);
+            average.update(&parameters, step);
             let decay = f64::min(0.5, (1 + step) as f64 / (10 + step) as f64);
             for (e, v) in expected.iter_mut().zip(values) {
                 *e = decay * *e + (1.0 - decay) * f64::from(v);
@@ -88,10 +76,10 @@ mod tests {
             assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
         }
         let before = average.values()[0].clone();
-        average.swap(&parameters).unwrap();
-        assert_eq!(parameters[0].var.to_vec1::<f32>().unwrap(), before);
+        average.swap(&parameters);
+        assert_eq!(*parameters[0].tensor.read(), before);
         assert_eq!(average.values()[0], [40.0, 0.5]);
-        average.swap(&parameters).unwrap();
+        average.swap(&parameters);
         assert_eq!(average.values()[0], before);
     }
 }

@@ -7,8 +7,6 @@ use tritforge_model::Decoder;
 use tritforge_report::MatrixHealth;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::TrainError;
-
 /// Codes that one byte holds.
 const CODES_A_BYTE: usize = 4;
 /// Weights that are looked at at once; a multiple of [`CODES_A_BYTE`].
@@ -42,26 +40,25 @@ pub(crate) struct Health {
 
 impl Monitor {
     /// The health of every matrix after `step` steps, against the last call.
-    pub(crate) fn observe(&mut self, model: &Decoder, step: u64) -> Result<Health, TrainError> {
+    pub(crate) fn observe(&mut self, model: &Decoder, step: u64) -> Health {
         let config = model.config();
         let steps = step - std::mem::replace(&mut self.step, step);
         if config.weights != WeightQuant::Absmean {
-            return Ok(Health { steps, matrices: Vec::new() });
+            return Health { steps, matrices: Vec::new() };
         }
         let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
         let matrices: Vec<(usize, Projection)> = layers.collect();
         self.previous.resize_with(matrices.len(), PreviousCodes::default);
         let mut found = Vec::new();
-        found.resize_with(matrices.len(), || Ok(None));
+        found.resize_with(matrices.len(), || None);
         let each = found.iter_mut().zip(&mut self.previous).zip(&matrices);
         parallel_for_each(each, |((found, previous), (layer, projection))| {
             let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
             // A frozen matrix is its codes: they do not move.
             let latent = model.projection(*layer, *projection).latent();
-            *found = latent.map(|latent| latent.map(|latent| previous.observe(name, &latent)));
+            *found = latent.map(|latent| previous.observe(name, &latent));
         });
-        let matrices = found.into_iter().filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        Ok(Health { steps, matrices })
+        Health { steps, matrices: found.into_iter().flatten().collect() }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tritforge_checkpoint::{Checkpoint, MODEL, TensorView, Tensors, Writer, latest};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, LoraConfig, ModelConfig};
 use tritforge_data::BatchPosition;
-use tritforge_model::{Decoder, Parameter, ops};
+use tritforge_model::{Decoder, Parameter};
 use tritforge_text::Tokenizer;
 
 use crate::ema::EmaWeights;
@@ -143,7 +143,7 @@ pub(crate) fn save(dir: &Path, snapshot: Snapshot<'_>) -> Result<(), TrainError>
             .iter()
             .zip(&names)
             .zip(average.values())
-            .map(|((p, name), values)| TensorView::new(name, p.var.dims(), values))
+            .map(|((p, name), values)| TensorView::new(name, p.tensor.dims(), values))
             .collect();
         writer.write_tensors(name, &views)?;
     }
@@ -193,12 +193,11 @@ fn write_weights(
     names: &[String],
     kind: StoredType,
 ) -> Result<(), TrainError> {
-    let values = parameters.iter().zip(names).map(|(p, name)| Ok((p, name, ops::values(&p.var)?)));
-    let values = values.collect::<Result<Vec<_>, candle_core::Error>>()?;
+    let values: Vec<_> = parameters.iter().zip(names).map(|(p, name)| (p, name, p.tensor.read())).collect();
     match kind {
         StoredType::F32 => {
             let views: Vec<_> =
-                values.iter().map(|(p, name, v)| TensorView::new(name, p.var.dims(), v)).collect();
+                values.iter().map(|(p, name, v)| TensorView::new(name, p.tensor.dims(), v)).collect();
             writer.write_tensors(name, &views)?;
         }
         StoredType::Bf16 => {
@@ -207,7 +206,7 @@ fn write_weights(
                 .map(|(p, name, v)| (p, name, v.iter().map(|x| bf16::from_f32(*x)).collect()))
                 .collect();
             let views: Vec<_> =
-                narrow.iter().map(|(p, name, v)| TensorView::bf16(name, p.var.dims(), v)).collect();
+                narrow.iter().map(|(p, name, v)| TensorView::bf16(name, p.tensor.dims(), v)).collect();
             writer.write_tensors(name, &views)?;
         }
     }
@@ -302,12 +301,12 @@ pub(crate) fn load(
             let tensors = checkpoint.tensors(name)?;
             let read = |p: &Parameter| {
                 let name = stored_name(lora.as_ref(), &p.name);
-                Ok(tensors.f32(&name, p.var.dims())?.into_owned())
+                Ok(tensors.f32(&name, p.tensor.dims())?.into_owned())
             };
             let values = parameters.iter().map(read);
             Some(EmaWeights::restore(decay, values.collect::<Result<_, TrainError>>()?))
         }
-        (Some(decay), None) => Some(EmaWeights::new(decay, parameters)?),
+        (Some(decay), None) => Some(EmaWeights::new(decay, parameters)),
         (None, _) => None,
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;

@@ -211,10 +211,9 @@ impl<'a> Trainer<'a> {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
                 let model = init::model(recipe, &config)?;
-                round_to_master(optimizer_config.master, model.parameters())?;
+                round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
-                let average =
-                    recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
+                let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
@@ -330,7 +329,7 @@ impl<'a> Trainer<'a> {
     fn save(&mut self) -> Result<PathBuf, TrainError> {
         let (recipe, step) = (self.recipe, self.progress.step);
         for parameter in self.model.parameters() {
-            let norm = global_norm(&[Some(&*tritforge_model::ops::values(&parameter.var)?)]);
+            let norm = global_norm(&[Some(&parameter.tensor.read())]);
             if !norm.is_finite() {
                 let checkpoint = self.last_good();
                 return Err(TrainError::NotFinite {
@@ -369,7 +368,7 @@ impl<'a> Trainer<'a> {
 /// About how large a checkpoint will be: its tensors, and a little for the rest.
 fn checkpoint_bytes(model: &Decoder, optimizer: &Optimizer, averaged: bool) -> u64 {
     let OptimizerConfig { state, master, .. } = optimizer.config();
-    let weights: usize = model.parameters().iter().map(|p| p.var.elem_count()).sum();
+    let weights: usize = model.parameters().iter().map(|p| p.tensor.len()).sum();
     let states: usize = optimizer.states().iter().flatten().map(Buffer::len).sum();
     let average = if averaged { 4 * weights } else { 0 };
     (weights * master.bytes() + states * state.bytes() + average) as u64 + (1 << 20)

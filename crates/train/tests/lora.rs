@@ -8,7 +8,7 @@ use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LoraConfig, LoraMode, ModelConfig,
     Projection, WeightQuant,
 };
-use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter, ops};
+use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter};
 use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType, TSignSgd};
 
 fn golden(name: &str) -> PathBuf {
@@ -54,8 +54,8 @@ fn one_step(folder: &str, base: &str, weights: WeightQuant, activations: Activat
     optimizer.step(model.parameters(), &gradients.iter().collect::<Vec<_>>(), step).unwrap();
     for parameter in model.parameters() {
         let name = format!("step.{}", LoraConfig::peft_name(&parameter.name));
-        let expected = goldens.f32(&name, parameter.var.dims()).unwrap();
-        let ours = ops::values(&parameter.var).unwrap();
+        let expected = goldens.f32(&name, parameter.tensor.dims()).unwrap();
+        let ours = parameter.tensor.read();
         let apart = ours.iter().zip(&*expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         assert!(apart <= 1e-5, "{folder}: {name} differs by {apart}");
     }
@@ -87,7 +87,7 @@ fn a_ternary_adapter_learns_by_moving_codes() {
         ..ModelConfig::default()
     };
     let base = Decoder::init(&config, 4).unwrap();
-    let load = |name: &str, _: &[usize]| Ok(base.values(name)?.unwrap());
+    let load = |name: &str, _: &[usize]| Ok(base.values(name).unwrap());
     let lora = LoraConfig {
         mode: LoraMode::Lota,
         rank: 8,
@@ -117,7 +117,7 @@ fn a_ternary_adapter_learns_by_moving_codes() {
         model.requantize().unwrap();
     }
     for parameter in model.parameters() {
-        let values = ops::values(&parameter.var).unwrap();
+        let values = parameter.tensor.read();
         assert!(values.iter().all(|x| [-1.0, 0.0, 1.0].contains(x)), "{}", parameter.name);
     }
     let (first, last) = (losses[0], losses[losses.len() - 1]);

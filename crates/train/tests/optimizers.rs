@@ -2,9 +2,8 @@
 //! paper's algorithm in numpy (`tests/golden/{adamw,muon,lion}.json`, made by
 //! `tests/golden/make_transformers.py` and `make_optimizers.py`).
 
-use candle_core::{Device, Var};
 use serde::Deserialize;
-use tritforge_model::{DecayGroup, Parameter};
+use tritforge_model::{DecayGroup, Parameter, Tensor};
 use tritforge_train::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, Step, StoredType, global_norm,
 };
@@ -36,8 +35,8 @@ fn golden<'a, T: Deserialize<'a>>(text: &'a str) -> T {
 }
 
 fn parameter(values: &[f32], shape: &[usize], group: DecayGroup) -> Parameter {
-    let var = Var::from_slice(values, shape, &Device::Cpu).unwrap();
-    Parameter { name: "w".to_string(), var, group }
+    let tensor = Tensor::new(values.to_vec(), shape).unwrap();
+    Parameter { name: "w".to_string(), tensor, group }
 }
 
 fn exact(rule: Rule) -> OptimizerConfig {
@@ -45,7 +44,7 @@ fn exact(rule: Rule) -> OptimizerConfig {
 }
 
 fn values(parameter: &Parameter) -> Vec<f32> {
-    parameter.var.flatten_all().unwrap().to_vec1().unwrap()
+    parameter.tensor.read().to_vec()
 }
 
 fn close(step: usize, found: &[f32], expected: &[f32], tolerance: f32) {

@@ -119,7 +119,7 @@ impl VerifyModel {
     /// The values of one of [`TABLES`], none if the model has no such tensor.
     pub(super) fn table(&self, name: &str) -> Result<Option<Vec<f32>>, EvalError> {
         match self {
-            VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)?),
+            VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)),
             VerifyModel::Deployed(model) => {
                 let tied = model.config().tie_word_embeddings;
                 let matrix = match name {
@@ -145,7 +145,7 @@ impl VerifyModel {
             }
         };
         for (name, values) in tables {
-            decoder.replace(name, values)?;
+            decoder.replace(name, &values)?;
         }
         Ok(VerifyModel::Trained { decoder, tokenizer })
     }

@@ -8,15 +8,14 @@
 //! count as the identity for every element, also where no code moved, as in LoTA-QAF's own code: s is then
 //! the scale of the codes.
 
-use candle_core::Result;
 use tritforge_config::{LoraMode, Projection};
 use tritforge_kernels::{CounterRng, Matrix, WriteMode, gemm, glu, parallel_for_each, rms_norm};
 
-use super::workspace::{Activations, AdapterBuffers, sized};
+use super::workspace::{Activations, AdapterBuffers, input};
 use crate::Gradients;
 use crate::block::Block;
+use crate::device::sized;
 use crate::lora::Adapter;
-use crate::ops::values;
 
 /// Elements of a parallel piece.
 const PIECE: usize = 1 << 14;
@@ -27,60 +26,48 @@ impl Block {
         self.linear(projection).adapter().filter(|adapter| adapter.mode == LoraMode::Adapter)
     }
 
-    /// Whether any of these projections has an adapter beside it.
-    pub(super) fn has_adapter_on(&self, projections: &[Projection]) -> bool {
-        projections.iter().any(|p| self.beside(*p).is_some())
-    }
-
-    /// The input of a projection before it is quantized, [tokens, in]; x is the block's.
-    pub(super) fn plain_input(
-        &self,
-        projection: Projection,
-        x: &[f32],
-        kept: &Activations,
-        out: &mut Vec<f32>,
-    ) -> Result<()> {
+    /// The input of a projection before it was quantized, [tokens, in], computed again; x is the block's.
+    fn plain_input(&self, projection: Projection, x: &[f32], kept: &Activations, out: &mut Vec<f32>) {
+        let (norms, eps) = (&self.norms, self.shape.eps);
         let (from, norm) = match projection {
-            Projection::Q | Projection::K | Projection::V => (x, Some(&self.input_layernorm)),
-            Projection::O => (&kept.attention[..], self.attn_sub_norm.as_ref()),
-            Projection::Gate | Projection::Up => (&kept.middle[..], Some(&self.post_attention_layernorm)),
+            Projection::Q | Projection::K | Projection::V => (x, Some(&norms.input_layernorm)),
+            Projection::O => (&kept.attention[..], norms.attn_sub_norm.as_ref()),
+            Projection::Gate | Projection::Up => (&kept.middle[..], Some(&norms.post_attention_layernorm)),
             Projection::Down => {
                 let product = sized(out, kept.gate.len());
-                glu(self.gate, &kept.gate, &kept.up, product);
-                if let Some(norm) = &self.ffn_sub_norm {
+                glu(self.shape.act, &kept.gate, &kept.up, product);
+                if let Some(norm) = &norms.ffn_sub_norm {
                     let product = product.to_vec();
-                    rms_norm(&product, &values(&norm.weight)?, self.eps, out);
+                    rms_norm(&product, &norm.weight.read(), eps, out);
                 }
-                return Ok(());
+                return;
             }
         };
         let out = sized(out, from.len());
         match norm {
-            Some(norm) => rms_norm(from, &values(&norm.weight)?, self.eps, out),
+            Some(norm) => rms_norm(from, &norm.weight.read(), eps, out),
             None => out.copy_from_slice(from),
         }
-        Ok(())
     }
 
-    /// Adds the product of the adapter beside a projection, if there is one, to its output y; the input
-    /// stands in `buffers.plain`.
+    /// Adds the product of the adapter beside a projection, if there is one, to its output y; x is the input
+    /// before it was quantized.
     pub(super) fn adapter_forward(
         &self,
         projection: Projection,
         seed: u64,
-        buffers: &mut AdapterBuffers,
+        x: &[f32],
+        AdapterBuffers { dropped, product, .. }: &mut AdapterBuffers,
         y: &mut [f32],
-    ) -> Result<()> {
-        let Some(adapter) = self.beside(projection) else { return Ok(()) };
-        let (rank, cols, rows) = adapter.dims()?;
-        let AdapterBuffers { plain, dropped, product, .. } = buffers;
-        let x = drop_inputs(adapter, noise(seed, projection), plain, dropped);
+    ) {
+        let Some(adapter) = self.beside(projection) else { return };
+        let (rank, cols, rows) = adapter.dims();
+        let x = drop_inputs(adapter, noise(seed, projection), x, dropped);
         let tokens = x.len() / cols;
-        let (a, b) = (values(&adapter.a)?, values(&adapter.b)?);
+        let (a, b) = (adapter.a.read(), adapter.b.read());
         inner(adapter, Matrix::f32(x, tokens, cols), Matrix::f32(&a, rank, cols), product);
         let product = Matrix::f32(product, tokens, rank);
         gemm(product, Matrix::f32(&b, rows, rank).transposed(), y, WriteMode::Accumulate);
-        Ok(())
     }
 
     /// Adds the gradients of a projection's adapter, and to dx what passes through an adapter beside it.
@@ -90,24 +77,24 @@ impl Block {
         x: &[f32],
         kept: &Activations,
         seed: u64,
-        buffers: &mut AdapterBuffers,
+        (buffers, plain): (&mut AdapterBuffers, &mut Vec<f32>),
         (dy, dx): (&[f32], &mut [f32]),
         gradients: &mut Gradients,
-    ) -> Result<()> {
-        let Some(adapter) = self.linear(projection).adapter() else { return Ok(()) };
-        let (rank, cols, rows) = adapter.dims()?;
+    ) {
+        let Some(adapter) = self.linear(projection).adapter() else { return };
+        let (rank, cols, rows) = adapter.dims();
         let tokens = dy.len() / rows;
         let beside = adapter.mode == LoraMode::Adapter;
         let noise = noise(seed, projection);
         if beside {
-            self.plain_input(projection, x, kept, &mut buffers.plain)?;
+            self.plain_input(projection, x, kept, plain);
         }
-        let AdapterBuffers { plain, dropped, product, dproduct } = buffers;
+        let AdapterBuffers { dropped, product, dproduct } = buffers;
         let input = match beside {
             true => Matrix::f32(drop_inputs(adapter, noise, plain, dropped), tokens, cols),
-            false => kept.input(projection).matrix(cols),
+            false => input(kept, projection).matrix(cols),
         };
-        let (a, b) = (values(&adapter.a)?, values(&adapter.b)?);
+        let (a, b) = (adapter.a.read(), adapter.b.read());
         let (a, b) = (Matrix::f32(&a, rank, cols), Matrix::f32(&b, rows, rank));
         let dy = Matrix::f32(dy, tokens, rows);
         if let Some((db, write)) = gradients.slot(adapter.index + 1) {
@@ -131,7 +118,6 @@ impl Block {
                 dx.iter_mut().zip(through).for_each(|(dx, d)| *dx += d);
             }
         }
-        Ok(())
     }
 }
 

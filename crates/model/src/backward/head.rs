@@ -1,12 +1,11 @@
 //! The output head: logits, loss and their gradients, a chunk of tokens at a time.
 
-use candle_core::Result;
 use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each, rms_norm, rms_norm_backward};
 
 use super::objective::Objective;
-use super::workspace::{Scratch, sized};
-use crate::ops::{IGNORE_INDEX, values};
-use crate::{Decoder, Gradients};
+use super::workspace::Scratch;
+use crate::device::sized;
+use crate::{Decoder, Gradients, IGNORE_INDEX};
 
 /// Logits a chunk holds at most: 64 MiB.
 const CHUNK_LOGITS: usize = 16 << 20;
@@ -32,17 +31,18 @@ impl Decoder {
         normalizer: f32,
         scratch: &mut Scratch,
         gradients: &mut Gradients,
-    ) -> Result<f64> {
+    ) -> f64 {
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let (tokens, eps) = (targets.len(), self.config().rms_norm_eps);
-        let Scratch { dx, hidden, dgate, logits, .. } = scratch;
-        let norm = values(&self.norm)?;
+        let Scratch { dx, passing, dgate, logits, .. } = scratch;
+        let hidden = &mut passing.hidden;
+        let norm = self.norm.read();
         let hidden = sized(hidden, x.len());
         rms_norm(x, &norm, eps, hidden);
         let dhidden = sized(dgate, x.len());
 
         let chunk = chunk_tokens(vocab);
-        let table = values(self.output_weight())?;
+        let table = self.output_weight().read();
         let table = Matrix::f32(&table, vocab, width);
         let mut total = 0f64;
         for first in (0..tokens).step_by(chunk) {
@@ -67,6 +67,6 @@ impl Decoder {
         let dx = sized(dx, x.len());
         let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, WriteMode::Overwrite), dnorm);
-        Ok(total)
+        total
     }
 }

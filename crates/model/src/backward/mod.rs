@@ -1,27 +1,25 @@
 //! Training without a tape: loss and gradients in one call, a block at a time.
 //!
-//! The forward is that of [`Decoder::loss`], bit for bit up to the head: the same kernels on the same
-//! numbers. The backward is written by hand. It keeps the int8 inputs of the products instead of floats,
-//! computes norms and gates again, sums every gradient where it is kept, and allocates nothing after the
-//! first step.
+//! The forward is [`crate::forward`]. The backward is written by hand. It keeps the int8 inputs of the products
+//! instead of floats, computes norms and gates again, sums every gradient where it is kept, and allocates
+//! nothing after the first step.
 
 mod adapter;
 mod block;
 mod head;
 mod objective;
+mod products;
 mod relation;
 mod workspace;
-
-use tritforge_kernels::parallel_for_each;
 
 use self::block::Pass;
 use self::objective::Objective;
 pub use self::objective::{Distillation, DistillationLoss};
+pub(crate) use self::products::Segments;
 pub use self::relation::Relation;
+use self::workspace::Activations;
 pub use self::workspace::Workspace;
-use self::workspace::{Activations, sized};
 use crate::decoder::Batch;
-use crate::ops::{IGNORE_INDEX, values};
 use crate::{Decoder, Gradients, ModelError, segments};
 
 impl Decoder {
@@ -140,19 +138,18 @@ impl Decoder {
         }
         let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise, relation };
 
-        self.embed(batch.ids, &mut inputs[0])?;
+        self.embed(batch.ids, &mut inputs[0]);
         for (layer, block) in self.blocks.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let kept = &mut blocks[slot(layer)];
-            block.forward_to_activations(&before[layer], &pass, kept, scratch)?;
-            block.output(&pass, kept, scratch, &mut after[0])?;
+            block.forward(&before[layer], &pass, kept, scratch, Some(&mut after[0]))?;
         }
-        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
+        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients);
         for (layer, block) in self.blocks.iter().enumerate().rev() {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
             if *checkpointing && layer + 1 < layers {
-                block.forward_to_activations(&inputs[layer], &pass, kept, scratch)?;
+                block.forward(&inputs[layer], &pass, kept, scratch, None)?;
             }
             block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
         }
@@ -163,39 +160,14 @@ impl Decoder {
     /// Whether everything fits.
     fn check(&self, batch: &Batch<'_>, normalizer: f32, gradients: &Gradients) -> Result<(), ModelError> {
         self.sequence_length(batch.ids, batch.sequences)?;
-        let vocab = self.config().vocab_size;
+        self.check_targets(batch)?;
         let fault = |what, found: String, expected: String| Err(ModelError::Input { what, found, expected });
-        if batch.targets.len() != batch.ids.len() {
-            return fault(
-                "targets",
-                batch.targets.len().to_string(),
-                format!("{}, one an id", batch.ids.len()),
-            );
-        }
-        if let Some(bad) = batch.ids.iter().find(|id| **id as usize >= vocab) {
-            return fault("token id", bad.to_string(), format!("below the vocabulary's {vocab}"));
-        }
-        let known = |target: u32| target == IGNORE_INDEX || (target as usize) < vocab;
-        if let Some(bad) = batch.targets.iter().find(|target| !known(**target)) {
-            return fault("target", bad.to_string(), format!("below the vocabulary's {vocab}"));
-        }
         if normalizer.is_nan() || normalizer <= 0.0 {
             return fault("normalizer", normalizer.to_string(), "the number of targets".to_string());
         }
-        let lengths = self.parameters().iter().map(|p| p.var.elem_count());
+        let lengths = self.parameters().iter().map(|p| p.tensor.len());
         if !gradients.fit(lengths) {
             return fault("gradients", "another model's".to_string(), "this model's".to_string());
-        }
-        Ok(())
-    }
-
-    /// The embedding's rows, [tokens, hidden_size].
-    fn embed(&self, ids: &[u32], out: &mut Vec<f32>) -> candle_core::Result<()> {
-        let width = self.config().hidden_size;
-        let table = values(&self.embedding)?;
-        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
-        for (row, id) in rows.zip(ids) {
-            row.copy_from_slice(&table[*id as usize * width..][..width]);
         }
         Ok(())
     }
@@ -208,15 +180,4 @@ impl Decoder {
             row.iter_mut().zip(dx).for_each(|(sum, d)| *sum += d);
         }
     }
-}
-
-/// `out = a + b`, as long as `a`.
-fn add(a: &[f32], b: &[f32], out: &mut [f32]) {
-    const PIECE: usize = 1 << 14;
-    let pieces = out.chunks_mut(PIECE).zip(a.chunks(PIECE).zip(b.chunks(PIECE)));
-    parallel_for_each(pieces, |(out, (a, b))| {
-        for ((out, a), b) in out.iter_mut().zip(a).zip(b) {
-            *out = a + b;
-        }
-    });
 }

@@ -12,9 +12,8 @@ use std::ops::Range;
 use tritforge_config::ModelConfig;
 use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each};
 
-use super::workspace::sized;
-use crate::ops::IGNORE_INDEX;
-use crate::{Batch, ModelError, segments};
+use crate::device::sized;
+use crate::{Batch, IGNORE_INDEX, ModelError, segments};
 
 /// Rows that are shorter have no direction: they relate to nothing and learn nothing.
 const SHORTEST: f32 = 1e-6;

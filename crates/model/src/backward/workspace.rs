@@ -1,10 +1,12 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
 use tritforge_config::{ActivationQuant, ModelConfig, Projection};
-use tritforge_kernels::{GradientRows, Matrix, QuantizedRows, Rounding};
+use tritforge_kernels::{GradientRows, QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
 use super::relation::RelationBuffers;
+use crate::device::{Cpu, Input};
+use crate::forward::Passing;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
@@ -68,7 +70,7 @@ impl Workspace {
     /// Bytes of the activations that are kept from the forward for the backward.
     pub fn activation_bytes(&self) -> usize {
         let inputs: usize = self.inputs.iter().map(|x| 4 * x.capacity()).sum();
-        inputs + self.blocks.iter().map(Activations::bytes).sum::<usize>()
+        inputs + self.blocks.iter().map(activations_bytes).sum::<usize>()
     }
 
     /// Bytes of all buffers.
@@ -78,72 +80,22 @@ impl Workspace {
 }
 
 /// What a block's backward needs of its forward, apart from the block's input.
-#[derive(Debug, Default)]
-pub(super) struct Activations {
-    /// The normed input of the projections q, k, v.
-    pub(super) attention_input: Input,
-    /// Queries and keys after RoPE; values.
-    pub(super) q: Vec<f32>,
-    pub(super) k: Vec<f32>,
-    pub(super) v: Vec<f32>,
-    /// Queries and keys before their norms; empty where there are none.
-    pub(super) plain_q: Vec<f32>,
-    pub(super) plain_k: Vec<f32>,
-    /// Attention's output and the log-sum-exp of its scores.
-    pub(super) attention: Vec<f32>,
-    pub(super) lse: Vec<f32>,
-    pub(super) output_input: Input,
-    /// The residual stream between attention and feed-forward network.
-    pub(super) middle: Vec<f32>,
-    pub(super) ffn_input: Input,
-    pub(super) gate: Vec<f32>,
-    pub(super) up: Vec<f32>,
-    pub(super) down_input: Input,
+pub(super) type Activations = crate::forward::Activations<Cpu>;
+
+fn activations_bytes(kept: &Activations) -> usize {
+    let Activations { q, k, v, plain_q, plain_k, attention, lse, middle, gate, up, .. } = kept;
+    let floats = [q, k, v, plain_q, plain_k, attention, lse, middle, gate, up];
+    let inputs = [&kept.attention_input, &kept.output_input, &kept.ffn_input, &kept.down_input];
+    floats.iter().map(|x| 4 * x.capacity()).sum::<usize>() + inputs.iter().map(|x| x.bytes()).sum::<usize>()
 }
 
-impl Activations {
-    fn bytes(&self) -> usize {
-        let Self { q, k, v, plain_q, plain_k, attention, lse, middle, gate, up, .. } = self;
-        let floats = [q, k, v, plain_q, plain_k, attention, lse, middle, gate, up];
-        let inputs = [&self.attention_input, &self.output_input, &self.ffn_input, &self.down_input];
-        floats.iter().map(|x| 4 * x.capacity()).sum::<usize>()
-            + inputs.iter().map(|x| x.bytes()).sum::<usize>()
-    }
-}
-
-impl Activations {
-    /// The input of a projection.
-    pub(super) fn input(&self, projection: Projection) -> &Input {
-        match projection {
-            Projection::Q | Projection::K | Projection::V => &self.attention_input,
-            Projection::O => &self.output_input,
-            Projection::Gate | Projection::Up => &self.ffn_input,
-            Projection::Down => &self.down_input,
-        }
-    }
-}
-
-/// The input of a projection as the product sees it: int8 where activations are quantized, a quarter of the
-/// bytes.
-#[derive(Debug, Default)]
-pub(super) struct Input {
-    pub(super) rows: QuantizedRows,
-    /// Empty where the input is quantized.
-    pub(super) values: Vec<f32>,
-}
-
-impl Input {
-    /// The numbers that were multiplied, [tokens, cols].
-    pub(super) fn matrix(&self, cols: usize) -> Matrix<'_> {
-        if self.values.is_empty() {
-            Matrix::int8(&self.rows.codes, &self.rows.scales, cols)
-        } else {
-            Matrix::f32(&self.values, self.values.len() / cols, cols)
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        rows_bytes(&self.rows) + 4 * self.values.capacity()
+/// The input of a projection.
+pub(super) fn input(kept: &Activations, projection: Projection) -> &Input {
+    match projection {
+        Projection::Q | Projection::K | Projection::V => &kept.attention_input,
+        Projection::O => &kept.output_input,
+        Projection::Gate | Projection::Up => &kept.ffn_input,
+        Projection::Down => &kept.down_input,
     }
 }
 
@@ -157,8 +109,8 @@ fn rows_bytes(rows: &QuantizedRows) -> usize {
 pub(super) struct Scratch {
     /// The gradient of the residual stream, [tokens, hidden_size].
     pub(super) dx: Vec<f32>,
-    /// As wide as the hidden size or the queries.
-    pub(super) hidden: Vec<f32>,
+    /// Among them a buffer as wide as the hidden size or the queries.
+    pub(super) passing: Passing<Cpu>,
     pub(super) dq: Vec<f32>,
     pub(super) dk: Vec<f32>,
     pub(super) dv: Vec<f32>,
@@ -176,9 +128,7 @@ pub(super) struct Scratch {
 /// What adapters need on the way; empty where there are none.
 #[derive(Debug, Default)]
 pub(super) struct AdapterBuffers {
-    /// The input of a projection before it is quantized.
-    pub(super) plain: Vec<f32>,
-    /// The same with some of it dropped.
+    /// The input of a projection with some of it dropped.
     pub(super) dropped: Vec<f32>,
     /// `s · x · Aᵀ`, [tokens, rank], and its gradient.
     pub(super) product: Vec<f32>,
@@ -187,27 +137,19 @@ pub(super) struct AdapterBuffers {
 
 impl AdapterBuffers {
     fn bytes(&self) -> usize {
-        let Self { plain, dropped, product, dproduct } = self;
-        [plain, dropped, product, dproduct].iter().map(|x| 4 * x.capacity()).sum()
+        let Self { dropped, product, dproduct } = self;
+        [dropped, product, dproduct].iter().map(|x| 4 * x.capacity()).sum()
     }
 }
 
 impl Scratch {
     fn bytes(&self) -> usize {
+        let Passing { hidden, plain } = &self.passing;
         let all =
-            [&self.dx, &self.hidden, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
+            [&self.dx, hidden, plain, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + rows_bytes(self.codes.rows())
             + self.adapter.bytes()
             + self.relation.bytes()
     }
-}
-
-/// The first `len` numbers of a buffer that grows when it must; what they hold is anything.
-pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.len() < len {
-        buffer.reserve_exact(len - buffer.len());
-    }
-    buffer.resize(len, 0.0);
-    buffer
 }

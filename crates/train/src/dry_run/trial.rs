@@ -126,11 +126,11 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     };
     model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
-    let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters())).transpose()?;
+    let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let mut workspace = Workspace::new(recipe.train.gradient_checkpointing);
     let mut monitor = Monitor::default();
-    monitor.observe(&model, 0)?;
+    monitor.observe(&model, 0);
     let mut tokens = |n: usize| -> Vec<u32> {
         (0..n).map(|_| (random() * config.vocab_size as f32) as u32 % config.vocab_size as u32).collect()
     };
@@ -153,7 +153,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
             Step { lr: recipe.optim.lr, weight_decay: recipe.optim.weight_decay, gradient_scale: scale };
         optimizer.step(model.parameters(), &values, step)?;
         if let Some(average) = &mut average {
-            average.update(model.parameters(), optimizer.steps())?;
+            average.update(model.parameters(), optimizer.steps());
         }
         model.requantize()?;
         updates.push(start.elapsed().as_secs_f64());
@@ -170,7 +170,10 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     let written = recipe.sample.prompt.len() / 3 + recipe.sample.tokens / 2;
     let window = tokens(written.clamp(1, config.max_position_embeddings));
     let sample = median(&timed(5, || Ok(model.logits(&window, 1, None).map(|_| ())?))?);
-    let look = median(&timed(1, || monitor.observe(&model, 1).map(|_| ()))?);
+    let look = median(&timed(1, || {
+        monitor.observe(&model, 1);
+        Ok(())
+    })?);
     Ok(Costs {
         pass: median(&passes[1..]) / (size.sequences * size.length) as f64,
         update: median(&updates[1..]),

@@ -95,7 +95,7 @@ pub(crate) struct Update<'a> {
     /// The tensors that [`Algorithm::state`] names.
     pub(crate) state: &'a mut [Buffer],
     /// [rows, columns] of a matrix between hidden layers, row-major.
-    pub(crate) hidden: Option<(usize, usize)>,
+    pub(crate) hidden: Option<[usize; 2]>,
     /// Learning rate and weight decay of this parameter.
     pub(crate) step: Step,
     /// The step's number, from 1.

@@ -17,9 +17,7 @@ mod sgd;
 mod storage;
 mod t_sign_sgd;
 
-use std::cell::RefCell;
-
-use candle_core::{CpuStorage, InplaceOp1, Layout, Var, bail};
+use candle_core::bail;
 use half::bf16;
 use rayon::prelude::*;
 use tritforge_kernels::CounterRng;
@@ -92,7 +90,7 @@ impl OptimizerConfig {
     /// The tensors that are kept for a parameter.
     pub fn state_tensors(&self, parameter: &Parameter) -> Vec<StateTensor> {
         let hidden = is_hidden_matrix(parameter);
-        self.rule.chosen().state(ParameterShape { dims: parameter.var.dims(), hidden })
+        self.rule.chosen().state(ParameterShape { dims: parameter.tensor.dims(), hidden })
     }
 }
 
@@ -137,8 +135,7 @@ impl Optimizer {
     /// it is.
     ///
     /// # Errors
-    /// If a gradient or a state does not fit its parameter, or a parameter is not f32 on the CPU; nothing has
-    /// changed then.
+    /// If a gradient or a state does not fit its parameter; nothing has changed then.
     pub fn step(
         &mut self,
         parameters: &[Parameter],
@@ -157,11 +154,9 @@ impl Optimizer {
             let lr = step.lr * self.rates.get(i).copied().unwrap_or(1.0);
             let step = Step { lr, weight_decay, ..step };
             let noise = CounterRng::new(config.seed, t, i);
-            let hidden = is_hidden_matrix(parameter).then(|| parameter.var.dims2()).transpose()?;
-            update_in_place(&parameter.var, |values| {
-                let master = config.master;
-                config.rule.chosen().step(Update { values, gradient, state, hidden, step, t, master, noise })
-            })?;
+            let hidden = parameter.tensor.matrix_dims().filter(|_| is_hidden_matrix(parameter));
+            let (values, master) = (&mut *parameter.tensor.write(), config.master);
+            config.rule.chosen().step(Update { values, gradient, state, hidden, step, t, master, noise })?;
         }
         Ok(())
     }
@@ -172,7 +167,7 @@ impl Optimizer {
             bail!("{g} gradients and {s} states for {p} parameters");
         }
         for ((parameter, gradient), state) in parameters.iter().zip(gradients).zip(&self.states) {
-            let len = parameter.var.elem_count();
+            let len = parameter.tensor.len();
             if let Some(found) = gradient.map(<[f32]>::len).filter(|found| *found != len) {
                 bail!("{}: a gradient of {found} elements for {len}", parameter.name);
             }
@@ -193,51 +188,17 @@ impl Optimizer {
 
 /// Whether a parameter is a matrix between hidden layers: the projections, which are also those that decay.
 fn is_hidden_matrix(parameter: &Parameter) -> bool {
-    parameter.group == DecayGroup::Decay && parameter.var.rank() == 2
-}
-
-/// Lets `update` change a parameter's numbers where they are.
-///
-/// # Errors
-/// If the parameter is not contiguous f32 on the CPU, or `update` fails.
-pub(crate) fn update_in_place(
-    var: &Var,
-    update: impl FnOnce(&mut [f32]) -> candle_core::Result<()>,
-) -> candle_core::Result<()> {
-    /// candle hands out mutable storage to in-place ops only.
-    struct Op<F>(RefCell<Option<F>>);
-    impl<F: FnOnce(&mut [f32]) -> candle_core::Result<()>> InplaceOp1 for Op<F> {
-        fn name(&self) -> &'static str {
-            "update-in-place"
-        }
-
-        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-            let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-                bail!("expected a contiguous f32 parameter on the CPU");
-            };
-            match self.0.take() {
-                Some(update) => update(&mut values[start..end]),
-                None => Ok(()),
-            }
-        }
-    }
-    var.inplace_op1(&Op(RefCell::new(Some(update))))
+    parameter.group == DecayGroup::Decay && parameter.tensor.matrix_dims().is_some()
 }
 
 /// Rounds parameters to the numbers that `master` can keep, to the nearest: where a run begins.
-///
-/// # Errors
-/// If a parameter is not contiguous f32 on the CPU.
-pub(crate) fn round_to_master(master: StoredType, parameters: &[Parameter]) -> candle_core::Result<()> {
+pub(crate) fn round_to_master(master: StoredType, parameters: &[Parameter]) {
     if master == StoredType::F32 {
-        return Ok(());
+        return;
     }
-    parameters.iter().try_for_each(|p| {
-        update_in_place(&p.var, |values| {
-            values.par_iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
-            Ok(())
-        })
-    })
+    for parameter in parameters {
+        parameter.tensor.write().par_iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32());
+    }
 }
 
 /// The Euclidean norm of all gradients together, in f64; the same for any number of threads.

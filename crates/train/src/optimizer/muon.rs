@@ -71,7 +71,7 @@ const EPS: f64 = 1e-7;
 fn step<M: Stored>(
     rule: Muon,
     parameter: &mut [f32],
-    (rows, columns): (usize, usize),
+    [rows, columns]: [usize; 2],
     gradient: &[f32],
     momentum: &mut [Buffer],
     step: Step,
@@ -84,7 +84,7 @@ fn step<M: Stored>(
         _ => return Ok(()),
     };
     let update = orthogonalize(Tensor::from_vec(direction, (rows, columns), &Device::Cpu)?)?;
-    let update = tritforge_model::ops::values(&update)?;
+    let update = update.flatten_all()?.to_vec1::<f32>()?;
     let keep = (1.0 - step.lr * step.weight_decay) as f32;
     let rate = (step.lr * 0.2 * (rows.max(columns) as f64).sqrt()) as f32;
     parameter.par_chunks_mut(CHUNK).zip(update.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (p, u))| {
@@ -132,10 +132,7 @@ fn orthogonalize(matrix: Tensor) -> candle_core::Result<Tensor> {
     // The smaller side makes the smaller A.
     let tall = rows > columns;
     let x = if tall { matrix.t()?.contiguous()? } else { matrix };
-    let norm = {
-        let values = tritforge_model::ops::values(&x)?;
-        super::sum_of_squares(&values).sqrt().max(EPS)
-    };
+    let norm = super::sum_of_squares(&x.flatten_all()?.to_vec1::<f32>()?).sqrt().max(EPS);
     let mut x = (x / norm)?;
     let (a, b, c) = COEFFICIENTS;
     for _ in 0..ITERATIONS {

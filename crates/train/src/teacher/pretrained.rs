@@ -276,9 +276,9 @@ mod tests {
         let mut index = Map::new();
         for (i, parameter) in model.parameters().iter().enumerate() {
             // Norms are not all 1, nor biases 0.
-            let mut values = model.values(&parameter.name).unwrap().unwrap();
+            let mut values = model.values(&parameter.name).unwrap();
             values.iter_mut().enumerate().for_each(|(j, x)| *x += 0.2 * ((i * 31 + j) as f32).sin());
-            let tensor = Tensor::from_vec(values, parameter.var.shape(), &Device::Cpu).unwrap();
+            let tensor = Tensor::from_vec(values, parameter.tensor.dims(), &Device::Cpu).unwrap();
             shards[i % files].insert(parameter.name.clone(), tensor);
             index.insert(parameter.name.clone(), json!(format!("part-{}.safetensors", i % files)));
         }

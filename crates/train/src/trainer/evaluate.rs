@@ -46,7 +46,7 @@ impl Trainer<'_> {
         if recipe.dpo.is_some() {
             self.log_preferences(whole.preferences, true)?;
         }
-        let Health { steps, matrices } = self.monitor.observe(&self.model, step)?;
+        let Health { steps, matrices } = self.monitor.observe(&self.model, step);
         if !matrices.is_empty() {
             self.event(&Event::Health { step, steps, matrices })?;
         }
@@ -67,7 +67,7 @@ impl Trainer<'_> {
     fn deploy_average(&mut self) -> Result<(), TrainError> {
         let deploys = self.recipe.ema.is_some_and(|ema| ema.deploy);
         if let Some(average) = self.average.as_mut().filter(|_| deploys) {
-            average.swap(self.model.parameters())?;
+            average.swap(self.model.parameters());
             self.model.requantize()?;
         }
         Ok(())

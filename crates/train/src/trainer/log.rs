@@ -26,7 +26,7 @@ impl Trainer<'_> {
             recipe: self.text.clone(),
         };
         self.event(&run)?;
-        let matrices = self.monitor.observe(&self.model, self.progress.step)?.matrices;
+        let matrices = self.monitor.observe(&self.model, self.progress.step).matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }

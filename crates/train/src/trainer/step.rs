@@ -127,7 +127,7 @@ impl Trainer<'_> {
             self.optimizer.step(self.model.parameters(), &gradients, step)?;
             self.progress.updates = self.optimizer.steps();
             if let Some(average) = &mut self.average {
-                average.update(self.model.parameters(), self.optimizer.steps())?;
+                average.update(self.model.parameters(), self.optimizer.steps());
             }
         }
         let next = self
