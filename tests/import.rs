@@ -15,7 +15,6 @@ use tritforge_config::{
     ActivationQuant, AttentionBias, HiddenAct, ModelConfig, Projection, Quantization, RopeScaling,
     WeightQuant,
 };
-use tritforge_eval::{EvalError, decoder};
 use tritforge_export::{
     Assume, ExportError, ExportOptions, HuggingFaceOptions, ImportOptions, ImportReport, LoadedModel,
     export_gguf, export_hugging_face, import, ternary_tensor,
@@ -57,8 +56,8 @@ fn imported(
 }
 
 /// The model in the training forward.
-fn trained(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
-    decoder(&LoadedModel::open(checkpoint.dir(), &ImportOptions::default())?)
+fn trained(checkpoint: &Checkpoint) -> Result<Decoder, ExportError> {
+    LoadedModel::open(checkpoint.dir(), &ImportOptions::default())?.decoder()
 }
 
 /// The largest difference of a golden's logits from those of its import.

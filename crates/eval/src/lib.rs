@@ -37,7 +37,7 @@ mod verify;
 pub use dump::write_logits;
 pub use error::EvalError;
 pub use greedy::{GreedyOptions, generate_greedy};
-pub use model::{EvalModel, decoder};
+pub use model::EvalModel;
 pub use perplexity::{Perplexity, Scoring, perplexity};
 pub use score::{LogLikelihood, ScoredSequence, Scorer};
 pub use verify::{

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tritforge_config::ModelConfig;
-use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
+use tritforge_export::{ImportOptions, LoadedModel, Located, locate};
 use tritforge_infer::{Adapter, InferError, KvType, LogitsRequest, Model, ScaledAdapter, Session};
-use tritforge_model::{Decoder, ModelError};
+use tritforge_model::Decoder;
 use tritforge_text::Tokenizer;
 
 use crate::EvalError;
@@ -54,30 +54,9 @@ pub(crate) fn open(
         }
         other => {
             let model = LoadedModel::of(other, options, adapters)?;
-            Ok(Opened::Trained(Box::new(decoder(&model)?), model.tokenizer()?.map(Box::new)))
+            Ok(Opened::Trained(Box::new(model.decoder()?), model.tokenizer()?.map(Box::new)))
         }
     }
-}
-
-/// A model of any form, with the adapters on it, in the training forward: each tensor is read once, where it
-/// lies.
-///
-/// # Errors
-/// If a tensor is missing, damaged, or has NaN or infinity; if an adapter does not fit the model.
-pub fn decoder(model: &LoadedModel) -> Result<Decoder, EvalError> {
-    let read = |name: &str, shape: &[usize]| {
-        model.values(name, shape).map_err(|e| match e {
-            ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
-            other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
-        })
-    };
-    let Some((lora, mut matrices)) = model.adapter_matrices()? else {
-        return Ok(Decoder::load(model.config(), read)?);
-    };
-    Ok(Decoder::load_adapted(model.config(), &lora, read, |name, _| {
-        let missing = || ModelError::Tensor { name: name.to_string(), message: "no such matrix".to_string() };
-        matrices.remove(name).ok_or_else(missing)
-    })?)
 }
 
 impl EvalModel {

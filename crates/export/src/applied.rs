@@ -49,7 +49,7 @@ pub(crate) fn joined(adapters: &[AppliedAdapter], config: &ModelConfig) -> Resul
 ///
 /// # Errors
 /// If the base has other contents, or the adapter's checkpoint is damaged.
-pub fn check_base(files: &AdapterFiles, base: &Checkpoint) -> Result<(), ExportError> {
+pub(crate) fn check_base(files: &AdapterFiles, base: &Checkpoint) -> Result<(), ExportError> {
     let Some(checkpoint) = files.checkpoint().filter(|checkpoint| checkpoint.has(STATE)) else {
         return Ok(());
     };
@@ -67,7 +67,7 @@ pub fn check_base(files: &AdapterFiles, base: &Checkpoint) -> Result<(), ExportE
 }
 
 /// An adapter and its matrices, row-major, by the names that [`LoraConfig::tensors`] gives.
-pub type Matrices = (LoraConfig, HashMap<String, Vec<f32>>);
+pub(crate) type Matrices = (LoraConfig, HashMap<String, Vec<f32>>);
 
 /// An adapter that has the same projections in every block, with one rank and one scaling; nothing if it has
 /// not.

@@ -7,6 +7,7 @@
 //!   de-quantized and quantized again: that would keep the codes and shrink the scales. The [`Report`] says
 //!   what was written, what was rounded on the way, and who loads it.
 //! * [`export_hugging_face`] writes the directory that `transformers` loads.
+//! * [`merge`] makes one checkpoint of an adapter and its base.
 //! * [`inspect`] says what a file or directory holds, and who can load it.
 //! * [`LoadedModel`] opens a model in any of these forms, with adapters on it; [`locate`] finds out which form
 //!   it is. [`diff`] says what two of them have that is not the same.
@@ -36,6 +37,7 @@ mod hugging_face;
 mod import;
 mod inspect;
 mod locate;
+mod merge;
 mod model;
 mod plan;
 mod runtimes;
@@ -43,7 +45,7 @@ mod synth;
 mod tensor_data;
 
 pub use adapter::{AdapterReport, export_adapter};
-pub use applied::{AppliedAdapter, Matrices, check_base};
+pub use applied::AppliedAdapter;
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };
@@ -53,6 +55,7 @@ pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_fac
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
 pub use locate::{Located, checkpoint_of, gguf_file, locate, open_checkpoint};
+pub use merge::{MergeReport, MergedProjection, merge};
 pub use model::{LoadedModel, ModelFormat};
 pub use runtimes::{Runtime, Verdict};
 pub use synth::{synth_checkpoint, synth_gguf};

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tritforge_checkpoint::{Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors};
 use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_model::{Decoder, ModelError};
 use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
-use crate::applied::{AppliedAdapter, Matrices, check_base, joined};
+use crate::applied::{AppliedAdapter, check_base, joined};
 use crate::import::{Source, Stored, not_gguf};
 use crate::locate::{Located, locate, without_base};
 use crate::plan::{TensorPlan, TensorRole, items};
@@ -144,17 +145,34 @@ impl LoadedModel {
         &self.adapters
     }
 
-    /// The adapters on the model as one, with its matrices; none without adapters. Several are stacked: of each
-    /// projection the rows of all A below each other, the columns of all B side by side.
+    /// The model with the adapters on it in the training forward, never to be changed: each tensor is read
+    /// once, where it lies. Several adapters are stacked: of each projection the rows of all A below each other,
+    /// the columns of all B side by side.
     ///
     /// # Errors
-    /// If an adapter does not fit the model, is part of the ternary weights where others stand beside them, or
-    /// has NaN or infinity.
-    pub fn adapter_matrices(&self) -> Result<Option<Matrices>, ExportError> {
-        match &self.adapters[..] {
-            [] => Ok(None),
-            adapters => joined(adapters, &self.config).map(Some),
+    /// If a tensor is missing, damaged, or has NaN or infinity; if an adapter does not fit the model, or is part
+    /// of the ternary weights where others stand beside them.
+    pub fn decoder(&self) -> Result<Decoder, ExportError> {
+        let read = |name: &str, shape: &[usize]| self.parameter(name, shape);
+        if self.adapters.is_empty() {
+            return Ok(Decoder::load(&self.config, read)?);
         }
+        let (lora, mut matrices) = joined(&self.adapters, &self.config)?;
+        Ok(Decoder::load_adapted(&self.config, &lora, read, |name, _| {
+            let message = "no such matrix".to_string();
+            matrices.remove(name).ok_or_else(|| ModelError::Tensor { name: name.to_string(), message })
+        })?)
+    }
+
+    /// [`LoadedModel::values`], as [`Decoder::load`] asks for them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parameter(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        self.values(name, shape).map_err(|e| match e {
+            ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
+            other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
+        })
     }
 
     /// The checkpoint, if the weights come from one.

@@ -100,11 +100,16 @@ fn an_adapter_is_found_and_stands_on_its_base() {
     let model = LoadedModel::open_with(&base, &ImportOptions::default(), &adapters).unwrap();
     assert_eq!(model.adapters().len(), 2);
     let (one, two) = (&adapters[1..], &adapters[..]);
-    let rank = |adapters: &[(PathBuf, f32)]| {
+    let logits = |adapters: &[(PathBuf, f32)]| {
         let model = LoadedModel::open_with(&base, &ImportOptions::default(), adapters).unwrap();
-        model.adapter_matrices().unwrap().unwrap().0.rank
+        model.decoder().unwrap().logits(&[1, 2, 3], 1, None).unwrap()
     };
-    assert_eq!(rank(two), 2 * rank(one));
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    assert!(apart(&logits(&[]), &logits(one)) > 1e-3);
+    // Half of it twice is all of it.
+    let halves = [(adapter.clone(), 0.5), (adapter.clone(), 0.5)];
+    assert!(apart(&logits(&halves), &logits(one)) < 1e-4);
+    assert!(apart(&logits(two), &logits(one)) > 1e-3);
     // What looks at one model's tensors has no use for them.
     let error = model.bare().map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("an adapter, which is no model by itself"), "{error}");

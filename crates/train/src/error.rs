@@ -113,14 +113,6 @@ pub enum TrainError {
     /// The engine failed.
     #[error(transparent)]
     Infer(#[from] tritforge_infer::InferError),
-    /// An adapter cannot be merged.
-    #[error("{}: cannot merge: {message}", path.display())]
-    Merge {
-        /// The adapter's checkpoint.
-        path: PathBuf,
-        /// Why.
-        message: String,
-    },
     /// A run cannot go on from its checkpoint.
     #[error("{}: cannot resume: {message}", path.display())]
     Resume {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{LoraConfig, ModelConfig};
-use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, open_checkpoint};
+use tritforge_export::{ImportOptions, LoadedModel, Located, open_checkpoint};
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
@@ -22,18 +22,6 @@ pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
 /// Opens the checkpoint that a path names: itself, or the newest of the run in that directory.
 pub(crate) fn open(path: &Path) -> Result<Checkpoint, TrainError> {
     Ok(open_checkpoint(path)?)
-}
-
-/// A model of any form, with the adapters on it, never to be changed.
-pub(crate) fn frozen(model: &LoadedModel) -> Result<Decoder, TrainError> {
-    let read = |name: &str, shape: &[usize]| values(model, name, shape);
-    let Some((lora, mut matrices)) = model.adapter_matrices()? else {
-        return Ok(Decoder::load(model.config(), read)?);
-    };
-    Ok(Decoder::load_adapted(model.config(), &lora, read, |name, _| {
-        let missing = || ModelError::Tensor { name: name.to_string(), message: "no such matrix".to_string() };
-        matrices.remove(name).ok_or_else(missing)
-    })?)
 }
 
 /// The model that a run of the recipe begins with.
@@ -73,12 +61,5 @@ fn of_base(base: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, 
     if name.contains("_sub_norm") && !base.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }
-    values(base, name, shape)
-}
-
-fn values(model: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-    model.values(name, shape).map_err(|e| match e {
-        ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
-        other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
-    })
+    base.parameter(name, shape)
 }

@@ -31,8 +31,6 @@ mod guard;
 mod health;
 mod identity;
 mod init;
-pub(crate) mod merge;
-mod merge_lota;
 mod optimizer;
 mod prepare;
 mod preview;
@@ -48,7 +46,6 @@ mod training_data;
 use dpo::{PreferenceStats, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
-pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, StateTensor, Step, StoredType, TSignSgd,
     global_norm,

@@ -121,7 +121,7 @@ impl Reference {
 fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
     let opened = LoadedModel::open(path, &ImportOptions::default()).map_err(|e| fault(e.to_string()))?;
-    let model = init::frozen(&opened).map_err(|e| fault(e.to_string()))?;
+    let model = opened.decoder().map_err(|e| fault(e.to_string()))?;
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(

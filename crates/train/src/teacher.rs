@@ -29,7 +29,7 @@ use self::pretrained::Pretrained;
 use self::relation_config::RelationConfig;
 use self::topk_cache::{TopK, read, top_k, write};
 use crate::recipe::{Distill, Engine};
-use crate::{TrainError, identity, init};
+use crate::{TrainError, identity};
 
 /// The frozen model that the student learns from.
 #[derive(Debug)]
@@ -292,7 +292,7 @@ fn opened(distill: &Distill) -> Result<(TeacherModel, String), TrainError> {
         other => {
             let model = LoadedModel::of(other, &ImportOptions::default(), &[])?;
             let fingerprint = identity::of_model(&model)?;
-            Ok((TeacherModel::Decoder(Box::new(init::frozen(&model)?)), fingerprint))
+            Ok((TeacherModel::Decoder(Box::new(model.decoder()?)), fingerprint))
         }
     }
 }

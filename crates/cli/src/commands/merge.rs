@@ -7,8 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::AdapterFiles;
 use tritforge_eval::{EvalModel, Scoring, perplexity};
-use tritforge_export::{ImportOptions, Located, import, locate};
-use tritforge_train::{MergeReport, MergedProjection, merge};
+use tritforge_export::{ImportOptions, Located, MergeReport, MergedProjection, import, locate, merge};
 
 use crate::table;
 

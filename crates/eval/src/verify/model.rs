@@ -13,7 +13,7 @@ use tritforge_text::Tokenizer;
 use super::logits::greedy_tokens;
 use crate::EvalError;
 use crate::finite::finite;
-use crate::model::{Opened, decoder, open};
+use crate::model::{Opened, open};
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
 pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
@@ -141,7 +141,7 @@ impl VerifyModel {
             VerifyModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
             VerifyModel::Deployed(model) => {
                 let read = LoadedModel::open(model.path(), &ImportOptions::default())?;
-                (Box::new(decoder(&read)?), None)
+                (Box::new(read.decoder()?), None)
             }
         };
         for (name, values) in tables {

@@ -243,7 +243,6 @@ mod tests {
     use tritforge_model::Decoder;
 
     use super::*;
-    use crate::init::frozen;
     use crate::teacher::files::{INDEX, SINGLE};
 
     fn llama() -> ModelConfig {
@@ -308,7 +307,7 @@ mod tests {
             let (source, out) = (temp.path().join("hf"), temp.path().join("ours"));
             write(&source, &config, files);
             import(&source, &out, &ImportOptions::default()).unwrap();
-            let ours = frozen(&LoadedModel::open(&out, &ImportOptions::default()).unwrap()).unwrap();
+            let ours = LoadedModel::open(&out, &ImportOptions::default()).unwrap().decoder().unwrap();
             let candle = Pretrained::open(&source).unwrap();
             assert_eq!(candle.config(), ours.config());
             let whole: Vec<u32> = (0..24).map(|i| i * i % 40).collect();
