@@ -15,10 +15,9 @@ use tritforge_config::{
     ActivationQuant, AttentionBias, HiddenAct, ModelConfig, Projection, Quantization, RopeScaling,
     WeightQuant,
 };
-use tritforge_eval::load_decoder;
 use tritforge_export::{
-    Assume, ExportError, ExportOptions, HuggingFaceOptions, ImportOptions, ImportReport, export_gguf,
-    export_hugging_face, import, ternary_tensor,
+    Assume, ExportError, ExportOptions, HuggingFaceOptions, ImportOptions, ImportReport, LoadedModel,
+    export_gguf, export_hugging_face, import, ternary_tensor,
 };
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer as GgufWriter};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
@@ -56,6 +55,11 @@ fn imported(
     Ok((report, Checkpoint::open(out)?))
 }
 
+/// The model in the training forward.
+fn trained(checkpoint: &Checkpoint) -> Result<Decoder, ExportError> {
+    LoadedModel::open(checkpoint.dir(), &ImportOptions::default())?.decoder()
+}
+
 /// The largest difference of a golden's logits from those of its import.
 fn golden_difference(dir: &str, mode: &str, assume: Option<Assume>) -> f32 {
     let temp = tempfile::tempdir().unwrap();
@@ -63,7 +67,7 @@ fn golden_difference(dir: &str, mode: &str, assume: Option<Assume>) -> f32 {
     let (report, checkpoint) = imported(&golden(dir), &temp.path().join("c"), &options).unwrap();
     assert_eq!(report.unknown, [""; 0], "{dir}");
     let (ids, sequences, expected) = goldens(dir, mode);
-    let logits = load_decoder(&checkpoint).unwrap().logits(&ids, sequences, None).unwrap();
+    let logits = trained(&checkpoint).unwrap().logits(&ids, sequences, None).unwrap();
     difference(&logits, &expected)
 }
 
@@ -102,7 +106,7 @@ fn packed_codes_and_scales_are_kept_and_never_quantized_again() {
     assert_eq!((report.ternary_tensors, report.config.weights), (7, WeightQuant::Ternary));
     let theirs = Tensors::open(&source.join("model.safetensors")).unwrap();
     let ours = checkpoint.tensors(MODEL).unwrap();
-    let decoder = load_decoder(&checkpoint).unwrap();
+    let decoder = trained(&checkpoint).unwrap();
     for p in Projection::ALL {
         let name = p.hf_weight(0);
         assert_eq!(ours.raw(&name).unwrap().2, theirs.raw(&name).unwrap().2, "{name}");
@@ -205,7 +209,7 @@ fn ids() -> Vec<u32> {
 }
 
 fn trained_logits(checkpoint: &Checkpoint) -> Vec<f32> {
-    load_decoder(checkpoint).unwrap().logits(&ids(), 1, None).unwrap()
+    trained(checkpoint).unwrap().logits(&ids(), 1, None).unwrap()
 }
 
 fn engine_logits(path: &Path) -> Vec<f32> {
@@ -505,7 +509,7 @@ fn older_names_and_shards_are_read() {
     let (report, checkpoint) = imported(&source, &temp.path().join("c"), &ImportOptions::default()).unwrap();
     assert_eq!(report.config.weights, WeightQuant::Absmean);
     let (ids, sequences, expected) = goldens("bitnet_tiny", "online");
-    let logits = load_decoder(&checkpoint).unwrap().logits(&ids, sequences, None).unwrap();
+    let logits = trained(&checkpoint).unwrap().logits(&ids, sequences, None).unwrap();
     assert!(difference(&logits, &expected) <= 1e-5);
 
     let outside = json!({"weight_map": {"model.norm.weight": "../m.safetensors"}}).to_string();

@@ -43,6 +43,39 @@ fn every_form_of_a_model_is_the_same_model() {
     }
 }
 
+#[test]
+fn a_command_that_takes_another_form_tells_the_way_to_it() {
+    let (project, _) = every_form();
+    let base = ["train", "recipe.toml", "--quiet", "--set", "run.out=runs/other", "--set"];
+    let on = |set| [&base[..], &[set]].concat();
+    for (args, found, way) in [
+        (
+            &["generate", "runs/tiny", "--prompt", "a"][..],
+            "runs/tiny: a checkpoint",
+            "tritforge export runs/tiny -o model.gguf",
+        ),
+        (
+            &["chat", "packed"],
+            "packed: a model in the layout of Hugging Face",
+            "tritforge import packed -o DIR",
+        ),
+        (&["bench", "runs/tiny/step-000004"], "a checkpoint", "tritforge export"),
+        (&["export", "m.gguf", "-o", "x.gguf"], "m.gguf: a GGUF file", "tritforge import m.gguf -o DIR"),
+        (&["eval", "text.txt", "--text", "text.txt"], "a file that begins with", "expected a checkpoint"),
+        (
+            &["eval", "runs", "--text", "text.txt"],
+            "runs: a directory with no manifest.json",
+            "by its own path",
+        ),
+        (&["inspect", "nowhere"], "nowhere: no such file or directory", "expected a checkpoint"),
+        (&on("model.base=\"latent\""), "a model in the layout of Hugging Face", "tritforge import"),
+        (&on("model.base=\"m.gguf\""), "a GGUF file", "tritforge import"),
+    ] {
+        let error = project.fails(args);
+        assert!(error.contains(found) && error.contains(way), "{args:?}: {error}");
+    }
+}
+
 fn json(project: &Project, args: &[&str], code: i32) -> Value {
     let output = project.run(args);
     assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));

@@ -12,7 +12,7 @@ use tritforge_config::ModelConfig;
 use tritforge_ternary::{FloatType, TernaryTensor, check_finite, check_finite_bytes, unpack_stripes};
 
 use crate::manifest::{Digest, Entry, Manifest};
-use crate::{CONFIG, CheckpointError, MODEL, mmap};
+use crate::{CONFIG, CheckpointError, MANIFEST, MODEL, manifest, mmap};
 
 /// A whole checkpoint.
 #[derive(Debug)]
@@ -48,6 +48,16 @@ impl Checkpoint {
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What tells this checkpoint from others: a SHA-256 of its manifest, which has those of all its files.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read.
+    pub fn fingerprint(&self) -> Result<String, CheckpointError> {
+        let path = self.dir.join(MANIFEST);
+        let manifest = fs::read(&path).map_err(CheckpointError::io(&path, "read"))?;
+        Ok(manifest::fingerprint(&manifest))
     }
 
     /// Names of all files but the manifest, with their lengths in bytes.
@@ -159,6 +169,11 @@ impl Tensors {
         SafeTensors::deserialize(&map)
             .map_err(|e| CheckpointError::damaged(path, format!("not a complete safetensors file: {e}")))?;
         Ok(Self { path: path.to_path_buf(), map })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     fn parsed(&self) -> Result<SafeTensors<'_>, CheckpointError> {

@@ -5,6 +5,8 @@
 mod out;
 mod commands;
 mod interrupt;
+#[cfg(feature = "train")]
+mod sinks;
 mod table;
 mod warnings;
 
@@ -93,7 +95,7 @@ enum Command {
 fn main() -> ExitCode {
     // Training allocates and frees large buffers at every step; giving their pages back each time halves its
     // speed.
-    tritforge_kernels::keep_pages();
+    tritforge_machine::keep_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(shown) => return usage(&shown),
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     // SAFETY: nothing before this line starts a thread.
-    unsafe { tritforge_kernels::configure_threads(cli.threads) };
+    unsafe { tritforge_machine::configure_threads(cli.threads) };
     tritforge_infer::set_decode_threads(cli.decode_threads);
     // As of `diff`: 1 says that there are differences.
     let trouble = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };

@@ -14,6 +14,8 @@
 //! # Ok::<(), tritforge_config::ConfigError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod error;
 mod gguf;
 mod hugging_face;

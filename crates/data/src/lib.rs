@@ -33,6 +33,8 @@
 //! # Ok::<(), tritforge_data::DataError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod batches;
 mod bigram;
 mod compression;

@@ -22,7 +22,8 @@
 //! # Ok::<(), tritforge_eval::EvalError>(())
 //! ```
 
-mod adapted;
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod dump;
 mod error;
 mod finite;
@@ -36,7 +37,7 @@ mod verify;
 pub use dump::write_logits;
 pub use error::EvalError;
 pub use greedy::{GreedyOptions, generate_greedy};
-pub use model::{EvalModel, load_decoder};
+pub use model::EvalModel;
 pub use perplexity::{Perplexity, Scoring, perplexity};
 pub use score::{LogLikelihood, ScoredSequence, Scorer};
 pub use verify::{

@@ -4,15 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tritforge_checkpoint::Checkpoint;
-use tritforge_config::{ADAPTER_MODEL, ModelConfig};
-use tritforge_export::ImportOptions;
-use tritforge_infer::{KvType, LogitsRequest, Model, Session};
-use tritforge_model::{Decoder, ModelError};
+use tritforge_config::ModelConfig;
+use tritforge_export::{ImportOptions, LoadedModel, Located, locate};
+use tritforge_infer::{Adapter, InferError, KvType, LogitsRequest, Model, ScaledAdapter, Session};
+use tritforge_model::Decoder;
 use tritforge_text::Tokenizer;
 
+use crate::EvalError;
 use crate::finite::finite;
-use crate::{EvalError, adapted};
 
 /// A model with its tokenizer.
 #[derive(Debug)]
@@ -28,23 +27,36 @@ pub enum EvalModel {
     Gguf(Arc<Model>),
 }
 
-/// The trained model of a checkpoint; for an adapter, with the base that it names.
-///
-/// # Errors
-/// If the checkpoint is damaged or lacks a tensor, or an adapter's base is not where it was.
-pub fn load_decoder(checkpoint: &Checkpoint) -> Result<Decoder, EvalError> {
-    if checkpoint.has(ADAPTER_MODEL) {
-        return adapted::of_checkpoint(checkpoint);
+/// What a path names, ready to run.
+pub(crate) enum Opened {
+    /// In the training forward.
+    Trained(Box<Decoder>, Option<Box<Tokenizer>>),
+    /// A GGUF file, in the engine.
+    Deployed(Arc<Model>),
+}
+
+/// Opens a model of any form with adapters on it, as [`EvalModel::open_with`].
+pub(crate) fn open(
+    path: &Path,
+    options: &ImportOptions,
+    adapters: &[(PathBuf, f32)],
+) -> Result<Opened, EvalError> {
+    match locate(path)? {
+        Located::Gguf(file) => {
+            let model = Model::open_with(&file, &options.overrides)?;
+            model.check_finite()?;
+            let applied = adapters.iter().map(|(path, scale)| {
+                Ok(ScaledAdapter { adapter: Arc::new(Adapter::open(path, &model)?), scale: *scale })
+            });
+            let applied = applied.collect::<Result<Vec<_>, InferError>>()?;
+            model.set_adapters(applied);
+            Ok(Opened::Deployed(Arc::new(model)))
+        }
+        other => {
+            let model = LoadedModel::of(other, options, adapters)?;
+            Ok(Opened::Trained(Box::new(model.decoder()?), model.tokenizer()?.map(Box::new)))
+        }
     }
-    let tensors = checkpoint.model_tensors()?;
-    let decoder = Decoder::load(&checkpoint.config()?, |name, shape| {
-        let fault = |e: tritforge_checkpoint::CheckpointError| ModelError::Tensor {
-            name: name.to_string(),
-            message: e.to_string(),
-        };
-        Ok(tensors.f32(name, shape).map_err(fault)?.into_owned())
-    })?;
-    Ok(decoder)
 }
 
 impl EvalModel {
@@ -52,31 +64,29 @@ impl EvalModel {
     /// adapter, of a run or as peft writes it, with the base that it names.
     ///
     /// # Errors
-    /// If it is neither, damaged, or a tensor has NaN or infinity.
+    /// If it is none of these, damaged, or a tensor has NaN or infinity.
     pub fn open(path: &Path) -> Result<Self, EvalError> {
-        if !path.is_dir() {
-            let model = Model::open(path)?;
-            model.check_finite()?;
-            return Ok(EvalModel::Gguf(Arc::new(model)));
-        }
-        Self::open_with(path, &[])
+        Self::open_with(path, &ImportOptions::default(), &[])
     }
 
-    /// Opens a checkpoint or a directory, as [`Self::open`] does, with adapters on the model: their
-    /// directories, and what their products are multiplied by beside their own scaling.
+    /// Opens a model as [`Self::open`] does, with adapters on it: their directories, for a GGUF file also GGUF
+    /// adapters, and what their products are multiplied by beside their own scaling.
     ///
     /// # Errors
-    /// As [`Self::open`], and if an adapter does not fit the model. A GGUF file takes its adapters in the
-    /// engine.
-    pub fn open_with(path: &Path, adapters: &[(PathBuf, f32)]) -> Result<Self, EvalError> {
-        let (decoder, tokenizer) = adapted::open(path, &ImportOptions::default(), adapters)?;
-        let tokenizer = tokenizer.ok_or_else(|| {
-            EvalError::Input(format!(
+    /// As [`Self::open`], and if an adapter does not fit the model.
+    pub fn open_with(
+        path: &Path,
+        options: &ImportOptions,
+        adapters: &[(PathBuf, f32)],
+    ) -> Result<Self, EvalError> {
+        match open(path, options, adapters)? {
+            Opened::Deployed(model) => Ok(EvalModel::Gguf(model)),
+            Opened::Trained(decoder, Some(tokenizer)) => Ok(EvalModel::Checkpoint { decoder, tokenizer }),
+            Opened::Trained(_, None) => Err(EvalError::Input(format!(
                 "{}: no tokenizer.json, which is needed to evaluate text",
                 path.display()
-            ))
-        })?;
-        Ok(EvalModel::Checkpoint { decoder: Box::new(decoder), tokenizer: Box::new(tokenizer) })
+            ))),
+        }
     }
 
     /// The model's configuration.

@@ -12,7 +12,7 @@ use tritforge_eval::{
     EvalModel, GreedyOptions, ScoredSequence, Scorer, Scoring, VerifyModel, VerifyOptions, generate_greedy,
     perplexity, verify,
 };
-use tritforge_export::{AnyModel, ExportOptions, ImportOptions, diff, import, synth_gguf};
+use tritforge_export::{ExportOptions, ImportOptions, LoadedModel, diff, import, synth_gguf};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_infer::{InferError, LogitsRequest, Model, Session};
 use tritforge_kernels::DenseType;
@@ -155,7 +155,7 @@ fn every_tensor_of_every_dense_type() {
                     run(&path, (row as u32 + 1) % 257).unwrap();
                 }
                 // `diff` says which tensor is broken; a model is not the same as itself then.
-                let open = |path: &Path| AnyModel::open(path, &ImportOptions::default()).unwrap();
+                let open = |path: &Path| LoadedModel::open(path, &ImportOptions::default()).unwrap();
                 let (first, second) = (open(&path), open(&path));
                 let report = diff([&first, &second], |_| {}).unwrap();
                 assert!(!report.same(f32::INFINITY), "{} of {name}", info.name);

@@ -9,7 +9,7 @@ use tritforge_ternary::TernaryTensor;
 
 use crate::runtimes::Runtime;
 use crate::tensor_data::check;
-use crate::{AnyModel, ExportError, ImportOptions};
+use crate::{ExportError, ImportOptions, LoadedModel};
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +45,7 @@ pub fn export_adapter(
     for_llama_cpp: bool,
 ) -> Result<AdapterReport, ExportError> {
     adapter.beside_weights()?;
-    let open = || AnyModel::open(&adapter.base_path(base)?, &ImportOptions::default());
+    let open = || LoadedModel::open(&adapter.base_path(base)?, &ImportOptions::default());
     let (config, mut base) = match adapter.checkpoint() {
         Some(checkpoint) => (checkpoint.config()?, None),
         None => open().map(|model| (model.config().clone(), Some(model)))?,
@@ -104,7 +104,7 @@ pub fn export_adapter(
 }
 
 /// The scale of a base's ternary weight.
-fn scale_of(base: &AnyModel, weight: &str) -> Result<f32, ExportError> {
+fn scale_of(base: &LoadedModel, weight: &str) -> Result<f32, ExportError> {
     let missing = || ExportError::Tensor {
         tensor: weight.to_string(),
         message: "the base has no such ternary weight".to_string(),

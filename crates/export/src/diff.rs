@@ -12,7 +12,7 @@ use tritforge_ternary::{NotFinite, TernaryTensor, check_finite};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
-use crate::model::{AnyModel, ModelFormat};
+use crate::model::{LoadedModel, ModelFormat};
 use crate::plan::TensorPlan;
 use crate::tensor_data::TensorData;
 
@@ -149,7 +149,7 @@ impl TensorDifference {
 ///
 /// # Errors
 /// If a model is damaged: lacks a tensor that its configuration describes, or has one that cannot be read.
-pub fn diff(models: [&AnyModel; 2], mut progress: impl FnMut(&str)) -> Result<DiffReport, ExportError> {
+pub fn diff(models: [&LoadedModel; 2], mut progress: impl FnMut(&str)) -> Result<DiffReport, ExportError> {
     let [first, second] = models;
     let (mut tensors, mut only_first) = (Vec::new(), Vec::new());
     for item in first.items() {
@@ -204,7 +204,7 @@ fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
     differences.filter(|difference| difference.values[0] != difference.values[1]).collect()
 }
 
-fn compare(models: [&AnyModel; 2], items: [&TensorPlan; 2]) -> Result<TensorDifference, ExportError> {
+fn compare(models: [&LoadedModel; 2], items: [&TensorPlan; 2]) -> Result<TensorDifference, ExportError> {
     let types = [models[0].storage(items[0])?.0, models[1].storage(items[1])?.0];
     let name = items[0].source.clone();
     if items[0].shape != items[1].shape {
@@ -301,7 +301,7 @@ fn numbers(first: &[f32], second: &[f32]) -> Distance {
 }
 
 fn tokenizer_difference(
-    models: [&AnyModel; 2],
+    models: [&LoadedModel; 2],
     tokenizers: &[Option<Tokenizer>; 2],
 ) -> Result<TokenizerDifference, ExportError> {
     let (first, second) = match tokenizers {

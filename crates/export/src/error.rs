@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
+use tritforge_model::ModelError;
 use tritforge_ternary::TernaryError;
 use tritforge_text::TextError;
 
@@ -46,6 +47,17 @@ pub enum ExportError {
         /// What is wrong, and what to do.
         message: String,
     },
+    /// An adapter cannot be merged.
+    #[error("{}: cannot merge: {message}", path.display())]
+    Merge {
+        /// The adapter's checkpoint.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// A model cannot be made of its tensors.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A file or directory cannot be written.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {

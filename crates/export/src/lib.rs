@@ -7,9 +7,10 @@
 //!   de-quantized and quantized again: that would keep the codes and shrink the scales. The [`Report`] says
 //!   what was written, what was rounded on the way, and who loads it.
 //! * [`export_hugging_face`] writes the directory that `transformers` loads.
+//! * [`merge`] makes one checkpoint of an adapter and its base.
 //! * [`inspect`] says what a file or directory holds, and who can load it.
-//! * [`AnyModel`] opens a model in any of these forms, and [`diff`] says what two of them have that is not
-//!   the same.
+//! * [`LoadedModel`] opens a model in any of these forms, with adapters on it; [`locate`] finds out which form
+//!   it is. [`diff`] says what two of them have that is not the same.
 //!
 //! ```no_run
 //! use tritforge_checkpoint::Checkpoint;
@@ -23,7 +24,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod adapter;
+mod applied;
 mod card;
 mod dense;
 mod diff;
@@ -32,6 +36,8 @@ mod gguf;
 mod hugging_face;
 mod import;
 mod inspect;
+mod locate;
+mod merge;
 mod model;
 mod plan;
 mod runtimes;
@@ -39,6 +45,7 @@ mod synth;
 mod tensor_data;
 
 pub use adapter::{AdapterReport, export_adapter};
+pub use applied::AppliedAdapter;
 pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };
@@ -47,7 +54,9 @@ pub use gguf::{ExportOptions, Report, export_gguf};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};
-pub use model::{AnyModel, ModelFormat};
+pub use locate::{Located, checkpoint_of, gguf_file, locate, open_checkpoint};
+pub use merge::{MergeReport, MergedProjection, merge};
+pub use model::{LoadedModel, ModelFormat};
 pub use runtimes::{Runtime, Verdict};
 pub use synth::{synth_checkpoint, synth_gguf};
 pub use tensor_data::ternary_tensor;

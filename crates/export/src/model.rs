@@ -1,18 +1,19 @@
 //! A model in any form that the program reads, tensor by tensor and in memory: a checkpoint or the run that
-//! it belongs to, a GGUF file, a directory in Hugging Face's layout. Nothing is written and nothing is
-//! quantized that is not stored as latent weights.
+//! it belongs to, a GGUF file, a directory in Hugging Face's layout, each with adapters on it. Nothing is
+//! written and nothing is quantized that is not stored as latent weights.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tritforge_checkpoint::{
-    AdapterFiles, CONFIG, Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest,
-};
-use tritforge_config::{ADAPTER_MODEL, ModelConfig, WeightQuant};
+use tritforge_checkpoint::{Checkpoint, Dtype, MANIFEST, TOKENIZER, TOKENIZER_CONFIG, Tensors};
+use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_model::{Decoder, ModelError};
 use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
-use crate::import::{Source, Stored};
+use crate::applied::{AppliedAdapter, check_base, joined};
+use crate::import::{Source, Stored, not_gguf};
+use crate::locate::{Located, locate, without_base};
 use crate::plan::{TensorPlan, TensorRole, items};
 use crate::tensor_data::{TensorData, check, of_checkpoint};
 use crate::{ExportError, ImportOptions};
@@ -29,13 +30,14 @@ pub enum ModelFormat {
     HuggingFace,
 }
 
-/// A model that has been opened.
-pub struct AnyModel {
+/// A model that has been opened, with the adapters on it.
+pub struct LoadedModel {
     path: PathBuf,
     format: ModelFormat,
     content: Content,
     config: ModelConfig,
     items: Vec<TensorPlan>,
+    adapters: Vec<AppliedAdapter>,
 }
 
 enum Content {
@@ -43,49 +45,156 @@ enum Content {
     Source(Box<Source>),
 }
 
-impl AnyModel {
-    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, or a
-    /// directory in Hugging Face's layout, of which `options` may say what its weights are; `options.latent`
-    /// has no meaning here.
+impl LoadedModel {
+    /// Opens a checkpoint, the directory of a run (its newest whole checkpoint is taken), a GGUF file, a
+    /// directory in Hugging Face's layout, of which `options` may say what its weights are, or an adapter, of
+    /// a run or as peft writes it, on the base that it names; `options.latent` has no meaning here.
     ///
     /// # Errors
     /// If the path is none of these, or what it holds is damaged or of a kind that the engine does not run.
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
-        let checkpoint = if path.join(MANIFEST).is_file() {
-            Some(path.to_path_buf())
-        } else if path.is_dir() && !path.join(CONFIG).is_file() {
-            latest(path)?
-        } else {
-            None
+        Self::open_with(path, options, &[])
+    }
+
+    /// [`LoadedModel::open`], with further adapters on the model: their directories, and what their products
+    /// are multiplied by beside their own scaling. An adapter at `path` itself goes first, with 1.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::open`]; if an adapter cannot be read, or its base is not the one that it was trained
+    /// on.
+    pub fn open_with(
+        path: &Path,
+        options: &ImportOptions,
+        adapters: &[(PathBuf, f32)],
+    ) -> Result<Self, ExportError> {
+        Self::of(locate(path)?, options, adapters)
+    }
+
+    /// [`LoadedModel::open_with`] for what [`locate`] has found.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(
+        located: Located,
+        options: &ImportOptions,
+        adapters: &[(PathBuf, f32)],
+    ) -> Result<Self, ExportError> {
+        let mut applied = Vec::new();
+        let located = match located {
+            Located::Adapter(files) => {
+                let base = locate(&files.base_path(None)?)?;
+                applied.push(AppliedAdapter { files: *files, scale: 1.0 });
+                base
+            }
+            model => model,
         };
-        let adapter = match &checkpoint {
-            Some(directory) => Checkpoint::open(directory)?.has(ADAPTER_MODEL),
-            None => AdapterFiles::find(path)?.is_some(),
-        };
-        if adapter {
-            let message = format!(
-                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
-                path.display()
-            );
-            return Err(ExportError::Import { path: path.to_path_buf(), message });
+        for (path, scale) in adapters {
+            applied.push(AppliedAdapter::open(path, *scale)?);
         }
-        let (path, format, content, config) = match checkpoint {
-            Some(directory) => {
-                let checkpoint = Checkpoint::open(&directory)?;
+        let mut model = Self::without_adapters(located, options)?;
+        if let Content::Checkpoint(base, _) = &model.content {
+            applied.iter().try_for_each(|adapter| check_base(&adapter.files, base))?;
+        }
+        model.adapters = applied;
+        Ok(model)
+    }
+
+    fn without_adapters(located: Located, options: &ImportOptions) -> Result<Self, ExportError> {
+        if let (Located::Checkpoint(checkpoint), false) = (&located, options.overrides.is_empty()) {
+            return Err(not_gguf(checkpoint.dir()));
+        }
+        let source_of = |path: PathBuf, format| {
+            let source = Box::new(Source::open(&path, format, options)?);
+            let config = source.config().clone();
+            Ok::<_, ExportError>((path, format, Content::Source(source), config))
+        };
+        let (path, format, content, config) = match located {
+            Located::Checkpoint(checkpoint) => {
                 let (tensors, config) = (checkpoint.model_tensors()?, checkpoint.config()?);
-                (directory, ModelFormat::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
+                let path = checkpoint.dir().to_path_buf();
+                (path, ModelFormat::Checkpoint, Content::Checkpoint(checkpoint, tensors), config)
             }
-            None => {
-                let source = Box::new(Source::open(path, options)?);
-                let config = source.config().clone();
-                let format = match *source {
-                    Source::HuggingFace(_) => ModelFormat::HuggingFace,
-                    Source::Gguf(_) => ModelFormat::Gguf,
-                };
-                (path.to_path_buf(), format, Content::Source(source), config)
+            Located::Gguf(path) => source_of(path, ModelFormat::Gguf)?,
+            Located::HuggingFace(path) => source_of(path, ModelFormat::HuggingFace)?,
+            Located::Adapter(files) => {
+                let path = files.dir().to_path_buf();
+                let message = without_base(&path);
+                return Err(ExportError::Import { path, message });
             }
         };
-        Ok(Self { path, format, content, items: items(&config), config })
+        Ok(Self { path, format, content, items: items(&config), config, adapters: Vec::new() })
+    }
+
+    /// Refuses a model with adapters on it, for what looks at the tensors of one model alone.
+    ///
+    /// # Errors
+    /// If there is an adapter.
+    pub fn bare(self) -> Result<Self, ExportError> {
+        match self.adapters.first() {
+            None => Ok(self),
+            Some(adapter) => {
+                let path = adapter.files.dir().to_path_buf();
+                let message = without_base(&path);
+                Err(ExportError::Import { path, message })
+            }
+        }
+    }
+
+    /// The adapters on the model.
+    pub fn adapters(&self) -> &[AppliedAdapter] {
+        &self.adapters
+    }
+
+    /// The model with the adapters on it in the training forward, never to be changed: each tensor is read
+    /// once, where it lies. Several adapters are stacked: of each projection the rows of all A below each other,
+    /// the columns of all B side by side.
+    ///
+    /// # Errors
+    /// If a tensor is missing, damaged, or has NaN or infinity; if an adapter does not fit the model, or is part
+    /// of the ternary weights where others stand beside them.
+    pub fn decoder(&self) -> Result<Decoder, ExportError> {
+        let read = |name: &str, shape: &[usize]| self.parameter(name, shape);
+        if self.adapters.is_empty() {
+            return Ok(Decoder::load(&self.config, read)?);
+        }
+        let (lora, mut matrices) = joined(&self.adapters, &self.config)?;
+        Ok(Decoder::load_adapted(&self.config, &lora, read, |name, _| {
+            let message = "no such matrix".to_string();
+            matrices.remove(name).ok_or_else(|| ModelError::Tensor { name: name.to_string(), message })
+        })?)
+    }
+
+    /// [`LoadedModel::values`], as [`Decoder::load`] asks for them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn parameter(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+        self.values(name, shape).map_err(|e| match e {
+            ExportError::Tensor { tensor: name, message } => ModelError::Tensor { name, message },
+            other => ModelError::Tensor { name: name.to_string(), message: other.to_string() },
+        })
+    }
+
+    /// The checkpoint, if the weights come from one.
+    pub fn checkpoint(&self) -> Option<&Checkpoint> {
+        match &self.content {
+            Content::Checkpoint(checkpoint, _) => Some(checkpoint),
+            Content::Source(_) => None,
+        }
+    }
+
+    /// The files that its configuration and its weights are read from, without those of adapters; of a
+    /// checkpoint the manifest, which knows what the others hold.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.content {
+            Content::Checkpoint(checkpoint, _) => vec![checkpoint.dir().join(MANIFEST)],
+            Content::Source(source) => source.files(),
+        }
+    }
+
+    /// Whether the model has a tensor of this name, in Hugging Face's layout.
+    pub fn has(&self, name: &str) -> bool {
+        self.items.iter().any(|item| item.source == name)
     }
 
     /// Where it was found: of a run, the directory of the checkpoint.
@@ -111,23 +220,24 @@ impl AnyModel {
         &self.config
     }
 
-    /// The tokenizer, if there is one.
+    /// The tokenizer, if there is one: that of a run's only adapter, or the base's.
     ///
     /// # Errors
     /// If it is damaged or of a kind that is not supported.
     pub fn tokenizer(&self) -> Result<Option<Tokenizer>, ExportError> {
+        if let [AppliedAdapter { files, scale: 1.0 }] = &self.adapters[..]
+            && let Some(own) = files.checkpoint().map(tokenizer_of).transpose()?.flatten()
+        {
+            return Ok(Some(own));
+        }
         match &self.content {
-            Content::Checkpoint(checkpoint, _) if checkpoint.has(TOKENIZER) => {
-                let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
-                Ok(Some(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?))
-            }
-            Content::Checkpoint(..) => Ok(None),
+            Content::Checkpoint(checkpoint, _) => tokenizer_of(checkpoint),
             Content::Source(source) => source.tokenizer(),
         }
     }
 
-    /// The numbers of a tensor, by its name in Hugging Face's layout and its shape, row-major: of a ternary
-    /// one code · scale, of latent weights these.
+    /// The numbers of a tensor without what adapters add to it, by its name in Hugging Face's layout and its
+    /// shape, row-major: of a ternary one code · scale, of latent weights these.
     ///
     /// # Errors
     /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.
@@ -218,4 +328,13 @@ impl AnyModel {
             Content::Source(source) => source.release(item),
         }
     }
+}
+
+/// The tokenizer of a checkpoint, if it has one.
+fn tokenizer_of(checkpoint: &Checkpoint) -> Result<Option<Tokenizer>, ExportError> {
+    if !checkpoint.has(TOKENIZER) {
+        return Ok(None);
+    }
+    let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
+    Ok(Some(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?))
 }

@@ -40,6 +40,8 @@
 //!
 //! A model may be split over several files (`split.count`). [`Gguf::open`] takes the first and maps them all.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod cursor;
 mod encode;
 mod error;

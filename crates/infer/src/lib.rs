@@ -26,6 +26,8 @@
 //! # Ok::<(), tritforge_infer::InferError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod adapter;
 mod error;
 mod generate;

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use tritforge_kernels::{
-    CounterRng, GradientRows, Matrix, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul, keep_pages,
+    CounterRng, GradientRows, Matrix, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul,
     quantize_gradient_rows, quantize_rows, weight_gradient,
 };
 
@@ -25,7 +25,7 @@ fn milliseconds(mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    keep_pages();
+    tritforge_machine::keep_pages();
     // Tokens, width of the input, width of the output.
     for (t, i, o) in [
         (2048, 256, 256),

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use tritforge_kernels::{
     AttentionShape, Backend, DenseMatrix, DenseType, Direction, Gate, KvCache, KvType, RopeTable, WriteMode,
     attention, attention_backward, attention_cached, f32_to_f16, f32_to_q6_k, f32_to_q8_0, glu, glu_backward,
-    keep_pages, rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
+    rms_norm, rms_norm_backward, rope_in_place, set_threads, softmax_in_place,
 };
 
 /// Runs of which a figure is the fastest, at least.
@@ -23,7 +23,7 @@ const REPEATS: usize = 7;
 const SECONDS: f64 = 0.2;
 
 fn main() {
-    keep_pages();
+    tritforge_machine::keep_pages();
     println!("backend: {}", Backend::active());
     let only_cached = std::env::args().any(|arg| arg == "cached");
     let mut counts = vec![1, rayon::current_num_threads()];

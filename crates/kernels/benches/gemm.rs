@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use tritforge_kernels::{Matrix, WriteMode, gemm, keep_pages};
+use tritforge_kernels::{Matrix, WriteMode, gemm};
 
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -22,7 +22,7 @@ fn speed(m: usize, n: usize, k: usize, mut call: impl FnMut()) -> f64 {
 }
 
 fn main() {
-    keep_pages();
+    tritforge_machine::keep_pages();
     // Tokens, width of the input, width of the output.
     for (t, i, o) in [
         (2048, 256, 256),

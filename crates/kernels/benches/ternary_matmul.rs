@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use tritforge_kernels::{
-    Backend, QuantizedRows, TernaryWeights, keep_pages, quantize_rows_into_with, ternary_matmul_with,
+    Backend, QuantizedRows, TernaryWeights, quantize_rows_into_with, ternary_matmul_with,
 };
 
 /// Runs a figure is the median of, at least.
@@ -21,7 +21,7 @@ const SECONDS: f64 = 0.2;
 const DECODE_BYTES: usize = 192 << 20;
 
 fn main() {
-    keep_pages();
+    tritforge_machine::keep_pages();
     // Cargo passes `--bench`; anything else names a backend.
     let name = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let backends = match name.map(|name| name.parse::<Backend>()) {

@@ -1,7 +1,6 @@
 //! Run-time choice of the instruction set: detected once, or named by `TRITFORGE_BACKEND`.
 
 use std::fmt;
-use std::io::Write as _;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
@@ -61,7 +60,7 @@ impl Backend {
     /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx512`), else the
     /// fastest supported one. Chosen once.
     ///
-    /// A variable that cannot be honoured is reported on standard error once and ignored; programs that want
+    /// A variable that cannot be honoured is warned of once, through `log`, and ignored; programs that want
     /// to stop instead call [`Backend::from_env`] first.
     pub fn active() -> Backend {
         static ACTIVE: OnceLock<Backend> = OnceLock::new();
@@ -69,8 +68,7 @@ impl Backend {
             Ok(backend) => backend.unwrap_or_else(Backend::fastest),
             Err(error) => {
                 let fastest = Backend::fastest();
-                // Unlike `eprintln!`, this does not panic where standard error cannot be written.
-                let _ = writeln!(std::io::stderr(), "warning: {VARIABLE} ignored: {error}; using {fastest}");
+                log::warn!("{VARIABLE} ignored: {error}; using {fastest}");
                 fastest
             }
         })

@@ -15,8 +15,7 @@
 //! * Gradients are multiplied by integers too, as integers of a few int8 digits ([`Rounding`]):
 //!   [`quantize_gradient_rows`] with [`gradient_matmul`] and the transposed weights, [`weight_gradient`].
 //! * [`attention_varlen`]: several documents in a row, none of which sees another.
-//! * [`configure_threads`] limits the threads that all of these share. [`keep_pages`] makes the C allocator
-//!   reuse large buffers instead of returning them to the system.
+//! * All of these share one pool of threads, of which [`set_threads`] and [`ThreadLimit`] let fewer compute.
 //!
 //! Policy for shapes: a slice whose length does not fit the stated shape is a programming error and panics
 //! with the lengths; nothing here reads foreign bytes.
@@ -33,8 +32,9 @@
 //! assert_eq!(y, [65.0, 72.0]);
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod activations;
-mod allocator;
 mod attention;
 mod attention_backward;
 mod attention_decode;
@@ -51,6 +51,7 @@ mod gemm;
 mod glu;
 mod glu_norm;
 mod gradient_rows;
+mod huge_pages;
 mod kv_cache;
 mod lanes;
 mod matmul;
@@ -58,11 +59,9 @@ mod norm_quantize;
 mod pool;
 mod q6_k;
 mod rms_norm;
-mod roofline;
 mod rope;
 mod softmax;
 mod ternary_weights;
-mod threads;
 mod trace;
 mod varlen;
 mod vector;
@@ -70,7 +69,6 @@ mod weight_gradient;
 mod write_mode;
 
 pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
-pub use allocator::keep_pages;
 pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
@@ -91,11 +89,9 @@ pub use norm_quantize::rms_norm_quantize;
 pub use pool::{ThreadLimit, for_each as parallel_for_each, max_threads, set_threads, threads};
 pub use q6_k::f32_to_q6_k;
 pub use rms_norm::{rms_norm, rms_norm_backward};
-pub use roofline::{int8_peak, read_bandwidth};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::{TernaryLayout, TernaryWeights};
-pub use threads::configure_threads;
 pub use trace::{Observer, Step};
 pub use varlen::{attention_varlen, attention_varlen_backward};
 pub use weight_gradient::weight_gradient;

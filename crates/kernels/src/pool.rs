@@ -65,8 +65,8 @@ pub fn for_each<T: Send>(items: impl Iterator<Item = T>, task: impl Fn(T) + Sync
     });
 }
 
-/// Threads of the pool, the calling one included: `RAYON_NUM_THREADS` if set (see
-/// [`crate::configure_threads`]), else the cores.
+/// Threads of the pool, the calling one included: `RAYON_NUM_THREADS` if set, as for rayon's own, else the
+/// cores.
 pub fn max_threads() -> usize {
     pool().workers.len() + 1
 }

@@ -18,7 +18,7 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 
 use crate::five_trits::{self, GROUP_STEPS, PACKED_LINES};
-use crate::{allocator, pool};
+use crate::{huge_pages, pool};
 
 /// Rows of a block: two vectors of 16 lanes.
 pub(crate) const BLOCK_ROWS: usize = 32;
@@ -218,7 +218,7 @@ impl TernaryWeights {
         let plain_lines = layout.steps(cols) * STEP_LINES;
         let block_lines = layout.block_lines(cols);
         let mut lines = Vec::with_capacity(blocks * block_lines);
-        allocator::advise_huge_pages(lines.spare_capacity_mut());
+        huge_pages::advise_huge_pages(lines.spare_capacity_mut());
         let spare = &mut lines.spare_capacity_mut()[..blocks * block_lines];
         let build = |(block, out): (usize, &mut [MaybeUninit<Line>])| {
             let first = block * BLOCK_ROWS;

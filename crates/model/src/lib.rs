@@ -40,6 +40,8 @@
 //! # Ok::<(), tritforge_model::ModelError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod backward;
 mod blend;
 mod block;

@@ -29,6 +29,7 @@
 //! # Ok::<(), tritforge_nn::NnError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 // candle's convention: constructors take their VarBuilder by value.
 #![allow(clippy::needless_pass_by_value)]
 

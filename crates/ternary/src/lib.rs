@@ -23,6 +23,8 @@
 //! # Ok::<(), tritforge_ternary::TernaryError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod activation;
 mod error;
 mod finite;

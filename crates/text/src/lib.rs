@@ -27,6 +27,8 @@
 //! # Ok::<(), tritforge_text::TextError>(())
 //! ```
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod added;
 mod base64;
 mod byte_level;

@@ -12,8 +12,8 @@ const STEPS: usize = 7;
 
 fn main() -> candle_core::Result<()> {
     // SAFETY: no thread has been started yet.
-    unsafe { tritforge_kernels::configure_threads(None) };
-    tritforge_kernels::keep_pages();
+    unsafe { tritforge_machine::configure_threads(None) };
+    tritforge_machine::keep_pages();
     let adamw = AdamW { betas: (0.9, 0.95), eps: 1e-8 };
     let (f32, bf16) = (StoredType::F32, StoredType::Bf16);
     for (name, rule, state, master, layers) in [

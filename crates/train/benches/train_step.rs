@@ -148,8 +148,8 @@ fn model(config: &ModelConfig, lora: Option<LoraMode>) -> Result<Decoder, ModelE
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
     // SAFETY: no thread has been started yet.
-    unsafe { tritforge_kernels::configure_threads(None) };
-    tritforge_kernels::keep_pages();
+    unsafe { tritforge_machine::configure_threads(None) };
+    tritforge_machine::keep_pages();
     let (config, sequences, length) = shape(&options.shape);
     let parameters = config.parameters().total();
     let mut model = model(&config, options.lora)?;

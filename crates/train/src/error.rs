@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_data::DataError;
+use tritforge_export::ExportError;
 use tritforge_model::ModelError;
+use tritforge_report::ReportError;
 use tritforge_text::TextError;
 
 use crate::recipe::RecipeError;
@@ -94,16 +96,12 @@ pub enum TrainError {
     #[error("{}: already contains checkpoints of a run: continue with --resume, start over with --overwrite, \
              or set another run.out", .0.display())]
     Exists(PathBuf),
-    /// The metrics of a run cannot be understood.
-    #[error("{}{}: {message}", path.display(), if *line > 0 { format!(":{line}") } else { String::new() })]
-    Metrics {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1; 0 for none.
-        line: usize,
-        /// What is wrong.
-        message: String,
-    },
+    /// A model that the recipe names cannot be opened.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The log of a run cannot be written.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// A teacher cannot be listened to.
     #[error("{}: the teacher: {message}", path.display())]
     Teacher {
@@ -115,14 +113,6 @@ pub enum TrainError {
     /// The engine failed.
     #[error(transparent)]
     Infer(#[from] tritforge_infer::InferError),
-    /// An adapter cannot be merged.
-    #[error("{}: cannot merge: {message}", path.display())]
-    Merge {
-        /// The adapter's checkpoint.
-        path: PathBuf,
-        /// Why.
-        message: String,
-    },
     /// A run cannot go on from its checkpoint.
     #[error("{}: cannot resume: {message}", path.display())]
     Resume {

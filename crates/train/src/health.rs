@@ -1,46 +1,16 @@
 //! The health of ternary weights: how many are zero, how many change their code, how the scale moves, how far
 //! latent weights are from where their code would change.
 
-use serde::{Deserialize, Serialize};
 use tritforge_config::{Projection, WeightQuant};
 use tritforge_kernels::parallel_for_each;
 use tritforge_model::Decoder;
+use tritforge_report::MatrixHealth;
 use tritforge_ternary::{absmean, weight_codes};
-
-use crate::log::number;
 
 /// Codes that one byte holds.
 const CODES_A_BYTE: usize = 4;
 /// Weights that are looked at at once; a multiple of [`CODES_A_BYTE`].
 const PIECE: usize = 4096;
-
-/// The state of one ternary matrix.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct MatrixHealth {
-    /// Its name, as in a Hugging Face checkpoint, without `.weight`.
-    pub(crate) name: String,
-    /// Share of the weights whose code is 0. A normal distribution gives 0.31.
-    pub(crate) zero: f64,
-    /// Share of the weights whose code is another than the last time; none the first time.
-    pub(crate) flipped: Option<f64>,
-    /// The absmean scale.
-    #[serde(deserialize_with = "number")]
-    pub(crate) scale: f64,
-    /// Its change since the last time, relative; none the first time.
-    pub(crate) drift: Option<f64>,
-    /// Mean distance of |W / scale| from 0.5, where codes change. A normal distribution gives 0.66; near 0,
-    /// weights hesitate.
-    #[serde(deserialize_with = "number")]
-    pub(crate) distance: f64,
-}
-
-impl MatrixHealth {
-    /// Share of the weights that changed their code in a step, on average over the `steps` since the last
-    /// time.
-    pub(crate) fn flipped_per_step(&self, steps: u64) -> Option<f64> {
-        self.flipped.filter(|_| steps > 0).map(|flipped| flipped / steps as f64)
-    }
-}
 
 /// What is remembered of a matrix until the next time: 2 bits a weight.
 #[derive(Debug, Default)]

@@ -1,18 +1,25 @@
 //! Which files a run depends on beside its data: models, known by the SHA-256 of their content.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use tritforge_checkpoint::{Checkpoint, MANIFEST};
+use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
 use tritforge_data::Fingerprint;
+use tritforge_export::{AppliedAdapter, LoadedModel};
 
 use crate::TrainError;
 
-/// A checkpoint: the SHA-256 of its manifest, which has those of all its files.
-pub(crate) fn of_checkpoint(checkpoint: &Checkpoint) -> Result<String, TrainError> {
-    let file = checkpoint.dir().join(MANIFEST);
-    let manifest = fs::read(&file).map_err(TrainError::io(&file, "read"))?;
-    Ok(of_bytes(&manifest))
+/// A model of any form: a checkpoint by its manifest, anything else and adapters by their files.
+pub(crate) fn of_model(model: &LoadedModel) -> Result<String, TrainError> {
+    let base = match model.checkpoint() {
+        Some(checkpoint) => checkpoint.fingerprint()?,
+        None => of_files(model.files().iter().map(PathBuf::as_path))?,
+    };
+    let mut all = base.clone();
+    for AppliedAdapter { files, scale } in model.adapters() {
+        let parts = [ADAPTER_CONFIG, ADAPTER_MODEL].map(|name| files.dir().join(name));
+        all += &format!(" {} {scale}", of_files(parts.iter().map(PathBuf::as_path))?);
+    }
+    Ok(if model.adapters().is_empty() { base } else { of_bytes(all.as_bytes()) })
 }
 
 /// Files: the SHA-256 of their contents, in order. Each is read whole.

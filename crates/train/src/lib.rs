@@ -1,10 +1,11 @@
-//! From a recipe to a checkpoint: the trainer, its optimizers, its logs.
+//! From a recipe to a checkpoint: the trainer and its optimizers.
 //!
 //! A [`recipe::Recipe`] says everything about a run. [`prepare`] makes the tokenizer and the token shards or
 //! samples that it asks for, [`train`] runs it: batches → loss → gradients → optimizer, with evaluations,
 //! samples of text, `metrics.jsonl` and checkpoints from which a resumed run gives bit-identical weights.
-//! [`dry_run`] says beforehand what it will cost. What happens is told in `metrics.jsonl`, in `metrics.csv`,
-//! in TensorBoard's event files, and drawn by [`report`]; MFU is measured against what [`machine`] finds.
+//! [`dry_run`] says beforehand what it will cost. What happens is written to the run's log and told to a
+//! [`Sink`], both of which are `tritforge_report`'s; MFU is measured against what
+//! `tritforge_machine` finds.
 //! `dpo_forward_backward` is the loss of pairs of answers, which a recipe with `[dpo]` trains on.
 //!
 //! ```no_run
@@ -12,11 +13,14 @@
 //! use tritforge_train::{RunOptions, prepare, train};
 //!
 //! let recipe = Recipe::load("recipes/shakespeare-char.toml".as_ref(), &["optim.lr=2e-3".to_string()])?;
-//! let prepared = prepare(&recipe, |message| println!("{message}"))?;
-//! let summary = train(&recipe, &prepared, &RunOptions::default())?;
+//! let sink = |message: &str| println!("{message}");
+//! let prepared = prepare(&recipe, &sink)?;
+//! let summary = train(&recipe, &prepared, &RunOptions { sink: &sink, ..RunOptions::default() })?;
 //! println!("held-out loss {:.4}, in {}", summary.held_out_loss, summary.checkpoint.display());
 //! # Ok::<(), tritforge_train::TrainError>(())
 //! ```
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod convert;
 mod dpo;
@@ -27,16 +31,11 @@ mod guard;
 mod health;
 mod identity;
 mod init;
-mod log;
-pub mod machine;
-pub(crate) mod merge;
-mod merge_lota;
 mod optimizer;
 mod prepare;
 mod preview;
 pub mod recipe;
 mod reference;
-pub mod report;
 mod sample;
 mod schedule;
 mod state;
@@ -47,14 +46,14 @@ mod training_data;
 use dpo::{PreferenceStats, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
-pub use merge::{MergeReport, MergedProjection, merge};
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, StateTensor, Step, StoredType, TSignSgd,
     global_norm,
 };
-pub use prepare::{PrepareOptions, Prepared, prepare, prepare_with};
+pub use prepare::{Prepared, prepare};
 pub use preview::{Lengths, Preview, PreviewSample, preview};
 pub use schedule::{Constant, Cosine, Linear, Lota, Schedule, TwoStage, Wsd};
 pub use state::check_resume;
 pub use trainer::{RunOptions, RunOutcome, Summary, train};
 pub use training_data::{PreferenceData, SampleData, TextData, TrainingData};
+pub use tritforge_report::{Silent, Sink};

@@ -6,13 +6,13 @@ mod samples;
 use std::fs;
 use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use tempfile::TempDir;
 use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
     Corpus, Document, Fingerprint, Format, Hub, Mixture, MixturePart, Packing, RustSources, Split,
     TextSource, TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
 };
+use tritforge_report::{Progress, Sink};
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
@@ -56,13 +56,6 @@ impl Prepared {
     }
 }
 
-/// How to prepare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrepareOptions {
-    /// Whether a bar shows the progress of tokenization, if standard error is a terminal.
-    pub progress: bool,
-}
-
 /// The recipe with data that nothing is left of on the disk: what the run's directory already has is used,
 /// otherwise it is made in a directory that is removed with the result.
 pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError> {
@@ -74,41 +67,29 @@ pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError
     Ok((elsewhere, dir))
 }
 
-/// [`prepare_with`] a bar that shows the progress.
-///
-/// # Errors
-/// As [`prepare_with`].
-pub fn prepare(recipe: &Recipe, say: impl FnMut(&str)) -> Result<Prepared, TrainError> {
-    prepare_with(recipe, PrepareOptions { progress: true }, say)
-}
-
 /// Reads the text, makes or loads the tokenizer, and writes the token shards into `<run.out>/data`. What is
-/// there already from the same text and tokenizer is used again. `say` hears what is going on.
+/// there already from the same text and tokenizer is used again. `sink` hears what is going on.
 ///
 /// # Errors
 /// If text or tokenizer cannot be read, there is too little text, or the directory cannot be written.
-pub fn prepare_with(
-    recipe: &Recipe,
-    options: PrepareOptions,
-    mut say: impl FnMut(&str),
-) -> Result<Prepared, TrainError> {
+pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError> {
     let dir = recipe.run.out.join("data");
     fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
     if recipe.dpo.is_some() {
-        return samples::prepare_pairs(recipe, &dir, say);
+        return samples::prepare_pairs(recipe, &dir, sink);
     }
     if recipe.data.samples.records.is_some() {
-        return samples::prepare_samples(recipe, &dir, say);
+        return samples::prepare_samples(recipe, &dir, sink);
     }
     let how = split_of(recipe);
     let (mut train, mut held_out, mut parts) = (Vec::new(), Vec::new(), Vec::new());
-    for (documents, weight) in texts(recipe, &mut say)? {
+    for (documents, weight) in texts(recipe, sink)? {
         let (mut more, mut more_held_out) = split(documents, how)?;
         parts.push((train.len()..train.len() + more.len(), weight));
         train.append(&mut more);
         held_out.append(&mut more_held_out);
     }
-    let tokenizer = tokenizer(recipe, &train, &held_out, &[], &dir, &mut say)?;
+    let tokenizer = tokenizer(recipe, &train, &held_out, &[], &dir, sink)?;
     let json = tokenizer.to_json()?;
     let shards = |documents: &[Document], name: &str, shard_tokens: usize| {
         let tokenize = TokenizeOptions {
@@ -121,13 +102,10 @@ pub fn prepare_with(
             },
         };
         let encode = |text: &str| tokenizer.encode(text, false);
-        let bytes = documents.iter().map(|d| d.text.len() as u64).sum();
-        let bar = if options.progress { bar(bytes, name) } else { ProgressBar::hidden() };
-        let progress = |done| bar.set_position(done);
-        let shards =
-            cached_or_tokenize_parts(documents, &dir.join(name), shard_tokens, &tokenize, encode, progress);
-        bar.finish_and_clear();
-        shards
+        let total = documents.iter().map(|d| d.text.len() as u64).sum();
+        let task = format!("tokenizing {name}");
+        let progress = |done| sink.progress(&Progress { task: &task, done, total });
+        cached_or_tokenize_parts(documents, &dir.join(name), shard_tokens, &tokenize, encode, progress)
     };
     let mut mixture = Vec::new();
     for (part, (range, weight)) in parts.iter().enumerate() {
@@ -138,14 +116,14 @@ pub fn prepare_with(
     let train_tokens = Mixture::new(mixture)?;
     // Evaluations go through one shard, whatever its size.
     let held_out_shard = shards(&held_out, "held_out.bin", usize::MAX)?.remove(0);
-    say(&format!(
+    sink.message(&format!(
         "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes per token",
         train_tokens.len(),
         held_out_shard.len(),
         tokenizer.vocab_size(),
         held_out_shard.bytes_per_token()
     ));
-    say_shares(recipe, &train_tokens, &mut say);
+    say_shares(recipe, &train_tokens, sink);
     let prints = train_tokens.parts().iter().map(|p| format!("{}-", p.shards[0].fingerprint()));
     let mut fingerprint = prints.collect::<String>() + &held_out_shard.fingerprint().to_string();
     // What else the order of the samples depends on; nothing for a recipe that says nothing of it.
@@ -170,15 +148,8 @@ fn split_of(recipe: &Recipe) -> Split {
     }
 }
 
-/// A bar that counts bytes; hidden where standard error is no terminal.
-fn bar(bytes: u64, name: &str) -> ProgressBar {
-    let template = "  tokenizing {msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(bytes).with_style(style).with_message(name.to_string())
-}
-
 /// The documents of each text with its weight. Sources without weights are one text.
-fn texts(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<(Vec<Document>, f64)>, TrainError> {
+fn texts(recipe: &Recipe, sink: &dyn Sink) -> Result<Vec<(Vec<Document>, f64)>, TrainError> {
     let data = &recipe.data;
     match data.source {
         DataSource::Files if data.sources.is_empty() => {
@@ -188,7 +159,7 @@ fn texts(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<(Vec<Documen
                 column: data.column.clone(),
             });
             let corpus = Corpus::read_sources(&sources.collect::<Vec<_>>())?;
-            say(&describe(&corpus));
+            sink.message(&describe(&corpus));
             Ok(vec![(corpus.documents, 1.0)])
         }
         DataSource::Files => {
@@ -200,7 +171,7 @@ fn texts(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<(Vec<Documen
                     column: source.column.clone(),
                 };
                 let corpus = Corpus::read_sources(&[text])?;
-                say(&format!("{}: {}", source.path.display(), describe(&corpus)));
+                sink.message(&format!("{}: {}", source.path.display(), describe(&corpus)));
                 texts.push((corpus.documents, source.weight));
             }
             if texts.iter().all(|(_, weight)| weight.is_none()) {
@@ -210,7 +181,7 @@ fn texts(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<Vec<(Vec<Documen
         }
         DataSource::RustSources => {
             let (documents, report) = rust_sources(&RustSources::default())?;
-            say(&format!(
+            sink.message(&format!(
                 "Rust sources of {} packages: {} files, {:.1} MB",
                 report.packages,
                 report.files,
@@ -238,7 +209,7 @@ fn describe(corpus: &Corpus) -> String {
 }
 
 /// How often a run goes through each part of a mixture.
-fn say_shares(recipe: &Recipe, mixture: &Mixture, say: &mut impl FnMut(&str)) {
+fn say_shares(recipe: &Recipe, mixture: &Mixture, sink: &dyn Sink) {
     if mixture.parts().len() < 2 {
         return;
     }
@@ -248,7 +219,7 @@ fn say_shares(recipe: &Recipe, mixture: &Mixture, say: &mut impl FnMut(&str)) {
     let total: f64 = mixture.parts().iter().map(|p| p.weight).sum();
     for (part, source) in mixture.parts().iter().zip(&recipe.data.sources) {
         let share = part.weight / total;
-        say(&format!(
+        sink.message(&format!(
             "{}: {} tokens, {:.1} % of the samples, {:.2} epochs",
             source.path.display(),
             part.len(),
@@ -265,7 +236,7 @@ fn tokenizer(
     held_out: &[Document],
     marks: &[String],
     dir: &Path,
-    say: &mut impl FnMut(&str),
+    sink: &dyn Sink,
 ) -> Result<Tokenizer, TrainError> {
     let texts = || train.iter().map(|d| d.text.as_str());
     match recipe.tokenizer.kind {
@@ -303,7 +274,7 @@ fn tokenizer(
             {
                 return Ok(tokenizer);
             }
-            say(&format!("training a byte-level BPE of {size} tokens"));
+            sink.message(&format!("training a byte-level BPE of {size} tokens"));
             let special = SpecialTokens { others: marks.to_vec(), ..SpecialTokens::default() };
             let tokenizer = Tokenizer::train_bpe(texts(), size, &special)?;
             // The key comes last: without it the file counts as absent.

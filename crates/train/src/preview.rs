@@ -4,9 +4,10 @@
 use std::fmt;
 
 use tritforge_data::{Batches, IGNORE_INDEX, Preference, Report, Sample, SampleBatches};
+use tritforge_report::{Progress, Sink};
 use tritforge_text::Tokenizer;
 
-use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
+use crate::prepare::{Prepared, elsewhere, prepare};
 use crate::recipe::Recipe;
 use crate::{PreferenceData, TrainError, TrainingData};
 
@@ -82,19 +83,29 @@ impl Lengths {
     }
 }
 
-/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `warn`
+/// Of what preparing says, the warnings and how far it is.
+struct Warnings<'a>(&'a dyn Sink);
+
+impl Sink for Warnings<'_> {
+    fn message(&self, text: &str) {
+        if text.starts_with("warning") {
+            self.0.message(text);
+        }
+    }
+
+    fn progress(&self, progress: &Progress<'_>) {
+        self.0.progress(progress);
+    }
+}
+
+/// Prepares a recipe's data and shows `samples` of it. Nothing is left on the disk where nothing was. `sink`
 /// hears what may be wrong; the rest is in the result.
 ///
 /// # Errors
-/// As [`crate::prepare_with`].
-pub fn preview(recipe: &Recipe, samples: usize, mut warn: impl FnMut(&str)) -> Result<Preview, TrainError> {
+/// As [`crate::prepare`].
+pub fn preview(recipe: &Recipe, samples: usize, sink: &dyn Sink) -> Result<Preview, TrainError> {
     let (recipe, _removed) = elsewhere(recipe)?;
-    let mut say = |message: &str| {
-        if message.starts_with("warning") {
-            warn(message);
-        }
-    };
-    let prepared = prepare_with(&recipe, PrepareOptions { progress: true }, &mut say)?;
+    let prepared = prepare(&recipe, &Warnings(sink))?;
     let seq_len = recipe.data.seq_len;
     match &prepared.data {
         TrainingData::Pairs(data) => pairs(&recipe, &prepared, data, samples),

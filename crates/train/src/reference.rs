@@ -1,7 +1,7 @@
 //! The reference of preference optimization: what it thinks of every answer, computed once and kept in the
 //! run's directory.
 //!
-//! The reference is the model as the run begins, or a checkpoint that the recipe names. It never changes, so
+//! The reference is the model as the run begins, or a model that the recipe names. It never changes, so
 //! neither do its log-probabilities: training needs no second model in memory, and a resumed run reads the
 //! bits that the run began with.
 
@@ -10,13 +10,15 @@ use std::path::Path;
 
 use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
+use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
 use tritforge_model::{Batch, Decoder};
+use tritforge_report::Sink;
 
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
 use crate::trainer::eval_sequences;
 use crate::training_data::{PreferenceData, pair_batches};
-use crate::{TrainError, identity, init, sequence_log_probs, teacher};
+use crate::{TrainError, identity, init, sequence_log_probs};
 
 /// The file in `<run.out>/data`.
 const FILE: &str = "reference.bin";
@@ -30,13 +32,19 @@ pub(crate) struct Reference {
     pub(crate) held_out: Vec<[f64; 2]>,
 }
 
-/// Which checkpoint is the reference of a recipe, or what it begins with: the SHA-256 of its manifest, which
-/// has those of its files. None for a recipe without `[dpo]`.
+/// Which model is the reference of a recipe, or what it begins with, by its content. None for a recipe without
+/// `[dpo]`.
 pub(crate) fn fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let Some(path) = named(recipe) else { return Ok(None) };
-    let checkpoint =
-        init::open(path).map_err(|e| TrainError::State(format!("the reference of the answers: {e}")))?;
-    Ok(Some(identity::of_checkpoint(&checkpoint)?))
+    let fault = |e: ExportError| TrainError::State(format!("the reference of the answers: {e}"));
+    match locate(path).map_err(fault)? {
+        // Its manifest says what its files hold: they need not be read.
+        Located::Checkpoint(checkpoint) => Ok(Some(checkpoint.fingerprint()?)),
+        other => {
+            let model = LoadedModel::of(other, &ImportOptions::default(), &[]).map_err(fault)?;
+            Ok(Some(identity::of_model(&model)?))
+        }
+    }
 }
 
 /// The recipe's validation made sure of a base.
@@ -48,14 +56,14 @@ fn named(recipe: &Recipe) -> Option<&Path> {
 impl Reference {
     /// What the reference thinks of pairs whose fingerprint is `data`: as the run's directory has it, or else
     /// computed and put there. `beginning` is the model of a run that begins; it is made again for one that
-    /// goes on. `say` hears what is going on.
+    /// goes on. `sink` hears what is going on.
     pub(crate) fn open(
         recipe: &Recipe,
         config: &ModelConfig,
         pairs: &PreferenceData,
         data: &str,
         beginning: Option<&Decoder>,
-        say: impl Fn(&str),
+        sink: &dyn Sink,
     ) -> Result<Self, TrainError> {
         let dir = recipe.run.out.join("data");
         let file = dir.join(FILE);
@@ -84,7 +92,7 @@ impl Reference {
             }
         };
         let answers = 2 * (pairs.train.len() + pairs.held_out.len());
-        say(&format!("computing the reference's log-probabilities of {answers} answers"));
+        sink.message(&format!("computing the reference's log-probabilities of {answers} answers"));
         let score = |pairs: &[Preference]| log_probs(model, pairs, recipe.data.seq_len);
         let reference = Self { train: score(&pairs.train)?, held_out: score(&pairs.held_out)? };
         fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
@@ -112,8 +120,8 @@ impl Reference {
 /// A reference that the recipe names.
 fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
-    let checkpoint = init::open(path).map_err(|e| fault(e.to_string()))?;
-    let model = teacher::decoder(&checkpoint).map_err(|e| fault(e.to_string()))?;
+    let opened = LoadedModel::open(path, &ImportOptions::default()).map_err(|e| fault(e.to_string()))?;
+    let model = opened.decoder().map_err(|e| fault(e.to_string()))?;
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(

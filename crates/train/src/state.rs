@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StateTensor, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
-use crate::{TrainError, identity, init, reference};
+use crate::{TrainError, init, reference};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -68,15 +68,7 @@ pub(crate) struct Progress {
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
 pub(crate) fn base_fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let named = recipe.lora.as_ref().and(recipe.model.base.as_deref());
-    named.map(|base| identity::of_checkpoint(&init::open(base)?)).transpose()
-}
-
-/// The base that an adapter's checkpoint was trained on, by its content; none where it does not say.
-pub(crate) fn trained_on(checkpoint: &Checkpoint) -> Result<Option<String>, TrainError> {
-    if !checkpoint.has(STATE) {
-        return Ok(None);
-    }
-    Ok(progress(checkpoint)?.base_model)
+    named.map(|base| Ok(init::open(base)?.fingerprint()?)).transpose()
 }
 
 fn progress(checkpoint: &Checkpoint) -> Result<Progress, TrainError> {

@@ -1,9 +1,9 @@
 //! The teacher of a distillation: what it thinks likeliest at every position of a batch, computed or read
 //! from a cache, and how the tokens relate to each other in one of its layers.
 //!
-//! The teacher is a checkpoint, run as training runs it; a GGUF file, run by the engine; of any architecture
-//! and precision that they run; or a directory in Hugging Face's layout, run by `candle-transformers`. It has
-//! the vocabulary of the student. A cache keeps a file for every micro-batch, named after its place in the
+//! The teacher is a checkpoint, a directory in Hugging Face's layout or an adapter with its base, run as
+//! training runs them; a GGUF file, run by the engine; of any architecture and precision that they run; or a
+//! directory in Hugging Face's layout, run by `candle-transformers`. It has the vocabulary of the student. A cache keeps a file for every micro-batch, named after its place in the
 //! run, in a directory named after a hash of all that its content depends on (the files of the teacher, the
 //! engine, the number of tokens kept, the data and how it is put into batches): trying another learning rate
 //! or another student costs no second pass. Queries, keys and values are too many to be kept: they are
@@ -18,23 +18,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tritforge_checkpoint::Checkpoint;
-use tritforge_config::{ADAPTER_MODEL, ModelConfig};
+use tritforge_config::ModelConfig;
+use tritforge_export::{ImportOptions, LoadedModel, Located, locate};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::parallel_for_each;
-use tritforge_model::{AttentionStates, Batch, Decoder, Distillation, ModelError};
+use tritforge_model::{AttentionStates, Batch, Decoder, Distillation};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
 use self::relation_config::RelationConfig;
 use self::topk_cache::{TopK, read, top_k, write};
 use crate::recipe::{Distill, Engine};
-use crate::{TrainError, identity, init};
+use crate::{TrainError, identity};
 
 /// The frozen model that the student learns from.
 #[derive(Debug)]
 enum TeacherModel {
-    Checkpoint(Box<Decoder>),
+    Decoder(Box<Decoder>),
     Gguf(Arc<Model>),
     Pretrained(Box<Pretrained>),
 }
@@ -117,7 +117,7 @@ impl Teacher {
     pub(crate) fn unknown(&self) -> &[String] {
         match &self.model {
             TeacherModel::Pretrained(model) => model.unknown(),
-            TeacherModel::Checkpoint(_) | TeacherModel::Gguf(_) => &[],
+            TeacherModel::Decoder(_) | TeacherModel::Gguf(_) => &[],
         }
     }
 
@@ -187,15 +187,15 @@ impl Teacher {
         };
         let mut logits = Vec::new();
         match (&self.model, layer) {
-            (TeacherModel::Checkpoint(decoder), None) => {
+            (TeacherModel::Decoder(decoder), None) => {
                 logits = decoder.segment_logits(ids, 1, starts, None)?;
             }
-            (TeacherModel::Checkpoint(decoder), Some(layer)) if wanted => {
+            (TeacherModel::Decoder(decoder), Some(layer)) if wanted => {
                 let (found, states) = decoder.segment_logits_and_states(ids, 1, starts, layer)?;
                 logits = found;
                 keep(states);
             }
-            (TeacherModel::Checkpoint(decoder), Some(layer)) => {
+            (TeacherModel::Decoder(decoder), Some(layer)) => {
                 keep(decoder.attention_states(ids, 1, starts, layer)?);
             }
             (TeacherModel::Gguf(model), layer) => {
@@ -254,7 +254,7 @@ impl TeacherOutput {
 impl TeacherModel {
     fn config(&self) -> &ModelConfig {
         match self {
-            TeacherModel::Checkpoint(decoder) => decoder.config(),
+            TeacherModel::Decoder(decoder) => decoder.config(),
             TeacherModel::Gguf(model) => model.config(),
             TeacherModel::Pretrained(model) => model.config(),
         }
@@ -283,34 +283,22 @@ fn opened(distill: &Distill) -> Result<(TeacherModel, String), TrainError> {
         let fingerprint = model.fingerprint().to_string();
         return Ok((TeacherModel::Pretrained(Box::new(model)), fingerprint));
     }
-    if path.is_file() {
-        let model = Model::open(path)?;
-        let fingerprint = identity::of_files(model.gguf().paths())?;
-        return Ok((TeacherModel::Gguf(Arc::new(model)), fingerprint));
+    match locate(path)? {
+        Located::Gguf(file) => {
+            let model = Model::open(&file)?;
+            let fingerprint = identity::of_files(model.gguf().paths())?;
+            Ok((TeacherModel::Gguf(Arc::new(model)), fingerprint))
+        }
+        other => {
+            let model = LoadedModel::of(other, &ImportOptions::default(), &[])?;
+            let fingerprint = identity::of_model(&model)?;
+            Ok((TeacherModel::Decoder(Box::new(model.decoder()?)), fingerprint))
+        }
     }
-    let checkpoint = init::open(path)?;
-    let decoder = decoder(&checkpoint)?;
-    let fingerprint = identity::of_checkpoint(&checkpoint)?;
-    Ok((TeacherModel::Checkpoint(Box::new(decoder)), fingerprint))
 }
 
 /// The last part of a path, for people to know a directory by: what tells models apart is the hash behind it.
 fn short_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.chars().take(64).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
-}
-
-/// The model of a checkpoint, never to be changed.
-pub(crate) fn decoder(checkpoint: &Checkpoint) -> Result<Decoder, TrainError> {
-    if checkpoint.has(ADAPTER_MODEL) {
-        let dir = checkpoint.dir().display();
-        return Err(TrainError::State(format!(
-            "this is an adapter: merge it with `tritforge merge {dir} -o DIR`"
-        )));
-    }
-    let tensors = checkpoint.model_tensors()?;
-    Ok(Decoder::load(&checkpoint.config()?, |name, shape| match tensors.f32(name, shape) {
-        Ok(values) => Ok(values.into_owned()),
-        Err(error) => Err(ModelError::Tensor { name: name.to_string(), message: error.to_string() }),
-    })?)
 }

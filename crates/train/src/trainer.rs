@@ -1,6 +1,7 @@
 //! The training loop: batches → loss → gradients → optimizer, with evaluations and checkpoints on the way.
 
 mod evaluate;
+mod log;
 mod step;
 mod tape;
 
@@ -12,12 +13,12 @@ use std::time::Instant;
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::Batches;
 use tritforge_model::{Decoder, GradPrecision, GradientTree, Workspace};
+use tritforge_report::{Event, RunLog, Silent, Sink};
 
 use crate::convert::blend;
 use crate::ema::EmaWeights;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
-use crate::log::{Event, Log};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, TrainEngine};
@@ -25,34 +26,30 @@ use crate::reference::Reference;
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::teacher::Teacher;
 use crate::training_data::{DataLoader, TrainingData};
-use crate::{PreferenceStats, TrainError, init, machine, reference, report};
+use crate::{TrainError, init, reference};
 
 pub(crate) use self::evaluate::eval_sequences;
-use self::step::StepOutcome;
 use self::tape::TapeEngine;
 
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_model::IGNORE_INDEX);
 
 /// How to run a recipe.
-#[derive(Debug, Clone)]
-pub struct RunOptions {
+#[derive(Clone)]
+pub struct RunOptions<'a> {
     /// Go on from the newest checkpoint in the run's directory; from the beginning if there is none.
     pub resume: bool,
     /// Remove the checkpoints of an earlier run in the same directory.
     pub overwrite: bool,
-    /// Show no progress bar and say nothing.
-    pub quiet: bool,
-    /// What is done with the lines about the run's progress where there is no bar to print them above:
-    /// nothing by default.
-    pub say: fn(&str),
+    /// Hears messages, and every event that goes into the run's log; by default nothing does.
+    pub sink: &'a dyn Sink,
     /// Once this is true, the run writes a checkpoint after the step in progress and ends.
     pub stop: Option<Arc<AtomicBool>>,
 }
 
-impl Default for RunOptions {
+impl Default for RunOptions<'_> {
     fn default() -> Self {
-        Self { resume: false, overwrite: false, quiet: false, say: |_| (), stop: None }
+        Self { resume: false, overwrite: false, sink: &Silent, stop: None }
     }
 }
 
@@ -112,7 +109,8 @@ struct Trainer<'a> {
     batches: DataLoader<'a>,
     progress: Progress,
     monitor: Monitor,
-    log: Log,
+    log: RunLog,
+    sink: &'a dyn Sink,
     /// f32 operations a second that this machine's products reach.
     gemm_flops: f64,
     last_checkpoint: Option<PathBuf>,
@@ -123,7 +121,7 @@ struct Trainer<'a> {
 /// # Errors
 /// If the directory holds another run or has no room, a checkpoint cannot be written or does not fit the
 /// recipe, or loss, gradient or weights are NaN or infinite; the last good checkpoint then stays.
-pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Result<Summary, TrainError> {
+pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions<'_>) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
     let begin = Instant::now();
     let (first_tokens, mut evaluating) = (trainer.progress.tokens, 0f64);
@@ -144,7 +142,7 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         let step = trainer.progress.step;
         let last = step == every.steps;
         if let Verdict::Skip(reason) = outcome.verdict {
-            trainer.log.event(&Event::Skip { step, reason })?;
+            trainer.event(&Event::Skip { step, reason })?;
         } else if step.is_multiple_of(every.log_every) || last {
             let seconds = lap.elapsed().as_secs_f64();
             let tokens = trainer.progress.tokens;
@@ -163,7 +161,6 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
         lap += pause.elapsed();
     };
     let seconds = begin.elapsed().as_secs_f64() - evaluating;
-    trainer.log.finish();
     let step = trainer.progress.step;
     let checkpoint = match &trainer.last_checkpoint {
         Some(path) if *path == step_dir(&recipe.run.out, step) => {
@@ -196,7 +193,12 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions) -> Resu
 }
 
 impl<'a> Trainer<'a> {
-    fn start(recipe: &'a Recipe, prepared: &'a Prepared, options: &RunOptions) -> Result<Self, TrainError> {
+    fn start(
+        recipe: &'a Recipe,
+        prepared: &'a Prepared,
+        options: &RunOptions<'a>,
+    ) -> Result<Self, TrainError> {
+        let sink = options.sink;
         let out = &recipe.run.out;
         let found = if options.resume { latest(out)? } else { None };
         let earlier = steps(out)?.len();
@@ -253,17 +255,16 @@ impl<'a> Trainer<'a> {
             prune(out, 0, None)?;
         }
         let batches = prepared.data.batches(recipe, progress.position)?;
-        let log = Log::open(out, recipe.train.steps, progress.step, options)?;
+        let log = RunLog::open(out, progress.step)?;
         match &found {
-            Some(path) => log.say(&format!("resuming from {}", path.display())),
-            None if options.resume => log.say("no complete checkpoint found: starting from scratch"),
+            Some(path) => sink.message(&format!("resuming from {}", path.display())),
+            None if options.resume => sink.message("no complete checkpoint found: starting from scratch"),
             None => {}
         }
         let reference = match (&recipe.dpo, &prepared.data) {
             (Some(_), TrainingData::Pairs(pairs)) => {
                 let beginning = found.is_none().then_some(&model);
-                let say = |text: &str| log.say(text);
-                Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, say)?)
+                Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, sink)?)
             }
             (None, TrainingData::Text(_) | TrainingData::Samples(_)) => None,
             _ => return Err(TrainError::State("the data was prepared for a different recipe".to_string())),
@@ -286,9 +287,8 @@ impl<'a> Trainer<'a> {
             }
         }
         for field in teacher.iter().flat_map(Teacher::unknown) {
-            log.say(&format!(
-                "warning: the teacher's config.json has an unknown field {field}, which is \
-                              ignored"
+            sink.message(&format!(
+                "warning: the teacher's config.json has an unknown field {field}, which is ignored"
             ));
         }
         let tape =
@@ -309,7 +309,8 @@ impl<'a> Trainer<'a> {
             progress,
             monitor: Monitor::default(),
             log,
-            gemm_flops: machine::f32_flops(),
+            sink,
+            gemm_flops: tritforge_machine::f32_flops(),
             last_checkpoint: found,
         };
         trainer.log_start()?;
@@ -318,63 +319,6 @@ impl<'a> Trainer<'a> {
 
     fn parameters(&self) -> usize {
         self.model.config().parameters().total()
-    }
-
-    /// Says that training begins here, and how the weights are.
-    fn log_start(&mut self) -> Result<(), TrainError> {
-        self.log.event(&Event::Run {
-            step: self.progress.step,
-            name: self.recipe.run.name.clone(),
-            parameters: self.parameters(),
-            threads: tritforge_kernels::threads(),
-            gemm_flops: self.gemm_flops,
-            backward: Some(self.model.grad_precision().name().to_string()),
-            recipe: self.text.clone(),
-        })?;
-        let matrices = self.monitor.observe(&self.model, self.progress.step).matrices;
-        if self.progress.step == 0 && !matrices.is_empty() {
-            self.log.event(&Event::Health { step: 0, steps: 0, matrices })?;
-        }
-        Ok(())
-    }
-
-    fn log_step(&mut self, outcome: &StepOutcome, tokens_per_second: f64) -> Result<(), TrainError> {
-        let resident = machine::resident();
-        let flops = 6.0 * self.parameters() as f64 * tokens_per_second;
-        self.log.event(&Event::Train {
-            step: self.progress.step,
-            loss: outcome.loss,
-            relation: outcome.relation,
-            lr: outcome.lr,
-            grad_norm: outcome.grad_norm,
-            tokens: self.progress.tokens,
-            tokens_per_second,
-            mfu: Some(flops / self.gemm_flops),
-            rss: resident.map(|memory| memory.now),
-            peak_rss: resident.map(|memory| memory.peak),
-        })?;
-        match outcome.preferences {
-            Some(preferences) => self.log_preferences(preferences, false),
-            None => Ok(()),
-        }
-    }
-
-    fn log_preferences(&mut self, preferences: PreferenceStats, held_out: bool) -> Result<(), TrainError> {
-        self.log.event(&Event::Preferences {
-            step: self.progress.step,
-            held_out,
-            loss: preferences.loss / preferences.pairs as f64,
-            accuracy: preferences.accuracy(),
-            margin: preferences.mean_margin(),
-        })
-    }
-
-    /// Draws the run. It can be drawn again at any time: a fault is told, and training goes on.
-    fn write_report(&self) {
-        let out = &self.recipe.run.out;
-        if let Err(error) = report::write(&[out], &out.join(report::FILE)) {
-            self.log.say(&format!("cannot write the report: {error}"));
-        }
     }
 
     /// Where a user could go on from.
@@ -409,7 +353,7 @@ impl<'a> Trainer<'a> {
         };
         state::save(&dir, snapshot)?;
         self.prune()?;
-        self.log.event(&Event::Checkpoint { step, path: dir.clone() })?;
+        self.event(&Event::Checkpoint { step, path: dir.clone() })?;
         self.last_checkpoint = Some(dir.clone());
         Ok(dir)
     }

@@ -1,11 +1,12 @@
 //! Recipes whose text comes in several formats and shares: what prepare makes of them, and that training
 //! takes it.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{PrepareOptions, RunOptions, prepare_with, train};
+use tritforge_train::{RunOptions, Silent, prepare, train};
 
 const RECIPE: &str = r#"
 [run]
@@ -61,12 +62,12 @@ fn texts(dir: &Path) {
 fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let dir = tempfile::tempdir().unwrap();
     texts(dir.path());
-    let quiet = PrepareOptions { progress: false };
-    let options = RunOptions { quiet: true, ..RunOptions::default() };
+    let options = RunOptions::default();
     let resume = RunOptions { resume: true, ..options.clone() };
     let whole = recipe(dir.path(), "whole", &[]);
-    let mut said = Vec::new();
-    let prepared = prepare_with(&whole, quiet, |message| said.push(message.to_string())).unwrap();
+    let said = RefCell::new(Vec::new());
+    let prepared = prepare(&whole, &|message: &str| said.borrow_mut().push(message.to_string())).unwrap();
+    let said = said.into_inner();
     assert!(
         said[0].ends_with("a.jsonl: 40 documents, 710 bytes from 1 files; dropped 1 without text"),
         "{said:?}"
@@ -84,17 +85,17 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
         recipe(dir.path(), "halves", &["train.steps=2", "optim.schedule=constant", "optim.warmup_steps=0"]);
     let rest = recipe(dir.path(), "halves", &["optim.schedule=constant", "optim.warmup_steps=0"]);
     let once = recipe(dir.path(), "once", &["optim.schedule=constant", "optim.warmup_steps=0"]);
-    train(&halves, &prepare_with(&halves, quiet, |_| ()).unwrap(), &options).unwrap();
-    let prepared = prepare_with(&rest, quiet, |_| ()).unwrap();
+    train(&halves, &prepare(&halves, &Silent).unwrap(), &options).unwrap();
+    let prepared = prepare(&rest, &Silent).unwrap();
     let resumed = train(&rest, &prepared, &resume).unwrap();
-    let straight = train(&once, &prepare_with(&once, quiet, |_| ()).unwrap(), &options).unwrap();
+    let straight = train(&once, &prepare(&once, &Silent).unwrap(), &options).unwrap();
     let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert!(weights(&resumed.checkpoint) == weights(&straight.checkpoint));
     // Other weights are another order of samples: a run does not go on with them.
     let text = RECIPE.replace("OUT", dir.path().join("halves").to_str().unwrap());
     let other = text.replace("weight = 2", "weight = 5").replace("steps = 4", "steps = 6");
     let other = Recipe::from_toml(&dir.path().join("r.toml"), &other, &[]).unwrap();
-    let prepared = prepare_with(&other, quiet, |_| ()).unwrap();
+    let prepared = prepare(&other, &Silent).unwrap();
     let error = train(&other, &prepared, &resume).unwrap_err().to_string();
     assert!(error.contains("cannot resume: the training data"), "{error}");
 }
@@ -106,7 +107,7 @@ fn sources_without_weights_are_one_text() {
     let text = RECIPE.replace("OUT", dir.path().join("one").to_str().unwrap());
     let text = text.replace("weight = 2", "").replace("weight = 1", "");
     let recipe = Recipe::from_toml(&dir.path().join("r.toml"), &text, &[]).unwrap();
-    let prepared = prepare_with(&recipe, PrepareOptions { progress: false }, |_| ()).unwrap();
+    let prepared = prepare(&recipe, &Silent).unwrap();
     assert_eq!(prepared.text().unwrap().train.parts().len(), 1);
     assert!(prepared.text().unwrap().held_out_text().contains("of the table"));
 }

@@ -1,11 +1,12 @@
 //! Recipes with examples: prepared, trained on, measured on answers alone, resumed.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
 use tritforge_data::{Reason, Sample};
 use tritforge_train::recipe::{Dpo, Recipe, SftLoss};
-use tritforge_train::{PrepareOptions, Prepared, RunOptions, SampleData, TrainError, prepare_with, train};
+use tritforge_train::{Prepared, RunOptions, SampleData, Silent, TrainError, prepare, train};
 
 const RECIPE: &str = r#"
 [run]
@@ -45,7 +46,7 @@ fn recipe(dir: &Path, out: &str, overrides: &[&str]) -> Recipe {
 }
 
 fn quiet(recipe: &Recipe) -> Result<Prepared, TrainError> {
-    prepare_with(recipe, PrepareOptions { progress: false }, |_| ())
+    prepare(recipe, &Silent)
 }
 
 /// Forty instructions, and whatever else is to stand after them.
@@ -68,7 +69,7 @@ fn data(prepared: &Prepared) -> &SampleData {
 fn answers_alone_are_learned_and_a_run_resumes_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "");
-    let options = RunOptions { quiet: true, ..RunOptions::default() };
+    let options = RunOptions::default();
     let whole = recipe(dir.path(), "whole", &[]);
     let prepared = quiet(&whole).unwrap();
     let SampleData { train: samples, held_out, .. } = data(&prepared);
@@ -128,7 +129,7 @@ fn everything_is_learned_where_the_recipe_says_so() {
     let sample = &data(&prepared).train[0];
     assert_eq!(sample.targets(), sample.ids.len() - 1);
     assert!(learned(&prepared, sample).starts_with("Below is an instruction"));
-    train(&all, &prepared, &RunOptions { quiet: true, ..RunOptions::default() }).unwrap();
+    train(&all, &prepared, &RunOptions::default()).unwrap();
 }
 
 #[test]
@@ -215,10 +216,12 @@ fn a_template_that_does_not_teach_where_to_end_is_warned_of() {
         let text = format!("{{% for m in messages %}}<|{{{{ m.role }}}}|>{block}{{% endfor %}}");
         fs::write(dir.path().join("own.jinja"), text).unwrap();
         let own = format!("data.template={}", dir.path().join("own.jinja").display());
-        let mut said = Vec::new();
+        let said = RefCell::new(Vec::new());
         let recipe = recipe(dir.path(), "x", &[&own]);
-        prepare_with(&recipe, PrepareOptions { progress: false }, |m| said.push(m.to_string())).unwrap();
-        said.iter().any(|message| message.starts_with("warning: the template writes <|end|> after answers"))
+        prepare(&recipe, &|m: &str| said.borrow_mut().push(m.to_string())).unwrap();
+        said.into_inner()
+            .iter()
+            .any(|message| message.starts_with("warning: the template writes <|end|> after answers"))
     };
     assert!(template("{% generation %}{{ m.content }}{% endgeneration %}<|end|>"));
     assert!(!template("{% generation %}{{ m.content }}<|end|>{% endgeneration %}"));

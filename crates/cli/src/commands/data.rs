@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 
+use crate::sinks::Preparation;
 use crate::table;
 
 #[derive(ClapArgs)]
@@ -43,7 +44,7 @@ enum Command {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let Command::Preview { recipe, samples, set, no_color } = &args.command;
     let recipe = Recipe::load(recipe, set)?;
-    let found = preview(&recipe, *samples, |message| eprintln!("{message}"))?;
+    let found = preview(&recipe, *samples, &Preparation::new(|message| eprintln!("{message}")))?;
     let color = !no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();
     found.shown.iter().for_each(|sample| print_sample(sample, color));
     print_counts(&found, recipe.data.seq_len);

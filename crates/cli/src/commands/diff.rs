@@ -1,13 +1,13 @@
 //! `tritforge diff`: what two models have that is not the same.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use tritforge_export::{
-    AnyModel, Compared, DiffReport, ImportOptions, TensorDifference, TokenizerDifference, diff,
+    Compared, DiffReport, ImportOptions, LoadedModel, TensorDifference, TokenizerDifference, diff,
 };
 
 use super::import::Assume;
@@ -39,7 +39,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let [first, second] = [AnyModel::open(&args.first, &options)?, AnyModel::open(&args.second, &options)?];
+    let open = |path: &Path| LoadedModel::open(path, &options)?.bare();
+    let [first, second] = [open(&args.first)?, open(&args.second)?];
     let shows = std::io::stderr().is_terminal();
     let report = diff([&first, &second], |tensor| {
         if shows {

@@ -8,7 +8,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
-    ExportOptions, HuggingFaceOptions, Report, export_adapter, export_gguf, export_hugging_face,
+    ExportOptions, HuggingFaceOptions, Located, Report, checkpoint_of, export_adapter, export_gguf,
+    export_hugging_face, locate,
 };
 use tritforge_kernels::DenseType;
 use tritforge_ternary::Packing;
@@ -189,10 +190,10 @@ pub(crate) enum AdapterRuntime {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(adapter) = AdapterFiles::find(&args.checkpoint)? {
-        return adapter_to_gguf(args, &adapter);
-    }
-    let checkpoint = Checkpoint::open(&super::checkpoint_dir(&args.checkpoint)?)?;
+    let checkpoint = match locate(&args.checkpoint)? {
+        Located::Adapter(adapter) => return adapter_to_gguf(args, &adapter),
+        other => checkpoint_of(other, &args.checkpoint)?,
+    };
     for (option, given) in [("--for", args.runtime.is_some()), ("--base", args.base.is_some())] {
         if given {
             bail!("{option}: {} is not an adapter: the option is for adapters", args.checkpoint.display());

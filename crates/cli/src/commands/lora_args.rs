@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
+#[cfg(feature = "train")]
+use tritforge_export::ImportOptions;
+use tritforge_export::gguf_file;
 use tritforge_gguf::Override;
 use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
@@ -38,7 +41,7 @@ impl OverrideArgs {
 impl LoraArgs {
     /// Loads a model and puts the adapters on it.
     pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
-        let model = Model::open_with(model, self.overrides.list())?;
+        let model = Model::open_with(&gguf_file(model)?, self.overrides.list())?;
         self.attach(&model)?;
         Ok(Arc::new(model))
     }
@@ -50,16 +53,22 @@ impl LoraArgs {
         Ok(())
     }
 
-    /// The adapters and their factors, to be put on a model that is no GGUF file.
+    /// The adapters and their factors.
     #[cfg(feature = "train")]
     pub(crate) fn adapters(&self) -> Result<Vec<(PathBuf, f32)>> {
-        self.lora.iter().map(|text| parse(text)).collect()
+        let each = self.lora.iter().map(|text| {
+            let (path, scale) = parse(text)?;
+            // What opens the adapter later names the path, not the option.
+            std::fs::metadata(&path).with_context(|| format!("--lora {text}"))?;
+            Ok((path, scale))
+        });
+        each.collect()
     }
 
-    /// The option for GGUF files alone that was given, if one was.
+    /// How a model is opened, with the metadata that is set from outside.
     #[cfg(feature = "train")]
-    pub(crate) fn given(&self) -> Option<&'static str> {
-        (!self.overrides.list().is_empty()).then_some("--override-kv")
+    pub(crate) fn options(&self) -> ImportOptions {
+        ImportOptions { overrides: self.overrides.list().to_vec(), ..ImportOptions::default() }
     }
 }
 

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_checkpoint::{AdapterFiles, CONFIG, MANIFEST};
+use tritforge_checkpoint::AdapterFiles;
 use tritforge_eval::{EvalModel, Scoring, perplexity};
-use tritforge_export::{ImportOptions, import};
-use tritforge_train::{MergeReport, MergedProjection, merge};
+use tritforge_export::{ImportOptions, Located, MergeReport, MergedProjection, import, locate, merge};
 
 use crate::table;
 
@@ -57,7 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Ok(perplexity(&subject, &text, Scoring::All { window }, Some(args.tokens), |_, _| Ok(()))?
                 .perplexity)
         };
-        let before = measure(EvalModel::open_with(base.path(), &[(args.adapter.clone(), 1.0)])?)?;
+        let before = measure({
+            let adapters = [(args.adapter.clone(), 1.0)];
+            EvalModel::open_with(base.path(), &ImportOptions::default(), &adapters)?
+        })?;
         let after = measure(EvalModel::open(&args.output)?)?;
         println!(
             "  perplexity {before:.4} with the adapter, {after:.4} merged: {:+.2} %",
@@ -80,8 +82,8 @@ enum Base {
 impl Base {
     fn find(files: &AdapterFiles, args: &Args) -> Result<Self> {
         let path = files.base_path(args.base.as_deref())?;
-        if path.is_dir() && !path.join(CONFIG).is_file() || path.join(MANIFEST).is_file() {
-            return Ok(Base::Checkpoint(path));
+        if let Located::Checkpoint(checkpoint) = locate(&path)? {
+            return Ok(Base::Checkpoint(checkpoint.dir().to_path_buf()));
         }
         let beside = args.output.parent().filter(|dir| dir.is_dir()).unwrap_or(Path::new("."));
         let dir =

@@ -32,21 +32,11 @@ pub(crate) mod train;
 #[cfg(feature = "train")]
 pub(crate) mod verify;
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "train")]
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-
-/// A checkpoint directory: the path itself, or the newest checkpoint of a run's directory.
-pub(crate) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        bail!("{}: no such directory: expected a checkpoint or a run directory", path.display());
-    }
-    if path.join(tritforge_checkpoint::MANIFEST).is_file() {
-        return Ok(path.to_path_buf());
-    }
-    tritforge_checkpoint::latest(path)?
-        .with_context(|| format!("{}: neither a checkpoint nor a run directory with one", path.display()))
-}
+#[cfg(feature = "train")]
+use anyhow::{Context as _, Result};
 
 /// Reads a text file whole.
 #[cfg(feature = "train")]

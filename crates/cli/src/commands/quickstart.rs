@@ -11,10 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
 use tritforge_eval::{VerifyModel, VerifyOptions, verify};
-use tritforge_export::{ExportOptions, export_gguf};
+use tritforge_export::{ExportOptions, ImportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{RunOptions, prepare, train};
+
+use crate::sinks::{Preparation, Training};
 
 /// The recipe; `recipes/quickstart.toml` in the repository.
 const RECIPE: &str = include_str!("../../../../recipes/quickstart.toml");
@@ -50,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let recipe = recipe(args)?;
 
     heading("1. Data");
-    let prepared = prepare(&recipe, |message| println!("  {message}"))?;
+    let prepared = prepare(&recipe, &Preparation::new(|message| println!("  {message}")))?;
     let text =
         prepared.text().context("the quickstart trains on plain text: data.records is not supported")?;
     let held_out = args.out.join("held_out.txt");
@@ -62,8 +64,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
 
     heading("2. Training");
-    let options = RunOptions { overwrite: true, say: |text| println!("{text}"), ..RunOptions::default() };
+    let sink = Training::new(recipe.train.steps);
+    let options = RunOptions { overwrite: true, sink: &sink, ..RunOptions::default() };
     let summary = train(&recipe, &prepared, &options)?;
+    sink.finish();
     super::train::print_summary(&summary);
 
     heading("3. Export");
@@ -84,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
     let report = verify(
-        VerifyModel::of_checkpoint(&checkpoint)?,
+        VerifyModel::open(&summary.checkpoint, &ImportOptions::default())?,
         VerifyModel::Deployed(Arc::clone(&model)),
         &options,
     )?;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args as ClapArgs;
-use tritforge_train::report;
+use tritforge_report::{REPORT, write_report};
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -23,11 +23,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let output = match (&args.output, &args.runs[..]) {
         (Some(output), _) => output.clone(),
-        (None, [run]) if run.is_dir() => run.join(report::FILE),
-        (None, [run]) => run.with_file_name(report::FILE),
-        (None, _) => bail!("several runs: give the output file, as in -o {}", report::FILE),
+        (None, [run]) if run.is_dir() => run.join(REPORT),
+        (None, [run]) => run.with_file_name(REPORT),
+        (None, _) => bail!("several runs: give the output file, as in -o {REPORT}"),
     };
-    report::write(&args.runs, &output)?;
+    write_report(&args.runs, &output)?;
     println!("{}", output.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
+use tritforge_export::gguf_file;
 use tritforge_infer::Model;
 use tritforge_serve::{Engine, ServeOptions, run_blocking};
 
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
         bail!("the API key (--api-key or TRITFORGE_API_KEY) is empty: set one, or leave it out");
     }
-    let model = Arc::new(Model::open_with(&args.model, args.overrides.list())?);
+    let model = Arc::new(Model::open_with(&gguf_file(&args.model)?, args.overrides.list())?);
     let engine = Engine::of(&model)?;
     for text in &args.lora {
         let (name, file) = split_name(text);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
-use tritforge_export::{AnyModel, ImportOptions};
+use tritforge_export::{ImportOptions, LoadedModel};
 use tritforge_text::{EncodeOptions, Tokenizer};
 
 use super::lora_args::OverrideArgs;
@@ -68,6 +68,6 @@ fn tokenizer(model: &Path, overrides: &OverrideArgs) -> Result<Tokenizer> {
         return Ok(Tokenizer::from_file(model)?);
     }
     let options = ImportOptions { overrides: overrides.list().to_vec(), ..ImportOptions::default() };
-    let opened = AnyModel::open(model, &options)?;
+    let opened = LoadedModel::open(model, &options)?;
     opened.tokenizer()?.with_context(|| format!("{}: no tokenizer found", model.display()))
 }

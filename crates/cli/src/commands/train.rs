@@ -10,9 +10,9 @@ use clap::Args as ClapArgs;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{
-    PrepareOptions, RunOptions, RunOutcome, Summary, check_resume, dry_run, prepare_with, train,
-};
+use tritforge_train::{RunOptions, RunOutcome, Silent, Sink, Summary, check_resume, dry_run, prepare, train};
+
+use crate::sinks::{Preparation, Training};
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -44,12 +44,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
+    let preparation = Preparation::new(|message| println!("{message}"));
+    let training = Training::new(recipe.train.steps);
+    let sinks: [&dyn Sink; 2] = if args.quiet { [&Silent, &Silent] } else { [&preparation, &training] };
     if args.dry_run {
-        let plan = dry_run(&recipe, |message| {
-            if !args.quiet {
-                println!("{message}");
-            }
-        })?;
+        let plan = dry_run(&recipe, sinks[0])?;
         super::dry_run::print(&plan, recipe.train.gradient_checkpointing);
         return Ok(ExitCode::SUCCESS);
     }
@@ -57,21 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         // Before the data is prepared, which may take long.
         check_resume(&recipe)?;
     }
-    let prepared = prepare_with(&recipe, PrepareOptions { progress: !args.quiet }, |message| {
-        if !args.quiet {
-            println!("{message}");
-        }
-    })?;
+    let prepared = prepare(&recipe, sinks[0])?;
     // Not before: preparing leaves nothing half done, it may be ended at once.
     let stop = Some(stop_flag().context("cannot listen for signals")?);
-    let options = RunOptions {
-        resume: args.resume,
-        overwrite: args.overwrite,
-        quiet: args.quiet,
-        say: |text| println!("{text}"),
-        stop,
-    };
+    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, sink: sinks[1], stop };
     let summary = train(&recipe, &prepared, &options)?;
+    training.finish();
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)
 }

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, Projection};
-use tritforge_export::{AnyModel, ImportOptions, ModelFormat};
+use tritforge_export::{ImportOptions, LoadedModel};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::{Observer, TernaryWeights};
 use tritforge_model::Decoder;
@@ -13,9 +12,8 @@ use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;
 use crate::EvalError;
-use crate::adapted::{self, decoder_of};
 use crate::finite::finite;
-use crate::model::load_decoder;
+use crate::model::{Opened, open};
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
 pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
@@ -41,29 +39,10 @@ impl VerifyModel {
     /// # Errors
     /// If it is none of these, or damaged.
     pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
-        if AdapterFiles::find(path)?.is_some() {
-            let (decoder, tokenizer) = adapted::open(path, options, &[])?;
-            return Ok(VerifyModel::Trained {
-                decoder: Box::new(decoder),
-                tokenizer: tokenizer.map(Box::new),
-            });
-        }
-        let model = AnyModel::open(path, options)?;
-        if model.format() == ModelFormat::Gguf {
-            let model = Model::open(path)?;
-            model.check_finite()?;
-            return Ok(VerifyModel::Deployed(Arc::new(model)));
-        }
-        let tokenizer = model.tokenizer()?.map(Box::new);
-        Ok(VerifyModel::Trained { decoder: Box::new(decoder_of(&model)?), tokenizer })
-    }
-
-    /// The model of a checkpoint.
-    ///
-    /// # Errors
-    /// If the checkpoint is damaged.
-    pub fn of_checkpoint(checkpoint: &Checkpoint) -> Result<Self, EvalError> {
-        Ok(VerifyModel::Trained { decoder: Box::new(load_decoder(checkpoint)?), tokenizer: None })
+        Ok(match open(path, options, &[])? {
+            Opened::Deployed(model) => VerifyModel::Deployed(model),
+            Opened::Trained(decoder, tokenizer) => VerifyModel::Trained { decoder, tokenizer },
+        })
     }
 
     /// The model's configuration.
@@ -161,8 +140,8 @@ impl VerifyModel {
         let (mut decoder, tokenizer) = match self {
             VerifyModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
             VerifyModel::Deployed(model) => {
-                let read = AnyModel::open(model.path(), &ImportOptions::default())?;
-                (Box::new(decoder_of(&read)?), None)
+                let read = LoadedModel::open(model.path(), &ImportOptions::default())?;
+                (Box::new(read.decoder()?), None)
             }
         };
         for (name, values) in tables {

@@ -12,8 +12,10 @@ use tritforge_checkpoint::Tensors;
 use tritforge_config::ADAPTER_CONFIG;
 
 use crate::ExportError;
+use crate::locate::without_base;
 
-const INDEX: &str = "model.safetensors.index.json";
+/// The index of shards.
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 
 /// The weights of a directory.
@@ -33,9 +35,6 @@ fn fault(path: &Path, message: impl Into<String>) -> ExportError {
 /// If there are none, or they contradict each other or their index; the message names the file and the
 /// tensor.
 pub(super) fn open(path: &Path, directory: &Path) -> Result<WeightFiles, ExportError> {
-    if !path.exists() {
-        return Err(fault(path, "no such file or directory"));
-    }
     if path.is_dir() {
         refuse_adapter(directory)?;
         let (single, index) = (directory.join(SINGLE), directory.join(INDEX));
@@ -79,13 +78,9 @@ fn shard_number(name: &str) -> Option<String> {
 fn refuse_adapter(directory: &Path) -> Result<(), ExportError> {
     let config = directory.join(ADAPTER_CONFIG);
     match config.is_file() {
-        true if ![SINGLE, INDEX].iter().any(|name| directory.join(name).is_file()) => Err(fault(
-            directory,
-            format!(
-                "an adapter, which is no model by itself: `tritforge merge {} -o DIR` makes one of it and its base",
-                directory.display()
-            ),
-        )),
+        true if ![SINGLE, INDEX].iter().any(|name| directory.join(name).is_file()) => {
+            Err(fault(directory, without_base(directory)))
+        }
         true => Err(fault(
             &config,
             "an adapter is in the model's directory: transformers would load it on top of the base that it \
@@ -184,7 +179,7 @@ fn listed(directory: &Path) -> Vec<String> {
 }
 
 /// Why a directory without safetensors that are read is no source.
-fn nothing_to_read(directory: &Path) -> ExportError {
+pub(crate) fn nothing_to_read(directory: &Path) -> ExportError {
     let names = listed(directory);
     let find = |good: &dyn Fn(&str) -> bool| names.iter().find(|name| good(name));
     if let Some(shard) = find(&|name| shard_number(name).is_some()) {
@@ -214,7 +209,10 @@ fn nothing_to_read(directory: &Path) -> ExportError {
     }
     fault(
         directory,
-        format!("contains neither {SINGLE} nor {INDEX}: expected a Hugging Face directory or a .gguf file"),
+        format!(
+            "a directory with no manifest.json (a checkpoint), no step-N (a run's checkpoints), and neither \
+             {SINGLE} nor {INDEX} (a Hugging Face directory); a GGUF file is given by its own path"
+        ),
     )
 }
 

@@ -121,6 +121,12 @@ impl HuggingFaceSource {
         Ok(source)
     }
 
+    /// The files that it is read from.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let weights = self.files.iter().map(|file| file.path().to_path_buf());
+        std::iter::once(self.directory.join("config.json")).chain(weights).collect()
+    }
+
     /// Whether a head is stored whose numbers are not those of the embedding.
     fn has_own_head(&self) -> Result<bool, ExportError> {
         let stored = |name: &str| {

@@ -12,7 +12,7 @@ mod hugging_face;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Writer};
 use tritforge_config::{ModelConfig, Quantization, WeightQuant};
@@ -20,9 +20,12 @@ use tritforge_gguf::Override;
 use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
 
+pub(crate) use self::files::{INDEX, nothing_to_read};
 use self::gguf::GgufSource;
 use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
+use crate::locate::{Located, locate, without_base};
+use crate::model::ModelFormat;
 use crate::plan::{TensorPlan, TensorRole, items};
 use crate::tensor_data::{bf16_bytes, check, f32_bytes};
 
@@ -80,6 +83,12 @@ pub(crate) enum Stored {
     Ternary,
 }
 
+/// Refuses metadata that is set from outside for what has none.
+pub(crate) fn not_gguf(path: &Path) -> ExportError {
+    let message = "--override-kv applies only to GGUF files, and this is not one".to_string();
+    ExportError::Import { path: path.to_path_buf(), message }
+}
+
 /// A model to be imported.
 pub(crate) enum Source {
     HuggingFace(HuggingFaceSource),
@@ -87,15 +96,24 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    pub(crate) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        match extension.as_deref() {
-            Some("gguf") if !path.is_dir() => Ok(Source::Gguf(GgufSource::open(path, options)?)),
-            _ if !options.overrides.is_empty() => Err(ExportError::Import {
-                path: path.to_path_buf(),
-                message: "--override-kv applies only to GGUF files, and this is not one".to_string(),
-            }),
+    /// Opens a model that is no checkpoint.
+    pub(crate) fn open(
+        path: &Path,
+        format: ModelFormat,
+        options: &ImportOptions,
+    ) -> Result<Self, ExportError> {
+        match format {
+            ModelFormat::Gguf => Ok(Source::Gguf(GgufSource::open(path, options)?)),
+            _ if !options.overrides.is_empty() => Err(not_gguf(path)),
             _ => Ok(Source::HuggingFace(HuggingFaceSource::open(path, options.assume)?)),
+        }
+    }
+
+    /// The files that it is read from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Source::HuggingFace(source) => source.files(),
+            Source::Gguf(source) => source.gguf.paths().map(Path::to_path_buf).collect(),
         }
     }
 
@@ -198,7 +216,17 @@ impl Source {
 /// If the source cannot be read, is of a kind that the engine does not run, or does not say what its weights
 /// are; the message tells what to do. Nothing is left under the checkpoint's name then.
 pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<ImportReport, ExportError> {
-    let source = Source::open(path, options)?;
+    let source = match locate(path)? {
+        Located::Gguf(path) => Source::open(&path, ModelFormat::Gguf, options)?,
+        Located::HuggingFace(path) => Source::open(&path, ModelFormat::HuggingFace, options)?,
+        Located::Checkpoint(_) => {
+            let message = "a checkpoint already: there is nothing to import".to_string();
+            return Err(ExportError::Import { path: path.to_path_buf(), message });
+        }
+        Located::Adapter(_) => {
+            return Err(ExportError::Import { path: path.to_path_buf(), message: without_base(path) });
+        }
+    };
     let mut config = source.config().clone();
     if options.latent {
         if config.weights != WeightQuant::Ternary {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
 use tritforge_checkpoint::{AdapterFiles, Tensors};
@@ -10,18 +9,10 @@ use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::dense::ggml_type;
-use crate::model::{AnyModel, ModelFormat};
+use crate::model::{LoadedModel, ModelFormat};
 use crate::plan::TensorPlan;
 use crate::runtimes::{GgufTraits, Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
-use crate::{ExportError, ExportOptions, ImportOptions};
-
-/// A safetensors file starts with the length of its JSON header, and then `{`.
-pub(super) fn is_safetensors(path: &Path) -> Result<bool, ExportError> {
-    let io = |source| ExportError::Io { path: path.to_path_buf(), action: "open", source };
-    let mut head = [0u8; 9];
-    let mut file = fs::File::open(path).map_err(io)?;
-    Ok(file.read_exact(&mut head).is_ok() && &head[..4] != b"GGUF" && head[8] == b'{')
-}
+use crate::{ExportError, ExportOptions};
 
 pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
     let file = Tensors::open(path)?;
@@ -91,16 +82,11 @@ pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError>
     Ok(inspection)
 }
 
-pub(super) fn directory(
-    path: &Path,
-    options: &ImportOptions,
-    digest: bool,
-) -> Result<Inspection, ExportError> {
-    let model = AnyModel::open(path, options)?;
+pub(super) fn directory(model: &LoadedModel, digest: bool) -> Result<Inspection, ExportError> {
     let config = model.config().clone();
     let mut tensors = Vec::new();
     for item in model.items() {
-        tensors.push(row(&model, item, digest)?);
+        tensors.push(row(model, item, digest)?);
     }
     let architecture = Architecture::of(&config).ok();
     let runtimes = match model.format() {
@@ -167,7 +153,7 @@ fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig)
     [ours].into_iter().chain(others).collect()
 }
 
-fn row(model: &AnyModel, item: &TensorPlan, digest: bool) -> Result<TensorRow, ExportError> {
+fn row(model: &LoadedModel, item: &TensorPlan, digest: bool) -> Result<TensorRow, ExportError> {
     let (ty, bytes) = model.storage(item)?;
     let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
     let quantized = model.config().activations == ActivationQuant::Absmax;

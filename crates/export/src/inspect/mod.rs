@@ -9,12 +9,11 @@ use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tritforge_checkpoint::AdapterFiles;
 use tritforge_config::ModelConfig;
 
 pub use self::tokenizer::TokenizerSummary;
 use crate::runtimes::{Runtime, Verdict, loading};
-use crate::{ExportError, ImportOptions};
+use crate::{ExportError, ImportOptions, LoadedModel, Located, locate};
 
 /// What a file or directory holds.
 #[derive(Debug, Clone, Serialize)]
@@ -136,14 +135,14 @@ impl TensorRow {
 /// # Errors
 /// If it is none of these, or damaged.
 pub fn inspect(path: &Path, options: &ImportOptions, digest: bool) -> Result<Inspection, ExportError> {
-    if let Some(adapter) = AdapterFiles::find(path)? {
-        layout::adapter(&adapter)
-    } else if path.is_dir() {
-        layout::directory(path, options, digest)
-    } else if layout::is_safetensors(path)? {
-        layout::safetensors(path)
-    } else {
-        gguf::file(path, digest)
+    match locate(path)? {
+        Located::Adapter(adapter) => layout::adapter(&adapter),
+        Located::Gguf(path) => gguf::file(&path, digest),
+        // One file says what is in it without the rest of the model.
+        Located::HuggingFace(path) if path.extension().is_none_or(|end| end != "json") && path.is_file() => {
+            layout::safetensors(&path)
+        }
+        model => layout::directory(&LoadedModel::of(model, options, &[])?, digest),
     }
 }
 

@@ -9,7 +9,7 @@
 use std::mem::MaybeUninit;
 
 use super::{Q8_0_BLOCK, Q8_0_BYTES};
-use crate::{allocator, pool};
+use crate::{huge_pages, pool};
 
 /// Rows of a group.
 pub(super) const GROUP: usize = 4;
@@ -25,7 +25,7 @@ pub(super) fn interleave(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
     let group_bytes = GROUP * row_bytes;
     let len = bytes.len().div_ceil(group_bytes) * group_bytes;
     let mut out: Vec<u8> = Vec::with_capacity(len);
-    allocator::advise_huge_pages(out.spare_capacity_mut());
+    huge_pages::advise_huge_pages(out.spare_capacity_mut());
     let spare = &mut out.spare_capacity_mut()[..len];
     let tasks = bytes.chunks(GROUPS_A_TASK * group_bytes).zip(spare.chunks_mut(GROUPS_A_TASK * group_bytes));
     pool::for_each(tasks, |(rows, out): (&[u8], &mut [MaybeUninit<u8>])| {

@@ -13,12 +13,13 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 use tritforge_config::{ModelConfig, Parameters};
+use tritforge_report::Sink;
 
 pub use self::memory::Memory;
 pub use self::time::Time;
-use crate::prepare::{PrepareOptions, Prepared, elsewhere, prepare_with};
+use crate::TrainError;
+use crate::prepare::{self, Prepared, elsewhere};
 use crate::recipe::{Recipe, TrainEngine};
-use crate::{TrainError, machine};
 
 /// The cost of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,20 +61,20 @@ impl DryRun {
     }
 }
 
-/// Resolves a recipe and finds out its cost. Nothing is left on the disk where nothing was. `say` hears what
-/// is going on.
+/// Resolves a recipe and finds out its cost. Nothing is left on the disk where nothing was. `sink` hears
+/// what is going on.
 ///
 /// # Errors
 /// If the recipe describes no possible model, or its engine is candle. Text that cannot be read is told in the
 /// result.
-pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, TrainError> {
+pub fn dry_run(recipe: &Recipe, sink: &dyn Sink) -> Result<DryRun, TrainError> {
     if recipe.train.engine == TrainEngine::Candle {
         let message = "train.engine = \"candle\": --dry-run can estimate the fused engine only; leave the key \
                        out, or pass --set train.engine=fused";
         return Err(TrainError::State(message.to_string()));
     }
     let begin = Instant::now();
-    let (prepared, unprepared) = match prepare(recipe, &mut say) {
+    let (prepared, unprepared) = match prepare(recipe, sink) {
         Ok(prepared) => (Some(prepared), None),
         Err(reason) => (None, Some(reason)),
     };
@@ -82,16 +83,16 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
         prepared.as_ref().map_or(recipe.expected_vocab_size(), |(p, _)| p.tokenizer.vocab_size());
     let config = recipe.model_config(vocab_size)?;
     let parameters = config.parameters();
-    let process = machine::resident().map_or(0, |memory| memory.now);
+    let process = tritforge_machine::resident().map_or(0, |memory| memory.now);
     let memory = memory::estimate(recipe, &config, process);
-    let available_memory = machine::available_memory();
-    let f32_flops = machine::f32_flops();
+    let available_memory = tritforge_machine::available_memory();
+    let f32_flops = tritforge_machine::f32_flops();
     let tried = match trial::size(recipe, &config, f32_flops, available_memory) {
         Some(size) => Some(trial::run(recipe, &config, size)?),
         None => None,
     };
     let whole = tried.as_ref().is_some_and(|tried| tried.whole);
-    let measured_memory = if whole { machine::resident().map(|memory| memory.peak) } else { None };
+    let measured_memory = if whole { tritforge_machine::resident().map(|memory| memory.peak) } else { None };
     let sequence_tokens = (recipe.rows() * recipe.data.seq_len) as u64;
     let tokens_per_step = sequence_tokens * recipe.train.gradient_accumulation as u64;
     let time = match tried {
@@ -116,7 +117,7 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
         flops_per_token: 6.0 * parameters.total() as f64,
         attention_flops_per_token: attention as f64,
         f32_flops,
-        ternary_ops: machine::ternary_ops(),
+        ternary_ops: tritforge_machine::ternary_ops(),
         memory,
         measured_memory,
         available_memory,
@@ -126,13 +127,13 @@ pub fn dry_run(recipe: &Recipe, mut say: impl FnMut(&str)) -> Result<DryRun, Tra
 
 /// The text as the run would have it, or why there is none. What the run's directory already has is used;
 /// otherwise it is made in a directory that is removed with the result.
-fn prepare(recipe: &Recipe, say: &mut impl FnMut(&str)) -> Result<(Prepared, TempDir), String> {
+fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<(Prepared, TempDir), String> {
     let sources = recipe.data.sources.iter().map(|source| &source.path);
     if recipe.data.train.iter().chain(sources).any(|path| path.starts_with("hf:")) {
         return Err("a dry run does not download files".to_string());
     }
     let (elsewhere, dir) = elsewhere(recipe).map_err(|error| error.to_string())?;
-    match prepare_with(&elsewhere, PrepareOptions { progress: true }, say) {
+    match prepare::prepare(&elsewhere, sink) {
         Ok(prepared) => Ok((prepared, dir)),
         Err(error) => Err(error.to_string()),
     }

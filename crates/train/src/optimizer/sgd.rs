@@ -56,7 +56,7 @@ mod tests {
     use super::*;
     use crate::optimizer::{OptimizerConfig, Step, StoredType};
     use crate::recipe::{Recipe, json_schema, markdown};
-    use crate::{Optimizer, RunOptions, prepare, train};
+    use crate::{Optimizer, RunOptions, Silent, prepare, train};
 
     const RECIPE: &str = "[model]\nhidden_size = 32\nintermediate_size = 128\nnum_hidden_layers = 1\n\
                           num_attention_heads = 2\n[quant]\nweights = \"none\"\nactivations = \"none\"\n\
@@ -108,22 +108,23 @@ mod tests {
     fn a_run_and_its_checkpoints_know_an_optimizer_by_its_line() {
         let weights = |interrupted: bool| {
             let dir = tempfile::tempdir().unwrap();
-            let quiet = RunOptions { quiet: true, ..RunOptions::default() };
+            let quiet = RunOptions::default();
             fs::write(dir.path().join("a.txt"), "abcabcabdabcabcabd".repeat(40)).unwrap();
             if interrupted {
                 let recipe =
                     parse(dir.path(), &["train.steps=2", "optim.schedule=constant", "optim.warmup_steps=0"]);
                 let recipe = recipe.unwrap();
-                train(&recipe, &prepare(&recipe, |_| ()).unwrap(), &quiet).unwrap();
+                train(&recipe, &prepare(&recipe, &Silent).unwrap(), &quiet).unwrap();
             }
             let recipe = parse(dir.path(), &["optim.schedule=constant", "optim.warmup_steps=0"]).unwrap();
             let options = RunOptions { resume: interrupted, ..quiet.clone() };
-            let summary = train(&recipe, &prepare(&recipe, |_| ()).unwrap(), &options).unwrap();
+            let summary = train(&recipe, &prepare(&recipe, &Silent).unwrap(), &options).unwrap();
             let state = fs::read_to_string(summary.checkpoint.join("training.json")).unwrap();
             assert!(state.contains("plain-sgd with f32 state and f32 weights"), "{state}");
             let other = parse(dir.path(), &["optim.kind=adamw"]).unwrap();
             let options = RunOptions { resume: true, ..quiet.clone() };
-            let refused = train(&other, &prepare(&other, |_| ()).unwrap(), &options).unwrap_err().to_string();
+            let refused =
+                train(&other, &prepare(&other, &Silent).unwrap(), &options).unwrap_err().to_string();
             assert!(
                 refused.contains("optim.kind is \"adamw\", but the run was started with \"plain-sgd\""),
                 "{refused}"

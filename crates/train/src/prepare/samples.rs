@@ -13,6 +13,7 @@ use tritforge_data::{
     RecordKind, Report, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint,
     samples, split_examples,
 };
+use tritforge_report::Sink;
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
 use super::{Prepared, split_of, tokenizer};
@@ -25,12 +26,8 @@ use crate::training_data::{PreferenceData, SampleData, TrainingData};
 const DROPPED: &str = "dropped.jsonl";
 
 /// The samples of a recipe with `data.records`.
-pub(super) fn prepare_samples(
-    recipe: &Recipe,
-    dir: &Path,
-    mut say: impl FnMut(&str),
-) -> Result<Prepared, TrainError> {
-    let mut read = Read::new(recipe, dir, &mut say)?;
+pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
+    let mut read = Read::new(recipe, dir, sink)?;
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
@@ -57,21 +54,21 @@ pub(super) fn prepare_samples(
         }
     }
     if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
-        say(&format!(
+        sink.message(&format!(
             "warning: the template writes {mark} after answers but leaves it out of the loss, so the model \
              will not learn to stop: put it into the generation block"
         ));
     }
     let prints = [&train, &held_out].map(|side| sample_fingerprint(side).to_string());
     let fingerprint = fingerprint(recipe, &prints);
-    read.finish(dir, &mut say)?;
+    read.finish(dir, sink)?;
     let count = |side: &[Sample]| {
         let tokens: usize = side.iter().map(|sample| sample.ids.len()).sum();
         let targets: usize = side.iter().map(Sample::targets).sum();
         (side.len(), tokens, targets)
     };
     let ((samples, tokens, targets), (held, held_tokens, held_targets)) = (count(&train), count(&held_out));
-    say(&format!(
+    sink.message(&format!(
         "{samples} samples for training, {tokens} tokens, {:.1} % in the loss; {held} held out, \
          {held_tokens} tokens, {held_targets} in the loss; vocabulary {}",
         100.0 * targets as f64 / tokens as f64,
@@ -81,7 +78,7 @@ pub(super) fn prepare_samples(
     let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
-    say(&format!(
+    sink.message(&format!(
         "{rows} rows of {} tokens per epoch, {:.2} epochs in total",
         recipe.data.seq_len,
         drawn / rows as f64
@@ -92,12 +89,8 @@ pub(super) fn prepare_samples(
 }
 
 /// The pairs of answers of a recipe with `[dpo]`.
-pub(super) fn prepare_pairs(
-    recipe: &Recipe,
-    dir: &Path,
-    mut say: impl FnMut(&str),
-) -> Result<Prepared, TrainError> {
-    let mut read = Read::new(recipe, dir, &mut say)?;
+pub(super) fn prepare_pairs(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
+    let mut read = Read::new(recipe, dir, sink)?;
     let bytes = token_bytes(&read.tokenizer);
     let mut report = std::mem::take(&mut read.report);
     let mut make = |examples: &[Example]| {
@@ -119,8 +112,8 @@ pub(super) fn prepare_pairs(
         sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
     };
     let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
-    read.finish(dir, &mut say)?;
-    say(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
+    read.finish(dir, sink)?;
+    sink.message(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
     let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })
@@ -153,7 +146,7 @@ struct Read {
 }
 
 impl Read {
-    fn new(recipe: &Recipe, dir: &Path, say: &mut impl FnMut(&str)) -> Result<Self, TrainError> {
+    fn new(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Self, TrainError> {
         let keys = &recipe.data.samples;
         let source = |path: &Path, format| TextSource { format, ..TextSource::new(path) };
         let mut sources: Vec<TextSource> =
@@ -178,7 +171,7 @@ impl Read {
                 .collect()
         };
         let marks = template.as_ref().map(|template| marks(template.source())).unwrap_or_default();
-        let tokenizer = tokenizer(recipe, &texts(&train), &texts(&held_out), &marks, dir, say)?;
+        let tokenizer = tokenizer(recipe, &texts(&train), &texts(&held_out), &marks, dir, sink)?;
         let template = match template {
             Some(template) => template,
             None => tokenizer.chat_template()?.ok_or_else(|| {
@@ -196,7 +189,7 @@ impl Read {
         let unknown: Vec<String> =
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
-            say(&format!(
+            sink.message(&format!(
                 "warning: {} in the template are not tokens of the vocabulary and are encoded as plain text",
                 unknown.join(", ")
             ));
@@ -239,8 +232,8 @@ impl Read {
     }
 
     /// Notes on the disk what was left out, and says what was read.
-    fn finish(&self, dir: &Path, say: &mut impl FnMut(&str)) -> Result<(), TrainError> {
-        say(&self.report.summary());
+    fn finish(&self, dir: &Path, sink: &dyn Sink) -> Result<(), TrainError> {
+        sink.message(&self.report.summary());
         let path = dir.join(DROPPED);
         if self.report.dropped.is_empty() {
             // One of an earlier start would be wrong now.
@@ -256,7 +249,7 @@ impl Read {
             file.flush()
         };
         write().map_err(TrainError::io(&path, "write"))?;
-        say(&format!("dropped records: {}", path.display()));
+        sink.message(&format!("dropped records: {}", path.display()));
         Ok(())
     }
 }

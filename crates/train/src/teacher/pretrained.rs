@@ -239,12 +239,10 @@ fn of_qwen3(config: &ModelConfig) -> qwen3::Config {
 #[cfg(test)]
 mod tests {
     use serde_json::{Map, json};
-    use tritforge_checkpoint::Checkpoint;
-    use tritforge_export::{ImportOptions, import};
+    use tritforge_export::{ImportOptions, LoadedModel, import};
     use tritforge_model::Decoder;
 
     use super::*;
-    use crate::teacher::decoder;
     use crate::teacher::files::{INDEX, SINGLE};
 
     fn llama() -> ModelConfig {
@@ -309,7 +307,7 @@ mod tests {
             let (source, out) = (temp.path().join("hf"), temp.path().join("ours"));
             write(&source, &config, files);
             import(&source, &out, &ImportOptions::default()).unwrap();
-            let ours = decoder(&Checkpoint::open(&out).unwrap()).unwrap();
+            let ours = LoadedModel::open(&out, &ImportOptions::default()).unwrap().decoder().unwrap();
             let candle = Pretrained::open(&source).unwrap();
             assert_eq!(candle.config(), ours.config());
             let whole: Vec<u32> = (0..24).map(|i| i * i % 40).collect();

@@ -2,11 +2,11 @@
 //! looked at, the report is drawn.
 
 use tritforge_model::{Batch, Decoder, IGNORE_INDEX, Score};
+use tritforge_report::Event;
 
 use super::Trainer;
 use crate::dpo::compare;
 use crate::health::Health;
-use crate::log::Event;
 use crate::reference::Reference;
 use crate::training_data::TrainingData;
 use crate::{PreferenceStats, TrainError, recipe, sample, sequence_log_probs};
@@ -42,13 +42,13 @@ impl Trainer<'_> {
         self.deploy_average()?;
         let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;
-        self.log.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
+        self.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
         if recipe.dpo.is_some() {
             self.log_preferences(whole.preferences, true)?;
         }
         let Health { steps, matrices } = self.monitor.observe(&self.model, step);
         if !matrices.is_empty() {
-            self.log.event(&Event::Health { step, steps, matrices })?;
+            self.event(&Event::Health { step, steps, matrices })?;
         }
         self.write_report();
         let progress = &mut self.progress;

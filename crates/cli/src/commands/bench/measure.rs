@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
+use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
-use tritforge_kernels::{Backend, int8_peak, read_bandwidth, set_threads};
+use tritforge_kernels::{Backend, set_threads};
+use tritforge_machine::{int8_peak, read_bandwidth, resident};
 
 /// What to run: every combination that makes sense.
 pub(super) struct Plan {
@@ -92,14 +94,14 @@ impl Row {
 }
 
 /// Measures the machine with a number of threads.
-pub(super) fn machine(threads: usize) -> Machine {
+pub(super) fn machine(threads: usize) -> Result<Machine> {
     set_threads(threads);
-    Machine {
+    Ok(Machine {
         threads,
-        read_bandwidth: read_bandwidth() * 1e-9,
+        read_bandwidth: read_bandwidth().context("cannot measure the memory's speed")? * 1e-9,
         avx2_peak: int8_peak(Backend::Avx2).map(|rate| rate * 1e-9),
         avx512_peak: int8_peak(Backend::Avx512Vnni).map(|rate| rate * 1e-9),
-    }
+    })
 }
 
 /// A row to run.
@@ -135,7 +137,7 @@ impl Plan {
 /// Runs the plan on a model.
 pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
     let begin = Instant::now();
-    let model = Arc::new(Model::open(path)?);
+    let model = Arc::new(Model::open(&gguf_file(path)?)?);
     let load_seconds = begin.elapsed().as_secs_f64();
     let tests = plan.tests();
     let context = model.config().max_position_embeddings;
@@ -169,7 +171,7 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
         backend: Backend::active().to_string(),
         kv: plan.kv.to_string(),
         load_seconds,
-        peak_rss_bytes: peak_rss(),
+        peak_rss_bytes: resident().map(|memory| memory.peak),
         rows,
     })
 }
@@ -219,11 +221,4 @@ fn row(model: &Arc<Model>, test: &Test, threads: usize, plan: &Plan, bar: &Progr
         kv_bytes: (test.depth + test.tokens / 2) * kv_bytes_a_position,
         tokens_per_second,
     })
-}
-
-/// The largest resident set of this process so far, where the system tells.
-pub(super) fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

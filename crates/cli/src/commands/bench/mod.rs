@@ -107,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let mut report = output::Report::default();
     if args.roofline {
-        report.machine = plan.threads.iter().map(|n| measure::machine(*n)).collect();
+        report.machine = plan.threads.iter().map(|n| measure::machine(*n)).collect::<Result<_>>()?;
     }
     for path in &args.models {
         report.models.push(measure::model(path, &plan)?);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
+use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
+use tritforge_machine::resident;
 
 use super::Format;
-use super::measure::peak_rss;
 
 /// Prompts that `aggressive` runs at once.
 const TOGETHER: usize = 8;
@@ -32,7 +33,7 @@ pub(super) struct Setting {
 /// Runs every prompt of a file at every setting, greedily, with `tokens` tokens of answer.
 pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Setting>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}: cannot read", file.display()))?;
-    let model = Arc::new(Model::open(model)?);
+    let model = Arc::new(Model::open(&gguf_file(model)?)?);
     let context = model.config().max_position_embeddings;
     let mut prompts = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -64,7 +65,7 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
             first_token_p95: at(0.95),
             tokens_per_second: (prompts.len() * tokens) as f64 / seconds,
             requests_a_minute: 60.0 * prompts.len() as f64 / seconds,
-            peak_rss_bytes: peak_rss(),
+            peak_rss_bytes: resident().map(|memory| memory.peak),
         })
     };
     Ok(vec![

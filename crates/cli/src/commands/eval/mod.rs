@@ -80,14 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The model, with its adapters: an adapter as the model brings its own.
 fn open(args: &Args) -> Result<EvalModel> {
-    let path = &args.model;
-    if !path.is_dir() {
-        return Ok(EvalModel::Gguf(args.lora.open(path)?));
-    }
-    if let Some(option) = args.lora.given() {
-        bail!("{option}: {} is a directory, but this option applies only to GGUF files", path.display());
-    }
-    Ok(EvalModel::open_with(path, &args.lora.adapters()?)?)
+    Ok(EvalModel::open_with(&args.model, &args.lora.options(), &args.lora.adapters()?)?)
 }
 
 fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {

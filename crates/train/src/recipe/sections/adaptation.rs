@@ -115,8 +115,8 @@ pub enum BlendOrder {
 /// given.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Distill {
-    /// A checkpoint, the directory of a run, or a GGUF file, with the tokenizer of the model that is trained; with engine `"candle"` a
-    /// directory in Hugging Face's layout or `hf://OWNER/NAME[@REVISION]`.
+    /// A checkpoint, the directory of a run, a GGUF file, a Hugging Face directory, or an adapter with the base that it names, with the
+    /// tokenizer of the model that is trained; with engine `"candle"` a directory in Hugging Face's layout or `hf://OWNER/NAME[@REVISION]`.
     pub teacher: PathBuf,
     /// What runs the teacher: `"tritforge"` (the default) or `"candle"`: candle-transformers, for Llama, Qwen2 and Qwen3 in full precision.
     pub engine: Engine,
@@ -179,8 +179,8 @@ pub struct Dpo {
     pub sft: f64,
     /// Whether that is the `"mean"` (the default) over the answer's tokens, or their `"sum"`.
     pub sft_loss: SftLoss,
-    /// The reference: a checkpoint, or the directory of a run, with the tokenizer of the model; by default the model as it begins. Its
-    /// log-probabilities are computed once and kept in the run's `data/reference.bin`.
+    /// The reference: a model in any of the forms of `distill.teacher`, with the tokenizer of the model; by default the model as it
+    /// begins. Its log-probabilities are computed once and kept in the run's `data/reference.bin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
 }

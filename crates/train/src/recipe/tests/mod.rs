@@ -310,7 +310,12 @@ fn a_base_gives_shape_and_tokenizer_and_is_named_where_it_is_missing() {
     assert!(recipe.model_config(5000).unwrap_err().to_string().contains("4096"));
     assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
     let message = &faults(text, &[])[0];
-    assert!(message.starts_with("dir/r.toml:2:8: model.base: no directory"), "{message}");
+    assert!(
+        message.starts_with(
+            "dir/r.toml:2:8: model.base: nowhere: no such file or directory: expected a checkpoint"
+        ),
+        "{message}"
+    );
     let both = text.replace("[data]", "config = \"c.toml\"\n[data]");
     let message = faults(&both, &[&overrides[0]]).join("\n");
     assert!(message.contains("model.config contradicts model.base"), "{message}");

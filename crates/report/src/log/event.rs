@@ -1,15 +1,15 @@
-//! The lines of `metrics.jsonl`: written by the trainer, read by the report.
+//! The lines of `metrics.jsonl`: written during training, read by the report.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::health::MatrixHealth;
+use super::MatrixHealth;
 
 /// One line of `metrics.jsonl`. Numbers that are none (NaN, ∞) are written as `null`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(crate) enum Event {
+pub enum Event {
     /// When training starts, and again whenever it goes on.
     Run {
         /// Steps taken before.
@@ -117,6 +117,6 @@ pub(crate) enum Event {
 }
 
 /// JSON has no NaN: it stands as `null`.
-pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }

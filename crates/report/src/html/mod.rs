@@ -15,7 +15,7 @@ mod tests;
 
 use std::path::Path;
 
-use crate::TrainError;
+use crate::ReportError;
 
 /// The report's name in the directory of its run.
 pub const FILE: &str = "report.html";
@@ -25,10 +25,10 @@ pub const FILE: &str = "report.html";
 /// # Errors
 /// If a run has no metrics, a line of them cannot be understood, or the file cannot be written. A last line
 /// that was cut off, as a kill leaves it, is passed over.
-pub fn write(runs: &[impl AsRef<Path>], file: &Path) -> Result<(), TrainError> {
+pub fn write(runs: &[impl AsRef<Path>], file: &Path) -> Result<(), ReportError> {
     let runs = runs.iter().map(|path| read::run(path.as_ref())).collect::<Result<Vec<_>, _>>()?;
     let mut temporary = file.to_path_buf().into_os_string();
     temporary.push(".tmp");
-    std::fs::write(&temporary, page::page(&runs)).map_err(TrainError::io(file, "write"))?;
-    std::fs::rename(&temporary, file).map_err(TrainError::io(file, "write"))
+    std::fs::write(&temporary, page::page(&runs)).map_err(ReportError::io(file, "write"))?;
+    std::fs::rename(&temporary, file).map_err(ReportError::io(file, "write"))
 }

@@ -8,7 +8,7 @@ use tritforge_config::Projection;
 use super::page::escape;
 use super::read::{Health, Run};
 use super::svg::{Scale, label, path, thin};
-use crate::health::MatrixHealth;
+use crate::MatrixHealth;
 
 /// A small chart's size and the room left of the first for the axis.
 const PANEL: (f64, f64) = (150.0, 86.0);

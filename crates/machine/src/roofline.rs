@@ -7,7 +7,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::{Backend, pool};
+use memmap2::MmapMut;
+use tritforge_kernels::{Backend, parallel_for_each, threads};
 
 /// Memory that one pass reads: far more than any cache.
 const BYTES: usize = 512 << 20;
@@ -15,20 +16,27 @@ const BYTES: usize = 512 << 20;
 /// Passes of which the median counts.
 const PASSES: usize = 7;
 
-/// Bytes a second that the active threads ([`crate::set_threads`]) read from memory together, each its own
-/// stretch: the median of several passes over 512 MiB.
-pub fn read_bandwidth() -> f64 {
-    let mut buffer: Vec<u64> = Vec::with_capacity(BYTES / 8);
-    crate::allocator::advise_huge_pages(buffer.spare_capacity_mut());
-    buffer.resize(BYTES / 8, 1);
-    let parts: Vec<&[u64]> = buffer.chunks(buffer.len().div_ceil(8 * pool::threads())).collect();
-    median(|| {
+/// Bytes a second that the active threads ([`tritforge_kernels::set_threads`]) read from memory together, each
+/// its own stretch: the median of several passes over 512 MiB.
+///
+/// # Errors
+/// If the system has no such memory to give.
+pub fn read_bandwidth() -> std::io::Result<f64> {
+    let mut memory = MmapMut::map_anon(BYTES)?;
+    // Fewer look-ups of addresses; where the system refuses, nothing changes.
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    // A page that was never written may be the system's one page of zeros, which stays in the cache.
+    memory.fill(1);
+    let numbers: &[u64] = bytemuck::cast_slice(&memory);
+    let parts: Vec<&[u64]> = numbers.chunks(numbers.len().div_ceil(8 * threads())).collect();
+    Ok(median(|| {
         let begin = Instant::now();
-        pool::run(parts.len(), |i| {
-            black_box(sum(parts[i]));
+        parallel_for_each(parts.iter(), |part| {
+            black_box(sum(part));
         });
         BYTES as f64 / begin.elapsed().as_secs_f64()
-    })
+    }))
 }
 
 /// The sum of a part, over enough accumulators to wait for nothing but memory.
@@ -63,11 +71,10 @@ pub fn int8_peak(backend: Backend) -> Option<f64> {
         }
     };
     products(1)?;
-    let threads = pool::threads();
     Some(median(|| {
         let done = std::sync::atomic::AtomicUsize::new(0);
         let begin = Instant::now();
-        pool::run(threads, |_| {
+        parallel_for_each(0..threads(), |_| {
             let made = products(ROUNDS).unwrap_or(0);
             done.fetch_add(made, std::sync::atomic::Ordering::Relaxed);
         });

@@ -1,9 +1,11 @@
 //! An adapter and its base to one checkpoint, and what that changes.
 //!
 //! An adapter inside the quantizer is merged exactly: the merged latent weight is what the forward quantized;
-//! and so is a ternary one, which moves codes ([`merge_lota`]). One beside a ternary weight has no place in
+//! and so is a ternary one, which moves codes ([`lota`]). One beside a ternary weight has no place in
 //! it: quantizing the sum again is another model, and how far away is told. One beside a full-precision
 //! weight is added to it.
+
+mod lota;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,7 +18,8 @@ use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
 use tritforge_model::merge_adapter;
 use tritforge_ternary::{absmean, weight_codes};
 
-use crate::{TrainError, identity, init, merge_lota, state};
+use crate::applied::check_base;
+use crate::{ExportError, open_checkpoint};
 
 /// What a merge did to a projection.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,20 +59,11 @@ pub fn merge(
     base: Option<&Path>,
     out: &Path,
     requantize: bool,
-) -> Result<MergeReport, TrainError> {
+) -> Result<MergeReport, ExportError> {
     let files = AdapterFiles::open(adapter)?;
-    let fault = |message: String| TrainError::Merge { path: files.dir().to_path_buf(), message };
-    let base = init::open(&files.base_path(base)?).map_err(|e| fault(format!("its base: {e}")))?;
-    let print = files.checkpoint().map(state::trained_on).transpose()?.flatten();
-    if let Some(print) = print
-        && identity::of_checkpoint(&base)? != print
-    {
-        return Err(fault(format!(
-            "its base, {}, is not the checkpoint that it was trained on: the files have different contents. \
-             Restore that checkpoint, or name it with --base",
-            base.dir().display()
-        )));
-    }
+    let fault = |message: String| ExportError::Merge { path: files.dir().to_path_buf(), message };
+    let base = open_checkpoint(&files.base_path(base)?).map_err(|e| fault(format!("its base: {e}")))?;
+    check_base(&files, &base).map_err(|e| fault(e.to_string()))?;
     let config = match files.checkpoint() {
         Some(checkpoint) => checkpoint.config()?,
         None => base.config()?,
@@ -80,7 +74,7 @@ pub fn merge(
     let mut report = MergeReport { adapter, exact: true, projections: Vec::new() };
     match (mode, config.weights) {
         (LoraMode::Lota, _) => {
-            merge_lota::write(&base, &files, &modules, &config, out, &mut report)?;
+            lota::write(&base, &files, &modules, &config, out, &mut report)?;
             return Ok(report);
         }
         (_, WeightQuant::Ternary) => {
@@ -108,11 +102,7 @@ pub fn merge(
 }
 
 /// The tokenizer of a merged model: that of the adapter's checkpoint, or the base's.
-pub(crate) fn write_tokenizer(
-    writer: &mut Writer,
-    files: &AdapterFiles,
-    base: &Checkpoint,
-) -> Result<(), TrainError> {
+fn write_tokenizer(writer: &mut Writer, files: &AdapterFiles, base: &Checkpoint) -> Result<(), ExportError> {
     let source = files.checkpoint().unwrap_or(base);
     for file in [TOKENIZER, TOKENIZER_CONFIG].into_iter().filter(|file| source.has(file)) {
         writer.write_file(file, &source.file(file)?)?;
@@ -121,7 +111,7 @@ pub(crate) fn write_tokenizer(
 }
 
 /// The adapted modules by the names of their weights.
-pub(crate) fn by_weight(modules: &[AdapterModule]) -> HashMap<String, &AdapterModule> {
+fn by_weight(modules: &[AdapterModule]) -> HashMap<String, &AdapterModule> {
     modules.iter().map(|found| (found.module.projection.hf_weight(found.module.layer), found)).collect()
 }
 
@@ -132,7 +122,7 @@ fn write(
     config: &ModelConfig,
     out: &Path,
     report: &mut MergeReport,
-) -> Result<(), TrainError> {
+) -> Result<(), ExportError> {
     let (tensors, modules) = (base.model_tensors()?, by_weight(modules));
     let ternary = config.weights == WeightQuant::Absmean;
     let mut writer = Writer::create(out)?;

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Event;
 use super::tfevents::{self, Value};
-use crate::TrainError;
+use crate::ReportError;
 
 /// What the name of every event file begins with: TensorBoard looks for it.
 const PREFIX: &str = "events.out.tfevents.";
@@ -25,17 +25,18 @@ pub(super) struct TensorBoard {
 
 impl TensorBoard {
     /// Begins a file in `dir` for a run that has taken `step` steps; at step 0 earlier files are removed.
-    pub(super) fn open(dir: &Path, step: u64) -> Result<Self, TrainError> {
-        fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
+    pub(super) fn open(dir: &Path, step: u64) -> Result<Self, ReportError> {
+        fs::create_dir_all(dir).map_err(ReportError::io(dir, "create"))?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(dir).map_err(TrainError::io(dir, "list"))? {
-            let name = entry.map_err(TrainError::io(dir, "list"))?.file_name().to_string_lossy().into_owned();
+        for entry in fs::read_dir(dir).map_err(ReportError::io(dir, "list"))? {
+            let name =
+                entry.map_err(ReportError::io(dir, "list"))?.file_name().to_string_lossy().into_owned();
             if !name.starts_with(PREFIX) {
                 continue;
             }
             if step == 0 {
                 let path = dir.join(&name);
-                fs::remove_file(&path).map_err(TrainError::io(&path, "remove"))?;
+                fs::remove_file(&path).map_err(ReportError::io(&path, "remove"))?;
             } else {
                 names.push(name);
             }
@@ -46,7 +47,7 @@ impl TensorBoard {
         let now = (wall_time() as u64).max(newest);
         let path = dir.join(format!("{PREFIX}{now:010}.{:06}.tritforge", names.len()));
         let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(TrainError::io(&path, "create"))?;
+        let file = file.map_err(ReportError::io(&path, "create"))?;
         let mut board = Self { path, file };
         board.write(&tfevents::version(wall_time()))?;
         board.write(&tfevents::start(wall_time(), step + 1))?;
@@ -54,7 +55,7 @@ impl TensorBoard {
     }
 
     /// Appends an event's numbers.
-    pub(super) fn event(&mut self, event: &Event) -> Result<(), TrainError> {
+    pub(super) fn event(&mut self, event: &Event) -> Result<(), ReportError> {
         let scalar = |x: f64| Value::Scalar(x as f32);
         match event {
             Event::Train {
@@ -123,12 +124,12 @@ impl TensorBoard {
         }
     }
 
-    fn summary(&mut self, step: u64, values: &[(&str, Value<'_>)]) -> Result<(), TrainError> {
+    fn summary(&mut self, step: u64, values: &[(&str, Value<'_>)]) -> Result<(), ReportError> {
         self.write(&tfevents::summary(wall_time(), step, values))
     }
 
-    fn write(&mut self, event: &[u8]) -> Result<(), TrainError> {
-        self.file.write_all(&tfevents::record(event)).map_err(TrainError::io(&self.path, "write"))
+    fn write(&mut self, event: &[u8]) -> Result<(), ReportError> {
+        self.file.write_all(&tfevents::record(event)).map_err(ReportError::io(&self.path, "write"))
     }
 }
 

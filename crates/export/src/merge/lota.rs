@@ -11,19 +11,19 @@ use tritforge_config::{AdapterConfig, ModelConfig, Projection, WeightQuant};
 use tritforge_model::merge_ternary_adapter;
 use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 
-use crate::TrainError;
-use crate::merge::{MergeReport, MergedProjection, by_weight, write_tokenizer};
+use super::{MergeReport, MergedProjection, by_weight, write_tokenizer};
+use crate::ExportError;
 
 /// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
 /// as they are. One tensor is in memory at a time.
-pub(crate) fn write(
+pub(super) fn write(
     base: &Checkpoint,
     adapter: &AdapterFiles,
     modules: &[AdapterModule],
     config: &ModelConfig,
     out: &Path,
     report: &mut MergeReport,
-) -> Result<(), TrainError> {
+) -> Result<(), ExportError> {
     let (tensors, modules) = (base.model_tensors()?, by_weight(modules));
     let layers = (0..config.num_hidden_layers).flat_map(|l| Projection::ALL.map(|p| (l, p)));
     let projections: HashMap<String, (usize, Projection)> =
@@ -45,7 +45,7 @@ pub(crate) fn write(
     writer.write_config(&ModelConfig { weights: WeightQuant::Ternary, ..config.clone() })?;
     let mut file = writer.tensor_file(MODEL, specs)?;
     for TensorSpec { name, shape, ty } in file.specs().to_vec() {
-        let fault = |source: TernaryError| TrainError::Merge {
+        let fault = |source: TernaryError| ExportError::Merge {
             path: base.dir().to_path_buf(),
             message: format!("tensor {name}: {source}"),
         };
@@ -95,7 +95,7 @@ fn of_base(
     weights: WeightQuant,
     name: &str,
     [rows, cols]: [usize; 2],
-) -> Result<Result<TernaryTensor, TernaryError>, TrainError> {
+) -> Result<Result<TernaryTensor, TernaryError>, ExportError> {
     let values = tensors.f32(name, &[rows, cols])?;
     Ok(match weights {
         WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols),

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use crate::TrainError;
-use crate::health::MatrixHealth;
-use crate::log::{Event, METRICS};
+use crate::log::METRICS;
+use crate::{Event, MatrixHealth, ReportError};
 
 /// Everything that a run said.
 #[derive(Debug, Default)]
@@ -71,14 +70,14 @@ pub(super) struct Health {
 }
 
 /// Reads the metrics at `path`: a run's directory, or the file itself.
-pub(super) fn run(path: &Path) -> Result<Run, TrainError> {
+pub(super) fn run(path: &Path) -> Result<Run, ReportError> {
     let dir = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let file = if path.is_dir() { path.join(METRICS) } else { path.to_path_buf() };
     if !file.is_file() {
         let message = "no such file: expected a run directory or its metrics.jsonl".to_string();
-        return Err(TrainError::Metrics { path: file, line: 0, message });
+        return Err(ReportError::Metrics { path: file, line: 0, message });
     }
-    let bytes = std::fs::read(&file).map_err(TrainError::io(&file, "read"))?;
+    let bytes = std::fs::read(&file).map_err(ReportError::io(&file, "read"))?;
     let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
     let mut run = Run { name: name.unwrap_or_else(|| "run".to_string()), ..Run::default() };
     let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
@@ -93,7 +92,7 @@ pub(super) fn run(path: &Path) -> Result<Run, TrainError> {
             Err(_) if last => {}
             Err(error) => {
                 let message = format!("{error}; delete the line to ignore it");
-                return Err(TrainError::Metrics { path: file, line: number + 1, message });
+                return Err(ReportError::Metrics { path: file, line: number + 1, message });
             }
         }
     }

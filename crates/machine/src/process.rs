@@ -1,4 +1,4 @@
-//! Keeps large freed buffers in the process, so that the next allocation does not fault its pages in again.
+//! Settings of the whole process: what the C allocator does with freed memory, and how many threads compute.
 
 /// Tells the C allocator to keep freed memory: no `mmap` for large blocks, no trimming of the heap.
 ///
@@ -31,24 +31,28 @@ fn keep_pages_of_libc() -> bool {
     false
 }
 
-/// Asks for 2 MiB pages behind a large buffer that has not been written yet: fewer look-ups of addresses, and
-/// the processor's prefetcher does not stop every 4 KiB. Where the system refuses, nothing changes.
-pub(crate) fn advise_huge_pages<T>(buffer: &mut [std::mem::MaybeUninit<T>]) {
-    #[cfg(target_os = "linux")]
-    {
-        const PAGE: usize = 4096;
-        /// Smaller buffers are not worth the call.
-        const LEAST: usize = 4 << 20;
-        let bytes = std::mem::size_of_val(buffer);
-        if bytes >= LEAST {
-            let start = buffer.as_mut_ptr().addr().next_multiple_of(PAGE);
-            let end = (buffer.as_mut_ptr().addr() + bytes) / PAGE * PAGE;
-            // SAFETY: whole pages inside a buffer that is borrowed mutably; the advice changes no content.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
+/// Sets the threads of the whole process: all cores, or `threads` of them. Results do not depend on it, but
+/// for the sums inside candle's f32 GEMM (on its tape; training does not use it), which are the same for the
+/// same number of threads.
+///
+/// candle's element-wise operations have a pool of their own, whose waiting threads spin and take the cores
+/// from the kernels; they run on the calling thread instead, unless `CANDLE_NUM_THREADS` says otherwise.
+///
+/// To be called first in `main`: candle and rayon read these variables when they start.
+///
+/// # Safety
+/// No other thread of the process may run: it could read or write the environment meanwhile.
+pub unsafe fn configure_threads(threads: Option<usize>) {
+    // SAFETY: `set_var` is unsound only while another thread reads or writes the environment. The caller
+    // promises that there is none.
+    unsafe {
+        if let Some(threads) = threads {
+            std::env::set_var("RAYON_NUM_THREADS", threads.max(1).to_string());
+        }
+        if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+            std::env::set_var("CANDLE_NUM_THREADS", "1");
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = buffer;
 }
 
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]

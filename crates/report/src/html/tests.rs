@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::svg::{Scale, label, thin};
 use super::{FILE, read, write};
-use crate::TrainError;
+use crate::ReportError;
 
 /// Metrics of a run with two layers, as the trainer writes them.
 fn metrics(name: &str, steps: u64) -> String {
@@ -45,7 +45,7 @@ fn metrics(name: &str, steps: u64) -> String {
     lines.join("\n") + "\n"
 }
 
-fn page(runs: &[(&str, String)]) -> Result<String, TrainError> {
+fn page(runs: &[(&str, String)]) -> Result<String, ReportError> {
     let dir = tempfile::tempdir().unwrap();
     let dirs: Vec<_> = runs.iter().map(|(name, _)| dir.path().join(name)).collect();
     for (dir, (_, text)) in dirs.iter().zip(runs) {

@@ -1,0 +1,84 @@
+//! What a run says: to its log, to its sink, and on the page drawn from the log.
+
+use tritforge_report::{Event, REPORT, write_report};
+
+use super::Trainer;
+use super::step::StepOutcome;
+use crate::{PreferenceStats, TrainError};
+
+impl Trainer<'_> {
+    /// Writes an event to the run's log, and tells it.
+    pub(super) fn event(&mut self, event: &Event) -> Result<(), TrainError> {
+        self.log.event(event)?;
+        self.sink.event(event);
+        Ok(())
+    }
+
+    /// Says that training begins here, and how the weights are.
+    pub(super) fn log_start(&mut self) -> Result<(), TrainError> {
+        let run = Event::Run {
+            step: self.progress.step,
+            name: self.recipe.run.name.clone(),
+            parameters: self.parameters(),
+            threads: tritforge_kernels::threads(),
+            gemm_flops: self.gemm_flops,
+            backward: Some(self.model.grad_precision().name().to_string()),
+            recipe: self.text.clone(),
+        };
+        self.event(&run)?;
+        let matrices = self.monitor.observe(&self.model, self.progress.step).matrices;
+        if self.progress.step == 0 && !matrices.is_empty() {
+            self.event(&Event::Health { step: 0, steps: 0, matrices })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn log_step(
+        &mut self,
+        outcome: &StepOutcome,
+        tokens_per_second: f64,
+    ) -> Result<(), TrainError> {
+        let resident = tritforge_machine::resident();
+        let flops = 6.0 * self.parameters() as f64 * tokens_per_second;
+        let train = Event::Train {
+            step: self.progress.step,
+            loss: outcome.loss,
+            relation: outcome.relation,
+            lr: outcome.lr,
+            grad_norm: outcome.grad_norm,
+            tokens: self.progress.tokens,
+            tokens_per_second,
+            mfu: Some(flops / self.gemm_flops),
+            rss: resident.map(|memory| memory.now),
+            peak_rss: resident.map(|memory| memory.peak),
+        };
+        self.event(&train)?;
+        match outcome.preferences {
+            Some(preferences) => self.log_preferences(preferences, false),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn log_preferences(
+        &mut self,
+        preferences: PreferenceStats,
+        held_out: bool,
+    ) -> Result<(), TrainError> {
+        let event = Event::Preferences {
+            step: self.progress.step,
+            held_out,
+            loss: preferences.loss / preferences.pairs as f64,
+            accuracy: preferences.accuracy(),
+            margin: preferences.mean_margin(),
+        };
+        self.event(&event)
+    }
+
+    /// Draws the run. It can be drawn again at any time: a fault is told, and training goes on.
+    pub(super) fn write_report(&self) {
+        let out = &self.recipe.run.out;
+        if let Err(error) = write_report(&[out], &out.join(REPORT)) {
+            self.sink.message(&format!("cannot write the report: {error}"));
+        }
+    }
+}
