@@ -85,7 +85,11 @@ impl ApiError {
             }
             ApiError::TooLarge(longest) => {
                 code = Some("request_too_large");
-                ("invalid_request_error", format!("the body is longer than {longest} bytes"), None)
+                (
+                    "invalid_request_error",
+                    format!("the body is longer than {longest} bytes (serve --max-body)"),
+                    None,
+                )
             }
             ApiError::MediaType => {
                 code = Some("unsupported_media_type");
