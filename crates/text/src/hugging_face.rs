@@ -274,6 +274,9 @@ fn declared_ends(generation: Option<Vec<u8>>, config: Option<Vec<u8>>) -> Result
         let Some(bytes) = bytes else { continue };
         let fault = |place: &str, problem: String| TextError::malformed(file, place, problem);
         let json: Value = serde_json::from_slice(&bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        if !json.is_object() {
+            return Err(fault("JSON", "expected an object".to_string()));
+        }
         if !json["eos_token_id"].is_null() {
             return ids_of_json(&json["eos_token_id"]).map_err(|problem| fault("eos_token_id", problem));
         }

@@ -78,7 +78,7 @@ fn errors_name_the_line() {
 #[test]
 fn a_template_that_does_not_end_is_stopped() {
     let endless = "{% for a in range(1000) %}{% for b in range(1000) %}{% for c in range(1000) %}{% endfor %}{% endfor %}{% endfor %}";
-    assert!(render(endless).unwrap_err().to_string().contains("20000000 steps"));
+    assert!(render(endless).unwrap_err().to_string().contains("more than"));
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn nesting_has_an_end() {
 /// What real templates do stays far below the bound: a text that grows with every message, lists of messages.
 #[test]
 fn long_conversations_are_rendered() {
-    let message = |i: usize| json!({"role": (if i % 2 == 0 { "user" } else { "assistant" }), "content": format!("{i} {}", "word ".repeat(200))});
+    let message = |i: usize| json!({"role": (if i.is_multiple_of(2) { "user" } else { "assistant" }), "content": format!("{i} {}", "word ".repeat(200))});
     let messages: Vec<Value> = (0..600).map(message).collect();
     let source = "{% set ns = namespace(text='') %}{% for m in messages %}{% set ns.text = ns.text + '<' ~ m.role + '>' + m.content|trim + '\\n' %}\
         {% if loop.index < messages|length and messages[loop.index].role != m.role %}{{ m.role[0] }}{% endif %}\
