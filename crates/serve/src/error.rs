@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tritforge_support::counted;
 
 use crate::request::RequestError;
 
@@ -87,7 +88,7 @@ impl ApiError {
                 code = Some("request_too_large");
                 (
                     "invalid_request_error",
-                    format!("the body is longer than {longest} bytes (serve --max-body)"),
+                    format!("the body is longer than {} (serve --max-body)", counted(*longest, "byte")),
                     None,
                 )
             }

@@ -12,11 +12,11 @@ pub struct Count<'a> {
 /// A number with its noun, in the singular after 1.
 ///
 /// ```
-/// use tritforge_support::count;
+/// use tritforge_support::counted;
 ///
-/// assert_eq!(format!("{}, {}, {}", count(1, "token"), count(2, "token"), count(0, "entry")), "1 token, 2 tokens, 0 entries");
+/// assert_eq!(format!("{}, {}, {}", counted(1, "token"), counted(2, "token"), counted(0, "entry")), "1 token, 2 tokens, 0 entries");
 /// ```
-pub fn count(number: impl TryInto<u64>, noun: &str) -> Count<'_> {
+pub fn counted(number: impl TryInto<u64>, noun: &str) -> Count<'_> {
     Count { number: number.try_into().unwrap_or(u64::MAX), noun }
 }
 
@@ -50,9 +50,9 @@ mod tests {
             ("box", "boxes"),
             ("batch", "batches"),
         ] {
-            assert_eq!(count(1usize, noun).to_string(), format!("1 {noun}"));
+            assert_eq!(counted(1usize, noun).to_string(), format!("1 {noun}"));
             for number in [0u64, 2, 11, 21, 1 << 40] {
-                assert_eq!(count(number, noun).to_string(), format!("{number} {plural}"));
+                assert_eq!(counted(number, noun).to_string(), format!("{number} {plural}"));
             }
         }
     }

@@ -11,6 +11,7 @@ use std::path::Path;
 use tritforge_config::ModelConfig;
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_model::{Batch, Decoder};
+use tritforge_support::counted;
 
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
@@ -117,7 +118,8 @@ fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(
-            "a vocabulary of {found} tokens, but the model has {vocab_size}: both must use the same tokenizer"
+            "a vocabulary of {found}, but the model has {vocab_size}: both must use the same tokenizer",
+            found = counted(found, "token")
         )));
     }
     Ok(model)

@@ -68,7 +68,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let mut said = Vec::new();
     let prepared = prepare_with(&whole, quiet, |message| said.push(message.to_string())).unwrap();
     assert!(
-        said[0].ends_with("a.jsonl: 40 documents, 710 bytes from 1 files; dropped 1 without text"),
+        said[0].ends_with("a.jsonl: 40 documents, 710 bytes from 1 file; dropped 1 without text"),
         "{said:?}"
     );
     assert!(said[1].contains("b*.csv: 30 documents"), "{said:?}");

@@ -11,6 +11,7 @@ use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::Value;
 use tritforge_support::caught;
+use tritforge_support::counted;
 
 use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
@@ -95,8 +96,9 @@ impl Within {
         match start.checked_add(length).is_some_and(|end| end <= self.length) {
             true => Ok(()),
             false => Err(ParquetError::General(format!(
-                "{length} bytes at byte {start}, but the file has {} bytes",
-                self.length
+                "{length} at byte {start}, but the file has {}",
+                counted(self.length, "byte"),
+                length = counted(length, "byte")
             ))),
         }
     }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
+use tritforge_support::counted;
 
 use super::Format;
 use super::measure::peak_rss;
@@ -40,9 +41,10 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
         if ids.is_empty() || ids.len() + tokens > context {
             let (file, found) = (file.display(), ids.len());
             bail!(
-                "{file}:{}: a prompt of {found} tokens and an answer of {tokens} do not fit in a context of \
+                "{file}:{}: a prompt of {found} and an answer of {tokens} do not fit in a context of \
                  {context}",
-                i + 1
+                i + 1,
+                found = counted(found, "token")
             );
         }
         prompts.push(ids);
