@@ -1,49 +1,19 @@
 //! Continuous batching on a small model with random weights: every sequence gets what it gets alone.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 
-use tempfile::TempDir;
-use tritforge_config::{ActivationQuant, ModelConfig, Projection, WeightQuant};
-use tritforge_export::{ExportOptions, synth_gguf};
-use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorSpec, Writer};
+use tritforge_config::ModelConfig;
+use tritforge_gguf::GgmlType;
 use tritforge_infer::{
     Adapter, Finish, GenerateOptions, Generation, InferError, Model, Sampling, ScaledAdapter, Scheduler,
     SchedulerOptions, Sequence, Session, TokenLogprobs, Vocabulary, generate_pieces,
 };
-use tritforge_kernels::DenseType;
 
-const CONTEXT: usize = 256;
-
-fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 257,
-        hidden_size: 256,
-        intermediate_size: 256,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 64,
-        max_position_embeddings: CONTEXT,
-        initializer_range: 0.5,
-        ..ModelConfig::default()
-    }
-}
-
-fn model() -> (TempDir, Arc<Model>) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("model.gguf");
-    synth_gguf(&config(), &path, &ExportOptions::default(), 1, None).unwrap();
-    let model = Arc::new(Model::open(&path).unwrap());
-    (dir, model)
-}
-
-/// Tokens of which none is special.
-fn tokens(count: usize, seed: u32) -> Vec<u32> {
-    (0..count as u32).map(|i| (i * 37 + seed * 101) % 256).collect()
-}
+use common::{CONTEXT, f32s, full_precision, model, rewrite, tokens, write, write_adapter};
 
 fn options(seed: u64, max_tokens: usize) -> GenerateOptions {
     // One of three is greedy.
@@ -173,7 +143,7 @@ fn a_prompt_goes_on_from_a_kept_session_that_begins_alike() {
 fn sequences_have_adapters_of_their_own_and_sessions_are_reused_only_with_the_same() {
     let (dir, model) = model();
     let path = dir.path().join("adapter.gguf");
-    write_adapter(&path, &model);
+    write_adapter(&path, &model, |_, _| ());
     let adapter = Arc::new(Adapter::open(&path, &model).unwrap());
     let scaled = |scale| vec![ScaledAdapter { adapter: Arc::clone(&adapter), scale }];
     let sets = [vec![], scaled(1.0), scaled(0.5)];
@@ -233,27 +203,13 @@ fn a_sequence_that_is_cancelled_gives_its_place_to_the_next() {
 /// The embedding of one token is NaN.
 #[test]
 fn a_sequence_that_fails_does_not_end_the_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("model.gguf");
-    let config = ModelConfig {
-        tie_word_embeddings: false,
-        use_sub_norm: false,
-        weights: WeightQuant::None,
-        activations: ActivationQuant::None,
-        ..config()
-    };
-    let f32s =
-        ExportOptions { linears: DenseType::F32, embeddings: DenseType::F32, ..ExportOptions::default() };
-    synth_gguf(&config, &path, &f32s, 1, None).unwrap();
-    let at = {
-        let gguf = Gguf::open(&path).unwrap();
-        let embedding = gguf.tensor("token_embd.weight").unwrap();
+    let (dir, whole) = write(&ModelConfig { tie_word_embeddings: false, ..full_precision() }, &f32s());
+    let path = dir.path().join("nan.gguf");
+    rewrite(&whole, &path, |_, tensors| {
+        let embedding = tensors.iter_mut().find(|tensor| tensor.name == "token_embd.weight").unwrap();
         assert_eq!(embedding.ty, GgmlType::F32);
-        (gguf.data_offset() + embedding.offset) as usize + 7 * 256 * 4
-    };
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(&path, bytes).unwrap();
+        embedding.bytes[7 * 256 * 4..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
     let model = Arc::new(Model::open(&path).unwrap());
 
     let prompts = [vec![1, 2, 3], vec![4, 7, 5], vec![6, 8]];
@@ -319,35 +275,4 @@ fn limits_that_let_nothing_run_are_refused() {
         let error = Scheduler::<()>::new(&model, limits).unwrap_err();
         assert!(error.to_string().starts_with(option), "{error}");
     }
-}
-
-/// An adapter of rank 4 on two projections of every block.
-fn write_adapter(path: &Path, model: &Model) {
-    let mut metadata = Metadata::new();
-    let architecture = model.gguf().metadata().get_str("general.architecture").unwrap();
-    metadata.insert("general.architecture", architecture);
-    metadata.insert("general.type", "adapter");
-    metadata.insert("adapter.type", "lora");
-    metadata.insert("adapter.lora.alpha", 4f32);
-    let mut tensors = Vec::new();
-    for layer in 0..model.config().num_hidden_layers {
-        for projection in [Projection::Q, Projection::Down] {
-            let [rows, cols] = model.config().projection_shape(projection);
-            let name = projection.gguf_weight(layer);
-            tensors.push((format!("{name}.lora_a"), [cols, 4]));
-            tensors.push((format!("{name}.lora_b"), [4, rows]));
-        }
-    }
-    let specs = tensors.iter().map(|(name, dims)| TensorSpec {
-        name: name.clone(),
-        dims: dims.map(|n| n as u64).to_vec(),
-        ty: GgmlType::F32,
-    });
-    let mut writer = Writer::create(path, &metadata, specs.collect()).unwrap();
-    for (name, dims) in &tensors {
-        let value = |i: usize| ((i * 7919 + name.len()) % 1009) as f32 / 1009.0 - 0.5;
-        let bytes: Vec<u8> = (0..dims[0] * dims[1]).flat_map(|i| value(i).to_le_bytes()).collect();
-        writer.write_tensor(name, &bytes).unwrap();
-    }
-    writer.finish().unwrap();
 }
