@@ -149,6 +149,35 @@ fn half_open_clients_by_the_hundred_take_little_memory() {
 }
 
 #[test]
+fn a_body_is_as_long_as_the_option_allows() {
+    let ask = |served: &Served, length: usize| {
+        let prompt = "a".repeat(length - r#"{"prompt": ""}"#.len());
+        let body = format!("{{\"prompt\": \"{prompt}\"}}");
+        assert_eq!(body.len(), length);
+        let mut answer = String::new();
+        let mut stream = TcpStream::connect(&served.address).unwrap();
+        // The service may answer and close before it has read everything.
+        let _ = stream.write_all(request(&body, length).as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let served = Served::start(&["--max-body", "100"]);
+    assert!(ask(&served, 100).contains("200 OK"));
+    let refused = ask(&served, 101);
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
+    let error = refused.split("\r\n\r\n").nth(1).unwrap();
+    let error: serde_json::Value = serde_json::from_str(error).unwrap();
+    assert_eq!(error["error"]["code"], "request_too_large");
+    assert_eq!(error["error"]["type"], "invalid_request_error");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("100 bytes") && message.contains("--max-body"), "{message}");
+    // Longer than the default: read, and refused for its prompt alone.
+    let served = Served::start(&["--max-body", "3000000"]);
+    let refused = ask(&served, 2_000_000);
+    assert!(refused.contains("context_length_exceeded"), "{refused}");
+}
+
+#[test]
 fn options_at_their_ends_work_or_are_refused_by_name() {
     let most = MOST_SECONDS.to_string();
     let served = Served::start(&["--timeout", &most, "--shutdown-timeout", &most, "--queue", "10000"]);
@@ -160,6 +189,9 @@ fn options_at_their_ends_work_or_are_refused_by_name() {
         ("--shutdown-timeout", &beyond),
         ("--concurrency", "0"),
         ("--max-connections", "0"),
+        ("--max-body", "0"),
+        ("--max-body", "1MiB"),
+        ("--max-body", &beyond),
     ] {
         let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
             .args(["serve", "absent.gguf", option, value])

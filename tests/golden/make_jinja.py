@@ -469,6 +469,110 @@ v['__class__']
 v.text.__class__
 'a'.encode('utf-8')
 'a'.translate({})
+'a' < 1
+1 < 'a'
+'a' <= none
+none > 1
+none < none
+[1] < 2
+[1, 2] < [1, 3]
+[1, 2] < [1, 'a']
+[1, 2] < [1, 2, 'a']
+(1, 2) < [1, 3]
+(1, 2) <= (1, 2)
+{} < {}
+true < 2
+true >= 1.0
+1 < 2.5
+'a' < 'b' < 'c'
+1 < 'a' < 2
+2 < 1 < 'a'
+1 == 1.0 < 2
+v.missing < 1
+v.seven is lt 'a'
+v.seven is gt 7.5
+v.mixed|sort
+v.words|sort
+v.words|sort(case_sensitive=true)
+v.mixed|max
+[1, none]|min
+[none, none]|sort
+[none]|sort
+[true, 0, 0.5]|sort
+[[2], [1]]|sort
+v.people|sort(attribute='name')|length
+v.people|sort(attribute='age')|length
+v.people|max(attribute='name')
+{'a': 1, 'b': 'x'}|dictsort(by='value')
+{'b': 1, 'a': 'x'}|dictsort
+['a', 1]|groupby('x')|length
+'a' + 1
+1 + none
+[1] + (2,)
+(1,) + (2,)
+'ab' * 2
+2 * 'ab'
+'ab' * -1
+'ab' * true
+[1, 2] * 2
+(1,) * 3
+'a' * 'b'
+'a' * 1.5
+true + true
+7 % -3
+-7 % 3
+7.5 % 2
+-7.5 % 2
+7 % 0
+'a' % 1
+v.text % 1
+'%s-%s' % ('a', [1])
+v.list[1:]
+v.list[::-1]
+[][::-1]
+v.list[5:1:-1]
+v.list[-2:]
+v.text[4:7]
+v.text[::-2]
+v.list[::0]
+v.nothing[1:]
+v.tree[1:]
+v.missing[1:]
+(1, 2, 3)[1:]
+(1, 2, 3)[::2]
+0|filesizeformat
+999|filesizeformat
+1023|filesizeformat(binary=true)
+1024|filesizeformat(binary=true)
+1.0|filesizeformat
+0.7|filesizeformat
+-5|filesizeformat
+'1500'|filesizeformat
+'x'|filesizeformat
+1e30|filesizeformat
+999999|filesizeformat
+{}|xmlattr
+{'a': '<"x">', 'b': 3, 'c': v.missing}|xmlattr
+{'a': 1}|xmlattr(false)
+{'a b': 1}|xmlattr
+'x'|xmlattr
+'a <!-- b <c> --> d'|striptags
+'<p>a  b\n<br/>c</p>'|striptags
+'a < b > c < d'|striptags
+'&lt;b&gt; &amp; &#65;&#x42; &quot;'|striptags
+'a & b'|striptags
+3|striptags
+'aaa bbb ccc'|wordwrap(7)
+'aaaaaaaaaa bb'|wordwrap(4)
+'aaaaaaaaaa bb'|wordwrap(4, false)
+'  aaa   bbb  ccc '|wordwrap(4)
+'aaa bbb\n\nccc ddd'|wordwrap(4, wrapstring='|')
+'aaa bbb'|wordwrap(0)
+''|wordwrap(5)
+'aa bbbb cccccccc d'|wordwrap(4)
+'abcd efgh'|wordwrap(4)
+v.text|wordwrap(9)
+'well-known state-of-the-art'|wordwrap(8, break_on_hyphens=false)
 """.strip().splitlines()
 
 # Whole templates.
@@ -525,6 +629,24 @@ TEMPLATES = [
     "{% include 'x' %}",
     "{% import 'x' as y %}",
     "{% do v.list.append(1) %}",
+    "{% for x in v.list %}{% if x < 'a' %}b{% endif %}{% endfor %}",
+    "{% set a = [1, 2] %}{% set b, (c, d) = 1, (2, 3) %}{{ a[b] }}{{ c }}{{ d }}",
+    "{% for a, (b, c) in [(1, (2, 3))] %}{{ a }}{{ b }}{{ c }}{% endfor %}",
+    "{% set x | upper %}a{{ 'b' }}{% endset %}{{ x }}",
+    "{% filter upper | replace('A', 'x') %}abc{% endfilter %}",
+    "{% macro m(a, b='d', c=[1]) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(1, c=2) }}{{ m(*[1, 2], **{'c': 3}) }}",
+    "{% macro m(n) %}{{ n }}{% if n > 0 %}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(3) }}",
+    "{% macro m() %}{{ caller('x', y=2) }}{% endmacro %}{% call(a, y=1) m() %}{{ a }}{{ y }}{% endcall %}",
+    "{% if not v.yes and v.seven > 3 or v.no %}a{% else %}b{% endif %}{{ -v.seven|abs }}{{ 2 - -3 }}{{ -(2 + 3) * 2 }}",
+    "{{ 1 if v.no else 2 if v.nothing else 3 }}{{ (1 if v.no) is undefined }}{{ not 1 == 2 }}",
+    "{{ 'a' if v.seven in [7] else 'b' }}{{ 7 not in [7] }}{{ 'x' not in 'xyz' }}{{ 'a' in v.tree }}",
+    "{{ (messages | selectattr('role', 'equalto', 'user') | list)[0].content[1:5] }}{{ (1, 2)[1] }}{{ [3, 4][0] }}{{ {'a': 5}['a'] }}",
+    "{% for m in messages if m.role != 'system' %}{{ loop.index }}{{ m.role }}{% else %}none{% endfor %}",
+    "line {{ 1 }}\n  {#- gone -#}\n{%- raw -%}\n  {{ kept }} {%- endraw %}\n{{ 2 }}\n\n",
+    "{% block a %}x{{ 1 }}{% endblock %}",
+    "{{ 'a' ~ 1 + 2 ~ 'b' }}{{ 1 ~ 2 * 3 }}{{ 10 - 3 ~ 4 }}{{ 2 ** 3 ** 1 }}{{ 7 // 2 * 2 }}",
+    "{% set ns = namespace(s='') %}{% for m in messages %}{% set ns.s = ns.s + m.role[0] %}{% endfor %}{{ ns.s }}",
+    "{% set q = '\"' %}{{ q ~ \"'\" }}{{ 'back\\\\slash' }}{{ '\\t|\\u00e9|\\x41' }}",
 ]
 
 # The constructs of well-known chat templates, written anew.

@@ -14,6 +14,7 @@ use safetensors::Dtype;
 use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, AdaptedModule, AdapterConfig, LoraMode, ModelConfig, Projection,
 };
+use tritforge_support::counted;
 
 use crate::{
     CONFIG, Checkpoint, CheckpointError, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Tensors, latest, steps,
@@ -124,7 +125,10 @@ impl AdapterFiles {
         let path = dir.join(ADAPTER_CONFIG);
         let bytes = fs::metadata(&path).map_err(CheckpointError::io(&path, "find"))?.len();
         if bytes > LONGEST_CONFIG {
-            let message = format!("{bytes} bytes: expected the few thousand of an adapter's configuration");
+            let message = format!(
+                "{bytes}: expected the few thousand of an adapter's configuration",
+                bytes = counted(bytes, "byte")
+            );
             return Err(CheckpointError::damaged(&path, message));
         }
         let config = config(dir, &fs::read(&path).map_err(CheckpointError::io(&path, "read"))?)?;
@@ -317,7 +321,11 @@ fn place(tensor: &str, model: &ModelConfig) -> Result<((usize, Projection), usiz
     let blocks = model.num_hidden_layers;
     match layer.parse::<usize>().ok().filter(|layer| *layer < blocks) {
         Some(layer) => Ok(((layer, projection), side)),
-        None => Err(format!("the model has {blocks} blocks, 0 to {}", blocks.saturating_sub(1))),
+        None => Err(format!(
+            "the model has {blocks}, 0 to {}",
+            blocks.saturating_sub(1),
+            blocks = counted(blocks, "block")
+        )),
     }
 }
 

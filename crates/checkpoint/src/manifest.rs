@@ -65,7 +65,14 @@ impl Manifest {
                 ),
             ));
         }
-        Ok(manifest)
+        let plain = |name: &str| Path::new(name).file_name() == Some(name.as_ref()) && !name.contains('\\');
+        match manifest.files.keys().find(|name| !plain(name)) {
+            None => Ok(manifest),
+            Some(name) => Err(CheckpointError::damaged(
+                &path,
+                format!("files: {name:?} is not the name of a file in the same directory"),
+            )),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
+use tritforge_support::counted;
 use tritforge_ternary::{FloatType, TernaryTensor, check_finite, check_finite_bytes, unpack_stripes};
 
 use crate::manifest::{Digest, Entry, Manifest};
@@ -38,7 +39,11 @@ impl Checkpoint {
             if found != entry.bytes {
                 return Err(CheckpointError::damaged(
                     &path,
-                    format!("{found} bytes, but the manifest says {}: the file is damaged", entry.bytes),
+                    format!(
+                        "{found}, but the manifest says {}: the file is damaged",
+                        entry.bytes,
+                        found = counted(found, "byte")
+                    ),
                 ));
             }
         }

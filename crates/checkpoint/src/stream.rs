@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use tritforge_support::counted;
 use tritforge_ternary::{FloatType, check_finite_bytes};
 
 use crate::CheckpointError;
@@ -124,7 +125,7 @@ impl TensorFile {
             let expected = next.map_or("no more tensors".to_string(), |spec| {
                 format!("{} of {} bytes", spec.name, spec.bytes().unwrap_or_default())
             });
-            let message = format!("{} bytes, expected {expected}", bytes.len());
+            let message = format!("{}, expected {expected}", counted(bytes.len(), "byte"));
             return Err(CheckpointError::Tensor {
                 path: self.path.clone(),
                 tensor: name.to_string(),

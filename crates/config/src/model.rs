@@ -162,7 +162,10 @@ impl ModelConfig {
     /// # Errors
     /// If it is not JSON, has an unknown or ill-typed key, or describes an impossible model.
     pub fn from_json(json: &str) -> Result<Self, ConfigError> {
-        let config: Self = serde_json::from_str(json).map_err(|e| ConfigError::Json(e.to_string()))?;
+        let parser = &mut serde_json::Deserializer::from_str(json);
+        let config: Self = serde_path_to_error::deserialize(&mut *parser)
+            .map_err(|e| ConfigError::Json(format!("{}: {}", e.path(), e.inner())))?;
+        parser.end().map_err(|e| ConfigError::Json(e.to_string()))?;
         config.validate()?;
         Ok(config)
     }

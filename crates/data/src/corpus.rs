@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tritforge_support::counted;
+
 use crate::hub::{self, Hub};
 use crate::text::TextReader;
 use crate::{DataError, Format, records};
@@ -99,7 +101,7 @@ impl Corpus {
             let names: Vec<_> = sources.iter().map(|s| s.path.display().to_string()).collect();
             let skipped = match corpus.skipped.len() {
                 0 => String::new(),
-                n => format!(" ({n} files are not UTF-8)"),
+                n => format!(" ({} skipped: not UTF-8)", counted(n, "file")),
             };
             return Err(DataError::NoText(format!(
                 "no text found in {}{skipped}: expected UTF-8 files; directories are searched for {} json \

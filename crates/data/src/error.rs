@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tritforge_support::counted;
+
 /// An error of this crate: it names the file, what was found, what was expected, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -134,7 +136,7 @@ pub enum DataError {
         message: String,
     },
     /// A shard has too few tokens.
-    #[error("{tokens} tokens, but {purpose} needs at least {needed}: {advice}")]
+    #[error("{}, but {purpose} needs at least {needed}: {advice}", counted(*tokens, "token"))]
     TooShort {
         /// Tokens found.
         tokens: usize,

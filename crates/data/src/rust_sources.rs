@@ -9,6 +9,8 @@ mod select;
 
 use std::path::PathBuf;
 
+use tritforge_support::counted;
+
 use crate::corpus::text_bytes;
 use crate::{DataError, Document, Fingerprint};
 
@@ -64,10 +66,9 @@ pub fn rust_sources(options: &RustSources) -> Result<(Vec<Document>, RustSources
     let documents: Vec<Document> = selected.iter().flatten().cloned().collect();
     if documents.is_empty() {
         return Err(DataError::RustSources(format!(
-            "{} packages are listed and the sources of {} are on this machine, but none contains text to \
-             train on",
-            found.present.len() + found.absent.len(),
-            found.present.len()
+            "the sources of {} of {} are on this machine, but none contains text to train on",
+            found.present.len(),
+            counted(found.present.len() + found.absent.len(), "package")
         )));
     }
     let report = RustSourcesReport {

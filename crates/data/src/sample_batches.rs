@@ -6,6 +6,8 @@
 
 use std::collections::VecDeque;
 
+use tritforge_support::counted;
+
 use crate::batches::{rng, shuffled};
 use crate::{Batch, BatchPosition, DataError, IGNORE_INDEX, Packing, Preference, Sample};
 
@@ -48,8 +50,8 @@ impl<'a> SampleBatches<'a> {
                 what: "position in the epoch",
                 found: position.index,
                 expected: format!(
-                    "the epoch has {} rows: the position belongs to a different data set",
-                    batches.rows.len()
+                    "the epoch has {}: the position belongs to a different data set",
+                    counted(batches.rows.len(), "row")
                 ),
             });
         }
@@ -155,8 +157,8 @@ impl<'a> PreferenceBatches<'a> {
                 what: "position in the epoch",
                 found: position.index,
                 expected: format!(
-                    "there are {} pairs: the position belongs to a different data set",
-                    pairs.len()
+                    "the data set has {}: the position belongs to a different data set",
+                    counted(pairs.len(), "pair")
                 ),
             });
         }
@@ -234,8 +236,8 @@ fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Resul
         any = true;
         if sample.ids.len() < 2 || sample.inputs() > seq_len || sample.mask.len() != sample.ids.len() {
             let message = format!(
-                "{} tokens with a mask of {}: expected at least 2 and at most seq_len + 1 = {}",
-                sample.ids.len(),
+                "{} with a mask of {}: expected at least 2 and at most seq_len + 1 = {}",
+                counted(sample.ids.len(), "token"),
                 sample.mask.len(),
                 seq_len.saturating_add(1)
             );

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use rayon::prelude::*;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use tritforge_support::counted;
 
 use crate::examples::{Body, ChatTurn, Example, OnBadSample, Reason, Report};
 use crate::{DataError, Fingerprint};
@@ -182,7 +183,7 @@ fn encode_one<E: Display>(
 ) -> Result<Sample, String> {
     let (ids, mut mask) = encode(body).map_err(|e| e.to_string())?;
     if ids.len() != mask.len() {
-        return Err(format!("{} ids with a mask of {}", ids.len(), mask.len()));
+        return Err(format!("{} with a mask of {}", counted(ids.len(), "id"), mask.len()));
     }
     if let Some(first) = mask.first_mut() {
         *first = false;
@@ -228,7 +229,7 @@ fn fit(sample: &mut Sample, options: SampleOptions<'_>, long: &mut TooLong) -> F
         long.note(sample);
         match options.truncation {
             Truncation::Error | Truncation::Drop => {
-                return Fit::No(Reason::TooLong, format!("{tokens} tokens"));
+                return Fit::No(Reason::TooLong, counted(tokens, "token").to_string());
             }
             Truncation::Right => {
                 sample.ids.truncate(most);
@@ -241,7 +242,7 @@ fn fit(sample: &mut Sample, options: SampleOptions<'_>, long: &mut TooLong) -> F
             }
         }
         if !sample.mask.contains(&true) {
-            return Fit::No(Reason::CutAway, format!("{tokens} tokens"));
+            return Fit::No(Reason::CutAway, counted(tokens, "token").to_string());
         }
     }
     let bytes = |id: &u32| options.token_bytes.get(*id as usize).map_or(0, |bytes| *bytes as usize);
@@ -271,9 +272,11 @@ impl TooLong {
         };
         let (count, longest, most) = (self.count, self.longest, options.seq_len + 1);
         let message = format!(
-            "{tokens} tokens, but data.seq_len = {} allows {most}; {count} samples are too long, the longest \
-             has {longest}: raise data.seq_len, or set data.truncation = \"drop\", \"right\" or \"left\"",
-            options.seq_len
+            "{tokens}, but data.seq_len = {} allows {most}; {count} too long, the longest with \
+             {longest}: raise data.seq_len, or set data.truncation = \"drop\", \"right\" or \"left\"",
+            options.seq_len,
+            count = counted(count, "sample"),
+            tokens = counted(tokens, "token")
         );
         Err(DataError::Example { source_of, message })
     }

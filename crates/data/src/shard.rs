@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
+use tritforge_support::counted;
 
 use crate::{DataError, Fingerprint, mmap};
 
@@ -105,9 +106,13 @@ impl Header {
             .and_then(|(a, b)| a.checked_add(b));
         if expected != Some(length) {
             return Err(format!(
-                "{length} bytes, but {tokens} tokens of {token_bytes} bytes, {documents} documents and the \
+                "{length}, but {tokens} of {token_bytes}, {documents} and the \
                  header need {}: the file is truncated or damaged; delete it, it will be rebuilt",
-                expected.map_or("too large for the file".to_string(), |e| e.to_string())
+                expected.map_or("too large for the file".to_string(), |e| e.to_string()),
+                documents = counted(documents, "document"),
+                token_bytes = counted(token_bytes, "byte"),
+                tokens = counted(tokens, "token"),
+                length = counted(length, "byte")
             ));
         }
         if bytes[COVERED + 32..].iter().any(|b| *b != 0) || u32_at(84) > 1 {
@@ -163,7 +168,7 @@ impl Shard {
         let map = mmap::map(path)?;
         let fault = |message: String| DataError::shard(path, message);
         let Some(head) = map.first_chunk::<HEADER>() else {
-            return Err(fault(format!("{} bytes: too short for a token shard", map.len())));
+            return Err(fault(format!("{}: too short for a token shard", counted(map.len(), "byte"))));
         };
         let header = Header::decode(head, map.len()).map_err(fault)?;
         let (payload, covered) = (&map[HEADER..], &head[..COVERED]);

@@ -1,6 +1,7 @@
 //! Which text is held out.
 
 use sha2::{Digest, Sha256};
+use tritforge_support::counted;
 
 use crate::corpus::text_bytes;
 use crate::{DataError, Document, Example};
@@ -51,7 +52,8 @@ pub fn split(documents: Vec<Document>, split: Split) -> Result<(Vec<Document>, V
         Split::ByDocument { .. } => "give more documents, or split contiguously (split = \"contiguous\")",
     };
     Err(DataError::Split(format!(
-        "holding out a share of {fraction} of {count} documents leaves the {empty} part empty: {advice}"
+        "holding out a share of {fraction} of {count} leaves the {empty} part empty: {advice}",
+        count = counted(count, "document")
     )))
 }
 

@@ -151,7 +151,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
         ("a.json", "[{\"text\":\"a\"}", "a.json: line 1: the array is not closed"),
         ("a.json", "[{\"text\":\"a\"}]\n]", "a.json: line 1: text after the end"),
         ("a.json", "[]", "no examples in"),
-        ("a.csv", "text,b\nx\n", "a.csv: line 2: 1 fields, but the header has 2"),
+        ("a.csv", "text,b\nx\n", "a.csv: line 2: 1 field, but the header has 2"),
         ("a.jsonl", "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", "no examples in"),
     ] {
         let error = read(name, text, &ReadOptions::default()).unwrap_err();

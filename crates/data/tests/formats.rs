@@ -104,7 +104,7 @@ fn what_is_wrong_is_named_with_its_place() {
         error("a.jsonl", b"{\"text\":\"\"}\n{\"text\":\"\xff\"}\n").contains("a.jsonl: not UTF-8 at byte 21")
     );
     assert!(error("a.csv", b"text\nab\nc\xff\n").contains("a.csv: not UTF-8 at byte 9"));
-    assert!(error("a.csv", b"text,n\nab,1\nc\n").contains("a.csv: line 3: 1 fields, but the header has 2"));
+    assert!(error("a.csv", b"text,n\nab,1\nc\n").contains("a.csv: line 3: 1 field, but the header has 2"));
     assert!(error("a.parquet", b"PAR1 no").contains("a.parquet: not a readable Parquet file"));
     assert!(error("a.jsonl", b"").contains("no text found in"));
 }

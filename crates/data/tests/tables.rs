@@ -90,7 +90,7 @@ fn faults_are_named_with_file_and_line() {
         ("a.json", "[{\"q\":1}\n{\"q\":2}]", "a.json: line 2: expected , or ]"),
         ("a.json", "[{\"q\":1},\n", "a.json: line 2: the array is not closed"),
         ("a.json", "[{\"q\":1}] x", "a.json: line 1: text after"),
-        ("a.csv", "a,b\n1,2\n3\n", "a.csv: line 3: 1 fields, but the header has 2"),
+        ("a.csv", "a,b\n1,2\n3\n", "a.csv: line 3: 1 field, but the header has 2"),
         ("a.parquet", "PAR1", "a.parquet: not a readable Parquet file"),
         ("a.txt", "x", "a.txt: the file's name: not a record format: expected .json, .jsonl"),
     ] {
@@ -133,7 +133,7 @@ fn lines_are_those_of_an_editor_whatever_ends_them() {
         let csv =
             ["q,a", "1,\"two", "lines\"", "", "", "3,4", "5"].map(|line| format!("{line}{end}")).concat();
         let error = read("a.csv", csv.as_bytes(), None).unwrap_err();
-        assert!(error.contains("a.csv: line 7: 1 fields, but the header has 2"), "{end:?}: {error}");
+        assert!(error.contains("a.csv: line 7: 1 field, but the header has 2"), "{end:?}: {error}");
         let places: Vec<String> =
             read("a.csv", csv.as_bytes(), Some(2)).unwrap().into_iter().map(|r| r.place).collect();
         assert_eq!(places, ["line 2", "line 6"], "{end:?}");

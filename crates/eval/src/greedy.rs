@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tritforge_infer::{GenerateOptions, KvType, Model, Scheduler, SchedulerOptions, Sequence, Vocabulary};
 use tritforge_model::Decoder;
+use tritforge_support::counted;
 
 use crate::finite::finite;
 use crate::{EvalError, EvalModel};
@@ -53,7 +54,7 @@ pub fn generate_greedy(
     };
     let sequence = |prompt: &[u32]| {
         if prompt.is_empty() || prompt.len() > context {
-            let message = format!("a prompt of {} tokens: expected 1 to {context}", prompt.len());
+            let message = format!("a prompt of {}: expected 1 to {context}", counted(prompt.len(), "token"));
             return Err(EvalError::Input(message));
         }
         Ok(Sequence::new(vocabulary, prompt, options.clone(), 0..context)?)

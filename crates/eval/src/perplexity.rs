@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tritforge_kernels::log_sum_exp;
+use tritforge_support::counted;
 
 use crate::finite::metric;
 use crate::{EvalError, EvalModel};
@@ -81,7 +82,10 @@ fn all(
     let all = model.tokenizer().encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];
     if ids.len() < 2 {
-        return Err(EvalError::Input(format!("the text has {} tokens; at least 2 are needed", ids.len())));
+        return Err(EvalError::Input(format!(
+            "the text has {}; at least 2 are needed",
+            counted(ids.len(), "token")
+        )));
     }
     let mut sums = Sums::default();
     let targets = &ids[1..];
@@ -109,10 +113,11 @@ fn second_halves(
     let windows = (ids.len() / window).min(max_tokens.map_or(usize::MAX, |most| most / scored));
     if windows == 0 {
         return Err(EvalError::Input(format!(
-            "the text has {} tokens and at most {} are to be scored, but each window of {window} scores \
+            "the text has {} and at most {} are to be scored, but each window of {window} \
              {scored}",
-            ids.len(),
-            max_tokens.unwrap_or(ids.len())
+            counted(ids.len(), "token"),
+            max_tokens.unwrap_or(ids.len()),
+            window = counted(window, "score")
         )));
     }
     let (mut sums, mut bytes) = (Sums::default(), 0);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tritforge_infer::{KvType, LogitsRequest, SequenceInput, Session, step};
 use tritforge_kernels::log_sum_exp;
+use tritforge_support::counted;
 
 use crate::finite::{finite, metric};
 use crate::{EvalError, EvalModel};
@@ -90,10 +91,11 @@ impl<'a> Scorer<'a> {
         for ScoredSequence { ids, context } in sequences {
             if *context == 0 || *context >= ids.len() || ids.len() > self.longest() {
                 let message = format!(
-                    "{context} tokens of context and {} in total: expected at least one of context and one \
+                    "{context} of context and {} in total: expected at least one of context and one \
                      to score, and at most {} in total",
                     ids.len(),
-                    self.longest()
+                    self.longest(),
+                    context = counted(*context, "token")
                 );
                 return Err(EvalError::Input(message));
             }

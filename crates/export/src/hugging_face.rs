@@ -9,6 +9,7 @@ use tritforge_checkpoint::{
     Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorFile, TensorSpec, TensorType, Tensors,
 };
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
+use tritforge_support::counted;
 use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
 
@@ -208,8 +209,8 @@ fn packed_bytes(
     }
     if !tensor.rows().is_multiple_of(4) {
         let message = format!(
-            "{} rows: transformers can only unpack multiples of 4; export as bf16 or f32",
-            tensor.rows()
+            "{}: transformers can only unpack multiples of 4; export as bf16 or f32",
+            counted(tensor.rows(), "row")
         );
         return Err(ExportError::Tensor { tensor: item.source.clone(), message });
     }

@@ -2,6 +2,8 @@
 
 use std::fmt::Arguments;
 
+use tritforge_support::counted;
+
 use crate::error::Fault;
 
 /// A position in a file's bytes.
@@ -43,8 +45,8 @@ impl<'a> Cursor<'a> {
             None => Err(Fault::new(
                 self.offset(),
                 field,
-                format_args!("{} bytes to the end of the file", left.len()),
-                format_args!("{n} bytes (is the file truncated?)"),
+                format_args!("{} to the end of the file", counted(left.len(), "byte")),
+                format_args!("{n} (is the file truncated?)", n = counted(n, "byte")),
             )),
         }
     }
@@ -96,8 +98,10 @@ impl<'a> Cursor<'a> {
 
     fn what_is_left(&self) -> String {
         match self.reserved {
-            0 => format!("{} bytes are left", self.left()),
-            reserved => format!("{} bytes are left, later fields need {reserved} of them", self.left()),
+            0 => format!("{} left", counted(self.left(), "byte")),
+            reserved => {
+                format!("{} left, {reserved} of which later fields need", counted(self.left(), "byte"))
+            }
         }
     }
 

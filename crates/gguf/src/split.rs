@@ -7,6 +7,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use tritforge_support::counted;
+
 use crate::error::{Error, Quoted};
 use crate::format::ALIGNMENT_KEY;
 use crate::metadata::{Metadata, optional};
@@ -69,7 +71,7 @@ pub(crate) fn others(header: &Header, path: &Path) -> Result<Vec<PathBuf>, Error
             path,
             NO,
             "no such key",
-            format!("0, in the first of {count} files (split.count)"),
+            format!("0, in the first of {count} (split.count)", count = counted(count, "file")),
         ));
     }
     let mut paths = Vec::new();

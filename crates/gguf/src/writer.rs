@@ -8,6 +8,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use tritforge_support::counted;
+
 use crate::{
     encode,
     error::{Error, Quoted},
@@ -98,8 +100,8 @@ impl Writer {
             return Err(refused(&self.path, "tensor data".into(), Quoted(name), expected));
         }
         if data.len() as u64 != tensor.nbytes {
-            let expected = format!("{} bytes ({} {:?})", tensor.nbytes, tensor.ty, tensor.dims);
-            let found = format!("{} bytes", data.len());
+            let expected = format!("{} ({} {:?})", counted(tensor.nbytes, "byte"), tensor.ty, tensor.dims);
+            let found = counted(data.len(), "byte").to_string();
             return Err(refused(&self.path, format!("tensor {}", Quoted(name)), found, expected));
         }
         self.write_padded(data)?;
@@ -114,7 +116,7 @@ impl Writer {
     /// it was.
     pub fn finish(mut self) -> Result<(), Error> {
         if let Some(tensor) = self.next_tensor() {
-            let found = format!("{} of {} tensors written", self.next, self.tensors.len());
+            let found = format!("{} of {} written", self.next, counted(self.tensors.len(), "tensor"));
             let item = format!("tensor {}", Quoted(&tensor.name));
             return Err(refused(&self.path, item, found, "the data of every declared tensor".into()));
         }
@@ -164,7 +166,7 @@ fn refused(path: &Path, item: String, found: impl std::fmt::Display, expected: S
 fn check_metadata(path: &Path, metadata: &Metadata) -> Result<u64, Error> {
     if let Some((key, _)) = metadata.iter().find(|(key, _)| key.len() as u64 > format::MAX_KEY) {
         let item = format!("metadata key {}", Quoted(key));
-        let found = format!("{} bytes", key.len());
+        let found = counted(key.len(), "byte").to_string();
         return Err(refused(path, item, found, format!("at most {} bytes", format::MAX_KEY)));
     }
     match metadata.get(format::ALIGNMENT_KEY) {
@@ -184,14 +186,14 @@ fn place(path: &Path, tensors: Vec<TensorSpec>, alignment: u64) -> Result<Vec<Te
     for TensorSpec { name, dims, ty } in tensors {
         let item = || format!("tensor {}", Quoted(&name));
         if name.len() > MAX_PORTABLE_NAME {
-            let found = format!("a name of {} bytes", name.len());
+            let found = format!("a name of {}", counted(name.len(), "byte"));
             return Err(refused(path, item(), found, format!("at most {MAX_PORTABLE_NAME} bytes")));
         }
         if !names.insert(name.clone()) {
             return Err(refused(path, item(), "the name a second time", "each name once".into()));
         }
         if dims.len() > format::MAX_DIMS as usize {
-            let found = format!("{} dimensions", dims.len());
+            let found = counted(dims.len(), "dimension").to_string();
             return Err(refused(path, item(), found, format!("at most {}", format::MAX_DIMS)));
         }
         let nbytes = ty.nbytes(&dims)?;

@@ -86,7 +86,7 @@ fn an_unfinished_file_never_has_the_name() {
     // Dropped, and finished too early.
     drop(create());
     let error = create().finish().unwrap_err().to_string();
-    assert!(error.contains("tensor `a`") && error.contains("0 of 1 tensors written"), "{error}");
+    assert!(error.contains("tensor `a`") && error.contains("0 of 1 tensor written"), "{error}");
     assert_eq!(files(directory.path()), ["model.gguf"]);
     assert_eq!(fs::read_to_string(&path).unwrap(), "the old file");
 

@@ -33,7 +33,7 @@ pub trait Device {
     type Rows: Debug + Default;
     /// The input of projections, [tokens, width], in the form that products multiply.
     type Input: Debug + Default;
-    /// The weight of a norm, [width].
+    /// The weight of a norm, `[width]`.
     type Vector;
     /// The cosines and sines of RoPE.
     type Rope: ?Sized;

@@ -71,8 +71,7 @@ impl GradPrecision {
 
 impl Decoder {
     /// How [`Decoder::forward_backward`] multiplies from now on, [`GradPrecision::F32`] before;
-    /// [`crate::Workspace::set_noise`] seeds what is rounded at random. The tape ([`Decoder::loss`]) is
-    /// always in f32.
+    /// [`crate::Workspace::set_noise`] seeds what is rounded at random.
     ///
     /// # Errors
     /// If few bits are asked for and the forward multiplies no integers: weights or activations are not

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use tritforge_infer::{Finish, GenerateOptions, InferError, Model, ScaledAdapter, TokenLogprobs};
+use tritforge_support::counted;
 use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
 
 use crate::adapters::{AdapterError, Adapters};
@@ -65,8 +66,8 @@ impl From<InferError> for JobError {
         let message = error.to_string();
         match error {
             InferError::ContextFull { used, asked, context } => JobError::ContextLength(format!(
-                "the prompt has {} tokens and the context has room for {context}: use a shorter prompt",
-                used + asked
+                "the prompt has {} and the context has room for {context}: use a shorter prompt",
+                counted(used + asked, "token")
             )),
             // What only a request decides.
             InferError::EmptyPrompt

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tritforge_support::counted;
 
 use crate::request::RequestError;
 
@@ -85,7 +86,11 @@ impl ApiError {
             }
             ApiError::TooLarge(longest) => {
                 code = Some("request_too_large");
-                ("invalid_request_error", format!("the body is longer than {longest} bytes"), None)
+                (
+                    "invalid_request_error",
+                    format!("the body is longer than {} (serve --max-body)", counted(*longest, "byte")),
+                    None,
+                )
             }
             ApiError::MediaType => {
                 code = Some("unsupported_media_type");

@@ -7,13 +7,13 @@
 //! what the model is to learn, are known too.
 
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
 use serde::{Deserialize, Serialize};
+use tritforge_support::caught;
 
 use crate::jinja;
 use crate::python::{JsonStyle, json_dumps, strftime};
@@ -107,7 +107,7 @@ impl ChatTemplate {
         let source = source.into();
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(syntax.map_err(|e| error(&e))?);
+        let syntax = syntax.map_err(|e| error(&e))?;
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         jinja::set_up(&mut environment);
         environment.set_fuel(Some(FUEL));
@@ -116,7 +116,7 @@ impl ChatTemplate {
         environment.add_function(MARK, generation_block);
         environment.add_filter("tojson", tojson);
         let (program, generation) = with_calls(&source);
-        guarded(|| environment.add_template_owned(NAME, jinja::rewrite(&program)))?;
+        guarded(|| environment.add_template_owned(NAME, jinja::rewrite(&program, syntax)?))?;
         Ok(Self { source, generation, environment })
     }
 
@@ -176,6 +176,7 @@ impl ChatTemplate {
             return Err(TextError::Template { line: None, problem });
         }
         let context = context! {
+            __input__ => jinja::input(&messages),
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => bos.unwrap_or_default(),
@@ -339,9 +340,9 @@ fn tojson(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Er
 
 /// What minijinja says. It panics at some expressions, such as the reverse of an empty list.
 fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, TextError> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|e| error(&e)),
-        Err(_) => {
+    match caught(run) {
+        Some(result) => result.map_err(|e| error(&e)),
+        None => {
             let problem = "an expression that the template engine fails at".to_string();
             Err(TextError::Template { line: None, problem })
         }
@@ -350,6 +351,7 @@ fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, TextError> {
 
 fn error(error: &Error) -> TextError {
     let problem = match error.detail() {
+        _ if error.kind() == ErrorKind::OutOfFuel => format!("it takes more than {FUEL} steps"),
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tritforge_support::counted;
+
 /// An error of this crate: it names the place, what was found and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -63,7 +65,7 @@ pub enum TextError {
         vocab_size: usize,
     },
     /// A vocabulary size that cannot hold what it must.
-    #[error("a vocabulary of {found} tokens is too small: at least {needed} are needed for {reason}")]
+    #[error("a vocabulary of {} is too small: at least {needed} are needed for {reason}", counted(*found, "token"))]
     VocabularyTooSmall {
         /// The size asked for.
         found: usize,

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::Value as Json;
 use tokenizers::ModelWrapper;
 use tritforge_gguf::{Metadata, Value, optional};
+use tritforge_support::counted;
 
 use crate::gguf_keys;
 use crate::pre::{self, Pre};
@@ -289,12 +290,15 @@ fn byte_level(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32, String>, 
     let pre = Pre::by_name(name)?;
     let tokens = metadata.get_str_array(TOKENS)?;
     if tokens.is_empty() || tokens.len() > MAX_VOCAB {
-        return Err(fault(TOKENS.to_string(), format!("{} tokens; expected 1 to 2^24", tokens.len())));
+        return Err(fault(
+            TOKENS.to_string(),
+            format!("{}; expected 1 to 2^24", counted(tokens.len(), "token")),
+        ));
     }
     let types = match optional(metadata.get_i64_array(TOKEN_TYPE))? {
         Some(types) if types.len() == tokens.len() => types,
         Some(types) => {
-            let problem = format!("{} types for {} tokens", types.len(), tokens.len());
+            let problem = format!("{} for {}", counted(types.len(), "type"), counted(tokens.len(), "token"));
             return Err(fault(TOKEN_TYPE.to_string(), problem));
         }
         None => vec![i64::from(NORMAL); tokens.len()],

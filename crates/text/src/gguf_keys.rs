@@ -3,6 +3,7 @@
 //! `docs/formats.md`).
 
 use tritforge_gguf::{Array, Metadata, Value, optional};
+use tritforge_support::counted;
 
 use crate::TextError;
 
@@ -114,7 +115,10 @@ pub(crate) fn token_id(metadata: &Metadata, key: &str, count: usize) -> Result<O
     };
     let id = u32::try_from(number).ok().filter(|id| (*id as usize) < count);
     if id.is_none() {
-        log::warn!("{key} = {number}: outside the vocabulary of {count} tokens: ignored");
+        log::warn!(
+            "{key} = {number}: outside the vocabulary of {count}: ignored",
+            count = counted(count, "token")
+        );
     }
     Ok(id)
 }

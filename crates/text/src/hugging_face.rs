@@ -2,11 +2,11 @@
 //! template), or a `tokenizer.model` where there is no `tokenizer.json`.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
+use tritforge_support::caught;
 
 use crate::added::added_tokens;
 use crate::directory;
@@ -127,8 +127,8 @@ impl Tokenizer {
         validate::tokenizer_json(&json)?;
         // The checks above cover what is known to panic for BPE; the other models are as their authors left
         // them.
-        let inner = catch_unwind(AssertUnwindSafe(|| tokenizers::Tokenizer::from_bytes(bytes)))
-            .map_err(|_| fault("model", "the vocabulary is inconsistent".to_string()))?
+        let inner = caught(|| tokenizers::Tokenizer::from_bytes(bytes))
+            .ok_or_else(|| fault("model", "the vocabulary is inconsistent".to_string()))?
             .map_err(|e| fault("tokenizer", e.to_string()))?;
         // The crate gives added tokens the ids that it likes and only warns.
         for (i, token) in json["added_tokens"].as_array().into_iter().flatten().enumerate() {
@@ -274,6 +274,9 @@ fn declared_ends(generation: Option<Vec<u8>>, config: Option<Vec<u8>>) -> Result
         let Some(bytes) = bytes else { continue };
         let fault = |place: &str, problem: String| TextError::malformed(file, place, problem);
         let json: Value = serde_json::from_slice(&bytes).map_err(|e| fault("JSON", e.to_string()))?;
+        if !json.is_object() {
+            return Err(fault("JSON", "expected an object".to_string()));
+        }
         if !json["eos_token_id"].is_null() {
             return ids_of_json(&json["eos_token_id"]).map_err(|problem| fault("eos_token_id", problem));
         }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use tokenizers::Model;
+use tritforge_support::counted;
 
 use crate::base64::unbase64;
 use crate::byte_level::spell;
@@ -160,7 +161,7 @@ impl Tokenizer {
         let known = named.or_else(|| KNOWN.iter().find(|known| known.ranks == ranks.len())).ok_or_else(|| {
             TextError::Unsupported {
                 what: "tiktoken vocabulary",
-                found: format!("{file} with {} tokens, which does not say how text is split", ranks.len()),
+                found: format!("{file} with {}, which does not say how text is split", counted(ranks.len(), "token")),
                 supported: "cl100k_base, o200k_base, r50k_base, p50k_base, llama3 and qwen, by number of tokens or in \
                             the name of the file: llama3.tiktoken"
                     .to_string(),
@@ -204,7 +205,7 @@ fn ranks(bytes: &[u8], file: &str) -> Result<BTreeMap<u32, Vec<u8>>, TextError> 
             return fault("expected a token in base64, a space and its rank".to_string());
         };
         if token.is_empty() || token.len() > MAX_TOKEN {
-            return fault(format!("a token of {} bytes; expected 1 to {MAX_TOKEN}", token.len()));
+            return fault(format!("a token of {}; expected 1 to {MAX_TOKEN}", counted(token.len(), "byte")));
         }
         if rank as usize >= MAX_VOCAB {
             return fault(format!("rank {rank}; expected 0 to 2^24-1"));

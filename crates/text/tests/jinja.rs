@@ -6,9 +6,6 @@ use tritforge_text::ChatTemplate;
 
 const GOLDEN: &str = include_str!("../../../tests/golden/jinja/templates.json");
 
-/// Python refuses to order values of different types; minijinja has an order of all values.
-const ORDERED: [&str; 1] = ["'a' < 1"];
-
 /// The text, or the message of the refusal.
 fn render(source: &str, messages: &[Value]) -> Result<String, String> {
     let template = ChatTemplate::new(source).map_err(|e| e.to_string())?;
@@ -26,7 +23,6 @@ fn a_template_renders_as_in_jinja2_or_is_refused() {
             (Ok(found), Some(right)) if found == right => same += 1,
             (Err(_), None) => same += 1,
             (Err(error), Some(_)) => refused.push(format!("{source}\n    {error}")),
-            (Ok(_), None) if ORDERED.iter().any(|part| source.contains(part)) => {}
             (found, right) => other.push(format!("{source}\n    {found:?}\n    {right:?}")),
         }
     }

@@ -13,6 +13,7 @@ use tritforge_data::{
     TextSource, TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
 };
 use tritforge_report::{Progress, Sink};
+use tritforge_support::counted;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
@@ -117,8 +118,8 @@ pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError>
     // Evaluations go through one shard, whatever its size.
     let held_out_shard = shards(&held_out, "held_out.bin", usize::MAX)?.remove(0);
     sink.message(&format!(
-        "{} tokens for training, {} held out; vocabulary {}, {:.2} bytes per token",
-        train_tokens.len(),
+        "{} for training, {} held out; vocabulary {}, {:.2} bytes per token",
+        counted(train_tokens.len(), "token"),
         held_out_shard.len(),
         tokenizer.vocab_size(),
         held_out_shard.bytes_per_token()
@@ -182,9 +183,9 @@ fn texts(recipe: &Recipe, sink: &dyn Sink) -> Result<Vec<(Vec<Document>, f64)>, 
         DataSource::RustSources => {
             let (documents, report) = rust_sources(&RustSources::default())?;
             sink.message(&format!(
-                "Rust sources of {} packages: {} files, {:.1} MB",
-                report.packages,
-                report.files,
+                "Rust sources of {}: {}, {:.1} MB",
+                counted(report.packages, "package"),
+                counted(report.files, "file"),
                 report.bytes as f64 / 1e6
             ));
             Ok(vec![(documents, 1.0)])
@@ -194,16 +195,20 @@ fn texts(recipe: &Recipe, sink: &dyn Sink) -> Result<Vec<(Vec<Document>, f64)>, 
 
 /// What was read, and what was left out.
 fn describe(corpus: &Corpus) -> String {
-    let mut text = format!("{} documents, {} bytes", corpus.documents.len(), corpus.bytes());
+    let mut text =
+        format!("{}, {}", counted(corpus.documents.len(), "document"), counted(corpus.bytes(), "byte"));
     if corpus.files != corpus.documents.len() {
-        text += &format!(" from {} files", corpus.files);
+        text += &format!(" from {}", counted(corpus.files, "file"));
     }
     if corpus.dropped > 0 {
         text += &format!("; dropped {} without text", corpus.dropped);
     }
     if let Some(first) = corpus.skipped.first() {
         let (count, path, offset) = (corpus.skipped.len(), first.path.display(), first.offset);
-        text += &format!("; skipped {count} files that are not UTF-8 (first: {path} at byte {offset})");
+        text += &format!(
+            "; skipped {count}, not UTF-8 (first: {path} at byte {offset})",
+            count = counted(count, "file")
+        );
     }
     text
 }
@@ -220,9 +225,9 @@ fn say_shares(recipe: &Recipe, mixture: &Mixture, sink: &dyn Sink) {
     for (part, source) in mixture.parts().iter().zip(&recipe.data.sources) {
         let share = part.weight / total;
         sink.message(&format!(
-            "{}: {} tokens, {:.1} % of the samples, {:.2} epochs",
+            "{}: {}, {:.1} % of the samples, {:.2} epochs",
             source.path.display(),
-            part.len(),
+            counted(part.len(), "token"),
             share * 100.0,
             share * tokens / part.len().max(1) as f64
         ));
@@ -274,7 +279,7 @@ fn tokenizer(
             {
                 return Ok(tokenizer);
             }
-            sink.message(&format!("training a byte-level BPE of {size} tokens"));
+            sink.message(&format!("training a byte-level BPE of {size}", size = counted(size, "token")));
             let special = SpecialTokens { others: marks.to_vec(), ..SpecialTokens::default() };
             let tokenizer = Tokenizer::train_bpe(texts(), size, &special)?;
             // The key comes last: without it the file counts as absent.

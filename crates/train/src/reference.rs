@@ -13,6 +13,7 @@ use tritforge_data::{Fingerprint, Preference};
 use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
 use tritforge_model::{Batch, Decoder};
 use tritforge_report::Sink;
+use tritforge_support::counted;
 
 use crate::optimizer::round_to_master;
 use crate::recipe::Recipe;
@@ -125,7 +126,8 @@ fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     let found = model.config().vocab_size;
     if found != vocab_size {
         return Err(fault(format!(
-            "a vocabulary of {found} tokens, but the model has {vocab_size}: both must use the same tokenizer"
+            "a vocabulary of {found}, but the model has {vocab_size}: both must use the same tokenizer",
+            found = counted(found, "token")
         )));
     }
     Ok(model)

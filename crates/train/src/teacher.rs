@@ -23,6 +23,7 @@ use tritforge_export::{ImportOptions, LoadedModel, Located, locate};
 use tritforge_infer::{KvType, LogitsRequest, Model, Session};
 use tritforge_kernels::parallel_for_each;
 use tritforge_model::{AttentionStates, Batch, Decoder, Distillation};
+use tritforge_support::counted;
 use tritforge_ternary::{NotFinite, check_finite};
 
 use self::pretrained::Pretrained;
@@ -85,8 +86,9 @@ impl Teacher {
         let found = model.config().vocab_size;
         if found != vocab_size {
             return Err(fault(format!(
-                "a vocabulary of {found} tokens, but the student has {vocab_size}: teacher and student must \
-                 use the same tokenizer"
+                "a vocabulary of {found}, but the student has {vocab_size}: teacher and student must \
+                 use the same tokenizer",
+                found = counted(found, "token")
             )));
         }
         let relation = RelationConfig::new(distill, student, model.config()).map_err(fault)?;

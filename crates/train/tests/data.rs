@@ -69,7 +69,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let prepared = prepare(&whole, &|message: &str| said.borrow_mut().push(message.to_string())).unwrap();
     let said = said.into_inner();
     assert!(
-        said[0].ends_with("a.jsonl: 40 documents, 710 bytes from 1 files; dropped 1 without text"),
+        said[0].ends_with("a.jsonl: 40 documents, 710 bytes from 1 file; dropped 1 without text"),
         "{said:?}"
     );
     assert!(said[1].contains("b*.csv: 30 documents"), "{said:?}");

@@ -151,7 +151,8 @@ fn what_is_left_out_is_counted_and_named() {
     let skip = "data.on_bad_sample=skip";
     let text = error(&[skip]);
     assert!(
-        text.contains("data.jsonl: line 41: ") && text.contains("data.seq_len = 64 allows 65; 1 samples"),
+        text.contains("data.jsonl: line 41: ")
+            && text.contains("data.seq_len = 64 allows 65; 1 sample too long"),
         "{text}"
     );
     let reasons = |overrides: &[&str]| {

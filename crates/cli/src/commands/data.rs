@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
+use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 
@@ -54,7 +55,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// A sample: what is learned in green, what is not dimmed.
 fn print_sample(sample: &PreviewSample, color: bool) {
     let (learned, tokens) = (sample.targets, sample.tokens);
-    let head = format!("{}: {tokens} tokens, {learned} in the loss", sample.source);
+    let head =
+        format!("{}: {tokens}, {learned} in the loss", sample.source, tokens = counted(tokens, "token"));
     if !color {
         println!("{head}\n{sample}\n");
         return;
@@ -81,7 +83,7 @@ fn print_counts(found: &Preview, seq_len: usize) {
             rows.push(vec![
                 "cut".to_string(),
                 report.cut.len().to_string(),
-                format!("{source}: {tokens} tokens"),
+                format!("{source}: {tokens}", tokens = counted(*tokens, "token")),
             ]);
         }
         table::print(&["", "number", "first"], &rows);
@@ -105,7 +107,12 @@ fn print_counts(found: &Preview, seq_len: usize) {
     let header = ["", "samples", "tokens", "in the loss", "share", "bytes/token"];
     table::print(&header, &[side("training", &found.train), side("held out", &found.held_out)]);
     let (rows, filled) = found.rows;
-    println!("\none epoch: {rows} rows of {seq_len} tokens, {:.1} % filled", 100.0 * filled);
+    println!(
+        "\none epoch: {rows} of {seq_len}, {:.1} % filled",
+        100.0 * filled,
+        seq_len = counted(seq_len, "token"),
+        rows = counted(rows, "row")
+    );
     if found.train.tokens.len() < 2 {
         return;
     }

@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use tritforge_export::{
     Compared, DiffReport, ImportOptions, LoadedModel, TensorDifference, TokenizerDifference, diff,
 };
+use tritforge_support::counted;
 
 use super::import::Assume;
 use crate::table;
@@ -69,7 +70,7 @@ fn print(report: &DiffReport, args: &Args) {
     }
     for (place, names) in [("first", &report.only_first), ("second", &report.only_second)] {
         if !names.is_empty() {
-            println!("{} tensors in the {place} model only: {}", names.len(), listed(names));
+            println!("{} in the {place} model only: {}", counted(names.len(), "tensor"), listed(names));
         }
     }
     print_tensors(report, args);
@@ -141,7 +142,7 @@ fn print_tensors(report: &DiffReport, args: &Args) {
     let same = report.tensors.iter().filter(|t| t.same).count();
     let close = report.tensors.iter().filter(|t| !t.same && t.within(args.tolerance)).count();
     let close = if close > 0 { format!(", {close} more within {:e}", args.tolerance) } else { String::new() };
-    println!("{} tensors in both: {same} identical{close}", report.tensors.len());
+    println!("{} in both: {same} identical{close}", counted(report.tensors.len(), "tensor"));
     if let Some(sum) = flipped(report) {
         println!("{sum}");
     }

@@ -1,5 +1,6 @@
 //! What `tritforge train --dry-run` prints.
 
+use tritforge_support::counted;
 use tritforge_train::{DryRun, Memory, Time};
 
 use crate::table;
@@ -27,7 +28,7 @@ pub(crate) fn print(plan: &DryRun, gradient_checkpointing: bool) {
         println!("warning: only {} of memory are available on this machine", table::bytes(available));
     }
     let (work, attention) = (plan.flops_per_token, plan.attention_flops_per_token);
-    println!("\n{} tokens per step, {} in total", plan.tokens_per_step, plan.tokens);
+    println!("\n{} per step, {} in total", counted(plan.tokens_per_step, "token"), plan.tokens);
     println!("{work:.3e} FLOPs per token (6 per parameter), plus {attention:.3e} for attention");
     let total = work * plan.tokens as f64;
     println!(

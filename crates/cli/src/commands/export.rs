@@ -12,6 +12,7 @@ use tritforge_export::{
     export_hugging_face, locate,
 };
 use tritforge_kernels::DenseType;
+use tritforge_support::counted;
 use tritforge_ternary::Packing;
 
 use crate::table;
@@ -230,10 +231,10 @@ fn adapter_to_gguf(args: &Args, adapter: &AdapterFiles) -> Result<ExitCode> {
     let report = export_adapter(adapter, args.base.as_deref(), &args.output, &name, for_llama_cpp)?;
     println!("{}", args.output.display());
     println!(
-        "  {}: adapter of rank {} on {} projections, for models of architecture {}",
+        "  {}: adapter of rank {} on {}, for models of architecture {}",
         table::bytes(report.bytes),
         report.rank,
-        report.projections,
+        counted(report.projections, "projection"),
         report.architecture.name()
     );
     let file = args.output.display();
@@ -259,9 +260,8 @@ fn to_hugging_face(args: &Args, checkpoint: &Checkpoint, format: Format, name: S
     }
     if report.codes_changed > 0 {
         println!(
-            "  {} codes differ from training once the rounded weights are quantized; hf-packed keeps all \
-             codes",
-            report.codes_changed
+            "  quantizing the rounded weights changes {} of training; hf-packed keeps all codes",
+            counted(report.codes_changed, "code")
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_config::{Quantization, WeightQuant};
 use tritforge_export::{ImportOptions, import};
+use tritforge_support::counted;
 
 use super::lora_args::OverrideArgs;
 
@@ -72,7 +73,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let config = &report.config;
     println!("{}", args.output.display());
     println!("  from {}", report.source);
-    println!("  {} parameters, {} layers", config.parameters().total(), config.num_hidden_layers);
+    println!(
+        "  {}, {}",
+        counted(config.parameters().total(), "parameter"),
+        counted(config.num_hidden_layers, "layer")
+    );
     match config.weights {
         WeightQuant::Ternary => {
             println!("  {} ternary tensors, codes and scales unchanged", report.ternary_tensors);
@@ -86,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         WeightQuant::None => println!("  full-precision weights"),
     }
     if report.decoded_tensors > 0 {
-        println!("  {} tensors dequantized", report.decoded_tensors);
+        println!("  {} dequantized", counted(report.decoded_tensors, "tensor"));
     }
     if !report.tokenizer {
         println!(

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
 use tritforge_export::{ImportOptions, Inspection, TokenizerSummary, inspect};
+use tritforge_support::counted;
 
 use super::import::Assume;
 use crate::table;
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         print_tensors(&inspection);
     } else {
         let also = if args.metadata { "" } else { ", --metadata lists the metadata" };
-        println!("{} tensors; --tensors lists them{also}", inspection.tensors.len());
+        println!("{}; --tensors lists them{also}", counted(inspection.tensors.len(), "tensor"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -104,12 +105,12 @@ fn print(inspection: &Inspection) {
 fn shape(config: &ModelConfig) -> String {
     let tied = if config.tie_word_embeddings { "tied" } else { "untied" };
     format!(
-        "{} blocks, d {}, FFN {} ({:?}), {} heads ({} KV) of {}, vocabulary {}, head {tied}, context {}",
-        config.num_hidden_layers,
+        "{}, d {}, FFN {} ({:?}), {} ({} KV) of {}, vocabulary {}, head {tied}, context {}",
+        counted(config.num_hidden_layers, "block"),
         config.hidden_size,
         config.intermediate_size,
         config.hidden_act,
-        config.num_attention_heads,
+        counted(config.num_attention_heads, "head"),
         config.num_key_value_heads,
         config.head_dim,
         config.vocab_size,
@@ -123,11 +124,11 @@ fn print_tokenizer(tokenizer: &TokenizerSummary) {
         None => "no pre-tokenizer named: runtimes guess it".to_string(),
     };
     println!(
-        "  tokenizer     {}, {} ids, {} merges, {pre}, {} special tokens, {}",
+        "  tokenizer     {}, {}, {}, {pre}, {}, {}",
         tokenizer.kind,
-        tokenizer.size,
-        tokenizer.merges,
-        tokenizer.special.len(),
+        counted(tokenizer.size, "id"),
+        counted(tokenizer.merges, "merge"),
+        counted(tokenizer.special.len(), "special token"),
         if tokenizer.chat_template { "chat template" } else { "no chat template" }
     );
     if !tokenizer.roles.is_empty() {

@@ -13,6 +13,7 @@ use tritforge_checkpoint::Checkpoint;
 use tritforge_eval::{VerifyModel, VerifyOptions, verify};
 use tritforge_export::{ExportOptions, ImportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
+use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{RunOptions, prepare, train};
 
@@ -170,6 +171,6 @@ fn write_text(model: &Arc<Model>, prompt: &str) -> Result<()> {
         print!("{text}");
         ControlFlow::Continue(())
     })?;
-    println!("\n  [{} tokens, {:.0} tokens/s]", generation.tokens.len(), generation.decode_rate());
+    println!("\n  [{}, {:.0} tokens/s]", counted(generation.tokens.len(), "token"), generation.decode_rate());
     Ok(())
 }

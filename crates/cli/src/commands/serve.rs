@@ -58,6 +58,9 @@ pub(crate) struct Args {
     /// open files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
+    /// Longest request body in bytes; a longer one gets status 413.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = super::ranges::count(1..=1 << 32))]
+    max_body: usize,
     /// Allow web pages of this origin (CORS), in addition to localhost; * allows all. Can be repeated.
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
@@ -99,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         runtime_lora: args.allow_runtime_lora.clone(),
         shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
         max_connections: args.max_connections as usize,
+        max_body: args.max_body,
         allow_origins: args.allow_origin.clone(),
         allow_hosts: args.allow_host.clone(),
         api_key,

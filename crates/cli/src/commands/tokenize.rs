@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_export::{ImportOptions, LoadedModel};
+use tritforge_support::counted;
 use tritforge_text::{EncodeOptions, Tokenizer};
 
 use super::lora_args::OverrideArgs;
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         for id in &ids {
             writeln!(out, "{id:>8}  {:?}", String::from_utf8_lossy(&tokenizer.bytes(*id)?))?;
         }
-        writeln!(out, "{} tokens, {} bytes", ids.len(), bytes.len())?;
+        writeln!(out, "{}, {}", counted(ids.len(), "token"), counted(bytes.len(), "byte"))?;
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)

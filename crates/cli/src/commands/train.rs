@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{RunOptions, RunOutcome, Silent, Sink, Summary, check_resume, dry_run, prepare, train};
 
@@ -87,9 +88,13 @@ pub(crate) fn print_summary(summary: &Summary) {
             format!("held-out loss {:.4}, {:.4} bits/byte", summary.held_out_loss, summary.bits_per_byte)
         }
     };
-    println!("trained {steps} steps, {tokens} tokens; {result}; {speed:.0} tokens/s over {seconds:.0} s");
+    println!(
+        "trained {steps}, {tokens}; {result}; {speed:.0} tokens/s over {seconds:.0} s",
+        tokens = counted(*tokens, "token"),
+        steps = counted(*steps, "step")
+    );
     if summary.skipped > 0 {
-        println!("{} steps skipped", summary.skipped);
+        println!("{} skipped", counted(summary.skipped, "step"));
     }
     if summary.ended == RunOutcome::OutOfPatience
         && let Some((step, loss)) = summary.best

@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
 use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
+use tritforge_support::counted;
 
 use super::import::Assume;
 use super::ranges::{MOST_TOKENS, count, number};
@@ -86,12 +87,12 @@ pub(crate) fn print_report(report: &VerifyReport) {
     let weights: usize = report.projections.iter().map(|p| p.weights).sum();
     match &report.first_difference {
         None if report.projections.is_empty() => {
-            println!("  full-precision projections, {} tokens: compared by logits", report.tokens);
+            println!("  full-precision projections, {}: compared by logits", counted(report.tokens, "token"));
         }
         None => println!(
-            "  {} projections, {weights} weights, {} tokens: codes, scales, int8 activations and int32 sums identical",
+            "  {} projections, {weights} weights, {}: codes, scales, int8 activations and int32 sums identical",
             report.projections.len(),
-            report.tokens
+            counted(report.tokens, "token")
         ),
         Some(first) => {
             println!(

@@ -2,6 +2,7 @@
 //! computation: it is an error, as in llama.cpp, which refuses files with more tensors than it uses.
 
 use tritforge_gguf::{GgmlType, TensorInfo};
+use tritforge_support::counted;
 
 use super::ROPE_FACTORS;
 use crate::{Architecture, ConfigError, ModelConfig, Projection};
@@ -44,7 +45,10 @@ fn problem(
     let number = layer.parse::<usize>().ok().filter(|number| number.to_string() == layer);
     let Some(number) = number else { return nothing() };
     if number >= config.num_hidden_layers {
-        return Some(format!("the model has only {} blocks (block_count)", config.num_hidden_layers));
+        return Some(format!(
+            "the model has only {} (block_count)",
+            counted(config.num_hidden_layers, "block")
+        ));
     }
     let norm = match part {
         "attn_norm.weight" | "ffn_norm.weight" => true,

@@ -62,6 +62,12 @@ impl AdapterConfig {
                 &format!("\"{expected}\": no other kind of adapter is read"),
             ));
         }
+        // Without the key peft has a default; with null it has no number to compute with.
+        for key in ["r", "lora_alpha"] {
+            if let Some(null @ Value::Null) = map.get(key) {
+                return Err(refused(key, null, "a number, or no such key"));
+            }
+        }
         let config = Self {
             mode,
             rank: keys::integer(&map, "r")?.unwrap_or(8),

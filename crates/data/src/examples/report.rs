@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use tritforge_support::counted;
 
 /// Why an example is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -95,12 +96,16 @@ impl Report {
 
     /// One line: records, and what was left out of them.
     pub fn summary(&self) -> String {
-        let mut text = format!("{} records from {} files", self.records, self.files);
+        let mut text = format!("{} from {}", counted(self.records, "record"), counted(self.files, "file"));
         for (reason, count, first) in self.counts() {
             text += &format!("; dropped {count}: {reason} (first: {}: {})", first.source, first.message);
         }
         if let Some((source, tokens)) = self.cut.first() {
-            text += &format!("; truncated {} (first: {source}, {tokens} tokens)", self.cut.len());
+            text += &format!(
+                "; truncated {} (first: {source}, {tokens})",
+                self.cut.len(),
+                tokens = counted(*tokens, "token")
+            );
         }
         if self.limited {
             text += "; the rest was not read (max_samples)";

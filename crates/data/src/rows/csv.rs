@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::Value;
+use tritforge_support::counted;
 
 use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
@@ -54,7 +55,7 @@ pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> R
                 header.iter().zip(&record).filter(|(name, _)| column.is_none_or(|column| column == *name));
             Ok(columns.map(|(name, text)| (name.clone(), Value::from(text))).collect::<Row>())
         } else {
-            Err(format!("{} fields, but the header has {}", record.len(), header.len()))
+            Err(format!("{}, but the header has {}", counted(record.len(), "field"), header.len()))
         };
         if !take(place, row)? {
             return Ok(());

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use parquet::column::page::Page;
@@ -11,6 +10,8 @@ use parquet::file::reader::{ChunkReader, FileReader as _, Length, SerializedFile
 use parquet::record::{Field, Row as ParquetRow};
 use parquet::schema::types::Type;
 use serde_json::Value;
+use tritforge_support::caught;
+use tritforge_support::counted;
 
 use super::{OnRow, Row, check_names, no_column};
 use crate::DataError;
@@ -77,9 +78,9 @@ fn check_dictionaries(reader: &SerializedFileReader<Within>) -> ParquetResult<()
 
 /// What the `parquet` crate says. It panics at some contradictions in a file.
 fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(read) => read.map_err(|e| e.to_string()),
-        Err(_) => Err("the file is damaged: its pages contradict its metadata".to_string()),
+    match caught(read) {
+        Some(read) => read.map_err(|e| e.to_string()),
+        None => Err("the file is damaged: its pages contradict its metadata".to_string()),
     }
 }
 
@@ -95,8 +96,9 @@ impl Within {
         match start.checked_add(length).is_some_and(|end| end <= self.length) {
             true => Ok(()),
             false => Err(ParquetError::General(format!(
-                "{length} bytes at byte {start}, but the file has {} bytes",
-                self.length
+                "{length} at byte {start}, but the file has {}",
+                counted(self.length, "byte"),
+                length = counted(length, "byte")
             ))),
         }
     }

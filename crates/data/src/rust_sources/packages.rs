@@ -8,6 +8,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tritforge_support::counted;
+
 /// The sources of one package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Package {
@@ -119,7 +121,11 @@ fn locate(versions: &BTreeMap<String, String>, registries: &[PathBuf]) -> Result
     }
     if present.is_empty() {
         let searched: Vec<_> = registries.iter().map(|r| r.display().to_string()).collect();
-        return Err(format!("none of {} packages are unpacked in {}", absent.len(), searched.join(", ")));
+        return Err(format!(
+            "none of {} unpacked in {}",
+            counted(absent.len(), "package"),
+            searched.join(", ")
+        ));
     }
     Ok(Packages { present, absent })
 }
@@ -155,7 +161,7 @@ private v1.0.0 (registry `private`)
         let found = locate(&versions(&["a", "b"]), std::slice::from_ref(&registry)).unwrap();
         assert_eq!(found.present, [Package { name: "a-1.0.0".into(), dir: registry.join("a-1.0.0") }]);
         assert_eq!(found.absent, ["b-1.0.0"]);
-        assert!(locate(&versions(&["b"]), &[registry]).unwrap_err().contains("none of 1 packages"));
+        assert!(locate(&versions(&["b"]), &[registry]).unwrap_err().contains("none of 1 package unpacked"));
     }
 
     #[test]

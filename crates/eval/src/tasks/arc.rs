@@ -1,6 +1,7 @@
 //! ARC (Clark et al. 2018) and OpenBookQA (Mihaylov et al. 2018): science questions with labelled choices.
 
 use serde_json::Value;
+use tritforge_support::counted;
 
 use super::instruction::parts;
 use super::{Fields, Question};
@@ -47,7 +48,11 @@ fn labelled(fields: &Fields<'_>, stem: &str) -> Result<(String, Vec<String>, usi
         }
     };
     if texts.len() != labels.len() {
-        return Err(fields.fault(format!("{} choices with {} labels", texts.len(), labels.len())));
+        return Err(fields.fault(format!(
+            "{} with {}",
+            counted(texts.len(), "choice"),
+            counted(labels.len(), "label")
+        )));
     }
     let key = fields.value("answerKey")?;
     let gold = labels.iter().position(|label| key.as_str().is_some_and(|key| key.trim_start() == label));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tritforge_config::{Architecture, ModelConfig};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
+use tritforge_support::counted;
 use tritforge_ternary::{
     FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor, check_finite_bytes,
 };
@@ -34,7 +35,7 @@ impl GgufSource {
         let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
         let files = match gguf.part_count() {
             1 => String::new(),
-            count => format!(" in {count} files"),
+            count => format!(" in {count}", count = counted(count, "file")),
         };
         let description = format!("GGUF version {}{files}, {name}", gguf.version());
         let said = gguf.metadata().get_str(I2_S_LAYOUT).ok();

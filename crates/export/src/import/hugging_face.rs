@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{Dtype, Tensors};
 use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, Quantization, WeightQuant};
+use tritforge_support::counted;
 use tritforge_ternary::{FloatType, TernaryTensor, check_finite_bytes, unpack_stripes};
 use tritforge_text::Tokenizer;
 
@@ -290,10 +291,10 @@ impl HuggingFaceSource {
         let tokenizer = Tokenizer::from_file(&path)?;
         if tokenizer.vocab_size() > self.config.vocab_size {
             log::warn!(
-                "{}: {} token ids, but the embedding has {} rows: ids from {} on cannot be used",
+                "{}: {}, but the embedding has {}: ids from {} on cannot be used",
                 path.display(),
-                tokenizer.vocab_size(),
-                self.config.vocab_size,
+                counted(tokenizer.vocab_size(), "token id"),
+                counted(self.config.vocab_size, "row"),
                 self.config.vocab_size
             );
         }

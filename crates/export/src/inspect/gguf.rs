@@ -6,6 +6,7 @@ use std::path::Path;
 use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use tritforge_infer::Model;
+use tritforge_support::counted;
 use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
@@ -48,7 +49,7 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
     }
     let files = match gguf.part_count() {
         1 => String::new(),
-        count => format!(" in {count} files"),
+        count => format!(" in {count}", count = counted(count, "file")),
     };
     let mut inspection = Inspection {
         path: path.display().to_string(),
@@ -101,7 +102,7 @@ fn shown(value: &Value) -> String {
         Value::Array(array) => format!("[{} {}]", array.len(), array_kind(array)),
         Value::String(text) if text.chars().count() > 60 => {
             let begin: String = text.chars().take(40).collect();
-            format!("\"{begin}…\" ({} characters)", text.chars().count())
+            format!("\"{begin}…\" ({})", counted(text.chars().count(), "character"))
         }
         Value::String(text) => format!("{text:?}"),
         Value::Bool(b) => b.to_string(),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tritforge_checkpoint::{AdapterFiles, Tensors};
 use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
+use tritforge_support::counted;
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::dense::ggml_type;
@@ -75,7 +76,7 @@ pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError>
         tokenizer: None,
         loads_in: Vec::new(),
         runtimes: Vec::new(),
-        metadata: files.into_iter().map(|(name, bytes)| (name, format!("{bytes} bytes"))).collect(),
+        metadata: files.into_iter().map(|(name, bytes)| (name, counted(bytes, "byte").to_string())).collect(),
         tensors,
     };
     summarize(&mut inspection);
@@ -110,7 +111,7 @@ pub(super) fn directory(model: &LoadedModel, digest: bool) -> Result<Inspection,
         config: Some(config),
         loads_in: Vec::new(),
         runtimes,
-        metadata: files.into_iter().map(|(name, bytes)| (name, format!("{bytes} bytes"))).collect(),
+        metadata: files.into_iter().map(|(name, bytes)| (name, counted(bytes, "byte").to_string())).collect(),
         tensors,
     };
     summarize(&mut inspection);

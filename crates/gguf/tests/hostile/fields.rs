@@ -180,7 +180,7 @@ fn bytes_promised_to_later_fields_justify_nothing_else() {
         &raw,
         raw.at("s count"),
         field,
-        &["found 40", "at most 2 (400 bytes are left, later fields need 377"],
+        &["found 40", "at most 2 (400 bytes left, 377 of which later fields need"],
     );
 }
 

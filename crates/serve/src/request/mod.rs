@@ -14,6 +14,7 @@ mod values;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use tritforge_infer::GenerateOptions;
+use tritforge_support::counted;
 use tritforge_text::Message;
 
 pub use fields::{Effect, Endpoint, Field, fields};
@@ -121,8 +122,10 @@ impl Request {
         let choices = self.prompts.len().max(1) * self.n;
         if choices > MOST_CHOICES {
             let (prompts, n) = (self.prompts.len(), self.n);
-            let message =
-                format!("n = {n} of {prompts} prompts: expected at most {MOST_CHOICES} choices in total");
+            let message = format!(
+                "n = {n} of {prompts}: expected at most {MOST_CHOICES} choices in total",
+                prompts = counted(prompts, "prompt")
+            );
             return Err(RequestError::new("n", message));
         }
         if self.echo && self.options.logprobs.is_some() {

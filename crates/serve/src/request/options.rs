@@ -35,7 +35,12 @@ pub(super) fn read<'a>(
         }
     }
     if let Some((name, value)) = one_of(given, &["repetition_penalty", "repeat_penalty"])? {
-        sampling.repetition_penalty = number(name, value)?;
+        let penalty = number(name, value)?;
+        if !(penalty > 0.0 && penalty.is_finite()) {
+            let message = format!("{name} = {value}: expected a number above 0; 1 changes nothing");
+            return Err(RequestError::new(name, message));
+        }
+        sampling.repetition_penalty = penalty;
     }
     if let Some(value) = given("top_k") {
         sampling.top_k = integer("top_k", value, -1..=whole)?.max(0) as usize;

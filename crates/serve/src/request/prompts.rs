@@ -1,6 +1,7 @@
 //! `prompt`: a string, a list of strings, token ids, or a list of lists of these.
 
 use serde_json::Value;
+use tritforge_support::counted;
 
 use super::values::{display, expected, integer};
 use super::{MOST_CHOICES, RequestError, TextOrIds};
@@ -17,7 +18,7 @@ pub(super) fn read(value: &Value) -> Result<Vec<TextOrIds>, RequestError> {
         return Ok(vec![TextOrIds::Ids(ids("prompt", list)?)]);
     }
     if list.len() > MOST_CHOICES {
-        let message = format!("prompt: {} prompts, expected at most {MOST_CHOICES}", list.len());
+        let message = format!("prompt: {}, expected at most {MOST_CHOICES}", counted(list.len(), "prompt"));
         return Err(RequestError::new("prompt", message));
     }
     let texts = list[0].is_string();

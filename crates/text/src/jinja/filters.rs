@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use minijinja::formatting::FormatStyle;
 use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Rest, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::{arguments, invalid, widths};
+use super::budget::{holds_namespace, spend};
+use super::{arguments, invalid, operators};
 use crate::python::{splitlines, value_text};
 
 /// As markupsafe escapes.
@@ -24,7 +24,12 @@ pub(super) fn center(text: &str, width: usize, fill: char) -> String {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
-pub(super) fn indent(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+pub(super) fn indent(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    args: Rest<Value>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
     let [width, first, blank] = arguments("indent", &args, &kwargs, ["width", "first", "blank"])?;
     let [first, blank] = [first, blank].map(|flag| flag.is_some_and(|flag| flag.is_true()));
     let by = match &width {
@@ -38,6 +43,7 @@ pub(super) fn indent(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result
         },
     };
     let text = format!("{}\n", value_text(value));
+    spend(state, splitlines(&text, false).len().saturating_mul(by.len()))?;
     let mut out = String::new();
     for (i, line) in splitlines(&text, false).into_iter().enumerate() {
         if i > 0 {
@@ -83,30 +89,28 @@ pub(super) fn urlencode(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// `text % values`.
-pub(super) fn modulo(text: &Value, values: &Value) -> Result<String, Error> {
-    let Some(text) = text.as_str() else {
-        return Err(invalid("%: expected a string on the left".to_string()));
-    };
-    let args: Vec<Value> =
-        if values.is_tuple() { values.try_iter()?.collect() } else { vec![values.clone()] };
-    widths::format(FormatStyle::Printf, text, &args)
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
-pub(super) fn join(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+pub(super) fn join(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    args: Rest<Value>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
     let [separator, attribute] = arguments("join", &args, &kwargs, ["d", "attribute"])?;
     if value.is_undefined() {
         return Ok(String::new());
     }
+    let separator = separator.as_ref().map(value_text).unwrap_or_default();
     let mut parts = Vec::new();
     for item in value.try_iter()? {
-        parts.push(match &attribute {
+        let part = match &attribute {
             None => value_text(&item),
             Some(name) => value_text(&part(&item, name)?),
-        });
+        };
+        spend(state, part.len() + separator.len())?;
+        parts.push(part);
     }
-    Ok(parts.join(&separator.as_ref().map(value_text).unwrap_or_default()))
+    Ok(parts.join(&separator))
 }
 
 /// What `attribute=` names: an index, or names with dots between them.
@@ -153,14 +157,30 @@ pub(super) fn default(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Resul
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
-pub(super) fn replace(value: &Value, args: Rest<Value>, kwargs: Kwargs) -> Result<String, Error> {
+pub(super) fn replace(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    args: Rest<Value>,
+    kwargs: Kwargs,
+) -> Result<String, Error> {
     let [old, new, count] = arguments("replace", &args, &kwargs, ["old", "new", "count"])?;
     let (Some(old), Some(new)) = (old, new) else {
         return Err(invalid("replace: expected what is replaced, and by what".to_string()));
     };
     let (text, old, new) = (value_text(value), value_text(&old), value_text(&new));
     let count = count.and_then(|count| count.as_i64()).and_then(|count| usize::try_from(count).ok());
+    spend_replaced(state, &text, &old, &new)?;
     Ok(count.map_or_else(|| text.replace(&old, &new), |count| text.replacen(&old, &new, count)))
+}
+
+/// Counts a text in which every `old` becomes `new`.
+pub(super) fn spend_replaced(
+    state: &mut State<'_, '_>,
+    text: &str,
+    old: &str,
+    new: &str,
+) -> Result<(), Error> {
+    spend(state, text.matches(old).count().saturating_mul(new.len()).saturating_add(text.len()))
 }
 
 pub(super) fn length(value: &Value) -> Result<usize, Error> {
@@ -216,7 +236,62 @@ impl Object for Group {
     }
 }
 
+/// What the items of a list are sorted by: they themselves, or attributes.
+fn keys(value: &Value, attribute: Option<&str>, default: Option<&Value>) -> Result<Vec<Vec<Value>>, Error> {
+    let key = |item: &Value, name: &str| {
+        let found = part(item, &Value::from(name.trim()))?;
+        Ok(if found.is_undefined() { default.cloned().unwrap_or(found) } else { found })
+    };
+    let keys = |item: Value| match attribute {
+        None => Ok(vec![item]),
+        Some(names) => names.split(',').map(|name| key(&item, name)).collect(),
+    };
+    value.try_iter()?.map(keys).collect()
+}
+
+/// Refuses items that Python has no order of; minijinja has one of all values.
+fn check_order(value: &Value, attribute: Option<&str>, default: Option<&Value>) -> Result<(), Error> {
+    // What has no items is refused with the filter's own words.
+    let Ok(keys) = keys(value, attribute, default) else { return Ok(()) };
+    let columns = keys.first().map_or(0, Vec::len);
+    (0..columns).try_for_each(|column| {
+        operators::check_order(&keys.iter().map(|key| key[column].clone()).collect::<Vec<_>>())
+    })
+}
+
+pub(super) fn sort(state: &State<'_, '_>, value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    check_order(&value, kwargs.get("attribute")?, None)?;
+    minijinja::filters::sort(state, value, kwargs)
+}
+
+pub(super) fn min(state: &State<'_, '_>, value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    check_order(&value, kwargs.get("attribute")?, None)?;
+    minijinja::filters::min(state, value, kwargs)
+}
+
+pub(super) fn max(state: &State<'_, '_>, value: Value, kwargs: Kwargs) -> Result<Value, Error> {
+    check_order(&value, kwargs.get("attribute")?, None)?;
+    minijinja::filters::max(state, value, kwargs)
+}
+
+pub(super) fn dictsort(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+    if value.kind() == ValueKind::Map {
+        let mut keys: Vec<Value> = value.try_iter()?.collect();
+        if kwargs.get::<Option<&str>>("by")? == Some("value") {
+            keys = keys.iter().map(|key| value.get_item(key)).collect::<Result<_, _>>()?;
+        }
+        operators::check_order(&keys)?;
+    }
+    minijinja::filters::dictsort(value, kwargs)
+}
+
 pub(super) fn groupby(value: Value, attribute: Option<&str>, kwargs: Kwargs) -> Result<Value, Error> {
+    let by = match attribute {
+        None => kwargs.get("attribute")?,
+        name => name,
+    };
+    let default = kwargs.get::<Option<Value>>("default")?;
+    check_order(&value, by, default.as_ref())?;
     let groups = minijinja::filters::groupby(value, attribute, kwargs)?;
     let group = |group: Value| {
         Ok(Value::from_object(Group([group.get_item_by_index(0)?, group.get_item_by_index(1)?])))
@@ -260,6 +335,9 @@ impl Object for Cycler {
 }
 
 pub(super) fn cycler(items: Rest<Value>) -> Result<Value, Error> {
+    if items.iter().any(holds_namespace) {
+        return Err(invalid("cycler: a namespace inside a cycler is not supported".to_string()));
+    }
     if items.is_empty() {
         return Err(invalid("cycler: at least one item has to be provided".to_string()));
     }

@@ -4,7 +4,8 @@ use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, from_args};
 use minijinja::{Error, State, Value};
 
-use super::filters::center;
+use super::budget::{VALUE, spend};
+use super::filters::{center, spend_replaced};
 use super::{arguments, invalid, widths};
 use crate::python::{splitlines, value_text};
 
@@ -58,6 +59,14 @@ pub(super) fn method(
     let Some(text) = value.as_str() else {
         return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
     };
+    // What a method reads, and the values of the parts that it may make.
+    let parts = match (name, args.first().and_then(Value::as_str)) {
+        ("split" | "rsplit", Some(separator)) if !separator.is_empty() => text.matches(separator).count(),
+        ("split" | "rsplit", _) => text.chars().filter(|c| c.is_whitespace()).count(),
+        ("splitlines", _) => splitlines(text, false).len(),
+        _ => 0,
+    };
+    spend(state, text.len() + parts.saturating_mul(VALUE))?;
     let tuple = |parts: [&str; 3]| Value::from(Tuple::from(parts.map(Value::from)));
     Ok(match name {
         "split" => {
@@ -68,7 +77,15 @@ pub(super) fn method(
             let args = if args[1].is_undefined() { &args[..1] } else { &args[..] };
             return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
         }
-        "format" => Value::from(widths::format(FormatStyle::StrFormat, text, args)?),
+        "replace" => {
+            if let [old, new, ..] = args
+                && let (Some(old), Some(new)) = (old.as_str(), new.as_str())
+            {
+                spend_replaced(state, text, old, new)?;
+            }
+            return minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args);
+        }
+        "format" => Value::from(widths::format(state, FormatStyle::StrFormat, text, args)?),
         "swapcase" => {
             let () = from_args(args)?;
             let swap = |c: char| match c.is_uppercase() {
@@ -165,6 +182,9 @@ pub(super) fn method(
             let parts: Vec<Value> = values.try_iter()?.collect();
             if let Some(other) = parts.iter().find(|part| part.as_str().is_none()) {
                 return Err(invalid(format!("join: expected strings, found {}", value_text(other))));
+            }
+            for part in &parts {
+                spend(state, part.as_str().map_or(0, str::len) + text.len())?;
             }
             Value::from(parts.iter().map(value_text).collect::<Vec<_>>().join(text))
         }

@@ -1,26 +1,23 @@
 //! Jinja2's own filters, tests and operators where those of minijinja give another text: templates are
-//! written for jinja2 3.1.
+//! written for jinja2 3.1. And a bound on the memory that they fill.
 
+mod budget;
 mod filters;
 mod methods;
+mod operators;
 mod rewrite;
+mod text_filters;
 mod widths;
 
 use minijinja::formatting::FormatStyle;
 use minijinja::value::{Kwargs, ObjectRepr, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
+pub(crate) use budget::input;
 pub(crate) use filters::Group;
 pub(crate) use rewrite::rewrite;
 
 use crate::python::value_text;
-
-/// What the rewritten `%` of a string calls.
-const MODULO: &str = "__mod__";
-/// What the rewritten `value.method is …` calls.
-const METHOD: &str = "__method__";
-/// What the operands of `~` are handed to.
-const TEXT: &str = "__text__";
 
 /// Filters and tests of minijinja that jinja2 does not know.
 const FOREIGN_FILTERS: [&str; 5] = ["split", "lines", "chain", "zip", "bool"];
@@ -28,18 +25,40 @@ const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
 
 /// Puts jinja2's behaviour on an environment.
 pub(crate) fn set_up(environment: &mut Environment<'static>) {
-    environment.set_formatter(|out: &mut Output<'_>, _: &mut State<'_, '_>, value: &Value| {
-        out.write_str(&value_text(value)).map_err(Error::from)
+    environment.set_formatter(|out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value| {
+        let text = value_text(value);
+        budget::spend(state, text.len())?;
+        out.write_str(&text).map_err(Error::from)
     });
     environment.set_unknown_method_callback(methods::method);
+    environment.add_filter(rewrite::ADD, operators::add);
+    environment.add_filter(rewrite::MUL, operators::mul);
+    environment.add_filter(rewrite::MODULO, operators::modulo);
+    environment.add_filter(rewrite::CONCAT, operators::concat);
+    environment.add_filter(rewrite::COMPARE, operators::compare);
+    environment.add_filter(rewrite::SLICE, operators::slice);
+    environment.add_filter(rewrite::MADE, budget::made);
+    environment.add_filter(rewrite::PARTS, budget::made);
+    environment.add_filter(rewrite::USED, budget::used);
+    environment.add_filter(rewrite::ITEMS, budget::items);
+    environment.add_filter(rewrite::PRINTED, budget::printed);
+    environment.add_filter(rewrite::STORED, budget::stored);
+    for (names, sign) in [
+        (["lt", "lessthan", "<"], "<"),
+        (["gt", "greaterthan", ">"], ">"),
+        (["le", "<=", "<="], "<="),
+        (["ge", ">=", ">="], ">="),
+    ] {
+        for name in names {
+            environment.add_test(name, move |a: &Value, b: &Value| operators::holds(sign, a, b));
+        }
+    }
     FOREIGN_FILTERS.iter().for_each(|name| environment.remove_filter(name));
     FOREIGN_TESTS.iter().for_each(|name| environment.remove_test(name));
     environment.remove_global("debug");
     environment.add_function("cycler", filters::cycler);
     environment.add_function("joiner", minijinja_contrib::globals::joiner);
-    for name in ["string", TEXT] {
-        environment.add_filter(name, |value: &Value| value_text(value));
-    }
+    environment.add_filter("string", |value: &Value| value_text(value));
     for name in ["e", "escape", "forceescape"] {
         environment.add_filter(name, |value: &Value| filters::escape(&value_text(value)));
     }
@@ -49,9 +68,11 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
     for name in ["length", "count"] {
         environment.add_filter(name, filters::length);
     }
-    environment.add_filter("format", |text: &Value, args: Rest<ValueOrKwargs>| match text.as_str() {
-        Some(text) => widths::format(FormatStyle::Printf, text, &args.into_values()),
-        None => Err(invalid("format: expected a string".to_string())),
+    environment.add_filter("format", |state: &mut State<'_, '_>, text: &Value, args: Rest<ValueOrKwargs>| {
+        match text.as_str() {
+            Some(text) => widths::format(state, FormatStyle::Printf, text, &args.into_values()),
+            None => Err(invalid("format: expected a string".to_string())),
+        }
     });
     environment.add_filter(
         "batch",
@@ -72,7 +93,14 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
     environment.add_filter("truncate", filters::truncate);
     environment.add_filter("groupby", filters::groupby);
     environment.add_filter("urlencode", filters::urlencode);
-    environment.add_filter(MODULO, filters::modulo);
+    environment.add_filter("sort", filters::sort);
+    environment.add_filter("min", filters::min);
+    environment.add_filter("max", filters::max);
+    environment.add_filter("dictsort", filters::dictsort);
+    environment.add_filter("filesizeformat", text_filters::filesizeformat);
+    environment.add_filter("xmlattr", text_filters::xmlattr);
+    environment.add_filter("striptags", text_filters::striptags);
+    environment.add_filter("wordwrap", text_filters::wordwrap);
     environment.add_filter("center", |value: &Value, width: Option<usize>| {
         filters::center(&value_text(value), width.unwrap_or(80), ' ')
     });
@@ -80,7 +108,7 @@ pub(crate) fn set_up(environment: &mut Environment<'static>) {
         let text = value_text(value);
         text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty()).count()
     });
-    environment.add_filter(METHOD, |value: &Value, name: String| match value.get_attr(&name) {
+    environment.add_filter(rewrite::METHOD, |value: &Value, name: String| match value.get_attr(&name) {
         Ok(found) if !found.is_undefined() => found,
         _ => bound(value, &name).unwrap_or_default(),
     });

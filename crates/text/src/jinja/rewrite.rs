@@ -1,206 +1,286 @@
-//! What minijinja's grammar has no hook for, written as calls of filters: `'…' % values`, `value.method is
-//! …`, and the operands of `~`, which are to be written as Python writes them.
+//! A template as a program for minijinja, with Jinja2's meaning: parsed by minijinja's own parser and written
+//! anew with calls of filters in the place of what minijinja has no hook for.
+//!
+//! * Operators whose values differ from Python's, or grow with their operands, call [`super::operators`].
+//! * Values that a filter, a call or a literal makes are counted ([`super::budget`]).
+//! * Text between tags is written as the value of a tag, so that it is counted too.
+//!
+//! The program has each expression in the line where its author has it, for the lines of errors.
 
-use super::methods::{DICT, LIST, STR};
-use super::{METHOD, MODULO, TEXT};
+mod expressions;
 
-/// Operators that bind tighter than `~`.
-const PRODUCT: [char; 3] = ['*', '/', '%'];
+use minijinja::machinery::ast::{Expr, Macro, Stmt};
+use minijinja::machinery::{Token, parse, tokenize};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Error, ErrorKind};
 
-/// Opening brackets of a tag up to which it is rewritten: the rewriting recurses into them, and templates
-/// come from strangers. Minijinja's parser refuses nesting far less deep.
-const DEPTH: usize = 500;
+pub(super) use expressions::{
+    ADD, COMPARE, CONCAT, ITEMS, MADE, METHOD, MODULO, MUL, PARTS, PRINTED, SLICE, STORED, USED,
+};
 
-/// A template, rewritten.
-pub(crate) fn rewrite(source: &str) -> String {
-    let (mut out, mut rest) = (String::with_capacity(source.len()), source);
-    while let Some(at) = rest.find('{') {
-        let (text, tag) = rest.split_at(at);
-        out += text;
-        let close = match tag.as_bytes().get(1) {
-            Some(b'#') => "#}",
-            Some(b'{') => "}}",
-            Some(b'%') => "%}",
-            _ => {
-                out.push('{');
-                rest = &tag[1..];
-                continue;
+/// Operators in one tag, and `elif` in one template: the parser and the compiler recurse into their operands.
+const MOST_OPERATORS: usize = 1000;
+
+/// Writes a template's program.
+///
+/// # Errors
+/// If it is no Jinja, or needs other templates.
+pub(crate) fn rewrite(source: &str, syntax: SyntaxConfig) -> Result<String, Error> {
+    check_length(source, syntax.clone())?;
+    let tree = parse(source, "chat_template", syntax)?;
+    let mut writer = Writer { out: String::with_capacity(2 * source.len()), line: 1 };
+    match &tree {
+        Stmt::Template(template) => writer.body(&template.children)?,
+        other => writer.statement(other)?,
+    }
+    Ok(writer.out)
+}
+
+/// Refuses what would take the stack before anything recurses into it.
+fn check_length(source: &str, syntax: SyntaxConfig) -> Result<(), Error> {
+    let (mut operators, mut branches) = (0, 0);
+    for token in tokenize(source, false, syntax) {
+        // A token that is none is left to the parser, which names its line.
+        let Ok((token, span)) = token else { return Ok(()) };
+        match token {
+            Token::BlockStart | Token::VariableStart => operators = 0,
+            Token::Ident("elif") => branches += 1,
+            Token::Ident("and" | "or" | "not" | "if" | "is" | "in" | "else") => operators += 1,
+            Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::FloorDiv | Token::Pow => {
+                operators += 1;
             }
-        };
-        // A tag without an end is left to the parser, which says so.
-        let Some(end) = tag_end(tag, close) else { return out + tag };
-        let (whole, after) = tag.split_at(end);
-        let name = whole[2..].trim_start_matches(['-', '+']).trim_start();
-        if close == "%}" && name.starts_with("raw") {
-            let raw = after.find("endraw").unwrap_or(after.len());
-            out += whole;
-            out += &after[..raw];
-            // The tag that ends it goes on as plain text: it has no expression.
-            rest = &after[raw..];
-            continue;
-        }
-        out += &if close == "#}" || depth(whole) > DEPTH { whole.to_string() } else { rewrite_tag(whole) };
-        rest = after;
-    }
-    out + rest
-}
-
-/// A bound of how deep brackets nest: closing ones are not subtracted, since they may be part of a string.
-fn depth(tag: &str) -> usize {
-    tag.bytes().filter(|byte| matches!(byte, b'(' | b'[' | b'{')).count()
-}
-
-/// Bytes of a tag, its end included, that stands outside of strings.
-fn tag_end(tag: &str, close: &str) -> Option<usize> {
-    if close == "#}" {
-        return tag.find(close).map(|at| at + 2);
-    }
-    let (mut at, mut depth) = (2, 0usize);
-    while at < tag.len() {
-        let byte = tag.as_bytes()[at];
-        match byte {
-            b'\'' | b'"' => at = string_end(tag, at),
-            b'{' => (depth, at) = (depth + 1, at + 1),
-            b'}' if depth > 0 => (depth, at) = (depth - 1, at + 1),
-            _ if tag.as_bytes()[at..].starts_with(close.as_bytes()) => return Some(at + 2),
-            _ => at += 1,
-        }
-    }
-    None
-}
-
-/// Where the string that begins at `at` ends.
-fn string_end(text: &str, at: usize) -> usize {
-    let bytes = text.as_bytes();
-    let mut end = at + 1;
-    while end < bytes.len() && bytes[end] != bytes[at] {
-        end += if bytes[end] == b'\\' { 2 } else { 1 };
-    }
-    (end + 1).min(text.len())
-}
-
-fn rewrite_tag(tag: &str) -> String {
-    let (mut out, mut at, bytes) = (String::with_capacity(tag.len()), 0, tag.as_bytes());
-    let blank = |from: usize| from + tag[from..].len() - tag[from..].trim_start().len();
-    while at < tag.len() {
-        if begins_operand(tag, at) {
-            let end = operand_end(tag, at);
-            let (before, after) = (tag[..at].trim_end(), tag[end..].trim_start());
-            let joined = before.ends_with('~') || after.starts_with('~');
-            if joined && !before.ends_with(PRODUCT) && !after.starts_with(PRODUCT) {
-                out += &format!("{}|{TEXT}", rewrite_tag(&tag[at..end]));
-                at = end;
-                continue;
-            }
-        }
-        if matches!(bytes[at], b'\'' | b'"') {
-            let end = string_end(tag, at);
-            out += &tag[at..end];
-            at = end;
-            let sign = blank(at);
-            if bytes.get(sign) == Some(&b'%') && bytes.get(sign + 1) != Some(&b'}') {
-                let begin = blank(sign + 1);
-                let end = operand_end(tag, begin);
-                out += &format!("|{MODULO}({})", rewrite_tag(&tag[begin..end]));
-                at = end;
-            }
-            continue;
-        }
-        if bytes[at].is_ascii_digit() && begins_operand(tag, at) {
-            let end = operand_end(tag, at);
-            out += &tag[at..end];
-            at = end;
-            continue;
-        }
-        if bytes[at] == b'.' {
-            let word = word_end(tag, at + 1);
-            let name = &tag[at + 1..word];
-            let known = DICT.contains(&name) || STR.contains(&name) || LIST.contains(&name);
-            let next = blank(word);
-            if known && next > word && &tag[next..word_end(tag, next)] == "is" {
-                out += &format!("|{METHOD}('{name}')");
-                at = word;
-                continue;
-            }
-        }
-        let width = tag[at..].chars().next().map_or(1, char::len_utf8);
-        out += &tag[at..at + width];
-        at += width;
-    }
-    out
-}
-
-fn word_end(text: &str, at: usize) -> usize {
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    text[at..].find(|c: char| !word(c)).map_or(text.len(), |n| at + n)
-}
-
-/// Where a unary operand ends: a name, a number, a string or a group, with all `.name`, `[…]`, `(…)` and
-/// `|filter` behind it.
-fn operand_end(text: &str, at: usize) -> usize {
-    let bytes = text.as_bytes();
-    let mut end = if bytes.get(at) == Some(&b'-') { at + 1 } else { at };
-    end = match bytes.get(end) {
-        Some(b'(' | b'[' | b'{') => group_end(text, end),
-        Some(b'\'' | b'"') => string_end(text, end),
-        Some(b'0'..=b'9') => number_end(text, end),
-        _ => word_end(text, end),
-    };
-    loop {
-        let next = end + text[end..].len() - text[end..].trim_start().len();
-        end = match bytes.get(next) {
-            Some(b'(' | b'[') => group_end(text, next),
-            Some(b'.' | b'|') => {
-                let name = next + 1;
-                let name = name + text[name..].len() - text[name..].trim_start().len();
-                word_end(text, name)
-            }
-            _ => return end,
-        };
-    }
-}
-
-/// Where a number ends: digits, a fraction, an exponent.
-fn number_end(text: &str, at: usize) -> usize {
-    let (bytes, mut end) = (text.as_bytes(), word_end(text, at));
-    if bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
-        end = word_end(text, end + 1);
-    }
-    let hexadecimal = text[at..].starts_with("0x") || text[at..].starts_with("0X");
-    if !hexadecimal && matches!(bytes[end - 1], b'e' | b'E') && matches!(bytes.get(end), Some(b'-' | b'+')) {
-        end = word_end(text, end + 1);
-    }
-    end
-}
-
-/// Whether an operand begins at a place: it does not stand within a word, nor behind another operand.
-fn begins_operand(text: &str, at: usize) -> bool {
-    let Some(c) = text[at..].chars().next() else { return false };
-    if !(c.is_alphanumeric() || matches!(c, '_' | '\'' | '"' | '(' | '[')) {
-        return false;
-    }
-    let before = &text[..at];
-    let within = before.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_');
-    let behind = before.trim_end().ends_with(['.', '|', ')', ']', '}']) && !before.ends_with("%}");
-    !within && !behind
-}
-
-fn group_end(text: &str, at: usize) -> usize {
-    let (bytes, mut depth, mut end) = (text.as_bytes(), 0usize, at);
-    while end < text.len() {
-        match bytes[end] {
-            b'\'' | b'"' => {
-                end = string_end(text, end);
-                continue;
-            }
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            Token::Eq | Token::Ne | Token::Lt | Token::Lte | Token::Gt | Token::Gte => operators += 1,
+            Token::Mod | Token::Dot | Token::Tilde | Token::Pipe => operators += 1,
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => operators += 1,
             _ => {}
         }
-        end += 1;
-        if depth == 0 {
-            return end;
+        if operators > MOST_OPERATORS || branches > MOST_OPERATORS {
+            let problem = format!(
+                "line {}: more than {MOST_OPERATORS} operators in one tag or branches in one template",
+                span.start_line
+            );
+            return Err(Error::new(ErrorKind::SyntaxError, problem));
         }
     }
-    end
+    Ok(())
+}
+
+struct Writer {
+    out: String,
+    line: usize,
+}
+
+impl Writer {
+    /// Goes to a line, within a tag.
+    fn at(&mut self, line: u16) {
+        while self.line < usize::from(line) {
+            self.out.push('\n');
+            self.line += 1;
+        }
+    }
+
+    fn body(&mut self, statements: &[Stmt<'_>]) -> Result<(), Error> {
+        statements.iter().try_for_each(|statement| self.statement(statement))
+    }
+
+    /// A tag without an expression.
+    fn tag(&mut self, text: &str) {
+        self.out += "{% ";
+        self.out += text;
+        self.out += " %}";
+    }
+
+    fn statement(&mut self, statement: &Stmt<'_>) -> Result<(), Error> {
+        match statement {
+            Stmt::Template(template) => self.body(&template.children)?,
+            Stmt::EmitExpr(emit) => {
+                self.out += "{{ ";
+                self.expr(&emit.expr)?;
+                self.out += " }}";
+            }
+            Stmt::EmitRaw(raw) => {
+                self.out += "{{ ";
+                self.string(raw.raw);
+                self.out += " }}";
+            }
+            Stmt::ForLoop(each) => {
+                self.out += "{% for ";
+                self.target(&each.target)?;
+                self.out += " in ";
+                self.counted(&each.iter, ITEMS)?;
+                if let Some(filter) = &each.filter_expr {
+                    self.out += " if ";
+                    self.operand(filter)?;
+                }
+                self.out += if each.recursive { " recursive %}" } else { " %}" };
+                self.body(&each.body)?;
+                if !each.else_body.is_empty() {
+                    self.tag("else");
+                    self.body(&each.else_body)?;
+                }
+                self.tag("endfor");
+            }
+            Stmt::IfCond(cond) => {
+                self.out += "{% if ";
+                self.operand(&cond.expr)?;
+                self.out += " %}";
+                self.body(&cond.true_body)?;
+                if !cond.false_body.is_empty() {
+                    self.tag("else");
+                    self.body(&cond.false_body)?;
+                }
+                self.tag("endif");
+            }
+            Stmt::WithBlock(with) => {
+                self.out += "{% with ";
+                for (i, (target, value)) in with.assignments.iter().enumerate() {
+                    self.out += if i > 0 { ", " } else { "" };
+                    match target {
+                        Expr::List(_) => self.group(target)?,
+                        _ => self.target(target)?,
+                    }
+                    self.out += " = ";
+                    self.expr(value)?;
+                }
+                self.out += " %}";
+                self.body(&with.body)?;
+                self.tag("endwith");
+            }
+            Stmt::Set(set) => {
+                self.out += "{% set ";
+                self.target(&set.target)?;
+                self.out += " = ";
+                match has_attribute(&set.target) {
+                    true => self.counted(&set.expr, STORED)?,
+                    false => self.expr(&set.expr)?,
+                }
+                self.out += " %}";
+            }
+            Stmt::SetBlock(set) => {
+                self.out += "{% set ";
+                self.target(&set.target)?;
+                if let Some(filter) = &set.filter {
+                    self.out += " | ";
+                    self.expr(filter)?;
+                }
+                self.out += " %}";
+                self.body(&set.body)?;
+                self.tag("endset");
+            }
+            Stmt::FilterBlock(block) => {
+                self.out += "{% filter ";
+                self.expr(&block.filter)?;
+                self.out += " %}";
+                self.body(&block.body)?;
+                self.tag("endfilter");
+            }
+            Stmt::Block(block) => {
+                self.tag(&format!("block {}", block.name));
+                self.body(&block.body)?;
+                self.tag("endblock");
+            }
+            Stmt::Macro(declared) => {
+                self.out += &format!("{{% macro {}", declared.name);
+                self.parameters(declared)?;
+                self.out += " %}";
+                self.body(&declared.body)?;
+                self.tag("endmacro");
+            }
+            Stmt::CallBlock(block) => {
+                self.out += "{% call";
+                self.parameters(&block.macro_decl)?;
+                self.out.push(' ');
+                self.call(&block.call.expr, &block.call.args)?;
+                self.out += " %}";
+                self.body(&block.macro_decl.body)?;
+                self.tag("endcall");
+            }
+            Stmt::Continue(_) => self.tag("continue"),
+            Stmt::Break(_) => self.tag("break"),
+            Stmt::AutoEscape(tag) => return Err(refused("autoescape", tag.span().start_line)),
+            Stmt::Do(tag) => return Err(refused("do", tag.span().start_line)),
+            Stmt::Import(tag) => return Err(refused("import", tag.span().start_line)),
+            Stmt::FromImport(tag) => return Err(refused("from", tag.span().start_line)),
+            Stmt::Extends(tag) => return Err(refused("extends", tag.span().start_line)),
+            Stmt::Include(tag) => return Err(refused("include", tag.span().start_line)),
+        }
+        Ok(())
+    }
+
+    /// The parameters of a macro or of a call's block.
+    fn parameters(&mut self, declared: &Macro<'_>) -> Result<(), Error> {
+        self.out.push('(');
+        let without = declared.args.len() - declared.defaults.len();
+        for (i, parameter) in declared.args.iter().enumerate() {
+            self.out += if i > 0 { ", " } else { "" };
+            self.target(parameter)?;
+            if let Some(default) = i.checked_sub(without).map(|i| &declared.defaults[i]) {
+                self.out += " = ";
+                self.expr(default)?;
+            }
+        }
+        self.out.push(')');
+        Ok(())
+    }
+
+    /// What is assigned to: a name, an attribute of a namespace, or several.
+    fn target(&mut self, target: &Expr<'_>) -> Result<(), Error> {
+        match target {
+            Expr::List(list) => {
+                for (i, item) in list.items.iter().enumerate() {
+                    self.out += if i > 0 { ", " } else { "" };
+                    match item {
+                        Expr::List(_) => self.group(item)?,
+                        _ => self.target(item)?,
+                    }
+                }
+                if list.items.len() == 1 {
+                    self.out.push(',');
+                }
+            }
+            Expr::GetAttr(attr) => {
+                self.target(&attr.expr)?;
+                self.out.push('.');
+                self.out += attr.name;
+            }
+            Expr::Var(var) => {
+                self.at(var.span().start_line);
+                self.out += var.id;
+            }
+            other => self.expr(other)?,
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, target: &Expr<'_>) -> Result<(), Error> {
+        self.out.push('(');
+        self.target(target)?;
+        self.out.push(')');
+        Ok(())
+    }
+
+    /// An expression with a filter that counts it.
+    fn counted(&mut self, expr: &Expr<'_>, filter: &str) -> Result<(), Error> {
+        self.operand(expr)?;
+        self.out.push('|');
+        self.out += filter;
+        Ok(())
+    }
+}
+
+/// Whether something is stored in a namespace.
+fn has_attribute(target: &Expr<'_>) -> bool {
+    match target {
+        Expr::GetAttr(_) => true,
+        Expr::List(list) => list.items.iter().any(has_attribute),
+        _ => false,
+    }
+}
+
+/// A statement that Jinja2 as transformers sets it up does not have, or that needs other templates.
+fn refused(what: &str, line: u16) -> Error {
+    Error::new(
+        ErrorKind::SyntaxError,
+        format!("line {line}: {{% {what} %}} is not supported in chat templates"),
+    )
 }

@@ -1,15 +1,54 @@
-//! Bounds on what a template may ask to be padded to: minijinja takes any width, and with it the memory.
+//! Bounds on what a template may ask to be padded to or filled in: minijinja takes any width and any number of
+//! fields, and with them the memory.
 
 use minijinja::formatting::FormatStyle;
-use minijinja::{Error, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Error, State, Value};
 
+use super::budget::spend;
 use super::invalid;
+use crate::python::value_text;
 
 /// The widest field, the most places behind a point, the most items of a batch.
 pub(super) const MOST: usize = 1 << 16;
 
 /// Formats as Python does, with widths and precisions up to [`MOST`].
-pub(super) fn format(style: FormatStyle, text: &str, args: &[Value]) -> Result<String, Error> {
+pub(super) fn format(
+    state: &mut State<'_, '_>,
+    style: FormatStyle,
+    text: &str,
+    args: &[Value],
+) -> Result<String, Error> {
+    // Each field may be filled with any of the values.
+    let fields = text.matches(['%', '{']).count();
+    let length = |value: &Value| value.as_str().map_or_else(|| value_text(value).len(), str::len);
+    let longest = args.iter().map(length).max().unwrap_or_default();
+    spend(state, longest.saturating_mul(fields).saturating_add(text.len()))?;
+    if matches!(style, FormatStyle::Printf) && !all_converted(text, args) {
+        return Err(invalid("not all arguments converted during string formatting".to_string()));
+    }
+    checked(style, text, args)
+}
+
+/// Whether a text has a conversion for every value. One list or dict may be left over, as in Python.
+fn all_converted(text: &str, args: &[Value]) -> bool {
+    let (mut conversions, mut rest) = (0, text);
+    while let Some(at) = rest.find('%') {
+        let conversion = &rest[at + 1..];
+        match conversion.strip_prefix('%') {
+            Some(after) => rest = after,
+            None => {
+                conversions += 1 + spec_of(conversion).matches('*').count();
+                rest = conversion;
+            }
+        }
+    }
+    let container =
+        |value: &Value| matches!(value.kind(), ValueKind::Map | ValueKind::Seq) && !value.is_tuple();
+    args.len() <= conversions || matches!(args, [only] if container(only))
+}
+
+fn checked(style: FormatStyle, text: &str, args: &[Value]) -> Result<String, Error> {
     let numbers = |spec: &str| spec.split(|c: char| !c.is_ascii_digit()).any(too_wide);
     let (literal, from_values) = match style {
         FormatStyle::Printf => {
@@ -54,8 +93,8 @@ mod tests {
 
     #[test]
     fn widths_are_those_of_python_up_to_a_bound() {
-        let printf = |text: &str, args: &[Value]| format(FormatStyle::Printf, text, args);
-        let braces = |text: &str, args: &[Value]| format(FormatStyle::StrFormat, text, args);
+        let printf = |text: &str, args: &[Value]| checked(FormatStyle::Printf, text, args);
+        let braces = |text: &str, args: &[Value]| checked(FormatStyle::StrFormat, text, args);
         let a = [Value::from("a")];
         assert_eq!(printf("%5s|100000000", &a).unwrap(), "    a|100000000");
         assert_eq!(braces("{:>3}|", &a).unwrap(), "  a|");

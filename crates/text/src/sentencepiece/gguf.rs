@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 use tokenizers::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tritforge_gguf::{Metadata, optional};
+use tritforge_support::counted;
 
 use super::{Algorithm, Piece, PieceType, SentencePiece, byte_of};
 use crate::gguf::{ADD_SPACE_PREFIX, GGUF, SCORES, TOKEN_TYPE, TOKENS};
@@ -34,7 +35,12 @@ pub(crate) fn from_gguf(metadata: &Metadata) -> Result<(Tokenizer, BTreeMap<u32,
     let scores = metadata.get_f64_array(SCORES)?;
     let types = metadata.get_i64_array(TOKEN_TYPE)?;
     if tokens.is_empty() || scores.len() != tokens.len() || types.len() != tokens.len() {
-        let found = format!("{} tokens, {} scores, {} types", tokens.len(), scores.len(), types.len());
+        let found = format!(
+            "{}, {}, {}",
+            counted(tokens.len(), "token"),
+            counted(scores.len(), "score"),
+            counted(types.len(), "type")
+        );
         return Err(fault(TOKENS.to_string(), format!("{found}; expected as many of each")));
     }
     let mut pieces = Vec::with_capacity(tokens.len());

@@ -15,6 +15,8 @@ pub(crate) use self::charsmap::check as check_charsmap;
 pub(crate) use self::convert::SPACE;
 pub(crate) use self::gguf::{describe, from_gguf};
 use self::proto::Fields;
+use tritforge_support::counted;
+
 use crate::TextError;
 use crate::merges::MAX_TOKEN;
 use crate::validate::MAX_VOCAB;
@@ -187,7 +189,10 @@ impl SentencePiece {
         for (id, piece) in self.pieces.iter().enumerate() {
             let fault = |problem: String| Err(TextError::malformed(file, format!("pieces[{id}]"), problem));
             if piece.text.is_empty() || piece.text.len() > MAX_TOKEN {
-                return fault(format!("a piece of {} bytes; expected 1 to {MAX_TOKEN}", piece.text.len()));
+                return fault(format!(
+                    "a piece of {}; expected 1 to {MAX_TOKEN}",
+                    counted(piece.text.len(), "byte")
+                ));
             }
             if !piece.score.is_finite() {
                 return fault(format!("the score of {:?} is {}", piece.text, piece.score));

@@ -14,6 +14,7 @@ use tritforge_data::{
     samples, split_examples,
 };
 use tritforge_report::Sink;
+use tritforge_support::counted;
 use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
 
 use super::{Prepared, split_of, tokenizer};
@@ -69,19 +70,23 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
     };
     let ((samples, tokens, targets), (held, held_tokens, held_targets)) = (count(&train), count(&held_out));
     sink.message(&format!(
-        "{samples} samples for training, {tokens} tokens, {:.1} % in the loss; {held} held out, \
-         {held_tokens} tokens, {held_targets} in the loss; vocabulary {}",
+        "{samples} for training, {tokens}, {:.1} % in the loss; {held} held out, \
+         {held_tokens}, {held_targets} in the loss; vocabulary {}",
         100.0 * targets as f64 / tokens as f64,
-        read.tokenizer.vocab_size()
+        read.tokenizer.vocab_size(),
+        held_tokens = counted(held_tokens, "token"),
+        tokens = counted(tokens, "token"),
+        samples = counted(samples, "sample")
     ));
     let position = Batches::start(recipe.run.seed);
     let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;
     sink.message(&format!(
-        "{rows} rows of {} tokens per epoch, {:.2} epochs in total",
-        recipe.data.seq_len,
-        drawn / rows as f64
+        "{rows} of {} per epoch, {:.2} epochs in total",
+        counted(recipe.data.seq_len, "token"),
+        drawn / rows as f64,
+        rows = counted(rows, "row")
     ));
     let Read { tokenizer, template, report, .. } = read;
     let data = TrainingData::Samples(Box::new(SampleData { template, train, held_out, report }));
@@ -113,7 +118,7 @@ pub(super) fn prepare_pairs(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Res
     };
     let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
     read.finish(dir, sink)?;
-    sink.message(&format!("{} pairs for training, {} held out", train.len(), held_out.len()));
+    sink.message(&format!("{} for training, {} held out", counted(train.len(), "pair"), held_out.len()));
     let Read { tokenizer, template, report, .. } = read;
     let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
     Ok(Prepared { tokenizer, data, fingerprint })

@@ -133,9 +133,14 @@ impl Source<'_> {
         if errors.is_empty() {
             return Ok(table.into_inner());
         }
-        let fault = |e: &toml::de::Error| Fault {
-            origin: self.at(e.span().map_or(0, |span| span.start)),
-            message: format!("not TOML: {}", e.message()),
+        let fault = |e: &toml::de::Error| {
+            let place = e.span().unwrap_or_default();
+            let (origin, text) = (self.at(place.start), self.text.get(place).unwrap_or_default().trim());
+            let message = match e.message() {
+                twice if twice == "duplicate key" => format!("not TOML: {twice}: {text} is given twice"),
+                other => format!("not TOML: {other}"),
+            };
+            Fault { origin, message }
         };
         Err(errors.iter().map(fault).collect())
     }

@@ -49,6 +49,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ConfigError, ModelConfig};
+use tritforge_support::counted;
 
 pub use error::{Fault, Origin, RecipeError};
 pub use reference::{json_schema, markdown};
@@ -74,38 +75,38 @@ use reader::Reader;
 pub struct Recipe {
     /// The version of recipes that it is written for; without it, the present one.
     pub version: i64,
-    /// The run itself: its name, where it writes, its seed.
+    /// Name, output directory and seed of the run.
     pub run: Run,
-    /// The architecture, by the names of Hugging Face.
+    /// The architecture, with Hugging Face's names.
     pub model: Model,
     /// The quantization of the seven projections of each block.
     pub quant: Quant,
-    /// An adapter on a base that stays as it is.
+    /// A low-rank adapter on a frozen base.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
-    /// How quantization sets in where the base was trained without.
+    /// How quantization is phased in when the base was trained without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Convert>,
-    /// A teacher whose distributions the model learns from, beside the text.
+    /// A teacher whose output distributions the model learns from, in addition to the text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distill: Option<Distill>,
-    /// Pairs of answers of which the model learns to prefer one.
+    /// Direct preference optimization: pairs of answers of which the model learns to prefer one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dpo: Option<Dpo>,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
-    /// The text to train on and to be measured by.
+    /// The text for training and evaluation.
     pub data: Data,
     /// The optimizer and its learning rate.
     pub optim: Optim,
-    /// The loop: length, evaluations, checkpoints, what to do when something goes wrong.
+    /// The training loop: length, evaluations, checkpoints, and what to do when something goes wrong.
     pub train: Train,
-    /// An average of the weights over the steps; kept where `decay` is given.
+    /// An exponential moving average of the weights, kept if `decay` is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ema: Option<Ema>,
-    /// The text that is written at every evaluation.
+    /// The text generated at every evaluation.
     pub sample: Sample,
-    /// The GGUF file that the trained model is to become.
+    /// The GGUF file to export the trained model to.
     pub export: Export,
 }
 
@@ -160,10 +161,10 @@ impl Recipe {
             if vocab_size > base.vocab_size {
                 return Err(ConfigError::Value {
                     key: "tokenizer",
-                    found: format!("{vocab_size} tokens"),
+                    found: counted(vocab_size, "token").to_string(),
                     expected: format!(
-                        "at most {} tokens, the number of rows of the base's embedding",
-                        base.vocab_size
+                        "at most {}, the number of rows of the base's embedding",
+                        counted(base.vocab_size, "token")
                     ),
                 });
             }
@@ -176,7 +177,8 @@ impl Recipe {
                 key: "model.vocab_size",
                 found: rows.to_string(),
                 expected: format!(
-                    "the tokenizer has {vocab_size} tokens; leave model.vocab_size out of the recipe"
+                    "the tokenizer has {vocab_size}; leave model.vocab_size out of the recipe",
+                    vocab_size = counted(vocab_size, "token")
                 ),
             });
         }

@@ -178,9 +178,9 @@ working directory.
 `tritforge recipes schema` prints a JSON Schema: with `#:schema recipe.schema.json` as the first line of a recipe,
 editors with a TOML language server (Taplo, Even Better TOML) complete and check keys.
 
-`version = 1`, above all sections, says which version of recipes a file is written for; without it, the present one.
-`tritforge recipes upgrade FILE` gives a recipe the present names of keys and values in place, keeps its comments, and
-writes the version into it; `--check` only shows the lines that would change.
+`version = 1`, before all sections, states the version of the recipe format; without it, the current one is assumed.
+`tritforge recipes upgrade FILE` updates the names of keys and values in place, keeps comments, and adds the version;
+`--check` only shows the lines that would change.
 ";
 
 /// What a value may be, in a table's cell.

@@ -24,8 +24,8 @@ pub struct Samples {
     /// end of the text), or a file of Jinja.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// What is learned of a conversation: `"completions"` (the default: the answers) or `"all"`. A message's
-    /// own `train` or `weight` leaves it out or takes it in.
+    /// Which parts of a conversation are learned: `"completions"` (the default: the answers) or `"all"`. A
+    /// message's own `train` or `weight` excludes or includes it.
     #[serde(skip_serializing_if = "is_default")]
     pub loss: Loss,
     /// What happens to samples of more than `seq_len` tokens and one: `"error"` (the default), `"drop"`,
@@ -34,17 +34,17 @@ pub struct Samples {
     #[schemars(with = "String")]
     pub truncation: Truncation,
     /// What happens to records that are malformed, lack a column, or that the template refuses: `"error"`
-    /// (the default), or `"skip"`: they are counted and left out.
+    /// (the default), or `"skip"` (they are counted and dropped).
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub on_bad_sample: OnBadSample,
-    /// Samples after which no more are read; by default all are.
+    /// Maximum number of samples to read; by default all are read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_samples: Option<usize>,
-    /// Whether samples with an empty answer stay; by default they are left out.
+    /// Whether to keep samples with an empty answer; by default they are dropped.
     #[serde(skip_serializing_if = "is_default")]
     pub keep_empty: bool,
-    /// Whether of equal samples only the first stays; by default all stay.
+    /// Whether to keep only the first of equal samples; by default all are kept.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_duplicates: bool,
     /// Other names of columns, as in `{ instruction = "question", output = "answer" }`.

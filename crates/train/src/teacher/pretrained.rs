@@ -15,6 +15,7 @@ use candle_nn::{Activation, Linear, VarBuilder};
 use candle_transformers::models::{qwen2, qwen3};
 use tritforge_config::{AttentionBias, HiddenAct, HuggingFaceConfig, ModelConfig, Projection, Quantization};
 use tritforge_data::Hub;
+use tritforge_support::counted;
 
 use super::files::Files;
 use crate::{TrainError, identity};
@@ -93,8 +94,8 @@ impl Pretrained {
         let longest = self.config.max_position_embeddings;
         if ids.len() > longest {
             return Err(refused(format!(
-                "{} tokens, but the teacher's context length is {longest}",
-                ids.len()
+                "{}, but the teacher's context length is {longest}",
+                counted(ids.len(), "token")
             )));
         }
         let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu)?;

@@ -11,6 +11,7 @@ use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{Backend, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
+use tritforge_support::counted;
 
 /// What to run: every combination that makes sense.
 pub(super) struct Plan {
@@ -144,9 +145,9 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
     if let Some(test) = tests.iter().find(|test| test.depth + test.tokens > context) {
         let name = &test.name;
         bail!(
-            "{}: {name} needs {} tokens of context, the model has {context}",
+            "{}: {name} needs {} of context, the model has {context}",
             path.display(),
-            test.depth + test.tokens
+            counted(test.depth + test.tokens, "token")
         );
     }
     let bar = ProgressBar::new((tests.len() * plan.threads.len() * (plan.repetitions + 1)) as u64);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use tritforge_support::counted;
 
 use super::Format;
 use super::measure::{Machine, Measured, Row};
@@ -50,8 +51,8 @@ fn markdown(report: &Report) -> String {
         let peak = |peak: Option<f64>| peak.map_or("none".to_string(), |peak| format!("{peak:.0} GMAC/s"));
         let _ = writeln!(
             text,
-            "{} threads: memory read bandwidth {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-512 VNNI)",
-            machine.threads,
+            "{}: memory read bandwidth {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-512 VNNI)",
+            counted(machine.threads, "thread"),
             machine.read_bandwidth,
             peak(machine.avx2_peak),
             peak(machine.avx512_peak)

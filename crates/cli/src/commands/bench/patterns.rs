@@ -10,6 +10,7 @@ use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
 use tritforge_kernels::{max_threads, set_threads};
 use tritforge_machine::resident;
+use tritforge_support::counted;
 
 use super::Format;
 
@@ -41,9 +42,10 @@ pub(super) fn run(model: &Path, file: &Path, tokens: usize) -> Result<Vec<Settin
         if ids.is_empty() || ids.len() + tokens > context {
             let (file, found) = (file.display(), ids.len());
             bail!(
-                "{file}:{}: a prompt of {found} tokens and an answer of {tokens} do not fit in a context of \
+                "{file}:{}: a prompt of {found} and an answer of {tokens} do not fit in a context of \
                  {context}",
-                i + 1
+                i + 1,
+                found = counted(found, "token")
             );
         }
         prompts.push(ids);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use tritforge_infer::{Finish, GenerateOptions, Generation, Model, Session, generate};
+use tritforge_support::counted;
 use tritforge_text::{ChatTemplate, Message};
 
 use super::prompt::Prompter;
@@ -125,8 +126,10 @@ impl Conversation {
                     "/reset starts over; without --no-context-shift the oldest turns are dropped"
                 };
                 bail!(
-                    "the context of {context} tokens is full: no room for {needed} more tokens and an \
-                       answer: {advice}"
+                    "the context of {context} is full: no room for {needed} and an \
+                       answer: {advice}",
+                    needed = counted(needed, "more token"),
+                    context = counted(context, "token")
                 );
             }
             self.left_out += 2;
@@ -180,17 +183,27 @@ impl Conversation {
     /// Tokens, speed and memory, a line each.
     pub(super) fn stats(&self) -> String {
         let mut text = format!(
-            "context  {} of {} tokens; {} messages, {} dropped\n",
+            "context  {} of {}; {}, {} dropped\n",
             self.session.len(),
-            self.session.context(),
-            self.turns.len(),
+            counted(self.session.context(), "token"),
+            counted(self.turns.len(), "message"),
             self.left_out
         );
         // Writing to a string does not fail.
         if let Some(last) = &self.last {
             let (prompt, tokens) = (last.prompt_tokens, last.tokens.len());
-            let _ = writeln!(text, "prefill  {prompt} new tokens at {:.0} tokens/s", last.prefill_rate());
-            let _ = writeln!(text, "decode   {tokens} tokens at {:.0} tokens/s", last.decode_rate());
+            let _ = writeln!(
+                text,
+                "prefill  {prompt} at {:.0} tokens/s",
+                last.prefill_rate(),
+                prompt = counted(prompt, "new token")
+            );
+            let _ = writeln!(
+                text,
+                "decode   {tokens} at {:.0} tokens/s",
+                last.decode_rate(),
+                tokens = counted(tokens, "token")
+            );
         }
         let memory = self.model.memory();
         let (weights, file, cache) = (

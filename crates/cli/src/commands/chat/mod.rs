@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_infer::{Finish, GenerateOptions, KvType, Session};
+use tritforge_support::counted;
 
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
@@ -139,7 +140,7 @@ fn obey(conversation: &mut Conversation, command: Command) -> Result<()> {
         }
         Command::Load(path) => {
             let messages = transcript::load(&path)?;
-            eprintln!("[loaded {} messages]", messages.len());
+            eprintln!("[loaded {}]", counted(messages.len(), "message"));
             conversation.set_messages(messages);
         }
         // The loop handles these.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
+use tritforge_support::counted;
 
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
@@ -105,13 +106,13 @@ fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {
     write_json(args, &serde_json::to_value(result)?)?;
     if !args.json {
         println!(
-            "loss {:.4} ± {:.4} nats/token, perplexity {:.3}, {:.4} bits/byte over {} tokens ({} bytes)",
+            "loss {:.4} ± {:.4} nats/token, perplexity {:.3}, {:.4} bits/byte over {} ({})",
             result.loss,
             result.loss_stderr,
             result.perplexity,
             result.bits_per_byte,
-            result.tokens,
-            result.bytes
+            counted(result.tokens, "token"),
+            counted(result.bytes, "byte")
         );
     }
     Ok(ExitCode::SUCCESS)

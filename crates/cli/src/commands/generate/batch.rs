@@ -15,6 +15,7 @@ use tritforge_data::json_lines;
 use tritforge_infer::{
     Finish, GenerateOptions, Generation, Scheduler, SchedulerOptions, Sequence, Vocabulary,
 };
+use tritforge_support::counted;
 
 use super::request::{Defaults, Entry, Request, entries};
 use super::{Args, place, read};
@@ -107,9 +108,12 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         let Results { prompt_tokens, completion_tokens, done, .. } = results;
         let (prompts, failed) = (requests().count(), entries.len() - requests().count());
         eprintln!(
-            "[{done} of {prompts} prompts, {failed} invalid lines; {prompt_tokens} prompt tokens and \
+            "[{done} of {prompts}, {failed}; {prompt_tokens} and \
              {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
             completion_tokens as f64 / seconds,
+            prompt_tokens = counted(prompt_tokens, "prompt token"),
+            failed = counted(failed, "invalid line"),
+            prompts = counted(prompts, "prompt")
         );
     }
     Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })

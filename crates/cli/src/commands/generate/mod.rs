@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
+use tritforge_support::counted;
 use tritforge_text::EncodeOptions;
 
 use super::lora_args::LoraArgs;
@@ -115,8 +116,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if !args.quiet {
         eprintln!(
-            "[prompt {} tokens at {:.0} tokens/s; generated {} at {:.0} tokens/s; finish reason {:?}]",
-            generation.prompt_tokens,
+            "[prompt {} at {:.0} tokens/s; generated {} at {:.0} tokens/s; finish reason {:?}]",
+            counted(generation.prompt_tokens, "token"),
             generation.prefill_rate(),
             generation.tokens.len(),
             generation.decode_rate(),

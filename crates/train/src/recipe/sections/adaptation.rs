@@ -78,7 +78,7 @@ impl Lora {
 /// where `schedule` is given. Evaluations are always those of the quantized model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Convert {
-    /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"`: it is 1 from the beginning.
+    /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"` (1 from the first step).
     pub schedule: BlendSchedule,
     /// Number of steps over which λ rises; by default 1000, or half the run if that is less.
     pub steps: u64,
@@ -132,18 +132,20 @@ pub struct Distill {
     /// seed; by default they are not stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
-    /// γ: weight of the attention-relation loss; by default 0: it is not computed.
+    /// γ: weight of the attention-relation loss; by default 0 (not computed).
     pub relation_weight: f64,
     /// The model's layer whose queries, keys and values relate the tokens, from 0; by default the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation_layer: Option<usize>,
-    /// The teacher's layer; by default the one as deep in it, the last for the last.
+    /// The teacher's layer; by default the one at the same relative depth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation_teacher_layer: Option<usize>,
-    /// Parts that queries, keys and values are cut into; by default the greatest common divisor of both models' key-value heads.
+    /// Number of parts into which queries, keys and values are split; by default the greatest common divisor
+    /// of both models' key-value heads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation_heads: Option<usize>,
-    /// τ: what the cosines of both models are divided by before softmax; by default the root of the width of a part in the model.
+    /// τ: divides the cosines of both models before the softmax; by default the square root of the width of a
+    /// part in the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relation_temperature: Option<f64>,
     /// α of the queries' relation; by default 1.
@@ -179,8 +181,8 @@ pub struct Dpo {
     pub sft: f64,
     /// Whether that is the `"mean"` (the default) over the answer's tokens, or their `"sum"`.
     pub sft_loss: SftLoss,
-    /// The reference: a model in any of the forms of `distill.teacher`, with the tokenizer of the model; by default the model as it
-    /// begins. Its log-probabilities are computed once and kept in the run's `data/reference.bin`.
+    /// The reference: a model in any of the forms of `distill.teacher`, with the tokenizer of the model; by default the
+    /// initial model. Its log-probabilities are computed once and kept in the run's `data/reference.bin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
 }

@@ -69,7 +69,7 @@ pub struct Data {
     /// Examples to learn answers from.
     #[serde(flatten)]
     pub samples: Samples,
-    /// `[[data.sources]]`, in the place of `train`.
+    /// `[[data.sources]]`, instead of `train`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceText>,
 }
@@ -82,7 +82,8 @@ pub(crate) const SHARD_TOKENS: usize = 1 << 28;
 pub struct SourceText {
     /// A file, a directory, a pattern, or an `hf://datasets/…` address.
     pub path: PathBuf,
-    /// Share of the training samples, relative to the others'. All sources have one, or none has: then they are one text.
+    /// Share of the training samples, relative to the other sources. Either all sources have a weight or none
+    /// does; then they form one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
     /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.

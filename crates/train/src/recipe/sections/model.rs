@@ -13,7 +13,7 @@ use super::serialize::{backward_name, is_auto};
 /// keys in the recipe go before it.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Model {
-    /// A checkpoint, or the directory of a run, to begin with: its weights, its shape and its tokenizer.
+    /// A checkpoint or the directory of a run to start from: its weights, shape and tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<PathBuf>,
     /// What the base's `config.json` says.

@@ -12,9 +12,9 @@ use super::serialize::{dense_name, packing_name};
 /// `[run]`: the run itself.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Run {
-    /// Its name; by default that of the recipe's file.
+    /// Name of the run; by default the name of the recipe's file.
     pub name: String,
-    /// Directory of checkpoints and logs, from the working directory; by default `runs/<name>`.
+    /// Directory for checkpoints and logs, relative to the working directory; by default `runs/<name>`.
     pub out: PathBuf,
     /// Seed of the initial weights, the order of the data, the split and the samples; by default 0.
     pub seed: u64,
@@ -29,9 +29,10 @@ pub struct Sample {
     pub tokens: usize,
     /// Sampling temperature; by default 0.8. 0 is greedy.
     pub temperature: f64,
-    /// Only the `top_k` most probable tokens; by default 40, 0 is all.
+    /// Sample only from the `top_k` most probable tokens; by default 40, 0 for all.
     pub top_k: usize,
-    /// Only the most probable tokens that together have this probability; by default 0.95, 1 is all.
+    /// Sample only from the most probable tokens that together have this probability; by default 0.95, 1 for
+    /// all.
     pub top_p: f64,
 }
 

@@ -31,10 +31,11 @@ pub struct Optim {
     pub min_lr_ratio: f64,
     /// The share of the run after which weight decay is 0; by default 1, for `"two-stage"` `stage2_at`.
     pub weight_decay_until: f64,
-    /// How moments and momenta are kept: `"f32"` (the default), or `"bf16"`, rounded stochastically, in half the memory.
+    /// Storage type of moments and momenta: `"f32"` (the default), or `"bf16"`, rounded stochastically, in
+    /// half the memory.
     pub state_dtype: StoredType,
-    /// How weights are kept: `"f32"` (the default), or `"bf16"`, rounded stochastically after every step, in half the
-    /// disk space.
+    /// Storage type of the weights: `"f32"` (the default), or `"bf16"`, rounded stochastically after every
+    /// step, in half the disk space.
     pub master_dtype: StoredType,
 }
 
@@ -43,9 +44,9 @@ pub struct Optim {
 pub struct Train {
     /// Optimizer steps.
     pub steps: u64,
-    /// Samples of a micro-batch, or pairs of answers; by default 8.
+    /// Samples, or pairs of answers, per micro-batch; by default 8.
     pub batch_size: usize,
-    /// Micro-batches of a step; by default 1.
+    /// Micro-batches per step; by default 1.
     pub gradient_accumulation: usize,
     /// Whether to recompute activations in the backward pass instead of storing them: less memory,
     /// bit-identical results. By default false.
@@ -68,7 +69,8 @@ pub struct Train {
     /// Number of evaluations without improvement after which the run stops early; by default it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<u64>,
-    /// By how much, in nats, a held-out loss must be lower to count for `patience`; by default 0.
+    /// Least decrease of the held-out loss, in nats, that counts as an improvement for `patience`; by default
+    /// 0.
     pub min_delta: f64,
     /// What to do when loss or gradient is NaN or infinite: `"stop"` (the default), or `"skip"` the step's update. A run
     /// that skips 20 steps in a row stops.
@@ -108,8 +110,8 @@ pub enum OnFault {
 pub struct Ema {
     /// Decay rate per step; lower at the beginning of the run, (1 + step) / (10 + step).
     pub decay: f64,
-    /// Whether the average is the model: what is evaluated, and what a checkpoint's `model.safetensors` holds for export.
-    /// By default it is; otherwise it is stored beside, in `ema.safetensors`.
+    /// Whether the average is used as the model: it is evaluated, and stored as `model.safetensors` for
+    /// export. By default it is; otherwise it is stored separately, in `ema.safetensors`.
     pub deploy: bool,
 }
 

@@ -1,97 +1,15 @@
-//! Small valid files, each with one fault at a time: the error names the place, or the result is that of the
-//! file without the fault. Nothing is read as something else in silence.
+//! GGUF models: metadata, tensors, length.
 
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value as Json, json};
-use tritforge_config::{HuggingFaceConfig, LoraConfig, ModelConfig};
-use tritforge_data::read_records;
+use tritforge_config::ModelConfig;
 use tritforge_export::{ExportOptions, synth_gguf};
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorSpec, Value, Writer};
 use tritforge_infer::Model;
 use tritforge_ternary::Packing;
 
-/// What was tried, and what was neither refused by name nor harmless.
-#[derive(Default)]
-struct Round {
-    tried: usize,
-    wrong: Vec<String>,
-}
-
-impl Round {
-    /// Takes the result of one fault: an error has to contain one of `places`, anything else has to be
-    /// `right`.
-    fn take(&mut self, what: &str, found: Result<String, String>, places: &[&str], right: &str) {
-        self.tried += 1;
-        let wrong = match found {
-            Ok(found) if found == right => None,
-            Ok(found) => Some(format!("another result in silence: {found:.300}")),
-            Err(error) if places.iter().any(|place| error.contains(place)) => None,
-            Err(error) => Some(format!("the error does not name the place {places:?}: {error}")),
-        };
-        self.wrong.extend(wrong.map(|wrong| format!("{what}: {wrong}")));
-    }
-
-    /// As [`Self::take`] for a fault that may not pass.
-    fn refused(&mut self, what: &str, found: Result<String, String>, places: &[&str]) {
-        self.take(what, found, places, "\0");
-    }
-
-    fn end(&self, least: usize) {
-        println!("{} variants", self.tried);
-        assert!(self.wrong.is_empty(), "{} of {}:\n{}", self.wrong.len(), self.tried, self.wrong.join("\n"));
-        assert!(self.tried >= least, "{} variants", self.tried);
-    }
-}
-
-fn golden(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
-    fs::read_to_string(path).unwrap()
-}
-
-/// Every field of a JSON document with values of other types, beyond its range, and twice.
-fn json_fields(round: &mut Round, name: &str, text: &str, read: impl Fn(&str) -> Result<String, String>) {
-    let right = read(text).unwrap();
-    let Json::Object(fields) = serde_json::from_str(text).unwrap() else { panic!("{name}") };
-    let values =
-        [json!(-1), json!("abc"), json!([]), json!({"a": 1}), json!(1e308), json!(u64::MAX), json!(0.5)];
-    for (key, value) in &fields {
-        for other in values.iter().filter(|other| *other != value) {
-            let mut faulty = fields.clone();
-            faulty.insert(key.clone(), other.clone());
-            let found = read(&Json::Object(faulty).to_string());
-            let label = format!("{name}: {key} = {other}");
-            // A number of the right type in its range is a value like any other.
-            match &found {
-                Ok(_) if other.is_number() && value.is_number() => round.tried += 1,
-                Ok(_) if other.is_string() && value.is_string() => round.tried += 1,
-                _ => round.take(&label, found, &[key], &right),
-            }
-        }
-    }
-    for cut in (1..8).map(|part| text.len() * part / 8) {
-        round.refused(&format!("{name}: cut at {cut}"), read(&text[..cut]), &["line", "EOF"]);
-    }
-}
-
-#[test]
-fn configurations_with_a_wrong_field() {
-    let mut round = Round::default();
-    for name in ["bitnet_tiny", "llama_tiny", "qwen2_tiny", "qwen3_tiny"] {
-        let read = |text: &str| {
-            HuggingFaceConfig::from_json(text).map(|config| format!("{config:?}")).map_err(|e| e.to_string())
-        };
-        json_fields(&mut round, name, &golden(&format!("{name}/config.json")), read);
-    }
-    for name in ["lora_bitnet", "lora_llama"] {
-        let read = |text: &str| {
-            LoraConfig::from_json(text).map(|config| format!("{config:?}")).map_err(|e| e.to_string())
-        };
-        json_fields(&mut round, name, &golden(&format!("{name}/adapter_config.json")), read);
-    }
-    round.end(200);
-}
+use crate::Round;
 
 /// A model's metadata and tensors, to be written with a fault.
 struct Parts {
@@ -242,54 +160,4 @@ fn models_with_one_fault() {
         round.refused(&format!("cut at {cut}"), describe(&faulty), &["byte", "faulty.gguf"]);
     }
     round.end(150);
-}
-
-#[test]
-fn tables_with_one_fault() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut round = Round::default();
-    let read = |name: &str, bytes: &[u8]| {
-        let path = directory.path().join(name);
-        fs::write(&path, bytes).unwrap();
-        let rows = read_records(&path, None).map_err(|e| e.to_string())?;
-        Ok::<_, String>(format!("{:?}", rows.iter().map(|row| &row.fields).collect::<Vec<_>>()))
-    };
-    let csv = "a,b\n1,é\n\"x, y\",z\n";
-    let jsonl = "{\"a\":\"1\",\"b\":\"é\"}\n{\"a\":\"x, y\",\"b\":\"z\"}\n";
-    for (name, text) in [("t.csv", csv), ("t.jsonl", jsonl)] {
-        let right = read(name, text.as_bytes()).unwrap();
-        let with_mark = [b"\xef\xbb\xbf", text.as_bytes()].concat();
-        let utf16: Vec<u8> =
-            [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
-        let latin1: Vec<u8> = text.chars().map(|c| c as u32 as u8).collect();
-        let harmless = [
-            with_mark,
-            text.replace('\n', "\r\n").into_bytes(),
-            text.trim_end().into(),
-            format!("{text}\n\n").into(),
-        ];
-        for bytes in harmless {
-            round.take(name, read(name, &bytes), &[], &right);
-        }
-        round.refused(name, read(name, &utf16), &["UTF-16"]);
-        round.refused(name, read(name, &latin1), &["byte"]);
-        round.refused(name, read(name, text.replace('z', "\0").as_bytes()), &["line", "byte"]);
-    }
-    let faults = [
-        ("t.csv", "a,a\n1,2\n", "line 1"),
-        ("t.csv", "a,b\n1\n", "line 2"),
-        ("t.csv", "a,b\n1,2,3\n", "line 2"),
-        ("t.csv", "a,b\n\"1,2\n", "line 2"),
-        ("t.jsonl", "{\"a\":1,\"a\":2}\n", "line 1"),
-        ("t.jsonl", "{\"a\":1}\n{\"a\":\n", "line 2"),
-        ("t.jsonl", "{\"a\":1}\n\n[1]\n", "line 3"),
-        ("t.jsonl", "{\"a\":NaN}\n", "line 1"),
-        ("t.json", "[{\"a\":1},\n{\"a\":2}", "line 2"),
-        ("t.json", "[{\"a\":1}]\nx", "after the end"),
-        ("t.parquet", "PAR1", "t.parquet"),
-    ];
-    for (name, text, place) in faults {
-        round.refused(&format!("{name} {text:?}"), read(name, text.as_bytes()), &[place]);
-    }
-    round.end(20);
 }
