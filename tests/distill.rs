@@ -206,3 +206,23 @@ fn candle_teaches_what_the_own_engine_teaches() {
     distill(&project, "runs/layout", &["distill.kl=3", "distill.teacher=teacher"]);
     assert_eq!(weights(&project, "runs/own"), weights(&project, "runs/layout"));
 }
+
+#[test]
+fn an_adapter_teaches_with_its_base() {
+    let project = project(&[]);
+    let sections = RECIPE.find("[quant]").unwrap()..RECIPE.find("[data]").unwrap();
+    let lora = "[lora]\nrank = 4\nalpha = 16\n";
+    fs::write(project.path("lora.toml"), RECIPE.replace(&RECIPE[sections], lora)).unwrap();
+    train(&project, "lora.toml", "runs/adapter", &["optim.lr=2e-2"], &[]);
+    project.ok(&["merge", "runs/adapter", "-o", "merged"]);
+    let alone = ["distill.ce=0", "distill.kl=1"];
+    let taught_by = |teacher: &str, out: &str| {
+        let teacher = format!("distill.teacher={teacher}");
+        distill(&project, out, &[&alone[..], &[&teacher]].concat());
+        held_out_loss(&project, out)
+    };
+    let [adapter, merged] = [taught_by("runs/adapter", "runs/a"), taught_by("merged", "runs/m")];
+    assert!((adapter - merged).abs() < 1e-3, "{adapter} {merged}");
+    let base = taught_by("runs/tiny", "runs/b");
+    assert!((adapter - base).abs() > 2e-3, "{adapter} {base}: the adapter taught nothing");
+}

@@ -98,7 +98,7 @@ fn faults_are_named() {
     let message = project.fails(&["train", "absent.toml"]);
     assert!(message.contains("absent.toml"), "{message}");
     let message = project.fails(&["generate", "text.txt", "-p", "x"]);
-    assert!(message.contains("text.txt") && message.contains("magic"), "{message}");
+    assert!(message.contains("text.txt") && message.contains("neither GGUF nor safetensors"), "{message}");
     let message = project.fails(&["export", "absent", "-o", "x.gguf"]);
     assert!(message.contains("absent"), "{message}");
     project.ok(&["train", "recipe.toml", "--quiet", "--set", "train.steps=4"]);

@@ -64,8 +64,8 @@ fn a_command_that_takes_another_form_tells_the_way_to_it() {
         (&["eval", "text.txt", "--text", "text.txt"], "a file that begins with", "expected a checkpoint"),
         (
             &["eval", "runs", "--text", "text.txt"],
-            "runs: a directory with no manifest.json",
-            "by its own path",
+            "runs: no model itself",
+            "runs/tiny is one: give that directory",
         ),
         (&["inspect", "nowhere"], "nowhere: no such file or directory", "expected a checkpoint"),
         (&on("model.base=\"latent\""), "a model in the layout of Hugging Face", "tritforge import"),

@@ -120,7 +120,13 @@ fn directory(path: &Path) -> Result<Located, ExportError> {
         return Ok(Located::Checkpoint(Checkpoint::open(&newest)?));
     }
     match steps(path)?.last() {
-        None => Err(nothing_to_read(path)),
+        None => Err(match model_inside(path) {
+            None => nothing_to_read(path),
+            Some(inside) => ExportError::Import {
+                path: path.to_path_buf(),
+                message: format!("no model itself, but {} is one: give that directory", inside.display()),
+            },
+        }),
         Some((_, newest)) => Err(ExportError::Import {
             path: path.to_path_buf(),
             message: format!(
@@ -129,6 +135,15 @@ fn directory(path: &Path) -> Result<Located, ExportError> {
             ),
         }),
     }
+}
+
+/// A run or a checkpoint in a directory that is none, such as `runs`.
+fn model_inside(dir: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path());
+    let model = |path: &PathBuf| {
+        path.is_dir() && (path.join(MANIFEST).is_file() || steps(path).is_ok_and(|steps| !steps.is_empty()))
+    };
+    entries.filter(model).min()
 }
 
 /// What is wrong with a checkpoint that is not whole.

@@ -142,6 +142,10 @@ fn what_is_no_model_is_told_with_what_would_be_right() {
     assert!(error.contains("no manifest.json (a checkpoint), no step-N"), "{error}");
     fs::write(dir.join("model.gguf"), b"GGUF").unwrap();
     assert!(refused(&dir).contains("model.gguf: give that file instead"));
+    let run = at("runs/one");
+    synth_checkpoint(&config(), &step_dir(&run, 3), 7, None).unwrap();
+    let expected = format!("no model itself, but {} is one: give that directory", run.display());
+    assert!(refused(&at("runs")).ends_with(&expected));
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Teacher {
         let relation = RelationConfig::new(distill, student, model.config()).map_err(fault)?;
         if relation.is_some() && matches!(model, TeacherModel::Pretrained(_)) {
             let message = "candle-transformers does not expose the queries, keys and values that \
-                           distill.relation_weight needs; convert this teacher with `tritforge import`";
+                           distill.relation_weight needs; use distill.engine = \"tritforge\"";
             return Err(fault(message.to_string()));
         }
         let top_k = (distill.kl > 0.0).then(|| distill.top_k.min(vocab_size));

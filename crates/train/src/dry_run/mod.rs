@@ -4,6 +4,9 @@
 //! would, in a temporary directory if the run has none yet, and a model of the recipe's shape takes a few
 //! steps on random tokens. Where that would take too long or too much memory, fewer tokens or layers are
 //! tried and the rest is extrapolated.
+//!
+//! It stays inside this crate: what it measures are the trainer's own parts (optimizers with their states, the
+//! average, the passes of an evaluation), which nobody outside needs.
 
 mod memory;
 mod time;

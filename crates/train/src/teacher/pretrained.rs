@@ -4,7 +4,7 @@
 //! Its models for text give the logits of the last token only; below them stands the model without a head,
 //! which gives what the head multiplies at every position. A Llama is a Qwen2 whose three biases are 0. What
 //! candle's models do not compute (scaled RoPE, heads of another width than the hidden size divided by their
-//! number) is refused: `tritforge import` makes a checkpoint of it, which this project's own models run.
+//! number) is refused: this project's own models run it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -113,8 +113,8 @@ fn refused(message: String) -> TrainError {
 
 /// Whether candle's models compute this one.
 fn check(config: &ModelConfig, model_type: &str, quantization: Quantization) -> Result<(), TrainError> {
-    let import = "convert it with `tritforge import` and use distill.engine = \"tritforge\"";
-    let fault = |message: String| Err(refused(format!("{message}; {import}")));
+    let other = "use distill.engine = \"tritforge\"";
+    let fault = |message: String| Err(refused(format!("{message}; {other}")));
     if !["llama", "qwen2", "qwen3"].contains(&model_type) {
         return fault(format!(
             "model_type = \"{model_type}\": distill.engine = \"candle\" supports llama, qwen2 and qwen3"
@@ -346,7 +346,7 @@ mod tests {
             (biased, "the bias of o_proj"),
         ] {
             let found = Pretrained::open(&dir).unwrap_err().to_string();
-            assert!(found.contains(expected) && found.contains("tritforge import"), "{found}");
+            assert!(found.contains(expected) && found.contains("distill.engine = \"tritforge\""), "{found}");
         }
         let empty = temp.path().join("empty");
         fs::create_dir(&empty).unwrap();
