@@ -14,7 +14,8 @@ pub struct Count<'a> {
 /// ```
 /// use tritforge_support::counted;
 ///
-/// assert_eq!(format!("{}, {}, {}", counted(1, "token"), counted(2, "token"), counted(0, "entry")), "1 token, 2 tokens, 0 entries");
+/// let counts = [counted(1, "token"), counted(2, "token"), counted(0, "entry")];
+/// assert_eq!(counts.map(|count| count.to_string()), ["1 token", "2 tokens", "0 entries"]);
 /// ```
 pub fn counted(number: impl TryInto<u64>, noun: &str) -> Count<'_> {
     Count { number: number.try_into().unwrap_or(u64::MAX), noun }

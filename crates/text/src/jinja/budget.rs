@@ -1,9 +1,9 @@
 //! A bound on the memory that a template fills. Templates come from strangers, and each of their steps may
 //! double a string.
 //!
-//! Whatever a template makes or reads from end to end is counted: the bytes of strings, and some for each item
-//! of lists and dicts. What is counted is never given back, so the count bounds what is held at any moment,
-//! and the time of each step with it.
+//! Whatever a template makes or reads from end to end is counted: the bytes of strings, and a few bytes for
+//! each item of lists and dicts. What is counted is never given back, so the count bounds what is held at any
+//! moment, and the time of each step with it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,8 @@ const ALWAYS: usize = 256 << 20;
 const TIMES: usize = 128;
 /// What an item of a list or dict counts.
 pub(super) const ITEM: usize = 8;
-/// What a value counts with each list or dict that is made with it inside: a slot, and the time to look at it.
+/// What a value counts with each list or dict that is made with it inside: a slot, and the time to look at
+/// it.
 const NODE: usize = 64;
 /// What an item counts that a step makes of a character or a part of a string: a value.
 pub(super) const VALUE: usize = 32;

@@ -1,5 +1,5 @@
-//! Bounds on what a template may ask to be padded to or filled in: minijinja takes any width and any number of
-//! fields, and with them the memory.
+//! Bounds on what a template may ask to be padded to or filled in: minijinja takes any width and any number
+//! of fields, and with them the memory.
 
 use minijinja::formatting::FormatStyle;
 use minijinja::value::ValueKind;

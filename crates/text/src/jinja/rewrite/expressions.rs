@@ -228,8 +228,8 @@ impl Writer {
         }
     }
 
-    /// A filter with the right side of an operator as its argument. Sums and concatenations of several take all of
-    /// them at once, so that what is added up to is not copied again and again.
+    /// A filter with the right side of an operator as its argument. Sums and concatenations of several take
+    /// all of them at once, so that what is added up to is not copied again and again.
     fn call_filter(
         &mut self,
         name: &str,
