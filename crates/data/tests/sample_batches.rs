@@ -143,7 +143,7 @@ fn samples_are_cut_or_left_out_as_asked_for() {
     let (found, ..) = run(Truncation::Error);
     let error = found.unwrap_err();
     assert!(
-        error.contains("line 2: 8 tokens") && error.contains("2 samples are too long, the longest has 8"),
+        error.contains("line 2: 8 tokens") && error.contains("2 samples too long, the longest with 8"),
         "{error}"
     );
     let (found, dropped, _) = run(Truncation::Drop);
