@@ -26,6 +26,11 @@ const FOREIGN_TESTS: [&str; 4] = ["safe", "int", "startingwith", "endingwith"];
 /// Puts jinja2's behaviour on an environment.
 pub(crate) fn set_up(environment: &mut Environment<'static>) {
     environment.set_formatter(|out: &mut Output<'_>, state: &mut State<'_, '_>, value: &Value| {
+        // Counted before it is copied.
+        if let Some(text) = value.as_str() {
+            budget::spend(state, text.len())?;
+            return out.write_str(text).map_err(Error::from);
+        }
         let text = value_text(value);
         budget::spend(state, text.len())?;
         out.write_str(&text).map_err(Error::from)
