@@ -1,6 +1,6 @@
 //! One transformer block of a model that can be trained: its weights, and which parameters they are.
 
-use tritforge_config::{ActivationQuant, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection};
 
 use crate::forward::{BlockShape, Norms};
 use crate::linear::Linear;
@@ -101,6 +101,12 @@ impl Block {
 
     pub(crate) fn linear(&self, projection: Projection) -> &Linear {
         &self.projections[projection as usize]
+    }
+
+    /// Whether an adapter stands beside any of these projections: it reads their input before it is rounded.
+    pub(crate) fn adapted_beside(&self, projections: &[Projection]) -> bool {
+        let beside = |p: &Projection| self.linear(*p).adapter().is_some_and(|a| a.mode == LoraMode::Adapter);
+        projections.iter().any(beside)
     }
 
     /// The bias of a projection.

@@ -140,7 +140,19 @@ impl Input {
         codes.capacity() + 4 * (scales.capacity() + sums.capacity() + self.values.capacity())
     }
 
-    /// Rounds numbers to the form, where it says so.
+    /// Takes `len` numbers, in rows of `width`, that `make` writes, and rounds them as the form says.
+    fn fill(
+        &mut self,
+        form: InputForm,
+        (len, width): (usize, usize),
+        plain: &mut Vec<f32>,
+        make: impl FnOnce(&mut [f32]),
+    ) {
+        make(sized(if form.quantized == Some(1.0) { plain } else { &mut self.values }, len));
+        self.round(form, width, plain);
+    }
+
+    /// Rounds the numbers that are there, where the form says so.
     fn round(&mut self, form: InputForm, width: usize, plain: &mut Vec<f32>) {
         let Some(part) = form.quantized else { return };
         if part == 1.0 {
@@ -190,12 +202,10 @@ impl Device for Cpu {
                 None => quantize_rows_into(x, width, &mut out.rows),
             };
         }
-        let numbers = sized(if form.quantized == Some(1.0) { plain } else { &mut out.values }, x.len());
-        match norm {
+        out.fill(form, (x.len(), width), plain, |numbers| match norm {
             Some((weight, eps)) => rms_norm(x, &weight.read(), eps, numbers),
             None => numbers.copy_from_slice(x),
-        }
-        out.round(form, width, plain);
+        });
     }
 
     fn gated_input(
@@ -214,13 +224,13 @@ impl Device for Cpu {
             let norm = weight.as_ref().map(|(weight, eps)| (&weight[..], *eps));
             return glu_norm_quantize(act, gate, up, width, norm, &mut out.rows);
         }
-        let numbers = sized(if form.quantized == Some(1.0) { plain } else { &mut out.values }, gate.len());
-        glu(act, gate, up, numbers);
-        if let Some((weight, eps)) = norm {
-            let product = numbers.to_vec();
-            rms_norm(&product, &weight.read(), eps, numbers);
-        }
-        out.round(form, width, plain);
+        out.fill(form, (gate.len(), width), plain, |numbers| {
+            glu(act, gate, up, numbers);
+            if let Some((weight, eps)) = norm {
+                let product = numbers.to_vec();
+                rms_norm(&product, &weight.read(), eps, numbers);
+            }
+        });
     }
 
     fn rope(&self, table: &RopeTable, x: &mut Vec<f32>, heads: usize, positions: &[u32]) {

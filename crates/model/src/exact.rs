@@ -69,9 +69,7 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
     type Error = ModelError;
 
     fn form(&self, projections: &[Projection]) -> InputForm {
-        let plain = projections.iter().any(|p| {
-            self.block.linear(*p).adapter().is_some_and(|adapter| adapter.mode == LoraMode::Adapter)
-        });
+        let plain = self.block.adapted_beside(projections);
         InputForm { quantized: self.block.int8.then_some(1.0), plain }
     }
 

@@ -66,6 +66,12 @@ fn check(config: &ModelConfig, tolerance: f32) {
 }
 
 #[test]
+fn loss_and_gradients_agree() {
+    let config = ModelConfig { initializer_range: ModelConfig::default().initializer_range, ..base() };
+    check(&ModelConfig { use_qk_norm: true, ..config }, 1e-5);
+}
+
+#[test]
 fn every_configuration_has_the_gradients_of_the_tape() {
     for weights in [WeightQuant::Absmean, WeightQuant::None] {
         for activations in [ActivationQuant::Absmax, ActivationQuant::None] {

@@ -6,8 +6,8 @@ mod counting;
 use serde_json::{Value, json};
 use tritforge_text::ChatTemplate;
 
-/// Bytes that a template may fill, twice, since a string that grows is copied.
-const MOST: usize = 2 * (256 << 20) + (32 << 20);
+/// Bytes that a template may hold: what it may fill (`src/jinja/budget.rs`), and the buffers that grow beside it.
+const MOST: usize = 64 << 20;
 
 /// The text, or the message of the refusal.
 fn render(source: &str, messages: &[Value]) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! The products of a block in training: by integers where both sides are quantized, else by blocked GEMMs;
 //! adapters with some of their inputs dropped; as much of a quantization as has set in.
 
-use tritforge_config::{LoraMode, Projection};
+use tritforge_config::Projection;
 use tritforge_kernels::{WriteMode, attention_varlen, gemm, ternary_matmul_many};
 
 use super::relation::RelationBuffers;
@@ -26,10 +26,7 @@ impl Projections<Cpu> for Products<'_> {
     type Error = ModelError;
 
     fn form(&self, projections: &[Projection]) -> InputForm {
-        let beside = |p: &Projection| {
-            self.block.linear(*p).adapter().is_some_and(|adapter| adapter.mode == LoraMode::Adapter)
-        };
-        InputForm { quantized: self.block.input_blend(), plain: projections.iter().any(beside) }
+        InputForm { quantized: self.block.input_blend(), plain: self.block.adapted_beside(projections) }
     }
 
     fn project<const N: usize>(

@@ -12,10 +12,10 @@ use minijinja::{Error, State, Value};
 
 use super::{filters::Group, invalid};
 
-/// Bytes that any template may fill.
-const ALWAYS: usize = 256 << 20;
+/// Bytes that any template may fill: with the buffers that grow beside it, 64 MiB are enough.
+const ALWAYS: usize = 16 << 20;
 /// Bytes that it may fill beside for each byte of its messages.
-const TIMES: usize = 128;
+const TIMES: usize = 512;
 /// What an item of a list or dict counts.
 pub(super) const ITEM: usize = 8;
 /// What a value counts with each list or dict that is made with it inside: a slot, and the time to look at

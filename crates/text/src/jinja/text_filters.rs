@@ -4,7 +4,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, State, Value};
 
-use super::budget::spend;
+use super::budget::{VALUE, spend};
 use super::filters::escape;
 use super::{arguments, invalid};
 use crate::python::{splitlines, value_text};
@@ -148,10 +148,14 @@ pub(super) fn wordwrap(
     }
     let (long, between) = (flag(long), between.as_ref().map_or_else(|| "\n".to_string(), value_text));
     let text = value_text(value);
-    let lines: Vec<String> =
-        splitlines(&text, false).into_iter().map(|line| wrapped(line, width, long).join(&between)).collect();
-    let length: usize = lines.iter().map(String::len).sum();
-    spend(state, length + lines.len() * between.len())?;
+    // Every character may become a line of its own.
+    spend(state, text.len().saturating_mul(VALUE))?;
+    let lines: Vec<Vec<String>> =
+        splitlines(&text, false).into_iter().map(|line| wrapped(line, width, long)).collect();
+    // Counted before it is joined: what stands between the lines may be far longer than they are.
+    let parts: usize = lines.iter().map(|parts| parts.len().max(1)).sum();
+    spend(state, text.len() + parts.saturating_mul(between.len()))?;
+    let lines: Vec<String> = lines.into_iter().map(|parts| parts.join(&between)).collect();
     Ok(lines.join(&between))
 }
 
