@@ -13,7 +13,8 @@ mod tests;
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
 use crate::{
-    ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection, RopeScaling, WeightQuant,
+    ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, Projection,
+    RopeScaling, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
@@ -334,6 +335,8 @@ impl ModelConfig {
                 (false, _) => AttentionBias::None,
             },
             weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
+            quantizer: WeightQuantizer::default(),
+            granularity: Granularity::Tensor,
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };

@@ -24,6 +24,7 @@ mod model;
 mod parameters;
 mod peft;
 mod projection;
+mod quantizer;
 mod rope;
 mod tensors;
 
@@ -36,3 +37,4 @@ pub use parameters::Parameters;
 pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;
 pub use rope::RopeScaling;
+pub use tritforge_ternary::{Granularity, WeightQuantizer};

@@ -1,6 +1,6 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
-use crate::NotFinite;
+use crate::{Granularity, NotFinite, QUANTIZERS};
 
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +39,54 @@ pub enum TernaryError {
     #[error("the scale{of} is {scale}: expected a positive number")]
     Scale {
         /// Nothing, or the block or row whose scale it is.
+        of: String,
+        /// The scale.
+        scale: String,
+    },
+    /// A group of weights that no matrix of so many columns has.
+    #[error("a group of {size} weights does not divide {cols} columns: expected {}", fitting(*cols))]
+    Group {
+        /// The size of the group.
+        size: usize,
+        /// The columns.
+        cols: usize,
+    },
+    /// Scales of a shape that belongs to no granularity.
+    #[error(
+        "scales of shape {found:?} for weights [{rows}, {cols}]: expected [1], [{rows}], or [{rows}, groups]"
+    )]
+    ScaleShape {
+        /// The shape found.
+        found: Vec<usize>,
+        /// The weights' rows.
+        rows: usize,
+        /// The weights' columns.
+        cols: usize,
+    },
+    /// A granularity that does not exist.
+    #[error("granularity {found}: expected tensor, row, or a group of 32, 64, 128 or 256")]
+    Granularity {
+        /// What was found.
+        found: String,
+    },
+    /// Scales that are finer than they are to be.
+    #[error("scales of granularity {found} cannot be those of granularity {wanted}, which is coarser")]
+    Coarser {
+        /// The granularity of the scales.
+        found: Granularity,
+        /// The one asked for.
+        wanted: Granularity,
+    },
+    /// A quantizer that does not exist.
+    #[error("quantizer {found}: expected one of {}", QUANTIZERS.map(|q| q.name()).join(", "))]
+    Quantizer {
+        /// What was found.
+        found: String,
+    },
+    /// The scale of a group is no f16 number.
+    #[error("the scale{of} is {scale}, which f16 does not hold: scales of groups are f16 numbers")]
+    NotF16 {
+        /// The group whose scale it is.
         of: String,
         /// The scale.
         scale: String,
@@ -88,4 +136,11 @@ pub enum TernaryError {
         /// The shape's columns.
         cols: usize,
     },
+}
+
+/// The granularities that a matrix of so many columns can have.
+fn fitting(cols: usize) -> String {
+    let groups = Granularity::GROUPS.into_iter().filter(|size| cols.is_multiple_of(*size));
+    let sizes: String = groups.map(|size| format!("{size}, ")).collect();
+    format!("{sizes}row or tensor")
 }

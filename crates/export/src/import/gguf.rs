@@ -8,7 +8,7 @@ use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
 use tritforge_support::counted;
 use tritforge_ternary::{
-    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor, check_finite_bytes,
+    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, Scales, TernaryTensor, check_finite_bytes,
 };
 
 use super::Stored;
@@ -148,9 +148,9 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture
-    /// has such a tensor.
-    pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
+    /// The scales of the tensor in the model's order of rows: those of its blocks or rows, times the one beside it
+    /// where the architecture has such a tensor.
+    pub(super) fn scales(&self, item: &TensorPlan) -> Result<Scales, ExportError> {
         let beside = match self.gguf.tensor(&item.scale_name()) {
             None => None,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
@@ -159,8 +159,9 @@ impl GgufSource {
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
-        self.packed(item)?
-            .tensor_scale(beside)
+        let scale = self.packed(item)?.tensor_scale(beside);
+        scale
+            .map(Scales::tensor)
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
@@ -172,7 +173,7 @@ impl GgufSource {
         if self.moved(item) {
             codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
         }
-        TernaryTensor::from_codes(codes, rows, cols, self.scale(item)?).map_err(fault)
+        TernaryTensor::from_codes(codes, rows, cols, self.scales(item)?).map_err(fault)
     }
 
     pub(super) fn release(&self, item: &TensorPlan) {

@@ -7,7 +7,7 @@ use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use tritforge_infer::Model;
 use tritforge_support::counted;
-use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
+use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing, Scales};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
@@ -86,8 +86,8 @@ fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, Export
         let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
         // None for blocks of different scales, which the engine refuses.
         let packed = PackedRows::new(packing, gguf.data(info), rows, cols).map_err(fault)?;
-        let scale = packed.tensor_scale(beside).ok();
-        row.set_codes(&unpacked.codes, scale, digest);
+        let scales = packed.tensor_scale(beside).ok().map(Scales::tensor);
+        row.set_codes(&unpacked.codes, scales.as_ref(), digest);
     }
     Ok(row)
 }

@@ -15,7 +15,11 @@ mod tq2_0;
 
 pub use self::rows::PackedRows;
 pub use self::stripes::{pack_stripes, unpack_stripes};
-use crate::{TernaryError, TernaryTensor};
+use crate::{Granularity, TernaryError, TernaryTensor};
+
+/// The metadata key by which this program says which weights of a GGUF file share a scale, where that is not all of a
+/// tensor: `row`, or the size of a group. Blocks alone do not tell: neighbours may have the same scale.
+pub const GRANULARITY: &str = "tritforge.granularity";
 
 /// The metadata key by which this program says that I2_S tensors of a GGUF file have the layout of ARM: the
 /// string [`I2_S_ARM`]. Files of bitnet.cpp have no such key, whichever layout they have.
@@ -202,6 +206,21 @@ impl Packing {
         self.layout().scales
     }
 
+    /// Whether the layout has room for scales of a granularity. Those in blocks are f16; a scale of the tensor may
+    /// stand beside them.
+    pub fn holds(self, granularity: Granularity) -> bool {
+        match (self.scales(), granularity) {
+            (_, Granularity::Tensor) | (ScalePlace::Row | ScalePlace::Block, Granularity::Row) => true,
+            (ScalePlace::Block, Granularity::Group(size)) => size.is_multiple_of(self.block()),
+            (ScalePlace::Tensor | ScalePlace::Row, _) => false,
+        }
+    }
+
+    /// The names of the layouts that have room for scales of a granularity.
+    pub fn holding(granularity: Granularity) -> Vec<&'static str> {
+        Self::ALL.into_iter().filter(|packing| packing.holds(granularity)).map(Self::name).collect()
+    }
+
     /// Bytes of a packed tensor [rows, cols].
     ///
     /// # Errors
@@ -251,7 +270,7 @@ impl Packing {
             return Err(TernaryError::ScaleRange { packing: self.name(), scale, stored });
         }
         let d = d.to_le_bytes();
-        let scale = tensor.scale().to_le_bytes();
+        let scale = tensor.scales().of_tensor().ok_or(TernaryError::Scales)?.to_le_bytes();
         let pack = self.layout().pack;
         match self.scales() {
             ScalePlace::Block => pack(tensor.codes(), d, &mut bytes),
@@ -284,6 +303,15 @@ impl Packing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scales_need_room() {
+        assert_eq!(Packing::holding(Granularity::Tensor).len(), Packing::ALL.len());
+        assert_eq!(Packing::holding(Granularity::Row), ["TQ1_0", "TQ2_0", "Q2_0", "IQ2_BN"]);
+        assert_eq!(Packing::holding(Granularity::Group(256)), ["TQ1_0", "TQ2_0", "Q2_0"]);
+        assert_eq!(Packing::holding(Granularity::Group(128)), ["Q2_0"]);
+        assert!(Packing::holding(Granularity::Group(32)).is_empty());
+    }
 
     #[test]
     fn every_layout_has_its_row() {
