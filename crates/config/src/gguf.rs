@@ -336,7 +336,8 @@ impl ModelConfig {
             },
             weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
             quantizer: WeightQuantizer::default(),
-            granularity: Granularity::Tensor,
+            // Of a file without tensors at hand; `from_gguf_file` looks at them.
+            granularity: said_granularity(metadata)?.unwrap_or_default(),
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };
