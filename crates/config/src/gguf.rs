@@ -1,9 +1,7 @@
-//! The configuration as GGUF metadata, and the choice of the architecture that describes it.
-//!
-//! llama.cpp's `bitnet` has a SiLU gate, sub-norms and a tied head; bitnet.cpp's `bitnet-b1.58` has a ReLU²
-//! gate; models without sub-norms are `llama`, `qwen2` or `qwen3`. A file's architecture therefore follows
-//! from the model, it is not the user's to choose.
+//! The configuration as GGUF metadata. A file's architecture follows from the model
+//! ([`Architecture::of`]), it is not the user's to choose.
 
+mod granularity;
 mod keys;
 mod rope;
 mod tensors;
@@ -12,116 +10,14 @@ mod tests;
 
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
+use crate::architecture::reason;
 use crate::{
-    ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, Projection,
+    ActivationQuant, Architecture, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, Projection,
     RopeScaling, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
 pub const ROPE_FACTORS: &str = "rope_freqs.weight";
-
-/// A GGUF architecture that the project writes and reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// `bitnet` of llama.cpp: SiLU gate, sub-norms, head tied, a `.scale` tensor beside each ternary weight.
-    Bitnet,
-    /// `bitnet-b1.58` of bitnet.cpp: ReLU² gate, sub-norms, head tied or not.
-    BitnetB158,
-    /// `llama`: SiLU gate, no sub-norms; RoPE rotates neighbours, so that rows of queries and keys are
-    /// permuted.
-    Llama,
-    /// `qwen2`: SiLU gate, biases of queries, keys and values.
-    Qwen2,
-    /// `qwen3`: SiLU gate, norms of queries and keys.
-    Qwen3,
-}
-
-impl Architecture {
-    /// The architectures, as `general.architecture` spells them.
-    pub const ALL: [Architecture; 5] = [
-        Architecture::Bitnet,
-        Architecture::BitnetB158,
-        Architecture::Llama,
-        Architecture::Qwen2,
-        Architecture::Qwen3,
-    ];
-
-    /// The value of `general.architecture`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Architecture::Bitnet => "bitnet",
-            Architecture::BitnetB158 => "bitnet-b1.58",
-            Architecture::Llama => "llama",
-            Architecture::Qwen2 => "qwen2",
-            Architecture::Qwen3 => "qwen3",
-        }
-    }
-
-    /// The architecture that a file names, if it is known.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|a| a.name() == name)
-    }
-
-    /// Whether RoPE rotates element 2i of a head with element 2i + 1 (`llama`) and not element i with i +
-    /// head_dim/2: rows of the query and key weights then stand in another order,
-    /// [`ModelConfig::interleaved_row`].
-    pub fn interleaves_rope(self) -> bool {
-        self == Architecture::Llama
-    }
-
-    /// Whether a `<name>.scale` tensor beside each ternary weight is part of the architecture. llama.cpp's
-    /// loader looks for one beside any projection, and its graph of these architectures multiplies it; that
-    /// of `qwen2` passes over those of the feed-forward network (0.3.36 of llama-cpp-python). Where it is
-    /// not, TQ1_0 and TQ2_0 hold the scale as f16 in their blocks, and only I2_S holds it exactly.
-    pub fn has_scale_tensors(self) -> bool {
-        matches!(self, Architecture::Bitnet | Architecture::Llama | Architecture::Qwen3)
-    }
-
-    /// The architecture of a model.
-    ///
-    /// # Errors
-    /// If none describes it; the message says what to change.
-    pub fn of(config: &ModelConfig) -> Result<Self, ConfigError> {
-        let none = |message: &str| Err(ConfigError::NoArchitecture(message.to_string()));
-        let architecture = match (config.use_sub_norm, config.hidden_act) {
-            (true, _) if config.use_qk_norm || config.attention_bias != AttentionBias::None => {
-                return none(
-                    "use_sub_norm with use_qk_norm or attention_bias: the BitNet architectures have neither",
-                );
-            }
-            (true, HiddenAct::Silu) if !config.tie_word_embeddings => {
-                return none(
-                    "hidden_act = \"silu\" with tie_word_embeddings = false: `bitnet` requires a tied head; \
-                     tie it, or use relu2",
-                );
-            }
-            (true, HiddenAct::Silu) => Architecture::Bitnet,
-            (true, HiddenAct::Relu2) => Architecture::BitnetB158,
-            (false, HiddenAct::Relu2) => {
-                return none(
-                    "use_sub_norm = false with hidden_act = \"relu2\": without sub-norms it must be silu",
-                );
-            }
-            (false, HiddenAct::Silu) => match (config.use_qk_norm, config.attention_bias) {
-                (true, AttentionBias::None) => Architecture::Qwen3,
-                (true, _) => return none("use_qk_norm with attention_bias: `qwen3` has no biases"),
-                (false, AttentionBias::Qkv) => Architecture::Qwen2,
-                (false, AttentionBias::None | AttentionBias::All) => Architecture::Llama,
-            },
-        };
-        match &config.rope_scaling {
-            Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. })
-                if architecture != Architecture::Llama =>
-            {
-                none("per-frequency RoPE factors: only `llama` has a tensor for them")
-            }
-            Some(RopeScaling::Yarn { truncate: false, .. }) => {
-                none("rope_scaling = yarn with truncate = false: GGUF has no key for it")
-            }
-            _ => Ok(architecture),
-        }
-    }
-}
 
 impl ModelConfig {
     /// The metadata that describes the model: `general.architecture` and everything under `{architecture}.`.
@@ -221,6 +117,9 @@ impl ModelConfig {
         let metadata = gguf.metadata();
         keys::check_kind(metadata)?;
         let mut config = Self::from_gguf(metadata, gguf.tensors())?;
+        if config.weights == WeightQuant::Ternary && granularity::said(metadata)?.is_none() {
+            config.granularity = granularity::stored(gguf, &config);
+        }
         let name = metadata.get_str("general.architecture").unwrap_or_default();
         if let Some(architecture) = Architecture::from_name(name) {
             keys::check(gguf, &config, architecture)?;
@@ -263,8 +162,11 @@ impl ModelConfig {
         let fault = |e: tritforge_gguf::Error| ConfigError::Gguf(e.to_string());
         let name = metadata.get_str("general.architecture").map_err(fault)?;
         let Some(architecture) = Architecture::from_name(name) else {
-            let known = Architecture::ALL.map(Architecture::name).join(", ");
-            return Err(ConfigError::Gguf(format!("general.architecture = \"{name}\": expected {known}")));
+            let known = Architecture::names();
+            let reason =
+                reason(name).map(|reason| format!("not supported, since {reason}; ")).unwrap_or_default();
+            let message = format!("general.architecture = \"{name}\": {reason}expected {known}");
+            return Err(ConfigError::Gguf(message));
         };
         let key = |suffix: &str| format!("{name}.{suffix}");
         let size = |suffix: &str| metadata.get_usize(&key(suffix)).map_err(fault);
@@ -323,21 +225,17 @@ impl ModelConfig {
             rope_theta: number_or("rope.freq_base", 10_000.0)?,
             rope_scaling: rope::from_metadata(metadata, name, context_length)?,
             tie_word_embeddings: !has("output.weight"),
-            use_sub_norm: matches!(architecture, Architecture::Bitnet | Architecture::BitnetB158),
-            use_qk_norm: architecture == Architecture::Qwen3,
+            use_sub_norm: architecture.use_sub_norm,
+            use_qk_norm: architecture.use_qk_norm,
             attention_bias: match (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")) {
-                // Neither llama.cpp nor bitnet.cpp adds biases there: they have no place.
-                _ if matches!(architecture, Architecture::Bitnet | Architecture::BitnetB158) => {
-                    AttentionBias::None
-                }
+                _ if !architecture.reads_attention_bias => AttentionBias::None,
                 (true, true) => AttentionBias::All,
                 (true, false) => AttentionBias::Qkv,
                 (false, _) => AttentionBias::None,
             },
             weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
             quantizer: WeightQuantizer::default(),
-            // Of a file without tensors at hand; `from_gguf_file` looks at them.
-            granularity: said_granularity(metadata)?.unwrap_or_default(),
+            granularity: granularity::said(metadata)?.unwrap_or_default(),
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };
@@ -363,13 +261,9 @@ fn size_of_blocks(metadata: &Metadata, key: &str) -> Result<Option<usize>, Confi
     }
 }
 
-/// The gate's activation. Of the architectures here llama.cpp reads the key in `bitnet` alone, where SiLU is
-/// what older files mean.
-fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenAct, ConfigError> {
-    let own = match architecture {
-        Architecture::BitnetB158 => HiddenAct::Relu2,
-        _ => HiddenAct::Silu,
-    };
+/// The gate's activation: the architecture's own, or what the file says in one that may have others.
+fn activation(metadata: &Metadata, architecture: &Architecture) -> Result<HiddenAct, ConfigError> {
+    let own = architecture.hidden_act;
     let key = format!("{}.hidden_activation", architecture.name());
     let found = optional(metadata.get_str(&key)).map_err(|e| ConfigError::Gguf(e.to_string()))?;
     let activation = match found {
@@ -379,16 +273,14 @@ fn activation(metadata: &Metadata, architecture: Architecture) -> Result<HiddenA
         Some(_) => None,
     };
     match activation {
-        Some(activation) if activation == own || architecture == Architecture::Bitnet => Ok(activation),
+        Some(activation) if activation == own || architecture.reads_hidden_act => Ok(activation),
         _ => Err(ConfigError::Gguf(format!(
             "{key} = \"{}\": expected {} for architecture {}",
             found.unwrap_or_default(),
-            if architecture == Architecture::Bitnet {
-                "silu or relu2"
-            } else if own == HiddenAct::Silu {
-                "silu"
-            } else {
-                "relu2"
+            match own {
+                _ if architecture.reads_hidden_act => "silu or relu2",
+                HiddenAct::Silu => "silu",
+                HiddenAct::Relu2 => "relu2",
             },
             architecture.name()
         ))),

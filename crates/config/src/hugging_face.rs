@@ -10,6 +10,7 @@ mod write;
 
 use serde_json::{Map, Value, json};
 
+use crate::architecture::{Class, reason};
 use crate::{
     ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, WeightQuant,
     WeightQuantizer,
@@ -33,80 +34,13 @@ pub enum Quantization {
 pub struct HuggingFaceConfig {
     /// The model. Where the quantization is unsaid, it is in full precision.
     pub config: ModelConfig,
-    /// `model_type`: the family.
+    /// `model_type`: the class.
     pub model_type: String,
     /// How the projections are quantized.
     pub quantization: Quantization,
     /// Fields that this program does not know, with their values.
     pub unknown: Vec<String>,
 }
-
-/// What a family's fields are where its `config.json` leaves them out; one row a family.
-struct Family {
-    model_type: &'static str,
-    class: &'static str,
-    hidden_act: &'static str,
-    rms_norm_eps: f64,
-    rope_theta: f64,
-    max_position_embeddings: u64,
-    head_dim: Option<u64>,
-    /// None for as many as there are query heads.
-    num_key_value_heads: Option<u64>,
-}
-
-/// The families. Source: the config classes of transformers 5.23. `tie_word_embeddings` is false in all.
-const FAMILIES: [Family; 5] = [
-    Family {
-        model_type: "bitnet",
-        class: "BitNetForCausalLM",
-        hidden_act: "relu2",
-        rms_norm_eps: 1e-5,
-        rope_theta: 500_000.0,
-        max_position_embeddings: 2048,
-        head_dim: None,
-        num_key_value_heads: Some(5),
-    },
-    Family {
-        model_type: "llama",
-        class: "LlamaForCausalLM",
-        hidden_act: "silu",
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        max_position_embeddings: 2048,
-        head_dim: None,
-        num_key_value_heads: None,
-    },
-    Family {
-        model_type: "mistral",
-        class: "MistralForCausalLM",
-        hidden_act: "silu",
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        max_position_embeddings: 131_072,
-        head_dim: None,
-        num_key_value_heads: Some(8),
-    },
-    Family {
-        model_type: "qwen2",
-        class: "Qwen2ForCausalLM",
-        hidden_act: "silu",
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        max_position_embeddings: 32_768,
-        head_dim: None,
-        num_key_value_heads: Some(32),
-    },
-    Family {
-        model_type: "qwen3",
-        class: "Qwen3ForCausalLM",
-        hidden_act: "silu",
-        rms_norm_eps: 1e-6,
-        rope_theta: 10_000.0,
-        max_position_embeddings: 32_768,
-        head_dim: Some(128),
-        num_key_value_heads: Some(32),
-    },
-];
 
 /// Fields that [`rope::read`] reads.
 const ROPE: [&str; 5] = [
@@ -229,18 +163,20 @@ impl Reader {
         // The 3B of 1bitLLM names its class with a small n, and its family in one of two ways.
         let old_bitnet = self.get("architectures").is_some_and(|a| a[0] == "BitnetForCausalLM");
         let name = if old_bitnet || model_type == "bitnet_b1_58" { "bitnet" } else { &model_type };
-        let Some(family) = FAMILIES.iter().find(|family| family.model_type == name) else {
-            let known = FAMILIES.map(|family| family.model_type).join(", ");
-            return Err(ConfigError::Json(format!("model_type = \"{model_type}\": expected {known}")));
+        let Some((architecture, class)) = Class::from_model_type(name) else {
+            let known = Class::model_types();
+            let reason =
+                reason(name).map(|reason| format!("not supported, since {reason}; ")).unwrap_or_default();
+            let message = format!("model_type = \"{model_type}\": {reason}expected {known}");
+            return Err(ConfigError::Json(message));
         };
-        let bitnet = name == "bitnet";
         let hidden_size = self.size("hidden_size", None)?;
         let num_attention_heads = self.size("num_attention_heads", None)?;
         if num_attention_heads == 0 {
             return Err(ConfigError::Json("num_attention_heads = 0".to_string()));
         }
-        let head_dim = family.head_dim.unwrap_or((hidden_size / num_attention_heads) as u64);
-        let hidden_act = match self.get("hidden_act").unwrap_or_else(|| family.hidden_act.into()).as_str() {
+        let head_dim = class.head_dim.unwrap_or((hidden_size / num_attention_heads) as u64);
+        let hidden_act = match self.get("hidden_act").unwrap_or_else(|| class.hidden_act.into()).as_str() {
             Some("silu" | "swish") => HiddenAct::Silu,
             Some("relu2") => HiddenAct::Relu2,
             other => {
@@ -252,23 +188,23 @@ impl Reader {
         let num_key_value_heads = match self.fields.get("num_key_value_heads") {
             None => self.size(
                 "num_key_value_heads",
-                family.num_key_value_heads.or(Some(num_attention_heads as u64)),
+                class.num_key_value_heads.or(Some(num_attention_heads as u64)),
             )?,
             Some(_) => self.size("num_key_value_heads", Some(num_attention_heads as u64))?,
         };
-        let attention_bias = match (name, self.flag("attention_bias", false)?) {
-            ("qwen2", _) => AttentionBias::Qkv,
-            (_, true) => AttentionBias::All,
-            (_, false) => AttentionBias::None,
+        let attention_bias = match (class.attention_bias, self.flag("attention_bias", false)?) {
+            (Some(own), _) => own,
+            (None, true) => AttentionBias::All,
+            (None, false) => AttentionBias::None,
         };
         self.only("mlp_bias", &json!(false), "biases of the feed-forward network")?;
         self.only("rope_interleaved", &json!(false), "interleaved RoPE of Hugging Face checkpoints")?;
         fields::check(&self.fields)?;
         let max_position_embeddings =
-            self.size("max_position_embeddings", Some(family.max_position_embeddings))?;
+            self.size("max_position_embeddings", Some(class.max_position_embeddings))?;
         let num_hidden_layers = self.size("num_hidden_layers", None)?;
-        self.window(name, num_hidden_layers, max_position_embeddings)?;
-        let rope = rope::read(&self.fields, family.rope_theta, max_position_embeddings)?;
+        self.window(class, num_hidden_layers, max_position_embeddings)?;
+        let rope = rope::read(&self.fields, class.rope_theta, max_position_embeddings)?;
         self.used.extend(ROPE);
         let quantization = self.quantization()?;
         let (weights, activations) = match quantization {
@@ -288,12 +224,12 @@ impl Reader {
             head_dim: self.size("head_dim", Some(head_dim))?,
             hidden_act,
             max_position_embeddings,
-            rms_norm_eps: self.number("rms_norm_eps", family.rms_norm_eps)?,
+            rms_norm_eps: self.number("rms_norm_eps", class.rms_norm_eps)?,
             rope_theta: rope.theta,
             rope_scaling: rope.scaling,
             tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
-            use_sub_norm: bitnet,
-            use_qk_norm: name == "qwen3",
+            use_sub_norm: architecture.use_sub_norm,
+            use_qk_norm: architecture.use_qk_norm,
             attention_bias,
             weights,
             quantizer: self.scheme.0,
@@ -314,15 +250,14 @@ impl Reader {
     }
 
     /// Refuses attention that looks at a window of the past only: one shorter than the context, in any block.
-    fn window(&mut self, name: &str, blocks: usize, context: usize) -> Result<(), ConfigError> {
-        let uses = self.flag("use_sliding_window", name == "mistral")?;
-        // Qwen's first `max_window_layers` blocks have no window.
+    fn window(&mut self, class: &Class, blocks: usize, context: usize) -> Result<(), ConfigError> {
+        let uses = self.flag("use_sliding_window", class.sliding_window.is_some())?;
         let first = self.size("max_window_layers", Some(0))?;
-        let uses = uses && !(name.starts_with("qwen") && first >= blocks);
+        let uses = uses && !(class.max_window_layers && first >= blocks);
         let shorter = |window: &Value| window.as_u64().is_none_or(|window| (window as usize) < context);
-        // A class's default, as in `FAMILIES`.
-        let absent = name == "mistral" && !self.fields.contains_key("sliding_window");
-        let window = self.get("sliding_window").or(absent.then(|| json!(4096)));
+        let absent = !self.fields.contains_key("sliding_window");
+        let own = class.sliding_window.filter(|_| absent).map(|window| json!(window));
+        let window = self.get("sliding_window").or(own);
         if let Some(window) = window.filter(|window| uses && shorter(window)) {
             return Err(wrong(
                 "sliding_window",

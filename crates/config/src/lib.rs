@@ -16,6 +16,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod architecture;
 mod error;
 mod gguf;
 mod hugging_face;
@@ -28,8 +29,9 @@ mod quantizer;
 mod rope;
 mod tensors;
 
+pub use architecture::Architecture;
 pub use error::ConfigError;
-pub use gguf::{Architecture, ROPE_FACTORS};
+pub use gguf::ROPE_FACTORS;
 pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LOTA_THRESHOLD, LoraConfig, LoraMode};
 pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};

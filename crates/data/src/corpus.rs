@@ -7,7 +7,7 @@ use tritforge_support::counted;
 
 use crate::hub::{self, Hub};
 use crate::text::TextReader;
-use crate::{DataError, Format, records};
+use crate::{DataError, Format, records, rows};
 
 /// Extensions of the files that are read from a directory. A file that is named itself is read whatever its
 /// extension.
@@ -49,7 +49,7 @@ pub struct TextSource {
     pub path: PathBuf,
     /// How the files hold documents.
     pub format: Format,
-    /// The column with the text in JSONL, CSV and Parquet.
+    /// The column with the text in tables.
     pub column: String,
 }
 
@@ -104,10 +104,9 @@ impl Corpus {
                 n => format!(" ({} skipped: not UTF-8)", counted(n, "file")),
             };
             return Err(DataError::NoText(format!(
-                "no text found in {}{skipped}: expected UTF-8 files; directories are searched for {} json \
-                 jsonl ndjson csv tsv parquet",
+                "no text found in {}{skipped}: expected UTF-8 files; directories are searched for {}",
                 if names.is_empty() { "an empty list of paths".to_string() } else { names.join(", ") },
-                TEXT_EXTENSIONS.join(" ")
+                TEXT_EXTENSIONS.into_iter().chain(rows::extensions()).collect::<Vec<_>>().join(" ")
             )));
         }
         Ok(corpus)
@@ -142,13 +141,11 @@ impl Corpus {
         format: Format,
         source: &TextSource,
     ) -> Result<(), DataError> {
-        if format == Format::Text {
-            let text = TextReader::read(path)?;
-            self.push(name.to_string(), Some(text));
-        } else {
-            records::read(path, format, &source.column, &mut |place, text| {
+        match format {
+            Format::Auto | Format::Text => self.push(name.to_string(), Some(TextReader::read(path)?)),
+            Format::Table(table) => records::read(path, table, &source.column, &mut |place, text| {
                 self.push(format!("{name}: {place}"), text);
-            })?;
+            })?,
         }
         self.files += 1;
         Ok(())

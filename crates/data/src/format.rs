@@ -2,52 +2,54 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::compression;
+use crate::rows::{TABLES, TableFormat};
 
 /// How a file holds documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
-    /// By the extension: `json`, `jsonl`, `ndjson`, `csv`, `tsv`, `parquet`, and text for every other; of a
-    /// compressed file, `a.jsonl.gz`, by the one before.
+    /// By the extension: that of a table's format, and text for every other; of a compressed file,
+    /// `a.jsonl.gz`, by the one before.
     #[default]
     Auto,
     /// A file is one document.
     Text,
-    /// An array of JSON objects, or a JSON object a line; one of an object's keys holds a document.
-    Json,
-    /// A JSON object a line; one of its keys holds a document.
-    Jsonl,
-    /// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs; one column holds a
-    /// document a row.
-    Csv,
-    /// Apache Parquet; one column of strings holds a document a row.
-    Parquet,
+    /// A file is a table, one column of which holds a document a row.
+    Table(&'static TableFormat),
 }
 
 impl Format {
-    /// All formats with their names in recipes.
-    pub const ALL: [(&'static str, Self); 6] = [
-        ("auto", Self::Auto),
-        ("text", Self::Text),
-        ("json", Self::Json),
-        ("jsonl", Self::Jsonl),
-        ("csv", Self::Csv),
-        ("parquet", Self::Parquet),
-    ];
+    /// All formats, in the order in which errors list them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [Self::Auto, Self::Text].into_iter().chain(TABLES.iter().copied().map(Self::Table))
+    }
+
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Table(table) => table.name,
+        }
+    }
+
+    /// The format with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::all().find(|format| format.name() == name)
+    }
 
     /// The format of a file: itself, or what the extension says.
     pub fn of(self, path: &Path) -> Self {
         match self {
-            Self::Auto => match extension(path).as_deref() {
-                Some("json") => Self::Json,
-                Some("jsonl" | "ndjson") => Self::Jsonl,
-                Some("csv" | "tsv") => Self::Csv,
-                Some("parquet") => Self::Parquet,
-                _ => Self::Text,
-            },
+            Self::Auto => {
+                let extension = extension(path);
+                let holds = |table: &&&TableFormat| {
+                    extension.as_deref().is_some_and(|extension| table.extensions.contains(&extension))
+                };
+                TABLES.iter().find(holds).map_or(Self::Text, |table| Self::Table(table))
+            }
             format => format,
         }
     }
@@ -62,6 +64,12 @@ impl Format {
             Self::Text => text(),
             format => Self::Auto.of(path) == format,
         }
+    }
+}
+
+impl Serialize for Format {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -81,23 +89,24 @@ mod tests {
 
     #[test]
     fn names_tell_formats_unless_one_is_given() {
+        let csv = Format::from_name("csv").unwrap();
         for (name, format) in [
-            ("a.JSONL", Format::Jsonl),
-            ("a.ndjson", Format::Jsonl),
-            ("a.json", Format::Json),
-            ("a.tsv", Format::Csv),
-            ("a.parquet", Format::Parquet),
-            ("a.txt", Format::Text),
-            ("a", Format::Text),
-            ("a.jsonl.gz", Format::Jsonl),
-            ("a.CSV.ZST", Format::Csv),
-            ("a.gz", Format::Text),
+            ("a.JSONL", "jsonl"),
+            ("a.ndjson", "jsonl"),
+            ("a.json", "json"),
+            ("a.tsv", "csv"),
+            ("a.parquet", "parquet"),
+            ("a.txt", "text"),
+            ("a", "text"),
+            ("a.jsonl.gz", "jsonl"),
+            ("a.CSV.ZST", "csv"),
+            ("a.gz", "text"),
         ] {
-            assert_eq!(Format::Auto.of(Path::new(name)), format, "{name}");
-            assert_eq!(Format::Csv.of(Path::new(name)), Format::Csv);
+            assert_eq!(Format::Auto.of(Path::new(name)).name(), format, "{name}");
+            assert_eq!(csv.of(Path::new(name)), csv);
         }
         assert!(Format::Auto.takes(Path::new("a.csv")) && !Format::Text.takes(Path::new("a.csv")));
-        assert!(!Format::Auto.takes(Path::new("a.png")) && !Format::Jsonl.takes(Path::new("a.txt")));
+        assert!(!Format::Auto.takes(Path::new("a.png")) && !csv.takes(Path::new("a.txt")));
         // What cannot be decompressed is taken too: it is refused by name, not passed over.
         assert!(Format::Auto.takes(Path::new("a.txt.gz")) && Format::Auto.takes(Path::new("a.jsonl.xz")));
         assert!(!Format::Auto.takes(Path::new("a.tar.gz")) && !Format::Auto.takes(Path::new("a.zip")));

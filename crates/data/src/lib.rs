@@ -71,6 +71,7 @@ pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
 pub use mixture::{Mixture, MixturePart};
+pub use rows::TableFormat;
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
 pub use sample_batches::{PreferenceBatches, SampleBatches, pair_batch, sample_windows};
 pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sample_fingerprint, samples};

@@ -1,18 +1,23 @@
-//! Documents in tables: JSON, JSONL, CSV and Parquet, one document a record, each error with its place.
+//! Documents in tables, one document a record, each error with its place.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::rows::{self, no_column, type_name};
-use crate::{DataError, Format};
+use crate::DataError;
+use crate::rows::{TableFormat, no_column, type_name};
 
 /// A record: its place, `line 3` or `row 3`, and its text if it has one.
 pub(crate) type OnRow<'a> = dyn FnMut(String, Option<String>) + 'a;
 
-/// Hands every record's text in `column` to `take`. `format` is not [`Format::Auto`] or [`Format::Text`].
-pub(crate) fn read(path: &Path, format: Format, column: &str, take: &mut OnRow<'_>) -> Result<(), DataError> {
-    rows::read(path, format, Some(column), &mut |place, row| {
+/// Hands every record's text in `column` to `take`.
+pub(crate) fn read(
+    path: &Path,
+    format: &TableFormat,
+    column: &str,
+    take: &mut OnRow<'_>,
+) -> Result<(), DataError> {
+    (format.read)(path, Some(column), &mut |place, row| {
         let mut row = row.map_err(|message| DataError::record(path, place.clone(), message))?;
         match row.remove(column) {
             Some(Value::String(text)) => take(place, Some(text)),

@@ -1,5 +1,4 @@
-//! Records with several fields, as evaluation sets have them: a JSON array, JSON objects one after the other,
-//! CSV, Parquet.
+//! Records with several fields, as evaluation sets have them.
 
 use std::path::Path;
 
@@ -17,15 +16,11 @@ pub struct Record {
     pub fields: Map<String, Value>,
 }
 
-/// Extensions of the files that [`read_records`] reads, also before that of a compression, `.jsonl.gz`.
-const TABLE_EXTENSIONS: [&str; 6] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet"];
-
-/// `TABLE_EXTENSIONS`, and each of them with that of a compression behind it; also those that are refused,
-/// so that the error names them and not their absence.
+/// Extensions of the files that [`read_records`] reads, and each of them with that of a compression behind
+/// it, `.jsonl.gz`; also those that are refused, so that the error names them and not their absence.
 pub fn table_extensions() -> impl Iterator<Item = String> {
-    let plain = TABLE_EXTENSIONS.into_iter().map(str::to_string);
-    let packed =
-        TABLE_EXTENSIONS.into_iter().flat_map(|e| ["gz", "zst", "bz2", "xz"].map(|c| format!("{e}.{c}")));
+    let plain = rows::extensions().map(str::to_string);
+    let packed = rows::extensions().flat_map(|e| ["gz", "zst", "bz2", "xz"].map(|c| format!("{e}.{c}")));
     plain.chain(packed)
 }
 
@@ -33,20 +28,19 @@ pub fn table_extensions() -> impl Iterator<Item = String> {
 /// array of objects, or objects one after the other.
 ///
 /// # Errors
-/// If the extension is none of `TABLE_EXTENSIONS`, the file cannot be read, or a record is damaged; its
+/// If the extension is that of no table, the file cannot be read, or a record is damaged; its
 /// place is named.
 pub fn read_records(path: &Path, limit: Option<usize>) -> Result<Vec<Record>, DataError> {
-    let format = Format::Auto.of(path);
-    if format == Format::Text {
-        let extensions = TABLE_EXTENSIONS.map(|e| format!(".{e}")).join(", ");
-        let message = format!("not a record format: expected {extensions}");
+    let Format::Table(format) = Format::Auto.of(path) else {
+        let extensions: Vec<String> = rows::extensions().map(|e| format!(".{e}")).collect();
+        let message = format!("not a record format: expected {}", extensions.join(", "));
         return Err(DataError::record(path, "the file's name".to_string(), message));
-    }
+    };
     let (mut records, limit) = (Vec::new(), limit.unwrap_or(usize::MAX));
     if limit == 0 {
         return Ok(records);
     }
-    rows::read(path, format, None, &mut |place, row| {
+    (format.read)(path, None, &mut |place, row| {
         let fields = row.map_err(|message| DataError::record(path, place.clone(), message))?;
         records.push(Record { place, fields });
         Ok(records.len() < limit)

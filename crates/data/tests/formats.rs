@@ -74,7 +74,7 @@ fn every_format_gives_its_documents_and_counts_what_has_none() {
     assert!(corpus.documents[3].source.ends_with("b.csv: line 5"), "{}", corpus.documents[3].source);
     // A format that is given holds whatever the name, and selects in directories.
     assert_eq!(
-        texts(&TextSource { format: Format::Csv, ..source.clone() }),
+        texts(&TextSource { format: Format::from_name("csv").unwrap(), ..source.clone() }),
         ["two, \"lines\"\nhere", "x", "a,b"]
     );
     assert_eq!(texts(&TextSource { format: Format::Text, path: at("a.jsonl"), ..source.clone() }), [jsonl]);

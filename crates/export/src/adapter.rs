@@ -14,7 +14,7 @@ use crate::{ExportError, ImportOptions, LoadedModel};
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterReport {
     /// The architecture of the models that the adapter fits.
-    pub architecture: Architecture,
+    pub architecture: &'static Architecture,
     /// The inner width of the widest product.
     pub rank: usize,
     /// Bytes of the file.
@@ -122,7 +122,7 @@ fn scale_of(base: &LoadedModel, weight: &str) -> Result<f32, ExportError> {
 }
 
 /// B [out, rank] with its rows in the order in which the architecture stores the weight's.
-fn in_order(b: &[f32], config: &ModelConfig, architecture: Architecture, found: &AdapterModule) -> Vec<f32> {
+fn in_order(b: &[f32], config: &ModelConfig, architecture: &Architecture, found: &AdapterModule) -> Vec<f32> {
     let (rank, mut stored) = (found.module.rank, b.to_vec());
     if architecture.interleaves_rope() && matches!(found.module.projection, Projection::Q | Projection::K) {
         for (row, values) in b.chunks(rank).enumerate() {

@@ -48,7 +48,7 @@ impl Default for ExportOptions {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// The file's architecture.
-    pub architecture: Architecture,
+    pub architecture: &'static Architecture,
     /// The runtimes that load the file.
     pub runtimes: Vec<Runtime>,
     /// Bytes of the file.

@@ -101,7 +101,7 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
 pub(crate) fn specs(
     config: &ModelConfig,
     items: &[TensorPlan],
-    architecture: Architecture,
+    architecture: &Architecture,
     ternary: bool,
     options: &ExportOptions,
 ) -> Vec<TensorSpec> {
@@ -141,7 +141,7 @@ fn ternary_type(packing: Packing) -> GgmlType {
 }
 
 /// Whether a `.scale` tensor stands beside a ternary weight: where the packing would round the scale.
-pub(crate) fn has_scale_tensor(item: &TensorPlan, architecture: Architecture, packing: Packing) -> bool {
+pub(crate) fn has_scale_tensor(item: &TensorPlan, architecture: &Architecture, packing: Packing) -> bool {
     item.role == TensorRole::Projection
         && architecture.has_scale_tensors()
         && packing.scales() == ScalePlace::Block

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tritforge_config::{Architecture, ModelConfig, Projection};
+use tritforge_config::{Architecture, Granularity, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{BlockFormat, DenseMatrix, DenseType, TernaryLayout, TernaryWeights};
 use tritforge_model::{Norms, Tensor};
@@ -107,6 +107,7 @@ impl Loader<'_> {
         name: &str,
         packing: Packing,
         [rows, cols]: [usize; 2],
+        granularity: Granularity,
         order: Order<'_>,
     ) -> Result<TernaryWeights, InferError> {
         let info = self.tensor(name, &[rows, cols])?;
@@ -119,7 +120,8 @@ impl Loader<'_> {
             Some(_) => Some(self.vector(&scale_name, 1)?[0]),
             None => None,
         };
-        let scale = packed.tensor_scale(beside).map_err(fault)?;
+        let scales = packed.scales(beside, Some(granularity)).map_err(fault)?;
+        let scales = order.map_or(scales.clone(), |order| scales.reordered(rows, order));
         let layout = TernaryLayout::for_decoding();
         let codes = |first: usize, codes: &mut [i8]| match order {
             None => packed.unpack(first, codes),
@@ -128,7 +130,7 @@ impl Loader<'_> {
                 rows.try_for_each(|(i, codes)| packed.unpack(order(first + i), codes))
             }
         };
-        let weights = TernaryWeights::try_from_rows(rows, cols, scale, layout, codes).map_err(fault)?;
+        let weights = TernaryWeights::try_from_rows(rows, cols, scales, layout, codes).map_err(fault)?;
         // The file's pages are not needed again: let the system have them.
         self.gguf.release(info);
         Ok(weights)
@@ -147,7 +149,10 @@ impl Loader<'_> {
         let moved = interleaved && matches!(p, Projection::Q | Projection::K);
         let order: Order<'_> = if moved { Some(&row) } else { None };
         let weight = match self.packing(self.tensor(&name, &shape)?.ty) {
-            Some(packing) => Weight::Ternary(self.ternary(&name, packing, shape, order)?, packing),
+            Some(packing) => {
+                let ternary = self.ternary(&name, packing, shape, config.granularity, order)?;
+                Weight::Ternary(ternary, packing)
+            }
             None => Weight::Dense(self.dense_rows(&name, shape, order)?),
         };
         let bias = if config.attention_bias.has(p) {

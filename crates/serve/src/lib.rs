@@ -35,7 +35,6 @@ mod error;
 mod guard;
 mod jobs;
 mod listen;
-mod lora_routes;
 mod prompt_limit;
 pub mod request;
 mod routes;

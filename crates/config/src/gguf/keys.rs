@@ -54,7 +54,7 @@ enum Neutral {
     Window,
     /// The width of the model.
     Width,
-    /// The one order of rows in which files of `llama` are written.
+    /// The one order of rows in which files of the architecture are written.
     Layout,
 }
 
@@ -137,7 +137,7 @@ pub(super) fn check_kind(metadata: &Metadata) -> Result<(), ConfigError> {
 pub(super) fn check(
     gguf: &Gguf,
     config: &ModelConfig,
-    architecture: Architecture,
+    architecture: &Architecture,
 ) -> Result<(), ConfigError> {
     let name = architecture.name();
     let warn = |message: String| match gguf.paths().next() {
@@ -160,9 +160,8 @@ pub(super) fn check(
                 "{key} = {}: the file's recommended sampling parameters are not applied; set them as options",
                 shown(value)
             ));
-        } else if let Some(other) = Architecture::ALL
-            .iter()
-            .find(|other| key.strip_prefix(other.name()).is_some_and(|k| k.starts_with('.')))
+        } else if let Some(other) =
+            Architecture::all().find(|other| key.strip_prefix(other.name).is_some_and(|k| k.starts_with('.')))
         {
             warn(format!(
                 "metadata key {key}: ignored, since the file's architecture is {name}, not {}",
@@ -179,7 +178,7 @@ impl Neutral {
         key: &str,
         value: &Value,
         config: &ModelConfig,
-        architecture: Architecture,
+        architecture: &Architecture,
     ) -> Result<(), ConfigError> {
         let scale = 1.0 / (config.head_dim as f64).sqrt();
         let one = number(value);
@@ -204,8 +203,7 @@ impl Neutral {
                 format!("embedding_length = {}, or no such key", config.hidden_size),
             ),
             Neutral::Layout => (
-                architecture == Architecture::Llama
-                    && matches!(value, Value::String(layout) if layout == "Meta AI original pth"),
+                matches!(value, Value::String(layout) if architecture.tensor_data_layout == Some(layout)),
                 "no such key".to_string(),
             ),
         };

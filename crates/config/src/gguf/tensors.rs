@@ -14,7 +14,7 @@ pub(super) const TERNARY: [GgmlType; 5] =
 /// Checks that the model has a place for every tensor.
 pub(super) fn check(
     config: &ModelConfig,
-    architecture: Architecture,
+    architecture: &Architecture,
     tensors: &[TensorInfo],
 ) -> Result<(), ConfigError> {
     for tensor in tensors {
@@ -28,14 +28,14 @@ pub(super) fn check(
 /// Why the model has no place for a tensor, if it has none.
 fn problem(
     config: &ModelConfig,
-    architecture: Architecture,
+    architecture: &Architecture,
     tensors: &[TensorInfo],
     name: &str,
 ) -> Option<String> {
     let nothing = || Some(format!("not part of a model of architecture {}", architecture.name()));
     match name {
         "token_embd.weight" | "output_norm.weight" | "output.weight" => return None,
-        ROPE_FACTORS if architecture == Architecture::Llama => return None,
+        ROPE_FACTORS if architecture.rope_factors => return None,
         _ => {}
     }
     let Some((layer, part)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {

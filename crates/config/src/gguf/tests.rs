@@ -1,6 +1,7 @@
 //! Metadata out and back, and what is refused on the way.
 
 use super::*;
+use crate::HuggingFaceConfig;
 
 fn metadata(config: &ModelConfig) -> Metadata {
     let mut metadata = Metadata::new();
@@ -85,4 +86,27 @@ fn unknown_architectures_and_missing_keys_are_named() {
     m.insert("general.architecture", "mamba");
     let error = ModelConfig::from_gguf(&m, &[]).unwrap_err().to_string();
     assert!(error.contains("\"mamba\""), "{error}");
+    m.insert("general.architecture", "gemma");
+    let error = ModelConfig::from_gguf(&m, &[]).unwrap_err().to_string();
+    assert!(error.contains("\"gemma\": not supported, since the embedding is multiplied"), "{error}");
+    assert!(error.contains("expected bitnet, bitnet-b1.58, llama, qwen2, qwen3"), "{error}");
+    let error = HuggingFaceConfig::from_json(r#"{"model_type": "gemma"}"#).unwrap_err().to_string();
+    assert!(error.contains("the gate is GELU; expected bitnet, llama, mistral, qwen2, qwen3"), "{error}");
+}
+
+#[test]
+fn what_is_closest_to_a_model_is_said() {
+    let untied = ModelConfig { tie_word_embeddings: false, ..ModelConfig::default() };
+    let error = untied.to_gguf().unwrap_err().to_string();
+    let closest = "`bitnet` would need tie_word_embeddings = true; `bitnet-b1.58` would need \
+                   hidden_act = \"relu2\"; `llama` would need use_sub_norm = false";
+    assert!(error.ends_with(closest), "{error}");
+    let biased = ModelConfig { use_qk_norm: true, attention_bias: AttentionBias::Qkv, ..untied };
+    let biased = ModelConfig { use_sub_norm: false, ..biased };
+    let error = biased.to_gguf().unwrap_err().to_string();
+    assert!(error.contains("`qwen2` would need use_qk_norm = false"), "{error}");
+    assert!(error.contains("`qwen3` would need attention_bias = \"none\""), "{error}");
+    let biased = ModelConfig { attention_bias: AttentionBias::Qkv, ..ModelConfig::default() };
+    let error = biased.to_hugging_face(false, "float32", serde_json::Map::new()).unwrap_err().to_string();
+    assert!(error.contains("`bitnet` would need attention_bias = \"none\" or \"all\""), "{error}");
 }

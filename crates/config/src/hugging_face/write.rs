@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{FAMILIES, OWN_METHOD};
+use super::OWN_METHOD;
+use crate::architecture::Class;
 use crate::{AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 
 impl ModelConfig {
@@ -18,26 +19,10 @@ impl ModelConfig {
         dtype: &str,
         extra: Map<String, Value>,
     ) -> Result<String, ConfigError> {
-        let none = |message: &str| Err(ConfigError::NoClass(message.to_string()));
-        let name = match (self.use_sub_norm, self.use_qk_norm, self.attention_bias) {
-            (true, false, AttentionBias::None) => "bitnet",
-            (true, _, AttentionBias::Qkv | AttentionBias::All) => {
-                return none("sub-norms with attention_bias");
-            }
-            (true, true, _) => return none("sub-norms with use_qk_norm"),
-            (false, true, AttentionBias::Qkv) => return none("use_qk_norm with biases of q, k and v only"),
-            (false, true, _) => "qwen3",
-            (false, false, AttentionBias::Qkv) => "qwen2",
-            (false, false, _) => "llama",
-        };
-        if name == "qwen2" && self.q_size() != self.hidden_size {
-            return none("qwen2 with heads that are not hidden_size / num_attention_heads wide");
-        }
-        let class =
-            FAMILIES.iter().find(|family| family.model_type == name).map_or("", |family| family.class);
+        let class = Class::of(self)?;
         let mut json = json!({
-            "architectures": [class],
-            "model_type": name,
+            "architectures": [class.name],
+            "model_type": class.model_type,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,

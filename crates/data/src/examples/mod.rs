@@ -19,7 +19,7 @@ pub use kind::{Columns, RecordKind};
 pub use report::{Dropped, Reason, Report};
 
 use crate::text::TextReader;
-use crate::{DataError, Format, TextSource, corpus, rows};
+use crate::{DataError, Format, TextSource, corpus};
 
 /// A message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -166,7 +166,7 @@ impl Examples {
         seen: &mut HashSet<[u8; 32]>,
     ) -> Result<(), DataError> {
         let name = PathBuf::from(&file.name);
-        if file.format == Format::Text {
+        let Format::Table(table) = file.format else {
             if !matches!(options.kind, RecordKind::Auto | RecordKind::Text) {
                 let message = "this is a text file, but data.records expects records with columns: list \
                                files with records, or set their format";
@@ -180,9 +180,9 @@ impl Examples {
             self.report.records += 1;
             self.keep(Example { source: file.name.clone(), body: Body::Text(text) }, options, seen);
             return Ok(());
-        }
+        };
         let mut kind = options.kind;
-        rows::read(&file.path, file.format, None, &mut |place, row| {
+        (table.read)(&file.path, None, &mut |place, row| {
             if options.max_samples.is_some_and(|most| self.examples.len() >= most) {
                 self.report.limited = true;
                 return Ok(false);

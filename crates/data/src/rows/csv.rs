@@ -7,17 +7,20 @@ use std::path::Path;
 use serde_json::Value;
 use tritforge_support::counted;
 
-use super::{OnRow, Row, check_names, no_column};
+use super::{OnRow, Row, TableFormat, check_names, no_column};
 use crate::DataError;
 use crate::format::extension;
 use crate::text::TextReader;
+
+/// A table with a header (RFC 4180), separated by commas, in `.tsv` files by tabs.
+pub(super) static CSV: TableFormat = TableFormat { name: "csv", extensions: &["csv", "tsv"], read };
 
 /// Follows the text as a record of its own, which no text has: what reads it apart from the last record has
 /// seen all quotes closed.
 const END: &[u8] = b"\n\0\n";
 
 /// Hands every record to `take`, or of every record one column. A place is the line on which a record begins.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
+fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let delimiter = if extension(path).is_some_and(|e| e == "tsv") { b'\t' } else { b',' };
     let text = Lines::new(TextReader::open(path)?.chain(END));
     let mut reader =

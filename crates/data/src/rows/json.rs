@@ -6,24 +6,31 @@ use std::path::Path;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{OnRow, Row, type_name};
+use super::{OnRow, Row, TableFormat, type_name};
 use crate::DataError;
 use crate::text::{self, LineBreaks, TextReader};
 
+/// An array of JSON objects, or objects one after the other.
+pub(super) static JSON: TableFormat = TableFormat { name: "json", extensions: &["json"], read };
+
+/// A JSON object a line.
+pub(super) static JSONL: TableFormat =
+    TableFormat { name: "jsonl", extensions: &["jsonl", "ndjson"], read: read_lines };
+
 /// The objects of a JSON file. Files with the extension of the one are often the other: a `.json` file is an
 /// array, an object a line, or objects over several lines, as it begins.
-pub(super) fn read(path: &Path, take: &mut OnRow<'_>) -> Result<(), DataError> {
+fn read(path: &Path, _: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let text = TextReader::read(path)?;
     let first = text.trim_start().lines().next().unwrap_or_default();
     if first.starts_with('[') || parse(first).is_err() {
         return values(path, &text, take);
     }
     drop(text);
-    read_lines(path, take)
+    read_lines(path, None, take)
 }
 
 /// An object a line; lines of white space are passed over.
-pub(super) fn read_lines(path: &Path, take: &mut OnRow<'_>) -> Result<(), DataError> {
+fn read_lines(path: &Path, _: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     text::lines(path, TextReader::open(path)?, &mut |line, text| {
         let text = text.trim();
         if text.is_empty() {

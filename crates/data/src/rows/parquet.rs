@@ -13,11 +13,14 @@ use serde_json::Value;
 use tritforge_support::caught;
 use tritforge_support::counted;
 
-use super::{OnRow, Row, check_names, no_column};
+use super::{OnRow, Row, TableFormat, check_names, no_column};
 use crate::DataError;
 
+/// Apache Parquet.
+pub(super) static PARQUET: TableFormat = TableFormat { name: "parquet", extensions: &["parquet"], read };
+
 /// Hands every row to `take`; of a named column only its pages are read.
-pub(super) fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
+fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
     let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
     let file = File::open(path).map_err(DataError::io(path, "open"))?;
     let length = file.metadata().map_err(DataError::io(path, "read"))?.len();

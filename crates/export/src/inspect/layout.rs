@@ -119,7 +119,7 @@ pub(super) fn directory(model: &LoadedModel, digest: bool) -> Result<Inspection,
 }
 
 /// A checkpoint is this program's own; what its default export would be loaded by.
-fn checkpoint_verdicts(architecture: Option<Architecture>, config: &ModelConfig) -> Vec<Verdict> {
+fn checkpoint_verdicts(architecture: Option<&Architecture>, config: &ModelConfig) -> Vec<Verdict> {
     let weights = config.weights;
     let note = "eval, diff and verify directly; export it for generate, chat and serve".to_string();
     let ours = Verdict { runtime: Runtime::Tritforge, loads: true, note };

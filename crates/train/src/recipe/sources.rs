@@ -13,7 +13,7 @@ use super::sections::SourceText;
 
 /// What a table may hold; the path is needed.
 fn keys() -> [(&'static str, Kind); 4] {
-    let formats = Format::ALL.map(|(name, _)| name.to_string()).to_vec();
+    let formats = Format::all().map(|format| format.name().to_string()).collect();
     [
         ("path", Kind::Path),
         ("weight", Kind::Number(WEIGHT)),
@@ -49,9 +49,10 @@ fn source(r: &mut Reader, origin: &Origin, mut keys: BTreeMap<String, Entry>) ->
         None
     });
     let format = text(r, &mut keys, "format").and_then(|(text, origin)| {
-        let found = Format::ALL.into_iter().find(|(name, _)| *name == text).map(|(_, format)| format);
+        let found = Format::from_name(&text);
         if found.is_none() {
-            let names = Format::ALL.map(|(name, _)| format!("\"{name}\"")).join(" or ");
+            let names: Vec<String> = Format::all().map(|format| format!("\"{}\"", format.name())).collect();
+            let names = names.join(" or ");
             fault(r, &origin, format!("data.sources.format = \"{text}\": expected {names}"));
         }
         found

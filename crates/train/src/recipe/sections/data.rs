@@ -86,7 +86,8 @@ pub struct SourceText {
     /// does; then they form one text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
-    /// `"auto"` (the default: by the extension), `"text"`, `"json"`, `"jsonl"`, `"csv"` or `"parquet"`.
+    /// How the files hold documents: `"auto"` (the default: by the extension), `"text"` (a file is one
+    /// document), or a table's format.
     #[schemars(with = "String")]
     pub format: Format,
     /// The column with the text; by default `"text"`.

@@ -1,14 +1,18 @@
-//! Rows of tables, columns by name: the one reader of JSON, of CSV and of Parquet, whoever asks.
+//! Rows of tables, columns by name: one reader for each format, whoever asks. One file a format, one line a
+//! format in [`TABLES`].
 
 mod csv;
 mod json;
 mod parquet;
+#[cfg(test)]
+mod rec;
 
+use std::fmt;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::{DataError, Format};
+use crate::DataError;
 
 pub(crate) use json::parse as parse_json;
 
@@ -19,19 +23,45 @@ pub(crate) type Row = Map<String, Value>;
 /// alone; says whether to go on.
 pub(crate) type OnRow<'a> = dyn FnMut(String, Result<Row, String>) -> Result<bool, DataError> + 'a;
 
-/// Hands every row of a file to `take`, of CSV and Parquet with nothing but `column` if one is named: a file
-/// without it is an error. `format` is neither [`Format::Auto`] nor [`Format::Text`].
-pub(crate) fn read(
-    path: &Path,
-    format: Format,
-    column: Option<&str>,
-    take: &mut OnRow<'_>,
-) -> Result<(), DataError> {
-    match format {
-        Format::Csv => csv::read(path, column, take),
-        Format::Parquet => parquet::read(path, column, take),
-        Format::Json => json::read(path, take),
-        Format::Auto | Format::Text | Format::Jsonl => json::read_lines(path, take),
+/// Reads a file: hands every row to `take`, or is an error that names the place. If a column is named, a
+/// format whose columns are known beforehand hands on that one alone, and a file without it is an error.
+pub(crate) type Read = fn(&Path, Option<&str>, &mut OnRow<'_>) -> Result<(), DataError>;
+
+/// A format of tables.
+pub struct TableFormat {
+    /// The name in recipes.
+    pub(crate) name: &'static str,
+    /// Extensions of its files, in lower case.
+    pub(crate) extensions: &'static [&'static str],
+    pub(crate) read: Read,
+}
+
+/// The formats of tables, in the order in which errors list them.
+pub(crate) static TABLES: &[&TableFormat] = &[
+    &json::JSON,
+    &json::JSONL,
+    &csv::CSV,
+    &parquet::PARQUET,
+    #[cfg(test)]
+    &rec::REC,
+];
+
+/// The extensions of all tables' files.
+pub(crate) fn extensions() -> impl Iterator<Item = &'static str> + Clone {
+    TABLES.iter().flat_map(|table| table.extensions).copied()
+}
+
+impl PartialEq for TableFormat {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for TableFormat {}
+
+impl fmt::Debug for TableFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
     }
 }
 

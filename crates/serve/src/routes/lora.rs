@@ -4,21 +4,29 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
 
+use super::{Service, parse};
 use crate::adapters::{AdapterError, NamedAdapter};
 use crate::error::ApiError;
 use crate::request;
-use crate::routes::{Service, parse};
+
+pub(super) fn routes() -> Router<Service> {
+    Router::new()
+        .route("/v1/load_lora_adapter", post(load))
+        .route("/v1/unload_lora_adapter", post(unload))
+        .route("/lora-adapters", get(list).post(set))
+}
 
 /// `GET /lora-adapters`: every adapter with the scale that requests have it with which ask for nothing.
-pub(crate) async fn list(State(service): State<Service>) -> Json<Value> {
+async fn list(State(service): State<Service>) -> Json<Value> {
     let all = service.jobs.adapters().list();
     // Of the path only the file's name: where it lies on this machine is nobody's business.
     let file = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -27,7 +35,7 @@ pub(crate) async fn list(State(service): State<Service>) -> Json<Value> {
 }
 
 /// `POST /lora-adapters`: sets those scales, by number; an adapter that is not named is off.
-pub(crate) async fn set(
+async fn set(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -57,7 +65,7 @@ struct Unload {
 }
 
 /// `POST /v1/load_lora_adapter`: reads an adapter of the directory that the operator has allowed.
-pub(crate) async fn load(
+async fn load(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
@@ -74,7 +82,7 @@ pub(crate) async fn load(
 }
 
 /// `POST /v1/unload_lora_adapter`.
-pub(crate) async fn unload(
+async fn unload(
     State(service): State<Service>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {

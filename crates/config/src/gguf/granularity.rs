@@ -1,0 +1,32 @@
+//! Which ternary weights of a GGUF file share a scale: as it says, or as its blocks and rows have it.
+
+use tritforge_gguf::{Gguf, Metadata, optional};
+use tritforge_ternary::{GRANULARITY, I2_S_LAYOUT, PackedRows, Packing};
+
+use crate::{ConfigError, Granularity, ModelConfig, Projection};
+
+/// What the file says.
+pub(super) fn said(metadata: &Metadata) -> Result<Option<Granularity>, ConfigError> {
+    let fault = |message: String| ConfigError::Gguf(message);
+    let said = optional(metadata.get_str(GRANULARITY)).map_err(|e| fault(e.to_string()))?;
+    said.map(|text| text.parse().map_err(|e| fault(format!("{GRANULARITY} = \"{text}\": {e}")))).transpose()
+}
+
+/// The coarsest granularity that holds the scales of all projections. It is one of the whole model, since products of
+/// groups round in another place than those of rows. A tensor whose bytes are damaged is an error where it is loaded.
+pub(super) fn stored(gguf: &Gguf, config: &ModelConfig) -> Granularity {
+    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+    let mut finest = Granularity::Tensor;
+    for (layer, projection) in
+        (0..config.num_hidden_layers).flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
+    {
+        let Some(info) = gguf.tensor(&projection.gguf_weight(layer)) else { continue };
+        let Some(packing) = Packing::in_file(info.ty.name(), layout) else { continue };
+        let [rows, cols] = config.projection_shape(projection);
+        let packed = PackedRows::new(packing, gguf.data(info), rows, cols);
+        if let Ok(scales) = packed.and_then(|packed| packed.scales(None, None)) {
+            finest = finest.finer(scales.granularity());
+        }
+    }
+    finest
+}

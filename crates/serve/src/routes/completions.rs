@@ -1,0 +1,88 @@
+//! `POST /v1/completions` and `POST /v1/chat/completions`, whole or streamed.
+
+use std::convert::Infallible;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use futures::StreamExt as _;
+use tokio::sync::mpsc::Receiver;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Service, parse};
+use crate::answer::{Choice, Events, Header, Shape};
+use crate::completion_jobs::{CompletionJobs, completion_jobs};
+use crate::error::ApiError;
+use crate::jobs::{Jobs, Update};
+use crate::request::Endpoint;
+
+pub(super) fn routes() -> Router<Service> {
+    Router::new().route("/v1/completions", post(completions)).route("/v1/chat/completions", post(chat))
+}
+
+async fn completions(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let request = completion_jobs(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
+    respond(&service.jobs, request, Shape::Text).await
+}
+
+async fn chat(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let request = completion_jobs(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
+    respond(&service.jobs, request, Shape::Chat).await
+}
+
+async fn respond(jobs: &Jobs, request: CompletionJobs, shape: Shape) -> Result<Response, ApiError> {
+    let CompletionJobs { jobs: list, n, model, stream, include_usage } = request;
+    let header = Header::new(&model, shape, n);
+    let count = list.len();
+    let logprobs = list.iter().any(|job| job.options.logprobs.is_some());
+    let mut updates = jobs.start(list).await?;
+    // The sender is dropped without a `Done` only if the engine's thread panicked.
+    let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
+    let first = updates.recv().await.ok_or_else(stopped)?;
+    if stream {
+        // A request that fails before its first text gets an error's status, not a stream.
+        return match first {
+            Update::Done(Err(error)) => Err(error),
+            first => Ok(stream_events(Events::new(header, count, include_usage, logprobs), first, updates)),
+        };
+    }
+    let mut choices: Vec<Choice> = Vec::new();
+    let mut choice = Choice { logprobs, ..Choice::default() };
+    let mut next = Some(first);
+    while let Some(update) = next {
+        match update {
+            Update::Piece { text, tokens } => {
+                choice.text.push_str(&text);
+                choice.tokens.extend(tokens);
+            }
+            Update::Done(outcome) => {
+                choice.outcome = Some(outcome?);
+                choices.push(std::mem::replace(&mut choice, Choice { logprobs, ..Choice::default() }));
+                if choices.len() == count {
+                    return Ok(Json(header.whole(&choices)).into_response());
+                }
+            }
+        }
+        next = updates.recv().await;
+    }
+    Err(stopped())
+}
+
+fn stream_events(mut events: Events, first: Update, rest: Receiver<Update>) -> Response {
+    let updates = futures::stream::iter([first]).chain(ReceiverStream::new(rest));
+    let events = updates.flat_map(move |update| {
+        let events = events.of(update).into_iter();
+        futures::stream::iter(events.map(|data| Ok::<_, Infallible>(Event::default().data(data))))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}

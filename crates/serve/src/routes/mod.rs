@@ -1,0 +1,76 @@
+//! The endpoints: one file for each group of paths, which says in `routes` what it answers to.
+
+mod completions;
+#[cfg(test)]
+mod echo;
+mod health;
+mod lora;
+mod models;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::rejection::BytesRejection;
+use axum::{Router, middleware};
+use serde::de::DeserializeOwned;
+
+use crate::ServeOptions;
+use crate::body::{self, BodyBudget};
+use crate::engine::Engine;
+use crate::error::ApiError;
+use crate::guard::{self, Guard};
+use crate::jobs::Jobs;
+
+/// All endpoints.
+static ROUTES: &[fn() -> Router<Service>] = &[
+    completions::routes,
+    models::routes,
+    lora::routes,
+    health::routes,
+    #[cfg(test)]
+    echo::routes,
+];
+
+/// What every endpoint sees.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) jobs: Jobs,
+    /// Whether clients may change what other clients get: the operator gave a key to some, or allowed it to
+    /// all.
+    pub(crate) may_change: bool,
+    /// When the service began, in seconds of Unix time.
+    created: u64,
+    /// Where adapters may be read from at run time.
+    pub(crate) lora_dir: Option<Arc<std::path::Path>>,
+}
+
+/// The service as a router, to be served or nested.
+pub fn router(engine: Engine, options: &ServeOptions) -> Router {
+    let guard = Guard::new(options);
+    let endpoints = ROUTES.iter().fold(Router::new(), |router, routes| router.merge(routes()));
+    endpoints
+        .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
+        .layer(DefaultBodyLimit::disable())
+        .fallback(|| async {
+            let message = "unknown path: see GET /v1/models and POST /v1/chat/completions".to_string();
+            ApiError::NotFound { message, param: None, code: Some("not_found") }
+        })
+        .method_not_allowed_fallback(|| async { ApiError::Method })
+        .layer(middleware::from_fn_with_state(Arc::clone(&guard), guard::check))
+        .layer(guard::cors(&guard))
+        .with_state(Service {
+            jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            may_change: options.api_key.is_some() || options.runtime_lora.is_some(),
+            lora_dir: options.runtime_lora.as_deref().map(Arc::from),
+        })
+}
+
+/// A body's JSON.
+pub(crate) fn parse<T: DeserializeOwned>(body: Result<Bytes, BytesRejection>) -> Result<T, ApiError> {
+    let invalid = |message: String| ApiError::Invalid { message, param: None };
+    let body = body.map_err(|e| invalid(e.body_text()))?;
+    serde_json::from_slice(&body).map_err(|e| invalid(format!("the body is not a valid request: {e}")))
+}
