@@ -7,7 +7,7 @@ use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, Granularity, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
-use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, ScalePlace, TernaryTensor};
+use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, ScalePlace, TernaryError, TernaryTensor};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -112,7 +112,7 @@ pub(crate) fn write_model<'a>(
     let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);
     if ternary {
-        check_widths(&items, options.packing)?;
+        check_packing(config, &items, options.packing)?;
     }
     let specs = specs(config, &items, architecture, ternary, options);
     // Both layouts of I2_S have one type; runtimes know one or the other.
@@ -222,12 +222,27 @@ fn metadata(
     Ok(metadata)
 }
 
-/// Finds a width that the packing cannot hold before anything is written.
-fn check_widths(items: &[TensorPlan], packing: Packing) -> Result<(), ExportError> {
+/// The packing of a ternary model for which none is chosen: TQ2_0, or the first that has room for its scales.
+pub fn default_packing(config: &ModelConfig) -> Packing {
+    let preferred = [ExportOptions::default().packing, Packing::Q2_0].into_iter().chain(Packing::ALL);
+    let mut holding = preferred.filter(|packing| packing.holds(config.granularity));
+    holding.next().unwrap_or(ExportOptions::default().packing)
+}
+
+/// Finds widths and scales that the packing cannot hold before anything is written.
+fn check_packing(config: &ModelConfig, items: &[TensorPlan], packing: Packing) -> Result<(), ExportError> {
     for item in items.iter().filter(|item| item.role == TensorRole::Projection) {
-        packing
-            .packed_len(item.shape[0], item.shape[1])
-            .map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?;
+        let [rows, cols] = item.matrix();
+        let granularity = config.granularity.on(cols);
+        let room = match packing.holds(granularity) {
+            true => packing.packed_len(rows, cols).map(|_| ()),
+            false => Err(TernaryError::NoRoom {
+                packing: packing.name(),
+                granularity,
+                holding: Packing::holding(granularity),
+            }),
+        };
+        room.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?;
     }
     Ok(())
 }

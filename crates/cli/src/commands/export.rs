@@ -97,7 +97,9 @@ pub(crate) fn gguf_options(
 ) -> Result<ExportOptions> {
     let defaults = ExportOptions { embeddings: embeddings.dense(), name, ..ExportOptions::default() };
     let ternary = config.weights != WeightQuant::None;
-    let Some(format) = format else { return Ok(defaults) };
+    let Some(format) = format else {
+        return Ok(ExportOptions { packing: default_packing(config), ..defaults });
+    };
     match (format.packing(), format.dense()) {
         (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
         // For quantizers of other programs; q8_0 and q6_k would quantize twice.

@@ -159,10 +159,14 @@ impl GgufSource {
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
-        let scale = self.packed(item)?.tensor_scale(beside);
-        scale
-            .map(Scales::tensor)
-            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
+        let scales = self
+            .packed(item)?
+            .scales(beside, Some(self.config.granularity))
+            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })?;
+        Ok(match self.moved(item) {
+            true => scales.reordered(item.matrix()[0], |row| self.config.interleaved_row(row)),
+            false => scales,
+        })
     }
 
     pub(super) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {

@@ -1,0 +1,120 @@
+//! Scales of rows and groups, and every quantizer, through the binary: trained, exported, verified, imported, compared.
+
+mod project;
+
+use std::fs;
+
+use project::Project;
+
+/// Trains a few steps, wide enough that rows and groups of 256 differ.
+fn train(project: &Project, out: &str, set: &[&str]) {
+    let out = format!("run.out={out}");
+    let wide = "model.intermediate_size=512";
+    let set = set.iter().chain([&wide, &out.as_str(), &"train.steps=6"]).flat_map(|key| ["--set", *key]);
+    let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
+    project.ok(&args);
+}
+
+fn verified(project: &Project, reference: &str, file: &str) {
+    let printed = project.ok(&["verify", reference, file, "--text", "text.txt", "--bound", "0"]);
+    assert!(printed.contains("verified"), "{printed}");
+}
+
+/// What holds which granularity, as the file is written and as it is imported again.
+#[test]
+fn every_granularity_is_what_it_was_in_training_in_every_packing() {
+    let project = Project::new();
+    for (granularity, packings) in [
+        ("row", &["tq2_0", "tq1_0", "q2_0", "iq2_bn"][..]),
+        ("256", &["tq2_0", "tq1_0", "q2_0"]),
+        ("128", &["q2_0"]),
+        ("64", &["q2_0"]),
+    ] {
+        let run = format!("runs/{granularity}");
+        train(&project, &run, &[&format!("quant.granularity={granularity}")]);
+        for packing in packings {
+            let file = format!("{granularity}-{packing}.gguf");
+            project.ok(&["export", &run, "-o", &file, "--format", packing, "--embeddings", "f32"]);
+            verified(&project, &run, &file);
+            let checkpoint = format!("{granularity}-{packing}");
+            project.ok(&["import", &file, "-o", &checkpoint]);
+            verified(&project, &checkpoint, &file);
+            let printed = project.ok(&["diff", &run, &file]);
+            assert!(printed.contains("same") || printed.contains("identical"), "{printed}");
+        }
+        // Not told how, the export takes a packing that has room.
+        project.ok(&["export", &run, "-o", &format!("{granularity}.gguf"), "--embeddings", "f32"]);
+        verified(&project, &run, &format!("{granularity}.gguf"));
+        let error = project.fails(&["export", &run, "-o", "refused.gguf", "--format", "i2_s"]);
+        assert!(error.contains("i2_s") || error.contains("I2_S"), "{error}");
+        assert!(error.contains(packings[0]) || error.to_lowercase().contains("q2_0"), "{error}");
+        assert!(!project.path("refused.gguf").exists());
+    }
+}
+
+#[test]
+fn every_quantizer_trains_resumes_and_verifies() {
+    let project = Project::new();
+    for (scale, granularity) in
+        [("absmedian", "tensor"), ("twn", "128"), ("rms", "row"), ("least_squares", "64"), ("twn", "tensor")]
+    {
+        let run = format!("runs/{scale}-{granularity}");
+        let set = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
+        train(&project, &run, &set.each_ref().map(String::as_str));
+        let file = format!("{scale}-{granularity}.gguf");
+        project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
+        verified(&project, &run, &file);
+        let recipe = fs::read_to_string(project.path(&format!("{run}/recipe.toml"))).unwrap();
+        assert!(recipe.contains(&format!("scale = \"{scale}\"")), "{recipe}");
+        // A run begins from it with its quantizer, and an adapter inside the quantizer is merged exactly.
+        let base = format!("model.base={run}");
+        let adapted = format!("{run}-adapted");
+        let out = format!("run.out={adapted}");
+        let lora = ["lora.mode=qat_lora", "lora.rank=4", "train.steps=4", "optim.lr=1e-2"];
+        let set = [base.as_str(), out.as_str()].into_iter().chain(lora).flat_map(|key| ["--set", key]);
+        let shape = project.path("adapter.toml");
+        fs::write(&shape, ADAPTER).unwrap();
+        let args: Vec<&str> = ["train", "adapter.toml", "--quiet"].into_iter().chain(set).collect();
+        project.ok(&args);
+        let (merged, merged_file) = (format!("{run}-merged"), format!("{scale}-{granularity}-merged.gguf"));
+        project.ok(&["merge", &adapted, "-o", &merged]);
+        project.ok(&["export", &merged, "-o", &merged_file, "--embeddings", "f32"]);
+        verified(&project, &merged, &merged_file);
+    }
+}
+
+const ADAPTER: &str = r#"
+[run]
+name = "adapted"
+[data]
+train = ["text.txt"]
+seq_len = 32
+[optim]
+warmup_steps = 1
+[train]
+batch_size = 2
+[sample]
+tokens = 0
+"#;
+
+#[test]
+fn what_has_no_room_or_no_meaning_is_refused() {
+    let project = Project::new();
+    let refused = |set: &[&str]| {
+        let set = set.iter().flat_map(|key| ["--set", *key]);
+        let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
+        project.fails(&args)
+    };
+    for (set, expected) in [
+        (&["quant.granularity=32"][..], "no packing has room for them"),
+        (&["quant.granularity=48"], "\"row\""),
+        (&["quant.granularity=128", "export.format=tq2_0"], "has no room for quant.granularity = 128"),
+        (&["quant.granularity=128", "model.intermediate_size=320"], "does not divide 320 columns"),
+        (&["quant.scale=median"], "absmedian"),
+        (&["quant.weights=none", "quant.activations=none", "quant.scale=twn"], "no latent weights are quantized"),
+        (&["quant.weights=none", "quant.activations=none", "quant.granularity=row"], "have no scales"),
+    ] {
+        let error = refused(set);
+        assert!(error.contains(expected), "{set:?}: {error}");
+    }
+}
