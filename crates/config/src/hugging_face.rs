@@ -53,10 +53,8 @@ const ROPE: [&str; 5] = [
 
 /// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to
 /// norms that are refused.
-const QUANTIZATION: [&str; 8] = [
+const QUANTIZATION: [&str; 6] = [
     "quant_method",
-    "scale",
-    "granularity",
     "linear_class",
     "quantization_mode",
     "modules_to_not_convert",
@@ -75,7 +73,7 @@ impl HuggingFaceConfig {
         let Value::Object(fields) = json else {
             return Err(ConfigError::Json("expected an object".to_string()));
         };
-        Reader { fields, used: Vec::new(), scheme: Default::default() }.read()
+        Reader { fields, used: Vec::new() }.read()
     }
 }
 
@@ -83,25 +81,6 @@ impl HuggingFaceConfig {
 struct Reader {
     fields: Map<String, Value>,
     used: Vec<&'static str>,
-    /// What computes scales and codes of latent weights, and which weights share a scale.
-    scheme: (WeightQuantizer, Granularity),
-}
-
-/// The `quant_method` of models whose quantization no class of `transformers` computes: other scales than one a tensor,
-/// other quantizers than absmean. It must not pass for `bitnet`.
-pub(crate) const OWN_METHOD: &str = "tritforge";
-
-/// `scale` and `granularity` of a `quantization_config` of [`OWN_METHOD`].
-fn scheme(quantization: &Value) -> Result<(WeightQuantizer, Granularity), ConfigError> {
-    let text = |key: &str, default: &str| match &quantization[key] {
-        Value::Null => default.to_string(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let fault = |key: &str, error| ConfigError::Json(format!("quantization_config.{key}: {error}"));
-    let quantizer = text("scale", "absmean").parse().map_err(|error| fault("scale", error))?;
-    let granularity = text("granularity", "tensor").parse().map_err(|error| fault("granularity", error))?;
-    Ok((quantizer, granularity))
 }
 
 fn wrong(key: &str, found: &Value, expected: &str) -> ConfigError {
@@ -232,8 +211,8 @@ impl Reader {
             use_qk_norm: architecture.use_qk_norm,
             attention_bias,
             weights,
-            quantizer: self.scheme.0,
-            granularity: self.scheme.1,
+            quantizer: WeightQuantizer::default(),
+            granularity: Granularity::Tensor,
             activations,
             initializer_range: self.number("initializer_range", 0.02)?,
         };
@@ -301,15 +280,11 @@ impl Reader {
             _ => default.to_string(),
         };
         let method = text("quant_method", "");
-        match method.as_str() {
-            "bitnet" => {}
-            OWN_METHOD => self.scheme = scheme(&quantization)?,
-            _ => {
-                return Err(ConfigError::Json(format!(
-                    "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
-                     full-precision checkpoint"
-                )));
-            }
+        if method != "bitnet" {
+            return Err(ConfigError::Json(format!(
+                "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
+                 full-precision checkpoint"
+            )));
         }
         if quantization["use_rms_norm"] == true {
             return Err(ConfigError::Json(

@@ -8,8 +8,8 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
 use tritforge_export::{
-    ExportOptions, HuggingFaceOptions, Located, Report, checkpoint_of, export_adapter, export_gguf,
-    export_hugging_face, locate,
+    ExportOptions, HuggingFaceOptions, Located, Report, checkpoint_of, default_packing, export_adapter,
+    export_gguf, export_hugging_face, locate,
 };
 use tritforge_kernels::DenseType;
 use tritforge_support::counted;

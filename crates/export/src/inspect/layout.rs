@@ -145,6 +145,9 @@ fn checkpoint_verdicts(architecture: Option<&Architecture>, config: &ModelConfig
             (Runtime::Transformers, _) if weights == WeightQuant::None => {
                 "after `export --format hf-bf16` or hf-f32".to_string()
             }
+            (Runtime::Transformers, _) if !config.is_bitnet() => {
+                "quantizes by absmean with one scale a tensor only".to_string()
+            }
             (Runtime::Transformers, _) => "after `export --format hf-packed`, hf-bf16 or hf-f32".to_string(),
             (_, true) if v.note.is_empty() => format!("after `export` ({} in {ty})", architecture.name()),
             (_, true) => format!("after `export` ({} in {ty}); {}", architecture.name(), v.note),
