@@ -18,6 +18,12 @@ impl ModelConfig {
         dtype: &str,
         extra: Map<String, Value>,
     ) -> Result<String, ConfigError> {
+        if self.weights != WeightQuant::None && !self.is_bitnet() {
+            return Err(ConfigError::NoClass(format!(
+                "quantizer {}, granularity {}: transformers quantizes by absmean with one scale a tensor; export GGUF",
+                self.quantizer, self.granularity
+            )));
+        }
         let class = Class::of(self)?;
         let mut json = json!({
             "architectures": [class.name],
