@@ -202,8 +202,7 @@ impl ModelConfig {
         };
         let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
         let ternary = tensors.iter().any(|tensor| {
-            tensors::TERNARY.contains(&tensor.ty)
-                && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
+            tensors::is_ternary(tensor.ty) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
         let config = Self {
             vocab_size,

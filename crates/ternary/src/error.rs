@@ -1,6 +1,6 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
-use crate::NotFinite;
+use crate::{Granularity, NotFinite};
 
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,9 +43,84 @@ pub enum TernaryError {
         /// The scale.
         scale: String,
     },
+    /// A group of weights that no matrix of so many columns has.
+    #[error("a group of {size} weights does not divide {cols} columns: expected {}", fitting(*cols))]
+    Group {
+        /// The size of the group.
+        size: usize,
+        /// The columns.
+        cols: usize,
+    },
+    /// Scales of a shape that belongs to no granularity.
+    #[error(
+        "scales of shape {found:?} for weights [{rows}, {cols}]: expected [1], [{rows}], or [{rows}, groups]"
+    )]
+    ScaleShape {
+        /// The shape found.
+        found: Vec<usize>,
+        /// The weights' rows.
+        rows: usize,
+        /// The weights' columns.
+        cols: usize,
+    },
+    /// A granularity that does not exist.
+    #[error("granularity {found}: expected tensor, row, or a group of 32, 64, 128 or 256")]
+    Granularity {
+        /// What was found.
+        found: String,
+    },
+    /// Scales that are finer than they are to be.
+    #[error("scales of granularity {found} cannot be those of granularity {wanted}, which is coarser")]
+    Coarser {
+        /// The granularity of the scales.
+        found: Granularity,
+        /// The one asked for.
+        wanted: Granularity,
+    },
+    /// The scale of a group is no f16 number.
+    #[error("the scale{of} is {scale}, which f16 does not hold: scales of groups are f16 numbers")]
+    NotF16 {
+        /// The group whose scale it is.
+        of: String,
+        /// The scale.
+        scale: String,
+    },
     /// Blocks or rows have different scales.
     #[error("its blocks or rows have different scales: only one scale per tensor (BitNet) is supported")]
     Scales,
+    /// Weights that share a scale by what the file says have different ones.
+    #[error(
+        "its scales are not those of granularity {granularity}: blocks that share a scale have different ones"
+    )]
+    Mixed {
+        /// The granularity that the file names.
+        granularity: Granularity,
+    },
+    /// A packing has no place for scales of this granularity.
+    #[error("{packing} has no room for scales of granularity {granularity}: {}", alternatives(holding))]
+    NoRoom {
+        /// Name of the packing.
+        packing: &'static str,
+        /// The granularity of the scales.
+        granularity: Granularity,
+        /// The packings that have room for them.
+        holding: Vec<&'static str>,
+    },
+    /// A packing stores scales of rows or groups as f16, which does not hold one.
+    #[error(
+        "{packing} stores the scale{of}, {scale}, as f16, which rounds it to {stored}: scales of rows that are no f16 \
+         numbers can be held by IQ2_BN"
+    )]
+    Rounded {
+        /// Name of the packing.
+        packing: &'static str,
+        /// Whose scale it is.
+        of: String,
+        /// The scale.
+        scale: String,
+        /// What f16 makes of it.
+        stored: String,
+    },
     /// A scale is stored as f16, which does not hold it.
     #[error(
         "{packing} stores the scale {scale} as f16, which rounds it to {stored}: choose I2_S or IQ2_BN, \
@@ -88,4 +163,19 @@ pub enum TernaryError {
         /// The shape's columns.
         cols: usize,
     },
+}
+
+/// The granularities that a matrix of so many columns can have.
+fn fitting(cols: usize) -> String {
+    let groups = Granularity::GROUPS.into_iter().filter(|size| cols.is_multiple_of(*size));
+    let sizes: String = groups.map(|size| format!("{size}, ")).collect();
+    format!("{sizes}row or tensor")
+}
+
+/// The packings that have room for scales.
+fn alternatives(holding: &[&str]) -> String {
+    match holding {
+        [] => "no packing has; choose row, tensor, or a group of 64, 128 or 256".to_string(),
+        _ => format!("choose {}", holding.join(", ")),
+    }
 }

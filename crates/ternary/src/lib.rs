@@ -28,16 +28,21 @@
 mod activation;
 mod error;
 mod finite;
+mod granularity;
 mod packing;
+mod scales;
 mod tensor;
 mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
 pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
+pub use granularity::Granularity;
 pub use packing::{
-    I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes, unpack_stripes,
+    GRANULARITY, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes,
+    unpack_stripes,
 };
+pub use scales::{Scales, is_f16};
 pub use tensor::{TernaryTensor, stored_scale};
 pub use weight::{absmean, weight_codes};
 
