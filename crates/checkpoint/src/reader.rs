@@ -10,7 +10,9 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use tritforge_config::ModelConfig;
 use tritforge_support::counted;
-use tritforge_ternary::{FloatType, TernaryTensor, check_finite, check_finite_bytes, unpack_stripes};
+use tritforge_ternary::{
+    FloatType, Granularity, Scales, TernaryTensor, check_finite, check_finite_bytes, unpack_stripes,
+};
 
 use crate::manifest::{Digest, Entry, Manifest};
 use crate::{CONFIG, CheckpointError, MANIFEST, MODEL, manifest, mmap};
@@ -225,8 +227,9 @@ impl Tensors {
         }
     }
 
-    /// Codes and scale of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes
-    /// of rows, and `<name>_scale`, F32 `[1]`, which **multiplies**. None if the tensor is stored as numbers.
+    /// Codes and scales of a ternary tensor [rows, cols] that is stored as such: packed uint8 in four stripes
+    /// of rows, and `<name>_scale`, F32, which **multiplies**: `[1]`, one a row `[rows]`, or one a group of inputs
+    /// [rows, groups]. None if the tensor is stored as numbers.
     ///
     /// # Errors
     /// If the tensor is missing, its shape is another, a code is not ternary, or the scale is missing or no
@@ -244,12 +247,14 @@ impl Tensors {
             let message = format!("packed shape {found:?}, expected {:?}", [rows.div_ceil(4), cols]);
             return Err(self.fault(name, message));
         }
-        let scale = self.f32(&format!("{name}_scale"), &[1])?[0];
-        if !(scale > 0.0 && scale.is_finite()) {
-            return Err(self.fault(name, format!("scale {scale}, expected a positive number")));
-        }
+        let scale_name = format!("{name}_scale");
+        let (_, shape, _) = self.raw(&scale_name)?;
+        let granularity = Granularity::of_shape(&shape, [rows, cols])
+            .map_err(|e| self.fault(&scale_name, e.to_string()))?;
+        let scales = Scales::new(granularity, [rows, cols], self.f32(&scale_name, &shape)?.into_owned())
+            .map_err(|e| self.fault(&scale_name, e.to_string()))?;
         let tensor = unpack_stripes(bytes, rows, cols)
-            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scale))
+            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scales))
             .map_err(|e| self.fault(name, e.to_string()))?;
         Ok(Some(tensor))
     }

@@ -8,11 +8,12 @@ mod tensors;
 mod tests;
 
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
+use tritforge_ternary::GRANULARITY;
 
 use crate::architecture::reason;
 use crate::{
-    ActivationQuant, Architecture, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection,
-    RopeScaling, WeightQuant,
+    ActivationQuant, Architecture, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig,
+    Projection, RopeScaling, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
@@ -149,6 +150,14 @@ impl ModelConfig {
         Ok(config)
     }
 
+    /// Which weights of a file share a scale, if it says it: [`GRANULARITY`]. Else its blocks and rows do.
+    ///
+    /// # Errors
+    /// If the key has a value that it cannot have.
+    pub fn gguf_granularity(gguf: &Gguf) -> Result<Option<Granularity>, ConfigError> {
+        granularity(gguf.metadata())
+    }
+
     /// Reads the description back: what metadata does not say, the file's tensors do. Divisors of single
     /// frequencies are in a tensor's data: [`ModelConfig::from_gguf_file`] reads them too.
     ///
@@ -229,12 +238,24 @@ impl ModelConfig {
                 (false, _) => AttentionBias::None,
             },
             weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
+            quantizer: WeightQuantizer::default(),
+            granularity: granularity(metadata)?.unwrap_or_default(),
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };
         config.validate()?;
         Ok(config)
     }
+}
+
+/// Which weights share a scale, if the file says it: one of this program, with other scales than one a tensor.
+///
+/// # Errors
+/// If the key has a value that it cannot have.
+fn granularity(metadata: &Metadata) -> Result<Option<Granularity>, ConfigError> {
+    let fault = |message: String| ConfigError::Gguf(message);
+    let said = optional(metadata.get_str(GRANULARITY)).map_err(|e| fault(e.to_string()))?;
+    said.map(|said| said.parse().map_err(|e| fault(format!("{GRANULARITY}: {e}")))).transpose()
 }
 
 /// A size that a file may give as one number or block by block; it has to be the same in all.

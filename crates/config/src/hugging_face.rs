@@ -11,7 +11,10 @@ mod write;
 use serde_json::{Map, Value, json};
 
 use crate::architecture::{Class, reason};
-use crate::{ActivationQuant, AttentionBias, ConfigError, HiddenAct, ModelConfig, WeightQuant};
+use crate::{
+    ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, WeightQuant,
+    WeightQuantizer,
+};
 
 /// How a checkpoint's projections are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +53,10 @@ const ROPE: [&str; 5] = [
 
 /// Fields of `quantization_config` that are read, or whose value the tensors show: `rms_norm_eps` belongs to
 /// norms that are refused.
-const QUANTIZATION: [&str; 6] = [
+const QUANTIZATION: [&str; 8] = [
     "quant_method",
+    "scale",
+    "granularity",
     "linear_class",
     "quantization_mode",
     "modules_to_not_convert",
@@ -70,7 +75,7 @@ impl HuggingFaceConfig {
         let Value::Object(fields) = json else {
             return Err(ConfigError::Json("expected an object".to_string()));
         };
-        Reader { fields, used: Vec::new() }.read()
+        Reader { fields, used: Vec::new(), scheme: Default::default() }.read()
     }
 }
 
@@ -78,6 +83,25 @@ impl HuggingFaceConfig {
 struct Reader {
     fields: Map<String, Value>,
     used: Vec<&'static str>,
+    /// What computes scales and codes of latent weights, and which weights share a scale.
+    scheme: (WeightQuantizer, Granularity),
+}
+
+/// The `quant_method` of models whose quantization no class of `transformers` computes: other scales than one a tensor,
+/// other quantizers than absmean. It must not pass for `bitnet`.
+pub(crate) const OWN_METHOD: &str = "tritforge";
+
+/// `scale` and `granularity` of a `quantization_config` of [`OWN_METHOD`].
+fn scheme(quantization: &Value) -> Result<(WeightQuantizer, Granularity), ConfigError> {
+    let text = |key: &str, default: &str| match &quantization[key] {
+        Value::Null => default.to_string(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let fault = |key: &str, error| ConfigError::Json(format!("quantization_config.{key}: {error}"));
+    let quantizer = text("scale", "absmean").parse().map_err(|error| fault("scale", error))?;
+    let granularity = text("granularity", "tensor").parse().map_err(|error| fault("granularity", error))?;
+    Ok((quantizer, granularity))
 }
 
 fn wrong(key: &str, found: &Value, expected: &str) -> ConfigError {
@@ -208,6 +232,8 @@ impl Reader {
             use_qk_norm: architecture.use_qk_norm,
             attention_bias,
             weights,
+            quantizer: self.scheme.0,
+            granularity: self.scheme.1,
             activations,
             initializer_range: self.number("initializer_range", 0.02)?,
         };
@@ -275,11 +301,15 @@ impl Reader {
             _ => default.to_string(),
         };
         let method = text("quant_method", "");
-        if method != "bitnet" {
-            return Err(ConfigError::Json(format!(
-                "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
-                 full-precision checkpoint"
-            )));
+        match method.as_str() {
+            "bitnet" => {}
+            OWN_METHOD => self.scheme = scheme(&quantization)?,
+            _ => {
+                return Err(ConfigError::Json(format!(
+                    "quantization_config.quant_method = \"{method}\": only bitnet is supported; use the model's \
+                     full-precision checkpoint"
+                )));
+            }
         }
         if quantization["use_rms_norm"] == true {
             return Err(ConfigError::Json(

@@ -25,6 +25,7 @@ mod model;
 mod parameters;
 mod peft;
 mod projection;
+mod quantizer;
 mod rope;
 mod tensors;
 
@@ -38,3 +39,4 @@ pub use parameters::Parameters;
 pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;
 pub use rope::RopeScaling;
+pub use tritforge_ternary::{Granularity, WeightQuantizer};

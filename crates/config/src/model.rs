@@ -1,6 +1,7 @@
 //! `ModelConfig`: the shape of a decoder, its activation and norms, and how its linears are quantized.
 
 use serde::{Deserialize, Serialize};
+use tritforge_ternary::{Granularity, WeightQuantizer};
 
 use crate::{ConfigError, Projection, RopeScaling};
 
@@ -18,7 +19,8 @@ pub enum HiddenAct {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WeightQuant {
-    /// Ternary by the mean magnitude of the tensor (BitNet b1.58, arXiv 2402.17764, eq. 1–3).
+    /// Ternary, computed from latent weights by [`ModelConfig::quantizer`], which is absmean (BitNet b1.58, arXiv
+    /// 2402.17764, eq. 1–3) unless another is named.
     Absmean,
     /// Ternary as stored: every value is −s, 0 or s of its tensor, and nothing is quantized again. What a
     /// model imported from ternary weights is; it runs and is exported, but has no latent weights to train.
@@ -102,6 +104,12 @@ pub struct ModelConfig {
     pub attention_bias: AttentionBias,
     /// Quantization of the projections' weights.
     pub weights: WeightQuant,
+    /// What computes codes and scales of latent weights.
+    #[serde(with = "crate::quantizer::by_name")]
+    pub quantizer: WeightQuantizer,
+    /// Which ternary weights share a scale.
+    #[serde(with = "crate::quantizer::granularity")]
+    pub granularity: Granularity,
     /// Quantization of the projections' inputs.
     pub activations: ActivationQuant,
     /// Standard deviation of the initial weights.
@@ -129,6 +137,8 @@ impl Default for ModelConfig {
             use_qk_norm: false,
             attention_bias: AttentionBias::None,
             weights: WeightQuant::Absmean,
+            quantizer: WeightQuantizer::default(),
+            granularity: Granularity::Tensor,
             activations: ActivationQuant::Absmax,
             initializer_range: 0.02,
         }
@@ -136,6 +146,13 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// Whether ternary weights have one scale a tensor and, if they are latent, absmean computes it: what runtimes of
+    /// BitNet models compute.
+    pub fn is_bitnet(&self) -> bool {
+        let absmean = self.weights != WeightQuant::Absmean || self.quantizer == WeightQuantizer::default();
+        absmean && self.granularity == Granularity::Tensor
+    }
+
     /// Width of the queries: `num_attention_heads · head_dim`.
     pub fn q_size(&self) -> usize {
         self.num_attention_heads * self.head_dim
@@ -228,6 +245,14 @@ impl ModelConfig {
                 return Err(fault(key, &value, format!("expected more than {low} and at most {high}")));
             }
         }
+        if self.weights != WeightQuant::None {
+            for projection in Projection::ALL {
+                let [_, cols] = self.projection_shape(projection);
+                self.granularity.check(cols).map_err(|error| {
+                    fault("granularity", &self.granularity, format!("{}: {error}", projection.hf_name()))
+                })?;
+            }
+        }
         self.rope_scaling.as_ref().map_or(Ok(()), |scaling| scaling.validate(self.head_dim))
     }
 }
@@ -245,6 +270,13 @@ mod tests {
         let config =
             ModelConfig { rope_theta: 500_000.0, hidden_act: HiddenAct::Relu2, ..Default::default() };
         assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        for granularity in [Granularity::Row, Granularity::Group(128)] {
+            let quantizer = "twn".parse().unwrap();
+            let config = ModelConfig { granularity, quantizer, ..Default::default() };
+            assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        }
+        let error = ModelConfig::from_json(r#"{"granularity": 48}"#).unwrap_err().to_string();
+        assert!(error.contains("granularity: granularity 48: expected tensor, row, or a group"), "{error}");
     }
 
     #[test]
@@ -259,6 +291,17 @@ mod tests {
     fn contradictions_name_the_key() {
         let bad = ModelConfig { num_key_value_heads: 3, ..Default::default() };
         assert!(bad.validate().unwrap_err().to_string().starts_with("num_key_value_heads = 3"));
+        let grouped = |intermediate_size| ModelConfig {
+            granularity: Granularity::Group(256),
+            intermediate_size,
+            ..Default::default()
+        };
+        assert_eq!(grouped(768).validate(), Ok(()));
+        assert_eq!(
+            grouped(640).validate().unwrap_err().to_string(),
+            "granularity = 256: mlp.down_proj: a group of 256 weights does not divide 640 columns: expected 32, 64, \
+             128, row or tensor"
+        );
         let bad = ModelConfig { head_dim: 48, ..Default::default() };
         assert!(bad.validate().unwrap_err().to_string().contains("attn_sub_norm"));
         let bad = ModelConfig { rms_norm_eps: f32::NAN, ..Default::default() };

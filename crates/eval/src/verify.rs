@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use tritforge_config::{ModelConfig, Projection};
-use tritforge_kernels::{QuantizedRows, Step};
+use tritforge_kernels::{QuantizedRows, Step, TernaryWeights};
+use tritforge_ternary::{Granularity, Scales};
 
 use crate::EvalError;
 
@@ -270,8 +271,8 @@ fn projections(
             layer,
             weights: codes.len(),
             codes_different: different(&codes, &theirs.codes()),
-            scale: ours.scale(),
-            scale_difference: (ours.scale() - theirs.scale()).abs(),
+            scale: ours.scales().mean() as f32,
+            scale_difference: scale_difference(ours, theirs),
             activations_different: step.activations,
             activation_scale_difference: step.activation_scale,
             sums_different: step.sums,
@@ -279,6 +280,22 @@ fn projections(
         });
     }
     Ok(reports)
+}
+
+/// The largest difference of two weights' scales; infinite where the scales of one matrix are those of groups and the
+/// other's are not, or of other groups: their products round in other places.
+fn scale_difference(ours: &TernaryWeights, theirs: &TernaryWeights) -> f32 {
+    let (left, right) = (ours.scales(), theirs.scales());
+    let shape = [ours.rows(), ours.cols()];
+    let refined = |scales: Scales| match scales.granularity() {
+        Granularity::Tensor => scales.refined(Granularity::Row, shape).unwrap_or(scales),
+        _ => scales,
+    };
+    let (left, right) = (refined(left), refined(right));
+    if left.granularity() != right.granularity() {
+        return f32::INFINITY;
+    }
+    left.values().iter().zip(right.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {

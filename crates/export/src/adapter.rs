@@ -5,7 +5,6 @@ use std::path::Path;
 use tritforge_checkpoint::{AdapterFiles, AdapterModule};
 use tritforge_config::{ADAPTER_RUNTIME, Architecture, ModelConfig, Projection, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
-use tritforge_ternary::TernaryTensor;
 
 use crate::runtimes::Runtime;
 use crate::tensor_data::check;
@@ -111,7 +110,15 @@ fn scale_of(base: &LoadedModel, weight: &str) -> Result<f32, ExportError> {
     };
     let item = base.items().iter().find(|item| item.source == weight).ok_or_else(missing)?;
     let stored = base.stored(item)?;
-    base.ternary(item, &stored)?.as_ref().map(TernaryTensor::scale).ok_or_else(missing)
+    let scales = base.ternary(item, &stored)?.ok_or_else(missing)?.scales().clone();
+    scales.of_tensor().ok_or_else(|| ExportError::Tensor {
+        tensor: weight.to_string(),
+        message: format!(
+            "scales of granularity {}: adapters of `bitnet` files, whose scale the runtime applies after the adapter, \
+             need one scale a tensor",
+            scales.granularity()
+        ),
+    })
 }
 
 /// B [out, rank] with its rows in the order in which the architecture stores the weight's.

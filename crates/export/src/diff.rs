@@ -8,7 +8,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_ternary::{NotFinite, TernaryTensor, check_finite};
+use tritforge_ternary::{Granularity, NotFinite, TernaryTensor, check_finite};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -255,14 +255,30 @@ fn place(found: &NotFinite) -> String {
     text.split(": expected").next().unwrap_or(&text).to_string()
 }
 
+/// Whether all weights have the same scale, however many share one. Products of groups round in another place than
+/// those of rows, so the granularity counts where it is that of groups.
+fn same_scales(first: &TernaryTensor, second: &TernaryTensor) -> bool {
+    let shape = [first.rows(), first.cols()];
+    let grouped = |tensor: &TernaryTensor| match tensor.scales().granularity() {
+        Granularity::Group(size) => Some(size),
+        Granularity::Tensor | Granularity::Row => None,
+    };
+    let rows = |tensor: &TernaryTensor| tensor.scales().refined(Granularity::Row, shape).ok();
+    grouped(first) == grouped(second)
+        && match grouped(first) {
+            Some(_) => first.scales() == second.scales(),
+            None => rows(first) == rows(second),
+        }
+}
+
 fn compare_ternary(
     first: &TernaryTensor,
     second: &TernaryTensor,
     latent_max_difference: Option<f32>,
 ) -> (bool, Compared) {
     let flipped = first.codes().iter().zip(second.codes()).filter(|(a, b)| a != b).count();
-    let scale = [first.scale(), second.scale()];
-    let same = flipped == 0 && scale[0] == scale[1] && latent_max_difference.unwrap_or(0.0) == 0.0;
+    let scale = [first, second].map(|tensor| tensor.scales().mean() as f32);
+    let same = flipped == 0 && same_scales(first, second) && latent_max_difference.unwrap_or(0.0) == 0.0;
     let content = Compared::Ternary {
         weights: first.codes().len(),
         flipped,

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
-use tritforge_config::{ActivationQuant, Architecture, ModelConfig, ROPE_FACTORS, WeightQuant};
+use tritforge_config::{ActivationQuant, Architecture, Granularity, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
-use tritforge_ternary::{I2_S_ARM, I2_S_LAYOUT, Packing, TernaryTensor};
+use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, TernaryTensor};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -145,9 +145,7 @@ pub(crate) fn write_model<'a>(
     for item in &items {
         let numbers = match source(item)? {
             TensorData::Ternary(tensor) if options.dequantize => {
-                let scale = tensor.scale();
-                let value = |code: &i8| f32::from(*code) * scale;
-                TensorData::Dense(Cow::Owned(tensor.codes().iter().map(value).collect()))
+                TensorData::Dense(Cow::Owned(tensor.values()))
             }
             numbers => numbers,
         };
@@ -177,7 +175,7 @@ fn interleave<'a>(
         TensorData::Dense(values) => TensorData::Dense(Cow::Owned(reorder(&values, cols, order))),
         TensorData::Ternary(tensor) => {
             let codes = reorder(tensor.codes(), cols, order);
-            let tensor = TernaryTensor::from_codes(codes, rows, cols, tensor.scale());
+            let tensor = TernaryTensor::from_codes(codes, rows, cols, tensor.scales().reordered(rows, order));
             TensorData::Ternary(
                 tensor.map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })?,
             )
@@ -210,6 +208,9 @@ fn metadata(
     metadata.insert("general.quantization_version", 2u32);
     if ternary && options.packing == Packing::I2SArm {
         metadata.insert(I2_S_LAYOUT, I2_S_ARM);
+    }
+    if ternary && config.granularity != Granularity::Tensor {
+        metadata.insert(GRANULARITY, config.granularity.to_string());
     }
     for (key, value) in tokenizer.to_gguf(config.vocab_size)? {
         metadata.insert(key, value);
@@ -249,7 +250,10 @@ fn write_item(
     };
     let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
     report.ternary_tensors += 1;
-    let scale = tensor.scale();
+    let Some(scale) = tensor.scales().of_tensor() else {
+        // Scales of rows and groups stand in the blocks or before the rows, exactly.
+        return Ok(writer.write_tensor(&item.target, &options.packing.pack(&tensor).map_err(fault)?)?);
+    };
     if has_scale_tensor(item, report.architecture, options.packing) {
         writer.write_tensor(&item.target, &options.packing.pack(&tensor).map_err(fault)?)?;
         writer.write_tensor(&item.scale_name(), &scale.to_le_bytes())?;

@@ -205,7 +205,7 @@ fn packed_bytes(
     report: &mut HuggingFaceReport,
 ) -> Result<Vec<u8>, ExportError> {
     if spec.ty == TensorType::F32 {
-        return Ok(tensor.scale().to_le_bytes().to_vec());
+        return Ok(f32_bytes(tensor.scales().values()).into_owned());
     }
     if !tensor.rows().is_multiple_of(4) {
         let message = format!(
@@ -244,8 +244,11 @@ fn number_bytes(
     if projection {
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
         let [rows, cols] = item.matrix();
-        let trained = TernaryTensor::quantize(&values, rows, cols).map_err(fault)?;
-        let stored = TernaryTensor::quantize(&rounded().collect::<Vec<_>>(), rows, cols).map_err(fault)?;
+        let quantize = |values: &[f32]| {
+            TernaryTensor::quantize_by(config.quantizer, config.granularity, values, [rows, cols])
+        };
+        let trained = quantize(&values).map_err(fault)?;
+        let stored = quantize(&rounded().collect::<Vec<_>>()).map_err(fault)?;
         report.codes_changed += trained.codes().iter().zip(stored.codes()).filter(|(a, b)| a != b).count();
     }
     Ok(bytes)

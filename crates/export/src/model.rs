@@ -303,7 +303,10 @@ impl LoadedModel {
             {
                 let [rows, cols] = item.matrix();
                 let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-                TernaryTensor::quantize(values, rows, cols).map(Some).map_err(fault)
+                let (quantizer, granularity) = (self.config.quantizer, self.config.granularity);
+                TernaryTensor::quantize_by(quantizer, granularity, values, [rows, cols])
+                    .map(Some)
+                    .map_err(fault)
             }
             TensorData::Dense(_) => Ok(None),
         }

@@ -1,6 +1,6 @@
 //! Which tensors a model has: name in a checkpoint, name in a GGUF file, shape, and what each is.
 
-use tritforge_config::{Architecture, ModelConfig, Projection, ROPE_FACTORS};
+use tritforge_config::{Architecture, Granularity, ModelConfig, Projection, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, TensorSpec};
 use tritforge_ternary::Packing;
 
@@ -119,7 +119,10 @@ pub(crate) fn specs(
         };
         let dims = item.shape.iter().rev().map(|d| *d as u64).collect();
         specs.push(TensorSpec { name: item.target.clone(), dims, ty });
-        if ternary && has_scale_tensor(item, architecture, options.packing) {
+        if ternary
+            && config.granularity == Granularity::Tensor
+            && has_scale_tensor(item, architecture, options.packing)
+        {
             specs.push(TensorSpec { name: item.scale_name(), dims: vec![1], ty: GgmlType::F32 });
         }
     }

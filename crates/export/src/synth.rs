@@ -7,14 +7,14 @@ use std::path::Path;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorType, Writer};
-use tritforge_config::{ModelConfig, WeightQuant};
-use tritforge_ternary::{TernaryTensor, pack_stripes};
+use tritforge_config::{Granularity, ModelConfig, WeightQuant};
+use tritforge_ternary::{Scales, TernaryTensor, pack_stripes};
 use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::gguf::write_model;
 use crate::import::{Stored, scale_name, specs_of};
 use crate::plan::{TensorPlan, TensorRole, items};
-use crate::tensor_data::TensorData;
+use crate::tensor_data::{TensorData, f32_bytes};
 use crate::{ExportError, ExportOptions, Report};
 
 /// Writes a GGUF file of the given shape with random weights that depend on the seed alone: ternary codes,
@@ -81,14 +81,18 @@ pub fn synth_checkpoint(
     writer.write_config(&config)?;
     writer.write_file(TOKENIZER, tokenizer.to_json()?.as_bytes())?;
     writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
-    let specs = items.iter().flat_map(|item| specs_of(item, stored(item), false)).collect();
+    let specs =
+        items.iter().flat_map(|item| specs_of(item, stored(item), false, config.granularity)).collect();
     let mut file = writer.tensor_file(MODEL, specs)?;
     for spec in file.specs().to_vec() {
         let found = items.iter().position(|item| item.source == spec.name || scale_name(item) == spec.name);
         let Some(index) = found else { continue };
         let item = &items[index];
         let bytes = match spec.ty {
-            TensorType::F32 => random_scale(&config, &mut generator(seed, index)).to_le_bytes().to_vec(),
+            TensorType::F32 => {
+                let scales = random_scales(&config, item, &mut generator(seed, index))?;
+                f32_bytes(scales.values()).into_owned()
+            }
             _ => match random(&config, item, seed, index)? {
                 TensorData::Ternary(tensor) => {
                     let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
@@ -117,9 +121,21 @@ fn generator(seed: u64, index: usize) -> ChaCha8Rng {
     rng
 }
 
-/// The scale of a ternary matrix; the first that its generator gives.
-fn random_scale(config: &ModelConfig, rng: &mut ChaCha8Rng) -> f32 {
-    config.initializer_range * rng.random_range(0.5..1.0)
+/// The scales of a ternary matrix; the first that its generator gives. Those of rows and groups are f16 numbers.
+fn random_scales(
+    config: &ModelConfig,
+    item: &TensorPlan,
+    rng: &mut ChaCha8Rng,
+) -> Result<Scales, ExportError> {
+    let [rows, cols] = item.matrix();
+    let granularity = config.granularity.on(cols);
+    let draw = |rng: &mut ChaCha8Rng| config.initializer_range * rng.random_range(0.5..1.0);
+    let scales = match granularity {
+        Granularity::Tensor => vec![draw(rng)],
+        _ => (0..granularity.count(rows, cols)).map(|_| half::f16::from_f32(draw(rng)).to_f32()).collect(),
+    };
+    Scales::new(granularity, [rows, cols], scales)
+        .map_err(|source| ExportError::Ternary { tensor: item.source.clone(), source })
 }
 
 fn random(
@@ -133,9 +149,9 @@ fn random(
     let count: usize = item.shape.iter().product();
     if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
         let [rows, cols] = item.matrix();
-        let scale = random_scale(config, &mut rng);
+        let scales = random_scales(config, item, &mut rng)?;
         let codes = (0..count).map(|_| rng.random_range(-1..=1i8)).collect();
-        let tensor = TernaryTensor::from_codes(codes, rows, cols, scale);
+        let tensor = TernaryTensor::from_codes(codes, rows, cols, scales);
         let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
         return Ok(TensorData::Ternary(tensor.map_err(fault)?));
     }

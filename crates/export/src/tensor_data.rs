@@ -35,8 +35,10 @@ pub fn ternary_tensor(
     }
     let values = tensors.f32(name, &[rows, cols])?;
     let tensor = match config.weights {
-        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols),
-        WeightQuant::Absmean | WeightQuant::None => TernaryTensor::quantize(&values, rows, cols),
+        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, config.granularity),
+        WeightQuant::Absmean | WeightQuant::None => {
+            TernaryTensor::quantize_by(config.quantizer, config.granularity, &values, [rows, cols])
+        }
     };
     tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
 }

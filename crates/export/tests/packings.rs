@@ -106,7 +106,7 @@ fn projections(checkpoint: &Checkpoint, hidden: usize) -> Vec<(Vec<i8>, f32)> {
     let (tensors, config) = (checkpoint.tensors(MODEL).unwrap(), checkpoint.config().unwrap());
     let tensor = |(p, shape): (Projection, [usize; 2])| {
         let tensor = ternary_tensor(&tensors, &config, &p.hf_weight(0), shape).unwrap();
-        (tensor.codes().to_vec(), tensor.scale())
+        (tensor.codes().to_vec(), tensor.scales().of_tensor().unwrap())
     };
     Projection::ALL.into_iter().zip(shapes(hidden)).map(tensor).collect()
 }

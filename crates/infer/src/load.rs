@@ -6,7 +6,7 @@ use tritforge_config::{Architecture, ModelConfig, Projection};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::{BlockFormat, DenseMatrix, DenseType, TernaryLayout, TernaryWeights};
 use tritforge_model::{Norms, Tensor};
-use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing, check_finite};
+use tritforge_ternary::{GRANULARITY, I2_S_LAYOUT, PackedRows, Packing, check_finite};
 
 use crate::InferError;
 use crate::weights::{Block, Dense, Projected, Source, Weight};
@@ -119,7 +119,12 @@ impl Loader<'_> {
             Some(_) => Some(self.vector(&scale_name, 1)?[0]),
             None => None,
         };
-        let scale = packed.tensor_scale(beside).map_err(fault)?;
+        let said = self.gguf.metadata().get_str(GRANULARITY).ok().and_then(|said| said.parse().ok());
+        let scales = packed.scales(beside, said).map_err(fault)?;
+        let scales = match order {
+            None => scales,
+            Some(order) => scales.reordered(rows, order),
+        };
         let layout = TernaryLayout::for_decoding();
         let codes = |first: usize, codes: &mut [i8]| match order {
             None => packed.unpack(first, codes),
@@ -128,7 +133,7 @@ impl Loader<'_> {
                 rows.try_for_each(|(i, codes)| packed.unpack(order(first + i), codes))
             }
         };
-        let weights = TernaryWeights::try_from_rows(rows, cols, scale, layout, codes).map_err(fault)?;
+        let weights = TernaryWeights::try_from_rows(rows, cols, scales, layout, codes).map_err(fault)?;
         // The file's pages are not needed again: let the system have them.
         self.gguf.release(info);
         Ok(weights)

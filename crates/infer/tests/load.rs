@@ -46,7 +46,11 @@ fn a_full_precision_projection_may_stand_among_ternary_ones() {
         tensors.retain(|tensor| tensor.name != "blk.1.attn_v.scale");
         let info = model.ternary().find(|info| (info.layer, info.projection) == (1, Projection::V)).unwrap();
         let tensor = tensors.iter_mut().find(|tensor| tensor.name == name).unwrap();
-        let values = info.weights.codes().into_iter().map(|code| f32::from(code) * info.weights.scale());
+        let values = {
+            let (codes, mut values) = (info.weights.codes(), vec![0.0; info.weights.codes().len()]);
+            info.weights.scales().apply(&codes, info.weights.cols(), &mut values);
+            values.into_iter()
+        };
         *tensor = Stored {
             ty: GgmlType::F32,
             bytes: values.flat_map(|x| x.to_le_bytes()).collect(),

@@ -37,7 +37,8 @@ fn main() {
     ] {
         let (dy, w, x) = (numbers(t * o), numbers(o * i), quantize_rows(&numbers(t * i), i));
         let (mut dx, mut dw) = (vec![0f32; t * i], vec![0f32; o * i]);
-        let (matrix, weight) = (Matrix::f32(&dy, t, o), Matrix::ternary(&w, o, i, 0.5));
+        let fitted = 0.5.into();
+        let (matrix, weight) = (Matrix::f32(&dy, t, o), Matrix::ternary(&w, o, i, &fitted));
         let input = milliseconds(|| gemm(matrix, weight, &mut dx, WriteMode::Overwrite));
         let codes = Matrix::int8(&x.codes, &x.scales, i);
         let parameters = milliseconds(|| gemm(matrix.transposed(), codes, &mut dw, WriteMode::Accumulate));

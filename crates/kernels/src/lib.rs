@@ -83,7 +83,8 @@ pub use glu_norm::{glu_norm_backward, glu_norm_quantize};
 pub use gradient_rows::{GradientRows, Rounding, quantize_gradient_rows};
 pub use kv_cache::{KvCache, KvType, KvTypeError};
 pub use matmul::{
-    gradient_matmul, ternary_matmul, ternary_matmul_i32, ternary_matmul_many, ternary_matmul_with,
+    gradient_matmul, gradient_matmul_rows, ternary_matmul, ternary_matmul_i32, ternary_matmul_many,
+    ternary_matmul_with,
 };
 pub use norm_quantize::rms_norm_quantize;
 pub use pool::{ThreadLimit, for_each as parallel_for_each, max_threads, set_threads, threads};

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
-use tritforge_config::{LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
+use tritforge_config::{Granularity, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_kernels::{RopeTable, parallel_for_each};
 
 use crate::block::Block;
@@ -116,6 +116,13 @@ impl Decoder {
                 what: "a base for mode lota",
                 found: "full-precision weights".to_string(),
                 expected: "ternary ones: the adapter moves codes".to_string(),
+            });
+        }
+        if lora.mode == LoraMode::Lota && config.granularity != Granularity::Tensor {
+            return Err(ModelError::Input {
+                what: "a base for mode lota",
+                found: format!("scales of granularity {}", config.granularity),
+                expected: "one scale a tensor: the adapter's numbers are in its units".to_string(),
             });
         }
         let mut model =

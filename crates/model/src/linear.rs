@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
-use tritforge_ternary::{absmean, stored_scale, weight_codes};
+use tritforge_ternary::{Fitted, Granularity, Scales, WeightQuantizer, stored_scales};
 
 use crate::lora::Adapter;
 use crate::{GradPrecision, ModelError, Tensor};
@@ -17,6 +17,8 @@ pub struct Linear {
     rows: usize,
     cols: usize,
     weights: WeightQuant,
+    quantizer: WeightQuantizer,
+    granularity: Granularity,
     activations: ActivationQuant,
     adapter: Option<Adapter>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
@@ -27,8 +29,8 @@ pub struct Linear {
     transposed: Option<TernaryWeights>,
     /// How the gradient is multiplied.
     backward: GradPrecision,
-    /// The scale of the present weight, where it is ternary.
-    scale: Option<f32>,
+    /// The steps and scales of the present weight, where it is ternary.
+    fitted: Option<Fitted>,
     /// How much of the quantization training sees: 1 for all of it.
     blend: f32,
     /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
@@ -50,8 +52,7 @@ enum Master {
 #[derive(Debug)]
 struct Codes {
     codes: Vec<i8>,
-    /// The scale, once for every row.
-    scales: Vec<f32>,
+    scales: Scales,
 }
 
 impl Linear {
@@ -62,13 +63,15 @@ impl Linear {
             rows,
             cols,
             weights: config.weights,
+            quantizer: config.quantizer,
+            granularity: config.granularity,
             activations: config.activations,
             adapter: None,
             quantized: None,
             codes: None,
             transposed: None,
             backward: GradPrecision::F32,
-            scale: None,
+            fitted: None,
             blend: 1.0,
             blended: None,
         }
@@ -92,7 +95,9 @@ impl Linear {
 
     /// Puts an adapter on a weight that is not trained; a ternary one on codes.
     pub(crate) fn adapt(&mut self, mut adapter: Adapter) {
-        if let (LoraMode::Lota, Some(scale)) = (adapter.mode, self.scale) {
+        // A ternary adapter has bases of one scale (`Decoder::load_adapted`).
+        let scale = self.fitted.as_ref().and_then(|fitted| fitted.scales().of_tensor());
+        if let (LoraMode::Lota, Some(scale)) = (adapter.mode, scale) {
             adapter.scaling = scale;
             if let Some(Codes { codes, .. }) = self.codes.take() {
                 self.master = Master::Base(TernaryWeights::new(&codes, self.rows, self.cols, scale));
@@ -144,6 +149,11 @@ impl Linear {
         self.transposed.as_ref()
     }
 
+    /// The scales of the present weight, where it is ternary.
+    pub(crate) fn scales(&self) -> Option<&Scales> {
+        self.fitted.as_ref().map(Fitted::scales)
+    }
+
     /// How the gradient is multiplied: by integers only where [`Self::transposed`] is made.
     pub(crate) fn grad_precision(&self) -> GradPrecision {
         self.backward
@@ -157,8 +167,7 @@ impl Linear {
         if let (Master::Codes, Some(quantized)) = (&self.master, &self.quantized) {
             let in_f32 = backward == GradPrecision::F32;
             self.transposed = (!in_f32).then(|| quantized.transposed());
-            self.codes = in_f32
-                .then(|| Codes { codes: quantized.codes(), scales: vec![quantized.scale(); self.rows] });
+            self.codes = in_f32.then(|| Codes { codes: quantized.codes(), scales: quantized.scales() });
         }
     }
 
@@ -172,9 +181,9 @@ impl Linear {
         self.codes = None;
         self.transposed = None;
         self.blended = None;
-        // The scale of codes is not computed from anything: it stays.
+        // The scales of codes are not computed from anything: they stay.
         if matches!(self.master, Master::Latent(_)) {
-            self.scale = None;
+            self.fitted = None;
         }
     }
 
@@ -192,13 +201,13 @@ impl Linear {
             return Ok(read(Matrix::f32(blended, self.rows, self.cols)));
         }
         if let Some(Codes { codes, scales }) = &self.codes {
-            return Ok(read(Matrix::int8(codes, scales, self.cols)));
+            return Ok(read(Matrix::codes(codes, self.rows, self.cols, scales)));
         }
         let Master::Latent(weight) = &self.master else { return Err(ModelError::Stale) };
         let latent = weight.read();
-        match (self.weights, self.scale) {
+        match (self.weights, &self.fitted) {
             (WeightQuant::None, _) => Ok(read(Matrix::f32(&latent, self.rows, self.cols))),
-            (_, Some(scale)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, scale))),
+            (_, Some(fitted)) => Ok(read(Matrix::ternary(&latent, self.rows, self.cols, fitted))),
             (_, None) => Err(ModelError::Stale),
         }
     }
@@ -209,17 +218,14 @@ impl Linear {
     /// # Errors
     /// As [`Self::with_matrix`].
     pub(crate) fn with_values<R>(&self, read: impl FnOnce(&[f32]) -> R) -> Result<R, ModelError> {
-        let values = |codes: &[i8], scale: f32| codes.iter().map(|code| f32::from(*code) * scale).collect();
-        let quantized: Vec<f32> = match (&self.codes, &self.master, self.scale) {
-            (Some(Codes { codes, scales }), ..) => values(codes, scales[0]),
-            (None, Master::Latent(weight), scale) => {
+        let quantized: Vec<f32> = match (&self.codes, &self.master, &self.fitted) {
+            (Some(Codes { codes, scales }), ..) => self.values(codes, scales),
+            (None, Master::Latent(weight), fitted) => {
                 let latent = weight.read();
-                match (self.weights, scale) {
+                match (self.weights, fitted) {
                     (WeightQuant::None | WeightQuant::Ternary, _) => return Ok(read(&latent)),
-                    (WeightQuant::Absmean, Some(scale)) => {
-                        let mut codes = vec![0i8; latent.len()];
-                        weight_codes(&latent, scale, &mut codes);
-                        values(&codes, scale)
+                    (WeightQuant::Absmean, Some(fitted)) => {
+                        self.values(&self.codes_of(&latent, fitted), fitted.scales())
                     }
                     (WeightQuant::Absmean, None) => return Err(ModelError::Stale),
                 }
@@ -229,20 +235,34 @@ impl Linear {
         Ok(read(&quantized))
     }
 
-    /// Makes the scale and the ternary form of the present weight, once for all calls until the weight
+    /// Codes times their scales, [out, in].
+    fn values(&self, codes: &[i8], scales: &Scales) -> Vec<f32> {
+        let mut values = vec![0.0; codes.len()];
+        scales.apply(codes, self.cols, &mut values);
+        values
+    }
+
+    /// The codes of latent weights.
+    fn codes_of(&self, latent: &[f32], fitted: &Fitted) -> Vec<i8> {
+        let mut codes = vec![0i8; latent.len()];
+        fitted.codes(0, self.cols, latent, &mut codes);
+        codes
+    }
+
+    /// Makes the scales and the ternary form of the present weight, once for all calls until the weight
     /// changes.
     pub(crate) fn quantize(&mut self) -> Result<(), ModelError> {
         if let Master::Base(base) = &self.master {
             return match &self.adapter {
                 Some(adapter) if self.quantized.is_none() && self.codes.is_none() => {
-                    let (codes, scale) = (adapter.merged_codes(&base.codes()), base.scale());
-                    self.set_codes(codes, scale);
+                    let (codes, scales) = (adapter.merged_codes(&base.codes()), base.scales());
+                    self.set_codes(codes, scales);
                     Ok(())
                 }
                 _ => Ok(()),
             };
         }
-        if self.weights == WeightQuant::None || self.scale.is_some() {
+        if self.weights == WeightQuant::None || self.fitted.is_some() {
             return Ok(());
         }
         let by_integers = self.activations == ActivationQuant::Absmax && self.backward != GradPrecision::F32;
@@ -250,12 +270,12 @@ impl Linear {
     }
 
     /// Takes codes that were moved, in the forms that forward and backward read.
-    fn set_codes(&mut self, codes: Vec<i8>, scale: f32) {
+    fn set_codes(&mut self, codes: Vec<i8>, scales: Scales) {
         let integers = self.activations == ActivationQuant::Absmax;
-        let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scale));
+        let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scales.clone()));
         let turned = quantized.as_ref().filter(|_| self.backward != GradPrecision::F32);
         self.transposed = turned.map(TernaryWeights::transposed);
-        self.codes = self.transposed.is_none().then(|| Codes { codes, scales: vec![scale; self.rows] });
+        self.codes = self.transposed.is_none().then_some(Codes { codes, scales });
         self.quantized = quantized.map(Arc::new);
     }
 
@@ -267,28 +287,27 @@ impl Linear {
             None => Cow::Borrowed(&latent[..]),
         };
         let (rows, cols) = (self.rows, self.cols);
-        let scale = match self.weights {
-            WeightQuant::Ternary => stored_scale(&latent)?,
-            WeightQuant::Absmean | WeightQuant::None => absmean(&latent),
+        let fitted = match self.weights {
+            WeightQuant::Ternary => Fitted::stored(stored_scales(&latent, [rows, cols], self.granularity)?),
+            WeightQuant::Absmean | WeightQuant::None => {
+                self.quantizer.fit(self.granularity, &latent, [rows, cols])?
+            }
         };
         let integers = self.activations == ActivationQuant::Absmax;
-        let quantized = integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, scale)));
+        let quantized =
+            integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, fitted.clone())));
         let transposed = (integers && self.backward != GradPrecision::F32 && self.blend == 1.0)
-            .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, scale));
-        let codes = with_codes.then(|| {
-            let mut codes = vec![0i8; latent.len()];
-            weight_codes(&latent, scale, &mut codes);
-            Codes { codes, scales: vec![scale; rows] }
-        });
+            .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, fitted.clone()));
+        let codes = with_codes
+            .then(|| Codes { codes: self.codes_of(&latent, &fitted), scales: fitted.scales().clone() });
         let blended = (self.blend < 1.0).then(|| {
-            let mut codes = vec![0i8; latent.len()];
-            weight_codes(&latent, scale, &mut codes);
-            let blend = |(w, code): (&f32, &i8)| w + self.blend * (f32::from(*code) * scale - w);
-            latent.iter().zip(&codes).map(blend).collect()
+            let mut blended = self.values(&self.codes_of(&latent, &fitted), fitted.scales());
+            blended.iter_mut().zip(&*latent).for_each(|(q, w)| *q = w + self.blend * (*q - w));
+            blended
         });
         drop(latent);
         self.blended = blended;
-        self.scale = Some(scale);
+        self.fitted = Some(fitted);
         (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The backward by integers: of 24 bits that in f32, of fewer bits on average that in f32, the same bits for
 //! the same seed, refused where there are no integers.
 
-use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, Workspace};
 
 fn config() -> ModelConfig {
@@ -36,7 +36,11 @@ fn fresh(model: &Decoder, checkpointing: bool, noise: u64) -> (f64, Gradients) {
 }
 
 fn model(backward: GradPrecision) -> Decoder {
-    let mut model = Decoder::init(&config(), 5).unwrap();
+    model_of(&config(), backward)
+}
+
+fn model_of(config: &ModelConfig, backward: GradPrecision) -> Decoder {
+    let mut model = Decoder::init(config, 5).unwrap();
     model.set_grad_precision(backward).unwrap();
     model
 }
@@ -78,9 +82,22 @@ fn the_mean_over_seeds_approaches_the_exact_gradients() {
 
 #[test]
 fn more_bits_come_closer_to_f32() {
-    let (loss, exact) = fresh(&model(GradPrecision::F32), false, 0);
+    closer_to_f32(&config());
+}
+
+/// Scales of rows are multiplied into the gradient before it is rounded, those of groups once for each group.
+#[test]
+fn more_bits_come_closer_to_f32_with_scales_of_rows_and_groups() {
+    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..config() };
+    for granularity in [Granularity::Row, Granularity::Group(32), Granularity::Group(64)] {
+        closer_to_f32(&ModelConfig { granularity, ..wide.clone() });
+    }
+}
+
+fn closer_to_f32(config: &ModelConfig) {
+    let (loss, exact) = fresh(&model_of(config, GradPrecision::F32), false, 0);
     for (backward, least, most) in [(GradPrecision::Int24, 0.0, 1e-6), (GradPrecision::Int16, 1e-6, 1e-3)] {
-        let (found_loss, found) = fresh(&model(backward), false, 0);
+        let (found_loss, found) = fresh(&model_of(config, backward), false, 0);
         assert_eq!(found_loss.to_bits(), loss.to_bits());
         let mut largest = 0f64;
         for (found, exact) in found.iter().zip(exact.iter()) {
@@ -98,11 +115,14 @@ fn more_bits_come_closer_to_f32() {
 
 #[test]
 fn of_24_bits_the_number_of_threads_and_checkpointing_change_nothing() {
-    let model = model(GradPrecision::Int24);
-    tritforge_kernels::set_threads(1);
-    let (_, first) = fresh(&model, false, 7);
-    tritforge_kernels::set_threads(tritforge_kernels::max_threads());
-    assert!(same(&first, &fresh(&model, true, 8).1));
+    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..config() };
+    for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(32)] {
+        let model = model_of(&ModelConfig { granularity, ..wide.clone() }, GradPrecision::Int24);
+        tritforge_kernels::set_threads(1);
+        let (_, first) = fresh(&model, false, 7);
+        tritforge_kernels::set_threads(tritforge_kernels::max_threads());
+        assert!(same(&first, &fresh(&model, true, 8).1), "{granularity}");
+    }
 }
 
 #[test]

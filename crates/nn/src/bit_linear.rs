@@ -13,6 +13,8 @@ use crate::{LoraLinear, NnError, ops};
 pub struct BitLinearConfig {
     /// Quantization of the weight: `Absmean` or `None`.
     pub weights: WeightQuant,
+    /// What computes the codes and scales of the weight, and which weights share a scale.
+    pub scheme: ops::WeightScheme,
     /// Quantization of the input, a scale a row: `Absmax` or `None`.
     pub activations: ActivationQuant,
     /// Whether a bias is added to the product. It is not quantized.
@@ -26,6 +28,7 @@ impl Default for BitLinearConfig {
     fn default() -> Self {
         Self {
             weights: WeightQuant::Absmean,
+            scheme: ops::WeightScheme::default(),
             activations: ActivationQuant::Absmax,
             bias: false,
             init: candle_nn::init::DEFAULT_KAIMING_NORMAL,
@@ -37,7 +40,8 @@ impl BitLinearConfig {
     /// What a model's configuration says of its projections, without bias.
     pub fn of_model(config: &ModelConfig) -> Self {
         let init = Init::Randn { mean: 0.0, stdev: f64::from(config.initializer_range) };
-        Self { weights: config.weights, activations: config.activations, bias: false, init }
+        let scheme = ops::WeightScheme { quantizer: config.quantizer, granularity: config.granularity };
+        Self { weights: config.weights, scheme, activations: config.activations, bias: false, init }
     }
 
     /// The same in full precision: the layer is then a plain linear one.
@@ -122,7 +126,7 @@ impl BitLinear {
         &self.config
     }
 
-    /// The weight as the forward uses it: codes -1, 0, 1 and their scale.
+    /// The weight as the forward uses it: codes -1, 0, 1 and their scales.
     ///
     /// # Errors
     /// If the layer's weights are full-precision or not finite.
@@ -136,7 +140,8 @@ impl BitLinear {
         }
         let (rows, cols) = self.weight.dims2()?;
         let values = self.weight.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(TernaryTensor::quantize(&values, rows, cols)?)
+        let scheme = self.config.scheme;
+        Ok(TernaryTensor::quantize_by(scheme.quantizer, scheme.granularity, &values, [rows, cols])?)
     }
 
     /// This layer frozen, with a trained low-rank adapter beside it; see [`LoraLinear::new`].
@@ -162,14 +167,16 @@ impl BitLinear {
 impl Module for BitLinear {
     /// x [.., in_dim] to [.., out_dim], on any device.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let BitLinearConfig { weights, activations, .. } = self.config;
+        let BitLinearConfig { weights, scheme, activations, .. } = self.config;
         let y = match (weights, activations) {
             (WeightQuant::None, ActivationQuant::None) => ops::linear(x, &self.weight)?,
             (WeightQuant::None, ActivationQuant::Absmax) => {
                 ops::linear(&ops::fake_quantize_activations(x)?, &self.weight)?
             }
-            (_, ActivationQuant::None) => ops::linear(x, &ops::fake_quantize_weights(&self.weight)?)?,
-            (_, ActivationQuant::Absmax) => ops::bit_linear(x, &self.weight)?,
+            (_, ActivationQuant::None) => {
+                ops::linear(x, &ops::fake_quantize_weights_by(&scheme, &self.weight)?)?
+            }
+            (_, ActivationQuant::Absmax) => ops::bit_linear_by(&scheme, x, &self.weight)?,
         };
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),

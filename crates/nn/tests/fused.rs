@@ -3,9 +3,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, AttentionBias, Granularity, HiddenAct, ModelConfig, RopeScaling, WeightQuant,
+    WeightQuantizer,
+};
 use tritforge_model::{Gradients, Workspace};
 use tritforge_nn::IGNORE_INDEX;
+use tritforge_ternary::QUANTIZERS;
 
 fn base() -> ModelConfig {
     ModelConfig {
@@ -69,6 +73,24 @@ fn check(config: &ModelConfig, tolerance: f32) {
 fn loss_and_gradients_agree() {
     let config = ModelConfig { initializer_range: ModelConfig::default().initializer_range, ..base() };
     check(&ModelConfig { use_qk_norm: true, ..config }, 1e-5);
+}
+
+/// Scales of rows and groups, and every quantizer: an activation may tip to its neighbor where sums of groups are
+/// added in another order.
+#[test]
+fn every_granularity_and_quantizer_has_the_gradients_of_the_tape() {
+    let base = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..base() };
+    for granularity in [Granularity::Row, Granularity::Group(32), Granularity::Group(64)] {
+        for activations in [ActivationQuant::Absmax, ActivationQuant::None] {
+            check(&ModelConfig { granularity, activations, ..base.clone() }, 2e-5);
+        }
+    }
+    for quantizer in QUANTIZERS {
+        let quantizer = WeightQuantizer::new(quantizer);
+        for granularity in [Granularity::Tensor, Granularity::Group(64)] {
+            check(&ModelConfig { granularity, quantizer, ..base.clone() }, 2e-5);
+        }
+    }
 }
 
 #[test]

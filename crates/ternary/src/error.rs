@@ -1,6 +1,6 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
-use crate::{Granularity, NotFinite};
+use crate::{Granularity, NotFinite, QUANTIZERS};
 
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +76,12 @@ pub enum TernaryError {
         found: Granularity,
         /// The one asked for.
         wanted: Granularity,
+    },
+    /// A quantizer that does not exist.
+    #[error("quantizer {found}: expected one of {}", QUANTIZERS.map(|q| q.name()).join(", "))]
+    Quantizer {
+        /// What was found.
+        found: String,
     },
     /// The scale of a group is no f16 number.
     #[error("the scale{of} is {scale}, which f16 does not hold: scales of groups are f16 numbers")]

@@ -7,7 +7,9 @@
 //!   eq. 1–3).
 //! * [`absmax_quantize`]: one token's activations to int8 and one scale (eq. 4 there, rounding as in the
 //!   reference code: half to even).
-//! * [`TernaryTensor`]: codes, scale and shape.
+//! * [`Granularity`] and [`Scales`]: one scale a tensor, a row, or a group of inputs; [`Quantizer`]: where other
+//!   scales and codes come from than absmean's ([`QUANTIZERS`]).
+//! * [`TernaryTensor`]: codes, scales and shape.
 //! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
 //! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways;
 //!   [`pack_stripes`]: that of Hugging Face checkpoints.
@@ -30,9 +32,9 @@ mod error;
 mod finite;
 mod granularity;
 mod packing;
+mod quantizer;
 mod scales;
 mod tensor;
-mod weight;
 
 pub use activation::absmax_quantize;
 pub use error::TernaryError;
@@ -42,9 +44,9 @@ pub use packing::{
     GRANULARITY, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes,
     unpack_stripes,
 };
+pub use quantizer::{Fit, Fitted, QUANTIZERS, Quantizer, WeightQuantizer, absmean, weight_codes};
 pub use scales::{Scales, is_f16};
-pub use tensor::{TernaryTensor, stored_scale};
-pub use weight::{absmean, weight_codes};
+pub use tensor::{TernaryTensor, stored_scales};
 
 /// The floor of both scales: `max(mean|W|, EPS)` and `max(absmax(x), EPS)`, as in the BitNet reference code
 /// ("The Era of 1-bit LLMs: Training Tips, Code and FAQ") and in `transformers`.

@@ -1,61 +1,94 @@
-//! `TernaryTensor`: codes, scale and shape of one quantized matrix.
+//! `TernaryTensor`: codes, scales and shape of one quantized matrix.
 
-use crate::{EPS, TernaryError, absmean, check_finite, weight_codes};
+use crate::{EPS, Fitted, Granularity, Scales, TernaryError, WeightQuantizer, check_finite};
 
-/// A matrix of ternary weights: value of element (r, c) is `codes[r * cols + c] * scale`.
+/// A matrix of ternary weights: the value of an element is its code times the scale that it shares with others
+/// ([`Scales`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct TernaryTensor {
     rows: usize,
     cols: usize,
     codes: Vec<i8>,
-    scale: f32,
+    scales: Scales,
 }
 
 impl TernaryTensor {
-    /// Quantizes latent weights [rows, cols] (row-major) with [`absmean`] and [`weight_codes`].
+    /// Quantizes latent weights [rows, cols] (row-major) by absmean, with one scale: the default of training.
     ///
     /// # Errors
     /// If the length does not fit the shape or a weight is not finite.
     pub fn quantize(weights: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
-        check_length("weights", weights.len(), rows, cols)?;
-        check_finite(weights, cols)?;
-        let scale = absmean(weights);
-        let mut codes = vec![0i8; weights.len()];
-        weight_codes(weights, scale, &mut codes);
-        Ok(Self { rows, cols, codes, scale })
+        Self::quantize_by(WeightQuantizer::default(), Granularity::Tensor, weights, [rows, cols])
     }
 
-    /// Puts a tensor together from codes [rows, cols] (row-major) and its scale.
+    /// Quantizes latent weights [rows, cols] (row-major).
     ///
     /// # Errors
-    /// If the length does not fit the shape, a code is not -1, 0 or +1, or the scale is not a positive
-    /// number.
-    pub fn from_codes(codes: Vec<i8>, rows: usize, cols: usize, scale: f32) -> Result<Self, TernaryError> {
+    /// If the length does not fit the shape, a weight is not finite, a group does not fit the columns, or a scale is
+    /// no positive number.
+    pub fn quantize_by(
+        quantizer: WeightQuantizer,
+        granularity: Granularity,
+        weights: &[f32],
+        [rows, cols]: [usize; 2],
+    ) -> Result<Self, TernaryError> {
+        check_length("weights", weights.len(), rows, cols)?;
+        check_finite(weights, cols)?;
+        Self::of_fitted(&quantizer.fit(granularity, weights, [rows, cols])?, weights, [rows, cols])
+    }
+
+    fn of_fitted(fitted: &Fitted, weights: &[f32], [rows, cols]: [usize; 2]) -> Result<Self, TernaryError> {
+        fitted.scales().check()?;
+        let mut codes = vec![0i8; weights.len()];
+        fitted.codes(0, cols, weights, &mut codes);
+        Ok(Self { rows, cols, codes, scales: fitted.scales().clone() })
+    }
+
+    /// Puts a tensor together from codes [rows, cols] (row-major) and its scales: a number is that of the whole
+    /// tensor.
+    ///
+    /// # Errors
+    /// If the length does not fit the shape, a code is not -1, 0 or +1, the scales are those of another shape, or a
+    /// scale is not a positive number.
+    pub fn from_codes(
+        codes: Vec<i8>,
+        rows: usize,
+        cols: usize,
+        scales: impl Into<Scales>,
+    ) -> Result<Self, TernaryError> {
+        let scales = scales.into();
         check_length("codes", codes.len(), rows, cols)?;
-        check_scale(scale, String::new())?;
+        let scales = Scales::new(scales.granularity(), [rows, cols], scales.values().to_vec())?;
         if let Some(index) = codes.iter().position(|c| !(-1..=1).contains(c)) {
             return Err(TernaryError::Code { index, found: i32::from(codes[index]) });
         }
-        Ok(Self { rows, cols, codes, scale })
+        Ok(Self { rows, cols, codes, scales })
     }
 
     /// Takes values [rows, cols] (row-major) that are ternary as they stand: code · scale each. Nothing is
-    /// quantized: the scale is that of the values, not their mean magnitude.
+    /// quantized: the scales are those of the values, not their mean magnitude.
     ///
     /// # Errors
-    /// If the length does not fit the shape or a value is none of −s, 0, s.
-    pub fn from_values(values: &[f32], rows: usize, cols: usize) -> Result<Self, TernaryError> {
+    /// If the length does not fit the shape or a value is none of −s, 0, s of the weights that share its scale.
+    pub fn from_values(
+        values: &[f32],
+        rows: usize,
+        cols: usize,
+        granularity: Granularity,
+    ) -> Result<Self, TernaryError> {
         check_length("weights", values.len(), rows, cols)?;
         check_finite(values, cols)?;
-        let scale = stored_scale(values)?;
-        let mut codes = vec![0i8; values.len()];
-        weight_codes(values, scale, &mut codes);
-        Ok(Self { rows, cols, codes, scale })
+        let scales = stored_scales(values, [rows, cols], granularity)?;
+        Self::of_fitted(&Fitted::stored(scales), values, [rows, cols])
     }
 
     /// The values code · scale, row-major.
     pub fn values(&self) -> Vec<f32> {
-        self.codes.iter().map(|code| f32::from(*code) * self.scale).collect()
+        let mut values = vec![0.0; self.codes.len()];
+        if !values.is_empty() {
+            self.scales.apply(&self.codes, self.cols, &mut values);
+        }
+        values
     }
 
     /// Rows: output features of a linear layer.
@@ -73,9 +106,9 @@ impl TernaryTensor {
         &self.codes
     }
 
-    /// The scale that multiplies every code.
-    pub fn scale(&self) -> f32 {
-        self.scale
+    /// The scales that multiply the codes.
+    pub fn scales(&self) -> &Scales {
+        &self.scales
     }
 
     /// Share of codes that are 0, in 0..=1.
@@ -87,17 +120,40 @@ impl TernaryTensor {
     }
 }
 
-/// The scale of values that are ternary as they stand: their one magnitude; 1e-5 if all are 0.
+/// The scales of values [rows, cols] that are ternary as they stand: the one magnitude of those that share a scale;
+/// [`EPS`], rounded to f16 for a row or a group, if all of these are 0.
 ///
 /// # Errors
-/// If a value is none of −s, 0, s.
-pub fn stored_scale(values: &[f32]) -> Result<f32, TernaryError> {
-    let Some(scale) = values.iter().map(|v| v.abs()).find(|v| *v != 0.0) else { return Ok(EPS) };
-    match values.iter().position(|v| *v != 0.0 && v.abs().to_bits() != scale.to_bits()) {
+/// If a value is none of −s, 0, s, or a group does not fit the columns.
+pub fn stored_scales(
+    values: &[f32],
+    [rows, cols]: [usize; 2],
+    granularity: Granularity,
+) -> Result<Scales, TernaryError> {
+    granularity.check(cols)?;
+    let width = granularity.width(rows, cols).max(1);
+    let mut scales = Vec::with_capacity(granularity.count(rows, cols));
+    for (part, values) in values.chunks(width).enumerate() {
+        scales.push(stored_scale(values, part * width, granularity)?);
+    }
+    Scales::unchecked(granularity, [rows, cols], scales)
+}
+
+/// The scale of the values of one part, which begins at element `first`.
+fn stored_scale(values: &[f32], first: usize, granularity: Granularity) -> Result<f32, TernaryError> {
+    let Some(scale) = values.iter().map(|v| v.abs()).find(|v| *v != 0.0) else {
+        return Ok(match granularity {
+            Granularity::Tensor => EPS,
+            _ => half::f16::from_f32(EPS).to_f32(),
+        });
+    };
+    let found = values.iter().position(|v| *v != 0.0 && v.abs().to_bits() != scale.to_bits());
+    match found {
         None if scale.is_finite() => Ok(scale),
         found => {
-            let (index, value) = (found.unwrap_or_default(), values[found.unwrap_or_default()]);
-            Err(TernaryError::NotTernary { index, value: value.to_string(), scale: scale.to_string() })
+            let index = found.unwrap_or_default();
+            let value = values[index].to_string();
+            Err(TernaryError::NotTernary { index: first + index, value, scale: scale.to_string() })
         }
     }
 }

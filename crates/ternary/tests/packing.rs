@@ -1,7 +1,7 @@
 //! Packings against `gguf` 0.19 (bytes made by `tests/golden/make_packings.py`) and as round trips.
 
 use proptest::prelude::*;
-use tritforge_ternary::{PackedRows, Packing, ScalePlace, TernaryError, TernaryTensor};
+use tritforge_ternary::{Granularity, PackedRows, Packing, ScalePlace, TernaryError, TernaryTensor};
 
 fn tensor() -> impl Strategy<Value = TernaryTensor> {
     (1usize..4, 1usize..4, 1e-5f32..10.0).prop_flat_map(|(rows, blocks, scale)| {
@@ -19,7 +19,7 @@ proptest! {
             prop_assert_eq!(bytes.len(), packing.packed_len(tensor.rows(), tensor.cols()).unwrap());
             let back = packing.unpack(&bytes, tensor.rows(), tensor.cols()).unwrap();
             prop_assert_eq!(back.codes.as_slice(), tensor.codes());
-            let scale = if packing.is_f16() { 1.0 } else { tensor.scale() };
+            let scale = if packing.is_f16() { 1.0 } else { tensor.scales().of_tensor().unwrap() };
             let zeros = packing.scales() != ScalePlace::Tensor && tensor.codes().iter().all(|c| *c == 0);
             prop_assert_eq!(back.uniform_scale(), Some(scale));
             let rows = PackedRows::new(packing, &bytes, tensor.rows(), tensor.cols()).unwrap();
@@ -69,12 +69,14 @@ fn weights_that_are_not_finite_are_refused() {
 fn ternary_values_are_not_quantized_again() {
     let codes: Vec<i8> = (0..512).map(|i| (i * i % 3) as i8 - 1).collect();
     let tensor = TernaryTensor::from_codes(codes, 2, 256, 0.0371).unwrap();
-    assert_eq!(TernaryTensor::from_values(&tensor.values(), 2, 256).unwrap(), tensor);
+    assert_eq!(TernaryTensor::from_values(&tensor.values(), 2, 256, Granularity::Tensor).unwrap(), tensor);
     // Quantizing them again keeps the codes and shrinks the scale by the share of zeros.
     let twice = TernaryTensor::quantize(&tensor.values(), 2, 256).unwrap();
     assert_eq!(twice.codes(), tensor.codes());
-    assert!(twice.scale() < 0.8 * tensor.scale());
-    let error = TernaryTensor::from_values(&[0.5, 0.0, -0.5, 0.25], 2, 2).unwrap_err().to_string();
+    assert!(twice.scales().of_tensor().unwrap() < 0.8 * tensor.scales().of_tensor().unwrap());
+    let error = TernaryTensor::from_values(&[0.5, 0.0, -0.5, 0.25], 2, 2, Granularity::Tensor)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("weight 3 is 0.25"), "{error}");
 }
 
@@ -163,6 +165,6 @@ fn tensors_have_finite_weights_and_positive_scales() {
         let values = [0.5, -0.5, 0.5, bad];
         let expected = format!("row 1, column 1 is {bad}: expected finite numbers");
         assert_eq!(error(TernaryTensor::quantize(&values, 2, 2)), expected);
-        assert_eq!(error(TernaryTensor::from_values(&values, 2, 2)), expected);
+        assert_eq!(error(TernaryTensor::from_values(&values, 2, 2, Granularity::Tensor)), expected);
     }
 }

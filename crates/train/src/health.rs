@@ -5,12 +5,10 @@ use tritforge_config::{Projection, WeightQuant};
 use tritforge_kernels::parallel_for_each;
 use tritforge_model::Decoder;
 use tritforge_report::MatrixHealth;
-use tritforge_ternary::{absmean, weight_codes};
+use tritforge_ternary::Fitted;
 
 /// Codes that one byte holds.
 const CODES_A_BYTE: usize = 4;
-/// Weights that are looked at at once; a multiple of [`CODES_A_BYTE`].
-const PIECE: usize = 4096;
 
 /// What is remembered of a matrix until the next time: 2 bits a weight.
 #[derive(Debug, Default)]
@@ -56,36 +54,42 @@ impl Monitor {
             let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
             // A frozen matrix is its codes: they do not move.
             let latent = model.projection(*layer, *projection).latent();
-            *found = latent.map(|latent| previous.observe(name, &latent));
+            let shape = config.projection_shape(*projection);
+            // A matrix that cannot be fitted was refused when the model was made.
+            *found = latent.and_then(|latent| {
+                let fitted = config.quantizer.fit(config.granularity, &latent, shape).ok()?;
+                Some(previous.observe(name, &latent, shape[1], &fitted))
+            });
         });
         Health { steps, matrices: found.into_iter().flatten().collect() }
     }
 }
 
 impl PreviousCodes {
-    /// The health of a matrix, and what it is now for the next time.
-    fn observe(&mut self, name: String, latent: &[f32]) -> MatrixHealth {
+    /// The health of a matrix [.., cols], and what it is now for the next time.
+    fn observe(&mut self, name: String, latent: &[f32], cols: usize, fitted: &Fitted) -> MatrixHealth {
         let first = self.codes.is_empty();
         self.codes.resize(latent.len().div_ceil(CODES_A_BYTE), 0);
-        let scale = absmean(latent);
-        let (mut zeros, mut flips, mut distance) = (0usize, 0usize, 0f64);
-        let mut codes = [0i8; PIECE];
-        for (piece, packed) in latent.chunks(PIECE).zip(self.codes.chunks_mut(PIECE / CODES_A_BYTE)) {
-            let codes = &mut codes[..piece.len()];
-            weight_codes(piece, scale, codes);
-            zeros += codes.iter().filter(|code| **code == 0).count();
-            let inverse = 1.0 / scale;
-            distance += piece.iter().map(|w| f64::from(((w * inverse).abs() - 0.5).abs())).sum::<f64>();
-            for (codes, packed) in codes.chunks(CODES_A_BYTE).zip(packed) {
-                let now = codes.iter().rev().fold(0u8, |byte, code| byte << 2 | (code + 1) as u8);
-                // A code's two bits differ in any way: one flip.
-                let changed = now ^ *packed;
-                flips += ((changed | changed >> 1) & 0b0101_0101).count_ones() as usize;
-                *packed = now;
+        let mut codes = vec![0i8; latent.len()];
+        fitted.codes(0, cols, latent, &mut codes);
+        let zeros = codes.iter().filter(|code| **code == 0).count();
+        let mut distance = 0f64;
+        for (row, weights) in latent.chunks_exact(cols).enumerate() {
+            let inverses = fitted.inverse_steps(row);
+            for (weights, inverse) in weights.chunks_exact(cols / inverses.len()).zip(inverses) {
+                distance += weights.iter().map(|w| f64::from(((w * inverse).abs() - 0.5).abs())).sum::<f64>();
             }
         }
+        let mut flips = 0usize;
+        for (codes, packed) in codes.chunks(CODES_A_BYTE).zip(&mut self.codes) {
+            let now = codes.iter().rev().fold(0u8, |byte, code| byte << 2 | (code + 1) as u8);
+            // A code's two bits differ in any way: one flip.
+            let changed = now ^ *packed;
+            flips += ((changed | changed >> 1) & 0b0101_0101).count_ones() as usize;
+            *packed = now;
+        }
         let n = latent.len().max(1) as f64;
-        let before = std::mem::replace(&mut self.scale, f64::from(scale));
+        let before = std::mem::replace(&mut self.scale, fitted.scales().mean());
         MatrixHealth {
             name,
             zero: zeros as f64 / n,
@@ -99,32 +103,41 @@ impl PreviousCodes {
 
 #[cfg(test)]
 mod tests {
+    use tritforge_config::{Granularity, WeightQuantizer};
+
     use super::*;
+
+    /// Of one row with one scale.
+    fn observe(previous: &mut PreviousCodes, latent: &[f32]) -> MatrixHealth {
+        let shape = [1, latent.len()];
+        let fitted = WeightQuantizer::default().fit(Granularity::Tensor, latent, shape).unwrap();
+        previous.observe("m".to_string(), latent, latent.len(), &fitted)
+    }
 
     #[test]
     fn zeros_flips_scale_and_distance_are_counted() {
         let mut previous = PreviousCodes::default();
         // Scale 1: codes 1, 0, -1, 0, 1.
-        let first = previous.observe("m".to_string(), &[1.5, 0.25, -2.0, -0.25, 1.0]);
+        let first = observe(&mut previous, &[1.5, 0.25, -2.0, -0.25, 1.0]);
         assert_eq!((first.zero, first.flipped, first.scale, first.drift), (0.4, None, 1.0, None));
         assert!((first.distance - (1.0 + 0.25 + 1.5 + 0.25 + 0.5) / 5.0).abs() < 1e-6);
         // Scale 2: codes 1, 1, 0, 0, -1: two weights crossed one boundary, one crossed two.
-        let second = previous.observe("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        let second = observe(&mut previous, &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((second.zero, second.flipped, second.drift), (0.4, Some(0.6), Some(1.0)));
-        let third = previous.observe("m".to_string(), &[4.0, 1.5, -0.5, 0.5, -3.5]);
+        let third = observe(&mut previous, &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((third.flipped, third.drift), (Some(0.0), Some(0.0)));
     }
 
     #[test]
-    fn flips_are_counted_across_pieces_and_odd_ends() {
-        let n = PIECE + 7;
+    fn flips_are_counted_to_odd_ends() {
+        let n = 4099;
         let weights: Vec<f32> = (0..n).map(|i| if i % 2 == 0 { 1.0 } else { -1.0 }).collect();
         let mut previous = PreviousCodes::default();
-        previous.observe("m".to_string(), &weights);
+        observe(&mut previous, &weights);
         let turned: Vec<f32> = weights.iter().map(|w| -w).collect();
-        assert_eq!(previous.observe("m".to_string(), &turned).flipped, Some(1.0));
+        assert_eq!(observe(&mut previous, &turned).flipped, Some(1.0));
         let mut last = turned.clone();
         last[n - 1] = -last[n - 1];
-        assert_eq!(previous.observe("m".to_string(), &last).flipped, Some(1.0 / n as f64));
+        assert_eq!(observe(&mut previous, &last).flipped, Some(1.0 / n as f64));
     }
 }

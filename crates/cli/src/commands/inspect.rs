@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_export::{ImportOptions, Inspection, TokenizerSummary, inspect};
+use tritforge_export::{ImportOptions, Inspection, TensorRow, TokenizerSummary, inspect};
 use tritforge_support::counted;
 
 use super::import::Assume;
@@ -148,10 +148,20 @@ fn print_tensors(inspection: &Inspection) {
                 format!("{:?}", t.shape),
                 table::bytes(t.bytes),
                 t.zero_fraction.map(|z| format!("{:.1} %", 100.0 * z)).unwrap_or_default(),
-                t.scale.map(|s| format!("{s:.6}")).unwrap_or_default(),
+                scale(t),
                 t.codes_sha256.as_deref().map(|d| d[..16].to_string()).unwrap_or_default(),
             ]
         })
         .collect();
     table::print(&["tensor", "type", "shape", "bytes", "zero", "scale", "codes"], &rows);
+}
+
+/// The scale of a ternary matrix, or the mean of its scales and which weights share one.
+fn scale(row: &TensorRow) -> String {
+    match (row.scale, row.granularity.as_deref()) {
+        (None, _) => String::new(),
+        (Some(scale), None | Some("tensor")) => format!("{scale:.6}"),
+        (Some(scale), Some("row")) => format!("{scale:.6} (mean of rows)"),
+        (Some(scale), Some(size)) => format!("{scale:.6} (mean of groups of {size})"),
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::OWN_METHOD;
 use crate::architecture::Class;
 use crate::{AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
 
@@ -47,6 +48,11 @@ impl ModelConfig {
                 "quantization_mode": mode,
                 "modules_to_not_convert": ["lm_head"],
             });
+            if !self.is_bitnet() {
+                json["quantization_config"]["quant_method"] = json!(OWN_METHOD);
+                json["quantization_config"]["scale"] = json!(self.quantizer.name());
+                json["quantization_config"]["granularity"] = json!(self.granularity.to_string());
+            }
         }
         for (key, value) in extra {
             json[key] = value;

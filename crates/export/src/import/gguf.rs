@@ -3,16 +3,16 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{Architecture, ModelConfig};
+use tritforge_config::{Architecture, Granularity, ModelConfig, WeightQuant};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
 use tritforge_support::counted;
 use tritforge_ternary::{
-    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, TernaryTensor, check_finite_bytes,
+    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, Scales, TernaryTensor, check_finite_bytes,
 };
 
 use super::Stored;
-use crate::plan::TensorPlan;
+use crate::plan::{TensorPlan, TensorRole, items};
 use crate::tensor_data::{check, reorder};
 use crate::{ExportError, ImportOptions};
 
@@ -24,6 +24,8 @@ pub(crate) struct GgufSource {
     interleaved: bool,
     /// What the file, or whoever imports it, says of the layout of I2_S.
     i2_s_layout: Option<String>,
+    /// Which weights share a scale, if the file says it.
+    granularity: Option<Granularity>,
 }
 
 impl GgufSource {
@@ -40,7 +42,22 @@ impl GgufSource {
         let description = format!("GGUF version {}{files}, {name}", gguf.version());
         let said = gguf.metadata().get_str(I2_S_LAYOUT).ok();
         let i2_s_layout = said.or(options.i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
-        Ok(Self { gguf, config, description, interleaved, i2_s_layout })
+        let granularity = ModelConfig::gguf_granularity(&gguf).map_err(|e| fault(e.to_string()))?;
+        let mut source = Self { gguf, config, description, interleaved, i2_s_layout, granularity };
+        if granularity.is_none() && source.config.weights == WeightQuant::Ternary {
+            source.config.granularity = source.finest();
+        }
+        Ok(source)
+    }
+
+    /// Which weights share a scale, by the scales of blocks and rows: the finest of all tensors. Scales that are none are an
+    /// error where they are read.
+    fn finest(&self) -> Granularity {
+        let projections = items(&self.config).into_iter().filter(|item| item.role == TensorRole::Projection);
+        projections.fold(Granularity::Tensor, |finest, item| {
+            let found = self.packed(&item).ok().and_then(|packed| packed.scales(None, None).ok());
+            found.map_or(finest, |scales| finest.finer(scales.granularity()))
+        })
     }
 
     fn fault(item: &TensorPlan, message: String) -> ExportError {
@@ -148,9 +165,9 @@ impl GgufSource {
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
-    /// The scale of the tensor: that of its blocks or rows, times the one beside it where the architecture
-    /// has such a tensor.
-    pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
+    /// The scales of the tensor in the model's order of rows: those of its blocks or rows, times the one beside it
+    /// where the architecture has such a tensor.
+    pub(super) fn scales(&self, item: &TensorPlan) -> Result<Scales, ExportError> {
         let beside = match self.gguf.tensor(&item.scale_name()) {
             None => None,
             Some(info) if info.ty == GgmlType::F32 && info.elements() == 1 => {
@@ -159,9 +176,14 @@ impl GgufSource {
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
-        self.packed(item)?
-            .tensor_scale(beside)
-            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
+        let scales = self.packed(item)?.scales(beside, self.granularity);
+        let scales = scales
+            .and_then(|scales| scales.refined(self.config.granularity, item.matrix()))
+            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })?;
+        match self.moved(item) {
+            true => Ok(scales.reordered(item.matrix()[0], |row| self.config.interleaved_row(row))),
+            false => Ok(scales),
+        }
     }
 
     pub(super) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
@@ -172,7 +194,7 @@ impl GgufSource {
         if self.moved(item) {
             codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
         }
-        TernaryTensor::from_codes(codes, rows, cols, self.scale(item)?).map_err(fault)
+        TernaryTensor::from_codes(codes, rows, cols, self.scales(item)?).map_err(fault)
     }
 
     pub(super) fn release(&self, item: &TensorPlan) {

@@ -10,15 +10,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{Dtype, Tensors};
-use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, Quantization, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, Granularity, HuggingFaceConfig, ModelConfig, Quantization, WeightQuant,
+};
 use tritforge_support::counted;
-use tritforge_ternary::{FloatType, TernaryTensor, check_finite_bytes, unpack_stripes};
+use tritforge_ternary::{FloatType, Scales, TernaryTensor, check_finite_bytes, unpack_stripes};
 use tritforge_text::Tokenizer;
 
 use super::files::{self, WeightFiles};
 use super::{Assume, Stored};
 use crate::ExportError;
-use crate::plan::{TensorPlan, items};
+use crate::plan::{TensorPlan, TensorRole, items};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -98,6 +100,9 @@ impl HuggingFaceSource {
             unknown,
             description: format!("{model_type}, {kind}"),
         };
+        if source.config.weights == WeightQuant::Ternary {
+            source.config.granularity = source.granularity()?;
+        }
         for field in &source.unknown {
             log::warn!("{}: unknown field {field} is ignored", config_path.display());
         }
@@ -187,8 +192,9 @@ impl HuggingFaceSource {
         match name.strip_suffix(".bias") {
             // transformers' AutoBitLinear adds the bias before it multiplies.
             Some(linear) if self.quantization == Quantization::Multiplies => {
-                let scale = self.scale_of(&format!("{linear}.weight"))?;
-                Ok(Cow::Owned(values.iter().map(|bias| bias * scale).collect()))
+                let scales = self.scales_of(&format!("{linear}.weight"), [values.len(), 1])?;
+                let scaled = |(row, bias): (usize, &f32)| bias * scales.row(row)[0];
+                Ok(Cow::Owned(values.iter().enumerate().map(scaled).collect()))
             }
             _ => Ok(values),
         }
@@ -208,12 +214,27 @@ impl HuggingFaceSource {
         Ok(Some(bytes))
     }
 
-    /// The scale that multiplies the codes, whatever the file's does.
-    pub(super) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
-        self.scale_of(&self.find(item)?.1)
+    /// Which weights share a scale, by the shapes of the scales; the finest of all. A scale that is missing is an error
+    /// where it is read.
+    fn granularity(&self) -> Result<Granularity, ExportError> {
+        let mut finest = Granularity::Tensor;
+        for item in items(&self.config).iter().filter(|item| item.role == TensorRole::Projection) {
+            let Ok((_, name)) = self.find(item) else { continue };
+            if let Some(file) = self.index.get(&format!("{name}_scale")) {
+                let (_, shape, _) = self.files[*file].raw(&format!("{name}_scale"))?;
+                let found = Granularity::of_shape(&shape, item.matrix());
+                finest = found.map_or(finest, |found| finest.finer(found));
+            }
+        }
+        Ok(finest)
     }
 
-    fn scale_of(&self, weight: &str) -> Result<f32, ExportError> {
+    /// The scales that multiply the codes, whatever the file's do.
+    pub(super) fn scales(&self, item: &TensorPlan) -> Result<Scales, ExportError> {
+        self.scales_of(&self.find(item)?.1, item.matrix())
+    }
+
+    fn scales_of(&self, weight: &str, matrix: [usize; 2]) -> Result<Scales, ExportError> {
         let name = format!("{weight}_scale");
         let fault = |message: String| ExportError::Tensor { tensor: name.clone(), message };
         let Some(file) = self.index.get(&name) else {
@@ -221,16 +242,14 @@ impl HuggingFaceSource {
         };
         let file = &self.files[*file];
         let (_, shape, _) = file.raw(&name)?;
-        if shape.iter().product::<usize>() != 1 {
-            return Err(fault(format!("shape {shape:?}: only one scale per tensor is supported")));
-        }
-        let stored = file.f32(&name, &shape)?[0];
-        let scale = if self.quantization == Quantization::Divides { 1.0 / stored } else { stored };
-        if scale > 0.0 && scale.is_finite() {
-            Ok(scale)
-        } else {
-            Err(fault(format!("{stored}, expected a positive number")))
-        }
+        let granularity =
+            Granularity::of_shape(&shape, matrix).map_err(|source| fault(source.to_string()))?;
+        let stored = file.f32(&name, &shape)?;
+        let divides = self.quantization == Quantization::Divides;
+        let scales = stored.iter().map(|stored| if divides { 1.0 / stored } else { *stored }).collect();
+        Scales::new(granularity, matrix, scales)
+            .and_then(|scales| scales.refined(self.config.granularity.finer(granularity), matrix))
+            .map_err(|source| fault(source.to_string()))
     }
 
     pub(super) fn ternary(&self, item: &TensorPlan) -> Result<TernaryTensor, ExportError> {
@@ -242,9 +261,9 @@ impl HuggingFaceSource {
             let message = format!("packed shape {shape:?}, expected {packed:?}");
             return Err(ExportError::Tensor { tensor: name, message });
         }
-        let scale = self.scale(item)?;
+        let scales = self.scales(item)?;
         unpack_stripes(bytes, rows, cols)
-            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scale))
+            .and_then(|codes| TernaryTensor::from_codes(codes, rows, cols, scales))
             .map_err(|source| ExportError::Ternary { tensor: name, source })
     }
 

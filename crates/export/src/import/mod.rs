@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Writer};
-use tritforge_config::{ModelConfig, Quantization, WeightQuant};
+use tritforge_config::{Granularity, ModelConfig, Quantization, WeightQuant};
 use tritforge_gguf::Override;
-use tritforge_ternary::{TernaryTensor, pack_stripes};
+use tritforge_ternary::{Scales, TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
 
 pub(crate) use self::files::{INDEX, nothing_to_read};
@@ -131,10 +131,10 @@ impl Source {
         }
     }
 
-    pub(crate) fn scale(&self, item: &TensorPlan) -> Result<f32, ExportError> {
+    pub(crate) fn scales(&self, item: &TensorPlan) -> Result<Scales, ExportError> {
         match self {
-            Source::HuggingFace(source) => source.scale(item),
-            Source::Gguf(source) => source.scale(item),
+            Source::HuggingFace(source) => source.scales(item),
+            Source::Gguf(source) => source.scales(item),
         }
     }
 
@@ -250,7 +250,7 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
         check_kind(path, item, stored, source.config().weights)?;
         report.ternary_tensors += usize::from(stored == Stored::Ternary);
         report.decoded_tensors += usize::from(stored == Stored::Decoded);
-        specs.extend(specs_of(item, stored, options.latent));
+        specs.extend(specs_of(item, stored, options.latent, source.config().granularity));
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;
@@ -295,14 +295,19 @@ fn check_kind(
 }
 
 /// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
-pub(crate) fn specs_of(item: &TensorPlan, stored: Stored, latent: bool) -> Vec<TensorSpec> {
+pub(crate) fn specs_of(
+    item: &TensorPlan,
+    stored: Stored,
+    latent: bool,
+    granularity: Granularity,
+) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
     match stored {
         Stored::Ternary if !latent => vec![
             spec(&item.source, &[rows.div_ceil(4), cols], TensorType::U8),
-            spec(&scale_name(item), &[1], TensorType::F32),
+            spec(&scale_name(item), &granularity.scale_shape([rows, cols]), TensorType::F32),
         ],
         Stored::Bf16 => vec![spec(&item.source, &item.shape, TensorType::Bf16)],
         Stored::F32 | Stored::Decoded | Stored::Ternary => {
@@ -335,7 +340,7 @@ fn write_tensors(
         let name = &spec.name;
         let Some(item) = tensors.get(name.as_str()) else {
             if let Some(item) = scales.get(name) {
-                file.write(name, &source.scale(item)?.to_le_bytes())?;
+                file.write(name, &f32_bytes(source.scales(item)?.values()))?;
             }
             continue;
         };
@@ -369,12 +374,19 @@ fn write_tensors(
     Ok(writer.keep(MODEL, file)?)
 }
 
-/// Weights whose absmean quantization gives a tensor's codes, and its scale up to a rounding: as the mean
+/// Weights whose absmean quantization gives a tensor's codes, and its scales up to a rounding: as the mean
 /// magnitude counts the zeros, the others must be larger than the scale by their share.
 pub(crate) fn latent_weights(tensor: &TernaryTensor) -> Vec<f32> {
-    let share = 1.0 - tensor.zero_fraction();
-    let magnitude = if share > 0.0 { (f64::from(tensor.scale()) / share) as f32 } else { 0.0 };
-    tensor.codes().iter().map(|code| f32::from(*code) * magnitude).collect()
+    let scales = tensor.scales();
+    let width = scales.granularity().width(tensor.rows(), tensor.cols()).max(1);
+    let parts = tensor.codes().chunks(width).zip(scales.values());
+    let latent = parts.flat_map(|(codes, scale)| {
+        let kept = codes.iter().filter(|code| **code != 0).count();
+        let share = kept as f64 / codes.len() as f64;
+        let magnitude = if kept > 0 { (f64::from(*scale) / share) as f32 } else { 0.0 };
+        codes.iter().map(move |code| f32::from(*code) * magnitude)
+    });
+    latent.collect()
 }
 
 #[cfg(test)]
@@ -388,7 +400,7 @@ mod tests {
             let tensor = TernaryTensor::from_codes(codes, 4, 16, 0.0371).unwrap();
             let again = TernaryTensor::quantize(&latent_weights(&tensor), 4, 16).unwrap();
             assert_eq!(again.codes(), tensor.codes());
-            assert!((again.scale() / tensor.scale() - 1.0).abs() < 1e-6);
+            assert!((again.scales().mean() / tensor.scales().mean() - 1.0).abs() < 1e-6);
         }
     }
 }

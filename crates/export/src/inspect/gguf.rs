@@ -7,7 +7,7 @@ use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use tritforge_infer::Model;
 use tritforge_support::counted;
-use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
+use tritforge_ternary::{GRANULARITY, I2_S_LAYOUT, PackedRows, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
@@ -84,10 +84,11 @@ fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, Export
     let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
     if let Some(packing) = Packing::in_file(info.ty.name(), layout) {
         let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
-        // None for blocks of different scales, which the engine refuses.
+        // None for scales that are none, which the engine refuses.
         let packed = PackedRows::new(packing, gguf.data(info), rows, cols).map_err(fault)?;
-        let scale = packed.tensor_scale(beside).ok();
-        row.set_codes(&unpacked.codes, scale, digest);
+        let said = gguf.metadata().get_str(GRANULARITY).ok().and_then(|said| said.parse().ok());
+        let scales = packed.scales(beside, said).ok();
+        row.set_codes(&unpacked.codes, scales.as_ref(), digest);
     }
     Ok(row)
 }

@@ -159,7 +159,7 @@ fn row(model: &LoadedModel, item: &TensorPlan, digest: bool) -> Result<TensorRow
     let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
     let quantized = model.config().activations == ActivationQuant::Absmax;
     if quantized && let Some(tensor) = model.ternary(item, &model.stored(item)?)? {
-        row.set_codes(tensor.codes(), Some(tensor.scale()), digest);
+        row.set_codes(tensor.codes(), Some(tensor.scales()), digest);
     }
     model.release(item);
     Ok(row)

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tritforge_config::ModelConfig;
+use tritforge_ternary::Scales;
 
 pub use self::tokenizer::TokenizerSummary;
 use crate::runtimes::{Runtime, Verdict, loading};
@@ -94,6 +95,8 @@ pub struct TensorRow {
     /// What ternary codes are multiplied by; none if the blocks of a tensor differ in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f32>,
+    /// Which weights share a scale: `tensor`, `row`, or the size of a group.
+    pub granularity: Option<String>,
     /// SHA-256 of the ternary codes as int8, row-major, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub codes_sha256: Option<String>,
@@ -108,6 +111,7 @@ impl TensorRow {
             bytes,
             zero_fraction: None,
             scale: None,
+            granularity: None,
             codes_sha256: None,
         }
     }
@@ -117,10 +121,11 @@ impl TensorRow {
         self.shape.iter().product()
     }
 
-    fn set_codes(&mut self, codes: &[i8], scale: Option<f32>, digest: bool) {
+    fn set_codes(&mut self, codes: &[i8], scales: Option<&Scales>, digest: bool) {
         let zeros = codes.iter().filter(|code| **code == 0).count();
         self.zero_fraction = Some(zeros as f64 / codes.len().max(1) as f64);
-        self.scale = scale;
+        self.scale = scales.map(|scales| scales.mean() as f32);
+        self.granularity = scales.map(|scales| scales.granularity().to_string());
         if digest {
             let bytes: Vec<u8> = codes.iter().map(|code| *code as u8).collect();
             self.codes_sha256 = Some(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect());

@@ -13,6 +13,7 @@ use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 
 use super::{MergeReport, MergedProjection, by_weight, write_tokenizer};
 use crate::ExportError;
+use crate::tensor_data::f32_bytes;
 
 /// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
 /// as they are. One tensor is in memory at a time.
@@ -49,9 +50,8 @@ pub(super) fn write(
             path: base.dir().to_path_buf(),
             message: format!("tensor {name}: {source}"),
         };
-        let codes = |name: &str, projection| {
-            of_base(&tensors, config.weights, name, config.projection_shape(projection))
-        };
+        let codes =
+            |name: &str, projection| of_base(&tensors, config, name, config.projection_shape(projection));
         let bytes: Vec<u8> = match (ty, projections.get(&name), of_scale(&name)) {
             (TensorType::U8, Some((layer, projection)), _) => {
                 let tensor = codes(&name, *projection)?.map_err(fault)?;
@@ -70,7 +70,7 @@ pub(super) fn write(
             }
             (TensorType::F32, None, Some((layer, projection))) => {
                 let tensor = codes(&projection.hf_weight(*layer), *projection)?.map_err(fault)?;
-                tensor.scale().to_le_bytes().to_vec()
+                f32_bytes(tensor.scales().values()).into_owned()
             }
             (TensorType::Bf16, ..) => tensors.raw(&name)?.2.to_vec(),
             _ => tensors.f32(&name, &shape)?.iter().flat_map(|value| value.to_le_bytes()).collect(),
@@ -92,14 +92,16 @@ fn scale_name(weight: &str) -> String {
 /// are stored.
 fn of_base(
     tensors: &Tensors,
-    weights: WeightQuant,
+    config: &ModelConfig,
     name: &str,
     [rows, cols]: [usize; 2],
 ) -> Result<Result<TernaryTensor, TernaryError>, ExportError> {
     let values = tensors.f32(name, &[rows, cols])?;
-    Ok(match weights {
-        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols),
-        WeightQuant::Absmean | WeightQuant::None => TernaryTensor::quantize(&values, rows, cols),
+    Ok(match config.weights {
+        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, config.granularity),
+        WeightQuant::Absmean | WeightQuant::None => {
+            TernaryTensor::quantize_by(config.quantizer, config.granularity, &values, [rows, cols])
+        }
     })
 }
 

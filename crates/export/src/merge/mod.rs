@@ -16,7 +16,7 @@ use tritforge_checkpoint::{
 };
 use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
 use tritforge_model::merge_adapter;
-use tritforge_ternary::{absmean, weight_codes};
+use tritforge_ternary::TernaryTensor;
 
 use crate::applied::check_base;
 use crate::{ExportError, open_checkpoint};
@@ -136,7 +136,8 @@ fn write(
                 let [a, b] = files.matrices(found)?;
                 let shape = config.projection_shape(found.module.projection);
                 let sum = merge_adapter(&latent, &a, &b, shape, found.module.scaling);
-                report.projections.push(compare(name.clone(), &latent, &sum, ternary));
+                let quantized = ternary.then_some(config);
+                report.projections.push(compare(name.clone(), &latent, &sum, shape, quantized)?);
                 Cow::Owned(sum)
             }
         };
@@ -149,18 +150,24 @@ fn write(
     Ok(writer.commit()?)
 }
 
-fn compare(name: String, before: &[f32], after: &[f32], ternary: bool) -> MergedProjection {
+/// What a merge changed; `quantized` is the model's configuration where its weights are quantized.
+fn compare(
+    name: String,
+    before: &[f32],
+    after: &[f32],
+    shape: [usize; 2],
+    quantized: Option<&ModelConfig>,
+) -> Result<MergedProjection, ExportError> {
     let weights = before.len();
-    if !ternary {
-        return MergedProjection { name, weights, flipped: 0, scale_ratio: 1.0 };
-    }
-    let codes = |values: &[f32]| {
-        let scale = absmean(values);
-        let mut codes = vec![0i8; values.len()];
-        weight_codes(values, scale, &mut codes);
-        (codes, scale)
+    let Some(config) = quantized else {
+        return Ok(MergedProjection { name, weights, flipped: 0, scale_ratio: 1.0 });
     };
-    let ((old, old_scale), (new, new_scale)) = (codes(before), codes(after));
-    let flipped = old.iter().zip(&new).filter(|(a, b)| a != b).count();
-    MergedProjection { name, weights, flipped, scale_ratio: f64::from(new_scale) / f64::from(old_scale) }
+    let ternary = |values: &[f32]| {
+        TernaryTensor::quantize_by(config.quantizer, config.granularity, values, shape)
+            .map_err(|source| ExportError::Ternary { tensor: name.clone(), source })
+    };
+    let (old, new) = (ternary(before)?, ternary(after)?);
+    let flipped = old.codes().iter().zip(new.codes()).filter(|(a, b)| a != b).count();
+    let scale_ratio = new.scales().mean() / old.scales().mean();
+    Ok(MergedProjection { name, weights, flipped, scale_ratio })
 }

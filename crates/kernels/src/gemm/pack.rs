@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use tritforge_ternary::{Fitted, Scales};
+
 use crate::Backend;
 use crate::lanes::multiversion;
 
@@ -20,8 +22,10 @@ enum Elements<'a> {
     F32(&'a [f32]),
     /// Codes, and a scale a row.
     Int8(&'a [i8], &'a [f32]),
-    /// Latent weights, the inverse of their scale, and the scale.
-    Ternary(&'a [f32], f32, f32),
+    /// Ternary codes and their scales.
+    Codes(&'a [i8], &'a Scales),
+    /// Latent weights, their steps and scales.
+    Ternary(&'a [f32], &'a Fitted),
 }
 
 impl<'a> Matrix<'a> {
@@ -43,14 +47,23 @@ impl<'a> Matrix<'a> {
         Self { numbers: Elements::Int8(codes, scales), rows: scales.len(), cols, transposed: false }
     }
 
-    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/scale)), -1, 1) · scale`,
+    /// Ternary weights: codes [rows, cols] times their scales.
+    ///
+    /// # Panics
+    /// If the length does not fit the shape.
+    pub fn codes(codes: &'a [i8], rows: usize, cols: usize, scales: &'a Scales) -> Self {
+        assert_eq!(codes.len(), rows * cols, "codes of [{rows}, {cols}]");
+        Self { numbers: Elements::Codes(codes, scales), rows, cols, transposed: false }
+    }
+
+    /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/step)), -1, 1) · scale`,
     /// [rows, cols].
     ///
     /// # Panics
     /// If the length does not fit the shape.
-    pub fn ternary(latent: &'a [f32], rows: usize, cols: usize, scale: f32) -> Self {
+    pub fn ternary(latent: &'a [f32], rows: usize, cols: usize, fitted: &'a Fitted) -> Self {
         assert_eq!(latent.len(), rows * cols, "weights of [{rows}, {cols}]");
-        Self { numbers: Elements::Ternary(latent, 1.0 / scale, scale), rows, cols, transposed: false }
+        Self { numbers: Elements::Ternary(latent, fitted), rows, cols, transposed: false }
     }
 
     /// The transpose; nothing is moved.
@@ -114,11 +127,43 @@ fn decode(matrix: Matrix<'_>, row: usize, at: usize, out: &mut [f32]) {
                 *out = f32::from(*code) * scale;
             }
         }
-        Elements::Ternary(latent, inverse, scale) => {
-            for (out, w) in out.iter_mut().zip(&latent[range]) {
-                *out = (w * inverse).round_ties_even().clamp(-1.0, 1.0) * scale;
-            }
+        Elements::Codes(codes, scales) => {
+            let scales = scales.row(row);
+            each_group(matrix.cols / scales.len(), at, out, &codes[range], |group, out, codes| {
+                let scale = scales[group];
+                for (out, code) in out.iter_mut().zip(codes) {
+                    *out = f32::from(*code) * scale;
+                }
+            });
         }
+        Elements::Ternary(latent, fitted) => {
+            let (inverses, scales) = (fitted.inverse_steps(row), fitted.scales().row(row));
+            each_group(matrix.cols / scales.len(), at, out, &latent[range], |group, out, latent| {
+                let (inverse, scale) = (inverses[group], scales[group]);
+                for (out, w) in out.iter_mut().zip(latent) {
+                    *out = (w * inverse).round_ties_even().clamp(-1.0, 1.0) * scale;
+                }
+            });
+        }
+    }
+}
+
+/// Calls `decode` with every group of a row's numbers from `at` on; a group is `width` of them.
+#[inline(always)]
+fn each_group<T>(
+    width: usize,
+    at: usize,
+    mut out: &mut [f32],
+    mut source: &[T],
+    decode: impl Fn(usize, &mut [f32], &[T]),
+) {
+    let mut at = at;
+    while !out.is_empty() {
+        let group = at / width;
+        let len = ((group + 1) * width - at).min(out.len());
+        let (now, rest) = out.split_at_mut(len);
+        decode(group, now, &source[..len]);
+        (out, source, at) = (rest, &source[len..], at + len);
     }
 }
 

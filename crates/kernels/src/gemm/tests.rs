@@ -80,7 +80,8 @@ fn quantized_operands_are_their_values() {
     let (scales, latent) = (numbers(t, 3), numbers(rows * d, 4));
     let x = Matrix::int8(&codes, &scales, d);
     assert_eq!(at(x, 2, 7), f32::from(codes[2 * d + 7]) * scales[2]);
-    let w = Matrix::ternary(&latent, rows, d, 0.5);
+    let fitted = 0.5.into();
+    let w = Matrix::ternary(&latent, rows, d, &fitted);
     let mut ternary = vec![0i8; latent.len()];
     tritforge_ternary::weight_codes(&latent, 0.5, &mut ternary);
     assert!((0..rows * d).all(|i| at(w, i / d, i % d) == f32::from(ternary[i]) * 0.5));
@@ -97,4 +98,35 @@ fn an_empty_sum_is_zero() {
     assert_eq!(c, [1.0; 6]);
     gemm(Matrix::f32(&[], 2, 0), Matrix::f32(&[], 0, 3), &mut c, WriteMode::Overwrite);
     assert_eq!(c, [0.0; 6]);
+}
+
+#[test]
+fn scales_of_rows_and_groups_are_decoded() {
+    use tritforge_ternary::{Granularity, WeightQuantizer};
+
+    let (t, rows, cols) = (9, 37, 512);
+    let latent = numbers(rows * cols, 4);
+    for granularity in [Granularity::Row, Granularity::Group(32), Granularity::Group(128)] {
+        let fitted = WeightQuantizer::default().fit(granularity, &latent, [rows, cols]).unwrap();
+        let (mut codes, mut values) = (vec![0i8; latent.len()], vec![0f32; latent.len()]);
+        fitted.codes(0, cols, &latent, &mut codes);
+        fitted.scales().apply(&codes, cols, &mut values);
+        let expected = Matrix::f32(&values, rows, cols);
+        let (x, dy) = (numbers(t * cols, 5), numbers(t * rows, 6));
+        for weight in [
+            Matrix::ternary(&latent, rows, cols, &fitted),
+            Matrix::codes(&codes, rows, cols, fitted.scales()),
+        ] {
+            // The same numbers in the same order: the same bits, read along rows and along columns.
+            for (a, b, plain) in [
+                (Matrix::f32(&x, t, cols), weight.transposed(), expected.transposed()),
+                (Matrix::f32(&dy, t, rows), weight, expected),
+            ] {
+                let (mut c, mut same) = (vec![0.0; t * b.cols()], vec![0.0; t * b.cols()]);
+                gemm(a, b, &mut c, WriteMode::Overwrite);
+                gemm(a, plain, &mut same, WriteMode::Overwrite);
+                assert_eq!(c, same, "{granularity}");
+            }
+        }
+    }
 }

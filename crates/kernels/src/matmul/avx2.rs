@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
 use crate::TernaryWeights;
-use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
+use crate::ternary_weights::{BLOCK_ROWS, GroupScales, Line, STEP_LINES};
 
 /// Tokens of a full tile: 6 × 2 accumulators, 2 weight vectors, one broadcast and one product fill the 16
 /// registers.
@@ -28,17 +28,21 @@ const VECTORS: usize = BLOCK_ROWS / 8;
 /// Vectors of 8 rows in a line.
 const LINE_VECTORS: usize = 2;
 
+/// Vectors of a panel for one line.
+const LINE_FIELDS: usize = STEP_WORDS * LINE_VECTORS;
+
 /// Sums of a tile: for every token 4 vectors of 8 rows.
 type Sums<const T: usize> = [[__m256i; VECTORS]; T];
 
-/// One block, a byte for each weight: for each of its lines [steps · 4, 2] vectors of 8 rows × 4 columns.
+/// One block, a byte for each weight: for each of its lines [steps · 4, 2] vectors of 8 rows × 4 columns; where groups
+/// have scales, one group after the other.
 type Panel = Vec<__m256i>;
 
 /// Multiplies every tile with the blocks of weights.
 ///
 /// # Safety
-/// The processor must support AVX2. No other thread may write the same tokens and blocks to the sink.
-#[target_feature(enable = "avx2")]
+/// The processor must support AVX2 and F16C. No other thread may write the same tokens and blocks to the sink.
+#[target_feature(enable = "avx2,f16c")]
 pub(super) unsafe fn multiply<'a, T: Output>(
     tiles: &(impl Iterator<Item = Tile<'a>> + Clone),
     w: &TernaryWeights,
@@ -49,38 +53,70 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     let (mut panel, mut unpacked) = (Panel::new(), Vec::new());
     for block in blocks {
         let lines = w.lines(block, &mut unpacked);
+        let groups = w.groups(block).filter(|_| T::SCALED);
+        let group_lines = groups.map_or(lines.len(), |groups| groups.steps * STEP_LINES);
         if needs_panel {
-            unpack(lines, &mut panel);
+            panel.resize(lines.len() * LINE_FIELDS, _mm256_setzero_si256());
+            let panels = panel.chunks_exact_mut(group_lines * LINE_FIELDS);
+            lines.chunks_exact(group_lines).zip(panels).for_each(|(lines, panel)| unpack(lines, panel));
         }
         for tile in tiles.clone() {
             macro_rules! run {
-                ($kernel:ident, $tokens:literal, $weights:expr) => {{
-                    let mut sums = start::<$tokens>(tile.sums);
-                    $kernel(&mut sums, $weights, tile.words);
-                    for (t, sums) in sums.iter().enumerate() {
-                        // SAFETY: the contract of `put` is the caller's.
-                        unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                ($kernel:ident, $tokens:literal, $weights:expr, $unit:expr) => {
+                    if let Some(groups) = groups {
+                        let mut values = [[_mm256_setzero_ps(); VECTORS]; $tokens];
+                        let of_groups = $weights.chunks_exact(group_lines * $unit).zip(groups.scales);
+                        for (g, (weights, scales)) in of_groups.enumerate() {
+                            let tile = tile.group(g, groups.steps);
+                            let mut sums = start::<$tokens>(tile.sums);
+                            $kernel(&mut sums, weights, tile.words);
+                            add_group(&mut values, &sums, scales);
+                        }
+                        for (t, values) in values.iter().enumerate() {
+                            // SAFETY: the contract of `put_groups` is the caller's.
+                            unsafe { sink.put_groups(tile.first + t, block, floats(values)) };
+                        }
+                    } else {
+                        let mut sums = start::<$tokens>(tile.sums);
+                        $kernel(&mut sums, $weights, tile.words);
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: the contract of `put` is the caller's.
+                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                        }
                     }
-                }};
+                };
             }
             match tile.sums.len() {
-                1 => run!(narrow, 1, lines),
-                2 => run!(narrow, 2, lines),
-                3 => run!(narrow, 3, lines),
-                4 => run!(wide, 4, &panel),
-                5 => run!(wide, 5, &panel),
-                6 => run!(wide, 6, &panel),
+                1 => run!(narrow, 1, lines, 1),
+                2 => run!(narrow, 2, lines, 1),
+                3 => run!(narrow, 3, lines, 1),
+                4 => run!(wide, 4, &panel, LINE_FIELDS),
+                5 => run!(wide, 5, &panel, LINE_FIELDS),
+                6 => run!(wide, 6, &panel, LINE_FIELDS),
                 tokens => unreachable!("a tile of {tokens} tokens"),
             }
         }
     }
 }
 
-/// Unpacks a block: two bits to a byte, columns in order, the first line's rows before the second's.
+/// Adds the sums of a group times its scales: multiply, then add.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn add_group<const T: usize>(values: &mut [[__m256; VECTORS]; T], sums: &Sums<T>, scales: &GroupScales) {
+    let (quarters, _) = scales.as_chunks::<8>();
+    for (v, scales) in quarters.iter().enumerate() {
+        // SAFETY: eight f16 numbers are 16 bytes; the load may be unaligned.
+        let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
+        for t in 0..T {
+            let product = _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums[t][v]));
+            values[t][v] = _mm256_add_ps(values[t][v], product);
+        }
+    }
+}
+
+/// Unpacks lines: two bits to a byte, columns in order, the first line's rows before the second's.
 #[target_feature(enable = "avx2")]
-fn unpack(lines: &[Line], panel: &mut Panel) {
-    const LINE_FIELDS: usize = STEP_WORDS * LINE_VECTORS;
-    panel.resize(lines.len() * LINE_FIELDS, _mm256_setzero_si256());
+fn unpack(lines: &[Line], panel: &mut [__m256i]) {
     let mask = _mm256_set1_epi8(3);
     let (fields, _) = panel.as_chunks_mut::<LINE_FIELDS>();
     for (l, fields) in fields.chunks_exact_mut(lines.len() / STEP_LINES).enumerate() {
@@ -189,4 +225,10 @@ fn load(line: &Line) -> [__m256i; LINE_VECTORS] {
 fn lanes(sums: &[__m256i; VECTORS]) -> &[i32; BLOCK_ROWS] {
     // SAFETY: four vectors of 8 i32 are 32 i32, and every bit pattern is one.
     unsafe { &*(&raw const *sums).cast() }
+}
+
+/// The values of one token.
+fn floats(values: &[__m256; VECTORS]) -> &[f32; BLOCK_ROWS] {
+    // SAFETY: four vectors of 8 f32 are 32 f32.
+    unsafe { &*(&raw const *values).cast() }
 }

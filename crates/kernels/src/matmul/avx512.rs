@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::avx512_five_trits;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
-use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
+use crate::ternary_weights::{BLOCK_ROWS, GroupScales, Line, STEP_LINES};
 use crate::{Backend, TernaryLayout, TernaryWeights, five_trits};
 
 /// Tokens of a full tile: 12 × 2 accumulators, 2 weight vectors, packed weights and a mask fill the 32
@@ -77,17 +77,46 @@ pub(super) unsafe fn multiply<'a, T: Output>(
             continue;
         }
         let lines = w.lines(block, &mut unpacked);
+        let groups = w.groups(block).filter(|_| T::SCALED);
         for tile in tiles.clone() {
             macro_rules! run {
-                ($kernel:ident, $tokens:literal) => {{
-                    let sums = $kernel::<$tokens>(lines, tile);
-                    for (t, sums) in sums.iter().enumerate() {
-                        // SAFETY: the contract of `put` is the caller's.
-                        unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                ($kernel:ident, $tokens:literal) => {
+                    if let Some(groups) = groups {
+                        let mut values = [[_mm512_setzero_ps(); STEP_LINES]; $tokens];
+                        let of_groups = lines.chunks_exact(groups.steps * STEP_LINES).zip(groups.scales);
+                        for (g, (lines, scales)) in of_groups.enumerate() {
+                            let sums = $kernel::<$tokens>(lines, tile.group(g, groups.steps));
+                            add_group(&mut values, &sums, scales);
+                        }
+                        for (t, values) in values.iter().enumerate() {
+                            // SAFETY: the contract of `put_groups` is the caller's.
+                            unsafe { sink.put_groups(tile.first + t, block, floats(values)) };
+                        }
+                    } else {
+                        let sums = $kernel::<$tokens>(lines, tile);
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: the contract of `put` is the caller's.
+                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                        }
                     }
-                }};
+                };
             }
             each_tile!(tile.sums.len(), run);
+        }
+    }
+}
+
+/// Adds the sums of a group times its scales: multiply, then add.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn add_group<const T: usize>(values: &mut [[__m512; STEP_LINES]; T], sums: &Sums<T>, scales: &GroupScales) {
+    let (halves, _) = scales.as_chunks::<16>();
+    for (v, scales) in halves.iter().enumerate() {
+        // SAFETY: sixteen f16 numbers are 32 bytes; the load may be unaligned.
+        let scales = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
+        for t in 0..T {
+            let product = _mm512_mul_ps(scales, _mm512_cvtepi32_ps(sums[t][v]));
+            values[t][v] = _mm512_add_ps(values[t][v], product);
         }
     }
 }
@@ -172,4 +201,10 @@ fn load(line: &Line) -> __m512i {
 fn lanes(sums: &[__m512i; STEP_LINES]) -> &[i32; BLOCK_ROWS] {
     // SAFETY: two vectors of 16 i32 are 32 i32, and every bit pattern is one.
     unsafe { &*(&raw const *sums).cast() }
+}
+
+/// The values of one token.
+fn floats(values: &[__m512; STEP_LINES]) -> &[f32; BLOCK_ROWS] {
+    // SAFETY: two vectors of 16 f32 are 32 f32.
+    unsafe { &*(&raw const *values).cast() }
 }

@@ -30,10 +30,13 @@ use self::output::{Output, Sink};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use self::pack::with_packed;
 use self::tiling::Grid;
+use crate::ternary_weights::BLOCK_ROWS;
 use crate::{Backend, GradientRows, QuantizedRows, TernaryWeights, WriteMode};
 
-/// `y[t, r] = acc[t, r] as f32 * (w.scale() * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)`, in
-/// exactly this order of multiplication. `y` is [m, rows], row-major; m may be 0.
+/// `y[t, r] = acc[t, r] as f32 * (s_w * x.scales[t])` with `acc = Σ_k x.codes[t, k] · w.code(r, k)` and the scale s_w of
+/// the tensor or of row r, in exactly this order of multiplication. Where groups of columns have scales s_g,
+/// `y[t, r] = x.scales[t] · Σ_g s_g · acc_g`: exact sums of each group, products and sums in f32 by ascending g,
+/// multiplied and then added, never fused. `y` is [m, rows], row-major; m may be 0.
 ///
 /// # Panics
 /// If `x.cols` differs from `w.cols()`, a vector of `x` has not the length that its fields promise, or `y`
@@ -71,10 +74,27 @@ pub(crate) fn gradient_matmul_with(
     dx: &mut [f32],
     write: WriteMode,
 ) {
-    products(backend, dy.rows(), dy.digits(), &[w], [dx].into_iter(), write);
+    products(backend, dy.rows(), dy.digits(), &[w], [dx].into_iter(), write, None);
 }
 
-/// The exact sums `acc[t, r] = Σ_k x.codes[t, k] · w.code(r, k)` [m, rows] without any scale.
+/// [`gradient_matmul`] with rows `rows` of the weights alone, which fill these columns of dx [tokens, rows of w].
+///
+/// # Panics
+/// As [`ternary_matmul`], and if the range does not begin and end at multiples of 32 or the last row.
+pub fn gradient_matmul_rows(
+    dy: &GradientRows,
+    w: &TernaryWeights,
+    rows: Range<usize>,
+    dx: &mut [f32],
+    write: WriteMode,
+) {
+    let whole = |row: usize| row.is_multiple_of(BLOCK_ROWS) || row == w.rows();
+    assert!(whole(rows.start) && whole(rows.end) && rows.end <= w.rows(), "rows {rows:?} of {}", w.rows());
+    let blocks = rows.start / BLOCK_ROWS..rows.end.div_ceil(BLOCK_ROWS);
+    products(Backend::active(), dy.rows(), dy.digits(), &[w], [dx].into_iter(), write, Some(blocks));
+}
+
+/// The exact sums `acc[t, r] = Σ_k x.codes[t, k] · w.code(r, k)` [m, rows] without any scale, over whole rows.
 ///
 /// # Panics
 /// As [`ternary_matmul`].
@@ -100,10 +120,19 @@ pub(crate) fn ternary_matmul_i32_with(
 /// v; gate and up).
 ///
 /// # Panics
-/// As [`ternary_matmul`] for each pair, and if the numbers of weights and results or the layouts of the
-/// weights differ.
+/// As [`ternary_matmul`] for each pair, and if the numbers of weights and results differ.
 pub fn ternary_matmul_many(x: &QuantizedRows, weights: &[&TernaryWeights], results: &mut [&mut [f32]]) {
-    products(Backend::active(), x, 1, weights, results.iter_mut().map(|y| &mut **y), WriteMode::Overwrite);
+    let alike =
+        |w: &&TernaryWeights| (w.steps(), w.group_cols()) == (weights[0].steps(), weights[0].group_cols());
+    if !weights.iter().all(alike) {
+        assert_eq!(weights.len(), results.len(), "one result for every matrix");
+        for (w, y) in weights.iter().zip(results) {
+            ternary_matmul(x, w, y);
+        }
+        return;
+    }
+    let results = results.iter_mut().map(|y| &mut **y);
+    products(Backend::active(), x, 1, weights, results, WriteMode::Overwrite, None);
 }
 
 fn product<T: Output>(
@@ -113,17 +142,20 @@ fn product<T: Output>(
     out: &mut [T],
     write: WriteMode,
 ) {
-    products(backend, x, 1, &[w], [out].into_iter(), write);
+    products(backend, x, 1, &[w], [out].into_iter(), write, None);
 }
 
 /// A matrix of a product: its weights, where its blocks begin among those of all matrices, and where its
 /// results go.
 struct Matrix<'a, T> {
     weights: &'a TernaryWeights,
+    /// The blocks of the matrix that are multiplied.
+    own: Range<usize>,
     first_block: usize,
     sink: Sink<'a, T>,
 }
 
+/// All products; `only` are the blocks of the weights that are multiplied, if not all.
 fn products<'a, T: Output + 'a>(
     backend: Backend,
     x: &'a QuantizedRows,
@@ -131,6 +163,7 @@ fn products<'a, T: Output + 'a>(
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
     write: WriteMode,
+    only: Option<Range<usize>>,
 ) {
     backend.assert_supported();
     // Rows of activations; of a gradient, `digits` a token.
@@ -139,6 +172,7 @@ fn products<'a, T: Output + 'a>(
     assert_eq!(x.sums.len(), tokens, "one sum for every token");
     assert_eq!(weights.len(), results.len(), "one result for every matrix");
     let (mut blocks, steps) = (0, weights.first().map_or(0, |w| w.steps()));
+    let group = weights.first().and_then(|w| w.group_cols()).filter(|_| T::SCALED);
     let mut matrices = Vec::with_capacity(weights.len());
     for (w, out) in weights.iter().zip(results) {
         assert_eq!(x.cols, w.cols(), "activations have {} columns, weights {}", x.cols, w.cols());
@@ -150,10 +184,12 @@ fn products<'a, T: Output + 'a>(
             w.rows()
         );
         assert_eq!(steps, w.steps(), "matrices of one call have one layout");
-        matrices.push(Matrix { weights: w, first_block: blocks, sink: Sink::new(out, write, w, x, digits) });
-        blocks += w.blocks();
+        let own = only.clone().unwrap_or(0..w.blocks());
+        let (first_block, sink) = (blocks, Sink::new(out, write, w, x, digits));
+        blocks += own.len();
+        matrices.push(Matrix { weights: w, own, first_block, sink });
     }
-    if tokens == 0 || matrices.is_empty() {
+    if tokens == 0 || blocks == 0 {
         return;
     }
     let grid = |tile_rows| Grid::new(tokens, digits, tile_rows, blocks, steps);
@@ -161,7 +197,7 @@ fn products<'a, T: Output + 'a>(
     let parts = |range: &Range<usize>| {
         let (start, end) = (range.start, range.end);
         matrices.iter().filter_map(move |m| {
-            let own = |block: usize| block.saturating_sub(m.first_block).min(m.weights.blocks());
+            let own = |block: usize| m.own.start + block.saturating_sub(m.first_block).min(m.own.len());
             (own(start) < own(end)).then(|| (m, own(start)..own(end)))
         })
     };
@@ -179,10 +215,10 @@ fn products<'a, T: Output + 'a>(
         #[cfg(target_arch = "x86_64")]
         Backend::Avx2 => {
             let grid = grid(avx2::TILE_TOKENS);
-            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
                 grid.run(|tiles, range| {
                     for (m, blocks) in parts(&range) {
-                        // SAFETY: the processor supports AVX2 (asserted above); tasks are disjoint as above.
+                        // SAFETY: the processor supports AVX2 and F16C (asserted above); tasks are disjoint as above.
                         unsafe { avx2::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
                     }
                 });
@@ -191,7 +227,7 @@ fn products<'a, T: Output + 'a>(
         #[cfg(target_arch = "x86_64")]
         Backend::Avx512Vnni => {
             let grid = grid(avx512::TILE_TOKENS);
-            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
                 grid.run(|tiles, range| {
                     for (m, blocks) in parts(&range) {
                         // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as
@@ -204,7 +240,7 @@ fn products<'a, T: Output + 'a>(
         #[cfg(target_arch = "aarch64")]
         Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => {
             let grid = grid(neon::tile_tokens(backend));
-            with_packed(x, &grid.tiling, steps, grid.is_parallel(), |packed| {
+            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
                 grid.run(|tiles, range| {
                     for (m, blocks) in parts(&range) {
                         let tiles = packed.tiles(tiles.clone());
@@ -220,5 +256,7 @@ fn products<'a, T: Output + 'a>(
     }
 }
 
+#[cfg(test)]
+mod scales_tests;
 #[cfg(test)]
 mod tests;

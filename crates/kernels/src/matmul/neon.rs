@@ -15,7 +15,8 @@ use std::ops::Range;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
 use super::{neon_dot, neon_i8mm};
-use crate::ternary_weights::{BLOCK_ROWS, Line, STEP_LINES};
+use crate::ternary_weights::{BLOCK_ROWS, GroupScales, Line, STEP_LINES};
+use crate::vector::f16_bits_to_f32;
 use crate::{Backend, TernaryWeights};
 
 /// Tokens of a full tile of 16-bit sums: 3 × 8 accumulators for 16 rows, 4 weight vectors and an activation
@@ -38,7 +39,7 @@ pub(super) const LINE_VECTORS: usize = VECTORS / STEP_LINES;
 pub(super) type Sums<const T: usize> = [[int32x4_t; VECTORS]; T];
 
 /// One block, a byte for each weight: for each of its lines [steps, 4 fields, 4 vectors of 4 rows × 4
-/// columns].
+/// columns]; where groups have scales, one group after the other.
 pub(super) type Panel = Vec<int8x16_t>;
 
 /// Vectors of a panel for one line.
@@ -71,47 +72,99 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     let (mut panel, mut unpacked) = (Panel::new(), Vec::new());
     for block in blocks {
         let lines = w.lines(block, &mut unpacked);
+        let groups = w.groups(block).filter(|_| T::SCALED);
+        let group_lines = groups.map_or(lines.len(), |groups| groups.steps * STEP_LINES);
         if needs_panel {
-            unpack(lines, backend, &mut panel);
+            panel.resize(lines.len() * LINE_FIELDS, vdupq_n_s8(0));
+            let panels = panel.chunks_exact_mut(group_lines * LINE_FIELDS);
+            lines
+                .chunks_exact(group_lines)
+                .zip(panels)
+                .for_each(|(lines, panel)| unpack(lines, backend, panel));
         }
         for tile in tiles.clone() {
             macro_rules! run {
-                ($sums:expr) => {
-                    for (t, sums) in $sums.iter().enumerate() {
-                        // SAFETY: the contract of `put` is the caller's.
-                        unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                ($tokens:literal) => {
+                    if let Some(groups) = groups {
+                        let mut values = [[0f32; BLOCK_ROWS]; $tokens];
+                        for (g, scales) in groups.scales.iter().enumerate() {
+                            let lines = &lines[g * group_lines..][..group_lines];
+                            let fields = group_lines * LINE_FIELDS;
+                            let panel = panel.get(g * fields..(g + 1) * fields).unwrap_or_default();
+                            let tile = tile.group(g, groups.steps);
+                            // SAFETY: the caller promises that the processor supports the backend.
+                            let sums =
+                                unsafe { sums_of::<$tokens>(backend, needs_panel, lines, panel, tile) };
+                            for (values, sums) in values.iter_mut().zip(&sums) {
+                                add_group(values, lanes(sums), scales);
+                            }
+                        }
+                        for (t, values) in values.iter().enumerate() {
+                            // SAFETY: the contract of `put_groups` is the caller's.
+                            unsafe { sink.put_groups(tile.first + t, block, values) };
+                        }
+                    } else {
+                        // SAFETY: the caller promises that the processor supports the backend.
+                        let sums = unsafe { sums_of::<$tokens>(backend, needs_panel, lines, &panel, tile) };
+                        for (t, sums) in sums.iter().enumerate() {
+                            // SAFETY: the contract of `put` is the caller's.
+                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
+                        }
                     }
                 };
             }
-            // SAFETY: the caller promises that the processor supports the backend: dotprod for `NeonDot`,
-            // dotprod and i8mm for `NeonI8mm`.
-            match (backend, tile.sums.len()) {
-                (Backend::Neon, 1) if needs_panel => run!(wide::<1>(&panel, tile)),
-                (Backend::Neon, 2) if needs_panel => run!(wide::<2>(&panel, tile)),
-                (Backend::Neon, 3) if needs_panel => run!(wide::<3>(&panel, tile)),
-                (Backend::Neon, 1) => run!(narrow::<1>(lines, tile)),
-                (Backend::Neon, 2) => run!(narrow::<2>(lines, tile)),
-                (Backend::Neon, 3) => run!(narrow::<3>(lines, tile)),
-                (_, 1) => run!(unsafe { neon_dot::single(lines, tile) }),
-                (_, 2) => run!(unsafe { neon_dot::narrow::<2>(lines, tile) }),
-                (_, 3) => run!(unsafe { neon_dot::narrow::<3>(lines, tile) }),
-                (Backend::NeonDot, 4) => run!(unsafe { neon_dot::wide::<4>(&panel, tile) }),
-                (Backend::NeonDot, 5) => run!(unsafe { neon_dot::wide::<5>(&panel, tile) }),
-                (Backend::NeonDot, 6) => run!(unsafe { neon_dot::wide::<6>(&panel, tile) }),
-                (Backend::NeonI8mm, 4) => run!(unsafe { neon_i8mm::wide::<4>(&panel, tile) }),
-                (Backend::NeonI8mm, 5) => run!(unsafe { neon_i8mm::wide::<5>(&panel, tile) }),
-                (Backend::NeonI8mm, 6) => run!(unsafe { neon_i8mm::wide::<6>(&panel, tile) }),
-                (backend, tokens) => unreachable!("a tile of {tokens} tokens on {backend}"),
+            match tile.sums.len() {
+                1 => run!(1),
+                2 => run!(2),
+                3 => run!(3),
+                4 => run!(4),
+                5 => run!(5),
+                6 => run!(6),
+                tokens => unreachable!("a tile of {tokens} tokens"),
             }
         }
     }
 }
 
-/// Unpacks a block: two bits to a byte, the first line's rows before the second's, a line's fields in the
+/// The sums of T tokens over some lines, which `panel` holds unpacked if the backend needs it.
+///
+/// # Safety
+/// The processor must support the backend: dotprod for `NeonDot`, dotprod and i8mm for `NeonI8mm`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn sums_of<const T: usize>(
+    backend: Backend,
+    needs_panel: bool,
+    lines: &[Line],
+    panel: &[int8x16_t],
+    tile: Tile<'_>,
+) -> Sums<T> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match backend {
+            Backend::Neon if needs_panel => wide::<T>(panel, tile),
+            Backend::Neon => narrow::<T>(lines, tile),
+            _ if T == 1 => std::array::from_fn(|_| neon_dot::single(lines, tile)[0]),
+            _ if T <= 3 => neon_dot::narrow::<T>(lines, tile),
+            Backend::NeonDot => neon_dot::wide::<T>(panel, tile),
+            _ => neon_i8mm::wide::<T>(panel, tile),
+        }
+    }
+}
+
+/// Adds the sums of a group times its scales: multiply, then add.
+#[inline]
+#[target_feature(enable = "neon")]
+fn add_group(values: &mut [f32; BLOCK_ROWS], sums: &[i32; BLOCK_ROWS], scales: &GroupScales) {
+    for ((value, sum), scale) in values.iter_mut().zip(sums).zip(scales) {
+        *value += f16_bits_to_f32(scale.to_bits()) * *sum as f32;
+    }
+}
+
+/// Unpacks lines: two bits to a byte, the first line's rows before the second's, a line's fields in the
 /// backend's order.
 #[target_feature(enable = "neon")]
-fn unpack(lines: &[Line], backend: Backend, panel: &mut Panel) {
-    panel.resize(lines.len() * LINE_FIELDS, vdupq_n_s8(0));
+fn unpack(lines: &[Line], backend: Backend, panel: &mut [int8x16_t]) {
     let (out, _) = panel.as_chunks_mut::<LINE_FIELDS>();
     for (l, out) in out.chunks_exact_mut(lines.len() / STEP_LINES).enumerate() {
         for (line, out) in lines.iter().skip(l).step_by(STEP_LINES).zip(out) {

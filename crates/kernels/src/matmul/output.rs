@@ -8,21 +8,40 @@ use crate::{QuantizedRows, TernaryWeights, WriteMode};
 
 /// An element of a product's result.
 pub(super) trait Output: Copy + Send + Add<Output = Self> {
+    /// Whether scales count: without, a sum is over the whole row, whatever groups have scales.
+    const SCALED: bool;
+
     /// The element for an exact sum and the product of both scales.
     fn finish(acc: i32, scale: f32) -> Self;
+
+    /// The element for scaled sums of groups, added up.
+    fn of_groups(value: f32) -> Self;
 }
 
 impl Output for f32 {
+    const SCALED: bool = true;
+
     #[inline(always)]
     fn finish(acc: i32, scale: f32) -> Self {
         acc as f32 * scale
     }
+
+    #[inline(always)]
+    fn of_groups(value: f32) -> Self {
+        value
+    }
 }
 
 impl Output for i32 {
+    const SCALED: bool = false;
+
     #[inline(always)]
     fn finish(acc: i32, _: f32) -> Self {
         acc
+    }
+
+    fn of_groups(_: f32) -> Self {
+        unreachable!("raw sums have no scales")
     }
 }
 
@@ -32,7 +51,8 @@ pub(super) struct Sink<'a, T> {
     rows: usize,
     /// Rows of activations whose results are added up to a token's.
     digits: usize,
-    weight_scale: f32,
+    /// One, or one a row; none where groups have scales.
+    weight_scales: &'a [f32],
     activation_scales: &'a [f32],
     write: WriteMode,
     borrow: PhantomData<&'a mut [T]>,
@@ -48,7 +68,7 @@ impl<'a, T: Output> Sink<'a, T> {
     pub(super) fn new(
         out: &'a mut [T],
         write: WriteMode,
-        w: &TernaryWeights,
+        w: &'a TernaryWeights,
         x: &'a QuantizedRows,
         digits: usize,
     ) -> Self {
@@ -57,7 +77,7 @@ impl<'a, T: Output> Sink<'a, T> {
             out: out.as_mut_ptr(),
             rows: w.rows(),
             digits,
-            weight_scale: w.scale(),
+            weight_scales: w.whole_scales(),
             activation_scales: &x.scales,
             write,
             borrow: PhantomData,
@@ -74,31 +94,79 @@ impl<'a, T: Output> Sink<'a, T> {
     /// If the row or the block lies outside the result.
     #[inline(always)]
     pub(super) unsafe fn put(&self, row: usize, block: usize, acc: &[i32; BLOCK_ROWS]) {
-        let scale = self.weight_scale * self.activation_scales[row];
+        let by = self.activation_scales[row];
+        // SAFETY: passed on to the caller.
+        let (out, write) = unsafe { self.place(row, block) };
+        if let [scale] = *self.weight_scales {
+            let scale = scale * by;
+            match out.as_mut_array::<BLOCK_ROWS>() {
+                Some(out) => finish_into(out, acc, write, |_, acc| T::finish(acc, scale)),
+                None => finish_into(out, acc, write, |_, acc| T::finish(acc, scale)),
+            }
+            return;
+        }
+        if !T::SCALED {
+            return finish_into(out, acc, write, |_, acc| T::finish(acc, 0.0));
+        }
+        let scales = &self.weight_scales[block * BLOCK_ROWS..][..out.len()];
+        match (out.as_mut_array::<BLOCK_ROWS>(), scales.as_array::<BLOCK_ROWS>()) {
+            (Some(out), Some(scales)) => {
+                finish_into(out, acc, write, |i, acc| T::finish(acc, scales[i] * by));
+            }
+            _ => finish_into(out, acc, write, |i, acc| T::finish(acc, scales[i] * by)),
+        }
+    }
+
+    /// [`Sink::put`] of the scaled sums of groups, added up in their order: times the scale of the activations.
+    ///
+    /// # Safety
+    /// As [`Sink::put`].
+    ///
+    /// # Panics
+    /// As [`Sink::put`].
+    #[inline(always)]
+    pub(super) unsafe fn put_groups(&self, row: usize, block: usize, values: &[f32; BLOCK_ROWS]) {
+        let by = self.activation_scales[row];
+        // SAFETY: passed on to the caller.
+        let (out, write) = unsafe { self.place(row, block) };
+        match out.as_mut_array::<BLOCK_ROWS>() {
+            Some(out) => finish_into(out, values, write, |_, value| T::of_groups(value * by)),
+            None => finish_into(out, values, write, |_, value| T::of_groups(value * by)),
+        }
+    }
+
+    /// Where the results of one row of activations and one block go, and how.
+    ///
+    /// # Safety
+    /// As [`Sink::put`].
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "tasks write to disjoint places, which the caller promises")]
+    unsafe fn place(&self, row: usize, block: usize) -> (&mut [T], WriteMode) {
         let (token, write) = match (self.digits, row % self.digits) {
             (1, _) => (row, self.write),
             (digits, 0) => (row / digits, self.write),
             (digits, _) => (row / digits, WriteMode::Accumulate),
         };
         let first = block * BLOCK_ROWS;
-        assert!(first < self.rows);
+        assert!(first < self.rows && row < self.activation_scales.len());
         let count = BLOCK_ROWS.min(self.rows - first);
-        // SAFETY: `row` indexed `activation_scales`, which has `digits` elements a token, so with `first +
-        // count <= rows` the range lies in the slice of `tokens * rows` elements that `new` borrowed; the
-        // caller keeps other writers away.
+        // SAFETY: there are `digits` rows of activations a token, so with `first + count <= rows` the range lies in
+        // the slice of `tokens * rows` elements that `new` borrowed; the caller keeps other writers away.
         let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(token * self.rows + first), count) };
-        if let Some(out) = out.as_mut_array::<BLOCK_ROWS>() {
-            finish_into(out, acc, scale, write);
-        } else {
-            finish_into(out, acc, scale, write);
-        }
+        (out, write)
     }
 }
 
+/// Writes, or adds, what `finish` makes of each sum; it also gets the row's number in the block.
 #[inline(always)]
-fn finish_into<T: Output>(out: &mut [T], acc: &[i32], scale: f32, write: WriteMode) {
-    for (out, acc) in out.iter_mut().zip(acc) {
-        let value = T::finish(*acc, scale);
+fn finish_into<T: Output, A: Copy>(
+    out: &mut [T],
+    sums: &[A],
+    write: WriteMode,
+    finish: impl Fn(usize, A) -> T,
+) {
+    for (i, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
+        let value = finish(i, *sum);
         *out = if write == WriteMode::Accumulate { *out + value } else { value };
     }
 }

@@ -22,6 +22,23 @@ pub(super) struct Tile<'a> {
     pub(super) words: &'a [i32],
     /// The sum of every token's codes.
     pub(super) sums: &'a [i32],
+    /// Sums of every token's codes in each group of columns, [groups, tokens], where groups have scales.
+    pub(super) group_sums: &'a [i32],
+}
+
+impl<'a> Tile<'a> {
+    /// Group `group` of `steps` steps of columns, as a tile of its own.
+    #[inline(always)]
+    pub(super) fn group(&self, group: usize, steps: usize) -> Tile<'a> {
+        let tokens = self.sums.len();
+        let words = steps * STEP_WORDS * tokens;
+        Tile {
+            words: &self.words[group * words..][..words],
+            sums: &self.group_sums[group * tokens..][..tokens],
+            group_sums: &[],
+            ..*self
+        }
+    }
 }
 
 /// The packed activations of a product.
@@ -30,28 +47,33 @@ pub(super) struct Packed<'a> {
     tiling: &'a Tiling,
     words: &'a [i32],
     sums: &'a [i32],
+    group_sums: &'a [i32],
 }
 
 impl<'a> Packed<'a> {
     /// The tiles of a range.
     pub(super) fn tiles(self, range: Range<usize>) -> impl Iterator<Item = Tile<'a>> + Clone {
         let token_words = self.words.len() / self.sums.len();
+        let groups = self.group_sums.len() / self.sums.len();
         range.map(move |i| {
             let tokens = self.tiling.first(i)..self.tiling.first(i + 1);
             Tile {
                 first: tokens.start,
                 words: &self.words[tokens.start * token_words..tokens.end * token_words],
+                group_sums: &self.group_sums[tokens.start * groups..tokens.end * groups],
                 sums: &self.sums[tokens],
             }
         })
     }
 }
 
-/// Packs activations for kernels of `steps` steps, tile after tile, and lends them to `use_them`.
+/// Packs activations for kernels of `steps` steps, tile after tile, and lends them to `use_them`; where groups of
+/// `group` columns have scales, with the sums of their codes.
 pub(super) fn with_packed(
     x: &QuantizedRows,
     tiling: &Tiling,
     steps: usize,
+    group: Option<usize>,
     parallel: bool,
     use_them: impl FnOnce(Packed<'_>),
 ) {
@@ -76,8 +98,30 @@ pub(super) fn with_packed(
         start = end;
     }
     pool::for_each(tasks.into_iter(), |(tiles, packed)| pack_tiles(x, tiling, token_words, tiles, packed));
-    use_them(Packed { tiling, words: &words, sums: &x.sums });
+    let group_sums = group.map(|group| sums_of_groups(x, tiling, group)).unwrap_or_default();
+    use_them(Packed { tiling, words: &words, sums: &x.sums, group_sums: &group_sums });
     BUFFER.set(words);
+}
+
+/// The sums of every token's codes in groups of `group` columns, tile after tile: [groups, tokens] each.
+fn sums_of_groups(x: &QuantizedRows, tiling: &Tiling, group: usize) -> Vec<i32> {
+    let groups = x.cols / group;
+    let mut sums = vec![0; x.rows() * groups];
+    let mut rest = sums.as_mut_slice();
+    let mut tiles = Vec::with_capacity(tiling.tiles());
+    for tile in 0..tiling.tiles() {
+        let (first, end) = (tiling.first(tile), tiling.first(tile + 1));
+        tiles.push((first, rest.split_off_mut(..(end - first) * groups).expect("a sum for every group")));
+    }
+    pool::for_each(tiles.into_iter(), |(first, sums)| {
+        let tokens = sums.len() / groups;
+        for (t, codes) in x.codes[first * x.cols..].chunks_exact(x.cols).take(tokens).enumerate() {
+            for (g, codes) in codes.chunks_exact(group).enumerate() {
+                sums[g * tokens + t] = codes.iter().map(|code| i32::from(*code)).sum();
+            }
+        }
+    });
+    sums
 }
 
 /// Words that one task packs at least.

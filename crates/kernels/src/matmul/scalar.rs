@@ -36,12 +36,30 @@ pub(super) unsafe fn multiply<T: Output>(
         }
         for token in tokens.clone() {
             let row = &x.codes[token * x.cols..][..x.cols];
+            if let Some(groups) = w.groups(block).filter(|_| T::SCALED) {
+                let width = groups.steps * STEP_COLS;
+                let mut values = [0f32; BLOCK_ROWS];
+                for (lane, (value, codes)) in values.iter_mut().zip(codes.chunks_exact(w.cols())).enumerate()
+                {
+                    let parts = row.chunks_exact(width).zip(codes.chunks_exact(width));
+                    for ((x, codes), scales) in parts.zip(groups.scales) {
+                        *value += scales[lane].to_f32() * dot(x, codes) as f32;
+                    }
+                }
+                // SAFETY: passed on to the caller.
+                unsafe { sink.put_groups(token, block, &values) };
+                continue;
+            }
             let mut acc = [0; BLOCK_ROWS];
             for (acc, codes) in acc.iter_mut().zip(codes.chunks_exact(w.cols())) {
-                *acc = row.iter().zip(codes).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum();
+                *acc = dot(row, codes);
             }
             // SAFETY: passed on to the caller.
             unsafe { sink.put(token, block, &acc) };
         }
     }
+}
+
+fn dot(x: &[i8], codes: &[i8]) -> i32 {
+    x.iter().zip(codes).map(|(x, w)| i32::from(*x) * i32::from(*w)).sum()
 }

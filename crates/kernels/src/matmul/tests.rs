@@ -13,17 +13,17 @@ fn pseudo_random(n: usize, seed: usize) -> impl Iterator<Item = usize> {
     (0..n).map(move |i| (i + 1).wrapping_mul(seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15)) >> 40)
 }
 
-fn activations(m: usize, cols: usize, seed: usize) -> QuantizedRows {
+pub(super) fn activations(m: usize, cols: usize, seed: usize) -> QuantizedRows {
     let codes = pseudo_random(m * cols, seed).map(|r| (r % 256) as u8 as i8).collect();
     QuantizedRows::from_codes(codes, pseudo_random(m, seed).map(|r| r as f32 * 1e-7).collect(), cols)
 }
 
-fn ternary(n: usize, seed: usize) -> Vec<i8> {
+pub(super) fn ternary(n: usize, seed: usize) -> Vec<i8> {
     pseudo_random(n, seed).map(|r| (r % 3) as i8 - 1).collect()
 }
 
 /// The definition, in i64.
-fn definition(x: &QuantizedRows, codes: &[i8]) -> Vec<i64> {
+pub(super) fn definition(x: &QuantizedRows, codes: &[i8]) -> Vec<i64> {
     let mut sums = Vec::new();
     for row in x.codes.chunks_exact(x.cols) {
         for codes in codes.chunks_exact(x.cols) {
@@ -47,7 +47,7 @@ fn check_all_backends(x: &QuantizedRows, codes: &[i8]) {
             let mut y = vec![f32::NAN; x.rows() * rows];
             ternary_matmul_with(backend, x, &w, &mut y);
             for (i, y) in y.iter().enumerate() {
-                let scaled = expected[i] as f32 * (w.scale() * x.scales[i / rows]);
+                let scaled = expected[i] as f32 * (0.0371 * x.scales[i / rows]);
                 assert_eq!(y.to_bits(), scaled.to_bits(), "{shape}, element {i}");
             }
             let mut sum: Vec<f32> = (0..y.len()).map(|i| i as f32).collect();
@@ -149,7 +149,15 @@ fn matrices_multiplied_together_give_what_each_gives_alone() {
                     ternary_matmul_with(backend, &x, w, y);
                 }
                 let results = together.each_mut().map(Vec::as_mut_slice);
-                products(backend, &x, 1, &weights.each_ref(), results.into_iter(), WriteMode::Overwrite);
+                products(
+                    backend,
+                    &x,
+                    1,
+                    &weights.each_ref(),
+                    results.into_iter(),
+                    WriteMode::Overwrite,
+                    None,
+                );
                 assert_eq!(alone, together, "{backend}, {layout:?}, m {m}, cols {cols}");
             }
         }
@@ -210,7 +218,8 @@ fn digits_of_a_gradient_are_added_up_on_every_backend_and_number_of_threads() {
             for (i, y) in expected.iter_mut().enumerate() {
                 let (token, row) = (i / rows, i % rows);
                 for at in token * digits..(token + 1) * digits {
-                    let value = sums[at * rows + row] as f32 * (w.scale() * gradient.rows().scales[at]);
+                    let value = sums[at * rows + row] as f32
+                        * (w.scales().of_tensor().unwrap() * gradient.rows().scales[at]);
                     let first = write == WriteMode::Overwrite && at == token * digits;
                     *y = if first { value } else { *y + value };
                 }

@@ -3,11 +3,11 @@
 
 use tritforge_config::Projection;
 use tritforge_kernels::{
-    CounterRng, Direction, GradientRows, Matrix, RopeTable, WriteMode, attention_varlen_backward, gemm,
-    glu_norm_backward, gradient_matmul, quantize_gradient_rows, rms_norm_backward, rope_in_place,
-    weight_gradient,
+    CounterRng, Direction, Matrix, RopeTable, WriteMode, attention_varlen_backward, gemm, glu_norm_backward,
+    rms_norm_backward, rope_in_place, weight_gradient,
 };
 
+use super::input_gradient::{Rounded, input_gradient};
 use super::products::{Products, Segments};
 use super::relation::Relation;
 use super::workspace::{Activations, AdapterBuffers, Scratch, input};
@@ -44,7 +44,7 @@ struct Kept<'a> {
     x: &'a [f32],
     kept: &'a Activations,
     /// Gradients rounded to integers.
-    codes: &'a mut GradientRows,
+    rounded: &'a mut Rounded,
     adapter: &'a mut AdapterBuffers,
     /// The input of an adapter.
     plain: &'a mut Vec<f32>,
@@ -96,10 +96,10 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<(), ModelError> {
-        let Scratch { dx, passing, dq, dk, dv, dgate, dup, codes, adapter, relation, .. } = scratch;
+        let Scratch { dx, passing, dq, dk, dv, dgate, dup, rounded, adapter, relation, .. } = scratch;
         let Passing { hidden, plain } = passing;
         let seed = CounterRng::derive(pass.noise, self.shape.layer as u64);
-        let products = &mut Kept { x, kept, codes, adapter, plain, seed };
+        let products = &mut Kept { x, kept, rounded, adapter, plain, seed };
         let (tokens, shape) = (pass.tokens, self.shape.attention);
         let width = self.linear(Down).dims().1;
 
@@ -214,14 +214,14 @@ impl Block {
         let trained = gradients.slot(self.projection_indices[projection as usize]);
         let noise = |product: u64| CounterRng::new(products.seed, product, projection as usize);
         let rounding = |product: u64| linear.grad_precision().rounding(noise(product));
-        if let (Some(transposed), Some(of_weight), Some(of_input)) =
-            (linear.transposed(), rounding(0), rounding(1))
+        if let (Some(transposed), Some(scales), Some(of_weight)) =
+            (linear.transposed(), linear.scales(), rounding(0))
         {
             if let Some((dweight, write)) = trained {
                 weight_gradient(dy, &input.rows, of_weight, dweight, write);
             }
-            quantize_gradient_rows(dy, rows, of_input, products.codes);
-            gradient_matmul(products.codes, transposed, dx, write);
+            let of_input = |part: usize| rounding(1 + part as u64).unwrap_or(of_weight);
+            input_gradient(scales, transposed, dy, of_input, (&mut *dx, write), products.rounded);
         } else {
             let dy = Matrix::f32(dy, dy.len() / rows, rows);
             if let Some((dweight, write)) = trained {

@@ -7,6 +7,7 @@
 mod adapter;
 mod block;
 mod head;
+mod input_gradient;
 mod objective;
 mod products;
 mod relation;

@@ -1,9 +1,10 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
-use tritforge_config::{ActivationQuant, ModelConfig, Projection};
-use tritforge_kernels::{GradientRows, QuantizedRows, Rounding};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection};
+use tritforge_kernels::{QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
+use super::input_gradient::Rounded;
 use super::relation::RelationBuffers;
 use crate::device::{Cpu, Input};
 use crate::forward::Passing;
@@ -62,7 +63,9 @@ impl Workspace {
             ActivationQuant::Absmax => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
             ActivationQuant::None => 0,
         };
-        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes;
+        // The gradient times the scales of rows or groups.
+        let scaled = if config.granularity == Granularity::Tensor { 0 } else { 4 * d.max(q).max(f) };
+        let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes + scaled;
         let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
         (activations, activations + tokens * scratch + 4 * logits)
     }
@@ -120,7 +123,7 @@ pub(super) struct Scratch {
     /// A chunk of logits, then of their gradients.
     pub(super) logits: Vec<f32>,
     /// The gradient of a projection's output as integers; empty where the backward is in f32.
-    pub(super) codes: GradientRows,
+    pub(super) rounded: Rounded,
     pub(super) adapter: AdapterBuffers,
     pub(super) relation: RelationBuffers,
 }
@@ -148,7 +151,8 @@ impl Scratch {
         let all =
             [&self.dx, hidden, plain, &self.dq, &self.dk, &self.dv, &self.dgate, &self.dup, &self.logits];
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
-            + rows_bytes(self.codes.rows())
+            + rows_bytes(self.rounded.codes.rows())
+            + 4 * self.rounded.scaled.capacity()
             + self.adapter.bytes()
             + self.relation.bytes()
     }

@@ -17,7 +17,8 @@ pub(crate) fn export(path: &Path, layers: &[(String, &BitLinear)]) -> Result<()>
     metadata.insert("general.architecture", "example");
     let mut specs = Vec::new();
     for (name, tensor) in &ternary {
-        metadata.insert(format!("{name}.scale"), tensor.scale());
+        let scale = tensor.scales().of_tensor().context("one scale a tensor")?;
+        metadata.insert(format!("{name}.scale"), scale);
         let dims = vec![tensor.cols() as u64, tensor.rows() as u64];
         specs.push(TensorSpec { name: (*name).to_string(), dims, ty });
     }
@@ -33,7 +34,7 @@ pub(crate) fn export(path: &Path, layers: &[(String, &BitLinear)]) -> Result<()>
         let unpacked = Packing::Tq2_0.unpack(file.data(info), tensor.rows(), tensor.cols())?;
         ensure!(unpacked.codes == tensor.codes(), "{name}: the file has other codes");
         let scale = file.metadata().get_f32(&format!("{name}.scale"))?;
-        ensure!(scale.to_bits() == tensor.scale().to_bits(), "{name}: the file has another scale");
+        ensure!(Some(scale) == tensor.scales().of_tensor(), "{name}: the file has another scale");
     }
     println!("{}: {} layers, read back and equal", path.display(), ternary.len());
     Ok(())

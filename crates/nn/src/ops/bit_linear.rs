@@ -1,8 +1,9 @@
 //! BitLinear (BitNet b1.58, arXiv 2402.17764): int8 × ternary product forward, straight-through estimator
 //! backward.
 //!
-//! Forward: `acc = Σ xq·wq` exactly, `y = acc · (s · s_x)`. Backward: the roundings and clamps count as the
-//! identity, so `dx = dy · (wq·s)` and `dW = dyᵀ · (xq·s_x)`.
+//! Forward: `acc = Σ xq·wq` exactly, `y = acc · (s · s_x)`, or `y = s_x · Σ_g s_g · acc_g` where groups of inputs have
+//! scales. Backward: the roundings and clamps count as the identity, so `dx = dy · (wq·s)` and
+//! `dW = dyᵀ · (xq·s_x)`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,10 +11,8 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use tritforge_kernels::{QuantizedRows, TernaryWeights, quantize_rows, ternary_matmul};
 
-use tritforge_ternary::absmean;
-
-use super::composed;
 use super::values::{argument, on_kernels, rows, rows_cols, values};
+use super::{WeightScheme, composed};
 
 struct BitLinear {
     weights: Arc<TernaryWeights>,
@@ -76,8 +75,9 @@ impl CustomOp2 for BitLinear {
 
 /// The weights as the forward used them: `wq · s`, [rows, cols].
 fn dequantize(weights: &TernaryWeights, like: &Tensor) -> Result<Tensor> {
-    let scale = weights.scale();
-    let values: Vec<f32> = weights.codes().par_iter().map(|code| f32::from(*code) * scale).collect();
+    let codes = weights.codes();
+    let mut values = vec![0f32; codes.len()];
+    weights.scales().apply(&codes, weights.cols(), &mut values);
     Tensor::from_vec(values, (weights.rows(), weights.cols()), like.device())
 }
 
@@ -89,14 +89,22 @@ fn dequantize(weights: &TernaryWeights, like: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the shapes do not fit.
 pub fn bit_linear(x: &Tensor, latent: &Tensor) -> Result<Tensor> {
+    bit_linear_by(&WeightScheme::default(), x, latent)
+}
+
+/// [`bit_linear`] by any quantizer and granularity.
+///
+/// # Errors
+/// If the shapes do not fit, or a group does not divide the inputs.
+pub fn bit_linear_by(scheme: &WeightScheme, x: &Tensor, latent: &Tensor) -> Result<Tensor> {
     if !on_kernels(&[x, latent]) {
-        return composed::bit_linear(x, latent);
+        return composed::bit_linear_by(scheme, x, latent);
     }
     let latent = latent.contiguous()?;
     let (out, cols) = latent.dims2()?;
     let weights = {
         let numbers = values(&latent)?;
-        Arc::new(TernaryWeights::quantize(&numbers, out, cols, absmean(&numbers)))
+        Arc::new(TernaryWeights::quantize(&numbers, out, cols, scheme.fit(&numbers, &[out, cols])?))
     };
     let y = rows(x)?.apply_op2(&latent, BitLinear { weights, input: Mutex::new(None) })?;
     let mut shape = x.dims().to_vec();

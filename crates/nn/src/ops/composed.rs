@@ -7,7 +7,8 @@ use candle_core::{D, DType, Result, Tensor, bail};
 use tritforge_kernels::{AttentionShape, Gate};
 use tritforge_ternary::EPS;
 
-use super::{IGNORE_INDEX, RotaryEmbedding};
+use super::weight_quant::ternary_values;
+use super::{IGNORE_INDEX, RotaryEmbedding, WeightScheme};
 
 /// The type in which norms, scales and losses are computed.
 fn wide(dtype: DType) -> DType {
@@ -64,6 +65,35 @@ pub fn fake_quantize_activations(x: &Tensor) -> Result<Tensor> {
 pub fn fake_quantize_weights(latent: &Tensor) -> Result<Tensor> {
     let (codes, scale) = weight_codes(&latent.to_dtype(wide(latent.dtype()))?)?;
     codes.broadcast_mul(&scale)?.to_dtype(latent.dtype())
+}
+
+/// As [`super::fake_quantize_weights_by`]; other quantizers than absmean with one scale compute their values on the
+/// CPU, in f32.
+///
+/// # Errors
+/// If candle refuses an operation, or the granularity does not fit the shape.
+pub fn fake_quantize_weights_by(scheme: &WeightScheme, latent: &Tensor) -> Result<Tensor> {
+    if scheme.is_bitnet() {
+        return fake_quantize_weights(latent);
+    }
+    let numbers = latent.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let values = ternary_values(scheme, &numbers, latent.dims())?;
+    let values = Tensor::from_vec(values, latent.shape(), latent.device())?.to_dtype(latent.dtype())?;
+    straight_through(&values, latent)
+}
+
+/// As [`super::bit_linear_by`]; scales of rows and groups are multiplied into the weight.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn bit_linear_by(scheme: &WeightScheme, x: &Tensor, latent: &Tensor) -> Result<Tensor> {
+    if scheme.is_bitnet() {
+        return bit_linear(x, latent);
+    }
+    let dtype = wide(x.dtype());
+    let (input, input_scale) = activation_codes(&x.to_dtype(dtype)?)?;
+    let weight = fake_quantize_weights_by(scheme, &latent.to_dtype(dtype)?)?;
+    linear(&input, &weight)?.broadcast_mul(&input_scale)?.to_dtype(x.dtype())
 }
 
 /// As [`super::bit_linear`]: the product is of integers, which floats hold exactly, and is scaled afterwards.

@@ -19,7 +19,7 @@ mod weight_quant;
 
 pub use activation_quant::fake_quantize_activations;
 pub use attention::attention;
-pub use bit_linear::bit_linear;
+pub use bit_linear::{bit_linear, bit_linear_by};
 pub use cross_entropy::{IGNORE_INDEX, linear_cross_entropy};
 pub use embedding::embedding;
 pub use glu::glu;
@@ -27,4 +27,4 @@ pub use linear::linear;
 pub use rms_norm::rms_norm;
 pub use rope::{RotaryEmbedding, rope};
 pub use values::{Values, values};
-pub use weight_quant::fake_quantize_weights;
+pub use weight_quant::{WeightScheme, fake_quantize_weights, fake_quantize_weights_by};

@@ -15,7 +15,7 @@ impl Packing {
     /// no f16 number.
     pub fn pack(self, tensor: &TernaryTensor) -> Result<Vec<u8>, TernaryError> {
         let shape = [tensor.rows(), tensor.cols()];
-        self.pack_codes(tensor.codes(), shape, &Scales::tensor(tensor.scale()))
+        self.pack_codes(tensor.codes(), shape, tensor.scales())
     }
 
     /// Packs a tensor of one scale with another one, rounded to f16 in a layout that stores scales so: for

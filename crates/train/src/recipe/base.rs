@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tritforge_checkpoint::Checkpoint;
-use tritforge_config::{ADAPTER_MODEL, ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ADAPTER_MODEL, ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant};
 
 use super::entries::{Entries, Entry, Value, parse_config};
 use super::error::{Fault, Origin};
@@ -96,5 +96,17 @@ fn quantization(config: &ModelConfig) -> String {
         ActivationQuant::Absmax => "absmax",
         ActivationQuant::None => "none",
     };
-    format!("weights = \"{weights}\"\nactivations = \"{activations}\"\n")
+    let granularity = match config.granularity {
+        Granularity::Group(size) => size.to_string(),
+        other => format!("\"{other}\""),
+    };
+    let quantizer = match config.weights {
+        WeightQuant::Absmean => format!("scale = \"{}\"\n", config.quantizer),
+        WeightQuant::Ternary | WeightQuant::None => String::new(),
+    };
+    let granularity = match config.weights {
+        WeightQuant::None => String::new(),
+        WeightQuant::Absmean | WeightQuant::Ternary => format!("granularity = {granularity}\n"),
+    };
+    format!("weights = \"{weights}\"\n{quantizer}{granularity}activations = \"{activations}\"\n")
 }

@@ -103,6 +103,10 @@ impl Kind {
             }
             Kind::Flag => json!({ "type": "boolean" }),
             Kind::Text | Kind::Path => json!({ "type": "string" }),
+            Kind::Choice(names) if names.iter().any(|name| is_number(name)) => {
+                let values = names.iter().map(|name| name.parse::<u64>().map_or(json!(name), |n| json!(n)));
+                json!({ "enum": values.collect::<Vec<_>>() })
+            }
             Kind::Choice(names) => json!({ "type": "string", "enum": names }),
             Kind::Choices(names) => {
                 json!({ "type": "array", "items": { "type": "string", "enum": names }, "minItems": 1, "uniqueItems": true })
@@ -131,6 +135,16 @@ impl Kind {
             }
         }
     }
+}
+
+/// Whether a name is written as a number.
+pub(super) fn is_number(name: &str) -> bool {
+    name.parse::<u64>().is_ok()
+}
+
+/// A name as TOML writes it.
+pub(super) fn quoted(name: &str) -> String {
+    if is_number(name) { name.to_string() } else { format!("\"{name}\"") }
 }
 
 impl fmt::Display for Key {
@@ -163,7 +177,7 @@ impl fmt::Display for Kind {
             Kind::Flag => f.write_str("true or false"),
             Kind::Text => f.write_str("a string"),
             Kind::Choice(names) => {
-                let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+                let names: Vec<String> = names.iter().map(|name| quoted(name)).collect();
                 f.write_str(&names.join(" or "))
             }
             Kind::Choices(names) => {

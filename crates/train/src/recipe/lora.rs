@@ -1,6 +1,6 @@
 //! `[lora]`: read and checked.
 
-use tritforge_config::{LoraMode, Projection, WeightQuant};
+use tritforge_config::{Granularity, LoraMode, Projection, WeightQuant};
 
 use super::Recipe;
 use super::entries::Value;
@@ -141,6 +141,14 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
 fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
     if recipe.quant.weights == WeightQuant::None {
         let message = "lora.mode = \"lota\": expected a base with ternary weights, whose codes it changes";
+        r.fault("lora", "mode", message);
+    }
+    if recipe.quant.granularity != Granularity::Tensor {
+        let message = format!(
+            "lora.mode = \"lota\": expected a base with one scale a tensor, found quant.granularity = {}; modes \"adapter\" and \
+             \"qat_lora\" take it",
+            recipe.quant.granularity
+        );
         r.fault("lora", "mode", message);
     }
     if lora.alpha != lora.rank as f64 {

@@ -235,6 +235,8 @@ impl Model {
             tie_word_embeddings: self.tie_word_embeddings,
             use_sub_norm: self.use_sub_norm,
             weights: quant.weights,
+            quantizer: quant.scale,
+            granularity: quant.granularity,
             activations: quant.activations,
             initializer_range: self.initializer_range as f32,
             // Biases, norms of queries and keys, scaled RoPE: a base may have them, new models do not.

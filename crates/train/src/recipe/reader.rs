@@ -9,7 +9,7 @@ use super::entries::{Entries, Entry, Value};
 use super::error::{Fault, Origin};
 use super::hints::{self, nearest};
 use super::keys::Owned;
-use super::kind::{Key, Kind, Range};
+use super::kind::{Key, Kind, Range, is_number};
 
 /// Entries being read, and the faults found.
 #[derive(Debug)]
@@ -209,9 +209,14 @@ impl Reader {
         let kind = Kind::Choice(choices.iter().map(|(name, _)| name.to_string()).collect());
         let expected = kind.to_string();
         let entry = self.take(section, key, kind)?;
-        let Value::Text(text) = &entry.value else {
-            self.wrong_type(section, key, &entry, &expected);
-            return None;
+        let text = match &entry.value {
+            Value::Text(text) => text,
+            // A name that is a number may be written as one.
+            Value::Integer(number) if choices.iter().any(|(name, _)| is_number(name)) => &number.to_string(),
+            _ => {
+                self.wrong_type(section, key, &entry, &expected);
+                return None;
+            }
         };
         let found = choices.iter().find(|(name, _)| name == text).map(|(_, value)| value.clone());
         if found.is_none() {

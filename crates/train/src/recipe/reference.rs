@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use super::entries::Entries;
-use super::kind::{Key, Kind};
+use super::kind::{Key, Kind, quoted};
 use super::reader::Reader;
 use super::{Recipe, VERSION, choices, optim, resolve, upgrade};
 
@@ -191,7 +191,7 @@ fn kind_text(kind: &Kind) -> String {
             format!("an array of one or more of {}", names.join(", "))
         }
         Kind::Choice(names) => {
-            names.iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(", ")
+            names.iter().map(|name| format!("`{}`", quoted(name))).collect::<Vec<_>>().join(", ")
         }
         other => other.to_string(),
     }

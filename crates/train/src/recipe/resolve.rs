@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{ActivationQuant, HiddenAct, LoraMode, ModelConfig, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, Granularity, HiddenAct, LoraMode, ModelConfig, WeightQuant, WeightQuantizer,
+};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
 use tritforge_model::GradPrecision;
-use tritforge_ternary::Packing as TernaryPacking;
+use tritforge_ternary::{Packing as TernaryPacking, QUANTIZERS};
 
 use super::kind::{Kind, Range};
 use super::reader::Reader;
@@ -163,9 +165,15 @@ fn quant(r: &mut Reader) -> Quant {
         [("absmean", WeightQuant::Absmean), ("none", WeightQuant::None), ("ternary", WeightQuant::Ternary)];
     let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
     let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
+    let quantizers = QUANTIZERS.map(|quantizer| (quantizer.name(), WeightQuantizer::new(quantizer)));
+    let sizes = Granularity::GROUPS.map(|size| (size.to_string(), Granularity::Group(size)));
+    let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
+    granularities.extend(sizes.iter().map(|(name, granularity)| (name.as_str(), *granularity)));
     let default = Quant::default();
     Quant {
         weights: r.choice("quant", "weights", &weights).unwrap_or(default.weights),
+        scale: r.choice("quant", "scale", &quantizers).unwrap_or(default.scale),
+        granularity: r.choice("quant", "granularity", &granularities).unwrap_or(default.granularity),
         activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
         backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
     }
@@ -247,8 +255,11 @@ fn export(r: &mut Reader, model: &Model, quant: Quant) -> Export {
         names.iter().map(|(name, packing)| (name.as_str(), *packing)).collect();
     let dense = DenseType::ALL.map(|format| (format.name(), format));
     let format = r.choice("export", "format", &packings).unwrap_or_else(|| {
-        let fits = |packing: &TernaryPacking| validate::misfit(model, quant, *packing).is_none();
-        [TernaryPacking::Tq2_0, TernaryPacking::I2S].into_iter().find(fits).unwrap_or(default.format)
+        let fits = |packing: &TernaryPacking| {
+            packing.holds(quant.granularity) && validate::misfit(model, quant, *packing).is_none()
+        };
+        let preferred = [TernaryPacking::Tq2_0, TernaryPacking::I2S, TernaryPacking::Q2_0];
+        preferred.into_iter().chain(TernaryPacking::ALL).find(fits).unwrap_or(default.format)
     });
     Export { format, embeddings: r.choice("export", "embeddings", &dense).unwrap_or(default.embeddings) }
 }

@@ -43,7 +43,7 @@ const KEYS: [(&str, OnResume, &[&str]); 31] = [
             "initializer_range",
         ],
     ),
-    ("quant", Fixed, &["weights", "activations"]),
+    ("quant", Fixed, &["weights", "scale", "granularity", "activations"]),
     ("quant", Free, &["backward"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),

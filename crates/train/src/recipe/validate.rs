@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use tritforge_config::{ActivationQuant, ConfigError, Projection, WeightQuant};
+use tritforge_config::{ActivationQuant, ConfigError, Granularity, Projection, WeightQuant, WeightQuantizer};
 use tritforge_data::Packing as DataPacking;
 use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing;
@@ -21,6 +21,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     optim::check_optimizer(r, recipe);
     train(r, recipe);
     optim::check_schedule(r, recipe);
+    scales(r, recipe);
     packing(r, recipe);
     backward(r, recipe);
     engine(r, recipe);
@@ -173,6 +174,40 @@ fn train(r: &mut Reader, recipe: &Recipe) {
     }
     if train.min_delta > 0.0 && train.patience.is_none() {
         r.fault("train", "min_delta", "train.min_delta: has no effect without train.patience");
+    }
+}
+
+/// Scales of rows and groups, and quantizers, where weights are not computed from latent ones.
+fn scales(r: &mut Reader, recipe: &Recipe) {
+    let Quant { weights, scale, granularity, .. } = recipe.quant;
+    if weights != WeightQuant::Absmean && scale != WeightQuantizer::default() {
+        let message = format!(
+            "quant.scale = \"{scale}\": expected quant.weights = \"absmean\": no latent weights are quantized"
+        );
+        r.fault("quant", "scale", message);
+    }
+    if weights == WeightQuant::None && granularity != Granularity::Tensor {
+        let message =
+            "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
+        r.fault("quant", "granularity", message);
+    }
+    if weights == WeightQuant::None || recipe.export.format.holds(granularity) {
+        return;
+    }
+    let (name, holding) = (recipe_name(recipe.export.format), Packing::holding(granularity));
+    let holding = match holding.is_empty() {
+        true => {
+            "no packing has room for them: expected row, tensor, or a group of 64, 128 or 256".to_string()
+        }
+        false => format!("these packings have: {}", holding.join(", ")),
+    };
+    if r.given("export", "format") {
+        let message = format!(
+            "export.format = \"{name}\" has no room for quant.granularity = {granularity}; {holding}"
+        );
+        r.fault("export", "format", message);
+    } else {
+        r.fault("quant", "granularity", format!("quant.granularity = {granularity}: {holding}"));
     }
 }
 

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 
-use super::serialize::{backward_name, is_auto};
+use super::serialize::{backward_name, display, granularity, is_auto, is_default};
 
 /// `[model]`: the architecture, by the names of Hugging Face. In a recipe, `config` may name a file with these keys;
 /// keys in the recipe go before it.
@@ -58,6 +58,17 @@ pub struct Quant {
     /// `"absmean"` (ternary, the default), `"none"`, or `"ternary"`: as `model.base` stores them, never quantized again.
     #[schemars(with = "String")]
     pub weights: WeightQuant,
+    /// What computes the codes and scales of latent weights, where `weights = "absmean"`: `"absmean"` (the default), `"absmedian"`,
+    /// `"twn"` (threshold 0.75 · mean|W|, scale the mean of what is above it), `"rms"` (1.2240 · √(mean W²), of least squared error on a
+    /// Gaussian) or `"least_squares"` (the codes of absmean with the scale of least squared error).
+    #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
+    #[schemars(with = "String")]
+    pub scale: WeightQuantizer,
+    /// Which weights share a scale: `"tensor"` (one scale, the default), `"row"` (one an output), or groups of 32, 64, 128 or 256
+    /// consecutive inputs, which must divide every width. Scales of rows and groups are f16 numbers.
+    #[serde(serialize_with = "granularity", skip_serializing_if = "is_default")]
+    #[schemars(with = "String")]
+    pub granularity: Granularity,
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
@@ -74,6 +85,8 @@ impl Default for Quant {
     fn default() -> Self {
         Self {
             weights: WeightQuant::Absmean,
+            scale: WeightQuantizer::default(),
+            granularity: Granularity::Tensor,
             activations: ActivationQuant::Absmax,
             backward: GradPrecision::Auto,
         }

@@ -1,7 +1,7 @@
 //! How values are written whose types know nothing of serde, and which are left out because every recipe has them.
 
 use serde::Serializer;
-use tritforge_config::{LoraMode, Projection};
+use tritforge_config::{Granularity, LoraMode, Projection};
 use tritforge_data::Packing;
 use tritforge_kernels::DenseType;
 use tritforge_model::GradPrecision;
@@ -30,6 +30,28 @@ pub(super) fn backward_name<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(backward.name())
+}
+
+pub(super) fn display<S: Serializer>(
+    value: &impl std::fmt::Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// The size of a group as a number, the rest as text.
+pub(super) fn granularity<S: Serializer>(
+    granularity: &Granularity,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match granularity {
+        Granularity::Group(size) => serializer.serialize_u64(*size as u64),
+        other => serializer.collect_str(other),
+    }
+}
+
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 pub(super) fn mode_name<S: Serializer>(mode: &LoraMode, serializer: S) -> Result<S::Ok, S::Error> {

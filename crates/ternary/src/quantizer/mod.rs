@@ -1,0 +1,208 @@
+//! How latent weights are made ternary: one file a quantizer, one line each in [`QUANTIZERS`].
+//!
+//! A quantizer looks at the weights that share a scale ([`Granularity`]) and finds two numbers: the step of the
+//! rounding and the scale of the codes. The code of a weight is `clamp(round_half_even(w · (1/step)), −1, 1)`,
+//! so it is 0 up to half a step; the value is code · scale. Everything else (packing, products, gradients) is
+//! the same for all of them.
+//!
+//! The scale of a row or a group is rounded to f16, half to even, by definition: the file formats hold such
+//! scales as f16, and what is trained is what is deployed. Only the one scale of a tensor is an f32.
+
+mod absmean;
+mod absmedian;
+mod least_squares;
+mod rms;
+mod twn;
+
+use std::fmt;
+use std::str::FromStr;
+
+pub use self::absmean::{absmean, weight_codes};
+use crate::{EPS, Granularity, Scales, TernaryError};
+
+/// What a quantizer finds for weights that share a scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fit {
+    /// The code of a weight is `clamp(round_half_even(w / step), −1, 1)`.
+    pub step: f32,
+    /// The value of a weight is code · scale.
+    pub scale: f32,
+}
+
+/// A quantizer of weights.
+pub trait Quantizer: fmt::Debug + Sync {
+    /// The name in recipes and checkpoints.
+    fn name(&self) -> &'static str;
+
+    /// What it is, in a line, with its source.
+    fn about(&self) -> &'static str;
+
+    /// Step and scale of weights that share them; at least [`EPS`] each. NaN and infinity among the weights are
+    /// those of the scale, which the caller is to refuse.
+    fn fit(&self, weights: &[f32]) -> Fit;
+}
+
+/// All quantizers.
+pub const QUANTIZERS: [&dyn Quantizer; 5] =
+    [&absmean::Absmean, &absmedian::Absmedian, &twn::Twn, &rms::Rms, &least_squares::LeastSquares];
+
+/// A quantizer as a value: compared, written and read by its name.
+#[derive(Clone, Copy)]
+pub struct WeightQuantizer(&'static dyn Quantizer);
+
+impl WeightQuantizer {
+    /// A quantizer, which need not be one of [`QUANTIZERS`].
+    pub const fn new(quantizer: &'static dyn Quantizer) -> Self {
+        Self(quantizer)
+    }
+
+    /// Step and scale of every part of a matrix [rows, cols], row-major, that shares them.
+    ///
+    /// # Errors
+    /// If the number of weights is another, or a group does not fit the columns. Weights that are NaN or infinite
+    /// are no error here: their scale is one.
+    pub fn fit(
+        self,
+        granularity: Granularity,
+        weights: &[f32],
+        [rows, cols]: [usize; 2],
+    ) -> Result<Fitted, TernaryError> {
+        crate::tensor::check_length("weights", weights.len(), rows, cols)?;
+        granularity.check(cols)?;
+        if granularity == Granularity::Tensor {
+            return Ok(self.0.fit(weights).into());
+        }
+        let fits = weights.chunks_exact(granularity.width(rows, cols).max(1)).map(|part| self.0.fit(part));
+        let (inverse_steps, scales): (Vec<f32>, Vec<f32>) =
+            fits.map(|fit| (1.0 / fit.step, half::f16::from_f32(fit.scale).to_f32())).unzip();
+        Ok(Fitted { inverse_steps, scales: Scales::unchecked(granularity, [rows, cols], scales)? })
+    }
+}
+
+impl Default for WeightQuantizer {
+    /// Absmean.
+    fn default() -> Self {
+        Self(&absmean::Absmean)
+    }
+}
+
+impl std::ops::Deref for WeightQuantizer {
+    type Target = dyn Quantizer;
+
+    fn deref(&self) -> &Self::Target {
+        self.0
+    }
+}
+
+impl PartialEq for WeightQuantizer {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for WeightQuantizer {}
+
+impl fmt::Debug for WeightQuantizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for WeightQuantizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for WeightQuantizer {
+    type Err = TernaryError;
+
+    fn from_str(name: &str) -> Result<Self, TernaryError> {
+        let known = QUANTIZERS.into_iter().find(|quantizer| quantizer.name() == name);
+        known.map(Self).ok_or_else(|| TernaryError::Quantizer { found: name.to_string() })
+    }
+}
+
+/// A matrix's steps, as what weights are multiplied with before they are rounded, and its scales.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fitted {
+    inverse_steps: Vec<f32>,
+    scales: Scales,
+}
+
+impl Fitted {
+    /// Ternary values as they stand: a code is a value divided by its scale.
+    pub fn stored(scales: Scales) -> Self {
+        Self { inverse_steps: scales.values().iter().map(|scale| 1.0 / scale).collect(), scales }
+    }
+
+    /// The scales.
+    pub fn scales(&self) -> &Scales {
+        &self.scales
+    }
+
+    /// What the weights of a row are multiplied with before they are rounded: one number, or one a group.
+    pub fn inverse_steps(&self, row: usize) -> &[f32] {
+        match self.scales.granularity() {
+            Granularity::Tensor => &self.inverse_steps,
+            _ => {
+                let per_row = self.scales.row(row).len();
+                &self.inverse_steps[row * per_row..][..per_row]
+            }
+        }
+    }
+
+    /// The codes of whole rows of `cols` weights from row `first` on.
+    ///
+    /// # Panics
+    /// If the slices differ in length.
+    pub fn codes(&self, first: usize, cols: usize, weights: &[f32], codes: &mut [i8]) {
+        assert_eq!(weights.len(), codes.len(), "one code for every weight");
+        let rows = weights.chunks_exact(cols).zip(codes.chunks_exact_mut(cols));
+        for (row, (weights, codes)) in rows.enumerate() {
+            let inverses = self.inverse_steps(first + row);
+            let width = cols / inverses.len();
+            let groups = weights.chunks_exact(width).zip(codes.chunks_exact_mut(width));
+            for ((weights, codes), inverse) in groups.zip(inverses) {
+                absmean::codes(weights, *inverse, codes);
+            }
+        }
+    }
+}
+
+impl From<Fit> for Fitted {
+    /// Of a whole tensor.
+    fn from(fit: Fit) -> Self {
+        Self { inverse_steps: vec![1.0 / fit.step], scales: Scales::tensor(fit.scale) }
+    }
+}
+
+impl From<f32> for Fitted {
+    /// Of a whole tensor whose step is its scale.
+    fn from(scale: f32) -> Self {
+        Fit { step: scale, scale }.into()
+    }
+}
+
+/// A number of at least [`EPS`]; NaN stays NaN, which `f32::max` would drop.
+fn at_least_eps(number: f32) -> f32 {
+    if number < EPS { EPS } else { number }
+}
+
+/// The mean magnitude of the weights whose code by this step is not 0; [`EPS`] if there is none. It minimizes
+/// `Σ (w − scale · code)²`.
+fn mean_of_kept(weights: &[f32], step: f32) -> f32 {
+    let inverse = 1.0 / step;
+    let (mut sum, mut kept) = (0f64, 0usize);
+    for w in weights {
+        // As `codes` rounds: half a step, a tie, becomes 0.
+        if (w * inverse).abs() > 0.5 {
+            (sum, kept) = (sum + f64::from(w.abs()), kept + 1);
+        }
+    }
+    // A step that is NaN or infinite keeps nothing: the fault must be seen all the same.
+    if kept == 0 { at_least_eps(step * 0.0) } else { at_least_eps((sum / kept as f64) as f32) }
+}
+
+#[cfg(test)]
+mod tests;
