@@ -111,7 +111,10 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.granularity=128", "export.format=tq2_0"], "has no room for quant.granularity = 128"),
         (&["quant.granularity=128", "model.intermediate_size=320"], "does not divide 320 columns"),
         (&["quant.scale=median"], "absmedian"),
-        (&["quant.weights=none", "quant.activations=none", "quant.scale=twn"], "no latent weights are quantized"),
+        (
+            &["quant.weights=none", "quant.activations=none", "quant.scale=twn"],
+            "no latent weights are quantized",
+        ),
         (&["quant.weights=none", "quant.activations=none", "quant.granularity=row"], "have no scales"),
     ] {
         let error = refused(set);

@@ -12,8 +12,8 @@ use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
 use crate::architecture::reason;
 use crate::{
-    ActivationQuant, Architecture, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, Projection,
-    RopeScaling, WeightQuant, WeightQuantizer,
+    ActivationQuant, Architecture, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig,
+    Projection, RopeScaling, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
@@ -206,8 +206,7 @@ impl ModelConfig {
         };
         let has = |name: &str| tensors.iter().any(|tensor| tensor.name == name);
         let ternary = tensors.iter().any(|tensor| {
-            tensors::TERNARY.contains(&tensor.ty)
-                && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
+            tensors::is_ternary(tensor.ty) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
         let config = Self {
             vocab_size,

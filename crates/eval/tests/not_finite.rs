@@ -195,7 +195,10 @@ fn every_scale_of_every_packing() {
                 Packing::Tq1_0 => (54, 52, false),
                 Packing::Tq2_0 => (66, 64, false),
                 Packing::Q2_0 => (18, 0, false),
+                Packing::Q2_0G128 | Packing::Pq2_0 => (34, 0, false),
+                Packing::Ptq1_0 => (28, 26, false),
                 Packing::Iq2Bn => (info.nbytes as usize / rows, 0, true),
+                Packing::Iq1Bn => (info.nbytes as usize / rows, 0, false),
                 Packing::I2S | Packing::I2SArm => (len, info.nbytes as usize - 32, true),
             };
             let count = if packing.scales() == ScalePlace::Tensor { 1 } else { info.nbytes as usize / block };
@@ -217,7 +220,7 @@ fn every_scale_of_every_packing() {
                 bytes[begin + i * block + at..][..zero.len()].copy_from_slice(zero);
             }
             fs::write(&path, bytes).unwrap();
-            refused(&path, &[&info.name, "scale is 0"], 1);
+            refused(&path, &[&info.name, " is 0: expected a positive number"], 1);
         }
         assert_eq!(matrices, 7, "{}", packing.name());
         for info in file.tensors.iter().filter(|info| info.name.ends_with(".scale")) {

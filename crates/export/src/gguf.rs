@@ -7,7 +7,7 @@ use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, Granularity, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
-use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, ScalePlace, TernaryError, TernaryTensor};
+use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, TernaryError, TernaryTensor};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -195,18 +195,14 @@ fn metadata(
     }
     metadata.insert("general.type", "model");
     metadata.insert("general.name", options.name.as_str());
-    // `enum llama_ftype` of llama.h; I2_S and IQ2_BN as bitnet.cpp and ik_llama.cpp number them.
-    let file_type: u32 = match (ternary, options.packing, options.linears) {
-        (true, Packing::Tq1_0, _) => 36,
-        (true, Packing::Tq2_0, _) => 37,
-        (true, Packing::I2S | Packing::I2SArm, _) => 40,
-        (true, Packing::Q2_0, _) => 41,
-        (true, Packing::Iq2Bn, _) => 137,
-        (false, _, DenseType::F32) => 0,
-        (false, _, DenseType::F16) => 1,
-        (false, _, DenseType::Bf16) => 32,
-        (false, _, DenseType::Q8_0) => 7,
-        (false, _, DenseType::Q6K) => 18,
+    // `enum llama_ftype` of llama.h.
+    let file_type: u32 = match (ternary, options.linears) {
+        (true, _) => options.packing.file_type(),
+        (false, DenseType::F32) => 0,
+        (false, DenseType::F16) => 1,
+        (false, DenseType::Bf16) => 32,
+        (false, DenseType::Q8_0) => 7,
+        (false, DenseType::Q6K) => 18,
     };
     metadata.insert("general.file_type", file_type);
     metadata.insert("general.quantization_version", 2u32);
@@ -278,7 +274,7 @@ fn write_item(
         writer.write_tensor(&item.scale_name(), &scale.to_le_bytes())?;
     } else {
         let bytes = options.packing.pack_with_block_scale(&tensor, scale).map_err(fault)?;
-        if options.packing.scales() == ScalePlace::Block {
+        if options.packing.is_f16() {
             let rounded = half::f16::from_f32(scale).to_f32();
             report.scale_rounding = report.scale_rounding.max((rounded - scale).abs() / scale);
         }

@@ -2,7 +2,7 @@
 
 use tritforge_config::{Architecture, Granularity, ModelConfig, Projection, ROPE_FACTORS};
 use tritforge_gguf::{GgmlType, TensorSpec};
-use tritforge_ternary::{Packing, ScalePlace};
+use tritforge_ternary::Packing;
 
 use crate::dense::ggml_type;
 use crate::gguf::ExportOptions;
@@ -131,18 +131,28 @@ pub(crate) fn specs(
 
 /// The type of a packing.
 fn ternary_type(packing: Packing) -> GgmlType {
-    match packing {
-        Packing::Tq1_0 => GgmlType::TQ1_0,
-        Packing::Tq2_0 => GgmlType::TQ2_0,
-        Packing::I2S | Packing::I2SArm => GgmlType::I2_S,
-        Packing::Q2_0 => GgmlType::Q2_0,
-        Packing::Iq2Bn => GgmlType::IQ2_BN,
-    }
+    // Every packing's type is one of the reader's (a test checks it).
+    GgmlType::from_name(packing.ggml_type()).unwrap_or(GgmlType::TQ2_0)
 }
 
 /// Whether a `.scale` tensor stands beside a ternary weight: where the packing would round the scale.
 pub(crate) fn has_scale_tensor(item: &TensorPlan, architecture: &Architecture, packing: Packing) -> bool {
-    item.role == TensorRole::Projection
-        && architecture.has_scale_tensors()
-        && packing.scales() == ScalePlace::Block
+    item.role == TensorRole::Projection && architecture.has_scale_tensors() && packing.is_f16()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_packing_has_the_size_of_its_type() {
+        for packing in Packing::ALL {
+            let ty = ternary_type(packing);
+            assert_eq!(ty.name(), packing.ggml_type());
+            let [rows, cols] = [3, 512];
+            let bytes = packing.packed_len(rows, cols).unwrap() as u64;
+            assert_eq!(ty.nbytes(&[cols as u64, rows as u64]).unwrap(), bytes, "{ty}");
+            assert_eq!(ty.block_size(), packing.block() as u64, "{ty}");
+        }
+    }
 }

@@ -83,9 +83,10 @@ struct Row {
     scales: &'static [&'static str],
 }
 
-/// Types that came with ternary and binary models, and later ones that forks do not have.
-const SPECIAL: [&str; 11] =
-    ["TQ1_0", "TQ2_0", "I2_S", "I2_S_ARM", "IQ1_BN", "IQ2_BN", "TL1", "TL2", "Q1_0", "Q2_0", "NVFP4"];
+/// Types that not every runtime has: those of the packings, and later ones that forks do not have.
+fn is_special(ty: &str) -> bool {
+    ["TL1", "TL2", "Q1_0", "NVFP4"].contains(&ty) || Packing::ALL.iter().any(|packing| packing.name() == ty)
+}
 
 const ROWS: [Row; 3] = [
     Row {
@@ -155,7 +156,7 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
                 .to_string(),
         );
     }
-    if let Some(ty) = file.types.iter().find(|ty| SPECIAL.contains(ty) && !row.types.contains(ty)) {
+    if let Some(ty) = file.types.iter().find(|ty| is_special(ty) && !row.types.contains(ty)) {
         return Some(format!("no type {ty}"));
     }
     if file.scales && !row.scales.contains(&architecture) {
@@ -179,6 +180,9 @@ fn fault(row: &Row, file: &GgufTraits<'_>) -> Option<String> {
 /// What to know before a runtime runs a file that it loads.
 fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> Vec<&'static str> {
     let mut advice = Vec::new();
+    if runtime == Runtime::IkLlamaCpp && file.types.contains("IQ1_BN") {
+        advice.push("not run there with IQ1_BN");
+    }
     if runtime != Runtime::BitnetCpp {
         return advice;
     }

@@ -50,6 +50,7 @@ mod metadata;
 mod mmap;
 mod overrides;
 mod parse;
+mod q2_0;
 mod reader;
 mod split;
 mod types;

@@ -12,6 +12,7 @@ use crate::{
     error::{Fault, Quoted},
     format::{self, ALIGNMENT_KEY, MAGIC, MAX_DIMS, MIN_ENTRY, MIN_TENSOR_INFO, OLDEST_VERSION, VERSION},
     metadata::Metadata,
+    q2_0,
     reader::TensorInfo,
     types::GgmlType,
     value::{self, ARRAY, Array, STRING, Value},
@@ -33,10 +34,12 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Header, Fault> {
     let tensor_count = cursor.count(MIN_TENSOR_INFO, format_args!("tensor count"))?;
     let entry_count = cursor.count(MIN_ENTRY, format_args!("metadata count"))?;
     let (metadata, alignment) = metadata(&mut cursor, entry_count)?;
-    let (tensors, offset_fields) = tensor_infos(&mut cursor, tensor_count)?;
+    let (mut tensors, offset_fields) = tensor_infos(&mut cursor, tensor_count)?;
     let end = cursor.offset();
     let data_offset = format::align_up(end, alignment)
         .ok_or_else(|| Fault::new(end, "data section", "no aligned offset", "an offset that fits 64 bits"))?;
+    let available = (bytes.len() as u64).saturating_sub(data_offset);
+    q2_0::tell_apart(&mut tensors, &offset_fields, alignment, available)?;
     check_places(&tensors, &offset_fields, alignment, data_offset, bytes.len() as u64)?;
     Ok(Header { version, metadata, tensors, alignment, data_offset })
 }

@@ -1,8 +1,8 @@
 //! Tensor types: ids, block sizes, and how many bytes a tensor of given dimensions takes.
 //!
 //! Ids, block sizes and names are those of `ggml` (`enum ggml_type`, `gguf.constants.GGML_QUANT_SIZES` in the
-//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ2_BN that of ik_llama.cpp
-//! alone.
+//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ1_BN and IQ2_BN are those of ik_llama.cpp
+//! alone, PQ2_0 and PTQ1_0 those of PrismML's fork of llama.cpp.
 
 use std::fmt;
 
@@ -11,7 +11,8 @@ use crate::error::Error;
 /// How the weights of a tensor are encoded.
 ///
 /// A type exists here when its id means one thing in every file. Ids 38 and 39 do not: see
-/// [`GgmlType::from_id`].
+/// [`GgmlType::from_id`]. Id 42 means two, which are told apart by the lengths of a file's tensors: reading gives
+/// [`GgmlType::Q2_0`] or [`GgmlType::Q2_0_G128`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(non_camel_case_types, missing_docs)] // The variants are the format's own names; `ggml` defines them.
 #[non_exhaustive]
@@ -51,7 +52,12 @@ pub enum GgmlType {
     NVFP4,
     Q1_0,
     Q2_0,
+    /// Q2_0 in blocks of 128 weights, which has the same id.
+    Q2_0_G128,
+    IQ1_BN,
     IQ2_BN,
+    PQ2_0,
+    PTQ1_0,
 }
 
 use GgmlType::*;
@@ -59,8 +65,8 @@ use GgmlType::*;
 /// One row a type: the type, its id in files, its name, weights a block, bytes a block.
 ///
 /// I2_S stands here as its blocks of 128 weights in 32 bytes (x86 layout); its one scale a tensor is added in
-/// [`GgmlType::nbytes`], as is the scale before each row of IQ2_BN.
-const TABLE: [(GgmlType, u32, &str, u64, u64); 36] = [
+/// [`GgmlType::nbytes`], as are the scales before the rows of IQ1_BN and IQ2_BN.
+const TABLE: [(GgmlType, u32, &str, u64, u64); 40] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (Q4_0, 2, "Q4_0", 32, 18),
@@ -96,8 +102,15 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 36] = [
     (NVFP4, 40, "NVFP4", 64, 36),
     (Q1_0, 41, "Q1_0", 128, 18),
     (Q2_0, 42, "Q2_0", 64, 18),
+    (Q2_0_G128, 42, "Q2_0_G128", 128, 34),
+    (IQ1_BN, 134, "IQ1_BN", 64, 13),
     (IQ2_BN, 135, "IQ2_BN", 64, 16),
+    (PQ2_0, 142, "PQ2_0", 128, 34),
+    (PTQ1_0, 143, "PTQ1_0", 128, 28),
 ];
+
+/// The bytes before each row of an IQ1_BN tensor: its f16 scale.
+const IQ1_BN_SCALE_BYTES: u64 = 2;
 
 /// The bytes before each row of an IQ2_BN tensor: its f32 scale.
 const IQ2_BN_SCALE_BYTES: u64 = 4;
@@ -111,7 +124,7 @@ impl GgmlType {
         TABLE.iter().map(|row| row.0)
     }
 
-    /// The type with this id.
+    /// The type with this id; for 42 that of llama.cpp, [`GgmlType::Q2_0`].
     ///
     /// # Errors
     /// [`Error::UnknownType`] for an id without one meaning: unused ones, those of forks, and those that two
@@ -145,7 +158,7 @@ impl GgmlType {
         self.row().3
     }
 
-    /// Bytes a block. For I2_S and IQ2_BN without the scales: use [`GgmlType::nbytes`] for the size of a
+    /// Bytes a block. For I2_S, IQ1_BN and IQ2_BN without the scales: use [`GgmlType::nbytes`] for the size of a
     /// tensor.
     pub fn type_size(self) -> u64 {
         self.row().4
@@ -181,6 +194,7 @@ impl GgmlType {
         let data = (weights / block).checked_mul(self.type_size()).ok_or_else(too_many)?;
         let scales = match self {
             I2_S => I2_S_SCALE_BYTES,
+            IQ1_BN => (weights / inner).checked_mul(IQ1_BN_SCALE_BYTES).ok_or_else(too_many)?,
             IQ2_BN => (weights / inner).checked_mul(IQ2_BN_SCALE_BYTES).ok_or_else(too_many)?,
             _ => 0,
         };
@@ -202,7 +216,8 @@ mod tests {
     fn ids_and_names_find_their_type() {
         for (i, ty) in GgmlType::all().enumerate() {
             assert_eq!(ty as usize, i, "{ty} is out of its place in the table");
-            assert_eq!(GgmlType::from_id(ty.id()).unwrap(), ty);
+            let of_id = if ty == Q2_0_G128 { Q2_0 } else { ty };
+            assert_eq!(GgmlType::from_id(ty.id()).unwrap(), of_id);
             assert_eq!(GgmlType::from_name(&ty.name().to_lowercase()), Some(ty));
         }
         assert_eq!(GgmlType::from_name("Q9_9"), None);
@@ -216,11 +231,17 @@ mod tests {
         // The query projection of BitNet b1.58 2B4T.
         assert_eq!(I2_S.nbytes(&[2560, 2560]).unwrap(), 2560 * 2560 / 4 + 32);
         assert_eq!(IQ2_BN.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 4 + 4));
+        assert_eq!(IQ1_BN.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 64 * 13 + 2));
+        // Bits a weight: 2.125 and 1.75.
+        for ty in [Q2_0_G128, PQ2_0] {
+            assert_eq!(ty.nbytes(&[256, 512]).unwrap() * 8 * 1000, 256 * 512 * 2125);
+        }
+        assert_eq!(PTQ1_0.nbytes(&[256, 512]).unwrap() * 8 * 100, 256 * 512 * 175);
     }
 
     #[test]
     fn ambiguous_ids_are_refused_with_their_meanings() {
-        for (id, words) in [(38, "TL1 in bitnet.cpp"), (39, "MXFP4 in"), (142, "forks"), (u32::MAX, "forks")]
+        for (id, words) in [(38, "TL1 in bitnet.cpp"), (39, "MXFP4 in"), (144, "forks"), (u32::MAX, "forks")]
         {
             let message = GgmlType::from_id(id).unwrap_err().to_string();
             assert!(message.contains(&format!("id {id}: ")), "{message}");

@@ -55,7 +55,9 @@ fn metadata() -> impl Strategy<Value = Metadata> {
 
 /// Tensors of every type with their data; names unique by their index.
 fn tensors() -> impl Strategy<Value = Vec<(TensorSpec, Vec<u8>)>> {
-    let ty = proptest::sample::select(GgmlType::all().collect::<Vec<_>>());
+    // Small tensors of the two types with one id cannot be told apart: their own test has larger ones.
+    let types = GgmlType::all().filter(|ty| *ty != GgmlType::Q2_0_G128);
+    let ty = proptest::sample::select(types.collect::<Vec<_>>());
     vec((ty, vec(1u64..4, 0..=4), "[^0-9]{0,10}", any::<u8>()), 0..8).prop_map(|tensors| {
         let tensors = tensors.into_iter().enumerate().map(|(i, (ty, mut dims, name, seed))| {
             // A scalar has no block to fill.

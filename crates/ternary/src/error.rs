@@ -94,6 +94,39 @@ pub enum TernaryError {
     /// Blocks or rows have different scales.
     #[error("its blocks or rows have different scales: only one scale per tensor (BitNet) is supported")]
     Scales,
+    /// Weights that share a scale by what the file says have different ones.
+    #[error(
+        "its scales are not those of granularity {granularity}: blocks that share a scale have different ones"
+    )]
+    Mixed {
+        /// The granularity that the file names.
+        granularity: Granularity,
+    },
+    /// A packing has no place for scales of this granularity.
+    #[error("{packing} has no room for scales of granularity {granularity}: {}", alternatives(holding))]
+    NoRoom {
+        /// Name of the packing.
+        packing: &'static str,
+        /// The granularity of the scales.
+        granularity: Granularity,
+        /// The packings that have room for them.
+        holding: Vec<&'static str>,
+    },
+    /// A packing stores scales of rows or groups as f16, which does not hold one.
+    #[error(
+        "{packing} stores the scale{of}, {scale}, as f16, which rounds it to {stored}: scales of rows that are no f16 \
+         numbers can be held by IQ2_BN"
+    )]
+    Rounded {
+        /// Name of the packing.
+        packing: &'static str,
+        /// Whose scale it is.
+        of: String,
+        /// The scale.
+        scale: String,
+        /// What f16 makes of it.
+        stored: String,
+    },
     /// A scale is stored as f16, which does not hold it.
     #[error(
         "{packing} stores the scale {scale} as f16, which rounds it to {stored}: choose I2_S or IQ2_BN, \
@@ -143,4 +176,12 @@ fn fitting(cols: usize) -> String {
     let groups = Granularity::GROUPS.into_iter().filter(|size| cols.is_multiple_of(*size));
     let sizes: String = groups.map(|size| format!("{size}, ")).collect();
     format!("{sizes}row or tensor")
+}
+
+/// The packings that have room for scales.
+fn alternatives(holding: &[&str]) -> String {
+    match holding {
+        [] => "no packing has; choose row, tensor, or a group of 64, 128 or 256".to_string(),
+        _ => format!("choose {}", holding.join(", ")),
+    }
 }

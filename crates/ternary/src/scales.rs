@@ -67,7 +67,7 @@ impl Scales {
     }
 
     /// Where scale `i` stands, for messages: nothing for that of the tensor.
-    fn place(&self, i: usize) -> String {
+    pub(crate) fn place(&self, i: usize) -> String {
         match self.granularity {
             Granularity::Tensor => String::new(),
             Granularity::Row => format!(" of row {i}"),

@@ -1,8 +1,10 @@
 //! Byte for byte against `gguf` 0.19.0 (TQ1_0, TQ2_0) and against independent layouts of the others
 //! (`tests/golden/make_packings.py`).
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
-use tritforge_ternary::{Packing, ScalePlace, TernaryTensor};
+use tritforge_ternary::{Granularity, PackedRows, Packing, ScalePlace, Scales, TernaryTensor};
 
 #[derive(Deserialize)]
 struct Case {
@@ -68,4 +70,56 @@ fn packed_bytes_are_those_of_gguf() {
             }
         }
     }
+}
+
+/// A matrix with scales of the tensor, of rows or of groups.
+#[derive(Deserialize)]
+struct Scaled {
+    rows: usize,
+    cols: usize,
+    codes: String,
+    granularity: serde_json::Value,
+    scales: Vec<f32>,
+    packings: BTreeMap<String, String>,
+}
+
+#[test]
+fn scales_of_rows_and_groups_stand_where_others_read_them() {
+    let text = include_str!("../../../tests/golden/packing_scales.json");
+    let cases: Vec<Scaled> = serde_json::from_str(text).unwrap();
+    let mut seen = 0;
+    for case in &cases {
+        let codes = case.codes.bytes().map(|c| match c {
+            b'+' => 1,
+            b'0' => 0,
+            _ => -1,
+        });
+        let codes: Vec<i8> = codes.collect();
+        let shape = [case.rows, case.cols];
+        let granularity: Granularity = match &case.granularity {
+            serde_json::Value::String(name) => name.parse().unwrap(),
+            size => size.to_string().parse().unwrap(),
+        };
+        let scales = Scales::new(granularity, shape, case.scales.clone()).unwrap();
+        for (name, hex) in &case.packings {
+            let name = format!("{name} {granularity}");
+            let packing =
+                Packing::ALL.into_iter().find(|packing| name.starts_with(&format!("{} ", packing.name())));
+            let (packing, golden) = (packing.unwrap(), bytes(hex));
+            assert_eq!(packing.pack_codes(&codes, shape, &scales).unwrap(), golden, "{name}");
+            let packed = PackedRows::new(packing, &golden, case.rows, case.cols).unwrap();
+            let mut unpacked = vec![0; codes.len()];
+            packed.unpack(0, &mut unpacked).unwrap();
+            assert_eq!(unpacked, codes, "{name}");
+            assert_eq!(packed.scales(None, None).unwrap(), scales, "{name}");
+            seen += 1;
+        }
+        // All that have room and store scales as f16 are there.
+        for packing in
+            Packing::ALL.into_iter().filter(|packing| packing.is_f16() && packing.holds(granularity))
+        {
+            assert!(case.packings.contains_key(packing.name()), "{} {granularity}", packing.name());
+        }
+    }
+    assert_eq!(seen, 7 + 8 + 6 + 4 + 1);
 }

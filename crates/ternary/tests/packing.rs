@@ -19,7 +19,7 @@ proptest! {
             prop_assert_eq!(bytes.len(), packing.packed_len(tensor.rows(), tensor.cols()).unwrap());
             let back = packing.unpack(&bytes, tensor.rows(), tensor.cols()).unwrap();
             prop_assert_eq!(back.codes.as_slice(), tensor.codes());
-            let scale = if packing.scales() == ScalePlace::Block { 1.0 } else { tensor.scales().of_tensor().unwrap() };
+            let scale = if packing.is_f16() { 1.0 } else { tensor.scales().of_tensor().unwrap() };
             let zeros = packing.scales() != ScalePlace::Tensor && tensor.codes().iter().all(|c| *c == 0);
             prop_assert_eq!(back.uniform_scale(), Some(scale));
             let rows = PackedRows::new(packing, &bytes, tensor.rows(), tensor.cols()).unwrap();
@@ -140,15 +140,15 @@ fn the_two_layouts_of_i2_s_hold_the_same_tensor_in_other_places() {
 fn a_scale_that_f16_does_not_hold_is_refused() {
     let tensor = TernaryTensor::from_codes(vec![1; 256], 1, 256, 0.5).unwrap();
     for packing in Packing::ALL {
-        let in_blocks = packing.scales() == ScalePlace::Block;
+        let rounds = packing.is_f16();
         for (scale, stored) in [(1e6, "inf"), (1e-9, "0"), (f32::NAN, "NaN"), (-1.0, "-1")] {
             match packing.pack_with_block_scale(&tensor, scale) {
                 Err(error) => {
-                    assert!(in_blocks, "{error}");
+                    assert!(rounds, "{error}");
                     let error = error.to_string();
                     assert!(error.contains(packing.name()) && error.contains(stored), "{error}");
                 }
-                Ok(_) => assert!(!in_blocks, "{} {scale}", packing.name()),
+                Ok(_) => assert!(!rounds, "{} {scale}", packing.name()),
             }
         }
     }

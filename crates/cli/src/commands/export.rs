@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::{Result, bail};
+use clap::builder::PossibleValue;
 use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_checkpoint::{AdapterFiles, Checkpoint};
 use tritforge_config::{ModelConfig, WeightQuant};
@@ -18,44 +20,13 @@ use tritforge_ternary::Packing;
 use crate::table;
 
 /// File format and storage type of the projections.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// GGUF, ternary, 2.06 bits per weight; llama.cpp, bitnet.cpp.
-    #[value(name = "tq2_0")]
-    Tq2_0,
-    /// GGUF, ternary, 1.69 bits per weight; llama.cpp, bitnet.cpp.
-    #[value(name = "tq1_0")]
-    Tq1_0,
-    /// GGUF, ternary, 2 bits per weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize
-    /// to IQ2_BN.
-    #[value(name = "i2_s")]
-    I2S,
-    /// GGUF, ternary, i2_s in the layout of bitnet.cpp's ARM builds.
-    #[value(name = "i2_s_arm")]
-    I2SArm,
-    /// GGUF, ternary, 2.25 bits per weight, blocks of 64; llama.cpp since mid 2026.
-    #[value(name = "q2_0")]
-    Q2_0,
-    /// GGUF, ternary, 2 bits per weight, exact scale, blocks of 64; ik_llama.cpp, for rows of at least 512
-    /// weights.
-    #[value(name = "iq2_bn")]
-    Iq2Bn,
+    /// GGUF, ternary.
+    Packed(Packing),
     /// GGUF of a full-precision model, or of a ternary one with its weights as numbers.
-    #[value(name = "f32")]
-    F32,
-    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
-    #[value(name = "f16")]
-    F16,
-    /// GGUF of a full-precision model, or of a ternary one with its weights as numbers, rounded.
-    #[value(name = "bf16")]
-    Bf16,
-    /// GGUF of a full-precision model, 8.5 bits per weight.
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// GGUF of a full-precision model, 6.6 bits per weight.
-    #[value(name = "q6_k")]
-    Q6K,
-    /// Hugging Face, packed ternary weights, 2 bits per weight.
+    Numbers(DenseType),
+    /// Hugging Face, packed ternary weights.
     HfPacked,
     /// Hugging Face, bf16.
     HfBf16,
@@ -63,28 +34,47 @@ pub(crate) enum Format {
     HfF32,
 }
 
-impl Format {
-    fn packing(self) -> Option<Packing> {
-        match self {
-            Format::Tq2_0 => Some(Packing::Tq2_0),
-            Format::Tq1_0 => Some(Packing::Tq1_0),
-            Format::I2S => Some(Packing::I2S),
-            Format::I2SArm => Some(Packing::I2SArm),
-            Format::Q2_0 => Some(Packing::Q2_0),
-            Format::Iq2Bn => Some(Packing::Iq2Bn),
-            _ => None,
-        }
+impl ValueEnum for Format {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Format>> = LazyLock::new(|| {
+            let packed = Packing::ALL.into_iter().map(Format::Packed);
+            let numbers = DenseType::ALL.into_iter().map(Format::Numbers);
+            packed.chain(numbers).chain([Format::HfPacked, Format::HfBf16, Format::HfF32]).collect()
+        });
+        &ALL
     }
 
-    fn dense(self) -> Option<DenseType> {
-        match self {
-            Format::F32 => Some(DenseType::F32),
-            Format::F16 => Some(DenseType::F16),
-            Format::Bf16 => Some(DenseType::Bf16),
-            Format::Q8_0 => Some(DenseType::Q8_0),
-            Format::Q6K => Some(DenseType::Q6K),
-            _ => None,
-        }
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Format::Packed(packing) => (packing.option(), format!("GGUF, ternary, {}", packing.help())),
+            Format::Numbers(ty) => {
+                let of = "GGUF of a full-precision model";
+                let help = match ty {
+                    DenseType::F32 => format!("{of}, or of a ternary one with its weights as numbers"),
+                    DenseType::F16 | DenseType::Bf16 => {
+                        format!("{of}, or of a ternary one with its weights as numbers, rounded")
+                    }
+                    DenseType::Q8_0 => format!("{of}, 8.5 bits per weight"),
+                    DenseType::Q6K => format!("{of}, 6.6 bits per weight"),
+                };
+                (ty.name(), help)
+            }
+            Format::HfPacked => {
+                ("hf-packed", "Hugging Face, packed ternary weights, 2 bits per weight".to_string())
+            }
+            Format::HfBf16 => ("hf-bf16", "Hugging Face, bf16".to_string()),
+            Format::HfF32 => ("hf-f32", "Hugging Face, f32".to_string()),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
+}
+
+/// Names in a list that ends with "or".
+fn either<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.split_last() {
+        Some((last, [_, ..])) => format!("{} or {last}", names[..names.len() - 1].join(", ")),
+        _ => names.join(""),
     }
 }
 
@@ -100,24 +90,25 @@ pub(crate) fn gguf_options(
     let Some(format) = format else {
         return Ok(ExportOptions { packing: default_packing(config), ..defaults });
     };
-    match (format.packing(), format.dense()) {
-        (Some(packing), _) if ternary => Ok(ExportOptions { packing, ..defaults }),
+    let packings = || Packing::ALL.into_iter().map(Packing::option);
+    let numbers = || DenseType::ALL.into_iter().map(DenseType::name);
+    match format {
+        Format::Packed(packing) if ternary => Ok(ExportOptions { packing, ..defaults }),
         // For quantizers of other programs; q8_0 and q6_k would quantize twice.
-        (_, Some(linears @ (DenseType::F32 | DenseType::F16 | DenseType::Bf16))) if ternary => {
+        Format::Numbers(linears @ (DenseType::F32 | DenseType::F16 | DenseType::Bf16)) if ternary => {
             Ok(ExportOptions { linears, dequantize: true, ..defaults })
         }
-        (_, Some(linears)) if !ternary => Ok(ExportOptions { linears, ..defaults }),
-        (None, None) => bail!(
-            "--format: expected a GGUF format: tq2_0, tq1_0, i2_s, i2_s_arm, q2_0, iq2_bn, f32, f16, bf16, \
-             q8_0 or q6_k"
-        ),
-        _ if ternary => {
-            bail!(
-                "--format: the model is ternary: choose tq2_0, tq1_0, i2_s, i2_s_arm, q2_0 or iq2_bn, or f32, f16 or bf16 for \
-                 its weights as numbers"
-            )
+        Format::Numbers(linears) if !ternary => Ok(ExportOptions { linears, ..defaults }),
+        Format::Packed(_) => {
+            bail!("--format: the model is full-precision: choose {}", either(numbers()))
         }
-        _ => bail!("--format: the model is full-precision: choose f32, f16, bf16, q8_0 or q6_k"),
+        Format::Numbers(_) => bail!(
+            "--format: the model is ternary: choose {}, or f32, f16 or bf16 for its weights as numbers",
+            either(packings())
+        ),
+        Format::HfPacked | Format::HfBf16 | Format::HfF32 => {
+            bail!("--format: expected a GGUF format: {}", either(packings().chain(numbers())))
+        }
     }
 }
 

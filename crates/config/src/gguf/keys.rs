@@ -39,6 +39,9 @@ const READ: [&str; 22] = [
 const NO_EFFECT: [&str; 4] =
     ["rope.scaling.finetuned", "pooling_type", "classifier.output_labels", "decoder_start_token_id"];
 
+/// Keys of PrismML's files whose weights are folded with a transform of the activations.
+const HADAMARD: &str = "prism.hadamard.";
+
 /// The values of a key with which a model is computed as without it.
 enum Neutral {
     /// 0, false, or a list of them.
@@ -155,6 +158,12 @@ pub(super) fn check(
                 Some(neutral) => neutral.check(key, value, config, architecture)?,
                 None => warn(format!("metadata key {key} = {}: unknown and ignored", shown(value))),
             }
+        } else if key.starts_with(HADAMARD) {
+            return Err(ConfigError::Gguf(format!(
+                "{key} = {}: not supported, since the weights are multiplied by Hadamard matrices, with which the engine \
+                 does not transform activations; expected no key that begins with {HADAMARD}",
+                shown(value)
+            )));
         } else if key.starts_with("general.sampling.") {
             warn(format!(
                 "{key} = {}: the file's recommended sampling parameters are not applied; set them as options",

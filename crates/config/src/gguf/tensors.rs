@@ -3,13 +3,15 @@
 
 use tritforge_gguf::{GgmlType, TensorInfo};
 use tritforge_support::counted;
+use tritforge_ternary::Packing;
 
 use super::ROPE_FACTORS;
 use crate::{Architecture, ConfigError, ModelConfig, Projection};
 
-/// The types of packed ternary weights.
-pub(super) const TERNARY: [GgmlType; 5] =
-    [GgmlType::TQ1_0, GgmlType::TQ2_0, GgmlType::I2_S, GgmlType::IQ2_BN, GgmlType::Q2_0];
+/// Whether a type is that of packed ternary weights.
+pub(super) fn is_ternary(ty: GgmlType) -> bool {
+    Packing::in_file(ty.name(), None).is_some()
+}
 
 /// Checks that the model has a place for every tensor.
 pub(super) fn check(
@@ -67,7 +69,7 @@ fn problem(
         if name == weight.replace(".weight", ".scale") {
             let ty = tensors.iter().find(|tensor| tensor.name == weight).map(|tensor| tensor.ty);
             return match ty {
-                Some(ty) if TERNARY.contains(&ty) => None,
+                Some(ty) if is_ternary(ty) => None,
                 Some(ty) => {
                     Some(format!("it is the scale of {weight}, which is {} and not ternary", ty.name()))
                 }

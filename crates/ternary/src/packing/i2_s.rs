@@ -5,19 +5,45 @@
 //! `j mod 16`, bits `6 − 2·(j div 16)` and up. Both take the same bytes, and nothing in a file of bitnet.cpp
 //! says which it is. The scale (the multiplier, mean|W|) stands after the codes, repeated to fill 32 bytes.
 
-/// Weights of which a row must be a multiple: the larger of the two blocks, as readers ask for it.
-pub(super) const BLOCK: usize = 128;
+use super::layout::{Layout, ScalePlace};
 
-/// Bytes of as many codes.
-pub(super) const BYTES: usize = BLOCK / 4;
+/// Weights of which a row must be a multiple: the larger of the two blocks, as readers ask for it.
+const BLOCK: usize = 128;
+
+/// In the order of x86 builds.
+pub(super) const X86: Layout = Layout {
+    name: "I2_S",
+    option: "i2_s",
+    ggml: "I2_S",
+    bytes_of: "I2_S bytes",
+    help: "2 bits per weight, exact scale; bitnet.cpp, and ik_llama.cpp after its llama-quantize to IQ2_BN",
+    file_type: 40,
+    block: BLOCK,
+    bytes: BLOCK / 4,
+    scales: ScalePlace::Tensor,
+    scale_bytes: 4,
+    scale_at: 0,
+    pack,
+    unpack,
+};
+
+/// In the order of ARM builds.
+pub(super) const ARM: Layout = Layout {
+    name: "I2_S_ARM",
+    option: "i2_s_arm",
+    help: "i2_s in the layout of bitnet.cpp's ARM builds",
+    pack: pack_arm,
+    unpack: unpack_arm,
+    ..X86
+};
 
 /// Appends the codes of whole blocks in the layout of x86.
-pub(super) fn pack(codes: &[i8], _: [u8; 2], out: &mut Vec<u8>) {
+fn pack(codes: &[i8], _: [u8; 2], out: &mut Vec<u8>) {
     pack_of::<128, 32>(codes, out);
 }
 
 /// Appends the codes of whole blocks in the layout of ARM.
-pub(super) fn pack_arm(codes: &[i8], _: [u8; 2], out: &mut Vec<u8>) {
+fn pack_arm(codes: &[i8], _: [u8; 2], out: &mut Vec<u8>) {
     pack_of::<64, 16>(codes, out);
 }
 
@@ -31,12 +57,12 @@ fn pack_of<const WEIGHTS: usize, const BYTES: usize>(codes: &[i8], out: &mut Vec
 }
 
 /// The codes of whole blocks in the layout of x86. A code of 3 becomes 2, which the caller refuses.
-pub(super) fn unpack(bytes: &[u8], codes: &mut [i8]) {
+fn unpack(bytes: &[u8], codes: &mut [i8]) {
     unpack_of::<128, 32>(bytes, codes);
 }
 
 /// The codes of whole blocks in the layout of ARM, likewise.
-pub(super) fn unpack_arm(bytes: &[u8], codes: &mut [i8]) {
+fn unpack_arm(bytes: &[u8], codes: &mut [i8]) {
     unpack_of::<64, 16>(bytes, codes);
 }
 

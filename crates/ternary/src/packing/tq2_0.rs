@@ -2,11 +2,29 @@
 //!
 //! Two halves of 128: weight `128·h + 32·n + m` is bits `2n..2n+1` of byte `32·h + m`, as code + 1.
 
+use super::layout::{Layout, ScalePlace};
+
+pub(super) const LAYOUT: Layout = Layout {
+    name: "TQ2_0",
+    option: "tq2_0",
+    ggml: "TQ2_0",
+    bytes_of: "TQ2_0 bytes",
+    help: "2.06 bits per weight; llama.cpp, bitnet.cpp",
+    file_type: 37,
+    block: 256,
+    bytes: BYTES,
+    scales: ScalePlace::Block,
+    scale_bytes: 2,
+    scale_at: 64,
+    pack,
+    unpack,
+};
+
 /// Bytes of a block.
-pub(super) const BYTES: usize = 66;
+const BYTES: usize = 66;
 
 /// Appends whole blocks with scale `d` (f16, little endian).
-pub(super) fn pack(codes: &[i8], d: [u8; 2], out: &mut Vec<u8>) {
+fn pack(codes: &[i8], d: [u8; 2], out: &mut Vec<u8>) {
     for block in codes.as_chunks::<256>().0 {
         for half in block.as_chunks::<128>().0 {
             for m in 0..32 {
@@ -19,7 +37,7 @@ pub(super) fn pack(codes: &[i8], d: [u8; 2], out: &mut Vec<u8>) {
 }
 
 /// The codes of whole blocks. A code of 3 becomes 2, which the caller refuses.
-pub(super) fn unpack(bytes: &[u8], codes: &mut [i8]) {
+fn unpack(bytes: &[u8], codes: &mut [i8]) {
     let blocks = bytes.as_chunks::<BYTES>().0;
     for (codes, block) in codes.as_chunks_mut::<256>().0.iter_mut().zip(blocks) {
         let halves = block[..64].as_chunks::<32>().0.iter();
