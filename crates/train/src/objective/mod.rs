@@ -8,6 +8,8 @@
 mod cross_entropy;
 mod distill;
 mod dpo;
+#[cfg(test)]
+mod focal;
 mod log_probs;
 mod loss_function;
 mod other_model;
@@ -31,6 +33,8 @@ use crate::prepare::Prepared;
 use crate::recipe::resume::OnResume;
 use crate::recipe::{Reader, Recipe, registry};
 use crate::{TrainError, TrainingData};
+#[cfg(test)]
+use focal::Focal;
 
 registry! {
     /// What a run minimizes: an objective by the name of its section in recipes, with its keys. A recipe that has the
@@ -39,6 +43,8 @@ registry! {
     CrossEntropy = "cross-entropy",
     Distill = "distill",
     Dpo = "dpo",
+    #[cfg(test)]
+    Focal = "focal",
 }
 
 /// An objective in a recipe. The struct that implements it holds the keys of its section; the documentation of the
