@@ -1,6 +1,7 @@
 //! Any two models side by side: `diff` and `verify` over checkpoint, GGUF and Hugging Face's layout.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 use tritforge_gguf::Gguf;
@@ -68,12 +69,68 @@ fn a_command_that_takes_another_form_tells_the_way_to_it() {
             "runs/tiny is one: give that directory",
         ),
         (&["inspect", "nowhere"], "nowhere: no such file or directory", "expected a checkpoint"),
-        (&on("model.base=\"latent\""), "a model in the layout of Hugging Face", "tritforge import"),
-        (&on("model.base=\"m.gguf\""), "a GGUF file", "tritforge import"),
+        (&on("model.base=\"nowhere\""), "nowhere: no such file or directory", "expected a checkpoint"),
     ] {
         let error = project.fails(args);
         assert!(error.contains(found) && error.contains(way), "{args:?}: {error}");
     }
+}
+
+/// A recipe that goes on from a model, whose shape and tokenizer it takes.
+const BASED: &str = "[model]\nbase = \"latent\"\n[data]\ntrain = [\"text.txt\"]\nseq_len = 32\n[train]\nsteps = 2\n\
+                     batch_size = 2\n[sample]\ntokens = 0\n";
+
+#[test]
+fn a_run_starts_from_a_model_of_any_form() {
+    let (project, _) = every_form();
+    fs::write(project.path("based.toml"), BASED).unwrap();
+    let train = |base: &str, out: &str, set: &[&str]| {
+        let names = [format!("model.base={base:?}"), format!("run.out={out}")];
+        let set = names.iter().map(String::as_str).chain(set.iter().copied());
+        let set = set.flat_map(|key| ["--set", key]).map(str::to_string);
+        let args: Vec<String> = ["train", "based.toml", "--quiet", "--resume"]
+            .map(str::to_string)
+            .into_iter()
+            .chain(set)
+            .collect();
+        project.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let trained = |base: &str, out: &str, set: &[&str], file: &str| {
+        let output = train(base, out, set);
+        assert!(output.status.success(), "{base}: {}", String::from_utf8_lossy(&output.stderr));
+        fs::read(project.path(&format!("{out}/step-000002/{file}"))).unwrap()
+    };
+    trained("latent", "runs/all", &[], "model.safetensors");
+    // Adapters on the same codes, wherever those are stored.
+    let on = |base: &str, out: &str| trained(base, out, &["lora.rank=4"], "adapter_model.safetensors");
+    let [packed, gguf] = [on("packed", "runs/packed"), on("m.gguf", "runs/gguf")];
+    assert!(packed == gguf);
+    for run in ["runs/packed", "runs/gguf"] {
+        project.ok(&["eval", run, "--text", "text.txt"]);
+    }
+    // Codes alone cannot be trained, and an adapter does not go on with other ones.
+    let refused = |set: &[&str]| {
+        let output = train("m.gguf", "runs/gguf", set);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let message = refused(&[]);
+    assert!(message.contains("packed ternary weights cannot be trained directly"), "{message}");
+    change_a_code(&project.path("m.gguf"));
+    let message = refused(&["lora.rank=4", "train.steps=3"]);
+    assert!(
+        message.contains("model.base is not the checkpoint that the adapter was trained on"),
+        "{message}"
+    );
+}
+
+/// Changes a code of blk.1.ffn_down.weight, the last tensor but its scale: TQ2_0 data, then 4 bytes of scale padded
+/// to 32.
+fn change_a_code(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let at = bytes.len() - 32 - 66;
+    bytes[at] = (bytes[at] & !3) | (((bytes[at] & 3) + 1) % 3);
+    fs::write(file, &bytes).unwrap();
 }
 
 fn json(project: &Project, args: &[&str], code: i32) -> Value {
@@ -85,11 +142,8 @@ fn json(project: &Project, args: &[&str], code: i32) -> Value {
 #[test]
 fn diff_finds_one_code_and_tells_where() {
     let (project, _) = every_form();
-    let mut bytes = fs::read(project.path("m.gguf")).unwrap();
-    // The last tensor but its scale is blk.1.ffn_down.weight: TQ2_0 data, then 4 bytes of scale padded to 32.
-    let at = bytes.len() - 32 - 66;
-    bytes[at] = (bytes[at] & !3) | (((bytes[at] & 3) + 1) % 3);
-    fs::write(project.path("changed.gguf"), &bytes).unwrap();
+    fs::copy(project.path("m.gguf"), project.path("changed.gguf")).unwrap();
+    change_a_code(&project.path("changed.gguf"));
     for other in ["m.gguf", "runs/tiny", "packed"] {
         let report = json(&project, &["diff", other, "changed.gguf", "--json"], 1);
         let tensors = report["tensors"].as_array().unwrap();

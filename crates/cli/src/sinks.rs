@@ -117,13 +117,13 @@ impl Sink for Training {
 
 /// Loss, learning rate, gradient norm, speed and memory in a line; nothing for other events than training's.
 fn figures(event: &Event) -> String {
-    let Event::Train { loss, relation, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, .. } = event
+    let Event::Train { loss, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, metrics, .. } = event
     else {
         return String::new();
     };
     let mut text = format!("loss {loss:.4}");
-    if let Some(relation) = relation {
-        text += &format!(" relation {relation:.3e}");
+    for (name, value) in metrics {
+        text += &format!(" {name} {value:.3e}");
     }
     text += &format!(" lr {lr:.1e} |g| {grad_norm:.2} {tokens_per_second:.0} tokens/s");
     if let Some(mfu) = mfu {
@@ -147,7 +147,6 @@ mod tests {
         Event::Train {
             step: 1,
             loss: 3.0,
-            relation,
             lr: 1e-3,
             grad_norm: 0.5,
             tokens: 64,
@@ -155,6 +154,7 @@ mod tests {
             mfu: Some(0.5),
             rss: Some(1_000_000),
             peak_rss: Some(2_000_000),
+            metrics: relation.map(|x| ("relation".to_string(), x)).into_iter().collect(),
         }
     }
 

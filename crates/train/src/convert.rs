@@ -1,6 +1,98 @@
-//! Conversion: how much of the quantization a step sees (`x + λ(Q(x) − x)`), growing from 0 to 1.
+//! `[convert]`: how much of the quantization a step sees (`x + λ(Q(x) − x)`), growing from 0 to 1.
 
-use crate::recipe::{BlendOrder, BlendSchedule, Convert};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tritforge_config::WeightQuant;
+
+use crate::recipe::{Reader, Recipe};
+
+/// `[convert]`: quantization that sets in gradually, `x + λ(Q(x) − x)` with λ from 0 to 1, for a base that was trained without; kept
+/// where `schedule` is given. Evaluations are always those of the quantized model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Convert {
+    /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"` (1 from the first step).
+    pub schedule: BlendSchedule,
+    /// Number of steps over which λ rises; by default 1000, or half the run if that is less.
+    pub steps: u64,
+    /// `"together"` (the default: all blocks) or `"layers"` (one after the other, from the first).
+    pub order: BlendOrder,
+}
+
+/// How λ rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendSchedule {
+    /// It is 1 from the beginning.
+    None,
+    /// In equal steps.
+    Linear,
+    /// Slowly at first.
+    Exponential,
+    /// Slowly at first and in the end.
+    Sigmoid,
+}
+
+/// Which blocks are quantized when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum BlendOrder {
+    /// All at once.
+    Together,
+    /// One after the other.
+    Layers,
+}
+
+/// Steps of a rise where the recipe does not say: what worked best in "Fine-tuning LLMs to 1.58bit" (Hugging
+/// Face, 2024).
+const STEPS: u64 = 1000;
+
+impl Convert {
+    /// Reads the section; none where no schedule is given.
+    pub(crate) fn read(r: &mut Reader, train_steps: u64) -> Option<Self> {
+        let schedules = [
+            ("none", BlendSchedule::None),
+            ("linear", BlendSchedule::Linear),
+            ("exponential", BlendSchedule::Exponential),
+            ("sigmoid", BlendSchedule::Sigmoid),
+        ];
+        let orders = [("together", BlendOrder::Together), ("layers", BlendOrder::Layers)];
+        let schedule = r.choice("convert", "schedule", &schedules);
+        let steps = r.integer("convert", "steps", 1, u64::MAX);
+        let order = r.choice("convert", "order", &orders);
+        if schedule.is_none() && r.has_any("convert") && !r.given("convert", "schedule") {
+            r.fault(
+                "convert",
+                "schedule",
+                "convert.schedule is missing: expected a quantization schedule, as in schedule = \"linear\"",
+            );
+        }
+        Some(Self {
+            schedule: schedule?,
+            steps: steps.unwrap_or(STEPS.min((train_steps / 2).max(1))),
+            order: order.unwrap_or(BlendOrder::Together),
+        })
+    }
+
+    /// Notes what contradicts the section.
+    pub(crate) fn check(&self, r: &mut Reader, recipe: &Recipe) {
+        if recipe.quant.weights != WeightQuant::Absmean {
+            let message = "[convert]: expected quant.weights = \"absmean\", the only quantization that models \
+                           can be converted to";
+            r.fault("convert", "schedule", message);
+        }
+        if recipe.lora.is_some() {
+            r.fault("convert", "schedule", "[convert] contradicts [lora]: conversion trains all weights");
+        }
+        if self.steps > recipe.train.steps {
+            let message = format!(
+                "convert.steps = {}: expected at most train.steps = {}: otherwise the final model would be only \
+                 partly ternary",
+                self.steps, recipe.train.steps
+            );
+            r.fault("convert", "steps", message);
+        }
+    }
+}
 
 /// How steep an exponential rise is: e⁵ between its ends.
 const STEEPNESS: f64 = 5.0;

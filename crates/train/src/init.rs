@@ -3,25 +3,36 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_checkpoint::Checkpoint;
 use tritforge_config::{LoraConfig, ModelConfig};
-use tritforge_export::{ImportOptions, LoadedModel, Located, open_checkpoint};
+use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
 use crate::recipe::Recipe;
 
-/// The directory of the checkpoint that a path names: itself, or the newest of the run in that directory.
+/// The configuration of the model that a path names, and where it is: of a run the directory of its newest
+/// checkpoint. The weights are not opened where the configuration stands beside them.
 ///
 /// # Errors
-/// If it names something else; the message says what.
-pub(crate) fn checkpoint_of(path: &Path) -> Result<PathBuf, String> {
-    Ok(open_checkpoint(path).map_err(|e| e.to_string())?.dir().to_path_buf())
+/// If it names no model; the message says what.
+pub(crate) fn base_config(path: &Path) -> Result<(PathBuf, ModelConfig), ExportError> {
+    match locate(path)? {
+        Located::Checkpoint(checkpoint) => Ok((checkpoint.dir().to_path_buf(), checkpoint.config()?)),
+        other => Ok((path.to_path_buf(), opened(other)?.config().clone())),
+    }
 }
 
-/// Opens the checkpoint that a path names: itself, or the newest of the run in that directory.
-pub(crate) fn open(path: &Path) -> Result<Checkpoint, TrainError> {
-    Ok(open_checkpoint(path)?)
+/// Opens the base of a run.
+///
+/// # Errors
+/// As [`base_config`], and if its weights are damaged.
+pub(crate) fn base(path: &Path) -> Result<LoadedModel, ExportError> {
+    opened(locate(path)?)
+}
+
+/// An adapter is no base: its weights are not those of one model.
+fn opened(located: Located) -> Result<LoadedModel, ExportError> {
+    LoadedModel::of(located, &ImportOptions::default(), &[])?.bare()
 }
 
 /// The model that a run of the recipe begins with.
@@ -48,12 +59,6 @@ pub(crate) fn adapted(
 ) -> Result<Decoder, TrainError> {
     let base = base(recipe.model.base.as_deref().unwrap_or(Path::new("")))?;
     Ok(Decoder::load_adapted(config, lora, |name, shape| of_base(&base, name, shape), adapter)?)
-}
-
-/// The base of a run.
-fn base(path: &Path) -> Result<LoadedModel, TrainError> {
-    let checkpoint = Located::Checkpoint(open(path)?);
-    Ok(LoadedModel::of(checkpoint, &ImportOptions::default(), &[])?)
 }
 
 /// A tensor of a base. Norms before `o_proj` and `down_proj` that the base does not have begin as 1.

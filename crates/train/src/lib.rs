@@ -6,7 +6,7 @@
 //! [`dry_run`] says beforehand what it will cost. What happens is written to the run's log and told to a
 //! [`Sink`], both of which are `tritforge_report`'s; MFU is measured against what
 //! `tritforge_machine` finds.
-//! `dpo_forward_backward` is the loss of pairs of answers, which a recipe with `[dpo]` trains on.
+//! What it minimizes is one of the objectives of [`recipe::Objective`].
 //!
 //! ```no_run
 //! use tritforge_train::recipe::Recipe;
@@ -23,7 +23,6 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod convert;
-mod dpo;
 mod dry_run;
 mod ema;
 mod error;
@@ -31,19 +30,17 @@ mod guard;
 mod health;
 mod identity;
 mod init;
+mod objective;
 mod optimizer;
 mod prepare;
 mod preview;
 pub mod recipe;
-mod reference;
 mod sample;
 mod schedule;
 mod state;
-mod teacher;
 mod trainer;
 mod training_data;
 
-use dpo::{PreferenceStats, dpo_forward_backward, sequence_log_probs};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use optimizer::{

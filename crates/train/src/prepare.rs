@@ -7,7 +7,6 @@ use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
-use tritforge_checkpoint::{TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_data::{
     Corpus, Document, Fingerprint, Format, Hub, Mixture, MixturePart, Packing, RustSources, Split,
     TextSource, TokenizeOptions, cached_or_tokenize_parts, rust_sources, split,
@@ -16,6 +15,7 @@ use tritforge_report::{Progress, Sink};
 use tritforge_support::counted;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
+use crate::objective::DataKind;
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
 use crate::training_data::{PreferenceData, SampleData, TextData, TrainingData};
 use crate::{TrainError, identity, init};
@@ -76,7 +76,7 @@ pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError
 pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError> {
     let dir = recipe.run.out.join("data");
     fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
-    if recipe.dpo.is_some() {
+    if recipe.objective.chosen().data() == DataKind::Pairs {
         return samples::prepare_pairs(recipe, &dir, sink);
     }
     if recipe.data.samples.records.is_some() {
@@ -248,9 +248,14 @@ fn tokenizer(
         TokenizerKind::Base => {
             // The recipe's validation made sure of the base.
             let base = recipe.model.base.as_deref().unwrap_or(Path::new(""));
-            let checkpoint = init::open(base)?;
-            let tokenizer = Tokenizer::from_json(&checkpoint.file(TOKENIZER)?)?;
-            Ok(tokenizer.with_config(&checkpoint.file(TOKENIZER_CONFIG)?)?)
+            init::base(base)?.tokenizer()?.ok_or_else(|| {
+                let base = base.display();
+                let message = format!(
+                    "model.base = \"{base}\": found no tokenizer in it; set tokenizer.kind = \"file\" and \
+                     tokenizer.path"
+                );
+                TrainError::State(message)
+            })
         }
         TokenizerKind::File => {
             // The recipe's validation made sure of the path.

@@ -16,7 +16,7 @@ use crate::guard::Guard;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StateTensor, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
-use crate::{TrainError, init, reference};
+use crate::{TrainError, identity, init};
 
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -54,21 +54,23 @@ pub(crate) struct Progress {
     pub(crate) stale_evaluations: u64,
     /// The loss that it was compared with.
     pub(crate) reference_loss: Option<f64>,
-    /// Which model answers are compared with ([`reference::fingerprint`]), if they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) reference_model: Option<String>,
     /// The base of an adapter ([`base_fingerprint`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) base_model: Option<String>,
-    /// The teacher of a distillation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) teacher_model: Option<String>,
+    /// The model that the objective compares with, such as a teacher or a reference, by its content.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        alias = "teacher_model",
+        alias = "reference_model"
+    )]
+    pub(crate) other_model: Option<String>,
 }
 
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
 pub(crate) fn base_fingerprint(recipe: &Recipe) -> Result<Option<String>, TrainError> {
     let named = recipe.lora.as_ref().and(recipe.model.base.as_deref());
-    named.map(|base| Ok(init::open(base)?.fingerprint()?)).transpose()
+    named.map(|base| identity::of_model(&init::base(base)?)).transpose()
 }
 
 fn progress(checkpoint: &Checkpoint) -> Result<Progress, TrainError> {
@@ -257,11 +259,6 @@ pub(crate) fn load(
             "model.base is not the checkpoint that the adapter was trained on so far{suspects}: its files \
              have different contents; set model.base to the original checkpoint"
         )));
-    }
-    if progress.reference_model != reference::fingerprint(recipe)? {
-        let message = "model.base or dpo.reference is not the reference model that this run was started \
-                       with: set it to the original checkpoint";
-        return Err(fault(message.to_string()));
     }
     let optimizer = describe(&config);
     if progress.optimizer != optimizer {

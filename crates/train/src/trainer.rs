@@ -3,7 +3,6 @@
 mod evaluate;
 mod log;
 mod step;
-mod tape;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,17 +18,15 @@ use crate::convert::blend;
 use crate::ema::EmaWeights;
 use crate::guard::{Guard, Verdict};
 use crate::health::Monitor;
+use crate::objective::{LossFunction, RunStart};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to_master};
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, TrainEngine};
-use crate::reference::Reference;
 use crate::state::{self, Progress, Restored, Snapshot};
-use crate::teacher::Teacher;
-use crate::training_data::{DataLoader, TrainingData};
-use crate::{TrainError, init, reference};
+use crate::training_data::DataLoader;
+use crate::{TrainError, init};
 
 pub(crate) use self::evaluate::eval_sequences;
-use self::tape::TapeEngine;
 
 // The shards mark what is no target; the loss must understand the mark.
 const _: () = assert!(tritforge_data::IGNORE_INDEX == tritforge_model::IGNORE_INDEX);
@@ -100,11 +97,8 @@ struct Trainer<'a> {
     model: Decoder,
     optimizer: Optimizer,
     average: Option<EmaWeights>,
-    teacher: Option<Teacher>,
-    reference: Option<Reference>,
+    loss_function: Box<dyn LossFunction>,
     gradients: GradientTree,
-    /// What computes the gradients in the place of the fused pass.
-    tape: Option<TapeEngine>,
     workspace: Workspace,
     batches: DataLoader<'a>,
     progress: Progress,
@@ -226,9 +220,8 @@ impl<'a> Trainer<'a> {
                     best_step: None,
                     stale_evaluations: 0,
                     reference_loss: None,
-                    reference_model: reference::fingerprint(recipe)?,
                     base_model: state::base_fingerprint(recipe)?,
-                    teacher_model: None,
+                    other_model: None,
                 };
                 Restored { model, optimizer, average, progress }
             }
@@ -250,6 +243,10 @@ impl<'a> Trainer<'a> {
         let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
         check_room(out, size * kept.saturating_sub(earlier) as u64)?;
+        let resumed = found.as_deref().map(|path| (path, progress.other_model.as_deref()));
+        let start = RunStart { recipe, config: &config, model: &model, prepared, resumed, sink };
+        let loss_function = recipe.objective.chosen().start(&start)?;
+        progress.other_model = loss_function.other_model().map(str::to_string);
         if !options.resume {
             // Only now that a new run can begin.
             prune(out, 0, None)?;
@@ -261,38 +258,8 @@ impl<'a> Trainer<'a> {
             None if options.resume => sink.message("no complete checkpoint found: starting from scratch"),
             None => {}
         }
-        let reference = match (&recipe.dpo, &prepared.data) {
-            (Some(_), TrainingData::Pairs(pairs)) => {
-                let beginning = found.is_none().then_some(&model);
-                Some(Reference::open(recipe, &config, pairs, &prepared.fingerprint, beginning, sink)?)
-            }
-            (None, TrainingData::Text(_) | TrainingData::Samples(_)) => None,
-            _ => return Err(TrainError::State("the data was prepared for a different recipe".to_string())),
-        };
         let text = recipe.to_toml()?;
         let gradients = GradientTree::new(model.parameters(), recipe.train.gradient_accumulation);
-        let (seq_len, batch_size) = (recipe.data.seq_len, recipe.train.batch_size);
-        let batches_of =
-            format!("{} seed {} rows {batch_size} of {seq_len}", prepared.fingerprint, recipe.run.seed);
-        let open = |distill| Teacher::open(distill, &config, &batches_of);
-        let teacher = recipe.distill.as_ref().map(open).transpose()?;
-        if let Some(teacher) = &teacher {
-            let before = progress.teacher_model.replace(teacher.fingerprint().to_string());
-            if let (Some(path), Some(before)) = (&found, before)
-                && before != teacher.fingerprint()
-            {
-                let message = "distill.teacher is not the teacher that the run was started with: its files \
-                               have different contents; set distill.teacher to the original model";
-                return Err(TrainError::Resume { path: path.clone(), message: message.to_string() });
-            }
-        }
-        for field in teacher.iter().flat_map(Teacher::unknown) {
-            sink.message(&format!(
-                "warning: the teacher's config.json has an unknown field {field}, which is ignored"
-            ));
-        }
-        let tape =
-            (recipe.train.engine == TrainEngine::Candle).then(|| TapeEngine::new(&model)).transpose()?;
         let mut trainer = Self {
             recipe,
             prepared,
@@ -300,10 +267,8 @@ impl<'a> Trainer<'a> {
             model,
             optimizer,
             average,
-            teacher,
-            reference,
+            loss_function,
             gradients,
-            tape,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
             batches,
             progress,

@@ -51,21 +51,22 @@ fn print_memory(m: &Memory) {
         vec![name.to_string(), table::bytes(kept), table::bytes(checkpointed)]
     };
     let same = |name: &str, bytes: u64| row(name, bytes, bytes);
-    table::print(
-        &["memory", "estimate", "with gradient checkpointing"],
-        &[
-            same("weights", m.weights),
-            same("ternary weights", m.quantized),
-            same("gradients", m.gradients),
-            same("optimizer", m.optimizer),
-            row("activations", m.activations, m.checkpointed_activations),
-            same("buffers", m.buffers),
-            same("logits", m.logits),
-            same("evaluation", m.evaluation),
-            same("text and program", m.process),
-            row("total", m.total(false), m.total(true)),
-        ],
-    );
+    let mut rows = vec![
+        same("weights", m.weights),
+        same("ternary weights", m.quantized),
+        same("gradients", m.gradients),
+        same("optimizer", m.optimizer),
+        row("activations", m.activations, m.checkpointed_activations),
+        same("buffers", m.buffers),
+        same("logits", m.logits),
+        same("evaluation", m.evaluation),
+        same("text and program", m.process),
+        row("total", m.total(false), m.total(true)),
+    ];
+    if m.objective > 0 {
+        rows.insert(rows.len() - 2, same("teacher or reference", m.objective));
+    }
+    table::print(&["memory", "estimate", "with gradient checkpointing"], &rows);
 }
 
 fn print_time(t: &Time) {

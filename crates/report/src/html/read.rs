@@ -113,7 +113,6 @@ impl Run {
             Event::Train {
                 step,
                 loss,
-                relation,
                 lr,
                 grad_norm,
                 tokens,
@@ -121,7 +120,9 @@ impl Run {
                 mfu,
                 rss,
                 peak_rss,
+                metrics,
             } => {
+                let relation = metrics.get("relation").copied();
                 self.train.push(Train {
                     step,
                     loss,

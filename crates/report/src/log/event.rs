@@ -1,5 +1,6 @@
 //! The lines of `metrics.jsonl`: written during training, read by the report.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -37,10 +38,6 @@ pub enum Event {
         /// objective has it.
         #[serde(deserialize_with = "number")]
         loss: f64,
-        /// How far the relations of tokens are from the teacher's, a part of the loss before it is weighted;
-        /// none where they are not learned.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        relation: Option<f64>,
         /// Learning rate of the step.
         lr: f64,
         /// Norm of the gradient before clipping.
@@ -59,6 +56,10 @@ pub enum Event {
         /// The most that it ever held.
         #[serde(default)]
         peak_rss: Option<u64>,
+        /// What the objective measures beside the loss, each under its own name: `relation` is how far the relations
+        /// of tokens are from a teacher's, a part of the loss before it is weighted.
+        #[serde(flatten, deserialize_with = "numbers")]
+        metrics: BTreeMap<String, f64>,
     },
     /// After a step whose update was not made.
     Skip {
@@ -119,4 +120,11 @@ pub enum Event {
 /// JSON has no NaN: it stands as `null`.
 pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
+}
+
+/// The numbers among the fields that are not known. What a later version may write beside them is passed over.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let fields = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+    let number = |value: serde_json::Value| if value.is_null() { Some(f64::NAN) } else { value.as_f64() };
+    Ok(fields.into_iter().filter_map(|(name, value)| Some((name, number(value)?))).collect())
 }

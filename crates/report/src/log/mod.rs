@@ -113,7 +113,6 @@ mod tests {
         Event::Train {
             step,
             loss: 3.0,
-            relation: None,
             lr: 1e-3,
             grad_norm: 0.5,
             tokens: 64 * step,
@@ -121,6 +120,7 @@ mod tests {
             mfu: Some(0.5),
             rss: Some(1_000_000),
             peak_rss: Some(2_000_000),
+            metrics: [("z_loss".to_string(), 0.25)].into(),
         }
     }
 

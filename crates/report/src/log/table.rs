@@ -14,7 +14,6 @@ pub(super) fn row(event: &Event) -> Option<String> {
         Event::Train {
             step,
             loss,
-            relation,
             lr,
             grad_norm,
             tokens,
@@ -22,6 +21,7 @@ pub(super) fn row(event: &Event) -> Option<String> {
             mfu,
             rss,
             peak_rss,
+            metrics,
         } => [
             Some(step.to_string()),
             float(*loss),
@@ -34,7 +34,7 @@ pub(super) fn row(event: &Event) -> Option<String> {
             peak_rss.map(|bytes| bytes.to_string()),
             None,
             None,
-            relation.and_then(float),
+            metrics.get("relation").copied().and_then(float),
         ],
         Event::Eval { step, loss, bits_per_byte, .. } => {
             let mut cells = [const { None }; 12];
@@ -60,7 +60,6 @@ mod tests {
         let train = Event::Train {
             step: 3,
             loss: 2.5,
-            relation: Some(0.125),
             lr: 1e-3,
             grad_norm: f64::NAN,
             tokens: 99,
@@ -68,6 +67,7 @@ mod tests {
             mfu: None,
             rss: Some(7),
             peak_rss: Some(8),
+            metrics: [("relation".to_string(), 0.125)].into(),
         };
         let eval = Event::Eval { step: 4, loss: 2.0, bits_per_byte: 1.5, sample: "a,b\n".to_string() };
         let rows = [row(&train).unwrap(), row(&eval).unwrap()];

@@ -61,22 +61,23 @@ impl TensorBoard {
             Event::Train {
                 step,
                 loss,
-                relation,
                 lr,
                 grad_norm,
                 tokens_per_second,
                 mfu,
                 rss,
                 peak_rss,
+                metrics,
                 ..
             } => {
+                let named: Vec<_> = metrics.iter().map(|(name, x)| (format!("loss/{name}"), *x)).collect();
                 let mut values = vec![
                     ("loss/train", scalar(*loss)),
                     ("optimizer/lr", scalar(*lr)),
                     ("optimizer/grad_norm", scalar(*grad_norm)),
                     ("speed/tokens_per_second", scalar(*tokens_per_second)),
                 ];
-                values.extend(relation.map(|relation| ("loss/relation", scalar(relation))));
+                values.extend(named.iter().map(|(tag, x)| (tag.as_str(), scalar(*x))));
                 values.extend(mfu.map(|mfu| ("speed/mfu", scalar(mfu))));
                 values.extend(rss.map(|bytes| ("memory/rss", scalar(bytes as f64))));
                 values.extend(peak_rss.map(|bytes| ("memory/peak_rss", scalar(bytes as f64))));

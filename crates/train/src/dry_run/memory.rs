@@ -28,6 +28,8 @@ pub struct Memory {
     pub logits: u64,
     /// What an evaluation needs while training's buffers stay.
     pub evaluation: u64,
+    /// What the objective holds beside the model: a teacher, a reference.
+    pub objective: u64,
     /// The program, its text and tokenizer, packed operands of the products.
     pub process: u64,
 }
@@ -38,15 +40,16 @@ impl Memory {
         let activations =
             if gradient_checkpointing { self.checkpointed_activations } else { self.activations };
         let model = self.weights + self.quantized + self.gradients + self.optimizer;
-        model + activations + self.buffers + self.logits + self.evaluation + self.process
+        model + activations + self.buffers + self.logits + self.evaluation + self.objective + self.process
     }
 }
 
 /// Operands that the f32 products pack, and stacks of the threads, about.
 const PACKED: u64 = 20 << 20;
 
-/// Adds up the memory of a run; `process` is what the process holds before there is a model.
-pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> Memory {
+/// Adds up the memory of a run; `objective` is what the objective holds, `process` what the process holds before there is
+/// a model.
+pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, process: u64) -> Memory {
     let parameters = config.parameters();
     let total = parameters.total() as u64;
     let tokens = recipe.rows() * recipe.data.seq_len;
@@ -85,6 +88,7 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, process: u64) -> M
         buffers: (all - activations) as u64 - logits + adapter,
         logits,
         evaluation: evaluation(recipe, config),
+        objective,
         process: process + PACKED,
     }
 }

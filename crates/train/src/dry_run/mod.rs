@@ -60,7 +60,9 @@ pub struct DryRun {
 impl DryRun {
     /// The most memory that the run is expected to hold, in bytes: as measured, or else added up.
     pub fn peak_memory(&self, gradient_checkpointing: bool) -> u64 {
-        self.measured_memory.unwrap_or_else(|| self.memory.total(gradient_checkpointing))
+        // The trial has no teacher and no reference.
+        let measured = self.measured_memory.map(|bytes| bytes + self.memory.objective);
+        measured.unwrap_or_else(|| self.memory.total(gradient_checkpointing))
     }
 }
 
@@ -68,7 +70,8 @@ impl DryRun {
 /// what is going on.
 ///
 /// # Errors
-/// If the recipe describes no possible model, or its engine is candle. Text that cannot be read is told in the
+/// If the recipe describes no possible model, its engine is candle, or a model that its objective compares with cannot
+/// be opened. Text that cannot be read is told in the
 /// result.
 pub fn dry_run(recipe: &Recipe, sink: &dyn Sink) -> Result<DryRun, TrainError> {
     if recipe.train.engine == TrainEngine::Candle {
@@ -87,7 +90,8 @@ pub fn dry_run(recipe: &Recipe, sink: &dyn Sink) -> Result<DryRun, TrainError> {
     let config = recipe.model_config(vocab_size)?;
     let parameters = config.parameters();
     let process = tritforge_machine::resident().map_or(0, |memory| memory.now);
-    let memory = memory::estimate(recipe, &config, process);
+    let objective = recipe.objective.chosen().memory(&config, sink)?;
+    let memory = memory::estimate(recipe, &config, objective, process);
     let available_memory = tritforge_machine::available_memory();
     let f32_flops = tritforge_machine::f32_flops();
     let tried = match trial::size(recipe, &config, f32_flops, available_memory) {

@@ -65,8 +65,7 @@ pub(super) fn estimate(
 ) -> Result<Time, TrainError> {
     let (train, costs) = (&recipe.train, trial.costs);
     let tokens = (recipe.rows() * recipe.data.seq_len * train.gradient_accumulation) as f64;
-    // Pairs are scored before it is known how much their tokens count.
-    let scored = if recipe.dpo.is_some() { costs.score } else { 0.0 };
+    let scored = f64::from(recipe.objective.chosen().extra_passes()) * costs.score;
     let step = tokens * (costs.pass + scored) + costs.update;
     let evaluations = evaluations(train.steps, train.eval_every);
     let scored = |text: Text| {
@@ -82,7 +81,7 @@ pub(super) fn estimate(
         true => evaluations.max(self::evaluations(train.steps, train.save_every)),
         false => self::evaluations(train.steps, train.save_every),
     };
-    let bytes = memory::estimate(recipe, config, 0);
+    let bytes = memory::estimate(recipe, config, 0, 0);
     let weights = bytes.weights / 4 * recipe.optim.master_dtype.bytes() as u64;
     let checkpoint = (weights + bytes.optimizer) as f64 / write_speed()?;
     let speed = tokens / step;

@@ -69,7 +69,7 @@ pub(super) fn size(
     };
     let room = available.map_or(f64::INFINITY, |bytes| MEMORY_SHARE * bytes as f64);
     let fits = |layers| {
-        let memory = memory::estimate(recipe, &with(layers), 0);
+        let memory = memory::estimate(recipe, &with(layers), 0, 0);
         (memory.total(recipe.train.gradient_checkpointing) as f64) < room
     };
     let mut size =

@@ -1,18 +1,14 @@
-//! `model.base`: the checkpoint that a run begins with. Its shape and its quantization are the recipe's,
-//! unless the recipe says otherwise.
+//! `model.base`: the model that a run begins with. Its shape and its quantization are the recipe's, unless the
+//! recipe says otherwise. The parser of recipes opens nothing: this comes after it, before the keys are read.
 
 use std::path::Path;
 
-use tritforge_checkpoint::Checkpoint;
-use tritforge_config::{ADAPTER_MODEL, ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, parse_keys, resolve};
 
-use super::entries::{Entries, Entry, Value, parse_config};
-use super::error::{Fault, Origin};
-use super::reader;
-use crate::init::checkpoint_of;
+use crate::init;
 
-/// Puts the shape and quantization of the checkpoint that `model.base` names under the keys of `[model]` and
-/// `[quant]`.
+/// Puts the shape and quantization of the model that `model.base` names under the keys of `[model]` and `[quant]`.
 pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Option<ModelConfig> {
     let model = entries.sections.get_mut("model")?;
     let entry = model.get_mut("base")?;
@@ -22,24 +18,16 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
     };
     let Value::Text(name) = &entry.value else {
         let (written, found) = (&entry.written, entry.value.type_name());
-        let message = format!("model.base = {written}: found {found}, expected the path of a checkpoint");
+        let message = format!("model.base = {written}: found {found}, expected the path of a model");
         return fault(&entry.value_at.clone(), message);
     };
     let origin = entry.value_at.clone();
-    let opened = checkpoint_of(&reader::resolve(path, name, &origin)).and_then(|dir| {
-        // What is newest may be another one tomorrow.
-        entry.value = Value::Text(dir.display().to_string());
-        let checkpoint = Checkpoint::open(&dir).map_err(|e| e.to_string())?;
-        if checkpoint.has(ADAPTER_MODEL) {
-            let dir = dir.display();
-            return Err(format!("{dir} is an adapter: merge it with `tritforge merge {dir} -o DIR`"));
-        }
-        checkpoint.config().map_err(|e| e.to_string())
-    });
-    let config = match opened {
-        Ok(config) => config,
-        Err(message) => return fault(&origin, format!("model.base: {message}")),
+    let (base, config) = match init::base_config(&resolve(path, name, &origin, Path::exists)) {
+        Ok(found) => found,
+        Err(error) => return fault(&origin, format!("model.base: {error}")),
     };
+    // What is newest in a run may be another one tomorrow.
+    entry.value = Value::Text(base.display().to_string());
     if let Some(other) = model.get("config") {
         let origin = other.key_at.clone();
         return fault(
@@ -50,7 +38,7 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         );
     }
     for (section, text) in [("model", shape(&config)), ("quant", quantization(&config))] {
-        let keys = parse_config(path, &text).unwrap_or_default();
+        let keys = parse_keys(path, &text).unwrap_or_default();
         let section = entries.sections.entry(section.to_string()).or_default();
         for (key, entry) in keys {
             let entry = Entry { key_at: origin.clone(), value_at: origin.clone(), ..entry };
@@ -96,17 +84,14 @@ fn quantization(config: &ModelConfig) -> String {
         ActivationQuant::Absmax => "absmax",
         ActivationQuant::None => "none",
     };
-    let granularity = match config.granularity {
-        Granularity::Group(size) => size.to_string(),
-        other => format!("\"{other}\""),
-    };
     let quantizer = match config.weights {
         WeightQuant::Absmean => format!("scale = \"{}\"\n", config.quantizer),
         WeightQuant::Ternary | WeightQuant::None => String::new(),
     };
-    let granularity = match config.weights {
-        WeightQuant::None => String::new(),
-        WeightQuant::Absmean | WeightQuant::Ternary => format!("granularity = {granularity}\n"),
+    let granularity = match (config.weights, config.granularity) {
+        (WeightQuant::None, _) => String::new(),
+        (_, Granularity::Group(size)) => format!("granularity = {size}\n"),
+        (_, other) => format!("granularity = \"{other}\"\n"),
     };
     format!("weights = \"{weights}\"\n{quantizer}{granularity}activations = \"{activations}\"\n")
 }

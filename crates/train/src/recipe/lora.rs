@@ -1,89 +1,10 @@
-//! `[lora]`: read and checked.
+//! What contradicts `[lora]` in a recipe.
 
-use tritforge_config::{Granularity, LoraMode, Projection, WeightQuant};
+use tritforge_config::{Granularity, LoraMode, WeightQuant};
+use tritforge_recipe::{Lora, Reader};
 
 use super::Recipe;
-use super::entries::Value;
-use super::error::Fault;
-use super::kind::{Kind, Range};
-use super::reader::Reader;
-use super::sections::{Lora, ModuleRate};
 use crate::optimizer::Rule;
-
-/// What a learning rate may be.
-const RATES: Range = Range::above(0.0).at_most(10.0);
-
-/// The projections by the names of their modules.
-fn modules() -> [(&'static str, Projection); 7] {
-    Projection::ALL.map(|projection| (projection.module(), projection))
-}
-
-/// Reads the section; none where no rank is given.
-pub(super) fn lora(r: &mut Reader) -> Option<Lora> {
-    let modes = LoraMode::ALL.map(|mode| (mode.name(), mode));
-    let mode = r.choice("lora", "mode", &modes);
-    let rank = r.size("lora", "rank", 1);
-    let alpha = r.number("lora", "alpha", Range::above(0.0));
-    let dropout = r.number("lora", "dropout", Range::at_least(0.0).below(1.0));
-    let use_rslora = r.flag("lora", "use_rslora");
-    let target_modules = r.choices("lora", "target_modules", &modules());
-    let threshold = r.number("lora", "threshold", Range::at_least(0.0).below(1.0));
-    let lr_ratio_b = r.number("lora", "lr_ratio_b", Range::above(0.0));
-    let learning_rates = learning_rates(r);
-    let Some(rank) = rank else {
-        if r.has_section("lora") && !r.given("lora", "rank") {
-            r.fault(
-                "lora",
-                "rank",
-                "lora.rank is missing: expected the rank of the adapter, as in rank = 16",
-            );
-        }
-        return None;
-    };
-    let mode = mode.unwrap_or(LoraMode::Adapter);
-    let lota = mode == LoraMode::Lota;
-    Some(Lora {
-        mode,
-        rank,
-        // A product that is not scaled: alpha / rank = 1.
-        alpha: alpha.unwrap_or(if lota { 1.0 } else { 2.0 } * rank as f64),
-        dropout: dropout.unwrap_or(0.0),
-        use_rslora: use_rslora.unwrap_or(false),
-        target_modules: target_modules.unwrap_or_else(|| Projection::ALL.to_vec()),
-        threshold: threshold.or(lota.then_some(0.1)),
-        lr_ratio_b: lr_ratio_b.unwrap_or(1.0),
-        learning_rates,
-    })
-}
-
-fn learning_rates(r: &mut Reader) -> Vec<ModuleRate> {
-    let names = modules().map(|(name, _)| name.to_string()).to_vec();
-    let keys = [("module", Kind::Choice(names)), ("lr", Kind::Number(RATES))];
-    let tables = r.tables("lora", "learning_rates", &keys).unwrap_or_default();
-    let mut rates = Vec::new();
-    for (origin, table) in tables {
-        let module = match table.get("module").map(|entry| &entry.value) {
-            Some(Value::Text(name)) => modules().into_iter().find(|(known, _)| known == name).map(|(_, p)| p),
-            _ => None,
-        };
-        let lr = match table.get("lr").map(|entry| &entry.value) {
-            Some(Value::Float(lr)) => Some(*lr),
-            Some(Value::Integer(lr)) => Some(*lr as f64),
-            _ => None,
-        };
-        match (module, lr.filter(|lr| RATES.holds(*lr)), table.len()) {
-            (Some(module), Some(lr), 2) => rates.push(ModuleRate { module, lr }),
-            _ => {
-                let names = modules().map(|(name, _)| name).join(", ");
-                let message = format!(
-                    "lora.learning_rates: expected module = one of {names}, and lr = a number {RATES}"
-                );
-                r.faults.push(Fault { origin, message });
-            }
-        }
-    }
-    rates
-}
 
 /// Notes what contradicts the section.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {

@@ -18,30 +18,24 @@
 //! ([`Recipe::to_toml`]).
 //!
 //! Paths in a recipe are looked for beside the recipe first, then from the working directory.
+//!
+//! The language is `tritforge-recipe`'s. Optimizers, schedules, objectives and the conversion read their keys in the files
+//! that implement them.
 
 mod base;
-mod choices;
-mod convert;
-mod distill;
-mod dpo;
-mod entries;
-mod error;
-mod hints;
-mod keys;
-mod kind;
+mod data;
+mod export;
 mod lora;
 mod optim;
-mod overrides;
-mod reader;
+mod optim_texts;
+mod quant;
 mod reference;
 mod resolve;
 pub(crate) mod resume;
 pub(crate) mod samples;
-mod sections;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod upgrade;
 mod validate;
 
 use std::path::Path;
@@ -49,26 +43,27 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::{ConfigError, ModelConfig};
+use tritforge_recipe::{include_config, parse, read_text};
 use tritforge_support::counted;
 
-pub use error::{Fault, Origin, RecipeError};
+pub use data::{Data, DataSource, SourceText, SplitKind};
+pub use export::Export;
+pub use optim::Optim;
+pub use quant::Quant;
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
-pub use sections::{
-    BlendOrder, BlendSchedule, Convert, Data, DataSource, Distill, Dpo, Ema, Engine, Export, Lora, Model,
-    ModuleRate, OnFault, Optim, Quant, Run, Sample, SftLoss, SourceText, SplitKind, Tokenizer, TokenizerKind,
-    Train, TrainEngine,
+pub use tritforge_recipe::{
+    ChangedLine, Ema, Fault, Lora, Model, ModuleRate, OnFault, Origin, RecipeError, Run, Sample, Tokenizer,
+    TokenizerKind, Train, TrainEngine, Upgrade, VERSION, upgrade,
 };
 
-pub use upgrade::{ChangedLine, Upgrade, VERSION, upgrade};
+pub use crate::convert::{BlendOrder, BlendSchedule, Convert};
+pub use crate::objective::{CrossEntropy, Distill, Dpo, Engine, Objective, SftLoss};
 
-pub(crate) use keys::{Choice, Keys, registry};
-pub(crate) use kind::Range;
-pub(crate) use sections::SHARD_TOKENS;
+pub(crate) use data::SHARD_TOKENS;
+pub(crate) use tritforge_recipe::{Keys, Range, Reader, registry};
 
 use crate::optimizer::OptimizerConfig;
-use entries::{Entries, Value};
-use reader::Reader;
 
 /// Everything about a run.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -87,12 +82,9 @@ pub struct Recipe {
     /// How quantization is phased in when the base was trained without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Convert>,
-    /// A teacher whose output distributions the model learns from, in addition to the text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub distill: Option<Distill>,
-    /// Direct preference optimization: pairs of answers of which the model learns to prefer one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dpo: Option<Dpo>,
+    /// What is minimized: the section of an objective, or the cross-entropy without any.
+    #[serde(flatten, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// Where the tokenizer comes from.
     pub tokenizer: Tokenizer,
     /// The text for training and evaluation.
@@ -117,7 +109,7 @@ impl Recipe {
     /// # Errors
     /// If a file cannot be read, or anything in the recipe or the overrides is wrong: everything that is.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, RecipeError> {
-        Self::from_toml(path, &read(path)?, overrides)
+        Self::from_toml(path, &read_text(path)?, overrides)
     }
 
     /// Like [`Self::load`] for a text at hand; `path` names it in messages, and paths are looked for beside
@@ -126,21 +118,19 @@ impl Recipe {
     /// # Errors
     /// As [`Self::load`].
     pub fn from_toml(path: &Path, text: &str, overrides: &[String]) -> Result<Self, RecipeError> {
-        let mut entries = entries::parse_recipe(path, text).map_err(RecipeError::Invalid)?;
-        let mut faults = Vec::new();
-        upgrade::take_version(&mut entries, &mut faults);
-        overrides::apply(&mut entries, overrides, &mut faults);
+        let (mut entries, mut faults) = parse(path, text, overrides)?;
         let base = base::include(path, &mut entries, &mut faults);
         include_config(path, &mut entries, &mut faults)?;
-        let mut reader = Reader::new(path, entries, faults);
+        let mut reader = Reader::new(path, entries, faults, is_there);
         let mut recipe = resolve::resolve(&mut reader, path);
         recipe.model.base_config = base;
         reader.finish();
         // A value that is wrong by itself would only contradict others once more.
-        if reader.faults.is_empty() {
+        if reader.faults().is_empty() {
             validate::check(&mut reader, &recipe);
         }
-        if reader.faults.is_empty() { Ok(recipe) } else { Err(RecipeError::Invalid(reader.faults)) }
+        let faults = reader.into_faults();
+        if faults.is_empty() { Ok(recipe) } else { Err(RecipeError::Invalid(faults)) }
     }
 
     /// The recipe with all defaults filled in, as TOML that [`Self::load`] reads back to the same recipe.
@@ -168,7 +158,7 @@ impl Recipe {
                     ),
                 });
             }
-            let config = self.model.config(self.quant, base.vocab_size);
+            let config = self.model.config(self.quant.weights, self.quant.activations, base.vocab_size);
             config.validate()?;
             return Ok(config);
         }
@@ -182,7 +172,7 @@ impl Recipe {
                 ),
             });
         }
-        let config = self.model.config(self.quant, vocab_size);
+        let config = self.model.config(self.quant.weights, self.quant.activations, vocab_size);
         config.validate()?;
         Ok(config)
     }
@@ -200,7 +190,7 @@ impl Recipe {
 
     /// Rows of a micro-batch: one for each sample, two for each pair of answers.
     pub fn rows(&self) -> usize {
-        self.train.batch_size * if self.dpo.is_some() { 2 } else { 1 }
+        self.train.batch_size * self.objective.chosen().data().rows()
     }
 
     /// The size of the vocabulary as far as it can be told before the text is read: the size asked for, or
@@ -217,61 +207,7 @@ impl Recipe {
     }
 }
 
-impl Model {
-    /// The configuration with a vocabulary of `vocab_size`, unchecked.
-    fn config(&self, quant: Quant, vocab_size: usize) -> ModelConfig {
-        ModelConfig {
-            vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            head_dim: self.head_dim,
-            hidden_act: self.hidden_act,
-            max_position_embeddings: self.max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps as f32,
-            rope_theta: self.rope_theta as f32,
-            tie_word_embeddings: self.tie_word_embeddings,
-            use_sub_norm: self.use_sub_norm,
-            weights: quant.weights,
-            quantizer: quant.scale,
-            granularity: quant.granularity,
-            activations: quant.activations,
-            initializer_range: self.initializer_range as f32,
-            // Biases, norms of queries and keys, scaled RoPE: a base may have them, new models do not.
-            ..self.base_config.clone().unwrap_or_default()
-        }
-    }
-}
-
-fn read(path: &Path) -> Result<String, RecipeError> {
-    std::fs::read_to_string(path).map_err(|source| RecipeError::Io { path: path.to_path_buf(), source })
-}
-
-/// Puts the keys of the file that `model.config` names under those of `[model]`.
-fn include_config(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault>) -> Result<(), RecipeError> {
-    let Some(model) = entries.sections.get_mut("model") else { return Ok(()) };
-    let Some(entry) = model.remove("config") else { return Ok(()) };
-    let Value::Text(name) = &entry.value else {
-        let (written, found) = (&entry.written, entry.value.type_name());
-        let message = format!("model.config = {written}: found {found}, expected the path of a TOML file");
-        faults.push(Fault { origin: entry.value_at, message });
-        return Ok(());
-    };
-    let file = reader::resolve(path, name, &entry.value_at);
-    if !file.is_file() {
-        let beside = path.parent().unwrap_or(Path::new("")).join(name);
-        let message =
-            format!("model.config: no file {} and no {name} in the working directory", beside.display());
-        faults.push(Fault { origin: entry.value_at, message });
-        return Ok(());
-    }
-    match entries::parse_config(&file, &read(&file)?) {
-        Ok(keys) => keys.into_iter().for_each(|(key, entry)| {
-            model.entry(key).or_insert(entry);
-        }),
-        Err(found) => faults.extend(found),
-    }
-    Ok(())
+/// Whether there is something at a path, or a pattern matches something.
+fn is_there(path: &Path) -> bool {
+    path.exists() || tritforge_data::is_pattern(path) && tritforge_data::matches(path).is_ok()
 }

@@ -1,12 +1,15 @@
 //! Which keys of a recipe a run may go on with when they have changed, and which it may not.
 
+use std::collections::BTreeSet;
+
 use toml::{Table, Value};
 
 use super::Recipe;
+use crate::objective::Objective;
 
 /// What another value of a key means for a run that goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OnResume {
+pub(crate) enum OnResume {
     /// It takes effect from the checkpoint on.
     Free,
     /// It is refused: the checkpoint's weights, its optimizer's state, its position in the data or the losses
@@ -19,8 +22,9 @@ enum OnResume {
 
 use OnResume::{Content, Fixed, Free};
 
-/// Every key of every section, but for those that only some choices of another key have ([`super::keys`]).
-const KEYS: [(&str, OnResume, &[&str]); 31] = [
+/// Every key of every section, but for those that only some choices of another key have, and for the sections of
+/// objectives, which say it themselves.
+const KEYS: [(&str, OnResume, &[&str]); 26] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -48,29 +52,6 @@ const KEYS: [(&str, OnResume, &[&str]); 31] = [
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "steps", "order"]),
-    ("distill", Content, &["teacher"]),
-    ("distill", Fixed, &["engine"]),
-    (
-        "distill",
-        Free,
-        &[
-            "ce",
-            "kl",
-            "temperature",
-            "top_k",
-            "cache",
-            "relation_weight",
-            "relation_layer",
-            "relation_teacher_layer",
-            "relation_heads",
-            "relation_temperature",
-            "relation_q",
-            "relation_k",
-            "relation_v",
-        ],
-    ),
-    ("dpo", Fixed, &["beta", "sft", "sft_loss"]),
-    ("dpo", Content, &["reference"]),
     ("tokenizer", Content, &["kind", "vocab_size", "path"]),
     ("data", Fixed, &["held_out", "split", "seq_len", "packing", "shard_tokens", "loss", "truncation"]),
     ("data", Content, &["source", "train", "column", "sources"]),
@@ -96,22 +77,26 @@ const KEYS: [(&str, OnResume, &[&str]); 31] = [
     ("export", Free, &["format", "embeddings"]),
 ];
 
-fn class(section: &str, key: &str) -> Option<OnResume> {
-    KEYS.iter().find(|(s, _, keys)| *s == section && keys.contains(&key)).map(|(_, class, _)| *class)
-}
-
 /// A key with another value than in the recipe that a run began with.
 #[derive(Debug, Clone, PartialEq)]
 struct Changed {
     section: String,
-    key: String,
+    /// None of the section itself, which only one of them has.
+    key: Option<String>,
+    class: OnResume,
     before: Option<Value>,
     now: Option<Value>,
 }
 
 impl std::fmt::Display for Changed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { section, key, before, now } = self;
+        let Self { section, key, before, now, .. } = self;
+        let Some(key) = key else {
+            return match now {
+                Some(_) => write!(f, "[{section}] is given, but the run was started without it"),
+                None => write!(f, "[{section}] is not given, but the run was started with it"),
+            };
+        };
         let text =
             |value: &Option<Value>| value.as_ref().map_or("not given".to_string(), ToString::to_string);
         write!(f, "{section}.{key} is {}, but the run was started with {}", text(now), text(before))
@@ -129,8 +114,9 @@ impl Changes {
     /// # Errors
     /// If `before` is not TOML; with what is wrong.
     pub(crate) fn between(before: &str, now: &Recipe) -> Result<Self, String> {
-        let now = now.to_toml().map_err(|e| e.to_string())?;
-        let [before, now] = [before, &now].map(|text| text.parse::<Table>().map_err(|e| e.to_string()));
+        let text = now.to_toml().map_err(|e| e.to_string())?;
+        let objective = now.objective.chosen();
+        let [before, now] = [before, &text].map(|text| text.parse::<Table>().map_err(|e| e.to_string()));
         let (before, now) = (before?, now?);
         let none = Table::new();
         let section = |recipe: &'_ Table, name: &str| match recipe.get(name) {
@@ -138,11 +124,29 @@ impl Changes {
             _ => none.clone(),
         };
         let mut changes = Vec::new();
-        for (name, _, keys) in KEYS {
+        for (name, class, keys) in KEYS {
             let (before, now) = (section(&before, name), section(&now, name));
             for key in keys.iter().filter(|key| before.get(**key) != now.get(**key)) {
                 let (before, now) = (before.get(*key).cloned(), now.get(*key).cloned());
-                changes.push(Changed { section: name.to_string(), key: key.to_string(), before, now });
+                let (section, key) = (name.to_string(), Some(key.to_string()));
+                changes.push(Changed { section, key, class, before, now });
+            }
+        }
+        for name in Objective::sections() {
+            let (Some(before), Some(now)) = (before.get(name), now.get(name)) else {
+                // Another objective is another run.
+                let (before, now) = (before.get(name).cloned(), now.get(name).cloned());
+                if before.is_some() || now.is_some() {
+                    changes.push(Changed { section: name.to_string(), key: None, class: Fixed, before, now });
+                }
+                continue;
+            };
+            let [before, now] = [before, now].map(|value| value.as_table().unwrap_or(&none));
+            let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+            for key in keys.into_iter().filter(|key| before.get(*key) != now.get(*key)) {
+                let (class, section) = (objective.on_resume(key), name.to_string());
+                let (before, now) = (before.get(key).cloned(), now.get(key).cloned());
+                changes.push(Changed { section, key: Some(key.clone()), class, before, now });
             }
         }
         Ok(Self(changes))
@@ -167,7 +171,7 @@ impl Changes {
     }
 
     fn of(&self, wanted: OnResume) -> impl Iterator<Item = &Changed> {
-        self.0.iter().filter(move |changed| class(&changed.section, &changed.key) == Some(wanted))
+        self.0.iter().filter(move |changed| changed.class == wanted)
     }
 }
 
@@ -175,19 +179,16 @@ impl Changes {
 mod tests {
     use std::path::Path;
 
-    use super::super::entries::Entries;
-    use super::super::reader::Reader;
-    use super::super::resolve;
+    use super::super::reference::asked;
     use super::*;
 
     /// Every key that a recipe may have, as the reader asks for them.
     fn known() -> Vec<(&'static str, &'static str)> {
-        let path = Path::new("recipe.toml");
-        let mut reader = Reader::new(path, Entries::default(), Vec::new());
-        resolve::resolve(&mut reader, path);
-        let owned: Vec<_> = reader.owned.iter().map(|owned| (owned.section, owned.key)).collect();
-        let known = reader.into_keys().0.into_iter().map(|key| (key.section, key.name));
-        known.filter(|key| !owned.contains(key)).collect()
+        let reader = asked();
+        let owned: Vec<_> = reader.owned().iter().map(|owned| (owned.section, owned.key)).collect();
+        let known = reader.keys().iter().map(|key| (key.section, key.name));
+        let elsewhere = |section| Objective::sections().any(|own| own == section);
+        known.filter(|key| !owned.contains(key) && !elsewhere(key.0)).collect()
     }
 
     #[test]

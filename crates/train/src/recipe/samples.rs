@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_data::{Columns, OnBadSample, RecordKind, Truncation};
-
-use super::reader::Reader;
+use tritforge_recipe::Reader;
 
 /// How records become samples; `records` is not given where all text is for training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Default)]

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tritforge_data::Format;
+use tritforge_recipe::{Entry, Kind, Origin, Range, Reader, Value};
 
-use super::entries::{Entry, Value};
-use super::error::{Fault, Origin};
-use super::kind::{Kind, Range};
-use super::reader::Reader;
-use super::sections::SourceText;
+use super::SourceText;
 
 /// What a table may hold; the path is needed.
 fn keys() -> [(&'static str, Kind); 4] {
@@ -90,5 +87,5 @@ fn text(r: &mut Reader, keys: &mut BTreeMap<String, Entry>, key: &str) -> Option
 }
 
 fn fault(r: &mut Reader, origin: &Origin, message: impl Into<String>) {
-    r.faults.push(Fault { origin: origin.clone(), message: message.into() });
+    r.fault_at(origin.clone(), message.into());
 }

@@ -1,15 +1,14 @@
 //! What happens at an evaluation: what is held out is scored, a text is written, the ternary weights are
 //! looked at, the report is drawn.
 
-use tritforge_model::{Batch, Decoder, IGNORE_INDEX, Score};
+use tritforge_model::{Batch, Decoder, Score};
 use tritforge_report::Event;
 
 use super::Trainer;
-use crate::dpo::compare;
 use crate::health::Health;
-use crate::reference::Reference;
+use crate::objective::LossFunction;
 use crate::training_data::TrainingData;
-use crate::{PreferenceStats, TrainError, recipe, sample, sequence_log_probs};
+use crate::{TrainError, sample};
 
 /// Windows that one evaluation pass takes at once, at most.
 const MOST_SEQUENCES: usize = 8;
@@ -31,9 +30,10 @@ impl Trainer<'_> {
         let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
         self.deploy_average()?;
         let held_out = &self.prepared.data;
-        let pairs = recipe.dpo.as_ref().zip(self.reference.as_ref());
-        let (part, whole) = held_out_score(&self.model, held_out, recipe.data.seq_len, limit, last, pairs)?;
-        let (compared, loss) = (part.loss(), whole.loss());
+        let (seq_len, objective) = (recipe.data.seq_len, self.loss_function.as_ref());
+        let (part, whole) = held_out_score(&self.model, held_out, seq_len, limit, last, objective)?;
+        let [compared, loss] =
+            [&part, &whole].map(|found| objective.held_out_loss(&found.score, &found.sums));
         if let Some(value) = [loss, compared, whole.score.mean()].into_iter().find(|loss| !loss.is_finite()) {
             let (step, checkpoint) = (self.progress.step, self.last_good());
             return Err(TrainError::NotFinite { step, what: "held-out loss", value, checkpoint });
@@ -43,8 +43,8 @@ impl Trainer<'_> {
         let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;
         self.event(&Event::Eval { step, loss, bits_per_byte, sample })?;
-        if recipe.dpo.is_some() {
-            self.log_preferences(whole.preferences, true)?;
+        if let Some(event) = self.loss_function.event(step, true, &whole.sums) {
+            self.event(&event)?;
         }
         let Health { steps, matrices } = self.monitor.observe(&self.model, step);
         if !matrices.is_empty() {
@@ -75,51 +75,40 @@ impl Trainer<'_> {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct HeldOut {
     /// The targets; of pairs of answers, those of the chosen ones.
     score: Score,
-    /// The pairs, if what is held out are pairs.
-    preferences: PreferenceStats,
+    /// What else the objective adds up.
+    sums: Vec<f64>,
+    /// Rows that were scored.
+    rows: usize,
 }
 
 impl HeldOut {
-    /// What training minimizes.
-    fn loss(&self) -> f64 {
-        if self.preferences.pairs > 0 { self.preferences.objective() } else { self.score.mean() }
-    }
-
-    /// Adds the pairs that come next.
-    fn compare(
+    /// Scores the batch that comes next.
+    fn add(
         &mut self,
         model: &Decoder,
         batch: &Batch<'_>,
-        section: &recipe::Dpo,
-        reference: &Reference,
+        loss_function: &dyn LossFunction,
     ) -> Result<(), TrainError> {
-        let policy = sequence_log_probs(model, batch)?;
-        let first = self.preferences.pairs;
-        let reference = reference.held_out[first..first + policy.len() / 2].as_flattened();
-        let (sums, _) = compare(&policy, reference, batch.targets, section);
-        self.preferences.add(sums);
-        let rows = batch.targets.chunks_exact(batch.targets.len() / policy.len());
-        for (chosen, row) in policy.iter().zip(rows).step_by(2) {
-            let targets = row.iter().filter(|target| **target != IGNORE_INDEX).count();
-            self.score.add(Score { nats: -chosen, targets });
-        }
+        let sums = loss_function.score(model, batch, self.rows, &mut self.score)?;
+        self.sums.resize(sums.len(), 0.0);
+        self.sums.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
+        self.rows += batch.sequences;
         Ok(())
     }
 }
 
-/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. Pairs
-/// are compared with what their reference thinks of them.
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too.
 fn held_out_score(
     model: &Decoder,
     data: &TrainingData,
     seq_len: usize,
     limit: usize,
     all: bool,
-    pairs: Option<(&recipe::Dpo, &Reference)>,
+    loss_function: &dyn LossFunction,
 ) -> Result<(HeldOut, HeldOut), TrainError> {
     let sequences = eval_sequences(seq_len, model.config().vocab_size);
     let (mut part, mut whole) = (HeldOut::default(), HeldOut::default());
@@ -135,12 +124,9 @@ fn held_out_score(
             sequences: windows.inputs.len() / seq_len,
             segments: &windows.segments,
         };
-        match pairs {
-            Some((section, reference)) => whole.compare(model, &batch, section, reference)?,
-            None => whole.score.add(model.score(&batch)?),
-        }
+        whole.add(model, &batch, loss_function)?;
         if within {
-            part = whole;
+            part = whole.clone();
         }
     }
     Ok((part, whole))

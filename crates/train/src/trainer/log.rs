@@ -4,7 +4,7 @@ use tritforge_report::{Event, REPORT, write_report};
 
 use super::Trainer;
 use super::step::StepOutcome;
-use crate::{PreferenceStats, TrainError};
+use crate::TrainError;
 
 impl Trainer<'_> {
     /// Writes an event to the run's log, and tells it.
@@ -40,10 +40,10 @@ impl Trainer<'_> {
     ) -> Result<(), TrainError> {
         let resident = tritforge_machine::resident();
         let flops = 6.0 * self.parameters() as f64 * tokens_per_second;
+        let metrics = self.loss_function.metrics(&outcome.sums);
         let train = Event::Train {
             step: self.progress.step,
             loss: outcome.loss,
-            relation: outcome.relation,
             lr: outcome.lr,
             grad_norm: outcome.grad_norm,
             tokens: self.progress.tokens,
@@ -51,27 +51,13 @@ impl Trainer<'_> {
             mfu: Some(flops / self.gemm_flops),
             rss: resident.map(|memory| memory.now),
             peak_rss: resident.map(|memory| memory.peak),
+            metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
         };
         self.event(&train)?;
-        match outcome.preferences {
-            Some(preferences) => self.log_preferences(preferences, false),
+        match self.loss_function.event(self.progress.step, false, &outcome.sums) {
+            Some(event) => self.event(&event),
             None => Ok(()),
         }
-    }
-
-    pub(super) fn log_preferences(
-        &mut self,
-        preferences: PreferenceStats,
-        held_out: bool,
-    ) -> Result<(), TrainError> {
-        let event = Event::Preferences {
-            step: self.progress.step,
-            held_out,
-            loss: preferences.loss / preferences.pairs as f64,
-            accuracy: preferences.accuracy(),
-            margin: preferences.mean_margin(),
-        };
-        self.event(&event)
     }
 
     /// Draws the run. It can be drawn again at any time: a fault is told, and training goes on.

@@ -5,20 +5,18 @@ use tritforge_kernels::CounterRng;
 use tritforge_model::{Batch, tree_sum};
 
 use super::Trainer;
+use crate::TrainError;
 use crate::convert::blend;
 use crate::guard::Verdict;
+use crate::objective::Pass;
 use crate::optimizer::Step;
 use crate::schedule::{learning_rate, weight_decay};
-use crate::teacher::Teacher;
-use crate::{PreferenceStats, TrainError, dpo_forward_backward};
 
 /// What a step came to.
 pub(super) struct StepOutcome {
     pub(super) loss: f64,
-    /// What the step's pairs of answers came to.
-    pub(super) preferences: Option<PreferenceStats>,
-    /// How far the relations of tokens are from the teacher's, where they are learned.
-    pub(super) relation: Option<f64>,
+    /// What its micro-batches came to, added up, for the objective to log.
+    pub(super) sums: Vec<f64>,
     pub(super) lr: f64,
     pub(super) grad_norm: f64,
     pub(super) verdict: Verdict,
@@ -37,13 +35,9 @@ impl Trainer<'_> {
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         self.gradients.clear();
-        // Of each micro-batch, to be summed by the tree that sums the gradients.
-        let (mut losses, mut preferences, mut relations) = (Vec::new(), Vec::new(), Vec::new());
-        // What stands behind an answer is padding, which need not look at it.
-        let learns_relations = self.teacher.as_ref().is_some_and(Teacher::learns_relations);
         let masked = match recipe.data.packing {
             Packing::Masked => true,
-            Packing::Documents => self.reference.is_some() || learns_relations,
+            Packing::Documents => self.loss_function.separates_padding(),
             Packing::Concat => false,
         };
         let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
@@ -54,63 +48,32 @@ impl Trainer<'_> {
                 Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
             })
             .collect();
-        let mut relation_rows = 0;
-        if learns_relations {
-            relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
-        }
-        for (i, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
-            self.workspace.set_noise(CounterRng::derive(noise, i as u64));
-            let (workspace, gradients) = (&mut self.workspace, self.gradients.next_leaf());
-            if let (Some(section), Some(reference)) = (&recipe.dpo, &self.reference) {
-                let reference = reference.of(pairs);
-                let normalizer = (size * micro_batches) as f32;
-                let found = dpo_forward_backward(
-                    &self.model,
-                    workspace,
-                    batch,
-                    &reference,
-                    section,
-                    normalizer,
-                    gradients,
-                )?;
-                preferences.push(found);
-                continue;
-            }
-            let loss = match (&recipe.distill, &self.teacher) {
-                (Some(distill), Some(teacher)) => {
-                    let teacher_output = teacher.output(batch, self.progress.step, i)?;
-                    let distillation = teacher_output.objective(distill, teacher, relation_rows);
-                    let model = &self.model;
-                    let found = model.forward_backward_distilled(
-                        workspace,
-                        batch,
-                        &distillation,
-                        targets as f32,
-                        gradients,
-                    )?;
-                    relations.push(found.relation);
-                    found.total
-                }
-                _ => match &self.tape {
-                    Some(tape) => tape.forward_backward(&self.model, batch, targets as f32, gradients)?,
-                    None => self.model.forward_backward(workspace, batch, targets as f32, gradients)?,
-                },
-            };
-            losses.push(loss);
+        self.loss_function.begin_step(&batches)?;
+        // Of each micro-batch, to be summed by the tree that sums the gradients.
+        let mut sums = Vec::with_capacity(batches.len());
+        for (part, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
+            self.workspace.set_noise(CounterRng::derive(noise, part as u64));
+            sums.push(self.loss_function.forward_backward(Pass {
+                model: &self.model,
+                workspace: &mut self.workspace,
+                batch,
+                pairs,
+                step: self.progress.step,
+                part,
+                targets,
+                samples: size * micro_batches,
+                gradients: self.gradients.next_leaf(),
+            })?);
         }
         self.gradients.finish();
-        let preferences = tree_sum(&preferences, PreferenceStats::plus);
-        let loss = match &preferences {
-            Some(preferences) => preferences.objective(),
-            None => tree_sum(&losses, |a, b| a + b).unwrap_or_default(),
-        };
-        let relation = if learns_relations { tree_sum(&relations, |a, b| a + b) } else { None };
+        let sums = tree_sums(&sums);
+        let loss = self.loss_function.loss(&sums);
         let grad_norm = self.gradients.total().norm();
         let verdict = self.update(lr, loss, grad_norm)?;
         self.progress.step += 1;
         self.progress.tokens += targets as u64;
         self.progress.position = self.batches.position();
-        Ok(StepOutcome { loss, preferences, relation, lr, grad_norm, verdict })
+        Ok(StepOutcome { loss, sums, lr, grad_norm, verdict })
     }
 
     /// Moves the weights, unless loss or gradient speak against it.
@@ -143,4 +106,14 @@ impl Trainer<'_> {
         }
         Ok(verdict)
     }
+}
+
+/// The numbers that micro-batches came to, each summed by the tree that sums their gradients.
+fn tree_sums(parts: &[Vec<f64>]) -> Vec<f64> {
+    let numbers = parts.first().map_or(0, Vec::len);
+    let of = |number: usize| {
+        let each: Vec<f64> = parts.iter().filter_map(|part| part.get(number).copied()).collect();
+        tree_sum(&each, |a, b| a + b).unwrap_or_default()
+    };
+    (0..numbers).map(of).collect()
 }

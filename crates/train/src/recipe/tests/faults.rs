@@ -268,12 +268,13 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
         "[model]\n[dpo]\n[data]\ntrain = [\"x.jsonl\"]\nrecords = \"preference\"\n[train]\nsteps = 10\n";
     let recipe = parse(text, &[&base]).unwrap();
     let defaults = Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None };
-    assert_eq!(recipe.dpo, Some(defaults.clone()));
+    assert_eq!(recipe.objective, Objective::Dpo(defaults.clone()));
     assert_eq!((recipe.data.packing, recipe.rows()), (DataPacking::Documents, 16));
     assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
     // A key alone is a section.
     let keyed = parse(&text.replace("[dpo]\n", ""), &[&base, "dpo.sft=1", "dpo.sft_loss=sum"]).unwrap();
-    assert_eq!(keyed.dpo, Some(Dpo { sft: 1.0, sft_loss: SftLoss::Sum, ..defaults }));
+    let expected = Dpo { sft: 1.0, sft_loss: SftLoss::Sum, ..defaults };
+    assert_eq!(keyed.objective, Objective::Dpo(expected));
     for (from, to, message) in [
         ("\"preference\"", "\"alpaca\"", "[dpo] trains on pairs of answers"),
         ("[dpo]\n", "", "data.records = \"preference\": training on pairs of answers needs a [dpo]"),

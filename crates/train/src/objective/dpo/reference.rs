@@ -1,0 +1,190 @@
+//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the
+//! run's directory.
+//!
+//! The reference is the model as the run begins, or a model that the recipe names. It never changes, so
+//! neither do its log-probabilities: training needs no second model in memory, and a resumed run reads the
+//! bits that the run began with.
+
+use std::fs;
+use std::path::Path;
+
+use tritforge_data::{Fingerprint, Preference};
+use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
+use tritforge_model::{Batch, Decoder};
+use tritforge_support::counted;
+
+use super::Dpo;
+use crate::objective::RunStart;
+use crate::objective::log_probs::sequence_log_probs;
+use crate::optimizer::round_to_master;
+use crate::trainer::eval_sequences;
+use crate::training_data::{PreferenceData, pair_batches};
+use crate::{TrainError, identity, init};
+
+/// The file in `<run.out>/data`.
+const FILE: &str = "reference.bin";
+/// What it begins with.
+const MAGIC: &[u8; 8] = b"TRITREF1";
+
+/// Log-probabilities of answers, the chosen one's first, in the order of the pairs.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reference {
+    pub(super) train: Vec<[f64; 2]>,
+    pub(super) held_out: Vec<[f64; 2]>,
+}
+
+/// Which model is the reference, or what the run begins with, by its content.
+pub(super) fn fingerprint(section: &Dpo, base: Option<&Path>) -> Result<String, TrainError> {
+    let fault = |e: ExportError| TrainError::State(format!("the reference of the answers: {e}"));
+    // The recipe's validation made sure of a base.
+    let path = section.reference.as_deref().or(base).unwrap_or(Path::new(""));
+    match locate(path).map_err(fault)? {
+        // Its manifest says what its files hold: they need not be read.
+        Located::Checkpoint(checkpoint) => Ok(checkpoint.fingerprint()?),
+        other => {
+            let model = LoadedModel::of(other, &ImportOptions::default(), &[]).map_err(fault)?;
+            identity::of_model(&model)
+        }
+    }
+}
+
+impl Reference {
+    /// What the reference, the model of this fingerprint, thinks of the run's pairs: as the run's directory has it,
+    /// or else computed and put there. Where the model of the run's beginning is the reference, it is made again
+    /// for a run that goes on.
+    pub(super) fn open(
+        section: &Dpo,
+        run: &RunStart<'_>,
+        pairs: &PreferenceData,
+        fingerprint: &str,
+    ) -> Result<Self, TrainError> {
+        let (recipe, config) = (run.recipe, run.config);
+        let dir = recipe.run.out.join("data");
+        let file = dir.join(FILE);
+        let named = section.reference.as_deref();
+        // Everything that the numbers depend on; a reference with a name has a shape of its own.
+        let shape = if named.is_some() { String::new() } else { config.to_json() };
+        let (data, master) = (&run.prepared.fingerprint, recipe.optim.master_dtype);
+        let key = Fingerprint::of(format!("{data} {fingerprint} {master:?} {shape}").as_bytes(), &[], None);
+        if let Some(found) = read(&file, &key, [pairs.train.len(), pairs.held_out.len()]) {
+            return Ok(found);
+        }
+        let other;
+        let model = match (named, run.resumed) {
+            (None, None) => run.model,
+            (None, Some(_)) => {
+                let mut model = init::model(recipe, config)?;
+                round_to_master(master, model.parameters());
+                model.requantize()?;
+                other = model;
+                &other
+            }
+            (Some(path), _) => {
+                other = opened(path, config.vocab_size)?;
+                &other
+            }
+        };
+        let answers = 2 * (pairs.train.len() + pairs.held_out.len());
+        run.sink.message(&format!("computing the reference's log-probabilities of {answers} answers"));
+        let score = |pairs: &[Preference]| log_probs(model, pairs, recipe.data.seq_len);
+        let reference = Self { train: score(&pairs.train)?, held_out: score(&pairs.held_out)? };
+        fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
+        reference.write(&file, &key)?;
+        Ok(reference)
+    }
+
+    /// The numbers of some pairs for training, one after the other.
+    pub(super) fn of(&self, pairs: &[usize]) -> Vec<f64> {
+        pairs.iter().flat_map(|pair| self.train[*pair]).collect()
+    }
+
+    /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian
+    /// f64, those of training first.
+    fn write(&self, file: &Path, key: &Fingerprint) -> Result<(), TrainError> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(key.0);
+        bytes.extend(self.train.iter().chain(&self.held_out).flatten().flat_map(|p| p.to_le_bytes()));
+        let temporary = file.with_extension("tmp");
+        fs::write(&temporary, bytes).map_err(TrainError::io(&temporary, "write"))?;
+        fs::rename(&temporary, file).map_err(TrainError::io(file, "rename into"))
+    }
+}
+
+/// A reference that the recipe names.
+fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
+    let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
+    let opened = LoadedModel::open(path, &ImportOptions::default()).map_err(|e| fault(e.to_string()))?;
+    let model = opened.decoder().map_err(|e| fault(e.to_string()))?;
+    let found = model.config().vocab_size;
+    if found != vocab_size {
+        return Err(fault(format!(
+            "a vocabulary of {found}, but the model has {vocab_size}: both must use the same tokenizer",
+            found = counted(found, "token")
+        )));
+    }
+    Ok(model)
+}
+
+/// What a model thinks of pairs.
+fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Vec<[f64; 2]>, TrainError> {
+    let mut out = Vec::with_capacity(pairs.len());
+    for rows in pair_batches(pairs, seq_len, eval_sequences(seq_len, model.config().vocab_size)) {
+        let rows = rows?;
+        let batch = Batch {
+            ids: &rows.inputs,
+            targets: &rows.targets,
+            sequences: rows.inputs.len() / seq_len,
+            segments: &rows.segments,
+        };
+        let each = sequence_log_probs(model, &batch)?;
+        if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
+            return Err(TrainError::State(format!(
+                "the reference gives the {} answer of pair {} the log-probability {}: expected a finite \
+                 number",
+                if bad % 2 == 0 { "chosen" } else { "rejected" },
+                out.len() + bad / 2 + 1,
+                each[bad]
+            )));
+        }
+        out.extend(each.as_chunks::<2>().0);
+    }
+    Ok(out)
+}
+
+/// None if the file is not there, depends on something else, was cut short, or has NaN or infinity.
+fn read(file: &Path, key: &Fingerprint, [train, held_out]: [usize; 2]) -> Option<Reference> {
+    let bytes = fs::read(file).ok()?;
+    let numbers = bytes.strip_prefix(MAGIC)?.strip_prefix(&key.0)?;
+    if numbers.len() != 16 * (train + held_out) {
+        return None;
+    }
+    let numbers: Vec<f64> = numbers.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    if !numbers.iter().all(|number| number.is_finite()) {
+        return None;
+    }
+    let (train, held_out) = numbers.as_chunks::<2>().0.split_at(train);
+    Some(Reference { train: train.to_vec(), held_out: held_out.to_vec() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back_to_the_bit_and_only_for_what_it_was_computed_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let reference =
+            Reference { train: vec![[-0.1, -1.0 / 3.0], [-7.25, -1e-300]], held_out: vec![[-2.0, f64::MIN]] };
+        let key = |text: &str| Fingerprint::of(text.as_bytes(), &[], None);
+        reference.write(&file, &key("a")).unwrap();
+        assert_eq!(read(&file, &key("a"), [2, 1]), Some(reference.clone()));
+        assert_eq!(read(&file, &key("b"), [2, 1]), None);
+        assert_eq!(read(&file, &key("a"), [2, 2]), None);
+        assert_eq!(reference.of(&[1, 0]), [-7.25, -1e-300, -0.1, -1.0 / 3.0]);
+        let whole = fs::read(&file).unwrap();
+        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        assert_eq!(read(&file, &key("a"), [2, 1]), None);
+        assert_eq!(read(&dir.path().join("none"), &key("a"), [2, 1]), None);
+    }
+}
