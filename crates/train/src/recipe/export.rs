@@ -87,8 +87,9 @@ impl Export {
             false => format!("these packings have: {}", holding.join(", ")),
         };
         if r.given("export", "format") {
-            let message =
-                format!("export.format = \"{name}\" has no room for quant.granularity = {granularity}; {holding}");
+            let message = format!(
+                "export.format = \"{name}\" has no room for quant.granularity = {granularity}; {holding}"
+            );
             r.fault("export", "format", message);
         } else {
             r.fault("quant", "granularity", format!("quant.granularity = {granularity}: {holding}"));

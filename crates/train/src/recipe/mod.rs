@@ -158,7 +158,7 @@ impl Recipe {
                     ),
                 });
             }
-            let config = self.model.config(self.quant.weights, self.quant.activations, base.vocab_size);
+            let config = self.quant.config(&self.model, base.vocab_size);
             config.validate()?;
             return Ok(config);
         }
@@ -172,7 +172,7 @@ impl Recipe {
                 ),
             });
         }
-        let config = self.model.config(self.quant.weights, self.quant.activations, vocab_size);
+        let config = self.quant.config(&self.model, vocab_size);
         config.validate()?;
         Ok(config)
     }
