@@ -9,8 +9,8 @@ use project::Project;
 /// Trains a few steps, wide enough that rows and groups of 256 differ.
 fn train(project: &Project, out: &str, set: &[&str]) {
     let out = format!("run.out={out}");
-    let wide = "model.intermediate_size=512";
-    let set = set.iter().chain([&wide, &out.as_str(), &"train.steps=6"]).flat_map(|key| ["--set", *key]);
+    let fixed = ["model.intermediate_size=512", out.as_str(), "train.steps=6"];
+    let set = set.iter().copied().chain(fixed).flat_map(|key| ["--set", key]);
     let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
     project.ok(&args);
 }
@@ -64,7 +64,7 @@ fn every_quantizer_trains_resumes_and_verifies() {
         let file = format!("{scale}-{granularity}.gguf");
         project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
         verified(&project, &run, &file);
-        let recipe = fs::read_to_string(project.path(&format!("{run}/recipe.toml"))).unwrap();
+        let recipe = fs::read_to_string(project.path(&format!("{run}/step-000006/recipe.toml"))).unwrap();
         assert!(recipe.contains(&format!("scale = \"{scale}\"")), "{recipe}");
         // A run begins from it with its quantizer, and an adapter inside the quantizer is merged exactly.
         let base = format!("model.base={run}");

@@ -12,8 +12,8 @@ use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
 use crate::architecture::reason;
 use crate::{
-    ActivationQuant, Architecture, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig,
-    Projection, RopeScaling, WeightQuant, WeightQuantizer,
+    ActivationQuant, Architecture, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection,
+    RopeScaling, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::kind::quoted;
 use crate::prose::one_line;
 use crate::reader::Reader;
 use crate::upgrade;
