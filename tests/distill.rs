@@ -185,6 +185,17 @@ fn another_teacher_of_the_same_name_and_length_is_another_teacher() {
 }
 
 #[test]
+fn a_dry_run_counts_the_teacher() {
+    let project = project(&[]);
+    let dry = |teacher| ["train", "distill.toml", "--dry-run", "--set", teacher];
+    let printed = project.ok(&dry("distill.teacher=runs/tiny"));
+    let row = printed.lines().find(|line| line.starts_with("teacher or reference"));
+    assert!(row.is_some_and(|row| row.contains("MiB")), "{printed}");
+    let error = project.fails(&dry("distill.teacher=nowhere"));
+    assert!(error.contains("distill.teacher: nowhere: no such file or directory"), "{error}");
+}
+
+#[test]
 fn candle_teaches_what_the_own_engine_teaches() {
     let project = project(&["model.use_sub_norm=false"]);
     project.ok(&["export", "runs/tiny", "-o", "teacher", "--format", "hf-f32"]);

@@ -328,3 +328,26 @@ fn read_buffer(
         StoredType::Bf16 => Buffer::Bf16(stored.bf16(&name, shape)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tritforge_data::Batches;
+
+    use super::*;
+
+    #[test]
+    fn checkpoints_of_earlier_versions_name_their_teacher_or_reference() {
+        let progress = |name: &str| {
+            let json = serde_json::json!({
+                "step": 3, "tokens": 9, "position": Batches::start(7), "data": "d", "optimizer": "o", "updates": 3,
+                "guard": Guard::default(), "best_loss": 1.5, "best_step": 2, "stale_evaluations": 0,
+                "reference_loss": null, name: "abc",
+            });
+            serde_json::from_value::<Progress>(json).unwrap()
+        };
+        for name in ["teacher_model", "reference_model", "other_model"] {
+            assert_eq!(progress(name).other_model.as_deref(), Some("abc"), "{name}");
+        }
+        assert_eq!(progress("base_model").other_model, None);
+    }
+}

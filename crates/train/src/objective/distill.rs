@@ -195,7 +195,7 @@ impl Criterion for Distill {
             ));
             return Ok(0);
         }
-        teacher_bytes(&self.teacher)
+        teacher_bytes(&self.teacher).map_err(|e| TrainError::State(format!("distill.teacher: {e}")))
     }
 
     fn start(&self, run: &RunStart<'_>) -> Result<Box<dyn LossFunction>, TrainError> {

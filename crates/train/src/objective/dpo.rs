@@ -116,7 +116,8 @@ impl Criterion for Dpo {
 
     /// A reference with a name, which is there while it scores the pairs.
     fn memory(&self, _: &ModelConfig, _: &dyn Sink) -> Result<u64, TrainError> {
-        self.reference.as_deref().map_or(Ok(0), decoder_bytes)
+        let bytes = self.reference.as_deref().map_or(Ok(0), decoder_bytes);
+        bytes.map_err(|e| TrainError::State(format!("dpo.reference: {e}")))
     }
 
     fn start(&self, run: &RunStart<'_>) -> Result<Box<dyn LossFunction>, TrainError> {
