@@ -116,8 +116,32 @@ fn what_has_no_room_or_no_meaning_is_refused() {
             "no latent weights are quantized",
         ),
         (&["quant.weights=none", "quant.activations=none", "quant.granularity=row"], "have no scales"),
+        (
+            &["quant.weights=none", "quant.activations=none", "quant.ste=clip"],
+            "only latent weights have an estimator",
+        ),
+        (&["convert.schedule=none", "convert.start=12"], "be only partly ternary"),
     ] {
         let error = refused(set);
         assert!(error.contains(expected), "{set:?}: {error}");
+    }
+}
+
+/// Training that begins in full precision and becomes quantized, with and without a rise, and every estimator.
+#[test]
+fn a_late_start_and_every_estimator_train_and_verify() {
+    let project = Project::new();
+    for (name, set) in [
+        ("late", &["convert.schedule=none", "convert.start=3", "convert.steps=1"][..]),
+        ("ramp", &["convert.schedule=linear", "convert.start=2", "convert.steps=3", "quant.granularity=row"]),
+        ("clip", &["quant.ste=clip"]),
+        ("trust", &["quant.ste=trust", "quant.scale=twn"]),
+        ("damp", &["quant.ste=damp", "quant.granularity=128", "train.engine=candle"]),
+    ] {
+        let run = format!("runs/{name}");
+        train(&project, &run, set);
+        let file = format!("{name}.gguf");
+        project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
+        verified(&project, &run, &file);
     }
 }

@@ -77,6 +77,12 @@ impl GradientTree {
         &self.buffers[0]
     }
 
+    /// The sum that [`GradientTree::finish`] made, to be changed.
+    pub fn total_mut(&mut self) -> &mut Gradients {
+        debug_assert_eq!(self.leaves.len(), 1, "the sum is finished");
+        &mut self.buffers[0]
+    }
+
     /// Adds the last subtree to the one before it.
     fn add_last(&mut self) {
         let last = self.leaves.len() - 1;

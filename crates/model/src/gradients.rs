@@ -70,6 +70,11 @@ impl Gradients {
         self.sums.get(i)?.as_ref().filter(|sum| !sum.fresh).map(|sum| &sum.values[..])
     }
 
+    /// As [`Gradients::get`], to be changed.
+    pub fn get_mut(&mut self, i: usize) -> Option<&mut [f32]> {
+        self.sums.get_mut(i)?.as_mut().filter(|sum| !sum.fresh).map(|sum| &mut sum.values[..])
+    }
+
     /// All gradients, in the order of the parameters.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Option<&[f32]>> {
         (0..self.sums.len()).map(|i| self.get(i))

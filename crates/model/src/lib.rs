@@ -48,6 +48,7 @@ mod block;
 mod decoder;
 mod device;
 mod error;
+mod estimator;
 mod evaluate;
 mod exact;
 mod forward;

@@ -149,6 +149,11 @@ impl Linear {
         self.transposed.as_ref()
     }
 
+    /// The steps and scales of the present weight, where it is ternary.
+    pub(crate) fn fitted(&self) -> Option<&Fitted> {
+        self.fitted.as_ref()
+    }
+
     /// The scales of the present weight, where it is ternary.
     pub(crate) fn scales(&self) -> Option<&Scales> {
         self.fitted.as_ref().map(Fitted::scales)

@@ -77,6 +77,12 @@ pub enum TernaryError {
         /// The one asked for.
         wanted: Granularity,
     },
+    /// An estimator that does not exist.
+    #[error("straight-through estimator {found}: expected identity, clip, trust or damp")]
+    Ste {
+        /// What was found.
+        found: String,
+    },
     /// A quantizer that does not exist.
     #[error("quantizer {found}: expected one of {}", QUANTIZERS.map(|q| q.name()).join(", "))]
     Quantizer {

@@ -9,6 +9,7 @@
 //!   reference code: half to even).
 //! * [`Granularity`] and [`Scales`]: one scale a tensor, a row, or a group of inputs; [`Quantizer`]: where other
 //!   scales and codes come from than absmean's ([`QUANTIZERS`]).
+//! * [`Ste`]: what of a gradient passes to latent weights.
 //! * [`TernaryTensor`]: codes, scales and shape.
 //! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
 //! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways;
@@ -34,6 +35,7 @@ mod granularity;
 mod packing;
 mod quantizer;
 mod scales;
+mod ste;
 mod tensor;
 
 pub use activation::absmax_quantize;
@@ -46,6 +48,7 @@ pub use packing::{
 };
 pub use quantizer::{Fit, Fitted, QUANTIZERS, Quantizer, WeightQuantizer, absmean, weight_codes};
 pub use scales::{Scales, is_f16};
+pub use ste::Ste;
 pub use tensor::{TernaryTensor, stored_scales};
 
 /// The floor of both scales: `max(mean|W|, EPS)` and `max(absmax(x), EPS)`, as in the BitNet reference code

@@ -7,11 +7,16 @@ use tritforge_config::WeightQuant;
 use crate::recipe::{Reader, Recipe};
 
 /// `[convert]`: quantization that sets in gradually, `x + λ(Q(x) − x)` with λ from 0 to 1, for a base that was trained without; kept
-/// where `schedule` is given. Evaluations are always those of the quantized model.
+/// where `schedule` is given. Without a base and with `start` it is training in full precision that becomes quantized within one
+/// run. Evaluations are always those of the quantized model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Convert {
     /// How λ rises: `"linear"`, `"exponential"`, `"sigmoid"`, or `"none"` (1 from the first step).
     pub schedule: BlendSchedule,
+    /// The step at which λ begins to rise, 0 before it: what comes before trains in full precision, and the optimizer's state is kept. By
+    /// default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start: u64,
     /// Number of steps over which λ rises; by default 1000, or half the run if that is less.
     pub steps: u64,
     /// `"together"` (the default: all blocks) or `"layers"` (one after the other, from the first).
@@ -57,6 +62,7 @@ impl Convert {
         ];
         let orders = [("together", BlendOrder::Together), ("layers", BlendOrder::Layers)];
         let schedule = r.choice("convert", "schedule", &schedules);
+        let start = r.integer("convert", "start", 0, u64::MAX);
         let steps = r.integer("convert", "steps", 1, u64::MAX);
         let order = r.choice("convert", "order", &orders);
         if schedule.is_none() && r.has_any("convert") && !r.given("convert", "schedule") {
@@ -66,9 +72,11 @@ impl Convert {
                 "convert.schedule is missing: expected a quantization schedule, as in schedule = \"linear\"",
             );
         }
+        let (schedule, start) = (schedule?, start.unwrap_or(0));
         Some(Self {
-            schedule: schedule?,
-            steps: steps.unwrap_or(STEPS.min((train_steps / 2).max(1))),
+            schedule,
+            start,
+            steps: steps.unwrap_or(STEPS.min((train_steps.saturating_sub(start) / 2).max(1))),
             order: order.unwrap_or(BlendOrder::Together),
         })
     }
@@ -83,7 +91,14 @@ impl Convert {
         if recipe.lora.is_some() {
             r.fault("convert", "schedule", "[convert] contradicts [lora]: conversion trains all weights");
         }
-        if self.steps > recipe.train.steps {
+        if self.start > 0 && self.start.saturating_add(self.steps) > recipe.train.steps {
+            let message = format!(
+                "convert.start = {} and convert.steps = {}: expected at most train.steps = {} together: otherwise the final \
+                 model would be only partly ternary",
+                self.start, self.steps, recipe.train.steps
+            );
+            r.fault("convert", "start", message);
+        } else if self.steps > recipe.train.steps {
             let message = format!(
                 "convert.steps = {}: expected at most train.steps = {}: otherwise the final model would be only \
                  partly ternary",
@@ -94,6 +109,11 @@ impl Convert {
     }
 }
 
+// serde hands references to `skip_serializing_if`.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
 /// How steep an exponential rise is: e⁵ between its ends.
 const STEEPNESS: f64 = 5.0;
 /// How steep a sigmoid is in its middle, over the whole rise.
@@ -101,7 +121,8 @@ const SLOPE: f64 = 12.0;
 
 /// λ of each of `blocks` blocks in step number `step` (from 0).
 pub(crate) fn blend(convert: &Convert, step: u64, blocks: usize) -> Vec<f32> {
-    let done = step as f64 / convert.steps.max(1) as f64;
+    let Some(since) = step.checked_sub(convert.start) else { return vec![0.0; blocks] };
+    let done = since as f64 / convert.steps.max(1) as f64;
     let part = |block: usize| match convert.order {
         BlendOrder::Together => done,
         // One block after the other, from the first to the last.
@@ -128,7 +149,7 @@ mod tests {
     use super::*;
 
     fn convert(schedule: BlendSchedule, order: BlendOrder) -> Convert {
-        Convert { schedule, steps: 100, order }
+        Convert { schedule, start: 0, steps: 100, order }
     }
 
     #[test]
@@ -139,6 +160,19 @@ mod tests {
             assert!((1..=100).all(|step| at(step) > at(step - 1)), "{schedule:?}");
         }
         assert_eq!(blend(&convert(BlendSchedule::None, BlendOrder::Together), 0, 2), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn before_the_start_nothing_is_quantized() {
+        for schedule in [BlendSchedule::None, BlendSchedule::Linear] {
+            let late = Convert { start: 40, ..convert(schedule, BlendOrder::Together) };
+            let at = |step| blend(&late, step, 2);
+            assert_eq!((at(0), at(39)), (vec![0.0; 2], vec![0.0; 2]), "{schedule:?}");
+            assert_eq!((40..200).map(at).collect::<Vec<_>>(), {
+                let early = convert(schedule, BlendOrder::Together);
+                (0..160).map(|step| blend(&early, step, 2)).collect::<Vec<_>>()
+            });
+        }
     }
 
     #[test]

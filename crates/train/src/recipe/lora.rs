@@ -2,12 +2,20 @@
 
 use tritforge_config::{Granularity, LoraMode, WeightQuant};
 use tritforge_recipe::{Lora, Reader};
+use tritforge_ternary::Ste;
 
 use super::Recipe;
 use crate::optimizer::Rule;
 
 /// Notes what contradicts the section.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
+    if recipe.lora.is_some() && recipe.quant.ste != Ste::Identity {
+        let message = format!(
+            "quant.ste = \"{}\" contradicts [lora]: the latent weights of the base are not trained",
+            recipe.quant.ste
+        );
+        r.fault("quant", "ste", message);
+    }
     let weights = recipe.quant.weights;
     let ternary_optimizer = matches!(recipe.optim.rule, Rule::TSignSgd(_));
     let Some(lora) = &recipe.lora else {

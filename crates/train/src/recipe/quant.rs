@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Model, Reader};
-use tritforge_ternary::QUANTIZERS;
+use tritforge_ternary::{QUANTIZERS, Ste};
 
 /// `[quant]`: the quantization of the seven projections of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -16,7 +16,7 @@ pub struct Quant {
     /// What computes the codes and scales of latent weights, where `weights = "absmean"`: `"absmean"` (the default), `"absmedian"`,
     /// `"twn"` (threshold 0.75 · mean|W|, scale the mean of what is above it), `"rms"` (1.2240 · √(mean W²), of least squared error on a
     /// Gaussian) or `"least_squares"` (the codes of absmean with the scale of least squared error).
-    #[serde(serialize_with = "quantizer_name", skip_serializing_if = "is_default")]
+    #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub scale: WeightQuantizer,
     /// Which weights share a scale: `"tensor"` (one scale, the default), `"row"` (one an output), or groups of 32, 64, 128 or 256
@@ -24,6 +24,12 @@ pub struct Quant {
     #[serde(serialize_with = "granularity", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub granularity: Granularity,
+    /// What of its gradient a latent weight gets: `"identity"` (all of it, the default), `"clip"` (none beyond 1.5 steps of the rounding,
+    /// where the clamp sets in), `"trust"` (none where weight and value are more than half a step apart) or `"damp"` (half of it where
+    /// the code is 0).
+    #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
+    #[schemars(with = "String")]
+    pub ste: Ste,
     /// `"absmax"` (int8, the default) or `"none"`.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
@@ -42,6 +48,7 @@ impl Default for Quant {
             weights: WeightQuant::Absmean,
             scale: WeightQuantizer::default(),
             granularity: Granularity::Tensor,
+            ste: Ste::Identity,
             activations: ActivationQuant::Absmax,
             backward: GradPrecision::Auto,
         }
@@ -61,12 +68,14 @@ impl Quant {
         let sizes = Granularity::GROUPS.map(|size| (size.to_string(), Granularity::Group(size)));
         let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
         granularities.extend(sizes.iter().map(|(name, granularity)| (name.as_str(), *granularity)));
+        let estimators = Ste::ALL.map(|ste| (ste.name(), ste));
         let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
         let default = Self::default();
         Self {
             weights: r.choice("quant", "weights", &weights).unwrap_or(default.weights),
             scale: r.choice("quant", "scale", &quantizers).unwrap_or(default.scale),
             granularity: r.choice("quant", "granularity", &granularities).unwrap_or(default.granularity),
+            ste: r.choice("quant", "ste", &estimators).unwrap_or(default.ste),
             activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
         }
@@ -99,6 +108,13 @@ impl Quant {
             );
             r.fault("quant", "scale", message);
         }
+        if self.weights != WeightQuant::Absmean && self.ste != Ste::Identity {
+            let message = format!(
+                "quant.ste = \"{}\": expected quant.weights = \"absmean\": only latent weights have an estimator",
+                self.ste
+            );
+            r.fault("quant", "ste", message);
+        }
         if self.weights == WeightQuant::None && self.granularity != Granularity::Tensor {
             let message = "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
             r.fault("quant", "granularity", message);
@@ -110,8 +126,8 @@ fn backward_name<S: Serializer>(backward: &GradPrecision, serializer: S) -> Resu
     serializer.serialize_str(backward.name())
 }
 
-fn quantizer_name<S: Serializer>(quantizer: &WeightQuantizer, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(quantizer)
+fn display<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// The size of a group as a number, the rest as text.

@@ -66,6 +66,7 @@ impl Trainer<'_> {
             })?);
         }
         self.gradients.finish();
+        self.model.apply_ste(recipe.quant.ste, self.gradients.total_mut());
         let sums = tree_sums(&sums);
         let loss = self.loss_function.loss(&sums);
         let grad_norm = self.gradients.total().norm();
