@@ -25,9 +25,9 @@ fn verified(project: &Project, reference: &str, file: &str) {
 fn every_granularity_is_what_it_was_in_training_in_every_packing() {
     let project = Project::new();
     for (granularity, packings) in [
-        ("row", &["tq2_0", "tq1_0", "q2_0", "iq2_bn"][..]),
-        ("256", &["tq2_0", "tq1_0", "q2_0"]),
-        ("128", &["q2_0"]),
+        ("row", &["tq2_0", "tq1_0", "q2_0", "q2_0_g128", "pq2_0", "ptq1_0", "iq2_bn", "iq1_bn"][..]),
+        ("256", &["tq2_0", "tq1_0", "q2_0", "q2_0_g128", "pq2_0", "ptq1_0"]),
+        ("128", &["q2_0", "q2_0_g128", "pq2_0", "ptq1_0"]),
         ("64", &["q2_0"]),
     ] {
         let run = format!("runs/{granularity}");

@@ -49,8 +49,24 @@ batch_size = 2
 TOML
 cd "$work"
 "$tritforge" train recipe.toml --quiet
-for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 iq2_bn; do
-    "$tritforge" export runs/interop -o "$format.gguf" --format "$format"
-    "$tritforge" inspect "$format.gguf" --codes-digest --json > "$format.json"
-    "$python" "$here/gguf_codes.py" "$format.gguf" "$format.json"
+check() {
+    "$tritforge" export "$1" -o "$2.gguf" --format "$2"
+    "$tritforge" inspect "$2.gguf" --codes-digest --json > "$2.json"
+    "$python" "$here/gguf_codes.py" "$2.gguf" "$2.json"
+}
+for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 q2_0_g128 pq2_0 ptq1_0 iq2_bn iq1_bn; do
+    check runs/interop "$format"
+done
+# Scales of rows and of groups, where there is room for them.
+for granularity in row 256 128 64; do
+    case $granularity in
+    row) formats="tq2_0 tq1_0 q2_0 q2_0_g128 pq2_0 ptq1_0 iq2_bn iq1_bn" ;;
+    256) formats="tq2_0 tq1_0 q2_0 q2_0_g128 pq2_0 ptq1_0" ;;
+    128) formats="q2_0 q2_0_g128 pq2_0 ptq1_0" ;;
+    64) formats="q2_0" ;;
+    esac
+    "$tritforge" train recipe.toml --quiet --set quant.granularity=$granularity --set run.out=runs/$granularity
+    for format in $formats; do
+        check "runs/$granularity" "$format"
+    done
 done

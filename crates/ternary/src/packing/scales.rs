@@ -43,12 +43,13 @@ impl<'a> PackedRows<'a> {
         let layout = self.packing.layout();
         let mut zeros = Vec::with_capacity(layout.bytes);
         (layout.pack)(&vec![0; layout.block], [0, 0], &mut zeros);
-        let any = |codes: &[u8]| match layout.scales {
-            ScalePlace::Block => codes == zeros,
+        let any = |scale: f32, codes: &[u8]| match layout.scales {
+            // Blocks are many: only those with the scale 0 are looked at.
+            ScalePlace::Block => scale == 0.0 && codes == zeros,
             ScalePlace::Row => codes.chunks_exact(layout.bytes).all(|block| block == zeros),
             ScalePlace::Tensor => false,
         };
-        self.scaled().into_iter().map(|(scale, codes)| Part { scale, any: any(codes) }).collect()
+        self.scaled().into_iter().map(|(scale, codes)| Part { scale, any: any(scale, codes) }).collect()
     }
 
     /// Scale of every block or row in order, or of the tensor (exactly one), as it is stored.
