@@ -91,7 +91,7 @@ pub fn gradient_matmul_rows(
     let whole = |row: usize| row.is_multiple_of(BLOCK_ROWS) || row == w.rows();
     assert!(whole(rows.start) && whole(rows.end) && rows.end <= w.rows(), "rows {rows:?} of {}", w.rows());
     let blocks = rows.start / BLOCK_ROWS..rows.end.div_ceil(BLOCK_ROWS);
-    products(Backend::active(), dy.rows(), dy.digits(), &[w], [dx].into_iter(), write, Some(blocks));
+    products(Backend::active(), dy.rows(), dy.digits(), &[w], [dx].into_iter(), write, Some(&blocks));
 }
 
 /// The exact sums `acc[t, r] = Σ_k x.codes[t, k] · w.code(r, k)` [m, rows] without any scale, over whole rows.
@@ -163,7 +163,7 @@ fn products<'a, T: Output + 'a>(
     weights: &[&'a TernaryWeights],
     results: impl ExactSizeIterator<Item = &'a mut [T]>,
     write: WriteMode,
-    only: Option<Range<usize>>,
+    only: Option<&Range<usize>>,
 ) {
     backend.assert_supported();
     // Rows of activations; of a gradient, `digits` a token.
@@ -184,7 +184,7 @@ fn products<'a, T: Output + 'a>(
             w.rows()
         );
         assert_eq!(steps, w.steps(), "matrices of one call have one layout");
-        let own = only.clone().unwrap_or(0..w.blocks());
+        let own = only.cloned().unwrap_or(0..w.blocks());
         let (first_block, sink) = (blocks, Sink::new(out, write, w, x, digits));
         blocks += own.len();
         matrices.push(Matrix { weights: w, own, first_block, sink });
