@@ -235,10 +235,9 @@ fn inspect_says_of_a_file_what_eval_does_with_it() {
     fs::write(project.path("rows.gguf"), rows).unwrap();
     project.ok(&["eval", "rows.gguf", "--text", "text.txt", "--tokens", "100"]);
     assert_eq!(ours("rows.gguf")["loads"], true);
-    for (fault, at, changed) in [
-        ("scale", scale, [0x00u8, 0x7e].as_slice()),
-        ("scale", bytes.len() - 32, &f32::NAN.to_le_bytes()),
-    ] {
+    for (fault, at, changed) in
+        [("scale", scale, [0x00u8, 0x7e].as_slice()), ("scale", bytes.len() - 32, &f32::NAN.to_le_bytes())]
+    {
         let mut bytes = bytes.clone();
         bytes[at..at + changed.len()].copy_from_slice(changed);
         fs::write(project.path("bad.gguf"), bytes).unwrap();
