@@ -117,9 +117,6 @@ impl ModelConfig {
         let metadata = gguf.metadata();
         keys::check_kind(metadata)?;
         let mut config = Self::from_gguf(metadata, gguf.tensors())?;
-        if config.weights == WeightQuant::Ternary && granularity::said(metadata)?.is_none() {
-            config.granularity = granularity::stored(gguf, &config);
-        }
         let name = metadata.get_str("general.architecture").unwrap_or_default();
         if let Some(architecture) = Architecture::from_name(name) {
             keys::check(gguf, &config, architecture)?;

@@ -107,7 +107,7 @@ impl Loader<'_> {
         name: &str,
         packing: Packing,
         [rows, cols]: [usize; 2],
-        granularity: Granularity,
+        granularity: Option<Granularity>,
         order: Order<'_>,
     ) -> Result<TernaryWeights, InferError> {
         let info = self.tensor(name, &[rows, cols])?;
@@ -120,7 +120,7 @@ impl Loader<'_> {
             Some(_) => Some(self.vector(&scale_name, 1)?[0]),
             None => None,
         };
-        let scales = packed.scales(beside, Some(granularity)).map_err(fault)?;
+        let scales = packed.scales(beside, granularity).map_err(fault)?;
         let scales = order.map_or(scales.clone(), |order| scales.reordered(rows, order));
         let layout = TernaryLayout::for_decoding();
         let codes = |first: usize, codes: &mut [i8]| match order {
@@ -142,6 +142,7 @@ impl Loader<'_> {
         config: &ModelConfig,
         layer: usize,
         p: Projection,
+        granularity: Option<Granularity>,
         interleaved: bool,
     ) -> Result<Projected, InferError> {
         let (name, shape) = (p.gguf_weight(layer), config.projection_shape(p));
@@ -150,7 +151,7 @@ impl Loader<'_> {
         let order: Order<'_> = if moved { Some(&row) } else { None };
         let weight = match self.packing(self.tensor(&name, &shape)?.ty) {
             Some(packing) => {
-                let ternary = self.ternary(&name, packing, shape, config.granularity, order)?;
+                let ternary = self.ternary(&name, packing, shape, granularity, order)?;
                 Weight::Ternary(ternary, packing)
             }
             None => Weight::Dense(self.dense_rows(&name, shape, order)?),
@@ -168,13 +169,19 @@ impl Loader<'_> {
     }
 
     /// One block.
-    fn block(&self, config: &ModelConfig, layer: usize, interleaved: bool) -> Result<Block, InferError> {
+    fn block(
+        &self,
+        config: &ModelConfig,
+        layer: usize,
+        granularity: Option<Granularity>,
+        interleaved: bool,
+    ) -> Result<Block, InferError> {
         let norm =
             |name: &str, len| self.vector(&format!("blk.{layer}.{name}.weight"), len).map(Tensor::vector);
         let sub_norm = |name: &str, len| config.use_sub_norm.then(|| norm(name, len)).transpose();
         let head = config.head_dim;
         let qk_norm = || Ok::<_, InferError>([norm("attn_q_norm", head)?, norm("attn_k_norm", head)?]);
-        let projection = |p: &Projection| self.projection(config, layer, *p, interleaved);
+        let projection = |p: &Projection| self.projection(config, layer, *p, granularity, interleaved);
         Ok(Block {
             norms: Norms {
                 input_layernorm: norm("attn_norm", config.hidden_size)?,
@@ -187,12 +194,34 @@ impl Loader<'_> {
         })
     }
 
-    /// All blocks, one after the other: each matrix is unpacked by all threads.
-    pub(crate) fn blocks(&self, config: &ModelConfig) -> Result<Vec<Block>, InferError> {
+    /// All blocks, one after the other: each matrix is unpacked by all threads. Which weights share a scale is what the
+    /// file says, or else what its blocks and rows have; then it is the same for all matrices, the finest of theirs.
+    pub(crate) fn blocks(&self, config: &mut ModelConfig) -> Result<Vec<Block>, InferError> {
         let architecture = self.gguf.metadata().get_str("general.architecture").ok();
         let interleaved =
             architecture.and_then(Architecture::from_name).is_some_and(Architecture::interleaves_rope);
-        (0..config.num_hidden_layers).map(|layer| self.block(config, layer, interleaved)).collect()
+        let said = ModelConfig::said_granularity(self.gguf.metadata())
+            .map_err(|source| InferError::Config { path: self.path.to_path_buf(), source })?;
+        let layers = 0..config.num_hidden_layers;
+        let mut blocks: Vec<Block> =
+            layers.map(|layer| self.block(config, layer, said, interleaved)).collect::<Result<_, _>>()?;
+        if said.is_none() {
+            let ternary =
+                blocks.iter().flat_map(|block| &block.projections).filter_map(|p| p.weight.ternary());
+            config.granularity =
+                ternary.fold(Granularity::Tensor, |g, weights| g.finer(weights.granularity()));
+            // Seldom any: neighbors of the matrix happen to have the same scale.
+            for (layer, block) in blocks.iter_mut().enumerate() {
+                for (p, projected) in Projection::ALL.into_iter().zip(&mut block.projections) {
+                    let Some(weights) = projected.weight.ternary() else { continue };
+                    if weights.granularity() != config.granularity.on(weights.cols()) {
+                        *projected =
+                            self.projection(config, layer, p, Some(config.granularity), interleaved)?;
+                    }
+                }
+            }
+        }
+        Ok(blocks)
     }
 }
 

@@ -76,7 +76,7 @@ impl Model {
     }
 
     fn load(path: &Path, gguf: Gguf) -> Result<Self, InferError> {
-        let config = ModelConfig::from_gguf_file(&gguf)
+        let mut config = ModelConfig::from_gguf_file(&gguf)
             .map_err(|source| InferError::Config { path: path.to_path_buf(), source })?;
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
@@ -94,7 +94,7 @@ impl Model {
             gguf.release(info);
         }
         // After the head, whose copy and pages are in memory at once for a while.
-        let blocks = loader.blocks(&config)?;
+        let blocks = loader.blocks(&mut config)?;
         Ok(Self {
             path: path.to_path_buf(),
             embedding,

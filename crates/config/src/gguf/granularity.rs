@@ -12,21 +12,31 @@ pub(super) fn said(metadata: &Metadata) -> Result<Option<Granularity>, ConfigErr
     said.map(|text| text.parse().map_err(|e| fault(format!("{GRANULARITY} = \"{text}\": {e}")))).transpose()
 }
 
-/// The coarsest granularity that holds the scales of all projections. It is one of the whole model, since products of
-/// groups round in another place than those of rows. A tensor whose bytes are damaged is an error where it is loaded.
-pub(super) fn stored(gguf: &Gguf, config: &ModelConfig) -> Granularity {
-    let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
-    let mut finest = Granularity::Tensor;
-    for (layer, projection) in
-        (0..config.num_hidden_layers).flat_map(|layer| Projection::ALL.map(|projection| (layer, projection)))
-    {
-        let Some(info) = gguf.tensor(&projection.gguf_weight(layer)) else { continue };
-        let Some(packing) = Packing::in_file(info.ty.name(), layout) else { continue };
-        let [rows, cols] = config.projection_shape(projection);
-        let packed = PackedRows::new(packing, gguf.data(info), rows, cols);
-        if let Ok(scales) = packed.and_then(|packed| packed.scales(None, None)) {
-            finest = finest.finer(scales.granularity());
-        }
+impl ModelConfig {
+    /// Which weights of a file share a scale, if the file says it: [`GRANULARITY`]. Else its blocks and rows do.
+    ///
+    /// # Errors
+    /// If the key has a value that it cannot have.
+    pub fn said_granularity(metadata: &Metadata) -> Result<Option<Granularity>, ConfigError> {
+        said(metadata)
     }
-    finest
+
+    /// The coarsest granularity that holds the scales of all projections of a file that does not say which weights share
+    /// one. It is one of the whole model, since products of groups round in another place than those of rows. All
+    /// projections are read for it. A tensor whose bytes are damaged is an error where it is loaded.
+    pub fn stored_granularity(&self, gguf: &Gguf) -> Granularity {
+        let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+        let mut finest = Granularity::Tensor;
+        let layers = 0..self.num_hidden_layers;
+        for (layer, projection) in layers.flat_map(|layer| Projection::ALL.map(|p| (layer, p))) {
+            let Some(info) = gguf.tensor(&projection.gguf_weight(layer)) else { continue };
+            let Some(packing) = Packing::in_file(info.ty.name(), layout) else { continue };
+            let [rows, cols] = self.projection_shape(projection);
+            let packed = PackedRows::new(packing, gguf.data(info), rows, cols);
+            if let Ok(scales) = packed.and_then(|packed| packed.scales(None, None)) {
+                finest = finest.finer(scales.granularity());
+            }
+        }
+        finest
+    }
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{Architecture, ModelConfig};
+use tritforge_config::{Architecture, ModelConfig, WeightQuant};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
 use tritforge_support::counted;
@@ -30,7 +30,11 @@ impl GgufSource {
     pub(super) fn open(path: &Path, options: &ImportOptions) -> Result<Self, ExportError> {
         let fault = |message: String| ExportError::Import { path: PathBuf::from(path), message };
         let gguf = Gguf::open_with(path, &options.overrides)?;
-        let config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
+        let mut config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
+        let said = ModelConfig::said_granularity(gguf.metadata()).map_err(|e| fault(e.to_string()))?;
+        if config.weights == WeightQuant::Ternary && said.is_none() {
+            config.granularity = config.stored_granularity(&gguf);
+        }
         let name = gguf.metadata().get_str("general.architecture").unwrap_or_default().to_string();
         let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
         let files = match gguf.part_count() {
@@ -38,8 +42,8 @@ impl GgufSource {
             count => format!(" in {count}", count = counted(count, "file")),
         };
         let description = format!("GGUF version {}{files}, {name}", gguf.version());
-        let said = gguf.metadata().get_str(I2_S_LAYOUT).ok();
-        let i2_s_layout = said.or(options.i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
+        let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
+        let i2_s_layout = layout.or(options.i2_s_arm.then_some(I2_S_ARM)).map(str::to_string);
         Ok(Self { gguf, config, description, interleaved, i2_s_layout })
     }
 

@@ -18,7 +18,7 @@ mod scales;
 
 use std::convert::Infallible;
 
-use tritforge_ternary::Scales;
+use tritforge_ternary::{Granularity, Scales};
 
 use self::scales::LaneScales;
 pub(crate) use self::scales::{BlockGroups, GroupScales};
@@ -113,6 +113,11 @@ impl TernaryWeights {
     /// The scales that multiply the codes.
     pub fn scales(&self) -> Scales {
         self.scales.scales([self.rows, self.cols])
+    }
+
+    /// Which weights share a scale.
+    pub fn granularity(&self) -> Granularity {
+        self.scales.granularity()
     }
 
     /// The scales of one block's groups, if groups have scales.

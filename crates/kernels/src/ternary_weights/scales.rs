@@ -48,6 +48,14 @@ impl LaneScales {
         Self::Group { size, per_row: groups, lanes }
     }
 
+    /// Which weights share a scale.
+    pub(super) fn granularity(&self) -> Granularity {
+        match self {
+            Self::Whole(scales) => scales.granularity(),
+            Self::Group { size, .. } => Granularity::Group(*size),
+        }
+    }
+
     /// The scales of a matrix [rows, cols].
     pub(super) fn scales(&self, [rows, cols]: [usize; 2]) -> Scales {
         let (size, groups, lanes) = match self {
