@@ -58,7 +58,7 @@ impl Scales {
     /// With the first scale that is not.
     pub(crate) fn check(&self) -> Result<(), TernaryError> {
         for (i, scale) in self.values.iter().enumerate() {
-            check_scale(*scale, self.place(i))?;
+            check_scale(*scale, || self.place(i))?;
             if matches!(self.granularity, Granularity::Group(_)) && !is_f16(*scale) {
                 return Err(TernaryError::NotF16 { of: self.place(i), scale: scale.to_string() });
             }

@@ -159,11 +159,11 @@ fn stored_scale(values: &[f32], first: usize, granularity: Granularity) -> Resul
 }
 
 /// Refuses a scale that is not a positive number; `of` says whose it is.
-pub(crate) fn check_scale(scale: f32, of: String) -> Result<(), TernaryError> {
+pub(crate) fn check_scale(scale: f32, of: impl FnOnce() -> String) -> Result<(), TernaryError> {
     if scale > 0.0 && scale.is_finite() {
         return Ok(());
     }
-    Err(TernaryError::Scale { of, scale: scale.to_string() })
+    Err(TernaryError::Scale { of: of(), scale: scale.to_string() })
 }
 
 /// Refuses a count that is not rows · cols.

@@ -75,7 +75,7 @@ impl<'a> PackedRows<'a> {
             let tensor_of_zeros = || self.packing.scales() == ScalePlace::Tensor && self.is_all_zeros();
             let zero = *scale == 0.0 && (*any || tensor_of_zeros());
             if !zero {
-                check_scale(*scale, self.place(i))?;
+                check_scale(*scale, || self.place(i))?;
             }
         }
         let shape = [self.rows, self.cols];
