@@ -111,6 +111,7 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.granularity=128", "export.format=tq2_0"], "has no room for quant.granularity = 128"),
         (&["quant.granularity=128", "model.intermediate_size=320"], "does not divide 320 columns"),
         (&["quant.scale=median"], "absmedian"),
+        (&["model.use_qk_norm=true"], "contradicts model.use_sub_norm"),
         (
             &["quant.weights=none", "quant.activations=none", "quant.scale=twn"],
             "no latent weights are quantized",
@@ -134,6 +135,7 @@ fn a_late_start_and_every_estimator_train_and_verify() {
     for (name, set) in [
         ("late", &["convert.schedule=none", "convert.start=3", "convert.steps=1"][..]),
         ("ramp", &["convert.schedule=linear", "convert.start=2", "convert.steps=3", "quant.granularity=row"]),
+        ("qk", &["model.use_qk_norm=true", "model.use_sub_norm=false", "quant.granularity=128"]),
         ("clip", &["quant.ste=clip"]),
         ("trust", &["quant.ste=trust", "quant.scale=twn"]),
         ("damp", &["quant.ste=damp", "quant.granularity=128", "train.engine=candle"]),

@@ -48,6 +48,9 @@ pub struct Model {
     pub tie_word_embeddings: bool,
     /// Whether to apply an RMSNorm before `o_proj` and `down_proj` (sub-norms); by default true.
     pub use_sub_norm: bool,
+    /// Whether to apply an RMSNorm to the queries and keys of every head before RoPE, as Qwen3 does; by default false. Not together with
+    /// sub-norms, which no architecture of GGUF files has beside it.
+    pub use_qk_norm: bool,
     /// Standard deviation of the initial weights; by default 0.02.
     pub initializer_range: f64,
 }
@@ -100,6 +103,7 @@ impl Model {
                 .flag("model", "tie_word_embeddings")
                 .unwrap_or(default.tie_word_embeddings),
             use_sub_norm: r.flag("model", "use_sub_norm").unwrap_or(default.use_sub_norm),
+            use_qk_norm: r.flag("model", "use_qk_norm").unwrap_or(default.use_qk_norm),
             initializer_range: r.number("model", "initializer_range", Range::above(0.0)).unwrap_or(0.02),
         }
     }
@@ -125,10 +129,11 @@ impl Model {
             rope_theta: self.rope_theta as f32,
             tie_word_embeddings: self.tie_word_embeddings,
             use_sub_norm: self.use_sub_norm,
+            use_qk_norm: self.use_qk_norm,
             weights,
             activations,
             initializer_range: self.initializer_range as f32,
-            // Biases, norms of queries and keys, scaled RoPE: a base may have them, new models do not.
+            // Biases, scaled RoPE: a base may have them, new models do not.
             ..self.base_config.clone().unwrap_or_default()
         }
     }

@@ -57,7 +57,7 @@ fn shape(config: &ModelConfig) -> String {
     format!(
         "hidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\nnum_key_value_heads = {}\n\
          head_dim = {}\nhidden_act = \"{act}\"\nmax_position_embeddings = {}\nrms_norm_eps = {:?}\nrope_theta = {:?}\n\
-         tie_word_embeddings = {}\nuse_sub_norm = {}\ninitializer_range = {:?}\n",
+         tie_word_embeddings = {}\nuse_sub_norm = {}\nuse_qk_norm = {}\ninitializer_range = {:?}\n",
         config.hidden_size,
         config.intermediate_size,
         config.num_hidden_layers,
@@ -69,6 +69,7 @@ fn shape(config: &ModelConfig) -> String {
         config.rope_theta,
         config.tie_word_embeddings,
         config.use_sub_norm,
+        config.use_qk_norm,
         config.initializer_range,
     )
 }

@@ -44,6 +44,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
             "rope_theta",
             "tie_word_embeddings",
             "use_sub_norm",
+            "use_qk_norm",
             "initializer_range",
         ],
     ),

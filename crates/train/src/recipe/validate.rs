@@ -14,6 +14,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     recipe.data.check(r, recipe);
     recipe.tokenizer.check(r, &recipe.model);
     shape(r, recipe);
+    norms(r, recipe);
     recipe.optim.check_optimizer(r);
     recipe.train.check(r);
     recipe.optim.check_schedule(r, recipe.train.steps);
@@ -36,6 +37,15 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
             r.fault("model", key, format!("model.{key} = {found}: {expected}"));
         }
         Err(other) => r.fault("model", "config", other),
+    }
+}
+
+/// Norms that no architecture has together.
+fn norms(r: &mut Reader, recipe: &Recipe) {
+    if recipe.model.use_qk_norm && recipe.model.use_sub_norm {
+        let message = "model.use_qk_norm contradicts model.use_sub_norm, which is true by default: no architecture of GGUF \
+                       files has both; set use_sub_norm = false";
+        r.fault("model", "use_qk_norm", message);
     }
 }
 
