@@ -97,9 +97,12 @@ fn every_key_is_read() {
         rope_theta = 5e5
         tie_word_embeddings = false
         use_sub_norm = false
+        use_qk_norm = true
         initializer_range = 0.01
         [quant]
         weights = "absmean"
+        scale = "twn"
+        ste = "clip"
         activations = "none"
         [tokenizer]
         kind = "bpe"
@@ -156,7 +159,8 @@ fn every_key_is_read() {
     let r = parse(text, &[]).unwrap();
     let c = r.model_config(300).unwrap();
     assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
-    assert_eq!(c.activations, ActivationQuant::None);
+    assert_eq!((c.activations, c.use_qk_norm), (ActivationQuant::None, true));
+    assert_eq!((c.quantizer.name(), r.quant.ste.name()), ("twn", "clip"));
     assert_eq!((r.optim.lr, r.optim.grad_clip, r.optim.weight_decay_until), (1.0, 0.0, 0.75));
     assert_eq!(r.optim.rule, Rule::AdamW(AdamW { betas: (0.8, 0.99), eps: 1e-7 }));
     assert_eq!((r.optim.schedule, r.train.eval_tokens), (Schedule::Wsd(Wsd { decay_steps: 20 }), Some(1000)));
