@@ -282,7 +282,7 @@ fn projections(
     Ok(reports)
 }
 
-/// The largest difference of two weights' scales; infinite where the scales of one matrix are those of groups and the
+/// The largest difference of two weights' scales, but for those of zeros alone, which may be any; infinite where the scales of one matrix are those of groups and the
 /// other's are not, or of other groups: their products round in other places.
 fn scale_difference(ours: &TernaryWeights, theirs: &TernaryWeights) -> f32 {
     let (left, right) = (ours.scales(), theirs.scales());
@@ -295,7 +295,11 @@ fn scale_difference(ours: &TernaryWeights, theirs: &TernaryWeights) -> f32 {
     if left.granularity() != right.granularity() {
         return f32::INFINITY;
     }
-    left.values().iter().zip(right.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let width = left.granularity().width(shape[0], shape[1]);
+    let codes = ours.codes();
+    let pairs = codes.chunks(width).zip(left.values().iter().zip(right.values()));
+    let scaled = pairs.filter(|(codes, _)| codes.iter().any(|code| *code != 0));
+    scaled.map(|(_, (a, b))| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {

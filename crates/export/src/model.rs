@@ -12,7 +12,7 @@ use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
 use crate::applied::{AppliedAdapter, check_base, joined};
-use crate::import::{Source, Stored, not_gguf};
+use crate::import::{Source, Stored, not_gguf, scale_name};
 use crate::locate::{Located, locate, without_base};
 use crate::plan::{TensorPlan, TensorRole, items};
 use crate::tensor_data::{TensorData, check, of_checkpoint};
@@ -317,8 +317,11 @@ impl LoadedModel {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
                 let (dtype, _, bytes) = tensors.raw(&item.source)?;
-                let scale = if dtype == Dtype::U8 { size_of::<f32>() } else { 0 };
-                Ok((format!("{dtype:?}"), (bytes.len() + scale) as u64))
+                let scales = match dtype {
+                    Dtype::U8 => tensors.raw(&scale_name(item))?.2.len(),
+                    _ => 0,
+                };
+                Ok((format!("{dtype:?}"), (bytes.len() + scales) as u64))
             }
             Content::Source(source) => source.storage(item),
         }

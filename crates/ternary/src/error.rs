@@ -98,7 +98,7 @@ pub enum TernaryError {
         scale: String,
     },
     /// Blocks or rows have different scales.
-    #[error("its blocks or rows have different scales: only one scale per tensor (BitNet) is supported")]
+    #[error("its blocks or rows have different scales, where one of the tensor is expected")]
     Scales,
     /// Weights that share a scale by what the file says have different ones.
     #[error(
