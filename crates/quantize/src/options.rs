@@ -41,7 +41,7 @@ impl Default for Options {
             stride: 1,
             epochs: 8,
             batch: 4,
-            learning_rate: 0.02,
+            learning_rate: 0.06,
             soft: 0.5,
             seed: 0,
         }
