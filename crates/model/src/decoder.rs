@@ -8,12 +8,19 @@ use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{Granularity, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_kernels::{RopeTable, parallel_for_each};
+use tritforge_ternary::TernaryTensor;
 
 use crate::block::Block;
 use crate::device::sized;
+use crate::linear::Linear;
 use crate::lora::Adapter;
 use crate::parameter::{DecayGroup, FROZEN, Parameter};
 use crate::{ModelError, Tensor};
+
+/// The embedding in a checkpoint.
+const EMBEDDING: &str = "model.embed_tokens.weight";
+/// The head in a checkpoint.
+const HEAD: &str = "lm_head.weight";
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
 #[derive(Debug, Clone, Copy)]
@@ -38,14 +45,47 @@ pub type AttentionStates = [Vec<f32>; 3];
 #[derive(Debug)]
 pub struct Decoder {
     config: ModelConfig,
-    pub(crate) embedding: Tensor,
+    embedding: Tensor,
     head: Option<Tensor>,
+    tables: Tables,
     pub(crate) norm: Tensor,
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: RopeTable,
     parameters: Vec<Parameter>,
     pub(crate) indices: Indices,
     pub(crate) lora: Option<LoraConfig>,
+}
+
+/// Embedding and head in their ternary form, where they are ternary; a tied head is the embedding.
+#[derive(Debug, Default)]
+struct Tables {
+    embedding: Option<Linear>,
+    head: Option<Linear>,
+}
+
+impl Tables {
+    /// `frozen` tables are never changed: codes and scales are all that is kept of them.
+    fn new(
+        config: &ModelConfig,
+        embedding: &Tensor,
+        head: Option<&Tensor>,
+        frozen: bool,
+    ) -> Result<Self, ModelError> {
+        let table = |granularity, weight: &Tensor| Linear::table(config, weight.clone(), granularity);
+        let mut tables = Self::default();
+        tables.embedding = config.ternary_embedding.map(|granularity| {
+            let table = table(granularity, embedding);
+            if head.is_some() { table.for_lookup() } else { table }
+        });
+        if let (Some(granularity), Some(head)) = (config.ternary_head, head) {
+            tables.head = Some(table(granularity, head));
+        }
+        if frozen {
+            let both = tables.embedding.iter_mut().chain(&mut tables.head);
+            both.into_iter().try_for_each(Linear::freeze)?;
+        }
+        Ok(tables)
+    }
 }
 
 /// Which of the parameters the tensors outside the blocks are.
@@ -179,23 +219,25 @@ impl Decoder {
             })
         };
         let table = [config.vocab_size, config.hidden_size];
-        let (embedding, embedding_index) = named("model.embed_tokens.weight", &table)?;
+        let (embedding, embedding_index) = named(EMBEDDING, &table)?;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::new(config, layer, keep_codes, &mut named))
             .collect::<Result<Vec<_>, _>>()?;
         let (norm, norm_index) = named("model.norm.weight", &[config.hidden_size])?;
         let (head, output) = match config.tie_word_embeddings {
             true => (None, embedding_index),
-            false => named("lm_head.weight", &table).map(|(head, index)| (Some(head), index))?,
+            false => named(HEAD, &table).map(|(head, index)| (Some(head), index))?,
         };
         let indices = Indices { embedding: embedding_index, norm: norm_index, output };
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let rope = RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings);
+        let tables = Tables::new(config, &embedding, head.as_ref(), lora.is_some())?;
         let lora = lora.cloned();
         let config = config.clone();
-        let mut model = Self { config, embedding, head, norm, blocks, rope, parameters, indices, lora };
+        let mut model =
+            Self { config, embedding, head, tables, norm, blocks, rope, parameters, indices, lora };
         model.quantize()?;
         Ok(model)
     }
@@ -226,16 +268,49 @@ impl Decoder {
     /// # Errors
     /// If weights that are to be ternary as they stand are not.
     pub fn requantize(&mut self) -> Result<(), ModelError> {
-        for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
-            linear.invalidate();
-        }
+        self.linears().for_each(Linear::invalidate);
         self.quantize()
+    }
+
+    /// All quantized matrices: the projections, and a ternary embedding and head.
+    fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let tables = self.tables.embedding.iter_mut().chain(&mut self.tables.head);
+        self.blocks.iter_mut().flat_map(|b| &mut b.projections).chain(tables)
+    }
+
+    /// What makes logits, if it is ternary: the head, or the embedding where they are tied.
+    pub(crate) fn output_table(&self) -> Option<&Linear> {
+        if self.head.is_some() { self.tables.head.as_ref() } else { self.tables.embedding.as_ref() }
+    }
+
+    /// The ternary embedding and head, each with the number of its parameter.
+    pub(crate) fn ternary_tables(&self) -> impl Iterator<Item = (&Linear, usize)> {
+        let embedding = self.tables.embedding.as_ref().map(|table| (table, self.indices.embedding));
+        embedding.into_iter().chain(self.tables.head.as_ref().map(|table| (table, self.indices.output)))
+    }
+
+    /// The same, to be changed: embedding, head.
+    pub(crate) fn tables_mut(&mut self) -> [Option<&mut Linear>; 2] {
+        [self.tables.embedding.as_mut(), self.tables.head.as_mut()]
+    }
+
+    /// Codes and scales of a ternary embedding or head as they are exported, by its name in a checkpoint; none if it is in
+    /// full precision or the model has no such tensor.
+    ///
+    /// # Errors
+    /// If the weights changed without [`Self::requantize`], or a scale is no positive number.
+    pub fn ternary_table(&self, name: &str) -> Result<Option<TernaryTensor>, ModelError> {
+        let table = match name {
+            EMBEDDING => &self.tables.embedding,
+            HEAD => &self.tables.head,
+            _ => &None,
+        };
+        table.as_ref().map(Linear::ternary).transpose()
     }
 
     fn quantize(&mut self) -> Result<(), ModelError> {
         let faults = Mutex::new(Vec::new());
-        let linears = self.blocks.iter_mut().flat_map(|b| &mut b.projections);
-        parallel_for_each(linears, |linear| {
+        parallel_for_each(self.linears(), |linear| {
             if let Err(error) = linear.quantize() {
                 faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
             }
@@ -246,14 +321,21 @@ impl Decoder {
         }
     }
 
-    /// The embedding's rows of these tokens, [tokens, hidden_size].
-    pub(crate) fn embed(&self, ids: &[u32], out: &mut Vec<f32>) {
+    /// The embedding's rows of these tokens, [tokens, hidden_size], as the deployed engine reads them or as training does.
+    ///
+    /// # Errors
+    /// If a ternary embedding changed and was not quantized again.
+    pub(crate) fn embed(&self, ids: &[u32], deployed: bool, out: &mut Vec<f32>) -> Result<(), ModelError> {
         let width = self.config.hidden_size;
+        let mut rows = sized(out, ids.len() * width).chunks_exact_mut(width);
+        if let Some(table) = &self.tables.embedding {
+            return rows.zip(ids).try_for_each(|(row, id)| table.row(*id as usize, deployed, row));
+        }
         let table = self.embedding.read();
-        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
-        for (row, id) in rows.zip(ids) {
+        for (row, id) in rows.by_ref().zip(ids) {
             row.copy_from_slice(&table[*id as usize * width..][..width]);
         }
+        Ok(())
     }
 
     /// The length of the sequences that the ids are.
@@ -299,9 +381,11 @@ impl Decoder {
             return Err(fault(format!("{} values, expected {}", values.len(), parameter.tensor.len())));
         }
         parameter.tensor.write().copy_from_slice(values);
+        let table = (name == EMBEDDING && self.tables.embedding.is_some())
+            || (name == HEAD && self.tables.head.is_some());
         match parameter.group {
-            DecayGroup::Decay => self.requantize(),
-            DecayGroup::NoDecay => Ok(()),
+            DecayGroup::NoDecay if !table => Ok(()),
+            _ => self.requantize(),
         }
     }
 

@@ -16,8 +16,9 @@ impl Decoder {
         if ste == Ste::Identity {
             return;
         }
-        for block in &self.blocks {
-            for (linear, index) in block.projections.iter().zip(block.projection_indices) {
+        let projections = self.blocks.iter().flat_map(|b| b.projections.iter().zip(b.projection_indices));
+        {
+            for (linear, index) in projections.chain(self.ternary_tables()) {
                 let (Some(fitted), Some(latent)) = (linear.fitted(), linear.latent()) else { continue };
                 // Of a frozen parameter, or one whose gradient is 0, there is nothing to mask.
                 let Some(gradient) = gradients.get_mut(index) else { continue };

@@ -139,13 +139,13 @@ impl Decoder {
         }
         let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise, relation };
 
-        self.embed(batch.ids, &mut inputs[0]);
+        self.embed(batch.ids, false, &mut inputs[0])?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let (before, after) = inputs.split_at_mut(layer + 1);
             let kept = &mut blocks[slot(layer)];
             block.forward(&before[layer], &pass, kept, scratch, Some(&mut after[0]))?;
         }
-        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients);
+        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
         for (layer, block) in self.blocks.iter().enumerate().rev() {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
