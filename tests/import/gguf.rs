@@ -7,7 +7,7 @@ use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, Pro
 use tritforge_export::{ExportOptions, ImportOptions, export_gguf, import};
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer};
 use tritforge_infer::Model;
-use tritforge_kernels::{DenseType, f32_to_f16};
+use tritforge_kernels::{BlockFormat, DenseType, f32_to_f16};
 use tritforge_ternary::{EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, Packing, Scales};
 
 use crate::{base, checkpoint, engine_logits, exact, imported, trained_logits};
@@ -263,7 +263,9 @@ fn types_that_are_only_read_keep_codes_and_scales() {
             imported(&theirs, &temp.path().join(ty.name()), &ImportOptions::default()).unwrap();
         assert_eq!((report.ternary_tensors, report.decoded_tensors), (15, 0), "{ty}");
         let expected = if bits { Granularity::Group(128) } else { Granularity::Row };
-        assert_eq!((report.config.granularity, report.config.ternary_embedding), (expected, Some(expected)));
+        // A group as wide as a row is a row.
+        let embedding = Some(expected.on(config.hidden_size));
+        assert_eq!((report.config.granularity, report.config.ternary_embedding), (expected, embedding));
         assert_eq!(engine_logits(&theirs), trained_logits(&second), "{ty}");
         // What was imported is written in a packing that holds it.
         let again = temp.path().join(format!("{ty}-again.gguf"));
@@ -358,5 +360,84 @@ fn a_ternary_model_is_written_as_numbers() {
                 assert!((found - expected).abs() <= bound, "{name}, {}: {found}, {expected}", ty.name());
             }
         }
+    }
+}
+
+/// Block formats that are read and not written: the engine and an import have the numbers that the format's decoder gives.
+#[test]
+fn quantized_models_of_other_programs_are_read_as_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = ModelConfig {
+        use_sub_norm: false,
+        weights: WeightQuant::None,
+        activations: ActivationQuant::None,
+        hidden_size: 256,
+        head_dim: 64,
+        ..base()
+    };
+    let ours = temp.path().join("ours.gguf");
+    export_gguf(&checkpoint(&temp, "first", &config), &ours, &exact(Packing::Tq2_0)).unwrap();
+    let gguf = Gguf::open(&ours).unwrap();
+    // Where a block has its f16 scale, and its f16 minimum.
+    let formats: [(GgmlType, Option<usize>, Option<usize>); 8] = [
+        (GgmlType::Q2_K, Some(80), Some(82)),
+        (GgmlType::Q3_K, Some(108), None),
+        (GgmlType::Q4_K, Some(0), Some(2)),
+        (GgmlType::Q5_K, Some(0), Some(2)),
+        (GgmlType::IQ4_NL, Some(0), None),
+        (GgmlType::IQ4_XS, Some(0), None),
+        (GgmlType::IQ3_S, Some(0), None),
+        (GgmlType::MXFP4, None, None),
+    ];
+    for (ty, scale, min) in formats {
+        let format = BlockFormat::from_name(ty.name()).unwrap();
+        let matrix = |dims: &[u64]| dims.len() == 2;
+        let specs = gguf.tensors().iter().map(|t| TensorSpec {
+            name: t.name.clone(),
+            dims: t.dims.clone(),
+            ty: if matrix(&t.dims) { ty } else { t.ty },
+        });
+        let theirs = temp.path().join(format!("{ty}.gguf"));
+        let mut writer = Writer::create(&theirs, gguf.metadata(), specs.collect()).unwrap();
+        let mut embedding = Vec::new();
+        for (number, tensor) in gguf.tensors().iter().enumerate() {
+            if !matrix(&tensor.dims) {
+                writer.write_tensor(&tensor.name, gguf.data(tensor)).unwrap();
+                continue;
+            }
+            let len = ty.nbytes(&tensor.dims).unwrap() as u32;
+            let byte = |i: u32| ((i + 977 * number as u32).wrapping_mul(2_654_435_761) >> 13) as u8;
+            let mut bytes: Vec<u8> = (0..len).map(byte).collect();
+            for block in bytes.chunks_exact_mut(format.bytes) {
+                // 2^-10: the numbers have the size of weights.
+                for at in scale.into_iter().chain(min) {
+                    block[at..at + 2].copy_from_slice(&0x1400u16.to_le_bytes());
+                }
+                if ty == GgmlType::MXFP4 {
+                    block[0] = 123;
+                }
+            }
+            if tensor.name == "token_embd.weight" {
+                embedding = vec![0f32; tensor.dims.iter().product::<u64>() as usize];
+                format.decode(&bytes, &mut embedding);
+            }
+            writer.write_tensor(&tensor.name, &bytes).unwrap();
+        }
+        writer.finish().unwrap();
+        let (report, second) =
+            imported(&theirs, &temp.path().join(ty.name()), &ImportOptions::default()).unwrap();
+        assert_eq!((report.decoded_tensors, report.ternary_tensors), (15, 0), "{ty}");
+        let shape = [config.vocab_size, config.hidden_size];
+        let stored = second.tensors(MODEL).unwrap();
+        assert!(stored.f32("model.embed_tokens.weight", &shape).unwrap() == embedding, "{ty}");
+        let logits = engine_logits(&theirs);
+        assert!(logits.iter().all(|logit| logit.is_finite()), "{ty}");
+        assert_eq!(logits, trained_logits(&second), "{ty}");
+        // A file that ends too soon says where.
+        let whole = std::fs::read(&theirs).unwrap();
+        let cut = temp.path().join("cut.gguf");
+        std::fs::write(&cut, &whole[..whole.len() - 64]).unwrap();
+        let error = Model::open(&cut).unwrap_err().to_string();
+        assert!(error.contains("cut.gguf") && error.contains("truncated"), "{ty}: {error}");
     }
 }

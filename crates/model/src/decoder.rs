@@ -57,7 +57,7 @@ pub struct Decoder {
 }
 
 /// Embedding and head in their ternary form, where they are ternary; a tied head is the embedding.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tables {
     embedding: Option<Linear>,
     head: Option<Linear>,
@@ -72,14 +72,12 @@ impl Tables {
         frozen: bool,
     ) -> Result<Self, ModelError> {
         let table = |granularity, weight: &Tensor| Linear::table(config, weight.clone(), granularity);
-        let mut tables = Self::default();
-        tables.embedding = config.ternary_embedding.map(|granularity| {
+        let embedding = config.ternary_embedding.map(|granularity| {
             let table = table(granularity, embedding);
             if head.is_some() { table.for_lookup() } else { table }
         });
-        if let (Some(granularity), Some(head)) = (config.ternary_head, head) {
-            tables.head = Some(table(granularity, head));
-        }
+        let head = config.ternary_head.zip(head).map(|(granularity, head)| table(granularity, head));
+        let mut tables = Self { embedding, head };
         if frozen {
             let both = tables.embedding.iter_mut().chain(&mut tables.head);
             both.into_iter().try_for_each(Linear::freeze)?;
