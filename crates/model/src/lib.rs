@@ -59,6 +59,7 @@ mod linear;
 mod lora;
 mod parameter;
 mod segments;
+mod tables;
 mod tensor;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
