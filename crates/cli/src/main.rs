@@ -71,6 +71,10 @@ enum Command {
     Verify(commands::verify::Args),
     /// Convert a published model (Hugging Face or GGUF, full-precision or ternary) to a checkpoint.
     Import(commands::import::Args),
+    /// Make a full-precision model ternary without training it as a whole: block-wise reconstruction on a
+    /// calibration text.
+    #[cfg(feature = "train")]
+    Quantize(commands::quantize::Args),
     /// Merge an adapter into its base model and write a checkpoint.
     #[cfg(feature = "train")]
     Merge(commands::merge::Args),
@@ -125,6 +129,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => commands::eval::run(&args),
         #[cfg(feature = "train")]
         Command::Verify(args) => commands::verify::run(&args),
+        #[cfg(feature = "train")]
+        Command::Quantize(args) => commands::quantize::run(&args),
         #[cfg(feature = "train")]
         Command::Merge(args) => commands::merge::run(&args),
         Command::Diff(args) => commands::diff::run(&args),

@@ -197,6 +197,11 @@ impl LoadedModel {
         self.items.iter().any(|item| item.source == name)
     }
 
+    /// Names, in Hugging Face's layout, and shapes of all its tensors.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.items.iter().map(|item| (item.source.as_str(), &item.shape[..]))
+    }
+
     /// Where it was found: of a run, the directory of the checkpoint.
     pub fn path(&self) -> &Path {
         &self.path

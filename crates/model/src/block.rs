@@ -1,6 +1,9 @@
 //! One transformer block of a model that can be trained: its weights, and which parameters they are.
 
+use std::sync::{Mutex, PoisonError};
+
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection};
+use tritforge_kernels::parallel_for_each;
 
 use crate::forward::{BlockShape, Norms};
 use crate::linear::Linear;
@@ -112,5 +115,24 @@ impl Block {
     /// The bias of a projection.
     pub(crate) fn bias(&self, projection: Projection) -> Option<&Vector> {
         self.biases.get(projection as usize)?.as_ref()
+    }
+}
+
+/// Makes scales and ternary forms of all projections that have none.
+pub(crate) fn quantize_blocks(blocks: &mut [Block]) -> Result<(), ModelError> {
+    quantize_linears(blocks.iter_mut().flat_map(|block| &mut block.projections))
+}
+
+/// Makes scales and ternary forms of all of these that have none.
+pub(crate) fn quantize_linears<'a>(linears: impl Iterator<Item = &'a mut Linear>) -> Result<(), ModelError> {
+    let faults = Mutex::new(Vec::new());
+    parallel_for_each(linears, |linear| {
+        if let Err(error) = linear.quantize() {
+            faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
+        }
+    });
+    match faults.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }

@@ -1,15 +1,14 @@
 //! The decoder: embedding, blocks, final norm, head; its parameters by name.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use rand::SeedableRng;
 use rand::distr::Distribution;
 use rand_chacha::ChaCha20Rng;
 use tritforge_config::{Granularity, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
-use tritforge_kernels::{RopeTable, parallel_for_each};
+use tritforge_kernels::RopeTable;
 
-use crate::block::Block;
+use crate::block::{Block, quantize_linears};
 use crate::linear::Linear;
 use crate::lora::Adapter;
 use crate::parameter::{DecayGroup, FROZEN, Parameter};
@@ -191,10 +190,7 @@ impl Decoder {
             false => named(HEAD, &table).map(|(head, index)| (Some(head), index))?,
         };
         let indices = Indices { embedding: embedding_index, norm: norm_index, output };
-        let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
-        let scaling = config.rope_scaling.as_ref();
-        let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
-        let rope = RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings);
+        let rope = rope_table(config);
         let tables = Tables::new(config, &embedding, head.as_ref(), lora.is_some())?;
         let lora = lora.cloned();
         let config = config.clone();
@@ -241,16 +237,7 @@ impl Decoder {
     }
 
     fn quantize(&mut self) -> Result<(), ModelError> {
-        let faults = Mutex::new(Vec::new());
-        parallel_for_each(self.linears(), |linear| {
-            if let Err(error) = linear.quantize() {
-                faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
-            }
-        });
-        match faults.into_inner().unwrap_or_else(PoisonError::into_inner).pop() {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        quantize_linears(self.linears())
     }
 
     /// The length of the sequences that the ids are.
@@ -321,8 +308,16 @@ fn check_ternary(name: &str, values: &[f32]) -> Result<(), ModelError> {
     }
 }
 
+/// The cosines and sines of a model's RoPE.
+pub(crate) fn rope_table(config: &ModelConfig) -> RopeTable {
+    let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
+    let scaling = config.rope_scaling.as_ref();
+    let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
+    RopeTable::with_frequencies(&frequencies, factor, config.max_position_embeddings)
+}
+
 /// A tensor of the values that were loaded.
-fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Tensor, ModelError> {
+pub(crate) fn loaded(name: &str, shape: &[usize], values: Vec<f32>) -> Result<Tensor, ModelError> {
     let expected: usize = shape.iter().product();
     if values.len() != expected {
         let message = format!("{} values, expected {expected} for shape {shape:?}", values.len());

@@ -12,6 +12,7 @@
 //! * [`GradPrecision`]: whether that pass multiplies gradients by integers, of how many bits, or in f32.
 //! * [`Decoder::load_adapted`]: a frozen base with a low-rank adapter, whose matrices are then the only
 //!   parameters.
+//! * [`BlockStack`]: some blocks alone, with a loss of the hidden states that leave them.
 //! * [`BlockForward`]: the forward of a block, written once over a [`Device`]. Training, evaluation and the
 //!   deployed engine of `tritforge-infer` call it, each with its own products and attention.
 //!
@@ -59,6 +60,7 @@ mod linear;
 mod lora;
 mod parameter;
 mod segments;
+mod stack;
 mod tables;
 mod tensor;
 
@@ -74,6 +76,7 @@ pub use gradients::Gradients;
 pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use parameter::{DecayGroup, Parameter};
+pub use stack::BlockStack;
 pub use tensor::{Tensor, WriteValues};
 
 /// The target that means: no loss at this position.

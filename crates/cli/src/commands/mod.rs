@@ -17,6 +17,8 @@ pub(crate) mod lora_args;
 #[cfg(feature = "train")]
 pub(crate) mod merge;
 #[cfg(feature = "train")]
+pub(crate) mod quantize;
+#[cfg(feature = "train")]
 pub(crate) mod quickstart;
 pub(crate) mod ranges;
 #[cfg(feature = "train")]

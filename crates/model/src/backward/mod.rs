@@ -13,15 +13,19 @@ mod products;
 mod relation;
 mod workspace;
 
+use tritforge_kernels::RopeTable;
+
 use self::block::Pass;
 use self::objective::Objective;
 pub use self::objective::{Distillation, DistillationLoss};
 pub(crate) use self::products::Segments;
 pub use self::relation::Relation;
-use self::workspace::Activations;
+use self::workspace::Scratch;
 pub use self::workspace::Workspace;
+use crate::block::Block;
 use crate::decoder::Batch;
-use crate::{Decoder, Gradients, ModelError, segments};
+use crate::device::sized;
+use crate::{Decoder, Gradients, ModelError};
 
 impl Decoder {
     /// Adds the gradients of `Σ cross-entropy / normalizer` over the batch's targets to `gradients`, and
@@ -124,37 +128,18 @@ impl Decoder {
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
         self.check(batch, normalizer, gradients)?;
-        let tokens = batch.ids.len();
-        let layers = self.blocks.len();
-        let Workspace { checkpointing, inputs, blocks, scratch, positions, lengths, noise } = workspace;
-        batch.segment_lengths(lengths)?;
-        positions.clear();
-        positions.extend(segments::positions(lengths));
-        inputs.resize_with(layers + 1, Vec::new);
-        blocks.resize_with(if *checkpointing { 1 } else { layers }, Activations::default);
-        let slot = |layer: usize| if *checkpointing { 0 } else { layer };
+        let mut lengths = std::mem::take(&mut workspace.lengths);
+        batch.segment_lengths(&mut lengths)?;
         let relation = objective.relation();
         if relation.is_some() {
-            scratch.relation.begin(lengths, batch.targets);
+            workspace.scratch.relation.begin(&lengths, batch.targets);
         }
-        let pass = Pass { lengths, tokens, rope: &self.rope, positions, noise: *noise, relation };
-
-        self.embed(batch.ids, false, &mut inputs[0])?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            let (before, after) = inputs.split_at_mut(layer + 1);
-            let kept = &mut blocks[slot(layer)];
-            block.forward(&before[layer], &pass, kept, scratch, Some(&mut after[0]))?;
-        }
-        let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients)?;
-        for (layer, block) in self.blocks.iter().enumerate().rev() {
-            let kept = &mut blocks[slot(layer)];
-            // The last block's activations are still there.
-            if *checkpointing && layer + 1 < layers {
-                block.forward(&inputs[layer], &pass, kept, scratch, None)?;
-            }
-            block.backward(&inputs[layer], &pass, kept, scratch, gradients)?;
-        }
-        self.embed_backward(batch.ids, &scratch.dx, gradients);
+        self.embed(batch.ids, false, workspace.begin(lengths, self.blocks.len()))?;
+        let head = |x: &[f32], scratch: &mut Scratch, gradients: &mut Gradients| {
+            self.head(x, batch.targets, objective, normalizer, scratch, gradients)
+        };
+        let total = run_blocks(&self.blocks, &self.rope, relation, workspace, gradients, head)?;
+        self.embed_backward(batch.ids, &workspace.scratch.dx, gradients);
         Ok(total / f64::from(normalizer))
     }
 
@@ -181,4 +166,61 @@ impl Decoder {
             row.iter_mut().zip(dx).for_each(|(sum, d)| *sum += d);
         }
     }
+}
+
+/// The forward through all blocks: of what [`Workspace::begin`] was given to what [`Workspace::output`] has.
+pub(crate) fn forward_blocks(
+    blocks: &[Block],
+    rope: &RopeTable,
+    relation: Option<&Relation<'_>>,
+    workspace: &mut Workspace,
+) -> Result<(), ModelError> {
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+        workspace;
+    let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
+    for (i, block) in blocks.iter().enumerate() {
+        let (before, after) = inputs.split_at_mut(i + 1);
+        let kept = &mut activations[if *checkpointing { 0 } else { i }];
+        block.forward(&before[i], &pass, kept, scratch, Some(&mut after[0]))?;
+    }
+    Ok(())
+}
+
+/// The forward through all blocks, what `head` makes of the last one's output, and the backward through all blocks.
+/// `head` returns a loss and writes its gradient by the output to `scratch.dx`, where afterwards that by the input is.
+fn run_blocks(
+    blocks: &[Block],
+    rope: &RopeTable,
+    relation: Option<&Relation<'_>>,
+    workspace: &mut Workspace,
+    gradients: &mut Gradients,
+    head: impl FnOnce(&[f32], &mut Scratch, &mut Gradients) -> Result<f64, ModelError>,
+) -> Result<f64, ModelError> {
+    forward_blocks(blocks, rope, relation, workspace)?;
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+        workspace;
+    let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
+    let loss = head(&inputs[blocks.len()], scratch, gradients)?;
+    for (i, block) in blocks.iter().enumerate().rev() {
+        let kept = &mut activations[if *checkpointing { 0 } else { i }];
+        // The last block's activations are still there.
+        if *checkpointing && i + 1 < blocks.len() {
+            block.forward(&inputs[i], &pass, kept, scratch, None)?;
+        }
+        block.backward(&inputs[i], &pass, kept, scratch, gradients)?;
+    }
+    Ok(loss)
+}
+
+/// [`run_blocks`] with a loss of the output alone, which writes its derivative by each of the numbers.
+pub(crate) fn run_blocks_with_loss(
+    blocks: &[Block],
+    rope: &RopeTable,
+    workspace: &mut Workspace,
+    gradients: &mut Gradients,
+    loss: impl FnOnce(&[f32], &mut [f32]) -> f64,
+) -> Result<f64, ModelError> {
+    let head =
+        |y: &[f32], scratch: &mut Scratch, _: &mut Gradients| Ok(loss(y, sized(&mut scratch.dx, y.len())));
+    run_blocks(blocks, rope, None, workspace, gradients, head)
 }

@@ -8,6 +8,7 @@ use super::input_gradient::Rounded;
 use super::relation::RelationBuffers;
 use crate::device::{Cpu, Input};
 use crate::forward::Passing;
+use crate::segments::positions;
 
 /// What the forward pass keeps for the backward, and buffers for what both pass on.
 ///
@@ -40,6 +41,23 @@ impl Workspace {
     /// before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
+    }
+
+    /// Makes room for a pass of segments of these lengths through `blocks` blocks; returns the first one's input, empty.
+    pub(crate) fn begin(&mut self, lengths: Vec<usize>, blocks: usize) -> &mut Vec<f32> {
+        self.lengths = lengths;
+        self.positions.clear();
+        self.positions.extend(positions(&self.lengths));
+        self.inputs.resize_with(blocks + 1, Vec::new);
+        self.blocks.resize_with(if self.checkpointing { 1 } else { blocks }, Activations::default);
+        let input = &mut self.inputs[0];
+        input.clear();
+        input
+    }
+
+    /// The output of the last of `blocks` blocks after a forward, [tokens, hidden_size].
+    pub(crate) fn output(&self, blocks: usize) -> &[f32] {
+        &self.inputs[blocks]
     }
 
     /// Bytes that a workspace will have for batches of `tokens` tokens, as [`Self::activation_bytes`] and
