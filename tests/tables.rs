@@ -163,6 +163,10 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.embedding=128", "export.format=tq2_0"], "no room for quant.embedding = 128"),
         (&["quant.embedding=tensor", "export.format=tq2_0"], "these packings have: I2_S, I2_S_ARM, IQ2_BN"),
         (&["quant.embedding=row", "export.format=i2_s"], "no room for quant.embedding = row"),
+        (
+            &["quant.granularity=128", "quant.embedding=tensor"],
+            "no packing has room for all scales of the model",
+        ),
         (&["quant.embedding=row", "train.engine=candle"], "contradicts train.engine = \"candle\""),
         (
             &["quant.weights=none", "quant.activations=none", "quant.embedding=row"],

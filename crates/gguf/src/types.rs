@@ -1,8 +1,8 @@
 //! Tensor types: ids, block sizes, and how many bytes a tensor of given dimensions takes.
 //!
 //! Ids, block sizes and names are those of `ggml` (`enum ggml_type`, `gguf.constants.GGML_QUANT_SIZES` in the
-//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ1_BN, IQ2_BN and IQ2_BN_R4 are those of ik_llama.cpp
-//! alone, PQ2_0 and PTQ1_0 those of PrismML's fork of llama.cpp.
+//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ1_BN, IQ2_BN and IQ2_BN_R4 are those of
+//! ik_llama.cpp alone, PQ2_0 and PTQ1_0 those of PrismML's fork of llama.cpp.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::error::Error;
 /// How the weights of a tensor are encoded.
 ///
 /// A type exists here when its id means one thing in every file, or its tensors show which: id 38 does not, see
-/// [`GgmlType::from_id`]; a tensor of id 39 is MXFP4 if it has the room for it. Id 42 means two, which are told apart by the lengths of a file's tensors: reading gives
-/// [`GgmlType::Q2_0`] or [`GgmlType::Q2_0_G128`].
+/// [`GgmlType::from_id`]; a tensor of id 39 is MXFP4 if it has the room for it. Id 42 means two, which are told apart by the
+/// lengths of a file's tensors: reading gives [`GgmlType::Q2_0`] or [`GgmlType::Q2_0_G128`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(non_camel_case_types, missing_docs)] // The variants are the format's own names; `ggml` defines them.
 #[non_exhaustive]

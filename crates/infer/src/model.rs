@@ -43,8 +43,8 @@ pub(crate) const HEAD: &str = "output.weight";
 pub struct ModelMemory {
     /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
     pub file_bytes: usize,
-    /// The ternary weights, a ternary embedding and head among them, in the layout of the kernels, and the matrices that were converted, in memory of
-    /// the process.
+    /// The ternary weights in the layout of the kernels, a ternary embedding and head among them, and the matrices that
+    /// were converted, in memory of the process.
     pub weight_bytes: usize,
     /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
     pub rearranged_head_bytes: usize,

@@ -90,8 +90,8 @@ impl Export {
         }
         let name = recipe_name(self.format);
         let holding = match holding.is_empty() {
-            true => "no packing has room for them, since no ternary type of GGUF files has blocks of fewer than 64 weights: expected \
-                 tensor, row, 64, 128 or 256"
+            true => "no packing has room for them, since no ternary type of GGUF files has blocks of fewer than 64 \
+                     weights: expected tensor, row, 64, 128 or 256"
             .to_string(),
             false => format!("these packings have: {}", holding.join(", ")),
         };
@@ -100,7 +100,11 @@ impl Export {
                 format!("export.format = \"{name}\" has no room for quant.{key} = {granularity}; {holding}");
             r.fault("export", "format", message);
         } else {
-            r.fault("quant", key, format!("quant.{key} = {granularity}: {holding}"));
+            let together = match Packing::holding(granularity).is_empty() {
+                true => "",
+                false => "no packing has room for all scales of the model; for this granularity ",
+            };
+            r.fault("quant", key, format!("quant.{key} = {granularity}: {together}{holding}"));
         }
     }
 }

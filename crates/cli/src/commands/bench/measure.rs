@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 use tritforge_export::gguf_file;
 use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, Table, step};
-use tritforge_kernels::{Backend, set_threads};
+use tritforge_kernels::{Backend, TernaryWeights, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
 use tritforge_support::counted;
 
@@ -163,12 +163,11 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
     let memory = model.memory();
     // A decoding step reads the whole head, and one row of an embedding that is not the head.
     let (embedding, head) = (model.embedding(), model.head());
-    let head_bytes = match (&head, embedding.ternary()) {
-        (Table::Dense(head), _) => head.stored_bytes() as isize,
-        (Table::Ternary(..), Some(table)) if !model.config().tie_word_embeddings => {
-            -(table.packed_bytes() as isize)
-        }
-        (Table::Ternary(..), _) => 0,
+    let untied = !model.config().tie_word_embeddings;
+    let looked_up = embedding.ternary().filter(|_| untied).map_or(0, TernaryWeights::packed_bytes);
+    let head_bytes = match &head {
+        Table::Dense(head) => head.stored_bytes(),
+        Table::Ternary(..) => 0,
     };
     let head_macs = head.ternary().map_or(0, |head| (head.rows() * head.cols()) as u64);
     Ok(Measured {
@@ -176,7 +175,7 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
         parameters: model.config().parameters().total() as u64,
         file_bytes: memory.file_bytes,
         weight_bytes: memory.weight_bytes,
-        bytes_a_token: memory.weight_bytes.saturating_add_signed(head_bytes),
+        bytes_a_token: memory.weight_bytes + head_bytes - looked_up,
         macs_a_token: head_macs
             + model.ternary().map(|t| (t.weights.rows() * t.weights.cols()) as u64).sum::<u64>(),
         backend: Backend::active().to_string(),
