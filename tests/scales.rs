@@ -55,17 +55,29 @@ fn every_granularity_is_what_it_was_in_training_in_every_packing() {
 #[test]
 fn every_quantizer_trains_resumes_and_verifies() {
     let project = Project::new();
-    for (scale, granularity) in
-        [("absmedian", "tensor"), ("twn", "128"), ("rms", "row"), ("least_squares", "64"), ("twn", "tensor")]
-    {
+    for (scale, granularity, set) in [
+        ("absmedian", "tensor", &[][..]),
+        ("twn", "128", &[]),
+        ("rms", "row", &[]),
+        ("least_squares", "64", &[]),
+        ("twn", "tensor", &["quant.sparsity=2:4"]),
+        ("threshold", "row", &["quant.threshold=0.4", "quant.sparsity=6:8", "quant.ste=trust"]),
+        ("binary", "tensor", &["quant.backward=f32"]),
+        ("sherry", "128", &["quant.ste=damp", "quant.backward=int24"]),
+    ] {
         let run = format!("runs/{scale}-{granularity}");
-        let set = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
-        train(&project, &run, &set.each_ref().map(String::as_str));
+        let own = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
+        let set: Vec<&str> = own.iter().map(String::as_str).chain(set.iter().copied()).collect();
+        train(&project, &run, &set);
         let file = format!("{scale}-{granularity}.gguf");
         project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
         verified(&project, &run, &file);
         let recipe = fs::read_to_string(project.path(&format!("{run}/step-000006/recipe.toml"))).unwrap();
         assert!(recipe.contains(&format!("scale = \"{scale}\"")), "{recipe}");
+        // Imported, it is the same file again.
+        let checkpoint = format!("{scale}-{granularity}");
+        project.ok(&["import", &file, "-o", &checkpoint]);
+        verified(&project, &checkpoint, &file);
         // A run begins from it with its quantizer, and an adapter inside the quantizer is merged exactly.
         let base = format!("model.base={run}");
         let adapted = format!("{run}-adapted");
@@ -120,6 +132,18 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (
             &["quant.weights=none", "quant.activations=none", "quant.ste=clip"],
             "only latent weights have an estimator",
+        ),
+        (&["quant.sparsity=4:2"], "expected N:M with 1 ≤ N < M ≤ 32"),
+        (
+            &["quant.sparsity=2:5"],
+            "quant.sparsity = 2:5: self_attn.q_proj: windows of sparsity 2:5 do not divide",
+        ),
+        (&["quant.sparsity=2:4", "quant.scale=sherry"], "\"sherry\", which is 3:4 by definition"),
+        (&["quant.threshold=0.5"], "expected quant.scale = \"threshold\""),
+        (&["quant.scale=threshold", "quant.threshold=0"], "quant.threshold = 0"),
+        (
+            &["quant.weights=none", "quant.activations=none", "quant.sparsity=2:4"],
+            "no latent weights are quantized",
         ),
         (&["convert.schedule=none", "convert.start=12"], "be only partly ternary"),
     ] {

@@ -248,9 +248,20 @@ impl ModelConfig {
         if self.weights != WeightQuant::None {
             for projection in Projection::ALL {
                 let [_, cols] = self.projection_shape(projection);
-                self.granularity.check(cols).map_err(|error| {
-                    fault("granularity", &self.granularity, format!("{}: {error}", projection.hf_name()))
-                })?;
+                let at = |error| format!("{}: {error}", projection.hf_name());
+                self.granularity
+                    .check(cols)
+                    .map_err(|error| fault("granularity", &self.granularity, at(error)))?;
+                if let (Some(sparsity), WeightQuant::Absmean) = (self.quantizer.kept(), self.weights) {
+                    let granularity = self.granularity.on(cols);
+                    sparsity
+                        .check(granularity, cols)
+                        .map_err(|error| fault("sparsity", &sparsity, at(error)))?;
+                }
+            }
+            let threshold = self.quantizer.settings().threshold;
+            if !(threshold > 0.0 && threshold.is_finite()) {
+                return Err(fault("threshold", &threshold, "expected a number above 0"));
             }
         }
         self.rope_scaling.as_ref().map_or(Ok(()), |scaling| scaling.validate(self.head_dim))
@@ -263,6 +274,8 @@ pub(crate) fn fault(key: &'static str, found: &impl ToString, expected: impl Int
 
 #[cfg(test)]
 mod tests {
+    use tritforge_ternary::QuantizerSettings;
+
     use super::*;
 
     #[test]
@@ -275,6 +288,23 @@ mod tests {
             let config = ModelConfig { granularity, quantizer, ..Default::default() };
             assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
         }
+        for (name, threshold, sparsity) in [("threshold", 0.5, None), ("twn", 0.7, Some("2:4"))] {
+            let quantizer: WeightQuantizer = name.parse().unwrap();
+            let sparsity = sparsity.map(|text| text.parse().unwrap());
+            let quantizer = quantizer.with(QuantizerSettings { threshold, sparsity });
+            let config = ModelConfig { quantizer, ..Default::default() };
+            assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        }
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "twn", "sparsity": "4:2"}}"#);
+        assert!(error.unwrap_err().to_string().contains("sparsity 4:2: expected N:M"));
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "twn", "sparsity": "2:5"}}"#);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "sparsity = 2:5: self_attn.q_proj: windows of sparsity 2:5 do not divide a row of 256 weights"
+        );
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "threshold", "threshold": -1}}"#);
+        assert!(error.unwrap_err().to_string().contains("threshold = -1"));
         let error = ModelConfig::from_json(r#"{"granularity": 48}"#).unwrap_err().to_string();
         assert!(error.contains("granularity: granularity 48: expected tensor, row, or a group"), "{error}");
     }

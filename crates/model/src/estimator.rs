@@ -26,10 +26,13 @@ impl Decoder {
                 let rows = latent.chunks_exact(cols).zip(gradient.chunks_exact_mut(cols)).enumerate();
                 parallel_for_each(rows, |(row, (weights, gradients))| {
                     let (inverses, scales) = (fitted.inverse_steps(row), fitted.scales().row(row));
+                    let mut codes = vec![0i8; cols];
+                    fitted.codes(row, cols, weights, &mut codes);
                     let width = cols / scales.len();
                     let groups = weights.chunks_exact(width).zip(gradients.chunks_exact_mut(width));
-                    for ((weights, gradients), (inverse, scale)) in groups.zip(inverses.iter().zip(scales)) {
-                        ste.mask(weights, *inverse, *scale, gradients);
+                    let steps = inverses.iter().zip(scales).zip(codes.chunks_exact(width));
+                    for ((weights, gradients), ((inverse, scale), codes)) in groups.zip(steps) {
+                        ste.mask(weights, codes, *inverse, *scale, gradients);
                     }
                 });
             }

@@ -20,8 +20,10 @@ impl ModelConfig {
     ) -> Result<String, ConfigError> {
         if self.weights != WeightQuant::None && !self.is_bitnet() {
             return Err(ConfigError::NoClass(format!(
-                "quantizer {}, granularity {}: transformers quantizes by absmean with one scale a tensor; export GGUF",
-                self.quantizer, self.granularity
+                "quantizer {}{}, granularity {}: transformers quantizes by absmean with one scale a tensor; export GGUF",
+                self.quantizer,
+                self.quantizer.kept().map(|sparsity| format!(", sparsity {sparsity}")).unwrap_or_default(),
+                self.granularity
             )));
         }
         let class = Class::of(self)?;

@@ -61,7 +61,11 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
     let logits = (all - without_head + 4 * tokens) as u64;
     let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
     let (weights, quantized) = match &recipe.lora {
-        None => (4 * total, projections / 2),
+        // Codes that are more than roundings are kept, a byte each.
+        None => {
+            let codes = config.weights == WeightQuant::Absmean && config.quantizer.makes_codes();
+            (4 * total, projections / 2 + if codes { projections } else { 0 })
+        }
         // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent
         // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they
         // came from, at two bits.

@@ -80,6 +80,13 @@ fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
         );
         r.fault("lora", "mode", message);
     }
+    if let Some(sparsity) = recipe.quant.kept() {
+        let message = format!(
+            "lora.mode = \"lota\": it moves codes, which would no longer be {sparsity} sparse; modes \"adapter\" and \
+             \"qat_lora\" take the base"
+        );
+        r.fault("lora", "mode", message);
+    }
     if lora.alpha != lora.rank as f64 {
         let message = format!(
             "lora.alpha = {}: not used by lora.mode = \"lota\"; leave it out and set lora.threshold instead",

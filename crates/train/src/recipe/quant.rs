@@ -4,18 +4,20 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
-use tritforge_recipe::{Model, Reader};
-use tritforge_ternary::{QUANTIZERS, Ste};
+use tritforge_recipe::{Model, Range, Reader};
+use tritforge_ternary::{QUANTIZERS, QuantizerSettings, Sparsity, Ste};
 
 /// `[quant]`: the quantization of the seven projections of each block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Quant {
     /// `"absmean"` (ternary, the default), `"none"`, or `"ternary"`: as `model.base` stores them, never quantized again.
     #[schemars(with = "String")]
     pub weights: WeightQuant,
     /// What computes the codes and scales of latent weights, where `weights = "absmean"`: `"absmean"` (the default), `"absmedian"`,
     /// `"twn"` (threshold 0.75 · mean|W|, scale the mean of what is above it), `"rms"` (1.2240 · √(mean W²), of least squared error on a
-    /// Gaussian) or `"least_squares"` (the codes of absmean with the scale of least squared error).
+    /// Gaussian), `"least_squares"` (the codes of absmean with the scale of least squared error), `"threshold"` (as `"twn"`, with
+    /// `threshold` · mean|W|), `"binary"` (sign(W) · mean|W|, no zeros) or `"sherry"` (signs, but that the least of every four
+    /// consecutive inputs is 0).
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub scale: WeightQuantizer,
@@ -40,6 +42,15 @@ pub struct Quant {
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: GradPrecision,
+    /// N:M sparsity: of every M consecutive inputs the N weights of largest magnitude keep their codes, the others are 0, as in `"2:4"`; M
+    /// is at most 32 and divides every row and group. Scales are those of all weights, and all get gradients. `"none"` by default;
+    /// `scale = "sherry"` is 3:4 by definition.
+    #[serde(serialize_with = "sparsity", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub sparsity: Option<Sparsity>,
+    /// The threshold of `scale = "threshold"`, as a fraction of mean|W|; by default 0.7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
 }
 
 impl Default for Quant {
@@ -51,6 +62,8 @@ impl Default for Quant {
             ste: Ste::Identity,
             activations: ActivationQuant::Absmax,
             backward: GradPrecision::Auto,
+            sparsity: None,
+            threshold: None,
         }
     }
 }
@@ -78,13 +91,27 @@ impl Quant {
             ste: r.choice("quant", "ste", &estimators).unwrap_or(default.ste),
             activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
+            sparsity: read_sparsity(r),
+            threshold: r.number("quant", "threshold", Range::above(0.0).at_most(10.0)),
         }
+    }
+
+    /// The quantizer of latent weights with all that belongs to it.
+    fn quantizer(&self) -> WeightQuantizer {
+        let default = QuantizerSettings::default();
+        let threshold = self.threshold.map_or(default.threshold, |threshold| threshold as f32);
+        self.scale.with(QuantizerSettings { threshold, sparsity: self.sparsity })
+    }
+
+    /// How many of every few consecutive codes may differ from 0, if latent weights are quantized so.
+    pub(super) fn kept(&self) -> Option<Sparsity> {
+        self.quantizer().kept().filter(|_| self.weights == WeightQuant::Absmean)
     }
 
     /// The configuration of a model with this quantization and a vocabulary of `vocab_size`, unchecked.
     pub(super) fn config(&self, model: &Model, vocab_size: usize) -> ModelConfig {
         ModelConfig {
-            quantizer: self.scale,
+            quantizer: self.quantizer(),
             granularity: self.granularity,
             ..model.config(self.weights, self.activations, vocab_size)
         }
@@ -115,10 +142,52 @@ impl Quant {
             );
             r.fault("quant", "ste", message);
         }
+        if let Some(sparsity) = self.sparsity {
+            if self.weights != WeightQuant::Absmean {
+                let message = format!(
+                    "quant.sparsity = \"{sparsity}\": expected quant.weights = \"absmean\": no latent weights are quantized"
+                );
+                r.fault("quant", "sparsity", message);
+            }
+            if let Some(own) = self.scale.sparsity().filter(|own| *own != sparsity) {
+                let message = format!(
+                    "quant.sparsity = \"{sparsity}\" contradicts quant.scale = \"{}\", which is {own} by definition",
+                    self.scale
+                );
+                r.fault("quant", "sparsity", message);
+            }
+        }
+        if let Some(threshold) = self.threshold.filter(|_| self.scale.name() != "threshold") {
+            let message = format!(
+                "quant.threshold = {threshold}: expected quant.scale = \"threshold\": {} has a threshold of its own",
+                self.scale
+            );
+            r.fault("quant", "threshold", message);
+        }
         if self.weights == WeightQuant::None && self.granularity != Granularity::Tensor {
             let message = "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
             r.fault("quant", "granularity", message);
         }
+    }
+}
+
+/// N:M, or none.
+fn read_sparsity(r: &mut Reader) -> Option<Sparsity> {
+    let text = r.text("quant", "sparsity").filter(|text| text != "none")?;
+    let parsed = text.parse::<Sparsity>();
+    if parsed.is_err() {
+        let message = format!(
+            "quant.sparsity = \"{text}\": expected N:M with 1 ≤ N < M ≤ 32, such as \"2:4\", or \"none\""
+        );
+        r.fault("quant", "sparsity", message);
+    }
+    parsed.ok()
+}
+
+fn sparsity<S: Serializer>(sparsity: &Option<Sparsity>, serializer: S) -> Result<S::Ok, S::Error> {
+    match sparsity {
+        Some(sparsity) => serializer.collect_str(sparsity),
+        None => serializer.serialize_str("none"),
     }
 }
 

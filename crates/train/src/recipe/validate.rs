@@ -34,7 +34,9 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
     match config.validate() {
         Ok(()) => {}
         Err(ConfigError::Value { key, found, expected }) => {
-            r.fault("model", key, format!("model.{key} = {found}: {expected}"));
+            let quantization = ["granularity", "sparsity", "threshold"].contains(&key);
+            let section = if quantization { "quant" } else { "model" };
+            r.fault(section, key, format!("{section}.{key} = {found}: {expected}"));
         }
         Err(other) => r.fault("model", "config", other),
     }
