@@ -153,6 +153,20 @@ impl ModelConfig {
         absmean && self.granularity == Granularity::Tensor
     }
 
+    /// Whether every projection has scales that are trained, beside its latent weights.
+    pub fn learns_scales(&self) -> bool {
+        self.weights == WeightQuant::Absmean && self.quantizer.learned().is_some()
+    }
+
+    /// The projection whose learned scales have this name in a checkpoint, and its layer.
+    pub fn learned_scales(&self, name: &str) -> Option<(usize, Projection)> {
+        if !self.learns_scales() || !name.ends_with(".weight_clip_val") {
+            return None;
+        }
+        let layers = (0..self.num_hidden_layers).flat_map(|layer| Projection::ALL.map(|p| (layer, p)));
+        layers.into_iter().find(|(layer, projection)| projection.hf_clip_val(*layer) == name)
+    }
+
     /// Width of the queries: `num_attention_heads · head_dim`.
     pub fn q_size(&self) -> usize {
         self.num_attention_heads * self.head_dim

@@ -37,8 +37,39 @@ pub fn ternary_tensor(
     let tensor = match config.weights {
         WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, config.granularity),
         WeightQuant::Absmean | WeightQuant::None => {
-            TernaryTensor::quantize_by(config.quantizer, config.granularity, &values, [rows, cols])
+            let scales = learned_scales(tensors, config, name, [rows, cols])?;
+            return quantize(config, scales.as_deref(), name, &values, [rows, cols]);
         }
+    };
+    tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
+}
+
+/// The learned scales beside a weight [rows, cols] of a checkpoint; none if the model has none.
+pub(crate) fn learned_scales<'a>(
+    tensors: &'a Tensors,
+    config: &ModelConfig,
+    weight: &str,
+    shape: [usize; 2],
+) -> Result<Option<Cow<'a, [f32]>>, ExportError> {
+    let name = format!("{weight}_clip_val");
+    if config.learned_scales(&name).is_none() {
+        return Ok(None);
+    }
+    Ok(Some(tensors.f32(&name, &config.granularity.scale_shape(shape))?))
+}
+
+/// Latent weights quantized as training does, by their learned scales if there are any.
+pub(crate) fn quantize(
+    config: &ModelConfig,
+    scales: Option<&[f32]>,
+    name: &str,
+    values: &[f32],
+    shape: [usize; 2],
+) -> Result<TernaryTensor, ExportError> {
+    let (quantizer, granularity) = (config.quantizer, config.granularity);
+    let tensor = match scales {
+        None => TernaryTensor::quantize_by(quantizer, granularity, values, shape),
+        Some(scales) => TernaryTensor::quantize_learned(quantizer, granularity, scales, values, shape),
     };
     tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
 }

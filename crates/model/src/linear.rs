@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
-use tritforge_ternary::{Fitted, Granularity, Scales, WeightQuantizer, stored_scales};
+use tritforge_ternary::{Fitted, Granularity, Scales, TernaryError, WeightQuantizer, stored_scales};
 
 use crate::lora::Adapter;
 use crate::{GradPrecision, ModelError, Tensor};
@@ -19,6 +19,8 @@ pub struct Linear {
     weights: WeightQuant,
     quantizer: WeightQuantizer,
     granularity: Granularity,
+    /// The learned scales, where the quantizer has them.
+    learned: Option<LearnedScales>,
     activations: ActivationQuant,
     adapter: Option<Adapter>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
@@ -35,6 +37,14 @@ pub struct Linear {
     blend: f32,
     /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
     blended: Option<Vec<f32>>,
+}
+
+/// The trained scales of a weight, one for each part that shares one.
+#[derive(Debug)]
+pub(crate) struct LearnedScales {
+    pub(crate) values: Tensor,
+    /// Which of the model's parameters they are; [`crate::parameter::FROZEN`] where they are not trained.
+    pub(crate) index: usize,
 }
 
 /// What a weight is made of.
@@ -65,6 +75,7 @@ impl Linear {
             weights: config.weights,
             quantizer: config.quantizer,
             granularity: config.granularity,
+            learned: None,
             activations: config.activations,
             adapter: None,
             quantized: None,
@@ -74,6 +85,36 @@ impl Linear {
             fitted: None,
             blend: 1.0,
             blended: None,
+        }
+    }
+
+    /// Gives the weight the scales that its quantizer learns.
+    pub(crate) fn set_learned(&mut self, values: Tensor, index: usize) {
+        self.learned = Some(LearnedScales { values, index });
+        self.invalidate();
+    }
+
+    /// The learned scales.
+    pub(crate) fn learned(&self) -> Option<&LearnedScales> {
+        self.learned.as_ref()
+    }
+
+    /// What computes codes and scales, and which weights share one.
+    pub(crate) fn quantizer(&self) -> (WeightQuantizer, Granularity) {
+        (self.quantizer, self.granularity)
+    }
+
+    /// The steps and scales of latent weights [out, in] in the place of the present ones.
+    ///
+    /// # Errors
+    /// If there are more or fewer weights.
+    pub fn fit(&self, latent: &[f32]) -> Result<Fitted, TernaryError> {
+        let shape = [self.rows, self.cols];
+        match &self.learned {
+            None => self.quantizer.fit(self.granularity, latent, shape),
+            Some(learned) => {
+                self.quantizer.fit_learned(self.granularity, &learned.values.read(), latent, shape)
+            }
         }
     }
 
@@ -294,9 +335,7 @@ impl Linear {
         let (rows, cols) = (self.rows, self.cols);
         let fitted = match self.weights {
             WeightQuant::Ternary => Fitted::stored(stored_scales(&latent, [rows, cols], self.granularity)?),
-            WeightQuant::Absmean | WeightQuant::None => {
-                self.quantizer.fit(self.granularity, &latent, [rows, cols])?
-            }
+            WeightQuant::Absmean | WeightQuant::None => self.fit(&latent)?,
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized =

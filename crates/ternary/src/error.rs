@@ -105,6 +105,18 @@ pub enum TernaryError {
         /// Weights of the row or the group.
         width: usize,
     },
+    /// A quantizer's scales are trained parameters, which are not at hand.
+    #[error("the scales of quantizer {quantizer} are trained parameters: expected them beside the weights")]
+    LearnedScales {
+        /// Name of the quantizer.
+        quantizer: &'static str,
+    },
+    /// Learned scales are given to a quantizer that has none.
+    #[error("quantizer {quantizer} has no learned scales: expected lsq or seq")]
+    NotLearned {
+        /// Name of the quantizer.
+        quantizer: &'static str,
+    },
     /// The scale of a group is no f16 number.
     #[error("the scale{of} is {scale}, which f16 does not hold: scales of groups are f16 numbers")]
     NotF16 {

@@ -49,7 +49,8 @@ pub use packing::{
     unpack_stripes,
 };
 pub use quantizer::{
-    Fit, Fitted, QUANTIZERS, Quantizer, QuantizerSettings, WeightQuantizer, absmean, weight_codes,
+    Fit, Fitted, LearnedScale, QUANTIZERS, Quantizer, QuantizerSettings, WeightQuantizer, absmean,
+    weight_codes,
 };
 pub use scales::{Scales, is_f16};
 pub use sparsity::Sparsity;

@@ -15,8 +15,11 @@
 mod absmean;
 mod absmedian;
 mod binary;
+mod learned;
 mod least_squares;
+mod lsq;
 mod rms;
+mod seq;
 mod sherry;
 mod threshold;
 mod twn;
@@ -26,6 +29,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 pub use self::absmean::{absmean, weight_codes};
+pub use self::learned::LearnedScale;
 use crate::{EPS, Granularity, Scales, Sparsity, TernaryError};
 
 /// What a quantizer finds for weights that share a scale.
@@ -58,10 +62,16 @@ pub trait Quantizer: fmt::Debug + Sync {
     fn sparsity(&self) -> Option<Sparsity> {
         None
     }
+
+    /// How its scales are learned, if they are: trained parameters of the model, for which [`Quantizer::fit`] says what
+    /// they are at the start.
+    fn learned(&self) -> Option<&dyn LearnedScale> {
+        None
+    }
 }
 
 /// All quantizers.
-pub const QUANTIZERS: [&dyn Quantizer; 8] = [
+pub const QUANTIZERS: [&dyn Quantizer; 10] = [
     &absmean::Absmean,
     &absmedian::Absmedian,
     &twn::Twn,
@@ -70,6 +80,8 @@ pub const QUANTIZERS: [&dyn Quantizer; 8] = [
     &threshold::Threshold,
     &binary::Binary,
     &sherry::Sherry,
+    &lsq::Lsq,
+    &seq::Seq,
 ];
 
 /// What can be chosen about a quantizer beside its name.
@@ -124,8 +136,8 @@ impl WeightQuantizer {
     /// Step and scale of every part of a matrix [rows, cols], row-major, that shares them.
     ///
     /// # Errors
-    /// If the number of weights is another, or a group does not fit the columns. Weights that are NaN or infinite
-    /// are no error here: their scale is one.
+    /// If the number of weights is another, a group or the sparsity does not fit the columns, or the scales are learned
+    /// ([`WeightQuantizer::fit_learned`]). Weights that are NaN or infinite are no error here: their scale is one.
     pub fn fit(
         self,
         granularity: Granularity,
@@ -134,6 +146,9 @@ impl WeightQuantizer {
     ) -> Result<Fitted, TernaryError> {
         crate::tensor::check_length("weights", weights.len(), rows, cols)?;
         granularity.check(cols)?;
+        if self.learned().is_some() {
+            return Err(TernaryError::LearnedScales { quantizer: self.name() });
+        }
         let fit = |part: &[f32]| self.quantizer.fit(part, &self.settings);
         let fitted = match granularity {
             Granularity::Tensor => fit(weights).into(),

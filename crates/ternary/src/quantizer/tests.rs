@@ -18,9 +18,22 @@ fn named(name: &str) -> WeightQuantizer {
     name.parse().unwrap()
 }
 
+/// Steps and scales of a matrix; learned scales are what they start as.
+fn fitted(
+    quantizer: WeightQuantizer,
+    granularity: Granularity,
+    weights: &[f32],
+    shape: [usize; 2],
+) -> Fitted {
+    match quantizer.initial_scales(granularity, weights, shape).unwrap() {
+        None => quantizer.fit(granularity, weights, shape).unwrap(),
+        Some(scales) => quantizer.fit_learned(granularity, &scales, weights, shape).unwrap(),
+    }
+}
+
 /// Codes of weights that share a scale, and the scale.
 fn quantized(name: &str, weights: &[f32]) -> (Vec<i8>, f32) {
-    let fitted = named(name).fit(Granularity::Tensor, weights, [1, weights.len()]).unwrap();
+    let fitted = fitted(named(name), Granularity::Tensor, weights, [1, weights.len()]);
     let mut codes = vec![0; weights.len()];
     fitted.codes(0, weights.len(), weights, &mut codes);
     (codes, fitted.scales().values()[0])
@@ -72,6 +85,8 @@ fn zero_fractions_of_a_gaussian() {
         ("threshold", 0.4235),
         ("binary", 0.0),
         ("sherry", 0.25),
+        // P(|x| < mean) = erf(1/√π).
+        ("lsq", 0.5751),
     ];
     for (name, share) in expected {
         let (codes, _) = quantized(name, &weights);
@@ -114,7 +129,7 @@ fn every_quantizer_in_every_granularity() {
             (WeightQuantizer::new(quantizer), quantizer.name().to_string())
         );
         for granularity in [Granularity::Row, Granularity::Group(64), Granularity::Group(256)] {
-            let fitted = handle.fit(granularity, &weights, [4, 256]).unwrap();
+            let fitted = fitted(handle, granularity, &weights, [4, 256]);
             fitted.scales().check().unwrap();
             let mut codes = vec![0; weights.len()];
             fitted.codes(0, 256, &weights, &mut codes);
@@ -130,7 +145,8 @@ fn every_quantizer_in_every_granularity() {
         // Zeros have the smallest scale; a fault is the scale's.
         let settings = QuantizerSettings::default();
         let fit = |weights: &[f32]| quantizer.fit(weights, &settings);
-        assert_eq!(fit(&[0.0; 64]), Fit { step: fit(&[]).step, scale: EPS });
+        let least = if quantizer.name() == "lsq" { 2.0 * EPS } else { EPS };
+        assert_eq!(fit(&[0.0; 64]), Fit { step: fit(&[]).step, scale: least });
         for bad in [f32::NAN, f32::INFINITY] {
             let mut weights = gaussian(64);
             weights[9] = bad;
@@ -167,7 +183,7 @@ fn a_quantizer_of_ones_own() {
     let unknown = "unit".parse::<WeightQuantizer>().unwrap_err().to_string();
     assert_eq!(
         unknown,
-        "quantizer unit: expected one of absmean, absmedian, twn, rms, least_squares, threshold, binary, sherry"
+        "quantizer unit: expected one of absmean, absmedian, twn, rms, least_squares, threshold, binary, sherry, lsq, seq"
     );
 }
 
@@ -236,10 +252,10 @@ fn sparsity_drops_the_smallest_of_every_window_and_nothing_else() {
                 let dense = named(quantizer.name());
                 let settings = QuantizerSettings { sparsity: Some(sparsity), ..Default::default() };
                 let codes = |quantizer: WeightQuantizer| {
-                    let tensor =
-                        crate::TernaryTensor::quantize_by(quantizer, granularity, &weights, [rows, cols])
-                            .unwrap();
-                    (tensor.codes().to_vec(), tensor.scales().clone())
+                    let fitted = fitted(quantizer, granularity, &weights, [rows, cols]);
+                    let mut codes = vec![0; weights.len()];
+                    fitted.codes(0, cols, &weights, &mut codes);
+                    (codes, fitted.scales().clone())
                 };
                 let ((dense, dense_scales), (sparse, scales)) = (codes(dense), codes(dense.with(settings)));
                 assert_eq!(scales, dense_scales);
@@ -275,9 +291,25 @@ fn quantizing_twice_keeps_the_scale_or_shrinks_it_by_the_share_of_nonzeros() {
             "absmean" => nonzero,
             // The root of the mean square of values of one magnitude.
             "rms" => 1.2240 * nonzero.sqrt(),
+            // They start from twice the mean, and from the largest, of which SEQ has two thirds.
+            "lsq" => 2.0 * nonzero,
+            "seq" => 2.0 / 3.0,
             _ => 1.0,
         };
         assert!((ratio - expected).abs() < 1e-5, "{quantizer:?}: {ratio} {expected}");
         assert_eq!(again, codes, "{quantizer:?}");
     }
+}
+
+#[test]
+fn scales_that_are_learned_are_asked_for() {
+    let weights = gaussian(64);
+    for quantizer in QUANTIZERS.map(WeightQuantizer::new) {
+        let learned = quantizer.learned().is_some();
+        assert_eq!(quantizer.fit(Granularity::Row, &weights, [2, 32]).is_err(), learned);
+        let given = quantizer.fit_learned(Granularity::Row, &[0.1, 0.2], &weights, [2, 32]);
+        assert_eq!(given.is_ok(), learned, "{quantizer}");
+    }
+    let seq = named("seq").fit_learned(Granularity::Tensor, &[0.3], &weights, [2, 32]).unwrap();
+    assert!((seq.scales().values()[0] - 0.2).abs() < 1e-7, "two thirds");
 }

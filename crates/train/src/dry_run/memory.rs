@@ -138,7 +138,7 @@ fn trained_shapes(recipe: &Recipe, config: &ModelConfig, mut visit: impl FnMut(&
     for rows in vocabularies.map(|elements| elements / config.hidden_size) {
         visit(&[rows, config.hidden_size], false);
     }
-    visit(&[parameters.norms + parameters.biases], false);
+    visit(&[parameters.norms + parameters.biases + parameters.scales], false);
 }
 
 /// Parameters that are trained: all, or the adapter's.
@@ -177,6 +177,8 @@ mod tests {
             ("optim.kind=lion", |total, _| total),
             ("optim.kind=muon", |total, projections| 2 * total - projections),
             ("optim.kind=plain-sgd", |_, _| 0),
+            // A learned scale for each of the seven matrices of both blocks is a parameter as others.
+            ("quant.scale=lsq", |total, _| 2 * total),
         ] {
             let recipe = Recipe::from_toml(Path::new("r.toml"), RECIPE, &[set.to_string()]).unwrap();
             let config = recipe.model_config(300).unwrap();

@@ -17,7 +17,8 @@ pub struct Quant {
     /// `"twn"` (threshold 0.75 · mean|W|, scale the mean of what is above it), `"rms"` (1.2240 · √(mean W²), of least squared error on a
     /// Gaussian), `"least_squares"` (the codes of absmean with the scale of least squared error), `"threshold"` (as `"twn"`, with
     /// `threshold` · mean|W|), `"binary"` (sign(W) · mean|W|, no zeros) or `"sherry"` (signs, but that the least of every four
-    /// consecutive inputs is 0).
+    /// consecutive inputs is 0). The scales of `"lsq"` (from 2 · mean|W|) and `"seq"` (from max|W|; codes ±1 beyond a third of it) are
+    /// trained parameters, without weight decay.
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub scale: WeightQuantizer,
@@ -139,6 +140,13 @@ impl Quant {
             let message = format!(
                 "quant.ste = \"{}\": expected quant.weights = \"absmean\": only latent weights have an estimator",
                 self.ste
+            );
+            r.fault("quant", "ste", message);
+        }
+        if self.scale.learned().is_some() && self.ste != Ste::Identity {
+            let message = format!(
+                "quant.ste = \"{}\" contradicts quant.scale = \"{}\", whose learned scales have an estimator of their own",
+                self.ste, self.scale
             );
             r.fault("quant", "ste", message);
         }

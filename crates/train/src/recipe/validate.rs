@@ -77,6 +77,13 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
         );
         r.fault("quant", "backward", message);
     }
+    if recipe.quant.scale.learned().is_some() {
+        let message = format!(
+            "quant.scale = \"{}\" contradicts train.engine = \"candle\", whose modules have no learned scales: expected \"fused\"",
+            recipe.quant.scale
+        );
+        r.fault("quant", "scale", message);
+    }
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";
         r.fault("train", "engine", message);
