@@ -5,7 +5,7 @@ use tritforge_kernels::parallel_for_each;
 use tritforge_ternary::{Granularity, Ste};
 
 use crate::linear::{LearnedScales, Linear};
-use crate::{Decoder, Gradients};
+use crate::{Decoder, Gradients, TrainingCodes};
 
 impl Decoder {
     /// Turns the gradients of ternary values into those of latent weights, element by element, and adds the gradients of
@@ -16,7 +16,8 @@ impl Decoder {
     /// # Panics
     /// If the gradients are another model's.
     pub fn apply_ste(&self, ste: Ste, gradients: &mut Gradients) {
-        if ste == Ste::Identity && !self.config().learns_scales() {
+        let soft = self.blocks.iter().flat_map(|block| &block.projections).any(is_soft);
+        if ste == Ste::Identity && !self.config().learns_scales() && !soft {
             return;
         }
         for block in &self.blocks {
@@ -26,6 +27,7 @@ impl Decoder {
                 let Some(gradient) = gradients.get_mut(index) else { continue };
                 assert_eq!(gradient.len(), latent.len(), "a gradient for every weight");
                 match linear.learned() {
+                    None if is_soft(linear) => soften(linear, &latent, gradient),
                     None => mask(ste, linear, &latent, gradient),
                     Some(learned) => {
                         let of_scales = learn(linear, learned, &latent, gradient);
@@ -35,6 +37,16 @@ impl Decoder {
             }
         }
     }
+}
+
+fn is_soft(linear: &Linear) -> bool {
+    matches!(linear.training_codes(), TrainingCodes::Soft { .. })
+}
+
+/// Makes the gradient of soft codes that of their weight [out, in].
+fn soften(linear: &Linear, latent: &[f32], gradient: &mut [f32]) {
+    let Some(fitted) = linear.fitted() else { return };
+    linear.training_codes().gradients(latent, linear.dims().1, fitted, gradient);
 }
 
 /// Masks the gradient of a weight [out, in].

@@ -58,8 +58,10 @@ mod gradients;
 mod linear;
 mod lora;
 mod parameter;
+mod pull;
 mod segments;
 mod tensor;
+mod training_codes;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
@@ -74,6 +76,7 @@ pub use linear::Linear;
 pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use parameter::{DecayGroup, Parameter};
 pub use tensor::{Tensor, WriteValues};
+pub use training_codes::TrainingCodes;
 
 /// The target that means: no loss at this position.
 pub const IGNORE_INDEX: u32 = u32::MAX;

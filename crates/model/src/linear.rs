@@ -8,7 +8,7 @@ use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{Fitted, Granularity, Scales, TernaryError, WeightQuantizer, stored_scales};
 
 use crate::lora::Adapter;
-use crate::{GradPrecision, ModelError, Tensor};
+use crate::{GradPrecision, ModelError, Tensor, TrainingCodes};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -35,7 +35,10 @@ pub struct Linear {
     fitted: Option<Fitted>,
     /// How much of the quantization training sees: 1 for all of it.
     blend: f32,
-    /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
+    /// Which codes training sees.
+    training_codes: TrainingCodes,
+    /// What training multiplies in the place of the ternary values: `W + λ(Q(W) − W)`, where it sees a part λ of the
+    /// quantization, or the values of [`TrainingCodes`].
     blended: Option<Vec<f32>>,
 }
 
@@ -84,6 +87,7 @@ impl Linear {
             backward: GradPrecision::F32,
             fitted: None,
             blend: 1.0,
+            training_codes: TrainingCodes::Rounded,
             blended: None,
         }
     }
@@ -122,6 +126,34 @@ impl Linear {
     pub(crate) fn set_blend(&mut self, blend: f32) {
         self.blend = blend;
         self.invalidate();
+    }
+
+    /// Which codes training sees from now on.
+    pub(crate) fn set_training_codes(&mut self, codes: TrainingCodes) {
+        if self.training_codes != codes {
+            self.training_codes = codes;
+            self.invalidate();
+        }
+    }
+
+    /// Which codes training sees.
+    pub(crate) fn training_codes(&self) -> TrainingCodes {
+        self.training_codes
+    }
+
+    /// Moves the latent weight by `rate` of its distance from its ternary value.
+    pub(crate) fn pull_towards_codes(&mut self, rate: f32) -> Result<(), ModelError> {
+        let Master::Latent(weight) = &self.master else { return Ok(()) };
+        if self.weights != WeightQuant::Absmean {
+            return Ok(());
+        }
+        let mut latent = weight.write();
+        let fitted = self.fit(&latent)?;
+        let values = self.values(&self.codes_of(&latent, &fitted), fitted.scales());
+        latent.iter_mut().zip(values).for_each(|(w, value)| *w -= rate * (*w - value));
+        drop(latent);
+        self.invalidate();
+        Ok(())
     }
 
     /// How much of the quantization training sees.
@@ -340,7 +372,8 @@ impl Linear {
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized =
             integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, fitted.clone())));
-        let transposed = (integers && self.backward != GradPrecision::F32 && self.blend == 1.0)
+        let by_integers = self.blend == 1.0 && self.training_codes == TrainingCodes::Rounded;
+        let transposed = (integers && self.backward != GradPrecision::F32 && by_integers)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, fitted.clone()));
         let codes = with_codes
             .then(|| Codes { codes: self.codes_of(&latent, &fitted), scales: fitted.scales().clone() });
@@ -349,6 +382,7 @@ impl Linear {
             blended.iter_mut().zip(&*latent).for_each(|(q, w)| *q = w + self.blend * (*q - w));
             blended
         });
+        let blended = blended.or_else(|| self.training_codes.values(&latent, cols, &fitted));
         drop(latent);
         self.blended = blended;
         self.fitted = Some(fitted);

@@ -23,6 +23,7 @@ use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, TrainEngine};
 use crate::state::{self, Progress, Restored, Snapshot};
+use crate::training_codes::training_codes;
 use crate::training_data::DataLoader;
 use crate::{TrainError, init};
 
@@ -231,6 +232,7 @@ impl<'a> Trainer<'a> {
             model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
             model.requantize()?;
         }
+        model.set_training_codes(training_codes(recipe, progress.step))?;
         if let Some(lora) = &recipe.lora {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());

@@ -4,7 +4,7 @@ use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, Weigh
 use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::optimizer::{ParameterShape, StateTensor};
-use crate::recipe::{Lora, Recipe};
+use crate::recipe::{CodeChoice, Lora, Recipe};
 use crate::trainer::eval_sequences;
 
 /// Memory of training, in bytes.
@@ -64,7 +64,9 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
         // Codes that are more than roundings are kept, a byte each.
         None => {
             let codes = config.weights == WeightQuant::Absmean && config.quantizer.makes_codes();
-            (4 * total, projections / 2 + if codes { projections } else { 0 })
+            // What training multiplies in the place of the deployed codes is f32.
+            let seen = if recipe.quant.codes == CodeChoice::Round { 0 } else { 4 * projections };
+            (4 * total, projections / 2 + if codes { projections } else { 0 } + seen)
         }
         // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent
         // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they

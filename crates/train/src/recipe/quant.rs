@@ -52,6 +52,32 @@ pub struct Quant {
     /// The threshold of `scale = "threshold"`, as a fraction of mean|W|; by default 0.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// Which codes training's forward sees: `"round"` (those that are deployed, the default), `"stochastic"` (±1 with probability
+    /// min(|w/step|, 1), drawn anew every step) or `"soft"` (the mean code at a temperature: it sets in over the first fifth of the run
+    /// and hardens until its end, as in Hestia). Evaluated and deployed are the rounded codes in any case.
+    #[serde(skip_serializing_if = "is_default")]
+    pub codes: CodeChoice,
+    /// The first temperature of `codes = "soft"`, for weights in units of the step; by default 0.36, at which the mean codes of
+    /// normally distributed weights are nearest to these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// How strongly latent weights are pulled towards their ternary values Q after every step: `W ← W − lr · pull · (W − Q)`. 0 by
+    /// default.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pull: f64,
+}
+
+/// Which codes training's forward sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CodeChoice {
+    /// Those that are deployed.
+    #[default]
+    Round,
+    /// Drawn at random.
+    Stochastic,
+    /// Mean codes at a temperature.
+    Soft,
 }
 
 impl Default for Quant {
@@ -65,6 +91,9 @@ impl Default for Quant {
             backward: GradPrecision::Auto,
             sparsity: None,
             threshold: None,
+            codes: CodeChoice::Round,
+            temperature: None,
+            pull: 0.0,
         }
     }
 }
@@ -83,6 +112,11 @@ impl Quant {
         let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
         granularities.extend(sizes.iter().map(|(name, granularity)| (name.as_str(), *granularity)));
         let estimators = Ste::ALL.map(|ste| (ste.name(), ste));
+        let choices = [
+            ("round", CodeChoice::Round),
+            ("stochastic", CodeChoice::Stochastic),
+            ("soft", CodeChoice::Soft),
+        ];
         let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
         let default = Self::default();
         Self {
@@ -94,7 +128,15 @@ impl Quant {
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
             sparsity: read_sparsity(r),
             threshold: r.number("quant", "threshold", Range::above(0.0).at_most(10.0)),
+            codes: r.choice("quant", "codes", &choices).unwrap_or_default(),
+            temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
+            pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
         }
+    }
+
+    /// The first temperature of soft codes.
+    pub(crate) fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(0.36)
     }
 
     /// The quantizer of latent weights with all that belongs to it.
@@ -172,9 +214,52 @@ impl Quant {
             );
             r.fault("quant", "threshold", message);
         }
+        self.check_codes(r);
+        if self.pull > 0.0 && self.weights != WeightQuant::Absmean {
+            let message = format!(
+                "quant.pull = {}: expected quant.weights = \"absmean\": only latent weights can be pulled towards their codes",
+                self.pull
+            );
+            r.fault("quant", "pull", message);
+        }
         if self.weights == WeightQuant::None && self.granularity != Granularity::Tensor {
             let message = "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
             r.fault("quant", "granularity", message);
+        }
+    }
+}
+
+impl Quant {
+    /// Notes what contradicts codes that only training sees.
+    fn check_codes(&self, r: &mut Reader) {
+        if let Some(temperature) = self.temperature.filter(|_| self.codes != CodeChoice::Soft) {
+            let message = format!("quant.temperature = {temperature}: only for quant.codes = \"soft\"");
+            r.fault("quant", "temperature", message);
+        }
+        let name = match self.codes {
+            CodeChoice::Round => return,
+            CodeChoice::Stochastic => "stochastic",
+            CodeChoice::Soft => "soft",
+        };
+        let mut fault = |message: &str| {
+            r.fault("quant", "codes", format!("quant.codes = \"{name}\": {message}"));
+        };
+        if self.weights != WeightQuant::Absmean {
+            fault("expected quant.weights = \"absmean\": only latent weights are rounded");
+        }
+        if self.quantizer().makes_codes() || self.scale.learned().is_some() {
+            fault(
+                "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not \
+                 \"binary\", \"sherry\", \"lsq\" or \"seq\"",
+            );
+        }
+        if self.codes == CodeChoice::Soft && self.ste != Ste::Identity {
+            fault("contradicts quant.ste: soft codes have a gradient of their own, which needs no estimator");
+        }
+        if self.backward.needs_integers() {
+            fault(
+                "contradicts quant.backward: the forward of training multiplies no integers; expected \"auto\"",
+            );
         }
     }
 }

@@ -49,7 +49,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
         ],
     ),
     ("quant", Fixed, &["weights", "scale", "granularity", "activations", "sparsity", "threshold"]),
-    ("quant", Free, &["backward", "ste"]),
+    ("quant", Free, &["backward", "ste", "codes", "temperature", "pull"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),

@@ -5,8 +5,9 @@ use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
 
-use super::{Recipe, lora};
+use super::{CodeChoice, Recipe, lora};
 use crate::objective::DataKind;
+use crate::optimizer::StoredType;
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -24,6 +25,15 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
+    }
+    if recipe.convert.is_some() && recipe.quant.codes != CodeChoice::Round {
+        let message = "quant.codes contradicts [convert]: soft codes set in by themselves, and drawn ones are those of the whole \
+                       quantization";
+        r.fault("quant", "codes", message);
+    }
+    if recipe.quant.pull > 0.0 && recipe.optim.master_dtype != StoredType::F32 {
+        let message = "quant.pull contradicts optim.master_dtype = \"bf16\", in which so small a change is lost: expected \"f32\"";
+        r.fault("quant", "pull", message);
     }
     objective(r, recipe);
 }
@@ -76,6 +86,11 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.backward.name()
         );
         r.fault("quant", "backward", message);
+    }
+    if recipe.quant.codes != CodeChoice::Round {
+        let message =
+            "quant.codes contradicts train.engine = \"candle\", whose modules round: expected \"fused\"";
+        r.fault("quant", "codes", message);
     }
     if recipe.quant.scale.learned().is_some() {
         let message = format!(
