@@ -75,7 +75,7 @@ fn every_quantizer_learns_and_verifies() {
         ("twn", &["quant.scale=twn", "quant.granularity=row", "quant.ste=trust"]),
         ("rms", &["quant.scale=rms", "quant.granularity=64", "quant.ste=damp"]),
         ("least_squares", &["quant.scale=least_squares"]),
-        ("threshold", &["quant.scale=threshold", "quant.threshold=0.5"]),
+        ("threshold", &["quant.scale=threshold", "quant.threshold=0.4"]),
         ("binary", &["quant.scale=binary"]),
         ("sherry", &["quant.scale=sherry", "quant.granularity=64"]),
         ("sparse", &["quant.sparsity=2:4"]),
@@ -84,6 +84,7 @@ fn every_quantizer_learns_and_verifies() {
         ("pull", &["quant.pull=1"]),
         ("stochastic", &["quant.codes=stochastic"]),
         ("soft", &["quant.codes=soft"]),
+        ("dqt", &["quant.scale=dqt", "optim.lr=3e-4"]),
     ] {
         trains(&project, name, set);
     }

@@ -18,7 +18,7 @@ pub(crate) mod by_name {
     }
 
     #[derive(Deserialize)]
-    #[serde(untagged)]
+    #[serde(untagged, expecting = "expected the name of a quantizer, or {\"name\": …} with its settings")]
     enum Written {
         Name(String),
         WithSettings(WithSettings),

@@ -55,7 +55,9 @@ pub(crate) fn learned_scales<'a>(
     if config.learned_scales(&name).is_none() {
         return Ok(None);
     }
-    Ok(Some(tensors.f32(&name, &config.granularity.scale_shape(shape))?))
+    let scales = tensors.f32(&name, &config.granularity.scale_shape(shape))?;
+    check(&name, &scales, 1)?;
+    Ok(Some(scales))
 }
 
 /// Latent weights quantized as training does, by their learned scales if there are any.

@@ -55,6 +55,7 @@ mod forward;
 mod grad_precision;
 mod gradient_tree;
 mod gradients;
+mod grid;
 mod linear;
 mod lora;
 mod parameter;

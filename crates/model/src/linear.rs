@@ -141,19 +141,20 @@ impl Linear {
         self.training_codes
     }
 
-    /// Moves the latent weight by `rate` of its distance from its ternary value.
-    pub(crate) fn pull_towards_codes(&mut self, rate: f32) -> Result<(), ModelError> {
+    /// Changes the latent weight in place, if there is one, and forgets the ternary form.
+    pub(crate) fn change_latent(
+        &mut self,
+        change: impl FnOnce(&Self, &mut [f32]) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
         let Master::Latent(weight) = &self.master else { return Ok(()) };
-        if self.weights != WeightQuant::Absmean {
-            return Ok(());
-        }
-        let mut latent = weight.write();
-        let fitted = self.fit(&latent)?;
-        let values = self.values(&self.codes_of(&latent, &fitted), fitted.scales());
-        latent.iter_mut().zip(values).for_each(|(w, value)| *w -= rate * (*w - value));
-        drop(latent);
+        change(self, &mut weight.write())?;
         self.invalidate();
         Ok(())
+    }
+
+    /// The ternary values of latent weights [out, in].
+    pub(crate) fn ternary_values(&self, latent: &[f32], fitted: &Fitted) -> Vec<f32> {
+        self.values(&self.codes_of(latent, fitted), fitted.scales())
     }
 
     /// How much of the quantization training sees.

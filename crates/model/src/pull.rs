@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tritforge_config::WeightQuant;
 use tritforge_kernels::parallel_for_each;
 
 use crate::{Decoder, ModelError};
@@ -14,10 +15,18 @@ impl Decoder {
     /// # Errors
     /// If a weight cannot be quantized.
     pub fn pull_towards_codes(&mut self, rate: f32) -> Result<(), ModelError> {
+        if self.config().weights != WeightQuant::Absmean {
+            return Ok(());
+        }
         let faults = Mutex::new(Vec::new());
         let linears = self.blocks.iter_mut().flat_map(|block| &mut block.projections);
         parallel_for_each(linears, |linear| {
-            if let Err(error) = linear.pull_towards_codes(rate) {
+            let pulled = linear.change_latent(|linear, latent| {
+                let values = linear.ternary_values(latent, &linear.fit(latent)?);
+                latent.iter_mut().zip(values).for_each(|(w, value)| *w -= rate * (*w - value));
+                Ok(())
+            });
+            if let Err(error) = pulled {
                 faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);
             }
         });

@@ -72,11 +72,35 @@ impl Sparsity {
     /// If the slices differ in length.
     pub fn mask(self, weights: &[f32], codes: &mut [i8]) {
         assert_eq!(weights.len(), codes.len(), "one code for every weight");
-        for (weights, codes) in weights.chunks(self.window).zip(codes.chunks_mut(self.window)) {
-            for (i, code) in codes.iter_mut().enumerate() {
-                if !self.keeps(weights, i) {
-                    *code = 0;
+        match self.window {
+            2 => self.mask_windows::<2>(weights, codes),
+            4 => self.mask_windows::<4>(weights, codes),
+            8 => self.mask_windows::<8>(weights, codes),
+            16 => self.mask_windows::<16>(weights, codes),
+            _ => {
+                for (weights, codes) in weights.chunks(self.window).zip(codes.chunks_mut(self.window)) {
+                    for (i, code) in codes.iter_mut().enumerate() {
+                        if !self.keeps(weights, i) {
+                            *code = 0;
+                        }
+                    }
                 }
+            }
+        }
+    }
+
+    /// [`Sparsity::mask`] for windows of a length that the compiler knows: no branches, vectors of lanes.
+    fn mask_windows<const M: usize>(self, weights: &[f32], codes: &mut [i8]) {
+        let windows = weights.as_chunks::<M>().0.iter().zip(codes.as_chunks_mut::<M>().0);
+        for (weights, codes) in windows {
+            let magnitudes = weights.map(f32::abs);
+            for (i, code) in codes.iter_mut().enumerate() {
+                let larger = |j: usize| match j < i {
+                    true => magnitudes[j] >= magnitudes[i],
+                    false => magnitudes[j] > magnitudes[i],
+                };
+                let larger: usize = (0..M).map(|j| usize::from(larger(j))).sum();
+                *code *= i8::from(larger < self.keep);
             }
         }
     }

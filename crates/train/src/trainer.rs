@@ -205,7 +205,9 @@ impl<'a> Trainer<'a> {
         let restored = match &found {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = init::model(recipe, &config)?;
+                let mut model = init::model(recipe, &config)?;
+                model.put_on_grid()?;
+                model.requantize()?;
                 round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));

@@ -15,6 +15,7 @@
 mod absmean;
 mod absmedian;
 mod binary;
+mod dqt;
 mod learned;
 mod least_squares;
 mod lsq;
@@ -63,6 +64,12 @@ pub trait Quantizer: fmt::Debug + Sync {
         None
     }
 
+    /// Whether the weights are no latent ones but ternary themselves, and training rounds them onto their levels after
+    /// every step.
+    fn on_grid(&self) -> bool {
+        false
+    }
+
     /// How its scales are learned, if they are: trained parameters of the model, for which [`Quantizer::fit`] says what
     /// they are at the start.
     fn learned(&self) -> Option<&dyn LearnedScale> {
@@ -71,7 +78,7 @@ pub trait Quantizer: fmt::Debug + Sync {
 }
 
 /// All quantizers.
-pub const QUANTIZERS: [&dyn Quantizer; 10] = [
+pub const QUANTIZERS: [&dyn Quantizer; 11] = [
     &absmean::Absmean,
     &absmedian::Absmedian,
     &twn::Twn,
@@ -82,6 +89,7 @@ pub const QUANTIZERS: [&dyn Quantizer; 10] = [
     &sherry::Sherry,
     &lsq::Lsq,
     &seq::Seq,
+    &dqt::Dqt,
 ];
 
 /// What can be chosen about a quantizer beside its name.

@@ -183,7 +183,7 @@ fn a_quantizer_of_ones_own() {
     let unknown = "unit".parse::<WeightQuantizer>().unwrap_err().to_string();
     assert_eq!(
         unknown,
-        "quantizer unit: expected one of absmean, absmedian, twn, rms, least_squares, threshold, binary, sherry, lsq, seq"
+        "quantizer unit: expected one of absmean, absmedian, twn, rms, least_squares, threshold, binary, sherry, lsq, seq, dqt"
     );
 }
 

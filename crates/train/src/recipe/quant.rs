@@ -18,7 +18,8 @@ pub struct Quant {
     /// Gaussian), `"least_squares"` (the codes of absmean with the scale of least squared error), `"threshold"` (as `"twn"`, with
     /// `threshold` · mean|W|), `"binary"` (sign(W) · mean|W|, no zeros) or `"sherry"` (signs, but that the least of every four
     /// consecutive inputs is 0). The scales of `"lsq"` (from 2 · mean|W|) and `"seq"` (from max|W|; codes ±1 beyond a third of it) are
-    /// trained parameters, without weight decay.
+    /// trained parameters, without weight decay. `"dqt"` has no latent weights: they are ternary themselves, one scale a tensor, and rounded
+    /// at random after every step, so that learning rates are about a tenth of others.
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub scale: WeightQuantizer,

@@ -1,9 +1,10 @@
 //! Sections that can contradict each other: all such checks, in one place. What is about one section stands with it.
 
-use tritforge_config::{ConfigError, WeightQuant};
+use tritforge_config::{ConfigError, Granularity, LoraMode, WeightQuant};
 use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
+use tritforge_ternary::Ste;
 
 use super::{CodeChoice, Recipe, lora};
 use crate::objective::DataKind;
@@ -35,7 +36,46 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         let message = "quant.pull contradicts optim.master_dtype = \"bf16\", in which so small a change is lost: expected \"f32\"";
         r.fault("quant", "pull", message);
     }
+    grid(r, recipe);
     objective(r, recipe);
+}
+
+/// What weights that are ternary themselves cannot have.
+fn grid(r: &mut Reader, recipe: &Recipe) {
+    let Recipe { quant, .. } = recipe;
+    if quant.weights != WeightQuant::Absmean || !quant.scale.on_grid() {
+        return;
+    }
+    let inside = recipe.lora.as_ref().is_some_and(|lora| lora.mode == LoraMode::QatLora);
+    for (section, key, given, why) in [
+        (
+            "quant",
+            "granularity",
+            quant.granularity != Granularity::Tensor,
+            "its weights have one scale a tensor",
+        ),
+        ("quant", "ste", quant.ste != Ste::Identity, "there is no rounding for gradients to pass through"),
+        ("quant", "codes", quant.codes != CodeChoice::Round, "the weights are the codes"),
+        ("quant", "sparsity", quant.sparsity.is_some(), "all weights have one of three magnitudes"),
+        ("quant", "pull", quant.pull > 0.0, "the weights are ternary already"),
+        (
+            "optim",
+            "master_dtype",
+            recipe.optim.master_dtype != StoredType::F32,
+            "bf16 does not hold its levels",
+        ),
+        ("ema", "decay", recipe.ema.is_some(), "an average of ternary weights is not ternary"),
+        ("convert", "schedule", recipe.convert.is_some(), "the weights are ternary from the first step"),
+        ("lora", "mode", inside, "the base has no latent weights to add an adapter to"),
+    ] {
+        if given {
+            r.fault(
+                section,
+                key,
+                format!("{section}.{key} contradicts quant.scale = \"{}\": {why}", quant.scale),
+            );
+        }
+    }
 }
 
 fn shape(r: &mut Reader, recipe: &Recipe) {

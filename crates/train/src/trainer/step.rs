@@ -94,6 +94,7 @@ impl Trainer<'_> {
             if pull > 0.0 {
                 self.model.pull_towards_codes(pull.min(1.0) as f32)?;
             }
+            self.model.round_onto_grid(CounterRng::derive(!self.recipe.run.seed, done))?;
             self.progress.updates = self.optimizer.steps();
             if let Some(average) = &mut self.average {
                 average.update(self.model.parameters(), self.optimizer.steps());
