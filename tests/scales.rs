@@ -61,7 +61,7 @@ fn every_quantizer_trains_resumes_and_verifies() {
         ("rms", "row", &[]),
         ("least_squares", "64", &[]),
         ("twn", "tensor", &["quant.sparsity=2:4"]),
-        ("threshold", "row", &["quant.threshold=0.4", "quant.sparsity=6:8", "quant.ste=trust"]),
+        ("threshold", "row", &["quant.threshold=0.4", "quant.sparsity=16:32", "quant.ste=trust"]),
         ("binary", "tensor", &["quant.backward=f32"]),
         ("sherry", "128", &["quant.ste=damp", "quant.backward=int24"]),
         ("lsq", "tensor", &["ema.decay=0.9"]),
