@@ -55,17 +55,32 @@ fn every_granularity_is_what_it_was_in_training_in_every_packing() {
 #[test]
 fn every_quantizer_trains_resumes_and_verifies() {
     let project = Project::new();
-    for (scale, granularity) in
-        [("absmedian", "tensor"), ("twn", "128"), ("rms", "row"), ("least_squares", "64"), ("twn", "tensor")]
-    {
+    for (scale, granularity, set) in [
+        ("absmedian", "tensor", &[][..]),
+        ("twn", "128", &[]),
+        ("rms", "row", &[]),
+        ("least_squares", "64", &[]),
+        ("twn", "tensor", &["quant.sparsity=2:4"]),
+        ("threshold", "row", &["quant.threshold=0.4", "quant.sparsity=16:32", "quant.ste=trust"]),
+        ("binary", "tensor", &["quant.backward=f32"]),
+        ("sherry", "128", &["quant.ste=damp", "quant.backward=int24"]),
+        ("lsq", "tensor", &["ema.decay=0.9"]),
+        ("seq", "row", &["quant.backward=int24"]),
+        ("lsq", "64", &["quant.sparsity=3:4", "optim.kind=muon"]),
+    ] {
         let run = format!("runs/{scale}-{granularity}");
-        let set = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
-        train(&project, &run, &set.each_ref().map(String::as_str));
+        let own = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
+        let set: Vec<&str> = own.iter().map(String::as_str).chain(set.iter().copied()).collect();
+        train(&project, &run, &set);
         let file = format!("{scale}-{granularity}.gguf");
         project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
         verified(&project, &run, &file);
         let recipe = fs::read_to_string(project.path(&format!("{run}/step-000006/recipe.toml"))).unwrap();
         assert!(recipe.contains(&format!("scale = \"{scale}\"")), "{recipe}");
+        // Imported, it is the same file again.
+        let checkpoint = format!("{scale}-{granularity}");
+        project.ok(&["import", &file, "-o", &checkpoint]);
+        verified(&project, &checkpoint, &file);
         // A run begins from it with its quantizer, and an adapter inside the quantizer is merged exactly.
         let base = format!("model.base={run}");
         let adapted = format!("{run}-adapted");
@@ -121,6 +136,33 @@ fn what_has_no_room_or_no_meaning_is_refused() {
             &["quant.weights=none", "quant.activations=none", "quant.ste=clip"],
             "only latent weights have an estimator",
         ),
+        (&["quant.scale=dqt", "quant.granularity=row"], "its weights have one scale a tensor"),
+        (&["quant.scale=dqt", "ema.decay=0.9"], "an average of ternary weights is not ternary"),
+        (&["quant.codes=soft", "quant.ste=clip"], "soft codes have a gradient of their own"),
+        (&["quant.codes=stochastic", "quant.scale=binary"], "expected a quantizer that rounds every weight"),
+        (&["quant.codes=stochastic", "quant.sparsity=2:4"], "expected a quantizer that rounds every weight"),
+        (&["quant.codes=soft", "quant.scale=seq"], "expected a quantizer that rounds every weight"),
+        (&["quant.codes=soft", "quant.backward=int8"], "multiplies no integers"),
+        (&["quant.codes=soft", "train.engine=candle"], "whose modules round"),
+        (&["quant.codes=soft", "convert.schedule=linear"], "soft codes set in by themselves"),
+        (&["quant.temperature=0.5"], "only for quant.codes = \"soft\""),
+        (&["quant.pull=1", "optim.master_dtype=bf16"], "in which so small a change is lost"),
+        (&["quant.pull=-1"], "quant.pull = -1"),
+        (&["quant.scale=int4"], "\"absmedian\""),
+        (&["quant.scale=lsq", "quant.ste=clip"], "have an estimator of their own"),
+        (&["quant.scale=seq", "train.engine=candle"], "contradicts train.engine = \"candle\""),
+        (&["quant.sparsity=4:2"], "expected N:M with 1 ≤ N < M ≤ 32"),
+        (
+            &["quant.sparsity=2:5"],
+            "quant.sparsity = 2:5: self_attn.q_proj: windows of sparsity 2:5 do not divide",
+        ),
+        (&["quant.sparsity=2:4", "quant.scale=sherry"], "\"sherry\", which is 3:4 by definition"),
+        (&["quant.threshold=0.5"], "expected quant.scale = \"threshold\""),
+        (&["quant.scale=threshold", "quant.threshold=0"], "quant.threshold = 0"),
+        (
+            &["quant.weights=none", "quant.activations=none", "quant.sparsity=2:4"],
+            "no latent weights are quantized",
+        ),
         (&["convert.schedule=none", "convert.start=12"], "be only partly ternary"),
     ] {
         let error = refused(set);
@@ -145,5 +187,64 @@ fn a_late_start_and_every_estimator_train_and_verify() {
         let file = format!("{name}.gguf");
         project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
         verified(&project, &run, &file);
+    }
+}
+
+/// A run with learned scales goes on to the same bits, another begins from a model without them, and each matrix of a
+/// checkpoint has its scales beside it.
+#[test]
+fn learned_scales_are_saved_resumed_and_begun() {
+    let project = Project::new();
+    for (scale, granularity) in [("lsq", "row"), ("seq", "tensor"), ("dqt", "tensor")] {
+        let set = [format!("quant.scale={scale}"), format!("quant.granularity={granularity}")];
+        let set = set.each_ref().map(String::as_str);
+        let (whole, parts) = (format!("runs/{scale}-whole"), format!("runs/{scale}-parts"));
+        train(&project, &whole, &set);
+        train(&project, &parts, &set);
+        // From the checkpoint after four steps.
+        fs::remove_dir_all(project.path(&format!("{parts}/step-000006"))).unwrap();
+        let fixed = ["model.intermediate_size=512".to_string(), "train.steps=6".to_string()];
+        let out = format!("run.out={parts}");
+        let keys = set.iter().copied().chain(fixed.iter().map(String::as_str)).chain([out.as_str()]);
+        let args = ["train", "recipe.toml", "--quiet", "--resume"].into_iter();
+        project.ok(&args.chain(keys.flat_map(|key| ["--set", key])).collect::<Vec<_>>());
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let read = |run: &str| fs::read(project.path(&format!("{run}/step-000006/{file}"))).unwrap();
+            assert_eq!(read(&whole), read(&parts), "{file}");
+        }
+        let read = |file: &str| {
+            let bytes = fs::read(project.path(&format!("{whole}/step-000006/{file}"))).unwrap();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(1 << 16)]).into_owned()
+        };
+        if scale == "dqt" {
+            continue;
+        }
+        assert!(read("model.safetensors").contains("model.layers.1.mlp.down_proj.weight_clip_val"));
+        assert!(read("optimizer.safetensors").contains("mlp.down_proj.weight_clip_val.second"));
+        let error = {
+            let another = format!("quant.scale={}", if scale == "lsq" { "seq" } else { "lsq" });
+            let set = [another.as_str(), out.as_str(), "model.intermediate_size=512"];
+            let args = ["train", "recipe.toml", "--quiet", "--resume"].into_iter();
+            project.fails(&args.chain(set.into_iter().flat_map(|key| ["--set", key])).collect::<Vec<_>>())
+        };
+        assert!(error.contains("quant.scale"), "{error}");
+    }
+    // From one kind to another: scales begin by their definition, or as the base has them.
+    for (base, scale, name) in
+        [("runs/lsq-whole", "seq", "a"), ("runs/seq-whole", "seq", "b"), ("runs/seq-whole", "absmean", "c")]
+    {
+        fs::write(project.path("adapter.toml"), ADAPTER).unwrap();
+        let (base, scale, out) =
+            (format!("model.base={base}"), format!("quant.scale={scale}"), format!("run.out=runs/{name}"));
+        let set = [base.as_str(), scale.as_str(), out.as_str(), "train.steps=3"].into_iter();
+        let args = ["train", "adapter.toml", "--quiet"].into_iter();
+        project.ok(&args.chain(set.flat_map(|key| ["--set", key])).collect::<Vec<_>>());
+        let (run, file) = (format!("runs/{name}"), format!("{name}.gguf"));
+        project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);
+        verified(&project, &run, &file);
+        project.ok(&["inspect", &run]);
+        // A file does not say what its codes come from; they are the same.
+        let printed = String::from_utf8(project.run(&["diff", &run, &file]).stdout).unwrap();
+        assert!(printed.contains(" ternary codes flipped (0.0000 %)"), "{printed}");
     }
 }

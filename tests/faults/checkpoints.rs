@@ -4,13 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tritforge_checkpoint::{CONFIG, Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, Writer};
+use tritforge_checkpoint::{
+    CONFIG, Checkpoint, MANIFEST, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorView, Writer,
+};
 use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
 use tritforge_export::{ExportOptions, ImportOptions, LoadedModel, export_gguf, synth_checkpoint};
+use tritforge_model::Decoder;
 use tritforge_ternary::Packing;
 
 use crate::configurations::json_fields;
-use crate::safetensors::{broken_files, broken_tensors, file, read};
+use crate::safetensors::{Tensor, broken_files, broken_tensors, file, read};
 use crate::{Round, copy, written};
 
 fn config(weights: WeightQuant) -> ModelConfig {
@@ -156,7 +159,46 @@ fn tensors_of_a_checkpoint_with_one_fault() {
             load(&bad)
         });
     }
+    // Learned scales beside latent weights.
+    let learned = ModelConfig { quantizer: "lsq".parse().unwrap(), ..config(WeightQuant::Absmean) };
+    learned_checkpoint(&learned, &good);
+    load(&good).unwrap();
+    let scales = |tensors: &[Tensor], change: &dyn Fn(&mut Tensor)| {
+        let mut other = tensors.to_vec();
+        other.iter_mut().filter(|t| t.name.ends_with("up_proj.weight_clip_val")).for_each(change);
+        other
+    };
+    let (tensors, name) = (read(&good.join(MODEL)), "model.layers.0.mlp.up_proj.weight_clip_val");
+    for (what, other) in [
+        ("renamed", scales(&tensors, &|t| t.name += ".old")),
+        ("of two", scales(&tensors, &|t| (t.shape, t.bytes) = (vec![2], t.bytes.repeat(2)))),
+        ("of another rank", scales(&tensors, &|t| t.shape.push(1))),
+        ("NaN", scales(&tensors, &|t| t.bytes = f32::NAN.to_le_bytes().to_vec())),
+    ] {
+        rewritten(&good, &bad, MODEL, &file(&other));
+        round.refused(&format!("learned scales {what}"), load(&bad), &[name]);
+    }
     round.end(200);
+}
+
+/// A checkpoint of a new model, as a run begins.
+fn learned_checkpoint(config: &ModelConfig, out: &Path) {
+    let _ = fs::remove_dir_all(out);
+    synth_checkpoint(config, out, 1, None).unwrap();
+    let tokenizer = [TOKENIZER, TOKENIZER_CONFIG].map(|name| fs::read(out.join(name)).unwrap());
+    let model = Decoder::init(config, 1).unwrap();
+    fs::remove_dir_all(out).unwrap();
+    let mut writer = Writer::create(out).unwrap();
+    writer.write_config(config).unwrap();
+    let values: Vec<_> = model.parameters().iter().map(|p| p.tensor.read()).collect();
+    let parameters = model.parameters().iter().zip(&values);
+    let views: Vec<_> =
+        parameters.map(|(p, values)| TensorView::new(&p.name, p.tensor.dims(), values)).collect();
+    writer.write_tensors(MODEL, &views).unwrap();
+    for (name, bytes) in [TOKENIZER, TOKENIZER_CONFIG].into_iter().zip(tokenizer) {
+        writer.write_file(name, &bytes).unwrap();
+    }
+    writer.commit().unwrap();
 }
 
 #[test]

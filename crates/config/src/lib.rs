@@ -39,4 +39,4 @@ pub use parameters::Parameters;
 pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;
 pub use rope::RopeScaling;
-pub use tritforge_ternary::{Granularity, WeightQuantizer};
+pub use tritforge_ternary::{Granularity, QuantizerSettings, Sparsity, WeightQuantizer};

@@ -169,6 +169,20 @@ impl ModelConfig {
         if self.tie_word_embeddings { self.ternary_embedding } else { self.ternary_head }
     }
 
+    /// Whether every projection has scales that are trained, beside its latent weights.
+    pub fn learns_scales(&self) -> bool {
+        self.weights == WeightQuant::Absmean && self.quantizer.learned().is_some()
+    }
+
+    /// The projection whose learned scales have this name in a checkpoint, and its layer.
+    pub fn learned_scales(&self, name: &str) -> Option<(usize, Projection)> {
+        if !self.learns_scales() || !name.ends_with(".weight_clip_val") {
+            return None;
+        }
+        let layers = (0..self.num_hidden_layers).flat_map(|layer| Projection::ALL.map(|p| (layer, p)));
+        layers.into_iter().find(|(layer, projection)| projection.hf_clip_val(*layer) == name)
+    }
+
     /// Width of the queries: `num_attention_heads · head_dim`.
     pub fn q_size(&self) -> usize {
         self.num_attention_heads * self.head_dim
@@ -264,9 +278,20 @@ impl ModelConfig {
         if self.weights != WeightQuant::None {
             for projection in Projection::ALL {
                 let [_, cols] = self.projection_shape(projection);
-                self.granularity.check(cols).map_err(|error| {
-                    fault("granularity", &self.granularity, format!("{}: {error}", projection.hf_name()))
-                })?;
+                let at = |error| format!("{}: {error}", projection.hf_name());
+                self.granularity
+                    .check(cols)
+                    .map_err(|error| fault("granularity", &self.granularity, at(error)))?;
+                if let (Some(sparsity), WeightQuant::Absmean) = (self.quantizer.kept(), self.weights) {
+                    let granularity = self.granularity.on(cols);
+                    sparsity
+                        .check(granularity, cols)
+                        .map_err(|error| fault("sparsity", &sparsity, at(error)))?;
+                }
+            }
+            let threshold = self.quantizer.settings().threshold;
+            if !(threshold > 0.0 && threshold.is_finite()) {
+                return Err(fault("threshold", &threshold, "expected a number above 0"));
             }
         }
         self.validate_tables()?;
@@ -285,6 +310,16 @@ impl ModelConfig {
             granularity
                 .check(self.hidden_size)
                 .map_err(|error| fault(key, &granularity, error.to_string()))?;
+            let latent = self.weights == WeightQuant::Absmean;
+            if latent && (self.quantizer.learned().is_some() || self.quantizer.on_grid()) {
+                let expected = format!("expected none: quantizer {} is of projections alone", self.quantizer);
+                return Err(fault(key, &granularity, expected));
+            }
+            if let (Some(sparsity), WeightQuant::Absmean) = (self.quantizer.kept(), self.weights) {
+                sparsity
+                    .check(granularity.on(self.hidden_size), self.hidden_size)
+                    .map_err(|error| fault("sparsity", &sparsity, format!("{key}: {error}")))?;
+            }
         }
         match self.ternary_head {
             Some(granularity) if self.tie_word_embeddings => {
@@ -302,6 +337,8 @@ pub(crate) fn fault(key: &'static str, found: &impl ToString, expected: impl Int
 
 #[cfg(test)]
 mod tests {
+    use tritforge_ternary::QuantizerSettings;
+
     use super::*;
 
     #[test]
@@ -327,6 +364,23 @@ mod tests {
             "ternary_embedding = 64\nternary_head = \"row\"\ntie_word_embeddings = false",
         );
         assert_eq!(written.unwrap(), tables);
+        for (name, threshold, sparsity) in [("threshold", 0.5, None), ("twn", 0.7, Some("2:4"))] {
+            let quantizer: WeightQuantizer = name.parse().unwrap();
+            let sparsity = sparsity.map(|text| text.parse().unwrap());
+            let quantizer = quantizer.with(QuantizerSettings { threshold, sparsity });
+            let config = ModelConfig { quantizer, ..Default::default() };
+            assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
+        }
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "twn", "sparsity": "4:2"}}"#);
+        assert!(error.unwrap_err().to_string().contains("sparsity 4:2: expected N:M"));
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "twn", "sparsity": "2:5"}}"#);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "sparsity = 2:5: self_attn.q_proj: windows of sparsity 2:5 do not divide a row of 256 weights"
+        );
+        let error = ModelConfig::from_json(r#"{"quantizer": {"name": "threshold", "threshold": -1}}"#);
+        assert!(error.unwrap_err().to_string().contains("threshold = -1"));
         let error = ModelConfig::from_json(r#"{"granularity": 48}"#).unwrap_err().to_string();
         assert!(error.contains("granularity: granularity 48: expected tensor, row, or a group"), "{error}");
     }

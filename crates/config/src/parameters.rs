@@ -15,12 +15,14 @@ pub struct Parameters {
     pub norms: usize,
     /// The biases of the attention.
     pub biases: usize,
+    /// The learned scales of the projections.
+    pub scales: usize,
 }
 
 impl Parameters {
     /// All parameters.
     pub fn total(&self) -> usize {
-        self.embedding + self.head + self.projections + self.norms + self.biases
+        self.embedding + self.head + self.projections + self.norms + self.biases + self.scales
     }
 }
 
@@ -33,12 +35,18 @@ impl ModelConfig {
         let qk_norms = if self.use_qk_norm { 2 * self.head_dim } else { 0 };
         let biased = Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p));
         let biases: usize = biased.map(|p| self.projection_shape(p)[0]).sum();
+        let scales = |p: Projection| {
+            let [rows, cols] = self.projection_shape(p);
+            self.granularity.count(rows, cols)
+        };
+        let scales: usize = if self.learns_scales() { Projection::ALL.map(scales).iter().sum() } else { 0 };
         Parameters {
             embedding: self.vocab_size * d,
             head: if self.tie_word_embeddings { 0 } else { self.vocab_size * d },
             projections: self.num_hidden_layers * (attention + 3 * d * f),
             norms: self.num_hidden_layers * (2 * d + sub_norms + qk_norms) + d,
             biases: self.num_hidden_layers * biases,
+            scales: self.num_hidden_layers * scales,
         }
     }
 }

@@ -73,6 +73,12 @@ impl Projection {
         format!("model.layers.{layer}.{}.bias", self.hf_name())
     }
 
+    /// The name of a learned scale beside the weight in a checkpoint, e.g.
+    /// `model.layers.0.self_attn.q_proj.weight_clip_val`, as ParetoQ has it.
+    pub fn hf_clip_val(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}.weight_clip_val", self.hf_name())
+    }
+
     /// The bias's name in a GGUF file, e.g. `blk.0.attn_q.bias`.
     pub fn gguf_bias(self, layer: usize) -> String {
         format!("blk.{layer}.{}.bias", self.gguf_name())

@@ -1,22 +1,56 @@
-//! Quantizers and granularities as files write them: a quantizer by its name, a granularity as `"tensor"`, `"row"`
-//! or the size of a group.
+//! Quantizers and granularities as files write them: a quantizer by its name, with its settings if they are not the
+//! defaults; a granularity as `"tensor"`, `"row"` or the size of a group.
 
-/// A quantizer by its name.
+/// A quantizer by its name, `"absmean"`, or with settings that are not the defaults, `{"name": "absmean", "sparsity":
+/// "2:4"}`.
 pub(crate) mod by_name {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use tritforge_ternary::WeightQuantizer;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use tritforge_ternary::{QuantizerSettings, WeightQuantizer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct WithSettings {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        threshold: Option<f32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sparsity: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected the name of a quantizer, or {\"name\": …} with its settings")]
+    enum Written {
+        Name(String),
+        WithSettings(WithSettings),
+    }
 
     pub(crate) fn serialize<S: Serializer>(
         quantizer: &WeightQuantizer,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(quantizer)
+        let (settings, default) = (quantizer.settings(), QuantizerSettings::default());
+        if settings == default {
+            return serializer.collect_str(quantizer);
+        }
+        let full = WithSettings {
+            name: quantizer.name().to_string(),
+            threshold: (settings.threshold != default.threshold).then_some(settings.threshold),
+            sparsity: settings.sparsity.map(|sparsity| sparsity.to_string()),
+        };
+        full.serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<WeightQuantizer, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        let full = match Written::deserialize(deserializer)? {
+            Written::Name(name) => return name.parse().map_err(D::Error::custom),
+            Written::WithSettings(full) => full,
+        };
+        let quantizer: WeightQuantizer = full.name.parse().map_err(D::Error::custom)?;
+        let sparsity = full.sparsity.map(|text| text.parse()).transpose().map_err(D::Error::custom)?;
+        let threshold = full.threshold.unwrap_or(QuantizerSettings::default().threshold);
+        Ok(quantizer.with(QuantizerSettings { threshold, sparsity }))
     }
 }
 

@@ -33,6 +33,7 @@ impl ModelConfig {
             let of = |end: &str| part.strip_prefix(projection.hf_name()) == Some(end);
             of(".weight")
                 || (of(".weight_scale") && self.weights == WeightQuant::Ternary)
+                || (of(".weight_clip_val") && self.learns_scales())
                 || (of(".bias") && self.attention_bias.has(projection))
         })
     }
@@ -69,6 +70,11 @@ mod tests {
         ] {
             assert!(!has(name), "{name}");
         }
+        let learned = ModelConfig { quantizer: "seq".parse().unwrap(), ..config.clone() };
+        let name = "model.layers.3.mlp.up_proj.weight_clip_val";
+        assert!(learned.has_tensor(name) && !has(name));
+        assert_eq!(learned.learned_scales(name), Some((3, Projection::Up)));
+        assert_eq!(config.learned_scales(name), None);
         let other = ModelConfig {
             tie_word_embeddings: false,
             use_sub_norm: false,

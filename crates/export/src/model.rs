@@ -15,7 +15,7 @@ use crate::applied::{AppliedAdapter, check_base, joined};
 use crate::import::{Source, Stored, not_gguf, scale_name};
 use crate::locate::{Located, locate, without_base};
 use crate::plan::{TensorPlan, items};
-use crate::tensor_data::{TensorData, check, of_checkpoint};
+use crate::tensor_data::{TensorData, check, learned_scales, of_checkpoint, quantize};
 use crate::{ExportError, ImportOptions};
 
 /// What kind of file or directory holds a model.
@@ -248,6 +248,12 @@ impl LoadedModel {
     /// If the model has no such tensor, its data is damaged, or a number is NaN or infinite.
     pub fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ExportError> {
         let fault = |message: String| ExportError::Tensor { tensor: name.to_string(), message };
+        if let (Some(_), Content::Checkpoint(_, tensors)) = (self.config.learned_scales(name), &self.content)
+        {
+            let values = tensors.f32_as_stored(name, shape)?.into_owned();
+            check(name, &values, 1)?;
+            return Ok(values);
+        }
         let item = self.items.iter().find(|item| item.source == name);
         let item = item.ok_or_else(|| fault("the model has no such tensor".to_string()))?;
         if item.shape != shape {
@@ -302,11 +308,14 @@ impl LoadedModel {
         match (stored, item.ternary) {
             (TensorData::Ternary(tensor), _) => Ok(Some(tensor.clone())),
             (TensorData::Dense(values), Some(granularity)) if self.config.weights == WeightQuant::Absmean => {
-                let [rows, cols] = item.matrix();
-                let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-                TernaryTensor::quantize_by(self.config.quantizer, granularity, values, [rows, cols])
-                    .map(Some)
-                    .map_err(fault)
+                let scales = match &self.content {
+                    Content::Checkpoint(_, tensors) => {
+                        learned_scales(tensors, &self.config, &item.source, item.matrix())?
+                    }
+                    Content::Source(_) => None,
+                };
+                let name = &item.source;
+                quantize(&self.config, granularity, scales.as_deref(), name, values, item.matrix()).map(Some)
             }
             (TensorData::Dense(_), _) => Ok(None),
         }

@@ -48,8 +48,42 @@ fn ternary_matrix(
     let tensor = match config.weights {
         WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, granularity),
         WeightQuant::Absmean | WeightQuant::None => {
-            TernaryTensor::quantize_by(config.quantizer, granularity, &values, [rows, cols])
+            let scales = learned_scales(tensors, config, name, [rows, cols])?;
+            return quantize(config, granularity, scales.as_deref(), name, &values, [rows, cols]);
         }
+    };
+    tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
+}
+
+/// The learned scales beside a weight [rows, cols] of a checkpoint; none if the model has none.
+pub(crate) fn learned_scales<'a>(
+    tensors: &'a Tensors,
+    config: &ModelConfig,
+    weight: &str,
+    shape: [usize; 2],
+) -> Result<Option<Cow<'a, [f32]>>, ExportError> {
+    let name = format!("{weight}_clip_val");
+    if config.learned_scales(&name).is_none() {
+        return Ok(None);
+    }
+    let scales = tensors.f32(&name, &config.granularity.scale_shape(shape))?;
+    check(&name, &scales, 1)?;
+    Ok(Some(scales))
+}
+
+/// Latent weights quantized as training does, by their learned scales if there are any.
+pub(crate) fn quantize(
+    config: &ModelConfig,
+    granularity: Granularity,
+    scales: Option<&[f32]>,
+    name: &str,
+    values: &[f32],
+    shape: [usize; 2],
+) -> Result<TernaryTensor, ExportError> {
+    let quantizer = config.quantizer;
+    let tensor = match scales {
+        None => TernaryTensor::quantize_by(quantizer, granularity, values, shape),
+        Some(scales) => TernaryTensor::quantize_learned(quantizer, granularity, scales, values, shape),
     };
     tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
 }

@@ -68,13 +68,23 @@ impl Decoder {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let deviation = config.initializer_range;
         let normal = StandardNormal;
+        // What scales are learned for: each weight is asked for before its scales.
+        let mut latest = (Vec::new(), [0, 0]);
         Self::build(config, None, |name, shape| {
             let n: usize = shape.iter().product();
             let values = match shape {
+                _ if config.learned_scales(name).is_some() => {
+                    let (weights, matrix) = &latest;
+                    let initial = config.quantizer.initial_scales(config.granularity, weights, *matrix)?;
+                    initial.unwrap_or_default()
+                }
                 [_] if name.ends_with(".bias") => vec![0f32; n],
                 [_] => vec![1f32; n],
                 _ => (0..n).map(|_| normal.sample(&mut rng) as f32 * deviation).collect(),
             };
+            if let ([rows, cols], true) = (shape, config.learns_scales()) {
+                latest = (values.clone(), [*rows, *cols]);
+            }
             Tensor::new(values, shape)
         })
     }
@@ -286,7 +296,7 @@ impl Decoder {
         let table = (name == EMBEDDING && self.tables.embedding.is_some())
             || (name == HEAD && self.tables.head.is_some());
         match parameter.group {
-            DecayGroup::NoDecay if !table => Ok(()),
+            DecayGroup::NoDecay if !table && self.config.learned_scales(name).is_none() => Ok(()),
             _ => self.requantize(),
         }
     }

@@ -1,39 +1,95 @@
-//! Straight-through estimators other than the identity: what of the gradients of a step passes to latent weights.
+//! What the quantizer makes of the gradients of a step: straight-through estimators other than the identity, and the
+//! gradients of learned scales.
 
 use tritforge_kernels::parallel_for_each;
-use tritforge_ternary::Ste;
+use tritforge_ternary::{Granularity, Ste};
 
-use crate::{Decoder, Gradients};
+use crate::linear::{LearnedScales, Linear};
+use crate::{Decoder, Gradients, TrainingCodes};
 
 impl Decoder {
-    /// Multiplies the gradients of latent weights by what the estimator lets pass, element by element. It is linear in
-    /// the gradients, so that it may follow the sum over all micro-batches of a step. Weights that are not quantized, and
-    /// those that are not trained, have none.
+    /// Turns the gradients of ternary values into those of latent weights, element by element, and adds the gradients of
+    /// learned scales. Both are linear in the gradients, so that they may follow the sum over all micro-batches of a
+    /// step. Weights that are not quantized, and those that are not trained, have none; learned scales come with an
+    /// estimator of their own, and `ste` is not used.
     ///
     /// # Panics
     /// If the gradients are another model's.
     pub fn apply_ste(&self, ste: Ste, gradients: &mut Gradients) {
-        if ste == Ste::Identity {
+        let soft = self.blocks.iter().flat_map(|block| &block.projections).any(is_soft);
+        if ste == Ste::Identity && !self.config().learns_scales() && !soft {
             return;
         }
         let blocks = self.blocks.iter().map(|b| b.projections.iter().zip(b.projection_indices).collect());
         for matrices in blocks.chain([self.ternary_tables().collect::<Vec<_>>()]) {
             for (linear, index) in matrices {
-                let (Some(fitted), Some(latent)) = (linear.fitted(), linear.latent()) else { continue };
+                let Some(latent) = linear.latent() else { continue };
                 // Of a frozen parameter, or one whose gradient is 0, there is nothing to mask.
                 let Some(gradient) = gradients.get_mut(index) else { continue };
-                let (_, cols) = linear.dims();
                 assert_eq!(gradient.len(), latent.len(), "a gradient for every weight");
-                let rows = latent.chunks_exact(cols).zip(gradient.chunks_exact_mut(cols)).enumerate();
-                parallel_for_each(rows, |(row, (weights, gradients))| {
-                    let (inverses, scales) = (fitted.inverse_steps(row), fitted.scales().row(row));
-                    let width = cols / scales.len();
-                    let groups = weights.chunks_exact(width).zip(gradients.chunks_exact_mut(width));
-                    for ((weights, gradients), (inverse, scale)) in groups.zip(inverses.iter().zip(scales)) {
-                        ste.mask(weights, *inverse, *scale, gradients);
+                match linear.learned() {
+                    None if is_soft(linear) => soften(linear, &latent, gradient),
+                    None => mask(ste, linear, &latent, gradient),
+                    Some(learned) => {
+                        let of_scales = learn(linear, learned, &latent, gradient);
+                        gradients.add_to(learned.index, &of_scales);
                     }
-                });
+                }
             }
         }
     }
+}
+
+fn is_soft(linear: &Linear) -> bool {
+    matches!(linear.training_codes(), TrainingCodes::Soft { .. })
+}
+
+/// Makes the gradient of soft codes that of their weight [out, in].
+fn soften(linear: &Linear, latent: &[f32], gradient: &mut [f32]) {
+    let Some(fitted) = linear.fitted() else { return };
+    linear.training_codes().gradients(latent, linear.dims().1, fitted, gradient);
+}
+
+/// Masks the gradient of a weight [out, in].
+fn mask(ste: Ste, linear: &Linear, latent: &[f32], gradient: &mut [f32]) {
+    let Some(fitted) = linear.fitted() else { return };
+    let (_, cols) = linear.dims();
+    let rows = latent.chunks_exact(cols).zip(gradient.chunks_exact_mut(cols)).enumerate();
+    parallel_for_each(rows, |(row, (weights, gradients))| {
+        let (inverses, scales) = (fitted.inverse_steps(row), fitted.scales().row(row));
+        let mut codes = vec![0i8; cols];
+        fitted.codes(row, cols, weights, &mut codes);
+        let width = cols / scales.len();
+        let groups = weights.chunks_exact(width).zip(gradients.chunks_exact_mut(width));
+        let steps = inverses.iter().zip(scales).zip(codes.chunks_exact(width));
+        for ((weights, gradients), ((inverse, scale), codes)) in groups.zip(steps) {
+            ste.mask(weights, codes, *inverse, *scale, gradients);
+        }
+    });
+}
+
+/// Masks the gradient of a weight [out, in] as its learned scales have it, and gives the gradient of these. Sums are in
+/// f64: of a row or a group in its order, of a tensor by rows.
+fn learn(linear: &Linear, learned: &LearnedScales, latent: &[f32], gradient: &mut [f32]) -> Vec<f32> {
+    let ((quantizer, granularity), (rows, cols)) = (linear.quantizer(), linear.dims());
+    let Some(rule) = quantizer.learned() else { return Vec::new() };
+    let alphas = learned.values.read();
+    let width = granularity.width(rows, cols).min(cols);
+    let per_row = cols / width;
+    let mut sums = vec![0f64; rows * per_row];
+    let each =
+        latent.chunks_exact(cols).zip(gradient.chunks_exact_mut(cols)).zip(sums.chunks_exact_mut(per_row));
+    parallel_for_each(each.enumerate(), |(row, ((weights, gradients), sums))| {
+        let groups = weights.chunks_exact(width).zip(gradients.chunks_exact_mut(width)).zip(sums);
+        for (group, ((weights, gradients), sum)) in groups.enumerate() {
+            let part = if granularity == Granularity::Tensor { 0 } else { row * per_row + group };
+            *sum = quantizer.learn(alphas[part], weights, gradients);
+        }
+    });
+    if granularity == Granularity::Tensor {
+        sums = vec![sums.iter().sum()];
+    }
+    // While the quantization sets in, the forward sees that part of it.
+    let factor = rule.gradient_scale(granularity.width(rows, cols), rows * cols) * f64::from(linear.blend());
+    sums.iter().map(|sum| (sum * factor) as f32).collect()
 }

@@ -56,13 +56,16 @@ mod forward;
 mod grad_precision;
 mod gradient_tree;
 mod gradients;
+mod grid;
 mod linear;
 mod lora;
 mod parameter;
+mod pull;
 mod segments;
 mod stack;
 mod tables;
 mod tensor;
+mod training_codes;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
@@ -78,6 +81,7 @@ pub use lora::{initial_adapter, merge_adapter, merge_ternary_adapter};
 pub use parameter::{DecayGroup, Parameter};
 pub use stack::BlockStack;
 pub use tensor::{Tensor, WriteValues};
+pub use training_codes::TrainingCodes;
 
 /// The target that means: no loss at this position.
 pub const IGNORE_INDEX: u32 = u32::MAX;

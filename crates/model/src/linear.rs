@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
-use tritforge_ternary::{Fitted, Granularity, Scales, TernaryTensor, WeightQuantizer, stored_scales};
+use tritforge_ternary::{
+    Fitted, Granularity, Scales, TernaryError, TernaryTensor, WeightQuantizer, stored_scales,
+};
 
 use crate::lora::Adapter;
-use crate::{GradPrecision, ModelError, Tensor};
+use crate::{GradPrecision, ModelError, Tensor, TrainingCodes};
 
 /// A linear layer, [out, in], quantized as the configuration says.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Linear {
     weights: WeightQuant,
     quantizer: WeightQuantizer,
     granularity: Granularity,
+    /// The learned scales, where the quantizer has them.
+    learned: Option<LearnedScales>,
     activations: ActivationQuant,
     adapter: Option<Adapter>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
@@ -33,8 +37,19 @@ pub struct Linear {
     fitted: Option<Fitted>,
     /// How much of the quantization training sees: 1 for all of it.
     blend: f32,
-    /// `W + λ(Q(W) − W)`, where training sees a part λ of the quantization.
+    /// Which codes training sees.
+    training_codes: TrainingCodes,
+    /// What training multiplies in the place of the ternary values: `W + λ(Q(W) − W)`, where it sees a part λ of the
+    /// quantization, or the values of [`TrainingCodes`].
     blended: Option<Vec<f32>>,
+}
+
+/// The trained scales of a weight, one for each part that shares one.
+#[derive(Debug)]
+pub(crate) struct LearnedScales {
+    pub(crate) values: Tensor,
+    /// Which of the model's parameters they are; [`crate::parameter::FROZEN`] where they are not trained.
+    pub(crate) index: usize,
 }
 
 /// What a weight is made of.
@@ -65,6 +80,7 @@ impl Linear {
             weights: config.weights,
             quantizer: config.quantizer,
             granularity: config.granularity,
+            learned: None,
             activations: config.activations,
             adapter: None,
             quantized: None,
@@ -73,6 +89,7 @@ impl Linear {
             backward: GradPrecision::F32,
             fitted: None,
             blend: 1.0,
+            training_codes: TrainingCodes::Rounded,
             blended: None,
         }
     }
@@ -88,10 +105,69 @@ impl Linear {
         Self { activations: ActivationQuant::None, ..self }
     }
 
+    /// Gives the weight the scales that its quantizer learns.
+    pub(crate) fn set_learned(&mut self, values: Tensor, index: usize) {
+        self.learned = Some(LearnedScales { values, index });
+        self.invalidate();
+    }
+
+    /// The learned scales.
+    pub(crate) fn learned(&self) -> Option<&LearnedScales> {
+        self.learned.as_ref()
+    }
+
+    /// What computes codes and scales, and which weights share one.
+    pub(crate) fn quantizer(&self) -> (WeightQuantizer, Granularity) {
+        (self.quantizer, self.granularity)
+    }
+
+    /// The steps and scales of latent weights [out, in] in the place of the present ones.
+    ///
+    /// # Errors
+    /// If there are more or fewer weights.
+    pub fn fit(&self, latent: &[f32]) -> Result<Fitted, TernaryError> {
+        let shape = [self.rows, self.cols];
+        match &self.learned {
+            None => self.quantizer.fit(self.granularity, latent, shape),
+            Some(learned) => {
+                self.quantizer.fit_learned(self.granularity, &learned.values.read(), latent, shape)
+            }
+        }
+    }
+
     /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
     pub(crate) fn set_blend(&mut self, blend: f32) {
         self.blend = blend;
         self.invalidate();
+    }
+
+    /// Which codes training sees from now on.
+    pub(crate) fn set_training_codes(&mut self, codes: TrainingCodes) {
+        if self.training_codes != codes {
+            self.training_codes = codes;
+            self.invalidate();
+        }
+    }
+
+    /// Which codes training sees.
+    pub(crate) fn training_codes(&self) -> TrainingCodes {
+        self.training_codes
+    }
+
+    /// Changes the latent weight in place, if there is one, and forgets the ternary form.
+    pub(crate) fn change_latent(
+        &mut self,
+        change: impl FnOnce(&Self, &mut [f32]) -> Result<(), ModelError>,
+    ) -> Result<(), ModelError> {
+        let Master::Latent(weight) = &self.master else { return Ok(()) };
+        change(self, &mut weight.write())?;
+        self.invalidate();
+        Ok(())
+    }
+
+    /// The ternary values of latent weights [out, in].
+    pub(crate) fn ternary_values(&self, latent: &[f32], fitted: &Fitted) -> Vec<f32> {
+        self.values(&self.codes_of(latent, fitted), fitted.scales())
     }
 
     /// How much of the quantization training sees.
@@ -356,14 +432,13 @@ impl Linear {
         let (rows, cols) = (self.rows, self.cols);
         let fitted = match self.weights {
             WeightQuant::Ternary => Fitted::stored(stored_scales(&latent, [rows, cols], self.granularity)?),
-            WeightQuant::Absmean | WeightQuant::None => {
-                self.quantizer.fit(self.granularity, &latent, [rows, cols])?
-            }
+            WeightQuant::Absmean | WeightQuant::None => self.fit(&latent)?,
         };
         let integers = self.activations == ActivationQuant::Absmax;
         let quantized =
             integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, fitted.clone())));
-        let transposed = (integers && self.backward != GradPrecision::F32 && self.blend == 1.0)
+        let by_integers = self.blend == 1.0 && self.training_codes == TrainingCodes::Rounded;
+        let transposed = (integers && self.backward != GradPrecision::F32 && by_integers)
             .then(|| TernaryWeights::quantize_transposed(&latent, rows, cols, fitted.clone()));
         let codes = with_codes
             .then(|| Codes { codes: self.codes_of(&latent, &fitted), scales: fitted.scales().clone() });
@@ -372,6 +447,7 @@ impl Linear {
             blended.iter_mut().zip(&*latent).for_each(|(q, w)| *q = w + self.blend * (*q - w));
             blended
         });
+        let blended = blended.or_else(|| self.training_codes.values(&latent, cols, &fitted));
         drop(latent);
         self.blended = blended;
         self.fitted = Some(fitted);

@@ -85,7 +85,8 @@ fn every_granularity_and_quantizer_has_the_gradients_of_the_tape() {
             check(&ModelConfig { granularity, activations, ..base.clone() }, 2e-5);
         }
     }
-    for quantizer in QUANTIZERS {
+    // candle's modules have no learned scales.
+    for quantizer in QUANTIZERS.into_iter().filter(|quantizer| quantizer.learned().is_none()) {
         let quantizer = WeightQuantizer::new(quantizer);
         for granularity in [Granularity::Tensor, Granularity::Group(64)] {
             check(&ModelConfig { granularity, quantizer, ..base.clone() }, 2e-5);

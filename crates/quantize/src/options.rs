@@ -70,6 +70,11 @@ impl Options {
         if !(0.0..=1.0).contains(&self.soft) {
             return fault("--soft", self.soft.to_string(), "from 0 to 1");
         }
+        if self.quantizer.learned().is_some() || self.quantizer.on_grid() {
+            let expected =
+                "a quantizer that computes scales from latent weights, such as absmean, twn or rms";
+            return fault("--scale", self.quantizer.to_string(), expected);
+        }
         let fault_of_group = |projection: Projection, found: &TernaryError| {
             let expected = "a group that divides the inputs of every projection";
             fault("--granularity", format!("{}: {found}", projection.hf_name()), expected)
@@ -129,6 +134,8 @@ mod tests {
         assert!(fault(Options { window: 0, ..default() }).contains("--window"));
         let stride = fault(Options { stride: 3, ..default() });
         assert!(stride.contains("--stride: found 3, expected from 1 to the window's 2"), "{stride}");
+        let scale = fault(Options { quantizer: "lsq".parse().unwrap(), ..default() });
+        assert!(scale.contains("--scale: found lsq"), "{scale}");
         assert!(fault(Options { batch: 0, ..default() }).contains("--batch"));
         assert!(fault(Options { learning_rate: f64::NAN, ..default() }).contains("--learning-rate"));
         assert!(fault(Options { soft: 1.5, ..default() }).contains("--soft"));

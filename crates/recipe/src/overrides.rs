@@ -64,6 +64,8 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
 /// The value of an override; None for broken TOML.
 fn parse(text: &str) -> Option<Value> {
     match DeValue::parse(text) {
+        // No key is a date or a time: 16:32 is a string, as 2:4 is.
+        Ok(value) if matches!(value.get_ref(), DeValue::Datetime(_)) => Some(Value::Text(text.to_string())),
         Ok(value) => Some(Value::of(value.get_ref())),
         // What begins like TOML was meant as TOML.
         Err(_) if text.starts_with(['"', '\'', '[', '{']) => None,
@@ -87,6 +89,8 @@ mod tests {
             ("none", Value::Text("none".into())),
             ("runs/two words", Value::Text("runs/two words".into())),
             ("1 2", Value::Text("1 2".into())),
+            ("16:32", Value::Text("16:32".into())),
+            ("2026-11-29", Value::Text("2026-11-29".into())),
             ("", Value::Text(String::new())),
             ("[0.9, 1]", Value::Array(vec![Value::Float(0.9), Value::Integer(1)])),
         ] {

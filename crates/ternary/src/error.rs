@@ -1,6 +1,6 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
-use crate::{Granularity, NotFinite, QUANTIZERS};
+use crate::{Granularity, NotFinite, QUANTIZERS, Sparsity};
 
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,34 @@ pub enum TernaryError {
     Quantizer {
         /// What was found.
         found: String,
+    },
+    /// A sparsity that does not exist.
+    #[error("sparsity {found}: expected N:M with 1 ≤ N < M ≤ 32, such as 2:4")]
+    Sparsity {
+        /// What was found.
+        found: String,
+    },
+    /// The windows of a sparsity do not divide a row or a group.
+    #[error("windows of sparsity {sparsity} do not divide {what} {width} weights")]
+    Window {
+        /// The sparsity.
+        sparsity: Sparsity,
+        /// `a row of` or `a group of`.
+        what: &'static str,
+        /// Weights of the row or the group.
+        width: usize,
+    },
+    /// A quantizer's scales are trained parameters, which are not at hand.
+    #[error("the scales of quantizer {quantizer} are trained parameters: expected them beside the weights")]
+    LearnedScales {
+        /// Name of the quantizer.
+        quantizer: &'static str,
+    },
+    /// Learned scales are given to a quantizer that has none.
+    #[error("quantizer {quantizer} has no learned scales: expected lsq or seq")]
+    NotLearned {
+        /// Name of the quantizer.
+        quantizer: &'static str,
     },
     /// The scale of a group is no f16 number.
     #[error("the scale{of} is {scale}, which f16 does not hold: scales of groups are f16 numbers")]

@@ -9,6 +9,7 @@
 //!   reference code: half to even).
 //! * [`Granularity`] and [`Scales`]: one scale a tensor, a row, or a group of inputs; [`Quantizer`]: where other
 //!   scales and codes come from than absmean's ([`QUANTIZERS`]).
+//! * [`Sparsity`]: N codes of every M that may differ from 0.
 //! * [`Ste`]: what of a gradient passes to latent weights.
 //! * [`TernaryTensor`]: codes, scales and shape.
 //! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
@@ -35,6 +36,7 @@ mod granularity;
 mod packing;
 mod quantizer;
 mod scales;
+mod sparsity;
 mod ste;
 mod tensor;
 
@@ -46,8 +48,12 @@ pub use packing::{
     EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing,
     ScalePlace, Unpacked, pack_stripes, unpack_stripes,
 };
-pub use quantizer::{Fit, Fitted, QUANTIZERS, Quantizer, WeightQuantizer, absmean, weight_codes};
+pub use quantizer::{
+    Fit, Fitted, LearnedScale, QUANTIZERS, Quantizer, QuantizerSettings, WeightQuantizer, absmean,
+    weight_codes,
+};
 pub use scales::{Scales, is_f16};
+pub use sparsity::Sparsity;
 pub use ste::Ste;
 pub use tensor::{TernaryTensor, stored_scales};
 

@@ -39,24 +39,25 @@ impl Ste {
         }
     }
 
-    /// Multiplies the gradients of weights that share a step, given as its inverse, and a scale.
+    /// Multiplies the gradients of weights, given with their codes, that share a step, given as its inverse, and a
+    /// scale.
     ///
     /// # Panics
     /// If the slices differ in length.
-    pub fn mask(self, weights: &[f32], inverse_step: f32, scale: f32, gradients: &mut [f32]) {
+    pub fn mask(self, weights: &[f32], codes: &[i8], inverse_step: f32, scale: f32, gradients: &mut [f32]) {
         assert_eq!(weights.len(), gradients.len(), "one gradient for every weight");
+        assert_eq!(weights.len(), codes.len(), "one code for every weight");
         let half = 0.5 / inverse_step;
-        let each = gradients.iter_mut().zip(weights);
+        let each = gradients.iter_mut().zip(weights.iter().zip(codes));
         match self {
             Self::Identity => {}
-            Self::Clip => each.for_each(|(g, w)| *g = if (w * inverse_step).abs() <= 1.5 { *g } else { 0.0 }),
-            Self::Trust => each.for_each(|(g, w)| {
-                let code = (w * inverse_step).round_ties_even().clamp(-1.0, 1.0);
-                *g = if (code * scale - w).abs() <= half { *g } else { 0.0 };
-            }),
-            Self::Damp => {
-                each.for_each(|(g, w)| *g = if (w * inverse_step).abs() > 0.5 { *g } else { 0.5 * *g });
+            Self::Clip => {
+                each.for_each(|(g, (w, _))| *g = if (w * inverse_step).abs() <= 1.5 { *g } else { 0.0 });
             }
+            Self::Trust => each.for_each(|(g, (w, code))| {
+                *g = if (f32::from(*code) * scale - w).abs() <= half { *g } else { 0.0 };
+            }),
+            Self::Damp => each.for_each(|(g, (_, code))| *g = if *code == 0 { 0.5 * *g } else { *g }),
         }
     }
 }
@@ -84,9 +85,10 @@ mod tests {
     fn what_passes_at_every_place() {
         // Step and scale 2: codes 0 up to 1, the clamp begins at 3.
         let weights = [0.0, 0.9, -1.0, 1.1, -2.0, 2.9, 3.0, -3.1, 9.0];
+        let codes = [0, 0, 0, 1, -1, 1, 1, -1, 1];
         let of = |ste: Ste, scale: f32| {
             let mut gradients = [1.0; 9];
-            ste.mask(&weights, 0.5, scale, &mut gradients);
+            ste.mask(&weights, &codes, 0.5, scale, &mut gradients);
             gradients
         };
         assert_eq!(of(Ste::Identity, 2.0), [1.0; 9]);
@@ -97,6 +99,12 @@ mod tests {
         // Values of ±3: those from 2 to 4 are near, and what is 0 is near 0.
         assert_eq!(of(Ste::Trust, 3.0), [1.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
         assert_eq!(of(Ste::Damp, 2.0), [0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        // Codes that sparsity made 0: half of the gradient, and none where the weight is far from 0.
+        let mut gradients = [1.0; 2];
+        Ste::Damp.mask(&[2.0, 2.0], &[0, 1], 0.5, 2.0, &mut gradients);
+        assert_eq!(gradients, [0.5, 1.0]);
+        Ste::Trust.mask(&[2.0, 2.0], &[0, 1], 0.5, 2.0, &mut gradients);
+        assert_eq!(gradients, [0.0, 1.0]);
         assert!(Ste::ALL.iter().all(|ste| ste.name().parse() == Ok(*ste)));
         let error = "soft".parse::<Ste>().unwrap_err().to_string();
         assert_eq!(error, "straight-through estimator soft: expected identity, clip, trust or damp");

@@ -37,6 +37,24 @@ impl TernaryTensor {
         Self::of_fitted(&quantizer.fit(granularity, weights, [rows, cols])?, weights, [rows, cols])
     }
 
+    /// [`TernaryTensor::quantize_by`] a quantizer whose scales are learned, row-major.
+    ///
+    /// # Errors
+    /// As there; if the quantizer has no learned scales or there are more or fewer of them.
+    pub fn quantize_learned(
+        quantizer: WeightQuantizer,
+        granularity: Granularity,
+        scales: &[f32],
+        weights: &[f32],
+        [rows, cols]: [usize; 2],
+    ) -> Result<Self, TernaryError> {
+        check_length("weights", weights.len(), rows, cols)?;
+        check_finite(weights, cols)?;
+        check_finite(scales, 1)?;
+        let fitted = quantizer.fit_learned(granularity, scales, weights, [rows, cols])?;
+        Self::of_fitted(&fitted, weights, [rows, cols])
+    }
+
     fn of_fitted(fitted: &Fitted, weights: &[f32], [rows, cols]: [usize; 2]) -> Result<Self, TernaryError> {
         fitted.scales().check()?;
         let mut codes = vec![0i8; weights.len()];

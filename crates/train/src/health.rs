@@ -53,11 +53,11 @@ impl Monitor {
         parallel_for_each(each, |((found, previous), (layer, projection))| {
             let name = projection.hf_weight(*layer).trim_end_matches(".weight").to_string();
             // A frozen matrix is its codes: they do not move.
-            let latent = model.projection(*layer, *projection).latent();
+            let linear = model.projection(*layer, *projection);
             let shape = config.projection_shape(*projection);
             // A matrix that cannot be fitted was refused when the model was made.
-            *found = latent.and_then(|latent| {
-                let fitted = config.quantizer.fit(config.granularity, &latent, shape).ok()?;
+            *found = linear.latent().and_then(|latent| {
+                let fitted = linear.fit(&latent).ok()?;
                 Some(previous.observe(name, &latent, shape[1], &fitted))
             });
         });

@@ -45,7 +45,7 @@ pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, Tr
         }
         None => {
             let base = base(path)?;
-            Ok(Decoder::load(config, |name, shape| of_base(&base, name, shape))?)
+            Ok(Decoder::load(config, |name, shape| of_base(&base, config, name, shape))?)
         }
     }
 }
@@ -58,11 +58,29 @@ pub(crate) fn adapted(
     adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Decoder, TrainError> {
     let base = base(recipe.model.base.as_deref().unwrap_or(Path::new("")))?;
-    Ok(Decoder::load_adapted(config, lora, |name, shape| of_base(&base, name, shape), adapter)?)
+    let of_base = |name: &str, shape: &[usize]| of_base(&base, config, name, shape);
+    Ok(Decoder::load_adapted(config, lora, of_base, adapter)?)
 }
 
-/// A tensor of a base. Norms before `o_proj` and `down_proj` that the base does not have begin as 1.
-fn of_base(base: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
+/// A tensor of a base for a model of this configuration. Norms before `o_proj` and `down_proj` that the base does not have
+/// begin as 1, learned scales that it does not have as their quantizer says.
+fn of_base(
+    base: &LoadedModel,
+    config: &ModelConfig,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>, ModelError> {
+    if let Some((layer, projection)) = config.learned_scales(name) {
+        let its = base.config();
+        let same =
+            its.learns_scales() && (its.quantizer, its.granularity) == (config.quantizer, config.granularity);
+        if !same {
+            let shape = config.projection_shape(projection);
+            let weights = base.parameter(&projection.hf_weight(layer), &shape)?;
+            let initial = config.quantizer.initial_scales(config.granularity, &weights, shape)?;
+            return Ok(initial.unwrap_or_default());
+        }
+    }
     if name.contains("_sub_norm") && !base.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }

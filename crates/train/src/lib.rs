@@ -39,6 +39,7 @@ mod sample;
 mod schedule;
 mod state;
 mod trainer;
+mod training_codes;
 mod training_data;
 
 pub use dry_run::{DryRun, Memory, Time, dry_run};

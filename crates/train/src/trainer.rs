@@ -23,6 +23,7 @@ use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, TrainEngine};
 use crate::state::{self, Progress, Restored, Snapshot};
+use crate::training_codes::training_codes;
 use crate::training_data::DataLoader;
 use crate::{TrainError, init};
 
@@ -204,7 +205,9 @@ impl<'a> Trainer<'a> {
         let restored = match &found {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = init::model(recipe, &config)?;
+                let mut model = init::model(recipe, &config)?;
+                model.put_on_grid()?;
+                model.requantize()?;
                 round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
@@ -231,6 +234,7 @@ impl<'a> Trainer<'a> {
             model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
             model.requantize()?;
         }
+        model.set_training_codes(training_codes(recipe, progress.step))?;
         if let Some(lora) = &recipe.lora {
             let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
             optimizer.set_rates(rates.collect());

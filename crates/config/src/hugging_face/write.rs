@@ -21,9 +21,10 @@ impl ModelConfig {
         if self.weights != WeightQuant::None && !self.is_bitnet() {
             let table = |name, granularity: Option<_>| granularity.map_or("", |_| name);
             return Err(ConfigError::NoClass(format!(
-                "quantizer {}, granularity {}{}{}: transformers quantizes by absmean with one scale a tensor, and neither \
+                "quantizer {}{}, granularity {}{}{}: transformers quantizes by absmean with one scale a tensor, and neither \
                  embedding nor head; export GGUF",
                 self.quantizer,
+                self.quantizer.kept().map(|sparsity| format!(", sparsity {sparsity}")).unwrap_or_default(),
                 self.granularity,
                 table(", a ternary embedding", self.ternary_embedding),
                 table(", a ternary head", self.ternary_head)

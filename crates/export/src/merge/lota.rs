@@ -13,7 +13,7 @@ use tritforge_ternary::{TernaryError, TernaryTensor, pack_stripes};
 
 use super::{MergeReport, MergedProjection, by_weight, write_tokenizer};
 use crate::ExportError;
-use crate::tensor_data::f32_bytes;
+use crate::tensor_data::{f32_bytes, learned_scales, quantize};
 
 /// Writes the checkpoint `out`: every projection packed, moved where the adapter moves it, all other tensors
 /// as they are. One tensor is in memory at a time.
@@ -37,7 +37,7 @@ pub(super) fn write(
             let [rows, cols] = config.projection_shape(*projection);
             specs.push(TensorSpec { name: scale_name(&name), shape: vec![1], ty: TensorType::F32 });
             specs.push(TensorSpec { name, shape: vec![rows.div_ceil(4), cols], ty: TensorType::U8 });
-        } else if of_scale(&name).is_none() {
+        } else if of_scale(&name).is_none() && config.learned_scales(&name).is_none() {
             let ty = if dtype == "BF16" { TensorType::Bf16 } else { TensorType::F32 };
             specs.push(TensorSpec { name, shape, ty });
         }
@@ -100,8 +100,23 @@ fn of_base(
     Ok(match config.weights {
         WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, config.granularity),
         WeightQuant::Absmean | WeightQuant::None => {
-            TernaryTensor::quantize_by(config.quantizer, config.granularity, &values, [rows, cols])
+            return quantize_base(tensors, config, name, &values, [rows, cols]);
         }
+    })
+}
+
+/// Latent weights of a base, by its learned scales if there are any.
+fn quantize_base(
+    tensors: &Tensors,
+    config: &ModelConfig,
+    name: &str,
+    values: &[f32],
+    shape: [usize; 2],
+) -> Result<Result<TernaryTensor, TernaryError>, ExportError> {
+    let scales = learned_scales(tensors, config, name, shape)?;
+    Ok(match quantize(config, config.granularity, scales.as_deref(), name, values, shape) {
+        Err(ExportError::Ternary { source, .. }) => Err(source),
+        other => Ok(other?),
     })
 }
 

@@ -16,9 +16,9 @@ use tritforge_checkpoint::{
 };
 use tritforge_config::{AdapterConfig, LoraMode, ModelConfig, WeightQuant};
 use tritforge_model::merge_adapter;
-use tritforge_ternary::TernaryTensor;
 
 use crate::applied::check_base;
+use crate::tensor_data::{learned_scales, quantize};
 use crate::{ExportError, open_checkpoint};
 
 /// What a merge did to a projection.
@@ -137,7 +137,9 @@ fn write(
                 let shape = config.projection_shape(found.module.projection);
                 let sum = merge_adapter(&latent, &a, &b, shape, found.module.scaling);
                 let quantized = ternary.then_some(config);
-                report.projections.push(compare(name.clone(), &latent, &sum, shape, quantized)?);
+                let scales = learned_scales(&tensors, config, &name, shape)?;
+                let found = compare(name.clone(), &latent, &sum, shape, scales.as_deref(), quantized)?;
+                report.projections.push(found);
                 Cow::Owned(sum)
             }
         };
@@ -156,16 +158,14 @@ fn compare(
     before: &[f32],
     after: &[f32],
     shape: [usize; 2],
+    scales: Option<&[f32]>,
     quantized: Option<&ModelConfig>,
 ) -> Result<MergedProjection, ExportError> {
     let weights = before.len();
     let Some(config) = quantized else {
         return Ok(MergedProjection { name, weights, flipped: 0, scale_ratio: 1.0 });
     };
-    let ternary = |values: &[f32]| {
-        TernaryTensor::quantize_by(config.quantizer, config.granularity, values, shape)
-            .map_err(|source| ExportError::Ternary { tensor: name.clone(), source })
-    };
+    let ternary = |values: &[f32]| quantize(config, config.granularity, scales, &name, values, shape);
     let (old, new) = (ternary(before)?, ternary(after)?);
     let flipped = old.codes().iter().zip(new.codes()).filter(|(a, b)| a != b).count();
     let scale_ratio = new.scales().mean() / old.scales().mean();

@@ -57,12 +57,15 @@ impl<'a> Matrix<'a> {
     }
 
     /// Latent weights read as the ternary values `clamp(round_half_even(w · (1/step)), -1, 1) · scale`,
-    /// [rows, cols].
+    /// [rows, cols]; where the quantizer gives other codes, these times their scales.
     ///
     /// # Panics
     /// If the length does not fit the shape.
     pub fn ternary(latent: &'a [f32], rows: usize, cols: usize, fitted: &'a Fitted) -> Self {
         assert_eq!(latent.len(), rows * cols, "weights of [{rows}, {cols}]");
+        if let Some(codes) = fitted.given_codes() {
+            return Self::codes(codes, rows, cols, fitted.scales());
+        }
         Self { numbers: Elements::Ternary(latent, fitted), rows, cols, transposed: false }
     }
 

@@ -53,8 +53,8 @@ impl TernaryWeights {
     }
 
     /// Quantizes latent weights [rows, cols] (row-major) straight into the 2-bit layout, in one pass: the
-    /// codes are those of [`Fitted::codes`], `clamp(round_half_even(w · (1/step)), -1, 1)`. A number is the step
-    /// and the scale of the whole tensor.
+    /// codes are those of [`Fitted::codes`], `clamp(round_half_even(w · (1/step)), -1, 1)` unless the quantizer gives
+    /// others. A number is the step and the scale of the whole tensor.
     ///
     /// ```
     /// use tritforge_kernels::TernaryWeights;
@@ -68,6 +68,9 @@ impl TernaryWeights {
     pub fn quantize(latent: &[f32], rows: usize, cols: usize, fitted: impl Into<Fitted>) -> Self {
         check_shape(latent.len(), rows, cols);
         let fitted = fitted.into();
+        if let Some(codes) = fitted.given_codes() {
+            return Self::new(codes, rows, cols, fitted.scales().clone());
+        }
         Self::build(rows, cols, fitted.scales().clone(), TernaryLayout::TwoBits, |first, block, lines| {
             let source = &latent[first * cols..][..block * cols];
             fill_block(source, cols, lines, &|lane, at, source, fields| {
@@ -95,6 +98,9 @@ impl TernaryWeights {
     pub fn quantize_transposed(latent: &[f32], rows: usize, cols: usize, fitted: impl Into<Fitted>) -> Self {
         let fitted = fitted.into();
         let scale = fitted.scales().of_tensor().unwrap_or(1.0);
+        if let Some(codes) = fitted.given_codes() {
+            return Self::transpose(codes, rows, cols, scale, |_, _| 1.0, field_of_code);
+        }
         let inverse = |row: usize, column: usize| {
             let inverses = fitted.inverse_steps(row);
             inverses[column / (cols / inverses.len())]
@@ -109,8 +115,7 @@ impl TernaryWeights {
     /// 1 then.
     pub fn transposed(&self) -> Self {
         let scale = self.scales().of_tensor().unwrap_or(1.0);
-        let field = |code: &i8, _| (i32::from(*code) + 1) as u32;
-        Self::transpose(&self.codes(), self.rows, self.cols, scale, |_, _| 1.0, field)
+        Self::transpose(&self.codes(), self.rows, self.cols, scale, |_, _| 1.0, field_of_code)
     }
 
     /// The transpose of a matrix [rows, cols] of which `field` makes code + 1 of an element and what `of` gives for
@@ -184,6 +189,11 @@ impl TernaryWeights {
         unsafe { lines.set_len(blocks * block_lines) };
         Self { rows, cols, scales, layout, lines }
     }
+}
+
+/// The field of a code: one more.
+fn field_of_code(code: &i8, _: f32) -> u32 {
+    (i32::from(*code) + 1) as u32
 }
 
 /// Fresh lines, set to zero.

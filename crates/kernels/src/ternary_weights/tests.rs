@@ -119,3 +119,39 @@ fn latent_weights_are_quantized_by_row_and_by_group() {
         }
     }
 }
+
+/// Signs and sparsity make codes of their own: both layouts have them, and so has a product in f32.
+#[test]
+fn codes_that_are_more_than_roundings_are_those_of_the_quantizer() {
+    use tritforge_ternary::{Granularity, QUANTIZERS, QuantizerSettings, TernaryTensor, WeightQuantizer};
+
+    use crate::{Matrix, WriteMode, gemm};
+
+    let (rows, cols) = (37, 512);
+    let latent: Vec<f32> = (0..rows * cols).map(|i| (i * 7919 % 1009) as f32 / 504.0 - 1.0).collect();
+    for quantizer in QUANTIZERS.into_iter().filter(|quantizer| quantizer.learned().is_none()) {
+        for sparsity in [None, Some("2:4"), Some("5:8")] {
+            let sparsity = sparsity.map(|text| text.parse().unwrap());
+            let settings = QuantizerSettings { sparsity, ..Default::default() };
+            let quantizer = WeightQuantizer::new(quantizer).with(settings);
+            for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(64)] {
+                let exported =
+                    TernaryTensor::quantize_by(quantizer, granularity, &latent, [rows, cols]).unwrap();
+                let fitted = quantizer.fit(granularity, &latent, [rows, cols]).unwrap();
+                let weights = TernaryWeights::quantize(&latent, rows, cols, fitted.clone());
+                assert_eq!(
+                    (weights.codes().as_slice(), &weights.scales()),
+                    (exported.codes(), exported.scales())
+                );
+                let turned = TernaryWeights::quantize_transposed(&latent, rows, cols, fitted.clone());
+                assert_eq!(turned, weights.transposed(), "{quantizer:?} {granularity}");
+                let unit: Vec<f32> =
+                    (0..rows * rows).map(|i| f32::from(u8::from(i % (rows + 1) == 0))).collect();
+                let mut values = vec![0.0; rows * cols];
+                let matrix = Matrix::ternary(&latent, rows, cols, &fitted);
+                gemm(Matrix::f32(&unit, rows, rows), matrix, &mut values, WriteMode::Overwrite);
+                assert_eq!(values, exported.values(), "{quantizer:?} {granularity}");
+            }
+        }
+    }
+}

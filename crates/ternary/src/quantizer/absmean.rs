@@ -1,6 +1,6 @@
 //! The absmean weight quantizer of BitNet b1.58 (arXiv 2402.17764, eq. 1–3).
 
-use super::{Fit, Quantizer};
+use super::{Fit, Quantizer, QuantizerSettings};
 use crate::EPS;
 
 /// Step and scale are `max(mean|W|, 1e-5)`.
@@ -16,7 +16,7 @@ impl Quantizer for Absmean {
         "the mean magnitude (BitNet b1.58, arXiv 2402.17764); 31 % zeros on a Gaussian"
     }
 
-    fn fit(&self, weights: &[f32]) -> Fit {
+    fn fit(&self, weights: &[f32], _: &QuantizerSettings) -> Fit {
         let scale = absmean(weights);
         Fit { step: scale, scale }
     }

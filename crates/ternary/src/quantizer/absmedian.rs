@@ -1,7 +1,7 @@
 //! Absmedian: the median magnitude in place of the mean, which outliers do not move (arXiv 2407.09527, the
 //! default of its reference code, `bitlinear`).
 
-use super::{Fit, Quantizer, at_least_eps};
+use super::{Fit, Quantizer, QuantizerSettings, at_least_eps};
 
 /// Step and scale are `max(median|W|, 1e-5)`; of an even number of weights the lower of the two in the middle, as
 /// `torch.median` has it.
@@ -17,7 +17,7 @@ impl Quantizer for Absmedian {
         "the median magnitude (arXiv 2407.09527); 26 % zeros on a Gaussian"
     }
 
-    fn fit(&self, weights: &[f32]) -> Fit {
+    fn fit(&self, weights: &[f32], _: &QuantizerSettings) -> Fit {
         let mut magnitudes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
         let middle = magnitudes.len().saturating_sub(1) / 2;
         let scale = match magnitudes.iter().find(|m| !m.is_finite()) {

@@ -1,7 +1,7 @@
 //! The codes of absmean with the scale that is best for them: absmean's own scale is not the one of least squared
 //! error for its codes.
 
-use super::{Fit, Quantizer, absmean, mean_of_kept};
+use super::{Fit, Quantizer, QuantizerSettings, absmean, mean_of_kept};
 
 /// The step is that of absmean; the scale `Σ|W||q| / Σ|q|` minimizes `Σ (W − scale · q)²`.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ impl Quantizer for LeastSquares {
         "the codes of absmean with the scale of least squared error, Σ|W||q| / Σ|q|"
     }
 
-    fn fit(&self, weights: &[f32]) -> Fit {
+    fn fit(&self, weights: &[f32], _: &QuantizerSettings) -> Fit {
         let step = absmean(weights);
         Fit { step, scale: mean_of_kept(weights, step) }
     }

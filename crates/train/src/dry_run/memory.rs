@@ -4,7 +4,7 @@ use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, Weigh
 use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::optimizer::{ParameterShape, StateTensor};
-use crate::recipe::{Lora, Recipe};
+use crate::recipe::{CodeChoice, Lora, Recipe};
 use crate::trainer::eval_sequences;
 
 /// Memory of training, in bytes.
@@ -65,7 +65,13 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
     let tables = table(config.output_granularity().is_some(), output);
     let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
     let (weights, quantized) = match &recipe.lora {
-        None => (4 * total, projections / 2),
+        // Codes that are more than roundings are kept, a byte each.
+        None => {
+            let codes = config.weights == WeightQuant::Absmean && config.quantizer.makes_codes();
+            // What training multiplies in the place of the deployed codes is f32.
+            let seen = if recipe.quant.codes == CodeChoice::Round { 0 } else { 4 * projections };
+            (4 * total, projections / 2 + if codes { projections } else { 0 } + seen)
+        }
         // Two bits in both orders, or a code a byte for a backward in f32, take the place of the latent
         // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they
         // came from, at two bits.
@@ -138,7 +144,7 @@ fn trained_shapes(recipe: &Recipe, config: &ModelConfig, mut visit: impl FnMut(&
     for rows in vocabularies.map(|elements| elements / config.hidden_size) {
         visit(&[rows, config.hidden_size], false);
     }
-    visit(&[parameters.norms + parameters.biases], false);
+    visit(&[parameters.norms + parameters.biases + parameters.scales], false);
 }
 
 /// Parameters that are trained: all, or the adapter's.
@@ -177,6 +183,8 @@ mod tests {
             ("optim.kind=lion", |total, _| total),
             ("optim.kind=muon", |total, projections| 2 * total - projections),
             ("optim.kind=plain-sgd", |_, _| 0),
+            // A learned scale for each of the seven matrices of both blocks is a parameter as others.
+            ("quant.scale=lsq", |total, _| 2 * total),
         ] {
             let recipe = Recipe::from_toml(Path::new("r.toml"), RECIPE, &[set.to_string()]).unwrap();
             let config = recipe.model_config(300).unwrap();

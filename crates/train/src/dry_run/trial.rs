@@ -12,6 +12,7 @@ use crate::health::Monitor;
 use crate::optimizer::{Optimizer, Step};
 use crate::recipe::Recipe;
 use crate::trainer::eval_sequences;
+use crate::training_codes::training_codes;
 
 /// A pass that is expected to take longer is tried with fewer tokens or layers, in seconds.
 const LONGEST_PASS: f64 = 6.0;
@@ -124,6 +125,8 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(lora.mode, 1))?,
         None => Decoder::load(&config, &mut drawn)?,
     };
+    // Codes that are soft only in part of the run cost what they cost in its middle.
+    model.set_training_codes(training_codes(recipe, recipe.train.steps / 2))?;
     model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
     let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
@@ -146,6 +149,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         model.forward_backward(&mut workspace, &batch, n as f32, &mut gradients)?;
         passes.push(start.elapsed().as_secs_f64());
         let start = Instant::now();
+        model.apply_ste(recipe.quant.ste, &mut gradients);
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();

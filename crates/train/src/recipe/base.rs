@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, Granularity, HiddenAct, ModelConfig, QuantizerSettings, WeightQuant,
+};
 use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, parse_keys, resolve};
 
 use crate::init;
@@ -38,8 +40,12 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
         );
     }
     for (section, text) in [("model", shape(&config)), ("quant", quantization(&config))] {
-        let keys = parse_keys(path, &text).unwrap_or_default();
+        let mut keys = parse_keys(path, &text).unwrap_or_default();
         let section = entries.sections.entry(section.to_string()).or_default();
+        if section.contains_key("scale") {
+            // What belongs to the base's quantizer means nothing to another.
+            keys.retain(|key, _| key != "threshold");
+        }
         for (key, entry) in keys {
             let entry = Entry { key_at: origin.clone(), value_at: origin.clone(), ..entry };
             section.entry(key).or_insert(entry);
@@ -86,7 +92,17 @@ fn quantization(config: &ModelConfig) -> String {
         ActivationQuant::None => "none",
     };
     let quantizer = match config.weights {
-        WeightQuant::Absmean => format!("scale = \"{}\"\n", config.quantizer),
+        WeightQuant::Absmean => {
+            let (settings, default) = (config.quantizer.settings(), QuantizerSettings::default());
+            let mut keys = format!("scale = \"{}\"\n", config.quantizer);
+            if let Some(sparsity) = settings.sparsity {
+                keys += &format!("sparsity = \"{sparsity}\"\n");
+            }
+            if settings.threshold != default.threshold {
+                keys += &format!("threshold = {:?}\n", settings.threshold);
+            }
+            keys
+        }
         WeightQuant::Ternary | WeightQuant::None => String::new(),
     };
     let granularity = |key: &str, granularity: Option<Granularity>| match granularity {

@@ -4,7 +4,7 @@ use tritforge_config::{Granularity, LoraMode, WeightQuant};
 use tritforge_recipe::{Lora, Reader};
 use tritforge_ternary::Ste;
 
-use super::Recipe;
+use super::{CodeChoice, Recipe};
 use crate::optimizer::Rule;
 
 /// Notes what contradicts the section.
@@ -15,6 +15,14 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.ste
         );
         r.fault("quant", "ste", message);
+    }
+    if recipe.lora.is_some() && recipe.quant.codes != CodeChoice::Round {
+        let message = "quant.codes contradicts [lora]: the latent weights of the base are not trained";
+        r.fault("quant", "codes", message);
+    }
+    if recipe.lora.is_some() && recipe.quant.pull > 0.0 {
+        let message = "quant.pull contradicts [lora]: the latent weights of the base are not trained";
+        r.fault("quant", "pull", message);
     }
     let weights = recipe.quant.weights;
     let ternary_optimizer = matches!(recipe.optim.rule, Rule::TSignSgd(_));
@@ -77,6 +85,13 @@ fn ternary(r: &mut Reader, recipe: &Recipe, lora: &Lora) {
             "lora.mode = \"lota\": expected a base with one scale a tensor, found quant.granularity = {}; modes \"adapter\" and \
              \"qat_lora\" take it",
             recipe.quant.granularity
+        );
+        r.fault("lora", "mode", message);
+    }
+    if let Some(sparsity) = recipe.quant.kept() {
+        let message = format!(
+            "lora.mode = \"lota\": it moves codes, which would no longer be {sparsity} sparse; modes \"adapter\" and \
+             \"qat_lora\" take the base"
         );
         r.fault("lora", "mode", message);
     }

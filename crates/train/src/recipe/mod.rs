@@ -49,7 +49,7 @@ use tritforge_support::counted;
 pub use data::{Data, DataSource, SourceText, SplitKind};
 pub use export::Export;
 pub use optim::Optim;
-pub use quant::Quant;
+pub use quant::{CodeChoice, Quant};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use tritforge_recipe::{

@@ -4,18 +4,22 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
-use tritforge_recipe::{Model, Reader};
-use tritforge_ternary::{QUANTIZERS, Ste};
+use tritforge_recipe::{Model, Range, Reader};
+use tritforge_ternary::{QUANTIZERS, QuantizerSettings, Sparsity, Ste};
 
 /// `[quant]`: the quantization of the seven projections of each block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Quant {
     /// `"absmean"` (ternary, the default), `"none"`, or `"ternary"`: as `model.base` stores them, never quantized again.
     #[schemars(with = "String")]
     pub weights: WeightQuant,
     /// What computes the codes and scales of latent weights, where `weights = "absmean"`: `"absmean"` (the default), `"absmedian"`,
     /// `"twn"` (threshold 0.75 · mean|W|, scale the mean of what is above it), `"rms"` (1.2240 · √(mean W²), of least squared error on a
-    /// Gaussian) or `"least_squares"` (the codes of absmean with the scale of least squared error).
+    /// Gaussian), `"least_squares"` (the codes of absmean with the scale of least squared error), `"threshold"` (as `"twn"`, with
+    /// `threshold` · mean|W|), `"binary"` (sign(W) · mean|W|, no zeros) or `"sherry"` (signs, but that the least of every four
+    /// consecutive inputs is 0). The scales of `"lsq"` (from 2 · mean|W|) and `"seq"` (from max|W|; codes ±1 beyond a third of it) are
+    /// trained parameters, without weight decay. `"dqt"` has no latent weights: they are ternary themselves, one scale a tensor, and rounded
+    /// at random after every step, so that learning rates are about a tenth of others.
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub scale: WeightQuantizer,
@@ -50,6 +54,41 @@ pub struct Quant {
     #[serde(serialize_with = "optional_granularity", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub head: Option<Granularity>,
+    /// N:M sparsity: of every M consecutive inputs the N weights of largest magnitude keep their codes, the others are 0, as in `"2:4"`; M
+    /// is at most 32 and divides every row and group. Scales are those of all weights, and all get gradients. `"none"` by default;
+    /// `scale = "sherry"` is 3:4 by definition.
+    #[serde(serialize_with = "sparsity", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub sparsity: Option<Sparsity>,
+    /// The threshold of `scale = "threshold"`, as a fraction of mean|W|; by default 0.7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// Which codes training's forward sees: `"round"` (those that are deployed, the default), `"stochastic"` (±1 with probability
+    /// min(|w/step|, 1), drawn anew every step) or `"soft"` (the mean code at a temperature: it sets in over the first fifth of the run
+    /// and hardens until its end, as in Hestia). Evaluated and deployed are the rounded codes in any case.
+    #[serde(skip_serializing_if = "is_default")]
+    pub codes: CodeChoice,
+    /// The first temperature of `codes = "soft"`, for weights in units of the step; by default 0.36, at which the mean codes of
+    /// normally distributed weights are nearest to these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// How strongly latent weights are pulled towards their ternary values Q after every step: `W ← W − lr · pull · (W − Q)`. 0 by
+    /// default.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pull: f64,
+}
+
+/// Which codes training's forward sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CodeChoice {
+    /// Those that are deployed.
+    #[default]
+    Round,
+    /// Drawn at random.
+    Stochastic,
+    /// Mean codes at a temperature.
+    Soft,
 }
 
 impl Default for Quant {
@@ -63,6 +102,11 @@ impl Default for Quant {
             backward: GradPrecision::Auto,
             embedding: None,
             head: None,
+            sparsity: None,
+            threshold: None,
+            codes: CodeChoice::Round,
+            temperature: None,
+            pull: 0.0,
         }
     }
 }
@@ -84,6 +128,11 @@ impl Quant {
             .chain(granularities.iter().map(|(name, granularity)| (*name, Some(*granularity))))
             .collect();
         let estimators = Ste::ALL.map(|ste| (ste.name(), ste));
+        let choices = [
+            ("round", CodeChoice::Round),
+            ("stochastic", CodeChoice::Stochastic),
+            ("soft", CodeChoice::Soft),
+        ];
         let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
         let default = Self::default();
         Self {
@@ -95,13 +144,35 @@ impl Quant {
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
             embedding: r.choice("quant", "embedding", &tables).unwrap_or(default.embedding),
             head: r.choice("quant", "head", &tables).unwrap_or(default.head),
+            sparsity: read_sparsity(r),
+            threshold: r.number("quant", "threshold", Range::above(0.0).at_most(10.0)),
+            codes: r.choice("quant", "codes", &choices).unwrap_or_default(),
+            temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
+            pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
         }
+    }
+
+    /// The first temperature of soft codes.
+    pub(crate) fn temperature(&self) -> f64 {
+        self.temperature.unwrap_or(0.36)
+    }
+
+    /// The quantizer of latent weights with all that belongs to it.
+    fn quantizer(&self) -> WeightQuantizer {
+        let default = QuantizerSettings::default();
+        let threshold = self.threshold.map_or(default.threshold, |threshold| threshold as f32);
+        self.scale.with(QuantizerSettings { threshold, sparsity: self.sparsity })
+    }
+
+    /// How many of every few consecutive codes may differ from 0, if latent weights are quantized so.
+    pub(super) fn kept(&self) -> Option<Sparsity> {
+        self.quantizer().kept().filter(|_| self.weights == WeightQuant::Absmean)
     }
 
     /// The configuration of a model with this quantization and a vocabulary of `vocab_size`, unchecked.
     pub(super) fn config(&self, model: &Model, vocab_size: usize) -> ModelConfig {
         ModelConfig {
-            quantizer: self.scale,
+            quantizer: self.quantizer(),
             granularity: self.granularity,
             ternary_embedding: self.embedding,
             // What is said of a tied head is checked apart.
@@ -148,10 +219,102 @@ impl Quant {
             );
             r.fault("quant", "ste", message);
         }
+        if self.scale.learned().is_some() && self.ste != Ste::Identity {
+            let message = format!(
+                "quant.ste = \"{}\" contradicts quant.scale = \"{}\", whose learned scales have an estimator of their own",
+                self.ste, self.scale
+            );
+            r.fault("quant", "ste", message);
+        }
+        if let Some(sparsity) = self.sparsity {
+            if self.weights != WeightQuant::Absmean {
+                let message = format!(
+                    "quant.sparsity = \"{sparsity}\": expected quant.weights = \"absmean\": no latent weights are quantized"
+                );
+                r.fault("quant", "sparsity", message);
+            }
+            if let Some(own) = self.scale.sparsity().filter(|own| *own != sparsity) {
+                let message = format!(
+                    "quant.sparsity = \"{sparsity}\" contradicts quant.scale = \"{}\", which is {own} by definition",
+                    self.scale
+                );
+                r.fault("quant", "sparsity", message);
+            }
+        }
+        if let Some(threshold) = self.threshold.filter(|_| self.scale.name() != "threshold") {
+            let message = format!(
+                "quant.threshold = {threshold}: expected quant.scale = \"threshold\": {} has a threshold of its own",
+                self.scale
+            );
+            r.fault("quant", "threshold", message);
+        }
+        self.check_codes(r);
+        if self.pull > 0.0 && self.weights != WeightQuant::Absmean {
+            let message = format!(
+                "quant.pull = {}: expected quant.weights = \"absmean\": only latent weights can be pulled towards their codes",
+                self.pull
+            );
+            r.fault("quant", "pull", message);
+        }
         if self.weights == WeightQuant::None && self.granularity != Granularity::Tensor {
             let message = "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
             r.fault("quant", "granularity", message);
         }
+    }
+}
+
+impl Quant {
+    /// Notes what contradicts codes that only training sees.
+    fn check_codes(&self, r: &mut Reader) {
+        if let Some(temperature) = self.temperature.filter(|_| self.codes != CodeChoice::Soft) {
+            let message = format!("quant.temperature = {temperature}: only for quant.codes = \"soft\"");
+            r.fault("quant", "temperature", message);
+        }
+        let name = match self.codes {
+            CodeChoice::Round => return,
+            CodeChoice::Stochastic => "stochastic",
+            CodeChoice::Soft => "soft",
+        };
+        let mut fault = |message: &str| {
+            r.fault("quant", "codes", format!("quant.codes = \"{name}\": {message}"));
+        };
+        if self.weights != WeightQuant::Absmean {
+            fault("expected quant.weights = \"absmean\": only latent weights are rounded");
+        }
+        if self.quantizer().makes_codes() || self.scale.learned().is_some() {
+            fault(
+                "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not \
+                 \"binary\", \"sherry\", \"lsq\" or \"seq\"",
+            );
+        }
+        if self.codes == CodeChoice::Soft && self.ste != Ste::Identity {
+            fault("contradicts quant.ste: soft codes have a gradient of their own, which needs no estimator");
+        }
+        if self.backward.needs_integers() {
+            fault(
+                "contradicts quant.backward: the forward of training multiplies no integers; expected \"auto\"",
+            );
+        }
+    }
+}
+
+/// N:M, or none.
+fn read_sparsity(r: &mut Reader) -> Option<Sparsity> {
+    let text = r.text("quant", "sparsity").filter(|text| text != "none")?;
+    let parsed = text.parse::<Sparsity>();
+    if parsed.is_err() {
+        let message = format!(
+            "quant.sparsity = \"{text}\": expected N:M with 1 ≤ N < M ≤ 32, such as \"2:4\", or \"none\""
+        );
+        r.fault("quant", "sparsity", message);
+    }
+    parsed.ok()
+}
+
+fn sparsity<S: Serializer>(sparsity: &Option<Sparsity>, serializer: S) -> Result<S::Ok, S::Error> {
+    match sparsity {
+        Some(sparsity) => serializer.collect_str(sparsity),
+        None => serializer.serialize_str("none"),
     }
 }
 

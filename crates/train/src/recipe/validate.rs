@@ -1,12 +1,14 @@
 //! Sections that can contradict each other: all such checks, in one place. What is about one section stands with it.
 
-use tritforge_config::{ConfigError, WeightQuant};
+use tritforge_config::{ConfigError, Granularity, LoraMode, WeightQuant};
 use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
+use tritforge_ternary::Ste;
 
-use super::{Recipe, lora};
+use super::{CodeChoice, Recipe, lora};
 use crate::objective::DataKind;
+use crate::optimizer::StoredType;
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
 pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
@@ -25,7 +27,55 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
     }
+    if recipe.convert.is_some() && recipe.quant.codes != CodeChoice::Round {
+        let message = "quant.codes contradicts [convert]: soft codes set in by themselves, and drawn ones are those of the whole \
+                       quantization";
+        r.fault("quant", "codes", message);
+    }
+    if recipe.quant.pull > 0.0 && recipe.optim.master_dtype != StoredType::F32 {
+        let message = "quant.pull contradicts optim.master_dtype = \"bf16\", in which so small a change is lost: expected \"f32\"";
+        r.fault("quant", "pull", message);
+    }
+    grid(r, recipe);
     objective(r, recipe);
+}
+
+/// What weights that are ternary themselves cannot have.
+fn grid(r: &mut Reader, recipe: &Recipe) {
+    let Recipe { quant, .. } = recipe;
+    if quant.weights != WeightQuant::Absmean || !quant.scale.on_grid() {
+        return;
+    }
+    let inside = recipe.lora.as_ref().is_some_and(|lora| lora.mode == LoraMode::QatLora);
+    for (section, key, given, why) in [
+        (
+            "quant",
+            "granularity",
+            quant.granularity != Granularity::Tensor,
+            "its weights have one scale a tensor",
+        ),
+        ("quant", "ste", quant.ste != Ste::Identity, "there is no rounding for gradients to pass through"),
+        ("quant", "codes", quant.codes != CodeChoice::Round, "the weights are the codes"),
+        ("quant", "sparsity", quant.sparsity.is_some(), "all weights have one of three magnitudes"),
+        ("quant", "pull", quant.pull > 0.0, "the weights are ternary already"),
+        (
+            "optim",
+            "master_dtype",
+            recipe.optim.master_dtype != StoredType::F32,
+            "bf16 does not hold its levels",
+        ),
+        ("ema", "decay", recipe.ema.is_some(), "an average of ternary weights is not ternary"),
+        ("convert", "schedule", recipe.convert.is_some(), "the weights are ternary from the first step"),
+        ("lora", "mode", inside, "the base has no latent weights to add an adapter to"),
+    ] {
+        if given {
+            r.fault(
+                section,
+                key,
+                format!("{section}.{key} contradicts quant.scale = \"{}\": {why}", quant.scale),
+            );
+        }
+    }
 }
 
 fn shape(r: &mut Reader, recipe: &Recipe) {
@@ -43,7 +93,9 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
             r.fault("quant", "head", format!("quant.head = {found}: {expected}"));
         }
         Err(ConfigError::Value { key, found, expected }) => {
-            r.fault("model", key, format!("model.{key} = {found}: {expected}"));
+            let quantization = ["granularity", "sparsity", "threshold"].contains(&key);
+            let section = if quantization { "quant" } else { "model" };
+            r.fault(section, key, format!("{section}.{key} = {found}: {expected}"));
         }
         Err(other) => r.fault("model", "config", other),
     }
@@ -92,6 +144,18 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             );
             r.fault("quant", key, message);
         }
+    }
+    if recipe.quant.codes != CodeChoice::Round {
+        let message =
+            "quant.codes contradicts train.engine = \"candle\", whose modules round: expected \"fused\"";
+        r.fault("quant", "codes", message);
+    }
+    if recipe.quant.scale.learned().is_some() {
+        let message = format!(
+            "quant.scale = \"{}\" contradicts train.engine = \"candle\", whose modules have no learned scales: expected \"fused\"",
+            recipe.quant.scale
+        );
+        r.fault("quant", "scale", message);
     }
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";

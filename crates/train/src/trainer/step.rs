@@ -2,7 +2,7 @@
 
 use tritforge_data::Packing;
 use tritforge_kernels::CounterRng;
-use tritforge_model::{Batch, tree_sum};
+use tritforge_model::{Batch, TrainingCodes, tree_sum};
 
 use super::Trainer;
 use crate::TrainError;
@@ -11,6 +11,7 @@ use crate::guard::Verdict;
 use crate::objective::Pass;
 use crate::optimizer::Step;
 use crate::schedule::{learning_rate, weight_decay};
+use crate::training_codes::training_codes;
 
 /// What a step came to.
 pub(super) struct StepOutcome {
@@ -89,6 +90,11 @@ impl Trainer<'_> {
             let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
             let gradients: Vec<_> = self.gradients.total().iter().collect();
             self.optimizer.step(self.model.parameters(), &gradients, step)?;
+            let pull = lr * self.recipe.quant.pull;
+            if pull > 0.0 {
+                self.model.pull_towards_codes(pull.min(1.0) as f32)?;
+            }
+            self.model.round_onto_grid(CounterRng::derive(!self.recipe.run.seed, done))?;
             self.progress.updates = self.optimizer.steps();
             if let Some(average) = &mut self.average {
                 average.update(self.model.parameters(), self.optimizer.steps());
@@ -102,7 +108,9 @@ impl Trainer<'_> {
         if let Some(parts) = &next {
             self.model.set_blend(parts)?;
         }
-        if verdict == Verdict::Take || next.is_some() {
+        let codes = training_codes(self.recipe, done + 1);
+        self.model.set_training_codes(codes)?;
+        if verdict == Verdict::Take || next.is_some() || codes != TrainingCodes::Rounded {
             self.model.requantize()?;
         }
         Ok(verdict)
