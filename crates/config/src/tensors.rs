@@ -3,6 +3,38 @@
 use crate::{ModelConfig, Projection};
 
 impl ModelConfig {
+    /// Name and shape of every parameter, in the order in which a model has them. Names are those of Hugging Face's layout.
+    pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, d])];
+        for layer in 0..self.num_hidden_layers {
+            let mut norm = |name: &str, width: usize| {
+                shapes.push((format!("model.layers.{layer}.{name}.weight"), vec![width]));
+            };
+            norm("input_layernorm", d);
+            norm("post_attention_layernorm", d);
+            if self.use_sub_norm {
+                norm("self_attn.attn_sub_norm", self.q_size());
+                norm("mlp.ffn_sub_norm", f);
+            }
+            if self.use_qk_norm {
+                norm("self_attn.q_norm", self.head_dim);
+                norm("self_attn.k_norm", self.head_dim);
+            }
+            for projection in Projection::ALL {
+                shapes.push((projection.hf_weight(layer), self.projection_shape(projection).to_vec()));
+            }
+            for projection in Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p)) {
+                shapes.push((projection.hf_bias(layer), vec![self.projection_shape(projection)[0]]));
+            }
+        }
+        shapes.push(("model.norm.weight".to_string(), vec![d]));
+        if !self.tie_word_embeddings {
+            shapes.push(("lm_head.weight".to_string(), vec![self.vocab_size, d]));
+        }
+        shapes
+    }
+
     /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout.
     /// The scale beside a packed weight is part of it.
     pub fn has_tensor(&self, name: &str) -> bool {

@@ -99,6 +99,24 @@ impl Block {
         })
     }
 
+    /// Which of the model's parameters are the block's, those of adapters included; [`FROZEN`] among them where there is
+    /// nothing to train.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
+        let Norms { input_layernorm, qk_norm, attn_sub_norm, post_attention_layernorm, ffn_sub_norm } =
+            &self.norms;
+        let norms = [
+            Some(input_layernorm),
+            attn_sub_norm.as_ref(),
+            Some(post_attention_layernorm),
+            ffn_sub_norm.as_ref(),
+        ];
+        let vectors =
+            norms.into_iter().flatten().chain(qk_norm.iter().flatten()).chain(self.biases.iter().flatten());
+        let adapters = self.projections.iter().filter_map(Linear::adapter);
+        let adapters = adapters.flat_map(|adapter| [adapter.index, adapter.index + 1]);
+        vectors.map(|vector| vector.index).chain(self.projection_indices).chain(adapters)
+    }
+
     pub(crate) fn linear(&self, projection: Projection) -> &Linear {
         &self.projections[projection as usize]
     }

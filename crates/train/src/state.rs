@@ -288,10 +288,11 @@ pub(crate) fn load(
         })?;
         Ok(values.into_owned())
     };
-    let model = match &lora {
+    let mut model = match &lora {
         Some(lora) => init::adapted(recipe, wanted, lora, read)?,
         None => Decoder::load(wanted, read)?,
     };
+    recipe.freeze(&mut model);
     let parameters = model.parameters();
     let average = match (ema_decay, averaged) {
         (Some(decay), Some(name)) => {
@@ -307,6 +308,18 @@ pub(crate) fn load(
         (None, _) => None,
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;
+    // What a run froze so far has no state to go on with.
+    let thawed = parameters.iter().find(|p| {
+        let tensors = config.state_tensors(p);
+        tensors.iter().any(|tensor| !stored.has(&format!("{}.{}", p.name, tensor.name)))
+    });
+    if let Some(p) = thawed.filter(|_| changes.has("optim", "groups")) {
+        return Err(fault(format!(
+            "optim.groups no longer freezes {}, but the checkpoint has no state of the optimizer for it: freeze it, or begin a \
+             run whose model.base is this checkpoint",
+            p.name
+        )));
+    }
     let states = parameters.iter().map(|p| {
         let tensors = config.state_tensors(p);
         tensors.iter().map(|tensor| read_buffer(&stored, p, tensor, config.state)).collect()

@@ -204,7 +204,8 @@ impl<'a> Trainer<'a> {
         let restored = match &found {
             Some(path) => state::load(&Checkpoint::open(path)?, &config, &prepared.fingerprint, recipe)?,
             None => {
-                let model = init::model(recipe, &config)?;
+                let mut model = init::model(recipe, &config)?;
+                recipe.freeze(&mut model);
                 round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
@@ -231,10 +232,7 @@ impl<'a> Trainer<'a> {
             model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
             model.requantize()?;
         }
-        if let Some(lora) = &recipe.lora {
-            let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
-            optimizer.set_rates(rates.collect());
-        }
+        optimizer.set_each(recipe.parameter_steps(model.parameters().iter().map(|p| p.name.as_str())));
         model.set_grad_precision(match recipe.train.engine {
             TrainEngine::Fused => recipe.quant.backward,
             TrainEngine::Candle => GradPrecision::F32,

@@ -20,6 +20,7 @@ pub(crate) use self::products::Segments;
 pub use self::relation::Relation;
 use self::workspace::Activations;
 pub use self::workspace::Workspace;
+use crate::block::Block;
 use crate::decoder::Batch;
 use crate::{Decoder, Gradients, ModelError, segments};
 
@@ -146,7 +147,9 @@ impl Decoder {
             block.forward(&before[layer], &pass, kept, scratch, Some(&mut after[0]))?;
         }
         let total = self.head(&inputs[layers], batch.targets, objective, normalizer, scratch, gradients);
-        for (layer, block) in self.blocks.iter().enumerate().rev() {
+        // Below the first block with anything to train nobody needs a gradient.
+        let first = self.first_trained(gradients).min(relation.map_or(layers, |relation| relation.layer));
+        for (layer, block) in self.blocks.iter().enumerate().skip(first).rev() {
             let kept = &mut blocks[slot(layer)];
             // The last block's activations are still there.
             if *checkpointing && layer + 1 < layers {
@@ -156,6 +159,15 @@ impl Decoder {
         }
         self.embed_backward(batch.ids, &scratch.dx, gradients);
         Ok(total / f64::from(normalizer))
+    }
+
+    /// The first block whose backward is needed: 0 where the embedding is trained, the number of blocks where nothing is.
+    fn first_trained(&self, gradients: &Gradients) -> usize {
+        if gradients.trains(self.indices.embedding) {
+            return 0;
+        }
+        let trained = |block: &Block| block.parameters().any(|index| gradients.trains(index));
+        self.blocks.iter().position(trained).unwrap_or(self.blocks.len())
     }
 
     /// Whether everything fits.

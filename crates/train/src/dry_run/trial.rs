@@ -124,10 +124,11 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         Some(lora) => Decoder::load_adapted(&config, &lora.config(), drawn, initial_adapter(lora.mode, 1))?,
         None => Decoder::load(&config, &mut drawn)?,
     };
+    recipe.freeze(&mut model);
     model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
     let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let mut gradients = Gradients::new(model.parameters(), |p| !p.frozen);
     let mut workspace = Workspace::new(recipe.train.gradient_checkpointing);
     let mut monitor = Monitor::default();
     monitor.observe(&model, 0);
@@ -149,8 +150,12 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();
-        let step =
-            Step { lr: recipe.optim.lr, weight_decay: recipe.optim.weight_decay, gradient_scale: scale };
+        let step = Step {
+            lr: recipe.optim.lr,
+            weight_decay: recipe.optim.weight_decay,
+            gradient_scale: scale,
+            decays: true,
+        };
         optimizer.step(model.parameters(), &values, step)?;
         if let Some(average) = &mut average {
             average.update(model.parameters(), optimizer.steps());

@@ -24,7 +24,7 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 26] = [
+const KEYS: [(&str, OnResume, &[&str]); 27] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -65,6 +65,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
     // The keys that only some optimizers or schedules have are free as well.
     ("optim", Free, &["lr", "weight_decay", "grad_clip", "warmup_steps"]),
     ("optim", Free, &["schedule", "min_lr_ratio", "weight_decay_until"]),
+    ("optim", Free, &["groups"]),
     ("train", Fixed, &["engine"]),
     ("train", Free, &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing"]),
     ("train", Free, &["eval_every", "save_every", "log_every", "keep_last", "keep_best"]),
@@ -169,6 +170,11 @@ impl Changes {
         let found = self.of(Content).filter(|changed| sections.contains(&changed.section.as_str()));
         let found: Vec<String> = found.map(ToString::to_string).collect();
         if found.is_empty() { String::new() } else { format!(" ({})", found.join("; ")) }
+    }
+
+    /// Whether a key has changed.
+    pub(crate) fn has(&self, section: &str, key: &str) -> bool {
+        self.0.iter().any(|changed| changed.section == section && changed.key.as_deref() == Some(key))
     }
 
     fn of(&self, wanted: OnResume) -> impl Iterator<Item = &Changed> {

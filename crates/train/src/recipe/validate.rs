@@ -5,7 +5,7 @@ use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
 
-use super::{Recipe, lora};
+use super::{Recipe, lora, optim_groups};
 use crate::objective::DataKind;
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
@@ -26,6 +26,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         convert.check(r, recipe);
     }
     objective(r, recipe);
+    optim_groups::check(r, recipe);
 }
 
 fn shape(r: &mut Reader, recipe: &Recipe) {

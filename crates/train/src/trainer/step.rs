@@ -10,7 +10,7 @@ use crate::convert::blend;
 use crate::guard::Verdict;
 use crate::objective::Pass;
 use crate::optimizer::Step;
-use crate::schedule::{learning_rate, weight_decay};
+use crate::schedule::{decays, learning_rate};
 
 /// What a step came to.
 pub(super) struct StepOutcome {
@@ -86,7 +86,8 @@ impl Trainer<'_> {
         if verdict == Verdict::Take {
             let clip = optim.grad_clip;
             let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
-            let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
+            let decays = decays(optim, train.steps, done);
+            let step = Step { lr, weight_decay: optim.weight_decay, gradient_scale, decays };
             let gradients: Vec<_> = self.gradients.total().iter().collect();
             self.optimizer.step(self.model.parameters(), &gradients, step)?;
             self.progress.updates = self.optimizer.steps();

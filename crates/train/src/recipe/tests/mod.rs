@@ -20,6 +20,8 @@ use super::{
 };
 use base::base_of_the_default_shape;
 
+use super::ParamGroup;
+
 use crate::optimizer::{AdamW, Lion, Muon, Rule, StoredType};
 use crate::schedule::{Cosine, Schedule, Wsd};
 
@@ -126,6 +128,13 @@ fn every_key_is_read() {
         weight_decay_until = 0.75
         state_dtype = "bf16"
         master_dtype = "bf16"
+        [[optim.groups]]
+        pattern = "norm"
+        lr = 0.01
+        weight_decay = 0.25
+        [[optim.groups]]
+        pattern = 'layers\.[01]\.'
+        freeze = true
         [train]
         steps = 50
         batch_size = 3
@@ -169,6 +178,12 @@ fn every_key_is_read() {
     assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
     assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
     assert_eq!(r.train.spike_threshold, Some(10.0));
+    let groups = [("norm", Some(0.01), Some(0.25), false), (r"layers\.[01]\.", None, None, true)];
+    let groups = groups.map(|(pattern, lr, weight_decay, freeze)| {
+        let pattern = pattern.to_string();
+        ParamGroup { pattern, lr, weight_decay, freeze }
+    });
+    assert_eq!(r.optim.groups, groups);
     assert_eq!(r.ema, Some(Ema { decay: 0.99, deploy: false }));
     assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseType::Q8_0));
     // What is written reads back to the same recipe, and has every key of this one.
