@@ -27,6 +27,8 @@ pub(crate) struct Block {
     pub(crate) biases: [Option<Vector>; 4],
     /// Whether the projections' inputs are quantized.
     pub(crate) int8: bool,
+    /// How much of the quantization of the inputs training sees.
+    pub(crate) input_blend: f32,
 }
 
 impl Block {
@@ -96,6 +98,7 @@ impl Block {
             projection_indices,
             biases,
             int8: config.activations == ActivationQuant::Absmax,
+            input_blend: 1.0,
         })
     }
 

@@ -77,7 +77,7 @@ impl Linear {
         }
     }
 
-    /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
+    /// How much of the weight's quantization training sees from now on: `W + λ(Q(W) − W)`.
     pub(crate) fn set_blend(&mut self, blend: f32) {
         self.blend = blend;
         self.invalidate();

@@ -44,6 +44,9 @@ pub(crate) struct Progress {
     pub(crate) optimizer: String,
     /// Updates that the optimizer made.
     pub(crate) updates: u64,
+    /// Those that it made before its state began anew; 0 where it never did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) updates_before_reset: u64,
     /// What the guard remembers.
     pub(crate) guard: Guard,
     /// The lowest held-out loss so far, in nats a token.
@@ -65,6 +68,11 @@ pub(crate) struct Progress {
         alias = "reference_model"
     )]
     pub(crate) other_model: Option<String>,
+}
+
+// serde hands references to `skip_serializing_if`.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
@@ -325,7 +333,7 @@ pub(crate) fn load(
         tensors.iter().map(|tensor| read_buffer(&stored, p, tensor, config.state)).collect()
     });
     let states = states.collect::<Result<Vec<Vec<Buffer>>, TrainError>>()?;
-    let optimizer = Optimizer::restore(config, states, progress.updates);
+    let optimizer = Optimizer::restore(config, states, progress.updates, progress.updates_before_reset);
     Ok(Restored { model, optimizer, average, progress })
 }
 

@@ -216,6 +216,7 @@ impl<'a> Trainer<'a> {
                     data: prepared.fingerprint.clone(),
                     optimizer: state::describe(&optimizer_config),
                     updates: 0,
+                    updates_before_reset: 0,
                     guard: Guard::default(),
                     best_loss: None,
                     best_step: None,
@@ -229,7 +230,8 @@ impl<'a> Trainer<'a> {
         };
         let Restored { mut model, mut optimizer, average, mut progress } = restored;
         if let Some(convert) = &recipe.convert {
-            model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
+            let [weights, inputs] = blend(convert, progress.step, config.num_hidden_layers);
+            model.set_blend(&weights, &inputs)?;
             model.requantize()?;
         }
         optimizer.set_each(recipe.parameter_steps(model.parameters().iter().map(|p| p.name.as_str())));

@@ -60,7 +60,7 @@ fn follow(golden: &Golden, rule: Rule) {
     let mut optimizer = Optimizer::new(exact(rule), &parameters);
     for (i, (gradient, expected)) in golden.gradients.iter().zip(&golden.parameters).enumerate() {
         if i == 2 {
-            optimizer = Optimizer::restore(exact(rule), optimizer.states().to_vec(), optimizer.steps());
+            optimizer = Optimizer::restore(exact(rule), optimizer.states().to_vec(), optimizer.steps(), 0);
         }
         // Clipping multiplies on the way: a gradient twice as large, halved.
         let double: Vec<f32> = gradient.iter().map(|g| 2.0 * g).collect();
@@ -171,6 +171,32 @@ fn parameters_have_rates_and_decays_of_their_own() {
     }
 }
 
+/// After a reset an optimizer moves weights as a new one does, and goes on from a checkpoint in the same way.
+#[test]
+fn a_reset_optimizer_is_a_new_one() {
+    for rule in [Rule::AdamW(AdamW::default()), Rule::Lion(Lion::default()), Rule::Muon(Muon::default())] {
+        let [a, b] = [(); 2].map(|()| [parameter(&[2.0, 1.0, -1.0, 0.5], &[2, 2], DecayGroup::Decay)]);
+        let step = Step { lr: 0.1, weight_decay: 0.5, gradient_scale: 1.0, decays: true };
+        let mut old = Optimizer::new(exact(rule), &a);
+        for _ in 0..5 {
+            old.step(&a, &[Some(&[1.0, -2.0, 3.0, 0.5])], step).unwrap();
+        }
+        b[0].tensor.write().copy_from_slice(&values(&a[0]));
+        old.reset();
+        assert_eq!(old.steps(), 5);
+        let mut new = Optimizer::new(exact(rule), &b);
+        for i in 0..4 {
+            let gradient = [-1.0, 0.5, 0.25, i as f32];
+            if i == 2 {
+                old = Optimizer::restore(exact(rule), old.states().to_vec(), old.steps(), 5);
+            }
+            old.step(&a, &[Some(&gradient)], step).unwrap();
+            new.step(&b, &[Some(&gradient)], step).unwrap();
+            assert_eq!(values(&a[0]), values(&b[0]));
+        }
+    }
+}
+
 #[test]
 fn frozen_parameters_have_no_state_and_stay() {
     for rule in [Rule::AdamW(AdamW::default()), Rule::Lion(Lion::default()), Rule::Muon(Muon::default())] {
@@ -193,7 +219,7 @@ fn what_does_not_fit_is_refused_before_anything_moves() {
     let mut optimizer = Optimizer::new(exact(rule), &parameters);
     assert!(optimizer.step(&parameters, &[Some(&[1.0])], step).is_err());
     assert!(optimizer.step(&parameters, &[], step).is_err());
-    let mut short = Optimizer::restore(exact(rule), vec![vec![Buffer::F32(vec![0.0; 2])]], 3);
+    let mut short = Optimizer::restore(exact(rule), vec![vec![Buffer::F32(vec![0.0; 2])]], 3, 0);
     assert!(short.step(&parameters, &[Some(&[1.0, 1.0])], step).is_err());
     assert_eq!(values(&parameters[0]), [2.0, 1.0]);
 }

@@ -213,7 +213,10 @@ impl Block {
         let input = input(products.kept, projection);
         let trained = gradients.slot(self.projection_indices[projection as usize]);
         let noise = |product: u64| CounterRng::new(products.seed, product, projection as usize);
-        let rounding = |product: u64| linear.grad_precision().rounding(noise(product));
+        let rounding = |product: u64| {
+            let integers = input.values.is_empty();
+            integers.then(|| linear.grad_precision().rounding(noise(product))).flatten()
+        };
         if let (Some(transposed), Some(scales), Some(of_weight)) =
             (linear.transposed(), linear.scales(), rounding(0))
         {

@@ -95,6 +95,8 @@ pub struct Optimizer {
     /// What is another for each parameter; nothing for those beyond.
     each: Vec<ParameterStep>,
     steps: u64,
+    /// Those before the state began anew.
+    before_reset: u64,
 }
 
 impl OptimizerConfig {
@@ -115,13 +117,27 @@ impl Optimizer {
             let tensors = config.state_tensors(p);
             tensors.iter().map(|tensor| Buffer::zeros(config.state, tensor.len())).collect()
         };
-        Self { config, states: parameters.iter().map(zeros).collect(), each: Vec::new(), steps: 0 }
+        Self {
+            config,
+            states: parameters.iter().map(zeros).collect(),
+            each: Vec::new(),
+            steps: 0,
+            before_reset: 0,
+        }
     }
 
-    /// An optimizer as it was after `steps` steps: for each parameter the buffers that
-    /// [`OptimizerConfig::state_tensors`] names.
-    pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
-        Self { config, states, each: Vec::new(), steps }
+    /// An optimizer as it was after `steps` steps, `before_reset` of them before [`Optimizer::reset`]: for each parameter
+    /// the buffers that [`OptimizerConfig::state_tensors`] names.
+    pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64, before_reset: u64) -> Self {
+        Self { config, states, each: Vec::new(), steps, before_reset: before_reset.min(steps) }
+    }
+
+    /// Begins the state anew: moments and momenta are 0, and their bias is corrected as from the first step. Steps count on.
+    pub fn reset(&mut self) {
+        for buffer in self.states.iter_mut().flatten() {
+            *buffer = Buffer::zeros(self.config.state, buffer.len());
+        }
+        self.before_reset = self.steps;
     }
 
     /// Gives each parameter a learning rate and a weight decay of its own, in the order of the parameters.
@@ -169,6 +185,7 @@ impl Optimizer {
             let lr = step.lr * own.map_or(1.0, |own| own.lr_ratio);
             let step = Step { lr, weight_decay, ..step };
             let noise = CounterRng::new(config.seed, t, i);
+            let t = t - self.before_reset;
             let hidden = parameter.tensor.matrix_dims().filter(|_| is_hidden_matrix(parameter));
             let (values, master) = (&mut *parameter.tensor.write(), config.master);
             config.rule.chosen().step(Update { values, gradient, state, hidden, step, t, master, noise })?;

@@ -59,7 +59,7 @@ pub use tritforge_recipe::{
     TokenizerKind, Train, TrainEngine, Upgrade, VERSION, upgrade,
 };
 
-pub use crate::convert::{BlendOrder, BlendSchedule, Convert};
+pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
 pub use crate::objective::{CrossEntropy, Distill, Dpo, Engine, Objective, SftLoss};
 
 pub(crate) use data::SHARD_TOKENS;

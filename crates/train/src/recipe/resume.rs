@@ -24,7 +24,7 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 27] = [
+const KEYS: [(&str, OnResume, &[&str]); 28] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -53,6 +53,7 @@ const KEYS: [(&str, OnResume, &[&str]); 27] = [
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),
+    ("convert", Free, &["input_schedule", "input_start", "input_steps", "optimizer"]),
     ("tokenizer", Content, &["kind", "vocab_size", "path"]),
     ("data", Fixed, &["held_out", "split", "seq_len", "packing", "shard_tokens", "loss", "truncation"]),
     ("data", Content, &["source", "train", "column", "sources"]),

@@ -26,6 +26,10 @@ impl Trainer<'_> {
     /// One optimizer step: all micro-batches, one update.
     pub(super) fn step(&mut self) -> Result<StepOutcome, TrainError> {
         let recipe = self.recipe;
+        if recipe.convert.as_ref().is_some_and(|convert| convert.resets(self.progress.step)) {
+            self.optimizer.reset();
+            self.progress.updates_before_reset = self.optimizer.steps();
+        }
         let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
         // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
@@ -100,8 +104,8 @@ impl Trainer<'_> {
             .convert
             .as_ref()
             .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
-        if let Some(parts) = &next {
-            self.model.set_blend(parts)?;
+        if let Some([weights, inputs]) = &next {
+            self.model.set_blend(weights, inputs)?;
         }
         if verdict == Verdict::Take || next.is_some() {
             self.model.requantize()?;
