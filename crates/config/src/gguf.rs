@@ -10,10 +10,10 @@ mod tests;
 
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
-use crate::architecture::reason;
+use crate::architecture::{reason, tritforge};
 use crate::{
     ActivationQuant, Architecture, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection,
-    RopeScaling, WeightQuant, WeightQuantizer,
+    RopeScaling, Rotation, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
@@ -49,6 +49,9 @@ impl ModelConfig {
             entries.push((format!("{arch}.{key}"), Value::F32(number)));
         }
         entries.extend(self.rope_to_gguf(arch));
+        if Architecture::of(self)?.is_own() {
+            entries.extend(tritforge::to_metadata(self));
+        }
         Ok(entries)
     }
 
@@ -205,7 +208,7 @@ impl ModelConfig {
         let ternary = tensors.iter().any(|tensor| {
             tensors::is_ternary(tensor.ty) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
-        let config = Self {
+        let mut config = Self {
             vocab_size,
             hidden_size,
             intermediate_size: each("feed_forward_length")?.ok_or_else(|| {
@@ -233,8 +236,12 @@ impl ModelConfig {
             quantizer: WeightQuantizer::default(),
             granularity: granularity::said(metadata)?.unwrap_or_default(),
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
+            rotation: Rotation::None,
             initializer_range: ModelConfig::default().initializer_range,
         };
+        if architecture.is_own() {
+            tritforge::from_metadata(metadata, &mut config)?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -266,17 +273,21 @@ fn activation(metadata: &Metadata, architecture: &Architecture) -> Result<Hidden
         None => return Ok(own),
         Some("silu" | "swish" | "swiglu") => Some(HiddenAct::Silu),
         Some("relu2" | "relu_sqr" | "relu_squared") => Some(HiddenAct::Relu2),
-        Some(_) => None,
+        Some(name) => HiddenAct::from_name(name).filter(|_| architecture.is_own()),
     };
     match activation {
         Some(activation) if activation == own || architecture.reads_hidden_act => Ok(activation),
+        _ if architecture.is_own() => Err(ConfigError::Gguf(format!(
+            "{key} = \"{}\": expected one of {}",
+            found.unwrap_or_default(),
+            HiddenAct::names()
+        ))),
         _ => Err(ConfigError::Gguf(format!(
             "{key} = \"{}\": expected {} for architecture {}",
             found.unwrap_or_default(),
             match own {
                 _ if architecture.reads_hidden_act => "silu or relu2",
-                HiddenAct::Silu => "silu",
-                HiddenAct::Relu2 => "relu2",
+                own => own.name(),
             },
             architecture.name()
         ))),

@@ -34,7 +34,7 @@ pub use error::ConfigError;
 pub use gguf::ROPE_FACTORS;
 pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LOTA_THRESHOLD, LoraConfig, LoraMode};
-pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
+pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, Rotation, WeightQuant};
 pub use parameters::Parameters;
 pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;

@@ -307,7 +307,7 @@ fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> {
-    let pairs: [(&'static str, String, String); 16] = [
+    let pairs: [(&'static str, String, String); 17] = [
         ("vocab_size", left.vocab_size.to_string(), right.vocab_size.to_string()),
         ("hidden_size", left.hidden_size.to_string(), right.hidden_size.to_string()),
         ("intermediate_size", left.intermediate_size.to_string(), right.intermediate_size.to_string()),
@@ -327,6 +327,7 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ("use_qk_norm", left.use_qk_norm.to_string(), right.use_qk_norm.to_string()),
         ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
         ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),
+        ("rotation", format!("{:?}", left.rotation), format!("{:?}", right.rotation)),
         ("tie_word_embeddings", left.tie_word_embeddings.to_string(), right.tie_word_embeddings.to_string()),
     ];
     match pairs.into_iter().find(|(_, left, right)| left != right) {

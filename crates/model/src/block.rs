@@ -1,7 +1,8 @@
 //! One transformer block of a model that can be trained: its weights, and which parameters they are.
 
-use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, Rotation};
 
+use crate::device::{InputForm, activation_width};
 use crate::forward::{BlockShape, Norms};
 use crate::linear::Linear;
 use crate::parameter::FROZEN;
@@ -25,8 +26,10 @@ pub(crate) struct Block {
     pub(crate) projection_indices: [usize; 7],
     /// Biases of the first four projections, the attention's.
     pub(crate) biases: [Option<Vector>; 4],
-    /// Whether the projections' inputs are quantized.
-    pub(crate) int8: bool,
+    /// How the projections' inputs are quantized.
+    pub(crate) activations: ActivationQuant,
+    /// How they are rotated before.
+    pub(crate) rotation: Rotation,
     /// How much of the quantization of the inputs training sees.
     pub(crate) input_blend: f32,
 }
@@ -97,7 +100,8 @@ impl Block {
             projections,
             projection_indices,
             biases,
-            int8: config.activations == ActivationQuant::Absmax,
+            activations: config.activations,
+            rotation: config.rotation,
             input_blend: 1.0,
         })
     }
@@ -122,6 +126,16 @@ impl Block {
 
     pub(crate) fn linear(&self, projection: Projection) -> &Linear {
         &self.projections[projection as usize]
+    }
+
+    /// How projections that share an input read it, given how much of its quantization is to be seen.
+    pub(crate) fn input_form(&self, projections: &[Projection], quantized: f32) -> InputForm {
+        InputForm {
+            quantized: self.activations.is_integer().then_some(quantized),
+            plain: self.adapted_beside(projections),
+            width: activation_width(self.activations),
+            rotated: projections.iter().any(|p| self.rotation.rotates(*p)),
+        }
     }
 
     /// Whether an adapter stands beside any of these projections: it reads their input before it is rounded.

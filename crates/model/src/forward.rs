@@ -44,6 +44,9 @@ impl BlockShape {
             act: match config.hidden_act {
                 HiddenAct::Silu => Act::Silu,
                 HiddenAct::Relu2 => Act::Relu2,
+                HiddenAct::Relu => Act::Relu,
+                HiddenAct::Gelu => Act::Gelu,
+                HiddenAct::GeluTanh => Act::GeluTanh,
             },
             eps: config.rms_norm_eps,
         }

@@ -270,13 +270,13 @@ impl Linear {
         if self.weights == WeightQuant::None || self.fitted.is_some() {
             return Ok(());
         }
-        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != GradPrecision::F32;
+        let by_integers = self.activations.is_integer() && self.backward != GradPrecision::F32;
         self.quantize_with_codes(self.inner_adapter().is_some() && !by_integers)
     }
 
     /// Takes codes that were moved, in the forms that forward and backward read.
     fn set_codes(&mut self, codes: Vec<i8>, scales: Scales) {
-        let integers = self.activations == ActivationQuant::Absmax;
+        let integers = self.activations.is_integer();
         let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scales.clone()));
         let turned = quantized.as_ref().filter(|_| self.backward != GradPrecision::F32);
         self.transposed = turned.map(TernaryWeights::transposed);
@@ -298,7 +298,7 @@ impl Linear {
                 self.quantizer.fit(self.granularity, &latent, [rows, cols])?
             }
         };
-        let integers = self.activations == ActivationQuant::Absmax;
+        let integers = self.activations.is_integer();
         let quantized =
             integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, fitted.clone())));
         let transposed = (integers && self.backward != GradPrecision::F32 && self.blend == 1.0)

@@ -58,6 +58,11 @@ impl Device for Textbook {
         let act = |x: f64| match act {
             Gate::Silu => x / (1.0 + (-x).exp()),
             Gate::Relu2 => x.max(0.0).powi(2),
+            Gate::Relu => x.max(0.0),
+            Gate::Gelu | Gate::GeluTanh => {
+                let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                0.5 * x * (1.0 + z.tanh())
+            }
         };
         let product = gate.iter().zip(up).map(|(g, u)| act(*g) * u).collect();
         self.input(&product, width, norm, form, out, plain);
@@ -101,7 +106,7 @@ impl Projections<Textbook> for Weights<'_> {
     type Error = String;
 
     fn form(&self, _projections: &[Projection]) -> InputForm {
-        InputForm { quantized: None, plain: false }
+        InputForm::PLAIN
     }
 
     fn project<const N: usize>(
@@ -202,6 +207,8 @@ fn a_device_of_ones_own_runs_the_block_as_it_stands() {
     };
     let plain = ModelConfig { use_sub_norm: false, ..config.clone() };
     for config in [
+        ModelConfig { hidden_act: HiddenAct::Relu, ..config.clone() },
+        ModelConfig { hidden_act: HiddenAct::GeluTanh, ..config.clone() },
         ModelConfig { hidden_act: HiddenAct::Relu2, ..config },
         ModelConfig { tie_word_embeddings: false, use_qk_norm: true, ..plain.clone() },
         ModelConfig { attention_bias: AttentionBias::All, ..plain },

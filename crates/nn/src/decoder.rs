@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
-use tritforge_config::ModelConfig;
+use tritforge_config::{ActivationQuant, ModelConfig, Rotation};
 
 use crate::ops::{self, RotaryEmbedding};
 use crate::{BitLinear, DecoderLayer, NnError, RmsNorm, Segments};
@@ -41,6 +41,18 @@ impl Decoder {
     /// another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, NnError> {
         config.validate()?;
+        if config.rotation != Rotation::None || config.activations == ActivationQuant::Int4 {
+            return Err(NnError::Input {
+                what: "a decoder on candle's tape",
+                found: format!(
+                    "activations {}, rotation {}",
+                    config.activations.name(),
+                    config.rotation.name()
+                ),
+                expected: "int8 activations (absmax) as they are, or none; the fused pass has the others"
+                    .to_string(),
+            });
+        }
         let model = vb.pp("model");
         let normal = Init::Randn { mean: 0.0, stdev: f64::from(config.initializer_range) };
         let table = (config.vocab_size, config.hidden_size);

@@ -38,7 +38,7 @@ mod scales;
 mod ste;
 mod tensor;
 
-pub use activation::absmax_quantize;
+pub use activation::{absmax_quantize, absmax_quantize_int4};
 pub use error::TernaryError;
 pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
 pub use granularity::Granularity;

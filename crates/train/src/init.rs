@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{LoraConfig, ModelConfig};
+use tritforge_config::{LoraConfig, ModelConfig, Projection};
 use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
+use tritforge_kernels::hadamard_in_place;
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
@@ -45,7 +46,16 @@ pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, Tr
         }
         None => {
             let base = base(path)?;
-            Ok(Decoder::load(config, |name, shape| of_base(&base, name, shape))?)
+            // The product is the same in the basis of another rotation, which is its own inverse.
+            let folds = config.rotation != base.config().rotation;
+            Ok(Decoder::load(config, |name, shape| {
+                let mut values = of_base(&base, name, shape)?;
+                let rotated = [Projection::O, Projection::Down].iter().any(|p| name.contains(p.hf_name()));
+                if let (true, true, [_, cols]) = (folds, rotated, shape) {
+                    hadamard_in_place(&mut values, *cols);
+                }
+                Ok(values)
+            })?)
         }
     }
 }

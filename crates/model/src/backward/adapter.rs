@@ -9,7 +9,9 @@
 //! the scale of the codes.
 
 use tritforge_config::{LoraMode, Projection};
-use tritforge_kernels::{CounterRng, Matrix, WriteMode, gemm, glu, parallel_for_each, rms_norm};
+use tritforge_kernels::{
+    CounterRng, Matrix, WriteMode, gemm, glu, hadamard_in_place, parallel_for_each, rms_norm,
+};
 
 use super::workspace::{Activations, AdapterBuffers, input};
 use crate::Gradients;
@@ -28,6 +30,14 @@ impl Block {
 
     /// The input of a projection before it was quantized, [tokens, in], computed again; x is the block's.
     fn plain_input(&self, projection: Projection, x: &[f32], kept: &Activations, out: &mut Vec<f32>) {
+        self.unrotated_input(projection, x, kept, out);
+        if self.rotation.rotates(projection) {
+            let (_, cols) = self.linear(projection).dims();
+            hadamard_in_place(out, cols);
+        }
+    }
+
+    fn unrotated_input(&self, projection: Projection, x: &[f32], kept: &Activations, out: &mut Vec<f32>) {
         let (norms, eps) = (&self.norms, self.shape.eps);
         let (from, norm) = match projection {
             Projection::Q | Projection::K | Projection::V => (x, Some(&norms.input_layernorm)),

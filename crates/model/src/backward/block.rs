@@ -4,7 +4,7 @@
 use tritforge_config::Projection;
 use tritforge_kernels::{
     CounterRng, Direction, Matrix, RopeTable, WriteMode, attention_varlen_backward, gemm, glu_norm_backward,
-    rms_norm_backward, rope_in_place, weight_gradient,
+    hadamard_in_place, rms_norm_backward, rope_in_place, weight_gradient,
 };
 
 use super::input_gradient::{Rounded, input_gradient};
@@ -105,6 +105,7 @@ impl Block {
 
         let dgate = sized(dgate, tokens * width);
         self.project_backward(Down, dx, (&mut *dgate, WriteMode::Overwrite), products, gradients)?;
+        self.rotate_back(Down, dgate, width);
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients);
         let dnorm = sized(hidden, dx.len());
@@ -118,6 +119,7 @@ impl Block {
             Some(norm) => {
                 let dnorm = sized(dq, tokens * shape.q_size());
                 self.project_backward(O, dx, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
+                self.rotate_back(O, dnorm, shape.q_size());
                 let dout = sized(hidden, dnorm.len());
                 self.norm_backward(
                     norm,
@@ -131,6 +133,7 @@ impl Block {
             None => {
                 let dout = sized(hidden, tokens * shape.q_size());
                 self.project_backward(O, dx, (&mut *dout, WriteMode::Overwrite), products, gradients)?;
+                self.rotate_back(O, dout, shape.q_size());
                 dout
             }
         };
@@ -176,6 +179,13 @@ impl Block {
         let weight = norm.weight.read();
         let (norm, dweight) = (Some((&weight[..], self.shape.eps)), gradients.slot(norm.index));
         glu_norm_backward(act, &kept.gate, &kept.up, width, norm, dgate, dup, dweight);
+    }
+
+    /// Turns the gradient of a rotated input into that of the input: the rotation is its own transpose.
+    fn rotate_back(&self, projection: Projection, d: &mut [f32], width: usize) {
+        if self.rotation.rotates(projection) {
+            hadamard_in_place(d, width);
+        }
     }
 
     fn norm_backward(

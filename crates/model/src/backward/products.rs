@@ -26,7 +26,7 @@ impl Projections<Cpu> for Products<'_> {
     type Error = ModelError;
 
     fn form(&self, projections: &[Projection]) -> InputForm {
-        InputForm { quantized: self.block.input_blend(), plain: self.block.adapted_beside(projections) }
+        self.block.input_form(projections, self.block.input_blend)
     }
 
     fn project<const N: usize>(
@@ -68,11 +68,6 @@ impl Projections<Cpu> for Products<'_> {
 }
 
 impl Block {
-    /// How much of the quantization of its inputs training sees; none where they are not quantized.
-    pub(super) fn input_blend(&self) -> Option<f32> {
-        self.int8.then_some(self.input_blend)
-    }
-
     /// Adds a projection's bias, if it has one, to its output y [tokens, out].
     pub(crate) fn add_bias(&self, projection: Projection, y: &mut [f32]) {
         let Some(bias) = self.bias(projection) else { return };

@@ -1,6 +1,6 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
-use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection, Rotation};
 use tritforge_kernels::{QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
@@ -51,7 +51,7 @@ impl Workspace {
         let inputs = 2 * d + q + f;
         let inputs = match config.activations {
             // A code each, and scale and sum of four rows.
-            ActivationQuant::Absmax => inputs + 4 * 8,
+            ActivationQuant::Absmax | ActivationQuant::Int4 => inputs + 4 * 8,
             ActivationQuant::None => 4 * inputs,
         };
         let plain = if config.use_qk_norm { q + kv } else { 0 };
@@ -60,11 +60,14 @@ impl Workspace {
         let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
         // A gradient as integers: a byte a digit, and scale and sum of their rows.
         let codes = match config.activations {
-            ActivationQuant::Absmax => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
+            ActivationQuant::Absmax | ActivationQuant::Int4 => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
             ActivationQuant::None => 0,
         };
         // The gradient times the scales of rows or groups.
         let scaled = if config.granularity == Granularity::Tensor { 0 } else { 4 * d.max(q).max(f) };
+        // Rotated numbers before they are rounded.
+        let rotated = config.rotation != Rotation::None && config.activations.is_integer();
+        let scaled = scaled + if rotated { 4 * q.max(f) } else { 0 };
         let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes + scaled;
         let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
         (activations, activations + tokens * scratch + 4 * logits)

@@ -35,7 +35,8 @@ pub struct Model {
     pub num_key_value_heads: usize,
     /// Width of a head; by default `hidden_size / num_attention_heads`.
     pub head_dim: usize,
-    /// `"silu"` (the default) or `"relu2"`.
+    /// The gate's activation by its name in `transformers`: `"silu"` (the default), `"relu2"`, `"relu"`, `"gelu"` (exact) or
+    /// `"gelu_pytorch_tanh"`. GGUF files of the last three are of architecture `tritforge`, which other programs refuse.
     #[schemars(with = "String")]
     pub hidden_act: HiddenAct,
     /// The longest context; by default `data.seq_len`.
@@ -84,7 +85,7 @@ impl Model {
             );
             r.fault("model", "num_attention_heads", message);
         }
-        let acts = [("silu", HiddenAct::Silu), ("relu2", HiddenAct::Relu2)];
+        let acts = HiddenAct::ALL.map(|act| (act.name(), act));
         Self {
             base,
             base_config: None,
@@ -102,7 +103,7 @@ impl Model {
             tie_word_embeddings: r
                 .flag("model", "tie_word_embeddings")
                 .unwrap_or(default.tie_word_embeddings),
-            use_sub_norm: r.flag("model", "use_sub_norm").unwrap_or(default.use_sub_norm),
+            use_sub_norm: use_sub_norm(r).unwrap_or(default.use_sub_norm),
             use_qk_norm: r.flag("model", "use_qk_norm").unwrap_or(default.use_qk_norm),
             initializer_range: r.number("model", "initializer_range", Range::above(0.0)).unwrap_or(0.02),
         }
@@ -135,6 +136,29 @@ impl Model {
             initializer_range: self.initializer_range as f32,
             // Biases, scaled RoPE: a base may have them, new models do not.
             ..self.base_config.clone().unwrap_or_default()
+        }
+    }
+}
+
+/// `model.norm`, or `use_sub_norm`, which is what recipes keep. What the recipe itself says goes before what `model.config` or
+/// `model.base` say.
+fn use_sub_norm(r: &mut Reader) -> Option<bool> {
+    let inline = ["norm", "use_sub_norm"].map(|key| r.has_inline("model", key));
+    let norm = r.choice("model", "norm", &[("pre", false), ("sub", true)]);
+    let flag = r.flag("model", "use_sub_norm");
+    let (Some(by_name), Some(by_flag)) = (norm, flag) else { return norm.or(flag) };
+    match inline {
+        [true, false] => norm,
+        [false, true] => flag,
+        _ => {
+            if by_name != by_flag {
+                let name = if by_name { "sub" } else { "pre" };
+                let message = format!(
+                    "model.norm = \"{name}\" contradicts model.use_sub_norm = {by_flag}; give only one of them"
+                );
+                r.fault("model", "norm", message);
+            }
+            norm
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The memory of a run, by part.
 
-use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
+use tritforge_config::{LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::optimizer::{ParameterShape, StateTensor};
@@ -67,8 +67,8 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
         // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they
         // came from, at two bits.
         Some(lora) if config.weights != WeightQuant::None => {
-            let by_integers = recipe.quant.backward.resolved() != GradPrecision::F32
-                && config.activations == ActivationQuant::Absmax;
+            let by_integers =
+                recipe.quant.backward.resolved() != GradPrecision::F32 && config.activations.is_integer();
             let quantized = if by_integers { projections / 2 } else { projections * 5 / 4 };
             match lora.mode {
                 LoraMode::Adapter => (4 * (total - projections + adapted), quantized),

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, WeightQuant};
+use tritforge_config::{Granularity, ModelConfig, WeightQuant};
 use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, parse_keys, resolve};
 
 use crate::init;
@@ -50,10 +50,7 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
 
 /// The keys of `[model]` that a configuration gives.
 fn shape(config: &ModelConfig) -> String {
-    let act = match config.hidden_act {
-        HiddenAct::Silu => "silu",
-        HiddenAct::Relu2 => "relu2",
-    };
+    let act = config.hidden_act.name();
     format!(
         "hidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\nnum_key_value_heads = {}\n\
          head_dim = {}\nhidden_act = \"{act}\"\nmax_position_embeddings = {}\nrms_norm_eps = {:?}\nrope_theta = {:?}\n\
@@ -81,10 +78,7 @@ fn quantization(config: &ModelConfig) -> String {
         WeightQuant::Ternary => "ternary",
         WeightQuant::None => "none",
     };
-    let activations = match config.activations {
-        ActivationQuant::Absmax => "absmax",
-        ActivationQuant::None => "none",
-    };
+    let (activations, rotation) = (config.activations.name(), config.rotation.name());
     let quantizer = match config.weights {
         WeightQuant::Absmean => format!("scale = \"{}\"\n", config.quantizer),
         WeightQuant::Ternary | WeightQuant::None => String::new(),
@@ -94,5 +88,7 @@ fn quantization(config: &ModelConfig) -> String {
         (_, Granularity::Group(size)) => format!("granularity = {size}\n"),
         (_, other) => format!("granularity = \"{other}\"\n"),
     };
-    format!("weights = \"{weights}\"\n{quantizer}{granularity}activations = \"{activations}\"\n")
+    format!(
+        "weights = \"{weights}\"\n{quantizer}{granularity}activations = \"{activations}\"\nrotation = \"{rotation}\"\n"
+    )
 }

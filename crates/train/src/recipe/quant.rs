@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant, WeightQuantizer};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Rotation, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Model, Reader};
 use tritforge_ternary::{QUANTIZERS, Ste};
@@ -30,7 +30,8 @@ pub struct Quant {
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub ste: Ste,
-    /// `"absmax"` (int8, the default) or `"none"`.
+    /// `"absmax"` (int8, the default), `"int4"` (4 bits, -7 to 7) or `"none"`; by the largest magnitude of each token. Files of models with
+    /// `"int4"` are of architecture `tritforge`, which other programs refuse.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
     /// How training multiplies the gradients of the projections: `"int24"` (rounded to 24 bits and multiplied by integers, about as
@@ -40,6 +41,12 @@ pub struct Quant {
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: GradPrecision,
+    /// `"none"` (the default) or `"hadamard"`: the inputs of `o_proj` and `down_proj` are multiplied by an orthonormal Hadamard matrix before
+    /// they are quantized, in blocks of the largest power of two that divides their width, at most 256 (BitNet v2, arXiv 2504.18415); the
+    /// weights of a base without it are folded with it. Files of such models are of architecture `tritforge`, which other programs refuse.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(with = "String")]
+    pub rotation: Rotation,
 }
 
 impl Default for Quant {
@@ -51,6 +58,7 @@ impl Default for Quant {
             ste: Ste::Identity,
             activations: ActivationQuant::Absmax,
             backward: GradPrecision::Auto,
+            rotation: Rotation::None,
         }
     }
 }
@@ -63,7 +71,8 @@ impl Quant {
             ("none", WeightQuant::None),
             ("ternary", WeightQuant::Ternary),
         ];
-        let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
+        let activations = ActivationQuant::ALL.map(|activations| (activations.name(), activations));
+        let rotations = Rotation::ALL.map(|rotation| (rotation.name(), rotation));
         let quantizers = QUANTIZERS.map(|quantizer| (quantizer.name(), WeightQuantizer::new(quantizer)));
         let sizes = Granularity::GROUPS.map(|size| (size.to_string(), Granularity::Group(size)));
         let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
@@ -78,6 +87,7 @@ impl Quant {
             ste: r.choice("quant", "ste", &estimators).unwrap_or(default.ste),
             activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
+            rotation: r.choice("quant", "rotation", &rotations).unwrap_or(default.rotation),
         }
     }
 
@@ -86,17 +96,18 @@ impl Quant {
         ModelConfig {
             quantizer: self.scale,
             granularity: self.granularity,
+            rotation: self.rotation,
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }
 
     /// Notes what contradicts it.
     pub(super) fn check(&self, r: &mut Reader) {
-        let integers = self.weights != WeightQuant::None && self.activations == ActivationQuant::Absmax;
+        let integers = self.weights != WeightQuant::None && self.activations.is_integer();
         if self.backward.needs_integers() && !integers {
             let message = format!(
                 "quant.backward = \"{}\": expected quant.weights = \"absmean\" and quant.activations = \
-                 \"absmax\", since only then the forward pass uses integers",
+                 \"absmax\" or \"int4\", since only then the forward pass uses integers",
                 self.backward.name()
             );
             r.fault("quant", "backward", message);

@@ -24,10 +24,12 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 28] = [
+const KEYS: [(&str, OnResume, &[&str]); 29] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
+    // Another way to write `use_sub_norm`.
+    ("model", Content, &["norm"]),
     (
         "model",
         Fixed,
@@ -48,7 +50,7 @@ const KEYS: [(&str, OnResume, &[&str]); 28] = [
             "initializer_range",
         ],
     ),
-    ("quant", Fixed, &["weights", "scale", "granularity", "activations"]),
+    ("quant", Fixed, &["weights", "scale", "granularity", "activations", "rotation"]),
     ("quant", Free, &["backward", "ste"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),

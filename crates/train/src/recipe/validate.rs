@@ -1,6 +1,6 @@
 //! Sections that can contradict each other: all such checks, in one place. What is about one section stands with it.
 
-use tritforge_config::{ConfigError, WeightQuant};
+use tritforge_config::{ActivationQuant, ConfigError, Rotation, WeightQuant};
 use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
@@ -21,6 +21,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     recipe.export.check(r, &recipe.model, recipe.quant);
     recipe.quant.check(r);
     engine(r, recipe);
+    rotation(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
@@ -50,6 +51,20 @@ fn norms(r: &mut Reader, recipe: &Recipe) {
     }
 }
 
+/// A base whose weights stay as they are stored cannot be folded with another rotation than its own.
+fn rotation(r: &mut Reader, recipe: &Recipe) {
+    let Some(base) = &recipe.model.base_config else { return };
+    let frozen = recipe.quant.weights == WeightQuant::Ternary || recipe.lora.is_some();
+    if frozen && base.rotation != recipe.quant.rotation {
+        let message = format!(
+            "quant.rotation = \"{}\": expected \"{}\", that of model.base, whose weights are not trained",
+            recipe.quant.rotation.name(),
+            base.rotation.name()
+        );
+        r.fault("quant", "rotation", message);
+    }
+}
+
 /// What candle's tape does not compute.
 fn engine(r: &mut Reader, recipe: &Recipe) {
     if recipe.train.engine == TrainEngine::Fused {
@@ -75,6 +90,11 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.backward.name()
         );
         r.fault("quant", "backward", message);
+    }
+    if recipe.quant.activations == ActivationQuant::Int4 || recipe.quant.rotation != Rotation::None {
+        let message = "train.engine = \"candle\": expected quant.activations = \"absmax\" or \"none\" and quant.rotation = \"none\", \
+                       which candle's tape computes";
+        r.fault("train", "engine", message);
     }
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";

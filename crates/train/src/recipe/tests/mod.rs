@@ -106,6 +106,7 @@ fn every_key_is_read() {
         scale = "twn"
         ste = "clip"
         activations = "none"
+        rotation = "hadamard"
         [tokenizer]
         kind = "bpe"
         vocab_size = 300
@@ -169,6 +170,7 @@ fn every_key_is_read() {
     let c = r.model_config(300).unwrap();
     assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
     assert_eq!((c.activations, c.use_qk_norm), (ActivationQuant::None, true));
+    assert_eq!(c.rotation, tritforge_config::Rotation::Hadamard);
     assert_eq!((c.quantizer.name(), r.quant.ste.name()), ("twn", "clip"));
     assert_eq!((r.optim.lr, r.optim.grad_clip, r.optim.weight_decay_until), (1.0, 0.0, 0.75));
     assert_eq!(r.optim.rule, Rule::AdamW(AdamW { betas: (0.8, 0.99), eps: 1e-7 }));
@@ -224,6 +226,26 @@ fn a_resolved_recipe_reads_back() {
         let recipe = parse(MINIMAL, overrides).unwrap();
         assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe, "{overrides:?}");
     }
+}
+
+#[test]
+fn norms_have_a_name_too() {
+    let sub_norm = |text: &str, set: &[&str]| parse(text, set).unwrap().model.use_sub_norm;
+    assert!(sub_norm(MINIMAL, &["model.norm=sub"]) && !sub_norm(MINIMAL, &["model.norm=pre"]));
+    assert!(!sub_norm(MINIMAL, &["model.norm=pre", "model.use_sub_norm=false"]));
+    let error = parse(MINIMAL, &["model.norm=pre", "model.use_sub_norm=true"]).unwrap_err().to_string();
+    assert!(error.contains("model.norm = \"pre\" contradicts model.use_sub_norm = true"), "{error}");
+    // A shape's file says one thing, the recipe another: the recipe goes before.
+    let dir = tempfile::tempdir().unwrap();
+    let shape = dir.path().join("shape.toml");
+    let keys = "hidden_size = 256\nintermediate_size = 768\nnum_hidden_layers = 2\nnum_attention_heads = 4\n";
+    fs::write(&shape, format!("{keys}use_sub_norm = true\n")).unwrap();
+    let text = format!(
+        "[model]\nconfig = '{}'\nnorm = \"pre\"\n[data]\ntrain = \"a.txt\"\n[train]\nsteps = 9\n",
+        shape.display()
+    );
+    assert!(!sub_norm(&text, &[]));
+    assert!(sub_norm(&text.replace("norm = \"pre\"\n", ""), &[]));
 }
 
 #[test]
