@@ -33,6 +33,17 @@ fn files_of_our_own_architecture_compute_what_was_trained() {
         ("gelu", &["model.hidden_act=gelu", "model.norm=pre"], &["tq2_0"]),
         ("tanh", &["model.hidden_act=gelu_pytorch_tanh", "quant.granularity=row"], &["q2_0"]),
         ("int4", &["quant.activations=int4"], &["tq2_0", "tq1_0", "iq2_bn"]),
+        ("normed", &["model.norm=projection", "train.gradient_checkpointing=true"], &["tq2_0", "i2_s"]),
+        (
+            "normed-int4",
+            &[
+                "model.norm=projection",
+                "quant.activations=int4",
+                "model.use_qk_norm=true",
+                "quant.backward=int24",
+            ],
+            &["tq2_0"],
+        ),
         ("int4-groups", &["quant.activations=int4", "quant.granularity=64", "model.norm=pre"], &["q2_0"]),
         ("rotated", &["quant.activations=int4", "quant.rotation=hadamard"], &["tq2_0"]),
         (
@@ -58,7 +69,9 @@ fn files_of_our_own_architecture_compute_what_was_trained() {
         let texts: Vec<String> = texts.collect();
         assert!(!texts[0].is_empty() && texts.iter().all(|text| *text == texts[0]), "{texts:?}");
         let resolved = fs::read_to_string(project.path(&format!("{run}/step-000006/recipe.toml"))).unwrap();
-        for key in set.iter().filter(|key| !key.contains("norm=") && !key.contains("granularity")) {
+        for key in set.iter().filter(|key| {
+            !key.contains("norm=") && !key.starts_with("train.") && !key.contains("granularity")
+        }) {
             let (key, value) = key.split_once('=').unwrap();
             let line = format!("{} = \"{value}\"", key.split_once('.').unwrap().1);
             assert!(resolved.contains(&line), "{line}: {resolved}");
@@ -116,7 +129,9 @@ fn what_others_would_compute_otherwise_is_refused() {
         (&["quant.activations=int5"], "\"int4\""),
         (&["quant.rotation=hadamrd"], "did you mean \"hadamard\"?"),
         (&["model.hidden_act=gelu_tanh"], "\"gelu_pytorch_tanh\""),
-        (&["model.norm=post"], "\"pre\" or \"sub\""),
+        (&["model.norm=post"], "\"pre\" or \"sub\" or \"projection\""),
+        (&["model.norm=projection", "model.use_sub_norm=false"], "contradicts model.use_sub_norm = false"),
+        (&["model.norm=projection", "train.engine=candle"], "which candle's tape computes"),
     ] {
         let error = refused(set);
         assert!(error.contains(expected), "{set:?}: {error}");
@@ -125,6 +140,9 @@ fn what_others_would_compute_otherwise_is_refused() {
     let error = project.fails(&["export", "runs/int4", "-o", "hf", "--format", "hf-f32"]);
     assert!(error.contains("activations int4") && error.contains("export GGUF"), "{error}");
     assert!(!project.path("hf").exists());
+    train(&project, "runs/normed", &["model.norm=projection"]);
+    let error = project.fails(&["export", "runs/normed", "-o", "hf", "--format", "hf-f32"]);
+    assert!(error.contains("no class has a norm before each projection"), "{error}");
     // transformers has the gates: a directory in its layout is one of its models.
     train(&project, "runs/gelu", &["model.hidden_act=gelu", "model.norm=pre"]);
     project.ok(&["export", "runs/gelu", "-o", "hf-gelu", "--format", "hf-f32"]);

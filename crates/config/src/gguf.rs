@@ -225,6 +225,7 @@ impl ModelConfig {
             rope_scaling: rope::from_metadata(metadata, name, context_length)?,
             tie_word_embeddings: !has("output.weight"),
             use_sub_norm: architecture.use_sub_norm,
+            projection_norms: false,
             use_qk_norm: architecture.use_qk_norm,
             attention_bias: match (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")) {
                 _ if !architecture.reads_attention_bias => AttentionBias::None,

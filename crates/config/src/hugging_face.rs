@@ -207,6 +207,7 @@ impl Reader {
             rope_scaling: rope.scaling,
             tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
             use_sub_norm: architecture.use_sub_norm,
+            projection_norms: false,
             use_qk_norm: architecture.use_qk_norm,
             attention_bias,
             weights,

@@ -199,6 +199,10 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether an RMSNorm stands before `o_proj` and `down_proj` (SubLN).
     pub use_sub_norm: bool,
+    /// Whether an RMSNorm with a weight of its own stands before each of the seven projections: before `o_proj` and `down_proj` the
+    /// sub-norms, before the others one more behind the norm that they share.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub projection_norms: bool,
     /// Whether every head's query and key go through an RMSNorm of width `head_dim` before RoPE (Qwen3).
     pub use_qk_norm: bool,
     /// Which projections of the attention have a bias.
@@ -238,6 +242,7 @@ impl Default for ModelConfig {
             rope_scaling: None,
             tie_word_embeddings: true,
             use_sub_norm: true,
+            projection_norms: false,
             use_qk_norm: false,
             attention_bias: AttentionBias::None,
             weights: WeightQuant::Absmean,
@@ -338,6 +343,13 @@ impl ModelConfig {
                     self.hidden_size,
                     self.q_size()
                 ),
+            ));
+        }
+        if self.projection_norms && !self.use_sub_norm {
+            return Err(fault(
+                "projection_norms",
+                &true,
+                "use_sub_norm = true: norms before o_proj and down_proj are among those of all projections",
             ));
         }
         let ranges = [

@@ -17,6 +17,11 @@ impl ModelConfig {
                 norm("self_attn.attn_sub_norm", self.q_size());
                 norm("mlp.ffn_sub_norm", f);
             }
+            if self.projection_norms {
+                for projection in Projection::SHARING {
+                    norm(&format!("{}.norm", projection.hf_name()), d);
+                }
+            }
             if self.use_qk_norm {
                 norm("self_attn.q_norm", self.head_dim);
                 norm("self_attn.k_norm", self.head_dim);
@@ -63,6 +68,7 @@ impl ModelConfig {
             of(".weight")
                 || (of(".weight_scale") && self.weights == crate::WeightQuant::Ternary)
                 || (of(".bias") && self.attention_bias.has(projection))
+                || (of(".norm.weight") && self.projection_norms && projection.sharing().is_some())
         })
     }
 }

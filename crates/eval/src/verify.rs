@@ -307,7 +307,7 @@ fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> {
-    let pairs: [(&'static str, String, String); 17] = [
+    let pairs: [(&'static str, String, String); 18] = [
         ("vocab_size", left.vocab_size.to_string(), right.vocab_size.to_string()),
         ("hidden_size", left.hidden_size.to_string(), right.hidden_size.to_string()),
         ("intermediate_size", left.intermediate_size.to_string(), right.intermediate_size.to_string()),
@@ -324,6 +324,7 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ("rope_theta", left.rope_theta.to_string(), right.rope_theta.to_string()),
         ("rms_norm_eps", left.rms_norm_eps.to_string(), right.rms_norm_eps.to_string()),
         ("use_sub_norm", left.use_sub_norm.to_string(), right.use_sub_norm.to_string()),
+        ("projection_norms", left.projection_norms.to_string(), right.projection_norms.to_string()),
         ("use_qk_norm", left.use_qk_norm.to_string(), right.use_qk_norm.to_string()),
         ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
         ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),

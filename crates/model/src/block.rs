@@ -59,12 +59,25 @@ impl Block {
         } else {
             (None, None)
         };
+        let projections = if config.projection_norms {
+            let [q, k, v, gate, up] = Projection::SHARING.map(|p| norm(&format!("{}.norm", p.hf_name()), d));
+            Some([q?, k?, v?, gate?, up?])
+        } else {
+            None
+        };
         let qk_norm = if config.use_qk_norm {
             Some([norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?])
         } else {
             None
         };
-        let norms = Norms { input_layernorm, qk_norm, attn_sub_norm, post_attention_layernorm, ffn_sub_norm };
+        let norms = Norms {
+            input_layernorm,
+            qk_norm,
+            attn_sub_norm,
+            post_attention_layernorm,
+            ffn_sub_norm,
+            projections,
+        };
         let mut projection_indices = [FROZEN; 7];
         let mut projection = |p: Projection| {
             let shape = config.projection_shape(p);
@@ -109,16 +122,27 @@ impl Block {
     /// Which of the model's parameters are the block's, those of adapters included; [`FROZEN`] among them where there is
     /// nothing to train.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
-        let Norms { input_layernorm, qk_norm, attn_sub_norm, post_attention_layernorm, ffn_sub_norm } =
-            &self.norms;
+        let Norms {
+            input_layernorm,
+            qk_norm,
+            attn_sub_norm,
+            post_attention_layernorm,
+            ffn_sub_norm,
+            projections,
+        } = &self.norms;
+        let shared = projections.iter().flatten();
         let norms = [
             Some(input_layernorm),
             attn_sub_norm.as_ref(),
             Some(post_attention_layernorm),
             ffn_sub_norm.as_ref(),
         ];
-        let vectors =
-            norms.into_iter().flatten().chain(qk_norm.iter().flatten()).chain(self.biases.iter().flatten());
+        let vectors = norms
+            .into_iter()
+            .flatten()
+            .chain(qk_norm.iter().flatten())
+            .chain(shared)
+            .chain(self.biases.iter().flatten());
         let adapters = self.projections.iter().filter_map(Linear::adapter);
         let adapters = adapters.flat_map(|adapter| [adapter.index, adapter.index + 1]);
         vectors.map(|vector| vector.index).chain(self.projection_indices).chain(adapters)

@@ -171,8 +171,8 @@ impl Decoder {
                 return Ok::<_, ModelError>((tensor, FROZEN));
             }
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
-            let group =
-                if projection && name.ends_with(".weight") { DecayGroup::Decay } else { DecayGroup::NoDecay };
+            let matrix = projection && name.ends_with(".weight") && !name.ends_with(".norm.weight");
+            let group = if matrix { DecayGroup::Decay } else { DecayGroup::NoDecay };
             let name = name.to_string();
             parameters.push(Parameter { name, tensor: tensor.clone(), group, frozen: false });
             Ok((tensor, parameters.len() - 1))

@@ -158,7 +158,8 @@ fn parameters_are_those_that_the_configuration_names() {
     let biased = ModelConfig { attention_bias: AttentionBias::Qkv, use_sub_norm: false, ..config() };
     let other =
         ModelConfig { tie_word_embeddings: false, use_qk_norm: true, use_sub_norm: false, ..config() };
-    for config in [config(), biased, other] {
+    let normed = ModelConfig { projection_norms: true, ..config() };
+    for config in [config(), biased, other, normed] {
         let model = Decoder::init(&config, 5).unwrap();
         let found = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.dims().to_vec()));
         assert_eq!(found.collect::<Vec<_>>(), config.parameter_shapes());

@@ -85,6 +85,13 @@ fn gelu_gates() {
 }
 
 #[test]
+fn norms_before_all_projections() {
+    let config = ModelConfig { projection_norms: true, ..config() };
+    check(&config);
+    check(&ModelConfig { use_qk_norm: true, rotation: Rotation::Hadamard, ..config });
+}
+
+#[test]
 fn rotated_inputs() {
     // Blocks of 16 and of 4: hidden_size 16, intermediate_size 20.
     let rotated = ModelConfig { rotation: Rotation::Hadamard, ..config() };

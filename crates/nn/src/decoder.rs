@@ -41,6 +41,13 @@ impl Decoder {
     /// another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, NnError> {
         config.validate()?;
+        if config.projection_norms {
+            return Err(NnError::Input {
+                what: "a decoder on candle's tape",
+                found: "norms before all projections".to_string(),
+                expected: "sub-norms or none; the fused pass has the others".to_string(),
+            });
+        }
         if config.rotation != Rotation::None || config.activations == ActivationQuant::Int4 {
             return Err(NnError::Input {
                 what: "a decoder on candle's tape",

@@ -17,10 +17,6 @@ use crate::{Key, Kind, VERSION};
 const CONFIG: &str = "TOML file with keys of this section, as in `configs/`; keys in the recipe take \
                       precedence.";
 
-/// What `model.norm` is; recipes keep `use_sub_norm`.
-const NORM: &str = "`\"pre\"` (norms before attention and feed-forward network only) or `\"sub\"` (also before `o_proj` and \
-                    `down_proj`, the default): another way to write `use_sub_norm`.";
-
 /// Everything that is known of recipes.
 #[derive(Debug)]
 pub struct Reference {
@@ -46,7 +42,6 @@ impl Reference {
         mut texts: BTreeMap<(&'static str, &'static str), String>,
     ) -> Self {
         texts.insert(("model", "config"), CONFIG.to_string());
-        texts.insert(("model", "norm"), NORM.to_string());
         let (keys, needed) = (reader.keys().to_vec(), reader.needed().to_vec());
         Self { keys, needed, alternatives, documented, texts }
     }

@@ -71,9 +71,10 @@ pub(crate) fn adapted(
     Ok(Decoder::load_adapted(config, lora, |name, shape| of_base(&base, name, shape), adapter)?)
 }
 
-/// A tensor of a base. Norms before `o_proj` and `down_proj` that the base does not have begin as 1.
+/// A tensor of a base. Norms before projections that the base does not have begin as 1.
 fn of_base(base: &LoadedModel, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-    if name.contains("_sub_norm") && !base.has(name) {
+    let added = name.contains("_sub_norm") || name.ends_with("_proj.norm.weight");
+    if added && !base.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }
     base.parameter(name, shape)

@@ -1,5 +1,5 @@
-//! `tritforge`: models that no architecture of other programs describes, because of their gate's activation or the
-//! quantization of their activations. Their files say under `tritforge.` what a block is made of; other programs do not know
+//! `tritforge`: models that no architecture of other programs describes, because of their gate's activation, their norms or
+//! the quantization of their activations. Their files say under `tritforge.` what a block is made of; other programs do not know
 //! the architecture and refuse them, rather than compute something else.
 
 use tritforge_gguf::{Metadata, Value, optional};
@@ -24,13 +24,15 @@ pub(super) static TRITFORGE: Architecture = Architecture {
 };
 
 /// The keys that this architecture alone has, without their beginning `tritforge.`.
-pub(crate) const KEYS: [&str; 4] = ["use_sub_norm", "use_qk_norm", "activations", "activation_rotation"];
+pub(crate) const KEYS: [&str; 5] =
+    ["use_sub_norm", "use_qk_norm", "activations", "activation_rotation", "projection_norms"];
 
 /// Whether a model has what no other architecture describes.
 pub(super) fn describes(config: &ModelConfig) -> bool {
     !matches!(config.hidden_act, HiddenAct::Silu | HiddenAct::Relu2)
         || config.activations == ActivationQuant::Int4
         || config.rotation != Rotation::None
+        || config.projection_norms
 }
 
 impl Architecture {
@@ -49,6 +51,7 @@ pub(crate) fn to_metadata(config: &ModelConfig) -> Vec<(String, Value)> {
         (KEYS[1], Value::Bool(config.use_qk_norm)),
         (KEYS[2], text(config.activations.name())),
         (KEYS[3], text(config.rotation.name())),
+        (KEYS[4], Value::Bool(config.projection_norms)),
     ];
     values.map(|(key, value)| (format!("tritforge.{key}"), value)).to_vec()
 }
@@ -66,6 +69,7 @@ pub(crate) fn from_metadata(metadata: &Metadata, config: &mut ModelConfig) -> Re
     };
     config.use_sub_norm = flag(KEYS[0])?;
     config.use_qk_norm = flag(KEYS[1])?;
+    config.projection_norms = flag(KEYS[4])?;
     let text = |key: &str| optional(metadata.get_str(&format!("tritforge.{key}"))).map_err(fault);
     let unknown = |key: &str, found: &str, known: String| {
         Err(ConfigError::Gguf(format!("tritforge.{key} = \"{found}\": expected {known}")))
@@ -123,6 +127,7 @@ mod tests {
             ModelConfig { hidden_act: HiddenAct::Gelu, use_qk_norm: true, ..plain.clone() },
             ModelConfig { hidden_act: HiddenAct::GeluTanh, ..dense.clone() },
             ModelConfig { activations: ActivationQuant::Int4, ..base.clone() },
+            ModelConfig { projection_norms: true, ..base.clone() },
             ModelConfig { activations: ActivationQuant::Int4, rotation: Rotation::Hadamard, ..plain },
             ModelConfig { rotation: Rotation::Hadamard, ..dense },
         ] {

@@ -31,6 +31,10 @@ impl ModelConfig {
                 self.rotation.name()
             )));
         }
+        if self.projection_norms {
+            let message = "projection_norms = true: no class has a norm before each projection; export GGUF";
+            return Err(ConfigError::NoClass(message.to_string()));
+        }
         let class = Class::of(self)?;
         let mut json = json!({
             "architectures": [class.name],

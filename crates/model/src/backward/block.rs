@@ -4,7 +4,7 @@
 use tritforge_config::Projection;
 use tritforge_kernels::{
     CounterRng, Direction, Matrix, RopeTable, WriteMode, attention_varlen_backward, gemm, glu_norm_backward,
-    hadamard_in_place, rms_norm_backward, rope_in_place, weight_gradient,
+    hadamard_in_place, rms_norm, rms_norm_backward, rope_in_place, weight_gradient,
 };
 
 use super::input_gradient::{Rounded, input_gradient};
@@ -96,7 +96,7 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<(), ModelError> {
-        let Scratch { dx, passing, dq, dk, dv, dgate, dup, rounded, adapter, relation, .. } = scratch;
+        let Scratch { dx, passing, dq, dk, dv, dgate, dup, rounded, adapter, relation, normed, .. } = scratch;
         let Passing { hidden, plain } = passing;
         let seed = CounterRng::derive(pass.noise, self.shape.layer as u64);
         let products = &mut Kept { x, kept, rounded, adapter, plain, seed };
@@ -109,9 +109,9 @@ impl Block {
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients);
         let dnorm = sized(hidden, dx.len());
-        self.project_backward(Gate, dgate, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
-        self.project_backward(Up, dup, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
         let norm = &self.norms.post_attention_layernorm;
+        let of = [(Gate, &*dgate), (Up, dup)];
+        self.shared_backward(&kept.middle, norm, of, dnorm, normed, products, gradients)?;
         self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, WriteMode::Accumulate), gradients);
         self.bias_backward(O, dx, gradients);
 
@@ -157,11 +157,39 @@ impl Block {
             self.bias_backward(projection, d, gradients);
         }
         let dnorm = sized(hidden, dx.len());
-        self.project_backward(Q, dq, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
-        self.project_backward(K, dk, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
-        self.project_backward(V, dv, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
         let norm = &self.norms.input_layernorm;
+        let of = [(Q, &*dq), (K, dk), (V, dv)];
+        self.shared_backward(x, norm, of, dnorm, normed, products, gradients)?;
         self.norm_backward(norm, x, dnorm, (&mut *dx, WriteMode::Accumulate), gradients);
+        Ok(())
+    }
+
+    /// Writes the gradient of the input that projections share, given those of their outputs: of x behind `norm`.
+    fn shared_backward<const N: usize>(
+        &self,
+        x: &[f32],
+        norm: &Vector,
+        of: [(Projection, &[f32]); N],
+        dshared: &mut [f32],
+        [normed, dnormed]: &mut [Vec<f32>; 2],
+        products: &mut Kept<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<(), ModelError> {
+        let writes = std::iter::once(WriteMode::Overwrite).chain(std::iter::repeat(WriteMode::Accumulate));
+        let Some(norms) = &self.norms.projections else {
+            for ((projection, d), write) in of.into_iter().zip(writes) {
+                self.project_backward(projection, d, (&mut *dshared, write), products, gradients)?;
+            }
+            return Ok(());
+        };
+        let normed = sized(normed, x.len());
+        rms_norm(x, &norm.weight.read(), self.shape.eps, normed);
+        for ((projection, d), write) in of.into_iter().zip(writes) {
+            let Some(index) = projection.sharing() else { continue };
+            let dnormed = sized(dnormed, x.len());
+            self.project_backward(projection, d, (&mut *dnormed, WriteMode::Overwrite), products, gradients)?;
+            self.norm_backward(&norms[index], normed, dnormed, (&mut *dshared, write), gradients);
+        }
         Ok(())
     }
 
@@ -220,7 +248,7 @@ impl Block {
     ) -> Result<(), ModelError> {
         let linear = self.linear(projection);
         let (rows, cols) = linear.dims();
-        let input = input(products.kept, projection);
+        let input = input(products.kept, projection, self.norms.projections.is_some());
         let trained = gradients.slot(self.projection_indices[projection as usize]);
         let noise = |product: u64| CounterRng::new(products.seed, product, projection as usize);
         let rounding = |product: u64| {

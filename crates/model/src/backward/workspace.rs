@@ -48,10 +48,11 @@ impl Workspace {
     pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.q_size(), config.kv_size());
-        let inputs = 2 * d + q + f;
+        let shared = if config.projection_norms { Projection::SHARING.len() } else { 2 };
+        let inputs = shared * d + q + f;
         let inputs = match config.activations {
-            // A code each, and scale and sum of four rows.
-            ActivationQuant::Absmax | ActivationQuant::Int4 => inputs + 4 * 8,
+            // A code each, and scale and sum of the rows.
+            ActivationQuant::Absmax | ActivationQuant::Int4 => inputs + (2 + shared) * 8,
             ActivationQuant::None => 4 * inputs,
         };
         let plain = if config.use_qk_norm { q + kv } else { 0 };
@@ -68,6 +69,8 @@ impl Workspace {
         // Rotated numbers before they are rounded.
         let rotated = config.rotation != Rotation::None && config.activations.is_integer();
         let scaled = scaled + if rotated { 4 * q.max(f) } else { 0 };
+        // The shared input and the gradient behind a projection's own norm.
+        let scaled = scaled + if config.projection_norms { 8 * d } else { 0 };
         let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes + scaled;
         let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
         (activations, activations + tokens * scratch + 4 * logits)
@@ -92,11 +95,15 @@ fn activations_bytes(kept: &Activations) -> usize {
     let Activations { q, k, v, plain_q, plain_k, attention, lse, middle, gate, up, .. } = kept;
     let floats = [q, k, v, plain_q, plain_k, attention, lse, middle, gate, up];
     let inputs = [&kept.attention_input, &kept.output_input, &kept.ffn_input, &kept.down_input];
-    floats.iter().map(|x| 4 * x.capacity()).sum::<usize>() + inputs.iter().map(|x| x.bytes()).sum::<usize>()
+    let inputs = inputs.into_iter().chain(&kept.projection_inputs);
+    floats.iter().map(|x| 4 * x.capacity()).sum::<usize>() + inputs.map(Input::bytes).sum::<usize>()
 }
 
-/// The input of a projection.
-pub(super) fn input(kept: &Activations, projection: Projection) -> &Input {
+/// The input of a projection, which is its own where norms stand before all of them.
+pub(super) fn input(kept: &Activations, projection: Projection, own_norms: bool) -> &Input {
+    if let (true, Some(index)) = (own_norms, projection.sharing()) {
+        return &kept.projection_inputs[index];
+    }
     match projection {
         Projection::Q | Projection::K | Projection::V => &kept.attention_input,
         Projection::O => &kept.output_input,
@@ -129,6 +136,8 @@ pub(super) struct Scratch {
     pub(super) rounded: Rounded,
     pub(super) adapter: AdapterBuffers,
     pub(super) relation: RelationBuffers,
+    /// The shared input of projections behind whose own norms it is, and a gradient of that; empty where there are no such norms.
+    pub(super) normed: [Vec<f32>; 2],
 }
 
 /// What adapters need on the way; empty where there are none.
@@ -158,5 +167,6 @@ impl Scratch {
             + 4 * self.rounded.scaled.capacity()
             + self.adapter.bytes()
             + self.relation.bytes()
+            + self.normed.iter().map(|x| 4 * x.capacity()).sum::<usize>()
     }
 }

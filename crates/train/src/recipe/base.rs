@@ -51,10 +51,11 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
 /// The keys of `[model]` that a configuration gives.
 fn shape(config: &ModelConfig) -> String {
     let act = config.hidden_act.name();
+    let norm = if config.projection_norms { "norm = \"projection\"\n" } else { "" };
     format!(
         "hidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\nnum_key_value_heads = {}\n\
          head_dim = {}\nhidden_act = \"{act}\"\nmax_position_embeddings = {}\nrms_norm_eps = {:?}\nrope_theta = {:?}\n\
-         tie_word_embeddings = {}\nuse_sub_norm = {}\nuse_qk_norm = {}\ninitializer_range = {:?}\n",
+         tie_word_embeddings = {}\n{norm}use_sub_norm = {}\nuse_qk_norm = {}\ninitializer_range = {:?}\n",
         config.hidden_size,
         config.intermediate_size,
         config.num_hidden_layers,

@@ -24,12 +24,10 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 29] = [
+const KEYS: [(&str, OnResume, &[&str]); 28] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
-    // Another way to write `use_sub_norm`.
-    ("model", Content, &["norm"]),
     (
         "model",
         Fixed,
@@ -45,6 +43,7 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
             "rms_norm_eps",
             "rope_theta",
             "tie_word_embeddings",
+            "norm",
             "use_sub_norm",
             "use_qk_norm",
             "initializer_range",

@@ -44,7 +44,7 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
 
 /// Norms that no architecture has together.
 fn norms(r: &mut Reader, recipe: &Recipe) {
-    if recipe.model.use_qk_norm && recipe.model.use_sub_norm {
+    if recipe.model.use_qk_norm && recipe.model.use_sub_norm && !recipe.model.projection_norms {
         let message = "model.use_qk_norm contradicts model.use_sub_norm, which is true by default: no architecture of GGUF \
                        files has both; set use_sub_norm = false";
         r.fault("model", "use_qk_norm", message);
@@ -90,6 +90,10 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.backward.name()
         );
         r.fault("quant", "backward", message);
+    }
+    if recipe.model.projection_norms {
+        let message = "train.engine = \"candle\": expected model.norm = \"pre\" or \"sub\", which candle's tape computes";
+        r.fault("train", "engine", message);
     }
     if recipe.quant.activations == ActivationQuant::Int4 || recipe.quant.rotation != Rotation::None {
         let message = "train.engine = \"candle\": expected quant.activations = \"absmax\" or \"none\" and quant.rotation = \"none\", \

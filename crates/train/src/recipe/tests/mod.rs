@@ -233,6 +233,11 @@ fn norms_have_a_name_too() {
     let sub_norm = |text: &str, set: &[&str]| parse(text, set).unwrap().model.use_sub_norm;
     assert!(sub_norm(MINIMAL, &["model.norm=sub"]) && !sub_norm(MINIMAL, &["model.norm=pre"]));
     assert!(!sub_norm(MINIMAL, &["model.norm=pre", "model.use_sub_norm=false"]));
+    let all = parse(MINIMAL, &["model.norm=projection"]).unwrap();
+    assert!(all.model.projection_norms && all.model.use_sub_norm);
+    let written = all.to_toml().unwrap();
+    assert!(written.contains("norm = \"projection\""), "{written}");
+    assert_eq!(parse(&written, &[]).unwrap(), all);
     let error = parse(MINIMAL, &["model.norm=pre", "model.use_sub_norm=true"]).unwrap_err().to_string();
     assert!(error.contains("model.norm = \"pre\" contradicts model.use_sub_norm = true"), "{error}");
     // A shape's file says one thing, the recipe another: the recipe goes before.
