@@ -182,7 +182,7 @@ fn normal(x: f32) -> (f32, f32) {
 #[inline(always)]
 fn by_tanh(x: f32) -> (f32, f32) {
     // 2 · √(2/π).
-    const ROOT: f32 = 1.595_769_1;
+    const ROOT: f32 = 1.595_769;
     const CUBE: f32 = 0.044_715;
     // Beyond these sigmoid is 0 or 1. `clamp` keeps NaN.
     let x = x.clamp(-100.0, 100.0);

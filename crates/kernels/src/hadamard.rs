@@ -80,7 +80,7 @@ mod tests {
             hadamard_in_place(&mut y, width);
             for (x, y) in x.chunks_exact(block).zip(y.chunks_exact(block)) {
                 for (i, y) in y.iter().enumerate() {
-                    let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                    let sign = |j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                     let sum: f64 = x.iter().enumerate().map(|(j, x)| sign(j) * f64::from(*x)).sum();
                     let expected = sum / (block as f64).sqrt();
                     assert!((f64::from(*y) - expected).abs() < 2e-6, "{width}: {y} {expected}");
