@@ -137,6 +137,11 @@ fn the_first_step_of_a_group_is_as_long_as_its_learning_rate() {
 fn groups_that_mean_nothing_are_refused() {
     let project = Project::new();
     project.ok(&train("recipe.toml", &["run.out=base", "train.steps=1", "optim.warmup_steps=1"]));
+    // No names are made of blocks that no model has.
+    let recipe = with_groups(&project, &group("norm", "lr = 1e-3"));
+    let error =
+        project.fails(&train(&recipe, &["tokenizer.kind=characters", "model.num_hidden_layers=268435456"]));
+    assert!(error.contains("expected at most 16384 blocks"), "{error}");
     for (groups, expected) in [
         (group("q_porj", "lr = 1e-3"), "the nearest names are model.layers.0.self_attn.q_proj.weight"),
         (group("(", "lr = 1e-3"), "optim.groups.pattern = '(': expected a regular expression"),

@@ -4,40 +4,36 @@ use crate::{ModelConfig, Projection};
 
 impl ModelConfig {
     /// Name and shape of every parameter, in the order in which a model has them. Names are those of Hugging Face's layout.
-    pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
+    pub fn parameter_shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let (table, d) = (vec![self.vocab_size, self.hidden_size], self.hidden_size);
+        let head = (!self.tie_word_embeddings).then(|| ("lm_head.weight".to_string(), table.clone()));
+        std::iter::once(("model.embed_tokens.weight".to_string(), table))
+            .chain((0..self.num_hidden_layers).flat_map(|layer| self.block_shapes(layer)))
+            .chain(std::iter::once(("model.norm.weight".to_string(), vec![d])))
+            .chain(head)
+    }
+
+    /// Name and shape of every parameter of a block.
+    fn block_shapes(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
         let (d, f) = (self.hidden_size, self.intermediate_size);
-        let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, d])];
-        for layer in 0..self.num_hidden_layers {
-            let mut norm = |name: &str, width: usize| {
-                shapes.push((format!("model.layers.{layer}.{name}.weight"), vec![width]));
-            };
-            norm("input_layernorm", d);
-            norm("post_attention_layernorm", d);
-            if self.use_sub_norm {
-                norm("self_attn.attn_sub_norm", self.q_size());
-                norm("mlp.ffn_sub_norm", f);
-            }
-            if self.projection_norms {
-                for projection in Projection::SHARING {
-                    norm(&format!("{}.norm", projection.hf_name()), d);
-                }
-            }
-            if self.use_qk_norm {
-                norm("self_attn.q_norm", self.head_dim);
-                norm("self_attn.k_norm", self.head_dim);
-            }
-            for projection in Projection::ALL {
-                shapes.push((projection.hf_weight(layer), self.projection_shape(projection).to_vec()));
-            }
-            for projection in Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p)) {
-                shapes.push((projection.hf_bias(layer), vec![self.projection_shape(projection)[0]]));
-            }
+        let mut norms = vec![("input_layernorm".to_string(), d), ("post_attention_layernorm".to_string(), d)];
+        if self.use_sub_norm {
+            norms.push(("self_attn.attn_sub_norm".to_string(), self.q_size()));
+            norms.push(("mlp.ffn_sub_norm".to_string(), f));
         }
-        shapes.push(("model.norm.weight".to_string(), vec![d]));
-        if !self.tie_word_embeddings {
-            shapes.push(("lm_head.weight".to_string(), vec![self.vocab_size, d]));
+        if self.projection_norms {
+            norms.extend(Projection::SHARING.map(|p| (format!("{}.norm", p.hf_name()), d)));
         }
-        shapes
+        if self.use_qk_norm {
+            norms.push(("self_attn.q_norm".to_string(), self.head_dim));
+            norms.push(("self_attn.k_norm".to_string(), self.head_dim));
+        }
+        let norm = |(name, width)| (format!("model.layers.{layer}.{name}.weight"), vec![width]);
+        let weight = |p: Projection| (p.hf_weight(layer), self.projection_shape(p).to_vec());
+        let bias = |p: Projection| (p.hf_bias(layer), vec![self.projection_shape(p)[0]]);
+        let biased = Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p));
+        let norms = norms.into_iter().map(norm);
+        norms.chain(Projection::ALL.into_iter().map(weight)).chain(biased.map(bias)).collect()
     }
 
     /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout.

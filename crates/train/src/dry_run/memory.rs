@@ -105,14 +105,11 @@ fn evaluation(recipe: &Recipe, config: &ModelConfig) -> u64 {
 
 /// Bytes that the optimizer keeps between steps, the average of the weights included.
 fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
-    let frozen = recipe.frozen();
-    let trained = recipe.parameter_shapes(config).into_iter().filter(|(name, _)| !frozen(name));
-    let state = trained.map(|(name, dims)| {
+    let numbers = sum(recipe, config, true, |name, dims| {
         let hidden = dims.len() == 2 && Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
-        let tensors = recipe.optim.rule.chosen().state(ParameterShape { dims: &dims, hidden });
-        tensors.iter().map(StateTensor::len).sum::<usize>()
+        let tensors = recipe.optim.rule.chosen().state(ParameterShape { dims, hidden });
+        tensors.iter().map(StateTensor::len).sum()
     });
-    let numbers = state.sum::<usize>() as u64;
     let average = if recipe.ema.is_some() { 4 * elements(recipe, config, false) } else { 0 };
     numbers * recipe.optim.state_dtype.bytes() as u64 + average
 }
@@ -120,9 +117,23 @@ fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
 /// Numbers in the parameters of a run: all of the model's, or the adapter's; without those that are frozen if only `trained` ones
 /// count.
 fn elements(recipe: &Recipe, config: &ModelConfig, trained: bool) -> u64 {
+    sum(recipe, config, trained, |_, dims| dims.iter().product())
+}
+
+/// Adds up what `of` says of each parameter, by name and shape.
+fn sum(recipe: &Recipe, config: &ModelConfig, trained: bool, of: impl Fn(&str, &[usize]) -> usize) -> u64 {
     let frozen = recipe.frozen();
-    let shapes = recipe.parameter_shapes(config).into_iter().filter(|(name, _)| !(trained && frozen(name)));
-    shapes.map(|(_, dims)| dims.iter().product::<usize>()).sum::<usize>() as u64
+    let of_layers = |num_hidden_layers: usize| {
+        let config = ModelConfig { num_hidden_layers, ..config.clone() };
+        let counted = recipe.parameter_shapes(&config).filter(|(name, _)| !(trained && frozen(name)));
+        counted.map(|(name, dims)| of(&name, &dims)).sum::<usize>() as u64
+    };
+    if !recipe.optim.groups.is_empty() {
+        return of_layers(config.num_hidden_layers);
+    }
+    // All blocks are alike.
+    let (none, one) = (of_layers(0), of_layers(1));
+    none + (one - none) * config.num_hidden_layers as u64
 }
 
 /// What adapters need on the way: their input, what is left of it, and the products of their rank.

@@ -6,7 +6,7 @@ use std::fmt;
 use fancy_regex::Regex;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tritforge_config::{LoraConfig, ModelConfig};
+use tritforge_config::{LoraConfig, ModelConfig, Projection};
 use tritforge_model::Decoder;
 use tritforge_recipe::{Kind, Range, Reader, Value};
 use tritforge_support::counted;
@@ -45,6 +45,8 @@ pub struct GroupSummary {
 
 /// The key's name.
 const GROUPS: &str = "groups";
+/// Blocks of a model whose names are searched: more than any has, few enough to be searched in a second.
+const MOST_BLOCKS: usize = 1 << 14;
 /// What a learning rate may be.
 const RATES: Range = Range::above(0.0).at_most(10.0);
 /// What a weight decay may be.
@@ -114,17 +116,19 @@ fn number(value: &Value) -> Option<f64> {
 
 impl Recipe {
     /// Name and shape of every parameter of a run with a model of this configuration: all of the model's, or the adapter's.
-    pub(crate) fn parameter_shapes(&self, config: &ModelConfig) -> Vec<(String, Vec<usize>)> {
-        let Some(lora) = &self.lora else { return config.parameter_shapes() };
-        let mut shapes = Vec::new();
-        for layer in 0..config.num_hidden_layers {
-            for projection in &lora.target_modules {
-                let [rows, columns] = config.projection_shape(*projection);
-                let [a, b] = LoraConfig::tensors(layer, *projection);
-                shapes.extend([(a, vec![lora.rank, columns]), (b, vec![rows, lora.rank])]);
-            }
-        }
-        shapes
+    pub(crate) fn parameter_shapes<'a>(
+        &'a self,
+        config: &'a ModelConfig,
+    ) -> Box<dyn Iterator<Item = (String, Vec<usize>)> + 'a> {
+        let Some(lora) = &self.lora else { return Box::new(config.parameter_shapes()) };
+        let of_projection = |layer: usize, projection: Projection| {
+            let [rows, columns] = config.projection_shape(projection);
+            let [a, b] = LoraConfig::tensors(layer, projection);
+            [(a, vec![lora.rank, columns]), (b, vec![rows, lora.rank])]
+        };
+        Box::new((0..config.num_hidden_layers).flat_map(move |layer| {
+            lora.target_modules.iter().flat_map(move |projection| of_projection(layer, *projection))
+        }))
     }
 
     /// Says which group a parameter belongs to, by its name: the first whose pattern finds it.
@@ -192,19 +196,26 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         // A fault of its own.
         return;
     }
-    let names: Vec<String> = recipe.parameter_shapes(&config).into_iter().map(|(name, _)| name).collect();
+    if config.num_hidden_layers > MOST_BLOCKS {
+        let message = format!(
+            "optim.groups: expected at most {MOST_BLOCKS} blocks with patterns over their names, found model.num_hidden_layers = {}",
+            config.num_hidden_layers
+        );
+        return r.fault(SECTION, GROUPS, message);
+    }
+    let names = || recipe.parameter_shapes(&config).map(|(name, _)| name);
     for group in groups {
         let ParamGroup { pattern, lr, weight_decay, freeze } = group;
         let mut fault = |message: String| {
             r.fault(SECTION, GROUPS, format!("optim.groups: pattern '{pattern}': {message}"));
         };
         let Ok(regex) = Regex::new(pattern) else { continue };
-        if let Some(error) = names.iter().find_map(|name| regex.is_match(name).err()) {
+        if let Some(error) = names().find_map(|name| regex.is_match(&name).err()) {
             fault(format!("it cannot be searched for: {error}"));
             continue;
         }
-        if !names.iter().any(|name| regex.is_match(name).unwrap_or(false)) {
-            let nearest = nearest(pattern, &names).join(", ");
+        if !names().any(|name| regex.is_match(&name).unwrap_or(false)) {
+            let nearest = nearest(pattern, names()).join(", ");
             fault(format!("no parameter has it in its name; the nearest names are {nearest}"));
         }
         if *freeze && (lr.is_some() || weight_decay.is_some()) {
@@ -229,9 +240,14 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
         return;
     }
     let group_of = recipe.grouping();
-    let of: Vec<Option<usize>> = names.iter().map(|name| group_of(name)).collect();
-    for (index, group) in groups.iter().enumerate() {
-        if !of.contains(&Some(index)) {
+    let (mut found, mut trained) = (vec![false; groups.len()], false);
+    for name in names() {
+        let group = group_of(&name);
+        group.iter().for_each(|group| found[*group] = true);
+        trained |= group.is_none_or(|group| !groups[group].freeze);
+    }
+    for (group, found) in groups.iter().zip(found) {
+        if !found {
             let message = format!(
                 "optim.groups: pattern '{}': earlier groups have all parameters that it finds; a parameter belongs to the first group that \
                  finds it: put this one before them",
@@ -240,20 +256,20 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
             r.fault(SECTION, GROUPS, message);
         }
     }
-    if of.iter().all(|group| group.is_some_and(|group| groups[group].freeze)) {
+    if !trained {
         r.fault(SECTION, GROUPS, "optim.groups: all parameters are frozen: expected at least one to train");
     }
 }
 
 /// The three names most like a pattern; of the blocks only the first one's.
-fn nearest<'a>(pattern: &str, names: &'a [String]) -> Vec<&'a str> {
-    let first = |name: &&String| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
+fn nearest(pattern: &str, names: impl Iterator<Item = String>) -> Vec<String> {
+    let first = |name: &String| !name.starts_with("model.layers.") || name.starts_with("model.layers.0.");
     // The part of a name that is most like it counts, so that short patterns find long names.
     let similarity = |name: &str| {
         let parts = name.split('.').chain([name]);
         parts.map(|part| strsim::jaro_winkler(pattern, part)).fold(0.0, f64::max)
     };
-    let mut ranked: Vec<&str> = names.iter().filter(first).map(String::as_str).collect();
+    let mut ranked: Vec<String> = names.filter(first).collect();
     ranked.sort_by(|a, b| similarity(b).total_cmp(&similarity(a)));
     ranked.truncate(3);
     ranked
