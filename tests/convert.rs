@@ -90,6 +90,32 @@ fn a_conversion_that_is_cut_in_the_middle_of_the_rise_goes_on_to_the_same_bits()
 }
 
 #[test]
+fn weights_and_inputs_set_in_apart_and_the_optimizer_begins_anew() {
+    let project = project();
+    let apart = ["convert.start=2", "convert.steps=2", "convert.input_start=4", "convert.input_steps=3"];
+    let reset =
+        [&apart[..], &["convert.optimizer=reset", "train.save_every=1", "train.keep_last=9"]].concat();
+    convert(&project, "runs/kept", &apart, &[]);
+    convert(&project, "runs/apart", &reset, &[]);
+    let together = ["convert.start=2", "convert.steps=2"];
+    convert(&project, "runs/together", &together, &[]);
+    let ends = ["runs/kept", "runs/apart", "runs/together"].map(|run| weights(&project, run));
+    assert!(ends[0] != ends[1] && ends[0] != ends[2], "{ends:?}");
+    project.ok(&["export", "runs/apart", "-o", "apart.gguf", "--embeddings", "f32"]);
+    let printed = project.ok(&["verify", "runs/apart", "apart.gguf", "--text", "text.txt", "--bound", "0"]);
+    assert!(printed.contains("verified"), "{printed}");
+    // Cut where the state has just begun anew, and one step later.
+    for cut in [2, 3] {
+        convert(&project, "runs/cut", &[&reset[..], &["run.seed=5"]].concat(), &["--overwrite"]);
+        for step in cut + 1..=8 {
+            fs::remove_dir_all(project.path(&format!("runs/cut/step-00000{step}"))).unwrap();
+        }
+        convert(&project, "runs/cut", &reset, &["--resume"]);
+        assert_eq!(weights(&project, "runs/cut"), ends[1], "cut at step {cut}");
+    }
+}
+
+#[test]
 fn norms_before_the_outputs_can_be_put_in() {
     let project = Project::new();
     let plain = ["quant.weights=none", "quant.activations=none", "model.use_sub_norm=false"];
@@ -139,6 +165,11 @@ fn sections_that_contradict_each_other_are_refused() {
         project.fails(&["train", "convert.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
     };
     assert!(refused(&["convert.steps=9"]).contains("only partly ternary"));
+    assert!(refused(&["convert.input_steps=9"]).contains("only partly quantized"));
+    assert!(
+        refused(&["convert.input_start=1", "quant.activations=none"]).contains("no inputs are quantized")
+    );
+    assert!(refused(&["convert.optimizer=reset"]).contains("expected convert.start above 0"));
     assert!(refused(&["quant.weights=none"]).contains("quant.weights"));
     assert!(refused(&["lora.rank=4"]).contains("[lora]"));
     assert!(refused(&["distill.teacher=runs/tiny", "distill.ce=0", "distill.kl=0"]).contains(

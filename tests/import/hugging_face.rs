@@ -199,7 +199,7 @@ fn what_a_configuration_does_not_say_is_asked_and_what_is_not_known_is_named() {
     let faults: [(&str, &str, Value, &str); 8] = [
         ("llama_tiny", "logit_scale", json!(2.0), "logit_scale = 2.0"),
         ("llama_tiny", "mlp_bias", json!(true), "mlp_bias"),
-        ("llama_tiny", "hidden_act", json!("gelu"), "gelu"),
+        ("llama_tiny", "hidden_act", json!("mish"), "mish"),
         ("llama_tiny", "model_type", json!("mamba"), "mamba"),
         // Its biases are there, and the configuration has no place for them.
         ("llama_tiny", "attention_bias", json!(false), "self_attn.k_proj.bias is not part of the model"),

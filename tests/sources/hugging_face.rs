@@ -159,7 +159,7 @@ fn fields_that_change_the_computation_are_refused() {
         ("partial_rotary_factor", json!(0.5)),
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
         ("layer_types", json!(["sliding_attention"])),
-        ("hidden_act", json!("gelu")),
+        ("hidden_act", json!("mish")),
         ("is_encoder_decoder", json!(true)),
     ] {
         set(&project, "hf/config.json", &json!({ field: value }));

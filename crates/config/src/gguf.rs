@@ -11,10 +11,10 @@ mod tests;
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
 use self::granularity::{EMBEDDING, HEAD};
-use crate::architecture::reason;
+use crate::architecture::{reason, tritforge};
 use crate::{
     ActivationQuant, Architecture, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection,
-    RopeScaling, WeightQuant, WeightQuantizer,
+    RopeScaling, Rotation, WeightQuant, WeightQuantizer,
 };
 
 /// The tensor that holds the divisors of the rotary frequencies, [head_dim / 2].
@@ -50,6 +50,9 @@ impl ModelConfig {
             entries.push((format!("{arch}.{key}"), Value::F32(number)));
         }
         entries.extend(self.rope_to_gguf(arch));
+        if Architecture::of(self)?.is_own() {
+            entries.extend(tritforge::to_metadata(self));
+        }
         Ok(entries)
     }
 
@@ -214,7 +217,7 @@ impl ModelConfig {
                 false => Ok::<_, ConfigError>(None),
             }
         };
-        let config = Self {
+        let mut config = Self {
             vocab_size,
             hidden_size,
             intermediate_size: each("feed_forward_length")?.ok_or_else(|| {
@@ -231,6 +234,7 @@ impl ModelConfig {
             rope_scaling: rope::from_metadata(metadata, name, context_length)?,
             tie_word_embeddings: !has("output.weight"),
             use_sub_norm: architecture.use_sub_norm,
+            projection_norms: false,
             use_qk_norm: architecture.use_qk_norm,
             attention_bias: match (has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")) {
                 _ if !architecture.reads_attention_bias => AttentionBias::None,
@@ -244,8 +248,12 @@ impl ModelConfig {
             ternary_embedding: table(EMBEDDING)?,
             ternary_head: table(HEAD)?,
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
+            rotation: Rotation::None,
             initializer_range: ModelConfig::default().initializer_range,
         };
+        if architecture.is_own() {
+            tritforge::from_metadata(metadata, &mut config)?;
+        }
         config.validate()?;
         Ok(config)
     }
@@ -277,17 +285,21 @@ fn activation(metadata: &Metadata, architecture: &Architecture) -> Result<Hidden
         None => return Ok(own),
         Some("silu" | "swish" | "swiglu") => Some(HiddenAct::Silu),
         Some("relu2" | "relu_sqr" | "relu_squared") => Some(HiddenAct::Relu2),
-        Some(_) => None,
+        Some(name) => HiddenAct::from_name(name).filter(|_| architecture.is_own()),
     };
     match activation {
         Some(activation) if activation == own || architecture.reads_hidden_act => Ok(activation),
+        _ if architecture.is_own() => Err(ConfigError::Gguf(format!(
+            "{key} = \"{}\": expected one of {}",
+            found.unwrap_or_default(),
+            HiddenAct::names()
+        ))),
         _ => Err(ConfigError::Gguf(format!(
             "{key} = \"{}\": expected {} for architecture {}",
             found.unwrap_or_default(),
             match own {
                 _ if architecture.reads_hidden_act => "silu or relu2",
-                HiddenAct::Silu => "silu",
-                HiddenAct::Relu2 => "relu2",
+                own => own.name(),
             },
             architecture.name()
         ))),

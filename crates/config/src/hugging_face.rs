@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::architecture::{Class, reason};
 use crate::{
-    ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, WeightQuant,
+    ActivationQuant, AttentionBias, ConfigError, Granularity, HiddenAct, ModelConfig, Rotation, WeightQuant,
     WeightQuantizer,
 };
 
@@ -155,13 +155,12 @@ impl Reader {
             return Err(ConfigError::Json("num_attention_heads = 0".to_string()));
         }
         let head_dim = class.head_dim.unwrap_or((hidden_size / num_attention_heads) as u64);
-        let hidden_act = match self.get("hidden_act").unwrap_or_else(|| class.hidden_act.into()).as_str() {
-            Some("silu" | "swish") => HiddenAct::Silu,
-            Some("relu2") => HiddenAct::Relu2,
-            other => {
-                let found = other.unwrap_or_default();
-                return Err(ConfigError::Json(format!("hidden_act = \"{found}\": expected silu or relu2")));
-            }
+        let hidden_act = self.get("hidden_act").unwrap_or_else(|| class.hidden_act.into());
+        let hidden_act = hidden_act.as_str().unwrap_or_default();
+        let Some(hidden_act) = HiddenAct::from_name(if hidden_act == "swish" { "silu" } else { hidden_act })
+        else {
+            let known = HiddenAct::names();
+            return Err(ConfigError::Json(format!("hidden_act = \"{hidden_act}\": expected one of {known}")));
         };
         // A class's default counts where the field is missing, null means one head of keys a head of queries.
         let num_key_value_heads = match self.fields.get("num_key_value_heads") {
@@ -208,6 +207,7 @@ impl Reader {
             rope_scaling: rope.scaling,
             tie_word_embeddings: self.flag("tie_word_embeddings", false)?,
             use_sub_norm: architecture.use_sub_norm,
+            projection_norms: false,
             use_qk_norm: architecture.use_qk_norm,
             attention_bias,
             weights,
@@ -216,6 +216,7 @@ impl Reader {
             ternary_embedding: None,
             ternary_head: None,
             activations,
+            rotation: Rotation::None,
             initializer_range: self.number("initializer_range", 0.02)?,
         };
         config.validate()?;

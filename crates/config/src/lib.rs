@@ -16,6 +16,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod activation;
 mod architecture;
 mod error;
 mod gguf;
@@ -29,12 +30,13 @@ mod quantizer;
 mod rope;
 mod tensors;
 
+pub use activation::{ActivationQuant, HiddenAct, Rotation};
 pub use architecture::Architecture;
 pub use error::ConfigError;
 pub use gguf::ROPE_FACTORS;
 pub use hugging_face::{HuggingFaceConfig, Quantization};
 pub use lora::{ADAPTER_CONFIG, ADAPTER_MODEL, ADAPTER_RUNTIME, LOTA_THRESHOLD, LoraConfig, LoraMode};
-pub use model::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, WeightQuant};
+pub use model::{AttentionBias, ModelConfig, WeightQuant};
 pub use parameters::Parameters;
 pub use peft::{AdaptedModule, AdapterConfig};
 pub use projection::Projection;

@@ -3,17 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tritforge_ternary::{Granularity, WeightQuantizer};
 
-use crate::{ConfigError, Projection, RopeScaling};
-
-/// The gate of the feed-forward network: `act(gate(x)) · up(x)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HiddenAct {
-    /// `relu(x)²`, as in BitNet b1.58 2B4T.
-    Relu2,
-    /// `x · sigmoid(x)`, as in Llama and llama.cpp's `bitnet`.
-    Silu,
-}
+use crate::{ActivationQuant, ConfigError, HiddenAct, Projection, RopeScaling, Rotation};
 
 /// How the seven projections of a block are quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,16 +44,6 @@ impl AttentionBias {
     }
 }
 
-/// How the inputs of the seven projections are quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ActivationQuant {
-    /// int8 by the largest magnitude of the token.
-    Absmax,
-    /// Full precision.
-    None,
-}
-
 /// A decoder-only transformer of the BitNet, Llama and Qwen families. Names and meanings are those of Hugging
 /// Face configs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +78,10 @@ pub struct ModelConfig {
     pub tie_word_embeddings: bool,
     /// Whether an RMSNorm stands before `o_proj` and `down_proj` (SubLN).
     pub use_sub_norm: bool,
+    /// Whether an RMSNorm with a weight of its own stands before each of the seven projections: before `o_proj` and `down_proj` the
+    /// sub-norms, before the others one more behind the norm that they share.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub projection_norms: bool,
     /// Whether every head's query and key go through an RMSNorm of width `head_dim` before RoPE (Qwen3).
     pub use_qk_norm: bool,
     /// Which projections of the attention have a bias.
@@ -112,6 +96,9 @@ pub struct ModelConfig {
     pub granularity: Granularity,
     /// Quantization of the projections' inputs.
     pub activations: ActivationQuant,
+    /// Rotation of the projections' inputs.
+    #[serde(skip_serializing_if = "Rotation::is_none")]
+    pub rotation: Rotation,
     /// Standard deviation of the initial weights.
     pub initializer_range: f32,
     /// Which weights of the embedding share a scale, if it is ternary: by the quantizer of the projections, or as stored, as
@@ -141,12 +128,14 @@ impl Default for ModelConfig {
             rope_scaling: None,
             tie_word_embeddings: true,
             use_sub_norm: true,
+            projection_norms: false,
             use_qk_norm: false,
             attention_bias: AttentionBias::None,
             weights: WeightQuant::Absmean,
             quantizer: WeightQuantizer::default(),
             granularity: Granularity::Tensor,
             activations: ActivationQuant::Absmax,
+            rotation: Rotation::None,
             initializer_range: 0.02,
             ternary_embedding: None,
             ternary_head: None,
@@ -263,6 +252,13 @@ impl ModelConfig {
                     self.hidden_size,
                     self.q_size()
                 ),
+            ));
+        }
+        if self.projection_norms && !self.use_sub_norm {
+            return Err(fault(
+                "projection_norms",
+                &true,
+                "use_sub_norm = true: norms before o_proj and down_proj are among those of all projections",
             ));
         }
         let ranges = [

@@ -32,6 +32,7 @@ impl ModelConfig {
         let (d, f) = (self.hidden_size, self.intermediate_size);
         let attention = d * (2 * self.q_size() + 2 * self.kv_size());
         let sub_norms = if self.use_sub_norm { self.q_size() + f } else { 0 };
+        let shared = if self.projection_norms { Projection::SHARING.len() * d } else { 0 };
         let qk_norms = if self.use_qk_norm { 2 * self.head_dim } else { 0 };
         let biased = Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p));
         let biases: usize = biased.map(|p| self.projection_shape(p)[0]).sum();
@@ -44,7 +45,7 @@ impl ModelConfig {
             embedding: self.vocab_size * d,
             head: if self.tie_word_embeddings { 0 } else { self.vocab_size * d },
             projections: self.num_hidden_layers * (attention + 3 * d * f),
-            norms: self.num_hidden_layers * (2 * d + sub_norms + qk_norms) + d,
+            norms: self.num_hidden_layers * (2 * d + sub_norms + shared + qk_norms) + d,
             biases: self.num_hidden_layers * biases,
             scales: self.num_hidden_layers * scales,
         }

@@ -31,6 +31,15 @@ impl Projection {
         Projection::Down,
     ];
 
+    /// Those that share their input with others: with [`crate::ModelConfig::projection_norms`] each has a norm of its own before it.
+    pub const SHARING: [Projection; 5] =
+        [Projection::Q, Projection::K, Projection::V, Projection::Gate, Projection::Up];
+
+    /// Its place in [`Self::SHARING`].
+    pub fn sharing(self) -> Option<usize> {
+        Self::SHARING.iter().position(|projection| *projection == self)
+    }
+
     /// The name inside a Hugging Face block, e.g. `self_attn.q_proj`.
     pub fn hf_name(self) -> &'static str {
         match self {
@@ -82,6 +91,16 @@ impl Projection {
     /// The bias's name in a GGUF file, e.g. `blk.0.attn_q.bias`.
     pub fn gguf_bias(self, layer: usize) -> String {
         format!("blk.{layer}.{}.bias", self.gguf_name())
+    }
+
+    /// The name of its norm's weight in a checkpoint, e.g. `model.layers.0.self_attn.q_proj.norm.weight`.
+    pub fn hf_norm(self, layer: usize) -> String {
+        format!("model.layers.{layer}.{}.norm.weight", self.hf_name())
+    }
+
+    /// The name of its norm's weight in a GGUF file, e.g. `blk.0.attn_q.norm.weight`.
+    pub fn gguf_norm(self, layer: usize) -> String {
+        format!("blk.{layer}.{}.norm.weight", self.gguf_name())
     }
 
     /// The weight's name in a GGUF file, e.g. `blk.0.attn_q.weight`.

@@ -3,6 +3,44 @@
 use crate::{Granularity, ModelConfig, Projection, WeightQuant};
 
 impl ModelConfig {
+    /// Name and shape of every parameter, in the order in which a model has them. Names are those of Hugging Face's layout.
+    pub fn parameter_shapes(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let (table, d) = (vec![self.vocab_size, self.hidden_size], self.hidden_size);
+        let head = (!self.tie_word_embeddings).then(|| ("lm_head.weight".to_string(), table.clone()));
+        std::iter::once(("model.embed_tokens.weight".to_string(), table))
+            .chain((0..self.num_hidden_layers).flat_map(|layer| self.block_shapes(layer)))
+            .chain(std::iter::once(("model.norm.weight".to_string(), vec![d])))
+            .chain(head)
+    }
+
+    /// Name and shape of every parameter of a block.
+    fn block_shapes(&self, layer: usize) -> Vec<(String, Vec<usize>)> {
+        let (d, f) = (self.hidden_size, self.intermediate_size);
+        let mut norms = vec![("input_layernorm".to_string(), d), ("post_attention_layernorm".to_string(), d)];
+        if self.use_sub_norm {
+            norms.push(("self_attn.attn_sub_norm".to_string(), self.q_size()));
+            norms.push(("mlp.ffn_sub_norm".to_string(), f));
+        }
+        if self.projection_norms {
+            norms.extend(Projection::SHARING.map(|p| (format!("{}.norm", p.hf_name()), d)));
+        }
+        if self.use_qk_norm {
+            norms.push(("self_attn.q_norm".to_string(), self.head_dim));
+            norms.push(("self_attn.k_norm".to_string(), self.head_dim));
+        }
+        let norm = |(name, width)| (format!("model.layers.{layer}.{name}.weight"), vec![width]);
+        let weights = |p: Projection| {
+            let shape = self.projection_shape(p);
+            let scales = (p.hf_clip_val(layer), self.granularity.scale_shape(shape));
+            let scales = self.learns_scales().then_some(scales);
+            std::iter::once((p.hf_weight(layer), shape.to_vec())).chain(scales)
+        };
+        let bias = |p: Projection| (p.hf_bias(layer), vec![self.projection_shape(p)[0]]);
+        let biased = Projection::ALL.into_iter().filter(|p| self.attention_bias.has(*p));
+        let norms = norms.into_iter().map(norm);
+        norms.chain(Projection::ALL.into_iter().flat_map(weights)).chain(biased.map(bias)).collect()
+    }
+
     /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout.
     /// The scale beside a packed weight is part of it.
     pub fn has_tensor(&self, name: &str) -> bool {
@@ -35,6 +73,7 @@ impl ModelConfig {
                 || (of(".weight_scale") && self.weights == WeightQuant::Ternary)
                 || (of(".weight_clip_val") && self.learns_scales())
                 || (of(".bias") && self.attention_bias.has(projection))
+                || (of(".norm.weight") && self.projection_norms && projection.sharing().is_some())
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use tritforge_config::{ActivationQuant, ModelConfig, Projection};
+use tritforge_config::{ModelConfig, Projection};
 use tritforge_kernels::{LM_HEAD, QuantizedRows, Step, TernaryWeights};
 use tritforge_ternary::{Granularity, Scales, TernaryTensor};
 
@@ -294,7 +294,7 @@ fn projections(
 
 /// Whether ternary matrices are multiplied by integers.
 fn integers(config: &ModelConfig) -> bool {
-    config.activations == ActivationQuant::Absmax
+    config.activations.is_integer()
 }
 
 /// An embedding or head, by its names in checkpoints and in GGUF files, if it is ternary.
@@ -357,7 +357,7 @@ fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> {
-    let pairs: [(&'static str, String, String); 16] = [
+    let pairs: [(&'static str, String, String); 18] = [
         ("vocab_size", left.vocab_size.to_string(), right.vocab_size.to_string()),
         ("hidden_size", left.hidden_size.to_string(), right.hidden_size.to_string()),
         ("intermediate_size", left.intermediate_size.to_string(), right.intermediate_size.to_string()),
@@ -374,9 +374,11 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ("rope_theta", left.rope_theta.to_string(), right.rope_theta.to_string()),
         ("rms_norm_eps", left.rms_norm_eps.to_string(), right.rms_norm_eps.to_string()),
         ("use_sub_norm", left.use_sub_norm.to_string(), right.use_sub_norm.to_string()),
+        ("projection_norms", left.projection_norms.to_string(), right.projection_norms.to_string()),
         ("use_qk_norm", left.use_qk_norm.to_string(), right.use_qk_norm.to_string()),
         ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
         ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),
+        ("rotation", format!("{:?}", left.rotation), format!("{:?}", right.rotation)),
         ("tie_word_embeddings", left.tie_word_embeddings.to_string(), right.tie_word_embeddings.to_string()),
     ];
     match pairs.into_iter().find(|(_, left, right)| left != right) {

@@ -71,7 +71,7 @@ pub enum ExportError {
     /// Weights and activations are quantized in a way that no file describes.
     #[error(
         "the model has weights = \"{weights}\", activations = \"{activations}\": files can describe only \
-         ternary weights with absmax activations, or neither quantized"
+         ternary weights with absmax or int4 activations, or neither quantized"
     )]
     NotTernary {
         /// The configuration's weight quantizer.

@@ -101,7 +101,7 @@ pub(crate) fn write_model<'a>(
     mut source: impl FnMut(&TensorPlan) -> Result<TensorData<'a>, ExportError>,
 ) -> Result<Report, ExportError> {
     let ternary = match (config.weights, config.activations) {
-        (WeightQuant::Absmean | WeightQuant::Ternary, ActivationQuant::Absmax) => true,
+        (WeightQuant::Absmean | WeightQuant::Ternary, activations) if activations.is_integer() => true,
         (WeightQuant::None, ActivationQuant::None) => false,
         (weights, activations) => {
             return Err(ExportError::NotTernary {
@@ -111,6 +111,9 @@ pub(crate) fn write_model<'a>(
         }
     };
     let ternary = ternary && !options.dequantize;
+    // Weights that are written as numbers are multiplied with inputs as they are.
+    let activations = if ternary { config.activations } else { ActivationQuant::None };
+    let config = &ModelConfig { activations, ..config.clone() };
     let architecture = Architecture::of(config)?;
     let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);

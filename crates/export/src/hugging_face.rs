@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tritforge_checkpoint::{
     Checkpoint, MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorFile, TensorSpec, TensorType, Tensors,
 };
-use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
+use tritforge_config::{AttentionBias, ModelConfig, WeightQuant};
 use tritforge_support::counted;
 use tritforge_ternary::{TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
@@ -58,7 +58,7 @@ pub fn export_hugging_face(
 ) -> Result<HuggingFaceReport, ExportError> {
     let config = checkpoint.config()?;
     let ternary = config.weights != WeightQuant::None;
-    if ternary != (config.activations == ActivationQuant::Absmax) {
+    if ternary != config.activations.is_integer() {
         return Err(ExportError::NotTernary {
             weights: format!("{:?}", config.weights).to_lowercase(),
             activations: format!("{:?}", config.activations).to_lowercase(),

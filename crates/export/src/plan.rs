@@ -83,6 +83,11 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
             norms.push(("self_attn.attn_sub_norm", "attn_sub_norm", config.q_size()));
             norms.push(("mlp.ffn_sub_norm", "ffn_sub_norm", config.intermediate_size));
         }
+        if config.projection_norms {
+            for p in Projection::SHARING {
+                items.push(item(p.hf_norm(layer), p.gguf_norm(layer), &[d], TensorRole::Vector));
+            }
+        }
         if config.use_qk_norm {
             norms.push(("self_attn.q_norm", "attn_q_norm", config.head_dim));
             norms.push(("self_attn.k_norm", "attn_k_norm", config.head_dim));

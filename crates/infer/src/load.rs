@@ -207,6 +207,11 @@ impl Loader<'_> {
         let sub_norm = |name: &str, len| config.use_sub_norm.then(|| norm(name, len)).transpose();
         let head = config.head_dim;
         let qk_norm = || Ok::<_, InferError>([norm("attn_q_norm", head)?, norm("attn_k_norm", head)?]);
+        let own_norms = || {
+            let own = |p: Projection| norm(&format!("{}.norm", p.gguf_name()), config.hidden_size);
+            let [q, k, v, gate, up] = Projection::SHARING.map(own);
+            Ok::<_, InferError>([q?, k?, v?, gate?, up?])
+        };
         let projection = |p: &Projection| self.projection(config, layer, *p, granularity, interleaved);
         Ok(Block {
             norms: Norms {
@@ -215,6 +220,7 @@ impl Loader<'_> {
                 attn_sub_norm: sub_norm("attn_sub_norm", config.q_size())?,
                 post_attention_layernorm: norm("ffn_norm", config.hidden_size)?,
                 ffn_sub_norm: sub_norm("ffn_sub_norm", config.intermediate_size)?,
+                projections: config.projection_norms.then(own_norms).transpose()?,
             },
             projections: Projection::ALL.iter().map(projection).collect::<Result<_, _>>()?,
         })

@@ -8,7 +8,7 @@ use tritforge_kernels::{
     AttentionShape, CachedRows, Observer, Step, TernaryWeights, attention_cached_batch, ternary_matmul_i32,
     ternary_matmul_many,
 };
-use tritforge_model::{Attend, Cpu, Input, InputForm, Projections};
+use tritforge_model::{Attend, Cpu, Input, InputForm, Projections, activation_width};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::Model;
@@ -61,7 +61,9 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
         let ternary = |p: &Projection| self.block.projections[*p as usize].weight.ternary().is_some();
         let quantized = projections.iter().any(ternary).then_some(1.0);
         let plain = !projections.iter().all(ternary) || any_adapted(self.adapted, self.layer, projections);
-        InputForm { quantized, plain }
+        let config = self.model.config();
+        let rotated = projections.iter().any(|p| config.rotation.rotates(*p));
+        InputForm { quantized, plain, width: activation_width(config.activations), rotated }
     }
 
     fn project<const N: usize>(

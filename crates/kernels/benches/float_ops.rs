@@ -182,7 +182,7 @@ fn element_wise() {
     report("rope [2048, 4 heads of 64]", x.len(), time);
     let (gate, up, dy) = (floats(2048 * 768), floats(2048 * 768), floats(2048 * 768));
     let (mut out, mut second) = (gate.clone(), gate.clone());
-    for kind in [Gate::Silu, Gate::Relu2] {
+    for kind in Gate::ALL {
         let time = seconds(|| glu(kind, &gate, &up, &mut out));
         report(&format!("gated {kind:?} [2048, 768]"), gate.len(), time);
         let time = seconds(|| glu_backward(kind, &gate, &up, &dy, &mut out, &mut second));

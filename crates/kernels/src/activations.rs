@@ -13,6 +13,34 @@ const PARALLEL_ELEMENTS: usize = 1 << 17;
 /// Elements that one parallel task takes at least.
 const TASK_ELEMENTS: usize = 1 << 14;
 
+/// The integers that activations are rounded to. Both are codes of a byte each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ActivationWidth {
+    /// -127 to 127: [`tritforge_ternary::absmax_quantize`].
+    #[default]
+    Int8,
+    /// -7 to 7: [`tritforge_ternary::absmax_quantize_int4`].
+    Int4,
+}
+
+impl ActivationWidth {
+    /// The code of the largest magnitude.
+    pub fn largest(self) -> f32 {
+        match self {
+            ActivationWidth::Int8 => 127.0,
+            ActivationWidth::Int4 => 7.0,
+        }
+    }
+
+    /// The definition: the scale and the codes of a row.
+    fn define(self, row: &[f32], codes: &mut [i8]) -> f32 {
+        match self {
+            ActivationWidth::Int8 => tritforge_ternary::absmax_quantize(row, codes),
+            ActivationWidth::Int4 => tritforge_ternary::absmax_quantize_int4(row, codes),
+        }
+    }
+}
+
 /// Quantized activations of `m` tokens: value (t, k) is `codes[t * cols + k] * scales[t]`.
 ///
 /// The three vectors belong together; the products check their lengths, not their content.
@@ -26,6 +54,8 @@ pub struct QuantizedRows {
     pub scales: Vec<f32>,
     /// The sum of a token's codes, `[m]`: the kernels multiply with `weight code + 1` and subtract it.
     pub sums: Vec<i32>,
+    /// What functions that fill these rows round to.
+    pub width: ActivationWidth,
 }
 
 impl QuantizedRows {
@@ -42,7 +72,7 @@ impl QuantizedRows {
         assert!(cols > 0, "a row of activations needs at least one column");
         assert_eq!(codes.len(), scales.len() * cols, "codes must be [{}, {cols}]", scales.len());
         let sums = codes.chunks_exact(cols).map(sum).collect();
-        Self { cols, codes, scales, sums }
+        Self { cols, codes, scales, sums, width: ActivationWidth::Int8 }
     }
 }
 
@@ -73,6 +103,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
     assert!(cols > 0, "a row of activations needs at least one column");
     assert_eq!(x.len() % cols, 0, "{} activations are no whole rows of {cols}", x.len());
     let rows = x.len() / cols;
+    let width = out.width;
     out.cols = cols;
     // Only growth writes here: every element is overwritten below.
     out.codes.resize(x.len(), 0);
@@ -83,7 +114,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
         let source = x[first * cols..].chunks_exact(cols);
         let targets = codes.chunks_exact_mut(cols).zip(scales).zip(sums);
         for (row, ((codes, scale), sum)) in source.zip(targets) {
-            (*scale, *sum) = quantize_row(backend, row, codes);
+            (*scale, *sum) = quantize_row(backend, width, row, codes);
         }
     };
     if x.len() < PARALLEL_ELEMENTS {
@@ -103,21 +134,27 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
 }
 
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.
-pub(crate) fn quantize_row(backend: Backend, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+pub(crate) fn quantize_row(
+    backend: Backend,
+    width: ActivationWidth,
+    row: &[f32],
+    codes: &mut [i8],
+) -> (f32, i32) {
+    let largest = width.largest();
     match backend {
         Backend::Scalar => {
-            let scale = tritforge_ternary::absmax_quantize(row, codes);
+            let scale = width.define(row, codes);
             (scale, sum(codes))
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `quantize_rows_into_with` asserted that the processor supports the backend.
-        Backend::Avx2 => unsafe { vector::quantize_row_avx2(row, codes) },
+        Backend::Avx2 => unsafe { vector::quantize_row_avx2(largest, row, codes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Backend::Avx512Vnni => unsafe { vector::quantize_row_avx512(row, codes) },
+        Backend::Avx512Vnni => unsafe { vector::quantize_row_avx512(largest, row, codes) },
         // Every aarch64 processor has NEON.
         #[cfg(target_arch = "aarch64")]
-        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => vector::quantize_row(row, codes),
+        Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => vector::quantize_row(largest, row, codes),
         // The other architectures' backends.
         _ => unreachable!("asserted to be supported"),
     }
@@ -134,18 +171,18 @@ mod vector {
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2")]
-    pub(super) fn quantize_row_avx2(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
-        quantize_row(row, codes)
+    pub(super) fn quantize_row_avx2(largest: f32, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+        quantize_row(largest, row, codes)
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-    pub(super) fn quantize_row_avx512(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
-        quantize_row(row, codes)
+    pub(super) fn quantize_row_avx512(largest: f32, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+        quantize_row(largest, row, codes)
     }
 
     #[inline(always)]
-    pub(super) fn quantize_row(row: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    pub(super) fn quantize_row(largest: f32, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
         // Without the sign bit, floats order like their bits, and infinity and NaN lie above all finite
         // values.
         let bits = row.iter().fold(0, |max: u32, x| max.max(x.to_bits() & 0x7fff_ffff));
@@ -155,17 +192,17 @@ mod vector {
             return (f32::NAN, 0);
         }
         let a = absmax.max(EPS);
-        let inverse = 127.0 / a;
+        let inverse = largest / a;
         // Adding 1.5 · 2²³ rounds a small float half to even to an integer, which the low bits of the sum
         // then hold.
-        // |x · inverse| ≤ 127 · (1 + 2⁻²⁴)², so it rounds to at most 127 in magnitude: no clamp is needed.
+        // |x · inverse| ≤ largest · (1 + 2⁻²⁴)², so it rounds to at most that in magnitude: no clamp is needed.
         const ROUND: f32 = 12_582_912.0;
         let mut sum = 0;
         for (code, x) in codes.iter_mut().zip(row) {
             *code = (x * inverse + ROUND).to_bits() as i8;
             sum += i32::from(*code);
         }
-        (a / 127.0, sum)
+        (a / largest, sum)
     }
 }
 
@@ -177,12 +214,14 @@ mod tests {
 
     fn check_all_backends(x: &[f32], cols: usize) {
         let mut codes = vec![0; cols];
-        for backend in Backend::supported() {
-            let mut out = QuantizedRows::default();
+        let widths = [ActivationWidth::Int8, ActivationWidth::Int4];
+        for (backend, width) in Backend::supported().into_iter().flat_map(|b| widths.map(|width| (b, width)))
+        {
+            let mut out = QuantizedRows { width, ..QuantizedRows::default() };
             quantize_rows_into_with(backend, x, cols, &mut out);
             assert_eq!((out.rows(), out.cols, out.codes.len()), (x.len() / cols, cols, x.len()));
             for (t, row) in x.chunks_exact(cols).enumerate() {
-                let scale = tritforge_ternary::absmax_quantize(row, &mut codes);
+                let scale = width.define(row, &mut codes);
                 assert_eq!(out.scales[t].to_bits(), scale.to_bits(), "{backend}, row {t}");
                 assert_eq!(out.codes[t * cols..][..cols], codes, "{backend}, row {t}");
                 assert_eq!(out.sums[t], codes.iter().map(|c| i32::from(*c)).sum(), "{backend}, row {t}");

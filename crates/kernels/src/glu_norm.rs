@@ -147,7 +147,7 @@ mod tests {
         for (rows, width) in [(3, 5), (70, 513)] {
             let n = rows * width;
             let (gate, up, weight, dy) = (numbers(n, 1), numbers(n, 2), numbers(width, 3), numbers(n, 4));
-            for kind in [Gate::Relu2, Gate::Silu] {
+            for kind in Gate::ALL {
                 let mut h = vec![0f32; n];
                 crate::glu(kind, &gate, &up, &mut h);
                 let (mut dh, mut dweight) = (vec![0f32; n], vec![0f32; width]);

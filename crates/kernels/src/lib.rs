@@ -51,6 +51,7 @@ mod gemm;
 mod glu;
 mod glu_norm;
 mod gradient_rows;
+mod hadamard;
 mod huge_pages;
 mod kv_cache;
 mod lanes;
@@ -68,7 +69,9 @@ mod vector;
 mod weight_gradient;
 mod write_mode;
 
-pub use activations::{QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with};
+pub use activations::{
+    ActivationWidth, QuantizedRows, quantize_rows, quantize_rows_into, quantize_rows_into_with,
+};
 pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
@@ -81,6 +84,7 @@ pub use gemm::{Matrix, gemm};
 pub use glu::{Gate, glu, glu_backward};
 pub use glu_norm::{glu_norm_backward, glu_norm_quantize};
 pub use gradient_rows::{GradientRows, Rounding, quantize_gradient_rows};
+pub use hadamard::{hadamard_block, hadamard_in_place};
 pub use kv_cache::{KvCache, KvType, KvTypeError};
 pub use matmul::{
     gradient_matmul, gradient_matmul_rows, ternary_matmul, ternary_matmul_i32, ternary_matmul_many,

@@ -38,6 +38,7 @@ pub(crate) fn quantize_made_rows(
     out: &mut QuantizedRows,
     make: impl Fn(usize, &mut [f32]) + Sync,
 ) {
+    let width = out.width;
     out.cols = cols;
     // Only growth writes here: every element is overwritten below.
     out.codes.resize(rows * cols, 0);
@@ -48,7 +49,7 @@ pub(crate) fn quantize_made_rows(
         let targets = codes.chunks_exact_mut(cols).zip(scales).zip(sums);
         for (i, ((codes, scale), sum)) in targets.enumerate() {
             make(piece * ROWS + i, &mut values);
-            (*scale, *sum) = quantize_row(backend, &values, codes);
+            (*scale, *sum) = quantize_row(backend, width, &values, codes);
         }
     };
     let codes = out.codes.chunks_mut(ROWS * cols);
@@ -79,7 +80,7 @@ mod tests {
             assert_eq!(fused, quantize_rows(&y, width));
 
             let mut h = vec![0f32; x.len()];
-            for kind in [Gate::Relu2, Gate::Silu] {
+            for kind in Gate::ALL {
                 glu(kind, &x, &up, &mut h);
                 glu_norm_quantize(kind, &x, &up, width, None, &mut fused);
                 assert_eq!(fused, quantize_rows(&h, width));

@@ -285,7 +285,7 @@ fn fingerprint() -> u64 {
     let positions: Vec<u32> = (0..2 * n as u32).map(|i| i % n as u32).collect();
     rope_in_place(&table, &mut y, 4, &positions, Direction::Forward);
     fold(&y);
-    for gate in [Gate::Silu, Gate::Relu2] {
+    for gate in Gate::ALL {
         let (mut a, mut b, mut c) = (y.clone(), y.clone(), y.clone());
         glu(gate, &q, &dx, &mut a);
         glu_backward(gate, &q, &dx, &a, &mut b, &mut c);
@@ -328,7 +328,7 @@ fn fingerprint() -> u64 {
     for x in [&y, &dx, &dw] {
         fold(x);
     }
-    for gate in [Gate::Silu, Gate::Relu2] {
+    for gate in Gate::ALL {
         glu(gate, &x, &dy, &mut y);
         fold(&y);
         glu_backward(gate, &x, &x, &dy, &mut y, &mut dx);

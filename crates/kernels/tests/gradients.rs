@@ -8,7 +8,7 @@ mod common;
 
 use common::numbers;
 use tritforge_kernels::{
-    AttentionShape, Direction, Gate, RopeTable, WriteMode, attention, attention_backward, glu_backward,
+    AttentionShape, Direction, Gate, RopeTable, WriteMode, attention, attention_backward, glu, glu_backward,
     rms_norm_backward, rope_in_place,
 };
 
@@ -153,13 +153,19 @@ fn gate_gradients() {
     let (gate, up, dy) = (numbers(1, 97), numbers(2, 97), numbers(3, 97));
     // SiLU far from 0, where its sigmoid is saturated.
     let gate: Vec<f32> = gate.iter().map(|g| g * 30.0).collect();
-    for kind in [Gate::Silu, Gate::Relu2] {
+    for kind in Gate::ALL {
         let (mut dgate, mut dup) = (vec![f32::NAN; 97], vec![f32::NAN; 97]);
         glu_backward(kind, &gate, &up, &dy, &mut dgate, &mut dup);
         let loss = |inputs: &[Vec<f64>]| -> f64 {
             let act = |g: f64| match kind {
                 Gate::Silu => g / (1.0 + (-g).exp()),
                 Gate::Relu2 => g.max(0.0).powi(2),
+                Gate::Relu => g.max(0.0),
+                Gate::Gelu => g * normal(g),
+                Gate::GeluTanh => {
+                    0.5 * g
+                        * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (g + 0.044715 * g.powi(3))).tanh())
+                }
             };
             let y: Vec<f64> = inputs[0].iter().zip(&inputs[1]).map(|(g, u)| act(*g) * u).collect();
             dot(&y, &dy)
@@ -167,6 +173,39 @@ fn gate_gradients() {
         check(&format!("{kind:?}"), &[&gate, &up], 0, &dgate, 1, 1e-6, loss);
         check(&format!("{kind:?}"), &[&gate, &up], 1, &dup, 1, 1e-6, loss);
     }
+}
+
+/// The distribution of a Gaussian, by Simpson's rule over its density.
+fn normal(x: f64) -> f64 {
+    let n = 2000;
+    let step = x.clamp(-40.0, 40.0) / f64::from(n);
+    let density = |i: i32| (-(f64::from(i) * step).powi(2) / 2.0).exp();
+    let inner: f64 = (1..n).map(|i| density(i) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    0.5 + (density(0) + inner + density(n)) * step / 3.0 / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+#[test]
+fn gelu_is_its_definition_and_relu_is_exact() {
+    let gate: Vec<f32> = (-1200..=1200).map(|i| i as f32 / 100.0).collect();
+    let (one, mut y) = (vec![1f32; gate.len()], vec![0f32; gate.len()]);
+    let (mut dgate, mut dup) = (y.clone(), y.clone());
+    glu(Gate::Gelu, &gate, &one, &mut y);
+    glu_backward(Gate::Gelu, &gate, &one, &one, &mut dgate, &mut dup);
+    for ((g, y), d) in gate.iter().zip(&y).zip(&dgate) {
+        let (x, density) =
+            (f64::from(*g), (-f64::from(*g).powi(2) / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt());
+        assert!((f64::from(*y) - x * normal(x)).abs() < 4e-7 * x.abs().max(1.0), "{g}: {y}");
+        assert!((f64::from(*d) - (normal(x) + x * density)).abs() < 1e-6, "{g}: {d}");
+    }
+    for gate_of in Gate::ALL {
+        // Far from 0 all are 0 or nearly the identity, and their gradients are finite.
+        glu_backward(gate_of, &[-1e4, 1e4], &[1.0; 2], &[1.0; 2], &mut dgate[..2], &mut dup[..2]);
+        assert!(dgate[0] == 0.0 && dgate[1] >= 1.0 && dgate[1].is_finite() && dup[0] == 0.0, "{gate_of:?}");
+    }
+    glu(Gate::Relu, &[-2.0, -0.0, 0.0, 3.0, f32::NAN], &[1.5; 5], &mut y[..5]);
+    assert!(y[..4] == [0.0, 0.0, 0.0, 4.5] && y[4].is_nan());
+    glu_backward(Gate::Relu, &[-2.0, -0.0, 0.0, 3.0], &[1.5; 4], &[2.0; 4], &mut dgate[..4], &mut dup[..4]);
+    assert_eq!((&dgate[..4], &dup[..4]), (&[0.0, 0.0, 0.0, 3.0][..], &[0.0, 0.0, 0.0, 6.0][..]));
 }
 
 #[test]

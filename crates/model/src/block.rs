@@ -2,9 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, Rotation};
 use tritforge_kernels::parallel_for_each;
 
+use crate::device::{InputForm, activation_width};
 use crate::forward::{BlockShape, Norms};
 use crate::linear::Linear;
 use crate::parameter::FROZEN;
@@ -28,8 +29,12 @@ pub(crate) struct Block {
     pub(crate) projection_indices: [usize; 7],
     /// Biases of the first four projections, the attention's.
     pub(crate) biases: [Option<Vector>; 4],
-    /// Whether the projections' inputs are quantized.
-    pub(crate) int8: bool,
+    /// How the projections' inputs are quantized.
+    pub(crate) activations: ActivationQuant,
+    /// How they are rotated before.
+    pub(crate) rotation: Rotation,
+    /// How much of the quantization of the inputs training sees.
+    pub(crate) input_blend: f32,
 }
 
 impl Block {
@@ -57,12 +62,25 @@ impl Block {
         } else {
             (None, None)
         };
+        let projections = if config.projection_norms {
+            let [q, k, v, gate, up] = Projection::SHARING.map(|p| norm(&format!("{}.norm", p.hf_name()), d));
+            Some([q?, k?, v?, gate?, up?])
+        } else {
+            None
+        };
         let qk_norm = if config.use_qk_norm {
             Some([norm("self_attn.q_norm", config.head_dim)?, norm("self_attn.k_norm", config.head_dim)?])
         } else {
             None
         };
-        let norms = Norms { input_layernorm, qk_norm, attn_sub_norm, post_attention_layernorm, ffn_sub_norm };
+        let norms = Norms {
+            input_layernorm,
+            qk_norm,
+            attn_sub_norm,
+            post_attention_layernorm,
+            ffn_sub_norm,
+            projections,
+        };
         let mut projection_indices = [FROZEN; 7];
         let mut projection = |p: Projection| {
             let shape = config.projection_shape(p);
@@ -102,12 +120,53 @@ impl Block {
             projections,
             projection_indices,
             biases,
-            int8: config.activations == ActivationQuant::Absmax,
+            activations: config.activations,
+            rotation: config.rotation,
+            input_blend: 1.0,
         })
+    }
+
+    /// Which of the model's parameters are the block's, those of adapters included; [`FROZEN`] among them where there is
+    /// nothing to train.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = usize> {
+        let Norms {
+            input_layernorm,
+            qk_norm,
+            attn_sub_norm,
+            post_attention_layernorm,
+            ffn_sub_norm,
+            projections,
+        } = &self.norms;
+        let shared = projections.iter().flatten();
+        let norms = [
+            Some(input_layernorm),
+            attn_sub_norm.as_ref(),
+            Some(post_attention_layernorm),
+            ffn_sub_norm.as_ref(),
+        ];
+        let vectors = norms
+            .into_iter()
+            .flatten()
+            .chain(qk_norm.iter().flatten())
+            .chain(shared)
+            .chain(self.biases.iter().flatten());
+        let adapters = self.projections.iter().filter_map(Linear::adapter);
+        let adapters = adapters.flat_map(|adapter| [adapter.index, adapter.index + 1]);
+        vectors.map(|vector| vector.index).chain(self.projection_indices).chain(adapters)
     }
 
     pub(crate) fn linear(&self, projection: Projection) -> &Linear {
         &self.projections[projection as usize]
+    }
+
+    /// How projections that share an input read it, given how much of its quantization is to be seen.
+    pub(crate) fn input_form(&self, projections: &[Projection], quantized: f32) -> InputForm {
+        InputForm {
+            quantized: self.activations.is_integer().then_some(quantized),
+            plain: self.adapted_beside(projections),
+            width: activation_width(self.activations),
+            rotated: projections.iter().any(|p| self.rotation.rotates(*p)),
+        }
     }
 
     /// Whether an adapter stands beside any of these projections: it reads their input before it is rounded.

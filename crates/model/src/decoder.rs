@@ -148,8 +148,12 @@ impl Decoder {
                         check_ternary(&name, &values)?;
                     }
                     let tensor = loaded(&name, &shape, values)?;
-                    let group = DecayGroup::Decay;
-                    model.parameters.push(Parameter { name, tensor: tensor.clone(), group });
+                    model.parameters.push(Parameter {
+                        name,
+                        tensor: tensor.clone(),
+                        group: DecayGroup::Decay,
+                        frozen: false,
+                    });
                     Ok::<_, ModelError>(tensor)
                 };
                 let [a, b] = LoraConfig::tensors(block.shape.layer, *projection);
@@ -178,9 +182,10 @@ impl Decoder {
                 return Ok::<_, ModelError>((tensor, FROZEN));
             }
             let projection = Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
-            let group =
-                if projection && name.ends_with(".weight") { DecayGroup::Decay } else { DecayGroup::NoDecay };
-            parameters.push(Parameter { name: name.to_string(), tensor: tensor.clone(), group });
+            let matrix = projection && name.ends_with(".weight") && !name.ends_with(".norm.weight");
+            let group = if matrix { DecayGroup::Decay } else { DecayGroup::NoDecay };
+            let name = name.to_string();
+            parameters.push(Parameter { name, tensor: tensor.clone(), group, frozen: false });
             Ok((tensor, parameters.len() - 1))
         };
         // An adapter inside the quantizer needs the weight that it changes.
@@ -218,6 +223,13 @@ impl Decoder {
     /// All trainable tensors, always in the same order: with an adapter, its matrices alone.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
+    }
+
+    /// Says which parameters training is to leave as they are, by name.
+    pub fn freeze(&mut self, frozen: impl Fn(&str) -> bool) {
+        for parameter in &mut self.parameters {
+            parameter.frozen = frozen(&parameter.name);
+        }
     }
 
     /// The projection of a block.

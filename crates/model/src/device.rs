@@ -7,10 +7,10 @@
 
 use std::fmt::Debug;
 
-use tritforge_config::Projection;
+use tritforge_config::{ActivationQuant, Projection};
 use tritforge_kernels::{
-    Direction, Gate, Matrix, QuantizedRows, RopeTable, glu, glu_norm_quantize, parallel_for_each,
-    quantize_rows_into, rms_norm, rms_norm_quantize, rope_in_place,
+    ActivationWidth, Direction, Gate, Matrix, QuantizedRows, RopeTable, glu, glu_norm_quantize,
+    hadamard_in_place, parallel_for_each, quantize_rows_into, rms_norm, rms_norm_quantize, rope_in_place,
 };
 
 use crate::Tensor;
@@ -24,6 +24,29 @@ pub struct InputForm {
     /// Whether the numbers before rounding are needed too: for adapters, and for full-precision weights among
     /// ternary ones.
     pub plain: bool,
+    /// The integers to which they are rounded.
+    pub width: ActivationWidth,
+    /// Whether they are rotated before they are rounded ([`hadamard_in_place`]); what is plain is rotated too.
+    pub rotated: bool,
+}
+
+impl InputForm {
+    /// The numbers as they are.
+    pub const PLAIN: InputForm =
+        InputForm { quantized: None, plain: false, width: ActivationWidth::Int8, rotated: false };
+
+    /// Codes and nothing else of numbers as they are: norm and rounding are one pass then.
+    fn is_one_pass(self) -> bool {
+        self.quantized == Some(1.0) && !self.plain && !self.rotated
+    }
+}
+
+/// The integers to which a model's activations are rounded, where they are.
+pub fn activation_width(activations: ActivationQuant) -> ActivationWidth {
+    match activations {
+        ActivationQuant::Absmax | ActivationQuant::None => ActivationWidth::Int8,
+        ActivationQuant::Int4 => ActivationWidth::Int4,
+    }
 }
 
 /// A device: its buffers, and the operations between the products of a block. Rows are tokens; all buffers are
@@ -140,15 +163,17 @@ impl Input {
         codes.capacity() + 4 * (scales.capacity() + sums.capacity() + self.values.capacity())
     }
 
-    /// Takes rows of `width` numbers, rounded as far as `quantized` says ([`InputForm::quantized`]); what they were before
+    /// Takes rows of `width` numbers, rounded to int8 as far as `quantized` says ([`InputForm::quantized`]); what they were before
     /// is not kept.
     pub(crate) fn take(&mut self, x: &[f32], width: usize, quantized: Option<f32>) {
+        self.rows.width = ActivationWidth::Int8;
         if quantized == Some(1.0) {
             self.values.clear();
             return quantize_rows_into(x, width, &mut self.rows);
         }
         sized(&mut self.values, x.len()).copy_from_slice(x);
-        self.round(InputForm { quantized, plain: false }, width, &mut Vec::new());
+        let form = InputForm { quantized, width: ActivationWidth::Int8, rotated: false, plain: false };
+        self.round(form, width, &mut Vec::new());
     }
 
     /// Takes `len` numbers, in rows of `width`, that `make` writes, and rounds them as the form says.
@@ -159,13 +184,18 @@ impl Input {
         plain: &mut Vec<f32>,
         make: impl FnOnce(&mut [f32]),
     ) {
-        make(sized(if form.quantized == Some(1.0) { plain } else { &mut self.values }, len));
+        let numbers = sized(if form.quantized == Some(1.0) { plain } else { &mut self.values }, len);
+        make(numbers);
+        if form.rotated {
+            hadamard_in_place(numbers, width);
+        }
         self.round(form, width, plain);
     }
 
     /// Rounds the numbers that are there, where the form says so.
     fn round(&mut self, form: InputForm, width: usize, plain: &mut Vec<f32>) {
         let Some(part) = form.quantized else { return };
+        self.rows.width = form.width;
         if part == 1.0 {
             // The codes are all that is multiplied.
             quantize_rows_into(plain, width, &mut self.rows);
@@ -206,8 +236,9 @@ impl Device for Cpu {
         out: &mut Input,
         plain: &mut Vec<f32>,
     ) {
-        if form == CODES {
+        if form.is_one_pass() {
             out.values.clear();
+            out.rows.width = form.width;
             return match norm {
                 Some((weight, eps)) => rms_norm_quantize(x, &weight.read(), eps, &mut out.rows),
                 None => quantize_rows_into(x, width, &mut out.rows),
@@ -229,8 +260,9 @@ impl Device for Cpu {
         out: &mut Input,
         plain: &mut Vec<f32>,
     ) {
-        if form == CODES {
+        if form.is_one_pass() {
             out.values.clear();
+            out.rows.width = form.width;
             let weight = norm.map(|(weight, eps)| (weight.read(), eps));
             let norm = weight.as_ref().map(|(weight, eps)| (&weight[..], *eps));
             return glu_norm_quantize(act, gate, up, width, norm, &mut out.rows);
@@ -263,9 +295,6 @@ impl Device for Cpu {
         parallel_for_each(pieces, |(out, (a, b))| sum(out, a, b));
     }
 }
-
-/// Codes and nothing else: norm and rounding are one pass then.
-const CODES: InputForm = InputForm { quantized: Some(1.0), plain: false };
 
 /// A buffer that grows when it must, as `len` numbers; what they hold is anything.
 pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {

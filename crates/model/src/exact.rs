@@ -69,8 +69,7 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
     type Error = ModelError;
 
     fn form(&self, projections: &[Projection]) -> InputForm {
-        let plain = self.block.adapted_beside(projections);
-        InputForm { quantized: self.block.int8.then_some(1.0), plain }
+        self.block.input_form(projections, 1.0)
     }
 
     fn project<const N: usize>(
@@ -98,7 +97,7 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
             ternary_matmul_many(&input.rows, &weights, &mut outputs);
         } else {
             let dequantized;
-            let x = match self.block.int8 {
+            let x = match self.block.activations.is_integer() {
                 true => {
                     dequantized = values(&input.rows);
                     &dequantized

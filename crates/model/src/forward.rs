@@ -7,7 +7,7 @@
 //! ([`Projections`]) and the keys and values that queries attend to ([`Attend`]).
 
 use tritforge_config::Projection::{Down, Gate, K, O, Q, Up, V};
-use tritforge_config::{HiddenAct, ModelConfig};
+use tritforge_config::{HiddenAct, ModelConfig, Projection};
 use tritforge_kernels::{AttentionShape, Gate as Act};
 
 use crate::device::{Attend, Device, Projections};
@@ -44,6 +44,9 @@ impl BlockShape {
             act: match config.hidden_act {
                 HiddenAct::Silu => Act::Silu,
                 HiddenAct::Relu2 => Act::Relu2,
+                HiddenAct::Relu => Act::Relu,
+                HiddenAct::Gelu => Act::Gelu,
+                HiddenAct::GeluTanh => Act::GeluTanh,
             },
             eps: config.rms_norm_eps,
         }
@@ -63,6 +66,8 @@ pub struct Norms<V> {
     pub post_attention_layernorm: V,
     /// Before the down projection.
     pub ffn_sub_norm: Option<V>,
+    /// Behind the norm that they share, before each of [`Projection::SHARING`].
+    pub projections: Option<[V; 5]>,
 }
 
 impl<V> Norms<V> {
@@ -74,6 +79,7 @@ impl<V> Norms<V> {
             attn_sub_norm: self.attn_sub_norm.as_ref().map(&part),
             post_attention_layernorm: part(&self.post_attention_layernorm),
             ffn_sub_norm: self.ffn_sub_norm.as_ref().map(&part),
+            projections: self.projections.as_ref().map(|norms| norms.each_ref().map(&part)),
         }
     }
 }
@@ -124,6 +130,8 @@ pub struct Activations<D: Device> {
     pub up: D::Rows,
     /// The input of the down projection.
     pub down_input: D::Input,
+    /// The inputs of [`Projection::SHARING`] where each has a norm of its own; the shared ones are not made then.
+    pub projection_inputs: [D::Input; 5],
 }
 
 impl<D: Device> Default for Activations<D> {
@@ -143,6 +151,7 @@ impl<D: Device> Default for Activations<D> {
             gate: D::Rows::default(),
             up: D::Rows::default(),
             down_input: D::Input::default(),
+            projection_inputs: std::array::from_fn(|_| D::Input::default()),
         }
     }
 }
@@ -160,6 +169,15 @@ impl<D: Device> Default for Passing<D> {
     fn default() -> Self {
         Self { hidden: D::Rows::default(), plain: D::Rows::default() }
     }
+}
+
+/// Where projections that share their input find it.
+struct Inputs<'a, D: Device> {
+    shared: &'a mut D::Input,
+    own: &'a mut [D::Input; 5],
+    /// The shared input before norms of the projections' own.
+    normed: &'a mut D::Rows,
+    plain: &'a mut D::Rows,
 }
 
 impl<D: Device> BlockForward<'_, D> {
@@ -194,14 +212,13 @@ impl<D: Device> BlockForward<'_, D> {
         Passing { hidden, plain }: &mut Passing<D>,
     ) -> Result<(), P::Error> {
         let Self { device, shape, norms, rope, positions } = self;
-        let BlockShape { layer, attention: heads, hidden_size, intermediate_size, act, eps } = *shape;
+        let BlockShape { layer, attention: heads, intermediate_size, act, eps, .. } = *shape;
         let with_eps = |weight| (weight, eps);
 
-        let norm = Some((norms.input_layernorm, eps));
-        let form = projections.form(&[Q, K, V]);
-        device.input(x, hidden_size, norm, form, &mut kept.attention_input, plain);
-        let Activations { attention_input, q, k, v, .. } = kept;
-        projections.project([Q, K, V], attention_input, plain, [&mut *q, &mut *k, &mut *v])?;
+        let Activations { attention_input, projection_inputs, q, k, v, .. } = kept;
+        let inputs = Inputs { shared: attention_input, own: projection_inputs, normed: hidden, plain };
+        let outputs = [&mut *q, &mut *k, &mut *v];
+        self.shared(x, norms.input_layernorm, [Q, K, V], projections, inputs, outputs)?;
         projections.states([q, k, v]);
         if let Some([q_norm, k_norm]) = norms.qk_norm {
             std::mem::swap(&mut kept.plain_q, &mut kept.q);
@@ -218,14 +235,39 @@ impl<D: Device> BlockForward<'_, D> {
         projections.project([O], &kept.output_input, plain, [&mut *hidden])?;
         device.add(x, hidden, &mut kept.middle);
 
-        let norm = Some((norms.post_attention_layernorm, eps));
-        let form = projections.form(&[Gate, Up]);
-        device.input(&kept.middle, hidden_size, norm, form, &mut kept.ffn_input, plain);
-        let Activations { ffn_input, gate, up, .. } = kept;
-        projections.project([Gate, Up], ffn_input, plain, [&mut *gate, &mut *up])?;
+        let Activations { middle, ffn_input, projection_inputs, gate, up, .. } = kept;
+        let inputs = Inputs { shared: ffn_input, own: projection_inputs, normed: hidden, plain };
+        let outputs = [&mut *gate, &mut *up];
+        self.shared(middle, norms.post_attention_layernorm, [Gate, Up], projections, inputs, outputs)?;
         let norm = norms.ffn_sub_norm.map(with_eps);
         let form = projections.form(&[Down]);
         device.gated_input(act, (gate, up), intermediate_size, norm, form, &mut kept.down_input, plain);
+        Ok(())
+    }
+
+    /// The outputs of projections that share their input, which is x behind a norm, and behind one of each projection's own where
+    /// there are such.
+    fn shared<P: Projections<D>, const N: usize>(
+        &self,
+        x: &D::Rows,
+        norm: &D::Vector,
+        of: [Projection; N],
+        projections: &mut P,
+        Inputs { shared, own, normed, plain }: Inputs<'_, D>,
+        outputs: [&mut D::Rows; N],
+    ) -> Result<(), P::Error> {
+        let (device, BlockShape { hidden_size, eps, .. }) = (self.device, self.shape);
+        let Some(norms) = self.norms.projections else {
+            device.input(x, hidden_size, Some((norm, eps)), projections.form(&of), shared, plain);
+            return projections.project(of, shared, plain, outputs);
+        };
+        device.rms_norm(x, (norm, eps), normed);
+        for (projection, output) in of.into_iter().zip(outputs) {
+            let Some(index) = projection.sharing() else { continue };
+            let (form, input) = (projections.form(&[projection]), &mut own[index]);
+            device.input(normed, hidden_size, Some((norms[index], eps)), form, input, plain);
+            projections.project([projection], input, plain, [output])?;
+        }
         Ok(())
     }
 

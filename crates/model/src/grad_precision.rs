@@ -1,6 +1,6 @@
 //! How a backward pass multiplies the gradients of projections: by integers of so many bits, or in f32.
 
-use tritforge_config::{ActivationQuant, WeightQuant};
+use tritforge_config::WeightQuant;
 use tritforge_kernels::{Backend, CounterRng, Rounding};
 
 use crate::{Decoder, ModelError};
@@ -78,12 +78,12 @@ impl Decoder {
     /// quantized.
     pub fn set_grad_precision(&mut self, backward: GradPrecision) -> Result<(), ModelError> {
         let config = self.config();
-        let integers = config.weights != WeightQuant::None && config.activations == ActivationQuant::Absmax;
+        let integers = config.weights != WeightQuant::None && config.activations.is_integer();
         if backward.needs_integers() && !integers {
             return Err(ModelError::Input {
                 what: "backward by integers",
                 found: format!("weights {:?}, activations {:?}", config.weights, config.activations),
-                expected: "ternary weights (absmean) and int8 activations (absmax)".to_string(),
+                expected: "ternary weights (absmean) and quantized activations (absmax, int4)".to_string(),
             });
         }
         let backward = if integers { backward.resolved() } else { GradPrecision::F32 };

@@ -34,13 +34,18 @@ pub struct GradientTree {
 }
 
 impl GradientTree {
-    /// Buffers for the gradients of all `parameters` over `micro_batches`.
+    /// Buffers for the gradients of all `parameters` that are not frozen, over `micro_batches`.
     pub fn new(parameters: &[Parameter], micro_batches: usize) -> Self {
         let buffers = gradient_buffers(micro_batches);
         Self {
-            buffers: (0..buffers).map(|_| Gradients::new(parameters, |_| true)).collect(),
+            buffers: (0..buffers).map(|_| Gradients::new(parameters, |p| !p.frozen)).collect(),
             leaves: Vec::with_capacity(buffers),
         }
+    }
+
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.buffers.iter().map(Gradients::bytes).sum()
     }
 
     /// Begins a step.
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn gradients_are_summed_by_the_same_tree() {
         let tensor = Tensor::vector(vec![0.0; 5]);
-        let parameter = Parameter { name: "x".to_string(), tensor, group: DecayGroup::Decay };
+        let parameter = Parameter { name: "x".to_string(), tensor, group: DecayGroup::Decay, frozen: false };
         let parameters = [parameter];
         for micro_batches in 1..=17 {
             let mut tree = GradientTree::new(&parameters, micro_batches);

@@ -88,6 +88,16 @@ impl Gradients {
         sums.iter().sum::<f64>().sqrt()
     }
 
+    /// Bytes of all buffers.
+    pub fn bytes(&self) -> usize {
+        self.sums.iter().flatten().map(|sum| 4 * sum.values.len()).sum()
+    }
+
+    /// Whether parameter `i` has a gradient.
+    pub(crate) fn trains(&self, i: usize) -> bool {
+        self.sums.get(i).is_some_and(Option::is_some)
+    }
+
     /// The buffer of parameter `i` and whether it is to be overwritten or added to; the caller writes all of
     /// it.
     pub(crate) fn slot(&mut self, i: usize) -> Option<(&mut [f32], WriteMode)> {

@@ -69,7 +69,7 @@ mod training_codes;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
-pub use device::{Attend, Cpu, Device, Input, InputForm, Projections};
+pub use device::{Attend, Cpu, Device, Input, InputForm, Projections, activation_width};
 pub use error::ModelError;
 pub use evaluate::Score;
 pub use forward::{Activations, BlockForward, BlockShape, Norms, Passing};

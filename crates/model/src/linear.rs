@@ -135,7 +135,7 @@ impl Linear {
         }
     }
 
-    /// How much of the quantization training sees from now on: `x + λ(Q(x) − x)` of weight and input.
+    /// How much of the weight's quantization training sees from now on: `W + λ(Q(W) − W)`.
     pub(crate) fn set_blend(&mut self, blend: f32) {
         self.blend = blend;
         self.invalidate();
@@ -408,13 +408,13 @@ impl Linear {
         if self.weights == WeightQuant::None || self.fitted.is_some() {
             return Ok(());
         }
-        let by_integers = self.activations == ActivationQuant::Absmax && self.backward != GradPrecision::F32;
+        let by_integers = self.activations.is_integer() && self.backward != GradPrecision::F32;
         self.quantize_with_codes(self.inner_adapter().is_some() && !by_integers)
     }
 
     /// Takes codes that were moved, in the forms that forward and backward read.
     fn set_codes(&mut self, codes: Vec<i8>, scales: Scales) {
-        let integers = self.activations == ActivationQuant::Absmax;
+        let integers = self.activations.is_integer();
         let quantized = integers.then(|| TernaryWeights::new(&codes, self.rows, self.cols, scales.clone()));
         let turned = quantized.as_ref().filter(|_| self.backward != GradPrecision::F32);
         self.transposed = turned.map(TernaryWeights::transposed);
@@ -434,7 +434,7 @@ impl Linear {
             WeightQuant::Ternary => Fitted::stored(stored_scales(&latent, [rows, cols], self.granularity)?),
             WeightQuant::Absmean | WeightQuant::None => self.fit(&latent)?,
         };
-        let integers = self.activations == ActivationQuant::Absmax;
+        let integers = self.activations.is_integer();
         let quantized =
             integers.then(|| Arc::new(TernaryWeights::quantize(&latent, rows, cols, fitted.clone())));
         let by_integers = self.blend == 1.0 && self.training_codes == TrainingCodes::Rounded;

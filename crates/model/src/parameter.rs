@@ -23,4 +23,6 @@ pub struct Parameter {
     pub tensor: Tensor,
     /// How weight decay treats it.
     pub group: DecayGroup,
+    /// Whether training leaves it as it is: it has neither a gradient nor an optimizer's state.
+    pub frozen: bool,
 }

@@ -43,7 +43,12 @@ impl BlockStack {
         let mut tensor = |name: &str, shape: &[usize]| {
             let tensor = loaded(name, shape, load(name, shape)?)?;
             let group = if shape.len() == 2 { DecayGroup::Decay } else { DecayGroup::NoDecay };
-            parameters.push(Parameter { name: name.to_string(), tensor: tensor.clone(), group });
+            parameters.push(Parameter {
+                name: name.to_string(),
+                tensor: tensor.clone(),
+                group,
+                frozen: false,
+            });
             Ok((tensor, parameters.len() - 1))
         };
         let blocks = layers.map(|layer| Block::new(config, layer, |_| false, &mut tensor));
@@ -74,8 +79,9 @@ impl BlockStack {
         if blend < 1.0 && self.config.weights != WeightQuant::Absmean {
             return fault(format!("weights {:?}", self.config.weights), "latent weights");
         }
-        for linear in self.blocks.iter_mut().flat_map(|block| &mut block.projections) {
-            linear.set_blend(blend);
+        for block in &mut self.blocks {
+            block.input_blend = blend;
+            block.projections.iter_mut().for_each(|linear| linear.set_blend(blend));
         }
         quantize_blocks(&mut self.blocks)
     }

@@ -2,7 +2,7 @@
 //! thread and on several. Its gradients are held against `transformers` in golden.rs, against finite
 //! differences in finite_differences.rs, and against candle's tape in tests of `tritforge-nn`.
 
-use tritforge_config::{ActivationQuant, ModelConfig};
+use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace};
 
 fn config() -> ModelConfig {
@@ -134,12 +134,38 @@ fn frozen_parameters_get_nothing_and_change_nothing_else() {
     let (ids, targets, count) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
     let (_, all) = run(&model, 8, false);
-    let mut some =
-        Gradients::new(model.parameters(), |p| p.name.contains("up_proj") || p.name.contains("norm"));
-    model.forward_backward(&mut Workspace::new(false), &batch, count as f32, &mut some).unwrap();
-    for (i, p) in model.parameters().iter().enumerate() {
-        let trained = p.name.contains("up_proj") || p.name.contains("norm");
-        assert_eq!(some.get(i), all.get(i).filter(|_| trained), "{}", p.name);
+    // Among them sets that need no backward of the first blocks.
+    let sets: [&[&str]; 5] = [
+        &["up_proj", "norm"],
+        &["layers.1.self_attn.q_proj"],
+        &["layers.2.mlp"],
+        &["model.norm"],
+        &["embed"],
+    ];
+    for (set, checkpointing) in sets.into_iter().flat_map(|set| [(set, false), (set, true)]) {
+        let trained = |name: &str| set.iter().any(|part| name.contains(part));
+        let mut some = Gradients::new(model.parameters(), |p| trained(&p.name));
+        model.forward_backward(&mut Workspace::new(checkpointing), &batch, count as f32, &mut some).unwrap();
+        for (i, p) in model.parameters().iter().enumerate() {
+            assert_eq!(some.get(i), all.get(i).filter(|_| trained(&p.name)), "{}", p.name);
+        }
+    }
+}
+
+/// The configuration names the parameters that a model has, in its order.
+#[test]
+fn parameters_are_those_that_the_configuration_names() {
+    let biased = ModelConfig { attention_bias: AttentionBias::Qkv, use_sub_norm: false, ..config() };
+    let other =
+        ModelConfig { tie_word_embeddings: false, use_qk_norm: true, use_sub_norm: false, ..config() };
+    let normed = ModelConfig { projection_norms: true, ..config() };
+    for config in [config(), biased, other, normed] {
+        let model = Decoder::init(&config, 5).unwrap();
+        let found = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.dims().to_vec()));
+        assert_eq!(found.collect::<Vec<_>>(), config.parameter_shapes().collect::<Vec<_>>());
+        let numbers: usize = model.parameters().iter().map(|p| p.tensor.len()).sum();
+        assert_eq!(numbers, config.parameters().total());
+        assert!(model.parameters().iter().all(|p| config.has_tensor(&p.name)));
     }
 }
 

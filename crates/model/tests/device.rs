@@ -58,6 +58,11 @@ impl Device for Textbook {
         let act = |x: f64| match act {
             Gate::Silu => x / (1.0 + (-x).exp()),
             Gate::Relu2 => x.max(0.0).powi(2),
+            Gate::Relu => x.max(0.0),
+            Gate::Gelu | Gate::GeluTanh => {
+                let z = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+                0.5 * x * (1.0 + z.tanh())
+            }
         };
         let product = gate.iter().zip(up).map(|(g, u)| act(*g) * u).collect();
         self.input(&product, width, norm, form, out, plain);
@@ -101,7 +106,7 @@ impl Projections<Textbook> for Weights<'_> {
     type Error = String;
 
     fn form(&self, _projections: &[Projection]) -> InputForm {
-        InputForm { quantized: None, plain: false }
+        InputForm::PLAIN
     }
 
     fn project<const N: usize>(
@@ -164,12 +169,14 @@ fn logits(model: &Decoder, ids: &[u32]) -> Vec<f64> {
     let mut x: Vec<f64> = ids.iter().flat_map(|id| &table[*id as usize * d..][..d]).copied().collect();
     for layer in 0..config.num_hidden_layers {
         let norm = |name: &str| wide(model, &format!("model.layers.{layer}.{name}.weight"));
+        let own = Projection::SHARING.map(|p| norm(&format!("{}.norm", p.hf_name())));
         let norms = Norms {
             input_layernorm: norm("input_layernorm").unwrap(),
             qk_norm: norm("self_attn.q_norm").zip(norm("self_attn.k_norm")).map(|(q, k)| [q, k]),
             attn_sub_norm: norm("self_attn.attn_sub_norm"),
             post_attention_layernorm: norm("post_attention_layernorm").unwrap(),
             ffn_sub_norm: norm("mlp.ffn_sub_norm"),
+            projections: config.projection_norms.then(|| own.map(Option::unwrap)),
         };
         let shape = BlockShape::new(config, layer);
         let norms = norms.each(|norm| norm);
@@ -202,6 +209,9 @@ fn a_device_of_ones_own_runs_the_block_as_it_stands() {
     };
     let plain = ModelConfig { use_sub_norm: false, ..config.clone() };
     for config in [
+        ModelConfig { hidden_act: HiddenAct::Relu, ..config.clone() },
+        ModelConfig { projection_norms: true, ..config.clone() },
+        ModelConfig { hidden_act: HiddenAct::GeluTanh, ..config.clone() },
         ModelConfig { hidden_act: HiddenAct::Relu2, ..config },
         ModelConfig { tie_word_embeddings: false, use_qk_norm: true, ..plain.clone() },
         ModelConfig { attention_bias: AttentionBias::All, ..plain },

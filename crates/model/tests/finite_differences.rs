@@ -1,7 +1,10 @@
 //! The gradients of the training pass against central differences of its loss, in full precision, where the
 //! loss is smooth: every kind of parameter, with and without each optional part of a block.
 
-use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
+use tritforge_config::{
+    ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, Rotation, WeightQuant,
+};
+use tritforge_kernels::hadamard_in_place;
 use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
 const VOCAB: u32 = 23;
@@ -73,6 +76,48 @@ fn sub_norms_and_a_tied_head() {
 #[test]
 fn squared_relu_and_a_head_of_its_own() {
     check(&ModelConfig { hidden_act: HiddenAct::Relu2, tie_word_embeddings: false, ..config() });
+}
+
+#[test]
+fn gelu_gates() {
+    check(&ModelConfig { hidden_act: HiddenAct::Gelu, ..config() });
+    check(&ModelConfig { hidden_act: HiddenAct::GeluTanh, use_sub_norm: false, ..config() });
+}
+
+#[test]
+fn norms_before_all_projections() {
+    let config = ModelConfig { projection_norms: true, ..config() };
+    check(&config);
+    check(&ModelConfig { use_qk_norm: true, rotation: Rotation::Hadamard, ..config });
+}
+
+#[test]
+fn rotated_inputs() {
+    // Blocks of 16 and of 4: hidden_size 16, intermediate_size 20.
+    let rotated = ModelConfig { rotation: Rotation::Hadamard, ..config() };
+    check(&rotated);
+    check(&ModelConfig { use_sub_norm: false, ..rotated });
+}
+
+/// Weights that are folded with the rotation give the model without: `W·x = (W·H)·(H·x)`.
+#[test]
+fn a_rotation_is_undone_by_weights_that_are_folded_with_it() {
+    let model = Decoder::init(&config(), 5).unwrap();
+    let rotated = ModelConfig { rotation: Rotation::Hadamard, ..config() };
+    let folded = Decoder::load(&rotated, |name, shape| {
+        let mut values = model.values(name).unwrap();
+        if name.contains("o_proj") || name.contains("down_proj") {
+            hadamard_in_place(&mut values, shape[1]);
+        }
+        Ok(values)
+    });
+    let ids: Vec<u32> = (0..12).map(|i| i * 7 % VOCAB).collect();
+    let logits = |model: &Decoder| model.logits(&ids, 1, None).unwrap();
+    let (ours, theirs) = (logits(&model), logits(&folded.unwrap()));
+    let size = ours.iter().fold(0f32, |m, x| m.max(x.abs()));
+    assert!(ours.iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-5 * size), "{ours:?} {theirs:?}");
+    let unfolded = Decoder::load(&rotated, |name, _| Ok(model.values(name).unwrap())).unwrap();
+    assert!(ours.iter().zip(&logits(&unfolded)).any(|(a, b)| (a - b).abs() > 1e-2 * size));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use tritforge_config::{
     ADAPTER_CONFIG, ADAPTER_MODEL, ActivationQuant, HuggingFaceConfig, LOTA_THRESHOLD, LoraConfig, LoraMode,
-    ModelConfig, Projection, WeightQuant,
+    ModelConfig, Projection, Rotation, WeightQuant,
 };
 use tritforge_model::{
     Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, ModelError, Workspace, initial_adapter,
@@ -263,8 +263,11 @@ fn an_adapter_beside_the_weight_has_the_gradient_of_finite_differences() {
         (WeightQuant::None, &Projection::ALL),
         (WeightQuant::None, &SOME),
     ] {
-        for use_sub_norm in [true, false] {
-            let config = ModelConfig { use_sub_norm, ..shape(weights, ActivationQuant::None) };
+        for (use_sub_norm, projection_norms, rotation) in
+            [(true, false, Rotation::None), (false, false, Rotation::None), (true, true, Rotation::Hadamard)]
+        {
+            let plain = shape(weights, ActivationQuant::None);
+            let config = ModelConfig { use_sub_norm, projection_norms, rotation, ..plain };
             let model = adapted(&config, &lora(LoraMode::Adapter, targets), &masters(&config));
             let run = |checkpointing: bool| {
                 let mut gradients = Gradients::new(model.parameters(), |_| true);

@@ -272,7 +272,7 @@ fn changes_estimators_and_blends_reach_the_tables() {
         assert!(gradient.iter().any(|g| *g != 0.0));
     }
     // With nothing of the quantization to be seen, training computes the full-precision model.
-    model.set_blend(&[0.0, 0.0]).unwrap();
+    model.set_blend(&[0.0, 0.0], &[0.0, 0.0]).unwrap();
     model.requantize().unwrap();
     let plain = ModelConfig {
         weights: WeightQuant::None,

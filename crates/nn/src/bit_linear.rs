@@ -176,6 +176,9 @@ impl Module for BitLinear {
             (_, ActivationQuant::None) => {
                 ops::linear(x, &ops::fake_quantize_weights_by(&scheme, &self.weight)?)?
             }
+            (_, ActivationQuant::Int4) => {
+                candle_core::bail!("BitLinear: int4 activations are those of the fused pass alone")
+            }
             (_, ActivationQuant::Absmax) => ops::bit_linear_by(&scheme, x, &self.weight)?,
         };
         match &self.bias {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
-use tritforge_config::ModelConfig;
+use tritforge_config::{ActivationQuant, ModelConfig, Rotation};
 
 use crate::ops::{self, RotaryEmbedding};
 use crate::{BitLinear, DecoderLayer, NnError, RmsNorm, Segments};
@@ -46,6 +46,25 @@ impl Decoder {
                 what: "embedding and head",
                 found: "a ternary one".to_string(),
                 expected: "full precision: only the fused engine has them ternary".to_string(),
+            });
+        }
+        if config.projection_norms {
+            return Err(NnError::Input {
+                what: "a decoder on candle's tape",
+                found: "norms before all projections".to_string(),
+                expected: "sub-norms or none; the fused pass has the others".to_string(),
+            });
+        }
+        if config.rotation != Rotation::None || config.activations == ActivationQuant::Int4 {
+            return Err(NnError::Input {
+                what: "a decoder on candle's tape",
+                found: format!(
+                    "activations {}, rotation {}",
+                    config.activations.name(),
+                    config.rotation.name()
+                ),
+                expected: "int8 activations (absmax) as they are, or none; the fused pass has the others"
+                    .to_string(),
             });
         }
         let model = vb.pp("model");

@@ -37,6 +37,9 @@ impl Mlp {
             gate: match config.hidden_act {
                 HiddenAct::Silu => Gate::Silu,
                 HiddenAct::Relu2 => Gate::Relu2,
+                HiddenAct::Relu => Gate::Relu,
+                HiddenAct::Gelu => Gate::Gelu,
+                HiddenAct::GeluTanh => Gate::GeluTanh,
             },
         })
     }

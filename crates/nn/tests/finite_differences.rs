@@ -114,7 +114,7 @@ fn rope() {
 
 #[test]
 fn glu() {
-    for kind in [Gate::Silu, Gate::Relu2] {
+    for kind in Gate::ALL {
         let inputs = [random(1, &[3, 7]), random(2, &[3, 7])];
         check("gated", &inputs, |i| ops::glu(kind, &i[0], &i[1]));
         agree("gated", &inputs, |i| ops::glu(kind, &i[0], &i[1]), |i| composed::glu(kind, &i[0], &i[1]));

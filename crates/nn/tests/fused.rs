@@ -113,6 +113,9 @@ fn every_configuration_has_the_gradients_of_the_tape() {
             };
             for config in [
                 ModelConfig { hidden_act: HiddenAct::Relu2, ..base.clone() },
+                ModelConfig { hidden_act: HiddenAct::Relu, ..base.clone() },
+                ModelConfig { hidden_act: HiddenAct::Gelu, ..plain.clone() },
+                ModelConfig { hidden_act: HiddenAct::GeluTanh, ..plain.clone() },
                 ModelConfig { tie_word_embeddings: false, ..plain.clone() },
                 ModelConfig { attention_bias: AttentionBias::Qkv, ..plain.clone() },
                 ModelConfig { attention_bias: AttentionBias::All, use_qk_norm: true, ..base },

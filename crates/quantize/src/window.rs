@@ -4,7 +4,7 @@ use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha20Rng;
 use tritforge_model::{BlockStack, Gradients, Parameter, Workspace};
-use tritforge_train::{AdamW, Optimizer, OptimizerConfig, Rule, Step, StoredType};
+use tritforge_train::{AdamW, Optimizer, OptimizerConfig, ParameterStep, Rule, Step, StoredType};
 
 use crate::huber::{distance, huber};
 use crate::states::States;
@@ -68,7 +68,7 @@ impl Task<'_> {
                     return Err(QuantizeError::Diverged { first, last, step, loss, lr });
                 }
                 let lr = options.learning_rate * rate(step, steps);
-                let of_step = Step { lr, weight_decay: 0.0, gradient_scale: 1.0 };
+                let of_step = Step { lr, weight_decay: 0.0, gradient_scale: 1.0, decays: false };
                 optimizer.step(stack.parameters(), &gradients.iter().collect::<Vec<_>>(), of_step)?;
                 step += 1;
                 progress(step, steps, loss);
@@ -91,7 +91,8 @@ fn optimizer(parameters: &[Parameter], options: &Options) -> Optimizer {
         let sum: f64 = p.tensor.read().iter().map(|x| f64::from(x.abs())).sum();
         sum / p.tensor.len().max(1) as f64
     };
-    optimizer.set_rates(parameters.iter().map(mean).collect());
+    let each = parameters.iter().map(|p| ParameterStep { lr_ratio: mean(p), weight_decay: None });
+    optimizer.set_each(each.collect());
     optimizer
 }
 

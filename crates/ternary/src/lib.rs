@@ -40,7 +40,7 @@ mod sparsity;
 mod ste;
 mod tensor;
 
-pub use activation::absmax_quantize;
+pub use activation::{absmax_quantize, absmax_quantize_int4};
 pub use error::TernaryError;
 pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
 pub use granularity::Granularity;

@@ -29,7 +29,7 @@ fn main() -> candle_core::Result<()> {
         let gradients: Vec<Vec<f32>> = parameters.iter().map(gradient).collect();
         let gradients: Vec<Option<&[f32]>> = gradients.iter().map(|g| Some(&g[..])).collect();
         let mut optimizer = Optimizer::new(OptimizerConfig { rule, state, master, seed: 1 }, &parameters);
-        let step = Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: 0.5 };
+        let step = Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: 0.5, decays: true };
         let mut times = Vec::new();
         for _ in 0..STEPS {
             let begin = Instant::now();
@@ -51,7 +51,7 @@ fn parameters(layers: usize) -> Vec<Parameter> {
         let group = if i == 0 { DecayGroup::NoDecay } else { DecayGroup::Decay };
         let tensor =
             Tensor::new(vec![0.0; shape.0 * shape.1], &[shape.0, shape.1]).expect("a value an element");
-        Parameter { name: format!("w{i}"), tensor, group }
+        Parameter { name: format!("w{i}"), tensor, group, frozen: false }
     };
     shapes.enumerate().map(parameter).collect()
 }

@@ -176,7 +176,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();
-        optimizer.step(model.parameters(), &values, Step { lr, weight_decay: 0.1, gradient_scale: scale })?;
+        optimizer.step(
+            model.parameters(),
+            &values,
+            Step { lr, weight_decay: 0.1, gradient_scale: scale, decays: true },
+        )?;
         let updated = begin.elapsed().as_secs_f64();
         model.requantize()?;
         let end = begin.elapsed().as_secs_f64();

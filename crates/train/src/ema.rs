@@ -33,7 +33,9 @@ impl EmaWeights {
     pub(crate) fn update(&mut self, parameters: &[Parameter], step: u64) {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let share = (1.0 - decay) as f32;
-        for (parameter, average) in parameters.iter().zip(&mut self.values) {
+        // What is frozen is its own average, to the bit.
+        let trained = parameters.iter().zip(&mut self.values).filter(|(parameter, _)| !parameter.frozen);
+        for (parameter, average) in trained {
             let values = parameter.tensor.read();
             average.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK)).for_each(|(average, values)| {
                 for (a, v) in average.iter_mut().zip(values) {
@@ -60,7 +62,8 @@ mod tests {
     #[test]
     fn the_average_follows_its_recurrence_and_swaps_both_ways() {
         let tensor = Tensor::vector(vec![1.0, -2.0]);
-        let parameters = [Parameter { name: "w".to_string(), tensor, group: DecayGroup::Decay }];
+        let parameters =
+            [Parameter { name: "w".to_string(), tensor, group: DecayGroup::Decay, frozen: false }];
         let mut average = EmaWeights::new(0.5, &parameters);
         let mut expected = [1f64, -2.0];
         for step in 1..=40 {

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_config::{LoraConfig, ModelConfig};
+use tritforge_config::{LoraConfig, ModelConfig, Projection};
 use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
+use tritforge_kernels::hadamard_in_place;
 use tritforge_model::{Decoder, ModelError, initial_adapter};
 
 use crate::TrainError;
@@ -45,7 +46,15 @@ pub(crate) fn model(recipe: &Recipe, config: &ModelConfig) -> Result<Decoder, Tr
         }
         None => {
             let base = base(path)?;
-            Ok(Decoder::load(config, |name, shape| of_base(&base, config, name, shape))?)
+            // The product is the same in the basis of another rotation, which is its own inverse.
+            let folds = config.rotation != base.config().rotation;
+            Ok(Decoder::load(config, |name, shape| {
+                let mut values = of_base(&base, config, folds, name, shape)?;
+                if let (true, [_, cols]) = (folds && is_rotated(name), shape) {
+                    hadamard_in_place(&mut values, *cols);
+                }
+                Ok(values)
+            })?)
         }
     }
 }
@@ -58,15 +67,22 @@ pub(crate) fn adapted(
     adapter: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Decoder, TrainError> {
     let base = base(recipe.model.base.as_deref().unwrap_or(Path::new("")))?;
-    let of_base = |name: &str, shape: &[usize]| of_base(&base, config, name, shape);
+    let of_base = |name: &str, shape: &[usize]| of_base(&base, config, false, name, shape);
     Ok(Decoder::load_adapted(config, lora, of_base, adapter)?)
 }
 
-/// A tensor of a base for a model of this configuration. Norms before `o_proj` and `down_proj` that the base does not have
+/// Whether this is a weight whose input may be rotated.
+fn is_rotated(name: &str) -> bool {
+    let of = |p: &Projection| name.contains(p.hf_name()) && name.ends_with(".weight");
+    [Projection::O, Projection::Down].iter().any(of)
+}
+
+/// A tensor of a base for a model of this configuration, which `folds` a rotation into it or out of it. Norms before projections that the base does not have
 /// begin as 1, learned scales that it does not have as their quantizer says.
 fn of_base(
     base: &LoadedModel,
     config: &ModelConfig,
+    folds: bool,
     name: &str,
     shape: &[usize],
 ) -> Result<Vec<f32>, ModelError> {
@@ -76,12 +92,17 @@ fn of_base(
             its.learns_scales() && (its.quantizer, its.granularity) == (config.quantizer, config.granularity);
         if !same {
             let shape = config.projection_shape(projection);
-            let weights = base.parameter(&projection.hf_weight(layer), &shape)?;
+            let weight = projection.hf_weight(layer);
+            let mut weights = base.parameter(&weight, &shape)?;
+            if folds && is_rotated(&weight) {
+                hadamard_in_place(&mut weights, shape[1]);
+            }
             let initial = config.quantizer.initial_scales(config.granularity, &weights, shape)?;
             return Ok(initial.unwrap_or_default());
         }
     }
-    if name.contains("_sub_norm") && !base.has(name) {
+    let added = name.contains("_sub_norm") || name.ends_with("_proj.norm.weight");
+    if added && !base.has(name) {
         return Ok(vec![1.0; shape.iter().product()]);
     }
     base.parameter(name, shape)

@@ -45,8 +45,8 @@ mod training_data;
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use optimizer::{
-    AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, Rule, StateTensor, Step, StoredType, TSignSgd,
-    global_norm,
+    AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, ParameterStep, Rule, StateTensor, Step,
+    StoredType, TSignSgd, global_norm,
 };
 pub use prepare::{Prepared, prepare};
 pub use preview::{Lengths, Preview, PreviewSample, preview};

@@ -44,6 +44,9 @@ pub(crate) struct Progress {
     pub(crate) optimizer: String,
     /// Updates that the optimizer made.
     pub(crate) updates: u64,
+    /// Those that it made before its state began anew; 0 where it never did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) updates_before_reset: u64,
     /// What the guard remembers.
     pub(crate) guard: Guard,
     /// The lowest held-out loss so far, in nats a token.
@@ -65,6 +68,11 @@ pub(crate) struct Progress {
         alias = "reference_model"
     )]
     pub(crate) other_model: Option<String>,
+}
+
+// serde hands references to `skip_serializing_if`.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The base that a recipe's adapter stands on, by its content; none without an adapter.
@@ -288,10 +296,11 @@ pub(crate) fn load(
         })?;
         Ok(values.into_owned())
     };
-    let model = match &lora {
+    let mut model = match &lora {
         Some(lora) => init::adapted(recipe, wanted, lora, read)?,
         None => Decoder::load(wanted, read)?,
     };
+    recipe.freeze(&mut model);
     let parameters = model.parameters();
     let average = match (ema_decay, averaged) {
         (Some(decay), Some(name)) => {
@@ -307,12 +316,24 @@ pub(crate) fn load(
         (None, _) => None,
     };
     let stored = checkpoint.tensors(OPTIMIZER)?;
+    // What a run froze so far has no state to go on with.
+    let thawed = parameters.iter().find(|p| {
+        let tensors = config.state_tensors(p);
+        tensors.iter().any(|tensor| !stored.has(&format!("{}.{}", p.name, tensor.name)))
+    });
+    if let Some(p) = thawed.filter(|_| changes.has("optim", "groups")) {
+        return Err(fault(format!(
+            "optim.groups no longer freezes {}, but the checkpoint has no state of the optimizer for it: freeze it, or begin a \
+             run whose model.base is this checkpoint",
+            p.name
+        )));
+    }
     let states = parameters.iter().map(|p| {
         let tensors = config.state_tensors(p);
         tensors.iter().map(|tensor| read_buffer(&stored, p, tensor, config.state)).collect()
     });
     let states = states.collect::<Result<Vec<Vec<Buffer>>, TrainError>>()?;
-    let optimizer = Optimizer::restore(config, states, progress.updates);
+    let optimizer = Optimizer::restore(config, states, progress.updates, progress.updates_before_reset);
     Ok(Restored { model, optimizer, average, progress })
 }
 

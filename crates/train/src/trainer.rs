@@ -208,6 +208,7 @@ impl<'a> Trainer<'a> {
                 let mut model = init::model(recipe, &config)?;
                 model.put_on_grid()?;
                 model.requantize()?;
+                recipe.freeze(&mut model);
                 round_to_master(optimizer_config.master, model.parameters());
                 let optimizer = Optimizer::new(optimizer_config, model.parameters());
                 let average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
@@ -218,6 +219,7 @@ impl<'a> Trainer<'a> {
                     data: prepared.fingerprint.clone(),
                     optimizer: state::describe(&optimizer_config),
                     updates: 0,
+                    updates_before_reset: 0,
                     guard: Guard::default(),
                     best_loss: None,
                     best_step: None,
@@ -231,14 +233,12 @@ impl<'a> Trainer<'a> {
         };
         let Restored { mut model, mut optimizer, average, mut progress } = restored;
         if let Some(convert) = &recipe.convert {
-            model.set_blend(&blend(convert, progress.step, config.num_hidden_layers))?;
+            let [weights, inputs] = blend(convert, progress.step, config.num_hidden_layers);
+            model.set_blend(&weights, &inputs)?;
             model.requantize()?;
         }
         model.set_training_codes(training_codes(recipe, progress.step))?;
-        if let Some(lora) = &recipe.lora {
-            let rates = model.parameters().iter().map(|p| lora.rate(&p.name, recipe.optim.lr));
-            optimizer.set_rates(rates.collect());
-        }
+        optimizer.set_each(recipe.parameter_steps(model.parameters().iter().map(|p| p.name.as_str())));
         model.set_grad_precision(match recipe.train.engine {
             TrainEngine::Fused => recipe.quant.backward,
             TrainEngine::Candle => GradPrecision::F32,

@@ -50,7 +50,7 @@ fn one_step(folder: &str, base: &str, weights: WeightQuant, activations: Activat
     let rule = Rule::AdamW(AdamW { betas: (0.9, 0.95), eps: 1e-8 });
     let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 0 };
     let mut optimizer = Optimizer::new(config, model.parameters());
-    let step = Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: 1.0 };
+    let step = Step { lr: 1e-3, weight_decay: 0.1, gradient_scale: 1.0, decays: true };
     optimizer.step(model.parameters(), &gradients.iter().collect::<Vec<_>>(), step).unwrap();
     for parameter in model.parameters() {
         let name = format!("step.{}", LoraConfig::peft_name(&parameter.name));
@@ -112,7 +112,7 @@ fn a_ternary_adapter_learns_by_moving_codes() {
         gradients.clear();
         losses.push(model.forward_backward(&mut workspace, &batch, 64.0, &mut gradients).unwrap());
         let lr = 0.05 * (1.0 - f64::from(step) / f64::from(steps));
-        let step = Step { lr, weight_decay: 0.0, gradient_scale: 1.0 };
+        let step = Step { lr, weight_decay: 0.0, gradient_scale: 1.0, decays: true };
         optimizer.step(model.parameters(), &gradients.iter().collect::<Vec<_>>(), step).unwrap();
         model.requantize().unwrap();
     }

@@ -20,6 +20,9 @@ pub(crate) fn print(plan: &DryRun, gradient_checkpointing: bool) {
             row("total", p.total()),
         ],
     );
+    for group in &plan.groups {
+        println!("optim.groups: {group}");
+    }
     print_memory(&plan.memory);
     let peak = plan.peak_memory(gradient_checkpointing);
     let how = if plan.measured_memory.is_some() { "measured in a trial run" } else { "estimated" };

@@ -12,6 +12,7 @@ mod qwen3;
 mod refused;
 #[cfg(test)]
 mod relu2_qk_norm;
+pub(crate) mod tritforge;
 
 pub(crate) use refused::reason;
 
@@ -24,6 +25,7 @@ static ALL: &[&Architecture] = &[
     &llama::LLAMA,
     &qwen2::QWEN2,
     &qwen3::QWEN3,
+    &tritforge::TRITFORGE,
     #[cfg(test)]
     &relu2_qk_norm::RELU2_QK_NORM,
 ];
@@ -132,7 +134,11 @@ impl Architecture {
                 "rope_scaling = yarn with truncate = false: GGUF has no key for it".to_string(),
             ));
         }
-        let needs: Vec<(&Architecture, Vec<String>)> = Self::all().map(|a| (a, a.needs(config))).collect();
+        if tritforge::describes(config) {
+            return Ok(&tritforge::TRITFORGE);
+        }
+        let others = Self::all().filter(|architecture| !architecture.is_own());
+        let needs: Vec<(&Architecture, Vec<String>)> = others.map(|a| (a, a.needs(config))).collect();
         match needs.iter().find(|(_, needs)| needs.is_empty()) {
             Some((architecture, _)) => Ok(architecture),
             None => Err(ConfigError::NoArchitecture(closest(
@@ -149,7 +155,7 @@ impl Architecture {
                 needs.push(what);
             }
         };
-        let hidden_act = format!("hidden_act = \"{:?}\"", self.hidden_act).to_lowercase();
+        let hidden_act = format!("hidden_act = \"{}\"", self.hidden_act.name());
         need(config.hidden_act == self.hidden_act, hidden_act);
         let biases: Vec<String> = self.attention_bias.iter().map(|bias| format!("\"{bias:?}\"")).collect();
         let biases = format!("attention_bias = {}", biases.join(" or ")).to_lowercase();

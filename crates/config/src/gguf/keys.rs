@@ -7,6 +7,9 @@
 
 use tritforge_gguf::{Array, Gguf, Metadata, Value};
 
+use tritforge_ternary::{GRANULARITY, I2_S_LAYOUT};
+
+use crate::architecture::tritforge;
 use crate::{Architecture, ConfigError, ModelConfig};
 
 /// Keys under `{architecture}.` that [`ModelConfig::from_gguf`] reads.
@@ -34,6 +37,9 @@ const READ: [&str; 22] = [
     "rope.scaling.yarn_ext_factor",
     "rope.scaling.yarn_attn_factor",
 ];
+
+/// Keys of this project in files of any architecture: of their ternary tensors.
+const OWN_KEYS: [&str; 2] = [GRANULARITY, I2_S_LAYOUT];
 
 /// Keys under `{architecture}.` that change nothing of the next token's probabilities.
 const NO_EFFECT: [&str; 4] =
@@ -149,7 +155,9 @@ pub(super) fn check(
     };
     for (key, value) in gguf.metadata().iter() {
         if let Some(suffix) = key.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) {
-            if READ.contains(&suffix) || NO_EFFECT.contains(&suffix) {
+            // The prefix of this project's own architecture is also that of keys that its files of others have.
+            let own = architecture.is_own() && (tritforge::KEYS.contains(&suffix) || OWN_KEYS.contains(&key));
+            if READ.contains(&suffix) || NO_EFFECT.contains(&suffix) || own {
                 continue;
             }
             let limited = LIMITED.iter().find(|(limited, _)| *limited == suffix).map(|(_, neutral)| neutral);
@@ -169,8 +177,9 @@ pub(super) fn check(
                 "{key} = {}: the file's recommended sampling parameters are not applied; set them as options",
                 shown(value)
             ));
-        } else if let Some(other) =
-            Architecture::all().find(|other| key.strip_prefix(other.name).is_some_and(|k| k.starts_with('.')))
+        } else if let Some(other) = Architecture::all()
+            .filter(|other| !other.is_own())
+            .find(|other| key.strip_prefix(other.name).is_some_and(|k| k.starts_with('.')))
         {
             warn(format!(
                 "metadata key {key}: ignored, since the file's architecture is {name}, not {}",

@@ -66,6 +66,10 @@ fn problem(
         if name == weight || (name == projection.gguf_bias(number) && config.attention_bias.has(projection)) {
             return None;
         }
+        let own_norm = config.projection_norms && projection.sharing().is_some();
+        if own_norm && name == projection.gguf_norm(number) {
+            return None;
+        }
         if name == weight.replace(".weight", ".scale") {
             let ty = tensors.iter().find(|tensor| tensor.name == weight).map(|tensor| tensor.ty);
             return match ty {

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Class;
-use crate::{AttentionBias, ConfigError, HiddenAct, ModelConfig, RopeScaling, WeightQuant};
+use crate::{ActivationQuant, AttentionBias, ConfigError, ModelConfig, RopeScaling, Rotation, WeightQuant};
 
 impl ModelConfig {
     /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary
@@ -30,6 +30,17 @@ impl ModelConfig {
                 table(", a ternary head", self.ternary_head)
             )));
         }
+        if self.activations == ActivationQuant::Int4 || self.rotation != Rotation::None {
+            return Err(ConfigError::NoClass(format!(
+                "activations {}, rotation {}: transformers quantizes activations to int8 as they are; export GGUF",
+                self.activations.name(),
+                self.rotation.name()
+            )));
+        }
+        if self.projection_norms {
+            let message = "projection_norms = true: no class has a norm before each projection; export GGUF";
+            return Err(ConfigError::NoClass(message.to_string()));
+        }
         let class = Class::of(self)?;
         let mut json = json!({
             "architectures": [class.name],
@@ -41,7 +52,7 @@ impl ModelConfig {
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "hidden_act": match self.hidden_act { HiddenAct::Silu => "silu", HiddenAct::Relu2 => "relu2" },
+            "hidden_act": self.hidden_act.name(),
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope_theta,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use tritforge_checkpoint::{AdapterFiles, Tensors};
-use tritforge_config::{ActivationQuant, Architecture, ModelConfig, WeightQuant};
+use tritforge_config::{Architecture, ModelConfig, WeightQuant};
 use tritforge_support::counted;
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
@@ -161,7 +161,7 @@ fn checkpoint_verdicts(architecture: Option<&Architecture>, config: &ModelConfig
 fn row(model: &LoadedModel, item: &TensorPlan, digest: bool) -> Result<TensorRow, ExportError> {
     let (ty, bytes) = model.storage(item)?;
     let mut row = TensorRow::new(&item.source, &ty, wide(&item.shape), bytes);
-    let quantized = model.config().activations == ActivationQuant::Absmax;
+    let quantized = model.config().activations.is_integer();
     if quantized && let Some(tensor) = model.ternary(item, &model.stored(item)?)? {
         row.set_codes(tensor.codes(), Some(tensor.scales()), digest);
     }

@@ -9,7 +9,9 @@
 //! the scale of the codes.
 
 use tritforge_config::{LoraMode, Projection};
-use tritforge_kernels::{CounterRng, Matrix, WriteMode, gemm, glu, parallel_for_each, rms_norm};
+use tritforge_kernels::{
+    CounterRng, Matrix, WriteMode, gemm, glu, hadamard_in_place, parallel_for_each, rms_norm,
+};
 
 use super::workspace::{Activations, AdapterBuffers, input};
 use crate::Gradients;
@@ -28,6 +30,19 @@ impl Block {
 
     /// The input of a projection before it was quantized, [tokens, in], computed again; x is the block's.
     fn plain_input(&self, projection: Projection, x: &[f32], kept: &Activations, out: &mut Vec<f32>) {
+        self.shared_input(projection, x, kept, out);
+        if let (Some(norms), Some(index)) = (&self.norms.projections, projection.sharing()) {
+            let shared = out.clone();
+            rms_norm(&shared, &norms[index].weight.read(), self.shape.eps, out);
+        }
+        if self.rotation.rotates(projection) {
+            let (_, cols) = self.linear(projection).dims();
+            hadamard_in_place(out, cols);
+        }
+    }
+
+    /// That input before a norm of the projection's own and before it was rotated.
+    fn shared_input(&self, projection: Projection, x: &[f32], kept: &Activations, out: &mut Vec<f32>) {
         let (norms, eps) = (&self.norms, self.shape.eps);
         let (from, norm) = match projection {
             Projection::Q | Projection::K | Projection::V => (x, Some(&norms.input_layernorm)),
@@ -92,7 +107,7 @@ impl Block {
         let AdapterBuffers { dropped, product, dproduct } = buffers;
         let input = match beside {
             true => Matrix::f32(drop_inputs(adapter, noise, plain, dropped), tokens, cols),
-            false => input(kept, projection).matrix(cols),
+            false => input(kept, projection, self.norms.projections.is_some()).matrix(cols),
         };
         let (a, b) = (adapter.a.read(), adapter.b.read());
         let (a, b) = (Matrix::f32(&a, rank, cols), Matrix::f32(&b, rows, rank));

@@ -4,7 +4,7 @@
 use tritforge_config::Projection;
 use tritforge_kernels::{
     CounterRng, Direction, Matrix, RopeTable, WriteMode, attention_varlen_backward, gemm, glu_norm_backward,
-    rms_norm_backward, rope_in_place, weight_gradient,
+    hadamard_in_place, rms_norm, rms_norm_backward, rope_in_place, weight_gradient,
 };
 
 use super::input_gradient::{Rounded, input_gradient};
@@ -96,7 +96,7 @@ impl Block {
         scratch: &mut Scratch,
         gradients: &mut Gradients,
     ) -> Result<(), ModelError> {
-        let Scratch { dx, passing, dq, dk, dv, dgate, dup, rounded, adapter, relation, .. } = scratch;
+        let Scratch { dx, passing, dq, dk, dv, dgate, dup, rounded, adapter, relation, normed, .. } = scratch;
         let Passing { hidden, plain } = passing;
         let seed = CounterRng::derive(pass.noise, self.shape.layer as u64);
         let products = &mut Kept { x, kept, rounded, adapter, plain, seed };
@@ -105,12 +105,13 @@ impl Block {
 
         let dgate = sized(dgate, tokens * width);
         self.project_backward(Down, dx, (&mut *dgate, WriteMode::Overwrite), products, gradients)?;
+        self.rotate_back(Down, dgate, width);
         let dup = sized(dup, tokens * width);
         self.gate_backward(kept, dgate, dup, gradients);
         let dnorm = sized(hidden, dx.len());
-        self.project_backward(Gate, dgate, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
-        self.project_backward(Up, dup, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
         let norm = &self.norms.post_attention_layernorm;
+        let of = [(Gate, &*dgate), (Up, dup)];
+        self.shared_backward(&kept.middle, norm, of, dnorm, normed, products, gradients)?;
         self.norm_backward(norm, &kept.middle, dnorm, (&mut *dx, WriteMode::Accumulate), gradients);
         self.bias_backward(O, dx, gradients);
 
@@ -118,6 +119,7 @@ impl Block {
             Some(norm) => {
                 let dnorm = sized(dq, tokens * shape.q_size());
                 self.project_backward(O, dx, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
+                self.rotate_back(O, dnorm, shape.q_size());
                 let dout = sized(hidden, dnorm.len());
                 self.norm_backward(
                     norm,
@@ -131,6 +133,7 @@ impl Block {
             None => {
                 let dout = sized(hidden, tokens * shape.q_size());
                 self.project_backward(O, dx, (&mut *dout, WriteMode::Overwrite), products, gradients)?;
+                self.rotate_back(O, dout, shape.q_size());
                 dout
             }
         };
@@ -154,11 +157,39 @@ impl Block {
             self.bias_backward(projection, d, gradients);
         }
         let dnorm = sized(hidden, dx.len());
-        self.project_backward(Q, dq, (&mut *dnorm, WriteMode::Overwrite), products, gradients)?;
-        self.project_backward(K, dk, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
-        self.project_backward(V, dv, (&mut *dnorm, WriteMode::Accumulate), products, gradients)?;
         let norm = &self.norms.input_layernorm;
+        let of = [(Q, &*dq), (K, dk), (V, dv)];
+        self.shared_backward(x, norm, of, dnorm, normed, products, gradients)?;
         self.norm_backward(norm, x, dnorm, (&mut *dx, WriteMode::Accumulate), gradients);
+        Ok(())
+    }
+
+    /// Writes the gradient of the input that projections share, given those of their outputs: of x behind `norm`.
+    fn shared_backward<const N: usize>(
+        &self,
+        x: &[f32],
+        norm: &Vector,
+        of: [(Projection, &[f32]); N],
+        dshared: &mut [f32],
+        [normed, dnormed]: &mut [Vec<f32>; 2],
+        products: &mut Kept<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<(), ModelError> {
+        let writes = std::iter::once(WriteMode::Overwrite).chain(std::iter::repeat(WriteMode::Accumulate));
+        let Some(norms) = &self.norms.projections else {
+            for ((projection, d), write) in of.into_iter().zip(writes) {
+                self.project_backward(projection, d, (&mut *dshared, write), products, gradients)?;
+            }
+            return Ok(());
+        };
+        let normed = sized(normed, x.len());
+        rms_norm(x, &norm.weight.read(), self.shape.eps, normed);
+        for ((projection, d), write) in of.into_iter().zip(writes) {
+            let Some(index) = projection.sharing() else { continue };
+            let dnormed = sized(dnormed, x.len());
+            self.project_backward(projection, d, (&mut *dnormed, WriteMode::Overwrite), products, gradients)?;
+            self.norm_backward(&norms[index], normed, dnormed, (&mut *dshared, write), gradients);
+        }
         Ok(())
     }
 
@@ -176,6 +207,13 @@ impl Block {
         let weight = norm.weight.read();
         let (norm, dweight) = (Some((&weight[..], self.shape.eps)), gradients.slot(norm.index));
         glu_norm_backward(act, &kept.gate, &kept.up, width, norm, dgate, dup, dweight);
+    }
+
+    /// Turns the gradient of a rotated input into that of the input: the rotation is its own transpose.
+    fn rotate_back(&self, projection: Projection, d: &mut [f32], width: usize) {
+        if self.rotation.rotates(projection) {
+            hadamard_in_place(d, width);
+        }
     }
 
     fn norm_backward(
@@ -210,10 +248,13 @@ impl Block {
     ) -> Result<(), ModelError> {
         let linear = self.linear(projection);
         let (rows, cols) = linear.dims();
-        let input = input(products.kept, projection);
+        let input = input(products.kept, projection, self.norms.projections.is_some());
         let trained = gradients.slot(self.projection_indices[projection as usize]);
         let noise = |product: u64| CounterRng::new(products.seed, product, projection as usize);
-        let rounding = |product: u64| linear.grad_precision().rounding(noise(product));
+        let rounding = |product: u64| {
+            let integers = input.values.is_empty();
+            integers.then(|| linear.grad_precision().rounding(noise(product))).flatten()
+        };
         if let (Some(transposed), Some(scales), Some(of_weight)) =
             (linear.transposed(), linear.scales(), rounding(0))
         {

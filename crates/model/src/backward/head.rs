@@ -1,6 +1,5 @@
 //! The output head: logits, loss and their gradients, a chunk of tokens at a time.
 
-use tritforge_config::ActivationQuant;
 use tritforge_kernels::{
     Matrix, WriteMode, gemm, parallel_for_each, rms_norm, rms_norm_backward, ternary_matmul,
 };
@@ -51,7 +50,7 @@ impl Decoder {
 
         let chunk = chunk_tokens(vocab);
         let ternary = self.output_table();
-        let int8 = self.config().activations == ActivationQuant::Absmax;
+        let int8 = self.config().activations.is_integer();
         let weight = self.output_weight().read();
         let dense = Matrix::f32(&weight, vocab, width);
         let mut total = 0f64;

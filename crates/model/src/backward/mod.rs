@@ -138,9 +138,21 @@ impl Decoder {
         let head = |x: &[f32], scratch: &mut Scratch, gradients: &mut Gradients| {
             self.head(x, batch.targets, objective, normalizer, scratch, gradients)
         };
-        let total = run_blocks(&self.blocks, &self.rope, relation, workspace, gradients, head)?;
+        // Below the first block with anything to train nobody needs a gradient.
+        let layers = self.blocks.len();
+        let first = self.first_trained(gradients).min(relation.map_or(layers, |relation| relation.layer));
+        let total = run_blocks(&self.blocks, first, &self.rope, relation, workspace, gradients, head)?;
         self.embed_backward(batch.ids, &workspace.scratch.dx, gradients);
         Ok(total / f64::from(normalizer))
+    }
+
+    /// The first block whose backward is needed: 0 where the embedding is trained, the number of blocks where nothing is.
+    fn first_trained(&self, gradients: &Gradients) -> usize {
+        if gradients.trains(self.indices.embedding) {
+            return 0;
+        }
+        let trained = |block: &Block| block.parameters().any(|index| gradients.trains(index));
+        self.blocks.iter().position(trained).unwrap_or(self.blocks.len())
     }
 
     /// Whether everything fits.
@@ -186,10 +198,11 @@ pub(crate) fn forward_blocks(
     Ok(())
 }
 
-/// The forward through all blocks, what `head` makes of the last one's output, and the backward through all blocks.
+/// The forward through all blocks, what `head` makes of the last one's output, and the backward down to block `first`.
 /// `head` returns a loss and writes its gradient by the output to `scratch.dx`, where afterwards that by the input is.
 fn run_blocks(
     blocks: &[Block],
+    first: usize,
     rope: &RopeTable,
     relation: Option<&Relation<'_>>,
     workspace: &mut Workspace,
@@ -201,7 +214,7 @@ fn run_blocks(
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
     let loss = head(&inputs[blocks.len()], scratch, gradients)?;
-    for (i, block) in blocks.iter().enumerate().rev() {
+    for (i, block) in blocks.iter().enumerate().skip(first).rev() {
         let kept = &mut activations[if *checkpointing { 0 } else { i }];
         // The last block's activations are still there.
         if *checkpointing && i + 1 < blocks.len() {
@@ -222,5 +235,5 @@ pub(crate) fn run_blocks_with_loss(
 ) -> Result<f64, ModelError> {
     let head =
         |y: &[f32], scratch: &mut Scratch, _: &mut Gradients| Ok(loss(y, sized(&mut scratch.dx, y.len())));
-    run_blocks(blocks, rope, None, workspace, gradients, head)
+    run_blocks(blocks, 0, rope, None, workspace, gradients, head)
 }

@@ -26,7 +26,7 @@ impl Projections<Cpu> for Products<'_> {
     type Error = ModelError;
 
     fn form(&self, projections: &[Projection]) -> InputForm {
-        InputForm { quantized: self.block.input_blend(), plain: self.block.adapted_beside(projections) }
+        self.block.input_form(projections, self.block.input_blend)
     }
 
     fn project<const N: usize>(
@@ -43,7 +43,8 @@ impl Projections<Cpu> for Products<'_> {
             weights.extend(linear.integers().map(|weights| &**weights));
             outputs.push(sized(y, self.tokens * linear.dims().0));
         }
-        if weights.len() == N {
+        // Inputs that are quantized in part are numbers.
+        if weights.len() == N && input.values.is_empty() {
             ternary_matmul_many(&input.rows, &weights, &mut outputs);
         } else {
             for (linear, y) in linears.iter().zip(&mut outputs) {
@@ -67,11 +68,6 @@ impl Projections<Cpu> for Products<'_> {
 }
 
 impl Block {
-    /// How much of the quantization of its inputs training sees; none where they are not quantized.
-    pub(super) fn input_blend(&self) -> Option<f32> {
-        self.int8.then(|| self.linear(Projection::Q).blend())
-    }
-
     /// Adds a projection's bias, if it has one, to its output y [tokens, out].
     pub(crate) fn add_bias(&self, projection: Projection, y: &mut [f32]) {
         let Some(bias) = self.bias(projection) else { return };

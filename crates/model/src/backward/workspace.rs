@@ -1,6 +1,6 @@
 //! The memory of a training step: allocated in the first one, used again in all that follow.
 
-use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection, Rotation};
 use tritforge_kernels::{QuantizedRows, Rounding};
 
 use super::head::chunk_tokens;
@@ -66,10 +66,11 @@ impl Workspace {
     pub fn estimate(config: &ModelConfig, tokens: usize, gradient_checkpointing: bool) -> (usize, usize) {
         let (d, f) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.q_size(), config.kv_size());
-        let inputs = 2 * d + q + f;
+        let shared = if config.projection_norms { Projection::SHARING.len() } else { 2 };
+        let inputs = shared * d + q + f;
         let inputs = match config.activations {
-            // A code each, and scale and sum of four rows.
-            ActivationQuant::Absmax => inputs + 4 * 8,
+            // A code each, and scale and sum of the rows.
+            ActivationQuant::Absmax | ActivationQuant::Int4 => inputs + (2 + shared) * 8,
             ActivationQuant::None => 4 * inputs,
         };
         let plain = if config.use_qk_norm { q + kv } else { 0 };
@@ -78,16 +79,21 @@ impl Workspace {
         let activations = tokens * (4 * d * (config.num_hidden_layers + 1) + block * blocks);
         // A gradient as integers: a byte a digit, and scale and sum of their rows.
         let codes = match config.activations {
-            ActivationQuant::Absmax => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
+            ActivationQuant::Absmax | ActivationQuant::Int4 => Rounding::MAX_DIGITS * (d.max(q).max(f) + 8),
             ActivationQuant::None => 0,
         };
         // The gradient times the scales of rows or groups.
         let scaled = if config.granularity == Granularity::Tensor { 0 } else { 4 * d.max(q).max(f) };
+        // Rotated numbers before they are rounded.
+        let rotated = config.rotation != Rotation::None && config.activations.is_integer();
+        let scaled = scaled + if rotated { 4 * q.max(f) } else { 0 };
+        // The shared input and the gradient behind a projection's own norm.
+        let scaled = scaled + if config.projection_norms { 8 * d } else { 0 };
         let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes + scaled;
         let chunk = chunk_tokens(config.vocab_size).min(tokens);
         let head_input = match (config.output_granularity(), config.activations) {
             (None, _) => 0,
-            (Some(_), ActivationQuant::Absmax) => d + 8,
+            (Some(_), ActivationQuant::Absmax | ActivationQuant::Int4) => d + 8,
             (Some(_), ActivationQuant::None) => 4 * d,
         };
         let logits = 4 * config.vocab_size + head_input;
@@ -113,11 +119,15 @@ fn activations_bytes(kept: &Activations) -> usize {
     let Activations { q, k, v, plain_q, plain_k, attention, lse, middle, gate, up, .. } = kept;
     let floats = [q, k, v, plain_q, plain_k, attention, lse, middle, gate, up];
     let inputs = [&kept.attention_input, &kept.output_input, &kept.ffn_input, &kept.down_input];
-    floats.iter().map(|x| 4 * x.capacity()).sum::<usize>() + inputs.iter().map(|x| x.bytes()).sum::<usize>()
+    let inputs = inputs.into_iter().chain(&kept.projection_inputs);
+    floats.iter().map(|x| 4 * x.capacity()).sum::<usize>() + inputs.map(Input::bytes).sum::<usize>()
 }
 
-/// The input of a projection.
-pub(super) fn input(kept: &Activations, projection: Projection) -> &Input {
+/// The input of a projection, which is its own where norms stand before all of them.
+pub(super) fn input(kept: &Activations, projection: Projection, own_norms: bool) -> &Input {
+    if let (true, Some(index)) = (own_norms, projection.sharing()) {
+        return &kept.projection_inputs[index];
+    }
     match projection {
         Projection::Q | Projection::K | Projection::V => &kept.attention_input,
         Projection::O => &kept.output_input,
@@ -152,6 +162,8 @@ pub(super) struct Scratch {
     pub(super) rounded: Rounded,
     pub(super) adapter: AdapterBuffers,
     pub(super) relation: RelationBuffers,
+    /// The shared input of projections behind whose own norms it is, and a gradient of that; empty where there are no such norms.
+    pub(super) normed: [Vec<f32>; 2],
 }
 
 /// What adapters need on the way; empty where there are none.
@@ -182,5 +194,6 @@ impl Scratch {
             + self.head_input.bytes()
             + self.adapter.bytes()
             + self.relation.bytes()
+            + self.normed.iter().map(|x| 4 * x.capacity()).sum::<usize>()
     }
 }

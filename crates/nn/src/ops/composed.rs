@@ -140,6 +140,9 @@ pub fn glu(kind: Gate, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     match kind {
         Gate::Silu => gate.silu()? * up,
         Gate::Relu2 => gate.relu()?.sqr()? * up,
+        Gate::Relu => gate.relu()? * up,
+        Gate::Gelu => gate.gelu_erf()? * up,
+        Gate::GeluTanh => gate.gelu()? * up,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, WeightQuant};
 
 use crate::{Entries, Fault, Kind, Range, Reader, RecipeError, Value, parse_keys, read_text, resolve};
@@ -35,7 +35,8 @@ pub struct Model {
     pub num_key_value_heads: usize,
     /// Width of a head; by default `hidden_size / num_attention_heads`.
     pub head_dim: usize,
-    /// `"silu"` (the default) or `"relu2"`.
+    /// The gate's activation by its name in `transformers`: `"silu"` (the default), `"relu2"`, `"relu"`, `"gelu"` (exact) or
+    /// `"gelu_pytorch_tanh"`. GGUF files of the last three are of architecture `tritforge`, which other programs refuse.
     #[schemars(with = "String")]
     pub hidden_act: HiddenAct,
     /// The longest context; by default `data.seq_len`.
@@ -46,6 +47,12 @@ pub struct Model {
     pub rope_theta: f64,
     /// Whether the output head shares the embedding's weights; by default true.
     pub tie_word_embeddings: bool,
+    /// `"pre"` (norms before attention and feed-forward network only), `"sub"` (also before `o_proj` and `down_proj`, the default), the
+    /// two values of `use_sub_norm`, or `"projection"`: before `o_proj` and `down_proj`, and one more with a weight of its own before each of
+    /// the other five projections. Files of models with `"projection"` are of architecture `tritforge`, which other programs refuse.
+    #[serde(rename = "norm", serialize_with = "norm_name", skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(with = "String")]
+    pub projection_norms: bool,
     /// Whether to apply an RMSNorm before `o_proj` and `down_proj` (sub-norms); by default true.
     pub use_sub_norm: bool,
     /// Whether to apply an RMSNorm to the queries and keys of every head before RoPE, as Qwen3 does; by default false. Not together with
@@ -84,7 +91,14 @@ impl Model {
             );
             r.fault("model", "num_attention_heads", message);
         }
-        let acts = [("silu", HiddenAct::Silu), ("relu2", HiddenAct::Relu2)];
+        let acts = HiddenAct::ALL.map(|act| (act.name(), act));
+        let hidden_act = r.choice("model", "hidden_act", &acts).unwrap_or(default.hidden_act);
+        let max_position_embeddings = r.size("model", "max_position_embeddings", 1).unwrap_or(seq_len);
+        let rms_norm_eps = r.number("model", "rms_norm_eps", Range::above(0.0)).unwrap_or(1e-5);
+        let rope_theta = r.number("model", "rope_theta", Range::above(1.0)).unwrap_or(10_000.0);
+        let tied = r.flag("model", "tie_word_embeddings");
+        let tie_word_embeddings = tied.unwrap_or(default.tie_word_embeddings);
+        let (use_sub_norm, projection_norms) = norms(r);
         Self {
             base,
             base_config: None,
@@ -95,14 +109,13 @@ impl Model {
             num_attention_heads,
             num_key_value_heads,
             head_dim: head_dim.unwrap_or(hidden_size / num_attention_heads),
-            hidden_act: r.choice("model", "hidden_act", &acts).unwrap_or(default.hidden_act),
-            max_position_embeddings: r.size("model", "max_position_embeddings", 1).unwrap_or(seq_len),
-            rms_norm_eps: r.number("model", "rms_norm_eps", Range::above(0.0)).unwrap_or(1e-5),
-            rope_theta: r.number("model", "rope_theta", Range::above(1.0)).unwrap_or(10_000.0),
-            tie_word_embeddings: r
-                .flag("model", "tie_word_embeddings")
-                .unwrap_or(default.tie_word_embeddings),
-            use_sub_norm: r.flag("model", "use_sub_norm").unwrap_or(default.use_sub_norm),
+            hidden_act,
+            max_position_embeddings,
+            rms_norm_eps,
+            rope_theta,
+            tie_word_embeddings,
+            projection_norms,
+            use_sub_norm: use_sub_norm.unwrap_or(default.use_sub_norm),
             use_qk_norm: r.flag("model", "use_qk_norm").unwrap_or(default.use_qk_norm),
             initializer_range: r.number("model", "initializer_range", Range::above(0.0)).unwrap_or(0.02),
         }
@@ -129,6 +142,7 @@ impl Model {
             rope_theta: self.rope_theta as f32,
             tie_word_embeddings: self.tie_word_embeddings,
             use_sub_norm: self.use_sub_norm,
+            projection_norms: self.projection_norms,
             use_qk_norm: self.use_qk_norm,
             weights,
             activations,
@@ -137,6 +151,40 @@ impl Model {
             ..self.base_config.clone().unwrap_or_default()
         }
     }
+}
+
+/// Whether there are sub-norms, as `model.norm` or `use_sub_norm` say, and whether there are norms before all projections. What the
+/// recipe itself says goes before what `model.config` or `model.base` say.
+fn norms(r: &mut Reader) -> (Option<bool>, bool) {
+    let inline = ["norm", "use_sub_norm"].map(|key| r.has_inline("model", key));
+    let names = [("pre", "pre"), ("sub", "sub"), (PROJECTION, PROJECTION)];
+    let norm = r.choice("model", "norm", &names);
+    let flag = r.flag("model", "use_sub_norm");
+    let by_name = norm.map(|name| name != "pre");
+    let all = norm == Some(PROJECTION);
+    let (Some(name), Some(sub_norms), Some(by_flag)) = (norm, by_name, flag) else {
+        return (by_name.or(flag), all);
+    };
+    match inline {
+        [true, false] => (by_name, all),
+        [false, true] => (flag, all && by_flag),
+        _ => {
+            if sub_norms != by_flag {
+                let message = format!(
+                    "model.norm = \"{name}\" contradicts model.use_sub_norm = {by_flag}; give only one of them"
+                );
+                r.fault("model", "norm", message);
+            }
+            (by_name, all)
+        }
+    }
+}
+
+/// The value of `model.norm` that `use_sub_norm` does not have.
+const PROJECTION: &str = "projection";
+
+fn norm_name<S: Serializer>(_: &bool, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(PROJECTION)
 }
 
 /// Puts the keys of the file that `model.config` names under those of `[model]`.

@@ -1,6 +1,6 @@
 //! The memory of a run, by part.
 
-use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, WeightQuant};
+use tritforge_config::{LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_model::{GradPrecision, Workspace, gradient_buffers};
 
 use crate::optimizer::{ParameterShape, StateTensor};
@@ -63,7 +63,8 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
     // An embedding that is not the head is quantized where it is read.
     let output = if config.tie_word_embeddings { parameters.embedding } else { parameters.head };
     let tables = table(config.output_granularity().is_some(), output);
-    let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
+    let projections = parameters.projections as u64;
+    let (adapted, trained) = (elements(recipe, config, false), elements(recipe, config, true));
     let (weights, quantized) = match &recipe.lora {
         // Codes that are more than roundings are kept, a byte each.
         None => {
@@ -76,16 +77,16 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
         // weight, or stand beside it where the adapter changes that. Codes that are moved keep where they
         // came from, at two bits.
         Some(lora) if config.weights != WeightQuant::None => {
-            let by_integers = recipe.quant.backward.resolved() != GradPrecision::F32
-                && config.activations == ActivationQuant::Absmax;
+            let by_integers =
+                recipe.quant.backward.resolved() != GradPrecision::F32 && config.activations.is_integer();
             let quantized = if by_integers { projections / 2 } else { projections * 5 / 4 };
             match lora.mode {
-                LoraMode::Adapter => (4 * (total - projections + trained), quantized),
-                LoraMode::QatLora => (4 * (total + trained), quantized),
-                LoraMode::Lota => (4 * (total - projections + trained), quantized + projections / 4),
+                LoraMode::Adapter => (4 * (total - projections + adapted), quantized),
+                LoraMode::QatLora => (4 * (total + adapted), quantized),
+                LoraMode::Lota => (4 * (total - projections + adapted), quantized + projections / 4),
             }
         }
-        Some(_) => (4 * (total + trained), 0),
+        Some(_) => (4 * (total + adapted), 0),
     };
     let adapter = recipe.lora.as_ref().map_or(0, |lora| adapter_buffers(lora, config, tokens));
     Memory {
@@ -114,45 +115,35 @@ fn evaluation(recipe: &Recipe, config: &ModelConfig) -> u64 {
 
 /// Bytes that the optimizer keeps between steps, the average of the weights included.
 fn state_bytes(recipe: &Recipe, config: &ModelConfig) -> u64 {
-    let mut elements = 0;
-    trained_shapes(recipe, config, |dims, hidden| {
+    let numbers = sum(recipe, config, true, |name, dims| {
+        let hidden = dims.len() == 2 && Projection::ALL.iter().any(|p| name.contains(p.hf_name()));
         let tensors = recipe.optim.rule.chosen().state(ParameterShape { dims, hidden });
-        elements += tensors.iter().map(StateTensor::len).sum::<usize>() as u64;
+        tensors.iter().map(StateTensor::len).sum()
     });
-    let average = if recipe.ema.is_some() { 4 * trained(recipe, config) } else { 0 };
-    elements * recipe.optim.state_dtype.bytes() as u64 + average
+    let average = if recipe.ema.is_some() { 4 * elements(recipe, config, false) } else { 0 };
+    numbers * recipe.optim.state_dtype.bytes() as u64 + average
 }
 
-/// Names the shape of every parameter that is trained, and whether it is a matrix between hidden layers. Norms and biases
-/// come as one vector.
-fn trained_shapes(recipe: &Recipe, config: &ModelConfig, mut visit: impl FnMut(&[usize], bool)) {
-    let layers = config.num_hidden_layers;
-    if let Some(lora) = &recipe.lora {
-        for [rows, columns] in lora.target_modules.iter().map(|p| config.projection_shape(*p)) {
-            for _ in 0..layers {
-                visit(&[lora.rank, columns], true);
-                visit(&[rows, lora.rank], true);
-            }
-        }
-        return;
-    }
-    for shape in Projection::ALL.map(|p| config.projection_shape(p)) {
-        (0..layers).for_each(|_| visit(&shape, true));
-    }
-    let parameters = config.parameters();
-    let vocabularies = [parameters.embedding, parameters.head];
-    for rows in vocabularies.map(|elements| elements / config.hidden_size) {
-        visit(&[rows, config.hidden_size], false);
-    }
-    visit(&[parameters.norms + parameters.biases + parameters.scales], false);
+/// Numbers in the parameters of a run: all of the model's, or the adapter's; without those that are frozen if only `trained` ones
+/// count.
+fn elements(recipe: &Recipe, config: &ModelConfig, trained: bool) -> u64 {
+    sum(recipe, config, trained, |_, dims| dims.iter().product())
 }
 
-/// Parameters that are trained: all, or the adapter's.
-fn trained(recipe: &Recipe, config: &ModelConfig) -> u64 {
-    let Some(lora) = &recipe.lora else { return config.parameters().total() as u64 };
-    let sides = |p: &Projection| config.projection_shape(*p).iter().sum::<usize>();
-    let sides: usize = lora.target_modules.iter().map(sides).sum();
-    (lora.rank * sides * config.num_hidden_layers) as u64
+/// Adds up what `of` says of each parameter, by name and shape.
+fn sum(recipe: &Recipe, config: &ModelConfig, trained: bool, of: impl Fn(&str, &[usize]) -> usize) -> u64 {
+    let frozen = recipe.frozen();
+    let of_layers = |num_hidden_layers: usize| {
+        let config = ModelConfig { num_hidden_layers, ..config.clone() };
+        let counted = recipe.parameter_shapes(&config).filter(|(name, _)| !(trained && frozen(name)));
+        counted.map(|(name, dims)| of(&name, &dims)).sum::<usize>() as u64
+    };
+    if !recipe.optim.groups.is_empty() {
+        return of_layers(config.num_hidden_layers);
+    }
+    // All blocks are alike.
+    let (none, one) = (of_layers(0), of_layers(1));
+    none + (one - none) * config.num_hidden_layers as u64
 }
 
 /// What adapters need on the way: their input, what is left of it, and the products of their rank.
@@ -192,5 +183,27 @@ mod tests {
             let expected = numbers(parameters.total() as u64, parameters.projections as u64);
             assert_eq!(state_bytes(&recipe, &config), 4 * expected, "{set}");
         }
+    }
+
+    /// The memory that is said is that of the buffers that training makes.
+    #[test]
+    fn what_is_frozen_takes_no_gradient_and_no_state() {
+        use tritforge_model::{Decoder, GradientTree};
+
+        use crate::Optimizer;
+
+        let text = format!("{RECIPE}[[optim.groups]]\npattern = \"embed|lm_head|layers.0\"\nfreeze = true\n");
+        let recipe = Recipe::from_toml(Path::new("r.toml"), &text, &["optim.kind=muon".to_string()]).unwrap();
+        let config = recipe.model_config(300).unwrap();
+        let mut model = Decoder::init(&config, 1).unwrap();
+        recipe.freeze(&mut model);
+        let memory = estimate(&recipe, &config, 0, 0);
+        let optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
+        let numbers: usize = optimizer.states().iter().flatten().map(crate::Buffer::len).sum();
+        assert_eq!(memory.optimizer, 4 * numbers as u64);
+        let tree = GradientTree::new(model.parameters(), recipe.train.gradient_accumulation);
+        assert_eq!(memory.gradients, tree.bytes() as u64);
+        let unfrozen = Recipe::from_toml(Path::new("r.toml"), RECIPE, &[]).unwrap();
+        assert!(2 * memory.gradients < estimate(&unfrozen, &config, 0, 0).gradients);
     }
 }

@@ -22,7 +22,7 @@ pub use self::memory::Memory;
 pub use self::time::Time;
 use crate::TrainError;
 use crate::prepare::{self, Prepared, elsewhere};
-use crate::recipe::{Recipe, TrainEngine};
+use crate::recipe::{GroupSummary, Recipe, TrainEngine};
 
 /// The cost of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub struct DryRun {
     pub config: ModelConfig,
     /// Parameters by part.
     pub parameters: Parameters,
+    /// What `[[optim.groups]]` come to.
+    pub groups: Vec<GroupSummary>,
     /// Why the text could not be prepared, if so: the times of preparation and evaluations are missing then.
     pub unprepared: Option<String>,
     /// Target tokens of an optimizer step.
@@ -116,6 +118,7 @@ pub fn dry_run(recipe: &Recipe, sink: &dyn Sink) -> Result<DryRun, TrainError> {
     let attention = 6 * config.num_hidden_layers * config.q_size() * recipe.data.seq_len;
     Ok(DryRun {
         recipe: recipe.to_toml()?,
+        groups: recipe.group_summaries(&config),
         config,
         parameters,
         unprepared,

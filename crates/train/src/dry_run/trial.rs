@@ -127,10 +127,11 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
     };
     // Codes that are soft only in part of the run cost what they cost in its middle.
     model.set_training_codes(training_codes(recipe, recipe.train.steps / 2))?;
+    recipe.freeze(&mut model);
     model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());
     let mut average = recipe.ema.map(|ema| EmaWeights::new(ema.decay, model.parameters()));
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
+    let mut gradients = Gradients::new(model.parameters(), |p| !p.frozen);
     let mut workspace = Workspace::new(recipe.train.gradient_checkpointing);
     let mut monitor = Monitor::default();
     monitor.observe(&model, 0);
@@ -153,8 +154,12 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         let norm = gradients.norm();
         let scale = if norm > 1.0 { 1.0 / norm } else { 1.0 };
         let values: Vec<_> = gradients.iter().collect();
-        let step =
-            Step { lr: recipe.optim.lr, weight_decay: recipe.optim.weight_decay, gradient_scale: scale };
+        let step = Step {
+            lr: recipe.optim.lr,
+            weight_decay: recipe.optim.weight_decay,
+            gradient_scale: scale,
+            decays: true,
+        };
         optimizer.step(model.parameters(), &values, step)?;
         if let Some(average) = &mut average {
             average.update(model.parameters(), optimizer.steps());

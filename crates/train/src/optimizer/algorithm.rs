@@ -98,7 +98,7 @@ pub(crate) struct Update<'a> {
     pub(crate) hidden: Option<[usize; 2]>,
     /// Learning rate and weight decay of this parameter.
     pub(crate) step: Step,
-    /// The step's number, from 1.
+    /// The step's number, from 1, since the state began.
     pub(crate) t: u64,
     /// How the values are kept.
     pub(crate) master: StoredType,

@@ -74,6 +74,17 @@ pub struct Step {
     pub weight_decay: f64,
     /// What gradients are multiplied by: 1, or what clipping makes of it.
     pub gradient_scale: f64,
+    /// Whether anything decays: not where the run is past `optim.weight_decay_until`.
+    pub decays: bool,
+}
+
+/// What of a step is another for one parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ParameterStep {
+    /// What the learning rate is multiplied by.
+    pub lr_ratio: f64,
+    /// Its weight decay; none is the step's for those in [`DecayGroup::Decay`], and 0 for the others.
+    pub weight_decay: Option<f64>,
 }
 
 /// An optimizer with its state, in the order of the parameters.
@@ -81,14 +92,19 @@ pub struct Step {
 pub struct Optimizer {
     config: OptimizerConfig,
     states: Vec<Vec<Buffer>>,
-    /// What each parameter's learning rate is multiplied by; 1 for those beyond.
-    rates: Vec<f64>,
+    /// What is another for each parameter; nothing for those beyond.
+    each: Vec<ParameterStep>,
     steps: u64,
+    /// Those before the state began anew.
+    before_reset: u64,
 }
 
 impl OptimizerConfig {
-    /// The tensors that are kept for a parameter.
+    /// The tensors that are kept for a parameter; none for a frozen one.
     pub fn state_tensors(&self, parameter: &Parameter) -> Vec<StateTensor> {
+        if parameter.frozen {
+            return Vec::new();
+        }
         let hidden = is_hidden_matrix(parameter);
         self.rule.chosen().state(ParameterShape { dims: parameter.tensor.dims(), hidden })
     }
@@ -101,19 +117,32 @@ impl Optimizer {
             let tensors = config.state_tensors(p);
             tensors.iter().map(|tensor| Buffer::zeros(config.state, tensor.len())).collect()
         };
-        Self { config, states: parameters.iter().map(zeros).collect(), rates: Vec::new(), steps: 0 }
+        Self {
+            config,
+            states: parameters.iter().map(zeros).collect(),
+            each: Vec::new(),
+            steps: 0,
+            before_reset: 0,
+        }
     }
 
-    /// An optimizer as it was after `steps` steps: for each parameter the buffers that
-    /// [`OptimizerConfig::state_tensors`] names.
-    pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64) -> Self {
-        Self { config, states, rates: Vec::new(), steps }
+    /// An optimizer as it was after `steps` steps, `before_reset` of them before [`Optimizer::reset`]: for each parameter
+    /// the buffers that [`OptimizerConfig::state_tensors`] names.
+    pub fn restore(config: OptimizerConfig, states: Vec<Vec<Buffer>>, steps: u64, before_reset: u64) -> Self {
+        Self { config, states, each: Vec::new(), steps, before_reset: before_reset.min(steps) }
     }
 
-    /// Gives each parameter a learning rate of its own: `rates` times that of the step, in the order of the
-    /// parameters.
-    pub fn set_rates(&mut self, rates: Vec<f64>) {
-        self.rates = rates;
+    /// Begins the state anew: moments and momenta are 0, and their bias is corrected as from the first step. Steps count on.
+    pub fn reset(&mut self) {
+        for buffer in self.states.iter_mut().flatten() {
+            *buffer = Buffer::zeros(self.config.state, buffer.len());
+        }
+        self.before_reset = self.steps;
+    }
+
+    /// Gives each parameter a learning rate and a weight decay of its own, in the order of the parameters.
+    pub fn set_each(&mut self, each: Vec<ParameterStep>) {
+        self.each = each;
     }
 
     /// The buffers of each parameter.
@@ -132,7 +161,7 @@ impl Optimizer {
     }
 
     /// One step: `gradients` in the order of the parameters, each as long as its parameter; none leaves it as
-    /// it is.
+    /// it is, and frozen ones stay as they are.
     ///
     /// # Errors
     /// If a gradient or a state does not fit its parameter; nothing has changed then.
@@ -148,12 +177,15 @@ impl Optimizer {
         for (i, ((parameter, gradient), state)) in
             parameters.iter().zip(gradients).zip(&mut self.states).enumerate()
         {
-            let Some(gradient) = gradient else { continue };
-            let decays = parameter.group == DecayGroup::Decay;
-            let weight_decay = if decays { step.weight_decay } else { 0.0 };
-            let lr = step.lr * self.rates.get(i).copied().unwrap_or(1.0);
+            let Some(gradient) = gradient.filter(|_| !parameter.frozen) else { continue };
+            let own = self.each.get(i);
+            let usual = if parameter.group == DecayGroup::Decay { step.weight_decay } else { 0.0 };
+            let weight_decay = own.and_then(|own| own.weight_decay).unwrap_or(usual);
+            let weight_decay = if step.decays { weight_decay } else { 0.0 };
+            let lr = step.lr * own.map_or(1.0, |own| own.lr_ratio);
             let step = Step { lr, weight_decay, ..step };
             let noise = CounterRng::new(config.seed, t, i);
+            let t = t - self.before_reset;
             let hidden = parameter.tensor.matrix_dims().filter(|_| is_hidden_matrix(parameter));
             let (values, master) = (&mut *parameter.tensor.write(), config.master);
             config.rule.chosen().step(Update { values, gradient, state, hidden, step, t, master, noise })?;

@@ -138,11 +138,11 @@ mod tests {
     fn values_move_against_the_gradient_by_the_rate() {
         let tensor = tritforge_model::Tensor::vector(vec![1.0, 2.0]);
         let group = tritforge_model::DecayGroup::Decay;
-        let parameters = [tritforge_model::Parameter { name: "w".to_string(), tensor, group }];
+        let parameters = [tritforge_model::Parameter { name: "w".to_string(), tensor, group, frozen: false }];
         let rule = Rule::Sgd(Sgd::default());
         let config = OptimizerConfig { rule, state: StoredType::F32, master: StoredType::F32, seed: 0 };
         let mut optimizer = Optimizer::new(config, &parameters);
-        let step = Step { lr: 0.5, weight_decay: 0.5, gradient_scale: 0.5 };
+        let step = Step { lr: 0.5, weight_decay: 0.5, gradient_scale: 0.5, decays: true };
         optimizer.step(&parameters, &[Some(&[4.0, -4.0])], step).unwrap();
         assert_eq!(*parameters[0].tensor.read(), [-0.25, 2.5]);
     }

@@ -3,9 +3,7 @@
 
 use std::path::Path;
 
-use tritforge_config::{
-    ActivationQuant, Granularity, HiddenAct, ModelConfig, QuantizerSettings, WeightQuant,
-};
+use tritforge_config::{Granularity, ModelConfig, QuantizerSettings, WeightQuant};
 use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, parse_keys, resolve};
 
 use crate::init;
@@ -56,14 +54,12 @@ pub(super) fn include(path: &Path, entries: &mut Entries, faults: &mut Vec<Fault
 
 /// The keys of `[model]` that a configuration gives.
 fn shape(config: &ModelConfig) -> String {
-    let act = match config.hidden_act {
-        HiddenAct::Silu => "silu",
-        HiddenAct::Relu2 => "relu2",
-    };
+    let act = config.hidden_act.name();
+    let norm = if config.projection_norms { "norm = \"projection\"\n" } else { "" };
     format!(
         "hidden_size = {}\nintermediate_size = {}\nnum_hidden_layers = {}\nnum_attention_heads = {}\nnum_key_value_heads = {}\n\
          head_dim = {}\nhidden_act = \"{act}\"\nmax_position_embeddings = {}\nrms_norm_eps = {:?}\nrope_theta = {:?}\n\
-         tie_word_embeddings = {}\nuse_sub_norm = {}\nuse_qk_norm = {}\ninitializer_range = {:?}\n",
+         tie_word_embeddings = {}\n{norm}use_sub_norm = {}\nuse_qk_norm = {}\ninitializer_range = {:?}\n",
         config.hidden_size,
         config.intermediate_size,
         config.num_hidden_layers,
@@ -87,10 +83,7 @@ fn quantization(config: &ModelConfig) -> String {
         WeightQuant::Ternary => "ternary",
         WeightQuant::None => "none",
     };
-    let activations = match config.activations {
-        ActivationQuant::Absmax => "absmax",
-        ActivationQuant::None => "none",
-    };
+    let (activations, rotation) = (config.activations.name(), config.rotation.name());
     let quantizer = match config.weights {
         WeightQuant::Absmean => {
             let (settings, default) = (config.quantizer.settings(), QuantizerSettings::default());
@@ -117,5 +110,7 @@ fn quantization(config: &ModelConfig) -> String {
         granularity("head", config.ternary_head),
     ]
     .concat();
-    format!("weights = \"{weights}\"\n{quantizer}{granularities}activations = \"{activations}\"\n")
+    format!(
+        "weights = \"{weights}\"\n{quantizer}{granularities}activations = \"{activations}\"\nrotation = \"{rotation}\"\n"
+    )
 }

@@ -27,6 +27,7 @@ mod data;
 mod export;
 mod lora;
 mod optim;
+mod optim_groups;
 mod optim_texts;
 mod quant;
 mod reference;
@@ -49,6 +50,7 @@ use tritforge_support::counted;
 pub use data::{Data, DataSource, SourceText, SplitKind};
 pub use export::Export;
 pub use optim::Optim;
+pub use optim_groups::{GroupSummary, ParamGroup};
 pub use quant::{CodeChoice, Quant};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
@@ -57,7 +59,7 @@ pub use tritforge_recipe::{
     TokenizerKind, Train, TrainEngine, Upgrade, VERSION, upgrade,
 };
 
-pub use crate::convert::{BlendOrder, BlendSchedule, Convert};
+pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
 pub use crate::objective::{CrossEntropy, Distill, Dpo, Engine, Objective, SftLoss};
 
 pub(crate) use data::SHARD_TOKENS;

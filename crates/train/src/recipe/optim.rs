@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_recipe::{Keys, Range, Reader, check_owned};
 
+use super::ParamGroup;
 use crate::optimizer::{AdamW, Defaults, Rule, StoredType, TSignSgd};
 use crate::schedule::{Cosine, Run, Schedule};
 
@@ -39,6 +40,10 @@ pub struct Optim {
     /// Storage type of the weights: `"f32"` (the default), or `"bf16"`, rounded stochastically after every
     /// step, in half the disk space.
     pub master_dtype: StoredType,
+    /// `[[optim.groups]]`: parameters, by their names, with another learning rate or weight decay, or frozen. A parameter belongs to the
+    /// first group whose pattern finds it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<ParamGroup>,
 }
 
 impl Default for Optim {
@@ -55,6 +60,7 @@ impl Default for Optim {
             weight_decay_until: 1.0,
             state_dtype: StoredType::F32,
             master_dtype: StoredType::F32,
+            groups: Vec::new(),
         }
     }
 }
@@ -100,6 +106,7 @@ impl Optim {
             weight_decay_until: decay_until.unwrap_or(schedule.chosen().weight_decay_until()),
             state_dtype: r.choice(SECTION, "state_dtype", &types).unwrap_or(default.state_dtype),
             master_dtype: r.choice(SECTION, "master_dtype", &types).unwrap_or(default.master_dtype),
+            groups: ParamGroup::read(r),
         }
     }
 

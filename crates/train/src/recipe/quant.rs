@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant, WeightQuantizer};
+use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Rotation, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Model, Range, Reader};
 use tritforge_ternary::{QUANTIZERS, QuantizerSettings, Sparsity, Ste};
@@ -34,7 +34,8 @@ pub struct Quant {
     #[serde(serialize_with = "display", skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub ste: Ste,
-    /// `"absmax"` (int8, the default) or `"none"`.
+    /// `"absmax"` (int8, the default), `"int4"` (4 bits, -7 to 7) or `"none"`; by the largest magnitude of each token. Files of models with
+    /// `"int4"` are of architecture `tritforge`, which other programs refuse.
     #[schemars(with = "String")]
     pub activations: ActivationQuant,
     /// How training multiplies the gradients of the projections: `"int24"` (rounded to 24 bits and multiplied by integers, about as
@@ -44,13 +45,19 @@ pub struct Quant {
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: GradPrecision,
+    /// `"none"` (the default) or `"hadamard"`: the inputs of `o_proj` and `down_proj` are multiplied by an orthonormal Hadamard matrix before
+    /// they are quantized, in blocks of the largest power of two that divides their width, at most 256 (BitNet v2, arXiv 2504.18415); the
+    /// weights of a base without it are folded with it. Files of such models are of architecture `tritforge`, which other programs refuse.
+    #[serde(skip_serializing_if = "is_default")]
+    #[schemars(with = "String")]
+    pub rotation: Rotation,
     /// Whether the embedding is ternary too, and which of its weights share a scale: `"none"` (full precision, the default),
     /// `"tensor"`, `"row"` (one a token) or the size of a group, as `granularity`. The quantizer is that of the projections. A
     /// tied head is the embedding.
     #[serde(serialize_with = "optional_granularity", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub embedding: Option<Granularity>,
-    /// The same of a head that is not the embedding. Its input is quantized as `activations` says; its gradients are f32.
+    /// The same of a head that is not the embedding. Its input is int8 unless `activations = "none"`; its gradients are f32.
     #[serde(serialize_with = "optional_granularity", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub head: Option<Granularity>,
@@ -107,6 +114,7 @@ impl Default for Quant {
             codes: CodeChoice::Round,
             temperature: None,
             pull: 0.0,
+            rotation: Rotation::None,
         }
     }
 }
@@ -119,7 +127,8 @@ impl Quant {
             ("none", WeightQuant::None),
             ("ternary", WeightQuant::Ternary),
         ];
-        let activations = [("absmax", ActivationQuant::Absmax), ("none", ActivationQuant::None)];
+        let activations = ActivationQuant::ALL.map(|activations| (activations.name(), activations));
+        let rotations = Rotation::ALL.map(|rotation| (rotation.name(), rotation));
         let quantizers = QUANTIZERS.map(|quantizer| (quantizer.name(), WeightQuantizer::new(quantizer)));
         let sizes = Granularity::GROUPS.map(|size| (size.to_string(), Granularity::Group(size)));
         let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
@@ -149,6 +158,7 @@ impl Quant {
             codes: r.choice("quant", "codes", &choices).unwrap_or_default(),
             temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
             pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
+            rotation: r.choice("quant", "rotation", &rotations).unwrap_or(default.rotation),
         }
     }
 
@@ -177,6 +187,7 @@ impl Quant {
             ternary_embedding: self.embedding,
             // What is said of a tied head is checked apart.
             ternary_head: self.head.filter(|_| !model.tie_word_embeddings),
+            rotation: self.rotation,
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }
@@ -196,11 +207,11 @@ impl Quant {
                 r.fault("quant", key, message);
             }
         }
-        let integers = self.weights != WeightQuant::None && self.activations == ActivationQuant::Absmax;
+        let integers = self.weights != WeightQuant::None && self.activations.is_integer();
         if self.backward.needs_integers() && !integers {
             let message = format!(
                 "quant.backward = \"{}\": expected quant.weights = \"absmean\" and quant.activations = \
-                 \"absmax\", since only then the forward pass uses integers",
+                 \"absmax\" or \"int4\", since only then the forward pass uses integers",
                 self.backward.name()
             );
             r.fault("quant", "backward", message);

@@ -24,7 +24,7 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 26] = [
+const KEYS: [(&str, OnResume, &[&str]); 28] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -43,6 +43,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
             "rms_norm_eps",
             "rope_theta",
             "tie_word_embeddings",
+            "norm",
             "use_sub_norm",
             "use_qk_norm",
             "initializer_range",
@@ -51,12 +52,23 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
     (
         "quant",
         Fixed,
-        &["weights", "scale", "granularity", "activations", "sparsity", "threshold", "embedding", "head"],
+        &[
+            "weights",
+            "scale",
+            "granularity",
+            "activations",
+            "rotation",
+            "sparsity",
+            "threshold",
+            "embedding",
+            "head",
+        ],
     ),
     ("quant", Free, &["backward", "ste", "codes", "temperature", "pull"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),
+    ("convert", Free, &["input_schedule", "input_start", "input_steps", "optimizer"]),
     ("tokenizer", Content, &["kind", "vocab_size", "path"]),
     ("data", Fixed, &["held_out", "split", "seq_len", "packing", "shard_tokens", "loss", "truncation"]),
     ("data", Content, &["source", "train", "column", "sources"]),
@@ -69,6 +81,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
     // The keys that only some optimizers or schedules have are free as well.
     ("optim", Free, &["lr", "weight_decay", "grad_clip", "warmup_steps"]),
     ("optim", Free, &["schedule", "min_lr_ratio", "weight_decay_until"]),
+    ("optim", Free, &["groups"]),
     ("train", Fixed, &["engine"]),
     ("train", Free, &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing"]),
     ("train", Free, &["eval_every", "save_every", "log_every", "keep_last", "keep_best"]),
@@ -173,6 +186,11 @@ impl Changes {
         let found = self.of(Content).filter(|changed| sections.contains(&changed.section.as_str()));
         let found: Vec<String> = found.map(ToString::to_string).collect();
         if found.is_empty() { String::new() } else { format!(" ({})", found.join("; ")) }
+    }
+
+    /// Whether a key has changed.
+    pub(crate) fn has(&self, section: &str, key: &str) -> bool {
+        self.0.iter().any(|changed| changed.section == section && changed.key.as_deref() == Some(key))
     }
 
     fn of(&self, wanted: OnResume) -> impl Iterator<Item = &Changed> {

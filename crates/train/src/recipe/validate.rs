@@ -1,12 +1,12 @@
 //! Sections that can contradict each other: all such checks, in one place. What is about one section stands with it.
 
-use tritforge_config::{ConfigError, Granularity, LoraMode, WeightQuant};
+use tritforge_config::{ActivationQuant, ConfigError, Granularity, LoraMode, Rotation, WeightQuant};
 use tritforge_data::RecordKind;
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
 use tritforge_ternary::Ste;
 
-use super::{CodeChoice, Recipe, lora};
+use super::{CodeChoice, Recipe, lora, optim_groups};
 use crate::objective::DataKind;
 use crate::optimizer::StoredType;
 
@@ -23,6 +23,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     recipe.export.check(r, &recipe.model, recipe.quant);
     recipe.quant.check(r, &recipe.model);
     engine(r, recipe);
+    rotation(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
@@ -38,6 +39,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     }
     grid(r, recipe);
     objective(r, recipe);
+    optim_groups::check(r, recipe);
 }
 
 /// What weights that are ternary themselves cannot have.
@@ -103,10 +105,24 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
 
 /// Norms that no architecture has together.
 fn norms(r: &mut Reader, recipe: &Recipe) {
-    if recipe.model.use_qk_norm && recipe.model.use_sub_norm {
+    if recipe.model.use_qk_norm && recipe.model.use_sub_norm && !recipe.model.projection_norms {
         let message = "model.use_qk_norm contradicts model.use_sub_norm, which is true by default: no architecture of GGUF \
                        files has both; set use_sub_norm = false";
         r.fault("model", "use_qk_norm", message);
+    }
+}
+
+/// A base whose weights stay as they are stored cannot be folded with another rotation than its own.
+fn rotation(r: &mut Reader, recipe: &Recipe) {
+    let Some(base) = &recipe.model.base_config else { return };
+    let frozen = recipe.quant.weights == WeightQuant::Ternary || recipe.lora.is_some();
+    if frozen && base.rotation != recipe.quant.rotation {
+        let message = format!(
+            "quant.rotation = \"{}\": expected \"{}\", that of model.base, whose weights are not trained",
+            recipe.quant.rotation.name(),
+            base.rotation.name()
+        );
+        r.fault("quant", "rotation", message);
     }
 }
 
@@ -156,6 +172,15 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.scale
         );
         r.fault("quant", "scale", message);
+    }
+    if recipe.model.projection_norms {
+        let message = "train.engine = \"candle\": expected model.norm = \"pre\" or \"sub\", which candle's tape computes";
+        r.fault("train", "engine", message);
+    }
+    if recipe.quant.activations == ActivationQuant::Int4 || recipe.quant.rotation != Rotation::None {
+        let message = "train.engine = \"candle\": expected quant.activations = \"absmax\" or \"none\" and quant.rotation = \"none\", \
+                       which candle's tape computes";
+        r.fault("train", "engine", message);
     }
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";

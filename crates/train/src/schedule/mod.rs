@@ -106,10 +106,10 @@ pub(crate) fn learning_rate(optim: &Optim, steps: u64, step: u64) -> f64 {
     optim.schedule.chosen().rate(&At { lr, min_lr_ratio, warmup_steps, steps, step })
 }
 
-/// The weight decay of step `step` (from 0) of `steps`: 0 from `weight_decay_until` on.
-pub(crate) fn weight_decay(optim: &Optim, steps: u64, step: u64) -> f64 {
+/// Whether weights decay in step `step` (from 0) of `steps`: from `weight_decay_until` on they do not.
+pub(crate) fn decays(optim: &Optim, steps: u64, step: u64) -> bool {
     let until = optim.weight_decay_until;
-    if until < 1.0 && reached(until, steps, step) { 0.0 } else { optim.weight_decay }
+    until >= 1.0 || !reached(until, steps, step)
 }
 
 /// Whether `share` of `steps` are done before step `step`.
@@ -168,7 +168,7 @@ mod tests {
         near(54, 1.5e-3 * 0.56);
         near(55, 1e-3 * 0.55);
         near(109, 1e-3 * 0.01);
-        assert_eq!([0, 54, 55, 109].map(|step| weight_decay(&o, 110, step)), [0.1, 0.1, 0.0, 0.0]);
-        assert_eq!(weight_decay(&Optim::default(), 10, 9), 0.1);
+        assert_eq!([0, 54, 55, 109].map(|step| decays(&o, 110, step)), [true, true, false, false]);
+        assert!(decays(&Optim::default(), 10, 9));
     }
 }

@@ -26,6 +26,9 @@ impl Trainer<'_> {
             recipe: self.text.clone(),
         };
         self.event(&run)?;
+        for group in self.recipe.group_summaries(self.model.config()) {
+            self.sink.message(&format!("optim.groups: {group}"));
+        }
         let matrices = self.monitor.observe(&self.model, self.progress.step).matrices;
         if self.progress.step == 0 && !matrices.is_empty() {
             self.event(&Event::Health { step: 0, steps: 0, matrices })?;

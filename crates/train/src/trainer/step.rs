@@ -10,7 +10,7 @@ use crate::convert::blend;
 use crate::guard::Verdict;
 use crate::objective::Pass;
 use crate::optimizer::Step;
-use crate::schedule::{learning_rate, weight_decay};
+use crate::schedule::{decays, learning_rate};
 use crate::training_codes::training_codes;
 
 /// What a step came to.
@@ -27,6 +27,10 @@ impl Trainer<'_> {
     /// One optimizer step: all micro-batches, one update.
     pub(super) fn step(&mut self) -> Result<StepOutcome, TrainError> {
         let recipe = self.recipe;
+        if recipe.convert.as_ref().is_some_and(|convert| convert.resets(self.progress.step)) {
+            self.optimizer.reset();
+            self.progress.updates_before_reset = self.optimizer.steps();
+        }
         let size = recipe.train.batch_size;
         let micro_batches = recipe.train.gradient_accumulation;
         // Drawn beforehand: every micro-batch counts by its share of the step's targets, and padding has
@@ -87,7 +91,8 @@ impl Trainer<'_> {
         if verdict == Verdict::Take {
             let clip = optim.grad_clip;
             let gradient_scale = if clip > 0.0 && grad_norm > clip { clip / grad_norm } else { 1.0 };
-            let step = Step { lr, weight_decay: weight_decay(optim, train.steps, done), gradient_scale };
+            let decays = decays(optim, train.steps, done);
+            let step = Step { lr, weight_decay: optim.weight_decay, gradient_scale, decays };
             let gradients: Vec<_> = self.gradients.total().iter().collect();
             self.optimizer.step(self.model.parameters(), &gradients, step)?;
             let pull = lr * self.recipe.quant.pull;
@@ -105,8 +110,8 @@ impl Trainer<'_> {
             .convert
             .as_ref()
             .map(|convert| blend(convert, done + 1, self.model.config().num_hidden_layers));
-        if let Some(parts) = &next {
-            self.model.set_blend(parts)?;
+        if let Some([weights, inputs]) = &next {
+            self.model.set_blend(weights, inputs)?;
         }
         let codes = training_codes(self.recipe, done + 1);
         self.model.set_training_codes(codes)?;

@@ -58,6 +58,9 @@ impl TapeEngine {
         let loss = self.decoder.loss_of_batch(&batch, normalizer)?;
         let of = loss.backward()?;
         for (i, (parameter, variable)) in model.parameters().iter().zip(&self.variables).enumerate() {
+            if parameter.frozen {
+                continue;
+            }
             let gradient = of.get(variable.as_tensor()).ok_or_else(|| {
                 TrainError::State(format!("candle's tape has no gradient of {}", parameter.name))
             })?;

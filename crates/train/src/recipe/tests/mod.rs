@@ -20,6 +20,8 @@ use super::{
 };
 use base::base_of_the_default_shape;
 
+use super::ParamGroup;
+
 use crate::optimizer::{AdamW, Lion, Muon, Rule, StoredType};
 use crate::schedule::{Cosine, Schedule, Wsd};
 
@@ -106,6 +108,7 @@ fn every_key_is_read() {
         activations = "none"
         embedding = "tensor"
         head = "tensor"
+        rotation = "hadamard"
         [tokenizer]
         kind = "bpe"
         vocab_size = 300
@@ -128,6 +131,13 @@ fn every_key_is_read() {
         weight_decay_until = 0.75
         state_dtype = "bf16"
         master_dtype = "bf16"
+        [[optim.groups]]
+        pattern = "norm"
+        lr = 0.01
+        weight_decay = 0.25
+        [[optim.groups]]
+        pattern = 'layers\.[01]\.'
+        freeze = true
         [train]
         steps = 50
         batch_size = 3
@@ -162,6 +172,7 @@ fn every_key_is_read() {
     let c = r.model_config(300).unwrap();
     assert_eq!((c.hidden_act, c.rope_theta, c.use_sub_norm), (HiddenAct::Relu2, 5e5, false));
     assert_eq!((c.activations, c.use_qk_norm), (ActivationQuant::None, true));
+    assert_eq!(c.rotation, tritforge_config::Rotation::Hadamard);
     assert_eq!((c.quantizer.name(), r.quant.ste.name()), ("twn", "clip"));
     assert_eq!((r.optim.lr, r.optim.grad_clip, r.optim.weight_decay_until), (1.0, 0.0, 0.75));
     assert_eq!(r.optim.rule, Rule::AdamW(AdamW { betas: (0.8, 0.99), eps: 1e-7 }));
@@ -171,6 +182,12 @@ fn every_key_is_read() {
     assert_eq!((r.train.keep_best, r.train.patience, r.train.min_delta), (true, Some(5), 0.01));
     assert_eq!((r.train.on_nonfinite, r.train.on_spike), (OnFault::Skip, Some(OnFault::Stop)));
     assert_eq!(r.train.spike_threshold, Some(10.0));
+    let groups = [("norm", Some(0.01), Some(0.25), false), (r"layers\.[01]\.", None, None, true)];
+    let groups = groups.map(|(pattern, lr, weight_decay, freeze)| {
+        let pattern = pattern.to_string();
+        ParamGroup { pattern, lr, weight_decay, freeze }
+    });
+    assert_eq!(r.optim.groups, groups);
     assert_eq!(r.ema, Some(Ema { decay: 0.99, deploy: false }));
     assert_eq!((r.export.format, r.export.embeddings), (Packing::I2S, DenseType::Q8_0));
     // What is written reads back to the same recipe, and has every key of this one.
@@ -213,6 +230,31 @@ fn a_resolved_recipe_reads_back() {
         let recipe = parse(MINIMAL, overrides).unwrap();
         assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe, "{overrides:?}");
     }
+}
+
+#[test]
+fn norms_have_a_name_too() {
+    let sub_norm = |text: &str, set: &[&str]| parse(text, set).unwrap().model.use_sub_norm;
+    assert!(sub_norm(MINIMAL, &["model.norm=sub"]) && !sub_norm(MINIMAL, &["model.norm=pre"]));
+    assert!(!sub_norm(MINIMAL, &["model.norm=pre", "model.use_sub_norm=false"]));
+    let all = parse(MINIMAL, &["model.norm=projection"]).unwrap();
+    assert!(all.model.projection_norms && all.model.use_sub_norm);
+    let written = all.to_toml().unwrap();
+    assert!(written.contains("norm = \"projection\""), "{written}");
+    assert_eq!(parse(&written, &[]).unwrap(), all);
+    let error = parse(MINIMAL, &["model.norm=pre", "model.use_sub_norm=true"]).unwrap_err().to_string();
+    assert!(error.contains("model.norm = \"pre\" contradicts model.use_sub_norm = true"), "{error}");
+    // A shape's file says one thing, the recipe another: the recipe goes before.
+    let dir = tempfile::tempdir().unwrap();
+    let shape = dir.path().join("shape.toml");
+    let keys = "hidden_size = 256\nintermediate_size = 768\nnum_hidden_layers = 2\nnum_attention_heads = 4\n";
+    fs::write(&shape, format!("{keys}use_sub_norm = true\n")).unwrap();
+    let text = format!(
+        "[model]\nconfig = '{}'\nnorm = \"pre\"\n[data]\ntrain = \"a.txt\"\n[train]\nsteps = 9\n",
+        shape.display()
+    );
+    assert!(!sub_norm(&text, &[]));
+    assert!(sub_norm(&text.replace("norm = \"pre\"\n", ""), &[]));
 }
 
 #[test]
