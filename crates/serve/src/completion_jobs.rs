@@ -49,7 +49,7 @@ pub(crate) fn completion_jobs(
             // The first choice, and every prompt of a list, is what it is alone.
             options.sampling.seed = options.sampling.seed.wrapping_add(number as u64);
             let (prompt, adapters) = (prompt.clone(), adapters.clone());
-            jobs.push(Job { prompt, options, echo: request.echo, adapters });
+            jobs.push(Job { prompt, options, echo: request.echo, adapters, arrived: None });
         }
     }
     Ok(CompletionJobs {

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::ServeOptions;
 use crate::error::ApiError;
+use crate::record::REQUEST_ID;
+use crate::routes::health::is_deep;
 
 /// Who may ask.
 #[derive(Debug)]
@@ -40,7 +42,8 @@ impl Guard {
         local || self.origins.iter().any(|o| o == "*" || o.trim_end_matches('/').eq_ignore_ascii_case(origin))
     }
 
-    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), ApiError> {
+        let path = uri.path();
         if let (Some(allowed), Some(host)) = (&self.hosts, headers.get(header::HOST)) {
             let host = host_of(host.to_str().unwrap_or_default());
             if !is_local(host) && !allowed.iter().any(|name| name == "*" || name.eq_ignore_ascii_case(host)) {
@@ -63,8 +66,9 @@ impl Guard {
                 return Err(ApiError::Forbidden("cross-site request without an Origin header".to_string()));
             }
         }
+        let open = path == "/ready" || path == "/health" && !is_deep(uri);
         match &self.key {
-            Some(key) if path != "/health" && !same(bearer(headers), key) => Err(ApiError::Unauthorized),
+            Some(key) if !open && !same(bearer(headers), key) => Err(ApiError::Unauthorized),
             _ => Ok(()),
         }
     }
@@ -102,7 +106,7 @@ fn is_local(host: &str) -> bool {
 
 /// Lets a request through, or refuses it.
 pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.method(), request.uri().path(), request.headers()) {
+    match guard.check(request.method(), request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -119,6 +123,7 @@ pub(crate) fn cors(guard: &Arc<Guard>) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
         .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
 }
 
 #[cfg(test)]

@@ -9,9 +9,14 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
+use tritforge_infer::Finish;
+
 use crate::adapters::Adapters;
+use crate::completion_jobs::finish_reason;
 use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::record::Record;
 
 /// Pieces of text that may wait for a client to read them.
 const UNREAD: usize = 64;
@@ -33,6 +38,8 @@ pub(crate) struct Jobs {
     running: Arc<Semaphore>,
     /// One permit a job that runs or waits.
     admitted: Arc<Semaphore>,
+    concurrency: usize,
+    queue: usize,
     timeout: Duration,
 }
 
@@ -45,6 +52,8 @@ impl Jobs {
             engine,
             running: Arc::new(Semaphore::new(concurrency)),
             admitted: Arc::new(Semaphore::new(concurrency + queue)),
+            concurrency,
+            queue,
             timeout,
         }
     }
@@ -57,12 +66,34 @@ impl Jobs {
         self.engine.adapters()
     }
 
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        self.engine.metrics()
+    }
+
+    /// The metrics with the gauges as they are now.
+    pub(crate) fn measure(&self) -> &Metrics {
+        let metrics = self.metrics();
+        let admitted = (self.concurrency + self.queue).saturating_sub(self.admitted.available_permits());
+        let running = self.concurrency.saturating_sub(self.running.available_permits()).min(admitted);
+        metrics.running.set(running as i64);
+        metrics.waiting.set((admitted - running) as i64);
+        metrics.adapters.set(self.adapters().list().len() as i64);
+        // A full context for each request that runs, and one for prompts to come.
+        metrics.set_kv_limit(self.concurrency + 1);
+        metrics
+    }
+
     /// Starts a request's jobs, which run one after the other in one place. The updates of each end with
     /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
     /// If too many jobs are waiting, or the time limit passes before its turn.
-    pub(crate) async fn start(&self, jobs: Vec<Job>) -> Result<mpsc::Receiver<Update>, ApiError> {
+    pub(crate) async fn start(
+        &self,
+        mut jobs: Vec<Job>,
+        record: Arc<Record>,
+    ) -> Result<mpsc::Receiver<Update>, ApiError> {
+        let waited = Instant::now();
         // A limit beyond what a clock can say is none.
         let deadline = Instant::now().checked_add(self.timeout);
         let admitted = match Arc::clone(&self.admitted).try_acquire_owned() {
@@ -78,11 +109,15 @@ impl Jobs {
             Ok(Err(_)) => return Err(ApiError::Internal("the service is shutting down".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
+        self.metrics().queue_time.observe(waited.elapsed().as_secs_f64());
+        if let Some(first) = jobs.first_mut() {
+            first.arrived = Some(record.arrived);
+        }
         let (sender, receiver) = mpsc::channel(UNREAD);
         let engine = self.engine.clone();
         let handle = Handle::current();
         tokio::task::spawn_blocking(move || {
-            let client = Client { sender, handle, deadline, late: false };
+            let client = Client { sender, handle, deadline, late: false, record };
             run(&engine, &jobs, client, [admitted, running]);
         });
         Ok(receiver)
@@ -96,6 +131,7 @@ struct Client {
     deadline: Option<Instant>,
     /// Whether the deadline has been seen to pass.
     late: bool,
+    record: Arc<Record>,
 }
 
 impl Client {
@@ -148,15 +184,26 @@ fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemapho
             break;
         }
     }
+    engine.metrics().request_duration.observe(client.record.arrived.elapsed().as_secs_f64());
     drop(permits);
     // Without holding a thread for it: a client that does not read gets it when it does, or never.
-    let Client { sender, handle, .. } = client;
-    handle.spawn(async move { sender.send(Update::Done(outcome)).await });
+    let Client { sender, handle, record, .. } = client;
+    handle.spawn(async move {
+        let _ = sender.send(Update::Done(outcome)).await;
+        drop(record);
+    });
 }
 
 fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, ApiError> {
     // A panic is this job's failure: its client is told so, and its place is free again.
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |piece| client.piece(piece))));
+    let reason = match &outcome {
+        Ok(Ok(_)) if client.late => "abort",
+        Ok(Ok(Outcome { finish: Finish::Cancelled, .. })) => "abort",
+        Ok(Ok(outcome)) => finish_reason(outcome.finish),
+        Ok(Err(_)) | Err(_) => "error",
+    };
+    engine.metrics().generations.with_label_values(&[reason]).inc();
     match outcome {
         Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),

@@ -1,7 +1,7 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
-//! * `GET /v1/models`, `GET /v1/models/{name}`, `GET /health`.
+//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
 //!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in
@@ -35,13 +35,17 @@ mod error;
 mod guard;
 mod jobs;
 mod listen;
+mod metrics;
 mod prompt_limit;
+mod record;
 pub mod request;
 mod routes;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
@@ -75,6 +79,11 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// Time that running requests have once the service is told to end.
     pub shutdown_timeout: Duration,
+    /// Time after it is told to end for which the service goes on accepting connections while `/ready` says
+    /// that it drains.
+    pub drain_delay: Duration,
+    /// Whether the service has been told to end.
+    pub draining: Arc<AtomicBool>,
     /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*`
     /// for any.
     pub allow_origins: Vec<String>,
@@ -100,6 +109,8 @@ impl Default for ServeOptions {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(5),
+            drain_delay: Duration::ZERO,
+            draining: Arc::new(AtomicBool::new(false)),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
             api_key: None,

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -56,10 +57,17 @@ pub async fn serve(
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let (closing, closed) = watch::channel(());
     let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    // First `/ready` says that the service drains, so that whoever balances load sends nothing more; then no
+    // more connections are accepted.
+    let ended = async {
+        shutdown.await;
+        options.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(options.drain_delay).await;
+    };
+    let mut ended = std::pin::pin!(ended);
     loop {
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut ended => break,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };

@@ -54,6 +54,10 @@ pub(crate) struct Args {
     /// service immediately.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
     shutdown_timeout: u64,
+    /// Seconds after Ctrl-C or SIGTERM for which the service still accepts connections while GET /ready answers
+    /// 503, so that a load balancer can take it out first.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
+    drain_delay: u64,
     /// Maximum number of open connections; further connections get status 503. Lowered to fit the limit on
     /// open files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -101,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         timeout: Duration::from_secs(args.timeout),
         runtime_lora: args.allow_runtime_lora.clone(),
         shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+        drain_delay: Duration::from_secs(args.drain_delay),
         max_connections: args.max_connections as usize,
         max_body: args.max_body,
         allow_origins: args.allow_origin.clone(),
