@@ -83,7 +83,7 @@ impl Jobs {
         metrics
     }
 
-    /// Starts a request's jobs, which run one after the other in one place. The updates of each end with
+    /// Starts a request's jobs, `n` for each prompt, which run one after the other in one place. The updates of each end with
     /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
@@ -91,6 +91,7 @@ impl Jobs {
     pub(crate) async fn start(
         &self,
         mut jobs: Vec<Job>,
+        n: usize,
         record: Arc<Record>,
     ) -> Result<mpsc::Receiver<Update>, ApiError> {
         let waited = Instant::now();
@@ -109,7 +110,9 @@ impl Jobs {
             Ok(Err(_)) => return Err(ApiError::Internal("the service is shutting down".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
-        self.metrics().queue_time.observe(waited.elapsed().as_secs_f64());
+        let waited = waited.elapsed().as_secs_f64();
+        self.metrics().queue_time.observe(waited);
+        record.queued(waited);
         if let Some(first) = jobs.first_mut() {
             first.arrived = Some(record.arrived);
         }
@@ -118,7 +121,7 @@ impl Jobs {
         let handle = Handle::current();
         tokio::task::spawn_blocking(move || {
             let client = Client { sender, handle, deadline, late: false, record };
-            run(&engine, &jobs, client, [admitted, running]);
+            run(&engine, &jobs, n, client, [admitted, running]);
         });
         Ok(receiver)
     }
@@ -144,6 +147,7 @@ impl Client {
         if piece.text.is_empty() && piece.tokens.is_empty() {
             return ControlFlow::Continue(());
         }
+        self.record.text();
         self.send(Update::Piece { text: piece.text.to_string(), tokens: piece.tokens.to_vec() })
     }
 
@@ -171,10 +175,11 @@ impl Client {
 }
 
 /// Runs the jobs, until one fails or nobody wants more.
-fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
+fn run(engine: &Engine, jobs: &[Job], n: usize, mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
     let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
     for (i, job) in jobs.iter().enumerate() {
-        outcome = run_one(engine, job, &mut client);
+        // The prompt of `n` choices counts once, as in the usage.
+        outcome = run_one(engine, job, i.is_multiple_of(n), &mut client);
         // The last one's place is free before its client reads the end.
         if outcome.is_err() || client.sender.is_closed() || i + 1 == jobs.len() {
             break;
@@ -194,7 +199,7 @@ fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemapho
     });
 }
 
-fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, ApiError> {
+fn run_one(engine: &Engine, job: &Job, count_prompt: bool, client: &mut Client) -> Result<Outcome, ApiError> {
     // A panic is this job's failure: its client is told so, and its place is free again.
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |piece| client.piece(piece))));
     let reason = match &outcome {
@@ -203,6 +208,9 @@ fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, A
         Ok(Ok(outcome)) => finish_reason(outcome.finish),
         Ok(Err(_)) | Err(_) => "error",
     };
+    if let Ok(Ok(Outcome { prompt_tokens, completion_tokens, .. })) = outcome {
+        client.record.tokens(if count_prompt { prompt_tokens } else { 0 }, completion_tokens);
+    }
     engine.metrics().generations.with_label_values(&[reason]).inc();
     match outcome {
         Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),

@@ -25,6 +25,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod access_log;
 mod adapters;
 mod answer;
 mod body;
@@ -34,9 +35,11 @@ mod engine;
 mod error;
 mod guard;
 mod jobs;
+mod keys;
 mod listen;
 mod metrics;
 mod prompt_limit;
+mod rate_limit;
 mod record;
 pub mod request;
 mod routes;
@@ -48,10 +51,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Piece, Prompt, TokenLogprob};
 pub use error::ServeError;
+pub use guard::MetricsAccess;
+pub use keys::{Keys, KeysError, Role, key_entry};
 pub use listen::serve;
+pub use rate_limit::Limits;
 pub use routes::router;
 
 /// How to serve.
@@ -89,8 +96,16 @@ pub struct ServeOptions {
     pub allow_origins: Vec<String>,
     /// Names that a service on a loopback address answers to beside those of this machine; `*` for any.
     pub allow_hosts: Vec<String>,
-    /// The key that every request but `/health` must have, if any.
+    /// The key that every request but `/health` and `/ready` must have, if any; it is an admin's.
     pub api_key: Option<String>,
+    /// Keys of which every such request must have one, each with its role and limits.
+    pub keys: Option<Arc<Keys>>,
+    /// Limits of keys without limits of their own and, where there are no keys, of each client's address.
+    pub rate_limit: Limits,
+    /// Who may read the metrics, where there are keys.
+    pub metrics_access: MetricsAccess,
+    /// Where requests are written down that are over.
+    pub access_log: Option<Arc<AccessLog>>,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
     pub runtime_lora: Option<PathBuf>,
 }
@@ -114,6 +129,10 @@ impl Default for ServeOptions {
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
             api_key: None,
+            keys: None,
+            rate_limit: Limits::default(),
+            metrics_access: MetricsAccess::default(),
+            access_log: None,
             runtime_lora: None,
         }
     }
@@ -158,6 +177,9 @@ pub fn run_blocking(
             let _ = stop.send(true);
             stop_signal().await;
         });
+        if let Some(keys) = &options.keys {
+            tokio::spawn(Arc::clone(keys).watch());
+        }
         ready(address);
         let first = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;

@@ -6,16 +6,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
+use axum::middleware::AddExtension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::Layer as _;
 
 use crate::ServeOptions;
 use crate::connection::{Socket, client_left, linger};
+use crate::guard::ClientAddress;
 
 /// Bytes that a connection buffers of a request that is not read yet, its headers included.
 const READ_BUFFER: usize = 32 << 10;
@@ -71,8 +74,8 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             // The client has left already, or no file is free: others may end meanwhile.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -80,7 +83,8 @@ pub async fn serve(
             }
         };
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let connection = connection(stream, router.clone(), options, closed.clone());
+            let router = Extension(ClientAddress(peer.ip())).layer(router.clone());
+            let connection = connection(stream, router, options, closed.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
@@ -103,7 +107,7 @@ pub async fn serve(
 /// One connection, from its first byte to its last.
 fn connection(
     stream: TcpStream,
-    router: Router,
+    router: AddExtension<Router, ClientAddress>,
     options: &ServeOptions,
     mut closed: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + use<> {

@@ -1,19 +1,21 @@
 //! One request from its arrival to the last byte of its answer: its id, and what is counted when it is over.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
+use crate::access_log::{AccessLog, Line};
 use crate::metrics::Metrics;
+use crate::rate_limit::{ClientId, Limiter};
 
 /// The header that names a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -24,13 +26,14 @@ const LONGEST_ID: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(crate) metrics: Arc<Metrics>,
+    log: Option<Arc<AccessLog>>,
     /// Distinguishes requests of the same nanosecond.
     next: AtomicU64,
 }
 
 impl Recorder {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { metrics, next: AtomicU64::new(0) })
+    pub(crate) fn new(metrics: Arc<Metrics>, log: Option<Arc<AccessLog>>) -> Arc<Self> {
+        Arc::new(Self { metrics, log, next: AtomicU64::new(0) })
     }
 
     /// The client's id if it is one that can be written anywhere, or a new one.
@@ -53,11 +56,40 @@ pub(crate) struct Record {
     recorder: Arc<Recorder>,
     pub(crate) arrived: Instant,
     id: String,
-    endpoint: String,
+    method: Method,
+    pub(crate) endpoint: String,
+    /// The name of the client's key.
+    pub(crate) key: OnceLock<String>,
+    /// Whose limits its tokens count towards.
+    pub(crate) client: OnceLock<(Arc<Limiter>, ClientId)>,
+    prompt_tokens: AtomicU64,
+    completion_tokens: AtomicU64,
+    /// Seconds in the queue.
+    queued: OnceLock<f64>,
+    /// Seconds from the arrival to the first text.
+    first_text: OnceLock<f64>,
     /// 0 as long as there is none.
     status: AtomicU16,
     /// Whether the client got the whole answer.
     complete: AtomicBool,
+}
+
+impl Record {
+    /// Takes note that the request has its turn, after so many seconds.
+    pub(crate) fn queued(&self, seconds: f64) {
+        let _ = self.queued.set(seconds);
+    }
+
+    /// Takes note of the first text.
+    pub(crate) fn text(&self) {
+        self.first_text.get_or_init(|| self.arrived.elapsed().as_secs_f64());
+    }
+
+    /// Counts tokens.
+    pub(crate) fn tokens(&self, prompt: usize, completion: usize) {
+        self.prompt_tokens.fetch_add(prompt as u64, Ordering::Relaxed);
+        self.completion_tokens.fetch_add(completion as u64, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Record {
@@ -70,6 +102,28 @@ impl Drop for Record {
             .http_requests
             .with_label_values(&[self.endpoint.as_str(), status.to_string().as_str()])
             .inc();
+        let tokens = [&self.prompt_tokens, &self.completion_tokens].map(|n| n.load(Ordering::Relaxed));
+        if let Some((limiter, client)) = self.client.get()
+            && tokens != [0, 0]
+        {
+            limiter.charge(*client, tokens[0] + tokens[1]);
+        }
+        if let Some(log) = &self.recorder.log {
+            log.write(&Line {
+                time: std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs_f64(),
+                request_id: &self.id,
+                method: self.method.as_str(),
+                endpoint: &self.endpoint,
+                status,
+                complete: self.complete.load(Ordering::Relaxed),
+                key: self.key.get().map(String::as_str),
+                prompt_tokens: tokens[0],
+                completion_tokens: tokens[1],
+                queue_seconds: self.queued.get().copied(),
+                first_text_seconds: self.first_text.get().copied(),
+                seconds: self.arrived.elapsed().as_secs_f64(),
+            });
+        }
     }
 }
 
@@ -87,7 +141,14 @@ pub(crate) async fn follow(
         recorder,
         arrived: Instant::now(),
         id,
+        method: request.method().clone(),
         endpoint,
+        key: OnceLock::new(),
+        client: OnceLock::new(),
+        prompt_tokens: AtomicU64::new(0),
+        completion_tokens: AtomicU64::new(0),
+        queued: OnceLock::new(),
+        first_text: OnceLock::new(),
         status: AtomicU16::new(0),
         complete: AtomicBool::new(false),
     });

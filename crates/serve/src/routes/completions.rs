@@ -54,7 +54,7 @@ async fn respond(
     let header = Header::new(&model, shape, n);
     let count = list.len();
     let logprobs = list.iter().any(|job| job.options.logprobs.is_some());
-    let mut updates = jobs.start(list, record).await?;
+    let mut updates = jobs.start(list, n, record).await?;
     // The sender is dropped without a `Done` only if the engine's thread panicked.
     let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
     let first = updates.recv().await.ok_or_else(stopped)?;

@@ -55,7 +55,7 @@ pub(crate) struct Service {
 /// The service as a router, to be served or nested.
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
     let guard = Guard::new(options);
-    let recorder = Recorder::new(Arc::clone(engine.metrics()));
+    let recorder = Recorder::new(Arc::clone(engine.metrics()), options.access_log.clone());
     let endpoints = ROUTES.iter().fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
         .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
@@ -72,7 +72,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
             jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             draining: Arc::clone(&options.draining),
-            may_change: options.api_key.is_some() || options.runtime_lora.is_some(),
+            may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })
 }
