@@ -2,10 +2,12 @@
 #![cfg(unix)]
 
 mod access;
+mod config;
 mod monitoring;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,18 +29,35 @@ struct Served {
 
 impl Served {
     fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.gguf");
-        let config = tritforge_config::ModelConfig::from_toml(CONFIG).unwrap();
-        tritforge_export::synth_gguf(&config, &path, &Default::default(), 1, None).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tritforge"))
-            .args(["serve", path.to_str().unwrap(), "--port", "0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (dir, path) = model();
+        Self::run(dir, &[&[path.to_str().unwrap(), "--port", "0"], args].concat())
+    }
+
+    /// With a model of its own choice; the directory lives as long as the process.
+    fn run(dir: TempDir, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tritforge"));
+        let mut child =
+            command.arg("serve").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The address goes to standard error where standard output is the access log.
+        let to_stderr =
+            args.windows(2).any(|pair| pair == ["--access-log", "-"] || pair[1].ends_with("cloud.toml"));
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (mut told, mut other): (Box<dyn BufRead + Send>, Box<dyn BufRead + Send>) =
+            (Box::new(BufReader::new(stdout)), Box::new(BufReader::new(stderr)));
+        if to_stderr {
+            std::mem::swap(&mut told, &mut other);
+        }
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        told.read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut error = String::new();
+            other.read_to_string(&mut error).unwrap();
+            panic!("{error}");
+        }
+        // Neither pipe may fill up, or close while the process writes.
+        for mut pipe in [told, other] {
+            std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()));
+        }
         let address = line.split("http://").nth(1).unwrap_or_else(|| panic!("{line:?}"));
         let address = address.split('/').next().unwrap().to_string();
         Self { child, address, _dir: dir }
@@ -135,6 +154,15 @@ fn request(body: &str, length: usize) -> String {
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
+}
+
+/// A small model in a directory.
+fn model() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let config = tritforge_config::ModelConfig::from_toml(CONFIG).unwrap();
+    tritforge_export::synth_gguf(&config, &path, &Default::default(), 1, None).unwrap();
+    (dir, path)
 }
 
 /// The status, the head and the body of an answer.

@@ -14,6 +14,9 @@ use tritforge_infer::Model;
 use tritforge_serve::{AccessLog, Engine, Keys, Limits, ServeOptions, key_entry, run_blocking};
 
 use super::lora_args;
+use crate::{Cli, Command};
+
+mod config;
 
 /// Ten years: clocks overflow beyond centuries.
 const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
@@ -24,12 +27,17 @@ const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
     tritforge serve base.gguf --lora legal=legal.gguf --lora poems=poems.gguf:0.8\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'\n  \
     tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example\n  \
+    tritforge serve model.gguf --config configs/serve/server.toml\n  \
     openssl rand -hex 32 | tee alice.key | tritforge serve --hash-key alice >> keys.toml\n  \
     tritforge serve model.gguf --api-keys keys.toml --rate-limit 60 --access-log access.jsonl")]
 pub(crate) struct Args {
     /// GGUF file.
-    #[arg(required_unless_present = "hash_key")]
+    #[arg(required_unless_present_any = ["hash_key", "config"])]
     model: Option<PathBuf>,
+    /// TOML file of options: each by its name without the hyphens, and model for the GGUF file. Options on the
+    /// command line take precedence.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Adapter (a GGUF file, a directory written by peft, or a run), with an optional scale. Requests with
     /// "model": "NAME" use it; without a NAME it is also used by requests that do not name a model. Can be
     /// repeated.
@@ -105,6 +113,17 @@ pub(crate) struct Args {
     overrides: lora_args::OverrideArgs,
 }
 
+/// The command line with the options of the file that `serve --config` names, if it does.
+pub(crate) fn with_config(cli: Cli) -> Result<Cli> {
+    match &cli.command {
+        Command::Serve(Args { config: Some(path), .. }) => {
+            let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+            config::with_file(path, &argv)
+        }
+        _ => Ok(cli),
+    }
+}
+
 /// Who may read the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum MetricsAccess {
@@ -130,7 +149,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(name) = &args.hash_key {
         return hash_key(name);
     }
-    let Some(file) = &args.model else { bail!("no model: expected a GGUF file") };
+    let Some(file) = &args.model else {
+        bail!("no model: expected a GGUF file, on the command line or as model in the file of --config")
+    };
     if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
         bail!("--allow-runtime-lora {}: not a directory", dir.display());
     }
