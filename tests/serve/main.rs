@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod access;
+mod cache;
 mod config;
 mod monitoring;
 

@@ -39,6 +39,8 @@ pub(crate) struct Line<'a> {
     pub(crate) key: Option<&'a str>,
     pub(crate) prompt_tokens: u64,
     pub(crate) completion_tokens: u64,
+    /// Whether the answer came from the response cache.
+    pub(crate) cached: bool,
     /// Time in the queue, for requests that had their turn.
     pub(crate) queue_seconds: Option<f64>,
     /// Time from the arrival to the first text.

@@ -42,14 +42,16 @@ pub(crate) fn completion_jobs(
         };
         request.prompts.into_iter().map(prompt).collect()
     };
+    let seeded = body.0.get("seed").is_some_and(|seed| !seed.is_null());
     let mut jobs = Vec::with_capacity(prompts.len() * request.n);
     for prompt in prompts {
         for number in 0..request.n {
             let mut options = request.options.clone();
             // The first choice, and every prompt of a list, is what it is alone.
             options.sampling.seed = options.sampling.seed.wrapping_add(number as u64);
+            let deterministic = seeded || options.sampling.temperature == 0.0;
             let (prompt, adapters) = (prompt.clone(), adapters.clone());
-            jobs.push(Job { prompt, options, echo: request.echo, adapters, arrived: None });
+            jobs.push(Job { prompt, options, echo: request.echo, adapters, arrived: None, deterministic });
         }
     }
     Ok(CompletionJobs {

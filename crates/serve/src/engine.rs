@@ -38,6 +38,8 @@ pub struct Job {
     pub adapters: Arc<[ScaledAdapter]>,
     /// When the request arrived whose first token is this job's; none for its further choices.
     pub arrived: Option<Instant>,
+    /// Whether the same job gets the same answer: it is greedy, or the client gave its seed.
+    pub deterministic: bool,
 }
 
 /// What came of a job; the text has gone to the callback.

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -11,12 +12,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use tritforge_infer::Finish;
 
+use crate::ServeOptions;
 use crate::adapters::Adapters;
 use crate::completion_jobs::finish_reason;
 use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::record::Record;
+use crate::response_cache::{Answer, ResponseCache};
 
 /// Pieces of text that may wait for a client to read them.
 const UNREAD: usize = 64;
@@ -41,20 +44,22 @@ pub(crate) struct Jobs {
     concurrency: usize,
     queue: usize,
     timeout: Duration,
+    cache: Option<Arc<ResponseCache>>,
 }
 
 impl Jobs {
-    pub(crate) fn new(engine: Engine, concurrency: usize, queue: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(engine: Engine, options: &ServeOptions) -> Self {
         // A semaphore has a limit of its own, far beyond what any machine runs.
         let most = Semaphore::MAX_PERMITS / 2;
-        let (concurrency, queue) = (concurrency.clamp(1, most), queue.min(most));
+        let (concurrency, queue) = (options.concurrency.clamp(1, most), options.queue.min(most));
         Self {
             engine,
             running: Arc::new(Semaphore::new(concurrency)),
             admitted: Arc::new(Semaphore::new(concurrency + queue)),
             concurrency,
             queue,
-            timeout,
+            timeout: options.timeout,
+            cache: (options.response_cache > 0).then(|| Arc::new(ResponseCache::new(options.response_cache))),
         }
     }
 
@@ -78,6 +83,8 @@ impl Jobs {
         metrics.running.set(running as i64);
         metrics.waiting.set((admitted - running) as i64);
         metrics.adapters.set(self.adapters().list().len() as i64);
+        let cached = self.cache.as_ref().map_or(0, |cache| cache.bytes());
+        metrics.response_bytes.set(cached.try_into().unwrap_or(i64::MAX));
         // A full context for each request that runs, and one for prompts to come.
         metrics.set_kv_limit(self.concurrency + 1);
         metrics
@@ -94,6 +101,9 @@ impl Jobs {
         n: usize,
         record: Arc<Record>,
     ) -> Result<mpsc::Receiver<Update>, ApiError> {
+        if let Some(answers) = self.kept(&jobs) {
+            return Ok(self.replay(answers, n, record));
+        }
         let waited = Instant::now();
         // A limit beyond what a clock can say is none.
         let deadline = Instant::now().checked_add(self.timeout);
@@ -119,11 +129,52 @@ impl Jobs {
         let (sender, receiver) = mpsc::channel(UNREAD);
         let engine = self.engine.clone();
         let handle = Handle::current();
+        let cache = self.cache.clone();
         tokio::task::spawn_blocking(move || {
             let client = Client { sender, handle, deadline, late: false, record };
-            run(&engine, &jobs, n, client, [admitted, running]);
+            run(&engine, cache.as_deref(), &jobs, n, client, [admitted, running]);
         });
         Ok(receiver)
+    }
+
+    /// The answers of all jobs, if the cache has them.
+    fn kept(&self, jobs: &[Job]) -> Option<Vec<Arc<Answer>>> {
+        let cache = self.cache.as_ref().filter(|_| jobs.iter().all(|job| job.deterministic))?;
+        self.metrics().response_queries.inc();
+        let answers = jobs.iter().map(|job| cache.get(job)).collect::<Option<Vec<_>>>()?;
+        self.metrics().response_hits.inc();
+        Some(answers)
+    }
+
+    /// Says again what jobs got before. Nothing waits for that.
+    fn replay(&self, answers: Vec<Arc<Answer>>, n: usize, record: Arc<Record>) -> mpsc::Receiver<Update> {
+        let (sender, receiver) = mpsc::channel(UNREAD);
+        let metrics = Arc::clone(self.metrics());
+        tokio::spawn(async move {
+            record.cached.store(true, Ordering::Relaxed);
+            for (i, answer) in answers.iter().enumerate() {
+                let Answer { text, tokens, outcome } = answer.as_ref();
+                record.tokens(
+                    if i.is_multiple_of(n) { outcome.prompt_tokens } else { 0 },
+                    outcome.completion_tokens,
+                );
+                metrics.generations.with_label_values(&[finish_reason(outcome.finish)]).inc();
+                if !text.is_empty() || !tokens.is_empty() {
+                    record.text();
+                    let piece = Update::Piece { text: text.clone(), tokens: tokens.clone() };
+                    if sender.send(piece).await.is_err() {
+                        return;
+                    }
+                }
+                if i + 1 == answers.len() {
+                    metrics.request_duration.observe(record.arrived.elapsed().as_secs_f64());
+                }
+                if sender.send(Update::Done(Ok(*outcome))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
     }
 }
 
@@ -175,11 +226,18 @@ impl Client {
 }
 
 /// Runs the jobs, until one fails or nobody wants more.
-fn run(engine: &Engine, jobs: &[Job], n: usize, mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
+fn run(
+    engine: &Engine,
+    cache: Option<&ResponseCache>,
+    jobs: &[Job],
+    n: usize,
+    mut client: Client,
+    permits: [OwnedSemaphorePermit; 2],
+) {
     let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
     for (i, job) in jobs.iter().enumerate() {
         // The prompt of `n` choices counts once, as in the usage.
-        outcome = run_one(engine, job, i.is_multiple_of(n), &mut client);
+        outcome = run_one(engine, cache, job, i.is_multiple_of(n), &mut client);
         // The last one's place is free before its client reads the end.
         if outcome.is_err() || client.sender.is_closed() || i + 1 == jobs.len() {
             break;
@@ -199,9 +257,24 @@ fn run(engine: &Engine, jobs: &[Job], n: usize, mut client: Client, permits: [Ow
     });
 }
 
-fn run_one(engine: &Engine, job: &Job, count_prompt: bool, client: &mut Client) -> Result<Outcome, ApiError> {
+fn run_one(
+    engine: &Engine,
+    cache: Option<&ResponseCache>,
+    job: &Job,
+    count_prompt: bool,
+    client: &mut Client,
+) -> Result<Outcome, ApiError> {
     // A panic is this job's failure: its client is told so, and its place is free again.
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |piece| client.piece(piece))));
+    let cache = cache.filter(|_| job.deterministic);
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut on_piece = |piece: Piece<'_>| {
+        if cache.is_some() {
+            text.push_str(piece.text);
+            tokens.extend_from_slice(piece.tokens);
+        }
+        client.piece(piece)
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut on_piece)));
     let reason = match &outcome {
         Ok(Ok(_)) if client.late => "abort",
         Ok(Ok(Outcome { finish: Finish::Cancelled, .. })) => "abort",
@@ -210,6 +283,9 @@ fn run_one(engine: &Engine, job: &Job, count_prompt: bool, client: &mut Client) 
     };
     if let Ok(Ok(Outcome { prompt_tokens, completion_tokens, .. })) = outcome {
         client.record.tokens(if count_prompt { prompt_tokens } else { 0 }, completion_tokens);
+    }
+    if let (Some(cache), Ok(Ok(outcome)), "stop" | "length") = (cache, &outcome, reason) {
+        cache.put(job, Answer { text, tokens, outcome: *outcome });
     }
     engine.metrics().generations.with_label_values(&[reason]).inc();
     match outcome {

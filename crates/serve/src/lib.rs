@@ -42,6 +42,7 @@ mod prompt_limit;
 mod rate_limit;
 mod record;
 pub mod request;
+mod response_cache;
 mod routes;
 mod worker;
 
@@ -104,6 +105,8 @@ pub struct ServeOptions {
     pub rate_limit: Limits,
     /// Who may read the metrics, where there are keys.
     pub metrics_access: MetricsAccess,
+    /// Bytes of answers that are kept for requests that must get the same ones; 0 for none.
+    pub response_cache: usize,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
@@ -132,6 +135,7 @@ impl Default for ServeOptions {
             keys: None,
             rate_limit: Limits::default(),
             metrics_access: MetricsAccess::default(),
+            response_cache: 0,
             access_log: None,
             runtime_lora: None,
         }

@@ -64,6 +64,9 @@ pub(crate) struct Metrics {
     pub(crate) prefix_hits: IntCounter,
     pub(crate) prefix_query_tokens: IntCounter,
     pub(crate) prefix_hit_tokens: IntCounter,
+    pub(crate) response_queries: IntCounter,
+    pub(crate) response_hits: IntCounter,
+    pub(crate) response_bytes: IntGauge,
     pub(crate) kv_bytes: IntGauge,
     kv_limit: IntGauge,
     kv_usage: Gauge,
@@ -125,6 +128,15 @@ impl Metrics {
                 "tritforge_prefix_cache_hit_tokens_total",
                 "Tokens of prompts that came from the prefix cache.",
             ),
+            response_queries: counter(
+                "tritforge_response_cache_queries_total",
+                "Requests that were looked up in the response cache.",
+            ),
+            response_hits: counter(
+                "tritforge_response_cache_hits_total",
+                "Requests that were answered from the response cache.",
+            ),
+            response_bytes: gauge("tritforge_response_cache_bytes", "Bytes that the response cache takes."),
             kv_bytes: gauge("tritforge_kv_cache_bytes", "Bytes that keys and values take."),
             kv_limit: gauge("tritforge_kv_cache_limit_bytes", "Bytes that keys and values can take."),
             kv_usage: register(

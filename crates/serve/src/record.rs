@@ -64,6 +64,8 @@ pub(crate) struct Record {
     pub(crate) client: OnceLock<(Arc<Limiter>, ClientId)>,
     prompt_tokens: AtomicU64,
     completion_tokens: AtomicU64,
+    /// Whether the answer is one that was kept.
+    pub(crate) cached: AtomicBool,
     /// Seconds in the queue.
     queued: OnceLock<f64>,
     /// Seconds from the arrival to the first text.
@@ -119,6 +121,7 @@ impl Drop for Record {
                 key: self.key.get().map(String::as_str),
                 prompt_tokens: tokens[0],
                 completion_tokens: tokens[1],
+                cached: self.cached.load(Ordering::Relaxed),
                 queue_seconds: self.queued.get().copied(),
                 first_text_seconds: self.first_text.get().copied(),
                 seconds: self.arrived.elapsed().as_secs_f64(),
@@ -147,6 +150,7 @@ pub(crate) async fn follow(
         client: OnceLock::new(),
         prompt_tokens: AtomicU64::new(0),
         completion_tokens: AtomicU64::new(0),
+        cached: AtomicBool::new(false),
         queued: OnceLock::new(),
         first_text: OnceLock::new(),
         status: AtomicU16::new(0),

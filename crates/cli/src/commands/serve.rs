@@ -105,6 +105,10 @@ pub(crate) struct Args {
     /// Who may read GET /metrics when there are API keys.
     #[arg(long, value_name = "WHO", value_enum, default_value = "admin")]
     metrics_access: MetricsAccess,
+    /// Keep answers in up to this much memory, in MiB, and give them again to equal requests with temperature 0 or
+    /// a seed; 0 keeps none.
+    #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = super::ranges::count(0..=1 << 20))]
+    response_cache: usize,
     /// Append one JSON object per finished request to this file; - writes to standard output. Prompts and texts
     /// are never logged.
     #[arg(long, value_name = "FILE")]
@@ -195,6 +199,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         keys: keys.map(Arc::new),
         rate_limit: Limits { requests: args.rate_limit, tokens: args.token_rate_limit },
         metrics_access: args.metrics_access.into(),
+        response_cache: args.response_cache << 20,
         access_log: access_log.map(Arc::new),
         ..ServeOptions::default()
     };

@@ -69,7 +69,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .layer(guard::cors(&guard))
         .layer(middleware::from_fn_with_state(recorder, record::follow))
         .with_state(Service {
-            jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            jobs: Jobs::new(engine, options),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             draining: Arc::clone(&options.draining),
             may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
