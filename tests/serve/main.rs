@@ -5,6 +5,7 @@ mod access;
 mod cache;
 mod config;
 mod monitoring;
+mod tokens;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;

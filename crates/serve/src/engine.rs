@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tritforge_infer::{Finish, GenerateOptions, InferError, Model, ScaledAdapter, TokenLogprobs};
 use tritforge_support::counted;
-use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
+use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer};
 
 use crate::adapters::{AdapterError, Adapters};
 use crate::metrics::Metrics;
@@ -138,6 +138,8 @@ pub struct Engine {
     pub name: String,
     adapters: Arc<Adapters>,
     metrics: Arc<Metrics>,
+    /// What turns texts into tokens; an engine of its own has none.
+    text: Option<(Arc<Model>, PromptLimit)>,
     run: Arc<Run>,
 }
 
@@ -155,7 +157,13 @@ impl Engine {
     ) -> Self {
         let name = name.into();
         let (adapters, metrics) = (Adapters::new(&name, None), Metrics::new(&name));
-        Self { adapters: Arc::new(adapters), metrics: Arc::new(metrics), name, run: Arc::new(run) }
+        Self {
+            adapters: Arc::new(adapters),
+            metrics: Arc::new(metrics),
+            text: None,
+            name,
+            run: Arc::new(run),
+        }
     }
 
     /// A GGUF model, which runs on a thread of its own: the jobs that run at the same time share each pass over
@@ -172,6 +180,7 @@ impl Engine {
         }
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);
+        let text = Some((Arc::clone(&model), limit));
         let metrics = Arc::new(Metrics::new(&name));
         let worker = Worker::start(&model, &metrics);
         let engine = Self::new(name, move |job, on_text| {
@@ -185,14 +194,7 @@ impl Engine {
                 }
                 Prompt::Ids(ids) => ids.clone(),
                 Prompt::Chat(messages) => {
-                    let template = tokenizer
-                        .chat_template()
-                        .map_err(|e| JobError::Failed(e.to_string()))?
-                        .ok_or_else(|| {
-                            let message = "the model has no chat template, so it was not trained on \
-                                       conversations; use /v1/completions";
-                            JobError::Invalid(message.to_string())
-                        })?;
+                    let template = chat_template(tokenizer)?;
                     options.end_turn(tokenizer.turn_end(&template));
                     tokenizer.encode_chat(&template, messages)?
                 }
@@ -229,12 +231,17 @@ impl Engine {
                 completion_tokens: generation.tokens.len(),
             })
         });
-        Ok(Self { adapters: Arc::new(adapters), metrics, ..engine })
+        Ok(Self { adapters: Arc::new(adapters), metrics, text, ..engine })
     }
 
     /// The adapters that requests may have.
     pub fn adapters(&self) -> &Arc<Adapters> {
         &self.adapters
+    }
+
+    /// The model, for its tokenizer, and how long its texts may be.
+    pub(crate) fn text(&self) -> Option<(Arc<Model>, PromptLimit)> {
+        self.text.clone()
     }
 
     /// What is counted of the service.
@@ -245,6 +252,16 @@ impl Engine {
     pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {
         (self.run)(job, on_text)
     }
+}
+
+/// The template of conversations.
+pub(crate) fn chat_template(tokenizer: &Tokenizer) -> Result<ChatTemplate, JobError> {
+    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?;
+    template.ok_or_else(|| {
+        let message =
+            "the model has no chat template, so it was not trained on conversations; use /v1/completions";
+        JobError::Invalid(message.to_string())
+    })
 }
 
 /// A token's log-probabilities with the texts of all tokens.

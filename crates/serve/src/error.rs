@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tritforge_support::counted;
 
+use crate::engine::JobError;
 use crate::rate_limit::Exceeded;
 use crate::request::RequestError;
 
@@ -132,6 +133,17 @@ impl ApiError {
             ApiError::Internal(message) => ("server_error", message.clone(), None),
         };
         json!({ "error": { "message": message, "type": kind, "param": param, "code": code } })
+    }
+}
+
+impl ApiError {
+    /// The error of a job whose prompt came in the field `param`.
+    pub(crate) fn of_job(error: JobError, param: &'static str) -> Self {
+        match error {
+            JobError::Invalid(message) => Self::Invalid { message, param: None },
+            JobError::ContextLength(message) => Self::ContextLength { message, param },
+            JobError::Failed(message) => Self::Internal(message),
+        }
     }
 }
 

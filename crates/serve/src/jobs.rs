@@ -10,14 +10,15 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
-use tritforge_infer::Finish;
+use tritforge_infer::{Finish, Model};
 
 use crate::ServeOptions;
 use crate::adapters::Adapters;
 use crate::completion_jobs::finish_reason;
-use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
+use crate::engine::{Engine, Job, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::prompt_limit::PromptLimit;
 use crate::record::Record;
 use crate::response_cache::{Answer, ResponseCache};
 
@@ -69,6 +70,15 @@ impl Jobs {
 
     pub(crate) fn adapters(&self) -> &Arc<Adapters> {
         self.engine.adapters()
+    }
+
+    /// The model, for its tokenizer, and how long its texts may be.
+    ///
+    /// # Errors
+    /// If the engine has none.
+    pub(crate) fn text(&self) -> Result<(Arc<Model>, PromptLimit), ApiError> {
+        let message = || "this engine has no tokenizer".to_string();
+        self.engine.text().ok_or_else(|| ApiError::NotFound { message: message(), param: None, code: None })
     }
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
@@ -292,11 +302,9 @@ fn run_one(
         Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
-        Ok(Err(JobError::ContextLength(message))) => {
+        Ok(Err(error)) => {
             let param = if matches!(job.prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
-            Err(ApiError::ContextLength { message, param })
+            Err(ApiError::of_job(error, param))
         }
-        Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
 //! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
+//! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
 //!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in

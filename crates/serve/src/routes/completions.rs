@@ -50,11 +50,11 @@ async fn respond(
     shape: Shape,
     record: Arc<Record>,
 ) -> Result<Response, ApiError> {
-    let CompletionJobs { jobs: list, n, model, stream, include_usage } = request;
-    let header = Header::new(&model, shape, n);
+    let CompletionJobs { jobs: list, n, best_of, logprobs, model, stream, include_usage } = request;
+    // A stream has no more jobs than choices.
+    let header = Header::new(&model, shape, best_of);
     let count = list.len();
-    let logprobs = list.iter().any(|job| job.options.logprobs.is_some());
-    let mut updates = jobs.start(list, n, record).await?;
+    let mut updates = jobs.start(list, best_of, record).await?;
     // The sender is dropped without a `Done` only if the engine's thread panicked.
     let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
     let first = updates.recv().await.ok_or_else(stopped)?;
@@ -78,7 +78,7 @@ async fn respond(
                 choice.outcome = Some(outcome?);
                 choices.push(std::mem::replace(&mut choice, Choice { logprobs, ..Choice::default() }));
                 if choices.len() == count {
-                    return Ok(Json(header.whole(&choices)).into_response());
+                    return Ok(Json(header.whole(choices, n)).into_response());
                 }
             }
         }

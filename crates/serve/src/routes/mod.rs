@@ -7,6 +7,7 @@ pub(crate) mod health;
 mod lora;
 mod metrics;
 mod models;
+mod tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,6 +31,7 @@ use crate::record::{self, Recorder};
 static ROUTES: &[fn() -> Router<Service>] = &[
     completions::routes,
     models::routes,
+    tokens::routes,
     lora::routes,
     health::routes,
     metrics::routes,
