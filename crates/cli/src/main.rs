@@ -104,6 +104,13 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(shown) => return usage(&shown),
     };
+    let cli = match commands::serve::with_config(cli) {
+        Ok(cli) => cli,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     warnings::install();
     if cli.decode_threads.is_some() && matches!(cli.command, Command::Bench(_)) {
         eprintln!("error: --decode-threads: not supported by bench; use --thread-counts");

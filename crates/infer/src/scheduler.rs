@@ -117,6 +117,17 @@ impl<'m, T> Scheduler<'m, T> {
         self.idle.len()
     }
 
+    /// The sequences that run, oldest first, under their tags.
+    pub fn running(&mut self) -> impl Iterator<Item = (&mut T, &Sequence<'m>)> {
+        self.running.iter_mut().map(|slot| (&mut slot.tag, &slot.sequence))
+    }
+
+    /// Bytes of the keys and values of all sessions, those that are kept included.
+    pub fn kv_bytes(&self) -> usize {
+        let running = self.running.iter().map(|slot| slot.session.kv_bytes());
+        running.chain(self.idle.iter().map(Session::kv_bytes)).sum()
+    }
+
     /// Forgets kept sessions, but for those that `keep` wants.
     pub fn retain_idle(&mut self, keep: impl FnMut(&Session) -> bool) {
         self.idle.retain(keep);

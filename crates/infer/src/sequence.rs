@@ -40,6 +40,8 @@ pub struct Generation {
     pub finish: Finish,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them were not run, because their keys and values were in the cache.
+    pub cached_tokens: usize,
     /// Time from the beginning to the first token.
     pub prefill: Duration,
     /// Time from the first token to the last.
@@ -102,6 +104,8 @@ pub struct Sequence<'m> {
     /// The prompt and the tokens generated.
     ids: Vec<u32>,
     prompt_tokens: usize,
+    /// How many of them were in the cache at the beginning.
+    cached_tokens: usize,
     /// How many of `ids` the model has run.
     seen: usize,
     /// How many of them it can run: the context has no room for more.
@@ -147,6 +151,7 @@ impl<'m> Sequence<'m> {
             too_early,
             ids: prompt.to_vec(),
             prompt_tokens: prompt.len(),
+            cached_tokens: 0,
             seen: 0,
             room: positions.len(),
             text: String::new(),
@@ -184,6 +189,7 @@ impl<'m> Sequence<'m> {
     /// Begins now, with the first `cached` tokens of the prompt in the cache already.
     pub(crate) fn start(&mut self, cached: usize) {
         self.seen = cached;
+        self.cached_tokens = cached;
         self.begin = Instant::now();
     }
 
@@ -282,7 +288,18 @@ impl<'m> Sequence<'m> {
         Finish::Cancelled
     }
 
-    fn generated(&self) -> usize {
+    /// Tokens of the prompt.
+    pub fn prompt_tokens(&self) -> usize {
+        self.prompt_tokens
+    }
+
+    /// How many tokens of the prompt were in the cache when the sequence began.
+    pub fn cached_tokens(&self) -> usize {
+        self.cached_tokens
+    }
+
+    /// How many tokens have been generated.
+    pub fn generated(&self) -> usize {
         self.ids.len() - self.prompt_tokens
     }
 
@@ -333,6 +350,7 @@ impl<'m> Sequence<'m> {
             tokens: self.ids.split_off(self.prompt_tokens),
             finish,
             prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             prefill: prefilled - self.begin,
             decode: end - prefilled,
         })

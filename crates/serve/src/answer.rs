@@ -24,7 +24,7 @@ pub(crate) struct Header {
     created: u64,
     model: String,
     shape: Shape,
-    /// Choices of each prompt.
+    /// Jobs of each prompt.
     n: usize,
 }
 
@@ -54,8 +54,13 @@ impl Header {
         body
     }
 
-    /// The whole answer.
-    pub(crate) fn whole(&self, choices: &[Choice]) -> Value {
+    /// The whole answer, with the `n` best choices of each prompt.
+    pub(crate) fn whole(&self, choices: Vec<Choice>, n: usize) -> Value {
+        let mut usage = Usage::default();
+        for (index, choice) in choices.iter().enumerate() {
+            usage.add(index, self.n, choice.outcome);
+        }
+        let choices = if n < self.n { best(choices, self.n, n) } else { choices };
         let choice = |(index, choice): (usize, &Choice)| {
             let logprobs = choice.logprobs.then(|| self.logprobs(&choice.tokens, 0));
             let reason = choice.outcome.map(|outcome| finish_reason(outcome.finish));
@@ -68,10 +73,6 @@ impl Header {
             }
             body
         };
-        let mut usage = Usage::default();
-        for (index, choice) in choices.iter().enumerate() {
-            usage.add(index, self.n, choice.outcome);
-        }
         let mut body = self.body(false, choices.iter().enumerate().map(choice).collect());
         body["usage"] = usage.body();
         body
@@ -121,6 +122,25 @@ pub(crate) struct Choice {
     /// Whether log-probabilities are asked for.
     pub(crate) logprobs: bool,
     pub(crate) outcome: Option<Outcome>,
+}
+
+/// Of every `of` choices the `n` whose tokens are the most probable ones on average, best first.
+fn best(choices: Vec<Choice>, of: usize, n: usize) -> Vec<Choice> {
+    let mean = |choice: &Choice| match choice.tokens.len() {
+        0 => f64::NEG_INFINITY,
+        count => choice.tokens.iter().map(|token| f64::from(token.logprob)).sum::<f64>() / count as f64,
+    };
+    let mut rest = choices.into_iter();
+    let mut best = Vec::new();
+    loop {
+        let mut group: Vec<Choice> = rest.by_ref().take(of).collect();
+        if group.is_empty() {
+            return best;
+        }
+        // Of equals the first.
+        group.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        best.extend(group.into_iter().take(n));
+    }
 }
 
 /// Tokens of all choices.

@@ -14,10 +14,14 @@ const DEFAULT_MAX_TOKENS: usize = 16;
 /// The jobs of a parsed request, one per choice, and how to answer them.
 #[derive(Debug)]
 pub(crate) struct CompletionJobs {
-    /// The choices: each prompt `n` times.
+    /// Each prompt `best_of` times.
     pub(crate) jobs: Vec<Job>,
     /// Choices of each prompt.
     pub(crate) n: usize,
+    /// Jobs of each prompt, of which the best become its choices.
+    pub(crate) best_of: usize,
+    /// Whether the choices have log-probabilities.
+    pub(crate) logprobs: bool,
     /// The model's name that the answer gives.
     pub(crate) model: String,
     pub(crate) stream: bool,
@@ -42,19 +46,27 @@ pub(crate) fn completion_jobs(
         };
         request.prompts.into_iter().map(prompt).collect()
     };
-    let mut jobs = Vec::with_capacity(prompts.len() * request.n);
+    let seeded = body.0.get("seed").is_some_and(|seed| !seed.is_null());
+    let mut jobs = Vec::with_capacity(prompts.len() * request.best_of);
     for prompt in prompts {
-        for number in 0..request.n {
+        for number in 0..request.best_of {
             let mut options = request.options.clone();
+            // To find the best ones.
+            if request.best_of > request.n {
+                options.logprobs = options.logprobs.or(Some(0));
+            }
             // The first choice, and every prompt of a list, is what it is alone.
             options.sampling.seed = options.sampling.seed.wrapping_add(number as u64);
+            let deterministic = seeded || options.sampling.temperature == 0.0;
             let (prompt, adapters) = (prompt.clone(), adapters.clone());
-            jobs.push(Job { prompt, options, echo: request.echo, adapters });
+            jobs.push(Job { prompt, options, echo: request.echo, adapters, arrived: None, deterministic });
         }
     }
     Ok(CompletionJobs {
         jobs,
         n: request.n,
+        best_of: request.best_of,
+        logprobs: request.options.logprobs.is_some(),
         model,
         stream: request.stream,
         include_usage: request.include_usage,

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tritforge_infer::{Finish, GenerateOptions, InferError, Model, ScaledAdapter, TokenLogprobs};
 use tritforge_support::counted;
-use tritforge_text::{EncodeOptions, Message, TextError, Tokenizer};
+use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer};
 
 use crate::adapters::{AdapterError, Adapters};
+use crate::metrics::Metrics;
 use crate::prompt_limit::PromptLimit;
 use crate::worker::Worker;
 
@@ -34,6 +36,10 @@ pub struct Job {
     pub echo: bool,
     /// The adapters that take part; the job keeps them, whatever becomes of the service's.
     pub adapters: Arc<[ScaledAdapter]>,
+    /// When the request arrived whose first token is this job's; none for its further choices.
+    pub arrived: Option<Instant>,
+    /// Whether the same job gets the same answer: it is greedy, or the client gave its seed.
+    pub deterministic: bool,
 }
 
 /// What came of a job; the text has gone to the callback.
@@ -131,6 +137,9 @@ pub struct Engine {
     /// The name that requests and answers give.
     pub name: String,
     adapters: Arc<Adapters>,
+    metrics: Arc<Metrics>,
+    /// What turns texts into tokens; an engine of its own has none.
+    text: Option<(Arc<Model>, PromptLimit)>,
     run: Arc<Run>,
 }
 
@@ -147,7 +156,14 @@ impl Engine {
         run: impl Fn(&Job, &mut OnText<'_>) -> Result<Outcome, JobError> + Send + Sync + 'static,
     ) -> Self {
         let name = name.into();
-        Self { adapters: Arc::new(Adapters::new(&name, None)), name, run: Arc::new(run) }
+        let (adapters, metrics) = (Adapters::new(&name, None), Metrics::new(&name));
+        Self {
+            adapters: Arc::new(adapters),
+            metrics: Arc::new(metrics),
+            text: None,
+            name,
+            run: Arc::new(run),
+        }
     }
 
     /// A GGUF model, which runs on a thread of its own: the jobs that run at the same time share each pass over
@@ -164,7 +180,9 @@ impl Engine {
         }
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);
-        let worker = Worker::start(&model);
+        let text = Some((Arc::clone(&model), limit));
+        let metrics = Arc::new(Metrics::new(&name));
+        let worker = Worker::start(&model, &metrics);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;
@@ -176,14 +194,7 @@ impl Engine {
                 }
                 Prompt::Ids(ids) => ids.clone(),
                 Prompt::Chat(messages) => {
-                    let template = tokenizer
-                        .chat_template()
-                        .map_err(|e| JobError::Failed(e.to_string()))?
-                        .ok_or_else(|| {
-                            let message = "the model has no chat template, so it was not trained on \
-                                       conversations; use /v1/completions";
-                            JobError::Invalid(message.to_string())
-                        })?;
+                    let template = chat_template(tokenizer)?;
                     options.end_turn(tokenizer.turn_end(&template));
                     tokenizer.encode_chat(&template, messages)?
                 }
@@ -199,18 +210,16 @@ impl Engine {
             }
             let mut failed = None;
             let adapters = Arc::clone(&job.adapters);
-            let generation = worker.generate(prompt, options, adapters, |piece| {
-                match piece
-                    .tokens
-                    .iter()
-                    .map(|token| with_bytes(tokenizer, token))
-                    .collect::<Result<Vec<_>, _>>()
-                {
-                    Ok(tokens) => on_text(Piece { text: piece.text, tokens: &tokens }),
-                    Err(error) => {
-                        failed = Some(error);
-                        ControlFlow::Break(())
-                    }
+            let generation = worker.generate(prompt, options, adapters, job.arrived, |piece| match piece
+                .tokens
+                .iter()
+                .map(|token| with_bytes(tokenizer, token))
+                .collect::<Result<Vec<_>, _>>()
+            {
+                Ok(tokens) => on_text(Piece { text: piece.text, tokens: &tokens }),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
                 }
             })?;
             if let Some(error) = failed {
@@ -222,7 +231,7 @@ impl Engine {
                 completion_tokens: generation.tokens.len(),
             })
         });
-        Ok(Self { adapters: Arc::new(adapters), ..engine })
+        Ok(Self { adapters: Arc::new(adapters), metrics, text, ..engine })
     }
 
     /// The adapters that requests may have.
@@ -230,9 +239,29 @@ impl Engine {
         &self.adapters
     }
 
+    /// The model, for its tokenizer, and how long its texts may be.
+    pub(crate) fn text(&self) -> Option<(Arc<Model>, PromptLimit)> {
+        self.text.clone()
+    }
+
+    /// What is counted of the service.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     pub(crate) fn run(&self, job: &Job, on_text: &mut OnText<'_>) -> Result<Outcome, JobError> {
         (self.run)(job, on_text)
     }
+}
+
+/// The template of conversations.
+pub(crate) fn chat_template(tokenizer: &Tokenizer) -> Result<ChatTemplate, JobError> {
+    let template = tokenizer.chat_template().map_err(|e| JobError::Failed(e.to_string()))?;
+    template.ok_or_else(|| {
+        let message =
+            "the model has no chat template, so it was not trained on conversations; use /v1/completions";
+        JobError::Invalid(message.to_string())
+    })
 }
 
 /// A token's log-probabilities with the texts of all tokens.

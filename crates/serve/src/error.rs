@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tritforge_support::counted;
 
+use crate::engine::JobError;
+use crate::rate_limit::Exceeded;
 use crate::request::RequestError;
 
 /// The service cannot run.
@@ -41,6 +43,8 @@ pub(crate) enum ApiError {
     ContextLength { message: String, param: &'static str },
     /// The service has a key, and the request has another or none.
     Unauthorized,
+    /// The client has reached a limit on requests or tokens.
+    RateLimited(Exceeded),
     /// The body is longer than so many bytes.
     TooLarge(usize),
     /// The body is not declared to be JSON.
@@ -84,6 +88,14 @@ impl ApiError {
                     None,
                 )
             }
+            ApiError::RateLimited(Exceeded { what, limit, retry_after }) => {
+                code = Some("RATE_LIMIT_EXCEEDED");
+                (
+                    "rate_limit_error",
+                    format!("the limit of {limit} {what} a minute is reached: try again in {retry_after} s"),
+                    None,
+                )
+            }
             ApiError::TooLarge(longest) => {
                 code = Some("request_too_large");
                 (
@@ -124,6 +136,17 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The error of a job whose prompt came in the field `param`.
+    pub(crate) fn of_job(error: JobError, param: &'static str) -> Self {
+        match error {
+            JobError::Invalid(message) => Self::Invalid { message, param: None },
+            JobError::ContextLength(message) => Self::ContextLength { message, param },
+            JobError::Failed(message) => Self::Internal(message),
+        }
+    }
+}
+
 impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         ApiError::Field(error)
@@ -143,6 +166,7 @@ impl IntoResponse for ApiError {
             ApiError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
             ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Timeout => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -150,6 +174,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(self.body())).into_response();
         if matches!(self, ApiError::Busy | ApiError::Unavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let ApiError::RateLimited(Exceeded { retry_after, .. }) = self {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after));
         }
         if self == ApiError::Unauthorized {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,18 +1,23 @@
-//! Who may ask: the request's Host, its Origin and its key are looked at before anything else.
+//! Who may ask: the request's Host, its Origin, its key and the limits of its client are looked at before anything else.
 //!
 //! A page of another site can make a browser send requests to this machine. Its `Origin` gives it away, and
 //! for a page whose name was made to resolve to this machine (DNS rebinding) the `Host`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::ServeOptions;
 use crate::error::ApiError;
+use crate::keys::{self, Key, Keys, Role};
+use crate::rate_limit::{Limiter, Limits};
+use crate::record::{REQUEST_ID, Record};
+use crate::routes::health::is_deep;
 
 /// Who may ask.
 #[derive(Debug)]
@@ -20,15 +25,53 @@ pub(crate) struct Guard {
     origins: Vec<String>,
     /// Names that the service answers to; any if it listens to other machines.
     hosts: Option<Vec<String>>,
-    key: Option<String>,
+    /// The one key of the service, which may do everything.
+    key: Option<Key>,
+    /// Those of a file.
+    keys: Option<Arc<Keys>>,
+    /// Limits of keys that have none of their own, and of addresses where there are no keys.
+    limits: Limits,
+    limiter: Arc<Limiter>,
+    metrics: MetricsAccess,
 }
+
+/// Who may ask for a path, where there are keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Everybody.
+    Open,
+    /// Whoever has a key.
+    User,
+    /// Whoever has the key of an admin.
+    Admin,
+}
+
+/// Who may read the metrics, where there are keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Whoever has the key of an admin.
+    #[default]
+    Admin,
+    /// Whoever has a key.
+    User,
+    /// Everybody.
+    Public,
+}
+
+/// The address that a request came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 impl Guard {
     pub(crate) fn new(options: &ServeOptions) -> Arc<Self> {
         Arc::new(Self {
             origins: options.allow_origins.clone(),
             hosts: options.address.ip().is_loopback().then(|| options.allow_hosts.clone()),
-            key: options.api_key.clone(),
+            key: options.api_key.as_deref().map(Key::only),
+            keys: options.keys.clone(),
+            limits: options.rate_limit,
+            limiter: Arc::new(Limiter::new()),
+            metrics: options.metrics_access,
         })
     }
 
@@ -40,7 +83,7 @@ impl Guard {
         local || self.origins.iter().any(|o| o == "*" || o.trim_end_matches('/').eq_ignore_ascii_case(origin))
     }
 
-    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check_page(&self, method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
         if let (Some(allowed), Some(host)) = (&self.hosts, headers.get(header::HOST)) {
             let host = host_of(host.to_str().unwrap_or_default());
             if !is_local(host) && !allowed.iter().any(|name| name == "*" || name.eq_ignore_ascii_case(host)) {
@@ -63,9 +106,61 @@ impl Guard {
                 return Err(ApiError::Forbidden("cross-site request without an Origin header".to_string()));
             }
         }
-        match &self.key {
-            Some(key) if path != "/health" && !same(bearer(headers), key) => Err(ApiError::Unauthorized),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Lets a request in by its key, its role and its limits, and takes note of whose it is.
+    fn admit(&self, request: &Request) -> Result<(), ApiError> {
+        let (method, uri, headers) = (request.method(), request.uri(), request.headers());
+        self.check_page(method, headers)?;
+        let record = request.extensions().get::<Arc<Record>>();
+        let access = self.access(method, uri, record.map_or("other", |record| record.endpoint.as_str()));
+        if access == Access::Open {
+            return Ok(());
+        }
+        let file = self.keys.as_ref().map(|keys| keys.current());
+        let keys = self.key.iter().chain(file.iter().flat_map(|keys| keys.iter()));
+        let (client, limits) = if self.key.is_some() || file.is_some() {
+            let key = keys::find(keys, bearer(headers)).ok_or(ApiError::Unauthorized)?;
+            if let Some(record) = record {
+                let _ = record.key.set(key.name.clone());
+            }
+            if access == Access::Admin && key.role != Role::Admin {
+                let message = format!("{method} {} needs the key of an admin", uri.path());
+                return Err(ApiError::Forbidden(message));
+            }
+            (Some(self.limiter.key(&key.name)), key.limits.or(self.limits))
+        } else {
+            let address = request.extensions().get::<ClientAddress>();
+            (address.map(|address| self.limiter.address(address.0)), self.limits)
+        };
+        // What lists or shows something is not counted.
+        let costs = method == Method::POST || is_deep(uri);
+        if let (Some(client), true) = (client, costs && limits != Limits::default()) {
+            self.limiter.admit(client, limits).map_err(ApiError::RateLimited)?;
+            if let Some(record) = record {
+                let _ = record.client.set((Arc::clone(&self.limiter), client));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who may ask for a path.
+    fn access(&self, method: &Method, uri: &Uri, endpoint: &str) -> Access {
+        match endpoint {
+            "/ready" => Access::Open,
+            "/health" if !is_deep(uri) => Access::Open,
+            "/metrics" => match self.metrics {
+                MetricsAccess::Public => Access::Open,
+                MetricsAccess::User => Access::User,
+                MetricsAccess::Admin => Access::Admin,
+            },
+            "/lora-adapters" | "/v1/load_lora_adapter" | "/v1/unload_lora_adapter"
+                if method == Method::POST =>
+            {
+                Access::Admin
+            }
+            _ => Access::User,
         }
     }
 }
@@ -76,11 +171,6 @@ fn bearer(headers: &HeaderMap) -> &str {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => key.trim(),
         _ => "",
     }
-}
-
-/// Whether two keys are equal, in a time that does not tell where they differ.
-fn same(a: &str, b: &str) -> bool {
-    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
 }
 
 /// The host of `host:port`, in which an IPv6 address has brackets.
@@ -102,7 +192,7 @@ fn is_local(host: &str) -> bool {
 
 /// Lets a request through, or refuses it.
 pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.check(request.method(), request.uri().path(), request.headers()) {
+    match guard.admit(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
@@ -119,6 +209,7 @@ pub(crate) fn cors(guard: &Arc<Guard>) -> CorsLayer {
         .allow_origin(AllowOrigin::predicate(allowed))
         .allow_methods([Method::GET, Method::POST, Method::OPTIONS])
         .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([REQUEST_ID, header::RETRY_AFTER])
 }
 
 #[cfg(test)]

@@ -3,15 +3,24 @@
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
+use tritforge_infer::{Finish, Model};
+
+use crate::ServeOptions;
 use crate::adapters::Adapters;
-use crate::engine::{Engine, Job, JobError, Outcome, Piece, Prompt, TokenLogprob};
+use crate::completion_jobs::finish_reason;
+use crate::engine::{Engine, Job, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
+use crate::metrics::Metrics;
+use crate::prompt_limit::PromptLimit;
+use crate::record::Record;
+use crate::response_cache::{Answer, ResponseCache};
 
 /// Pieces of text that may wait for a client to read them.
 const UNREAD: usize = 64;
@@ -33,19 +42,25 @@ pub(crate) struct Jobs {
     running: Arc<Semaphore>,
     /// One permit a job that runs or waits.
     admitted: Arc<Semaphore>,
+    concurrency: usize,
+    queue: usize,
     timeout: Duration,
+    cache: Option<Arc<ResponseCache>>,
 }
 
 impl Jobs {
-    pub(crate) fn new(engine: Engine, concurrency: usize, queue: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(engine: Engine, options: &ServeOptions) -> Self {
         // A semaphore has a limit of its own, far beyond what any machine runs.
         let most = Semaphore::MAX_PERMITS / 2;
-        let (concurrency, queue) = (concurrency.clamp(1, most), queue.min(most));
+        let (concurrency, queue) = (options.concurrency.clamp(1, most), options.queue.min(most));
         Self {
             engine,
             running: Arc::new(Semaphore::new(concurrency)),
             admitted: Arc::new(Semaphore::new(concurrency + queue)),
-            timeout,
+            concurrency,
+            queue,
+            timeout: options.timeout,
+            cache: (options.response_cache > 0).then(|| Arc::new(ResponseCache::new(options.response_cache))),
         }
     }
 
@@ -57,12 +72,49 @@ impl Jobs {
         self.engine.adapters()
     }
 
-    /// Starts a request's jobs, which run one after the other in one place. The updates of each end with
+    /// The model, for its tokenizer, and how long its texts may be.
+    ///
+    /// # Errors
+    /// If the engine has none.
+    pub(crate) fn text(&self) -> Result<(Arc<Model>, PromptLimit), ApiError> {
+        let message = || "this engine has no tokenizer".to_string();
+        self.engine.text().ok_or_else(|| ApiError::NotFound { message: message(), param: None, code: None })
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        self.engine.metrics()
+    }
+
+    /// The metrics with the gauges as they are now.
+    pub(crate) fn measure(&self) -> &Metrics {
+        let metrics = self.metrics();
+        let admitted = (self.concurrency + self.queue).saturating_sub(self.admitted.available_permits());
+        let running = self.concurrency.saturating_sub(self.running.available_permits()).min(admitted);
+        metrics.running.set(running as i64);
+        metrics.waiting.set((admitted - running) as i64);
+        metrics.adapters.set(self.adapters().list().len() as i64);
+        let cached = self.cache.as_ref().map_or(0, |cache| cache.bytes());
+        metrics.response_bytes.set(cached.try_into().unwrap_or(i64::MAX));
+        // A full context for each request that runs, and one for prompts to come.
+        metrics.set_kv_limit(self.concurrency + 1);
+        metrics
+    }
+
+    /// Starts a request's jobs, `n` for each prompt, which run one after the other in one place. The updates of each end with
     /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
     /// If too many jobs are waiting, or the time limit passes before its turn.
-    pub(crate) async fn start(&self, jobs: Vec<Job>) -> Result<mpsc::Receiver<Update>, ApiError> {
+    pub(crate) async fn start(
+        &self,
+        mut jobs: Vec<Job>,
+        n: usize,
+        record: Arc<Record>,
+    ) -> Result<mpsc::Receiver<Update>, ApiError> {
+        if let Some(answers) = self.kept(&jobs) {
+            return Ok(self.replay(answers, n, record));
+        }
+        let waited = Instant::now();
         // A limit beyond what a clock can say is none.
         let deadline = Instant::now().checked_add(self.timeout);
         let admitted = match Arc::clone(&self.admitted).try_acquire_owned() {
@@ -78,14 +130,61 @@ impl Jobs {
             Ok(Err(_)) => return Err(ApiError::Internal("the service is shutting down".to_string())),
             Err(_) => return Err(ApiError::Timeout),
         };
+        let waited = waited.elapsed().as_secs_f64();
+        self.metrics().queue_time.observe(waited);
+        record.queued(waited);
+        if let Some(first) = jobs.first_mut() {
+            first.arrived = Some(record.arrived);
+        }
         let (sender, receiver) = mpsc::channel(UNREAD);
         let engine = self.engine.clone();
         let handle = Handle::current();
+        let cache = self.cache.clone();
         tokio::task::spawn_blocking(move || {
-            let client = Client { sender, handle, deadline, late: false };
-            run(&engine, &jobs, client, [admitted, running]);
+            let client = Client { sender, handle, deadline, late: false, record };
+            run(&engine, cache.as_deref(), &jobs, n, client, [admitted, running]);
         });
         Ok(receiver)
+    }
+
+    /// The answers of all jobs, if the cache has them.
+    fn kept(&self, jobs: &[Job]) -> Option<Vec<Arc<Answer>>> {
+        let cache = self.cache.as_ref().filter(|_| jobs.iter().all(|job| job.deterministic))?;
+        self.metrics().response_queries.inc();
+        let answers = jobs.iter().map(|job| cache.get(job)).collect::<Option<Vec<_>>>()?;
+        self.metrics().response_hits.inc();
+        Some(answers)
+    }
+
+    /// Says again what jobs got before. Nothing waits for that.
+    fn replay(&self, answers: Vec<Arc<Answer>>, n: usize, record: Arc<Record>) -> mpsc::Receiver<Update> {
+        let (sender, receiver) = mpsc::channel(UNREAD);
+        let metrics = Arc::clone(self.metrics());
+        tokio::spawn(async move {
+            record.cached.store(true, Ordering::Relaxed);
+            for (i, answer) in answers.iter().enumerate() {
+                let Answer { text, tokens, outcome } = answer.as_ref();
+                record.tokens(
+                    if i.is_multiple_of(n) { outcome.prompt_tokens } else { 0 },
+                    outcome.completion_tokens,
+                );
+                metrics.generations.with_label_values(&[finish_reason(outcome.finish)]).inc();
+                if !text.is_empty() || !tokens.is_empty() {
+                    record.text();
+                    let piece = Update::Piece { text: text.clone(), tokens: tokens.clone() };
+                    if sender.send(piece).await.is_err() {
+                        return;
+                    }
+                }
+                if i + 1 == answers.len() {
+                    metrics.request_duration.observe(record.arrived.elapsed().as_secs_f64());
+                }
+                if sender.send(Update::Done(Ok(*outcome))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
     }
 }
 
@@ -96,6 +195,7 @@ struct Client {
     deadline: Option<Instant>,
     /// Whether the deadline has been seen to pass.
     late: bool,
+    record: Arc<Record>,
 }
 
 impl Client {
@@ -108,6 +208,7 @@ impl Client {
         if piece.text.is_empty() && piece.tokens.is_empty() {
             return ControlFlow::Continue(());
         }
+        self.record.text();
         self.send(Update::Piece { text: piece.text.to_string(), tokens: piece.tokens.to_vec() })
     }
 
@@ -135,10 +236,18 @@ impl Client {
 }
 
 /// Runs the jobs, until one fails or nobody wants more.
-fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemaphorePermit; 2]) {
+fn run(
+    engine: &Engine,
+    cache: Option<&ResponseCache>,
+    jobs: &[Job],
+    n: usize,
+    mut client: Client,
+    permits: [OwnedSemaphorePermit; 2],
+) {
     let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
     for (i, job) in jobs.iter().enumerate() {
-        outcome = run_one(engine, job, &mut client);
+        // The prompt of `n` choices counts once, as in the usage.
+        outcome = run_one(engine, cache, job, i.is_multiple_of(n), &mut client);
         // The last one's place is free before its client reads the end.
         if outcome.is_err() || client.sender.is_closed() || i + 1 == jobs.len() {
             break;
@@ -148,24 +257,54 @@ fn run(engine: &Engine, jobs: &[Job], mut client: Client, permits: [OwnedSemapho
             break;
         }
     }
+    engine.metrics().request_duration.observe(client.record.arrived.elapsed().as_secs_f64());
     drop(permits);
     // Without holding a thread for it: a client that does not read gets it when it does, or never.
-    let Client { sender, handle, .. } = client;
-    handle.spawn(async move { sender.send(Update::Done(outcome)).await });
+    let Client { sender, handle, record, .. } = client;
+    handle.spawn(async move {
+        let _ = sender.send(Update::Done(outcome)).await;
+        drop(record);
+    });
 }
 
-fn run_one(engine: &Engine, job: &Job, client: &mut Client) -> Result<Outcome, ApiError> {
+fn run_one(
+    engine: &Engine,
+    cache: Option<&ResponseCache>,
+    job: &Job,
+    count_prompt: bool,
+    client: &mut Client,
+) -> Result<Outcome, ApiError> {
     // A panic is this job's failure: its client is told so, and its place is free again.
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut |piece| client.piece(piece))));
+    let cache = cache.filter(|_| job.deterministic);
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut on_piece = |piece: Piece<'_>| {
+        if cache.is_some() {
+            text.push_str(piece.text);
+            tokens.extend_from_slice(piece.tokens);
+        }
+        client.piece(piece)
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut on_piece)));
+    let reason = match &outcome {
+        Ok(Ok(_)) if client.late => "abort",
+        Ok(Ok(Outcome { finish: Finish::Cancelled, .. })) => "abort",
+        Ok(Ok(outcome)) => finish_reason(outcome.finish),
+        Ok(Err(_)) | Err(_) => "error",
+    };
+    if let Ok(Ok(Outcome { prompt_tokens, completion_tokens, .. })) = outcome {
+        client.record.tokens(if count_prompt { prompt_tokens } else { 0 }, completion_tokens);
+    }
+    if let (Some(cache), Ok(Ok(outcome)), "stop" | "length") = (cache, &outcome, reason) {
+        cache.put(job, Answer { text, tokens, outcome: *outcome });
+    }
+    engine.metrics().generations.with_label_values(&[reason]).inc();
     match outcome {
         Err(_) => Err(ApiError::Internal("the engine stopped without an answer".to_string())),
         Ok(Ok(_)) if client.late => Err(ApiError::Timeout),
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(JobError::Invalid(message))) => Err(ApiError::Invalid { message, param: None }),
-        Ok(Err(JobError::ContextLength(message))) => {
+        Ok(Err(error)) => {
             let param = if matches!(job.prompt, Prompt::Chat(_)) { "messages" } else { "prompt" };
-            Err(ApiError::ContextLength { message, param })
+            Err(ApiError::of_job(error, param))
         }
-        Ok(Err(JobError::Failed(message))) => Err(ApiError::Internal(message)),
     }
 }

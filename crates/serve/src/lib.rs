@@ -1,7 +1,8 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
-//! * `GET /v1/models`, `GET /v1/models/{name}`, `GET /health`.
+//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
+//! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
 //!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in
@@ -25,6 +26,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod access_log;
 mod adapters;
 mod answer;
 mod body;
@@ -34,20 +36,31 @@ mod engine;
 mod error;
 mod guard;
 mod jobs;
+mod keys;
 mod listen;
+mod metrics;
 mod prompt_limit;
+mod rate_limit;
+mod record;
 pub mod request;
+mod response_cache;
 mod routes;
 mod worker;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Piece, Prompt, TokenLogprob};
 pub use error::ServeError;
+pub use guard::MetricsAccess;
+pub use keys::{Keys, KeysError, Role, key_entry};
 pub use listen::serve;
+pub use rate_limit::Limits;
 pub use routes::router;
 
 /// How to serve.
@@ -75,13 +88,28 @@ pub struct ServeOptions {
     pub write_timeout: Duration,
     /// Time that running requests have once the service is told to end.
     pub shutdown_timeout: Duration,
+    /// Time after it is told to end for which the service goes on accepting connections while `/ready` says
+    /// that it drains.
+    pub drain_delay: Duration,
+    /// Whether the service has been told to end.
+    pub draining: Arc<AtomicBool>,
     /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*`
     /// for any.
     pub allow_origins: Vec<String>,
     /// Names that a service on a loopback address answers to beside those of this machine; `*` for any.
     pub allow_hosts: Vec<String>,
-    /// The key that every request but `/health` must have, if any.
+    /// The key that every request but `/health` and `/ready` must have, if any; it is an admin's.
     pub api_key: Option<String>,
+    /// Keys of which every such request must have one, each with its role and limits.
+    pub keys: Option<Arc<Keys>>,
+    /// Limits of keys without limits of their own and, where there are no keys, of each client's address.
+    pub rate_limit: Limits,
+    /// Who may read the metrics, where there are keys.
+    pub metrics_access: MetricsAccess,
+    /// Bytes of answers that are kept for requests that must get the same ones; 0 for none.
+    pub response_cache: usize,
+    /// Where requests are written down that are over.
+    pub access_log: Option<Arc<AccessLog>>,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
     pub runtime_lora: Option<PathBuf>,
 }
@@ -100,9 +128,16 @@ impl Default for ServeOptions {
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(5),
+            drain_delay: Duration::ZERO,
+            draining: Arc::new(AtomicBool::new(false)),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),
             api_key: None,
+            keys: None,
+            rate_limit: Limits::default(),
+            metrics_access: MetricsAccess::default(),
+            response_cache: 0,
+            access_log: None,
             runtime_lora: None,
         }
     }
@@ -147,6 +182,9 @@ pub fn run_blocking(
             let _ = stop.send(true);
             stop_signal().await;
         });
+        if let Some(keys) = &options.keys {
+            tokio::spawn(Arc::clone(keys).watch());
+        }
         ready(address);
         let first = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;

@@ -3,18 +3,22 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::Router;
+use axum::middleware::AddExtension;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+use tower::Layer as _;
 
 use crate::ServeOptions;
 use crate::connection::{Socket, client_left, linger};
+use crate::guard::ClientAddress;
 
 /// Bytes that a connection buffers of a request that is not read yet, its headers included.
 const READ_BUFFER: usize = 32 << 10;
@@ -56,15 +60,22 @@ pub async fn serve(
     let refusals = Arc::new(Semaphore::new(REFUSALS));
     let (closing, closed) = watch::channel(());
     let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
+    // First `/ready` says that the service drains, so that whoever balances load sends nothing more; then no
+    // more connections are accepted.
+    let ended = async {
+        shutdown.await;
+        options.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(options.drain_delay).await;
+    };
+    let mut ended = std::pin::pin!(ended);
     loop {
         let accepted = tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut ended => break,
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             // The client has left already, or no file is free: others may end meanwhile.
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -72,7 +83,8 @@ pub async fn serve(
             }
         };
         if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            let connection = connection(stream, router.clone(), options, closed.clone());
+            let router = Extension(ClientAddress(peer.ip())).layer(router.clone());
+            let connection = connection(stream, router, options, closed.clone());
             connections.spawn(async move {
                 connection.await;
                 drop(place);
@@ -95,7 +107,7 @@ pub async fn serve(
 /// One connection, from its first byte to its last.
 fn connection(
     stream: TcpStream,
-    router: Router,
+    router: AddExtension<Router, ClientAddress>,
     options: &ServeOptions,
     mut closed: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + use<> {

@@ -32,14 +32,8 @@ impl PromptLimit {
         }
     }
 
-    /// Whether a job's texts can fit the model.
-    pub(crate) fn check(self, job: &Job) -> Result<(), JobError> {
-        let bytes = match &job.prompt {
-            Prompt::Text(text) => text.len(),
-            // Counted as they are when the session takes them.
-            Prompt::Ids(_) => 0,
-            Prompt::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len()).sum(),
-        };
+    /// Whether a text of so many bytes can fit the model.
+    pub(crate) fn check_bytes(self, bytes: usize) -> Result<(), JobError> {
         let most = self.context.saturating_mul(self.token_bytes);
         if bytes > most {
             return Err(JobError::ContextLength(format!(
@@ -48,6 +42,18 @@ impl PromptLimit {
                 self.token_bytes, self.context
             )));
         }
+        Ok(())
+    }
+
+    /// Whether a job's texts can fit the model.
+    pub(crate) fn check(self, job: &Job) -> Result<(), JobError> {
+        let bytes = match &job.prompt {
+            Prompt::Text(text) => text.len(),
+            // Counted as they are when the session takes them.
+            Prompt::Ids(_) => 0,
+            Prompt::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len()).sum(),
+        };
+        self.check_bytes(bytes)?;
         let stop: usize = job.options.stop.iter().map(String::len).sum();
         if stop > STOP_BYTES {
             return Err(JobError::Invalid(format!(

@@ -9,13 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Instant;
 
 use tritforge_infer::{
-    GenerateOptions, Generation, InferError, Model, Piece, ScaledAdapter, Scheduler, SchedulerOptions,
-    Sequence, TokenLogprobs, Vocabulary,
+    Finish, GenerateOptions, Generation, InferError, Model, Piece, ScaledAdapter, Scheduler,
+    SchedulerOptions, Sequence, TokenLogprobs, Vocabulary,
 };
 
 use crate::engine::JobError;
+use crate::metrics::{Metrics, Progress};
 
 /// Sessions at most that are kept for prompts that begin like one before.
 const MOST_IDLE: usize = 16;
@@ -40,6 +42,7 @@ struct Request {
 struct Client {
     updates: Sender<Update>,
     cancelled: Arc<AtomicBool>,
+    progress: Progress,
 }
 
 /// What a sequence says.
@@ -66,29 +69,32 @@ impl Client {
 
 impl Worker {
     /// Starts the thread. It ends when nobody can send requests any more.
-    pub(crate) fn start(model: &Arc<Model>) -> Self {
+    pub(crate) fn start(model: &Arc<Model>, metrics: &Arc<Metrics>) -> Self {
         let (requests, received) = channel();
-        let model = Arc::clone(model);
+        let (model, metrics) = (Arc::clone(model), Arc::clone(metrics));
         // Without a thread nobody receives, and every request fails with that.
         let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
             // After a panic the requests that were running are told so, and the next ones begin afresh.
-            while catch_unwind(AssertUnwindSafe(|| work(&model, &received))).is_err() {}
+            while catch_unwind(AssertUnwindSafe(|| work(&model, &metrics, &received))).is_err() {}
         });
         Self { requests }
     }
 
-    /// Generates with a session of its own and these adapters. `on_piece` is asked as by
+    /// Generates with a session of its own and these adapters. `arrived` is when the request came that waits
+    /// for the first token. `on_piece` is asked as by
     /// [`tritforge_infer::generate_pieces`]; when it ends the generation, the sequence ends with its next pass.
     pub(crate) fn generate(
         &self,
         prompt: Vec<u32>,
         options: GenerateOptions,
         adapters: Arc<[ScaledAdapter]>,
+        arrived: Option<Instant>,
         mut on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Generation, JobError> {
         let (updates, received) = channel();
         let cancelled = Arc::new(AtomicBool::new(false));
-        let client = Client { updates, cancelled: Arc::clone(&cancelled) };
+        let progress = Progress::new(arrived);
+        let client = Client { updates, cancelled: Arc::clone(&cancelled), progress };
         let stopped = || JobError::Failed("the engine stopped without an answer".to_string());
         self.requests.send(Request { prompt, options, adapters, client }).map_err(|_| stopped())?;
         for update in received {
@@ -107,12 +113,13 @@ impl Worker {
 }
 
 /// Runs requests until nobody can send one.
-fn work(model: &Arc<Model>, requests: &Receiver<Request>) {
+fn work(model: &Arc<Model>, metrics: &Metrics, requests: &Receiver<Request>) {
     // The service decides how many requests run at once.
     let options = SchedulerOptions { max_idle: MOST_IDLE, ..SchedulerOptions::of(model, usize::MAX) };
     let (context, config) = (options.context, model.config());
     // Bytes of the keys and values of a full context.
     let full = 2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context;
+    metrics.kv_context_bytes.store(full as u64, Ordering::Relaxed);
     let Ok(mut scheduler) = Scheduler::new(model, options) else { return };
     loop {
         if scheduler.is_empty() {
@@ -120,12 +127,35 @@ fn work(model: &Arc<Model>, requests: &Receiver<Request>) {
             submit(&mut scheduler, request, model, context);
         }
         requests.try_iter().for_each(|request| submit(&mut scheduler, request, model, context));
-        let ended = scheduler.pass(|client, piece| client.piece(piece));
+        let mut ended = scheduler.pass(|client, piece| client.piece(piece));
+        count(metrics, &mut scheduler, &mut ended);
         if !ended.is_empty() {
             trim(&mut scheduler, full);
         }
+        metrics.kv_bytes.set(scheduler.kv_bytes().try_into().unwrap_or(i64::MAX));
         for (client, result) in ended {
             client.done(result);
+        }
+    }
+}
+
+/// Counts what a pass has brought.
+fn count<'m>(
+    metrics: &Metrics,
+    scheduler: &mut Scheduler<'m, Client>,
+    ended: &mut [(Client, Result<Generation, InferError>)],
+) {
+    let now = Instant::now();
+    for (client, sequence) in scheduler.running().filter(|(_, sequence)| !sequence.is_prefilling()) {
+        let tokens = (sequence.prompt_tokens(), sequence.cached_tokens(), sequence.generated());
+        client.progress.count(metrics, tokens, now);
+    }
+    for (client, result) in ended {
+        // One that was cancelled may not have run its prompt.
+        if let Ok(Generation { prompt_tokens, cached_tokens, tokens, finish, .. }) = result
+            && (*finish != Finish::Cancelled || !tokens.is_empty())
+        {
+            client.progress.count(metrics, (*prompt_tokens, *cached_tokens, tokens.len()), now);
         }
     }
 }

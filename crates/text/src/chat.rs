@@ -261,12 +261,11 @@ impl Tokenizer {
         self
     }
 
-    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such,
-    /// and with BOS at the beginning if sequences have one.
+    /// The text of a conversation, ready for an answer.
     ///
     /// # Errors
-    /// If the template fails or leaves out a message, or the vocabulary lacks a character.
-    pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+    /// If the template fails or leaves out a message.
+    pub fn render_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<String, TextError> {
         let name = |id: Option<u32>| id.and_then(|id| self.token(id));
         let (bos, eos) = (name(self.bos()), name(self.eos()));
         let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
@@ -274,6 +273,16 @@ impl Tokenizer {
             let problem = format!("the chat template drops messages with the role {:?}", message.role);
             return Err(TextError::Template { line: None, problem });
         }
+        Ok(prompt)
+    }
+
+    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such,
+    /// and with BOS at the beginning if sequences have one.
+    ///
+    /// # Errors
+    /// If the template fails or leaves out a message, or the vocabulary lacks a character.
+    pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+        let prompt = self.render_chat(template, messages)?;
         self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })
     }
 }

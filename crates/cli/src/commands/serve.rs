@@ -1,5 +1,6 @@
 //! `tritforge serve`: a model over HTTP.
 
+use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,9 +11,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_export::gguf_file;
 use tritforge_infer::Model;
-use tritforge_serve::{Engine, ServeOptions, run_blocking};
+use tritforge_serve::{AccessLog, Engine, Keys, Limits, ServeOptions, key_entry, run_blocking};
 
 use super::lora_args;
+use crate::{Cli, Command};
+
+mod config;
 
 /// Ten years: clocks overflow beyond centuries.
 const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
@@ -22,10 +26,18 @@ const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
     tritforge serve base.gguf --lora legal=legal.gguf --lora poems=poems.gguf:0.8\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'\n  \
-    tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example")]
+    tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example\n  \
+    tritforge serve model.gguf --config configs/serve/server.toml\n  \
+    openssl rand -hex 32 | tee alice.key | tritforge serve --hash-key alice >> keys.toml\n  \
+    tritforge serve model.gguf --api-keys keys.toml --rate-limit 60 --access-log access.jsonl")]
 pub(crate) struct Args {
     /// GGUF file.
-    model: PathBuf,
+    #[arg(required_unless_present_any = ["hash_key", "config"])]
+    model: Option<PathBuf>,
+    /// TOML file of options: each by its name without the hyphens, and model for the GGUF file. Options on the
+    /// command line take precedence.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Adapter (a GGUF file, a directory written by peft, or a run), with an optional scale. Requests with
     /// "model": "NAME" use it; without a NAME it is also used by requests that do not name a model. Can be
     /// repeated.
@@ -54,6 +66,10 @@ pub(crate) struct Args {
     /// service immediately.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
     shutdown_timeout: u64,
+    /// Seconds after Ctrl-C or SIGTERM for which the service still accepts connections while GET /ready answers
+    /// 503, so that a load balancer can take it out first.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=MOST_SECONDS))]
+    drain_delay: u64,
     /// Maximum number of open connections; further connections get status 503. Lowered to fit the limit on
     /// open files.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -72,11 +88,74 @@ pub(crate) struct Args {
     /// it from other users of the machine.
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
+    /// TOML file of API keys: name, SHA-256, role and limits of each. It is read again when it changes, and on
+    /// SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    api_keys: Option<PathBuf>,
+    /// Read a key from standard input and print its entry for the file of --api-keys; nothing is served.
+    #[arg(long, value_name = "NAME")]
+    hash_key: Option<String>,
+    /// Maximum number of requests a minute: of each key without a limit of its own, and without keys of each
+    /// client address. Further requests get status 429.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    rate_limit: Option<u64>,
+    /// Maximum number of prompt and generated tokens a minute, counted like --rate-limit.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    token_rate_limit: Option<u64>,
+    /// Who may read GET /metrics when there are API keys.
+    #[arg(long, value_name = "WHO", value_enum, default_value = "admin")]
+    metrics_access: MetricsAccess,
+    /// Keep answers in up to this much memory, in MiB, and give them again to equal requests with temperature 0 or
+    /// a seed; 0 keeps none.
+    #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = super::ranges::count(0..=1 << 20))]
+    response_cache: usize,
+    /// Append one JSON object per finished request to this file; - writes to standard output. Prompts and texts
+    /// are never logged.
+    #[arg(long, value_name = "FILE")]
+    access_log: Option<PathBuf>,
     #[command(flatten)]
     overrides: lora_args::OverrideArgs,
 }
 
+/// The command line with the options of the file that `serve --config` names, if it does.
+pub(crate) fn with_config(cli: Cli) -> Result<Cli> {
+    match &cli.command {
+        Command::Serve(Args { config: Some(path), .. }) => {
+            let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+            config::with_file(path, &argv)
+        }
+        _ => Ok(cli),
+    }
+}
+
+/// Who may read the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum MetricsAccess {
+    /// The keys of admins.
+    Admin,
+    /// All keys.
+    User,
+    /// Everyone, without a key.
+    Public,
+}
+
+impl From<MetricsAccess> for tritforge_serve::MetricsAccess {
+    fn from(access: MetricsAccess) -> Self {
+        match access {
+            MetricsAccess::Admin => Self::Admin,
+            MetricsAccess::User => Self::User,
+            MetricsAccess::Public => Self::Public,
+        }
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(name) = &args.hash_key {
+        return hash_key(name);
+    }
+    let Some(file) = &args.model else {
+        bail!("no model: expected a GGUF file, on the command line or as model in the file of --config")
+    };
     if let Some(dir) = args.allow_runtime_lora.as_deref().filter(|dir| !dir.is_dir()) {
         bail!("--allow-runtime-lora {}: not a directory", dir.display());
     }
@@ -84,7 +163,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if api_key.as_deref().is_some_and(|key| key.trim().is_empty()) {
         bail!("the API key (--api-key or TRITFORGE_API_KEY) is empty: set one, or leave it out");
     }
-    let model = Arc::new(Model::open_with(&gguf_file(&args.model)?, args.overrides.list())?);
+    // Before the model, which takes longer.
+    let keys = args.api_keys.as_deref().map(|path| Keys::open(path).context("--api-keys")).transpose()?;
+    let to_stdout = args.access_log.as_deref() == Some(Path::new("-"));
+    let access_log = match &args.access_log {
+        None => None,
+        Some(_) if to_stdout => Some(AccessLog::new(std::io::stdout())),
+        Some(path) => {
+            Some(AccessLog::open(path).with_context(|| format!("--access-log {}", path.display()))?)
+        }
+    };
+    let model = Arc::new(Model::open_with(&gguf_file(file)?, args.overrides.list())?);
     let engine = Engine::of(&model)?;
     for text in &args.lora {
         let (name, file) = split_name(text);
@@ -101,20 +190,37 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         timeout: Duration::from_secs(args.timeout),
         runtime_lora: args.allow_runtime_lora.clone(),
         shutdown_timeout: Duration::from_secs(args.shutdown_timeout),
+        drain_delay: Duration::from_secs(args.drain_delay),
         max_connections: args.max_connections as usize,
         max_body: args.max_body,
         allow_origins: args.allow_origin.clone(),
         allow_hosts: args.allow_host.clone(),
         api_key,
+        keys: keys.map(Arc::new),
+        rate_limit: Limits { requests: args.rate_limit, tokens: args.token_rate_limit },
+        metrics_access: args.metrics_access.into(),
+        response_cache: args.response_cache << 20,
+        access_log: access_log.map(Arc::new),
         ..ServeOptions::default()
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
     run_blocking(engine, &options, |address| {
-        println!("{} at http://{address}/v1 (Ctrl-C stops it)", args.model.display());
+        let mut text = format!("{} at http://{address}/v1 (Ctrl-C stops it)", file.display());
         if !names.is_empty() {
-            println!("  adapters: {}", names.join(", "));
+            text.push_str(&format!("\n  adapters: {}", names.join(", ")));
         }
+        // Standard output is the access log's alone.
+        if to_stdout { eprintln!("{text}") } else { println!("{text}") }
     })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the entry of a key that standard input has.
+fn hash_key(name: &str) -> Result<ExitCode> {
+    let mut key = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut key).context("--hash-key: standard input")?;
+    let entry = key_entry(name, key.trim_end_matches(['\r', '\n'])).map_err(anyhow::Error::msg);
+    print!("{}", entry.context("--hash-key")?);
     Ok(ExitCode::SUCCESS)
 }
 

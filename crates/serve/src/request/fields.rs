@@ -83,6 +83,8 @@ const SUPPORTED: &[Row] = &[
     ("ignore_eos", ALL, Effect::Supported),
     ("n", SERVICE, Effect::Supported),
     ("n", &[Batch], Effect::Only(&["1"])),
+    ("best_of", &[Completions], Effect::Supported),
+    ("best_of", &[Batch], Effect::Only(&["1"])),
     ("stream", SERVICE, Effect::Supported),
     ("stream", &[Batch], Effect::Only(&["false"])),
     ("stream_options", SERVICE, Effect::Supported),
@@ -117,7 +119,6 @@ const OPENAI: &[Row] = &[
     ("verbosity", &[Chat, Batch], Effect::Only(&["\"medium\""])),
     ("web_search_options", &[Chat, Batch], REFUSED),
     ("suffix", &[Completions, Batch], Effect::Only(&["\"\""])),
-    ("best_of", &[Completions, Batch], Effect::Only(&["1"])),
 ];
 
 /// vLLM's extensions.

@@ -18,7 +18,8 @@ use tritforge_support::counted;
 use tritforge_text::Message;
 
 pub use fields::{Effect, Endpoint, Field, fields};
-use values::{boolean, display, integer, text};
+pub(crate) use values::text;
+use values::{boolean, display, integer};
 
 /// Choices that a request may have at most: prompts times `n`.
 pub const MOST_CHOICES: usize = 128;
@@ -60,6 +61,8 @@ pub struct Request {
     pub options: GenerateOptions,
     /// Answers to each prompt.
     pub n: usize,
+    /// Answers to each prompt that are generated, of which the `n` best are given.
+    pub best_of: usize,
     /// Whether the prompt is to stand before the answer.
     pub echo: bool,
     /// Whether the answer comes as a stream.
@@ -87,12 +90,17 @@ impl Request {
         let given = |name: &str| object.0.get(name).filter(|value| !value.is_null());
         let flag = |name: &'static str| given(name).map_or(Ok(false), |value| boolean(name, value));
         let stream = flag("stream")?;
+        let n = given("n").map_or(Ok(1), |n| integer("n", n, 1..=MOST_CHOICES as i128))? as usize;
+        let best_of = match given("best_of") {
+            Some(value) => integer("best_of", value, n as i128..=MOST_CHOICES as i128)? as usize,
+            None => n,
+        };
         let request = Self {
             prompts: given("prompt").map(prompts::read).transpose()?.unwrap_or_default(),
             messages: given("messages").map(messages::read).transpose()?.unwrap_or_default(),
             options: options::read(endpoint, &given, defaults)?,
-            n: given("n").map(|n| integer("n", n, 1..=MOST_CHOICES as i128)).transpose()?.unwrap_or(1)
-                as usize,
+            n,
+            best_of,
             echo: flag("echo")?,
             stream,
             include_usage: given("stream_options").map_or(Ok(false), |value| include_usage(value, stream))?,
@@ -119,14 +127,22 @@ impl Request {
         {
             return Err(RequestError::new(name, format!("{name} is missing: it is required")));
         }
-        let choices = self.prompts.len().max(1) * self.n;
+        let choices = self.prompts.len().max(1) * self.best_of;
         if choices > MOST_CHOICES {
-            let (prompts, n) = (self.prompts.len(), self.n);
+            let name = if self.best_of > self.n { "best_of" } else { "n" };
+            let (prompts, n) = (self.prompts.len(), self.best_of);
             let message = format!(
-                "n = {n} of {prompts}: expected at most {MOST_CHOICES} choices in total",
+                "{name} = {n} of {prompts}: expected at most {MOST_CHOICES} choices in total",
                 prompts = counted(prompts, "prompt")
             );
-            return Err(RequestError::new("n", message));
+            return Err(RequestError::new(name, message));
+        }
+        if self.stream && self.best_of > self.n {
+            let message = format!(
+                "best_of = {}: not available with stream, since the best is known at the end",
+                self.best_of
+            );
+            return Err(RequestError::new("best_of", message));
         }
         if self.echo && self.options.logprobs.is_some() {
             let message = "logprobs: not available together with echo; leave one of them out";
@@ -134,6 +150,26 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// A list of token ids.
+pub(crate) fn ids(name: &'static str, value: &Value) -> Result<Vec<u32>, RequestError> {
+    options::ids(name, value)
+}
+
+/// A conversation.
+pub(crate) fn messages(value: &Value) -> Result<Vec<Message>, RequestError> {
+    messages::read(value)
+}
+
+/// A field that is true or false.
+pub(crate) fn flag(
+    object: &Map<String, Value>,
+    name: &'static str,
+    default: bool,
+) -> Result<bool, RequestError> {
+    let given = object.get(name).filter(|value| !value.is_null());
+    given.map_or(Ok(default), |value| boolean(name, value))
 }
 
 /// `stream_options`.

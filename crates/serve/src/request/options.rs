@@ -129,7 +129,7 @@ fn stop(value: &Value) -> Result<Vec<String>, RequestError> {
     Ok(stops)
 }
 
-fn ids(name: &'static str, value: &Value) -> Result<Vec<u32>, RequestError> {
+pub(super) fn ids(name: &'static str, value: &Value) -> Result<Vec<u32>, RequestError> {
     let Value::Array(list) = value else { return Err(expected(name, value, "a list of token ids")) };
     list.iter().map(|id| Ok(integer(name, id, 0..=i128::from(u32::MAX))? as u32)).collect()
 }

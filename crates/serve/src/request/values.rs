@@ -26,7 +26,7 @@ pub(super) fn boolean(name: &str, value: &Value) -> Result<bool, RequestError> {
     value.as_bool().ok_or_else(|| expected(name, value, "true or false"))
 }
 
-pub(super) fn text(name: &str, value: &Value) -> Result<String, RequestError> {
+pub(crate) fn text(name: &str, value: &Value) -> Result<String, RequestError> {
     value.as_str().map(str::to_string).ok_or_else(|| expected(name, value, "a string"))
 }
 

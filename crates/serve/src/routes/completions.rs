@@ -1,6 +1,7 @@
 //! `POST /v1/completions` and `POST /v1/chat/completions`, whole or streamed.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use futures::StreamExt as _;
 use tokio::sync::mpsc::Receiver;
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +19,7 @@ use crate::answer::{Choice, Events, Header, Shape};
 use crate::completion_jobs::{CompletionJobs, completion_jobs};
 use crate::error::ApiError;
 use crate::jobs::{Jobs, Update};
+use crate::record::Record;
 use crate::request::Endpoint;
 
 pub(super) fn routes() -> Router<Service> {
@@ -26,26 +28,33 @@ pub(super) fn routes() -> Router<Service> {
 
 async fn completions(
     State(service): State<Service>,
+    Extension(record): Extension<Arc<Record>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request = completion_jobs(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
-    respond(&service.jobs, request, Shape::Text).await
+    respond(&service.jobs, request, Shape::Text, record).await
 }
 
 async fn chat(
     State(service): State<Service>,
+    Extension(record): Extension<Arc<Record>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let request = completion_jobs(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
-    respond(&service.jobs, request, Shape::Chat).await
+    respond(&service.jobs, request, Shape::Chat, record).await
 }
 
-async fn respond(jobs: &Jobs, request: CompletionJobs, shape: Shape) -> Result<Response, ApiError> {
-    let CompletionJobs { jobs: list, n, model, stream, include_usage } = request;
-    let header = Header::new(&model, shape, n);
+async fn respond(
+    jobs: &Jobs,
+    request: CompletionJobs,
+    shape: Shape,
+    record: Arc<Record>,
+) -> Result<Response, ApiError> {
+    let CompletionJobs { jobs: list, n, best_of, logprobs, model, stream, include_usage } = request;
+    // A stream has no more jobs than choices.
+    let header = Header::new(&model, shape, best_of);
     let count = list.len();
-    let logprobs = list.iter().any(|job| job.options.logprobs.is_some());
-    let mut updates = jobs.start(list).await?;
+    let mut updates = jobs.start(list, best_of, record).await?;
     // The sender is dropped without a `Done` only if the engine's thread panicked.
     let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
     let first = updates.recv().await.ok_or_else(stopped)?;
@@ -69,7 +78,7 @@ async fn respond(jobs: &Jobs, request: CompletionJobs, shape: Shape) -> Result<R
                 choice.outcome = Some(outcome?);
                 choices.push(std::mem::replace(&mut choice, Choice { logprobs, ..Choice::default() }));
                 if choices.len() == count {
-                    return Ok(Json(header.whole(&choices)).into_response());
+                    return Ok(Json(header.whole(choices, n)).into_response());
                 }
             }
         }

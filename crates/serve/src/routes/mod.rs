@@ -3,11 +3,14 @@
 mod completions;
 #[cfg(test)]
 mod echo;
-mod health;
+pub(crate) mod health;
 mod lora;
+mod metrics;
 mod models;
+mod tokens;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
@@ -22,13 +25,16 @@ use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::guard::{self, Guard};
 use crate::jobs::Jobs;
+use crate::record::{self, Recorder};
 
 /// All endpoints.
 static ROUTES: &[fn() -> Router<Service>] = &[
     completions::routes,
     models::routes,
+    tokens::routes,
     lora::routes,
     health::routes,
+    metrics::routes,
     #[cfg(test)]
     echo::routes,
 ];
@@ -42,6 +48,8 @@ pub(crate) struct Service {
     pub(crate) may_change: bool,
     /// When the service began, in seconds of Unix time.
     created: u64,
+    /// Whether the service has been told to end.
+    draining: Arc<AtomicBool>,
     /// Where adapters may be read from at run time.
     pub(crate) lora_dir: Option<Arc<std::path::Path>>,
 }
@@ -49,6 +57,7 @@ pub(crate) struct Service {
 /// The service as a router, to be served or nested.
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
     let guard = Guard::new(options);
+    let recorder = Recorder::new(Arc::clone(engine.metrics()), options.access_log.clone());
     let endpoints = ROUTES.iter().fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
         .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
@@ -60,10 +69,12 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .method_not_allowed_fallback(|| async { ApiError::Method })
         .layer(middleware::from_fn_with_state(Arc::clone(&guard), guard::check))
         .layer(guard::cors(&guard))
+        .layer(middleware::from_fn_with_state(recorder, record::follow))
         .with_state(Service {
-            jobs: Jobs::new(engine, options.concurrency, options.queue, options.timeout),
+            jobs: Jobs::new(engine, options),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            may_change: options.api_key.is_some() || options.runtime_lora.is_some(),
+            draining: Arc::clone(&options.draining),
+            may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })
 }

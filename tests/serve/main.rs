@@ -1,8 +1,15 @@
 //! `tritforge serve` as a process: many half-open clients, signals, and options at their ends.
 #![cfg(unix)]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+mod access;
+mod cache;
+mod config;
+mod monitoring;
+mod tokens;
+
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,18 +31,35 @@ struct Served {
 
 impl Served {
     fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model.gguf");
-        let config = tritforge_config::ModelConfig::from_toml(CONFIG).unwrap();
-        tritforge_export::synth_gguf(&config, &path, &Default::default(), 1, None).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tritforge"))
-            .args(["serve", path.to_str().unwrap(), "--port", "0"])
-            .args(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (dir, path) = model();
+        Self::run(dir, &[&[path.to_str().unwrap(), "--port", "0"], args].concat())
+    }
+
+    /// With a model of its own choice; the directory lives as long as the process.
+    fn run(dir: TempDir, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tritforge"));
+        let mut child =
+            command.arg("serve").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The address goes to standard error where standard output is the access log.
+        let to_stderr =
+            args.windows(2).any(|pair| pair == ["--access-log", "-"] || pair[1].ends_with("cloud.toml"));
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (mut told, mut other): (Box<dyn BufRead + Send>, Box<dyn BufRead + Send>) =
+            (Box::new(BufReader::new(stdout)), Box::new(BufReader::new(stderr)));
+        if to_stderr {
+            std::mem::swap(&mut told, &mut other);
+        }
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        told.read_line(&mut line).unwrap();
+        if line.is_empty() {
+            let mut error = String::new();
+            other.read_to_string(&mut error).unwrap();
+            panic!("{error}");
+        }
+        // Neither pipe may fill up, or close while the process writes.
+        for mut pipe in [told, other] {
+            std::thread::spawn(move || std::io::copy(&mut pipe, &mut std::io::sink()));
+        }
         let address = line.split("http://").nth(1).unwrap_or_else(|| panic!("{line:?}"));
         let address = address.split('/').next().unwrap().to_string();
         Self { child, address, _dir: dir }
@@ -47,6 +71,45 @@ impl Served {
         stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         let _ = stream.write_all(sent.as_bytes());
         stream
+    }
+
+    /// The status, the head and the body of the answer to a GET.
+    fn get(&self, path: &str) -> (u16, String, String) {
+        split(&self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")))
+    }
+
+    /// The status, the head and the body of the answer to a POST with more headers, each with its line's end.
+    fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String, String) {
+        split(&self.ask(&format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )))
+    }
+
+    fn ask(&self, sent: &str) -> String {
+        let mut answer = String::new();
+        self.connect(sent).read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// The sample of a metric with these labels, beside the model's name; 0 if there is none.
+    fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (status, _, text) = self.get("/metrics");
+        assert_eq!(status, 200, "{text}");
+        let begin = format!("{name}{{{labels}model_name=");
+        let sample = text.lines().find_map(|line| line.strip_prefix(&begin)?.split_once("} "));
+        sample.map_or(0.0, |(_, value)| value.parse().unwrap())
+    }
+
+    /// Waits until the service has counted so many whole answers to requests for a text.
+    fn answered(&self, count: f64) {
+        let begin = Instant::now();
+        let labels = "code=\"200\",endpoint=\"/v1/completions\",";
+        while self.metric("tritforge_http_requests_total", labels) != count {
+            assert!(begin.elapsed() < PATIENCE);
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn complete(&self) -> String {
@@ -93,6 +156,22 @@ fn request(body: &str, length: usize) -> String {
         "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
+}
+
+/// A small model in a directory.
+fn model() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let config = tritforge_config::ModelConfig::from_toml(CONFIG).unwrap();
+    tritforge_export::synth_gguf(&config, &path, &Default::default(), 1, None).unwrap();
+    (dir, path)
+}
+
+/// The status, the head and the body of an answer.
+fn split(answer: &str) -> (u16, String, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_string(), body.to_string())
 }
 
 #[test]
