@@ -136,6 +136,11 @@ API cuMemcpyDtoHAsync_v2(void *to, uintptr_t from, size_t bytes, void *stream) {
     if (!inside(from, bytes)) return IllegalAddress;
     return submit(stream, [=] { memcpy(to, reinterpret_cast<void *>(from), bytes); });
 }
+API cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, void *stream) {
+    LOCK;
+    if (!inside(from, bytes) || !inside(to, bytes)) return IllegalAddress;
+    return submit(stream, [=] { memmove(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from), bytes); });
+}
 
 API cuStreamCreate(void **out, unsigned) {
     LOCK;

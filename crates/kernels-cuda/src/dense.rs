@@ -95,6 +95,30 @@ impl Gpu {
         self.dense_kernels(w.ty).embed.launch([ids.len(), 1, 1], THREADS, 0, &argument)
     }
 
+    /// Rows of x, which are `width` wide, by their numbers.
+    ///
+    /// # Errors
+    /// If the work cannot be queued. The caller has checked the numbers.
+    pub fn gather(
+        &self,
+        x: &Buffer<f32>,
+        width: usize,
+        ids: &Buffer<u32>,
+        out: &mut Buffer<f32>,
+    ) -> Result<(), CudaError> {
+        out.resize(&self.context, ids.len() * width)?;
+        let argument = Matrix {
+            planes: [x.address(), 0, 0, 0],
+            ids: ids.address(),
+            y: out.address(),
+            tokens: int(ids.len()),
+            rows: int(x.len() / width),
+            cols: int(width),
+            ..Matrix::default()
+        };
+        self.dense_kernels(DenseType::F32).embed.launch([ids.len(), 1, 1], THREADS, 0, &argument)
+    }
+
     /// `tritforge_kernels::DenseMatrix::matmul`: y [tokens, rows] = x · Wᵀ of x [tokens, cols].
     ///
     /// # Errors

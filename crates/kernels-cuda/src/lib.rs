@@ -16,13 +16,15 @@
 mod arguments;
 mod attention;
 mod dense;
+mod device;
 mod driver;
 mod kernels;
 mod rows;
 mod ternary;
 
-pub use attention::{Cache, Place};
+pub use attention::{CacheShape, NewTokens, Pages, Place};
 pub use dense::Dense;
+pub use device::{Cuda, Input};
 pub use driver::{Buffer, CudaError, Number};
 pub use kernels::Gpu;
 pub use rows::{Codes, Norm, RopeTables};

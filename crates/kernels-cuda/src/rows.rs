@@ -68,64 +68,25 @@ pub struct RopeTables {
     pub half: usize,
 }
 
-/// What rows are made of.
-struct Source<'a> {
-    x: &'a Buffer<f32>,
-    gated: Option<(Gate, &'a Buffer<f32>)>,
-    width: usize,
-    norm: Option<Norm<'a>>,
-}
-
 impl Gpu {
-    /// `tritforge_kernels::rms_norm` of rows as wide as the weight.
+    /// Rows of `width` numbers: x, or `act(x) · up` where there is a gate; normed where there is a norm; then quantized,
+    /// or as they are, or both, to where they are wanted. `tritforge_kernels::{glu, rms_norm, quantize_rows}` one after
+    /// the other.
     ///
     /// # Errors
     /// If the work cannot be queued.
-    pub fn rms_norm(&self, x: &Buffer<f32>, norm: Norm<'_>, out: &mut Buffer<f32>) -> Result<(), CudaError> {
-        let source = Source { x, gated: None, width: norm.0.len(), norm: Some(norm) };
-        self.rows(&source, None, Some(out))
-    }
-
-    /// Rows of `width` numbers, normed where there is a norm, quantized: `tritforge_kernels::rms_norm_quantize` or
-    /// `quantize_rows`. `plain`, if it is wanted, gets the numbers before they are rounded.
     ///
-    /// # Errors
-    /// If the work cannot be queued.
-    pub fn norm_quantize(
+    /// # Panics
+    /// If the lengths do not fit.
+    pub fn rows(
         &self,
         x: &Buffer<f32>,
+        gated: Option<(Gate, &Buffer<f32>)>,
         width: usize,
         norm: Option<Norm<'_>>,
-        out: &mut Codes,
-        plain: Option<&mut Buffer<f32>>,
+        (codes, plain): (Option<&mut Codes>, Option<&mut Buffer<f32>>),
     ) -> Result<(), CudaError> {
-        self.rows(&Source { x, gated: None, width, norm }, Some(out), plain)
-    }
-
-    /// `tritforge_kernels::glu_norm_quantize`: [`Gpu::norm_quantize`] of `act(gate) · up`.
-    ///
-    /// # Errors
-    /// If the work cannot be queued.
-    pub fn gate_norm_quantize(
-        &self,
-        act: Gate,
-        (gate, up): (&Buffer<f32>, &Buffer<f32>),
-        width: usize,
-        norm: Option<Norm<'_>>,
-        out: &mut Codes,
-        plain: Option<&mut Buffer<f32>>,
-    ) -> Result<(), CudaError> {
-        assert_eq!(gate.len(), up.len(), "gate and up have the same length");
-        self.rows(&Source { x: gate, gated: Some((act, up)), width, norm }, Some(out), plain)
-    }
-
-    fn rows(
-        &self,
-        source: &Source<'_>,
-        codes: Option<&mut Codes>,
-        plain: Option<&mut Buffer<f32>>,
-    ) -> Result<(), CudaError> {
-        let Source { x, gated, width, norm } = *source;
+        assert!(gated.is_none_or(|(_, up)| up.len() == x.len()), "gate and up have the same length");
         assert!(width > 0 && x.len().is_multiple_of(width), "x is rows of {width}");
         assert!(norm.is_none_or(|(weight, _)| weight.len() == width), "a norm's weight is as wide as a row");
         let (rows, stride) = (x.len() / width, width.next_multiple_of(TILE_COLS));

@@ -101,10 +101,37 @@ impl Gpu {
     /// # Panics
     /// If x has other columns than w.
     pub fn ternary_matmul(&self, x: &Codes, w: &Ternary, y: &mut Buffer<f32>) -> Result<(), CudaError> {
+        self.product(x, w, w.granularity, [&x.scales, &w.row_scales], y)
+    }
+
+    /// `tritforge_kernels::ternary_matmul_i32`: the exact sums [tokens, rows] over whole rows, without any scale.
+    ///
+    /// # Errors
+    /// If the work cannot be done.
+    ///
+    /// # Panics
+    /// If x has other columns than w.
+    pub fn ternary_sums(&self, x: &Codes, w: &Ternary) -> Result<Vec<i32>, CudaError> {
+        let (ones, one) = (self.upload(&vec![1f32; x.rows()])?, self.upload(&[1f32])?);
+        let mut y = Buffer::default();
+        self.product(x, w, Granularity::Tensor, [&ones, &one], &mut y)?;
+        // At most 128 a column: exact in f32 up to 131072 columns.
+        assert!(w.cols <= 1 << 17, "{} columns", w.cols);
+        Ok(y.download()?.into_iter().map(|sum| sum as i32).collect())
+    }
+
+    fn product(
+        &self,
+        x: &Codes,
+        w: &Ternary,
+        granularity: Granularity,
+        [scales, row_scales]: [&Buffer<f32>; 2],
+        y: &mut Buffer<f32>,
+    ) -> Result<(), CudaError> {
         assert_eq!(x.width(), w.cols, "the activations' columns are the weights'");
         let tokens = x.rows();
         y.resize(&self.context, tokens * w.rows)?;
-        let (kernels, group) = match w.granularity {
+        let (kernels, group) = match granularity {
             Granularity::Group(size) => (&self.grouped, size),
             _ => (&self.ternary, 0),
         };
@@ -112,16 +139,16 @@ impl Gpu {
         let argument = Product {
             weights: w.tiles.address(),
             codes: x.codes.address(),
-            scales: x.scales.address(),
+            scales: scales.address(),
             sums: x.sums.address(),
-            row_scales: w.row_scales.address(),
+            row_scales: row_scales.address(),
             group_scales: w.group_scales.address(),
             y: y.address(),
             tokens: int(tokens),
             rows: int(w.rows),
             stride: int(column_tiles * TILE_COLS),
             column_tiles: int(column_tiles),
-            per_row: i32::from(w.granularity == Granularity::Row),
+            per_row: i32::from(granularity == Granularity::Row),
             group: int(group),
             groups: int(w.cols.checked_div(group).unwrap_or(0)),
         };

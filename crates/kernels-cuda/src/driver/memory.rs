@@ -73,6 +73,16 @@ impl<T: Number> Buffer<T> {
         call!(context.driver, cuMemcpyHtoDAsync_v2(self.at, from, bytes, context.stream))
     }
 
+    /// A copy of the buffer.
+    pub(crate) fn duplicate(&self) -> Result<Self, CudaError> {
+        let mut copy = Self::default();
+        let Some(context) = self.context.as_ref().filter(|_| self.len > 0) else { return Ok(copy) };
+        copy.resize(context, self.len)?;
+        let bytes = self.len * size_of::<T>();
+        call!(context.driver, cuMemcpyDtoDAsync_v2(copy.at, self.at, bytes, context.stream))?;
+        Ok(copy)
+    }
+
     /// The numbers, when all work queued before is done.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Attention over a paged cache, for many tokens and for one of each sequence.
 
 use tritforge_kernels::{AttentionShape, KvCache, KvType, attention_cached};
-use tritforge_kernels_cuda::{Buffer, Cache, Gpu, Place};
+use tritforge_kernels_cuda::{Buffer, CacheShape, Gpu, NewTokens, Pages, Place};
 
 use super::{assert_bits, gpu, numbers};
 
@@ -19,13 +19,15 @@ struct Both<'a> {
     gpu: &'a Gpu,
     shape: AttentionShape,
     cpu: Vec<KvCache>,
-    there: Cache,
+    ty: KvType,
+    there: Vec<Pages>,
+    place: Place,
 }
 
 impl<'a> Both<'a> {
     fn new(gpu: &'a Gpu, shape: AttentionShape, ty: KvType, sequences: usize) -> Self {
         let cpu = (0..sequences).map(|_| KvCache::new(ty, shape.kv_heads, shape.head_dim, 0)).collect();
-        Self { gpu, shape, cpu, there: Cache::new(ty, shape, LAYERS) }
+        Self { gpu, shape, cpu, ty, there: vec![Pages::default(); sequences], place: Place::default() }
     }
 
     /// Appends so many tokens to each sequence and compares their attention.
@@ -37,22 +39,26 @@ impl<'a> Both<'a> {
         let mut v = numbers(seed + 2, total * shape.kv_size());
         v.iter_mut().step_by(7).for_each(|x| *x *= 1e-6);
         v.iter_mut().step_by(11).for_each(|x| *x = (*x * 1024.0).round() / 1024.0 * (1.0 + 1.0 / 2048.0));
-        let (mut expected, mut tokens) = (vec![0f32; q.len()], Vec::new());
+        let cache_shape = CacheShape { ty: self.ty, attention: shape, layers: LAYERS };
+        let (mut expected, mut starts) = (vec![0f32; q.len()], Vec::new());
         let mut at = 0;
         for (sequence, (cache, count)) in self.cpu.iter_mut().zip(counts).enumerate() {
             let kv = at * shape.kv_size()..(at + count) * shape.kv_size();
             let rows = at * shape.q_size()..(at + count) * shape.q_size();
-            tokens.extend((0..*count).map(|i| (sequence as u32, (cache.len() + i) as u32)));
+            starts.push(cache.len());
             cache.append(&k[kv.clone()], &v[kv]);
             attention_cached(shape, &q[rows.clone()], cache, &mut expected[rows]);
-            self.there.reserve(self.gpu, sequence, cache.len()).unwrap();
+            self.there[sequence].reserve(self.gpu, cache_shape, starts[sequence], cache.len()).unwrap();
             at += count;
         }
-        let place = Place::new(self.gpu, &tokens).unwrap();
+        let parts = self.there.iter().zip(starts).zip(counts);
+        let parts: Vec<_> =
+            parts.map(|((pages, start), count)| NewTokens { pages, start, count: *count }).collect();
+        self.place.set(self.gpu, &parts).unwrap();
         let [q, k, v] = [&q, &k, &v].map(|x| self.gpu.upload(x).unwrap());
         let mut out = Buffer::default();
-        self.there.append(self.gpu, LAYERS - 1, &place, [&k, &v]).unwrap();
-        self.there.attend(self.gpu, LAYERS - 1, &place, &q, &mut out).unwrap();
+        self.gpu.append(cache_shape, LAYERS - 1, &self.place, [&k, &v]).unwrap();
+        self.gpu.attend(cache_shape, LAYERS - 1, &mut self.place, &q, &mut out).unwrap();
         assert_bits(&out.download().unwrap(), &expected, &format!("{shape:?}, {what}, {counts:?} tokens"));
     }
 }
@@ -85,4 +91,17 @@ fn a_batch_of_sequences_of_different_lengths() {
         }
         both.pass(&[2, 3, 1], "several of each");
     }
+}
+
+#[test]
+#[ignore = "needs a GPU or the stand-in for its driver"]
+fn a_clone_goes_its_own_way() {
+    let gpu = gpu();
+    let mut first = Both::new(&gpu, SHAPES[1], KvType::F16, 1);
+    first.pass(&[270], "before");
+    let mut second = Both::new(&gpu, SHAPES[1], KvType::F16, 1);
+    (second.cpu, second.there) = (first.cpu.clone(), first.there.clone());
+    second.pass(&[3], "the clone");
+    first.pass(&[1], "the first");
+    second.pass(&[1], "the clone again");
 }

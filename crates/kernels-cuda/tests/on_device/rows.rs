@@ -33,14 +33,14 @@ fn norms_and_quantization() {
         let (mut normed, mut quantized) = (vec![0f32; x.len()], QuantizedRows::default());
         rms_norm(&x, &weight, 1e-5, &mut normed);
         rms_norm_quantize(&x, &weight, 1e-5, &mut quantized);
-        gpu.rms_norm(&x_there, norm, &mut plain).unwrap();
+        gpu.rows(&x_there, None, width, Some(norm), (None, Some(&mut plain))).unwrap();
         assert_bits(&plain.download().unwrap(), &normed, &format!("norm of {width}"));
-        gpu.norm_quantize(&x_there, width, Some(norm), &mut codes, None).unwrap();
+        gpu.rows(&x_there, None, width, Some(norm), (Some(&mut codes), None)).unwrap();
         assert_codes(&codes, &quantized, &format!("norm and codes of {width}"));
-        gpu.norm_quantize(&x_there, width, Some(norm), &mut codes, Some(&mut plain)).unwrap();
+        gpu.rows(&x_there, None, width, Some(norm), (Some(&mut codes), Some(&mut plain))).unwrap();
         assert_codes(&codes, &quantized, &format!("norm, numbers and codes of {width}"));
         assert_bits(&plain.download().unwrap(), &normed, &format!("numbers beside codes of {width}"));
-        gpu.norm_quantize(&x_there, width, None, &mut codes, None).unwrap();
+        gpu.rows(&x_there, None, width, None, (Some(&mut codes), None)).unwrap();
         assert_codes(&codes, &quantize_rows(&x, width), &format!("codes of {width}"));
     }
 }
@@ -54,7 +54,7 @@ fn rounding_of_halves_and_tiny_rows() {
     for x in
         [halves, vec![0.0; 130], vec![1e-7; 130], vec![f32::MIN_POSITIVE / 2.0; 130], vec![f32::MAX; 130]]
     {
-        gpu.norm_quantize(&gpu.upload(&x).unwrap(), x.len(), None, &mut codes, None).unwrap();
+        gpu.rows(&gpu.upload(&x).unwrap(), None, x.len(), None, (Some(&mut codes), None)).unwrap();
         assert_codes(&codes, &quantize_rows(&x, x.len()), &format!("{}, …", x[0]));
     }
 }
@@ -77,14 +77,17 @@ fn gates() {
                 glu_norm_quantize(act, &gate, &up, width, norm.then_some((&weight, 1e-6)), &mut expected);
                 let norm = norm.then_some((weight_there, 1e-6));
                 let (mut codes, mut plain) = (Codes::default(), Buffer::default());
-                gpu.gate_norm_quantize(act, (gate_there, up_there), width, norm, &mut codes, None).unwrap();
+                let gated = Some((act, up_there));
+                gpu.rows(gate_there, gated, width, norm, (Some(&mut codes), None)).unwrap();
                 assert_codes(&codes, &expected, &format!("{act:?} of {width}"));
-                let wanted = Some(&mut plain);
-                gpu.gate_norm_quantize(act, (gate_there, up_there), width, norm, &mut codes, wanted).unwrap();
+                gpu.rows(gate_there, gated, width, norm, (Some(&mut codes), Some(&mut plain))).unwrap();
                 assert_codes(&codes, &expected, &format!("{act:?} of {width} beside numbers"));
                 if norm.is_none() {
                     assert_bits(&plain.download().unwrap(), &product, &format!("{act:?} of {width}"));
                 }
+                let mut alone = Buffer::default();
+                gpu.rows(gate_there, gated, width, norm, (None, Some(&mut alone))).unwrap();
+                assert_bits(&alone.download().unwrap(), &plain.download().unwrap(), "without codes");
             }
         }
     }

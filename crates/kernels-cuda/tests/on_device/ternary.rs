@@ -1,6 +1,8 @@
 //! Products of ternary weights.
 
-use tritforge_kernels::{Backend, TernaryLayout, TernaryWeights, quantize_rows, ternary_matmul_with};
+use tritforge_kernels::{
+    Backend, TernaryLayout, TernaryWeights, quantize_rows, ternary_matmul_i32, ternary_matmul_with,
+};
 use tritforge_kernels_cuda::{Buffer, Codes, Gpu, Ternary};
 use tritforge_ternary::{Granularity, Scales};
 
@@ -28,10 +30,13 @@ fn check(gpu: &Gpu, granularity: Granularity, (rows, cols): (usize, usize), toke
         let mut expected = vec![0f32; tokens * rows];
         ternary_matmul_with(Backend::Scalar, &quantize_rows(&x, cols), &weights, &mut expected);
         let (mut codes, mut y) = (Codes::default(), Buffer::default());
-        gpu.norm_quantize(&gpu.upload(&x).unwrap(), cols, None, &mut codes, None).unwrap();
+        gpu.rows(&gpu.upload(&x).unwrap(), None, cols, None, (Some(&mut codes), None)).unwrap();
         gpu.ternary_matmul(&codes, &on_device, &mut y).unwrap();
         let what = format!("[{tokens}, {rows}, {cols}], {granularity}");
         assert_bits(&y.download().unwrap(), &expected, &what);
+        let mut sums = vec![0; tokens * rows];
+        ternary_matmul_i32(&quantize_rows(&x, cols), &weights, &mut sums);
+        assert_eq!(gpu.ternary_sums(&codes, &on_device).unwrap(), sums, "{what}");
     }
 }
 
