@@ -21,7 +21,7 @@ fn logits_have_the_bits_of_the_cpu_under_every_schedule() {
 
 #[test]
 fn the_engine_stays_within_its_memory() {
-    let output = run(Build::Sanitized, 1, "on_device", None);
+    let output = run(Build::Sanitized, 1, "on_device::batches", None);
     assert!(output.status.success(), "{}", text(&output));
 }
 
