@@ -172,17 +172,24 @@ fn begin(model: &Model, parts: &[SequenceInput<'_>], buffers: &mut Buffers) -> R
             message: NotFinite { row: Some(*id as usize), column, value }.to_string(),
         })?;
     }
-    let (mut adapted, mut first) = (Rows::new(), 0);
     for part in parts {
         let start = part.session.len() as u32;
         buffers.positions.extend(start..start + part.ids.len() as u32);
+    }
+    Ok(adapted_rows(parts))
+}
+
+/// Which rows of a pass have adapters.
+pub(crate) fn adapted_rows(parts: &[SequenceInput<'_>]) -> Rows {
+    let (mut adapted, mut first) = (Rows::new(), 0);
+    for part in parts {
         let of_part = first..first + part.ids.len();
         first = of_part.end;
         if !part.session.adapters().is_empty() {
             adapted.push((of_part, Arc::clone(part.session.adapters())));
         }
     }
-    Ok(adapted)
+    adapted
 }
 
 /// One block: the stream is replaced by its output.

@@ -31,11 +31,13 @@ mod on_device {
 
     use tritforge_config::{AttentionBias, Granularity, HiddenAct, ModelConfig};
     use tritforge_export::{ExportOptions, synth_gguf};
-    use tritforge_infer::{Device, LogitsRequest, Model, Placed, SequenceInput, Session, step};
+    use tritforge_infer::{
+        Adapter, Device, LogitsRequest, Model, Placed, ScaledAdapter, SequenceInput, Session, step,
+    };
     use tritforge_kernels::{DenseType, KvType};
     use tritforge_ternary::Packing;
 
-    use crate::common::{CONTEXT, bits, config, f32s, full_precision, tokens, write};
+    use crate::common::{CONTEXT, bits, config, f32s, full_precision, tokens, write, write_adapter};
 
     /// The model of a file on the CPU and on the GPU.
     fn both(path: &Path) -> [Arc<Model>; 2] {
@@ -177,6 +179,33 @@ mod on_device {
 
     #[test]
     #[ignore = "needs a GPU or the stand-in for its driver"]
+    fn adapters_of_some_sequences() {
+        let (dir, path) = write(&config(), &ExportOptions::default());
+        let file = dir.path().join("adapter.gguf");
+        let models = both(&path);
+        write_adapter(&file, &models[0], |_, _| {});
+        let [cpu, gpu] = models.each_ref().map(|model| {
+            let adapter = Arc::new(Adapter::open(&file, model).unwrap());
+            let scaled = |scale| ScaledAdapter { adapter: Arc::clone(&adapter), scale };
+            let mut sessions: Vec<Session> =
+                (0..3).map(|_| Session::new(Arc::clone(model), CONTEXT).unwrap()).collect();
+            sessions[1].set_adapters([scaled(0.5)]);
+            sessions[2].set_adapters([scaled(1.0), scaled(-0.25)]);
+            let mut logits = Vec::new();
+            for counts in [[3, 2, 11], [1, 1, 1]] {
+                let ids = counts.map(|count| tokens(count, 5));
+                let mut parts: Vec<SequenceInput<'_>> = (sessions.iter_mut().zip(&ids))
+                    .map(|(session, ids)| SequenceInput { session, ids, request: LogitsRequest::All })
+                    .collect();
+                logits.extend(step(&mut parts).unwrap().iter().map(|logits| bits(logits)));
+            }
+            logits
+        });
+        assert!(cpu == gpu && cpu[3] != cpu[4] && cpu[4] != cpu[5]);
+    }
+
+    #[test]
+    #[ignore = "needs a GPU or the stand-in for its driver"]
     fn what_observers_see() {
         let (_dir, path) =
             write(&ModelConfig { granularity: Granularity::Row, ..config() }, &ExportOptions::default());
@@ -211,7 +240,7 @@ mod on_device {
             request: LogitsRequest::Last,
         });
         let error = step(&mut parts).unwrap_err().to_string();
-        assert!(error.contains("caches of f16 and of f32"), "{error}");
+        assert!(error.contains("f16 and f32 in one pass"), "{error}");
         assert!(first.is_empty() && first.forward(&[1, 2], LogitsRequest::Last).is_ok());
     }
 }

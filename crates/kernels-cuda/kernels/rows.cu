@@ -100,6 +100,14 @@ struct Addition {
 };
 static_assert(sizeof(Addition) == 40);
 
+/// x *= factor.
+struct Scaling {
+    float *x;
+    u64 count;
+    float factor;
+};
+static_assert(sizeof(Scaling) == 24);
+
 extern "C" {
 __global__ void __launch_bounds__(256) norm_quantize(Rows p) { make_row<false>(p); }
 __global__ void __launch_bounds__(256) gate_norm_quantize(Rows p) { make_row<true>(p); }
@@ -121,8 +129,15 @@ __global__ void __launch_bounds__(256) add(Addition p) {
         p.out[i] = p.a[i] + p.b[p.width ? i % p.width : i];
     }
 }
+
+__global__ void __launch_bounds__(256) scale(Scaling p) {
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += (u64)gridDim.x * blockDim.x) {
+        p.x[i] = p.x[i] * p.factor;
+    }
+}
 }
 KERNEL(norm_quantize)
 KERNEL(gate_norm_quantize)
 KERNEL(rope)
 KERNEL(add)
+KERNEL(scale)

@@ -36,6 +36,8 @@ arguments! {
     Rope, 40 { x: u64, cos: u64, sin: u64, positions: u64, heads: i32, half: i32 }
     /// A sum of two buffers.
     Addition, 40 { a: u64, b: u64, out: u64, count: u64, width: i32 }
+    /// A buffer that is multiplied by a number.
+    Scaling, 24 { x: u64, count: u64, factor: f32 }
     /// Where keys and values are.
     Pages, 32 { pages: u64, layer_offset: u64, max_pages: i32, kv_heads: i32, dim: i32 }
     /// New keys and values.

@@ -1,5 +1,7 @@
 //! Matrices that are not ternary: the embedding and the output head.
 
+use std::ops::Range;
+
 use tritforge_kernels::DenseType;
 
 use crate::arguments::Matrix;
@@ -128,9 +130,46 @@ impl Gpu {
     /// If x is not rows as wide as the matrix.
     pub fn dense_matmul(&self, x: &Buffer<f32>, w: &Dense, y: &mut Buffer<f32>) -> Result<(), CudaError> {
         assert!(x.len().is_multiple_of(w.cols), "x is rows of {}", w.cols);
-        let tokens = x.len() / w.cols;
+        self.dense_matmul_of(x, 0..x.len() / w.cols, w, y)
+    }
+
+    /// `y += factor · (x · Aᵀ) · Bᵀ` of some rows of x [tokens, in] and y [tokens, out]: a low-rank adapter of A
+    /// [rank, in] and B [out, rank]. `scratch` is for what is between.
+    ///
+    /// # Errors
+    /// If the work cannot be queued.
+    ///
+    /// # Panics
+    /// If the shapes do not fit or there are no such rows.
+    pub fn add_low_rank(
+        &self,
+        (x, y): (&Buffer<f32>, &mut Buffer<f32>),
+        rows: Range<usize>,
+        [a, b]: [&Dense; 2],
+        factor: f32,
+        [inner, product]: &mut [Buffer<f32>; 2],
+    ) -> Result<(), CudaError> {
+        assert!(a.rows == b.cols && y.len() >= rows.end * b.rows, "a rank of {}, y of {}", a.rows, y.len());
+        self.dense_matmul_of(x, rows.clone(), a, inner)?;
+        self.scale(inner, factor)?;
+        self.dense_matmul(inner, b, product)?;
+        let at = y.address() + (size_of::<f32>() * rows.start * b.rows) as u64;
+        self.addition(product.len(), [at, product.address(), at], 0)
+    }
+
+    /// The product of some rows of x.
+    fn dense_matmul_of(
+        &self,
+        x: &Buffer<f32>,
+        rows: Range<usize>,
+        w: &Dense,
+        y: &mut Buffer<f32>,
+    ) -> Result<(), CudaError> {
+        assert!(x.len() >= rows.end * w.cols, "{rows:?} of x, rows of {}", w.cols);
+        let tokens = rows.len();
         y.resize(&self.context, tokens * w.rows)?;
-        let argument = Matrix { x: x.address(), y: y.address(), tokens: int(tokens), ..w.argument() };
+        let x = x.address() + (size_of::<f32>() * rows.start * w.cols) as u64;
+        let argument = Matrix { x, y: y.address(), tokens: int(tokens), ..w.argument() };
         let (kernels, blocks) = (self.dense_kernels(w.ty), w.rows.div_ceil(BLOCK_ROWS));
         match tokens {
             0 => Ok(()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tritforge_kernels::{DenseType, KvType};
 
-use crate::arguments::{Addition, Append, Attention, Matrix, Product, Rope, Rows};
+use crate::arguments::{Addition, Append, Attention, Matrix, Product, Rope, Rows, Scaling};
 use crate::driver::{Buffer, Context, CudaError, Kernel, Module, Number};
 
 /// The kernels' PTX, as `tools/ptx.py` makes it.
@@ -49,6 +49,7 @@ pub struct Gpu {
     pub(crate) gate_norm_quantize: Kernel<Rows>,
     pub(crate) rope: Kernel<Rope>,
     pub(crate) add: Kernel<Addition>,
+    pub(crate) scale: Kernel<Scaling>,
     pub(crate) combine: Kernel<Attention>,
     cache: [(KvType, CacheKernels); 2],
     dense: [(DenseType, DenseKernels); 5],
@@ -98,6 +99,7 @@ impl Gpu {
             gate_norm_quantize: rows.kernel("gate_norm_quantize")?,
             rope: rows.kernel("rope")?,
             add: rows.kernel("add")?,
+            scale: rows.kernel("scale")?,
             combine: attention.kernel("attention_combine")?,
             cache: [f32?, f16?],
             dense: [a?, b?, c?, d?, e?],

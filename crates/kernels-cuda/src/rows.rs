@@ -2,7 +2,7 @@
 
 use tritforge_kernels::{Gate, QuantizedRows};
 
-use crate::arguments::{Addition, Rope, Rows};
+use crate::arguments::{Addition, Rope, Rows, Scaling};
 use crate::driver::{Buffer, CudaError};
 use crate::kernels::{Gpu, int};
 use crate::ternary::TILE_COLS;
@@ -180,7 +180,19 @@ impl Gpu {
         self.addition(x.len(), [x.address(), bias.address(), x.address()], bias.len())
     }
 
-    fn addition(&self, count: usize, [a, b, out]: [u64; 3], width: usize) -> Result<(), CudaError> {
+    /// `x *= factor`.
+    pub(crate) fn scale(&self, x: &mut Buffer<f32>, factor: f32) -> Result<(), CudaError> {
+        let argument = Scaling { x: x.address(), count: x.len() as u64, factor };
+        let blocks = x.len().div_ceil(THREADS).min(ADD_BLOCKS);
+        self.scale.launch([blocks, 1, 1], THREADS as u32, 0, &argument)
+    }
+
+    pub(crate) fn addition(
+        &self,
+        count: usize,
+        [a, b, out]: [u64; 3],
+        width: usize,
+    ) -> Result<(), CudaError> {
         let argument = Addition { a, b, out, count: count as u64, width: int(width) };
         self.add.launch([count.div_ceil(THREADS).min(ADD_BLOCKS), 1, 1], THREADS as u32, 0, &argument)
     }

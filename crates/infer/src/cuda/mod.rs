@@ -3,6 +3,7 @@
 //! The forward of a block is the CPU's ([`tritforge_model::BlockForward`]), and so are the bits of the logits. One pass
 //! runs at a time: it has the model's buffers.
 
+mod adapters;
 mod products;
 
 use std::sync::{Mutex, PoisonError};
@@ -13,9 +14,10 @@ use tritforge_kernels_cuda::{
 };
 use tritforge_model::{Activations, BlockForward, BlockShape, Norms, Passing, Tensor};
 
+use self::adapters::Adapters;
 use self::products::{Caches, Products};
 use crate::products::StateCapture;
-use crate::step::{SequenceInput, split, wanted_rows};
+use crate::step::{SequenceInput, adapted_rows, split, wanted_rows};
 use crate::weights::{self, Weight};
 use crate::{Device, InferError, Model};
 
@@ -69,6 +71,7 @@ struct Buffers {
     rows: Buffer<f32>,
     normed: Buffer<f32>,
     logits: Buffer<f32>,
+    adapters: Adapters,
 }
 
 /// An error of GPU `ordinal`.
@@ -126,21 +129,13 @@ impl CudaModel {
         observer: Option<&mut Observer<'_>>,
         capture: Option<&mut StateCapture>,
     ) -> Result<Vec<Vec<f32>>, InferError> {
-        let refuse = |found: &str, expected| {
-            Err(InferError::Option { option: "device", found: found.to_string(), expected })
-        };
-        if parts.iter().any(|part| !part.session.adapters().is_empty()) {
-            return refuse(
-                "cuda, with adapters",
-                "the CPU for a model with adapters, or the adapters merged",
-            );
-        }
         let kv = parts[0].session.kv_type();
         if parts.iter().any(|part| part.session.kv_type() != kv) {
-            return refuse(
-                "cuda, with caches of f16 and of f32",
-                "one type of cache for all sequences of a pass",
-            );
+            return Err(InferError::Option {
+                option: "kv",
+                found: "f16 and f32 in one pass on a GPU".to_string(),
+                expected: "one type of cache for all sequences",
+            });
         }
         let config = model.config();
         let shape = CacheShape {
@@ -154,7 +149,16 @@ impl CudaModel {
             session.pages.reserve(&self.cuda.gpu, shape, start, start + ids.len()).map_err(&fault)?;
         }
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let products = Products { cuda: &self.cuda, block: &self.blocks[0], layer: 0, observer, capture };
+        let adapted = buffers.adapters.of_pass(&self.cuda.gpu, &adapted_rows(parts)).map_err(&fault)?;
+        let products = Products {
+            cuda: &self.cuda,
+            block: &self.blocks[0],
+            layer: 0,
+            adapted: &adapted,
+            scratch: Default::default(),
+            observer,
+            capture,
+        };
         let logits = self.compute(model, parts, shape, &mut buffers, products);
         // What was queued failed first.
         self.cuda.check().and(logits).map_err(fault)
@@ -169,8 +173,20 @@ impl CudaModel {
         mut products: Products<'p, '_, '_>,
     ) -> Result<Vec<Vec<f32>>, CudaError> {
         let (gpu, config) = (&self.cuda.gpu, model.config());
-        let Buffers { ids, positions, place, x, next, block: kept, passing, wanted, rows, normed, logits } =
-            buffers;
+        let Buffers {
+            ids,
+            positions,
+            place,
+            x,
+            next,
+            block: kept,
+            passing,
+            wanted,
+            rows,
+            normed,
+            logits,
+            ..
+        } = buffers;
         let all: Vec<u32> = parts.iter().flat_map(|part| part.ids).copied().collect();
         gpu.write(ids, &all)?;
         let stands = parts.iter().flat_map(|part| {

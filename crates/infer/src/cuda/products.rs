@@ -5,6 +5,7 @@ use tritforge_kernels::{Observer, Step};
 use tritforge_kernels_cuda::{Buffer, CacheShape, Cuda, CudaError, Input, Place};
 use tritforge_model::{Attend, InputForm, Projections};
 
+use super::adapters::OfPass;
 use super::{Block, OnDevice};
 use crate::products::StateCapture;
 
@@ -13,6 +14,9 @@ pub(super) struct Products<'p, 'a, 'o> {
     pub(super) cuda: &'p Cuda,
     pub(super) block: &'p Block,
     pub(super) layer: usize,
+    pub(super) adapted: &'p OfPass,
+    /// What is between the products of an adapter.
+    pub(super) scratch: [Buffer<f32>; 2],
     /// Sees every product of integers.
     pub(super) observer: Option<&'a mut Observer<'o>>,
     pub(super) capture: Option<&'a mut StateCapture>,
@@ -25,7 +29,8 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
         let ternary =
             |p: &Projection| matches!(self.block.projections[*p as usize].weight, OnDevice::Ternary(_));
         let quantized = projections.iter().any(ternary).then_some(1.0);
-        InputForm { quantized, plain: !projections.iter().all(ternary) }
+        let plain = !projections.iter().all(ternary) || self.adapted.any(self.layer, projections);
+        InputForm { quantized, plain }
     }
 
     fn project<const N: usize>(
@@ -50,6 +55,8 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
                 }
                 OnDevice::Dense(weights) => gpu.dense_matmul(plain, weights, result)?,
             }
+            let place = (self.layer, projection);
+            self.adapted.add_products(gpu, place, plain, result, &mut self.scratch)?;
             if let Some(bias) = &projected.bias {
                 gpu.add_bias(result, bias)?;
             }

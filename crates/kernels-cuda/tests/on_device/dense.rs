@@ -42,3 +42,28 @@ fn products_and_rows_of_every_type() {
         }
     }
 }
+
+#[test]
+#[ignore = "needs a GPU or the stand-in for its driver"]
+fn low_rank_adapters() {
+    let gpu = gpu();
+    let (cols, rank, rows, tokens) = (100, 3, 37, 6);
+    let [a, b] = [numbers(1, rank * cols), numbers(2, rows * rank)];
+    let (x, mut y) = (numbers(3, tokens * cols), numbers(4, tokens * rows));
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>();
+    let there = Dense::new(&gpu, DenseType::F32, &bytes(&a), rank, cols).unwrap();
+    let b_there = Dense::new(&gpu, DenseType::F32, &bytes(&b), rows, rank).unwrap();
+    let (x_there, mut y_there) = (gpu.upload(&x).unwrap(), gpu.upload(&y).unwrap());
+    let mut scratch = [Buffer::default(), Buffer::default()];
+    for (range, factor) in [(2..5, 0.3), (0..1, -2.0)] {
+        let mut inner = vec![0f32; range.len() * rank];
+        let of_rows = &x[range.start * cols..range.end * cols];
+        DenseMatrix::from_f32(&a, rank, cols).matmul_with(Backend::Scalar, of_rows, &mut inner);
+        inner.iter_mut().for_each(|h| *h *= factor);
+        let mut product = vec![0f32; range.len() * rows];
+        DenseMatrix::from_f32(&b, rows, rank).matmul_with(Backend::Scalar, &inner, &mut product);
+        y[range.start * rows..].iter_mut().zip(&product).for_each(|(y, p)| *y += p);
+        gpu.add_low_rank((&x_there, &mut y_there), range, [&there, &b_there], factor, &mut scratch).unwrap();
+    }
+    assert_bits(&y_there.download().unwrap(), &y, "adapters");
+}
