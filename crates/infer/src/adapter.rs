@@ -22,19 +22,19 @@ const INVOCATION: &str = "adapter.alora.invocation_tokens";
 pub struct Adapter {
     path: PathBuf,
     /// The seven projections of the first block, then those of the next.
-    pairs: Vec<Option<Pair>>,
+    pub(crate) pairs: Vec<Option<Pair>>,
 }
 
 /// The matrices of one projection, B's rows in the model's order.
 #[derive(Debug)]
-struct Pair {
-    ty: [DenseType; 2],
-    a: Vec<u8>,
-    b: Vec<u8>,
-    rows: usize,
-    cols: usize,
-    rank: usize,
-    scaling: f32,
+pub(crate) struct Pair {
+    pub(crate) ty: [DenseType; 2],
+    pub(crate) a: Vec<u8>,
+    pub(crate) b: Vec<u8>,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) rank: usize,
+    pub(crate) scaling: f32,
 }
 
 /// An adapter that takes part, and how much of it.

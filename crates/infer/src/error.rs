@@ -115,6 +115,14 @@ pub enum InferError {
     /// Every token is barred.
     #[error("no token is left to choose from")]
     NothingToChoose,
+    /// A device cannot be used, or something went wrong on it.
+    #[error("device {device}: {message}")]
+    Device {
+        /// The device, as `--device` names it.
+        device: crate::Device,
+        /// What is missing or went wrong.
+        message: String,
+    },
     /// An option is out of its range.
     #[error("{option} = {found}: expected {expected}")]
     Option {

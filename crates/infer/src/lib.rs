@@ -29,6 +29,9 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod adapter;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod device;
 mod error;
 mod generate;
 mod load;
@@ -46,6 +49,7 @@ mod threads;
 mod weights;
 
 pub use adapter::{Adapter, ScaledAdapter};
+pub use device::{Device, Placed};
 pub use error::InferError;
 pub use generate::{generate, generate_pieces};
 pub use logprobs::TokenLogprobs;

@@ -22,8 +22,8 @@ pub struct Model {
     config: ModelConfig,
     tokenizer: Tokenizer,
     end_ids: Vec<u32>,
-    embedding: Weight,
-    head: Option<Weight>,
+    pub(crate) embedding: Weight,
+    pub(crate) head: Option<Weight>,
     /// The head, rearranged for decoding.
     rearranged_head: Option<DenseMatrix<'static>>,
     pub(crate) norm: Vec<f32>,
@@ -31,6 +31,9 @@ pub struct Model {
     pub(crate) rope: RopeTable,
     /// What new sessions begin with.
     adapters: RwLock<Arc<[ScaledAdapter]>>,
+    /// The model on a GPU, if it runs there.
+    #[cfg(feature = "cuda")]
+    pub(crate) cuda: Option<crate::cuda::CudaModel>,
 }
 
 /// The name of the embedding in a GGUF file.
@@ -108,6 +111,8 @@ impl Model {
             end_ids: tokenizer.end_ids(),
             tokenizer,
             adapters: RwLock::default(),
+            #[cfg(feature = "cuda")]
+            cuda: None,
         })
     }
 

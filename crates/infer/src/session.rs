@@ -24,6 +24,9 @@ pub struct Session {
     adapters: Arc<[ScaledAdapter]>,
     /// Keys and values of each block.
     pub(crate) caches: Vec<KvCache>,
+    /// Keys and values on a GPU, if the model runs there.
+    #[cfg(feature = "cuda")]
+    pub(crate) pages: tritforge_kernels_cuda::Pages,
 }
 
 impl Session {
@@ -52,7 +55,16 @@ impl Session {
         let cache = || KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);
         let caches = (0..config.num_hidden_layers).map(|_| cache()).collect();
         let adapters = model.adapters();
-        Ok(Self { context, tokens: Vec::new(), kv, adapters, caches, model })
+        Ok(Self {
+            context,
+            tokens: Vec::new(),
+            kv,
+            adapters,
+            caches,
+            #[cfg(feature = "cuda")]
+            pages: tritforge_kernels_cuda::Pages::default(),
+            model,
+        })
     }
 
     /// The model.
@@ -105,7 +117,10 @@ impl Session {
 
     /// Bytes that the keys and values take.
     pub fn kv_bytes(&self) -> usize {
-        self.caches.iter().map(KvCache::bytes).sum()
+        let bytes = self.caches.iter().map(KvCache::bytes).sum::<usize>();
+        #[cfg(feature = "cuda")]
+        let bytes = bytes + self.pages.bytes();
+        bytes
     }
 
     /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many

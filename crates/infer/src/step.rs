@@ -6,6 +6,7 @@
 //! `tritforge-model`, which training calls too.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use tritforge_kernels::{
@@ -70,6 +71,11 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = &model.cuda {
+        let logits = cuda.pass(&model, parts, observer, capture)?;
+        return end(&model, parts, logits, None);
+    }
     let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
     let adapted = begin(&model, parts, &mut buffers)?;
@@ -78,13 +84,21 @@ pub(crate) fn step_observed(
         block(&model, layer, parts, &adapted, &mut buffers, &mut looking);
     }
     let logits = logits(&model, parts, &buffers.x, looking.observer);
-    let vocab = model.config().vocab_size;
-    let found = looking.non_finite.or_else(|| non_finite_logit(parts, &logits, vocab));
     BUFFERS.set(buffers);
-    if let Some(non_finite) = found {
+    end(&model, parts, logits, looking.non_finite)
+}
+
+/// Hands the logits of a pass out if all its results are finite; if not, it is as if it had not been.
+fn end(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    logits: Vec<Vec<f32>>,
+    found: Option<NonFinite>,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    if let Some(non_finite) = found.or_else(|| non_finite_logit(parts, &logits, model.config().vocab_size)) {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
-        return Err(error(non_finite, &model, parts));
+        return Err(error(non_finite, model, parts));
     }
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
@@ -161,17 +175,24 @@ fn begin(model: &Model, parts: &[SequenceInput<'_>], buffers: &mut Buffers) -> R
             message: NotFinite { row: Some(*id as usize), column, value }.to_string(),
         })?;
     }
-    let (mut adapted, mut first) = (Rows::new(), 0);
     for part in parts {
         let start = part.session.len() as u32;
         buffers.positions.extend(start..start + part.ids.len() as u32);
+    }
+    Ok(adapted_rows(parts))
+}
+
+/// Which rows of a pass have adapters.
+pub(crate) fn adapted_rows(parts: &[SequenceInput<'_>]) -> Rows {
+    let (mut adapted, mut first) = (Rows::new(), 0);
+    for part in parts {
         let of_part = first..first + part.ids.len();
         first = of_part.end;
         if !part.session.adapters().is_empty() {
             adapted.push((of_part, Arc::clone(part.session.adapters())));
         }
     }
-    Ok(adapted)
+    adapted
 }
 
 /// One block: the stream is replaced by its output.
@@ -203,20 +224,8 @@ fn logits(
 ) -> Vec<Vec<f32>> {
     let config = model.config();
     let (d, vocab) = (config.hidden_size, config.vocab_size);
-    let mut wanted = Vec::new();
-    let mut counts = Vec::with_capacity(parts.len());
-    let mut first = 0;
-    for part in parts {
-        let rows = part.ids.len();
-        let count = match part.request {
-            LogitsRequest::None => 0,
-            LogitsRequest::Last => 1,
-            LogitsRequest::All => rows,
-        };
-        wanted.extend_from_slice(&x[(first + rows - count) * d..(first + rows) * d]);
-        counts.push(count);
-        first += rows;
-    }
+    let rows = wanted_rows(parts);
+    let wanted: Vec<f32> = rows.iter().flat_map(|rows| &x[rows.start * d..rows.end * d]).copied().collect();
     let mut logits = vec![0f32; wanted.len() / d * vocab];
     match model.head() {
         Table::Dense(head) => {
@@ -237,14 +246,34 @@ fn logits(
             ternary_matmul(&input, head, &mut logits);
         }
     }
-    if let [_] = counts[..] {
+    split(&rows, logits, vocab)
+}
+
+/// The rows of a pass whose logits each part wants.
+pub(crate) fn wanted_rows(parts: &[SequenceInput<'_>]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let rows = parts.iter().map(|part| {
+        end += part.ids.len();
+        let count = match part.request {
+            LogitsRequest::None => 0,
+            LogitsRequest::Last => 1,
+            LogitsRequest::All => part.ids.len(),
+        };
+        end - count..end
+    });
+    rows.collect()
+}
+
+/// The logits of all wanted rows, part by part.
+pub(crate) fn split(rows: &[Range<usize>], logits: Vec<f32>, vocab: usize) -> Vec<Vec<f32>> {
+    if let [_] = rows {
         return vec![logits];
     }
     let mut rest = logits.as_slice();
-    let split = |count: usize| {
-        let (own, after) = rest.split_at(count * vocab);
+    let own = |rows: &Range<usize>| {
+        let (own, after) = rest.split_at(rows.len() * vocab);
         rest = after;
         own.to_vec()
     };
-    counts.into_iter().map(split).collect()
+    rows.iter().map(own).collect()
 }

@@ -27,11 +27,15 @@ pub(crate) enum Source {
 impl Dense {
     /// The matrix, given the file that it was loaded from.
     pub(crate) fn matrix<'a>(&'a self, gguf: &'a Gguf) -> DenseMatrix<'a> {
-        let bytes = match &self.source {
+        DenseMatrix::from_bytes(self.ty, self.content(gguf), self.rows, self.cols)
+    }
+
+    /// The bytes of its rows.
+    pub(crate) fn content<'a>(&'a self, gguf: &'a Gguf) -> &'a [u8] {
+        match &self.source {
             Source::File(info) => gguf.data(info),
             Source::Memory(bytes) => bytes,
-        };
-        DenseMatrix::from_bytes(self.ty, bytes, self.rows, self.cols)
+        }
     }
 
     /// Bytes that stay in the file, and bytes in memory.

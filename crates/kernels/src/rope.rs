@@ -57,6 +57,11 @@ impl RopeTable {
         let (cos, sin) = angles.map(|a| (a.cos() as f32 * factor, a.sin() as f32 * factor)).unzip();
         Self { half: frequencies.len(), cos, sin }
     }
+
+    /// The cosines and the sines, [positions, head_dim / 2] each.
+    pub fn cos_sin(&self) -> [&[f32]; 2] {
+        [&self.cos, &self.sin]
+    }
 }
 
 /// Rotates every head of x [tokens, heads · head_dim] by its token's position.

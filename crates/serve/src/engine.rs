@@ -88,6 +88,7 @@ impl From<InferError> for JobError {
             | InferError::AdapterFiles(_)
             | InferError::Ternary { .. }
             | InferError::NotFinite { .. }
+            | InferError::Device { .. }
             | InferError::Text(_) => JobError::Failed(message),
         }
     }

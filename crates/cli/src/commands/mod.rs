@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chat;
 #[cfg(feature = "train")]
 pub(crate) mod data;
+mod device_args;
 pub(crate) mod diff;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;

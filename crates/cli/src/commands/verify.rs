@@ -8,8 +8,10 @@ use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
 use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
+use tritforge_infer::Device;
 use tritforge_support::counted;
 
+use super::device_args::say;
 use super::import::Assume;
 use super::ranges::{MOST_TOKENS, count, number};
 use crate::table;
@@ -27,6 +29,10 @@ pub(crate) struct Args {
     /// The other model, of any of these kinds. GGUF files run in the inference engine, everything else in the
     /// training forward pass.
     second: PathBuf,
+    /// Where the second model runs, if it is a GGUF file: cpu, an NVIDIA GPU by its number (cuda is cuda:0), or auto for the
+    /// first GPU and the CPU if it cannot be used. The first model runs on the CPU.
+    #[arg(long, value_name = "auto|cpu|cuda[:N]", default_value_t = Device::Cpu)]
+    device: Device,
     /// Text to run through both models; default: tokens of the vocabulary in a fixed order.
     #[arg(long, value_name = "FILE")]
     text: Option<PathBuf>,
@@ -52,8 +58,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let (first, second) =
+    let (first, mut second) =
         (VerifyModel::open(&args.first, &options)?, VerifyModel::open(&args.second, &options)?);
+    if args.device != Device::Cpu {
+        let placed = second.run_on(args.device)?;
+        let placed = placed.with_context(|| {
+            let second = args.second.display();
+            format!("--device {}: {second} is no GGUF file, which alone runs in the engine", args.device)
+        })?;
+        say(placed);
+    }
     let mut ids = match &args.text {
         Some(path) => {
             let tokenizer = first.tokenizer().or_else(|| second.tokenizer());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_export::{ImportOptions, LoadedModel};
-use tritforge_infer::{KvType, LogitsRequest, Model, Session, Table};
+use tritforge_infer::{Device, KvType, LogitsRequest, Model, Placed, Session, Table};
 use tritforge_kernels::{Observer, TernaryWeights};
 use tritforge_model::{Decoder, ModelError};
 use tritforge_ternary::TernaryTensor;
@@ -44,6 +44,20 @@ impl VerifyModel {
             Opened::Deployed(model) => VerifyModel::Deployed(model),
             Opened::Trained(decoder, tokenizer) => VerifyModel::Trained { decoder, tokenizer },
         })
+    }
+
+    /// Puts a GGUF file's model on a device, before it is used; none if the model is no GGUF file.
+    ///
+    /// # Errors
+    /// If a GPU is asked for and cannot be used.
+    pub fn run_on(&mut self, device: Device) -> Result<Option<Placed>, EvalError> {
+        match self {
+            VerifyModel::Trained { .. } => Ok(None),
+            VerifyModel::Deployed(model) => {
+                let model = Arc::get_mut(model).expect("nobody else has a model that was just opened");
+                Ok(Some(model.run_on(device)?))
+            }
+        }
     }
 
     /// The model's configuration.

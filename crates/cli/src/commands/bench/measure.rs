@@ -13,6 +13,8 @@ use tritforge_kernels::{Backend, TernaryWeights, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
 use tritforge_support::counted;
 
+use crate::commands::device_args::DeviceArgs;
+
 /// What to run: every combination that makes sense.
 pub(super) struct Plan {
     pub(super) prompts: Vec<usize>,
@@ -136,9 +138,11 @@ impl Plan {
 }
 
 /// Runs the plan on a model.
-pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
+pub(super) fn model(path: &Path, device: &DeviceArgs, plan: &Plan) -> Result<Measured> {
     let begin = Instant::now();
-    let model = Arc::new(Model::open(&gguf_file(path)?)?);
+    let mut model = Model::open(&gguf_file(path)?)?;
+    let gpu = device.place(&mut model)?;
+    let model = Arc::new(model);
     let load_seconds = begin.elapsed().as_secs_f64();
     let tests = plan.tests();
     let context = model.config().max_position_embeddings;
@@ -178,7 +182,7 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
         bytes_a_token: memory.weight_bytes + head_bytes - looked_up,
         macs_a_token: head_macs
             + model.ternary().map(|t| (t.weights.rows() * t.weights.cols()) as u64).sum::<u64>(),
-        backend: Backend::active().to_string(),
+        backend: gpu.unwrap_or_else(|| Backend::active().to_string()),
         kv: plan.kv.to_string(),
         load_seconds,
         peak_rss_bytes: resident().map(|memory| memory.peak),

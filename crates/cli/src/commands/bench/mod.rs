@@ -9,8 +9,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_infer::KvType;
+use tritforge_infer::{Device, KvType};
 
+use super::device_args::DeviceArgs;
 use super::ranges::{MOST_TOKENS, count};
 
 #[derive(ClapArgs)]
@@ -45,6 +46,8 @@ pub(crate) struct Args {
     /// Repetitions of each row.
     #[arg(short, long, default_value_t = 5, value_parser = count(1..=10_000))]
     repetitions: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Type of the KV cache: f16 or f32.
     #[arg(long, default_value = "f16")]
     kv: KvType,
@@ -78,6 +81,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(count) = args.thread_counts.iter().find(|n| **n > tritforge_kernels::max_threads()) {
         bail!("--thread-counts {count}: expected 1 to {} on this machine", tritforge_kernels::max_threads());
     }
+    if args.device.device != Device::Cpu && (args.roofline || args.patterns.is_some()) {
+        bail!("--device {}: --roofline and --patterns are for the CPU", args.device.device);
+    }
     if let Some(file) = &args.patterns {
         let [model] = args.models.as_slice() else {
             bail!("--patterns runs one model, found {}", args.models.len())
@@ -110,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         report.machine = plan.threads.iter().map(|n| measure::machine(*n)).collect::<Result<_>>()?;
     }
     for path in &args.models {
-        report.models.push(measure::model(path, &plan)?);
+        report.models.push(measure::model(path, &args.device, &plan)?);
     }
     print!("{}", output::print(&report, args.output));
     Ok(ExitCode::SUCCESS)

@@ -67,7 +67,7 @@ pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result
         bail!("--parallel 0: expected at least 1");
     }
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
-    let model = args.lora.open(&args.model)?;
+    let model = args.lora.open_on(&args.model, &args.device)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
     if context == 0 || context > most {

@@ -15,6 +15,7 @@ use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
 use tritforge_support::counted;
 use tritforge_text::EncodeOptions;
 
+use super::device_args::DeviceArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::SamplingArgs;
@@ -34,6 +35,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     source: Source,
     /// Maximum number of tokens to generate.
@@ -93,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return batch::run(args, &options, file);
     }
     let text = prompt(&args.source)?;
-    let model = args.lora.open(&args.model)?;
+    let model = args.lora.open_on(&args.model, &args.device)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
     let how = EncodeOptions { add_bos: model.tokenizer().adds_bos(), parse_special: true };

@@ -1,0 +1,143 @@
+// What stands between products, a row a block: norms, gates, quantization, RoPE, additions.
+#include "numbers.cuh"
+
+/// A row is made (copied, or `act(x) · up`), normed, and quantized; each of the two last if it is wanted.
+struct Rows {
+    const float *x, *up;  // [rows, width]
+    const float *weight;  // of the norm, [width]; null where there is none
+    float *values;        // the numbers before they are quantized, [rows, width]; null: in shared memory only
+    i8 *codes;            // [rows, stride], zero after the last column; null: no quantization
+    float *scales;        // [rows]
+    int *sums;            // [rows]
+    float eps;
+    int width, stride, relu2;
+};
+static_assert(sizeof(Rows) == 72);
+
+constexpr int ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32;
+
+__device__ __forceinline__ float gated(float gate, float up, int relu2) {
+    if (relu2) {
+        const float r = gate < 0.0f ? 0.0f : gate; // keeps NaN
+        return r * r * up;
+    }
+    return gate * (1.0f / (1.0f + exp_f32(-gate))) * up;
+}
+
+template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
+    SHARED_MEMORY(memory);
+    float *lanes = reinterpret_cast<float *>(memory);      // [64]
+    u32 *of_warps = reinterpret_cast<u32 *>(lanes + 64);   // [2, ROW_WARPS]
+    const u64 first = (u64)blockIdx.x * p.width;
+    // Row of the block: in shared memory, unless the numbers are wanted or the row is too wide.
+    float *row = p.values ? p.values + first : lanes + 64 + 2 * ROW_WARPS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) {
+        row[i] = GATED ? gated(p.x[first + i], p.up[first + i], p.relu2) : p.x[first + i];
+    }
+    if (p.weight) {
+        __syncthreads();
+        // 64 chains, then a tree by halves.
+        if (threadIdx.x < 64) {
+            float sum = 0;
+#pragma unroll 8
+            for (int i = threadIdx.x; i < p.width; i += 64) sum = __fmaf_rn(row[i], row[i], sum);
+            lanes[threadIdx.x] = sum;
+        }
+        __syncthreads();
+        float sum = lanes[lane] + lanes[lane + 32];
+        for (int bits = 16; bits; bits >>= 1) sum = sum + __shfl_xor_sync(ALL_LANES, sum, bits);
+        const float inverse = 1.0f / sqrtf(sum / float(p.width) + p.eps);
+        for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) row[i] = row[i] * inverse * p.weight[i];
+    }
+    if (!p.codes) return;
+    // From here on a thread reads the numbers that it wrote. Magnitudes are ordered as their bits are.
+    u32 largest = 0;
+    for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) {
+        largest = max(largest, __float_as_uint(row[i]) & 0x7fffffffu);
+    }
+    largest = __reduce_max_sync(ALL_LANES, largest);
+    if (lane == 0) of_warps[warp] = largest;
+    __syncthreads();
+    largest = __reduce_max_sync(ALL_LANES, of_warps[lane % ROW_WARPS]);
+    const bool finite = largest < 0x7f800000u;
+    const float a = fmaxf(__uint_as_float(largest), 1e-5f), factor = 127.0f / a;
+    i8 *codes = p.codes + (u64)blockIdx.x * p.stride;
+    int sum = 0;
+    for (int i = threadIdx.x; i < p.stride; i += ROW_THREADS) {
+        // Adding 1.5 · 2^23 rounds half to even to an integer, which the low bits then hold.
+        const bool counts = i < p.width && finite;
+        const int code = counts ? int(i8(__float_as_uint(row[i] * factor + 12582912.0f) & 255u)) : 0;
+        codes[i] = i8(code);
+        sum += code;
+    }
+    sum = __reduce_add_sync(ALL_LANES, sum);
+    if (lane == 0) of_warps[ROW_WARPS + warp] = u32(sum);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int total = 0;
+        for (int i = 0; i < ROW_WARPS; ++i) total += int(of_warps[ROW_WARPS + i]);
+        p.sums[blockIdx.x] = total;
+        p.scales[blockIdx.x] = finite ? a / 127.0f : __uint_as_float(0x7fc00000u);
+    }
+}
+
+/// Rotates pairs of elements i and i + half of every head, in place.
+struct Rope {
+    float *x;               // [tokens, heads, 2 half]
+    const float *cos, *sin; // [positions, half]
+    const u32 *positions;   // [tokens]
+    int heads, half;
+};
+static_assert(sizeof(Rope) == 40);
+
+/// out = a + b.
+struct Addition {
+    const float *a, *b;
+    float *out;
+    u64 count;
+    int width; // of b, which is added to every row; 0 if it is as long as a
+};
+static_assert(sizeof(Addition) == 40);
+
+/// x *= factor.
+struct Scaling {
+    float *x;
+    u64 count;
+    float factor;
+};
+static_assert(sizeof(Scaling) == 24);
+
+extern "C" {
+__global__ void __launch_bounds__(256) norm_quantize(Rows p) { make_row<false>(p); }
+__global__ void __launch_bounds__(256) gate_norm_quantize(Rows p) { make_row<true>(p); }
+
+__global__ void __launch_bounds__(256) rope(Rope p) {
+    const u64 table = (u64)p.positions[blockIdx.x] * p.half;
+    float *row = p.x + (u64)blockIdx.x * p.heads * 2 * p.half;
+    for (int n = threadIdx.x; n < p.heads * p.half; n += blockDim.x) {
+        const int i = n % p.half;
+        float *a = row + n / p.half * 2 * p.half + i, *b = a + p.half;
+        const float x = *a, y = *b, c = p.cos[table + i], s = p.sin[table + i];
+        *a = x * c - y * s;
+        *b = y * c + x * s;
+    }
+}
+
+__global__ void __launch_bounds__(256) add(Addition p) {
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += (u64)gridDim.x * blockDim.x) {
+        p.out[i] = p.a[i] + p.b[p.width ? i % p.width : i];
+    }
+}
+
+__global__ void __launch_bounds__(256) scale(Scaling p) {
+    for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < p.count; i += (u64)gridDim.x * blockDim.x) {
+        p.x[i] = p.x[i] * p.factor;
+    }
+}
+}
+KERNEL(norm_quantize)
+KERNEL(gate_norm_quantize)
+KERNEL(rope)
+KERNEL(add)
+KERNEL(scale)
