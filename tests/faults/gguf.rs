@@ -7,7 +7,7 @@ use tritforge_config::ModelConfig;
 use tritforge_export::{ExportOptions, synth_gguf};
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorSpec, Value, Writer};
 use tritforge_infer::Model;
-use tritforge_ternary::Packing;
+use tritforge_ternary::{EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, Packing};
 
 use crate::Round;
 
@@ -50,12 +50,22 @@ fn describe(path: &Path) -> Result<String, String> {
     Ok(format!("{:?} {ids:?} {:?}", model.config(), model.end_ids()))
 }
 
+const SHAPE: &str = "vocab_size = 257\nhidden_size = 128\nintermediate_size = 128\nnum_hidden_layers = 1\n\
+    num_attention_heads = 4\nnum_key_value_heads = 2\nhead_dim = 32\nmax_position_embeddings = 32\nhidden_act = \"relu2\"\n";
+
 #[test]
 fn models_with_one_fault() {
+    with_one_fault(SHAPE);
+}
+
+#[test]
+fn models_with_a_ternary_embedding_and_one_fault() {
+    with_one_fault(&format!("{SHAPE}ternary_embedding = \"tensor\"\n"));
+}
+
+fn with_one_fault(shape: &str) {
     let directory = tempfile::tempdir().unwrap();
     let (path, faulty) = (directory.path().join("model.gguf"), directory.path().join("faulty.gguf"));
-    let shape = "vocab_size = 257\nhidden_size = 128\nintermediate_size = 128\nnum_hidden_layers = 1\n\
-        num_attention_heads = 4\nnum_key_value_heads = 2\nhead_dim = 32\nmax_position_embeddings = 32\nhidden_act = \"relu2\"\n";
     let config = ModelConfig::from_toml(shape).unwrap();
     let options = ExportOptions { packing: Packing::I2S, ..ExportOptions::default() };
     synth_gguf(&config, &path, &options, 1, None).unwrap();
@@ -151,6 +161,19 @@ fn models_with_one_fault() {
                     let places = [key.as_str(), name.as_deref().unwrap_or(key)];
                     round.take(&format!("{key} = {value:?}"), found, &places, &right);
                 }
+            }
+        }
+    }
+    for key in [GRANULARITY, EMBEDDING_GRANULARITY, HEAD_GRANULARITY] {
+        for value in [Value::String("48".to_string()), Value::U32(128)] {
+            let mut parts = Parts::of(&path);
+            parts.metadata.insert(key, value.clone());
+            // Without a ternary embedding or head, nothing asks for theirs.
+            let asked =
+                key == GRANULARITY || (key == EMBEDDING_GRANULARITY && config.ternary_embedding.is_some());
+            match parts.load(&faulty) {
+                Ok(_) if !asked => round.tried += 1,
+                found => round.refused(&format!("{key} = {value:?}"), found, &[key]),
             }
         }
     }

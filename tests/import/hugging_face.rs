@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tritforge_checkpoint::{Dtype, MODEL, TensorView, Tensors, Writer};
-use tritforge_config::{Projection, Quantization, WeightQuant};
+use tritforge_checkpoint::{Dtype, MODEL, TensorFile, TensorSpec, TensorType, TensorView, Tensors, Writer};
+use tritforge_config::{Granularity, Projection, Quantization, WeightQuant};
 use tritforge_export::{Assume, ImportOptions, import, ternary_tensor};
 
 use crate::{difference, imported, trained};
@@ -93,6 +93,76 @@ fn packed_codes_and_scales_are_kept_and_never_quantized_again() {
         let again = ternary_tensor(&tensors, &report.config, &p.hf_weight(0), shape).unwrap();
         assert_eq!(again.codes(), kept.codes());
         assert!((again.scales().mean() / kept.scales().mean() - 1.0).abs() < 1e-6);
+    }
+}
+
+/// A golden of packed weights whose scales are those of rows: `scale` gives them, of the tensor's and the row.
+fn with_row_scales(temp: &TempDir, dir: &str, scale: impl Fn(f32, usize) -> f32) -> PathBuf {
+    let out = changed(temp, &format!("bitnet_packed/{dir}"), |_| {});
+    let source = Tensors::open(&golden(&format!("bitnet_packed/{dir}")).join(MODEL)).unwrap();
+    let mut tensors = Vec::new();
+    for (name, shape, _) in source.list().unwrap() {
+        let (dtype, _, bytes) = source.raw(&name).unwrap();
+        let ty = match dtype {
+            Dtype::U8 => TensorType::U8,
+            Dtype::BF16 => TensorType::Bf16,
+            _ => TensorType::F32,
+        };
+        let Some(weight) = name.strip_suffix("_scale") else {
+            tensors.push((TensorSpec { name, shape, ty }, bytes.to_vec()));
+            continue;
+        };
+        let rows = 4 * source.raw(weight).unwrap().1[0];
+        let of_tensor = source.f32(&name, &shape).unwrap()[0];
+        let bytes = (0..rows).flat_map(|row| scale(of_tensor, row).to_le_bytes()).collect();
+        tensors.push((TensorSpec { name, shape: vec![rows], ty: TensorType::F32 }, bytes));
+    }
+    let specs = tensors.iter().map(|(spec, _)| spec.clone()).collect();
+    let mut file = TensorFile::create(&out.join(MODEL), specs).unwrap();
+    // The file has an order of its own.
+    for spec in file.specs().to_vec() {
+        let (_, bytes) = tensors.iter().find(|(found, _)| found.name == spec.name).unwrap();
+        file.write(&spec.name, bytes).unwrap();
+    }
+    file.finish().unwrap();
+    out
+}
+
+#[test]
+fn packed_weights_may_have_a_scale_for_each_row() {
+    let temp = tempfile::tempdir().unwrap();
+    for (dir, divides) in [("bitlinear", true), ("autobitlinear", false)] {
+        let whole = golden(&format!("bitnet_packed/{dir}"));
+        let (_, expected) =
+            imported(&whole, &temp.path().join(format!("{dir}-whole")), &ImportOptions::default()).unwrap();
+        let (ids, sequences, _) = goldens(&format!("bitnet_packed/{dir}"), "");
+        let logits = |checkpoint| trained(checkpoint).unwrap().logits(&ids, sequences, None).unwrap();
+        // The scale of the tensor for every row: the same model, to the bit.
+        let same = with_row_scales(&temp, dir, |scale, _| scale);
+        let (report, checkpoint) =
+            imported(&same, &temp.path().join(format!("{dir}-same")), &ImportOptions::default()).unwrap();
+        assert_eq!(report.config.granularity, Granularity::Row, "{dir}");
+        assert_eq!(logits(&checkpoint), logits(&expected), "{dir}");
+        // Scales of their own, applied as the configuration says.
+        let own = |scale: f32, row: usize| scale * (1.0 + (row % 5) as f32 / 4.0);
+        let source = with_row_scales(&temp, dir, own);
+        let (_, checkpoint) =
+            imported(&source, &temp.path().join(format!("{dir}-own")), &ImportOptions::default()).unwrap();
+        let (theirs, ours) =
+            (Tensors::open(&source.join(MODEL)).unwrap(), checkpoint.tensors(MODEL).unwrap());
+        let decoder = trained(&checkpoint).unwrap();
+        for p in Projection::ALL {
+            let name = p.hf_weight(0);
+            assert_eq!(ours.raw(&name).unwrap().2, theirs.raw(&name).unwrap().2, "{name}");
+            let [rows, _] = report.config.projection_shape(p);
+            let stored = theirs.f32(&format!("{name}_scale"), &[rows]).unwrap();
+            let scales = decoder.projection(0, p).quantized().unwrap().scales();
+            for (row, stored) in stored.iter().enumerate() {
+                let expected = if divides { 1.0 / stored } else { *stored };
+                assert_eq!(scales.row(row), [expected], "{dir}: {name}, row {row}");
+            }
+        }
+        assert_ne!(logits(&checkpoint), logits(&expected), "{dir}");
     }
 }
 

@@ -3,6 +3,7 @@
 //! a tokenizer without its pre-tokenizer.
 
 mod gguf;
+mod gguf_types;
 mod hugging_face;
 
 use std::path::Path;

@@ -57,7 +57,7 @@ check() {
 for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 q2_0_g128 pq2_0 ptq1_0 iq2_bn iq1_bn; do
     check runs/interop "$format"
 done
-# Scales of rows and of groups, where there is room for them.
+# Scales of rows and of groups, where there is room for them, with a ternary embedding.
 for granularity in row 256 128 64; do
     case $granularity in
     row) formats="tq2_0 tq1_0 q2_0 q2_0_g128 pq2_0 ptq1_0 iq2_bn iq1_bn" ;;
@@ -65,7 +65,8 @@ for granularity in row 256 128 64; do
     128) formats="q2_0 q2_0_g128 pq2_0 ptq1_0" ;;
     64) formats="q2_0" ;;
     esac
-    "$tritforge" train recipe.toml --quiet --set quant.granularity=$granularity --set run.out=runs/$granularity
+    "$tritforge" train recipe.toml --quiet --set quant.granularity=$granularity --set quant.embedding=$granularity \
+        --set run.out=runs/$granularity
     for format in $formats; do
         check "runs/$granularity" "$format"
     done

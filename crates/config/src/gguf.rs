@@ -10,6 +10,7 @@ mod tests;
 
 use tritforge_gguf::{GgmlType, Gguf, Metadata, TensorInfo, Value, optional};
 
+use self::granularity::{EMBEDDING, HEAD};
 use crate::architecture::reason;
 use crate::{
     ActivationQuant, Architecture, AttentionBias, ConfigError, HiddenAct, ModelConfig, Projection,
@@ -205,6 +206,14 @@ impl ModelConfig {
         let ternary = tensors.iter().any(|tensor| {
             tensors::is_ternary(tensor.ty) && Projection::ALL.iter().any(|p| tensor.name == p.gguf_weight(0))
         });
+        // Beside full-precision projections a ternary table holds numbers like any other type.
+        let table = |name: &str| {
+            let packed = |tensor: &TensorInfo| tensor.name == name && tensors::is_ternary(tensor.ty);
+            match ternary && tensors.iter().any(packed) {
+                true => Ok(Some(ModelConfig::said_table_granularity(metadata, name)?.unwrap_or_default())),
+                false => Ok::<_, ConfigError>(None),
+            }
+        };
         let config = Self {
             vocab_size,
             hidden_size,
@@ -232,6 +241,8 @@ impl ModelConfig {
             weights: if ternary { WeightQuant::Ternary } else { WeightQuant::None },
             quantizer: WeightQuantizer::default(),
             granularity: granularity::said(metadata)?.unwrap_or_default(),
+            ternary_embedding: table(EMBEDDING)?,
+            ternary_head: table(HEAD)?,
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             initializer_range: ModelConfig::default().initializer_range,
         };

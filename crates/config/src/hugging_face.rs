@@ -213,6 +213,8 @@ impl Reader {
             weights,
             quantizer: WeightQuantizer::default(),
             granularity: Granularity::Tensor,
+            ternary_embedding: None,
+            ternary_head: None,
             activations,
             initializer_range: self.number("initializer_range", 0.02)?,
         };

@@ -114,6 +114,13 @@ pub struct ModelConfig {
     pub activations: ActivationQuant,
     /// Standard deviation of the initial weights.
     pub initializer_range: f32,
+    /// Which weights of the embedding share a scale, if it is ternary: by the quantizer of the projections, or as stored, as
+    /// theirs are. None in full precision.
+    #[serde(with = "crate::quantizer::optional_granularity", skip_serializing_if = "Option::is_none")]
+    pub ternary_embedding: Option<Granularity>,
+    /// The same of a head that is not the embedding. The input of a ternary head is quantized as those of the projections.
+    #[serde(with = "crate::quantizer::optional_granularity", skip_serializing_if = "Option::is_none")]
+    pub ternary_head: Option<Granularity>,
 }
 
 impl Default for ModelConfig {
@@ -141,16 +148,25 @@ impl Default for ModelConfig {
             granularity: Granularity::Tensor,
             activations: ActivationQuant::Absmax,
             initializer_range: 0.02,
+            ternary_embedding: None,
+            ternary_head: None,
         }
     }
 }
 
 impl ModelConfig {
-    /// Whether ternary weights have one scale a tensor and, if they are latent, absmean computes it: what runtimes of
-    /// BitNet models compute.
+    /// Whether ternary weights have one scale a tensor and, if they are latent, absmean computes it, and embedding and
+    /// head are in full precision: what runtimes of BitNet models compute.
     pub fn is_bitnet(&self) -> bool {
         let absmean = self.weights != WeightQuant::Absmean || self.quantizer == WeightQuantizer::default();
-        absmean && self.granularity == Granularity::Tensor
+        let dense_tables = self.ternary_embedding.is_none() && self.ternary_head.is_none();
+        absmean && self.granularity == Granularity::Tensor && dense_tables
+    }
+
+    /// Which weights of what makes logits share a scale, if it is ternary: the head, or the embedding where they are
+    /// tied.
+    pub fn output_granularity(&self) -> Option<Granularity> {
+        if self.tie_word_embeddings { self.ternary_embedding } else { self.ternary_head }
     }
 
     /// Width of the queries: `num_attention_heads · head_dim`.
@@ -253,7 +269,30 @@ impl ModelConfig {
                 })?;
             }
         }
+        self.validate_tables()?;
         self.rope_scaling.as_ref().map_or(Ok(()), |scaling| scaling.validate(self.head_dim))
+    }
+
+    /// Checks what is said of a ternary embedding and head.
+    fn validate_tables(&self) -> Result<(), ConfigError> {
+        let tables = [("ternary_embedding", self.ternary_embedding), ("ternary_head", self.ternary_head)];
+        for (key, granularity) in tables {
+            let Some(granularity) = granularity else { continue };
+            if self.weights == WeightQuant::None {
+                let expected = "expected none, or ternary projections: it is quantized as they are";
+                return Err(fault(key, &granularity, expected));
+            }
+            granularity
+                .check(self.hidden_size)
+                .map_err(|error| fault(key, &granularity, error.to_string()))?;
+        }
+        match self.ternary_head {
+            Some(granularity) if self.tie_word_embeddings => {
+                let expected = "tie_word_embeddings = true: the head is the embedding; set ternary_embedding";
+                Err(fault("ternary_head", &granularity, expected))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -275,6 +314,19 @@ mod tests {
             let config = ModelConfig { granularity, quantizer, ..Default::default() };
             assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);
         }
+        // Models without a ternary table are written as ever.
+        assert!(!config.to_json().contains("ternary_"));
+        let tables = ModelConfig {
+            ternary_embedding: Some(Granularity::Group(64)),
+            ternary_head: Some(Granularity::Row),
+            tie_word_embeddings: false,
+            ..Default::default()
+        };
+        assert_eq!(ModelConfig::from_json(&tables.to_json()).unwrap(), tables);
+        let written = ModelConfig::from_toml(
+            "ternary_embedding = 64\nternary_head = \"row\"\ntie_word_embeddings = false",
+        );
+        assert_eq!(written.unwrap(), tables);
         let error = ModelConfig::from_json(r#"{"granularity": 48}"#).unwrap_err().to_string();
         assert!(error.contains("granularity: granularity 48: expected tensor, row, or a group"), "{error}");
     }
@@ -302,6 +354,19 @@ mod tests {
             "granularity = 256: mlp.down_proj: a group of 256 weights does not divide 640 columns: expected 32, 64, \
              128, row or tensor"
         );
+        let tied = ModelConfig { ternary_head: Some(Granularity::Row), ..Default::default() };
+        assert!(tied.validate().unwrap_err().to_string().contains("set ternary_embedding"));
+        let table = |weights| ModelConfig {
+            weights,
+            ternary_embedding: Some(Granularity::Group(256)),
+            hidden_size: 128,
+            head_dim: 32,
+            ..Default::default()
+        };
+        let error = table(WeightQuant::Absmean).validate().unwrap_err().to_string();
+        assert!(error.starts_with("ternary_embedding = 256: a group of 256 weights"), "{error}");
+        let error = table(WeightQuant::None).validate().unwrap_err().to_string();
+        assert!(error.contains("ternary projections"), "{error}");
         let bad = ModelConfig { head_dim: 48, ..Default::default() };
         assert!(bad.validate().unwrap_err().to_string().contains("attn_sub_norm"));
         let bad = ModelConfig { rms_norm_eps: f32::NAN, ..Default::default() };

@@ -27,7 +27,7 @@ pub(crate) mod granularity {
 
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Written {
+    pub(super) enum Written {
         Size(u64),
         Text(String),
     }
@@ -43,10 +43,41 @@ pub(crate) mod granularity {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Granularity, D::Error> {
-        let text = match Written::deserialize(deserializer)? {
-            Written::Size(size) => size.to_string(),
-            Written::Text(text) => text,
-        };
-        text.parse().map_err(D::Error::custom)
+        Written::deserialize(deserializer)?.granularity().map_err(D::Error::custom)
+    }
+
+    impl Written {
+        pub(super) fn granularity(self) -> Result<Granularity, tritforge_ternary::TernaryError> {
+            match self {
+                Written::Size(size) => size.to_string().parse(),
+                Written::Text(text) => text.parse(),
+            }
+        }
+    }
+}
+
+/// A granularity as above, or none where there is no such key.
+pub(crate) mod optional_granularity {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use tritforge_ternary::Granularity;
+
+    use super::granularity::{self, Written};
+
+    // serde hands references.
+    pub(crate) fn serialize<S: Serializer>(
+        granularity: &Option<Granularity>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match granularity {
+            Some(granularity) => granularity::serialize(granularity, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Granularity>, D::Error> {
+        let written = Option::<Written>::deserialize(deserializer)?;
+        written.map(|written| written.granularity().map_err(D::Error::custom)).transpose()
     }
 }

@@ -1,14 +1,17 @@
 //! Which tensors a model has, by their names in a checkpoint.
 
-use crate::{ModelConfig, Projection};
+use crate::{Granularity, ModelConfig, Projection, WeightQuant};
 
 impl ModelConfig {
     /// Whether a checkpoint of this model has a tensor of this name, which is that of Hugging Face's layout.
     /// The scale beside a packed weight is part of it.
     pub fn has_tensor(&self, name: &str) -> bool {
+        let stored = |table: Option<Granularity>| table.is_some() && self.weights == WeightQuant::Ternary;
         match name {
             "model.embed_tokens.weight" | "model.norm.weight" => return true,
             "lm_head.weight" => return !self.tie_word_embeddings,
+            "model.embed_tokens.weight_scale" => return stored(self.ternary_embedding),
+            "lm_head.weight_scale" => return !self.tie_word_embeddings && stored(self.ternary_head),
             _ => {}
         }
         let Some((layer, part)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'))
@@ -29,7 +32,7 @@ impl ModelConfig {
         Projection::ALL.into_iter().any(|projection| {
             let of = |end: &str| part.strip_prefix(projection.hf_name()) == Some(end);
             of(".weight")
-                || (of(".weight_scale") && self.weights == crate::WeightQuant::Ternary)
+                || (of(".weight_scale") && self.weights == WeightQuant::Ternary)
                 || (of(".bias") && self.attention_bias.has(projection))
         })
     }
@@ -38,7 +41,7 @@ impl ModelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AttentionBias, WeightQuant};
+    use crate::AttentionBias;
 
     #[test]
     fn every_tensor_has_one_name() {

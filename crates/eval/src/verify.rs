@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
-use tritforge_config::{ModelConfig, Projection};
-use tritforge_kernels::{QuantizedRows, Step, TernaryWeights};
-use tritforge_ternary::{Granularity, Scales};
+use tritforge_config::{ActivationQuant, ModelConfig, Projection};
+use tritforge_kernels::{LM_HEAD, QuantizedRows, Step, TernaryWeights};
+use tritforge_ternary::{Granularity, Scales, TernaryTensor};
 
 use crate::EvalError;
 
@@ -27,13 +27,14 @@ pub struct VerifyOptions {
     pub logit_bound: f32,
 }
 
-/// The two forms of one projection.
+/// The two forms of one projection, or of a ternary embedding or head; what is only looked up in has no activations and
+/// no sums.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProjectionReport {
     /// The tensor's name, as in GGUF files.
     pub tensor: String,
-    /// The block, from 0.
-    pub layer: usize,
+    /// The block, from 0; none for a ternary embedding or head.
+    pub layer: Option<usize>,
     /// Weights.
     pub weights: usize,
     /// Codes that differ.
@@ -106,7 +107,7 @@ impl FirstDifference {
 pub struct VerifyReport {
     /// The first projection that differs, in the order of the forward pass.
     pub first_difference: Option<FirstDifference>,
-    /// Every ternary projection, block by block.
+    /// Every ternary matrix: an embedding that is not the head, the projections block by block, the head.
     pub projections: Vec<ProjectionReport>,
     /// How the file stores the embedding; F32 for the training forward.
     pub embedding_type: String,
@@ -199,6 +200,13 @@ pub fn verify(
     let mut embedding_rounding = 0f32;
     let mut tables = Vec::new();
     for name in TABLES {
+        let ternary = [reference.ternary_table(name)?.is_some(), other.ternary_table(name)?.is_some()];
+        if ternary == [true, true] {
+            continue;
+        }
+        if ternary != [false, false] {
+            return Err(EvalError::Input(format!("{name} is ternary in only one of the models")));
+        }
         if let (Some(exact), Some(stored)) = (reference.table(name)?, other.table(name)?) {
             embedding_rounding = embedding_rounding.max(logits::max_difference(&exact, &stored));
             tables.push((name, stored));
@@ -255,6 +263,11 @@ fn projections(
 ) -> Result<Vec<ProjectionReport>, EvalError> {
     let layers = 0..other.config().num_hidden_layers;
     let mut reports = Vec::new();
+    let untied = !other.config().tie_word_embeddings;
+    let [embedding, head] = TABLES;
+    if untied {
+        reports.extend(table(reference, other, (embedding, "token_embd.weight"), None)?);
+    }
     for (layer, p) in layers.flat_map(|layer| Projection::ALL.map(|p| (layer, p))) {
         let tensor = p.gguf_weight(layer);
         let (ours, theirs) = match (reference.ternary(layer, p), other.ternary(layer, p)) {
@@ -265,28 +278,66 @@ fn projections(
         let Some(step) = steps.get(&(layer, p.hf_name())) else {
             return Err(EvalError::Input(format!("no trace of {tensor}")));
         };
-        let codes = ours.codes();
-        reports.push(ProjectionReport {
-            tensor,
-            layer,
-            weights: codes.len(),
-            codes_different: different(&codes, &theirs.codes()),
-            scale: ours.scales().mean() as f32,
-            scale_difference: scale_difference(ours, theirs),
-            activations_different: step.activations,
-            activation_scale_difference: step.activation_scale,
-            sums_different: step.sums,
-            sum_difference: step.largest_sum,
-        });
+        let matrix = |weights: &TernaryWeights| (weights.codes(), weights.scales());
+        let shape = [ours.rows(), ours.cols()];
+        reports.push(report(tensor, Some(layer), shape, [matrix(ours), matrix(theirs)], *step));
     }
+    let step = || {
+        let step = steps.get(&(other.config().num_hidden_layers, LM_HEAD));
+        step.copied().ok_or_else(|| EvalError::Input("no trace of the head".to_string()))
+    };
+    let (name, tensor) = if untied { (head, "output.weight") } else { (embedding, "token_embd.weight") };
+    let ternary = reference.ternary_table(name)?.is_some() && integers(other.config());
+    reports.extend(table(reference, other, (name, tensor), ternary.then(step).transpose()?)?);
     Ok(reports)
 }
 
-/// The largest difference of two weights' scales, but for those of zeros alone, which may be any; infinite where the scales of one matrix are those of groups and the
-/// other's are not, or of other groups: their products round in other places.
-fn scale_difference(ours: &TernaryWeights, theirs: &TernaryWeights) -> f32 {
-    let (left, right) = (ours.scales(), theirs.scales());
+/// Whether ternary matrices are multiplied by integers.
+fn integers(config: &ModelConfig) -> bool {
+    config.activations == ActivationQuant::Absmax
+}
+
+/// An embedding or head, by its names in checkpoints and in GGUF files, if it is ternary.
+fn table(
+    reference: &VerifyModel,
+    other: &VerifyModel,
+    (name, tensor): (&str, &str),
+    step: Option<TraceDifference>,
+) -> Result<Option<ProjectionReport>, EvalError> {
+    let (Some(ours), Some(theirs)) = (reference.ternary_table(name)?, other.ternary_table(name)?) else {
+        return Ok(None);
+    };
+    let matrix = |tensor: &TernaryTensor| (tensor.codes().to_vec(), tensor.scales().clone());
     let shape = [ours.rows(), ours.cols()];
+    let pair = [matrix(&ours), matrix(&theirs)];
+    Ok(Some(report(tensor.to_string(), None, shape, pair, step.unwrap_or_default())))
+}
+
+/// What two forms of a matrix have that differs.
+fn report(
+    tensor: String,
+    layer: Option<usize>,
+    shape: [usize; 2],
+    [(codes, scales), (other_codes, other_scales)]: [(Vec<i8>, Scales); 2],
+    step: TraceDifference,
+) -> ProjectionReport {
+    ProjectionReport {
+        tensor,
+        layer,
+        weights: codes.len(),
+        codes_different: different(&codes, &other_codes),
+        scale: scales.mean() as f32,
+        scale_difference: scale_difference(shape, &codes, [scales, other_scales]),
+        activations_different: step.activations,
+        activation_scale_difference: step.activation_scale,
+        sums_different: step.sums,
+        sum_difference: step.largest_sum,
+    }
+}
+
+/// The largest difference of two weights' scales, but for those of zeros alone, which may be any; infinite where the scales
+/// of one matrix are those of groups and the other's are not, or of other groups: their products round in other places.
+fn scale_difference(shape: [usize; 2], codes: &[i8], [left, right]: [Scales; 2]) -> f32 {
     let refined = |scales: Scales| match scales.granularity() {
         Granularity::Tensor => scales.refined(Granularity::Row, shape).unwrap_or(scales),
         _ => scales,
@@ -296,7 +347,6 @@ fn scale_difference(ours: &TernaryWeights, theirs: &TernaryWeights) -> f32 {
         return f32::INFINITY;
     }
     let width = left.granularity().width(shape[0], shape[1]);
-    let codes = ours.codes();
     let pairs = codes.chunks(width).zip(left.values().iter().zip(right.values()));
     let scaled = pairs.filter(|(codes, _)| codes.iter().any(|code| *code != 0));
     scaled.map(|(_, (a, b))| (a - b).abs()).fold(0.0, f32::max)

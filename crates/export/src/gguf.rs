@@ -7,7 +7,10 @@ use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, Granularity, ModelConfig, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, Metadata, Writer};
 use tritforge_kernels::DenseType;
-use tritforge_ternary::{GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, TernaryError, TernaryTensor};
+use tritforge_ternary::{
+    EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, TernaryError,
+    TernaryTensor,
+};
 use tritforge_text::Tokenizer;
 
 use crate::ExportError;
@@ -26,7 +29,7 @@ pub struct ExportOptions {
     pub linears: DenseType,
     /// Of a ternary model: write its projections as numbers, code times scale, instead of packing them.
     pub dequantize: bool,
-    /// How the embedding and the head are stored.
+    /// How the embedding and the head are stored, where they are not ternary.
     pub embeddings: DenseType,
     /// `general.name`.
     pub name: String,
@@ -112,19 +115,20 @@ pub(crate) fn write_model<'a>(
     let metadata = metadata(config, tokenizer, ternary, options)?;
     let items = items(config);
     if ternary {
-        check_packing(config, &items, options.packing)?;
+        check_packing(&items, options.packing)?;
     }
     let specs = specs(config, &items, architecture, ternary, options);
     // Both layouts of I2_S have one type; runtimes know one or the other.
     let layout = |ty: GgmlType| if ty == GgmlType::I2_S { options.packing.name() } else { ty.name() };
-    let projections = items.iter().filter(|item| item.role == TensorRole::Projection);
+    let packed = items.iter().filter(|item| item.ternary.is_some());
     let runtimes = loading(&gguf_verdicts(&GgufTraits {
         architecture: architecture.name(),
         types: specs.iter().map(|spec| layout(spec.ty)).collect(),
         scales: specs.iter().any(|spec| spec.name.ends_with(".scale")),
         own_head: !config.tie_word_embeddings,
+        ternary_tables: ternary && (config.ternary_embedding.is_some() || config.ternary_head.is_some()),
         pre: metadata.get_str("tokenizer.ggml.pre").ok(),
-        least_columns: if ternary { projections.map(|item| item.matrix()[1]).min().unwrap_or(0) } else { 0 },
+        least_columns: if ternary { packed.map(|item| item.matrix()[1]).min().unwrap_or(0) } else { 0 },
     }));
     let mut writer = Writer::create(out, &metadata, specs)?;
     let weights = if ternary { options.packing.name() } else { ggml_type(options.linears).name() };
@@ -212,6 +216,12 @@ fn metadata(
     if ternary && config.granularity != Granularity::Tensor {
         metadata.insert(GRANULARITY, config.granularity.to_string());
     }
+    let tables = [(EMBEDDING_GRANULARITY, config.ternary_embedding), (HEAD_GRANULARITY, config.ternary_head)];
+    for (key, granularity) in tables {
+        if let Some(granularity) = granularity.filter(|own| ternary && *own != config.granularity) {
+            metadata.insert(key, granularity.to_string());
+        }
+    }
     for (key, value) in tokenizer.to_gguf(config.vocab_size)? {
         metadata.insert(key, value);
     }
@@ -221,15 +231,22 @@ fn metadata(
 /// The packing of a ternary model for which none is chosen: TQ2_0, or the first that has room for its scales.
 pub fn default_packing(config: &ModelConfig) -> Packing {
     let preferred = [ExportOptions::default().packing, Packing::Q2_0].into_iter().chain(Packing::ALL);
-    let mut holding = preferred.filter(|packing| packing.holds(config.granularity));
+    let granularities = [Some(config.granularity), config.ternary_embedding, config.ternary_head];
+    // The one scale of a table has no place but in the packing.
+    let table = |granularity| matches!(granularity, Some(Granularity::Tensor));
+    let exact = table(config.ternary_embedding) || table(config.ternary_head);
+    let mut holding = preferred.filter(|packing| {
+        granularities.iter().flatten().all(|granularity| packing.holds(*granularity))
+            && !(exact && packing.is_f16())
+    });
     holding.next().unwrap_or(ExportOptions::default().packing)
 }
 
 /// Finds widths and scales that the packing cannot hold before anything is written.
-fn check_packing(config: &ModelConfig, items: &[TensorPlan], packing: Packing) -> Result<(), ExportError> {
-    for item in items.iter().filter(|item| item.role == TensorRole::Projection) {
+fn check_packing(items: &[TensorPlan], packing: Packing) -> Result<(), ExportError> {
+    for item in items {
         let [rows, cols] = item.matrix();
-        let granularity = config.granularity.on(cols);
+        let Some(granularity) = item.ternary.map(|granularity| granularity.on(cols)) else { continue };
         let room = match packing.holds(granularity) {
             true => packing.packed_len(rows, cols).map(|_| ()),
             false => Err(TernaryError::NoRoom {

@@ -14,7 +14,7 @@ use tritforge_text::Tokenizer;
 use crate::applied::{AppliedAdapter, check_base, joined};
 use crate::import::{Source, Stored, not_gguf, scale_name};
 use crate::locate::{Located, locate, without_base};
-use crate::plan::{TensorPlan, TensorRole, items};
+use crate::plan::{TensorPlan, items};
 use crate::tensor_data::{TensorData, check, of_checkpoint};
 use crate::{ExportError, ImportOptions};
 
@@ -278,9 +278,7 @@ impl LoadedModel {
     pub(crate) fn stored(&self, item: &TensorPlan) -> Result<TensorData<'_>, ExportError> {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
-                let matrix =
-                    item.role == TensorRole::Projection && self.config.weights == WeightQuant::Ternary;
-                if matrix {
+                if item.ternary.is_some() && self.config.weights == WeightQuant::Ternary {
                     return of_checkpoint(tensors, &self.config, item);
                 }
                 Ok(TensorData::Dense(tensors.f32_as_stored(&item.source, &item.shape)?))
@@ -294,26 +292,23 @@ impl LoadedModel {
         }
     }
 
-    /// Codes and scale of a projection, if it is ternary: as stored, or of latent weights quantized as
+    /// Codes and scale of a matrix, if it is ternary: as stored, or of latent weights quantized as
     /// training does.
     pub(crate) fn ternary(
         &self,
         item: &TensorPlan,
         stored: &TensorData<'_>,
     ) -> Result<Option<TernaryTensor>, ExportError> {
-        match stored {
-            TensorData::Ternary(tensor) => Ok(Some(tensor.clone())),
-            TensorData::Dense(values)
-                if item.role == TensorRole::Projection && self.config.weights == WeightQuant::Absmean =>
-            {
+        match (stored, item.ternary) {
+            (TensorData::Ternary(tensor), _) => Ok(Some(tensor.clone())),
+            (TensorData::Dense(values), Some(granularity)) if self.config.weights == WeightQuant::Absmean => {
                 let [rows, cols] = item.matrix();
                 let fault = |source| ExportError::Ternary { tensor: item.source.clone(), source };
-                let (quantizer, granularity) = (self.config.quantizer, self.config.granularity);
-                TernaryTensor::quantize_by(quantizer, granularity, values, [rows, cols])
+                TernaryTensor::quantize_by(self.config.quantizer, granularity, values, [rows, cols])
                     .map(Some)
                     .map_err(fault)
             }
-            TensorData::Dense(_) => Ok(None),
+            (TensorData::Dense(_), _) => Ok(None),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which tensors a model has: name in a checkpoint, name in a GGUF file, shape, and what each is.
 
-use tritforge_config::{Architecture, Granularity, ModelConfig, Projection, ROPE_FACTORS};
+use tritforge_config::{Architecture, Granularity, ModelConfig, Projection, ROPE_FACTORS, WeightQuant};
 use tritforge_gguf::{GgmlType, TensorSpec};
 use tritforge_ternary::Packing;
 
@@ -28,6 +28,8 @@ pub(crate) struct TensorPlan {
     /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
     pub(crate) role: TensorRole,
+    /// Which of its weights share a scale, if it is ternary.
+    pub(crate) ternary: Option<Granularity>,
     /// Whether it belongs to queries or keys, whose rows GGUF's `llama` orders in its own way.
     pub(crate) rotated: bool,
 }
@@ -54,15 +56,25 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
         target,
         shape: shape.to_vec(),
         role,
+        ternary: None,
         rotated: false,
     };
     let (d, table) = (config.hidden_size, [config.vocab_size, config.hidden_size]);
     let mut items = vec![
-        item("model.embed_tokens.weight".into(), "token_embd.weight".into(), &table, TensorRole::Embedding),
+        TensorPlan {
+            ternary: config.ternary_embedding,
+            ..item(
+                "model.embed_tokens.weight".into(),
+                "token_embd.weight".into(),
+                &table,
+                TensorRole::Embedding,
+            )
+        },
         item("model.norm.weight".into(), "output_norm.weight".into(), &[d], TensorRole::Vector),
     ];
     if !config.tie_word_embeddings {
-        items.push(item("lm_head.weight".into(), "output.weight".into(), &table, TensorRole::Embedding));
+        let head = item("lm_head.weight".into(), "output.weight".into(), &table, TensorRole::Embedding);
+        items.push(TensorPlan { ternary: config.ternary_head, ..head });
     }
     for layer in 0..config.num_hidden_layers {
         let mut norms =
@@ -87,7 +99,8 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
             let rotated = matches!(p, Projection::Q | Projection::K);
             let shape = config.projection_shape(p);
             let weight = item(p.hf_weight(layer), p.gguf_weight(layer), &shape, TensorRole::Projection);
-            items.push(TensorPlan { rotated, ..weight });
+            let ternary = (config.weights != WeightQuant::None).then_some(config.granularity);
+            items.push(TensorPlan { rotated, ternary, ..weight });
             if config.attention_bias.has(p) {
                 let bias = item(p.hf_bias(layer), p.gguf_bias(layer), &shape[..1], TensorRole::Vector);
                 items.push(TensorPlan { rotated, ..bias });
@@ -112,15 +125,15 @@ pub(crate) fn specs(
     }
     for item in items {
         let ty = match item.role {
+            _ if ternary && item.ternary.is_some() => ternary_type(options.packing),
             TensorRole::Embedding => ggml_type(options.embeddings),
             TensorRole::Vector => GgmlType::F32,
-            TensorRole::Projection if !ternary => ggml_type(options.linears),
-            TensorRole::Projection => ternary_type(options.packing),
+            TensorRole::Projection => ggml_type(options.linears),
         };
         let dims = item.shape.iter().rev().map(|d| *d as u64).collect();
         specs.push(TensorSpec { name: item.target.clone(), dims, ty });
         if ternary
-            && config.granularity == Granularity::Tensor
+            && item.ternary == Some(Granularity::Tensor)
             && has_scale_tensor(item, architecture, options.packing)
         {
             specs.push(TensorSpec { name: item.scale_name(), dims: vec![1], ty: GgmlType::F32 });

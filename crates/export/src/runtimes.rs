@@ -66,6 +66,8 @@ pub(crate) struct GgufTraits<'a> {
     pub(crate) scales: bool,
     /// Whether the output head is a tensor of its own, not the embedding.
     pub(crate) own_head: bool,
+    /// Whether the embedding or the head is ternary.
+    pub(crate) ternary_tables: bool,
     /// `tokenizer.ggml.pre`, if there is one.
     pub(crate) pre: Option<&'a str>,
     /// The fewest inputs of a ternary matrix; 0 without one.
@@ -85,14 +87,15 @@ struct Row {
 
 /// Types that not every runtime has: those of the packings, and later ones that forks do not have.
 fn is_special(ty: &str) -> bool {
-    ["TL1", "TL2", "Q1_0", "NVFP4"].contains(&ty) || Packing::ALL.iter().any(|packing| packing.name() == ty)
+    ["TL1", "TL2", "Q1_0", "MXFP4", "NVFP4", "IQ2_BN_R4"].contains(&ty)
+        || Packing::ALL.iter().any(|packing| packing.name() == ty)
 }
 
 const ROWS: [Row; 3] = [
     Row {
         runtime: Runtime::LlamaCpp,
         architectures: &["bitnet", "llama", "qwen2", "qwen3"],
-        types: &["TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "NVFP4"],
+        types: &["TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4", "NVFP4"],
         scales: &["bitnet", "llama", "qwen3"],
     },
     Row {
@@ -106,7 +109,7 @@ const ROWS: [Row; 3] = [
     Row {
         runtime: Runtime::IkLlamaCpp,
         architectures: &["bitnet", "bitnet-b1.58", "llama", "qwen2", "qwen3"],
-        types: &["IQ1_BN", "IQ2_BN"],
+        types: &["IQ1_BN", "IQ2_BN", "IQ2_BN_R4", "Q1_0", "MXFP4"],
         scales: &["bitnet"],
     },
 ];
@@ -121,7 +124,9 @@ pub(crate) fn gguf_verdicts(file: &GgufTraits<'_>) -> Vec<Verdict> {
         Some(format!("no architecture {architecture}"))
     } else {
         let known = |ty: &&str| {
-            BlockFormat::from_name(ty).is_some() || Packing::ALL.iter().any(|packing| packing.name() == *ty)
+            BlockFormat::from_name(ty).is_some()
+                || Packing::in_file(ty, None).is_some()
+                || Packing::ALL.iter().any(|packing| packing.name() == *ty)
         };
         file.types.iter().find(|ty| !known(ty)).map(|ty| format!("no type {ty}"))
     };
@@ -183,6 +188,9 @@ fn advice(runtime: Runtime, file: &GgufTraits<'_>) -> Vec<&'static str> {
     if runtime == Runtime::IkLlamaCpp && file.types.contains("IQ1_BN") {
         advice.push("not run there with IQ1_BN");
     }
+    if file.ternary_tables {
+        advice.push("not run there with a ternary embedding or head");
+    }
     if runtime != Runtime::BitnetCpp {
         return advice;
     }
@@ -228,7 +236,15 @@ mod tests {
 
     fn file<'a>(architecture: &'a str, types: &[&'a str], scales: bool) -> GgufTraits<'a> {
         let types = types.iter().copied().collect();
-        GgufTraits { architecture, types, scales, own_head: false, pre: None, least_columns: 2560 }
+        GgufTraits {
+            architecture,
+            types,
+            scales,
+            own_head: false,
+            ternary_tables: false,
+            pre: None,
+            least_columns: 2560,
+        }
     }
 
     fn names(file: &GgufTraits<'_>) -> Vec<&'static str> {

@@ -73,16 +73,15 @@ pub fn synth_checkpoint(
     };
     let items = items(&config);
     let ternary = config.weights == WeightQuant::Ternary;
-    let stored = |item: &TensorPlan| match item.role {
-        TensorRole::Projection if ternary => Stored::Ternary,
+    let stored = |item: &TensorPlan| match item.ternary {
+        Some(_) if ternary => Stored::Ternary,
         _ => Stored::Bf16,
     };
     let mut writer = Writer::create(out)?;
     writer.write_config(&config)?;
     writer.write_file(TOKENIZER, tokenizer.to_json()?.as_bytes())?;
     writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
-    let specs =
-        items.iter().flat_map(|item| specs_of(item, stored(item), false, config.granularity)).collect();
+    let specs = items.iter().flat_map(|item| specs_of(item, stored(item), false)).collect();
     let mut file = writer.tensor_file(MODEL, specs)?;
     for spec in file.specs().to_vec() {
         let found = items.iter().position(|item| item.source == spec.name || scale_name(item) == spec.name);
@@ -128,7 +127,7 @@ fn random_scales(
     rng: &mut ChaCha8Rng,
 ) -> Result<Scales, ExportError> {
     let [rows, cols] = item.matrix();
-    let granularity = config.granularity.on(cols);
+    let granularity = item.ternary.unwrap_or(config.granularity).on(cols);
     let draw = |rng: &mut ChaCha8Rng| config.initializer_range * rng.random_range(0.5..1.0);
     let scales = match granularity {
         Granularity::Tensor => vec![draw(rng)],
@@ -147,7 +146,7 @@ fn random(
     let mut rng = generator(seed, index);
     let range = config.initializer_range;
     let count: usize = item.shape.iter().product();
-    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
+    if item.ternary.is_some() {
         let [rows, cols] = item.matrix();
         let scales = random_scales(config, item, &mut rng)?;
         let codes = (0..count).map(|_| rng.random_range(-1..=1i8)).collect();

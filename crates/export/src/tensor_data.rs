@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 
 use tritforge_checkpoint::Tensors;
-use tritforge_config::{ModelConfig, WeightQuant};
+use tritforge_config::{Granularity, ModelConfig, WeightQuant};
 use tritforge_ternary::{TernaryTensor, check_finite};
 
 use crate::ExportError;
-use crate::plan::{TensorPlan, TensorRole};
+use crate::plan::TensorPlan;
 
 /// What a tensor holds.
 #[derive(Debug, Clone)]
@@ -28,6 +28,17 @@ pub fn ternary_tensor(
     tensors: &Tensors,
     config: &ModelConfig,
     name: &str,
+    shape: [usize; 2],
+) -> Result<TernaryTensor, ExportError> {
+    ternary_matrix(tensors, config, config.granularity, name, shape)
+}
+
+/// The same of any matrix, whose weights share scales in a granularity.
+fn ternary_matrix(
+    tensors: &Tensors,
+    config: &ModelConfig,
+    granularity: Granularity,
+    name: &str,
     [rows, cols]: [usize; 2],
 ) -> Result<TernaryTensor, ExportError> {
     if let Some(stored) = tensors.ternary(name, [rows, cols])? {
@@ -35,9 +46,9 @@ pub fn ternary_tensor(
     }
     let values = tensors.f32(name, &[rows, cols])?;
     let tensor = match config.weights {
-        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, config.granularity),
+        WeightQuant::Ternary => TernaryTensor::from_values(&values, rows, cols, granularity),
         WeightQuant::Absmean | WeightQuant::None => {
-            TernaryTensor::quantize_by(config.quantizer, config.granularity, &values, [rows, cols])
+            TernaryTensor::quantize_by(config.quantizer, granularity, &values, [rows, cols])
         }
     };
     tensor.map_err(|source| ExportError::Ternary { tensor: name.to_string(), source })
@@ -49,8 +60,9 @@ pub(crate) fn of_checkpoint<'a>(
     config: &ModelConfig,
     item: &TensorPlan,
 ) -> Result<TensorData<'a>, ExportError> {
-    if item.role == TensorRole::Projection && config.weights != WeightQuant::None {
-        return Ok(TensorData::Ternary(ternary_tensor(tensors, config, &item.source, item.matrix())?));
+    if let Some(granularity) = item.ternary {
+        let tensor = ternary_matrix(tensors, config, granularity, &item.source, item.matrix())?;
+        return Ok(TensorData::Ternary(tensor));
     }
     Ok(TensorData::Dense(tensors.f32(&item.source, &item.shape)?))
 }

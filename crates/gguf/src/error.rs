@@ -108,10 +108,6 @@ fn unknown_type_hint(id: u32) -> &'static str {
             "ids 36 to 39 depend on the runtime that wrote the file (38 is TL1 in bitnet.cpp; 36 to 38 were \
              repacked IQ4_NL layouts in llama.cpp of 2024): convert the file again to I2_S, TQ1_0 or TQ2_0"
         }
-        39 => {
-            "ids 36 to 39 depend on the runtime that wrote the file (39 is TL2 in bitnet.cpp and MXFP4 in \
-             llama.cpp): convert the file again to I2_S, TQ1_0 or TQ2_0"
-        }
         _ => {
             "some ids depend on the runtime that wrote the file (forks of llama.cpp have added their own): \
              convert the file with that runtime to a type of mainline llama.cpp"

@@ -48,6 +48,7 @@ mod error;
 mod format;
 mod metadata;
 mod mmap;
+mod mxfp4;
 mod overrides;
 mod parse;
 mod q2_0;

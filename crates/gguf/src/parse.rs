@@ -12,7 +12,7 @@ use crate::{
     error::{Fault, Quoted},
     format::{self, ALIGNMENT_KEY, MAGIC, MAX_DIMS, MIN_ENTRY, MIN_TENSOR_INFO, OLDEST_VERSION, VERSION},
     metadata::Metadata,
-    q2_0,
+    mxfp4, q2_0,
     reader::TensorInfo,
     types::GgmlType,
     value::{self, ARRAY, Array, STRING, Value},
@@ -40,6 +40,7 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Header, Fault> {
         .ok_or_else(|| Fault::new(end, "data section", "no aligned offset", "an offset that fits 64 bits"))?;
     let available = (bytes.len() as u64).saturating_sub(data_offset);
     q2_0::tell_apart(&mut tensors, &offset_fields, alignment, available)?;
+    mxfp4::check(&tensors, &offset_fields, available)?;
     check_places(&tensors, &offset_fields, alignment, data_offset, bytes.len() as u64)?;
     Ok(Header { version, metadata, tensors, alignment, data_offset })
 }

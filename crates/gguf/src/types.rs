@@ -1,8 +1,8 @@
 //! Tensor types: ids, block sizes, and how many bytes a tensor of given dimensions takes.
 //!
 //! Ids, block sizes and names are those of `ggml` (`enum ggml_type`, `gguf.constants.GGML_QUANT_SIZES` in the
-//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ1_BN and IQ2_BN are those of ik_llama.cpp
-//! alone, PQ2_0 and PTQ1_0 those of PrismML's fork of llama.cpp.
+//! Python package); I2_S is the ternary type of bitnet.cpp and ik_llama.cpp, IQ1_BN, IQ2_BN and IQ2_BN_R4 are those of
+//! ik_llama.cpp alone, PQ2_0 and PTQ1_0 those of PrismML's fork of llama.cpp.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use crate::error::Error;
 
 /// How the weights of a tensor are encoded.
 ///
-/// A type exists here when its id means one thing in every file. Ids 38 and 39 do not: see
-/// [`GgmlType::from_id`]. Id 42 means two, which are told apart by the lengths of a file's tensors: reading gives
-/// [`GgmlType::Q2_0`] or [`GgmlType::Q2_0_G128`].
+/// A type exists here when its id means one thing in every file, or its tensors show which: id 38 does not, see
+/// [`GgmlType::from_id`]; a tensor of id 39 is MXFP4 if it has the room for it. Id 42 means two, which are told apart by the
+/// lengths of a file's tensors: reading gives [`GgmlType::Q2_0`] or [`GgmlType::Q2_0_G128`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(non_camel_case_types, missing_docs)] // The variants are the format's own names; `ggml` defines them.
 #[non_exhaustive]
@@ -49,6 +49,7 @@ pub enum GgmlType {
     TQ1_0,
     TQ2_0,
     I2_S,
+    MXFP4,
     NVFP4,
     Q1_0,
     Q2_0,
@@ -58,6 +59,7 @@ pub enum GgmlType {
     IQ2_BN,
     PQ2_0,
     PTQ1_0,
+    IQ2_BN_R4,
 }
 
 use GgmlType::*;
@@ -66,7 +68,7 @@ use GgmlType::*;
 ///
 /// I2_S stands here as its blocks of 128 weights in 32 bytes (x86 layout); its one scale a tensor is added in
 /// [`GgmlType::nbytes`], as are the scales before the rows of IQ1_BN and IQ2_BN.
-const TABLE: [(GgmlType, u32, &str, u64, u64); 40] = [
+const TABLE: [(GgmlType, u32, &str, u64, u64); 42] = [
     (F32, 0, "F32", 1, 4),
     (F16, 1, "F16", 1, 2),
     (Q4_0, 2, "Q4_0", 32, 18),
@@ -99,6 +101,7 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 40] = [
     (TQ1_0, 34, "TQ1_0", 256, 54),
     (TQ2_0, 35, "TQ2_0", 256, 66),
     (I2_S, 36, "I2_S", 128, 32),
+    (MXFP4, 39, "MXFP4", 32, 17),
     (NVFP4, 40, "NVFP4", 64, 36),
     (Q1_0, 41, "Q1_0", 128, 18),
     (Q2_0, 42, "Q2_0", 64, 18),
@@ -107,6 +110,7 @@ const TABLE: [(GgmlType, u32, &str, u64, u64); 40] = [
     (IQ2_BN, 135, "IQ2_BN", 64, 16),
     (PQ2_0, 142, "PQ2_0", 128, 34),
     (PTQ1_0, 143, "PTQ1_0", 128, 28),
+    (IQ2_BN_R4, 335, "IQ2_BN_R4", 64, 16),
 ];
 
 /// The bytes before each row of an IQ1_BN tensor: its f16 scale.
@@ -128,7 +132,8 @@ impl GgmlType {
     ///
     /// # Errors
     /// [`Error::UnknownType`] for an id without one meaning: unused ones, those of forks, and those that two
-    /// runtimes use for different layouts (38 and 39: TL1 and TL2 in bitnet.cpp, MXFP4 is 39 in llama.cpp).
+    /// runtimes use for different layouts (38: TL1 in bitnet.cpp). 39 is MXFP4: reading a file refuses the TL2 of bitnet.cpp,
+    /// which has the same id, by the lengths of its tensors.
     pub fn from_id(id: u32) -> Result<GgmlType, Error> {
         TABLE.iter().find(|row| row.1 == id).map(|row| row.0).ok_or(Error::UnknownType { id })
     }
@@ -195,7 +200,7 @@ impl GgmlType {
         let scales = match self {
             I2_S => I2_S_SCALE_BYTES,
             IQ1_BN => (weights / inner).checked_mul(IQ1_BN_SCALE_BYTES).ok_or_else(too_many)?,
-            IQ2_BN => (weights / inner).checked_mul(IQ2_BN_SCALE_BYTES).ok_or_else(too_many)?,
+            IQ2_BN | IQ2_BN_R4 => (weights / inner).checked_mul(IQ2_BN_SCALE_BYTES).ok_or_else(too_many)?,
             _ => 0,
         };
         data.checked_add(scales).ok_or_else(too_many)
@@ -231,6 +236,8 @@ mod tests {
         // The query projection of BitNet b1.58 2B4T.
         assert_eq!(I2_S.nbytes(&[2560, 2560]).unwrap(), 2560 * 2560 / 4 + 32);
         assert_eq!(IQ2_BN.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 4 + 4));
+        assert_eq!(IQ2_BN_R4.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 4 + 4));
+        assert_eq!(MXFP4.nbytes(&[256, 512]).unwrap() * 8 * 100, 256 * 512 * 425);
         assert_eq!(IQ1_BN.nbytes(&[2560, 640]).unwrap(), 640 * (2560 / 64 * 13 + 2));
         // Bits a weight: 2.125 and 1.75.
         for ty in [Q2_0_G128, PQ2_0] {
@@ -241,8 +248,7 @@ mod tests {
 
     #[test]
     fn ambiguous_ids_are_refused_with_their_meanings() {
-        for (id, words) in [(38, "TL1 in bitnet.cpp"), (39, "MXFP4 in"), (144, "forks"), (u32::MAX, "forks")]
-        {
+        for (id, words) in [(38, "TL1 in bitnet.cpp"), (144, "forks"), (u32::MAX, "forks")] {
             let message = GgmlType::from_id(id).unwrap_err().to_string();
             assert!(message.contains(&format!("id {id}: ")), "{message}");
             assert!(message.contains(words) && message.contains("runtime that wrote the file"), "{message}");

@@ -59,4 +59,4 @@ pub use step::{LogitsRequest, SequenceInput, step};
 pub use stop::{StopFilter, StopMatch};
 pub use threads::set_decode_threads;
 pub use tritforge_kernels::KvType;
-pub use weights::TernaryInfo;
+pub use weights::{Table, TernaryInfo};

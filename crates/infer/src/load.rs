@@ -65,17 +65,41 @@ impl Loader<'_> {
         if let Some(ty) = dense_type(info.ty) {
             return Ok(Dense { ty, rows, cols, source: Source::File(info.clone()) });
         }
-        let Some(format) = BlockFormat::from_name(info.ty.name()) else {
+        let mut numbers = vec![0f32; rows * cols];
+        if let Some(format) = BlockFormat::from_name(info.ty.name()) {
+            format.decode(self.gguf.data(info), &mut numbers);
+        } else if let Some(packing) = self.packing(info.ty) {
+            // Ternary numbers among full-precision ones: no activations are quantized for them.
+            let weights = self.ternary(name, packing, [rows, cols], None, None)?;
+            weights.scales().apply(&weights.codes(), cols, &mut numbers);
+        } else {
             let known: Vec<&str> = BlockFormat::all().iter().map(|format| format.name).collect();
             let message = format!("type {}, expected {} or a ternary one", info.ty.name(), known.join(", "));
             return Err(self.fault(name, message));
-        };
-        let mut numbers = vec![0f32; rows * cols];
-        format.decode(self.gguf.data(info), &mut numbers);
+        }
         self.gguf.release(info);
         check_finite(&numbers, cols).map_err(|e| self.fault(name, e.to_string()))?;
         let bytes = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Ok(Dense { ty: DenseType::F32, rows, cols, source: Source::Memory(bytes) })
+    }
+
+    /// The embedding or the head, [vocab_size, hidden_size]. Which weights of a ternary one share a scale is what the file
+    /// says, or else what its blocks and rows have; `granularity` becomes that.
+    pub(crate) fn table(
+        &self,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        granularity: &mut Option<Granularity>,
+    ) -> Result<Weight, InferError> {
+        let packing = self.packing(self.tensor(name, &[rows, cols])?.ty);
+        let (Some(packing), Some(granularity)) = (packing, granularity) else {
+            return Ok(Weight::Dense(self.dense(name, rows, cols)?));
+        };
+        let said = ModelConfig::said_table_granularity(self.gguf.metadata(), name)
+            .map_err(|source| InferError::Config { path: self.path.to_path_buf(), source })?;
+        let weights = self.ternary(name, packing, [rows, cols], said, None)?;
+        *granularity = weights.granularity();
+        Ok(Weight::Ternary(weights, packing))
     }
 
     /// A full-precision matrix of a projection, its rows in the model's order.
@@ -113,7 +137,9 @@ impl Loader<'_> {
         let info = self.tensor(name, &[rows, cols])?;
         let fault =
             |source| InferError::Ternary { path: self.path.to_path_buf(), tensor: name.to_string(), source };
-        let packed = PackedRows::new(packing, self.gguf.data(info), rows, cols).map_err(fault)?;
+        let bytes =
+            Packing::bytes_in_file(info.ty.name(), self.gguf.data(info), rows, cols).map_err(fault)?;
+        let packed = PackedRows::new(packing, &bytes, rows, cols).map_err(fault)?;
         // llama.cpp's `bitnet`: the f32 scale of the tensor stands beside it.
         let scale_name = name.replace(".weight", ".scale");
         let beside = match self.gguf.tensor(&scale_name) {

@@ -5,13 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_gguf::{Gguf, Override};
-use tritforge_kernels::{DenseMatrix, RopeTable};
+use tritforge_kernels::{DenseMatrix, RopeTable, TernaryWeights};
 use tritforge_text::Tokenizer;
 
 use crate::InferError;
 use crate::adapter::ScaledAdapter;
 use crate::load::Loader;
-use crate::weights::{Block, Dense, Source, TernaryInfo};
+use crate::weights::{Block, Dense, Source, Table, TernaryInfo, Weight};
 
 /// A model loaded from a GGUF file. Full-precision matrices stay in the file's pages where the kernels
 /// multiply their type, but for a head that decodes faster in another order.
@@ -22,8 +22,8 @@ pub struct Model {
     config: ModelConfig,
     tokenizer: Tokenizer,
     end_ids: Vec<u32>,
-    pub(crate) embedding: Dense,
-    pub(crate) head: Option<Dense>,
+    embedding: Weight,
+    head: Option<Weight>,
     /// The head, rearranged for decoding.
     rearranged_head: Option<DenseMatrix<'static>>,
     pub(crate) norm: Vec<f32>,
@@ -36,15 +36,15 @@ pub struct Model {
 /// The name of the embedding in a GGUF file.
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// That of a head of its own.
-const HEAD: &str = "output.weight";
+pub(crate) const HEAD: &str = "output.weight";
 
 /// The memory of a loaded model, in bytes; a session adds its keys and values ([`crate::Session::kv_bytes`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ModelMemory {
     /// The file. It is mapped; only what is read of it takes memory, and the system may take that back.
     pub file_bytes: usize,
-    /// The ternary weights in the layout of the kernels and the matrices that were converted, in memory of
-    /// the process.
+    /// The ternary weights in the layout of the kernels, a ternary embedding and head among them, and the matrices that
+    /// were converted, in memory of the process.
     pub weight_bytes: usize,
     /// The head as it was rearranged for decoding, in memory of the process; 0 if it stays in the file.
     pub rearranged_head_bytes: usize,
@@ -81,16 +81,16 @@ impl Model {
         let tokenizer = Tokenizer::from_gguf(gguf.metadata())?;
         let loader = Loader { path, gguf: &gguf };
         let (vocab, d) = (config.vocab_size, config.hidden_size);
-        let embedding = loader.dense(EMBEDDING, vocab, d)?;
+        let embedding = loader.table(EMBEDDING, [vocab, d], &mut config.ternary_embedding)?;
         let untied = !config.tie_word_embeddings;
-        let head = untied.then(|| loader.dense(HEAD, vocab, d)).transpose()?;
+        let head = untied.then(|| loader.table(HEAD, [vocab, d], &mut config.ternary_head)).transpose()?;
         let mut frequencies = RopeTable::frequencies(config.head_dim, config.rope_theta);
         let scaling = config.rope_scaling.as_ref();
         let factor = scaling.map_or(1.0, |scaling| scaling.apply(&mut frequencies, config.rope_theta));
         let norm = loader.vector("output_norm.weight", d)?;
-        let output = head.as_ref().unwrap_or(&embedding);
-        let rearranged_head = output.matrix(&gguf).for_decoding();
-        if let (Some(_), Source::File(info)) = (&rearranged_head, &output.source) {
+        let output = head.as_ref().unwrap_or(&embedding).dense();
+        let rearranged_head = output.and_then(|output| output.matrix(&gguf).for_decoding());
+        if let (Some(_), Some(Dense { source: Source::File(info), .. })) = (&rearranged_head, output) {
             gguf.release(info);
         }
         // After the head, whose copy and pages are in memory at once for a while.
@@ -170,32 +170,36 @@ impl Model {
     }
 
     /// The embedding, [vocab_size, hidden_size].
-    pub fn embedding(&self) -> DenseMatrix<'_> {
+    pub fn embedding(&self) -> Table<'_> {
         match (&self.head, &self.rearranged_head) {
             // Tied: what the head has read is in memory.
-            (None, Some(matrix)) => matrix.borrowed(),
-            _ => self.embedding.matrix(&self.gguf),
+            (None, Some(matrix)) => Table::Dense(matrix.borrowed()),
+            _ => self.embedding.table(&self.gguf),
         }
     }
 
     /// The output head, [vocab_size, hidden_size]: the embedding where they are tied.
-    pub fn head(&self) -> DenseMatrix<'_> {
+    pub fn head(&self) -> Table<'_> {
         match &self.rearranged_head {
-            Some(matrix) => matrix.borrowed(),
-            None => self.head.as_ref().unwrap_or(&self.embedding).matrix(&self.gguf),
+            Some(matrix) => Table::Dense(matrix.borrowed()),
+            None => self.head.as_ref().unwrap_or(&self.embedding).table(&self.gguf),
         }
     }
 
     /// Where the model's bytes are.
     pub fn memory(&self) -> ModelMemory {
+        let tables = || [&self.embedding].into_iter().chain(&self.head);
         let dense = || {
             let blocks = self.blocks.iter().flat_map(Block::dense);
-            [&self.embedding].into_iter().chain(&self.head).chain(blocks).map(Dense::bytes)
+            tables().filter_map(Weight::dense).chain(blocks).map(Dense::bytes)
         };
         // What the head read of the file is in memory where it was rearranged.
-        let output = self.head.as_ref().unwrap_or(&self.embedding);
-        let rearranged = if self.rearranged_head.is_some() { output.bytes().0 } else { 0 };
-        let ternary: usize = self.ternary().map(|info| info.weights.packed_bytes()).sum();
+        let output = self.head.as_ref().unwrap_or(&self.embedding).dense();
+        let output = output.filter(|_| self.rearranged_head.is_some());
+        let rearranged = output.map_or(0, |output| output.bytes().0);
+        let projections: usize = self.ternary().map(|info| info.weights.packed_bytes()).sum();
+        let tables = tables().filter_map(Weight::ternary).map(TernaryWeights::packed_bytes);
+        let ternary = projections + tables.sum::<usize>();
         ModelMemory {
             file_bytes: self.gguf.file_size() as usize,
             weight_bytes: ternary + dense().map(|(_, memory)| memory).sum::<usize>(),

@@ -8,7 +8,9 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use tritforge_kernels::{Observer, rms_norm};
+use tritforge_kernels::{
+    LM_HEAD, Observer, QuantizedRows, Step, rms_norm, rms_norm_quantize, ternary_matmul, ternary_matmul_i32,
+};
 use tritforge_model::{Activations, BlockForward, BlockShape, Cpu, Passing};
 use tritforge_ternary::{NotFinite, check_finite};
 
@@ -16,6 +18,7 @@ use crate::adapter::Rows;
 use crate::model::EMBEDDING;
 use crate::products::{Caches, Looking, NonFinite, Products, StateCapture};
 use crate::threads::decode_thread_limit;
+use crate::weights::Table;
 use crate::{InferError, Model, Session};
 
 /// Which logits a pass is to return.
@@ -74,7 +77,7 @@ pub(crate) fn step_observed(
     for layer in 0..model.blocks.len() {
         block(&model, layer, parts, &adapted, &mut buffers, &mut looking);
     }
-    let logits = logits(&model, parts, &buffers.x);
+    let logits = logits(&model, parts, &buffers.x, looking.observer);
     let vocab = model.config().vocab_size;
     let found = looking.non_finite.or_else(|| non_finite_logit(parts, &logits, vocab));
     BUFFERS.set(buffers);
@@ -192,7 +195,12 @@ fn block(
 }
 
 /// The logits that each part wants, of the stream x behind the last block.
-fn logits(model: &Model, parts: &[SequenceInput<'_>], x: &[f32]) -> Vec<Vec<f32>> {
+fn logits(
+    model: &Model,
+    parts: &[SequenceInput<'_>],
+    x: &[f32],
+    observer: Option<&mut Observer<'_>>,
+) -> Vec<Vec<f32>> {
     let config = model.config();
     let (d, vocab) = (config.hidden_size, config.vocab_size);
     let mut wanted = Vec::new();
@@ -209,10 +217,26 @@ fn logits(model: &Model, parts: &[SequenceInput<'_>], x: &[f32]) -> Vec<Vec<f32>
         counts.push(count);
         first += rows;
     }
-    let mut normed = vec![0f32; wanted.len()];
-    rms_norm(&wanted, &model.norm, config.rms_norm_eps, &mut normed);
     let mut logits = vec![0f32; wanted.len() / d * vocab];
-    model.head().matmul(&normed, &mut logits);
+    match model.head() {
+        Table::Dense(head) => {
+            let mut normed = vec![0f32; wanted.len()];
+            rms_norm(&wanted, &model.norm, config.rms_norm_eps, &mut normed);
+            head.matmul(&normed, &mut logits);
+        }
+        Table::Ternary(..) if logits.is_empty() => {}
+        Table::Ternary(head, _) => {
+            let mut input = QuantizedRows::default();
+            rms_norm_quantize(&wanted, &model.norm, config.rms_norm_eps, &mut input);
+            if let Some(observer) = observer {
+                let mut sums = vec![0i32; logits.len()];
+                ternary_matmul_i32(&input, head, &mut sums);
+                let layer = config.num_hidden_layers;
+                observer(Step { layer, projection: LM_HEAD, input: &input, sums: &sums });
+            }
+            ternary_matmul(&input, head, &mut logits);
+        }
+    }
     if let [_] = counts[..] {
         return vec![logits];
     }

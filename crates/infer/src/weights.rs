@@ -43,7 +43,45 @@ impl Dense {
     }
 }
 
-/// The weight of a projection.
+/// The embedding or the head of a loaded model, [vocab_size, hidden_size].
+#[derive(Debug, Clone)]
+pub enum Table<'a> {
+    /// In full precision.
+    Dense(DenseMatrix<'a>),
+    /// Ternary, and how the file packs it.
+    Ternary(&'a TernaryWeights, Packing),
+}
+
+impl Table<'_> {
+    /// Row `i` as numbers: what an embedding looks up.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as wide.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        match self {
+            Table::Dense(matrix) => matrix.row(i, out),
+            Table::Ternary(weights, _) => weights.row(i, out),
+        }
+    }
+
+    /// The name of the type: that of full precision as recipes write it, or that of the packing.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Table::Dense(matrix) => matrix.dense_type().name(),
+            Table::Ternary(_, packing) => packing.name(),
+        }
+    }
+
+    /// The ternary form, if it is ternary.
+    pub fn ternary(&self) -> Option<&TernaryWeights> {
+        match self {
+            Table::Dense(_) => None,
+            Table::Ternary(weights, _) => Some(weights),
+        }
+    }
+}
+
+/// The weight of a projection, the embedding or the head.
 #[derive(Debug)]
 pub(crate) enum Weight {
     /// Ternary, multiplied with int8 activations.
@@ -58,6 +96,22 @@ impl Weight {
         match self {
             Weight::Ternary(weights, _) => weights.rows(),
             Weight::Dense(dense) => dense.rows,
+        }
+    }
+
+    /// The full-precision form, if it is that.
+    pub(crate) fn dense(&self) -> Option<&Dense> {
+        match self {
+            Weight::Ternary(..) => None,
+            Weight::Dense(dense) => Some(dense),
+        }
+    }
+
+    /// As an embedding or a head, given the file that it was loaded from.
+    pub(crate) fn table<'a>(&'a self, gguf: &'a Gguf) -> Table<'a> {
+        match self {
+            Weight::Ternary(weights, packing) => Table::Ternary(weights, *packing),
+            Weight::Dense(dense) => Table::Dense(dense.matrix(gguf)),
         }
     }
 
@@ -113,9 +167,6 @@ impl Block {
 
     /// The full-precision projections.
     pub(crate) fn dense(&self) -> impl Iterator<Item = &Dense> {
-        self.projections.iter().filter_map(|projected| match &projected.weight {
-            Weight::Ternary(..) => None,
-            Weight::Dense(dense) => Some(dense),
-        })
+        self.projections.iter().filter_map(|projected| projected.weight.dense())
     }
 }

@@ -3,6 +3,10 @@
 //! This is for reading models in, not for running them: [`crate::DenseMatrix`] multiplies the formats worth
 //! multiplying.
 
+mod iq3_s_grid;
+mod k_quants;
+mod tables;
+
 use crate::dense::{DenseType, decode_dense};
 
 /// A format in which files hold full-precision or quantized numbers, block by block.
@@ -18,7 +22,7 @@ pub struct BlockFormat {
 }
 
 /// The formats. Sources: `ggml-common.h` and `ggml-quants.c` of llama.cpp.
-const FORMATS: [BlockFormat; 9] = [
+const FORMATS: [BlockFormat; 17] = [
     BlockFormat { name: "F32", numbers: 1, bytes: 4, decode: |b, out| decode_dense(DenseType::F32, b, out) },
     BlockFormat { name: "F16", numbers: 1, bytes: 2, decode: |b, out| decode_dense(DenseType::F16, b, out) },
     BlockFormat {
@@ -43,6 +47,14 @@ const FORMATS: [BlockFormat; 9] = [
         bytes: 210,
         decode: |b, out| decode_dense(DenseType::Q6K, b, out),
     },
+    BlockFormat { name: "Q2_K", numbers: 256, bytes: 84, decode: k_quants::q2_k },
+    BlockFormat { name: "Q3_K", numbers: 256, bytes: 110, decode: k_quants::q3_k },
+    BlockFormat { name: "Q4_K", numbers: 256, bytes: 144, decode: k_quants::q4_k },
+    BlockFormat { name: "Q5_K", numbers: 256, bytes: 176, decode: k_quants::q5_k },
+    BlockFormat { name: "IQ4_NL", numbers: 32, bytes: 18, decode: tables::iq4_nl },
+    BlockFormat { name: "IQ4_XS", numbers: 256, bytes: 136, decode: tables::iq4_xs },
+    BlockFormat { name: "IQ3_S", numbers: 256, bytes: 110, decode: tables::iq3_s },
+    BlockFormat { name: "MXFP4", numbers: 32, bytes: 17, decode: tables::mxfp4 },
 ];
 
 impl BlockFormat {

@@ -93,7 +93,7 @@ pub use rms_norm::{rms_norm, rms_norm_backward};
 pub use rope::{Direction, RopeTable, rope_in_place};
 pub use softmax::{log_sum_exp, softmax_in_place};
 pub use ternary_weights::{TernaryLayout, TernaryWeights};
-pub use trace::{Observer, Step};
+pub use trace::{LM_HEAD, Observer, Step};
 pub use varlen::{attention_varlen, attention_varlen_backward};
 pub use weight_gradient::weight_gradient;
 pub use write_mode::WriteMode;

@@ -15,5 +15,8 @@ pub struct Step<'a> {
     pub sums: &'a [i32],
 }
 
+/// The name of a ternary head in [`Step::projection`]; [`Step::layer`] is then the number of blocks.
+pub const LM_HEAD: &str = "lm_head";
+
 /// Called for every quantized product, in the order of the forward pass.
 pub type Observer<'a> = dyn FnMut(Step<'_>) + 'a;

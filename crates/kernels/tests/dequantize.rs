@@ -11,11 +11,17 @@ fn content(format: &BlockFormat) -> Vec<u8> {
     let blocks = if format.numbers == 1 { 64 } else { 4 };
     let byte = |i: u32| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
     let mut bytes: Vec<u8> = (0..(blocks * format.bytes) as u32).map(byte).collect();
-    for block in bytes.chunks_exact_mut(format.bytes) {
+    for (i, block) in bytes.chunks_exact_mut(format.bytes).enumerate() {
         let mut put = |at: usize, scale: u16| block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
         match format.name {
-            "Q4_0" | "Q5_0" | "Q8_0" => put(0, 0x2e66),
-            "Q4_1" | "Q5_1" => {
+            "Q4_0" | "Q5_0" | "Q8_0" | "IQ4_NL" | "IQ4_XS" | "IQ3_S" => put(0, 0x2e66),
+            "Q2_K" => {
+                put(80, 0x2e66);
+                put(82, 0xa8cd);
+            }
+            "Q3_K" => put(108, 0x2e66),
+            "MXFP4" => block[0] = [0, 1, 127, 130][i],
+            "Q4_1" | "Q5_1" | "Q4_K" | "Q5_K" => {
                 put(0, 0x2e66);
                 put(2, 0xa8cd);
             }

@@ -12,7 +12,8 @@ use crate::{Decoder, ModelError};
 
 impl Decoder {
     /// How much of the quantization of each block's projections training is to see, from 0 to 1, one number a
-    /// block; 1 is all of it, by integers. To be followed by [`Decoder::requantize`].
+    /// block; 1 is all of it, by integers. A ternary embedding goes with the first block, a head with the last, and what
+    /// is both with the last. To be followed by [`Decoder::requantize`].
     ///
     /// # Errors
     /// If there are not as many numbers as blocks, one is out of its range, the weights are not quantized by
@@ -39,6 +40,14 @@ impl Decoder {
                 if linear.blend() != *part {
                     linear.set_blend(*part);
                 }
+            }
+        }
+        let tied = self.config().tie_word_embeddings;
+        let (Some(first), Some(last)) = (blend.first(), blend.last()) else { return Ok(()) };
+        let parts = [if tied { last } else { first }, last];
+        for (table, part) in self.tables_mut().into_iter().zip(parts) {
+            if let Some(table) = table.filter(|table| table.blend() != *part) {
+                table.set_blend(*part);
             }
         }
         Ok(())

@@ -120,8 +120,12 @@ impl Block {
 
 /// Makes scales and ternary forms of all projections that have none.
 pub(crate) fn quantize_blocks(blocks: &mut [Block]) -> Result<(), ModelError> {
+    quantize_linears(blocks.iter_mut().flat_map(|block| &mut block.projections))
+}
+
+/// Makes scales and ternary forms of all of these that have none.
+pub(crate) fn quantize_linears<'a>(linears: impl Iterator<Item = &'a mut Linear>) -> Result<(), ModelError> {
     let faults = Mutex::new(Vec::new());
-    let linears = blocks.iter_mut().flat_map(|block| &mut block.projections);
     parallel_for_each(linears, |linear| {
         if let Err(error) = linear.quantize() {
             faults.lock().unwrap_or_else(PoisonError::into_inner).push(error);

@@ -8,10 +8,11 @@ use rand_chacha::ChaCha20Rng;
 use tritforge_config::{Granularity, LoraConfig, LoraMode, ModelConfig, Projection, WeightQuant};
 use tritforge_kernels::RopeTable;
 
-use crate::block::{Block, quantize_blocks};
-use crate::device::sized;
+use crate::block::{Block, quantize_linears};
+use crate::linear::Linear;
 use crate::lora::Adapter;
 use crate::parameter::{DecayGroup, FROZEN, Parameter};
+use crate::tables::{EMBEDDING, HEAD, Tables};
 use crate::{ModelError, Tensor};
 
 /// Token ids of equally long sequences, one after the other, and what should follow each.
@@ -38,7 +39,8 @@ pub type AttentionStates = [Vec<f32>; 3];
 pub struct Decoder {
     config: ModelConfig,
     pub(crate) embedding: Tensor,
-    head: Option<Tensor>,
+    pub(crate) head: Option<Tensor>,
+    pub(crate) tables: Tables,
     pub(crate) norm: Tensor,
     pub(crate) blocks: Vec<Block>,
     pub(crate) rope: RopeTable,
@@ -178,20 +180,22 @@ impl Decoder {
             })
         };
         let table = [config.vocab_size, config.hidden_size];
-        let (embedding, embedding_index) = named("model.embed_tokens.weight", &table)?;
+        let (embedding, embedding_index) = named(EMBEDDING, &table)?;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::new(config, layer, keep_codes, &mut named))
             .collect::<Result<Vec<_>, _>>()?;
         let (norm, norm_index) = named("model.norm.weight", &[config.hidden_size])?;
         let (head, output) = match config.tie_word_embeddings {
             true => (None, embedding_index),
-            false => named("lm_head.weight", &table).map(|(head, index)| (Some(head), index))?,
+            false => named(HEAD, &table).map(|(head, index)| (Some(head), index))?,
         };
         let indices = Indices { embedding: embedding_index, norm: norm_index, output };
         let rope = rope_table(config);
+        let tables = Tables::new(config, &embedding, head.as_ref(), lora.is_some())?;
         let lora = lora.cloned();
         let config = config.clone();
-        let mut model = Self { config, embedding, head, norm, blocks, rope, parameters, indices, lora };
+        let mut model =
+            Self { config, embedding, head, tables, norm, blocks, rope, parameters, indices, lora };
         model.quantize()?;
         Ok(model)
     }
@@ -222,24 +226,18 @@ impl Decoder {
     /// # Errors
     /// If weights that are to be ternary as they stand are not.
     pub fn requantize(&mut self) -> Result<(), ModelError> {
-        for linear in self.blocks.iter_mut().flat_map(|b| &mut b.projections) {
-            linear.invalidate();
-        }
+        self.linears().for_each(Linear::invalidate);
         self.quantize()
     }
 
-    fn quantize(&mut self) -> Result<(), ModelError> {
-        quantize_blocks(&mut self.blocks)
+    /// All quantized matrices: the projections, and a ternary embedding and head.
+    fn linears(&mut self) -> impl Iterator<Item = &mut Linear> {
+        let tables = self.tables.embedding.iter_mut().chain(&mut self.tables.head);
+        self.blocks.iter_mut().flat_map(|b| &mut b.projections).chain(tables)
     }
 
-    /// The embedding's rows of these tokens, [tokens, hidden_size].
-    pub(crate) fn embed(&self, ids: &[u32], out: &mut Vec<f32>) {
-        let width = self.config.hidden_size;
-        let table = self.embedding.read();
-        let rows = sized(out, ids.len() * width).chunks_exact_mut(width);
-        for (row, id) in rows.zip(ids) {
-            row.copy_from_slice(&table[*id as usize * width..][..width]);
-        }
+    fn quantize(&mut self) -> Result<(), ModelError> {
+        quantize_linears(self.linears())
     }
 
     /// The length of the sequences that the ids are.
@@ -285,9 +283,11 @@ impl Decoder {
             return Err(fault(format!("{} values, expected {}", values.len(), parameter.tensor.len())));
         }
         parameter.tensor.write().copy_from_slice(values);
+        let table = (name == EMBEDDING && self.tables.embedding.is_some())
+            || (name == HEAD && self.tables.head.is_some());
         match parameter.group {
-            DecayGroup::Decay => self.requantize(),
-            DecayGroup::NoDecay => Ok(()),
+            DecayGroup::NoDecay if !table => Ok(()),
+            _ => self.requantize(),
         }
     }
 

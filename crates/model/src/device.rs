@@ -140,6 +140,17 @@ impl Input {
         codes.capacity() + 4 * (scales.capacity() + sums.capacity() + self.values.capacity())
     }
 
+    /// Takes rows of `width` numbers, rounded as far as `quantized` says ([`InputForm::quantized`]); what they were before
+    /// is not kept.
+    pub(crate) fn take(&mut self, x: &[f32], width: usize, quantized: Option<f32>) {
+        if quantized == Some(1.0) {
+            self.values.clear();
+            return quantize_rows_into(x, width, &mut self.rows);
+        }
+        sized(&mut self.values, x.len()).copy_from_slice(x);
+        self.round(InputForm { quantized, plain: false }, width, &mut Vec::new());
+    }
+
     /// Takes `len` numbers, in rows of `width`, that `make` writes, and rounds them as the form says.
     fn fill(
         &mut self,

@@ -16,8 +16,9 @@ impl Decoder {
         if ste == Ste::Identity {
             return;
         }
-        for block in &self.blocks {
-            for (linear, index) in block.projections.iter().zip(block.projection_indices) {
+        let blocks = self.blocks.iter().map(|b| b.projections.iter().zip(b.projection_indices).collect());
+        for matrices in blocks.chain([self.ternary_tables().collect::<Vec<_>>()]) {
+            for (linear, index) in matrices {
                 let (Some(fitted), Some(latent)) = (linear.fitted(), linear.latent()) else { continue };
                 // Of a frozen parameter, or one whose gradient is 0, there is nothing to mask.
                 let Some(gradient) = gradients.get_mut(index) else { continue };

@@ -3,7 +3,9 @@
 //! Training computes the head by a blocked GEMM, whose order of summation is its own; evaluation computes it
 //! by the kernel of the engine.
 
-use tritforge_kernels::{DenseMatrix, Observer, log_sum_exp};
+use tritforge_kernels::{
+    DenseMatrix, LM_HEAD, Observer, Step, log_sum_exp, quantize_rows, ternary_matmul, ternary_matmul_i32,
+};
 
 use crate::decoder::{AttentionStates, Batch};
 use crate::exact::Observers;
@@ -64,7 +66,7 @@ impl Decoder {
         let width = self.config().hidden_size;
         let wanted: Vec<f32> =
             rows.iter().flat_map(|row| &hidden[row * width..(row + 1) * width]).copied().collect();
-        Ok(self.logits_of_hidden(&wanted))
+        self.logits_of_hidden(&wanted, None)
     }
 
     /// [`Self::logits`] of sequences that hold several segments ([`Batch::segments`]).
@@ -76,10 +78,11 @@ impl Decoder {
         ids: &[u32],
         sequences: usize,
         segments: &[usize],
-        observer: Option<&mut Observer<'_>>,
+        mut observer: Option<&mut Observer<'_>>,
     ) -> Result<Vec<f32>, ModelError> {
-        let observers = Observers { products: observer, states: None };
-        Ok(self.logits_of_hidden(&self.hidden(ids, sequences, segments, observers)?))
+        let products = observer.as_mut().map(|observer| &mut **observer as &mut Observer<'_>);
+        let hidden = self.hidden(ids, sequences, segments, Observers { products, states: None })?;
+        self.logits_of_hidden(&hidden, observer)
     }
 
     /// [`Self::segment_logits`], and the queries, keys and values of a layer, counted from 0.
@@ -94,7 +97,7 @@ impl Decoder {
         layer: usize,
     ) -> Result<(Vec<f32>, AttentionStates), ModelError> {
         let (hidden, states) = self.hidden_and_states(ids, sequences, segments, layer)?;
-        Ok((self.logits_of_hidden(&hidden), states))
+        Ok((self.logits_of_hidden(&hidden, None)?, states))
     }
 
     /// The queries, keys and values of a layer, counted from 0: what relations of tokens are made of
@@ -129,12 +132,34 @@ impl Decoder {
         Ok((hidden, states))
     }
 
-    fn logits_of_hidden(&self, hidden: &[f32]) -> Vec<f32> {
-        let weight = self.output_weight().read();
+    fn logits_of_hidden(
+        &self,
+        hidden: &[f32],
+        observer: Option<&mut Observer<'_>>,
+    ) -> Result<Vec<f32>, ModelError> {
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let mut logits = vec![0f32; hidden.len() / width * vocab];
-        DenseMatrix::from_f32(&weight, vocab, width).matmul(hidden, &mut logits);
-        logits
+        let Some(table) = self.output_table() else {
+            let weight = self.output_weight().read();
+            DenseMatrix::from_f32(&weight, vocab, width).matmul(hidden, &mut logits);
+            return Ok(logits);
+        };
+        match table.quantized() {
+            Some(weights) => {
+                let input = quantize_rows(hidden, width);
+                if let Some(observer) = observer {
+                    let mut sums = vec![0i32; logits.len()];
+                    ternary_matmul_i32(&input, weights, &mut sums);
+                    let layer = self.config().num_hidden_layers;
+                    observer(Step { layer, projection: LM_HEAD, input: &input, sums: &sums });
+                }
+                ternary_matmul(&input, weights, &mut logits);
+            }
+            None => table.with_values(|weight| {
+                DenseMatrix::from_f32(weight, vocab, width).matmul(hidden, &mut logits);
+            })?,
+        }
+        Ok(logits)
     }
 
     /// ln p(target) at every position of the batch, 0 where the target is ignored.

@@ -50,7 +50,7 @@ impl Decoder {
         let positions: Vec<u32> = positions(&lengths).collect();
         let (mut x, mut out) = (Vec::new(), Vec::new());
         let (mut kept, mut passing) = (Activations::<Cpu>::default(), Passing::default());
-        self.embed(ids, &mut x);
+        self.embed(ids, true, &mut x)?;
         for block in &self.blocks {
             let norms = block.norms.each(|norm| &norm.weight);
             let (rope, positions) = (&self.rope, &positions[..]);

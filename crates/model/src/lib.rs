@@ -61,6 +61,7 @@ mod lora;
 mod parameter;
 mod segments;
 mod stack;
+mod tables;
 mod tensor;
 
 pub use backward::{Distillation, DistillationLoss, Relation, Workspace};

@@ -41,6 +41,13 @@ impl Decoder {
     /// another shape.
     pub fn new(config: &ModelConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, NnError> {
         config.validate()?;
+        if config.ternary_embedding.is_some() || config.ternary_head.is_some() {
+            return Err(NnError::Input {
+                what: "embedding and head",
+                found: "a ternary one".to_string(),
+                expected: "full precision: only the fused engine has them ternary".to_string(),
+            });
+        }
         let model = vb.pp("model");
         let normal = Init::Randn { mean: 0.0, stdev: f64::from(config.initializer_range) };
         let table = (config.vocab_size, config.hidden_size);

@@ -32,6 +32,16 @@ pub enum TernaryError {
         /// The columns found.
         cols: usize,
     },
+    /// Rows that do not divide into those that stand together.
+    #[error("{packing} packs {together} rows together, found {rows} rows: expected a multiple of {together}")]
+    Rows {
+        /// Name of the type.
+        packing: &'static str,
+        /// Rows that stand together.
+        together: usize,
+        /// The rows found.
+        rows: usize,
+    },
     /// A weight is NaN or infinite.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),

@@ -43,8 +43,8 @@ pub use error::TernaryError;
 pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
 pub use granularity::Granularity;
 pub use packing::{
-    GRANULARITY, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, ScalePlace, Unpacked, pack_stripes,
-    unpack_stripes,
+    EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing,
+    ScalePlace, Unpacked, pack_stripes, unpack_stripes,
 };
 pub use quantizer::{Fit, Fitted, QUANTIZERS, Quantizer, WeightQuantizer, absmean, weight_codes};
 pub use scales::{Scales, is_f16};

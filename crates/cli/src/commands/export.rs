@@ -158,7 +158,7 @@ pub(crate) struct Args {
     /// File format and storage type of the projections; default: tq2_0 for ternary models, f16 for others.
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Storage type of the embedding and the output head.
+    /// Storage type of the embedding and the output head, where they are not ternary.
     #[arg(long, value_enum, default_value = "f16")]
     embeddings: Embeddings,
     /// Model name in the file; default: the file name without extension.

@@ -90,8 +90,13 @@ pub(crate) fn print_report(report: &VerifyReport) {
             println!("  full-precision projections, {}: compared by logits", counted(report.tokens, "token"));
         }
         None => println!(
-            "  {} projections, {weights} weights, {}: codes, scales, int8 activations and int32 sums identical",
+            "  {} {}, {weights} weights, {}: codes, scales, int8 activations and int32 sums identical",
             report.projections.len(),
+            if report.projections.iter().all(|p| p.layer.is_some()) {
+                "projections"
+            } else {
+                "ternary matrices"
+            },
             counted(report.tokens, "token")
         ),
         Some(first) => {
@@ -127,16 +132,18 @@ pub(crate) fn print_report(report: &VerifyReport) {
 
 /// One row a block that differs.
 fn print_blocks(report: &VerifyReport) {
-    let last = report.projections.last().map_or(0, |p| p.layer);
-    let rows = (0..=last).filter_map(|layer| {
+    let mut layers: Vec<_> = report.projections.iter().map(|p| p.layer).collect();
+    layers.dedup();
+    let rows = layers.into_iter().filter_map(|layer| {
         let block = || report.projections.iter().filter(move |p| p.layer == layer);
         let sum = |count: fn(&ProjectionReport) -> usize| block().map(count).sum::<usize>().to_string();
         // `f32::max` would drop a NaN; in this order it is the largest.
         let scale = block().map(|p| p.scale_difference / p.scale).max_by(f32::total_cmp).unwrap_or(0.0);
         let first = block().find(|p| !p.identical())?;
+        let name = first.tensor.split('.').nth(if layer.is_some() { 2 } else { 0 });
         Some(vec![
-            layer.to_string(),
-            first.tensor.split('.').nth(2).unwrap_or_default().to_string(),
+            layer.map_or_else(|| "-".to_string(), |layer| layer.to_string()),
+            name.unwrap_or_default().to_string(),
             sum(|p| p.codes_different),
             format!("{scale:.2e}"),
             sum(|p| p.activations_different),

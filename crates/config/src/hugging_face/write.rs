@@ -19,9 +19,14 @@ impl ModelConfig {
         extra: Map<String, Value>,
     ) -> Result<String, ConfigError> {
         if self.weights != WeightQuant::None && !self.is_bitnet() {
+            let table = |name, granularity: Option<_>| granularity.map_or("", |_| name);
             return Err(ConfigError::NoClass(format!(
-                "quantizer {}, granularity {}: transformers quantizes by absmean with one scale a tensor; export GGUF",
-                self.quantizer, self.granularity
+                "quantizer {}, granularity {}{}{}: transformers quantizes by absmean with one scale a tensor, and neither \
+                 embedding nor head; export GGUF",
+                self.quantizer,
+                self.granularity,
+                table(", a ternary embedding", self.ternary_embedding),
+                table(", a ternary head", self.ternary_head)
             )));
         }
         let class = Class::of(self)?;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_export::{ImportOptions, LoadedModel};
-use tritforge_infer::{KvType, LogitsRequest, Model, Session};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session, Table};
 use tritforge_kernels::{Observer, TernaryWeights};
-use tritforge_model::Decoder;
+use tritforge_model::{Decoder, ModelError};
+use tritforge_ternary::TernaryTensor;
 use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;
@@ -111,8 +112,31 @@ impl VerifyModel {
     /// The type in which the embedding is stored.
     pub(super) fn embedding_type(&self) -> &'static str {
         match self {
+            VerifyModel::Trained { decoder, .. } if decoder.config().ternary_embedding.is_some() => "ternary",
             VerifyModel::Trained { .. } => "F32",
-            VerifyModel::Deployed(model) => model.embedding().dense_type().name(),
+            VerifyModel::Deployed(model) => model.embedding().type_name(),
+        }
+    }
+
+    /// Codes and scales of one of [`TABLES`], if it is ternary.
+    pub(super) fn ternary_table(&self, name: &str) -> Result<Option<TernaryTensor>, EvalError> {
+        let table = match self {
+            VerifyModel::Trained { decoder, .. } => return Ok(decoder.ternary_table(name)?),
+            VerifyModel::Deployed(model) => Self::deployed_table(model, name),
+        };
+        let weights = table.as_ref().and_then(Table::ternary);
+        let tensor = weights.map(|weights| {
+            TernaryTensor::from_codes(weights.codes(), weights.rows(), weights.cols(), weights.scales())
+        });
+        Ok(tensor.transpose().map_err(ModelError::from)?)
+    }
+
+    /// One of [`TABLES`] of a file; none where the head is the embedding.
+    fn deployed_table<'a>(model: &'a Model, name: &str) -> Option<Table<'a>> {
+        match name {
+            _ if name == TABLES[0] => Some(model.embedding()),
+            _ if model.config().tie_word_embeddings => None,
+            _ => Some(model.head()),
         }
     }
 
@@ -121,12 +145,7 @@ impl VerifyModel {
         match self {
             VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)),
             VerifyModel::Deployed(model) => {
-                let tied = model.config().tie_word_embeddings;
-                let matrix = match name {
-                    _ if name == TABLES[0] => model.embedding(),
-                    _ if tied => return Ok(None),
-                    _ => model.head(),
-                };
+                let Some(matrix) = Self::deployed_table(model, name) else { return Ok(None) };
                 let width = model.config().hidden_size;
                 let mut stored = vec![0f32; model.config().vocab_size * width];
                 stored.chunks_exact_mut(width).enumerate().for_each(|(i, row)| matrix.row(i, row));

@@ -8,7 +8,8 @@ use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
 use tritforge_kernels::BlockFormat;
 use tritforge_support::counted;
 use tritforge_ternary::{
-    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, Scales, TernaryTensor, check_finite_bytes,
+    FloatType, I2_S_ARM, I2_S_LAYOUT, PackedRows, Packing, Scales, TernaryError, TernaryTensor,
+    check_finite_bytes,
 };
 
 use super::Stored;
@@ -31,9 +32,8 @@ impl GgufSource {
         let fault = |message: String| ExportError::Import { path: PathBuf::from(path), message };
         let gguf = Gguf::open_with(path, &options.overrides)?;
         let mut config = ModelConfig::from_gguf_file(&gguf).map_err(|e| fault(e.to_string()))?;
-        let said = ModelConfig::said_granularity(gguf.metadata()).map_err(|e| fault(e.to_string()))?;
-        if config.weights == WeightQuant::Ternary && said.is_none() {
-            config.granularity = config.stored_granularity(&gguf);
+        if config.weights == WeightQuant::Ternary {
+            config.find_granularities(&gguf).map_err(|e| fault(e.to_string()))?;
         }
         let name = gguf.metadata().get_str("general.architecture").unwrap_or_default().to_string();
         let interleaved = Architecture::from_name(&name).is_some_and(Architecture::interleaves_rope);
@@ -68,6 +68,8 @@ impl GgufSource {
         match ty {
             GgmlType::BF16 => Ok(Stored::Bf16),
             GgmlType::F32 | GgmlType::F16 => Ok(Stored::F32),
+            // Ternary numbers among full-precision ones: no activations are quantized for them.
+            ty if self.packing(ty).is_some() && item.ternary.is_none() => Ok(Stored::Decoded),
             ty if self.packing(ty).is_some() => Ok(Stored::Ternary),
             ty if BlockFormat::from_name(ty.name()).is_some() => Ok(Stored::Decoded),
             ty => {
@@ -103,7 +105,13 @@ impl GgufSource {
     fn decoded(&self, item: &TensorPlan) -> Result<Vec<f32>, ExportError> {
         let info = self.find(item)?;
         let Some(format) = BlockFormat::from_name(info.ty.name()) else {
-            return Err(Self::fault(item, format!("type {} cannot be dequantized", info.ty.name())));
+            let [rows, cols] = item.matrix();
+            return self.with_packed(item, |packed| {
+                let (mut codes, mut values) = (vec![0i8; rows * cols], vec![0f32; rows * cols]);
+                packed.unpack(0, &mut codes)?;
+                packed.scales(None, None)?.apply(&codes, cols, &mut values);
+                Ok(values)
+            });
         };
         let mut values = vec![0f32; item.shape.iter().product()];
         format.decode(self.gguf.data(info), &mut values);
@@ -142,13 +150,19 @@ impl GgufSource {
         Packing::in_file(ty.name(), self.i2_s_layout.as_deref())
     }
 
-    fn packed(&self, item: &TensorPlan) -> Result<PackedRows<'_>, ExportError> {
+    /// Hands out the codes and scales of a ternary tensor.
+    fn with_packed<R>(
+        &self,
+        item: &TensorPlan,
+        read: impl FnOnce(PackedRows<'_>) -> Result<R, TernaryError>,
+    ) -> Result<R, ExportError> {
         let info = self.find(item)?;
         let Some(packing) = self.packing(info.ty) else {
             return Err(Self::fault(item, format!("type {} is not ternary", info.ty.name())));
         };
         let [rows, cols] = item.matrix();
-        PackedRows::new(packing, self.gguf.data(info), rows, cols)
+        Packing::bytes_in_file(info.ty.name(), self.gguf.data(info), rows, cols)
+            .and_then(|bytes| read(PackedRows::new(packing, &bytes, rows, cols)?))
             .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })
     }
 
@@ -163,10 +177,7 @@ impl GgufSource {
             }
             Some(_) => return Err(Self::fault(item, "its .scale is not a single F32 value".to_string())),
         };
-        let scales = self
-            .packed(item)?
-            .scales(beside, Some(self.config.granularity))
-            .map_err(|source| ExportError::Ternary { tensor: item.target.clone(), source })?;
+        let scales = self.with_packed(item, |packed| packed.scales(beside, item.ternary))?;
         Ok(match self.moved(item) {
             true => scales.reordered(item.matrix()[0], |row| self.config.interleaved_row(row)),
             false => scales,
@@ -177,7 +188,7 @@ impl GgufSource {
         let fault = |source| ExportError::Ternary { tensor: item.target.clone(), source };
         let [rows, cols] = item.matrix();
         let mut codes = vec![0i8; rows * cols];
-        self.packed(item)?.unpack(0, &mut codes).map_err(fault)?;
+        self.with_packed(item, |packed| packed.unpack(0, &mut codes))?;
         if self.moved(item) {
             codes = reorder(&codes, cols, |row| self.config.interleaved_row(row));
         }

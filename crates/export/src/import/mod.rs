@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::{MODEL, TOKENIZER, TOKENIZER_CONFIG, TensorSpec, TensorType, Writer};
-use tritforge_config::{Granularity, ModelConfig, Quantization, WeightQuant};
+use tritforge_config::{ModelConfig, Quantization, WeightQuant};
 use tritforge_gguf::Override;
 use tritforge_ternary::{Scales, TernaryTensor, pack_stripes};
 use tritforge_text::Tokenizer;
@@ -26,7 +26,7 @@ use self::hugging_face::HuggingFaceSource;
 use crate::ExportError;
 use crate::locate::{Located, locate, without_base};
 use crate::model::ModelFormat;
-use crate::plan::{TensorPlan, TensorRole, items};
+use crate::plan::{TensorPlan, items};
 use crate::tensor_data::{bf16_bytes, check, f32_bytes};
 
 /// How to read a source.
@@ -250,7 +250,7 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
         check_kind(path, item, stored, source.config().weights)?;
         report.ternary_tensors += usize::from(stored == Stored::Ternary);
         report.decoded_tensors += usize::from(stored == Stored::Decoded);
-        specs.extend(specs_of(item, stored, options.latent, source.config().granularity));
+        specs.extend(specs_of(item, stored, options.latent));
     }
     let mut writer = Writer::create(out)?;
     writer.write_config(&report.config)?;
@@ -275,19 +275,19 @@ pub fn import(path: &Path, out: &Path, options: &ImportOptions) -> Result<Import
     Ok(report)
 }
 
-/// A checkpoint is ternary in all its projections or in none.
+/// A checkpoint is ternary in all its projections or in none; its embedding and head are as the configuration says.
 fn check_kind(
     path: &Path,
     item: &TensorPlan,
     stored: Stored,
     weights: WeightQuant,
 ) -> Result<(), ExportError> {
-    let expected = item.role == TensorRole::Projection && weights == WeightQuant::Ternary;
+    let expected = item.ternary.is_some() && weights == WeightQuant::Ternary;
     if (stored == Stored::Ternary) == expected {
         return Ok(());
     }
     let message = if expected {
-        format!("tensor {} is not packed, but the configuration says that projections are", item.source)
+        format!("tensor {} is not packed, but the configuration says that it is ternary", item.source)
     } else {
         format!("tensor {} is packed, but the configuration does not say how", item.source)
     };
@@ -295,15 +295,11 @@ fn check_kind(
 }
 
 /// What a checkpoint holds of a tensor: itself, and the scale of a packed one.
-pub(crate) fn specs_of(
-    item: &TensorPlan,
-    stored: Stored,
-    latent: bool,
-    granularity: Granularity,
-) -> Vec<TensorSpec> {
+pub(crate) fn specs_of(item: &TensorPlan, stored: Stored, latent: bool) -> Vec<TensorSpec> {
     let spec =
         |name: &str, shape: &[usize], ty| TensorSpec { name: name.to_string(), shape: shape.to_vec(), ty };
     let [rows, cols] = item.matrix();
+    let granularity = item.ternary.unwrap_or_default();
     match stored {
         Stored::Ternary if !latent => vec![
             spec(&item.source, &[rows.div_ceil(4), cols], TensorType::U8),
@@ -350,7 +346,7 @@ fn write_tensors(
                 let tensor = source.ternary(item)?;
                 pack_stripes(tensor.codes(), tensor.rows(), tensor.cols()).map_err(fault)?
             }
-            TensorType::F32 if latent && item.role == TensorRole::Projection => {
+            TensorType::F32 if latent && item.ternary.is_some() => {
                 f32_bytes(&latent_weights(&source.ternary(item)?)).into_owned()
             }
             // Numbers are not copied where source and checkpoint have them in one form.

@@ -7,7 +7,7 @@ use tritforge_config::ModelConfig;
 use tritforge_gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use tritforge_infer::Model;
 use tritforge_support::counted;
-use tritforge_ternary::{GRANULARITY, I2_S_LAYOUT, PackedRows, Packing};
+use tritforge_ternary::{I2_S_LAYOUT, PackedRows, Packing};
 
 use super::{Inspection, TensorRow, TokenizerSummary, summarize};
 use crate::ExportError;
@@ -25,7 +25,10 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
     let scales = |t: &&TensorInfo| t.name.ends_with(".scale");
     let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
     // The layout of a ternary type is what a loader must know.
-    let known = |t: &TensorInfo| Packing::in_file(t.ty.name(), layout).map_or(t.ty.name(), Packing::name);
+    let known = |t: &TensorInfo| match Packing::in_file(t.ty.name(), layout) {
+        Some(packing) if packing.ggml_type() == t.ty.name() => packing.name(),
+        _ => t.ty.name(),
+    };
     let ternary = |t: &&TensorInfo| Packing::in_file(t.ty.name(), layout).is_some();
     let columns = |t: &TensorInfo| t.dims.first().map_or(0, |columns| *columns as usize);
     let traits = |architecture| GgufTraits {
@@ -33,6 +36,9 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
         types: gguf.tensors().iter().map(known).collect(),
         scales: gguf.tensors().iter().any(|t| scales(&t)),
         own_head: gguf.tensor("output.weight").is_some(),
+        ternary_tables: ["token_embd.weight", "output.weight"]
+            .into_iter()
+            .any(|name| gguf.tensor(name).is_some_and(|t| ternary(&t))),
         pre: gguf.metadata().get_str("tokenizer.ggml.pre").ok(),
         least_columns: gguf.tensors().iter().filter(ternary).map(columns).min().unwrap_or(0),
     };
@@ -83,10 +89,11 @@ fn row(gguf: &Gguf, info: &TensorInfo, digest: bool) -> Result<TensorRow, Export
     };
     let layout = gguf.metadata().get_str(I2_S_LAYOUT).ok();
     if let Some(packing) = Packing::in_file(info.ty.name(), layout) {
-        let unpacked = packing.unpack(gguf.data(info), rows, cols).map_err(fault)?;
+        let bytes = Packing::bytes_in_file(info.ty.name(), gguf.data(info), rows, cols).map_err(fault)?;
+        let unpacked = packing.unpack(&bytes, rows, cols).map_err(fault)?;
         // None for scales that the engine refuses.
-        let packed = PackedRows::new(packing, gguf.data(info), rows, cols).map_err(fault)?;
-        let said = gguf.metadata().get_str(GRANULARITY).ok().and_then(|text| text.parse().ok());
+        let packed = PackedRows::new(packing, &bytes, rows, cols).map_err(fault)?;
+        let said = ModelConfig::said_table_granularity(gguf.metadata(), &info.name).ok().flatten();
         let scales = packed.scales(beside, said).ok();
         row.set_codes(&unpacked.codes, scales.as_ref(), digest);
     }

@@ -13,7 +13,7 @@ use crate::dense::ggml_type;
 use crate::model::{LoadedModel, ModelFormat};
 use crate::plan::TensorPlan;
 use crate::runtimes::{GgufTraits, Runtime, Verdict, gguf_verdicts, hugging_face_verdicts};
-use crate::{ExportError, ExportOptions};
+use crate::{ExportError, ExportOptions, default_packing};
 
 pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
     let file = Tensors::open(path)?;
@@ -127,7 +127,7 @@ fn checkpoint_verdicts(architecture: Option<&Architecture>, config: &ModelConfig
     let options = ExportOptions::default();
     let ty = match weights {
         WeightQuant::None => ggml_type(options.linears).name(),
-        WeightQuant::Absmean | WeightQuant::Ternary => options.packing.name(),
+        WeightQuant::Absmean | WeightQuant::Ternary => default_packing(config).name(),
     };
     let scales = weights != WeightQuant::None && architecture.has_scale_tensors();
     let after = gguf_verdicts(&GgufTraits {
@@ -136,6 +136,7 @@ fn checkpoint_verdicts(architecture: Option<&Architecture>, config: &ModelConfig
         types: BTreeSet::from([ty]),
         scales,
         own_head: !config.tie_word_embeddings,
+        ternary_tables: config.ternary_embedding.is_some() || config.ternary_head.is_some(),
         least_columns: config.hidden_size,
     });
     let others = after.into_iter().filter(|v| v.runtime != Runtime::Tritforge).map(|v| Verdict {

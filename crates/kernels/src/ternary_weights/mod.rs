@@ -157,6 +157,24 @@ impl TernaryWeights {
         codes
     }
 
+    /// Row `i` as numbers, each its code times the scale that it shares: what an embedding looks up.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not `[cols]`.
+    pub fn row(&self, i: usize, out: &mut [f32]) {
+        assert!(i < self.rows && out.len() == self.cols, "row {i} of [{}, {}]", self.rows, self.cols);
+        let mut unpacked = Vec::new();
+        let lines = self.lines(i / BLOCK_ROWS, &mut unpacked);
+        let lane = i % BLOCK_ROWS;
+        for (step, out) in out.chunks_mut(STEP_COLS).enumerate() {
+            let word = lines[step * STEP_LINES + lane / 16].0[lane % 16];
+            let scale = self.scales.of(i, step * STEP_COLS);
+            for (column, out) in out.iter_mut().enumerate() {
+                *out = f32::from(code_of(word, column)) * scale;
+            }
+        }
+    }
+
     /// Number of blocks of [`BLOCK_ROWS`] rows.
     pub(crate) fn blocks(&self) -> usize {
         self.rows.div_ceil(BLOCK_ROWS)

@@ -70,6 +70,16 @@ impl LaneScales {
             .expect("the scales of this shape")
     }
 
+    /// The scale of the weight in a row and a column.
+    pub(super) fn of(&self, row: usize, column: usize) -> f32 {
+        match self {
+            Self::Whole(scales) => scales.row(row)[0],
+            Self::Group { size, per_row, lanes } => {
+                lanes[row / BLOCK_ROWS * per_row + column / size][row % BLOCK_ROWS].to_f32()
+            }
+        }
+    }
+
     /// The groups of a block, if groups have scales.
     pub(super) fn groups(&self, block: usize) -> Option<BlockGroups<'_>> {
         let Self::Group { size, per_row, lanes } = self else { return None };

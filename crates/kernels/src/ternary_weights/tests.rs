@@ -19,6 +19,32 @@ fn codes_come_back() {
 }
 
 #[test]
+fn a_row_is_its_codes_times_their_scales() {
+    use tritforge_ternary::{Granularity, Scales};
+
+    for (rows, cols) in [(1, 256), (33, 512), (70, 768)] {
+        let codes = ternary(rows * cols, cols);
+        for granularity in
+            [Granularity::Tensor, Granularity::Row, Granularity::Group(32), Granularity::Group(128)]
+        {
+            let count = granularity.count(rows, cols);
+            let scales = (0..count).map(|i| 0.25 + (i % 7) as f32 / 64.0).collect();
+            let scales = Scales::new(granularity, [rows, cols], scales).unwrap();
+            let mut expected = vec![0.0; codes.len()];
+            scales.apply(&codes, cols, &mut expected);
+            for layout in [TernaryLayout::TwoBits, TernaryLayout::FiveTrits] {
+                let weights = TernaryWeights::with_layout(&codes, rows, cols, scales.clone(), layout);
+                let mut row = vec![f32::NAN; cols];
+                for (i, expected) in expected.chunks_exact(cols).enumerate() {
+                    weights.row(i, &mut row);
+                    assert!(row == expected, "row {i} of [{rows}, {cols}], {granularity}, {layout:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn two_bits_a_weight() {
     assert_eq!(TernaryWeights::new(&ternary(64 * 256, 0), 64, 256, 1.0).packed_bytes(), 64 * 256 / 4);
 }

@@ -1,11 +1,15 @@
 //! The output head: logits, loss and their gradients, a chunk of tokens at a time.
 
-use tritforge_kernels::{Matrix, WriteMode, gemm, parallel_for_each, rms_norm, rms_norm_backward};
+use tritforge_config::ActivationQuant;
+use tritforge_kernels::{
+    Matrix, WriteMode, gemm, parallel_for_each, rms_norm, rms_norm_backward, ternary_matmul,
+};
 
 use super::objective::Objective;
 use super::workspace::Scratch;
 use crate::device::sized;
-use crate::{Decoder, Gradients, IGNORE_INDEX};
+use crate::linear::Linear;
+use crate::{Decoder, Gradients, IGNORE_INDEX, ModelError};
 
 /// Logits a chunk holds at most: 64 MiB.
 const CHUNK_LOGITS: usize = 16 << 20;
@@ -22,7 +26,11 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 
 impl Decoder {
     /// Σ loss of the targets, given the residual stream x [tokens, hidden_size] behind the last block; its
-    /// gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added.
+    /// gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added. The products of a ternary
+    /// head are those of the projections, its gradients f32.
+    ///
+    /// # Errors
+    /// If a ternary head changed and was not quantized again.
     pub(super) fn head(
         &self,
         x: &[f32],
@@ -31,10 +39,10 @@ impl Decoder {
         normalizer: f32,
         scratch: &mut Scratch,
         gradients: &mut Gradients,
-    ) -> f64 {
+    ) -> Result<f64, ModelError> {
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let (tokens, eps) = (targets.len(), self.config().rms_norm_eps);
-        let Scratch { dx, passing, dgate, logits, .. } = scratch;
+        let Scratch { dx, passing, dgate, logits, head_input, .. } = scratch;
         let hidden = &mut passing.hidden;
         let norm = self.norm.read();
         let hidden = sized(hidden, x.len());
@@ -42,15 +50,29 @@ impl Decoder {
         let dhidden = sized(dgate, x.len());
 
         let chunk = chunk_tokens(vocab);
-        let table = self.output_weight().read();
-        let table = Matrix::f32(&table, vocab, width);
+        let ternary = self.output_table();
+        let int8 = self.config().activations == ActivationQuant::Absmax;
+        let weight = self.output_weight().read();
+        let dense = Matrix::f32(&weight, vocab, width);
         let mut total = 0f64;
         for first in (0..tokens).step_by(chunk) {
             let rows = first..tokens.min(first + chunk);
             let numbers = rows.start * width..rows.end * width;
-            let hidden = Matrix::f32(&hidden[numbers.clone()], rows.len(), width);
             let logits = sized(logits, rows.len() * vocab);
-            gemm(hidden, table.transposed(), logits, WriteMode::Overwrite);
+            let hidden = &hidden[numbers.clone()];
+            let hidden = match ternary {
+                None => Matrix::f32(hidden, rows.len(), width),
+                Some(table) => {
+                    head_input.take(hidden, width, int8.then(|| table.blend()));
+                    head_input.matrix(width)
+                }
+            };
+            match ternary.and_then(Linear::integers) {
+                Some(weights) => ternary_matmul(&head_input.rows, weights, logits),
+                None => multiply(ternary, dense, |table| {
+                    gemm(hidden, table.transposed(), logits, WriteMode::Overwrite);
+                })?,
+            }
             let mut losses = vec![0f64; rows.len()];
             let each = logits.chunks_exact_mut(vocab).zip(rows.clone()).zip(&mut losses);
             parallel_for_each(each, |((row, at), loss)| match targets[at] {
@@ -62,11 +84,28 @@ impl Decoder {
             if let Some((dtable, write)) = gradients.slot(self.indices.output) {
                 gemm(dlogits.transposed(), hidden, dtable, write);
             }
-            gemm(dlogits, table, &mut dhidden[numbers], WriteMode::Overwrite);
+            multiply(ternary, dense, |table| {
+                gemm(dlogits, table, &mut dhidden[numbers], WriteMode::Overwrite);
+            })?;
         }
         let dx = sized(dx, x.len());
         let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, WriteMode::Overwrite), dnorm);
-        total
+        Ok(total)
+    }
+}
+
+/// Hands out the head as training multiplies it: the ternary one, if it is ternary, else `dense`.
+fn multiply(
+    ternary: Option<&Linear>,
+    dense: Matrix<'_>,
+    product: impl FnOnce(Matrix<'_>),
+) -> Result<(), ModelError> {
+    match ternary {
+        Some(table) => table.with_matrix(product),
+        None => {
+            product(dense);
+            Ok(())
+        }
     }
 }

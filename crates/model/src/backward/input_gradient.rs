@@ -63,3 +63,6 @@ fn scale_columns<'a>(dy: &[f32], scales: &[f32], scaled: &'a mut Vec<f32>) -> &'
     });
     scaled
 }
+
+#[cfg(test)]
+mod tests;

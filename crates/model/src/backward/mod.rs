@@ -134,7 +134,7 @@ impl Decoder {
         if relation.is_some() {
             workspace.scratch.relation.begin(&lengths, batch.targets);
         }
-        self.embed(batch.ids, workspace.begin(lengths, self.blocks.len()));
+        self.embed(batch.ids, false, workspace.begin(lengths, self.blocks.len()))?;
         let head = |x: &[f32], scratch: &mut Scratch, gradients: &mut Gradients| {
             self.head(x, batch.targets, objective, normalizer, scratch, gradients)
         };
@@ -194,13 +194,13 @@ fn run_blocks(
     relation: Option<&Relation<'_>>,
     workspace: &mut Workspace,
     gradients: &mut Gradients,
-    head: impl FnOnce(&[f32], &mut Scratch, &mut Gradients) -> f64,
+    head: impl FnOnce(&[f32], &mut Scratch, &mut Gradients) -> Result<f64, ModelError>,
 ) -> Result<f64, ModelError> {
     forward_blocks(blocks, rope, relation, workspace)?;
     let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
-    let loss = head(&inputs[blocks.len()], scratch, gradients);
+    let loss = head(&inputs[blocks.len()], scratch, gradients)?;
     for (i, block) in blocks.iter().enumerate().rev() {
         let kept = &mut activations[if *checkpointing { 0 } else { i }];
         // The last block's activations are still there.
@@ -220,6 +220,7 @@ pub(crate) fn run_blocks_with_loss(
     gradients: &mut Gradients,
     loss: impl FnOnce(&[f32], &mut [f32]) -> f64,
 ) -> Result<f64, ModelError> {
-    let head = |y: &[f32], scratch: &mut Scratch, _: &mut Gradients| loss(y, sized(&mut scratch.dx, y.len()));
+    let head =
+        |y: &[f32], scratch: &mut Scratch, _: &mut Gradients| Ok(loss(y, sized(&mut scratch.dx, y.len())));
     run_blocks(blocks, rope, None, workspace, gradients, head)
 }

@@ -84,8 +84,14 @@ impl Workspace {
         // The gradient times the scales of rows or groups.
         let scaled = if config.granularity == Granularity::Tensor { 0 } else { 4 * d.max(q).max(f) };
         let scratch = 4 * (d + d.max(q) + q + 2 * kv + f.max(d) + f) + 4 + codes + scaled;
-        let logits = chunk_tokens(config.vocab_size).min(tokens) * config.vocab_size;
-        (activations, activations + tokens * scratch + 4 * logits)
+        let chunk = chunk_tokens(config.vocab_size).min(tokens);
+        let head_input = match (config.output_granularity(), config.activations) {
+            (None, _) => 0,
+            (Some(_), ActivationQuant::Absmax) => d + 8,
+            (Some(_), ActivationQuant::None) => 4 * d,
+        };
+        let logits = 4 * config.vocab_size + head_input;
+        (activations, activations + tokens * scratch + chunk * logits)
     }
 
     /// Bytes of the activations that are kept from the forward for the backward.
@@ -140,6 +146,8 @@ pub(super) struct Scratch {
     pub(super) dup: Vec<f32>,
     /// A chunk of logits, then of their gradients.
     pub(super) logits: Vec<f32>,
+    /// The input of a ternary head for a chunk of tokens; empty where it is in full precision.
+    pub(super) head_input: Input,
     /// The gradient of a projection's output as integers; empty where the backward is in f32.
     pub(super) rounded: Rounded,
     pub(super) adapter: AdapterBuffers,
@@ -171,6 +179,7 @@ impl Scratch {
         all.iter().map(|x| 4 * x.capacity()).sum::<usize>()
             + rows_bytes(self.rounded.codes.rows())
             + 4 * self.rounded.scaled.capacity()
+            + self.head_input.bytes()
             + self.adapter.bytes()
             + self.relation.bytes()
     }

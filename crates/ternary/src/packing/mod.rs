@@ -14,6 +14,7 @@ mod layout;
 mod nibbles;
 mod ptq1_0;
 mod q2_0;
+mod read_only;
 mod rows;
 mod scales;
 mod stripes;
@@ -33,6 +34,12 @@ use crate::{Granularity, TernaryError};
 /// The metadata key by which this program says which weights of a GGUF file share a scale, where that is not all of a
 /// tensor: `row`, or the size of a group. Blocks alone do not tell: neighbours may have the same scale.
 pub const GRANULARITY: &str = "tritforge.granularity";
+
+/// The same of a ternary embedding whose scales are shared otherwise than those of the projections; `tensor` too.
+pub const EMBEDDING_GRANULARITY: &str = "tritforge.granularity.token_embd";
+
+/// The same of a ternary head.
+pub const HEAD_GRANULARITY: &str = "tritforge.granularity.output";
 
 /// The metadata key by which this program says that I2_S tensors of a GGUF file have the layout of ARM: the
 /// string [`I2_S_ARM`]. Files of bitnet.cpp have no such key, whichever layout they have.
@@ -121,9 +128,11 @@ impl Packing {
     }
 
     /// The layout of a type in a GGUF file, given the value of the key [`I2_S_LAYOUT`]: none if the type is
-    /// not ternary.
+    /// not ternary. Of a type that is only read it is the layout into which [`Packing::bytes_in_file`] brings it.
     pub fn in_file(ggml_type: &str, i2_s_layout: Option<&str>) -> Option<Packing> {
-        let packing = Packing::ALL.into_iter().find(|packing| packing.ggml_type() == ggml_type)?;
+        let read_only = read_only::TYPES.iter().find(|(ty, _)| *ty == ggml_type).map(|(_, packing)| *packing);
+        let mut all = Packing::ALL.into_iter();
+        let packing = all.find(|packing| packing.ggml_type() == ggml_type).or(read_only)?;
         let arm = packing == Packing::I2S && i2_s_layout == Some(I2_S_ARM);
         Some(if arm { Packing::I2SArm } else { packing })
     }

@@ -59,6 +59,10 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
     let (_, without_head) =
         Workspace::estimate(&ModelConfig { vocab_size: 1, ..config.clone() }, tokens, false);
     let logits = (all - without_head + 4 * tokens) as u64;
+    let table = |ternary: bool, parameters: usize| if ternary { parameters as u64 / 4 } else { 0 };
+    // An embedding that is not the head is quantized where it is read.
+    let output = if config.tie_word_embeddings { parameters.embedding } else { parameters.head };
+    let tables = table(config.output_granularity().is_some(), output);
     let (projections, trained) = (parameters.projections as u64, trained(recipe, config));
     let (weights, quantized) = match &recipe.lora {
         None => (4 * total, projections / 2),
@@ -80,7 +84,7 @@ pub(super) fn estimate(recipe: &Recipe, config: &ModelConfig, objective: u64, pr
     let adapter = recipe.lora.as_ref().map_or(0, |lora| adapter_buffers(lora, config, tokens));
     Memory {
         weights,
-        quantized,
+        quantized: quantized + tables,
         gradients: 4 * trained * gradient_buffers(recipe.train.gradient_accumulation) as u64,
         optimizer: state_bytes(recipe, config),
         activations: activations as u64,

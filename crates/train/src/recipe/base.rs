@@ -89,10 +89,17 @@ fn quantization(config: &ModelConfig) -> String {
         WeightQuant::Absmean => format!("scale = \"{}\"\n", config.quantizer),
         WeightQuant::Ternary | WeightQuant::None => String::new(),
     };
-    let granularity = match (config.weights, config.granularity) {
-        (WeightQuant::None, _) => String::new(),
-        (_, Granularity::Group(size)) => format!("granularity = {size}\n"),
-        (_, other) => format!("granularity = \"{other}\"\n"),
+    let granularity = |key: &str, granularity: Option<Granularity>| match granularity {
+        None => String::new(),
+        Some(Granularity::Group(size)) => format!("{key} = {size}\n"),
+        Some(other) => format!("{key} = \"{other}\"\n"),
     };
-    format!("weights = \"{weights}\"\n{quantizer}{granularity}activations = \"{activations}\"\n")
+    let projections = (config.weights != WeightQuant::None).then_some(config.granularity);
+    let granularities = [
+        granularity("granularity", projections),
+        granularity("embedding", config.ternary_embedding),
+        granularity("head", config.ternary_head),
+    ]
+    .concat();
+    format!("weights = \"{weights}\"\n{quantizer}{granularities}activations = \"{activations}\"\n")
 }

@@ -39,7 +39,7 @@ impl Export {
         let dense = DenseType::ALL.map(|format| (format.name(), format));
         let format = r.choice("export", "format", &packings).unwrap_or_else(|| {
             let fits = |packing: &Packing| {
-                packing.holds(quant.granularity) && misfit(model, quant, *packing).is_none()
+                no_room(quant, *packing).is_none() && misfit(model, quant, *packing).is_none()
             };
             let preferred = [Packing::Tq2_0, Packing::I2S, Packing::Q2_0];
             preferred.into_iter().chain(Packing::ALL).find(fits).unwrap_or(default.format)
@@ -50,8 +50,10 @@ impl Export {
     /// Notes a packing whose blocks do not divide the widths of the model.
     pub(super) fn check(&self, r: &mut Reader, model: &Model, quant: Quant) {
         let format = self.format;
-        if quant.weights != WeightQuant::None && !format.holds(quant.granularity) {
-            return self.no_room(r, quant.granularity);
+        if quant.weights != WeightQuant::None
+            && let Some((key, granularity)) = no_room(quant, format)
+        {
+            return self.refuse(r, key, granularity);
         }
         let Some((key, width)) = misfit(model, quant, format) else { return };
         let what = match key {
@@ -79,22 +81,45 @@ impl Export {
 }
 
 impl Export {
-    /// Notes a packing that has no room for the scales.
-    fn no_room(&self, r: &mut Reader, granularity: Granularity) {
-        let (name, holding) = (recipe_name(self.format), Packing::holding(granularity));
+    /// Notes a packing that has no room for the scales that a key of `[quant]` asks for.
+    fn refuse(&self, r: &mut Reader, key: &'static str, granularity: Granularity) {
+        let mut holding = Packing::holding(granularity);
+        if key != "granularity" && granularity == Granularity::Tensor {
+            holding =
+                Packing::ALL.into_iter().filter(|packing| !packing.is_f16()).map(Packing::name).collect();
+        }
+        let name = recipe_name(self.format);
         let holding = match holding.is_empty() {
-            true => "no packing has room for them: expected tensor, row, 64, 128 or 256".to_string(),
+            true => "no packing has room for them, since no ternary type of GGUF files has blocks of fewer than 64 \
+                     weights: expected tensor, row, 64, 128 or 256"
+            .to_string(),
             false => format!("these packings have: {}", holding.join(", ")),
         };
         if r.given("export", "format") {
-            let message = format!(
-                "export.format = \"{name}\" has no room for quant.granularity = {granularity}; {holding}"
-            );
+            let message =
+                format!("export.format = \"{name}\" has no room for quant.{key} = {granularity}; {holding}");
             r.fault("export", "format", message);
         } else {
-            r.fault("quant", "granularity", format!("quant.granularity = {granularity}: {holding}"));
+            let together = match Packing::holding(granularity).is_empty() {
+                true => "",
+                false => "no packing has room for all scales of the model; for this granularity ",
+            };
+            r.fault("quant", key, format!("quant.{key} = {granularity}: {together}{holding}"));
         }
     }
+}
+
+/// The scales that a packing has no room for, with the key that asks for them. The one scale of an embedding or a head has
+/// no tensor beside it in any architecture, so that a packing of f16 scales would round it.
+fn no_room(quant: Quant, packing: Packing) -> Option<(&'static str, Granularity)> {
+    if !packing.holds(quant.granularity) {
+        return Some(("granularity", quant.granularity));
+    }
+    let tables = [("embedding", quant.embedding), ("head", quant.head)];
+    let tables = tables.into_iter().filter_map(|(key, table)| Some((key, table?)));
+    tables.into_iter().find(|(_, granularity)| {
+        !packing.holds(*granularity) || (*granularity == Granularity::Tensor && packing.is_f16())
+    })
 }
 
 /// The width that a packing's blocks do not divide, with the key that it comes from. Models that are not

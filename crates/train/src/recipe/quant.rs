@@ -40,6 +40,16 @@ pub struct Quant {
     #[serde(serialize_with = "backward_name", skip_serializing_if = "is_auto")]
     #[schemars(with = "String")]
     pub backward: GradPrecision,
+    /// Whether the embedding is ternary too, and which of its weights share a scale: `"none"` (full precision, the default),
+    /// `"tensor"`, `"row"` (one a token) or the size of a group, as `granularity`. The quantizer is that of the projections. A
+    /// tied head is the embedding.
+    #[serde(serialize_with = "optional_granularity", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub embedding: Option<Granularity>,
+    /// The same of a head that is not the embedding. Its input is quantized as `activations` says; its gradients are f32.
+    #[serde(serialize_with = "optional_granularity", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub head: Option<Granularity>,
 }
 
 impl Default for Quant {
@@ -51,6 +61,8 @@ impl Default for Quant {
             ste: Ste::Identity,
             activations: ActivationQuant::Absmax,
             backward: GradPrecision::Auto,
+            embedding: None,
+            head: None,
         }
     }
 }
@@ -68,6 +80,9 @@ impl Quant {
         let sizes = Granularity::GROUPS.map(|size| (size.to_string(), Granularity::Group(size)));
         let mut granularities = vec![("tensor", Granularity::Tensor), ("row", Granularity::Row)];
         granularities.extend(sizes.iter().map(|(name, granularity)| (name.as_str(), *granularity)));
+        let tables: Vec<_> = std::iter::once(("none", None))
+            .chain(granularities.iter().map(|(name, granularity)| (*name, Some(*granularity))))
+            .collect();
         let estimators = Ste::ALL.map(|ste| (ste.name(), ste));
         let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
         let default = Self::default();
@@ -78,6 +93,8 @@ impl Quant {
             ste: r.choice("quant", "ste", &estimators).unwrap_or(default.ste),
             activations: r.choice("quant", "activations", &activations).unwrap_or(default.activations),
             backward: r.choice("quant", "backward", &backwards).unwrap_or(default.backward),
+            embedding: r.choice("quant", "embedding", &tables).unwrap_or(default.embedding),
+            head: r.choice("quant", "head", &tables).unwrap_or(default.head),
         }
     }
 
@@ -86,12 +103,28 @@ impl Quant {
         ModelConfig {
             quantizer: self.scale,
             granularity: self.granularity,
+            ternary_embedding: self.embedding,
+            // What is said of a tied head is checked apart.
+            ternary_head: self.head.filter(|_| !model.tie_word_embeddings),
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }
 
     /// Notes what contradicts it.
-    pub(super) fn check(&self, r: &mut Reader) {
+    pub(super) fn check(&self, r: &mut Reader, model: &Model) {
+        if model.tie_word_embeddings && self.head.is_some() && self.head != self.embedding {
+            let message = "quant.head contradicts model.tie_word_embeddings = true: the head is the embedding; set \
+                           quant.embedding";
+            r.fault("quant", "head", message);
+        }
+        for (key, table) in [("embedding", self.embedding), ("head", self.head)] {
+            if table.is_some() && self.weights == WeightQuant::None {
+                let message = format!(
+                    "quant.{key}: expected quant.weights = \"absmean\": a ternary {key} is quantized as the projections are"
+                );
+                r.fault("quant", key, message);
+            }
+        }
         let integers = self.weights != WeightQuant::None && self.activations == ActivationQuant::Absmax;
         if self.backward.needs_integers() && !integers {
             let message = format!(
@@ -135,6 +168,17 @@ fn granularity<S: Serializer>(granularity: &Granularity, serializer: S) -> Resul
     match granularity {
         Granularity::Group(size) => serializer.serialize_u64(*size as u64),
         other => serializer.collect_str(other),
+    }
+}
+
+/// As [`granularity`]; none is not written.
+fn optional_granularity<S: Serializer>(
+    value: &Option<Granularity>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => granularity(value, serializer),
+        None => serializer.serialize_str("none"),
     }
 }
 

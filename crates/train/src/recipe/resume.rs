@@ -48,7 +48,7 @@ const KEYS: [(&str, OnResume, &[&str]); 26] = [
             "initializer_range",
         ],
     ),
-    ("quant", Fixed, &["weights", "scale", "granularity", "activations"]),
+    ("quant", Fixed, &["weights", "scale", "granularity", "activations", "embedding", "head"]),
     ("quant", Free, &["backward", "ste"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),

@@ -19,7 +19,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     recipe.train.check(r);
     recipe.optim.check_schedule(r, recipe.train.steps);
     recipe.export.check(r, &recipe.model, recipe.quant);
-    recipe.quant.check(r);
+    recipe.quant.check(r, &recipe.model);
     engine(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
@@ -33,6 +33,15 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
     let config = recipe.quant.config(&recipe.model, vocab_size);
     match config.validate() {
         Ok(()) => {}
+        // Noted by the section.
+        Err(ConfigError::Value { key: "ternary_embedding" | "ternary_head", .. })
+            if recipe.quant.weights == WeightQuant::None => {}
+        Err(ConfigError::Value { key: "ternary_embedding", found, expected }) => {
+            r.fault("quant", "embedding", format!("quant.embedding = {found}: {expected}"));
+        }
+        Err(ConfigError::Value { key: "ternary_head", found, expected }) => {
+            r.fault("quant", "head", format!("quant.head = {found}: {expected}"));
+        }
         Err(ConfigError::Value { key, found, expected }) => {
             r.fault("model", key, format!("model.{key} = {found}: {expected}"));
         }
@@ -74,6 +83,15 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
             recipe.quant.backward.name()
         );
         r.fault("quant", "backward", message);
+    }
+    for (key, table) in [("embedding", recipe.quant.embedding), ("head", recipe.quant.head)] {
+        if let Some(granularity) = table {
+            let message = format!(
+                "quant.{key} = {granularity} contradicts train.engine = \"candle\", which has embedding and head in full \
+                 precision: expected \"none\", or train.engine = \"fused\""
+            );
+            r.fault("quant", key, message);
+        }
     }
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tritforge_export::gguf_file;
-use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, step};
-use tritforge_kernels::{Backend, set_threads};
+use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, Table, step};
+use tritforge_kernels::{Backend, TernaryWeights, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
 use tritforge_support::counted;
 
@@ -161,14 +161,23 @@ pub(super) fn model(path: &Path, plan: &Plan) -> Result<Measured> {
     }
     bar.finish_and_clear();
     let memory = model.memory();
-    let head_bytes = model.head().stored_bytes();
+    // A decoding step reads the whole head, and one row of an embedding that is not the head.
+    let (embedding, head) = (model.embedding(), model.head());
+    let untied = !model.config().tie_word_embeddings;
+    let looked_up = embedding.ternary().filter(|_| untied).map_or(0, TernaryWeights::packed_bytes);
+    let head_bytes = match &head {
+        Table::Dense(head) => head.stored_bytes(),
+        Table::Ternary(..) => 0,
+    };
+    let head_macs = head.ternary().map_or(0, |head| (head.rows() * head.cols()) as u64);
     Ok(Measured {
         model: path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         parameters: model.config().parameters().total() as u64,
         file_bytes: memory.file_bytes,
         weight_bytes: memory.weight_bytes,
-        bytes_a_token: memory.weight_bytes + head_bytes,
-        macs_a_token: model.ternary().map(|t| (t.weights.rows() * t.weights.cols()) as u64).sum(),
+        bytes_a_token: memory.weight_bytes + head_bytes - looked_up,
+        macs_a_token: head_macs
+            + model.ternary().map(|t| (t.weights.rows() * t.weights.cols()) as u64).sum::<u64>(),
         backend: Backend::active().to_string(),
         kv: plan.kv.to_string(),
         load_seconds,

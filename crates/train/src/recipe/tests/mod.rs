@@ -104,6 +104,8 @@ fn every_key_is_read() {
         scale = "twn"
         ste = "clip"
         activations = "none"
+        embedding = "tensor"
+        head = "tensor"
         [tokenizer]
         kind = "bpe"
         vocab_size = 300
@@ -196,6 +198,8 @@ fn a_resolved_recipe_reads_back() {
         &["optim.kind=lion", "train.spike_threshold=8", "train.patience=3"],
         &["tokenizer.kind=characters", "quant.weights=none"],
         &["quant.backward=int8", "data.packing=masked"],
+        &["quant.embedding=row", "quant.granularity=64"],
+        &["quant.embedding=256", "quant.head=row", "model.tie_word_embeddings=false"],
         &["tokenizer.kind=file", "tokenizer.path=tokenizer.json"],
         &["data.source=rust-sources", "model.hidden_act=relu2", "export.format=tq1_0"],
         &["distill.teacher=t", "distill.engine=candle"],
