@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn the_command_line_wins() {
         let file = "model = \"m.gguf\"\nport = 1\nrate_limit = 5\nthreads = 3\nallow-origin = [\"http://a\", \"http://b\"]";
-        let args = merged(file, "tritforge serve --port 2").unwrap();
+        let args = merged(file, "tritforge serve --config c.toml --port 2").unwrap();
         assert!(
             args.contains(&"m.gguf".to_string()) && args.contains(&"--rate-limit=5".to_string()),
             "{args:?}"
@@ -123,7 +123,9 @@ mod tests {
         );
         assert!(args.contains(&"--allow-origin=http://a".to_string()), "{args:?}");
         assert!(args.contains(&"--allow-origin=http://b".to_string()), "{args:?}");
-        let args = merged(file, "tritforge --threads 1 serve other.gguf --allow-origin http://c").unwrap();
+        let args =
+            merged(file, "tritforge --threads 1 serve other.gguf --config c.toml --allow-origin http://c")
+                .unwrap();
         assert!(args.contains(&"--port=1".to_string()), "{args:?}");
         for absent in ["m.gguf", "--threads=3", "--allow-origin=http://a"] {
             assert!(!args.contains(&absent.to_string()), "{args:?}");
