@@ -73,7 +73,8 @@ impl OfPass {
         projections.iter().any(|p| self.0.iter().any(|applied| Self::pair(applied, layer, *p).is_some()))
     }
 
-    /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
+    /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows,
+    /// in].
     pub(super) fn add_products(
         &self,
         gpu: &Gpu,
