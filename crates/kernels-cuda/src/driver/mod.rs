@@ -27,7 +27,8 @@ pub enum CudaError {
     },
     /// The driver lacks a function.
     #[error(
-        "the CUDA driver has no function {symbol}; it is too old: install version 525 or newer, or run on the CPU"
+        "the CUDA driver has no function {symbol}; it is too old: install version 525 or newer, or run on the \
+         CPU"
     )]
     OldDriver {
         /// The function.
@@ -42,7 +43,10 @@ pub enum CudaError {
         count: usize,
     },
     /// The GPU lacks instructions that the kernels need.
-    #[error("{name} has compute capability {}.{}; the kernels need 8.0 or higher: run on the CPU", capability.0, capability.1)]
+    #[error(
+        "{name} has compute capability {}.{}; the kernels need 8.0 or higher: run on the CPU",
+        capability.0, capability.1
+    )]
     OldDevice {
         /// The GPU.
         name: String,
