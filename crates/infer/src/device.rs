@@ -62,8 +62,8 @@ impl Model {
     pub fn run_on(&mut self, device: Device) -> Result<Placed, InferError> {
         match device {
             Device::Cpu => Ok(Placed::Cpu),
-            Device::Cuda(ordinal) => self.to_cuda(ordinal).map(Placed::Gpu),
-            Device::Auto => match self.to_cuda(0) {
+            Device::Cuda(ordinal) => self.run_on_cuda(ordinal).map(Placed::Gpu),
+            Device::Auto => match self.run_on_cuda(0) {
                 Ok(name) => Ok(Placed::Gpu(name)),
                 Err(InferError::Device { message, .. }) => Ok(Placed::Fallback(message)),
                 Err(error) => Err(error),
@@ -72,14 +72,13 @@ impl Model {
     }
 
     #[cfg(feature = "cuda")]
-    fn to_cuda(&mut self, ordinal: usize) -> Result<String, InferError> {
+    fn run_on_cuda(&mut self, ordinal: usize) -> Result<String, InferError> {
         let model = crate::cuda::CudaModel::new(self, ordinal)?;
         Ok(self.cuda.insert(model).name())
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[allow(clippy::unused_self, reason = "as with the feature")]
-    fn to_cuda(&mut self, ordinal: usize) -> Result<String, InferError> {
+    fn run_on_cuda(&mut self, ordinal: usize) -> Result<String, InferError> {
         let message = "this program was built without CUDA: build it with the feature `cuda`".to_string();
         Err(InferError::Device { device: Device::Cuda(ordinal), message })
     }

@@ -1,5 +1,5 @@
-//! The whole engine on a GPU against the CPU, bit for bit: every packing, granularity and type, prompts in any split,
-//! batches.
+//! The whole engine on a GPU against the CPU, bit for bit: every packing, granularity and type, prompts in
+//! any split, batches.
 //!
 //! The tests of `on_device` need a GPU, or the stand-in for its driver on which the others run them.
 #![cfg(feature = "cuda")]

@@ -1,17 +1,19 @@
 // Runs CUDA C++ kernels on the CPU, for tests on machines without a GPU.
 //
-// A fiber is a CUDA thread. The threads of a block take turns on one thread of the operating system, and blocks are
-// shared among several. A CUDA thread runs until it waits: at __syncthreads, or for the other lanes of its warp
-// (shuffles, reductions, mma). A warp runs as far as it can before another one does, in an order that the variable
-// CUDA_CPU_SEED chooses, so that warps are as far apart as barriers let them be, and a missing barrier shows as a wrong
-// result. Asynchronous copies land at the last moment allowed (odd seeds) or at the first (even ones): tests run both.
+// A fiber is a CUDA thread. The threads of a block take turns on one thread of the operating system, and
+// blocks are shared among several. A CUDA thread runs until it waits: at __syncthreads, or for the other
+// lanes of its warp (shuffles, reductions, mma). A warp runs as far as it can before another one does, in an
+// order that the variable CUDA_CPU_SEED chooses, so that warps are as far apart as barriers let them be, and
+// a missing barrier shows as a wrong result. Asynchronous copies land at the last moment allowed (odd seeds)
+// or at the first (even ones): tests run both.
 //
-// An error stops the process and names block and thread: lanes of a warp that meet in different operations, a thread
-// that waits for one that has ended, a copy that is not aligned or that nobody waits for. Shared memory is as long as
-// the launch asked for, so that an address sanitizer sees what is beyond, and comes filled with 0xA5.
+// An error stops the process and names block and thread: lanes of a warp that meet in different operations, a
+// thread that waits for one that has ended, a copy that is not aligned or that nobody waits for. Shared
+// memory is as long as the launch asked for, so that an address sanitizer sees what is beyond, and comes
+// filled with 0xA5.
 //
-// CUDA_CPU_LEAVE_OUT=file:line leaves out the barrier, or the wait for copies, on that line of a kernel: tests of the
-// tests, which must fail then.
+// CUDA_CPU_LEAVE_OUT=file:line leaves out the barrier, or the wait for copies, on that line of a kernel:
+// tests of the tests, which must fail then.
 //
 // Not emulated: time, caches, the memory model, bank conflicts, limits on registers.
 #pragma once
@@ -42,8 +44,8 @@ inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return
 
 namespace cuda_cpu {
 
-/// What the lanes of a warp hand each other, up to 8 words each: in the current operation and in the one before, which
-/// slower lanes still read.
+/// What the lanes of a warp hand each other, up to 8 words each: in the current operation and in the one
+/// before, which slower lanes still read.
 struct Warp {
     unsigned alive = 0, arrived = 0, generation = 0;
     const char *operation = nullptr;

@@ -1,8 +1,10 @@
-// A stand-in for libcuda.so.1 over the emulator of cuda_cpu.h: the functions of the driver API that src/driver.rs calls.
-// Linked with the kernels, compiled as C++, into one shared library; a program built for CUDA runs on it unchanged.
+// A stand-in for libcuda.so.1 over the emulator of cuda_cpu.h: the functions of the driver API that
+// src/driver.rs calls. Linked with the kernels, compiled as C++, into one shared library; a program built for
+// CUDA runs on it unchanged.
 //
-// A stream is a queue whose work is done when somebody waits, as late as the API allows: so a result that is read too
-// early is found. Memory comes filled with 0xA5. Copies are checked against the allocations they touch.
+// A stream is a queue whose work is done when somebody waits, as late as the API allows: so a result that is
+// read too early is found. Memory comes filled with 0xA5. Copies are checked against the allocations they
+// touch.
 #include "cuda_cpu.h"
 
 #include <functional>

@@ -1,10 +1,10 @@
-// Causal grouped-query attention over a paged cache, in the CPU's order: the exact maximum of all scores, exponentials
-// and weighted values summed in segments of 256 positions, the segments added in order. So a long context may be split
-// over blocks without a change of bits.
+// Causal grouped-query attention over a paged cache, in the CPU's order: the exact maximum of all scores,
+// exponentials and weighted values summed in segments of 256 positions, the segments added in order. So a
+// long context may be split over blocks without a change of bits.
 //
-// A page holds the 256 positions of a segment for all layers. In a page, a layer's part begins `layer_offset` bytes in
-// and is [kv_heads] of keys, [dim / 8 rounded up, 256, 8], then values, [256, dim]: neighbouring threads read the keys
-// of neighbouring positions, 8 numbers each, and neighbouring columns of a value.
+// A page holds the 256 positions of a segment for all layers. In a page, a layer's part begins `layer_offset`
+// bytes in and is [kv_heads] of keys, [dim / 8 rounded up, 256, 8], then values, [256, dim]: neighbouring
+// threads read the keys of neighbouring positions, 8 numbers each, and neighbouring columns of a value.
 #include "numbers.cuh"
 
 constexpr int SEGMENT = 256;
@@ -69,8 +69,8 @@ struct Attention {
     const float *q;                   // [tokens, heads · dim]
     const u32 *sequences, *positions; // of each token
     float *out;                       // [tokens, heads · dim]
-    // Of attention that is split over segments, [tokens, heads, segments] each, the scores and the weighted values with
-    // 256 and with dim numbers a segment.
+    // Of attention that is split over segments, [tokens, heads, segments] each, the scores and the weighted
+    // values with 256 and with dim numbers a segment.
     float *scores, *largest, *sums, *weighted;
     float scale;                      // dim^-½
     int tokens, heads, segments;
@@ -195,8 +195,8 @@ template <class T> __device__ __forceinline__ void values_of_segment(const Atten
     }
 }
 
-/// Attention of many tokens of one sequence: a block has 8 queries of a key head and goes through the segments twice,
-/// for the maximum and for the rest; 256 threads, one a position.
+/// Attention of many tokens of one sequence: a block has 8 queries of a key head and goes through the
+/// segments twice, for the maximum and for the rest; 256 threads, one a position.
 template <class T> __device__ __forceinline__ void attention_of_tokens(const Attention &p) {
     constexpr int QUERIES = 2 * TILE;
     SHARED_MEMORY(memory);

@@ -1,8 +1,8 @@
-// Matrices that are not ternary: rows of an embedding, and products of the output head. A product is a dot in sixteen
-// lanes, column mod 16, and a tree by halves.
+// Matrices that are not ternary: rows of an embedding, and products of the output head. A product is a dot in
+// sixteen lanes, column mod 16, and a tree by halves.
 //
-// F32, F16 and BF16 rows lie as in files. The parts of Q8_0 and Q6_K blocks lie in planes of their own, so that they
-// are aligned: codes and f16 scales; low nibbles, high bit pairs, int8 scales and f16 scales.
+// F32, F16 and BF16 rows lie as in files. The parts of Q8_0 and Q6_K blocks lie in planes of their own, so
+// that they are aligned: codes and f16 scales; low nibbles, high bit pairs, int8 scales and f16 scales.
 #include "numbers.cuh"
 
 struct Matrix {

@@ -1,5 +1,5 @@
-// What differs between a CUDA compiler and the emulator on the CPU, and nothing else. Kernels include no header but
-// those beside them, so that NVRTC needs none.
+// What differs between a CUDA compiler and the emulator on the CPU, and nothing else. Kernels include no
+// header but those beside them, so that NVRTC needs none.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)

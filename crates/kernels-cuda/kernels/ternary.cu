@@ -1,10 +1,10 @@
-// Products of int8 activations and ternary weights. The sums of integers are exact, so their order is free; floats
-// follow the CPU's order.
+// Products of int8 activations and ternary weights. The sums of integers are exact, so their order is free;
+// floats follow the CPU's order.
 //
-// Weights lie in tiles of 32 rows and 64 columns, 512 bytes, [row tiles, column tiles]. Lane 4g + t of a warp has 16
-// bytes of a tile: word j holds row 8j + g, columns 16t..16t + 16; column 16t + 4s + b is the field `code + 1` at bits
-// 8b + 2s. `word >> 2s & 0x03030303` is then an operand of dp4a and a B fragment of mma.m16n8k32: a lane loads 16
-// bytes of weights and 16 of activations, and neither is rearranged.
+// Weights lie in tiles of 32 rows and 64 columns, 512 bytes, [row tiles, column tiles]. Lane 4g + t of a warp
+// has 16 bytes of a tile: word j holds row 8j + g, columns 16t..16t + 16; column 16t + 4s + b is the field
+// `code + 1` at bits 8b + 2s. `word >> 2s & 0x03030303` is then an operand of dp4a and a B fragment of
+// mma.m16n8k32: a lane loads 16 bytes of weights and 16 of activations, and neither is rearranged.
 //
 // Activations are rows of int8, `stride` bytes each, a multiple of 64, zero after the last column.
 #include "numbers.cuh"
@@ -95,8 +95,8 @@ template <int M> __device__ __forceinline__ void few_tokens(const Product &p) {
     p.y[(u64)m * p.rows + row] = scaled(p, sum, m, row);
 }
 
-/// Up to M tokens, scales of groups. The warps compute the sums of groups of 2048 columns, four neighbouring tiles each;
-/// then one thread a result adds the scaled sums in the order of the groups.
+/// Up to M tokens, scales of groups. The warps compute the sums of groups of 2048 columns, four neighbouring
+/// tiles each; then one thread a result adds the scaled sums in the order of the groups.
 template <int M> __device__ __forceinline__ void few_tokens_grouped(const Product &p) {
     constexpr int TILES = AHEAD * WARPS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
@@ -150,8 +150,8 @@ template <int M> __device__ __forceinline__ void few_tokens_grouped(const Produc
     if (m_own < M && m_own < p.tokens && row < p.rows) p.y[(u64)m_own * p.rows + row] = value * p.scales[m_own];
 }
 
-/// Many tokens: a block has 128 rows and 32 T tokens, a warp 32 rows and 16 T tokens. Activations come through shared
-/// memory, STAGES - 1 column tiles ahead; weights go from global memory into the fragments.
+/// Many tokens: a block has 128 rows and 32 T tokens, a warp 32 rows and 16 T tokens. Activations come
+/// through shared memory, STAGES - 1 column tiles ahead; weights go from global memory into the fragments.
 template <int T, bool GROUPED> __device__ __forceinline__ void many_tokens(const Product &p) {
     constexpr int TOKENS = 32 * T, STAGES = 4, STAGE_BYTES = TOKENS * 64;
     SHARED_MEMORY(memory);

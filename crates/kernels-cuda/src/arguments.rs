@@ -1,4 +1,5 @@
-//! The kernels' arguments: the structs of `kernels/*.cu`, field by field. Addresses are those of device memory.
+//! The kernels' arguments: the structs of `kernels/*.cu`, field by field. Addresses are those of device
+//! memory.
 
 /// An argument of a kernel.
 ///

@@ -34,14 +34,14 @@ impl CacheShape {
     }
 }
 
-/// Keys and values of all layers of one sequence, in pages of 256 positions that are taken as positions come. A clone
-/// shares the pages that neither writes.
+/// Keys and values of all layers of one sequence, in pages of 256 positions that are taken as positions come.
+/// A clone shares the pages that neither writes.
 #[derive(Debug, Clone, Default)]
 pub struct Pages(Vec<Arc<Buffer<u8>>>);
 
 impl Pages {
-    /// Makes room for positions up to `end`, of which those from `start` on are to be written. New pages hold anything:
-    /// attention reads only what was appended.
+    /// Makes room for positions up to `end`, of which those from `start` on are to be written. New pages hold
+    /// anything: attention reads only what was appended.
     ///
     /// # Errors
     /// If the GPU has no room.
@@ -176,8 +176,8 @@ impl Gpu {
         self.cache_kernels(shape.ty).append.launch([tokens, 1, 1], 256, 0, &argument)
     }
 
-    /// `tritforge_kernels::attention_cached_batch`: causal attention of queries [tokens, heads · head_dim], whose keys
-    /// and values were appended; out likewise.
+    /// `tritforge_kernels::attention_cached_batch`: causal attention of queries [tokens, heads · head_dim],
+    /// whose keys and values were appended; out likewise.
     ///
     /// # Errors
     /// If the work cannot be queued.
@@ -210,7 +210,8 @@ impl Gpu {
             segments: int(segments),
             ..Attention::default()
         };
-        // Many tokens of one sequence fill the GPU with blocks of their own; else the segments are shared out.
+        // Many tokens of one sequence fill the GPU with blocks of their own; else the segments are shared
+        // out.
         if place.one_sequence && tokens > QUERIES {
             let queries = tokens * shape.heads / shape.kv_heads;
             let shared = 4 * QUERIES * (padded + SEGMENT + 2);

@@ -133,8 +133,8 @@ impl Gpu {
         self.dense_matmul_of(x, 0..x.len() / w.cols, w, y)
     }
 
-    /// `y += factor · (x · Aᵀ) · Bᵀ` of some rows of x [tokens, in] and y [tokens, out]: a low-rank adapter of A
-    /// [rank, in] and B [out, rank]. `scratch` is for what is between.
+    /// `y += factor · (x · Aᵀ) · Bᵀ` of some rows of x [tokens, in] and y [tokens, out]: a low-rank adapter
+    /// of A [rank, in] and B [out, rank]. `scratch` is for what is between.
     ///
     /// # Errors
     /// If the work cannot be queued.

@@ -9,8 +9,8 @@ use crate::driver::{Buffer, CudaError};
 use crate::kernels::Gpu;
 use crate::rows::{Codes, Norm, RopeTables};
 
-/// A GPU whose operations return nothing: the first error is kept until it is asked for, and what is computed after it
-/// is worth nothing.
+/// A GPU whose operations return nothing: the first error is kept until it is asked for, and what is computed
+/// after it is worth nothing.
 #[derive(Debug)]
 pub struct Cuda {
     /// The GPU.

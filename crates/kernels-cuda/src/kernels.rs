@@ -58,8 +58,8 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// Opens a GPU by its number, from 0. At the first time on a machine the driver compiles the kernels, which takes
-    /// seconds; it keeps the result.
+    /// Opens a GPU by its number, from 0. At the first time on a machine the driver compiles the kernels,
+    /// which takes seconds; it keeps the result.
     ///
     /// # Errors
     /// If there is no driver or no such GPU, either is too old, or the driver does not compile the kernels.

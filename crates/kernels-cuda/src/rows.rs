@@ -70,9 +70,9 @@ pub struct RopeTables {
 }
 
 impl Gpu {
-    /// Rows of `width` numbers: x, or `act(x) · up` where there is a gate; normed where there is a norm; then quantized,
-    /// or as they are, or both, to where they are wanted. `tritforge_kernels::{glu, rms_norm, quantize_rows}` one after
-    /// the other.
+    /// Rows of `width` numbers: x, or `act(x) · up` where there is a gate; normed where there is a norm; then
+    /// quantized, or as they are, or both, to where they are wanted. `tritforge_kernels::{glu, rms_norm,
+    /// quantize_rows}` one after the other.
     ///
     /// # Errors
     /// If the work cannot be queued.

@@ -104,7 +104,8 @@ impl Gpu {
         self.product(x, w, w.granularity, [&x.scales, &w.row_scales], y)
     }
 
-    /// `tritforge_kernels::ternary_matmul_i32`: the exact sums [tokens, rows] over whole rows, without any scale.
+    /// `tritforge_kernels::ternary_matmul_i32`: the exact sums [tokens, rows] over whole rows, without any
+    /// scale.
     ///
     /// # Errors
     /// If the work cannot be done.

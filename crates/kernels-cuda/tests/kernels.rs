@@ -1,7 +1,8 @@
 //! The kernels against those of the CPU, bit for bit, on odd shapes.
 //!
-//! The tests of `on_device` need a GPU, or the stand-in for its driver on which the other tests run them: under an odd
-//! and an even schedule, with sanitizers, and with each barrier left out in turn, which must be found.
+//! The tests of `on_device` need a GPU, or the stand-in for its driver on which the other tests run them:
+//! under an odd and an even schedule, with sanitizers, and with each barrier left out in turn, which must be
+//! found.
 
 mod on_device;
 mod standin;

@@ -6,14 +6,15 @@ use tritforge_infer::{Device, Model, Placed};
 
 #[derive(ClapArgs)]
 pub(crate) struct DeviceArgs {
-    /// Where the model runs: cpu, an NVIDIA GPU by its number (cuda is cuda:0), or auto for the first GPU and the CPU if it
-    /// cannot be used. The results are the same bits.
+    /// Where the model runs: cpu, an NVIDIA GPU by its number (cuda is cuda:0), or auto for the first GPU and
+    /// the CPU if it cannot be used. The results are the same bits.
     #[arg(long, value_name = "auto|cpu|cuda[:N]", default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 }
 
 impl DeviceArgs {
-    /// Puts a model on the device, and says so where it is not the one that was asked for. Returns the GPU's name.
+    /// Puts a model on the device, and says so where it is not the one that was asked for. Returns the GPU's
+    /// name.
     pub(crate) fn place(&self, model: &mut Model) -> Result<Option<String>> {
         Ok(say(model.run_on(self.device)?))
     }

@@ -17,15 +17,18 @@ struct OnDevice {
     scaling: f32,
 }
 
+/// An adapter's matrices: the seven projections of the first block, then those of the next.
+type Pairs = Arc<[Option<OnDevice>]>;
+
 /// The adapters that are on the GPU, as long as somebody has them.
 #[derive(Debug, Default)]
-pub(super) struct Adapters(Vec<(Weak<Adapter>, Arc<[Option<OnDevice>]>)>);
+pub(super) struct Adapters(Vec<(Weak<Adapter>, Pairs)>);
 
 /// An adapter of some rows of a pass.
 #[derive(Debug)]
 struct Applied {
     rows: Range<usize>,
-    pairs: Arc<[Option<OnDevice>]>,
+    pairs: Pairs,
     scale: f32,
 }
 
@@ -47,7 +50,7 @@ impl Adapters {
         Ok(OfPass(applied))
     }
 
-    fn pairs(&mut self, gpu: &Gpu, adapter: &Arc<Adapter>) -> Result<Arc<[Option<OnDevice>]>, CudaError> {
+    fn pairs(&mut self, gpu: &Gpu, adapter: &Arc<Adapter>) -> Result<Pairs, CudaError> {
         if let Some((_, pairs)) = self.0.iter().find(|(of, _)| of.as_ptr() == Arc::as_ptr(adapter)) {
             return Ok(Arc::clone(pairs));
         }
@@ -57,7 +60,7 @@ impl Adapters {
             Ok(OnDevice { a, b, scaling: pair.scaling })
         };
         let pairs = adapter.pairs.iter().map(|pair| pair.as_ref().map(upload).transpose());
-        let pairs: Arc<[_]> = pairs.collect::<Result<Vec<_>, CudaError>>()?.into();
+        let pairs: Pairs = pairs.collect::<Result<Vec<_>, CudaError>>()?.into();
         self.0.push((Arc::downgrade(adapter), Arc::clone(&pairs)));
         Ok(pairs)
     }
@@ -73,7 +76,8 @@ impl OfPass {
         projections.iter().any(|p| self.0.iter().any(|applied| Self::pair(applied, layer, *p).is_some()))
     }
 
-    /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows, in].
+    /// Adds the products of the adapters to a projection's output y [rows, out], given its input x [rows,
+    /// in].
     pub(super) fn add_products(
         &self,
         gpu: &Gpu,

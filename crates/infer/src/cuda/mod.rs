@@ -1,7 +1,7 @@
 //! A model on a GPU: its weights there, and a pass over them.
 //!
-//! The forward of a block is the CPU's ([`tritforge_model::BlockForward`]), and so are the bits of the logits. One pass
-//! runs at a time: it has the model's buffers.
+//! The forward of a block is the CPU's ([`tritforge_model::BlockForward`]), and so are the bits of the
+//! logits. One pass runs at a time: it has the model's buffers.
 
 mod adapters;
 mod products;
@@ -133,8 +133,8 @@ impl CudaModel {
         self.cuda.gpu.name().to_string()
     }
 
-    /// Computes the new tokens' keys and values into the sessions' pages, and the wanted logits. What is checked of tokens
-    /// and sessions has been checked.
+    /// Computes the new tokens' keys and values into the sessions' pages, and the wanted logits. What is
+    /// checked of tokens and sessions has been checked.
     pub(crate) fn pass(
         &self,
         model: &Model,

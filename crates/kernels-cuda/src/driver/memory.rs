@@ -109,7 +109,8 @@ impl<T: Number> Buffer<T> {
         self.len == 0
     }
 
-    /// The address in the memory of the GPU, for arguments of kernels; 0 for a buffer that never held anything.
+    /// The address in the memory of the GPU, for arguments of kernels; 0 for a buffer that never held
+    /// anything.
     pub(crate) fn address(&self) -> u64 {
         self.at
     }

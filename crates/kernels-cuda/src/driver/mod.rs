@@ -1,7 +1,7 @@
 //! The CUDA driver, looked up at run time: a program with this code starts on machines without one.
 //!
-//! All `unsafe` of this crate is here. Only functions are used that have kept their symbol since CUDA 11, so that a
-//! driver of any version that compiles the kernels' PTX has them.
+//! All `unsafe` of this crate is here. Only functions are used that have kept their symbol since CUDA 11, so
+//! that a driver of any version that compiles the kernels' PTX has them.
 
 mod memory;
 mod symbols;
@@ -27,7 +27,8 @@ pub enum CudaError {
     },
     /// The driver lacks a function.
     #[error(
-        "the CUDA driver has no function {symbol}; it is too old: install version 525 or newer, or run on the CPU"
+        "the CUDA driver has no function {symbol}; it is too old: install version 525 or newer, or run on the \
+         CPU"
     )]
     OldDriver {
         /// The function.
@@ -42,7 +43,10 @@ pub enum CudaError {
         count: usize,
     },
     /// The GPU lacks instructions that the kernels need.
-    #[error("{name} has compute capability {}.{}; the kernels need 8.0 or higher: run on the CPU", capability.0, capability.1)]
+    #[error(
+        "{name} has compute capability {}.{}; the kernels need 8.0 or higher: run on the CPU",
+        capability.0, capability.1
+    )]
     OldDevice {
         /// The GPU.
         name: String,
@@ -84,8 +88,8 @@ const OUT_OF_MEMORY: c_int = 2;
 macro_rules! call {
     ($driver:expr, $function:ident($($arg:expr),* $(,)?)) => {{
         let driver: &Driver = $driver;
-        // SAFETY: handles are the driver's own, pointers are to live memory of the length that is given, and the
-        // signatures are those of the driver API.
+        // SAFETY: handles are the driver's own, pointers are to live memory of the length that is given, and
+        // the signatures are those of the driver API.
         let code = unsafe { (driver.$function)($($arg),*) };
         driver.check(stringify!($function), code)
     }};
@@ -98,7 +102,8 @@ impl Driver {
             return Ok(());
         }
         let mut name = std::ptr::null();
-        // SAFETY: the driver stores a pointer to a constant string, or null for a number that it does not know.
+        // SAFETY: the driver stores a pointer to a constant string, or null for a number that it does not
+        // know.
         let name = unsafe {
             (self.cuGetErrorName)(code, &mut name);
             if name.is_null() {
@@ -247,9 +252,9 @@ unsafe impl<A> Send for Kernel<A> {}
 unsafe impl<A> Sync for Kernel<A> {}
 
 impl<A: Argument> Kernel<A> {
-    /// Queues the kernel on `grid` blocks of `threads` with `shared` bytes of shared memory each. An empty grid is no
-    /// work. The addresses in the argument are those of buffers that hold what the kernel reads and writes; work on
-    /// a buffer is done before its memory is freed.
+    /// Queues the kernel on `grid` blocks of `threads` with `shared` bytes of shared memory each. An empty
+    /// grid is no work. The addresses in the argument are those of buffers that hold what the kernel reads
+    /// and writes; work on a buffer is done before its memory is freed.
     pub(crate) fn launch(
         &self,
         grid: [usize; 3],

@@ -27,7 +27,8 @@ macro_rules! functions {
         impl Driver {
             fn find(library: Library) -> Result<Self, CudaError> {
                 Ok(Self {
-                    // SAFETY: the signatures are those of cuda.h, and the library lives as long as the pointers.
+                    // SAFETY: the signatures are those of cuda.h, and the library lives as long as the
+                    // pointers.
                     $($name: *unsafe { library.get(concat!(stringify!($name), "\0").as_bytes()) }
                         .map_err(|_| CudaError::OldDriver { symbol: stringify!($name) })?,)*
                     _library: library,

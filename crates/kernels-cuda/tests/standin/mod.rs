@@ -74,8 +74,8 @@ pub(crate) fn run(build: Build, seed: u32, filter: &str, leave_out: Option<&str>
         command.env("CUDA_CPU_LEAVE_OUT", place);
     }
     if build == Build::Sanitized {
-        // A library that is sanitized in a program that is not: the runtime must be there first. What the program and
-        // the driver keep for its whole life are no leaks.
+        // A library that is sanitized in a program that is not: the runtime must be there first. What the
+        // program and the driver keep for its whole life are no leaks.
         let runtime = Command::new("g++").arg("-print-file-name=libasan.so").output().unwrap().stdout;
         command
             .env("LD_PRELOAD", String::from_utf8(runtime).unwrap().trim())
