@@ -25,6 +25,28 @@ fn the_engine_stays_within_its_memory() {
     assert!(output.status.success(), "{}", text(&output));
 }
 
+/// A model for which there are no kernels is refused before a driver is looked for, by what it has; left to choose, it
+/// runs on the CPU.
+#[test]
+fn what_has_no_kernels_stays_on_the_cpu() {
+    use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, Rotation};
+    use tritforge_infer::{Device, Model, Placed};
+    let config = || common::config();
+    for (what, config) in [
+        ("activations of 4 bits", ModelConfig { activations: ActivationQuant::Int4, ..config() }),
+        ("rotated inputs", ModelConfig { rotation: Rotation::Hadamard, ..config() }),
+        ("norms before all projections", ModelConfig { projection_norms: true, ..config() }),
+        ("a gate other than", ModelConfig { hidden_act: HiddenAct::Gelu, ..config() }),
+        ("a ternary embedding", ModelConfig { ternary_embedding: Some(Granularity::Row), ..config() }),
+    ] {
+        let (_dir, path) = common::write(&config, &tritforge_export::ExportOptions::default());
+        let error = Model::open(&path).unwrap().run_on(Device::Cuda(0)).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("run it on the CPU"), "{error}");
+        let placed = Model::open(&path).unwrap().run_on(Device::Auto).unwrap();
+        assert!(matches!(&placed, Placed::Fallback(message) if message.contains(what)), "{placed:?}");
+    }
+}
+
 mod on_device {
     use std::path::Path;
     use std::sync::Arc;

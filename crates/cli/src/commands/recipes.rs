@@ -27,8 +27,8 @@ const RECIPES: [Embedded; 18] = embed!("recipes":
 );
 
 /// Everything in `configs/`: recipes name the shapes that they train.
-const CONFIGS: [Embedded; 9] =
-    embed!("configs": "tiny", "15m", "125m", "350m", "700m", "1.3b", "3b", "2b4t", "2b4t-silu");
+const CONFIGS: [Embedded; 10] =
+    embed!("configs": "tiny", "15m", "125m", "350m", "700m", "1.3b", "3b", "2b4t", "2b4t-silu", "qwen3-1.7b");
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
