@@ -165,7 +165,7 @@ fn without_integers_in_the_forward_it_is_refused() {
     {
         let mut model = Decoder::init(&ModelConfig { weights, activations, ..config() }, 5).unwrap();
         let error = model.set_grad_precision(GradPrecision::Int8).unwrap_err().to_string();
-        assert!(error.contains("backward by integers") && error.contains("int8 activations"), "{error}");
+        assert!(error.contains("backward by integers") && error.contains("quantized activations"), "{error}");
         assert!(model.set_grad_precision(GradPrecision::Int16).is_err());
         for backward in [GradPrecision::F32, GradPrecision::Int24] {
             model.set_grad_precision(backward).unwrap();
