@@ -2,23 +2,17 @@
 //! exported, verified, imported, generated with, or refused.
 
 mod project;
+#[path = "project/short_run.rs"]
+mod short_run;
 
 use std::fs;
 
 use project::Project;
+use short_run::verified;
 
 /// Trains a few steps.
 fn train(project: &Project, out: &str, set: &[&str]) {
-    let out = format!("run.out={out}");
-    let fixed = ["model.intermediate_size=512", out.as_str(), "train.steps=6"];
-    let set = set.iter().copied().chain(fixed).flat_map(|key| ["--set", key]);
-    let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-    project.ok(&args);
-}
-
-fn verified(project: &Project, reference: &str, file: &str) {
-    let printed = project.ok(&["verify", reference, file, "--text", "text.txt", "--bound", "0"]);
-    assert!(printed.contains("verified"), "{printed}");
+    short_run::train(project, out, &[&["model.intermediate_size=512"], set].concat());
 }
 
 fn generated(project: &Project, model: &str) -> String {

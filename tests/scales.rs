@@ -1,23 +1,17 @@
 //! Scales of rows and groups, and every quantizer, through the binary: trained, exported, verified, imported, compared.
 
 mod project;
+#[path = "project/short_run.rs"]
+mod short_run;
 
 use std::fs;
 
 use project::Project;
+use short_run::verified;
 
 /// Trains a few steps, wide enough that rows and groups of 256 differ.
 fn train(project: &Project, out: &str, set: &[&str]) {
-    let out = format!("run.out={out}");
-    let fixed = ["model.intermediate_size=512", out.as_str(), "train.steps=6"];
-    let set = set.iter().copied().chain(fixed).flat_map(|key| ["--set", key]);
-    let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-    project.ok(&args);
-}
-
-fn verified(project: &Project, reference: &str, file: &str) {
-    let printed = project.ok(&["verify", reference, file, "--text", "text.txt", "--bound", "0"]);
-    assert!(printed.contains("verified"), "{printed}");
+    short_run::train(project, out, &[&["model.intermediate_size=512"], set].concat());
 }
 
 /// What holds which granularity, as the file is written and as it is imported again.

@@ -1,23 +1,17 @@
 //! Ternary embeddings and heads through the binary: trained, exported, verified, imported, compared, run.
 
 mod project;
+#[path = "project/short_run.rs"]
+mod short_run;
 
 use std::fs;
 
 use project::Project;
+use short_run::verified;
 
 /// Trains a few steps with these keys.
 fn train(project: &Project, out: &str, set: &[&str]) {
-    let out = format!("run.out={out}");
-    let fixed = [out.as_str(), "train.steps=6", "train.save_every=3"];
-    let set = set.iter().copied().chain(fixed).flat_map(|key| ["--set", key]);
-    let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-    project.ok(&args);
-}
-
-fn verified(project: &Project, reference: &str, file: &str) {
-    let printed = project.ok(&["verify", reference, file, "--text", "text.txt", "--bound", "0"]);
-    assert!(printed.contains("verified") && !printed.contains("NOT"), "{printed}");
+    short_run::train(project, out, &[&["train.save_every=3"], set].concat());
 }
 
 const UNTIED: &str = "model.tie_word_embeddings=false";

@@ -147,6 +147,18 @@ impl TensorFile {
         Ok(())
     }
 
+    /// [`TensorFile::write`] of an f32 tensor's numbers, row-major.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_f32(&mut self, name: &str, values: &[f32]) -> Result<(), CheckpointError> {
+        if cfg!(target_endian = "little") {
+            return self.write(name, bytemuck::cast_slice(values));
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.write(name, &bytes)
+    }
+
     fn put(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
         self.digest.update(bytes);
         self.file.write_all(bytes).map_err(CheckpointError::io(&self.path, "write"))

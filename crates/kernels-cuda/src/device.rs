@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tritforge_kernels::Gate;
+use tritforge_kernels::{ActivationWidth, Gate};
 use tritforge_model::{Device, InputForm};
 
 use crate::driver::{Buffer, CudaError};
@@ -64,6 +64,10 @@ fn wanted<'a>(
 ) -> (Option<&'a mut Codes>, Option<&'a mut Buffer<f32>>) {
     // A part of the rounding is training's.
     assert!(matches!(form.quantized, None | Some(1.0)), "activations are rounded wholly or not at all");
+    assert!(
+        form.width == ActivationWidth::Int8 && !form.rotated,
+        "activations are int8 as they are: the rest has no kernel"
+    );
     match (form.quantized, form.plain) {
         (None, _) => (None, Some(&mut out.values)),
         (Some(_), true) => (Some(&mut out.codes), Some(plain)),

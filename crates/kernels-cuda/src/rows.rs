@@ -90,6 +90,11 @@ impl Gpu {
         assert!(gated.is_none_or(|(_, up)| up.len() == x.len()), "gate and up have the same length");
         assert!(width > 0 && x.len().is_multiple_of(width), "x is rows of {width}");
         assert!(norm.is_none_or(|(weight, _)| weight.len() == width), "a norm's weight is as wide as a row");
+        let has_kernel = |act| matches!(act, Gate::Silu | Gate::Relu2);
+        assert!(
+            gated.is_none_or(|(act, _)| has_kernel(act)),
+            "gates are SiLU or ReLU², the others have no kernel"
+        );
         let (rows, stride) = (x.len() / width, width.next_multiple_of(TILE_COLS));
         let mut shared = (BESIDE_ROW + width) * 4;
         let mut argument = Rows {

@@ -1,6 +1,5 @@
 //! The conversion from the first block to the last, and the checkpoint at its end.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use tritforge_export::LoadedModel;
 use tritforge_model::{BlockStack, ModelError, Parameter};
 
 use crate::states::States;
-use crate::store::{Store, bytes};
+use crate::store::Store;
 use crate::window::Task;
 use crate::{Calibration, Options, QuantizeError};
 
@@ -86,25 +85,31 @@ pub fn quantize(
     let mut quantized = plain.clone();
     let mut files: Vec<(Range<usize>, Tensors)> = Vec::new();
     let mut windows = Vec::new();
-    // Blocks that the window before has trained already.
-    let mut started: Option<(usize, HashMap<String, Vec<f32>>)> = None;
+    // The window before, and whether it has trained blocks of this one already.
+    let mut before: Option<(usize, bool)> = None;
     let of_model = |name: &str, shape: &[usize]| model.parameter(name, shape);
     for (blocks, kept) in options.windows(config.num_hidden_layers) {
-        let finished = blocks.start..blocks.start + kept;
-        let batch = options.batch;
+        let (finished, batch) = (blocks.start..blocks.start + kept, options.batch);
         let behind = plain.through(&BlockStack::load(&dense, finished.clone(), of_model)?, kept, batch)?;
-        let earlier = match store.finished(blocks.start)? {
-            Some(found) => Some(found),
+        let (report, tensors) = match store.finished(blocks.start)? {
+            Some((report, tensors)) => {
+                on(Event::Window { report: &report, earlier: true });
+                let of_store = |name: &str, shape: &[usize]| read(&tensors, name, shape);
+                let stack = BlockStack::load(&config, finished.clone(), of_store)?;
+                quantized = quantized.through(&stack, kept, batch)?;
+                (report, tensors)
+            }
             None => {
-                let start = |name: &str, shape: &[usize]| match &started {
-                    Some((_, trained)) if trained.contains_key(name) => Ok(trained[name].clone()),
-                    Some((first, _)) => match store.ahead(*first).ok().filter(|tensors| tensors.has(name)) {
-                        Some(tensors) => read(&tensors, name, shape),
-                        None => of_model(name, shape),
-                    },
-                    None => of_model(name, shape),
+                let stack = {
+                    let trained = match before {
+                        Some((first, true)) => Some(store.ahead(first)?),
+                        _ => None,
+                    };
+                    BlockStack::load(&config, blocks.clone(), |name, shape| match &trained {
+                        Some(tensors) if tensors.has(name) => read(tensors, name, shape),
+                        _ => of_model(name, shape),
+                    })?
                 };
-                let stack = BlockStack::load(&config, blocks.clone(), start)?;
                 let targets = match finished.end == blocks.end {
                     true => None,
                     false => {
@@ -117,23 +122,13 @@ pub fn quantize(
                 on(Event::Window { report: &report, earlier: false });
                 let of_finished = |p: &&Parameter| layer(&p.name).is_some_and(|layer| layer < finished.end);
                 let (done, ahead): (Vec<_>, Vec<_>) = stack.parameters().iter().partition(of_finished);
-                store.keep(&report, &done, &ahead, started.as_ref().map(|(first, _)| *first))?;
-                let values = |p: &&Parameter| (p.name.clone(), p.tensor.read().to_vec());
-                started = Some((blocks.start, ahead.iter().map(values).collect()));
+                let tensors = store.keep(&report, &done, &ahead, before.map(|(first, _)| first))?;
                 quantized = quantized.through(&stack, kept, batch)?;
-                windows.push(report);
-                None
+                (report, tensors)
             }
         };
-        if let Some((tensors, report)) = earlier {
-            on(Event::Window { report: &report, earlier: true });
-            let stack =
-                BlockStack::load(&config, finished.clone(), |name, shape| read(&tensors, name, shape))?;
-            quantized = quantized.through(&stack, kept, batch)?;
-            started = Some((blocks.start, HashMap::new()));
-            windows.push(report);
-        }
-        let Some((tensors, _)) = store.finished(blocks.start)? else { continue };
+        before = Some((blocks.start, finished.end < blocks.end));
+        windows.push(report);
         files.push((finished, tensors));
         plain = behind;
     }
@@ -242,10 +237,10 @@ fn write(
         let of = layer(&name).and_then(|layer| files.iter().find(|(blocks, _)| blocks.contains(&layer)));
         match of {
             Some((_, tensors)) => {
-                file.write(&name, &bytes(&tensors.f32(&name, &shape)?))?;
+                file.write_f32(&name, &tensors.f32(&name, &shape)?)?;
                 tensors.release(&name);
             }
-            None => file.write(&name, &bytes(&model.values(&name, &shape)?))?,
+            None => file.write_f32(&name, &model.values(&name, &shape)?)?,
         }
     }
     writer.keep(MODEL, file)?;

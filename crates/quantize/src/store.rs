@@ -49,29 +49,33 @@ impl Store {
         Ok(this)
     }
 
-    /// The finished blocks of the window that begins at block `first`, and what was measured; none if it was not trained
+    /// What was measured of the window that begins at block `first`, and its finished blocks; none if it was not trained
     /// yet.
-    pub(crate) fn finished(&self, first: usize) -> Result<Option<(Tensors, WindowReport)>, QuantizeError> {
+    pub(crate) fn finished(&self, first: usize) -> Result<Option<(WindowReport, Tensors)>, QuantizeError> {
         let path = self.dir.join(kept(first));
         match path.exists() {
-            true => Ok(Some((Tensors::open(&path)?, self.read(&report(first))?))),
+            true => Ok(Some((self.read(&report(first))?, Tensors::open(&path)?))),
             false => Ok(None),
         }
     }
 
-    /// The blocks of the window at `first` that the next one goes on with.
+    /// The blocks of the finished window at `first` that the next one goes on with.
+    ///
+    /// # Errors
+    /// If they are gone or damaged.
     pub(crate) fn ahead(&self, first: usize) -> Result<Tensors, QuantizeError> {
         Ok(Tensors::open(&self.dir.join(ahead(first)))?)
     }
 
-    /// Keeps a window: its finished blocks, and those that the next one goes on with.
+    /// Keeps a window: its finished blocks, which are returned as they are stored, and those that the next one goes on
+    /// with.
     pub(crate) fn keep(
         &self,
         measured: &WindowReport,
         finished: &[&Parameter],
         unfinished: &[&Parameter],
         previous: Option<usize>,
-    ) -> Result<(), QuantizeError> {
+    ) -> Result<Tensors, QuantizeError> {
         let first = measured.first;
         if !unfinished.is_empty() {
             self.tensors(&ahead(first), unfinished)?;
@@ -82,7 +86,7 @@ impl Store {
         if let Some(path) = previous.map(|first| self.dir.join(ahead(first))).filter(|path| path.exists()) {
             fs::remove_file(&path).map_err(QuantizeError::io(&path, "remove"))?;
         }
-        Ok(())
+        Ok(Tensors::open(&self.dir.join(kept(first)))?)
     }
 
     /// Removes the directory.
@@ -100,7 +104,7 @@ impl Store {
         let mut file = TensorFile::create(&temporary, parameters.iter().map(spec).collect())?;
         for spec in file.specs().to_vec() {
             let Some(parameter) = parameters.iter().find(|p| p.name == spec.name) else { continue };
-            file.write(&spec.name, &bytes(&parameter.tensor.read()))?;
+            file.write_f32(&spec.name, &parameter.tensor.read())?;
         }
         file.finish()?;
         fs::rename(&temporary, &path).map_err(QuantizeError::io(&path, "rename"))
@@ -132,11 +136,6 @@ fn ahead(first: usize) -> String {
 
 fn report(first: usize) -> String {
     format!("blocks-{first:04}.json")
-}
-
-/// Numbers, little endian.
-pub(crate) fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
 /// The first setting that is another.

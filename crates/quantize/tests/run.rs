@@ -106,6 +106,13 @@ fn a_conversion_that_ends_early_goes_on_to_the_same_bits() {
         assert!(ended.is_err(), "{window}");
         assert!(!parts.exists());
     }
+    // Without what the window before left of the next, it does not begin that anew in silence.
+    let ahead = dir.path().join("parts.partial/ahead-0001.safetensors");
+    let aside = dir.path().join("aside");
+    fs::rename(&ahead, &aside).unwrap();
+    let error = quantize(&model, &calibration(), &parts, &options(), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("ahead-0001.safetensors"), "{error}");
+    fs::rename(&aside, &ahead).unwrap();
     let mut earlier = Vec::new();
     let found = quantize(&model, &calibration(), &parts, &options(), &mut |event| {
         if let Event::Window { earlier: is, .. } = event {
