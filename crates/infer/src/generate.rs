@@ -37,6 +37,7 @@ pub fn generate_pieces(
 ) -> Result<Generation, InferError> {
     let model = Arc::clone(session.model());
     let positions = session.len()..session.context();
+    let begin = positions.start;
     let mut sequence = Sequence::new(Vocabulary::of(&model), prompt, options.clone(), positions)?;
     let finish = loop {
         if sequence.is_prefilling() && on_piece(Piece::default()).is_break() {
@@ -46,7 +47,12 @@ pub fn generate_pieces(
         let ran = ids.len();
         let logits = step(&mut [SequenceInput { session: &mut *session, ids, request }])?;
         let logits = logits.first().map_or(&[][..], Vec::as_slice);
-        if let Some(finish) = sequence.accept(ran, logits, &mut on_piece)? {
+        let finish = sequence.accept(ran, logits, &mut on_piece)?;
+        // Tokens that were proposed and did not come.
+        if session.len() > begin + sequence.seen() {
+            session.truncate(begin + sequence.seen());
+        }
+        if let Some(finish) = finish {
             break finish;
         }
     };
