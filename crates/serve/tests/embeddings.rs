@@ -94,6 +94,7 @@ async fn what_cannot_be_embedded_is_refused_by_name() {
         (json!({ "input": [] }), "input"),
         (json!({ "input": ["a", 3] }), "input"),
         (json!({ "input": [999] }), "input"),
+        (json!({ "input": [[1], []] }), "input"),
         (json!({ "input": "a".repeat(300) }), "input"),
         (json!({ "input": "a", "dimensions": 16 }), "dimensions"),
         (json!({ "input": "a", "encoding_format": "int8" }), "encoding_format"),

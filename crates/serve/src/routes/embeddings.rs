@@ -17,7 +17,7 @@ use crate::engine::JobError;
 use crate::error::ApiError;
 use crate::prompt_limit::PromptLimit;
 use crate::record::Record;
-use crate::request::{EmbeddingRequest, Object, TextOrIds};
+use crate::request::{EmbeddingRequest, Object, RequestError, TextOrIds};
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/embeddings", post(embeddings))
@@ -90,8 +90,15 @@ fn tokens(model: &Model, limit: PromptLimit, input: &[TextOrIds]) -> Result<Vec<
             Ok(tokenizer.encode_with(text, how)?)
         }
     };
-    let tokens = input.iter().map(tokens).collect::<Result<_, JobError>>();
-    tokens.map_err(|error| ApiError::of_job(error, "input"))
+    let tokens = input.iter().map(tokens).collect::<Result<Vec<_>, JobError>>();
+    let tokens = tokens.map_err(|error| ApiError::of_job(error, "input"))?;
+    match tokens.iter().position(Vec::is_empty) {
+        None => Ok(tokens),
+        Some(i) => {
+            let message = format!("input: text {i} has no tokens: expected at least one");
+            Err(RequestError::new("input", message).into())
+        }
+    }
 }
 
 /// Makes a vector's length 1; one of length 0 stays.
