@@ -13,6 +13,7 @@ use tritforge_export::gguf_file;
 use tritforge_infer::Model;
 use tritforge_serve::{AccessLog, Engine, Keys, Limits, ServeOptions, key_entry, run_blocking};
 
+use super::device_args::DeviceArgs;
 use super::lora_args;
 use crate::{Cli, Command};
 
@@ -114,6 +115,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     overrides: lora_args::OverrideArgs,
 }
 
@@ -173,7 +176,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Some(AccessLog::open(path).with_context(|| format!("--access-log {}", path.display()))?)
         }
     };
-    let model = Arc::new(Model::open_with(&gguf_file(file)?, args.overrides.list())?);
+    let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
+    args.device.place(&mut model)?;
+    let model = Arc::new(model);
     let engine = Engine::of(&model)?;
     for text in &args.lora {
         let (name, file) = split_name(text);

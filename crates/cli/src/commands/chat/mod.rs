@@ -19,6 +19,7 @@ use tritforge_support::counted;
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
+use super::device_args::DeviceArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
@@ -35,6 +36,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -71,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ignore_eos: args.ignore_eos,
         ..GenerateOptions::default()
     };
-    let model = args.lora.open(&args.model)?;
+    let model = args.lora.open_on(&args.model, &args.device)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
