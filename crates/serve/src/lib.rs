@@ -3,6 +3,7 @@
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
 //! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
 //! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
+//! * `GET /`, `GET /dashboard`: a page to chat with the model, and one with charts of the metrics; both are in the binary.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
 //!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in
@@ -108,6 +109,8 @@ pub struct ServeOptions {
     pub metrics_access: MetricsAccess,
     /// Bytes of answers that are kept for requests that must get the same ones; 0 for none.
     pub response_cache: usize,
+    /// Whether there is a page to chat with the model (`/`) and a dashboard (`/dashboard`).
+    pub page: bool,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
@@ -137,6 +140,7 @@ impl Default for ServeOptions {
             rate_limit: Limits::default(),
             metrics_access: MetricsAccess::default(),
             response_cache: 0,
+            page: true,
             access_log: None,
             runtime_lora: None,
         }

@@ -113,6 +113,9 @@ pub(crate) struct Args {
     /// are never logged.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// Do not serve the page at / and the dashboard at /dashboard.
+    #[arg(long)]
+    no_page: bool,
     #[command(flatten)]
     overrides: lora_args::OverrideArgs,
 }
@@ -200,12 +203,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         rate_limit: Limits { requests: args.rate_limit, tokens: args.token_rate_limit },
         metrics_access: args.metrics_access.into(),
         response_cache: args.response_cache << 20,
+        page: !args.no_page,
         access_log: access_log.map(Arc::new),
         ..ServeOptions::default()
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
     run_blocking(engine, &options, |address| {
         let mut text = format!("{} at http://{address}/v1 (Ctrl-C stops it)", file.display());
+        if !args.no_page {
+            text.push_str(&format!("\n  page: http://{address}/"));
+        }
         if !names.is_empty() {
             text.push_str(&format!("\n  adapters: {}", names.join(", ")));
         }

@@ -7,6 +7,7 @@ pub(crate) mod health;
 mod lora;
 mod metrics;
 mod models;
+pub(crate) mod page;
 mod tokens;
 
 use std::sync::Arc;
@@ -58,7 +59,8 @@ pub(crate) struct Service {
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
     let guard = Guard::new(options);
     let recorder = Recorder::new(Arc::clone(engine.metrics()), options.access_log.clone());
-    let endpoints = ROUTES.iter().fold(Router::new(), |router, routes| router.merge(routes()));
+    let page = options.page.then_some(page::routes as fn() -> Router<Service>);
+    let endpoints = ROUTES.iter().chain(&page).fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
         .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
         .layer(DefaultBodyLimit::disable())

@@ -49,6 +49,16 @@ fn merge(table: &Table, argv: &[OsString]) -> Result<Vec<OsString>> {
         if given.value_source(id) == Some(ValueSource::CommandLine) {
             continue;
         }
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            match value {
+                Value::Boolean(true) => {
+                    added.push(OsString::from(format!("--{}", arg.get_long().unwrap_or(id))))
+                }
+                Value::Boolean(false) => {}
+                other => bail!("{key}: {}; expected true or false", other.type_str()),
+            }
+            continue;
+        }
         let repeated = matches!(arg.get_action(), ArgAction::Append);
         let values = match value {
             Value::Array(list) if repeated => {
@@ -143,6 +153,7 @@ mod tests {
             ("port = true", "port: boolean"),
             ("[port]\na = 1", "port: table"),
             ("allow-host = [[]]", "allow-host: array"),
+            ("no-page = \"yes\"", "no-page: string; expected true or false"),
         ] {
             let error = merged(file, "tritforge serve m.gguf").unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
