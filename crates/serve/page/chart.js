@@ -29,7 +29,8 @@ function path(points, index, { from, to, top }) {
       continue;
     }
     const x = ((time - from) / (to - from)) * WIDTH;
-    const y = HEIGHT - (Math.min(value, top) / top) * HEIGHT;
+    // Lines at either end are seen whole.
+    const y = HEIGHT - 2 - (Math.min(value, top) / top) * (HEIGHT - 4);
     d += `${pen}${x.toFixed(1)},${y.toFixed(1)}`;
     pen = "L";
   }

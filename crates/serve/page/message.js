@@ -44,7 +44,7 @@ async function copyBy(node, text) {
 function statistics({ tokens, seconds, first }) {
   const parts = [];
   if (Number.isFinite(tokens)) parts.push(`${tokens} ${tokens === 1 ? "token" : "tokens"}`);
-  if (Number.isFinite(tokens) && tokens > 1 && seconds > first) {
+  if (Number.isFinite(tokens) && tokens > 1 && seconds - first > 0.01) {
     parts.push(`${((tokens - 1) / (seconds - first)).toFixed(1)} tokens/s`);
   }
   if (Number.isFinite(first)) parts.push(`first text after ${first.toFixed(2)} s`);

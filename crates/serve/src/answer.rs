@@ -65,6 +65,7 @@ impl Header {
             let logprobs = choice.logprobs.then(|| self.logprobs(&choice.tokens, 0));
             let reason = choice.outcome.map(|outcome| finish_reason(outcome.finish));
             let mut body = json!({ "index": index, "logprobs": logprobs, "finish_reason": reason });
+            add_filter(&mut body);
             match self.shape {
                 Shape::Text => body["text"] = json!(choice.text),
                 Shape::Chat => {
@@ -111,6 +112,14 @@ impl Header {
             "top_logprobs": tops,
             "text_offset": offsets,
         })
+    }
+}
+
+/// Says of a choice that a content filter ended that it did.
+fn add_filter(choice: &mut Value) {
+    if choice["finish_reason"] == "content_filter" {
+        let message = "a content filter of this service withholds the rest of the answer";
+        choice["content_filter"] = json!({ "code": "RESPONSE_FILTERED", "message": message });
     }
 }
 
@@ -232,6 +241,7 @@ impl Events {
     fn chunk(&self, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> String {
         let mut choice = json!({ "index": self.index, "finish_reason": reason });
         choice["logprobs"] = logprobs.unwrap_or_default();
+        add_filter(&mut choice);
         match self.header.shape {
             Shape::Text => choice["text"] = json!(delta["content"].as_str().unwrap_or_default()),
             Shape::Chat => choice["delta"] = delta,

@@ -153,7 +153,7 @@ impl Guard {
             // Its files are no secret; what it asks for needs a key.
             endpoint if page::PATHS.contains(&endpoint) => Access::Open,
             "/health" if !is_deep(uri) => Access::Open,
-            "/metrics" => match self.metrics {
+            "/metrics" | "/v1/stats" => match self.metrics {
                 MetricsAccess::Public => Access::Open,
                 MetricsAccess::User => Access::User,
                 MetricsAccess::Admin => Access::Admin,

@@ -1,7 +1,7 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
-//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
+//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`, `GET /v1/stats`.
 //! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
 //! * `GET /`, `GET /dashboard`: a page to chat with the model, and one with charts of the metrics; both are in the binary.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
@@ -29,13 +29,16 @@
 
 mod access_log;
 mod adapters;
+mod alerts;
 mod answer;
 mod body;
 mod completion_jobs;
 mod connection;
 mod engine;
 mod error;
+mod filters;
 mod guard;
+mod history;
 mod jobs;
 mod keys;
 mod listen;
@@ -43,9 +46,12 @@ mod metrics;
 mod prompt_limit;
 mod rate_limit;
 mod record;
+mod reload;
 pub mod request;
 mod response_cache;
 mod routes;
+mod tls;
+mod webhook;
 mod worker;
 
 use std::net::SocketAddr;
@@ -56,13 +62,18 @@ use std::time::Duration;
 
 pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
+pub use alerts::Alerts;
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Piece, Prompt, TokenLogprob};
 pub use error::ServeError;
+pub use filters::{FilterError, Filters};
 pub use guard::MetricsAccess;
+pub use history::{History, HistoryError};
 pub use keys::{Keys, KeysError, Role, key_entry};
 pub use listen::serve;
 pub use rate_limit::Limits;
 pub use routes::router;
+pub use tls::{Tls, TlsError};
+pub use webhook::Webhook;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -109,6 +120,12 @@ pub struct ServeOptions {
     pub metrics_access: MetricsAccess,
     /// Bytes of answers that are kept for requests that must get the same ones; 0 for none.
     pub response_cache: usize,
+    /// What connections are encrypted with; plain HTTP without.
+    pub tls: Option<Arc<Tls>>,
+    /// Snapshots of the last day, with alerts. With one, [`router`] needs a runtime around it.
+    pub history: Option<Arc<History>>,
+    /// Filters of prompts and answers.
+    pub filters: Option<Arc<Filters>>,
     /// Whether there is a page to chat with the model (`/`) and a dashboard (`/dashboard`).
     pub page: bool,
     /// Where requests are written down that are over.
@@ -140,6 +157,9 @@ impl Default for ServeOptions {
             rate_limit: Limits::default(),
             metrics_access: MetricsAccess::default(),
             response_cache: 0,
+            tls: None,
+            history: None,
+            filters: None,
             page: true,
             access_log: None,
             runtime_lora: None,
@@ -189,6 +209,12 @@ pub fn run_blocking(
         if let Some(keys) = &options.keys {
             tokio::spawn(Arc::clone(keys).watch());
         }
+        if let Some(tls) = &options.tls {
+            tokio::spawn(Arc::clone(tls).watch());
+        }
+        if let Some(filters) = &options.filters {
+            tokio::spawn(Arc::clone(filters).watch());
+        }
         ready(address);
         let first = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -199,6 +225,9 @@ pub fn run_blocking(
         }
         Ok(())
     });
+    if let Some(history) = &options.history {
+        history.end();
+    }
     // Generations that outlive the deadline end with the process; they are not waited for.
     runtime.shutdown_background();
     served

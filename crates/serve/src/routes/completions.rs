@@ -51,6 +51,10 @@ async fn respond(
     record: Arc<Record>,
 ) -> Result<Response, ApiError> {
     let CompletionJobs { jobs: list, n, best_of, logprobs, model, stream, include_usage } = request;
+    if logprobs && jobs.filters().is_some_and(|filters| filters.has_answers()) {
+        let message = "this service filters answers, and log-probabilities would show what is withheld";
+        return Err(ApiError::Invalid { message: message.to_string(), param: Some("logprobs") });
+    }
     // A stream has no more jobs than choices.
     let header = Header::new(&model, shape, best_of);
     let count = list.len();

@@ -8,6 +8,7 @@ mod lora;
 mod metrics;
 mod models;
 pub(crate) mod page;
+mod stats;
 mod tokens;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::body::{self, BodyBudget};
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::guard::{self, Guard};
+use crate::history::History;
 use crate::jobs::Jobs;
 use crate::record::{self, Recorder};
 
@@ -36,6 +38,7 @@ static ROUTES: &[fn() -> Router<Service>] = &[
     lora::routes,
     health::routes,
     metrics::routes,
+    stats::routes,
     #[cfg(test)]
     echo::routes,
 ];
@@ -49,6 +52,7 @@ pub(crate) struct Service {
     pub(crate) may_change: bool,
     /// When the service began, in seconds of Unix time.
     created: u64,
+    pub(crate) history: Option<Arc<History>>,
     /// Whether the service has been told to end.
     draining: Arc<AtomicBool>,
     /// Where adapters may be read from at run time.
@@ -59,6 +63,10 @@ pub(crate) struct Service {
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
     let guard = Guard::new(options);
     let recorder = Recorder::new(Arc::clone(engine.metrics()), options.access_log.clone());
+    let jobs = Jobs::new(engine, options);
+    if let Some(history) = &options.history {
+        tokio::spawn(Arc::clone(history).follow(jobs.clone()));
+    }
     let page = options.page.then_some(page::routes as fn() -> Router<Service>);
     let endpoints = ROUTES.iter().chain(&page).fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
@@ -73,7 +81,8 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .layer(guard::cors(&guard))
         .layer(middleware::from_fn_with_state(recorder, record::follow))
         .with_state(Service {
-            jobs: Jobs::new(engine, options),
+            jobs,
+            history: options.history.clone(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             draining: Arc::clone(&options.draining),
             may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),

@@ -216,5 +216,6 @@ fn reason(finish: Finish) -> &'static str {
         Finish::Length => "length",
         Finish::ContextFull => "context_full",
         Finish::Cancelled => "cancelled",
+        Finish::Withheld => "withheld",
     }
 }
