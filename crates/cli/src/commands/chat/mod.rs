@@ -130,7 +130,7 @@ fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
         Finish::Cancelled => eprintln!("[stopped]"),
         Finish::Length => eprintln!("[stopped at --max-tokens]"),
         Finish::ContextFull => eprintln!("[stopped: the context is full; /reset starts over]"),
-        Finish::Eos | Finish::Stop => {}
+        Finish::Eos | Finish::Stop | Finish::Withheld => {}
     }
     Ok(())
 }
