@@ -1,7 +1,11 @@
 //! The subcommands, one a file.
 
+#[cfg(feature = "train")]
+pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod chat;
+#[cfg(feature = "train")]
+pub(crate) mod compare;
 #[cfg(feature = "train")]
 pub(crate) mod data;
 mod device_args;
