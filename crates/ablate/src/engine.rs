@@ -167,7 +167,7 @@ pub fn execute(
             command: options.command.clone(),
             program: options.program.short(),
             machine: machine::describe(),
-            threads: format!("{} of {}", tritforge_support::counted(jobs, "run at a time"), threads),
+            threads: format!("{jobs} at a time, {} each", tritforge_support::counted(threads, "thread")),
         },
     };
     report.write(&experiment.outputs.dir)?;

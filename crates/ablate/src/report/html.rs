@@ -92,7 +92,7 @@ fn card_of_table(report: &Report) -> String {
     let (header, rows) = table(report);
     let base = &report.base().arm.name;
     let mut html = format!(
-        "<section class=\"card wide scroll arms\"><h2>Arms <small>{}, less is better; {} of {}</small></h2>{}",
+        "<section class=\"card wide scroll arms\"><h2>Arms <small>{}, less is better; {} × {}</small></h2>{}",
         report.metric.label(),
         tritforge_support::counted(report.seeds.len(), "seed"),
         tritforge_support::counted(report.arms.len(), "arm"),

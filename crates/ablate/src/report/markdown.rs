@@ -14,7 +14,7 @@ pub(super) fn page(report: &Report) -> String {
     text += &of_cells(&header, &rows);
     let _ = writeln!(
         text,
-        "\n{}, less is better. ± are 95 % intervals by Student's t over seeds; Δ is the arm less {}, pair by pair where arms \
+        "\nThe metric is {}, less is better. ± are 95 % intervals by Student's t over seeds; Δ is the arm less {}, pair by pair where arms \
          are paired; p by the t-test, after Holm's correction; the sign-flip p is exact and cannot be below 2/2ⁿ. \
          \"could show\" is the difference that so many seeds would have shown with probability 0.8. \"text\" is the standard \
          deviation of Δ over other held-out documents, which more seeds do not lessen.\n",
