@@ -78,7 +78,7 @@ fn started(project: &Project, name: &str) -> Vec<String> {
 #[test]
 fn a_question_is_planned_run_and_answered() {
     let project = project(TUNE);
-    let plan = project.ok(&["ablate", "e.toml", "--dry-run"]);
+    let plan = project.ok(&["ablate", "e.toml", "--dry-run", "--jobs", "2", "--threads", "2"]);
     assert!(
         plan.contains(
             "2 arms × (3 seeds and, for tuning, 2 values × 1 seed): 10 runs, of which 0 made already"
@@ -238,7 +238,11 @@ fn arms_that_diverge_are_results_and_runs_that_fail_stop_nothing() {
     assert!(said.contains("diverged at step"), "{said}");
     let arms = rows(&project, "runs/ablations/e/report.csv");
     let [diverged, n] = ["diverged", "n"].map(|key| arms[2][key].parse::<usize>().unwrap());
-    assert!(diverged > 0 && n + diverged == 3 && ["diverged", "no verdict"].contains(&arms[2]["verdict"].as_str()));
+    assert!(
+        diverged > 0
+            && n + diverged == 3
+            && ["diverged", "no verdict"].contains(&arms[2]["verdict"].as_str())
+    );
     assert_eq!(arms[1]["n"], "3");
     // A diverged run is not tried again.
     let again = project.ok(&["ablate", "e.toml"]);

@@ -42,7 +42,7 @@ pub use experiment::{
 };
 pub use journal::{JOURNAL, Journal, Record};
 pub use pairing::Pairing;
-pub use plan::{FrozenRun, Plan, PlannedArm, Point, recipes};
+pub use plan::{ArmRecipes, FrozenRun, Plan, PlannedArm, Point, recipes};
 pub use program::Program;
 pub use report::{Context, Kind, Report, table};
 pub use results::{ArmResult, ArmRuns, Costs, CurvePoint, SeedRun, TunedText, Versus};

@@ -182,11 +182,14 @@ impl Plan {
     }
 }
 
+/// The points of an arm, each with the recipe that it makes.
+pub type ArmRecipes = Vec<(Vec<Setting>, Recipe)>;
+
 /// The recipes of all arms at all of their points, resolved but for their seeds.
 ///
 /// # Errors
 /// If one of them is wrong; with its arm.
-pub fn recipes(experiment: &Experiment) -> Result<Vec<Vec<(Vec<Setting>, Recipe)>>, AblateError> {
+pub fn recipes(experiment: &Experiment) -> Result<Vec<ArmRecipes>, AblateError> {
     let of = |(i, arm): (usize, &Arm)| {
         let each = experiment.points(i).into_iter().map(|settings| {
             match resolve(experiment, arm.base.as_deref(), &arm.set, &settings) {

@@ -289,7 +289,7 @@ fn costs(arm: &ArmRuns, logs: &[History]) -> Costs {
 
 /// Keys that have another value, in the order of the alphabet, without those of names, places and seeds.
 pub(crate) fn changes(base: &str, own: &str) -> Vec<(String, String, String)> {
-    let [base, own] = [base, own].map(|text| flat(text));
+    let [base, own] = [base, own].map(flat);
     let absent = || "–".to_string();
     let mut keys: Vec<&String> = base.iter().chain(&own).map(|(key, _)| key).collect();
     keys.sort();

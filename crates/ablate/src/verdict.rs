@@ -93,12 +93,12 @@ pub(crate) fn sentence(arm: &ArmResult, baseline: &str, metric: Metric) -> Strin
         p => format!("p = {p}"),
     };
     let mut text = match verdict {
-        Verdict::Better | Verdict::Worse => {
-            format!(
-                "{name} is {} than {baseline} by {interval} (95 %, {seeds} {pairs}; {p} after Holm)",
-                verdict.word()
-            )
-        }
+        Verdict::Better | Verdict::Worse => format!(
+            "{name} is {} than {baseline} by {:.4} ± {:.4} {unit} (95 %, {seeds} {pairs}; {p} after Holm)",
+            verdict.word(),
+            d.mean.abs(),
+            d.half_width
+        ),
         Verdict::Equivalent(margin) => format!(
             "{name} and {baseline} are equivalent within ±{margin}: the difference is {interval} (95 %, {seeds} {pairs})"
         ),

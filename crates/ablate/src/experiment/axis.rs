@@ -80,7 +80,7 @@ pub(super) fn settings(entry: &Entry, faults: &mut Vec<Fault>) -> Vec<Setting> {
         match setting(&key, value) {
             Ok(setting) => settings.push(setting),
             Err(message) => {
-                faults.push(Fault { origin: at.clone(), message: format!("arms.set: {message}") })
+                faults.push(Fault { origin: at.clone(), message: format!("arms.set: {message}") });
             }
         }
     }

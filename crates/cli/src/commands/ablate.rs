@@ -171,7 +171,10 @@ fn print_plan(experiment: &Experiment, ready: &Ready) {
         .zip(&ready.costs)
         .zip(&ready.missing)
         .map(|((arm, cost), missing)| {
-            let set: Vec<String> = arm.set.iter().map(tritforge_ablate::Setting::text).collect();
+            // What all arms change is no part of the question.
+            let own =
+                arm.set.iter().filter(|setting| !experiment.arms.iter().all(|a| a.set.contains(setting)));
+            let set: Vec<String> = own.map(tritforge_ablate::Setting::text).collect();
             vec![
                 arm.name.clone(),
                 set.join(" "),
