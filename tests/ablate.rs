@@ -268,8 +268,8 @@ fn arms_that_diverge_are_results_and_runs_that_fail_stop_nothing() {
 #[test]
 fn what_cannot_be_run_is_refused_before_anything_runs() {
     let project = project("");
-    let message = project.fails(&["ablate", "e.toml", "--budget", "1 s"]);
-    assert!(message.contains("budget = 1.0 s: 3 seeds of 2 arms take about"), "{message}");
+    let message = project.fails(&["ablate", "e.toml", "--budget", "0.01 s"]);
+    assert!(message.contains("budget = 10 ms: 3 seeds of 2 arms take about"), "{message}");
     let message = project.fails(&["ablate", "e.toml", "--budget", "soon"]);
     assert!(message.contains("--budget soon"), "{message}");
     write(&project, "e.toml", &EXPERIMENT.replace("\"model.use_sub_norm\"", "\"model.use_subnorm\""));

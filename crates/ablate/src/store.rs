@@ -3,12 +3,16 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::AblateError;
 use crate::experiment::Metric;
 use crate::plan::FrozenRun;
+
+/// Files written so far, so that no two threads take the same temporary name.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
 
 const RESULT: &str = "result.json";
 const RECIPE: &str = "recipe.toml";
@@ -82,8 +86,9 @@ pub(crate) fn keep(dir: &Path, result: &RunResult) -> Result<(), AblateError> {
 
 /// Writes a file that is there whole or not at all, and stays after a loss of power.
 pub(crate) fn replace(path: &Path, text: &str) -> Result<(), AblateError> {
+    // Another process may be writing the same file.
     let mut new = path.to_path_buf().into_os_string();
-    new.push(".tmp");
+    new.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let write = || {
         let mut file = File::create(&new)?;
         std::io::Write::write_all(&mut file, text.as_bytes())?;
