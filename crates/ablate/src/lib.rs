@@ -8,6 +8,7 @@
 //!   share runs; a [`Journal`] says what happened. Killed at any time, the same command goes on to the same tables.
 //! * [`stats`] has the statistics, [`Verdict`] says what they allow to be said.
 //! * [`compare`] makes the same tables of any runs.
+//! * [`selfcheck`] computes statements that need no seeds.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -26,6 +27,7 @@ mod program;
 mod report;
 mod results;
 mod runner;
+mod selfcheck;
 mod speed;
 pub mod stats;
 mod store;
@@ -47,6 +49,7 @@ pub use program::Program;
 pub use report::{Context, Kind, Report, table};
 pub use results::{ArmResult, ArmRuns, Costs, CurvePoint, SeedRun, TunedText, Versus};
 pub use runner::{Outcome, Task};
+pub use selfcheck::{Statement, selfcheck};
 pub use store::RunResult;
 pub use sweep::of_recipe;
 pub use tune::Tuned;

@@ -61,6 +61,9 @@ enum Command {
     /// Compare any training runs in one table, with statistics where there are several seeds.
     #[cfg(feature = "train")]
     Compare(commands::compare::Args),
+    /// Compute statements about ternary training that need no seeds, and compare them with their formulas.
+    #[cfg(feature = "train")]
+    Selfcheck(commands::selfcheck::Args),
     /// List, show and copy the built-in recipes; print the recipe reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
@@ -142,6 +145,8 @@ fn main() -> ExitCode {
         Command::Sweep(args) => commands::ablate::sweep(&args),
         #[cfg(feature = "train")]
         Command::Compare(args) => commands::compare::run(&args),
+        #[cfg(feature = "train")]
+        Command::Selfcheck(args) => commands::selfcheck::run(&args),
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]

@@ -112,7 +112,7 @@ fn faults_have_their_place_and_say_what_to_do() {
     let after = |text: &str| faults(&(SMALL.to_string() + text)).join("\n");
     for (text, expected) in [
         ("[tune]\n\"optim.lr\" = [1e-3, 2e-3]\n", "tune.seed is missing"),
-        ("[tune]\n\"optim.lr\" = [1e-3, 2e-3]\nseed = 2\n", "e.toml:14:8: tune.seed: 2 is among seeds"),
+        ("[tune]\n\"optim.lr\" = [1e-3, 2e-3]\nseed = 2\n", "e.toml:13:8: tune.seed: 2 is among seeds"),
         ("[tune]\nseed = 101\n", "[tune]: expected a key with several values"),
         ("[tune]\n\"optim.lr\" = 3\nseed = 101\n", "tune.\"optim.lr\" = 3: expected an array of values"),
         ("[tune]\n\"optim.lr\" = [1, 1]\nseed = 101\n", "is given twice"),

@@ -31,6 +31,8 @@ pub(crate) mod recipes;
 #[cfg(feature = "train")]
 pub(crate) mod report;
 pub(crate) mod sampling_args;
+#[cfg(feature = "train")]
+pub(crate) mod selfcheck;
 pub(crate) mod serve;
 pub(crate) mod synth;
 pub(crate) mod tokenize;
