@@ -78,7 +78,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
         tokens = counted(tokens, "token"),
         samples = counted(samples, "sample")
     ));
-    let position = Batches::start(recipe.run.seed);
+    let position = Batches::start(recipe.order_seed());
     let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;

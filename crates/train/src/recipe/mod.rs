@@ -190,6 +190,16 @@ impl Recipe {
         }
     }
 
+    /// The seed that chooses what is held out.
+    pub fn split_seed(&self) -> u64 {
+        self.data.split_seed.unwrap_or(self.run.seed)
+    }
+
+    /// The seed of the order of the training samples.
+    pub fn order_seed(&self) -> u64 {
+        self.data.order_seed.unwrap_or(self.run.seed)
+    }
+
     /// Rows of a micro-batch: one for each sample, two for each pair of answers.
     pub fn rows(&self) -> usize {
         self.train.batch_size * self.objective.chosen().data().rows()
