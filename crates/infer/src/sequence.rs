@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tritforge_text::{DecodeStream, Tokenizer};
 
+use crate::logits::{Among, Logits, NeededLogits};
 use crate::session::check_tokens;
 use crate::stop::{StopFilter, StopMatch};
 use crate::{GenerateOptions, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
@@ -205,6 +206,42 @@ impl<'m> Sequence<'m> {
         logits: &[f32],
         on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
+        self.accept_among(ran, Among::All(logits), on_piece)
+    }
+
+    /// As [`Self::accept`], of logits as [`crate::step_needed`] gives them for what [`Self::needed`] asks for.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn accept_logits(
+        &mut self,
+        ran: usize,
+        logits: &Logits,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
+        self.accept_among(ran, logits.among(), on_piece)
+    }
+
+    /// The logits that the next choice looks at, if it does not look at all.
+    pub fn needed(&self) -> Option<NeededLogits> {
+        if self.options.logprobs.is_some() {
+            return None;
+        }
+        self.sampler.needed(&self.ids, self.banned(), self.vocabulary.size)
+    }
+
+    /// The tokens that may not be chosen now.
+    fn banned(&self) -> &[u32] {
+        let early = self.generated() < self.options.min_tokens;
+        if early { &self.too_early } else { &self.options.suppress_ids }
+    }
+
+    fn accept_among(
+        &mut self,
+        ran: usize,
+        logits: Among<'_>,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
         self.seen += ran;
         if self.waiting() > 0 {
             return Ok(None);
@@ -215,12 +252,14 @@ impl<'m> Sequence<'m> {
         }
         let early = self.generated() < self.options.min_tokens;
         let banned = if early { &self.too_early } else { &self.options.suppress_ids };
-        let id = self.sampler.choose_except(logits, &self.ids, banned)?;
+        let id = self.sampler.choose_among(logits, &self.ids, banned)?;
         if self.ends(id) {
             return Ok(Some(Finish::Eos));
         }
         self.ids.push(id);
-        self.tokens.extend(self.options.logprobs.map(|top| TokenLogprobs::of(logits, id, top)));
+        if let (Some(top), Among::All(logits)) = (self.options.logprobs, logits) {
+            self.tokens.push(TokenLogprobs::of(logits, id, top));
+        }
         if self.options.skip_special_tokens && self.vocabulary.tokenizer.is_special(id) {
             let name = self.vocabulary.tokenizer.token(id).unwrap_or_default();
             if self.options.stop.contains(&name) {

@@ -16,6 +16,7 @@ use tritforge_model::{Activations, BlockForward, BlockShape, Cpu, Passing};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::Rows;
+use crate::logits::{Logits, NeededLogits};
 use crate::model::EMBEDDING;
 use crate::products::{Caches, Looking, NonFinite, Products, StateCapture};
 use crate::threads::decode_thread_limit;
@@ -54,14 +55,35 @@ pub fn step(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError
     step_observed(parts, None, None)
 }
 
-pub(crate) fn step_observed(
+/// As [`step`], where a part that wants the logits of its last token needs no more of them than `needed` says, in the order of
+/// the parts; none for all. From a GPU no more is copied, if all parts want no more.
+///
+/// # Errors
+/// As [`step`].
+pub fn step_needed(
     parts: &mut [SequenceInput<'_>],
-    observer: Option<&mut Observer<'_>>,
-    capture: Option<&mut StateCapture>,
-) -> Result<Vec<Vec<f32>>, InferError> {
-    let Some(first) = parts.first() else { return Ok(Vec::new()) };
+    needed: &[Option<NeededLogits>],
+) -> Result<Vec<Logits>, InferError> {
+    #[cfg(feature = "cuda")]
+    if let Some(model) = checked(parts)?
+        && let Some(cuda) = &model.cuda
+        && let Some(choice) = crate::cuda::Choice::of(parts, needed, model.config().vocab_size)
+    {
+        let logits = cuda.pass_of_choice(&model, parts, &choice)?;
+        let found = non_finite_needed(parts, &logits);
+        end(&model, parts, found)?;
+        return Ok(logits);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = needed;
+    Ok(step(parts)?.into_iter().map(Logits::All).collect())
+}
+
+/// The model of all parts, if each can be appended to its session; none if there are no parts.
+fn checked(parts: &[SequenceInput<'_>]) -> Result<Option<Arc<Model>>, InferError> {
+    let Some(first) = parts.first() else { return Ok(None) };
     let model = Arc::clone(first.session.model());
-    for part in parts.iter() {
+    for part in parts {
         if !Arc::ptr_eq(&model, part.session.model()) {
             return Err(InferError::Option {
                 option: "parts",
@@ -71,10 +93,21 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
+    Ok(Some(model))
+}
+
+pub(crate) fn step_observed(
+    parts: &mut [SequenceInput<'_>],
+    observer: Option<&mut Observer<'_>>,
+    capture: Option<&mut StateCapture>,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let Some(model) = checked(parts)? else { return Ok(Vec::new()) };
+    let vocab = model.config().vocab_size;
     #[cfg(feature = "cuda")]
     if let Some(cuda) = &model.cuda {
         let logits = cuda.pass(&model, parts, observer, capture)?;
-        return end(&model, parts, logits, None);
+        end(&model, parts, non_finite_logit(parts, &logits, vocab))?;
+        return Ok(logits);
     }
     let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
     let mut buffers = BUFFERS.take();
@@ -85,17 +118,14 @@ pub(crate) fn step_observed(
     }
     let logits = logits(&model, parts, &buffers.x, looking.observer);
     BUFFERS.set(buffers);
-    end(&model, parts, logits, looking.non_finite)
+    let found = looking.non_finite.or_else(|| non_finite_logit(parts, &logits, vocab));
+    end(&model, parts, found)?;
+    Ok(logits)
 }
 
-/// Hands the logits of a pass out if all its results are finite; if not, it is as if it had not been.
-fn end(
-    model: &Model,
-    parts: &mut [SequenceInput<'_>],
-    logits: Vec<Vec<f32>>,
-    found: Option<NonFinite>,
-) -> Result<Vec<Vec<f32>>, InferError> {
-    if let Some(non_finite) = found.or_else(|| non_finite_logit(parts, &logits, model.config().vocab_size)) {
+/// Ends a pass: its tokens are the sessions' if all its results are finite; if not, it is as if it had not been.
+fn end(model: &Model, parts: &mut [SequenceInput<'_>], found: Option<NonFinite>) -> Result<(), InferError> {
+    if let Some(non_finite) = found {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
         return Err(error(non_finite, model, parts));
@@ -103,7 +133,7 @@ fn end(
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
     }
-    Ok(logits)
+    Ok(())
 }
 
 /// What to say of a result that is not finite: the weight that it comes of, if there is one.
@@ -140,6 +170,17 @@ fn non_finite_logit(parts: &[SequenceInput<'_>], logits: &[Vec<f32>], vocab: usi
         // The last rows of a part are those whose logits were wanted.
         let row = end - logits.len() / vocab + row.unwrap_or(0);
         Some(NonFinite { row, tensor: None, column, value })
+    })
+}
+
+/// The same of logits of which only some are there: of the last token of each part, if of any.
+#[cfg(feature = "cuda")]
+fn non_finite_needed(parts: &[SequenceInput<'_>], logits: &[Logits]) -> Option<NonFinite> {
+    let mut end = 0;
+    parts.iter().zip(logits).find_map(|(part, logits)| {
+        end += part.ids.len();
+        let (column, value) = logits.among().not_finite()?;
+        Some(NonFinite { row: end - 1, tensor: None, column, value: value.to_string() })
     })
 }
 

@@ -8,7 +8,9 @@ mod common;
 #[path = "../../kernels-cuda/tests/standin/mod.rs"]
 mod standin;
 
-use standin::{Build, run, text};
+use std::collections::HashMap;
+
+use standin::{Build, run, run_with, text};
 
 #[test]
 fn logits_have_the_bits_of_the_cpu_under_every_schedule() {
@@ -21,40 +23,53 @@ fn logits_have_the_bits_of_the_cpu_under_every_schedule() {
 
 #[test]
 fn the_engine_stays_within_its_memory() {
-    let output = run(Build::Sanitized, 1, "on_device::batches", None);
-    assert!(output.status.success(), "{}", text(&output));
-}
-
-/// A model for which there are no kernels is refused before a driver is looked for, by what it has; left to choose, it
-/// runs on the CPU.
-#[test]
-fn what_has_no_kernels_stays_on_the_cpu() {
-    use tritforge_config::{ActivationQuant, Granularity, HiddenAct, ModelConfig, Rotation};
-    use tritforge_infer::{Device, Model, Placed};
-    let config = || common::config();
-    for (what, config) in [
-        ("activations of 4 bits", ModelConfig { activations: ActivationQuant::Int4, ..config() }),
-        ("rotated inputs", ModelConfig { rotation: Rotation::Hadamard, ..config() }),
-        ("norms before all projections", ModelConfig { projection_norms: true, ..config() }),
-        ("a gate other than", ModelConfig { hidden_act: HiddenAct::Gelu, ..config() }),
-        ("a ternary embedding", ModelConfig { ternary_embedding: Some(Granularity::Row), ..config() }),
-    ] {
-        let (_dir, path) = common::write(&config, &tritforge_export::ExportOptions::default());
-        let error = Model::open(&path).unwrap().run_on(Device::Cuda(0)).unwrap_err().to_string();
-        assert!(error.contains(what) && error.contains("run it on the CPU"), "{error}");
-        let placed = Model::open(&path).unwrap().run_on(Device::Auto).unwrap();
-        assert!(matches!(&placed, Placed::Fallback(message) if message.contains(what)), "{placed:?}");
+    for filter in ["on_device::batches", "on_device::decoding"] {
+        let output = run(Build::Sanitized, 1, filter, None);
+        assert!(output.status.success(), "{}", text(&output));
     }
 }
 
+/// What the stand-in counted while these tests ran.
+fn counted(filter: &str, refused: Option<&str>) -> HashMap<String, u64> {
+    let file = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let mut variables = vec![("CUDA_CPU_COUNTS", file.to_str().unwrap())];
+    variables.extend(refused.map(|name| ("CUDA_CPU_REFUSE", name)));
+    let output = run_with(Build::Fast, 1, filter, variables);
+    assert!(output.status.success(), "{refused:?}: {}", text(&output));
+    let counts = std::fs::read_to_string(&file).unwrap();
+    let count =
+        |line: &str| line.split_once(' ').map(|(what, n)| (what.to_string(), n.parse().unwrap())).unwrap();
+    counts.lines().map(count).collect()
+}
+
+#[test]
+fn tokens_are_decoded_by_graphs_or_without_if_the_driver_refuses() {
+    let with = counted("on_device::decoding", None);
+    assert!(with["graph_launches"] > 50 && with["captures"] < with["graph_launches"] / 4, "{with:?}");
+    for refused in ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"] {
+        let without = counted("on_device::decoding", Some(refused));
+        assert!(without["graph_launches"] == 0 && without["launches"] > with["launches"], "{without:?}");
+    }
+}
+
+/// The engine's choices need no logits but the few that can be chosen.
+#[test]
+fn few_logits_are_copied_for_a_choice() {
+    let copied = counted("on_device::choices", None)["bytes_down"];
+    assert!(copied > 0 && copied < on_device::CHOICES as u64 * 4 * 257 / 2, "{copied} bytes");
+}
+
 mod on_device {
+    use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
     use std::path::Path;
     use std::sync::Arc;
 
-    use tritforge_config::{AttentionBias, Granularity, HiddenAct, ModelConfig};
+    use tritforge_config::{ActivationQuant, AttentionBias, Granularity, HiddenAct, ModelConfig, Rotation};
     use tritforge_export::{ExportOptions, synth_gguf};
     use tritforge_infer::{
-        Adapter, Device, LogitsRequest, Model, Placed, ScaledAdapter, SequenceInput, Session, step,
+        Adapter, Device, GenerateOptions, LogitsRequest, Model, Placed, Sampling, ScaledAdapter, Scheduler,
+        SchedulerOptions, Sequence, SequenceInput, Session, Vocabulary, generate, step,
     };
     use tritforge_kernels::{DenseType, KvType};
     use tritforge_ternary::Packing;
@@ -119,6 +134,22 @@ mod on_device {
         let llama = || ModelConfig { use_sub_norm: false, hidden_act: HiddenAct::Silu, ..base() };
         let kinds = [
             ("SiLU", ModelConfig { hidden_act: HiddenAct::Silu, ..base() }),
+            ("ReLU", ModelConfig { hidden_act: HiddenAct::Relu, ..base() }),
+            ("GELU", ModelConfig { hidden_act: HiddenAct::Gelu, ..base() }),
+            ("GELU by tanh", ModelConfig { hidden_act: HiddenAct::GeluTanh, ..base() }),
+            ("4-bit activations", ModelConfig { activations: ActivationQuant::Int4, ..base() }),
+            ("rotated inputs", ModelConfig { rotation: Rotation::Hadamard, ..base() }),
+            ("norms of projections", ModelConfig { projection_norms: true, ..base() }),
+            (
+                "all of BitNet v2",
+                ModelConfig {
+                    activations: ActivationQuant::Int4,
+                    rotation: Rotation::Hadamard,
+                    projection_norms: true,
+                    intermediate_size: 768,
+                    ..base()
+                },
+            ),
             ("no sub-norms", llama()),
             ("norms of heads", ModelConfig { use_qk_norm: true, ..llama() }),
             ("biases", ModelConfig { attention_bias: AttentionBias::Qkv, ..llama() }),
@@ -136,6 +167,32 @@ mod on_device {
             let config = ModelConfig { num_hidden_layers: 1, ..full_precision() };
             let (_dir, path) = write(&config, &ExportOptions { linears: ty, ..f32s() });
             check(&path, &format!("full precision of {}", ty.name()));
+        }
+    }
+
+    #[test]
+    #[ignore = "needs a GPU or the stand-in for its driver"]
+    fn ternary_embeddings_and_heads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(64)] {
+            for tied in [true, false] {
+                let config = ModelConfig {
+                    tie_word_embeddings: tied,
+                    ternary_embedding: Some(granularity),
+                    ternary_head: (!tied).then_some(granularity),
+                    granularity,
+                    num_hidden_layers: 1,
+                    use_sub_norm: false,
+                    hidden_act: HiddenAct::Silu,
+                    ..config()
+                };
+                // The first packing that has room for the scales.
+                let packing = tritforge_export::default_packing(&config);
+                let options = ExportOptions { packing, ..ExportOptions::default() };
+                synth_gguf(&config, &path, &options, 1, None).unwrap();
+                check(&path, &format!("a ternary embedding, {granularity}, tied: {tied}"));
+            }
         }
     }
 
@@ -199,6 +256,118 @@ mod on_device {
         assert_eq!(cpu, gpu);
     }
 
+    /// Single tokens over the end of a page, in batches that grow and shrink, between prompts that make the buffers move.
+    #[test]
+    #[ignore = "needs a GPU or the stand-in for its driver"]
+    fn decoding() {
+        const LONG: usize = 300;
+        let with_norms =
+            ModelConfig { use_qk_norm: true, use_sub_norm: false, hidden_act: HiddenAct::Silu, ..config() };
+        for base in [ModelConfig { num_hidden_layers: 1, ..config() }, with_norms] {
+            let config = ModelConfig { max_position_embeddings: LONG, ..base };
+            let (_dir, path) = write(&config, &ExportOptions::default());
+            let [cpu, gpu] = both(&path).map(|model| {
+                let session = || Session::new(Arc::clone(&model), LONG).unwrap();
+                let (mut sessions, mut logits) = ([session(), session(), session()], Vec::new());
+                let mut decode = |sessions: &mut [Session], steps: u32| {
+                    for i in 0..steps {
+                        let ids: Vec<[u32; 1]> =
+                            (0..sessions.len() as u32).map(|s| [i * 3 + s * 50]).collect();
+                        let mut parts: Vec<SequenceInput<'_>> = (sessions.iter_mut().zip(&ids))
+                            .map(|(session, ids)| SequenceInput {
+                                session,
+                                ids,
+                                request: LogitsRequest::Last,
+                            })
+                            .collect();
+                        logits.extend(step(&mut parts).unwrap().iter().map(|logits| bits(logits)));
+                    }
+                };
+                sessions[0].forward(&tokens(5, 2), LogitsRequest::Last).unwrap();
+                decode(&mut sessions[..1], 8);
+                sessions[1].forward(&tokens(247, 1), LogitsRequest::None).unwrap();
+                decode(&mut sessions[..2], 6);
+                sessions[2].forward(&tokens(9, 3), LogitsRequest::None).unwrap();
+                decode(&mut sessions, 8);
+                sessions[1].truncate(200);
+                decode(&mut sessions[..2], 6);
+                decode(&mut sessions[1..], 4);
+                logits
+            });
+            assert_eq!(cpu.len(), gpu.len());
+            for (i, (cpu, gpu)) in cpu.iter().zip(&gpu).enumerate() {
+                assert_eq!(cpu, gpu, "logits {i}");
+            }
+        }
+    }
+
+    /// Tokens that are chosen in [`choices`].
+    pub(super) const CHOICES: usize = 5 * 16 + 4 * 12;
+
+    #[test]
+    #[ignore = "needs a GPU or the stand-in for its driver"]
+    fn choices() {
+        let (_dir, path) = write(&config(), &ExportOptions::default());
+        let models = both(&path);
+        let base = Sampling { seed: 3, ..Sampling::default() };
+        let drawn = Sampling { temperature: 1.5, top_k: 6, ..base.clone() };
+        let bias = BTreeMap::from([(5, 3.0), (77, -50.0)]);
+        let all = [
+            base.clone(),
+            drawn.clone(),
+            Sampling { top_p: 0.7, min_p: 0.05, ..drawn.clone() },
+            Sampling { repetition_penalty: 1.3, repeat_last_n: 8, ..base },
+            Sampling { frequency_penalty: 0.7, logit_bias: bias, ..drawn },
+        ];
+        let options = |sampling: &Sampling, max_tokens| GenerateOptions {
+            sampling: sampling.clone(),
+            max_tokens,
+            min_tokens: 3,
+            ignore_eos: true,
+            ..GenerateOptions::default()
+        };
+        let [cpu, gpu] = models.each_ref().map(|model| {
+            let mut chosen = Vec::new();
+            for sampling in &all {
+                let mut session = Session::new(Arc::clone(model), CONTEXT).unwrap();
+                let options = options(sampling, 16);
+                let generation =
+                    generate(&mut session, &tokens(9, 1), &options, |_| ControlFlow::Continue(())).unwrap();
+                chosen.push(generation.tokens);
+            }
+            let limits = SchedulerOptions::of(model, 3);
+            let mut scheduler = Scheduler::new(model, limits).unwrap();
+            let sequences = (0..4).map(|i| {
+                let (vocabulary, prompt) = (Vocabulary::of(model), tokens(3 + 4 * i, i as u32));
+                let options = options(&all[i], 12);
+                Sequence::new(vocabulary, &prompt, options, 0..CONTEXT).map(|sequence| (i, sequence))
+            });
+            let done = |_, result: Result<tritforge_infer::Generation, _>| {
+                chosen.push(result?.tokens);
+                Ok(())
+            };
+            scheduler.run(sequences, || false, done).unwrap();
+            chosen
+        });
+        assert_eq!(cpu, gpu);
+        assert_eq!(cpu.iter().map(Vec::len).sum::<usize>(), CHOICES);
+    }
+
+    /// Where a choice looks at all logits, or they are shown, all are copied.
+    #[test]
+    #[ignore = "needs a GPU or the stand-in for its driver"]
+    fn draws_from_the_whole_vocabulary() {
+        let (_dir, path) = write(&config(), &ExportOptions::default());
+        let [cpu, gpu] = both(&path).map(|model| {
+            let sampling = Sampling { temperature: 1.0, seed: 3, ..Sampling::default() };
+            let options =
+                GenerateOptions { sampling, max_tokens: 9, logprobs: Some(2), ..Default::default() };
+            let mut session = Session::new(model, CONTEXT).unwrap();
+            generate(&mut session, &tokens(9, 1), &options, |_| ControlFlow::Continue(())).unwrap().tokens
+        });
+        assert_eq!(cpu, gpu);
+    }
+
     #[test]
     #[ignore = "needs a GPU or the stand-in for its driver"]
     fn adapters_of_some_sequences() {
@@ -229,20 +398,29 @@ mod on_device {
     #[test]
     #[ignore = "needs a GPU or the stand-in for its driver"]
     fn what_observers_see() {
-        let (_dir, path) =
-            write(&ModelConfig { granularity: Granularity::Row, ..config() }, &ExportOptions::default());
-        let models = both(&path);
-        let ids = tokens(5, 1);
-        let [cpu, gpu] = sessions(&models, KvType::F32).map(|mut session| {
-            let mut seen = Vec::new();
-            let logits = session.forward_observed(&ids, LogitsRequest::Last, &mut |step| {
-                seen.push((step.layer, step.projection, step.input.clone(), step.sums.to_vec()));
+        let rows = ModelConfig { granularity: Granularity::Row, ..config() };
+        let bitnet_v2 = ModelConfig {
+            activations: ActivationQuant::Int4,
+            rotation: Rotation::Hadamard,
+            ternary_embedding: Some(Granularity::Row),
+            ..rows.clone()
+        };
+        for (config, products) in [(rows, 2 * 7), (bitnet_v2, 2 * 7 + 1)] {
+            let packing = tritforge_export::default_packing(&config);
+            let (_dir, path) = write(&config, &ExportOptions { packing, ..ExportOptions::default() });
+            let models = both(&path);
+            let ids = tokens(5, 1);
+            let [cpu, gpu] = sessions(&models, KvType::F32).map(|mut session| {
+                let mut seen = Vec::new();
+                let logits = session.forward_observed(&ids, LogitsRequest::Last, &mut |step| {
+                    seen.push((step.layer, step.projection, step.input.clone(), step.sums.to_vec()));
+                });
+                let (more, states) = session.forward_with_states(&ids, LogitsRequest::Last, 1).unwrap();
+                (bits(&logits.unwrap()), seen, bits(&more), states.map(|state| bits(&state)))
             });
-            let (more, states) = session.forward_with_states(&ids, LogitsRequest::Last, 1).unwrap();
-            (bits(&logits.unwrap()), seen, bits(&more), states.map(|state| bits(&state)))
-        });
-        assert_eq!(cpu.1.len(), 2 * 7);
-        assert!(cpu == gpu);
+            assert_eq!(cpu.1.len(), products);
+            assert!(cpu == gpu);
+        }
     }
 
     #[test]
