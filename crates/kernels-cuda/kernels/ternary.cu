@@ -125,6 +125,60 @@ template <int M> __device__ __forceinline__ void few_tokens(const Product &p) {
     p.y[(u64)m * p.rows + row] = scaled(p, sum, m, row);
 }
 
+/// Up to 16 T tokens, scales of whole rows, by mma: a block has 32 rows, and its warps share the columns, so that narrow matrices
+/// still fill the GPU. Weights and activations go from global memory into the fragments.
+template <int T> __device__ __forceinline__ void some_tokens(const Product &p) {
+    constexpr int TOKENS = 16 * T;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
+    const uint4 *weights = p.weights + (u64)p.block * p.column_tiles * 32 + lane;
+    int acc[T][4][4] = {};
+    for (int first = warp; first < p.column_tiles; first += AHEAD * WARPS) {
+        uint4 w[AHEAD];
+        load_tiles(w, weights, first, WARPS, p.column_tiles);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const int k = first + i * WARPS;
+            if (k >= p.column_tiles) break;
+            const u32 words[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
+#pragma unroll
+            for (int m = 0; m < T; ++m) {
+                const i8 *codes = p.codes + 64 * k + 16 * t;
+                const uint4 a = *(const uint4 *)(codes + (u64)min(16 * m + g, p.tokens - 1) * p.stride);
+                const uint4 b = *(const uint4 *)(codes + (u64)min(16 * m + g + 8, p.tokens - 1) * p.stride);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const u32 e0 = words[j] & 0x03030303u, e1 = words[j] >> 2 & 0x03030303u;
+                    const u32 e2 = words[j] >> 4 & 0x03030303u, e3 = words[j] >> 6 & 0x03030303u;
+                    mma_s8(acc[m][j], a.x, b.x, a.y, b.y, e0, e1);
+                    mma_s8(acc[m][j], a.z, b.z, a.w, b.w, e2, e3);
+                }
+            }
+        }
+    }
+    SHARED_MEMORY(memory);
+    // [WARPS, TOKENS, 32], the rows of a token turned about so that the lanes of a warp write to different banks.
+    int *sums = reinterpret_cast<int *>(memory);
+    auto place = [](int warp, int token, int row) { return (warp * TOKENS + token) * 32 + (row ^ token % 8 * 4); };
+#pragma unroll
+    for (int m = 0; m < T; ++m) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+#pragma unroll
+            for (int n = 0; n < 4; ++n) {
+                const int token = 16 * m + n / 2 * 8 + g, row = 8 * j + 2 * t + n % 2;
+                sums[place(warp, token, row)] = acc[m][j][n];
+            }
+        }
+    }
+    __syncthreads();
+    const int row = p.block * 32 + lane;
+    for (int token = warp; token < p.tokens; token += WARPS) {
+        int sum = 0;
+        for (int w = 0; w < WARPS; ++w) sum += sums[place(w, token, lane)];
+        if (row < p.rows) p.y[(u64)token * p.rows + row] = scaled(p, sum, token, row);
+    }
+}
+
 /// Up to M tokens, scales of groups. The warps compute the sums of groups of 2048 columns, four neighbouring
 /// tiles each; then one thread a result adds the scaled sums in the order of the groups.
 template <int M> __device__ __forceinline__ void few_tokens_grouped(const Product &p) {
@@ -313,6 +367,9 @@ __global__ void __launch_bounds__(256) ternary_1(Products p) { few_tokens<1>(pro
 __global__ void __launch_bounds__(256) ternary_2(Products p) { few_tokens<2>(product_of(p)); }
 __global__ void __launch_bounds__(256) ternary_4(Products p) { few_tokens<4>(product_of(p)); }
 __global__ void __launch_bounds__(256) ternary_8(Products p) { few_tokens<8>(product_of(p)); }
+__global__ void __launch_bounds__(256, 3) ternary_16(Products p) { some_tokens<1>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_32(Products p) { some_tokens<2>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_64(Products p) { some_tokens<4>(product_of(p)); }
 __global__ void __launch_bounds__(256) ternary_many(Products p) { many_tokens<4, false>(product_of(p)); }
 __global__ void __launch_bounds__(256) ternary_groups_1(Products p) { few_tokens_grouped<1>(product_of(p)); }
 __global__ void __launch_bounds__(256) ternary_groups_2(Products p) { few_tokens_grouped<2>(product_of(p)); }
@@ -325,6 +382,9 @@ KERNEL(ternary_1)
 KERNEL(ternary_2)
 KERNEL(ternary_4)
 KERNEL(ternary_8)
+KERNEL(ternary_16)
+KERNEL(ternary_32)
+KERNEL(ternary_64)
 KERNEL(ternary_many)
 KERNEL(ternary_groups_1)
 KERNEL(ternary_groups_2)

@@ -21,6 +21,8 @@ const PTX: [&str; 5] = [
 #[derive(Debug)]
 pub(crate) struct TernaryKernels {
     pub(crate) few: [(usize, Kernel<Products>); 4],
+    /// On tensor cores; none where groups have scales.
+    pub(crate) some: Vec<(usize, Kernel<Products>)>,
     pub(crate) many: Kernel<Products>,
 }
 
@@ -71,10 +73,12 @@ impl Gpu {
         let context = Context::open(ordinal)?;
         let [attention, dense, largest, rows, ternary] = PTX.map(|ptx| context.load(ptx));
         let (attention, dense, largest, rows, ternary) = (attention?, dense?, largest?, rows?, ternary?);
-        let ternary_kernels = |prefix: &str| {
-            let few = |tokens: usize| ternary.kernel(&format!("{prefix}_{tokens}")).map(|k| (tokens, k));
-            let few = [few(1)?, few(2)?, few(4)?, few(8)?];
-            Ok::<_, CudaError>(TernaryKernels { few, many: ternary.kernel(&format!("{prefix}_many"))? })
+        let ternary_kernels = |prefix: &str, some: &[usize]| {
+            let kernel = |tokens: usize| ternary.kernel(&format!("{prefix}_{tokens}")).map(|k| (tokens, k));
+            let few = [kernel(1)?, kernel(2)?, kernel(4)?, kernel(8)?];
+            let some = some.iter().map(|tokens| kernel(*tokens)).collect::<Result<_, _>>()?;
+            let many = ternary.kernel(&format!("{prefix}_many"))?;
+            Ok::<_, CudaError>(TernaryKernels { few, some, many })
         };
         let cache = |ty: KvType| {
             let kernels = CacheKernels {
@@ -97,8 +101,8 @@ impl Gpu {
         let [f32, f16] = KvType::ALL.map(cache);
         let [a, b, c, d, e] = DenseType::ALL.map(dense_kernels);
         Ok(Self {
-            ternary: ternary_kernels("ternary")?,
-            grouped: ternary_kernels("ternary_groups")?,
+            ternary: ternary_kernels("ternary", &[16, 32, 64])?,
+            grouped: ternary_kernels("ternary_groups", &[])?,
             embed_ternary: ternary.kernel("embed_ternary")?,
             norm_quantize: rows.kernel("norm_quantize")?,
             gate_norm_quantize: rows.kernel("gate_norm_quantize")?,

@@ -214,8 +214,10 @@ impl Gpu {
             return Ok(());
         }
         let kernels = if group > 0 { &self.grouped } else { &self.ternary };
-        let few = kernels.few.iter().find(|(most, _)| tokens <= *most);
-        let block_rows = if few.is_some() { TILE_ROWS } else { MANY_ROWS };
+        let takes = |(most, _): &&(usize, _)| tokens <= *most;
+        let few = kernels.few.iter().find(takes);
+        let some = kernels.some.iter().find(takes);
+        let block_rows = if few.or(some).is_some() { TILE_ROWS } else { MANY_ROWS };
         let mut blocks = 0;
         let mut all = [Part { first: i32::MAX, ..Part::default() }; PARTS];
         for (place, part) in all.iter_mut().zip(parts) {
@@ -237,6 +239,9 @@ impl Gpu {
         if let Some((most, kernel)) = few {
             let sums = GROUPED_COLS.checked_div(group).unwrap_or(WARPS);
             return kernel.launch([blocks, 1, 1], 256, sums * most * TILE_ROWS * 4, &argument);
+        }
+        if let Some((most, kernel)) = some {
+            return kernel.launch([blocks, 1, 1], 256, WARPS * most * TILE_ROWS * 4, &argument);
         }
         // Four stages of the block's tokens, 64 bytes each.
         let block_tokens = if group == 0 { 128 } else { 64 };

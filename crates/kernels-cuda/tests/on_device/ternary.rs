@@ -49,7 +49,8 @@ fn scales_of_tensors_and_rows() {
         check(&gpu, granularity, (1, 1), &[1, 9]);
         check(&gpu, granularity, (33, 100), &[1, 2, 3, 5, 8, 9]);
         check(&gpu, granularity, (64, 2600), &[1, 7]);
-        check(&gpu, granularity, (130, 321), &[4, 12, 130]);
+        check(&gpu, granularity, (130, 321), &[4, 12, 16, 17, 33, 64, 65, 130]);
+        check(&gpu, granularity, (40, 2600), &[31]);
     }
 }
 
@@ -81,7 +82,7 @@ fn several_matrices_of_one_input() {
     ];
     let weights = all.map(|(rows, granularity)| weights(rows, cols, granularity));
     let there = weights.each_ref().map(|weights| Ternary::new(&gpu, weights).unwrap());
-    for tokens in [1, 3, 8, 9, 70] {
+    for tokens in [1, 3, 8, 9, 40, 70] {
         let x = numbers(7, tokens * cols);
         let (mut codes, mut results) = (Codes::default(), all.map(|_| Buffer::default()));
         let x_there = gpu.upload(&x).unwrap();
