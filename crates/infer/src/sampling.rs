@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
+use tritforge_constrain::Allowed;
 
 use crate::InferError;
 use crate::logits::{Among, NeededLogits};
@@ -117,37 +118,40 @@ impl Sampler {
     /// # Errors
     /// If a logit is NaN or infinite: no choice means anything then.
     pub fn choose(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, InferError> {
-        self.choose_except(logits, recent, &[])
+        self.choose_among(logits, recent, &[], None)
     }
 
-    /// As [`Sampler::choose`], but none of the tokens in `banned`.
+    /// As [`Sampler::choose`], but none of the tokens in `banned`, and only one of those that are `allowed`.
     ///
     /// # Errors
     /// As [`Sampler::choose`], and if no token is left.
-    pub fn choose_except(
+    pub fn choose_among(
         &mut self,
         logits: &[f32],
         recent: &[u32],
         banned: &[u32],
+        allowed: Option<&Allowed>,
     ) -> Result<u32, InferError> {
-        self.choose_among(Among::All(logits), recent, banned)
+        self.choose_of(Among::All(logits), recent, banned, allowed)
     }
 
-    /// As [`Sampler::choose_except`], among the tokens that [`Sampler::needed`] asks for.
-    pub(crate) fn choose_among(
+    /// As [`Sampler::choose_among`], of the logits that [`Sampler::needed`] asks for, or all.
+    pub(crate) fn choose_of(
         &mut self,
         logits: Among<'_>,
         recent: &[u32],
         banned: &[u32],
+        allowed: Option<&Allowed>,
     ) -> Result<u32, InferError> {
         if let Some((id, value)) = logits.not_finite() {
             return Err(InferError::Logit { position: recent.len(), id, value });
         }
         let changed = self.changed(logits, recent);
         let id = if self.sampling.temperature == 0.0 {
+            let may_come = |id| may_come(id, banned, allowed);
             match logits {
-                Among::All(logits) => greedy((0u32..).zip(logits.iter().copied()), &changed, banned),
-                Among::Needed(pairs) => greedy(pairs.iter().copied(), &changed, banned),
+                Among::All(logits) => greedy((0u32..).zip(logits.iter().copied()), &changed, may_come),
+                Among::Needed(pairs) => greedy(pairs.iter().copied(), &changed, may_come),
             }
         } else {
             let mut candidates = std::mem::take(&mut self.candidates);
@@ -158,8 +162,8 @@ impl Sampler {
                     candidates[at].1 = *logit;
                 }
             }
-            if !banned.is_empty() {
-                candidates.retain(|(id, _)| !banned.contains(id));
+            if !banned.is_empty() || allowed.is_some() {
+                candidates.retain(|(id, _)| may_come(*id, banned, allowed));
             }
             let id = self.draw(&mut candidates);
             self.candidates = candidates;
@@ -260,17 +264,22 @@ impl Sampler {
     }
 }
 
+/// Whether a token may be chosen.
+fn may_come(id: u32, banned: &[u32], allowed: Option<&Allowed>) -> bool {
+    !banned.contains(&id) && allowed.is_none_or(|allowed| allowed.contains(id))
+}
+
 /// The token with the largest logit, of equals the one with the lowest id; none if all are barred.
 fn greedy(
     logits: impl Iterator<Item = (u32, f32)>,
     changed: &BTreeMap<u32, f32>,
-    banned: &[u32],
+    may_come: impl Fn(u32) -> bool,
 ) -> Option<u32> {
     let mut changed = changed.iter().peekable();
     let mut best: Option<(u32, f32)> = None;
     for (id, logit) in logits {
         let logit = changed.next_if(|(at, _)| **at == id).map_or(logit, |(_, logit)| *logit);
-        if best.is_none_or(|(_, largest)| logit > largest) && !banned.contains(&id) {
+        if best.is_none_or(|(_, largest)| logit > largest) && may_come(id) {
             best = Some((id, logit));
         }
     }

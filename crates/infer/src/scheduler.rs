@@ -233,7 +233,7 @@ impl<'m, T> Scheduler<'m, T> {
         let mut failed = Vec::new();
         while self.running.len() < self.options.max_sequences {
             let Some(Queued { tag, mut sequence, adapters }) = self.queue.pop_front() else { break };
-            match self.session(sequence.ids(), adapters) {
+            match self.session(sequence.reusable(), adapters) {
                 Ok(session) => {
                     sequence.start(session.len());
                     self.running.push(Slot { tag, sequence, session, take: 0, end: None });
@@ -286,7 +286,7 @@ impl<'m, T> Scheduler<'m, T> {
             slot.take = match slot.waits() {
                 waiting @ (0 | 1) => waiting,
                 waiting => {
-                    let chunk = waiting.min(room);
+                    let chunk = slot.sequence.next_input(waiting.min(room)).0.len();
                     room -= chunk;
                     chunk
                 }

@@ -65,13 +65,13 @@ pub fn step_needed(
     needed: &[Option<NeededLogits>],
 ) -> Result<Vec<Logits>, InferError> {
     #[cfg(feature = "cuda")]
-    if let Some(model) = checked(parts)?
+    if let Some(model) = model_of(parts)?
         && let Some(cuda) = &model.cuda
         && let Some(choice) = crate::cuda::Choice::of(parts, needed, model.config().vocab_size)
     {
         let logits = cuda.pass_of_choice(&model, parts, &choice)?;
         let found = non_finite_needed(parts, &logits);
-        end(&model, parts, found)?;
+        end_of(&model, parts, found)?;
         return Ok(logits);
     }
     #[cfg(not(feature = "cuda"))]
@@ -79,8 +79,49 @@ pub fn step_needed(
     Ok(step(parts)?.into_iter().map(Logits::All).collect())
 }
 
-/// The model of all parts, if each can be appended to its session; none if there are no parts.
-fn checked(parts: &[SequenceInput<'_>]) -> Result<Option<Arc<Model>>, InferError> {
+pub(crate) fn step_observed(
+    parts: &mut [SequenceInput<'_>],
+    observer: Option<&mut Observer<'_>>,
+    capture: Option<&mut StateCapture>,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let Some(model) = model_of(parts)? else { return Ok(Vec::new()) };
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = &model.cuda {
+        let logits = cuda.pass(&model, parts, observer, capture)?;
+        return end(&model, parts, logits, None);
+    }
+    let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
+    let mut looking = Looking { observer, capture, non_finite: None };
+    let buffers = blocks(&model, parts, &mut looking)?;
+    let logits = logits(&model, parts, &buffers.x, looking.observer);
+    BUFFERS.set(buffers);
+    end(&model, parts, logits, looking.non_finite)
+}
+
+/// As [`step`], but returns each part's hidden states behind the last block and the final norm, of which the head
+/// makes the logits: [tokens, hidden_size].
+///
+/// # Errors
+/// As [`step`].
+pub fn hidden_states(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+    let Some(model) = model_of(parts)? else { return Ok(Vec::new()) };
+    let config = model.config();
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = &model.cuda {
+        let states = cuda.hidden_states(&model, parts)?;
+        return end_with(&model, parts, states, None, config.hidden_size);
+    }
+    let mut looking = Looking { observer: None, capture: None, non_finite: None };
+    let buffers = blocks(&model, parts, &mut looking)?;
+    let mut normed = vec![0f32; buffers.x.len()];
+    rms_norm(&buffers.x, &model.norm, config.rms_norm_eps, &mut normed);
+    BUFFERS.set(buffers);
+    let states = split(&all_rows(parts), normed, config.hidden_size);
+    end_with(&model, parts, states, looking.non_finite, config.hidden_size)
+}
+
+/// The model of all parts, whose tokens it can run; none if there is no part.
+fn model_of(parts: &[SequenceInput<'_>]) -> Result<Option<Arc<Model>>, InferError> {
     let Some(first) = parts.first() else { return Ok(None) };
     let model = Arc::clone(first.session.model());
     for part in parts {
@@ -96,35 +137,49 @@ fn checked(parts: &[SequenceInput<'_>]) -> Result<Option<Arc<Model>>, InferError
     Ok(Some(model))
 }
 
-pub(crate) fn step_observed(
+/// Runs all blocks; the stream behind the last one is in the buffers.
+fn blocks(
+    model: &Model,
     parts: &mut [SequenceInput<'_>],
-    observer: Option<&mut Observer<'_>>,
-    capture: Option<&mut StateCapture>,
-) -> Result<Vec<Vec<f32>>, InferError> {
-    let Some(model) = checked(parts)? else { return Ok(Vec::new()) };
-    let vocab = model.config().vocab_size;
-    #[cfg(feature = "cuda")]
-    if let Some(cuda) = &model.cuda {
-        let logits = cuda.pass(&model, parts, observer, capture)?;
-        end(&model, parts, non_finite_logit(parts, &logits, vocab))?;
-        return Ok(logits);
-    }
-    let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
+    looking: &mut Looking<'_, '_>,
+) -> Result<Buffers, InferError> {
     let mut buffers = BUFFERS.take();
-    let adapted = begin(&model, parts, &mut buffers)?;
-    let mut looking = Looking { observer, capture, non_finite: None };
+    let adapted = begin(model, parts, &mut buffers)?;
     for layer in 0..model.blocks.len() {
-        block(&model, layer, parts, &adapted, &mut buffers, &mut looking);
+        block(model, layer, parts, &adapted, &mut buffers, looking);
     }
-    let logits = logits(&model, parts, &buffers.x, looking.observer);
-    BUFFERS.set(buffers);
-    let found = looking.non_finite.or_else(|| non_finite_logit(parts, &logits, vocab));
-    end(&model, parts, found)?;
+    Ok(buffers)
+}
+
+/// Hands the logits of a pass out if all its results are finite; if not, it is as if it had not been.
+fn end(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    logits: Vec<Vec<f32>>,
+    found: Option<NonFinite>,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    end_with(model, parts, logits, found, model.config().vocab_size)
+}
+
+/// The same of results of so many numbers a row.
+fn end_with(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    logits: Vec<Vec<f32>>,
+    found: Option<NonFinite>,
+    width: usize,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    let found = found.or_else(|| non_finite_logit(parts, &logits, width));
+    end_of(model, parts, found)?;
     Ok(logits)
 }
 
-/// Ends a pass: its tokens are the sessions' if all its results are finite; if not, it is as if it had not been.
-fn end(model: &Model, parts: &mut [SequenceInput<'_>], found: Option<NonFinite>) -> Result<(), InferError> {
+/// The end of a pass whose results are finite, but for one if there is one.
+fn end_of(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    found: Option<NonFinite>,
+) -> Result<(), InferError> {
     if let Some(non_finite) = found {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
@@ -288,6 +343,16 @@ fn logits(
         }
     }
     split(&rows, logits, vocab)
+}
+
+/// The rows of each part.
+pub(crate) fn all_rows(parts: &[SequenceInput<'_>]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let rows = parts.iter().map(|part| {
+        end += part.ids.len();
+        end - part.ids.len()..end
+    });
+    rows.collect()
 }
 
 /// The rows of a pass whose logits each part wants.

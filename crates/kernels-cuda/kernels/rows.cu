@@ -14,8 +14,9 @@ struct Rows {
     int act;              // of the gate
     int rotated;          // consecutive numbers that are rotated together, a power of two up to 256; 1: none
     float largest;        // the code of the largest magnitude
+    int kept;             // codes of a row that are kept, those of largest magnitude; 0: all
 };
-static_assert(sizeof(Rows) == 80);
+static_assert(sizeof(Rows) == 88);
 
 constexpr int ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32;
 
@@ -55,6 +56,43 @@ __device__ __forceinline__ void rotate(float *row, int width, int n) {
     }
 }
 
+/// The sum of a number of every thread, in every thread. `of_warps` is free until the next call.
+__device__ __forceinline__ int sum_of_block(int number, int *of_warps) {
+    number = __reduce_add_sync(ALL_LANES, number);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = number;
+    __syncthreads();
+    number = __reduce_add_sync(ALL_LANES, threadIdx.x % 32 < ROW_WARPS ? of_warps[threadIdx.x % 32] : 0);
+    __syncthreads();
+    return number;
+}
+
+/// Which numbers of a row keep their codes: those of larger magnitude than `least`, and those of that magnitude before `end`.
+struct Kept { u32 least; int end; };
+
+__device__ __forceinline__ u32 magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+/// The `kept` numbers of largest magnitude, of equals the first. Both bounds are found bit by bit.
+__device__ __forceinline__ Kept largest_of_row(const float *row, int width, int kept, int *of_warps) {
+    u32 least = 0;
+    for (int bit = 30; bit >= 0; --bit) {
+        int count = 0;
+        for (int i = threadIdx.x; i < width; i += ROW_THREADS) count += magnitude(row[i]) >= (least | 1u << bit);
+        if (sum_of_block(count, of_warps) >= kept) least |= 1u << bit;
+    }
+    int above = 0;
+    for (int i = threadIdx.x; i < width; i += ROW_THREADS) above += magnitude(row[i]) > least;
+    const int equals = kept - sum_of_block(above, of_warps); // at least one
+    // The largest place with fewer equals before it: all up to it are kept.
+    int last = 0;
+    for (int bit = 30; bit >= 0; --bit) {
+        if ((last | 1 << bit) >= width) continue;
+        int count = 0;
+        for (int i = threadIdx.x; i < width; i += ROW_THREADS) count += i < (last | 1 << bit) && magnitude(row[i]) == least;
+        if (sum_of_block(count, of_warps) < equals) last |= 1 << bit;
+    }
+    return {least, last + 1};
+}
+
 template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
     SHARED_MEMORY(memory);
     float *lanes = reinterpret_cast<float *>(memory);      // [64]
@@ -90,7 +128,7 @@ template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
     // From here on a thread reads what it wrote, or all wrote before the barrier. Magnitudes are ordered as their bits are.
     u32 largest = 0;
     for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) {
-        largest = max(largest, __float_as_uint(row[i]) & 0x7fffffffu);
+        largest = max(largest, magnitude(row[i]));
     }
     largest = __reduce_max_sync(ALL_LANES, largest);
     if (lane == 0) of_warps[warp] = largest;
@@ -99,11 +137,15 @@ template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
     const bool finite = largest < 0x7f800000u;
     const float a = fmaxf(__uint_as_float(largest), 1e-5f), factor = p.largest / a;
     i8 *codes = p.codes + (u64)blockIdx.x * p.stride;
+    Kept kept = {0, p.width}; // all
+    // All threads have the same answer to both.
+    if (p.kept && finite) kept = largest_of_row(row, p.width, p.kept, reinterpret_cast<int *>(of_warps) + ROW_WARPS);
     int sum = 0;
     for (int i = threadIdx.x; i < p.stride; i += ROW_THREADS) {
         // Adding 1.5 · 2^23 rounds half to even to an integer, which the low bits then hold.
-        const bool counts = i < p.width && finite;
-        const int code = counts ? int(i8(__float_as_uint(row[i] * factor + 12582912.0f) & 255u)) : 0;
+        const float x = i < p.width && finite ? row[i] : 0.0f;
+        const bool counts = magnitude(x) > kept.least || (magnitude(x) == kept.least && i < kept.end);
+        const int code = counts ? int(i8(__float_as_uint(x * factor + 12582912.0f) & 255u)) : 0;
         codes[i] = i8(code);
         sum += code;
     }
@@ -145,8 +187,8 @@ struct Scaling {
 static_assert(sizeof(Scaling) == 24);
 
 extern "C" {
-__global__ void __launch_bounds__(256) norm_quantize(Rows p) { make_row<false>(p); }
-__global__ void __launch_bounds__(256) gate_norm_quantize(Rows p) { make_row<true>(p); }
+__global__ void __launch_bounds__(256, 4) norm_quantize(Rows p) { make_row<false>(p); }
+__global__ void __launch_bounds__(256, 4) gate_norm_quantize(Rows p) { make_row<true>(p); }
 
 __global__ void __launch_bounds__(256) rope(Rope p) {
     const u64 table = (u64)p.positions[blockIdx.x] * p.half;

@@ -38,9 +38,10 @@ arguments! {
         cols: i32, column_tiles: i32, per_row: i32, group: i32, groups: i32,
     }
     /// Rows that are made, normed, rotated and quantized.
-    Rows, 80 {
+    Rows, 88 {
         x: u64, up: u64, weight: u64, values: u64, codes: u64, scales: u64, sums: u64,
         eps: f32, width: i32, stride: i32, act: i32, rotated: i32, largest: f32,
+        kept: i32,
     }
     /// Heads that are rotated.
     Rope, 40 { x: u64, cos: u64, sin: u64, positions: u64, heads: i32, half: i32 }

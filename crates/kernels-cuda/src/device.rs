@@ -72,7 +72,7 @@ fn wanted<'a>(
 }
 
 fn rounding(form: InputForm) -> Rounding {
-    Rounding { rotated: form.rotated, width: form.width }
+    Rounding { rotated: form.rotated, width: form.width, top_k: form.top_k }
 }
 
 impl Device for Cuda {

@@ -1,6 +1,7 @@
 //! What stands between products: norms, gates, rotation, quantization, RoPE, additions.
 
 use tritforge_kernels::{ActivationWidth, Gate, QuantizedRows, hadamard_block};
+use tritforge_ternary::TopK;
 
 use crate::arguments::{Addition, Rope, Rows, Scaling};
 use crate::driver::{Buffer, CudaError};
@@ -22,7 +23,7 @@ pub struct Codes {
     pub(crate) sums: Buffer<i32>,
     rows: usize,
     width: usize,
-    integers: ActivationWidth,
+    rounding: Rounding,
     /// Rows that are too wide for shared memory.
     wide: Buffer<f32>,
 }
@@ -51,7 +52,8 @@ impl Codes {
             codes,
             scales: self.scales.download()?,
             sums: self.sums.download()?,
-            width: self.integers,
+            width: self.rounding.width,
+            top_k: self.rounding.top_k,
         })
     }
 }
@@ -66,6 +68,8 @@ pub struct Rounding {
     pub rotated: bool,
     /// The integers to which they are rounded.
     pub width: ActivationWidth,
+    /// Which part of a token's codes is kept; all of them if none is given.
+    pub top_k: Option<TopK>,
 }
 
 /// A gate by its number in `kernels/gates.cuh`.
@@ -124,6 +128,7 @@ impl Gpu {
             act: gated.map_or(0, |(act, _)| number(act)),
             rotated: if rounding.rotated { int(hadamard_block(width)) } else { 1 },
             largest: rounding.width.largest(),
+            kept: rounding.top_k.map_or(0, |top_k| int(top_k.count(width))),
             ..Rows::default()
         };
         let too_wide = shared > self.context.shared_bytes;
@@ -135,7 +140,7 @@ impl Gpu {
             codes.codes.resize(&self.context, rows * stride)?;
             codes.scales.resize(&self.context, rows)?;
             codes.sums.resize(&self.context, rows)?;
-            (codes.rows, codes.width, codes.integers) = (rows, width, rounding.width);
+            (codes.rows, codes.width, codes.rounding) = (rows, width, rounding);
             (argument.codes, argument.scales, argument.sums) =
                 (codes.codes.address(), codes.scales.address(), codes.sums.address());
             if too_wide && argument.values == 0 {

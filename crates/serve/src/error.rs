@@ -137,25 +137,9 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The error of a job whose prompt came in the field `param`.
-    pub(crate) fn of_job(error: JobError, param: &'static str) -> Self {
-        match error {
-            JobError::Invalid(message) => Self::Invalid { message, param: None },
-            JobError::ContextLength(message) => Self::ContextLength { message, param },
-            JobError::Failed(message) => Self::Internal(message),
-        }
-    }
-}
-
-impl From<RequestError> for ApiError {
-    fn from(error: RequestError) -> Self {
-        ApiError::Field(error)
-    }
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let status = match &self {
+    /// The status of an answer that is this error.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
             ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
             ApiError::ContextLength { .. } => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -170,7 +154,29 @@ impl IntoResponse for ApiError {
             ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Timeout => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
+        }
+    }
+
+    /// The error of a job whose prompt came in the field `param`.
+    pub(crate) fn of_job(error: JobError, param: &'static str) -> Self {
+        match error {
+            JobError::Invalid(message) => Self::Invalid { message, param: None },
+            JobError::Field { param, message } => Self::Field(RequestError::new(param, message)),
+            JobError::ContextLength(message) => Self::ContextLength { message, param },
+            JobError::Failed(message) => Self::Internal(message),
+        }
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        ApiError::Field(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
         let mut response = (status, Json(self.body())).into_response();
         if matches!(self, ApiError::Busy | ApiError::Unavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

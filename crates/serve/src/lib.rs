@@ -1,6 +1,8 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
+//! * `POST /v1/generate/batch`: several of these in one request; `POST /v1/embeddings`: vectors of texts.
+//! * `GET /openapi.json`: all of it described for programs.
 //! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
 //! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
@@ -39,12 +41,14 @@ mod jobs;
 mod keys;
 mod listen;
 mod metrics;
+mod openapi;
 mod prompt_limit;
 mod rate_limit;
 mod record;
 pub mod request;
 mod response_cache;
 mod routes;
+mod tool_calls;
 mod worker;
 
 use std::net::SocketAddr;
@@ -52,6 +56,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use tritforge_infer::Pooling;
 
 pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
@@ -110,6 +116,8 @@ pub struct ServeOptions {
     pub response_cache: usize,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
+    /// How `/v1/embeddings` makes one vector of a text's tokens.
+    pub pooling: Pooling,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
     pub runtime_lora: Option<PathBuf>,
 }
@@ -138,6 +146,7 @@ impl Default for ServeOptions {
             metrics_access: MetricsAccess::default(),
             response_cache: 0,
             access_log: None,
+            pooling: Pooling::default(),
             runtime_lora: None,
         }
     }

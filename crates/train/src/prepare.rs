@@ -48,7 +48,7 @@ impl Prepared {
         }
     }
 
-    /// The pairs of answers, of a recipe with `[dpo]`.
+    /// The pairs of answers, of a recipe with `[dpo]`, `[orpo]` or `[simpo]`.
     pub fn pairs(&self) -> Option<&PreferenceData> {
         match &self.data {
             TrainingData::Pairs(pairs) => Some(pairs),

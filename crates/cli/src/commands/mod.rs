@@ -12,6 +12,7 @@ pub(crate) mod dry_run;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
+mod grammar_args;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod lora_args;

@@ -17,7 +17,7 @@ use super::graphs::{Graphs, Kind};
 use super::products::{Caches, Products};
 use super::{CudaModel, OnDevice, fault};
 use crate::products::StateCapture;
-use crate::step::{SequenceInput, adapted_rows, split, wanted_rows};
+use crate::step::{SequenceInput, adapted_rows, all_rows, split, wanted_rows};
 use crate::{InferError, Logits, LogitsRequest, Model};
 
 /// Everything that a pass computes and nobody keeps.
@@ -82,6 +82,22 @@ impl CudaModel {
     ) -> Result<Vec<Logits>, InferError> {
         let vocab = model.config().vocab_size;
         self.run(model, parts, (None, None), |gpu, buffers| choice.read(gpu, buffers, vocab))
+    }
+
+    /// The states of all tokens behind the final norm, [tokens, hidden_size] of each part.
+    pub(crate) fn hidden_states(
+        &self,
+        model: &Model,
+        parts: &mut [SequenceInput<'_>],
+    ) -> Result<Vec<Vec<f32>>, InferError> {
+        // The last block's output is there whatever logits are wanted.
+        parts.iter_mut().for_each(|part| part.request = LogitsRequest::None);
+        let (rows, width, eps) = (all_rows(parts), model.config().hidden_size, model.config().rms_norm_eps);
+        self.run(model, parts, (None, None), |gpu, Buffers { x, normed, .. }| {
+            let out = (None, Some(&mut *normed));
+            gpu.rows(x, None, width, Some((&self.norm, eps)), Rounding::default(), out)?;
+            Ok(split(&rows, normed.download()?, width))
+        })
     }
 
     fn run<T>(

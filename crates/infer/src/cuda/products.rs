@@ -32,7 +32,8 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
         let quantized = projections.iter().any(ternary).then_some(1.0);
         let plain = !projections.iter().all(ternary) || self.adapted.any(self.layer, projections);
         let rotated = projections.iter().any(|p| self.config.rotation.rotates(*p));
-        InputForm { quantized, plain, width: activation_width(self.config.activations), rotated }
+        let (width, top_k) = (activation_width(self.config.activations), self.config.top_k());
+        InputForm { quantized, plain, width, top_k, rotated }
     }
 
     fn project<const N: usize>(

@@ -104,9 +104,9 @@ fn barred_tokens_are_never_chosen() {
     for temperature in [0.0, 1.0] {
         let mut sampler = Sampler::new(Sampling { temperature, ..Sampling::default() }).unwrap();
         for _ in 0..50 {
-            assert_eq!(sampler.choose_except(&[9.0, 1.0, 9.0], &[], &[0, 2]).unwrap(), 1);
+            assert_eq!(sampler.choose_among(&[9.0, 1.0, 9.0], &[], &[0, 2], None).unwrap(), 1);
         }
-        assert!(sampler.choose_except(&[9.0], &[], &[0]).is_err());
+        assert!(sampler.choose_among(&[9.0], &[], &[0], None).is_err());
     }
 }
 
@@ -173,8 +173,8 @@ fn a_choice_among_the_needed_logits_is_that_among_all() {
                     (0..40).map(|i| ((i * 7 + step * 13) % 11) as f32 * 0.5 - 2.0).collect();
                 let needed = few.needed(&recent, banned, logits.len()).unwrap();
                 let pairs = found(&logits, &needed);
-                let expected = all.choose_except(&logits, &recent, banned).unwrap();
-                let id = few.choose_among(Among::Needed(&pairs), &recent, banned).unwrap();
+                let expected = all.choose_among(&logits, &recent, banned, None).unwrap();
+                let id = few.choose_of(Among::Needed(&pairs), &recent, banned, None).unwrap();
                 assert_eq!(id, expected, "{sampling:?}, step {step}");
                 recent.push(id);
             }

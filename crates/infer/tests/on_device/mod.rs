@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tritforge_config::{ActivationQuant, AttentionBias, Granularity, HiddenAct, ModelConfig, Rotation};
 use tritforge_export::{ExportOptions, synth_gguf};
 use tritforge_infer::{
-    Adapter, Device, LogitsRequest, Model, Placed, ScaledAdapter, SequenceInput, Session, step,
+    Adapter, Device, LogitsRequest, Model, Placed, Pooling, ScaledAdapter, SequenceInput, Session, embed,
+    step,
 };
 use tritforge_kernels::{DenseType, KvType};
 use tritforge_ternary::Packing;
@@ -78,6 +79,7 @@ fn every_kind_of_model() {
         ("GELU by tanh", ModelConfig { hidden_act: HiddenAct::GeluTanh, ..base() }),
         ("4-bit activations", ModelConfig { activations: ActivationQuant::Int4, ..base() }),
         ("rotated inputs", ModelConfig { rotation: Rotation::Hadamard, ..base() }),
+        ("a part of the inputs", ModelConfig { activation_top_k: Some(0.4), ..base() }),
         ("norms of projections", ModelConfig { projection_norms: true, ..base() }),
         (
             "all of BitNet v2",
@@ -229,6 +231,7 @@ fn what_observers_see() {
     let bitnet_v2 = ModelConfig {
         activations: ActivationQuant::Int4,
         rotation: Rotation::Hadamard,
+        activation_top_k: Some(0.6),
         ternary_embedding: Some(Granularity::Row),
         ..rows.clone()
     };
@@ -247,6 +250,21 @@ fn what_observers_see() {
         });
         assert_eq!(cpu.1.len(), products);
         assert!(cpu == gpu);
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU or the stand-in for its driver"]
+fn hidden_states_of_texts() {
+    let (_dir, path) = write(&config(), &ExportOptions::default());
+    let models = both(&path);
+    let texts = [tokens(9, 1), tokens(1, 2), tokens(30, 3)];
+    for pooling in [Pooling::Mean, Pooling::Last] {
+        let [cpu, gpu] = models.each_ref().map(|model| {
+            let vectors = embed(model, &texts, pooling, &model.adapters(), || true).unwrap().unwrap();
+            vectors.iter().map(|vector| bits(vector)).collect::<Vec<_>>()
+        });
+        assert!(cpu == gpu && cpu.len() == 3);
     }
 }
 

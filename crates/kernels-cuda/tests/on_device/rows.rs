@@ -5,11 +5,12 @@ use tritforge_kernels::{
     quantize_rows, quantize_rows_into, rms_norm, rms_norm_quantize, rope_in_place,
 };
 use tritforge_kernels_cuda::{Buffer, Codes, RopeTables, Rounding};
+use tritforge_ternary::TopK;
 
 use super::{assert_bits, gpu, numbers};
 
 /// Rounded to int8 as they are.
-const AS_THEY_ARE: Rounding = Rounding { rotated: false, width: ActivationWidth::Int8 };
+const AS_THEY_ARE: Rounding = Rounding { rotated: false, width: ActivationWidth::Int8, top_k: None };
 
 /// From one number to more than shared memory holds.
 const WIDTHS: [usize; 9] = [1, 15, 63, 64, 65, 300, 1024, 2560, 30_000];
@@ -17,8 +18,9 @@ const WIDTHS: [usize; 9] = [1, 15, 63, 64, 65, 300, 1024, 2560, 30_000];
 #[track_caller]
 fn assert_codes(found: &Codes, expected: &QuantizedRows, what: &str) {
     let found = found.download().unwrap();
-    assert_eq!((found.codes, found.sums), (expected.codes.clone(), expected.sums.clone()), "{what}");
-    assert_eq!((found.cols, found.width), (expected.cols, expected.width), "{what}");
+    assert_eq!((&found.codes, &found.sums), (&expected.codes, &expected.sums), "{what}");
+    let form = |rows: &QuantizedRows| (rows.cols, rows.width, rows.top_k);
+    assert_eq!(form(&found), form(expected), "{what}");
     assert_bits(&found.scales, &expected.scales, what);
 }
 
@@ -127,10 +129,12 @@ fn rotation_and_widths_of_codes() {
         let rows = 3;
         let (x, up, weight) = (numbers(1, rows * width), numbers(2, rows * width), numbers(3, width));
         let [x_there, up_there, weight_there] = [&x, &up, &weight].map(|x| gpu.upload(x).unwrap());
-        for (rotated, integers) in
-            [(true, ActivationWidth::Int8), (true, ActivationWidth::Int4), (false, ActivationWidth::Int4)]
-        {
-            let rounding = Rounding { rotated, width: integers };
+        for (rotated, integers, part) in [
+            (true, ActivationWidth::Int8, 1.0),
+            (true, ActivationWidth::Int4, 0.55),
+            (false, ActivationWidth::Int4, 1.0),
+        ] {
+            let rounding = Rounding { rotated, width: integers, top_k: TopK::new(part) };
             let what = format!("{width}, {rounding:?}");
             let mut expected = x.clone();
             glu(Gate::Gelu, &x, &up, &mut expected);
@@ -139,7 +143,8 @@ fn rotation_and_widths_of_codes() {
             if rotated {
                 hadamard_in_place(&mut expected, width);
             }
-            let mut quantized = QuantizedRows { width: integers, ..QuantizedRows::default() };
+            let mut quantized =
+                QuantizedRows { width: integers, top_k: rounding.top_k, ..QuantizedRows::default() };
             quantize_rows_into(&expected, width, &mut quantized);
             let (gated, norm) = (Some((Gate::Gelu, &up_there)), Some((&weight_there, 1e-5)));
             let (mut codes, mut plain, mut alone) = (Codes::default(), Buffer::default(), Buffer::default());
@@ -158,6 +163,27 @@ fn rotation_and_widths_of_codes() {
             quantize_rows_into(&expected, width, &mut quantized);
             gpu.rows(&x_there, None, width, None, rounding, (Some(&mut codes), None)).unwrap();
             assert_codes(&codes, &quantized, &format!("{what}, nothing else"));
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU or the stand-in for its driver"]
+fn the_largest_codes_are_kept_and_of_equals_the_first() {
+    let gpu = gpu();
+    for width in [1, 2, 31, 257, 1000] {
+        // Few magnitudes, so that many are equal, zeros of both signs, a row of zeros and one that is not finite.
+        let mut x: Vec<f32> = numbers(5, 4 * width).iter().map(|x| (x * 3.0).round() / 3.0).collect();
+        x[2 * width..3 * width].fill(-0.0);
+        x[4 * width - 1] = f32::INFINITY;
+        let x_there = gpu.upload(&x).unwrap();
+        for part in [1e-6, 0.1, 0.5, 0.9, 0.999_99] {
+            let rounding = Rounding { top_k: TopK::new(part), ..AS_THEY_ARE };
+            let mut expected = QuantizedRows { top_k: rounding.top_k, ..QuantizedRows::default() };
+            quantize_rows_into(&x, width, &mut expected);
+            let mut codes = Codes::default();
+            gpu.rows(&x_there, None, width, None, rounding, (Some(&mut codes), None)).unwrap();
+            assert_codes(&codes, &expected, &format!("{part} of {width}"));
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The endpoints: one file for each group of paths, which says in `routes` what it answers to.
 
+mod batch;
 mod completions;
 #[cfg(test)]
 mod echo;
+mod embeddings;
 pub(crate) mod health;
 mod lora;
 mod metrics;
 mod models;
+mod openapi;
 mod tokens;
 
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::{Router, middleware};
 use serde::de::DeserializeOwned;
+use tritforge_infer::Pooling;
 
 use crate::ServeOptions;
 use crate::body::{self, BodyBudget};
@@ -30,11 +34,14 @@ use crate::record::{self, Recorder};
 /// All endpoints.
 static ROUTES: &[fn() -> Router<Service>] = &[
     completions::routes,
+    batch::routes,
+    embeddings::routes,
     models::routes,
     tokens::routes,
     lora::routes,
     health::routes,
     metrics::routes,
+    openapi::routes,
     #[cfg(test)]
     echo::routes,
 ];
@@ -50,6 +57,8 @@ pub(crate) struct Service {
     created: u64,
     /// Whether the service has been told to end.
     draining: Arc<AtomicBool>,
+    /// How the states of a text become its vector.
+    pub(crate) pooling: Pooling,
     /// Where adapters may be read from at run time.
     pub(crate) lora_dir: Option<Arc<std::path::Path>>,
 }
@@ -74,6 +83,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
             jobs: Jobs::new(engine, options),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             draining: Arc::clone(&options.draining),
+            pooling: options.pooling,
             may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })

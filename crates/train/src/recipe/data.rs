@@ -36,7 +36,7 @@ pub struct Data {
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
     /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
     /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
-    /// masked. For `[dpo]` `"documents"` is the default, and all there is.
+    /// masked. For pairs of answers `"documents"` is the default, and all there is.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,

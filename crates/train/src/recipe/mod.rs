@@ -60,7 +60,7 @@ pub use tritforge_recipe::{
 };
 
 pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
-pub use crate::objective::{CrossEntropy, Distill, Dpo, Engine, Objective, SftLoss};
+pub use crate::objective::{CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo};
 
 pub(crate) use data::SHARD_TOKENS;
 pub(crate) use tritforge_recipe::{Keys, Range, Reader, registry};
