@@ -11,6 +11,7 @@ use std::time::Instant;
 use tritforge_constrain::{Constraint, Progress};
 use tritforge_text::{DecodeStream, Tokenizer};
 
+use crate::logits::{Among, Logits, NeededLogits};
 use crate::session::check_tokens;
 use crate::stop::{StopFilter, StopMatch};
 use crate::{Finish, GenerateOptions, Generation, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
@@ -177,12 +178,49 @@ impl<'m> Sequence<'m> {
     pub fn accept(
         &mut self,
         ran: usize,
-        mut logits: &[f32],
+        logits: &[f32],
         on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
-        if self.is_scored() {
-            self.score(logits);
-            logits = &logits[logits.len().saturating_sub(self.vocabulary.size)..];
+        self.accept_among(ran, Among::All(logits), on_piece)
+    }
+
+    /// As [`Self::accept`], of logits as [`crate::step_needed`] gives them for what [`Self::needed`] asks for.
+    ///
+    /// # Errors
+    /// As [`Self::accept`].
+    pub fn accept_logits(
+        &mut self,
+        ran: usize,
+        logits: &Logits,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
+        self.accept_among(ran, logits.among(), on_piece)
+    }
+
+    /// The logits that the next choice looks at, if it does not look at all.
+    pub fn needed(&self) -> Option<NeededLogits> {
+        let all = self.options.logprobs.is_some() || self.is_scored() || self.progress.is_some();
+        if all {
+            return None;
+        }
+        self.sampler.needed(&self.ids, self.banned(), self.vocabulary.size)
+    }
+
+    /// The tokens that may not be chosen now.
+    fn banned(&self) -> &[u32] {
+        let early = self.generated() < self.options.min_tokens;
+        if early { &self.too_early } else { &self.options.suppress_ids }
+    }
+
+    fn accept_among(
+        &mut self,
+        ran: usize,
+        mut logits: Among<'_>,
+        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
+        if let (true, Among::All(all)) = (self.is_scored(), logits) {
+            self.score(all);
+            logits = Among::All(&all[all.len().saturating_sub(self.vocabulary.size)..]);
         }
         self.seen += ran;
         if self.waiting() > 0 {
@@ -204,7 +242,7 @@ impl<'m> Sequence<'m> {
                 ending(&self.vocabulary, &self.options).for_each(|id| allowed.allow(id));
             }
         }
-        let id = self.sampler.choose_among(logits, &self.ids, banned, allowed.as_ref())?;
+        let id = self.sampler.choose_of(logits, &self.ids, banned, allowed.as_ref())?;
         if ending(&self.vocabulary, &self.options).any(|end| end == id) {
             return Ok(Some(Finish::Eos));
         }
@@ -212,7 +250,9 @@ impl<'m> Sequence<'m> {
             progress.accept(id)?;
         }
         self.ids.push(id);
-        self.tokens.extend(self.options.logprobs.map(|top| TokenLogprobs::of(logits, id, top)));
+        if let (Some(top), Among::All(logits)) = (self.options.logprobs, logits) {
+            self.tokens.push(TokenLogprobs::of(logits, id, top));
+        }
         if self.options.skip_special_tokens && self.vocabulary.tokenizer.is_special(id) {
             let name = self.vocabulary.tokenizer.token(id).unwrap_or_default();
             if self.options.stop.contains(&name) {
