@@ -4,6 +4,8 @@
 mod access;
 mod cache;
 mod config;
+mod filters;
+mod history;
 mod monitoring;
 mod tokens;
 

@@ -71,6 +71,15 @@ impl Model {
         }
     }
 
+    /// Whether passes run on a GPU: what they give is copied from there.
+    pub fn runs_on_gpu(&self) -> bool {
+        #[cfg(feature = "cuda")]
+        let on_gpu = self.cuda.is_some();
+        #[cfg(not(feature = "cuda"))]
+        let on_gpu = false;
+        on_gpu
+    }
+
     #[cfg(feature = "cuda")]
     fn run_on_cuda(&mut self, ordinal: usize) -> Result<String, InferError> {
         let model = crate::cuda::CudaModel::new(self, ordinal)?;

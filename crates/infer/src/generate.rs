@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::{
-    GenerateOptions, Generation, InferError, PREFILL_CHUNK, Piece, Sequence, SequenceInput, Session,
-    Vocabulary, step,
+    GenerateOptions, Generation, InferError, Logits, PREFILL_CHUNK, Piece, Sequence, SequenceInput, Session,
+    Vocabulary, step_needed,
 };
 
 /// Appends `prompt` to the session and generates. `on_text` gets each piece of text, always whole characters,
@@ -45,9 +45,10 @@ pub fn generate_pieces(
         }
         let (ids, request) = sequence.next_input(PREFILL_CHUNK);
         let ran = ids.len();
-        let logits = step(&mut [SequenceInput { session: &mut *session, ids, request }])?;
-        let logits = logits.first().map_or(&[][..], Vec::as_slice);
-        let finish = sequence.accept(ran, logits, &mut on_piece)?;
+        let needed = [model.runs_on_gpu().then(|| sequence.needed()).flatten()];
+        let logits = step_needed(&mut [SequenceInput { session: &mut *session, ids, request }], &needed)?;
+        let logits = logits.into_iter().next().unwrap_or_else(|| Logits::All(Vec::new()));
+        let finish = sequence.accept_logits(ran, &logits, &mut on_piece)?;
         // Tokens that were proposed and did not come.
         if session.len() > begin + sequence.seen() {
             session.truncate(begin + sequence.seen());

@@ -15,6 +15,8 @@ pub enum Finish {
     ContextFull,
     /// The callback asked for the end, or whoever runs the sequence did.
     Cancelled,
+    /// A filter of whoever runs the sequence withholds the rest of its text.
+    Withheld,
 }
 
 /// What came of a prompt.

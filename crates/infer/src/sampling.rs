@@ -8,6 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use tritforge_constrain::Allowed;
 
 use crate::InferError;
+use crate::logits::{Among, NeededLogits};
 
 /// How to choose.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,18 +132,35 @@ impl Sampler {
         banned: &[u32],
         allowed: Option<&Allowed>,
     ) -> Result<u32, InferError> {
-        if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
-            return Err(InferError::Logit { position: recent.len(), id, value: logits[id] });
+        self.choose_of(Among::All(logits), recent, banned, allowed)
+    }
+
+    /// As [`Sampler::choose_among`], of the logits that [`Sampler::needed`] asks for, or all.
+    pub(crate) fn choose_of(
+        &mut self,
+        logits: Among<'_>,
+        recent: &[u32],
+        banned: &[u32],
+        allowed: Option<&Allowed>,
+    ) -> Result<u32, InferError> {
+        if let Some((id, value)) = logits.not_finite() {
+            return Err(InferError::Logit { position: recent.len(), id, value });
         }
         let changed = self.changed(logits, recent);
         let id = if self.sampling.temperature == 0.0 {
-            greedy(logits, &changed, |id| may_come(id, banned, allowed))
+            let may_come = |id| may_come(id, banned, allowed);
+            match logits {
+                Among::All(logits) => greedy((0u32..).zip(logits.iter().copied()), &changed, may_come),
+                Among::Needed(pairs) => greedy(pairs.iter().copied(), &changed, may_come),
+            }
         } else {
             let mut candidates = std::mem::take(&mut self.candidates);
             candidates.clear();
-            candidates.extend((0u32..).zip(logits.iter().copied()));
+            logits.extend(&mut candidates);
             for (id, logit) in &changed {
-                candidates[*id as usize].1 = *logit;
+                if let Some(at) = logits.position(*id) {
+                    candidates[at].1 = *logit;
+                }
             }
             if !banned.is_empty() || allowed.is_some() {
                 candidates.retain(|(id, _)| may_come(*id, banned, allowed));
@@ -158,13 +176,32 @@ impl Sampler {
         Ok(id)
     }
 
+    /// The logits that the next choice looks at, of a vocabulary of so many tokens: none if it may look at all. The choice
+    /// among them is that among all.
+    pub(crate) fn needed(&self, recent: &[u32], banned: &[u32], vocab_size: usize) -> Option<NeededLogits> {
+        let s = &self.sampling;
+        let kept = if s.temperature == 0.0 { 1 } else { s.top_k };
+        if kept == 0 {
+            return None;
+        }
+        let mut ids: Vec<u32> = s.logit_bias.keys().chain(self.counts.keys()).copied().collect();
+        if s.repetition_penalty != 1.0 {
+            ids.extend_from_slice(&recent[recent.len().saturating_sub(s.repeat_last_n)..]);
+        }
+        ids.retain(|id| (*id as usize) < vocab_size);
+        ids.sort_unstable();
+        ids.dedup();
+        // As many of the largest can be barred or become smaller.
+        Some(NeededLogits { largest: kept.saturating_add(ids.len() + banned.len()), ids })
+    }
+
     /// The tokens whose logits bias and penalties change, with their new logits.
-    fn changed(&self, logits: &[f32], recent: &[u32]) -> BTreeMap<u32, f32> {
+    fn changed(&self, logits: Among<'_>, recent: &[u32]) -> BTreeMap<u32, f32> {
         let s = &self.sampling;
         let mut changed = BTreeMap::new();
         let mut change = |id: u32, new: &dyn Fn(f32) -> f32| {
-            if let Some(logit) = logits.get(id as usize) {
-                let logit = changed.entry(id).or_insert(*logit);
+            if let Some(logit) = logits.get(id) {
+                let logit = changed.entry(id).or_insert(logit);
                 // The largest number instead of infinity: two of these have no difference.
                 *logit = new(*logit).clamp(f32::MIN, f32::MAX);
             }
@@ -233,11 +270,15 @@ fn may_come(id: u32, banned: &[u32], allowed: Option<&Allowed>) -> bool {
 }
 
 /// The token with the largest logit, of equals the one with the lowest id; none if all are barred.
-fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, may_come: impl Fn(u32) -> bool) -> Option<u32> {
+fn greedy(
+    logits: impl Iterator<Item = (u32, f32)>,
+    changed: &BTreeMap<u32, f32>,
+    may_come: impl Fn(u32) -> bool,
+) -> Option<u32> {
     let mut changed = changed.iter().peekable();
     let mut best: Option<(u32, f32)> = None;
-    for (id, logit) in (0u32..).zip(logits) {
-        let logit = changed.next_if(|(at, _)| **at == id).map_or(*logit, |(_, logit)| *logit);
+    for (id, logit) in logits {
+        let logit = changed.next_if(|(at, _)| **at == id).map_or(logit, |(_, logit)| *logit);
         if best.is_none_or(|(_, largest)| logit > largest) && may_come(id) {
             best = Some((id, logit));
         }
@@ -246,143 +287,4 @@ fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, may_come: impl Fn(u32) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(sampling: Sampling, logits: &[f32], draws: usize) -> Vec<usize> {
-        let mut sampler = Sampler::new(sampling).unwrap();
-        let mut counts = vec![0; logits.len()];
-        for _ in 0..draws {
-            counts[sampler.choose(logits, &[]).unwrap() as usize] += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn greedy_takes_the_largest_and_of_equals_the_first() {
-        let mut sampler = Sampler::new(Sampling::default()).unwrap();
-        assert_eq!(sampler.choose(&[0.5, 2.0, 2.0, -1.0], &[]).unwrap(), 1);
-    }
-
-    #[test]
-    fn temperature_one_draws_from_the_softmax() {
-        // p = 0.7, 0.2, 0.1
-        let logits = [0.7f32.ln(), 0.2f32.ln(), 0.1f32.ln()];
-        let n = 20_000;
-        let counts = counts(Sampling { temperature: 1.0, ..Sampling::default() }, &logits, n);
-        for (count, p) in counts.iter().zip([0.7, 0.2, 0.1]) {
-            let sigma = (p * (1.0 - p) / n as f64).sqrt();
-            assert!((*count as f64 / n as f64 - p).abs() < 5.0 * sigma, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn cuts_keep_what_their_definitions_say() {
-        let logits = [0.5f32.ln(), 0.3f32.ln(), 0.15f32.ln(), 0.05f32.ln()];
-        let base = Sampling { temperature: 1.0, ..Sampling::default() };
-        let seen = |s| counts(s, &logits, 3000).iter().filter(|c| **c > 0).count();
-        assert_eq!(seen(base.clone()), 4);
-        assert_eq!(seen(Sampling { top_k: 2, ..base.clone() }), 2);
-        assert_eq!(seen(Sampling { top_p: 0.75, ..base.clone() }), 2);
-        assert_eq!(seen(Sampling { min_p: 0.2, ..base }), 3);
-    }
-
-    #[test]
-    fn the_penalty_lowers_recent_tokens_of_either_sign() {
-        let s = Sampling { repetition_penalty: 2.0, ..Sampling::default() };
-        let mut sampler = Sampler::new(s).unwrap();
-        assert_eq!(sampler.choose(&[3.0, 2.0, -1.0], &[0]).unwrap(), 1);
-        assert_eq!(sampler.choose(&[-1.0, -1.5, -9.0], &[0, 7]).unwrap(), 1);
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_tokens() {
-        let draw = |seed| {
-            let mut s = Sampler::new(Sampling { temperature: 1.0, seed, ..Sampling::default() }).unwrap();
-            (0..50).map(|_| s.choose(&[0.0; 100], &[]).unwrap()).collect::<Vec<_>>()
-        };
-        assert_eq!(draw(3), draw(3));
-        assert_ne!(draw(3), draw(4));
-    }
-
-    #[test]
-    fn options_out_of_range_are_named() {
-        let error = Sampler::new(Sampling { top_p: 1.5, ..Sampling::default() }).unwrap_err();
-        assert!(error.to_string().starts_with("top_p = 1.5: expected 0 to 1"), "{error}");
-        for (penalty, option) in [(2.5, "frequency_penalty"), (f32::NAN, "frequency_penalty")] {
-            let s = Sampling { frequency_penalty: penalty, ..Sampling::default() };
-            assert!(Sampler::new(s).unwrap_err().to_string().starts_with(option));
-        }
-        let bias = BTreeMap::from([(3, -100.5)]);
-        let error = Sampler::new(Sampling { logit_bias: bias, ..Sampling::default() }).unwrap_err();
-        assert!(error.to_string().starts_with("logit_bias = -100.5"), "{error}");
-        assert!(Sampler::new(Sampling { temperature: f32::NAN, ..Sampling::default() }).is_err());
-    }
-
-    #[test]
-    fn openais_penalties_count_what_was_generated_and_not_the_prompt() {
-        let logits = [3.0, 2.5, 0.0];
-        let choices = |s: Sampling| {
-            let mut sampler = Sampler::new(s).unwrap();
-            (0..5).map(|_| sampler.choose(&logits, &[0, 0, 0]).unwrap()).collect::<Vec<_>>()
-        };
-        // 3, then 2 against 2.5, then 2 against 1.5, 1 against 1.5, 1 against 0.5.
-        let s = Sampling { frequency_penalty: 1.0, ..Sampling::default() };
-        assert_eq!(choices(s), [0, 1, 0, 1, 0]);
-        // 3, then 1 against 2.5, then 1 against 0.5: once is all that it counts.
-        let s = Sampling { presence_penalty: 2.0, ..Sampling::default() };
-        assert_eq!(choices(s), [0, 1, 0, 0, 0]);
-    }
-
-    #[test]
-    fn a_bias_is_added_and_ids_beyond_the_logits_change_nothing() {
-        let s = Sampling { logit_bias: BTreeMap::from([(2, 1.5), (9, 100.0)]), ..Sampling::default() };
-        assert_eq!(Sampler::new(s).unwrap().choose(&[1.0, 0.0, 0.0], &[]).unwrap(), 2);
-        let s = Sampling {
-            temperature: 1.0,
-            logit_bias: BTreeMap::from([(0, -100.0), (1, -100.0)]),
-            ..Sampling::default()
-        };
-        assert_eq!(counts(s, &[0.0; 3], 200), [0, 0, 200]);
-    }
-
-    #[test]
-    fn barred_tokens_are_never_chosen() {
-        for temperature in [0.0, 1.0] {
-            let mut sampler = Sampler::new(Sampling { temperature, ..Sampling::default() }).unwrap();
-            for _ in 0..50 {
-                assert_eq!(sampler.choose_among(&[9.0, 1.0, 9.0], &[], &[0, 2], None).unwrap(), 1);
-            }
-            assert!(sampler.choose_among(&[9.0], &[], &[0], None).is_err());
-        }
-    }
-
-    #[test]
-    fn logits_that_are_no_numbers_choose_nothing() {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            for temperature in [0.0, 1.0] {
-                let mut sampler = Sampler::new(Sampling { temperature, ..Sampling::default() }).unwrap();
-                let error = sampler.choose(&[0.0, 1.0, bad], &[4, 5]).unwrap_err().to_string();
-                assert!(error.contains("position 2") && error.contains("token 2"), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn top_p_of_0_keeps_the_most_probable_token_and_equal_zeros_are_equal() {
-        let s = Sampling { temperature: 1.0, top_p: 0.0, ..Sampling::default() };
-        assert_eq!(counts(s, &[0.1, 0.2, 0.2], 100), [0, 100, 0]);
-        assert_eq!(Sampler::new(Sampling::default()).unwrap().choose(&[-0.0, 0.0], &[]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_tiny_or_huge_penalty_still_chooses_by_numbers() {
-        for repetition_penalty in [1e-38, 1e38] {
-            for temperature in [0.0, 1.0] {
-                let s = Sampling { repetition_penalty, temperature, ..Sampling::default() };
-                let id = Sampler::new(s).unwrap().choose(&[5.0, 5.0, 1.0], &[0, 1]).unwrap();
-                assert_eq!(id == 2, repetition_penalty > 1.0, "{repetition_penalty} {temperature}");
-            }
-        }
-    }
-}
+mod tests;

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use tritforge_kernels::KvType;
 
-use crate::step::{SequenceInput, step};
-use crate::{Finish, Generation, InferError, Model, PREFILL_CHUNK, Piece, ScaledAdapter, Sequence, Session};
+use crate::step::{SequenceInput, step_needed};
+use crate::{
+    Finish, Generation, InferError, Logits, Model, NeededLogits, PREFILL_CHUNK, Piece, ScaledAdapter,
+    Sequence, Session,
+};
 
 /// What a scheduler may take.
 #[derive(Debug, Clone, Copy)]
@@ -178,6 +181,11 @@ impl<'m, T> Scheduler<'m, T> {
             }
         }
         self.plan();
+        let on_gpu = self.model.runs_on_gpu();
+        let needed: Vec<Option<NeededLogits>> = (self.running.iter())
+            .filter(|slot| slot.take > 0)
+            .map(|slot| on_gpu.then(|| slot.sequence.needed()).flatten())
+            .collect();
         let mut parts: Vec<SequenceInput<'_>> = (self.running.iter_mut())
             .filter(|slot| slot.take > 0)
             .map(|Slot { sequence, session, take, .. }| {
@@ -185,12 +193,12 @@ impl<'m, T> Scheduler<'m, T> {
                 SequenceInput { session, ids, request }
             })
             .collect();
-        let results = run_parts(&mut parts);
+        let results = run_parts(&mut parts, &needed);
         drop(parts);
         let ran = self.running.iter_mut().filter(|slot| slot.take > 0);
         for (Slot { tag, sequence, session, take, end }, result) in ran.zip(results) {
-            let accepted =
-                result.and_then(|logits| sequence.accept(*take, &logits, |piece| on_piece(tag, piece)));
+            let accepted = result
+                .and_then(|logits| sequence.accept_logits(*take, &logits, |piece| on_piece(tag, piece)));
             *end = accepted.transpose();
             // Tokens that were proposed and did not come.
             if session.len() > sequence.seen() {
@@ -300,14 +308,20 @@ impl<T> Slot<'_, T> {
 
 /// One pass for all parts. If it fails, one for each: whose fault it is shows when each runs alone, and the
 /// sessions are as they were.
-fn run_parts(parts: &mut [SequenceInput<'_>]) -> Vec<Result<Vec<f32>, InferError>> {
-    match step(parts) {
+fn run_parts(
+    parts: &mut [SequenceInput<'_>],
+    needed: &[Option<NeededLogits>],
+) -> Vec<Result<Logits, InferError>> {
+    match step_needed(parts, needed) {
         Ok(logits) => logits.into_iter().map(Ok).collect(),
         Err(error) if parts.len() == 1 => vec![Err(error)],
-        Err(_) => parts
-            .iter_mut()
-            .map(|part| step(std::slice::from_mut(part)).map(|mut logits| logits.pop().unwrap_or_default()))
-            .collect(),
+        Err(_) => {
+            let alone = |(part, needed): (&mut SequenceInput<'_>, &Option<NeededLogits>)| {
+                let mut logits = step_needed(std::slice::from_mut(part), std::slice::from_ref(needed))?;
+                Ok(logits.pop().unwrap_or_else(|| Logits::All(Vec::new())))
+            };
+            parts.iter_mut().zip(needed).map(alone).collect()
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use tritforge_model::{Activations, BlockForward, BlockShape, Cpu, Passing};
 use tritforge_ternary::{NotFinite, check_finite};
 
 use crate::adapter::Rows;
+use crate::logits::{Logits, NeededLogits};
 use crate::model::EMBEDDING;
 use crate::products::{Caches, Looking, NonFinite, Products, StateCapture};
 use crate::threads::decode_thread_limit;
@@ -54,6 +55,30 @@ pub fn step(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError
     step_observed(parts, None, None)
 }
 
+/// As [`step`], where a part that wants the logits of its last token needs no more of them than `needed` says, in the order of
+/// the parts; none for all. From a GPU no more is copied, if all parts want no more.
+///
+/// # Errors
+/// As [`step`].
+pub fn step_needed(
+    parts: &mut [SequenceInput<'_>],
+    needed: &[Option<NeededLogits>],
+) -> Result<Vec<Logits>, InferError> {
+    #[cfg(feature = "cuda")]
+    if let Some(model) = model_of(parts)?
+        && let Some(cuda) = &model.cuda
+        && let Some(choice) = crate::cuda::Choice::of(parts, needed, model.config().vocab_size)
+    {
+        let logits = cuda.pass_of_choice(&model, parts, &choice)?;
+        let found = non_finite_needed(parts, &logits);
+        end_of(&model, parts, found)?;
+        return Ok(logits);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = needed;
+    Ok(step(parts)?.into_iter().map(Logits::All).collect())
+}
+
 pub(crate) fn step_observed(
     parts: &mut [SequenceInput<'_>],
     observer: Option<&mut Observer<'_>>,
@@ -77,30 +102,21 @@ pub(crate) fn step_observed(
 /// makes the logits: [tokens, hidden_size].
 ///
 /// # Errors
-/// As [`step`]; if the model runs on a GPU.
+/// As [`step`].
 pub fn hidden_states(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
     let Some(model) = model_of(parts)? else { return Ok(Vec::new()) };
     let config = model.config();
     #[cfg(feature = "cuda")]
-    if model.cuda.is_some() {
-        return Err(InferError::Option {
-            option: "device",
-            found: "a GPU".to_string(),
-            expected: "cpu, which alone hands out hidden states",
-        });
+    if let Some(cuda) = &model.cuda {
+        let states = cuda.hidden_states(&model, parts)?;
+        return end_with(&model, parts, states, None, config.hidden_size);
     }
     let mut looking = Looking { observer: None, capture: None, non_finite: None };
     let buffers = blocks(&model, parts, &mut looking)?;
     let mut normed = vec![0f32; buffers.x.len()];
     rms_norm(&buffers.x, &model.norm, config.rms_norm_eps, &mut normed);
     BUFFERS.set(buffers);
-    let mut end_of = 0;
-    let rows = parts.iter().map(|part| {
-        end_of += part.ids.len();
-        end_of - part.ids.len()..end_of
-    });
-    let rows: Vec<Range<usize>> = rows.collect();
-    let states = split(&rows, normed, config.hidden_size);
+    let states = split(&all_rows(parts), normed, config.hidden_size);
     end_with(&model, parts, states, looking.non_finite, config.hidden_size)
 }
 
@@ -153,7 +169,18 @@ fn end_with(
     found: Option<NonFinite>,
     width: usize,
 ) -> Result<Vec<Vec<f32>>, InferError> {
-    if let Some(non_finite) = found.or_else(|| non_finite_logit(parts, &logits, width)) {
+    let found = found.or_else(|| non_finite_logit(parts, &logits, width));
+    end_of(model, parts, found)?;
+    Ok(logits)
+}
+
+/// The end of a pass whose results are finite, but for one if there is one.
+fn end_of(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    found: Option<NonFinite>,
+) -> Result<(), InferError> {
+    if let Some(non_finite) = found {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
         return Err(error(non_finite, model, parts));
@@ -161,7 +188,7 @@ fn end_with(
     for part in parts.iter_mut() {
         part.session.extend(part.ids);
     }
-    Ok(logits)
+    Ok(())
 }
 
 /// What to say of a result that is not finite: the weight that it comes of, if there is one.
@@ -198,6 +225,17 @@ fn non_finite_logit(parts: &[SequenceInput<'_>], logits: &[Vec<f32>], vocab: usi
         // The last rows of a part are those whose logits were wanted.
         let row = end - logits.len() / vocab + row.unwrap_or(0);
         Some(NonFinite { row, tensor: None, column, value })
+    })
+}
+
+/// The same of logits of which only some are there: of the last token of each part, if of any.
+#[cfg(feature = "cuda")]
+fn non_finite_needed(parts: &[SequenceInput<'_>], logits: &[Logits]) -> Option<NonFinite> {
+    let mut end = 0;
+    parts.iter().zip(logits).find_map(|(part, logits)| {
+        end += part.ids.len();
+        let (column, value) = logits.among().not_finite()?;
+        Some(NonFinite { row: end - 1, tensor: None, column, value: value.to_string() })
     })
 }
 
@@ -305,6 +343,16 @@ fn logits(
         }
     }
     split(&rows, logits, vocab)
+}
+
+/// The rows of each part.
+pub(crate) fn all_rows(parts: &[SequenceInput<'_>]) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let rows = parts.iter().map(|part| {
+        end += part.ids.len();
+        end - part.ids.len()..end
+    });
+    rows.collect()
 }
 
 /// The rows of a pass whose logits each part wants.

@@ -1,7 +1,7 @@
-// What stands between products, a row a block: norms, gates, quantization, RoPE, additions.
-#include "numbers.cuh"
+// What stands between products, a row a block: norms, gates, rotation, quantization, RoPE, additions.
+#include "gates.cuh"
 
-/// A row is made (copied, or `act(x) · up`), normed, and quantized; each of the two last if it is wanted.
+/// A row is made (copied, or `act(x) · up`), normed, rotated, and quantized; each of the three last if it is wanted.
 struct Rows {
     const float *x, *up;  // [rows, width]
     const float *weight;  // of the norm, [width]; null where there is none
@@ -10,18 +10,87 @@ struct Rows {
     float *scales;        // [rows]
     int *sums;            // [rows]
     float eps;
-    int width, stride, relu2;
+    int width, stride;
+    int act;              // of the gate
+    int rotated;          // consecutive numbers that are rotated together, a power of two up to 256; 1: none
+    float largest;        // the code of the largest magnitude
+    int kept;             // codes of a row that are kept, those of largest magnitude; 0: all
 };
-static_assert(sizeof(Rows) == 72);
+static_assert(sizeof(Rows) == 88);
 
 constexpr int ROW_THREADS = 256, ROW_WARPS = ROW_THREADS / 32;
 
-__device__ __forceinline__ float gated(float gate, float up, int relu2) {
-    if (relu2) {
-        const float r = gate < 0.0f ? 0.0f : gate; // keeps NaN
-        return r * r * up;
+/// Rotates blocks of n numbers of a row as crates/kernels/src/hadamard.rs does. A warp has 256 numbers at a time, a lane
+/// those 32 apart: partners nearer than that are in other lanes, those farther in the same.
+__device__ __forceinline__ void rotate(float *row, int width, int n) {
+    const int lane = threadIdx.x % 32;
+    const float factor = 1.0f / sqrtf(float(n));
+    for (int first = threadIdx.x / 32 * 256; first < width; first += ROW_WARPS * 256) {
+        float x[8];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) x[i] = first + 32 * i + lane < width ? row[first + 32 * i + lane] : 0.0f;
+#pragma unroll
+        for (int half = 1; half < 32; half *= 2) {
+            if (half >= n) break;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                const float other = __shfl_xor_sync(ALL_LANES, x[i], half);
+                x[i] = lane & half ? other - x[i] : x[i] + other;
+            }
+        }
+#pragma unroll
+        for (int half = 1; half < 8; half *= 2) {
+            if (32 * half >= n) break;
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (i & half) continue;
+                const float a = x[i], b = x[i + half];
+                x[i] = a + b;
+                x[i + half] = a - b;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+            if (first + 32 * i + lane < width) row[first + 32 * i + lane] = x[i] * factor;
+        }
     }
-    return gate * (1.0f / (1.0f + exp_f32(-gate))) * up;
+}
+
+/// The sum of a number of every thread, in every thread. `of_warps` is free until the next call.
+__device__ __forceinline__ int sum_of_block(int number, int *of_warps) {
+    number = __reduce_add_sync(ALL_LANES, number);
+    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = number;
+    __syncthreads();
+    number = __reduce_add_sync(ALL_LANES, threadIdx.x % 32 < ROW_WARPS ? of_warps[threadIdx.x % 32] : 0);
+    __syncthreads();
+    return number;
+}
+
+/// Which numbers of a row keep their codes: those of larger magnitude than `least`, and those of that magnitude before `end`.
+struct Kept { u32 least; int end; };
+
+__device__ __forceinline__ u32 magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+/// The `kept` numbers of largest magnitude, of equals the first. Both bounds are found bit by bit.
+__device__ __forceinline__ Kept largest_of_row(const float *row, int width, int kept, int *of_warps) {
+    u32 least = 0;
+    for (int bit = 30; bit >= 0; --bit) {
+        int count = 0;
+        for (int i = threadIdx.x; i < width; i += ROW_THREADS) count += magnitude(row[i]) >= (least | 1u << bit);
+        if (sum_of_block(count, of_warps) >= kept) least |= 1u << bit;
+    }
+    int above = 0;
+    for (int i = threadIdx.x; i < width; i += ROW_THREADS) above += magnitude(row[i]) > least;
+    const int equals = kept - sum_of_block(above, of_warps); // at least one
+    // The largest place with fewer equals before it: all up to it are kept.
+    int last = 0;
+    for (int bit = 30; bit >= 0; --bit) {
+        if ((last | 1 << bit) >= width) continue;
+        int count = 0;
+        for (int i = threadIdx.x; i < width; i += ROW_THREADS) count += i < (last | 1 << bit) && magnitude(row[i]) == least;
+        if (sum_of_block(count, of_warps) < equals) last |= 1 << bit;
+    }
+    return {least, last + 1};
 }
 
 template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
@@ -33,7 +102,7 @@ template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
     float *row = p.values ? p.values + first : lanes + 64 + 2 * ROW_WARPS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) {
-        row[i] = GATED ? gated(p.x[first + i], p.up[first + i], p.relu2) : p.x[first + i];
+        row[i] = GATED ? gated(p.act, p.x[first + i], p.up[first + i]) : p.x[first + i];
     }
     if (p.weight) {
         __syncthreads();
@@ -50,24 +119,33 @@ template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
         const float inverse = 1.0f / sqrtf(sum / float(p.width) + p.eps);
         for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) row[i] = row[i] * inverse * p.weight[i];
     }
+    if (p.rotated > 1) {
+        __syncthreads();
+        rotate(row, p.width, p.rotated);
+        if (p.codes) __syncthreads();
+    }
     if (!p.codes) return;
-    // From here on a thread reads the numbers that it wrote. Magnitudes are ordered as their bits are.
+    // From here on a thread reads what it wrote, or all wrote before the barrier. Magnitudes are ordered as their bits are.
     u32 largest = 0;
     for (int i = threadIdx.x; i < p.width; i += ROW_THREADS) {
-        largest = max(largest, __float_as_uint(row[i]) & 0x7fffffffu);
+        largest = max(largest, magnitude(row[i]));
     }
     largest = __reduce_max_sync(ALL_LANES, largest);
     if (lane == 0) of_warps[warp] = largest;
     __syncthreads();
     largest = __reduce_max_sync(ALL_LANES, of_warps[lane % ROW_WARPS]);
     const bool finite = largest < 0x7f800000u;
-    const float a = fmaxf(__uint_as_float(largest), 1e-5f), factor = 127.0f / a;
+    const float a = fmaxf(__uint_as_float(largest), 1e-5f), factor = p.largest / a;
     i8 *codes = p.codes + (u64)blockIdx.x * p.stride;
+    Kept kept = {0, p.width}; // all
+    // All threads have the same answer to both.
+    if (p.kept && finite) kept = largest_of_row(row, p.width, p.kept, reinterpret_cast<int *>(of_warps) + ROW_WARPS);
     int sum = 0;
     for (int i = threadIdx.x; i < p.stride; i += ROW_THREADS) {
         // Adding 1.5 · 2^23 rounds half to even to an integer, which the low bits then hold.
-        const bool counts = i < p.width && finite;
-        const int code = counts ? int(i8(__float_as_uint(row[i] * factor + 12582912.0f) & 255u)) : 0;
+        const float x = i < p.width && finite ? row[i] : 0.0f;
+        const bool counts = magnitude(x) > kept.least || (magnitude(x) == kept.least && i < kept.end);
+        const int code = counts ? int(i8(__float_as_uint(x * factor + 12582912.0f) & 255u)) : 0;
         codes[i] = i8(code);
         sum += code;
     }
@@ -78,7 +156,7 @@ template <bool GATED> __device__ __forceinline__ void make_row(const Rows &p) {
         int total = 0;
         for (int i = 0; i < ROW_WARPS; ++i) total += int(of_warps[ROW_WARPS + i]);
         p.sums[blockIdx.x] = total;
-        p.scales[blockIdx.x] = finite ? a / 127.0f : __uint_as_float(0x7fc00000u);
+        p.scales[blockIdx.x] = finite ? a / p.largest : __uint_as_float(0x7fc00000u);
     }
 }
 
@@ -109,8 +187,8 @@ struct Scaling {
 static_assert(sizeof(Scaling) == 24);
 
 extern "C" {
-__global__ void __launch_bounds__(256) norm_quantize(Rows p) { make_row<false>(p); }
-__global__ void __launch_bounds__(256) gate_norm_quantize(Rows p) { make_row<true>(p); }
+__global__ void __launch_bounds__(256, 4) norm_quantize(Rows p) { make_row<false>(p); }
+__global__ void __launch_bounds__(256, 4) gate_norm_quantize(Rows p) { make_row<true>(p); }
 
 __global__ void __launch_bounds__(256) rope(Rope p) {
     const u64 table = (u64)p.positions[blockIdx.x] * p.half;

@@ -9,20 +9,50 @@
 // Activations are rows of int8, `stride` bytes each, a multiple of 64, zero after the last column.
 #include "numbers.cuh"
 
-/// The operands of y [tokens, rows] = x · Wᵀ.
-struct Product {
+/// A matrix, and where its product with the activations goes.
+struct Part {
     const uint4 *weights;
+    const float *row_scales;  // one, or one a row
+    const u16 *group_scales;  // f16, [row tiles, groups, 32]
+    float *y;                 // [tokens, rows]
+    int rows;
+    int per_row;              // 1 if rows have scales, 0 if the tensor has one
+    int first;                // the first block of the grid that computes it; none if it is not there
+};
+static_assert(sizeof(Part) == 48);
+
+/// Products of matrices with the same activations, x · Wᵀ each.
+struct Products {
     const i8 *codes;          // [tokens, stride]
     const float *scales;      // of the activations, [tokens]
     const int *sums;          // of the activations' codes, [tokens]
-    const float *row_scales;  // one, or one a row
-    const u16 *group_scales;  // f16, [row tiles, groups, 32]
-    float *y;
-    int tokens, rows, stride, column_tiles;
-    int per_row;              // 1 if rows have scales, 0 if the tensor has one
+    Part parts[3];
+    int tokens, stride, column_tiles;
     int group, groups;        // columns that share a scale, and how many such groups a row has
 };
-static_assert(sizeof(Product) == 88);
+static_assert(sizeof(Products) == 192);
+
+/// The product of which this block computes a part, and which block of it this is.
+struct Product {
+    const i8 *codes;
+    const float *scales;
+    const int *sums;
+    const uint4 *weights;
+    const float *row_scales;
+    const u16 *group_scales;
+    float *y;
+    int rows, per_row, tokens, stride, column_tiles, group, groups, block;
+};
+
+__device__ __forceinline__ Product product_of(const Products &p) {
+    const int block = blockIdx.x;
+    // Chosen, not indexed: an index would have the arguments copied to local memory.
+    Part part = p.parts[0];
+    if (block >= p.parts[1].first) part = p.parts[1];
+    if (block >= p.parts[2].first) part = p.parts[2];
+    return {p.codes, p.scales, p.sums, part.weights, part.row_scales, part.group_scales, part.y, part.rows,
+            part.per_row, p.tokens, p.stride, p.column_tiles, p.group, p.groups, block - part.first};
+}
 
 constexpr int WARPS = 8, AHEAD = 4;
 
@@ -50,7 +80,7 @@ __device__ __forceinline__ void load_tiles(uint4 (&w)[AHEAD], const uint4 *weigh
 /// Up to M tokens, scales of whole rows: a block has 32 rows, and its warps share the columns.
 template <int M> __device__ __forceinline__ void few_tokens(const Product &p) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
-    const uint4 *weights = p.weights + (u64)blockIdx.x * p.column_tiles * 32 + lane;
+    const uint4 *weights = p.weights + (u64)p.block * p.column_tiles * 32 + lane;
     int acc[M][4] = {};
     for (int first = warp; first < p.column_tiles; first += AHEAD * WARPS) {
         uint4 w[AHEAD];
@@ -88,11 +118,65 @@ template <int M> __device__ __forceinline__ void few_tokens(const Product &p) {
         }
     }
     __syncthreads();
-    const int m = warp, row = blockIdx.x * 32 + lane;
+    const int m = warp, row = p.block * 32 + lane;
     if (m >= M || m >= p.tokens || row >= p.rows) return;
     int sum = 0;
     for (int w = 0; w < WARPS; ++w) sum += sums[(w * M + m) * 32 + lane];
     p.y[(u64)m * p.rows + row] = scaled(p, sum, m, row);
+}
+
+/// Up to 16 T tokens, scales of whole rows, by mma: a block has 32 rows, and its warps share the columns, so that narrow matrices
+/// still fill the GPU. Weights and activations go from global memory into the fragments.
+template <int T> __device__ __forceinline__ void some_tokens(const Product &p) {
+    constexpr int TOKENS = 16 * T;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
+    const uint4 *weights = p.weights + (u64)p.block * p.column_tiles * 32 + lane;
+    int acc[T][4][4] = {};
+    for (int first = warp; first < p.column_tiles; first += AHEAD * WARPS) {
+        uint4 w[AHEAD];
+        load_tiles(w, weights, first, WARPS, p.column_tiles);
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const int k = first + i * WARPS;
+            if (k >= p.column_tiles) break;
+            const u32 words[4] = {w[i].x, w[i].y, w[i].z, w[i].w};
+#pragma unroll
+            for (int m = 0; m < T; ++m) {
+                const i8 *codes = p.codes + 64 * k + 16 * t;
+                const uint4 a = *(const uint4 *)(codes + (u64)min(16 * m + g, p.tokens - 1) * p.stride);
+                const uint4 b = *(const uint4 *)(codes + (u64)min(16 * m + g + 8, p.tokens - 1) * p.stride);
+#pragma unroll
+                for (int j = 0; j < 4; ++j) {
+                    const u32 e0 = words[j] & 0x03030303u, e1 = words[j] >> 2 & 0x03030303u;
+                    const u32 e2 = words[j] >> 4 & 0x03030303u, e3 = words[j] >> 6 & 0x03030303u;
+                    mma_s8(acc[m][j], a.x, b.x, a.y, b.y, e0, e1);
+                    mma_s8(acc[m][j], a.z, b.z, a.w, b.w, e2, e3);
+                }
+            }
+        }
+    }
+    SHARED_MEMORY(memory);
+    // [WARPS, TOKENS, 32], the rows of a token turned about so that the lanes of a warp write to different banks.
+    int *sums = reinterpret_cast<int *>(memory);
+    auto place = [](int warp, int token, int row) { return (warp * TOKENS + token) * 32 + (row ^ token % 8 * 4); };
+#pragma unroll
+    for (int m = 0; m < T; ++m) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+#pragma unroll
+            for (int n = 0; n < 4; ++n) {
+                const int token = 16 * m + n / 2 * 8 + g, row = 8 * j + 2 * t + n % 2;
+                sums[place(warp, token, row)] = acc[m][j][n];
+            }
+        }
+    }
+    __syncthreads();
+    const int row = p.block * 32 + lane;
+    for (int token = warp; token < p.tokens; token += WARPS) {
+        int sum = 0;
+        for (int w = 0; w < WARPS; ++w) sum += sums[place(w, token, lane)];
+        if (row < p.rows) p.y[(u64)token * p.rows + row] = scaled(p, sum, token, row);
+    }
 }
 
 /// Up to M tokens, scales of groups. The warps compute the sums of groups of 2048 columns, four neighbouring
@@ -100,7 +184,7 @@ template <int M> __device__ __forceinline__ void few_tokens(const Product &p) {
 template <int M> __device__ __forceinline__ void few_tokens_grouped(const Product &p) {
     constexpr int TILES = AHEAD * WARPS;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
-    const uint4 *weights = p.weights + (u64)blockIdx.x * p.column_tiles * 32 + lane;
+    const uint4 *weights = p.weights + (u64)p.block * p.column_tiles * 32 + lane;
     SHARED_MEMORY(memory);
     int *sums = reinterpret_cast<int *>(memory); // [groups of 2048 columns, M, 32]
     const int group_tiles = p.group / 64;        // 0 for groups of 32
@@ -141,12 +225,12 @@ template <int M> __device__ __forceinline__ void few_tokens_grouped(const Produc
         if (m_own < M) {
             const int before = first * 64 / p.group, count = min(at_once, p.groups - before);
             for (int i = 0; i < count; ++i) {
-                value += group_scale(p, blockIdx.x, before + i, lane) * float(sums[(i * M + m_own) * 32 + lane]);
+                value += group_scale(p, p.block, before + i, lane) * float(sums[(i * M + m_own) * 32 + lane]);
             }
         }
         __syncthreads();
     }
-    const int row = blockIdx.x * 32 + lane;
+    const int row = p.block * 32 + lane;
     if (m_own < M && m_own < p.tokens && row < p.rows) p.y[(u64)m_own * p.rows + row] = value * p.scales[m_own];
 }
 
@@ -157,7 +241,7 @@ template <int T, bool GROUPED> __device__ __forceinline__ void many_tokens(const
     SHARED_MEMORY(memory);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, t = lane % 4, g = lane / 4;
     const int token0 = blockIdx.y * TOKENS, warp_token = warp / 4 * (16 * T);
-    const int row_tile = blockIdx.x * 4 + warp % 4;
+    const int row_tile = p.block * 4 + warp % 4;
     const bool has_rows = row_tile * 32 < p.rows;
     const uint4 *weights = p.weights + (u64)row_tile * p.column_tiles * 32 + lane;
     const uint4 none = make_uint4(0, 0, 0, 0);
@@ -251,22 +335,56 @@ template <int T, bool GROUPED> __device__ __forceinline__ void many_tokens(const
     }
 }
 
-extern "C" {
-__global__ void __launch_bounds__(256) ternary_1(Product p) { few_tokens<1>(p); }
-__global__ void __launch_bounds__(256) ternary_2(Product p) { few_tokens<2>(p); }
-__global__ void __launch_bounds__(256) ternary_4(Product p) { few_tokens<4>(p); }
-__global__ void __launch_bounds__(256) ternary_8(Product p) { few_tokens<8>(p); }
-__global__ void __launch_bounds__(256) ternary_many(Product p) { many_tokens<4, false>(p); }
-__global__ void __launch_bounds__(256) ternary_groups_1(Product p) { few_tokens_grouped<1>(p); }
-__global__ void __launch_bounds__(256) ternary_groups_2(Product p) { few_tokens_grouped<2>(p); }
-__global__ void __launch_bounds__(256) ternary_groups_4(Product p) { few_tokens_grouped<4>(p); }
-__global__ void __launch_bounds__(256) ternary_groups_8(Product p) { few_tokens_grouped<8>(p); }
-__global__ void __launch_bounds__(256) ternary_groups_many(Product p) { many_tokens<2, true>(p); }
+/// Rows of a ternary embedding.
+struct Lookup {
+    const u32 *weights;
+    const float *row_scales; // as of a product
+    const u16 *group_scales;
+    const u32 *ids;          // of the rows
+    float *y;                // [ids, cols]
+    int cols, column_tiles, per_row, group, groups;
+};
+static_assert(sizeof(Lookup) == 64);
+
+/// Numbers of the rows of `ids`, a block each: every code times the scale that it shares.
+__device__ __forceinline__ void look_up(const Lookup &p) {
+    const u32 row = p.ids[blockIdx.x], in_tile = row % 32;
+    for (int c = threadIdx.x; c < p.cols; c += blockDim.x) {
+        const int lane = 4 * (in_tile % 8) + c % 64 / 16, i = c % 16;
+        const u64 tile = (u64)(row / 32) * p.column_tiles + c / 64;
+        const u32 word = p.weights[tile * 128 + 4 * lane + in_tile / 8];
+        const int code = int(word >> (8 * (i % 4) + 2 * (i / 4)) & 3u) - 1;
+        const float scale = p.group
+            ? f16_to_f32(p.group_scales[((u64)(row / 32) * p.groups + c / p.group) * 32 + in_tile])
+            : p.row_scales[p.per_row ? row : 0];
+        p.y[(u64)blockIdx.x * p.cols + c] = float(code) * scale;
+    }
 }
+
+extern "C" {
+__global__ void __launch_bounds__(256) embed_ternary(Lookup p) { look_up(p); }
+__global__ void __launch_bounds__(256) ternary_1(Products p) { few_tokens<1>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_2(Products p) { few_tokens<2>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_4(Products p) { few_tokens<4>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_8(Products p) { few_tokens<8>(product_of(p)); }
+__global__ void __launch_bounds__(256, 3) ternary_16(Products p) { some_tokens<1>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_32(Products p) { some_tokens<2>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_64(Products p) { some_tokens<4>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_many(Products p) { many_tokens<4, false>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_groups_1(Products p) { few_tokens_grouped<1>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_groups_2(Products p) { few_tokens_grouped<2>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_groups_4(Products p) { few_tokens_grouped<4>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_groups_8(Products p) { few_tokens_grouped<8>(product_of(p)); }
+__global__ void __launch_bounds__(256) ternary_groups_many(Products p) { many_tokens<2, true>(product_of(p)); }
+}
+KERNEL(embed_ternary)
 KERNEL(ternary_1)
 KERNEL(ternary_2)
 KERNEL(ternary_4)
 KERNEL(ternary_8)
+KERNEL(ternary_16)
+KERNEL(ternary_32)
+KERNEL(ternary_64)
 KERNEL(ternary_many)
 KERNEL(ternary_groups_1)
 KERNEL(ternary_groups_2)

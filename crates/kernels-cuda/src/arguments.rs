@@ -23,15 +23,25 @@ macro_rules! arguments {
 }
 
 arguments! {
-    /// A product of ternary weights.
-    Product, 88 {
-        weights: u64, codes: u64, scales: u64, sums: u64, row_scales: u64, group_scales: u64, y: u64,
-        tokens: i32, rows: i32, stride: i32, column_tiles: i32, per_row: i32, group: i32, groups: i32,
+    /// A matrix of a product.
+    Part, 48 {
+        weights: u64, row_scales: u64, group_scales: u64, y: u64, rows: i32, per_row: i32, first: i32,
     }
-    /// Rows that are made, normed and quantized.
-    Rows, 72 {
+    /// Products of ternary weights with the same activations.
+    Products, 192 {
+        codes: u64, scales: u64, sums: u64, parts: [Part; 3],
+        tokens: i32, stride: i32, column_tiles: i32, group: i32, groups: i32,
+    }
+    /// Rows of a ternary embedding.
+    Lookup, 64 {
+        weights: u64, row_scales: u64, group_scales: u64, ids: u64, y: u64,
+        cols: i32, column_tiles: i32, per_row: i32, group: i32, groups: i32,
+    }
+    /// Rows that are made, normed, rotated and quantized.
+    Rows, 88 {
         x: u64, up: u64, weight: u64, values: u64, codes: u64, scales: u64, sums: u64,
-        eps: f32, width: i32, stride: i32, relu2: i32,
+        eps: f32, width: i32, stride: i32, act: i32, rotated: i32, largest: f32,
+        kept: i32,
     }
     /// Heads that are rotated.
     Rope, 40 { x: u64, cos: u64, sin: u64, positions: u64, heads: i32, half: i32 }
@@ -49,6 +59,8 @@ arguments! {
         scores: u64, largest: u64, sums: u64, weighted: u64,
         scale: f32, tokens: i32, heads: i32, segments: i32,
     }
+    /// Rows whose largest numbers are sought.
+    Largest, 48 { numbers: u64, keys: u64, out: u64, chosen: u64, width: i32, count: i32, most: i32 }
     /// A dense matrix.
     Matrix, 72 { planes: [u64; 4], x: u64, ids: u64, y: u64, tokens: i32, rows: i32, cols: i32 }
 }

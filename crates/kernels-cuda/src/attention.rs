@@ -71,7 +71,7 @@ impl Pages {
 
 /// What attention that is split over segments leaves between its steps.
 #[derive(Debug, Default)]
-struct Scratch {
+pub struct AttentionScratch {
     scores: Buffer<f32>,
     largest: Buffer<f32>,
     sums: Buffer<f32>,
@@ -89,20 +89,21 @@ pub struct NewTokens<'a> {
     pub count: usize,
 }
 
-/// Where the tokens of a pass stand, and the memory that attention needs for them.
+/// Where the tokens of a pass stand.
 #[derive(Debug, Default)]
 pub struct Place {
     /// The sequence and the position of each token.
     sequences: Buffer<u32>,
     positions: Buffer<u32>,
-    /// The addresses of all pages, [sequences, `max_pages`].
+    /// The addresses of the pages, [sequences, segments].
     table: Buffer<u64>,
-    max_pages: usize,
-    /// One more than the largest position.
-    longest: usize,
+    /// What `sequences` and `table` hold, which seldom changes while tokens come one at a time.
+    sequences_here: Vec<u32>,
+    table_here: Vec<u64>,
+    /// Segments that hold all positions: a power of two, so that a sequence that grows seldom changes it.
+    segments: usize,
     /// Whether all tokens are of one sequence.
     one_sequence: bool,
-    scratch: Scratch,
 }
 
 impl Place {
@@ -115,22 +116,37 @@ impl Place {
     /// If a sequence has no room for its tokens.
     pub fn set(&mut self, gpu: &Gpu, parts: &[NewTokens<'_>]) -> Result<(), CudaError> {
         let (mut sequences, mut positions) = (Vec::new(), Vec::new());
-        self.max_pages = parts.iter().map(|part| part.pages.0.len()).max().unwrap_or(0);
-        self.longest = 0;
-        let mut table = vec![0; parts.len() * self.max_pages];
+        let longest = parts.iter().map(|part| part.start + part.count).max().unwrap_or(0);
+        self.segments = longest.div_ceil(SEGMENT).next_power_of_two();
+        let mut table = vec![0; parts.len() * self.segments];
         for (i, NewTokens { pages, start, count }) in parts.iter().enumerate() {
             assert!(start + count <= pages.0.len() * SEGMENT, "{start} + {count} positions need more pages");
             sequences.extend(std::iter::repeat_n(i as u32, *count));
             positions.extend((*start..start + count).map(|position| position as u32));
-            self.longest = self.longest.max(start + count);
-            for (address, page) in table[i * self.max_pages..].iter_mut().zip(&pages.0) {
+            // Pages beyond the tokens are those of a sequence that was longer once.
+            for (address, page) in table[i * self.segments..][..self.segments].iter_mut().zip(&pages.0) {
                 *address = page.address();
             }
         }
         self.one_sequence = parts.iter().filter(|part| part.count > 0).count() <= 1;
-        gpu.write(&mut self.sequences, &sequences)?;
         gpu.write(&mut self.positions, &positions)?;
-        gpu.write(&mut self.table, &table)
+        if self.sequences_here != sequences {
+            // If the copy fails, nothing is there.
+            self.sequences_here.clear();
+            gpu.write(&mut self.sequences, &sequences)?;
+            self.sequences_here = sequences;
+        }
+        if self.table_here != table {
+            self.table_here.clear();
+            gpu.write(&mut self.table, &table)?;
+            self.table_here = table;
+        }
+        Ok(())
+    }
+
+    /// Segments of 256 positions for which attention of single tokens is launched.
+    pub fn segments(&self) -> usize {
+        self.segments
     }
 
     /// The position of each token.
@@ -142,7 +158,7 @@ impl Place {
         arguments::Pages {
             pages: self.table.address(),
             layer_offset: (layer * shape.layer_bytes()) as u64,
-            max_pages: int(self.max_pages),
+            max_pages: int(self.segments),
             kv_heads: int(shape.attention.kv_heads),
             dim: int(shape.attention.head_dim),
         }
@@ -188,16 +204,16 @@ impl Gpu {
         &self,
         cache: CacheShape,
         layer: usize,
-        place: &mut Place,
+        place: &Place,
         q: &Buffer<f32>,
-        out: &mut Buffer<f32>,
+        (out, scratch): (&mut Buffer<f32>, &mut AttentionScratch),
     ) -> Result<(), CudaError> {
         let (shape, tokens) = (cache.attention, place.positions.len());
         assert_eq!(q.len(), tokens * shape.q_size(), "q is [{tokens}, {}]", shape.q_size());
         out.resize(&self.context, q.len())?;
         let kernels = self.cache_kernels(cache.ty);
         let padded = shape.head_dim.next_multiple_of(16);
-        let segments = place.longest.div_ceil(SEGMENT);
+        let segments = place.segments;
         let mut argument = Attention {
             cache: place.pages(cache, layer),
             q: q.address(),
@@ -219,7 +235,7 @@ impl Gpu {
             return kernels.tokens.launch(grid, 256, shared, &argument);
         }
         let parts = tokens * shape.heads * segments;
-        let Scratch { scores, largest, sums, weighted } = &mut place.scratch;
+        let AttentionScratch { scores, largest, sums, weighted } = scratch;
         scores.resize(&self.context, parts * SEGMENT)?;
         largest.resize(&self.context, parts)?;
         sums.resize(&self.context, parts)?;

@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tritforge_kernels::{ActivationWidth, Gate};
+use tritforge_kernels::Gate;
 use tritforge_model::{Device, InputForm};
 
 use crate::driver::{Buffer, CudaError};
 use crate::kernels::Gpu;
-use crate::rows::{Codes, Norm, RopeTables};
+use crate::rows::{Codes, Norm, RopeTables, Rounding};
 
 /// A GPU whose operations return nothing: the first error is kept until it is asked for, and what is computed
 /// after it is worth nothing.
@@ -64,15 +64,15 @@ fn wanted<'a>(
 ) -> (Option<&'a mut Codes>, Option<&'a mut Buffer<f32>>) {
     // A part of the rounding is training's.
     assert!(matches!(form.quantized, None | Some(1.0)), "activations are rounded wholly or not at all");
-    assert!(
-        form.width == ActivationWidth::Int8 && !form.rotated,
-        "activations are int8 as they are: the rest has no kernel"
-    );
     match (form.quantized, form.plain) {
         (None, _) => (None, Some(&mut out.values)),
         (Some(_), true) => (Some(&mut out.codes), Some(plain)),
         (Some(_), false) => (Some(&mut out.codes), None),
     }
+}
+
+fn rounding(form: InputForm) -> Rounding {
+    Rounding { rotated: form.rotated, width: form.width, top_k: form.top_k }
 }
 
 impl Device for Cuda {
@@ -83,7 +83,7 @@ impl Device for Cuda {
     type Positions = Buffer<u32>;
 
     fn rms_norm(&self, x: &Buffer<f32>, norm: Norm<'_>, out: &mut Buffer<f32>) {
-        self.keep(self.gpu.rows(x, None, norm.0.len(), Some(norm), (None, Some(out))));
+        self.keep(self.gpu.rows(x, None, norm.0.len(), Some(norm), Rounding::default(), (None, Some(out))));
     }
 
     fn input(
@@ -95,7 +95,7 @@ impl Device for Cuda {
         out: &mut Input,
         plain: &mut Buffer<f32>,
     ) {
-        self.keep(self.gpu.rows(x, None, width, norm, wanted(form, out, plain)));
+        self.keep(self.gpu.rows(x, None, width, norm, rounding(form), wanted(form, out, plain)));
     }
 
     fn gated_input(
@@ -108,7 +108,14 @@ impl Device for Cuda {
         out: &mut Input,
         plain: &mut Buffer<f32>,
     ) {
-        self.keep(self.gpu.rows(gate, Some((act, up)), width, norm, wanted(form, out, plain)));
+        self.keep(self.gpu.rows(
+            gate,
+            Some((act, up)),
+            width,
+            norm,
+            rounding(form),
+            wanted(form, out, plain),
+        ));
     }
 
     fn rope(&self, tables: &RopeTables, x: &mut Buffer<f32>, heads: usize, positions: &Buffer<u32>) {

@@ -19,13 +19,15 @@ mod dense;
 mod device;
 mod driver;
 mod kernels;
+mod largest;
 mod rows;
 mod ternary;
 
-pub use attention::{CacheShape, NewTokens, Pages, Place};
+pub use attention::{AttentionScratch, CacheShape, NewTokens, Pages, Place};
 pub use dense::Dense;
 pub use device::{Cuda, Input};
-pub use driver::{Buffer, CudaError, Number};
+pub use driver::{Buffer, CudaError, Graph, Number};
 pub use kernels::Gpu;
-pub use rows::{Codes, Norm, RopeTables};
+pub use largest::{Largest, MOST_LARGEST};
+pub use rows::{Codes, Norm, RopeTables, Rounding};
 pub use ternary::Ternary;

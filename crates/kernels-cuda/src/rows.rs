@@ -1,6 +1,7 @@
-//! What stands between products: norms, gates, quantization, RoPE, additions.
+//! What stands between products: norms, gates, rotation, quantization, RoPE, additions.
 
-use tritforge_kernels::{Gate, QuantizedRows};
+use tritforge_kernels::{ActivationWidth, Gate, QuantizedRows, hadamard_block};
+use tritforge_ternary::TopK;
 
 use crate::arguments::{Addition, Rope, Rows, Scaling};
 use crate::driver::{Buffer, CudaError};
@@ -22,6 +23,7 @@ pub struct Codes {
     pub(crate) sums: Buffer<i32>,
     rows: usize,
     width: usize,
+    rounding: Rounding,
     /// Rows that are too wide for shared memory.
     wide: Buffer<f32>,
 }
@@ -50,13 +52,36 @@ impl Codes {
             codes,
             scales: self.scales.download()?,
             sums: self.sums.download()?,
-            ..QuantizedRows::default()
+            width: self.rounding.width,
+            top_k: self.rounding.top_k,
         })
     }
 }
 
 /// RMSNorm: its weight and its epsilon.
 pub type Norm<'a> = (&'a Buffer<f32>, f32);
+
+/// How rows are rounded to codes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rounding {
+    /// Whether they are rotated before (`tritforge_kernels::hadamard_in_place`), where they are not rounded too.
+    pub rotated: bool,
+    /// The integers to which they are rounded.
+    pub width: ActivationWidth,
+    /// Which part of a token's codes is kept; all of them if none is given.
+    pub top_k: Option<TopK>,
+}
+
+/// A gate by its number in `kernels/gates.cuh`.
+fn number(act: Gate) -> i32 {
+    match act {
+        Gate::Silu => 0,
+        Gate::Relu2 => 1,
+        Gate::Relu => 2,
+        Gate::Gelu => 3,
+        Gate::GeluTanh => 4,
+    }
+}
 
 /// The cosines and sines of RoPE, [positions, head_dim / 2] each.
 #[derive(Debug)]
@@ -70,9 +95,9 @@ pub struct RopeTables {
 }
 
 impl Gpu {
-    /// Rows of `width` numbers: x, or `act(x) · up` where there is a gate; normed where there is a norm; then
-    /// quantized, or as they are, or both, to where they are wanted. `tritforge_kernels::{glu, rms_norm,
-    /// quantize_rows}` one after the other.
+    /// Rows of `width` numbers: x, or `act(x) · up` where there is a gate; normed where there is a norm; rotated if that
+    /// is wanted; then quantized, or as they are, or both, to where they are wanted. `tritforge_kernels::{glu, rms_norm,
+    /// hadamard_in_place, quantize_rows}` one after the other.
     ///
     /// # Errors
     /// If the work cannot be queued.
@@ -85,16 +110,12 @@ impl Gpu {
         gated: Option<(Gate, &Buffer<f32>)>,
         width: usize,
         norm: Option<Norm<'_>>,
+        rounding: Rounding,
         (codes, plain): (Option<&mut Codes>, Option<&mut Buffer<f32>>),
     ) -> Result<(), CudaError> {
         assert!(gated.is_none_or(|(_, up)| up.len() == x.len()), "gate and up have the same length");
         assert!(width > 0 && x.len().is_multiple_of(width), "x is rows of {width}");
         assert!(norm.is_none_or(|(weight, _)| weight.len() == width), "a norm's weight is as wide as a row");
-        let has_kernel = |act| matches!(act, Gate::Silu | Gate::Relu2);
-        assert!(
-            gated.is_none_or(|(act, _)| has_kernel(act)),
-            "gates are SiLU or ReLU², the others have no kernel"
-        );
         let (rows, stride) = (x.len() / width, width.next_multiple_of(TILE_COLS));
         let mut shared = (BESIDE_ROW + width) * 4;
         let mut argument = Rows {
@@ -104,7 +125,10 @@ impl Gpu {
             eps: norm.map_or(0.0, |(_, eps)| eps),
             width: int(width),
             stride: int(stride),
-            relu2: i32::from(gated.is_some_and(|(act, _)| act == Gate::Relu2)),
+            act: gated.map_or(0, |(act, _)| number(act)),
+            rotated: if rounding.rotated { int(hadamard_block(width)) } else { 1 },
+            largest: rounding.width.largest(),
+            kept: rounding.top_k.map_or(0, |top_k| int(top_k.count(width))),
             ..Rows::default()
         };
         let too_wide = shared > self.context.shared_bytes;
@@ -116,7 +140,7 @@ impl Gpu {
             codes.codes.resize(&self.context, rows * stride)?;
             codes.scales.resize(&self.context, rows)?;
             codes.sums.resize(&self.context, rows)?;
-            (codes.rows, codes.width) = (rows, width);
+            (codes.rows, codes.width, codes.rounding) = (rows, width, rounding);
             (argument.codes, argument.scales, argument.sums) =
                 (codes.codes.address(), codes.scales.address(), codes.sums.address());
             if too_wide && argument.values == 0 {

@@ -4,7 +4,7 @@ use half::f16;
 use tritforge_kernels::TernaryWeights;
 use tritforge_ternary::Granularity;
 
-use crate::arguments::Product;
+use crate::arguments::{Lookup, Part, Products};
 use crate::driver::{Buffer, CudaError};
 use crate::kernels::{Gpu, int};
 use crate::rows::Codes;
@@ -14,6 +14,10 @@ const TILE_ROWS: usize = 32;
 pub(crate) const TILE_COLS: usize = 64;
 /// 32-bit words of a tile.
 const TILE_WORDS: usize = TILE_ROWS * TILE_COLS / 16;
+/// Rows of a block for many tokens.
+const MANY_ROWS: usize = 4 * TILE_ROWS;
+/// Matrices of a launch, at most.
+const PARTS: usize = 3;
 /// Warps of a block.
 const WARPS: usize = 8;
 /// Columns whose sums of groups are in shared memory at once.
@@ -65,6 +69,27 @@ impl Ternary {
         self.cols
     }
 
+    /// Columns that share a scale; 0 if whole rows do.
+    fn group(&self) -> usize {
+        match self.granularity {
+            Granularity::Group(size) => size,
+            Granularity::Tensor | Granularity::Row => 0,
+        }
+    }
+
+    /// What a launch has of the matrix.
+    fn part(&self, granularity: Granularity, row_scales: &Buffer<f32>, y: &mut Buffer<f32>) -> Part {
+        Part {
+            weights: self.tiles.address(),
+            row_scales: row_scales.address(),
+            group_scales: self.group_scales.address(),
+            y: y.address(),
+            rows: int(self.rows),
+            per_row: i32::from(granularity == Granularity::Row),
+            first: 0,
+        }
+    }
+
     /// Bytes of weights and scales on the GPU.
     pub fn bytes(&self) -> usize {
         4 * (self.tiles.len() + self.row_scales.len()) + 2 * self.group_scales.len()
@@ -101,7 +126,34 @@ impl Gpu {
     /// # Panics
     /// If x has other columns than w.
     pub fn ternary_matmul(&self, x: &Codes, w: &Ternary, y: &mut Buffer<f32>) -> Result<(), CudaError> {
-        self.product(x, w, w.granularity, [&x.scales, &w.row_scales], y)
+        self.ternary_matmul_many(x, &mut [(w, y)])
+    }
+
+    /// The products of several matrices with the same x, in as few launches as can be: one for up to three matrices in a row
+    /// with groups of one size, or with none.
+    ///
+    /// # Errors
+    /// As [`Gpu::ternary_matmul`].
+    ///
+    /// # Panics
+    /// As [`Gpu::ternary_matmul`].
+    pub fn ternary_matmul_many(
+        &self,
+        x: &Codes,
+        products: &mut [(&Ternary, &mut Buffer<f32>)],
+    ) -> Result<(), CudaError> {
+        for alike in products.chunk_by_mut(|(a, _), (b, _)| a.group() == b.group()) {
+            for together in alike.chunks_mut(PARTS) {
+                let mut parts = [Part::default(); PARTS];
+                for (part, (w, y)) in parts.iter_mut().zip(together.iter_mut()) {
+                    assert_eq!(x.width(), w.cols, "the activations' columns are the weights'");
+                    y.resize(&self.context, x.rows() * w.rows)?;
+                    *part = w.part(w.granularity, &w.row_scales, y);
+                }
+                self.product(x, together[0].0.group(), &x.scales, &mut parts[..together.len()])?;
+            }
+        }
+        Ok(())
     }
 
     /// `tritforge_kernels::ternary_matmul_i32`: the exact sums [tokens, rows] over whole rows, without any
@@ -114,54 +166,86 @@ impl Gpu {
     /// If x has other columns than w.
     pub fn ternary_sums(&self, x: &Codes, w: &Ternary) -> Result<Vec<i32>, CudaError> {
         let (ones, one) = (self.upload(&vec![1f32; x.rows()])?, self.upload(&[1f32])?);
-        let mut y = Buffer::default();
-        self.product(x, w, Granularity::Tensor, [&ones, &one], &mut y)?;
+        assert_eq!(x.width(), w.cols, "the activations' columns are the weights'");
+        let mut y = self.allocate(x.rows() * w.rows)?;
+        self.product(x, 0, &ones, &mut [w.part(Granularity::Tensor, &one, &mut y)])?;
         // At most 128 a column: exact in f32 up to 131072 columns.
         assert!(w.cols <= 1 << 17, "{} columns", w.cols);
         Ok(y.download()?.into_iter().map(|sum| sum as i32).collect())
     }
 
-    fn product(
+    /// The rows of a ternary embedding, `tritforge_kernels::TernaryWeights::row`: out [ids, cols].
+    ///
+    /// # Errors
+    /// If the work cannot be queued. The caller has checked the ids.
+    pub fn embed_ternary(
         &self,
-        x: &Codes,
         w: &Ternary,
-        granularity: Granularity,
-        [scales, row_scales]: [&Buffer<f32>; 2],
-        y: &mut Buffer<f32>,
+        ids: &Buffer<u32>,
+        out: &mut Buffer<f32>,
     ) -> Result<(), CudaError> {
-        assert_eq!(x.width(), w.cols, "the activations' columns are the weights'");
-        let tokens = x.rows();
-        y.resize(&self.context, tokens * w.rows)?;
-        let (kernels, group) = match granularity {
-            Granularity::Group(size) => (&self.grouped, size),
-            _ => (&self.ternary, 0),
-        };
-        let column_tiles = w.cols.div_ceil(TILE_COLS);
-        let argument = Product {
+        out.resize(&self.context, ids.len() * w.cols)?;
+        let group = w.group();
+        let argument = Lookup {
             weights: w.tiles.address(),
-            codes: x.codes.address(),
-            scales: scales.address(),
-            sums: x.sums.address(),
-            row_scales: row_scales.address(),
+            row_scales: w.row_scales.address(),
             group_scales: w.group_scales.address(),
-            y: y.address(),
-            tokens: int(tokens),
-            rows: int(w.rows),
-            stride: int(column_tiles * TILE_COLS),
-            column_tiles: int(column_tiles),
-            per_row: i32::from(granularity == Granularity::Row),
+            ids: ids.address(),
+            y: out.address(),
+            cols: int(w.cols),
+            column_tiles: int(w.cols.div_ceil(TILE_COLS)),
+            per_row: i32::from(w.granularity == Granularity::Row),
             group: int(group),
             groups: int(w.cols.checked_div(group).unwrap_or(0)),
         };
-        if let Some((most, kernel)) = kernels.few.iter().find(|(most, _)| tokens <= *most) {
+        self.embed_ternary.launch([ids.len(), 1, 1], 256, 0, &argument)
+    }
+
+    /// Up to three matrices, whose groups have `group` columns, or that have none.
+    fn product(
+        &self,
+        x: &Codes,
+        group: usize,
+        scales: &Buffer<f32>,
+        parts: &mut [Part],
+    ) -> Result<(), CudaError> {
+        let tokens = x.rows();
+        if tokens == 0 {
+            return Ok(());
+        }
+        let kernels = if group > 0 { &self.grouped } else { &self.ternary };
+        let takes = |(most, _): &&(usize, _)| tokens <= *most;
+        let few = kernels.few.iter().find(takes);
+        let some = kernels.some.iter().find(takes);
+        let block_rows = if few.or(some).is_some() { TILE_ROWS } else { MANY_ROWS };
+        let mut blocks = 0;
+        let mut all = [Part { first: i32::MAX, ..Part::default() }; PARTS];
+        for (place, part) in all.iter_mut().zip(parts) {
+            *place = Part { first: int(blocks), ..*part };
+            blocks += (part.rows as usize).div_ceil(block_rows);
+        }
+        let column_tiles = x.width().div_ceil(TILE_COLS);
+        let argument = Products {
+            codes: x.codes.address(),
+            scales: scales.address(),
+            sums: x.sums.address(),
+            parts: all,
+            tokens: int(tokens),
+            stride: int(column_tiles * TILE_COLS),
+            column_tiles: int(column_tiles),
+            group: int(group),
+            groups: int(x.width().checked_div(group).unwrap_or(0)),
+        };
+        if let Some((most, kernel)) = few {
             let sums = GROUPED_COLS.checked_div(group).unwrap_or(WARPS);
-            let shared = sums * most * TILE_ROWS * 4;
-            let blocks = if tokens == 0 { 0 } else { w.rows.div_ceil(TILE_ROWS) };
-            return kernel.launch([blocks, 1, 1], 256, shared, &argument);
+            return kernel.launch([blocks, 1, 1], 256, sums * most * TILE_ROWS * 4, &argument);
+        }
+        if let Some((most, kernel)) = some {
+            return kernel.launch([blocks, 1, 1], 256, WARPS * most * TILE_ROWS * 4, &argument);
         }
         // Four stages of the block's tokens, 64 bytes each.
         let block_tokens = if group == 0 { 128 } else { 64 };
-        let grid = [w.rows.div_ceil(4 * TILE_ROWS), tokens.div_ceil(block_tokens), 1];
+        let grid = [blocks, tokens.div_ceil(block_tokens), 1];
         kernels.many.launch(grid, 256, 4 * block_tokens * TILE_COLS, &argument)
     }
 }

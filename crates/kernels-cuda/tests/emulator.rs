@@ -1,11 +1,11 @@
-//! The emulator stops faulty kernels.
+//! The emulator stops faulty kernels, and the stand-in driver what captures forbid.
 
-#[allow(dead_code, reason = "the stand-in is for the other tests")]
+#[allow(dead_code, reason = "the other tests run programs on the stand-in")]
 mod standin;
 
 use std::process::Command;
 
-use standin::{compile, text};
+use standin::{Build, compile, driver, text};
 
 #[test]
 fn faulty_kernels_are_stopped_and_a_correct_one_is_not() {
@@ -29,4 +29,15 @@ fn faulty_kernels_are_stopped_and_a_correct_one_is_not() {
             assert!(text(&output).contains(message), "{fault}, seed {seed}: {}", text(&output));
         }
     }
+}
+
+#[test]
+fn captures_become_graphs_and_forbid_what_a_driver_forbids() {
+    let program = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    let library = driver(Build::Fast);
+    let path = library.join("libcuda.so.1");
+    let flags = ["-O1", "-Wl,--no-as-needed", path.to_str().unwrap()];
+    compile(&["emulator/captures.cpp"], &flags, &program);
+    let output = Command::new(&program).env("LD_LIBRARY_PATH", library).output().unwrap();
+    assert!(output.status.success(), "line {:?} of captures.cpp: {}", output.status.code(), text(&output));
 }

@@ -87,6 +87,7 @@ impl Header {
                 }
             }
             body["finish_reason"] = json!(reason);
+            add_filter(&mut body);
             body
         };
         let mut body = self.body(false, choices.iter().enumerate().map(choice).collect());
@@ -160,6 +161,14 @@ impl Header {
 /// The end of an answer that has calls: one that was cut short says so.
 fn with_calls(reason: &'static str) -> &'static str {
     if reason == "stop" { "tool_calls" } else { reason }
+}
+
+/// Says of a choice that a content filter ended that it did.
+fn add_filter(choice: &mut Value) {
+    if choice["finish_reason"] == "content_filter" {
+        let message = "a content filter of this service withholds the rest of the answer";
+        choice["content_filter"] = json!({ "code": "RESPONSE_FILTERED", "message": message });
+    }
 }
 
 /// A choice as it comes.
@@ -342,6 +351,7 @@ impl Events {
     fn chunk(&self, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> String {
         let mut choice = json!({ "index": self.index, "finish_reason": reason });
         choice["logprobs"] = logprobs.unwrap_or_default();
+        add_filter(&mut choice);
         match self.header.shape {
             Shape::Text => choice["text"] = json!(delta["content"].as_str().unwrap_or_default()),
             Shape::Chat => choice["delta"] = delta,

@@ -139,5 +139,6 @@ pub(crate) fn finish_reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Eos | Finish::Stop => "stop",
         Finish::Length | Finish::ContextFull | Finish::Cancelled => "length",
+        Finish::Withheld => "content_filter",
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum ApiError {
     Forbidden(String),
     /// The prompt does not fit the context; `param` is the field that it came in.
     ContextLength { message: String, param: &'static str },
+    /// A content filter blocks the prompt, which came in this field.
+    ContentFiltered(&'static str),
     /// The service has a key, and the request has another or none.
     Unauthorized,
     /// The client has reached a limit on requests or tokens.
@@ -79,6 +81,14 @@ impl ApiError {
             ApiError::ContextLength { message, param } => {
                 code = Some("context_length_exceeded");
                 ("invalid_request_error", message.clone(), Some(*param))
+            }
+            ApiError::ContentFiltered(param) => {
+                code = Some("CONTENT_FILTERED");
+                (
+                    "invalid_request_error",
+                    "a content filter of this service refuses the prompt".to_string(),
+                    Some(*param),
+                )
             }
             ApiError::Unauthorized => {
                 code = Some("invalid_api_key");
@@ -141,7 +151,7 @@ impl ApiError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
-            ApiError::ContextLength { .. } => StatusCode::BAD_REQUEST,
+            ApiError::ContextLength { .. } | ApiError::ContentFiltered(_) => StatusCode::BAD_REQUEST,
             ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
             ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -18,6 +18,7 @@ use crate::keys::{self, Key, Keys, Role};
 use crate::rate_limit::{Limiter, Limits};
 use crate::record::{REQUEST_ID, Record};
 use crate::routes::health::is_deep;
+use crate::routes::page;
 
 /// Who may ask.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ impl Guard {
             // A browser names the page's origin; a program that is no browser sends none.
             if let Some(origin) = headers.get(header::ORIGIN) {
                 let origin = origin.to_str().unwrap_or_default();
-                if !self.allows_origin(origin) {
+                if !self.allows_origin(origin) && !is_own_address(origin, headers) {
                     let message = format!(
                         "the origin {origin:?} is not allowed: start the service with --allow-origin {origin}"
                     );
@@ -149,8 +150,10 @@ impl Guard {
     fn access(&self, method: &Method, uri: &Uri, endpoint: &str) -> Access {
         match endpoint {
             "/ready" => Access::Open,
+            // Its files are no secret; what it asks for needs a key.
+            endpoint if page::PATHS.contains(&endpoint) => Access::Open,
             "/health" if !is_deep(uri) => Access::Open,
-            "/metrics" => match self.metrics {
+            "/metrics" | "/v1/stats" => match self.metrics {
                 MetricsAccess::Public => Access::Open,
                 MetricsAccess::User => Access::User,
                 MetricsAccess::Admin => Access::Admin,
@@ -179,6 +182,16 @@ fn host_of(authority: &str) -> &str {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.is_empty() => host,
         _ => authority,
     }
+}
+
+/// Whether a page came from this service itself, asked for by its IP address: unlike a name, that cannot be made to
+/// resolve to another machine.
+fn is_own_address(origin: &str, headers: &HeaderMap) -> bool {
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let host = host_of(own);
+    let ip = host.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(host);
+    let authority = ["http://", "https://"].iter().find_map(|scheme| origin.strip_prefix(scheme));
+    ip.parse::<IpAddr>().is_ok() && authority == Some(own)
 }
 
 /// Whether a name always means this machine.
@@ -236,6 +249,26 @@ mod tests {
             (host_of("a:80"), host_of("[::1]:80"), host_of("[::1]"), host_of("a")),
             ("a", "[::1]", "[::1]", "a")
         );
+    }
+
+    #[test]
+    fn a_page_of_the_service_itself_is_known_by_an_address_alone() {
+        for (origin, host, own) in [
+            ("http://192.168.1.5:8080", "192.168.1.5:8080", true),
+            ("https://192.168.1.5", "192.168.1.5", true),
+            ("http://[fd00::1]:8080", "[fd00::1]:8080", true),
+            // A name may be made to resolve to this machine.
+            ("http://evil.example:8080", "evil.example:8080", false),
+            ("http://192.168.1.5:8080", "192.168.1.5", false),
+            ("http://192.168.1.6:8080", "192.168.1.5:8080", false),
+            ("192.168.1.5:8080", "192.168.1.5:8080", false),
+            ("null", "", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static(host));
+            assert_eq!(is_own_address(origin, &headers), own, "{origin} {host}");
+        }
+        assert!(!is_own_address("http://192.168.1.5", &HeaderMap::new()));
     }
 
     #[test]

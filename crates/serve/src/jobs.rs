@@ -18,6 +18,7 @@ use crate::adapters::Adapters;
 use crate::completion_jobs::finish_reason;
 use crate::engine::{Engine, Job, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
+use crate::filters::{AnswerFilter, FilterSet, Filters};
 use crate::metrics::Metrics;
 use crate::prompt_limit::PromptLimit;
 use crate::record::Record;
@@ -49,6 +50,7 @@ pub(crate) struct Jobs {
     /// [`ServeOptions::prompt_lookup`].
     pub(crate) prompt_lookup: usize,
     cache: Option<Arc<ResponseCache>>,
+    filters: Option<Arc<Filters>>,
 }
 
 impl Jobs {
@@ -65,6 +67,7 @@ impl Jobs {
             timeout: options.timeout,
             prompt_lookup: options.prompt_lookup,
             cache: (options.response_cache > 0).then(|| Arc::new(ResponseCache::new(options.response_cache))),
+            filters: options.filters.clone(),
         }
     }
 
@@ -104,6 +107,17 @@ impl Jobs {
         self.concurrency + self.queue
     }
 
+    /// The content filters as they are now.
+    pub(crate) fn filters(&self) -> Option<Arc<FilterSet>> {
+        self.filters.as_ref().map(|filters| filters.current())
+    }
+
+    /// The text of a prompt of tokens, for filters.
+    fn decode(&self, ids: &[u32]) -> Result<String, ApiError> {
+        let invalid = |message: String| ApiError::Invalid { message, param: Some("prompt") };
+        self.text()?.0.tokenizer().decode(ids).map_err(|e| invalid(e.to_string()))
+    }
+
     /// The metrics with the gauges as they are now.
     pub(crate) fn measure(&self) -> &Metrics {
         let metrics = self.metrics();
@@ -123,15 +137,19 @@ impl Jobs {
     /// [`Update::Done`]; dropping the receiver stops the one that runs at its next token.
     ///
     /// # Errors
-    /// If too many jobs are waiting, or the time limit passes before its turn.
+    /// If a content filter blocks a prompt, too many jobs are waiting, or the time limit passes before its turn.
     pub(crate) async fn start(
         &self,
         mut jobs: Vec<Job>,
         n: usize,
         record: Arc<Record>,
     ) -> Result<mpsc::Receiver<Update>, ApiError> {
+        let filters = self.filters();
+        if let Some(filters) = &filters {
+            filters.prompts(&mut jobs, self.metrics(), |ids| self.decode(ids))?;
+        }
         if let Some(answers) = self.kept(&jobs) {
-            return Ok(self.replay(answers, n, record));
+            return Ok(self.replay(answers, n, filters, record));
         }
         let place = self.place(&record).await?;
         if let Some(first) = jobs.first_mut() {
@@ -143,7 +161,7 @@ impl Jobs {
         let cache = self.cache.clone();
         tokio::task::spawn_blocking(move || {
             let client = Client { sender, handle, deadline: place.deadline, late: false, record };
-            run(&engine, cache.as_deref(), &jobs, n, client, place);
+            run(&engine, cache.as_deref(), filters.as_ref(), &jobs, n, client, place);
         });
         Ok(receiver)
     }
@@ -185,13 +203,24 @@ impl Jobs {
     }
 
     /// Says again what jobs got before. Nothing waits for that.
-    fn replay(&self, answers: Vec<Arc<Answer>>, n: usize, record: Arc<Record>) -> mpsc::Receiver<Update> {
+    fn replay(
+        &self,
+        answers: Vec<Arc<Answer>>,
+        n: usize,
+        filters: Option<Arc<FilterSet>>,
+        record: Arc<Record>,
+    ) -> mpsc::Receiver<Update> {
         let (sender, receiver) = mpsc::channel(UNREAD);
         let metrics = Arc::clone(self.metrics());
         tokio::spawn(async move {
             record.cached.store(true, Ordering::Relaxed);
             for (i, answer) in answers.iter().enumerate() {
                 let Answer { text, tokens, outcome } = answer.as_ref();
+                let (mut text, mut outcome) = (text.clone(), *outcome);
+                if let Some(mut filter) = filters.as_ref().and_then(|set| AnswerFilter::new(set, &metrics)) {
+                    text = filter.push(&text, true);
+                    outcome.finish = if filter.is_blocked() { Finish::Withheld } else { outcome.finish };
+                }
                 record.tokens(
                     if i.is_multiple_of(n) { outcome.prompt_tokens } else { 0 },
                     outcome.completion_tokens,
@@ -199,7 +228,7 @@ impl Jobs {
                 metrics.generations.with_label_values(&[finish_reason(outcome.finish)]).inc();
                 if !text.is_empty() || !tokens.is_empty() {
                     record.text();
-                    let piece = Update::Piece { text: text.clone(), tokens: tokens.clone() };
+                    let piece = Update::Piece { text, tokens: tokens.clone() };
                     if sender.send(piece).await.is_err() {
                         return;
                     }
@@ -207,7 +236,7 @@ impl Jobs {
                 if i + 1 == answers.len() {
                     metrics.request_duration.observe(record.arrived.elapsed().as_secs_f64());
                 }
-                if sender.send(Update::Done(Ok(*outcome))).await.is_err() {
+                if sender.send(Update::Done(Ok(outcome))).await.is_err() {
                     return;
                 }
             }
@@ -255,6 +284,13 @@ impl Client {
         self.send(Update::Piece { text: piece.text.to_string(), tokens: piece.tokens.to_vec() })
     }
 
+    /// Hands over what a filter lets through of a piece, the text's end if `last`.
+    fn filtered(&mut self, filter: &mut AnswerFilter, piece: Piece<'_>, last: bool) -> ControlFlow<()> {
+        let text = filter.push(piece.text, last);
+        self.piece(Piece { text: &text, tokens: piece.tokens })?;
+        if filter.is_blocked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
     /// Hands an update over; waits for a slow client, but not beyond the time limit.
     fn send(&mut self, update: Update) -> ControlFlow<()> {
         match self.sender.try_send(update) {
@@ -282,6 +318,7 @@ impl Client {
 fn run(
     engine: &Engine,
     cache: Option<&ResponseCache>,
+    filters: Option<&Arc<FilterSet>>,
     jobs: &[Job],
     n: usize,
     mut client: Client,
@@ -290,7 +327,7 @@ fn run(
     let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
     for (i, job) in jobs.iter().enumerate() {
         // The prompt of `n` choices counts once, as in the usage.
-        outcome = run_one(engine, cache, job, i.is_multiple_of(n), &mut client);
+        outcome = run_one(engine, cache, filters, job, i.is_multiple_of(n), &mut client);
         // The last one's place is free before its client reads the end.
         if outcome.is_err() || client.sender.is_closed() || i + 1 == jobs.len() {
             break;
@@ -313,6 +350,7 @@ fn run(
 fn run_one(
     engine: &Engine,
     cache: Option<&ResponseCache>,
+    filters: Option<&Arc<FilterSet>>,
     job: &Job,
     count_prompt: bool,
     client: &mut Client,
@@ -320,14 +358,27 @@ fn run_one(
     // A panic is this job's failure: its client is told so, and its place is free again.
     let cache = cache.filter(|_| job.deterministic);
     let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut filter = filters.and_then(|set| AnswerFilter::new(set, engine.metrics()));
     let mut on_piece = |piece: Piece<'_>| {
         if cache.is_some() {
             text.push_str(piece.text);
             tokens.extend_from_slice(piece.tokens);
         }
-        client.piece(piece)
+        match &mut filter {
+            None => client.piece(piece),
+            Some(filter) => client.filtered(filter, piece, false),
+        }
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut on_piece)));
+    let mut outcome = catch_unwind(AssertUnwindSafe(|| engine.run(job, &mut on_piece)));
+    if let (Some(filter), Ok(Ok(outcome))) = (&mut filter, &mut outcome) {
+        // What was held back; of a text that nobody wants more of, nothing.
+        if outcome.finish != Finish::Cancelled {
+            let _ = client.filtered(filter, Piece::from(""), true);
+        }
+        if filter.is_blocked() {
+            outcome.finish = Finish::Withheld;
+        }
+    }
     let reason = match &outcome {
         Ok(Ok(_)) if client.late => "abort",
         Ok(Ok(Outcome { finish: Finish::Cancelled, .. })) => "abort",

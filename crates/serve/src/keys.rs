@@ -10,21 +10,19 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::rate_limit::Limits;
+use crate::reload;
 
 /// Bytes of a file of keys at most.
 const LONGEST_FILE: u64 = 16 << 20;
 /// Characters of a key at least. Its hash has no salt, so that only a long one cannot be guessed from it.
 const SHORTEST_KEY: usize = 16;
-/// How often the file is looked at.
-const CHECK: Duration = Duration::from_secs(1);
 
 /// A file of keys cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -143,8 +141,6 @@ fn user() -> Role {
 pub struct Keys {
     path: PathBuf,
     keys: RwLock<Arc<[Key]>>,
-    /// When the file was changed that was looked at last, and its length.
-    seen: Mutex<Option<(SystemTime, u64)>>,
 }
 
 impl Keys {
@@ -153,9 +149,7 @@ impl Keys {
     /// # Errors
     /// If it cannot be read, has no keys, or one of them is wrong.
     pub fn open(path: &Path) -> Result<Self, KeysError> {
-        let seen = stamp(path);
-        let keys = RwLock::new(read(path)?);
-        Ok(Self { path: path.to_path_buf(), keys, seen: Mutex::new(seen) })
+        Ok(Self { path: path.to_path_buf(), keys: RwLock::new(read(path)?) })
     }
 
     /// The keys as they are now.
@@ -168,49 +162,16 @@ impl Keys {
     /// # Errors
     /// As [`Self::open`]; the keys stay as they were then.
     pub fn reload(&self) -> Result<(), KeysError> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = stamp(&self.path);
         let keys = read(&self.path)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    /// Reads the file again whenever it changes, or the process gets SIGHUP; one that is wrong is reported to the
-    /// log, and the keys stay as they were. Never returns.
+    /// Reads the file again whenever it changes, or the process gets SIGHUP. Never returns.
     pub(crate) async fn watch(self: Arc<Self>) {
-        #[cfg(unix)]
-        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
-        let mut tick = tokio::time::interval(CHECK);
-        loop {
-            #[cfg(unix)]
-            let asked = async {
-                match &mut hangup {
-                    Some(hangup) => hangup.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
-            #[cfg(not(unix))]
-            let asked = std::future::pending::<Option<()>>();
-            let forced = tokio::select! {
-                _ = asked => true,
-                _ = tick.tick() => false,
-            };
-            let keys = Arc::clone(&self);
-            let read = tokio::task::spawn_blocking(move || {
-                let seen = *keys.seen.lock().unwrap_or_else(PoisonError::into_inner);
-                if forced || stamp(&keys.path) != seen { Some(keys.reload()) } else { None }
-            });
-            match read.await {
-                Ok(Some(Ok(()))) => log::info!("{}: read again", self.path.display()),
-                Ok(Some(Err(error))) => log::warn!("{error}; the API keys stay as they were"),
-                Ok(None) | Err(_) => {}
-            }
-        }
+        let paths = vec![self.path.clone()];
+        reload::watch(paths, "the API keys", move || self.reload().map_err(|e| e.to_string())).await;
     }
-}
-
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 fn read(path: &Path) -> Result<Arc<[Key]>, KeysError> {

@@ -3,8 +3,9 @@
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
 //! * `POST /v1/generate/batch`: several of these in one request; `POST /v1/embeddings`: vectors of texts.
 //! * `GET /openapi.json`: all of it described for programs.
-//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`.
+//! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`, `GET /v1/stats`.
 //! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
+//! * `GET /`, `GET /dashboard`: a page to chat with the model, and one with charts of the metrics; both are in the binary.
 //! * Low-rank adapters, several at once, on each request its own ([`Adapters`]): `"model": "NAME"` and, where
 //!   [`ServeOptions::runtime_lora`] allows it, `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as
 //!   in vLLM; `GET` and `POST /lora-adapters` and a request's `"lora": [{"id": 0, "scale": 0.5}]`, as in
@@ -30,13 +31,16 @@
 
 mod access_log;
 mod adapters;
+mod alerts;
 mod answer;
 mod body;
 mod completion_jobs;
 mod connection;
 mod engine;
 mod error;
+mod filters;
 mod guard;
+mod history;
 mod jobs;
 mod keys;
 mod listen;
@@ -45,10 +49,13 @@ mod openapi;
 mod prompt_limit;
 mod rate_limit;
 mod record;
+mod reload;
 pub mod request;
 mod response_cache;
 mod routes;
+mod tls;
 mod tool_calls;
+mod webhook;
 mod worker;
 
 use std::net::SocketAddr;
@@ -61,13 +68,18 @@ use tritforge_infer::Pooling;
 
 pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
+pub use alerts::Alerts;
 pub use engine::{Engine, Job, JobError, OnText, Outcome, Piece, Prompt, TokenLogprob};
 pub use error::ServeError;
+pub use filters::{FilterError, Filters};
 pub use guard::MetricsAccess;
+pub use history::{History, HistoryError};
 pub use keys::{Keys, KeysError, Role, key_entry};
 pub use listen::serve;
 pub use rate_limit::Limits;
 pub use routes::router;
+pub use tls::{Tls, TlsError};
+pub use webhook::Webhook;
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -114,6 +126,14 @@ pub struct ServeOptions {
     pub metrics_access: MetricsAccess,
     /// Bytes of answers that are kept for requests that must get the same ones; 0 for none.
     pub response_cache: usize,
+    /// What connections are encrypted with; plain HTTP without.
+    pub tls: Option<Arc<Tls>>,
+    /// Snapshots of the last day, with alerts. With one, [`router`] needs a runtime around it.
+    pub history: Option<Arc<History>>,
+    /// Filters of prompts and answers.
+    pub filters: Option<Arc<Filters>>,
+    /// Whether there is a page to chat with the model (`/`) and a dashboard (`/dashboard`).
+    pub page: bool,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
     /// Tokens at most that are proposed at once from what a text has said before; 0 for none. Answers do not depend on
@@ -148,6 +168,10 @@ impl Default for ServeOptions {
             rate_limit: Limits::default(),
             metrics_access: MetricsAccess::default(),
             response_cache: 0,
+            tls: None,
+            history: None,
+            filters: None,
+            page: true,
             access_log: None,
             prompt_lookup: 0,
             pooling: Pooling::default(),
@@ -198,6 +222,12 @@ pub fn run_blocking(
         if let Some(keys) = &options.keys {
             tokio::spawn(Arc::clone(keys).watch());
         }
+        if let Some(tls) = &options.tls {
+            tokio::spawn(Arc::clone(tls).watch());
+        }
+        if let Some(filters) = &options.filters {
+            tokio::spawn(Arc::clone(filters).watch());
+        }
         ready(address);
         let first = async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -208,6 +238,9 @@ pub fn run_blocking(
         }
         Ok(())
     });
+    if let Some(history) = &options.history {
+        history.end();
+    }
     // Generations that outlive the deadline end with the process; they are not waited for.
     runtime.shutdown_background();
     served

@@ -11,6 +11,7 @@ use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -58,6 +59,7 @@ pub async fn serve(
     let places =
         Arc::new(Semaphore::new(most_connections(options.max_connections).min(Semaphore::MAX_PERMITS)));
     let refusals = Arc::new(Semaphore::new(REFUSALS));
+    let encrypted = options.tls.is_some();
     let (closing, closed) = watch::channel(());
     let mut connections = JoinSet::new();
     // First `/ready` says that the service drains, so that whoever balances load sends nothing more; then no
@@ -91,7 +93,10 @@ pub async fn serve(
             });
         } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
             connections.spawn(async move {
-                let _ = stream.try_write(REFUSAL.as_bytes());
+                // Without a handshake there is nothing to say.
+                if !encrypted {
+                    let _ = stream.try_write(REFUSAL.as_bytes());
+                }
                 linger(&stream).await;
                 drop(place);
             });
@@ -109,34 +114,60 @@ fn connection(
     stream: TcpStream,
     router: AddExtension<Router, ClientAddress>,
     options: &ServeOptions,
-    mut closed: watch::Receiver<()>,
+    closed: watch::Receiver<()>,
 ) -> impl Future<Output = ()> + use<> {
     let (header_timeout, write_timeout) = (options.header_timeout, options.write_timeout);
+    let tls = options.tls.clone();
     async move {
         // Tokens are small and wanted at once.
         let _ = stream.set_nodelay(true);
         let stream = Arc::new(stream);
-        let io = TokioIo::new(Socket::new(Arc::clone(&stream), write_timeout));
-        {
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(header_timeout)
-                .max_buf_size(READ_BUFFER)
-                .serve_connection(io, TowerToHyperService::new(router));
-            let mut connection = std::pin::pin!(connection);
-            let mut open = true;
-            loop {
-                tokio::select! {
-                    _ = connection.as_mut() => break,
+        let socket = Socket::new(Arc::clone(&stream), write_timeout);
+        let ended = match tls {
+            None => requests(socket, &stream, router, header_timeout, closed).await,
+            Some(tls) => {
+                let handshake = tokio::time::timeout(header_timeout, tls.acceptor().accept(socket));
+                let accepted = tokio::select! {
+                    accepted = handshake => accepted,
                     () = client_left(&stream) => return,
-                    _ = closed.changed(), if open => {
-                        open = false;
-                        connection.as_mut().graceful_shutdown();
-                    }
+                };
+                match accepted {
+                    Ok(Ok(secured)) => requests(secured, &stream, router, header_timeout, closed).await,
+                    // Whoever speaks something else, or too slowly.
+                    Ok(Err(_)) | Err(_) => true,
                 }
             }
+        };
+        if ended {
+            linger(&stream).await;
         }
-        linger(&stream).await;
+    }
+}
+
+/// Answers the requests of a connection. False if its client has left.
+async fn requests(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: &TcpStream,
+    router: AddExtension<Router, ClientAddress>,
+    header_timeout: Duration,
+    mut closed: watch::Receiver<()>,
+) -> bool {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(READ_BUFFER)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return true,
+            () = client_left(stream) => return false,
+            _ = closed.changed(), if open => {
+                open = false;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
 }
 

@@ -46,7 +46,7 @@ const TOKEN_BUCKETS: &[f64] = &[
 ];
 
 /// Why a generation ended, as vLLM says it.
-const REASONS: &[&str] = &["stop", "length", "abort", "error"];
+const REASONS: &[&str] = &["stop", "length", "content_filter", "abort", "error"];
 
 /// The metrics of one model's service.
 #[derive(Debug)]
@@ -56,6 +56,8 @@ pub(crate) struct Metrics {
     pub(crate) http_requests: IntCounterVec,
     /// Generations that have ended, by `finished_reason`.
     pub(crate) generations: IntCounterVec,
+    /// Prompts and answers in which a content filter has found something, by `filter`, `where` and `action`.
+    pub(crate) filtered: IntCounterVec,
     pub(crate) running: IntGauge,
     pub(crate) waiting: IntGauge,
     pub(crate) prompt_tokens: IntCounter,
@@ -95,7 +97,7 @@ impl Metrics {
         };
         let generations = by(
             "tritforge_generations_total",
-            "Generations that have ended, by the reason: stop, length, abort, error.",
+            "Generations that have ended, by the reason: stop, length, content_filter, abort, error.",
             &["finished_reason"],
         );
         for reason in REASONS {
@@ -108,6 +110,11 @@ impl Metrics {
                 &["endpoint", "code"],
             ),
             generations,
+            filtered: by(
+                "tritforge_content_filtered_total",
+                "Prompts and answers in which a content filter has found something.",
+                &["filter", "where", "action"],
+            ),
             running: gauge("tritforge_requests_running", "Requests whose text is being generated."),
             waiting: gauge("tritforge_requests_waiting", "Requests that wait for their turn."),
             prompt_tokens: counter("tritforge_prompt_tokens_total", "Tokens of prompts."),
@@ -178,6 +185,11 @@ impl Metrics {
         self.kv_limit.set(limit.try_into().unwrap_or(i64::MAX));
         let used = self.kv_bytes.get() as f64;
         self.kv_usage.set(if limit == 0 { 0.0 } else { (used / limit as f64).min(1.0) });
+    }
+
+    /// Share of the memory for keys and values that is in use.
+    pub(crate) fn kv_usage(&self) -> f64 {
+        self.kv_usage.get()
     }
 
     /// All families in Prometheus' text format.

@@ -11,9 +11,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_export::gguf_file;
 use tritforge_infer::Model;
-use tritforge_serve::{AccessLog, Engine, Keys, Limits, ServeOptions, key_entry, run_blocking};
+use tritforge_serve::{
+    AccessLog, Alerts, Engine, Filters, History, Keys, Limits, ServeOptions, Tls, Webhook, key_entry,
+    run_blocking,
+};
 use tritforge_text::ToolFormat;
 
+use super::device_args::DeviceArgs;
 use super::lora_args;
 use crate::{Cli, Command};
 
@@ -54,6 +58,13 @@ pub(crate) struct Args {
     /// Port to listen on; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Certificate in PEM, with those between it and its root: serve HTTPS (TLS 1.2 and 1.3). It is read again when it
+    /// changes, and on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// Private key of --tls-cert in PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Maximum number of concurrent generations.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -124,6 +135,30 @@ pub(crate) struct Args {
     /// are never logged.
     #[arg(long, value_name = "FILE")]
     access_log: Option<PathBuf>,
+    /// Keep the snapshots of the last 24 hours (GET /v1/stats) in this file over restarts.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Seconds between two snapshots.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    history_interval: u64,
+    /// POST alerts, which are [[alerts]] in the file of --config, to this http:// URL, beside the log.
+    #[arg(long, value_name = "URL")]
+    alert_webhook: Option<String>,
+    /// Power that the machine takes, for an estimate of the energy per token where the processor does not count it (RAPL).
+    #[arg(long, value_name = "W", value_parser = watts)]
+    watts: Option<f64>,
+    /// Alerts of the file of --config.
+    #[arg(skip)]
+    alerts: Vec<toml::Value>,
+    /// TOML file of content filters: pattern, where (prompt, answer, both) and action (block, redact) of each. It is read
+    /// again when it changes, and on SIGHUP.
+    #[arg(long, value_name = "FILE")]
+    filters: Option<PathBuf>,
+    /// Do not serve the page at / and the dashboard at /dashboard.
+    #[arg(long)]
+    no_page: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
     #[command(flatten)]
     overrides: lora_args::OverrideArgs,
 }
@@ -194,6 +229,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // Before the model, which takes longer.
     let keys = args.api_keys.as_deref().map(|path| Keys::open(path).context("--api-keys")).transpose()?;
+    let filters = args.filters.as_deref().map(|path| Filters::open(path).context("--filters")).transpose()?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            Some(Tls::open(certificate, key).context("--tls-cert and --tls-key")?)
+        }
+        _ => bail!("--tls-cert and --tls-key: only one of them is given; expected both, or neither"),
+    };
+    let webhook = args.alert_webhook.as_deref().map(Webhook::new).transpose();
+    let webhook = webhook.map_err(anyhow::Error::msg).context("--alert-webhook")?;
+    let alerts =
+        Alerts::new(args.alerts.clone(), webhook).map_err(anyhow::Error::msg).context("[[alerts]]")?;
+    let every = Duration::from_secs(args.history_interval);
+    let history = History::open(args.history.as_deref(), every, args.watts, alerts).context("--history")?;
     let to_stdout = args.access_log.as_deref() == Some(Path::new("-"));
     let access_log = match &args.access_log {
         None => None,
@@ -202,7 +251,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Some(AccessLog::open(path).with_context(|| format!("--access-log {}", path.display()))?)
         }
     };
-    let model = Arc::new(Model::open_with(&gguf_file(file)?, args.overrides.list())?);
+    let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
+    args.device.place(&mut model)?;
+    let model = Arc::new(model);
     let mut engine = Engine::of(&model)?;
     if let Some(format) = args.tool_format {
         engine = engine.with_tool_format(format);
@@ -234,12 +285,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         response_cache: args.response_cache << 20,
         prompt_lookup: args.prompt_lookup,
         pooling: args.pooling.into(),
+        tls: tls.map(Arc::new),
+        history: Some(Arc::new(history)),
+        filters: filters.map(Arc::new),
+        page: !args.no_page,
         access_log: access_log.map(Arc::new),
         ..ServeOptions::default()
     };
     let names: Vec<String> = engine.adapters().list().into_iter().map(|adapter| adapter.name).collect();
     run_blocking(engine, &options, |address| {
-        let mut text = format!("{} at http://{address}/v1 (Ctrl-C stops it)", file.display());
+        let scheme = if args.tls_cert.is_some() { "https" } else { "http" };
+        let mut text = format!("{} at {scheme}://{address}/v1 (Ctrl-C stops it)", file.display());
+        if !args.no_page {
+            text.push_str(&format!("\n  page: {scheme}://{address}/"));
+        }
         if !names.is_empty() {
             text.push_str(&format!("\n  adapters: {}", names.join(", ")));
         }
@@ -261,6 +320,12 @@ fn hash_key(name: &str) -> Result<ExitCode> {
     let entry = key_entry(name, key.trim_end_matches(['\r', '\n'])).map_err(anyhow::Error::msg);
     print!("{}", entry.context("--hash-key")?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A power in watts.
+fn watts(text: &str) -> Result<f64, String> {
+    let watts: Option<f64> = text.parse().ok().filter(|watts| *watts > 0.0 && *watts <= 1e6);
+    watts.ok_or_else(|| "expected watts: a number above 0, up to 1,000,000".to_string())
 }
 
 /// A name, if there is one, and the rest. A file whose own name has an equals sign goes first.

@@ -1,9 +1,9 @@
 //! The products of a block on a GPU, and attention over the sessions' pages.
 
-use tritforge_config::Projection;
-use tritforge_kernels::{ActivationWidth, Observer, Step};
-use tritforge_kernels_cuda::{Buffer, CacheShape, Cuda, CudaError, Input, Place};
-use tritforge_model::{Attend, InputForm, Projections};
+use tritforge_config::{ModelConfig, Projection};
+use tritforge_kernels::{Observer, Step};
+use tritforge_kernels_cuda::{AttentionScratch, Buffer, CacheShape, Cuda, CudaError, Input, Place, Ternary};
+use tritforge_model::{Attend, InputForm, Projections, activation_width};
 
 use super::adapters::OfPass;
 use super::{Block, OnDevice};
@@ -12,6 +12,7 @@ use crate::products::StateCapture;
 /// The products of one block.
 pub(super) struct Products<'p, 'a, 'o> {
     pub(super) cuda: &'p Cuda,
+    pub(super) config: &'p ModelConfig,
     pub(super) block: &'p Block,
     pub(super) layer: usize,
     pub(super) adapted: &'p OfPass,
@@ -30,8 +31,9 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
             |p: &Projection| matches!(self.block.projections[*p as usize].weight, OnDevice::Ternary(_));
         let quantized = projections.iter().any(ternary).then_some(1.0);
         let plain = !projections.iter().all(ternary) || self.adapted.any(self.layer, projections);
-        // Rotations and other widths are refused where a model is put on a GPU.
-        InputForm { quantized, plain, width: ActivationWidth::Int8, rotated: false }
+        let rotated = projections.iter().any(|p| self.config.rotation.rotates(*p));
+        let (width, top_k) = (activation_width(self.config.activations), self.config.top_k());
+        InputForm { quantized, plain, width, top_k, rotated }
     }
 
     fn project<const N: usize>(
@@ -43,8 +45,11 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
     ) -> Result<(), CudaError> {
         let gpu = &self.cuda.gpu;
         let plain = input.plain(plain, self.form(&projections));
-        for (projection, result) in projections.into_iter().zip(results) {
-            let projected = &self.block.projections[projection as usize];
+        let projected = projections.map(|p| &self.block.projections[p as usize]);
+        let mut results = results;
+        // The ternary ones, which share their input, in one launch.
+        let mut ternary: Vec<(&Ternary, &mut Buffer<f32>)> = Vec::with_capacity(N);
+        for ((projection, projected), result) in projections.iter().zip(projected).zip(&mut results) {
             match &projected.weight {
                 OnDevice::Ternary(weights) => {
                     if let Some(observer) = self.observer.as_deref_mut() {
@@ -52,10 +57,13 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
                         let sums = gpu.ternary_sums(&input.codes, weights)?;
                         observer(Step { layer, projection, input: &input.codes.download()?, sums: &sums });
                     }
-                    gpu.ternary_matmul(&input.codes, weights, result)?;
+                    ternary.push((weights, &mut **result));
                 }
                 OnDevice::Dense(weights) => gpu.dense_matmul(plain, weights, result)?,
             }
+        }
+        gpu.ternary_matmul_many(&input.codes, &mut ternary)?;
+        for ((projection, projected), result) in projections.into_iter().zip(projected).zip(results) {
             let place = (self.layer, projection);
             self.adapted.add_products(gpu, place, plain, result, &mut self.scratch)?;
             if let Some(bias) = &projected.bias {
@@ -78,7 +86,8 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
 pub(super) struct Caches<'p> {
     pub(super) cuda: &'p Cuda,
     pub(super) shape: CacheShape,
-    pub(super) place: &'p mut Place,
+    pub(super) place: &'p Place,
+    pub(super) scratch: &'p mut AttentionScratch,
 }
 
 impl Attend<Cuda> for Caches<'_> {
@@ -92,6 +101,6 @@ impl Attend<Cuda> for Caches<'_> {
     ) {
         let gpu = &self.cuda.gpu;
         self.cuda.keep(gpu.append(self.shape, layer, self.place, [k, v]));
-        self.cuda.keep(gpu.attend(self.shape, layer, self.place, q, out));
+        self.cuda.keep(gpu.attend(self.shape, layer, self.place, q, (out, &mut *self.scratch)));
     }
 }

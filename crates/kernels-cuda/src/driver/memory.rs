@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Context, CudaError, Driver, OUT_OF_MEMORY, call};
 
@@ -44,6 +45,7 @@ impl<T: Number> Buffer<T> {
     /// Makes the buffer `len` numbers long. What it holds is lost if it must grow.
     pub(crate) fn resize(&mut self, context: &Arc<Context>, len: usize) -> Result<(), CudaError> {
         if len > self.capacity {
+            context.outside_capture("to allocate memory")?;
             *self = Self::default();
             let bytes = len.saturating_mul(size_of::<T>());
             context.enter()?;
@@ -56,6 +58,7 @@ impl<T: Number> Buffer<T> {
             }
             self.context = Some(Arc::clone(context));
             self.capacity = len;
+            context.allocations.fetch_add(1, Ordering::Relaxed);
         }
         self.len = len;
         Ok(())
@@ -67,10 +70,11 @@ impl<T: Number> Buffer<T> {
         if numbers.is_empty() {
             return Ok(());
         }
+        context.outside_capture("to copy to the GPU")?;
         context.enter()?;
         let (from, bytes) = (numbers.as_ptr().cast(), size_of_val(numbers));
         // Pageable memory is read before the call returns.
-        call!(context.driver, cuMemcpyHtoDAsync_v2(self.at, from, bytes, context.stream))
+        call!(context.driver, cuMemcpyHtoDAsync_v2(self.at, from, bytes, context.stream()))
     }
 
     /// A copy of the buffer.
@@ -79,7 +83,7 @@ impl<T: Number> Buffer<T> {
         let Some(context) = self.context.as_ref().filter(|_| self.len > 0) else { return Ok(copy) };
         copy.resize(context, self.len)?;
         let bytes = self.len * size_of::<T>();
-        call!(context.driver, cuMemcpyDtoDAsync_v2(copy.at, self.at, bytes, context.stream))?;
+        call!(context.driver, cuMemcpyDtoDAsync_v2(copy.at, self.at, bytes, context.stream()))?;
         Ok(copy)
     }
 
@@ -90,9 +94,10 @@ impl<T: Number> Buffer<T> {
     pub fn download(&self) -> Result<Vec<T>, CudaError> {
         let mut numbers = vec![T::default(); self.len];
         let Some(context) = self.context.as_ref().filter(|_| self.len > 0) else { return Ok(numbers) };
+        context.outside_capture("to copy from the GPU")?;
         context.enter()?;
         let (to, bytes) = (numbers.as_mut_ptr().cast(), size_of_val(&numbers[..]));
-        let copied = call!(context.driver, cuMemcpyDtoHAsync_v2(to, self.at, bytes, context.stream));
+        let copied = call!(context.driver, cuMemcpyDtoHAsync_v2(to, self.at, bytes, context.stream()));
         // The copy must have ended before `numbers` may go, whatever happened.
         let done = context.synchronize();
         copied.and(done)?;

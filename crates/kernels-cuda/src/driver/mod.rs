@@ -3,15 +3,18 @@
 //! All `unsafe` of this crate is here. Only functions are used that have kept their symbol since CUDA 11, so
 //! that a driver of any version that compiles the kernels' PTX has them.
 
+mod graph;
 mod memory;
 mod symbols;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 
+pub use self::graph::Graph;
 pub use self::memory::{Buffer, Number};
 use self::symbols::{Driver, Handle, driver};
 use crate::arguments::Argument;
@@ -62,6 +65,12 @@ pub enum CudaError {
         free: usize,
         /// Bytes of the GPU.
         total: usize,
+    },
+    /// Something that a capture forbids.
+    #[error("while work is captured into a CUDA graph {what} is impossible")]
+    Capturing {
+        /// What that is.
+        what: &'static str,
     },
     /// A call failed.
     #[error("the CUDA driver's {call} failed: {name} ({code})")]
@@ -122,6 +131,11 @@ pub(crate) struct Context {
     driver: &'static Driver,
     context: Handle,
     stream: Handle,
+    /// The stream on which work is captured instead of done.
+    capture_stream: Handle,
+    capturing: Mutex<()>,
+    /// How often memory has been allocated for buffers.
+    pub(crate) allocations: AtomicU64,
     device: c_int,
     /// The GPU's name.
     pub(crate) name: String,
@@ -158,15 +172,30 @@ impl Context {
             return Err(CudaError::OldDevice { name, capability });
         }
         let shared_bytes = attribute(MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)? as usize;
-        let (mut context, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let [mut context, mut stream, mut capture_stream] = [std::ptr::null_mut(); 3];
         call!(d, cuDevicePrimaryCtxRetain(&mut context, device))?;
         let created = call!(d, cuCtxSetCurrent(context))
-            .and_then(|()| call!(d, cuStreamCreate(&mut stream, NON_BLOCKING)));
+            .and_then(|()| call!(d, cuStreamCreate(&mut stream, NON_BLOCKING)))
+            .and_then(|()| call!(d, cuStreamCreate(&mut capture_stream, NON_BLOCKING)));
         if let Err(error) = created {
+            if !stream.is_null() {
+                let _ = call!(d, cuStreamDestroy_v2(stream));
+            }
             let _ = call!(d, cuDevicePrimaryCtxRelease_v2(device));
             return Err(error);
         }
-        Ok(Arc::new(Self { driver: d, context, stream, device, name, shared_bytes }))
+        let (capturing, allocations) = (Mutex::default(), AtomicU64::default());
+        Ok(Arc::new(Self {
+            driver: d,
+            context,
+            stream,
+            capture_stream,
+            capturing,
+            allocations,
+            device,
+            name,
+            shared_bytes,
+        }))
     }
 
     /// Makes this context the calling thread's.
@@ -185,7 +214,7 @@ impl Context {
 
     /// Waits for all work.
     fn synchronize(&self) -> Result<(), CudaError> {
-        call!(self.driver, cuStreamSynchronize(self.stream))
+        call!(self.driver, cuStreamSynchronize(self.stream()))
     }
 
     /// Free bytes, and all bytes.
@@ -201,6 +230,7 @@ impl Drop for Context {
         // What fails here fails because the process or the GPU is going away.
         let _ = self.enter();
         let _ = call!(self.driver, cuStreamDestroy_v2(self.stream));
+        let _ = call!(self.driver, cuStreamDestroy_v2(self.capture_stream));
         let _ = call!(self.driver, cuDevicePrimaryCtxRelease_v2(self.device));
     }
 }
@@ -269,7 +299,7 @@ impl<A: Argument> Kernel<A> {
         let [x, y, z] = grid.map(|n| c_uint::try_from(n).unwrap_or(c_uint::MAX));
         // The driver copies the argument before the call returns.
         let mut arguments = [std::ptr::from_ref(argument).cast_mut().cast::<c_void>()];
-        let (stream, none) = (self.context.stream, std::ptr::null_mut());
+        let (stream, none) = (self.context.stream(), std::ptr::null_mut());
         let arguments = arguments.as_mut_ptr();
         let d = self.context.driver;
         call!(

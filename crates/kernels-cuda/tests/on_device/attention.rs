@@ -1,7 +1,7 @@
 //! Attention over a paged cache, for many tokens and for one of each sequence.
 
 use tritforge_kernels::{AttentionShape, KvCache, KvType, attention_cached};
-use tritforge_kernels_cuda::{Buffer, CacheShape, Gpu, NewTokens, Pages, Place};
+use tritforge_kernels_cuda::{AttentionScratch, Buffer, CacheShape, Gpu, NewTokens, Pages, Place};
 
 use super::{assert_bits, gpu, numbers};
 
@@ -22,12 +22,15 @@ struct Both<'a> {
     ty: KvType,
     there: Vec<Pages>,
     place: Place,
+    scratch: AttentionScratch,
 }
 
 impl<'a> Both<'a> {
     fn new(gpu: &'a Gpu, shape: AttentionShape, ty: KvType, sequences: usize) -> Self {
         let cpu = (0..sequences).map(|_| KvCache::new(ty, shape.kv_heads, shape.head_dim, 0)).collect();
-        Self { gpu, shape, cpu, ty, there: vec![Pages::default(); sequences], place: Place::default() }
+        let there = vec![Pages::default(); sequences];
+        let (place, scratch) = (Place::default(), AttentionScratch::default());
+        Self { gpu, shape, cpu, ty, there, place, scratch }
     }
 
     /// Appends so many tokens to each sequence and compares their attention.
@@ -58,7 +61,7 @@ impl<'a> Both<'a> {
         let [q, k, v] = [&q, &k, &v].map(|x| self.gpu.upload(x).unwrap());
         let mut out = Buffer::default();
         self.gpu.append(cache_shape, LAYERS - 1, &self.place, [&k, &v]).unwrap();
-        self.gpu.attend(cache_shape, LAYERS - 1, &mut self.place, &q, &mut out).unwrap();
+        self.gpu.attend(cache_shape, LAYERS - 1, &self.place, &q, (&mut out, &mut self.scratch)).unwrap();
         assert_bits(&out.download().unwrap(), &expected, &format!("{shape:?}, {what}, {counts:?} tokens"));
     }
 }

@@ -3,6 +3,8 @@
 mod attention;
 mod dense;
 mod errors;
+mod graphs;
+mod largest;
 mod rows;
 mod ternary;
 

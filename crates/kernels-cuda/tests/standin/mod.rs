@@ -65,14 +65,22 @@ pub(crate) fn driver(build: Build) -> &'static Path {
 
 /// Runs the ignored tests of this program whose names contain `filter`, on the stand-in.
 pub(crate) fn run(build: Build, seed: u32, filter: &str, leave_out: Option<&str>) -> Output {
+    run_with(build, seed, filter, leave_out.map(|place| ("CUDA_CPU_LEAVE_OUT", place)))
+}
+
+/// The same with variables of the stand-in.
+pub(crate) fn run_with<'v>(
+    build: Build,
+    seed: u32,
+    filter: &str,
+    variables: impl IntoIterator<Item = (&'v str, &'v str)>,
+) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([filter, "--ignored"])
         .env("LD_LIBRARY_PATH", driver(build))
-        .env("CUDA_CPU_SEED", seed.to_string());
-    if let Some(place) = leave_out {
-        command.env("CUDA_CPU_LEAVE_OUT", place);
-    }
+        .env("CUDA_CPU_SEED", seed.to_string())
+        .envs(variables);
     if build == Build::Sanitized {
         // A library that is sanitized in a program that is not: the runtime must be there first. What the
         // program and the driver keep for its whole life are no leaks.

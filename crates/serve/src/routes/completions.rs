@@ -54,6 +54,7 @@ async fn respond(
     if !request.stream {
         return Ok(Json(answer(jobs, request, shape, record).await?).into_response());
     }
+    check_filters(jobs, &request)?;
     let CompletionJobs { jobs: list, best_of, logprobs, calling, model, include_usage, .. } = request;
     // A stream has no more jobs than choices.
     let header = Header::new(&model, shape, best_of).calling(calling);
@@ -66,6 +67,15 @@ async fn respond(
     }
 }
 
+/// Refuses log-probabilities where answers are filtered.
+fn check_filters(jobs: &Jobs, request: &CompletionJobs) -> Result<(), ApiError> {
+    if request.logprobs && jobs.filters().is_some_and(|filters| filters.has_answers()) {
+        let message = "this service filters answers, and log-probabilities would show what is withheld";
+        return Err(ApiError::Invalid { message: message.to_string(), param: Some("logprobs") });
+    }
+    Ok(())
+}
+
 /// The whole answer to a request.
 pub(super) async fn answer(
     jobs: &Jobs,
@@ -73,6 +83,7 @@ pub(super) async fn answer(
     shape: Shape,
     record: Arc<Record>,
 ) -> Result<Value, ApiError> {
+    check_filters(jobs, &request)?;
     let CompletionJobs { jobs: list, n, best_of, logprobs, calling, model, .. } = request;
     let header = Header::new(&model, shape, best_of).calling(calling);
     let count = list.len();

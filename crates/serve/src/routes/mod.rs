@@ -10,6 +10,8 @@ mod lora;
 mod metrics;
 mod models;
 mod openapi;
+pub(crate) mod page;
+mod stats;
 mod tokens;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::body::{self, BodyBudget};
 use crate::engine::Engine;
 use crate::error::ApiError;
 use crate::guard::{self, Guard};
+use crate::history::History;
 use crate::jobs::Jobs;
 use crate::record::{self, Recorder};
 
@@ -42,6 +45,7 @@ static ROUTES: &[fn() -> Router<Service>] = &[
     health::routes,
     metrics::routes,
     openapi::routes,
+    stats::routes,
     #[cfg(test)]
     echo::routes,
 ];
@@ -55,6 +59,7 @@ pub(crate) struct Service {
     pub(crate) may_change: bool,
     /// When the service began, in seconds of Unix time.
     created: u64,
+    pub(crate) history: Option<Arc<History>>,
     /// Whether the service has been told to end.
     draining: Arc<AtomicBool>,
     /// How the states of a text become its vector.
@@ -67,7 +72,12 @@ pub(crate) struct Service {
 pub fn router(engine: Engine, options: &ServeOptions) -> Router {
     let guard = Guard::new(options);
     let recorder = Recorder::new(Arc::clone(engine.metrics()), options.access_log.clone());
-    let endpoints = ROUTES.iter().fold(Router::new(), |router, routes| router.merge(routes()));
+    let jobs = Jobs::new(engine, options);
+    if let Some(history) = &options.history {
+        tokio::spawn(Arc::clone(history).follow(jobs.clone()));
+    }
+    let page = options.page.then_some(page::routes as fn() -> Router<Service>);
+    let endpoints = ROUTES.iter().chain(&page).fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
         .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
         .layer(DefaultBodyLimit::disable())
@@ -80,7 +90,8 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .layer(guard::cors(&guard))
         .layer(middleware::from_fn_with_state(recorder, record::follow))
         .with_state(Service {
-            jobs: Jobs::new(engine, options),
+            jobs,
+            history: options.history.clone(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             draining: Arc::clone(&options.draining),
             pooling: options.pooling,

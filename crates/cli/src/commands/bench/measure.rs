@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use tritforge_export::gguf_file;
-use tritforge_infer::{KvType, LogitsRequest, Model, SequenceInput, Session, Table, step};
+use tritforge_infer::{
+    KvType, LogitsRequest, Model, NeededLogits, SequenceInput, Session, Table, step_needed,
+};
 use tritforge_kernels::{Backend, TernaryWeights, set_threads};
 use tritforge_machine::{int8_peak, read_bandwidth, resident};
 use tritforge_support::counted;
@@ -203,6 +205,8 @@ fn row(model: &Arc<Model>, test: &Test, threads: usize, plan: &Plan, bar: &Progr
             session.forward(before, LogitsRequest::None)?;
         }
     }
+    // What a greedy choice looks at.
+    let needed = vec![Some(NeededLogits { largest: 1, ids: Vec::new() }); test.batch];
     let mut tokens_per_second = Vec::with_capacity(plan.repetitions);
     for repetition in 0..=plan.repetitions {
         sessions.iter_mut().for_each(|session| session.truncate(test.depth));
@@ -214,7 +218,7 @@ fn row(model: &Arc<Model>, test: &Test, threads: usize, plan: &Plan, bar: &Progr
                     .iter_mut()
                     .map(|session| SequenceInput { session, ids: &ids, request: LogitsRequest::Last })
                     .collect();
-                step(&mut parts)?;
+                step_needed(&mut parts, &needed)?;
             }
         } else {
             sessions[0].forward(after, LogitsRequest::Last)?;

@@ -19,6 +19,7 @@ use tritforge_support::counted;
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
+use super::device_args::DeviceArgs;
 use super::grammar_args::GrammarArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
@@ -37,6 +38,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -75,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ignore_eos: args.ignore_eos,
         ..GenerateOptions::default()
     };
-    let model = args.lora.open(&args.model)?;
+    let model = args.lora.open_on(&args.model, &args.device)?;
     options.constraint = args.grammar.constraint(&model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
@@ -127,7 +130,7 @@ fn say(conversation: &mut Conversation, text: &str) -> Result<()> {
         Finish::Cancelled => eprintln!("[stopped]"),
         Finish::Length => eprintln!("[stopped at --max-tokens]"),
         Finish::ContextFull => eprintln!("[stopped: the context is full; /reset starts over]"),
-        Finish::Eos | Finish::Stop => {}
+        Finish::Eos | Finish::Stop | Finish::Withheld => {}
     }
     Ok(())
 }

@@ -217,5 +217,6 @@ pub(super) fn reason(finish: Finish) -> &'static str {
         Finish::Length => "length",
         Finish::ContextFull => "context_full",
         Finish::Cancelled => "cancelled",
+        Finish::Withheld => "withheld",
     }
 }

@@ -26,13 +26,30 @@ pub(super) fn with_file(path: &Path, argv: &[OsString]) -> Result<Cli> {
         bail!("--config {name}: {length} bytes; expected at most {LONGEST}");
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("--config {name}"))?;
-    let table: Table = toml::from_str(&text).with_context(|| format!("--config {name}"))?;
+    let mut table: Table = toml::from_str(&text).with_context(|| format!("--config {name}"))?;
+    let alerts = take_alerts(&mut table).with_context(|| format!("--config {name}"))?;
     let argv = merge(&table, argv).with_context(|| format!("--config {name}"))?;
-    Cli::try_parse_from(argv).map_err(|error| {
+    let cli = Cli::try_parse_from(argv).map_err(|error| {
         let text = error.render().to_string();
         let line = text.lines().next().unwrap_or_default();
         anyhow::anyhow!("--config {name}: {}", line.trim_start_matches("error: "))
-    })
+    });
+    let mut cli = cli?;
+    if let crate::Command::Serve(args) = &mut cli.command {
+        args.alerts = alerts;
+    }
+    Ok(cli)
+}
+
+/// The entries of `[[alerts]]`, which are no options.
+fn take_alerts(table: &mut Table) -> Result<Vec<Value>> {
+    match table.remove("alerts") {
+        None => Ok(Vec::new()),
+        Some(Value::Array(list)) if list.iter().all(Value::is_table) => Ok(list),
+        Some(other) => {
+            bail!("alerts: {}; expected [[alerts]] with metric and above or below", other.type_str())
+        }
+    }
 }
 
 /// The arguments with those of a file in front of them.
@@ -47,6 +64,16 @@ fn merge(table: &Table, argv: &[OsString]) -> Result<Vec<OsString>> {
         let arg = known(serve, key)?;
         let id = arg.get_id().as_str();
         if given.value_source(id) == Some(ValueSource::CommandLine) {
+            continue;
+        }
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            match value {
+                Value::Boolean(true) => {
+                    added.push(OsString::from(format!("--{}", arg.get_long().unwrap_or(id))));
+                }
+                Value::Boolean(false) => {}
+                other => bail!("{key}: {}; expected true or false", other.type_str()),
+            }
             continue;
         }
         let repeated = matches!(arg.get_action(), ArgAction::Append);
@@ -143,6 +170,7 @@ mod tests {
             ("port = true", "port: boolean"),
             ("[port]\na = 1", "port: table"),
             ("allow-host = [[]]", "allow-host: array"),
+            ("no-page = \"yes\"", "no-page: string; expected true or false"),
         ] {
             let error = merged(file, "tritforge serve m.gguf").unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

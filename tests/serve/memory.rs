@@ -1,0 +1,67 @@
+//! `--kv-memory`, and the run before `/ready`.
+
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::{PATIENCE, Served, model};
+
+/// Bytes of the keys and values of 256 positions of the tests' model.
+fn least() -> usize {
+    let (_dir, path) = model();
+    let model = tritforge_infer::Model::open(&path).unwrap();
+    tritforge_serve::Engine::least_kv_memory(&model)
+}
+
+#[test]
+fn requests_wait_for_memory_and_answers_are_the_same() {
+    let body = r#"{"prompt": "one and the same prompt", "max_tokens": 40, "temperature": 0, "ignore_eos": true}"#;
+    let right = Served::start(&["--concurrency", "8"]).post("/v1/completions", "", body);
+    let right: Value = serde_json::from_str(&right.2).unwrap();
+    // The context of this model is 128, so that the least memory is room for one request at a time.
+    let memory = least().to_string();
+    let served = Served::start(&["--concurrency", "8", "--kv-memory", &memory]);
+    let answers: Vec<(u16, String, String)> = std::thread::scope(|scope| {
+        let ask = || scope.spawn(|| served.post("/v1/completions", "", body));
+        let threads: Vec<_> = (0..8).map(|_| ask()).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (status, _, answer) in answers {
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((status, &answer["choices"]), (200, &right["choices"]));
+    }
+    let limit: f64 = memory.parse().unwrap();
+    assert_eq!(served.metric("tritforge_kv_cache_limit_bytes", ""), limit);
+    assert!(served.metric("tritforge_kv_cache_bytes", "") <= limit);
+}
+
+#[test]
+fn less_than_any_request_takes_is_refused() {
+    let (_dir, path) = model();
+    let least = least();
+    let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+        .args(["serve", path.to_str().unwrap(), "--kv-memory", &(least - 1).to_string()])
+        .output()
+        .unwrap();
+    let message = String::from_utf8(ran.stderr).unwrap();
+    assert!(!ran.status.success() && message.contains("--kv-memory") && message.contains(&least.to_string()), "{message}");
+}
+
+#[test]
+fn it_is_ready_once_the_model_has_run() {
+    for args in [[].as_slice(), &["--no-warm-up"]] {
+        let served = Served::start(args);
+        let begin = Instant::now();
+        loop {
+            let (status, _, body) = served.get("/ready");
+            if status == 200 {
+                break;
+            }
+            assert!(args.is_empty() && status == 503 && body.contains("warming"), "{status} {body}");
+            assert!(begin.elapsed() < PATIENCE, "{body}");
+        }
+        // Nothing of that is counted.
+        assert_eq!(served.metric("tritforge_generation_tokens_total", ""), 0.0);
+    }
+}
