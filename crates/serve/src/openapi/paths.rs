@@ -148,6 +148,13 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         true,
     ),
     get("/ready", "operation", "Whether requests should be sent here.", &[(JSON, Body::Any)], true),
+    get(
+        "/v1/stats",
+        "operation",
+        "Snapshots of the last hours, and the alerts that are on.",
+        &[(JSON, Body::Any), ("text/csv", Body::Text)],
+        false,
+    ),
     get("/metrics", "operation", "Metrics in Prometheus' text format.", &[("text/plain", Body::Text)], false),
     get("/openapi.json", "operation", "This document.", &[(JSON, Body::Any)], false),
 ];
