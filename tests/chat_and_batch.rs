@@ -330,7 +330,7 @@ fn a_batch_takes_the_services_fields_or_refuses_them_by_name() {
         ("logprobs", json!(2)),
         ("echo", json!(true)),
         ("tools", json!([{"type": "function"}])),
-        ("guided_regex", json!("a+")),
+        ("guided_regex", json!("a(")),
         ("frequency_penalty", json!(3)),
         ("logit_bias", json!({"257": 1})),
         ("stop_token_ids", json!([257])),

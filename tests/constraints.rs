@@ -134,7 +134,7 @@ fn one_object_has_everything_about_a_generation() {
     let object: Value =
         serde_json::from_str(&place.ok(&[&args[..], &["--logprobs", "2"]].concat(), "")).unwrap();
     assert_eq!((&object["prompt"], &object["finish_reason"]), (&json!("x"), &json!("length")));
-    assert_eq!((&object["prompt_tokens"], &object["completion_tokens"]), (&json!(1), &json!(6)));
+    assert_eq!((&object["prompt_tokens"], &object["completion_tokens"]), (&json!(2), &json!(6)));
     let tokens = object["logprobs"].as_array().unwrap();
     assert_eq!(tokens.len(), 6);
     let mut bytes = Vec::new();

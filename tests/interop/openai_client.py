@@ -237,7 +237,6 @@ def faults(client: openai.OpenAI, model: str) -> None:
                 check(f"{what}, code", error.code == codes[what], error.code)
     for what, call in (
         ("retrieve an unknown model", lambda: client.models.retrieve("absent")),
-        ("embeddings", lambda: client.embeddings.create(model=model, input="Hello")),
         ("responses", lambda: client.responses.create(model=model, input="Hello")),
     ):
         try:

@@ -37,6 +37,7 @@ pub fn generate_pieces(
 ) -> Result<Generation, InferError> {
     let model = Arc::clone(session.model());
     let positions = session.len()..session.context();
+    let begin = positions.start;
     let mut sequence = Sequence::new(Vocabulary::of(&model), prompt, options.clone(), positions)?;
     let finish = loop {
         if sequence.is_prefilling() && on_piece(Piece::default()).is_break() {
@@ -47,7 +48,12 @@ pub fn generate_pieces(
         let needed = [model.runs_on_gpu().then(|| sequence.needed()).flatten()];
         let logits = step_needed(&mut [SequenceInput { session: &mut *session, ids, request }], &needed)?;
         let logits = logits.into_iter().next().unwrap_or_else(|| Logits::All(Vec::new()));
-        if let Some(finish) = sequence.accept_logits(ran, &logits, &mut on_piece)? {
+        let finish = sequence.accept_logits(ran, &logits, &mut on_piece)?;
+        // Tokens that were proposed and did not come.
+        if session.len() > begin + sequence.seen() {
+            session.truncate(begin + sequence.seen());
+        }
+        if let Some(finish) = finish {
             break finish;
         }
     };

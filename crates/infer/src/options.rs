@@ -26,6 +26,9 @@ pub struct GenerateOptions {
     /// The same of the prompt's tokens but the first. They come with the first tokens of the text, before them. The
     /// whole prompt is run for that, whatever is in the cache.
     pub prompt_logprobs: Option<usize>,
+    /// Tokens at most that are proposed at once from what the text has said before; 0 for one token a pass. What is
+    /// generated does not depend on it, how fast it is does.
+    pub prompt_lookup: usize,
     /// Tokens that end the text beside the model's own ([`crate::Model::end_ids`]).
     pub end_ids: Vec<u32>,
     /// Tokens that are never chosen.
@@ -82,6 +85,7 @@ impl Default for GenerateOptions {
             stop_ids: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
+            prompt_lookup: 0,
             end_ids: Vec::new(),
             suppress_ids: Vec::new(),
             constraint: None,

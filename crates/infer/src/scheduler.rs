@@ -196,10 +196,14 @@ impl<'m, T> Scheduler<'m, T> {
         let results = run_parts(&mut parts, &needed);
         drop(parts);
         let ran = self.running.iter_mut().filter(|slot| slot.take > 0);
-        for (Slot { tag, sequence, take, end, .. }, result) in ran.zip(results) {
+        for (Slot { tag, sequence, session, take, end }, result) in ran.zip(results) {
             let accepted = result
                 .and_then(|logits| sequence.accept_logits(*take, &logits, |piece| on_piece(tag, piece)));
             *end = accepted.transpose();
+            // Tokens that were proposed and did not come.
+            if session.len() > sequence.seen() {
+                session.truncate(sequence.seen());
+            }
         }
         let mut at = 0;
         while at < self.running.len() {
@@ -287,7 +291,7 @@ impl<'m, T> Scheduler<'m, T> {
                 waiting @ (0 | 1) => waiting,
                 waiting => {
                     let chunk = slot.sequence.next_input(waiting.min(room)).0.len();
-                    room -= chunk;
+                    room = room.saturating_sub(chunk);
                     chunk
                 }
             };

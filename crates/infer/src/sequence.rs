@@ -9,12 +9,15 @@ use std::ops::{ControlFlow, Range};
 use std::time::Instant;
 
 use tritforge_constrain::{Constraint, Progress};
-use tritforge_text::{DecodeStream, Tokenizer};
+use tritforge_text::DecodeStream;
 
 use crate::logits::{Among, Logits, NeededLogits};
+use crate::lookup::propose;
 use crate::session::check_tokens;
 use crate::stop::{StopFilter, StopMatch};
-use crate::{Finish, GenerateOptions, Generation, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
+use crate::{
+    Finish, GenerateOptions, Generation, InferError, LogitsRequest, Sampler, TokenLogprobs, Vocabulary,
+};
 
 /// A piece of the text as it is handed out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,24 +31,6 @@ pub struct Piece<'a> {
 
 /// Tokens of a prompt at once whose log-probabilities are asked for: each takes a row of logits.
 const SCORED_CHUNK: usize = 64;
-
-/// The tokens of a model: what a sequence has to know of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Vocabulary<'m> {
-    /// What turns tokens into text.
-    pub tokenizer: &'m Tokenizer,
-    /// The tokens that end a generation ([`Tokenizer::end_ids`]).
-    pub end_ids: &'m [u32],
-    /// Number of logits: that of the tokenizer's tokens, or more if the model pads its vocabulary.
-    pub size: usize,
-}
-
-impl<'m> Vocabulary<'m> {
-    /// That of a loaded model.
-    pub fn of(model: &'m Model) -> Self {
-        Self { tokenizer: model.tokenizer(), end_ids: model.end_ids(), size: model.config().vocab_size }
-    }
-}
 
 /// A prompt and what has been generated after it.
 #[derive(Debug)]
@@ -66,6 +51,8 @@ pub struct Sequence<'m> {
     cached_tokens: usize,
     /// How many of `ids` the model has run.
     seen: usize,
+    /// The last token with those that are proposed to follow it; empty if none are.
+    proposed: Vec<u32>,
     /// How many of them it can run: the context has no room for more.
     room: usize,
     text: String,
@@ -115,6 +102,7 @@ impl<'m> Sequence<'m> {
             prompt_tokens: prompt.len(),
             cached_tokens: 0,
             seen: 0,
+            proposed: Vec::new(),
             room: positions.len(),
             text: String::new(),
             tokens: Vec::new(),
@@ -131,9 +119,16 @@ impl<'m> Sequence<'m> {
         &self.ids
     }
 
-    /// How many tokens the model has not run yet: the rest of the prompt, or the token chosen last.
+    /// How many tokens the model has not run yet: the rest of the prompt, or the token chosen last with those that
+    /// are proposed to follow it.
     pub fn waiting(&self) -> usize {
-        self.ids.len() - self.seen
+        (self.ids.len() - self.seen).max(self.proposed.len())
+    }
+
+    /// How many tokens the model has run that are part of the sequence; whoever runs it forgets those beyond, which
+    /// were proposed and did not come.
+    pub fn seen(&self) -> usize {
+        self.seen
     }
 
     /// Whether a part of the prompt has not been run yet.
@@ -141,8 +136,11 @@ impl<'m> Sequence<'m> {
         self.seen < self.prompt_tokens
     }
 
-    /// The tokens to run next, at most `most`, and the logits that [`Self::accept`] needs of them.
+    /// The tokens to run next, at most `most`, but one in any case behind the prompt, and the logits that [`Self::accept`] needs of them.
     pub fn next_input(&self, most: usize) -> (&[u32], LogitsRequest) {
+        if !self.proposed.is_empty() {
+            return (&self.proposed[..self.proposed.len().min(most.max(1))], LogitsRequest::All);
+        }
         let rest = &self.ids[self.seen..];
         if self.is_scored() {
             return (&rest[..rest.len().min(most).min(SCORED_CHUNK)], LogitsRequest::All);
@@ -170,8 +168,9 @@ impl<'m> Sequence<'m> {
     }
 
     /// Takes note of `ran` tokens that the model has run, with the logits that [`Self::next_input`] asked for, and, if
-    /// none is left, chooses the next one by the last `logits` `[vocab_size]`. `on_piece` gets the text that it completes, or none if it completes none,
-    /// and may end the sequence. Returns why the sequence is at its end, if it is.
+    /// none is left, chooses the next one by those of the last, `[vocab_size]`; further ones as long as they are those
+    /// that were proposed. `on_piece` gets the text that each completes, or none if it completes none, and may end the
+    /// sequence. Returns why the sequence is at its end, if it is.
     ///
     /// # Errors
     /// If a logit is NaN or infinite, no token can be chosen, or the one chosen cannot be decoded.
@@ -179,7 +178,7 @@ impl<'m> Sequence<'m> {
         &mut self,
         ran: usize,
         logits: &[f32],
-        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+        on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
         self.accept_among(ran, Among::All(logits), on_piece)
     }
@@ -192,14 +191,17 @@ impl<'m> Sequence<'m> {
         &mut self,
         ran: usize,
         logits: &Logits,
-        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+        on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
         self.accept_among(ran, logits.among(), on_piece)
     }
 
     /// The logits that the next choice looks at, if it does not look at all.
     pub fn needed(&self) -> Option<NeededLogits> {
-        let all = self.options.logprobs.is_some() || self.is_scored() || self.progress.is_some();
+        let all = self.options.logprobs.is_some()
+            || self.is_scored()
+            || self.progress.is_some()
+            || !self.proposed.is_empty();
         if all {
             return None;
         }
@@ -215,17 +217,62 @@ impl<'m> Sequence<'m> {
     fn accept_among(
         &mut self,
         ran: usize,
-        mut logits: Among<'_>,
-        on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
+        logits: Among<'_>,
+        mut on_piece: impl FnMut(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
+        let size = self.vocabulary.size;
         if let (true, Among::All(all)) = (self.is_scored(), logits) {
             self.score(all);
-            logits = Among::All(&all[all.len().saturating_sub(self.vocabulary.size)..]);
         }
-        self.seen += ran;
-        if self.waiting() > 0 {
+        let proposed = std::mem::take(&mut self.proposed);
+        let proposed = proposed.get(1..ran).unwrap_or_default();
+        self.seen += ran - proposed.len();
+        if self.seen < self.ids.len() {
             return Ok(None);
         }
+        let rows: Vec<Among<'_>> = match logits {
+            Among::Needed(_) => vec![logits],
+            Among::All(all) => {
+                let rows = all.len().min((1 + proposed.len()) * size);
+                all[all.len() - rows..].chunks(size.max(1)).map(Among::All).collect()
+            }
+        };
+        if rows.is_empty() {
+            return Err(InferError::NothingToChoose);
+        }
+        for (i, row) in rows.into_iter().enumerate() {
+            if let Some(finish) = self.choose(row, &mut on_piece)? {
+                return Ok(Some(finish));
+            }
+            if self.ids.last() != proposed.get(i) {
+                break;
+            }
+            self.seen += 1;
+        }
+        self.look_up();
+        Ok(None)
+    }
+
+    /// Proposes tokens to follow the last one, as many as there is use and room for.
+    fn look_up(&mut self) {
+        let wanted = self.options.max_tokens.saturating_sub(self.generated() + 1);
+        let most = self.options.prompt_lookup.min(wanted).min(self.room.saturating_sub(self.ids.len()));
+        if most == 0 {
+            return;
+        }
+        let found = propose(&self.ids, most);
+        if !found.is_empty() {
+            self.proposed.extend(self.ids.last());
+            self.proposed.extend(found);
+        }
+    }
+
+    /// Chooses a token by its logits, and does what it brings.
+    fn choose(
+        &mut self,
+        logits: Among<'_>,
+        on_piece: &mut impl FnMut(Piece<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<Finish>, InferError> {
         self.prefilled.get_or_insert_with(Instant::now);
         if self.generated() >= self.options.max_tokens {
             return Ok(Some(Finish::Length));

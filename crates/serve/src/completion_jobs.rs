@@ -67,6 +67,7 @@ pub(crate) fn completion_jobs(
     for prompt in prompts {
         for number in 0..request.best_of {
             let mut options = request.options.clone();
+            options.prompt_lookup = service.prompt_lookup;
             if request.echo {
                 options.prompt_logprobs = options.logprobs;
             }

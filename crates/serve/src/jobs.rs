@@ -47,6 +47,8 @@ pub(crate) struct Jobs {
     concurrency: usize,
     queue: usize,
     timeout: Duration,
+    /// [`ServeOptions::prompt_lookup`].
+    pub(crate) prompt_lookup: usize,
     cache: Option<Arc<ResponseCache>>,
     filters: Option<Arc<Filters>>,
 }
@@ -63,6 +65,7 @@ impl Jobs {
             concurrency,
             queue,
             timeout: options.timeout,
+            prompt_lookup: options.prompt_lookup,
             cache: (options.response_cache > 0).then(|| Arc::new(ResponseCache::new(options.response_cache))),
             filters: options.filters.clone(),
         }

@@ -136,6 +136,9 @@ pub struct ServeOptions {
     pub page: bool,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
+    /// Tokens at most that are proposed at once from what a text has said before; 0 for none. Answers do not depend on
+    /// it.
+    pub prompt_lookup: usize,
     /// How `/v1/embeddings` makes one vector of a text's tokens.
     pub pooling: Pooling,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
@@ -170,6 +173,7 @@ impl Default for ServeOptions {
             filters: None,
             page: true,
             access_log: None,
+            prompt_lookup: 0,
             pooling: Pooling::default(),
             runtime_lora: None,
         }

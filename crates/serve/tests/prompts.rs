@@ -4,7 +4,7 @@ mod common;
 
 use common::{CHAT, COMPLETIONS, app, messages, model, ok, refused, with};
 use serde_json::{Value, json};
-use tritforge_serve::Engine;
+use tritforge_serve::{Engine, ServeOptions, router};
 
 fn greedy(prompt: &Value, more: &Value) -> Value {
     with(json!({ "prompt": prompt, "temperature": 0, "max_tokens": 12, "ignore_eos": true }), more)
@@ -190,5 +190,22 @@ async fn a_text_is_filled_in_by_models_that_have_tokens_for_it() {
     assert_eq!((&filled["choices"], &filled["usage"]), (&right["choices"], &right["usage"]));
     for more in [json!({ "prompt": [1] }), json!({ "echo": true })] {
         assert_eq!(refused(&app, COMPLETIONS, &with(body.clone(), &more)).await["param"], "suffix");
+    }
+}
+
+#[tokio::test]
+async fn looking_tokens_up_changes_no_answer() {
+    let (_dir, model) = model();
+    let plain = app(Engine::of(&model).unwrap());
+    let options = ServeOptions { prompt_lookup: 5, ..ServeOptions::default() };
+    let looking = router(Engine::of(&model).unwrap(), &options);
+    for more in [
+        json!({ "temperature": 0, "max_tokens": 60, "logprobs": 1 }),
+        json!({ "seed": 3, "max_tokens": 40, "n": 2 }),
+        json!({ "seed": 3, "max_tokens": 90, "regex": "(ab){20}", "echo": true, "logprobs": 0 }),
+    ] {
+        let body = with(json!({ "prompt": "abcabcabcabcabc", "ignore_eos": true }), &more);
+        let (right, found) = (ok(&plain, COMPLETIONS, &body).await, ok(&looking, COMPLETIONS, &body).await);
+        assert_eq!((&found["choices"], &found["usage"]), (&right["choices"], &right["usage"]), "{body}");
     }
 }

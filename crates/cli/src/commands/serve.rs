@@ -121,6 +121,10 @@ pub(crate) struct Args {
     /// a seed; 0 keeps none.
     #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = super::ranges::count(0..=1 << 20))]
     response_cache: usize,
+    /// Propose up to N tokens at once that followed the same words before (prompt lookup), which is faster where
+    /// answers repeat their prompts; answers stay the same. 0 disables.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::ranges::count(0..=64))]
+    prompt_lookup: usize,
     /// How /v1/embeddings makes one vector of a text's tokens.
     #[arg(long, value_name = "WHICH", value_enum, default_value = "mean")]
     pooling: Pooling,
@@ -279,6 +283,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         rate_limit: Limits { requests: args.rate_limit, tokens: args.token_rate_limit },
         metrics_access: args.metrics_access.into(),
         response_cache: args.response_cache << 20,
+        prompt_lookup: args.prompt_lookup,
         pooling: args.pooling.into(),
         tls: tls.map(Arc::new),
         history: Some(Arc::new(history)),

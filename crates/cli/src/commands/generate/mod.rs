@@ -63,6 +63,10 @@ pub(crate) struct Args {
     /// Ignore end-of-generation tokens such as EOS and keep generating.
     #[arg(long)]
     ignore_eos: bool,
+    /// Propose up to N tokens at once that followed the same words before (prompt lookup), which is faster where a
+    /// text repeats itself; the text stays the same. 0 disables.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0..=64))]
+    prompt_lookup: usize,
     /// Print one JSON object with the text, its tokens, timings and memory instead of the text.
     #[arg(long, conflicts_with = "batch")]
     json: bool,
@@ -99,6 +103,7 @@ impl Args {
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
             logprobs: self.logprobs,
+            prompt_lookup: self.prompt_lookup,
             ..GenerateOptions::default()
         })
     }
