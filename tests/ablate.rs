@@ -293,6 +293,16 @@ fn a_sweep_ranks_its_points() {
     assert!(said.contains("no verdict"), "{said}");
     let report = read(&project, "runs/sweeps/recipe/report.md");
     assert!(report.contains("compare it on others with `tritforge ablate`"), "{report}");
+    // Four, then the better two, then the better one; what was made before is not made again.
+    args[2] = "optim.lr=1e-3,4e-3,1e-5,1e-6";
+    args[4] = "3";
+    args.push("--halving");
+    let said = project.ok(&args);
+    assert!(said.contains("at most") && said.matches("reused from").count() == 2, "{said}");
+    let runs = rows(&project, "runs/sweeps/recipe/runs.csv");
+    let of = |arm: &str| runs.iter().filter(|row| row["arm"] == arm).count();
+    assert_eq!(["lr=0.001", "lr=0.004", "lr=1e-5", "lr=1e-6"].map(of), [2, 3, 1, 1]);
+    assert!(read(&project, "runs/sweeps/recipe/report.md").contains("lr=1e-6: given up after 1 seed"));
     let message = project.fails(&["sweep", "recipe.toml"]);
     assert!(message.contains("nothing to sweep"), "{message}");
 }
