@@ -293,6 +293,16 @@ fn a_sweep_ranks_its_points() {
     assert!(said.contains("no verdict"), "{said}");
     let report = read(&project, "runs/sweeps/recipe/report.md");
     assert!(report.contains("compare it on others with `tritforge ablate`"), "{report}");
+    // Four, then the better two, then the better one; what was made before is not made again.
+    args[2] = "optim.lr=1e-3,4e-3,1e-5,1e-6";
+    args[4] = "3";
+    args.push("--halving");
+    let said = project.ok(&args);
+    assert!(said.contains("at most") && said.matches("reused from").count() == 2, "{said}");
+    let runs = rows(&project, "runs/sweeps/recipe/runs.csv");
+    let of = |arm: &str| runs.iter().filter(|row| row["arm"] == arm).count();
+    assert_eq!(["lr=0.001", "lr=0.004", "lr=1e-5", "lr=1e-6"].map(of), [2, 3, 1, 1]);
+    assert!(read(&project, "runs/sweeps/recipe/report.md").contains("lr=1e-6: given up after 1 seed"));
     let message = project.fails(&["sweep", "recipe.toml"]);
     assert!(message.contains("nothing to sweep"), "{message}");
 }
@@ -319,4 +329,58 @@ fn a_run_ends_with_the_input_of_who_started_it() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("stopped; continue with --resume"), "{said}");
+}
+
+/// Losses by document add up to the held-out loss, whose bits do not depend on whether they are kept; and with several
+/// documents the noise of the text is told apart from that of the seeds.
+#[test]
+fn documents_have_losses_of_their_own() {
+    let project = Project::new();
+    let text = read(&project, "text.txt");
+    fs::create_dir(project.path("texts")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for (i, part) in lines.chunks(lines.len().div_ceil(8)).enumerate() {
+        fs::write(project.path(&format!("texts/{i}.txt")), part.join("\n")).unwrap();
+    }
+    let own = [
+        "data.train=[\"texts\"]",
+        "data.held_out=0.5",
+        "sample.tokens=0",
+        "train.steps=6",
+        "train.eval_every=3",
+    ];
+    let train = |name: &str, flags: &[&str]| {
+        let name = format!("run.name={name}");
+        let mut args = vec!["train", "recipe.toml", "--quiet", "--set", &name];
+        own.iter().for_each(|key| args.extend(["--set", key]));
+        args.extend(flags);
+        project.ok(&args);
+    };
+    train("plain", &[]);
+    train("kept", &["--document-losses", "--data-dir", "shared"]);
+    assert!(project.path("shared/tokenizer.json").exists() && !project.path("runs/kept/data").exists());
+    let evaluations = |name: &str| -> Vec<Value> {
+        let lines = read(&project, &format!("runs/{name}/metrics.jsonl"));
+        let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| event["event"] == "eval").collect()
+    };
+    let found = evaluations("kept");
+    assert_eq!((found.len(), &found), (2, &evaluations("plain")));
+    assert!(!project.path("runs/plain/documents.csv").exists());
+    let documents = rows(&project, "runs/kept/documents.csv");
+    assert!(documents.len() >= 4, "{documents:?}");
+    let sum = |key: &str| documents.iter().map(|row| row[key].parse::<f64>().unwrap()).sum::<f64>();
+    let [loss, bits] = ["loss", "bits_per_byte"].map(|key| found[1][key].as_f64().unwrap());
+    assert!((sum("nats") / sum("targets") - loss).abs() < 1e-9);
+    // Bits a byte take the bytes that a token stands for in the mean, and the first token is no target.
+    assert!((sum("nats") / std::f64::consts::LN_2 / sum("bytes") / bits - 1.0).abs() < 0.01);
+
+    let set = own.map(|key| format!("\"{}", key.replacen('=', "\" = ", 1))).join(", ");
+    let experiment = "question = \"q?\"\nbase = \"recipe.toml\"\nseeds = [1, 2, 3]\n[[arms]]\nname = \"a\"\nset = { SET }\n\
+                      [[arms]]\nname = \"b\"\nset = { SET, \"optim.lr\" = 4e-3 }\n";
+    fs::write(project.path("e.toml"), experiment.replace("SET", &set)).unwrap();
+    project.ok(&["ablate", "e.toml"]);
+    let arms = rows(&project, "runs/ablations/e/report.csv");
+    let noise: f64 = arms[1]["evaluation_sd"].parse().unwrap();
+    assert!(noise > 0.0 && noise < 1.0, "{noise}");
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use tritforge_ablate::Experiment;
 use tritforge_train::recipe::Recipe;
 
 use crate::harness::{Parser, Seed};
@@ -68,6 +69,53 @@ fn recipe_toml() {
         let again = Recipe::from_toml(&place(), &written, &[]);
         assert_eq!(again.unwrap().to_toml().unwrap(), written);
         true
+    });
+}
+
+/// An experiment whose every fault is told, or one with arms that differ.
+#[test]
+fn experiment_toml() {
+    let place = repository("ablations/damaged.toml");
+    let mut seeds = Vec::new();
+    for name in ["sub-norm", "optimizer", "batch-size", "learning-rate", "full-precision"] {
+        let text = fs::read_to_string(repository(&format!("ablations/{name}.toml"))).unwrap();
+        assert!(Experiment::from_toml(&place, &text).is_ok(), "{name}");
+        seeds.push(Seed::whole(text));
+    }
+    let words = [
+        "[[arms]]",
+        "[grid]",
+        "[tune]",
+        "[outputs]",
+        "seeds = ",
+        "set = {",
+        "tune = {",
+        "base = ",
+        "budget = ",
+        "\"a.b, c.d\" = ",
+        "[[1, 2], [3, 4]]",
+        "\"optim.lr\"",
+        "1e-3",
+        "= [",
+        "\"\"\"",
+        "inf",
+        "1979-05-27T07:32:00Z",
+        "margin = ",
+    ];
+    Parser { name: "experiment_toml", seeds, words: &words, times: 300, always: 256 << 10 }.check(|bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        match Experiment::from_toml(&place, &text) {
+            Ok(experiment) => {
+                let arms = &experiment.arms;
+                assert!(arms.len() > 1 && experiment.baseline < arms.len());
+                assert!((0..arms.len()).all(|arm| !experiment.points(arm).is_empty()));
+                true
+            }
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                false
+            }
+        }
     });
 }
 

@@ -27,6 +27,8 @@ pub struct Options<'a> {
     pub program: Program,
     /// The command line, for the report.
     pub command: String,
+    /// Whether after each seed only the better half of the arms goes on.
+    pub halving: bool,
     /// Once this is true, runs write a checkpoint and end.
     pub stop: &'a AtomicBool,
     /// Hears what goes on.
@@ -73,7 +75,7 @@ pub fn prepare(experiment: &Experiment, options: &Options<'_>) -> Result<Ready, 
     let costs = cost::measure(&plan, &options.program, threads_of(asked), &mut journal, &say)?;
     let jobs = cost::jobs_that_fit(&costs, asked, tritforge_machine::available_memory());
     // Once the seeds are cut they stay so: a restart has fewer runs to make, and would allow for more.
-    let key = digest(&format!("{experiment:?} {} {jobs}", options.program.identity));
+    let key = digest(&format!("{experiment:?} {}", options.program.identity));
     let known = journal.latest(|record| match record {
         Record::Seeds { experiment, seeds } if *experiment == key => Some(seeds.clone()),
         _ => None,
@@ -117,13 +119,19 @@ pub fn execute(
     };
     let tuned = tune(experiment, &plan, &runner)?;
     let point = |arm: usize| tuned[arm].as_ref().map_or(0, |tuned| tuned.point);
-    let tasks: Vec<Task> = plan
-        .seeds
-        .iter()
-        .flat_map(|seed| (0..plan.arms.len()).map(move |arm| (arm, *seed)))
-        .map(|(arm, seed)| Task { arm, point: point(arm), seed })
-        .collect();
-    let outcomes = runner.run(&tasks)?;
+    // With halving the arms of a seed are those that were good enough on the seeds before.
+    let rounds = if options.halving { 1 } else { plan.seeds.len() };
+    let mut alive: Vec<usize> = (0..plan.arms.len()).collect();
+    let (mut tasks, mut outcomes): (Vec<Task>, Vec<Outcome>) = (Vec::new(), Vec::new());
+    for seeds in plan.seeds.chunks(rounds.max(1)) {
+        let each = seeds.iter().flat_map(|seed| alive.iter().map(move |arm| (*arm, *seed)));
+        let own: Vec<Task> = each.map(|(arm, seed)| Task { arm, point: point(arm), seed }).collect();
+        outcomes.extend(runner.run(&own)?);
+        tasks.extend(own);
+        if options.halving {
+            alive = better_half(&alive, &tasks, &outcomes, experiment.metric);
+        }
+    }
     let mut journal = journal.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut arms = Vec::new();
     for (i, planned) in plan.arms.iter().enumerate() {
@@ -211,12 +219,29 @@ fn tuned_text(points: &[Vec<Setting>], tuned: &Tuned) -> TunedText {
     }
 }
 
-/// The arm with the lowest mean; the first one if none has any.
+/// The better half of the arms, rounded up, by their means over all seeds so far; those that have no value on one of them are the
+/// worst.
+fn better_half(alive: &[usize], tasks: &[Task], outcomes: &[Outcome], metric: crate::Metric) -> Vec<usize> {
+    let mean = |arm: usize| {
+        let own = tasks.iter().zip(outcomes).filter(|(task, _)| task.arm == arm);
+        let values: Option<Vec<f64>> = own.map(|(_, outcome)| outcome.result()?.value(metric)).collect();
+        values.map_or(f64::INFINITY, |values| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    let mut ranked: Vec<(f64, usize)> = alive.iter().map(|arm| (mean(*arm), *arm)).collect();
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut kept: Vec<usize> = ranked.iter().take(alive.len().div_ceil(2)).map(|(_, arm)| *arm).collect();
+    kept.sort_unstable();
+    kept
+}
+
+/// The arm with the lowest mean, among those with the most seeds; the first one if none has any.
 fn best(arms: &[ArmRuns], metric: crate::Metric) -> usize {
+    let most = arms.iter().map(|arm| arm.runs.len()).max().unwrap_or(0);
     let mean = |arm: &ArmRuns| {
         let values: Vec<f64> =
             arm.runs.iter().filter_map(|run| run.outcome.result()?.value(metric)).collect();
-        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+        let whole = !values.is_empty() && arm.runs.len() == most;
+        whole.then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let means = arms.iter().enumerate().filter_map(|(i, arm)| Some((i, mean(arm)?)));
     means.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(i, _)| i)
@@ -233,4 +258,31 @@ pub fn failures(report: &Report) -> Vec<(String, u64, String)> {
         failed.map(|(seed, message)| (name.clone(), seed, message)).collect::<Vec<_>>()
     };
     report.arms.iter().flat_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Metric, RunResult};
+
+    fn ran(value: Option<f64>) -> Outcome {
+        let diverged = value.is_none().then(|| "NaN".to_string());
+        let (bits_per_byte, held_out_loss) = (value, value);
+        Outcome::Ran(Box::new(RunResult { diverged, bits_per_byte, held_out_loss, ..RunResult::default() }))
+    }
+
+    #[test]
+    fn the_better_half_goes_on() {
+        let task = |arm, seed| Task { arm, point: 0, seed };
+        let tasks: Vec<Task> = (0..5).map(|arm| task(arm, 1)).collect();
+        let mut outcomes: Vec<Outcome> = [Some(3.0), Some(1.0), None, Some(2.0), Some(4.0)].map(ran).into();
+        assert_eq!(better_half(&[0, 1, 2, 3, 4], &tasks, &outcomes, Metric::BitsPerByte), [0, 1, 3]);
+        outcomes[1] = Outcome::Failed("full disk".to_string());
+        assert_eq!(better_half(&[0, 1, 2, 3, 4], &tasks, &outcomes, Metric::BitsPerByte), [0, 3, 4]);
+        assert_eq!(better_half(&[0], &tasks, &outcomes, Metric::BitsPerByte), [0]);
+        // Over all seeds so far.
+        let more = [tasks.clone(), vec![task(0, 2), task(3, 2), task(4, 2)]].concat();
+        outcomes.extend([Some(3.0), Some(9.0), Some(4.0)].map(ran));
+        assert_eq!(better_half(&[0, 3, 4], &more, &outcomes, Metric::HeldOutLoss), [0, 4]);
+    }
 }

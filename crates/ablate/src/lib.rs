@@ -40,7 +40,7 @@ pub use cost::{ArmCost, Count};
 pub use engine::{Options, Ready, execute, failures, prepare};
 pub use error::AblateError;
 pub use experiment::{
-    Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, duration, parse_duration, product,
+    Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, combinations, duration, parse_duration,
 };
 pub use journal::{JOURNAL, Journal, Record};
 pub use pairing::Pairing;

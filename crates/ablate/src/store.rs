@@ -20,7 +20,7 @@ const RECIPE: &str = "recipe.toml";
 const OUTPUT: &str = "output.log";
 
 /// The result of a run: of one that diverged too.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RunResult {
     /// All that it depends on.
     pub id: String,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tritforge_recipe::parse;
 
 use crate::AblateError;
-use crate::experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, product, setting};
+use crate::experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, combinations, setting};
 
 /// The experiment of a recipe with axes, each `key=value,value,…`, or `key,key=(value,value),(value,value),…` for keys
 /// whose values go together; seeds are 1, 2, … to `seeds`.
@@ -22,7 +22,7 @@ pub fn of_recipe(
         .iter()
         .map(|text| axis(text).map_err(|message| AblateError::Request(format!("{text}: {message}"))))
         .collect::<Result<_, _>>()?;
-    let points = product(&axes);
+    let points = combinations(&axes, 1).map_err(AblateError::Request)?;
     if points.len() < 2 {
         let message = "nothing to sweep: give keys with several values, as in optim.lr=1e-3,2e-3";
         return Err(AblateError::Request(message.to_string()));

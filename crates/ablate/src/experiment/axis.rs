@@ -44,8 +44,23 @@ pub struct Axis {
     pub points: Vec<Vec<Setting>>,
 }
 
-/// Every combination of a point of each axis, the last axis fastest; one empty combination if there is none.
-pub fn product(axes: &[Axis]) -> Vec<Vec<Setting>> {
+/// Points of a product at most: nobody runs more, and few axes with few values each make more than memory holds.
+const MOST_POINTS: usize = 10_000;
+
+/// Every combination of a point of each axis ([`product`]), unless there are too many.
+///
+/// # Errors
+/// If there are more than 10,000, each of them counted `times` times.
+pub fn combinations(axes: &[Axis], times: usize) -> Result<Vec<Vec<Setting>>, String> {
+    let count = axes.iter().fold(times, |count, axis| count.saturating_mul(axis.points.len()));
+    match count {
+        0..=MOST_POINTS => Ok(product(axes)),
+        count => Err(format!("{count} combinations: expected at most {MOST_POINTS}")),
+    }
+}
+
+/// Every combination of a point of each axis, the last axis fastest; one empty combination if there is no axis.
+fn product(axes: &[Axis]) -> Vec<Vec<Setting>> {
     axes.iter().fold(vec![Vec::new()], |combinations, axis| {
         let with = |combination: &Vec<Setting>| {
             let combination = combination.clone();

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use tritforge_recipe::{RecipeError, parse, read_text};
 
 pub(crate) use axis::setting;
-pub use axis::{Axis, Setting, product};
+pub use axis::{Axis, Setting, combinations};
 pub use duration::{duration, parse_duration};
 
 use crate::AblateError;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, resolve};
 
 use super::keys::Keys;
-use super::{Arm, Experiment, Metric, Outputs, Setting, Tune, axis, parse_duration, product};
+use super::{Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, axis, combinations, parse_duration};
 
 /// Reads everything, and notes what is wrong; none if something that is needed is missing.
 pub(super) fn read(path: &Path, mut entries: Entries, faults: &mut Vec<Fault>) -> Option<Experiment> {
@@ -119,7 +119,8 @@ fn arms(
         }
     }
     if let Some(entries) = grid {
-        let points = product(&axis::axes("grid", entries, faults));
+        let axes = axis::axes("grid", entries, faults);
+        let points = points("grid", &axes, arms.len(), file, faults);
         let named = |arm: Option<&Arm>, point: &Vec<Setting>| {
             let short: Vec<String> = point.iter().map(Setting::short).collect();
             let name =
@@ -152,7 +153,10 @@ fn arm(path: &Path, at: &Origin, keys: BTreeMap<String, Entry>, faults: &mut Vec
     let (set, tune) = (keys.take("set"), keys.take("tune"));
     keys.finish();
     let set = set.map(|entry| axis::settings(&entry, faults)).unwrap_or_default();
-    let tune = tune.map(|entry| product(&axis::axes_of("arms.tune", &entry, faults)));
+    let tune = tune.map(|entry| {
+        let axes = axis::axes_of("arms.tune", &entry, faults);
+        points("arms.tune", &axes, 1, &entry.value_at, faults)
+    });
     if name.is_none() {
         let message = "arms.name is missing: expected a name for the tables of the report".to_string();
         faults.push(Fault { origin: at.clone(), message });
@@ -175,7 +179,8 @@ fn tune(
             faults.push(Fault { origin: origin.clone(), message });
         }
     };
-    let points = product(&axis::axes("tune", rest, faults));
+    let axes = axis::axes("tune", rest, faults);
+    let points = points("tune", &axes, 1, header.unwrap_or(&Origin::File(PathBuf::new())), faults);
     let Some((seeds, origin)) = one.or(several) else {
         let message = "tune.seed is missing: expected a seed that is not among seeds, as in seed = 101";
         at(faults, header, message.to_string());
@@ -212,4 +217,18 @@ fn outputs(path: &Path, keys: BTreeMap<String, Entry>, faults: &mut Vec<Fault>) 
     };
     keys.finish();
     outputs
+}
+
+/// The combinations of the axes of a table, each of which stands for `times` arms; one that is empty if there are too many.
+fn points(
+    table: &str,
+    axes: &[Axis],
+    times: usize,
+    at: &Origin,
+    faults: &mut Vec<Fault>,
+) -> Vec<Vec<Setting>> {
+    combinations(axes, times.max(1)).unwrap_or_else(|message| {
+        faults.push(Fault { origin: at.clone(), message: format!("[{table}]: {message}") });
+        vec![Vec::new()]
+    })
 }

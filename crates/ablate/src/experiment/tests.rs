@@ -125,6 +125,10 @@ fn faults_have_their_place_and_say_what_to_do() {
         let found = after(text);
         assert!(found.contains(expected), "{text}: {found}");
     }
+    // More runs than memory holds, of a short text.
+    let keys: String = (0..12).map(|i| format!("\"a.k{i}\" = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]\n")).collect();
+    let found = after(&format!("[grid]\n{keys}"));
+    assert!(found.contains("[grid]: 2000000000000 combinations: expected at most 10000"), "{found}");
     // All of them at once.
     let many = faults("question = 1\nseeds = 0.5\nnonsense = 2\n");
     assert!(many.len() >= 4, "{many:?}");

@@ -116,6 +116,10 @@ impl Report {
                     "{name}: {edge} was chosen at the edge of what was tried: a better value may lie beyond."
                 ));
             }
+            if self.kind == Kind::Sweep && arm.arm.runs.len() < self.seeds.len() {
+                let ran = tritforge_support::counted(arm.arm.runs.len(), "seed");
+                notes.push(format!("{name}: given up after {ran}, as one of the worse half."));
+            }
             if arm.failed > 0 {
                 notes.push(format!("{name}: {} of {} runs failed.", arm.failed, arm.arm.runs.len()));
             }

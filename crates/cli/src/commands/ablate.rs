@@ -36,7 +36,7 @@ pub(crate) struct Args {
 #[command(after_help = "Examples:\n  \
     tritforge sweep recipes/quickstart.toml optim.lr=1e-3,2e-3,4e-3 --seeds 2\n  \
     tritforge sweep recipes/quickstart.toml 'quant.weights,optim.lr=(absmean,4e-3),(none,3e-3)' --dry-run\n  \
-    tritforge sweep ablations/learning-rate.toml\n\n\
+    tritforge sweep recipes/quickstart.toml optim.lr=1e-3,2e-3,4e-3,8e-3 --seeds 3 --halving\n\n\
     Runs every combination of the values and ranks them. Keys with commas between them go together. The best of several \
     looks better than it is: what it is worth says `tritforge ablate`, on other seeds.")]
 pub(crate) struct SweepArgs {
@@ -48,6 +48,9 @@ pub(crate) struct SweepArgs {
     /// Seeds of each combination: 1, 2, … With an experiment, those of its file.
     #[arg(long, value_name = "N", value_parser = ranges::count(1..=1000))]
     seeds: Option<usize>,
+    /// After each seed only the better half of the combinations goes on to the next (successive halving over seeds).
+    #[arg(long)]
+    halving: bool,
     /// What is compared.
     #[arg(long, value_parser = ["bits_per_byte", "held_out_loss"])]
     metric: Option<String>,
@@ -79,7 +82,7 @@ struct Common {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let experiment = Experiment::load(&args.file)?;
-    go(experiment, Kind::Ablation, &args.common)
+    go(experiment, Kind::Ablation, false, &args.common)
 }
 
 pub(crate) fn sweep(args: &SweepArgs) -> Result<ExitCode> {
@@ -104,11 +107,11 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<ExitCode> {
             of_recipe(&args.file, &args.axes, seeds, metric.unwrap_or(Metric::BitsPerByte))?
         }
     };
-    go(experiment, Kind::Sweep, &args.common)
+    go(experiment, Kind::Sweep, args.halving, &args.common)
 }
 
 /// Plans, shows the plan, runs and reports.
-fn go(mut experiment: Experiment, kind: Kind, common: &Common) -> Result<ExitCode> {
+fn go(mut experiment: Experiment, kind: Kind, halving: bool, common: &Common) -> Result<ExitCode> {
     if let Some(dir) = &common.out {
         experiment.outputs.dir.clone_from(dir);
     }
@@ -126,12 +129,16 @@ fn go(mut experiment: Experiment, kind: Kind, common: &Common) -> Result<ExitCod
         threads: tritforge_kernels::threads(),
         program: Program::running()?,
         command: std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" "),
+        halving,
         stop: &stop,
         say: &|text| println!("{text}"),
     };
     println!("{}", experiment.question);
     let ready = prepare(&experiment, &options)?;
     print_plan(&experiment, &ready);
+    if halving {
+        println!("at most: after each seed the better half goes on\n");
+    }
     if common.dry_run {
         return Ok(ExitCode::SUCCESS);
     }
