@@ -6,7 +6,9 @@ mod cache;
 mod config;
 mod filters;
 mod history;
+mod memory;
 mod monitoring;
+mod tls;
 mod tokens;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};

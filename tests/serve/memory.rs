@@ -16,7 +16,8 @@ fn least() -> usize {
 
 #[test]
 fn requests_wait_for_memory_and_answers_are_the_same() {
-    let body = r#"{"prompt": "one and the same prompt", "max_tokens": 40, "temperature": 0, "ignore_eos": true}"#;
+    let body =
+        r#"{"prompt": "one and the same prompt", "max_tokens": 40, "temperature": 0, "ignore_eos": true}"#;
     let right = Served::start(&["--concurrency", "8"]).post("/v1/completions", "", body);
     let right: Value = serde_json::from_str(&right.2).unwrap();
     // The context of this model is 128, so that the least memory is room for one request at a time.
@@ -45,7 +46,10 @@ fn less_than_any_request_takes_is_refused() {
         .output()
         .unwrap();
     let message = String::from_utf8(ran.stderr).unwrap();
-    assert!(!ran.status.success() && message.contains("--kv-memory") && message.contains(&least.to_string()), "{message}");
+    assert!(
+        !ran.status.success() && message.contains("--kv-memory") && message.contains(&least.to_string()),
+        "{message}"
+    );
 }
 
 #[test]
