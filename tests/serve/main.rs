@@ -82,6 +82,20 @@ impl Served {
         split(&self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")))
     }
 
+    /// What the service says once it is ready.
+    fn ready(&self) -> String {
+        let begin = Instant::now();
+        loop {
+            let (status, _, body) = self.get("/ready");
+            if status == 200 {
+                return body;
+            }
+            assert!(status == 503 && body.contains("warming"), "{status} {body}");
+            assert!(begin.elapsed() < PATIENCE, "{body}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The status, the head and the body of the answer to a POST with more headers, each with its line's end.
     fn post(&self, path: &str, headers: &str, body: &str) -> (u16, String, String) {
         split(&self.ask(&format!(
