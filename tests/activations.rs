@@ -40,6 +40,12 @@ fn files_of_our_own_architecture_compute_what_was_trained() {
         ),
         ("int4-groups", &["quant.activations=int4", "quant.granularity=64", "model.norm=pre"], &["q2_0"]),
         ("rotated", &["quant.activations=int4", "quant.rotation=hadamard"], &["tq2_0"]),
+        ("top-k", &["quant.activation_top_k=0.5", "model.norm=pre"], &["tq2_0", "iq2_bn"]),
+        (
+            "top-k-rotated-int4",
+            &["quant.activation_top_k=0.75", "quant.activations=int4", "quant.rotation=hadamard"],
+            &["tq2_0"],
+        ),
         (
             "rotated-int8",
             &["quant.rotation=hadamard", "quant.backward=int24", "model.norm=pre"],
@@ -67,12 +73,13 @@ fn files_of_our_own_architecture_compute_what_was_trained() {
             !key.contains("norm=") && !key.starts_with("train.") && !key.contains("granularity")
         }) {
             let (key, value) = key.split_once('=').unwrap();
-            let line = format!("{} = \"{value}\"", key.split_once('.').unwrap().1);
+            let quote = if key.contains("top_k") { "" } else { "\"" };
+            let line = format!("{} = {quote}{value}{quote}", key.split_once('.').unwrap().1);
             assert!(resolved.contains(&line), "{line}: {resolved}");
         }
     }
-    // The rotation changes what is computed, and so do 4 bits.
-    let mut texts = ["int4", "rotated", "rotated-int8"].map(|run| {
+    // The rotation changes what is computed, and so do 4 bits and the part that is kept.
+    let mut texts = ["int4", "rotated", "rotated-int8", "top-k", "top-k-rotated-int4"].map(|run| {
         let printed =
             project.ok(&["eval", &format!("runs/{run}"), "--text", "text.txt", "--tokens", "200", "--json"]);
         serde_json::from_str::<serde_json::Value>(&printed).unwrap()["loss"].to_string()

@@ -52,6 +52,18 @@ fn without_a_gpu_the_error_says_what_is_missing_and_auto_takes_the_cpu() {
     assert!(error(&unknown).contains("expected auto, cpu, cuda or cuda:N"), "{}", error(&unknown));
     let bench = run(&["bench", "model.gguf", "-p", "4", "-n", "0", "--repetitions", "1", "--device", "cuda"]);
     assert!(bench.status.code() == Some(1) && error(&bench).contains(missing), "{}", error(&bench));
+    std::fs::write(folder.path().join("text.txt"), "abc abc").unwrap();
+    for command in [
+        &["chat", "model.gguf", "--template", "plain"][..],
+        &["serve", "model.gguf", "--port", "0"],
+        #[cfg(feature = "train")]
+        &["eval", "model.gguf", "--text", "text.txt"],
+    ] {
+        let output = run(&[command, &["--device", "cuda"]].concat());
+        let said = error(&output);
+        assert!(output.status.code() == Some(1) && said.contains(missing), "{command:?}: {said}");
+        assert!(output.stdout.is_empty(), "{command:?}");
+    }
     let bench = run(&["bench", "model.gguf", "--roofline", "--device", "cuda"]);
     assert!(error(&bench).contains("--roofline and --patterns are for the CPU"), "{}", error(&bench));
 }

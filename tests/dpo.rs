@@ -81,7 +81,7 @@ fn the_chosen_answers_gain_with_all_weights_and_with_adapters() {
         let printed = project.ok(&args(&out, set));
         assert!(printed.contains("9 pairs for training, 3 held out"), "{printed}");
         assert!(printed.contains("log-probabilities of 24 answers"), "{printed}");
-        assert!(printed.contains("step 8: held-out pairs: DPO loss "), "{printed}");
+        assert!(printed.contains("step 8: held-out pairs: preference loss "), "{printed}");
         let train = preferences(&project, run, false);
         let number = |event: &Value, key: &str| event[key].as_f64().unwrap();
         // The model begins as its own reference: no margin at all, and ln 2 to lose.
@@ -132,6 +132,40 @@ fn a_resumed_run_has_the_bits_of_one_that_ran_through() {
         let other = [resume(), vec!["--set", "dpo.reference=runs/tiny/step-000010"]].concat();
         let refused = project.fails(&other);
         assert!(refused.contains("cannot resume") && refused.contains("dpo.reference"), "{refused}");
+    }
+}
+
+/// Other losses of a margin, and objectives without a reference: the chosen answers gain, and a resumed run has the same bits.
+#[test]
+fn variants_and_objectives_without_a_reference_learn() {
+    let project = project();
+    for (name, section) in [
+        ("hinge", "[dpo]\nbeta = 0.5\nloss = \"hinge\""),
+        ("ipo", "[dpo]\nbeta = 0.5\nloss = \"ipo\""),
+        ("robust", "[dpo]\nbeta = 0.5\nloss = \"robust\"\nlabel_smoothing = 0.1"),
+        ("orpo", "[orpo]\nbeta = 0.5"),
+        ("simpo", "[simpo]"),
+    ] {
+        fs::write(project.path("dpo.toml"), RECIPE.replace("[dpo]\nbeta = 0.5", section)).unwrap();
+        let run = format!("runs/{name}");
+        let out = format!("run.out={run}");
+        let printed = project.ok(&args(&out, &[]));
+        let compares = section.starts_with("[dpo]");
+        assert_eq!(printed.contains("log-probabilities of 24 answers"), compares, "{name}: {printed}");
+        let of = |held_out: bool| -> Vec<f64> {
+            let events = preferences(&project, &run, held_out);
+            events.iter().map(|event| event["margin"].as_f64().unwrap()).collect()
+        };
+        let train = of(false);
+        assert!(train[train.len() - 1] > train[0] + 0.1, "{name}: {train:?}");
+        // What is learned of nine pairs holds for the three that are like them.
+        let held_out = of(true);
+        assert!(held_out[1] > train[0] + 0.1, "{name}: {held_out:?}");
+        let weights = || fs::read(project.path(&format!("{run}/step-000008/model.safetensors"))).unwrap();
+        let whole = weights();
+        fs::remove_dir_all(project.path(&format!("{run}/step-000008"))).unwrap();
+        project.ok(&[args(&out, &[]), vec!["--resume"]].concat());
+        assert!(whole == weights(), "{name}");
     }
 }
 

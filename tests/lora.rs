@@ -128,9 +128,14 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
     assert!(printed.contains("rank 4 on 14 projections"), "{printed}");
 
     let trained = EvalModel::open(&project.path("runs/side/step-000008")).unwrap();
-    let ids =
-        trained.tokenizer().encode("You may reproduce and distribute copies of the Work", false).unwrap();
-    let EvalModel::Gguf(model) = EvalModel::open(&project.path("base.gguf")).unwrap() else { unreachable!() };
+    let ids = trained
+        .tokenizer()
+        .unwrap()
+        .encode("You may reproduce and distribute copies of the Work", false)
+        .unwrap();
+    let EvalModel::Deployed(model) = EvalModel::open(&project.path("base.gguf")).unwrap() else {
+        unreachable!()
+    };
     let adapter = Arc::new(Adapter::open(&project.path("adapter.gguf"), &model).unwrap());
     assert_eq!((adapter.rank(), adapter.projections()), (4, 14));
     let logits = |scales: &[f32]| {
@@ -139,7 +144,7 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
             .map(|scale| ScaledAdapter { adapter: Arc::clone(&adapter), scale: *scale })
             .collect();
         model.set_adapters(applied);
-        EvalModel::Gguf(Arc::clone(&model)).logits(&ids).unwrap()
+        EvalModel::Deployed(Arc::clone(&model)).logits(&ids).unwrap()
     };
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
     let (with, without) = (trained.logits(&ids).unwrap(), logits(&[]));

@@ -131,6 +131,8 @@ fn arguments(subcommand: &str) -> (Vec<&'static str>, bool) {
         "bench" => (vec!["model.gguf", "-p", "4", "-n", "2", "-r", "1"], true),
         "synth" => (vec!["shape.toml", "-o", "made.gguf", "--format", "i2_s"], true),
         "tokenize" => (vec!["model.gguf"], true),
+        "ablate" | "sweep" => (vec!["missing.toml"], false),
+        "selfcheck" => (vec![], true),
         other => (vec!["missing"], other.is_empty()),
     }
 }

@@ -84,6 +84,7 @@ fn every_quantizer_learns_and_verifies() {
         ("pull", &["quant.pull=1"]),
         ("stochastic", &["quant.codes=stochastic"]),
         ("soft", &["quant.codes=soft"]),
+        ("arenas", &["quant.codes=residual", "quant.scale=sherry"]),
         ("dqt", &["quant.scale=dqt", "optim.lr=3e-4"]),
     ] {
         trains(&project, name, set);
@@ -130,11 +131,12 @@ fn every_combination_learns_and_verifies() {
                 ("trust", &["quant.ste=trust"]),
                 ("stochastic", &["quant.codes=stochastic"]),
                 ("soft", &["quant.codes=soft"]),
+                ("residual", &["quant.codes=residual"]),
             ] {
                 let learned = ["lsq", "seq"].contains(&scale);
                 let signs = ["binary", "sherry"].contains(&scale);
-                let refused = learned && extra == "trust"
-                    || (learned || signs) && ["stochastic", "soft"].contains(&extra);
+                let refused = learned && ["trust", "stochastic", "soft", "residual"].contains(&extra)
+                    || signs && ["stochastic", "soft"].contains(&extra);
                 if refused {
                     continue;
                 }

@@ -220,7 +220,7 @@ def faults(client: openai.OpenAI, model: str) -> None:
         ("tools", dict(tools=[tool]), openai.BadRequestError, "tools"),
         ("a range", dict(temperature=-1), openai.BadRequestError, "temperature"),
         ("an unknown field", dict(extra_body={"max_token": 3}), openai.BadRequestError, "max_token"),
-        ("response_format", dict(response_format={"type": "json_object"}), openai.BadRequestError, "response_format"),
+        ("response_format", dict(response_format={"type": "yaml"}), openai.BadRequestError, "response_format"),
         ("audio", dict(extra_body={"audio": {"voice": "alloy", "format": "wav"}}), openai.BadRequestError, "audio"),
         ("a reasoning effort", dict(reasoning_effort="high"), openai.BadRequestError, "reasoning_effort"),
         ("too many logprobs", dict(logprobs=True, top_logprobs=21), openai.BadRequestError, "top_logprobs"),

@@ -10,6 +10,7 @@
 //! test says so.
 
 mod binary;
+mod constraints;
 mod counting;
 mod data;
 mod grammar;

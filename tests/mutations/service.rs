@@ -30,6 +30,11 @@ fn request_bodies() {
         r#"0{"prompt":[[1,2,3],[4]],"min_p":0.1,"repetition_penalty":1.1,"top_k":40}"#,
         r#"1{"messages":[{"role":"system","content":"a"},{"role":"user","content":[{"type":"text","text":"b"}]}],
             "max_completion_tokens":8,"logit_bias":{"5":-100},"response_format":{"type":"text"},"tools":[],"tool_choice":"none"}"#,
+        r#"1{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function",
+            "function":{"name":"f","arguments":"{\"x\":1}"}}]},{"role":"tool","tool_call_id":"c","content":"3"}],"tools":[{"type":
+            "function","function":{"name":"f","parameters":{"type":"object"}}}],"tool_choice":"none"}"#,
+        r#"0{"prompt":"a","response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object"}}}}"#,
+        r#"0{"prompt":"a","suffix":"b","structured_outputs":{"choice":["a","b"]}}"#,
         r#"2[{"id":0,"scale":0.5}]"#,
         r#"3{"lora_name":"a","lora_path":"b"}"#,
         r#"4{"lora_name":"a"}"#,

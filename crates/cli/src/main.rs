@@ -51,6 +51,19 @@ enum Command {
     /// Train a model from a recipe.
     #[cfg(feature = "train")]
     Train(commands::train::Args),
+    /// Answer a question about training with error bars: an experiment's arms over several seeds, with statistics and a
+    /// report.
+    #[cfg(feature = "train")]
+    Ablate(commands::ablate::Args),
+    /// Try every combination of several values of a recipe's keys, and rank them.
+    #[cfg(feature = "train")]
+    Sweep(commands::ablate::SweepArgs),
+    /// Compare any training runs in one table, with statistics where there are several seeds.
+    #[cfg(feature = "train")]
+    Compare(commands::compare::Args),
+    /// Compute statements about ternary training that need no seeds, and compare them with their formulas.
+    #[cfg(feature = "train")]
+    Selfcheck(commands::selfcheck::Args),
     /// List, show and copy the built-in recipes; print the recipe reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
@@ -126,6 +139,14 @@ fn main() -> ExitCode {
         Command::Quickstart(args) => commands::quickstart::run(&args),
         #[cfg(feature = "train")]
         Command::Train(args) => commands::train::run(&args),
+        #[cfg(feature = "train")]
+        Command::Ablate(args) => commands::ablate::run(&args),
+        #[cfg(feature = "train")]
+        Command::Sweep(args) => commands::ablate::sweep(&args),
+        #[cfg(feature = "train")]
+        Command::Compare(args) => commands::compare::run(&args),
+        #[cfg(feature = "train")]
+        Command::Selfcheck(args) => commands::selfcheck::run(&args),
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]

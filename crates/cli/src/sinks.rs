@@ -102,7 +102,7 @@ impl Sink for Training {
             Event::Preferences { step, held_out: true, loss, accuracy, margin } => {
                 let share = 100.0 * accuracy;
                 self.message(&format!(
-                    "step {step}: held-out pairs: DPO loss {loss:.4}, accuracy {share:.1} %, margin \
+                    "step {step}: held-out pairs: preference loss {loss:.4}, accuracy {share:.1} %, margin \
                      {margin:+.3} nats"
                 ));
             }

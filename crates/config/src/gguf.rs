@@ -249,6 +249,7 @@ impl ModelConfig {
             ternary_head: table(HEAD)?,
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             rotation: Rotation::None,
+            activation_top_k: None,
             initializer_range: ModelConfig::default().initializer_range,
         };
         if architecture.is_own() {

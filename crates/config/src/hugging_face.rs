@@ -217,6 +217,7 @@ impl Reader {
             ternary_head: None,
             activations,
             rotation: Rotation::None,
+            activation_top_k: None,
             initializer_range: self.number("initializer_range", 0.02)?,
         };
         config.validate()?;

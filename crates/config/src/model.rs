@@ -1,7 +1,7 @@
 //! `ModelConfig`: the shape of a decoder, its activation and norms, and how its linears are quantized.
 
 use serde::{Deserialize, Serialize};
-use tritforge_ternary::{Granularity, WeightQuantizer};
+use tritforge_ternary::{Granularity, TopK, WeightQuantizer};
 
 use crate::{ActivationQuant, ConfigError, HiddenAct, Projection, RopeScaling, Rotation};
 
@@ -99,6 +99,10 @@ pub struct ModelConfig {
     /// Rotation of the projections' inputs.
     #[serde(skip_serializing_if = "Rotation::is_none")]
     pub rotation: Rotation,
+    /// The part of each token's inputs of a projection that keep their codes, those of largest magnitude; all of them if it is not
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_top_k: Option<f32>,
     /// Standard deviation of the initial weights.
     pub initializer_range: f32,
     /// Which weights of the embedding share a scale, if it is ternary: by the quantizer of the projections, or as stored, as
@@ -136,6 +140,7 @@ impl Default for ModelConfig {
             granularity: Granularity::Tensor,
             activations: ActivationQuant::Absmax,
             rotation: Rotation::None,
+            activation_top_k: None,
             initializer_range: 0.02,
             ternary_embedding: None,
             ternary_head: None,
@@ -144,6 +149,25 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// Which part of the inputs' codes is kept, if not all are.
+    pub fn top_k(&self) -> Option<TopK> {
+        self.activation_top_k.and_then(TopK::new)
+    }
+
+    /// Whether activations are quantized as those of BitNet b1.58, all of a token to int8 as they are, or not at all: what
+    /// other programs compute.
+    pub fn has_plain_activations(&self) -> bool {
+        self.activations != ActivationQuant::Int4
+            && self.rotation == Rotation::None
+            && self.activation_top_k.is_none()
+    }
+
+    /// How activations are quantized, in words.
+    pub fn activations_text(&self) -> String {
+        let top_k = self.activation_top_k.map(|part| format!(", top-k {part}")).unwrap_or_default();
+        format!("activations {}, rotation {}{top_k}", self.activations.name(), self.rotation.name())
+    }
+
     /// Whether ternary weights have one scale a tensor and, if they are latent, absmean computes it, and embedding and
     /// head are in full precision: what runtimes of BitNet models compute.
     pub fn is_bitnet(&self) -> bool {
@@ -260,6 +284,18 @@ impl ModelConfig {
                 &true,
                 "use_sub_norm = true: norms before o_proj and down_proj are among those of all projections",
             ));
+        }
+        if let Some(part) = self.activation_top_k {
+            let expected = if TopK::new(part).is_none() {
+                "a part above 0 and below 1"
+            } else if !self.activations.is_integer() {
+                "quantized activations: the codes of the others are 0"
+            } else {
+                ""
+            };
+            if !expected.is_empty() {
+                return Err(fault("activation_top_k", &part, expected));
+            }
         }
         let ranges = [
             ("rms_norm_eps", self.rms_norm_eps, 0.0, 1.0),

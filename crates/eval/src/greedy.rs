@@ -41,7 +41,7 @@ pub fn generate_greedy(
     mut done: impl FnMut(usize, String) -> Result<(), EvalError>,
 ) -> Result<(), (usize, EvalError)> {
     let context = model.config().max_position_embeddings;
-    let tokenizer = model.tokenizer();
+    let tokenizer = model.text_tokenizer().map_err(|error| (0, error))?;
     let end_ids = tokenizer.end_ids();
     let vocabulary = Vocabulary { tokenizer, end_ids: &end_ids, size: model.config().vocab_size };
     let options = GenerateOptions {
@@ -64,8 +64,8 @@ pub fn generate_greedy(
         Err(error) => Err((number, error)),
     });
     match model {
-        EvalModel::Gguf(model) => at_once(model, sequences, &mut done),
-        EvalModel::Checkpoint { decoder, .. } => {
+        EvalModel::Deployed(model) => at_once(model, sequences, &mut done),
+        EvalModel::Trained { decoder, .. } => {
             for sequence in sequences {
                 let (number, sequence) = sequence?;
                 let text = alone(decoder, sequence);

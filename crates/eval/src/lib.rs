@@ -41,5 +41,5 @@ pub use model::EvalModel;
 pub use perplexity::{Perplexity, Scoring, perplexity};
 pub use score::{LogLikelihood, ScoredSequence, Scorer};
 pub use verify::{
-    Comparison, FirstDifference, ProjectionReport, Quantity, VerifyModel, VerifyOptions, VerifyReport, verify,
+    Comparison, FirstDifference, ProjectionReport, Quantity, VerifyOptions, VerifyReport, verify,
 };

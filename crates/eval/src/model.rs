@@ -1,4 +1,4 @@
-//! A model to be evaluated: a checkpoint or a directory in Hugging Face's layout through the training
+//! A model to be evaluated or compared: a checkpoint or a directory in Hugging Face's layout through the training
 //! forward, or a GGUF file through the engine.
 
 use std::path::{Path, PathBuf};
@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use tritforge_config::ModelConfig;
 use tritforge_export::{ImportOptions, LoadedModel, Located, locate};
-use tritforge_infer::{Adapter, InferError, KvType, LogitsRequest, Model, ScaledAdapter, Session};
+use tritforge_infer::{
+    Adapter, Device, InferError, KvType, LogitsRequest, Model, Placed, ScaledAdapter, Session,
+};
 use tritforge_model::Decoder;
 use tritforge_text::Tokenizer;
 
@@ -16,47 +18,15 @@ use crate::finite::finite;
 /// A model with its tokenizer.
 #[derive(Debug)]
 pub enum EvalModel {
-    /// A checkpoint or Hugging Face's layout, run by `model`.
-    Checkpoint {
+    /// A checkpoint or Hugging Face's layout, run by the training forward.
+    Trained {
         /// The model.
         decoder: Box<Decoder>,
-        /// Its tokenizer.
-        tokenizer: Box<Tokenizer>,
+        /// Its tokenizer, if it has one: texts need it.
+        tokenizer: Option<Box<Tokenizer>>,
     },
-    /// A GGUF file, run by `infer`.
-    Gguf(Arc<Model>),
-}
-
-/// What a path names, ready to run.
-pub(crate) enum Opened {
-    /// In the training forward.
-    Trained(Box<Decoder>, Option<Box<Tokenizer>>),
-    /// A GGUF file, in the engine.
+    /// A GGUF file, run by the engine.
     Deployed(Arc<Model>),
-}
-
-/// Opens a model of any form with adapters on it, as [`EvalModel::open_with`].
-pub(crate) fn open(
-    path: &Path,
-    options: &ImportOptions,
-    adapters: &[(PathBuf, f32)],
-) -> Result<Opened, EvalError> {
-    match locate(path)? {
-        Located::Gguf(file) => {
-            let model = Model::open_with(&file, &options.overrides)?;
-            model.check_finite()?;
-            let applied = adapters.iter().map(|(path, scale)| {
-                Ok(ScaledAdapter { adapter: Arc::new(Adapter::open(path, &model)?), scale: *scale })
-            });
-            let applied = applied.collect::<Result<Vec<_>, InferError>>()?;
-            model.set_adapters(applied);
-            Ok(Opened::Deployed(Arc::new(model)))
-        }
-        other => {
-            let model = LoadedModel::of(other, options, adapters)?;
-            Ok(Opened::Trained(Box::new(model.decoder()?), model.tokenizer()?.map(Box::new)))
-        }
-    }
 }
 
 impl EvalModel {
@@ -79,30 +49,60 @@ impl EvalModel {
         options: &ImportOptions,
         adapters: &[(PathBuf, f32)],
     ) -> Result<Self, EvalError> {
-        match open(path, options, adapters)? {
-            Opened::Deployed(model) => Ok(EvalModel::Gguf(model)),
-            Opened::Trained(decoder, Some(tokenizer)) => Ok(EvalModel::Checkpoint { decoder, tokenizer }),
-            Opened::Trained(_, None) => Err(EvalError::Input(format!(
-                "{}: no tokenizer.json, which is needed to evaluate text",
-                path.display()
-            ))),
+        match locate(path)? {
+            Located::Gguf(file) => {
+                let model = Model::open_with(&file, &options.overrides)?;
+                model.check_finite()?;
+                let applied = adapters.iter().map(|(path, scale)| {
+                    Ok(ScaledAdapter { adapter: Arc::new(Adapter::open(path, &model)?), scale: *scale })
+                });
+                let applied = applied.collect::<Result<Vec<_>, InferError>>()?;
+                model.set_adapters(applied);
+                Ok(EvalModel::Deployed(Arc::new(model)))
+            }
+            other => {
+                let model = LoadedModel::of(other, options, adapters)?;
+                let (decoder, tokenizer) = (model.decoder()?, model.tokenizer()?);
+                Ok(EvalModel::Trained { decoder: Box::new(decoder), tokenizer: tokenizer.map(Box::new) })
+            }
+        }
+    }
+
+    /// Puts a GGUF file's model on a device, before it is used; none if the model is no GGUF file, which alone
+    /// runs in the engine.
+    ///
+    /// # Errors
+    /// If a GPU is asked for and cannot be used.
+    pub fn run_on(&mut self, device: Device) -> Result<Option<Placed>, EvalError> {
+        match self {
+            EvalModel::Trained { .. } => Ok(None),
+            EvalModel::Deployed(model) => {
+                let model = Arc::get_mut(model).expect("nobody else has a model that was just opened");
+                Ok(Some(model.run_on(device)?))
+            }
         }
     }
 
     /// The model's configuration.
     pub fn config(&self) -> &ModelConfig {
         match self {
-            EvalModel::Checkpoint { decoder, .. } => decoder.config(),
-            EvalModel::Gguf(model) => model.config(),
+            EvalModel::Trained { decoder, .. } => decoder.config(),
+            EvalModel::Deployed(model) => model.config(),
         }
     }
 
-    /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
+    /// The model's tokenizer, if it has one.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
         match self {
-            EvalModel::Checkpoint { tokenizer, .. } => tokenizer,
-            EvalModel::Gguf(model) => model.tokenizer(),
+            EvalModel::Trained { tokenizer, .. } => tokenizer.as_deref(),
+            EvalModel::Deployed(model) => Some(model.tokenizer()),
         }
+    }
+
+    /// The model's tokenizer, which texts need.
+    pub(crate) fn text_tokenizer(&self) -> Result<&Tokenizer, EvalError> {
+        let missing = || EvalError::Input("the model has no tokenizer.json, which text needs".to_string());
+        self.tokenizer().ok_or_else(missing)
     }
 
     /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
@@ -112,10 +112,10 @@ impl EvalModel {
     /// infinite.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            EvalModel::Checkpoint { decoder, .. } => {
+            EvalModel::Trained { decoder, .. } => {
                 finite(decoder.logits(ids, 1, None)?, decoder.config().vocab_size, 0)?
             }
-            EvalModel::Gguf(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
+            EvalModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
                 .forward(ids, LogitsRequest::All)?,
         })
     }

@@ -79,7 +79,7 @@ fn all(
     max_tokens: Option<usize>,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let all = model.tokenizer().encode(text, false)?;
+    let all = model.text_tokenizer()?.encode(text, false)?;
     let ids = &all[..max_tokens.map_or(all.len(), |n| all.len().min(n.saturating_add(1)))];
     if ids.len() < 2 {
         return Err(EvalError::Input(format!(
@@ -94,7 +94,7 @@ fn all(
         sums.add(&logits, targets, model.config().vocab_size);
         each(inputs, &logits)?;
     }
-    let bytes = if ids.len() == all.len() { text.len() } else { model.tokenizer().decode(ids)?.len() };
+    let bytes = if ids.len() == all.len() { text.len() } else { model.text_tokenizer()?.decode(ids)?.len() };
     sums.finish(bytes)
 }
 
@@ -105,7 +105,7 @@ fn second_halves(
     max_tokens: Option<usize>,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let (tokenizer, vocab) = (model.tokenizer(), model.config().vocab_size);
+    let (tokenizer, vocab) = (model.text_tokenizer()?, model.config().vocab_size);
     let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
     let ids = tokenizer.encode(text, bos.is_some())?;
     let first = window / 2;

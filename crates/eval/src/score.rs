@@ -62,8 +62,8 @@ impl<'a> Scorer<'a> {
     /// If the engine refuses.
     pub fn new(model: &'a EvalModel) -> Result<Self, EvalError> {
         let session = match model {
-            EvalModel::Checkpoint { .. } => None,
-            EvalModel::Gguf(model) => {
+            EvalModel::Trained { .. } => None,
+            EvalModel::Deployed(model) => {
                 let context = model.config().max_position_embeddings;
                 Some(Session::with_kv(Arc::clone(model), context, KvType::F32)?)
             }
@@ -170,7 +170,7 @@ fn alone(session: &mut Session, scored: &ScoredSequence) -> Result<Vec<f32>, Eva
 /// Logits of the rows that predict each continuation, by the training forward. Shorter sequences are padded
 /// at their end, where no row before sees it.
 fn as_batch(model: &EvalModel, sequences: &[ScoredSequence]) -> Result<Vec<Vec<f32>>, EvalError> {
-    let EvalModel::Checkpoint { decoder, .. } = model else { return Ok(Vec::new()) };
+    let EvalModel::Trained { decoder, .. } = model else { return Ok(Vec::new()) };
     let vocab = decoder.config().vocab_size;
     let longest = sequences.iter().map(|s| s.inputs().len()).max().unwrap_or(0);
     let mut ids = Vec::with_capacity(longest * sequences.len());

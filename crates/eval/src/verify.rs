@@ -7,14 +7,13 @@ use tritforge_config::{ModelConfig, Projection};
 use tritforge_kernels::{LM_HEAD, QuantizedRows, Step, TernaryWeights};
 use tritforge_ternary::{Granularity, Scales, TernaryTensor};
 
-use crate::EvalError;
+use crate::{EvalError, EvalModel};
 
 mod logits;
 mod model;
 
 pub use logits::Comparison;
 use model::TABLES;
-pub use model::VerifyModel;
 
 /// What to compare on.
 #[derive(Debug, Clone)]
@@ -180,13 +179,13 @@ type Key = (usize, &'static str);
 /// If a file cannot be read, the shapes differ, one model is ternary and the other not, the tokens do not
 /// fit, or a weight or a logit is NaN or infinite.
 pub fn verify(
-    first: VerifyModel,
-    second: VerifyModel,
+    first: EvalModel,
+    second: EvalModel,
     options: &VerifyOptions,
 ) -> Result<VerifyReport, EvalError> {
     same_shape(first.config(), second.config())?;
     let (reference, other) = match (&first, &second) {
-        (VerifyModel::Deployed(_), VerifyModel::Trained { .. }) => (second, first),
+        (EvalModel::Deployed(_), EvalModel::Trained { .. }) => (second, first),
         _ => (first, second),
     };
     let config = other.config().clone();
@@ -215,17 +214,17 @@ pub fn verify(
     let (reference, trained_logits) = if embedding_rounding == 0.0 {
         (reference, None)
     } else {
-        let logits = reference.logits(ids, &mut |_| {})?;
+        let logits = reference.observed_logits(ids, &mut |_| {})?;
         (reference.with_tables(tables)?, Some(logits))
     };
 
     let mut traces: HashMap<Key, Trace> = HashMap::new();
-    let left_logits = reference.logits(ids, &mut |step: Step<'_>| {
+    let left_logits = reference.observed_logits(ids, &mut |step: Step<'_>| {
         let trace = Trace { input: step.input.clone(), sums: step.sums.to_vec() };
         traces.insert((step.layer, step.projection), trace);
     })?;
     let mut steps: HashMap<Key, TraceDifference> = HashMap::new();
-    let right_logits = other.logits(ids, &mut |step: Step<'_>| {
+    let right_logits = other.observed_logits(ids, &mut |step: Step<'_>| {
         let key = (step.layer, step.projection);
         if let Some(left) = traces.remove(&key) {
             steps.insert(key, TraceDifference::of(&left, &step));
@@ -257,8 +256,8 @@ pub fn verify(
 
 /// All projections in the order of the forward pass; none of full-precision models.
 fn projections(
-    reference: &VerifyModel,
-    other: &VerifyModel,
+    reference: &EvalModel,
+    other: &EvalModel,
     steps: &HashMap<Key, TraceDifference>,
 ) -> Result<Vec<ProjectionReport>, EvalError> {
     let layers = 0..other.config().num_hidden_layers;
@@ -299,8 +298,8 @@ fn integers(config: &ModelConfig) -> bool {
 
 /// An embedding or head, by its names in checkpoints and in GGUF files, if it is ternary.
 fn table(
-    reference: &VerifyModel,
-    other: &VerifyModel,
+    reference: &EvalModel,
+    other: &EvalModel,
     (name, tensor): (&str, &str),
     step: Option<TraceDifference>,
 ) -> Result<Option<ProjectionReport>, EvalError> {
@@ -357,7 +356,7 @@ fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
 }
 
 fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> {
-    let pairs: [(&'static str, String, String); 18] = [
+    let pairs: [(&'static str, String, String); 19] = [
         ("vocab_size", left.vocab_size.to_string(), right.vocab_size.to_string()),
         ("hidden_size", left.hidden_size.to_string(), right.hidden_size.to_string()),
         ("intermediate_size", left.intermediate_size.to_string(), right.intermediate_size.to_string()),
@@ -379,6 +378,7 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
         ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),
         ("rotation", format!("{:?}", left.rotation), format!("{:?}", right.rotation)),
+        ("activation_top_k", format!("{:?}", left.activation_top_k), format!("{:?}", right.activation_top_k)),
         ("tie_word_embeddings", left.tie_word_embeddings.to_string(), right.tie_word_embeddings.to_string()),
     ];
     match pairs.into_iter().find(|(_, left, right)| left != right) {

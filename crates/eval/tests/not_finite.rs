@@ -9,8 +9,8 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use tritforge_checkpoint::Tensors;
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
 use tritforge_eval::{
-    EvalModel, GreedyOptions, ScoredSequence, Scorer, Scoring, VerifyModel, VerifyOptions, generate_greedy,
-    perplexity, verify,
+    EvalModel, GreedyOptions, ScoredSequence, Scorer, Scoring, VerifyOptions, generate_greedy, perplexity,
+    verify,
 };
 use tritforge_export::{ExportOptions, ImportOptions, LoadedModel, diff, import, synth_gguf};
 use tritforge_gguf::{GgmlType, Gguf, TensorInfo};
@@ -93,7 +93,6 @@ fn refused(path: &Path, what: &[&str], token: u32) {
     let mut errors = vec![
         ("import", import(path, &out, &options).map(|_| ()).map_err(|e| e.to_string())),
         ("eval", EvalModel::open(path).map(|_| ()).map_err(|e| e.to_string())),
-        ("verify", VerifyModel::open(path, &options).map(|_| ()).map_err(|e| e.to_string())),
     ];
     errors.push(("generate", run(path, token)));
     for (command, result) in errors {
@@ -284,7 +283,7 @@ fn every_tensor_of_a_hugging_face_directory() {
             let error = import(&source, &out, &options).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(&place), "{dtype:?} {name} {place}: {error}");
             assert!(!out.exists());
-            let error = VerifyModel::open(&source, &options).map(|_| ()).unwrap_err().to_string();
+            let error = EvalModel::open_with(&source, &options, &[]).map(|_| ()).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(&place), "{dtype:?} {name} {place}: {error}");
         }
     }
@@ -334,7 +333,7 @@ fn products_beyond_the_range_are_neither_measured_nor_verified() {
         let writing = GreedyOptions { max_tokens: 2, stop: Vec::new() };
         expected(generate_greedy(&model, &[vec![1, 2]], &writing, |_, _| Ok(())).unwrap_err().1.to_string());
     }
-    let side = |path: &Path| VerifyModel::open(path, &ImportOptions::default()).unwrap();
+    let side = |path: &Path| EvalModel::open(path).unwrap();
     for pair in [[&path, &path], [&checkpoint, &path], [&checkpoint, &checkpoint]] {
         let options = VerifyOptions { ids: vec![1, 2, 3], greedy_tokens: 2, logit_bound: f32::INFINITY };
         expected(verify(side(pair[0]), side(pair[1]), &options).unwrap_err().to_string());

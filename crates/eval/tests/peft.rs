@@ -9,8 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
-use tritforge_eval::{VerifyModel, VerifyOptions, verify};
-use tritforge_export::ImportOptions;
+use tritforge_eval::{EvalModel, VerifyOptions, verify};
 
 type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -81,7 +80,7 @@ fn case(keys: &Value, modules: &[(&str, usize, f64)]) -> (TempDir, TempDir) {
 }
 
 fn difference(a: &Path, b: &Path) -> f32 {
-    let open = |path: &Path| VerifyModel::open(path, &ImportOptions::default()).unwrap();
+    let open = |path: &Path| EvalModel::open(path).unwrap();
     let ids = (0..48).map(|i| i * 37 % 160).collect();
     let options = VerifyOptions { ids, greedy_tokens: 1, logit_bound: 1e-4 };
     verify(open(a), open(b), &options).unwrap().as_trained.max_difference
@@ -134,7 +133,7 @@ fn an_adapter_that_does_not_fit_its_base_is_refused() {
         &json!({"target_modules": ["q_proj"], "layers_to_transform": [0]}),
         &[("layers.0.self_attn.q_proj", 3, 1.0)],
     );
-    let error = VerifyModel::open(adapter.path(), &ImportOptions::default()).unwrap_err().to_string();
+    let error = EvalModel::open(adapter.path()).unwrap_err().to_string();
     assert!(error.contains("lora_A") && error.contains("[3, 32]") && error.contains("[2, 32]"), "{error}");
 }
 
@@ -142,7 +141,7 @@ fn an_adapter_that_does_not_fit_its_base_is_refused() {
 fn files_of_peft_itself_are_read_with_their_base() {
     // Its base_model_name_or_path is "llama_tiny", a name that only --base or its place can give a meaning.
     let golden = base().with_file_name("lora_llama");
-    let error = VerifyModel::open(&golden, &ImportOptions::default()).unwrap_err().to_string();
+    let error = EvalModel::open(&golden).unwrap_err().to_string();
     assert!(error.contains("llama_tiny") && error.contains("--base"), "{error}");
     let dir = TempDir::new().unwrap();
     fs::copy(golden.join(ADAPTER_MODEL), dir.path().join(ADAPTER_MODEL)).unwrap();

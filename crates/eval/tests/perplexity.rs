@@ -22,7 +22,7 @@ fn model() -> EvalModel {
         ..ModelConfig::default()
     };
     let decoder = Decoder::init(&config, 5).unwrap();
-    EvalModel::Checkpoint { decoder: Box::new(decoder), tokenizer: Box::new(tokenizer) }
+    EvalModel::Trained { decoder: Box::new(decoder), tokenizer: Some(Box::new(tokenizer)) }
 }
 
 /// −ln p of the token at `at`, from the inputs before it.
@@ -36,7 +36,7 @@ fn nats(model: &EvalModel, inputs: &[u32], target: u32) -> f64 {
 #[test]
 fn second_halves_are_scored_as_llama_cpp_does() {
     let model = model();
-    let tokenizer = model.tokenizer();
+    let tokenizer = model.tokenizer().unwrap();
     let window = 13;
     let found = perplexity(&model, TEXT, Scoring::SecondHalf { window }, None, |_, _| Ok(())).unwrap();
     // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to
@@ -69,7 +69,7 @@ fn second_halves_are_scored_as_llama_cpp_does() {
 fn every_token_but_the_first_is_scored_once() {
     let model = model();
     let found = perplexity(&model, TEXT, Scoring::All { window: 9 }, None, |_, _| Ok(())).unwrap();
-    let ids = model.tokenizer().encode(TEXT, false).unwrap();
+    let ids = model.tokenizer().unwrap().encode(TEXT, false).unwrap();
     let expected: f64 = (1..ids.len()).map(|at| nats(&model, &ids[(at - 1) / 9 * 9..at], ids[at])).sum();
     assert_eq!((found.tokens, found.bytes), (ids.len() - 1, TEXT.len()));
     assert!((found.loss - expected / (ids.len() - 1) as f64).abs() < 1e-5, "{found:?}");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
+use tritforge_constrain::ConstrainError;
 use tritforge_ternary::TernaryError;
 use tritforge_text::TextError;
 
@@ -112,6 +113,9 @@ pub enum InferError {
         /// Its logit.
         value: f32,
     },
+    /// A grammar is wrong, or no text of the vocabulary fits it.
+    #[error(transparent)]
+    Constraint(#[from] ConstrainError),
     /// Every token is barred.
     #[error("no token is left to choose from")]
     NothingToChoose,

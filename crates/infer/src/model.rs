@@ -1,9 +1,10 @@
 //! `Model`: everything a GGUF file says, ready to run; shared and immutable.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use tritforge_config::{ModelConfig, Projection};
+use tritforge_constrain::{Compiler, ConstrainError, Constraint, Grammar};
 use tritforge_gguf::{Gguf, Override};
 use tritforge_kernels::{DenseMatrix, RopeTable, TernaryWeights};
 use tritforge_text::Tokenizer;
@@ -31,6 +32,8 @@ pub struct Model {
     pub(crate) rope: RopeTable,
     /// What new sessions begin with.
     adapters: RwLock<Arc<[ScaledAdapter]>>,
+    /// What compiles grammars for the vocabulary, once one is asked for.
+    compiler: OnceLock<Result<Compiler, ConstrainError>>,
     /// The model on a GPU, if it runs there.
     #[cfg(feature = "cuda")]
     pub(crate) cuda: Option<crate::cuda::CudaModel>,
@@ -111,6 +114,7 @@ impl Model {
             end_ids: tokenizer.end_ids(),
             tokenizer,
             adapters: RwLock::default(),
+            compiler: OnceLock::new(),
             #[cfg(feature = "cuda")]
             cuda: None,
         })
@@ -167,6 +171,17 @@ impl Model {
     /// The ids of the tokens that end a generation, ascending ([`Tokenizer::end_ids`]).
     pub fn end_ids(&self) -> &[u32] {
         &self.end_ids
+    }
+
+    /// A grammar for [`crate::GenerateOptions::constraint`], compiled for the model's vocabulary. Those used last
+    /// are kept.
+    ///
+    /// # Errors
+    /// If the grammar is wrong or too large, or the tokenizer's tokens are not made of bytes.
+    pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, InferError> {
+        let new = || Compiler::new(&self.tokenizer, &self.end_ids, self.config.vocab_size);
+        let compiler = self.compiler.get_or_init(new).as_ref().map_err(Clone::clone)?;
+        Ok(compiler.compile(grammar)?)
     }
 
     /// All ternary tensors, block by block.

@@ -1,5 +1,6 @@
 //! What to generate and how.
 
+use tritforge_constrain::Constraint;
 use tritforge_text::TurnEnd;
 
 use crate::{InferError, Model, Sampling};
@@ -22,10 +23,16 @@ pub struct GenerateOptions {
     pub stop_ids: Vec<u32>,
     /// The log-probability of each token, and of so many of the most probable ones in its place.
     pub logprobs: Option<usize>,
+    /// The same of the prompt's tokens but the first. They come with the first tokens of the text, before them. The
+    /// whole prompt is run for that, whatever is in the cache.
+    pub prompt_logprobs: Option<usize>,
     /// Tokens that end the text beside the model's own ([`crate::Model::end_ids`]).
     pub end_ids: Vec<u32>,
     /// Tokens that are never chosen.
     pub suppress_ids: Vec<u32>,
+    /// What the text is to fit ([`Model::constraint`]). It ends where nothing can be added; before, a token that
+    /// ends the text is chosen only where the text may end.
+    pub constraint: Option<Constraint>,
     /// Special tokens are no part of the text. One that bears the name of a stop string still ends it.
     pub skip_special_tokens: bool,
     /// White space that a chat template writes after an answer: before the token that ends the text it is not
@@ -74,8 +81,10 @@ impl Default for GenerateOptions {
             min_tokens: 0,
             stop_ids: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             end_ids: Vec::new(),
             suppress_ids: Vec::new(),
+            constraint: None,
             skip_special_tokens: false,
             closing: String::new(),
         }

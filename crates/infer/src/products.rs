@@ -63,7 +63,8 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
         let plain = !projections.iter().all(ternary) || any_adapted(self.adapted, self.layer, projections);
         let config = self.model.config();
         let rotated = projections.iter().any(|p| config.rotation.rotates(*p));
-        InputForm { quantized, plain, width: activation_width(config.activations), rotated }
+        let (width, top_k) = (activation_width(config.activations), config.top_k());
+        InputForm { quantized, plain, width, top_k, rotated }
     }
 
     fn project<const N: usize>(

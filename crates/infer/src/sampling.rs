@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
+use tritforge_constrain::Allowed;
 
 use crate::InferError;
 
@@ -116,25 +117,26 @@ impl Sampler {
     /// # Errors
     /// If a logit is NaN or infinite: no choice means anything then.
     pub fn choose(&mut self, logits: &[f32], recent: &[u32]) -> Result<u32, InferError> {
-        self.choose_except(logits, recent, &[])
+        self.choose_among(logits, recent, &[], None)
     }
 
-    /// As [`Sampler::choose`], but none of the tokens in `banned`.
+    /// As [`Sampler::choose`], but none of the tokens in `banned`, and only one of those that are `allowed`.
     ///
     /// # Errors
     /// As [`Sampler::choose`], and if no token is left.
-    pub fn choose_except(
+    pub fn choose_among(
         &mut self,
         logits: &[f32],
         recent: &[u32],
         banned: &[u32],
+        allowed: Option<&Allowed>,
     ) -> Result<u32, InferError> {
         if let Some(id) = logits.iter().position(|logit| !logit.is_finite()) {
             return Err(InferError::Logit { position: recent.len(), id, value: logits[id] });
         }
         let changed = self.changed(logits, recent);
         let id = if self.sampling.temperature == 0.0 {
-            greedy(logits, &changed, banned)
+            greedy(logits, &changed, |id| may_come(id, banned, allowed))
         } else {
             let mut candidates = std::mem::take(&mut self.candidates);
             candidates.clear();
@@ -142,8 +144,8 @@ impl Sampler {
             for (id, logit) in &changed {
                 candidates[*id as usize].1 = *logit;
             }
-            if !banned.is_empty() {
-                candidates.retain(|(id, _)| !banned.contains(id));
+            if !banned.is_empty() || allowed.is_some() {
+                candidates.retain(|(id, _)| may_come(*id, banned, allowed));
             }
             let id = self.draw(&mut candidates);
             self.candidates = candidates;
@@ -225,13 +227,18 @@ impl Sampler {
     }
 }
 
+/// Whether a token may be chosen.
+fn may_come(id: u32, banned: &[u32], allowed: Option<&Allowed>) -> bool {
+    !banned.contains(&id) && allowed.is_none_or(|allowed| allowed.contains(id))
+}
+
 /// The token with the largest logit, of equals the one with the lowest id; none if all are barred.
-fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, banned: &[u32]) -> Option<u32> {
+fn greedy(logits: &[f32], changed: &BTreeMap<u32, f32>, may_come: impl Fn(u32) -> bool) -> Option<u32> {
     let mut changed = changed.iter().peekable();
     let mut best: Option<(u32, f32)> = None;
     for (id, logit) in (0u32..).zip(logits) {
         let logit = changed.next_if(|(at, _)| **at == id).map_or(*logit, |(_, logit)| *logit);
-        if best.is_none_or(|(_, largest)| logit > largest) && !banned.contains(&id) {
+        if best.is_none_or(|(_, largest)| logit > largest) && may_come(id) {
             best = Some((id, logit));
         }
     }
@@ -344,9 +351,9 @@ mod tests {
         for temperature in [0.0, 1.0] {
             let mut sampler = Sampler::new(Sampling { temperature, ..Sampling::default() }).unwrap();
             for _ in 0..50 {
-                assert_eq!(sampler.choose_except(&[9.0, 1.0, 9.0], &[], &[0, 2]).unwrap(), 1);
+                assert_eq!(sampler.choose_among(&[9.0, 1.0, 9.0], &[], &[0, 2], None).unwrap(), 1);
             }
-            assert!(sampler.choose_except(&[9.0], &[], &[0]).is_err());
+            assert!(sampler.choose_among(&[9.0], &[], &[0], None).is_err());
         }
     }
 

@@ -250,7 +250,7 @@ impl<'m, T> Scheduler<'m, T> {
                 break;
             }
             let Some(Queued { tag, mut sequence, adapters }) = self.queue.pop_front() else { break };
-            match self.session(sequence.ids(), adapters, need) {
+            match self.session(sequence.reusable(), adapters, need) {
                 Ok(session) => {
                     self.make_room(reserved + need);
                     sequence.start(session.len());
@@ -327,7 +327,7 @@ impl<'m, T> Scheduler<'m, T> {
             slot.take = match slot.waits() {
                 waiting @ (0 | 1) => waiting,
                 waiting => {
-                    let chunk = waiting.min(room);
+                    let chunk = slot.sequence.next_input(waiting.min(room)).0.len();
                     room -= chunk;
                     chunk
                 }

@@ -6,64 +6,14 @@
 //! checkpoint runs one through the training forward.
 
 use std::ops::{ControlFlow, Range};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use tritforge_constrain::{Constraint, Progress};
 use tritforge_text::{DecodeStream, Tokenizer};
 
 use crate::session::check_tokens;
 use crate::stop::{StopFilter, StopMatch};
-use crate::{GenerateOptions, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model gave a token that ends the generation.
-    Eos,
-    /// A stop string came.
-    Stop,
-    /// `max_tokens` were generated.
-    Length,
-    /// The context is full.
-    ContextFull,
-    /// The callback asked for the end, or whoever runs the sequence did.
-    Cancelled,
-    /// A filter of whoever runs the sequence withholds the rest of its text.
-    Withheld,
-}
-
-/// What came of a prompt.
-#[derive(Debug, Clone)]
-pub struct Generation {
-    /// The text.
-    pub text: String,
-    /// The tokens, without the one that ended the text.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-    /// How many of them were not run, because their keys and values were in the cache.
-    pub cached_tokens: usize,
-    /// Time from the beginning to the first token.
-    pub prefill: Duration,
-    /// Time from the first token to the last.
-    pub decode: Duration,
-}
-
-impl Generation {
-    /// Prompt tokens a second.
-    pub fn prefill_rate(&self) -> f64 {
-        self.prompt_tokens as f64 / self.prefill.as_secs_f64()
-    }
-
-    /// Generated tokens a second, the first one aside; 0 if there was no second one.
-    pub fn decode_rate(&self) -> f64 {
-        match self.tokens.len() {
-            0 | 1 => 0.0,
-            n => (n - 1) as f64 / self.decode.as_secs_f64(),
-        }
-    }
-}
+use crate::{Finish, GenerateOptions, Generation, InferError, LogitsRequest, Model, Sampler, TokenLogprobs};
 
 /// A piece of the text as it is handed out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,6 +24,9 @@ pub struct Piece<'a> {
     /// them.
     pub tokens: &'a [TokenLogprobs],
 }
+
+/// Tokens of a prompt at once whose log-probabilities are asked for: each takes a row of logits.
+const SCORED_CHUNK: usize = 64;
 
 /// The tokens of a model: what a sequence has to know of it.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +56,8 @@ pub struct Sequence<'m> {
     filter: StopFilter,
     /// Tokens that may not be chosen before [`GenerateOptions::min_tokens`].
     too_early: Vec<u32>,
+    /// Where the text stands in its grammar.
+    progress: Option<Progress>,
     /// The prompt and the tokens generated.
     ids: Vec<u32>,
     prompt_tokens: usize,
@@ -115,6 +70,8 @@ pub struct Sequence<'m> {
     text: String,
     /// Tokens whose text has not been handed out.
     tokens: Vec<TokenLogprobs>,
+    /// How many of them, at the beginning, are the prompt's.
+    scored: usize,
     /// Whether what is held back of the text is no part of it.
     closed: bool,
     begin: Instant,
@@ -136,6 +93,7 @@ impl<'m> Sequence<'m> {
         let sampler = Sampler::new(options.sampling.clone())?;
         options.check_ids(vocabulary.size)?;
         check_tokens(prompt, vocabulary.size, &positions)?;
+        let progress = options.constraint.as_ref().map(Constraint::start).transpose()?;
         let mut too_early = Vec::new();
         if options.min_tokens > 0 {
             if !options.ignore_eos {
@@ -151,6 +109,7 @@ impl<'m> Sequence<'m> {
             stream: vocabulary.tokenizer.stream(),
             filter: StopFilter::new(options.stop.clone()),
             too_early,
+            progress,
             ids: prompt.to_vec(),
             prompt_tokens: prompt.len(),
             cached_tokens: 0,
@@ -158,6 +117,7 @@ impl<'m> Sequence<'m> {
             room: positions.len(),
             text: String::new(),
             tokens: Vec::new(),
+            scored: 0,
             closed: false,
             begin: Instant::now(),
             prefilled: None,
@@ -188,9 +148,22 @@ impl<'m> Sequence<'m> {
     /// The tokens to run next, at most `most`, and the logits that [`Self::accept`] needs of them.
     pub fn next_input(&self, most: usize) -> (&[u32], LogitsRequest) {
         let rest = &self.ids[self.seen..];
+        if self.is_scored() {
+            return (&rest[..rest.len().min(most).min(SCORED_CHUNK)], LogitsRequest::All);
+        }
         let ids = &rest[..rest.len().min(most)];
         let request = if ids.len() == rest.len() { LogitsRequest::Last } else { LogitsRequest::None };
         (ids, request)
+    }
+
+    /// Whether the tokens to run next are a part of the prompt whose log-probabilities are asked for.
+    fn is_scored(&self) -> bool {
+        self.options.prompt_logprobs.is_some() && self.is_prefilling()
+    }
+
+    /// The part of the prompt whose keys and values may come from the cache.
+    pub(crate) fn reusable(&self) -> &[u32] {
+        if self.options.prompt_logprobs.is_some() { &[] } else { &self.ids }
     }
 
     /// Begins now, with the first `cached` tokens of the prompt in the cache already.
@@ -200,8 +173,8 @@ impl<'m> Sequence<'m> {
         self.begin = Instant::now();
     }
 
-    /// Takes note of `ran` tokens that the model has run and, if none is left, chooses the next one by their
-    /// last `logits` `[vocab_size]`. `on_piece` gets the text that it completes, or none if it completes none,
+    /// Takes note of `ran` tokens that the model has run, with the logits that [`Self::next_input`] asked for, and, if
+    /// none is left, chooses the next one by the last `logits` `[vocab_size]`. `on_piece` gets the text that it completes, or none if it completes none,
     /// and may end the sequence. Returns why the sequence is at its end, if it is.
     ///
     /// # Errors
@@ -209,9 +182,13 @@ impl<'m> Sequence<'m> {
     pub fn accept(
         &mut self,
         ran: usize,
-        logits: &[f32],
+        mut logits: &[f32],
         on_piece: impl FnOnce(Piece<'_>) -> ControlFlow<()>,
     ) -> Result<Option<Finish>, InferError> {
+        if self.is_scored() {
+            self.score(logits);
+            logits = &logits[logits.len().saturating_sub(self.vocabulary.size)..];
+        }
         self.seen += ran;
         if self.waiting() > 0 {
             return Ok(None);
@@ -222,9 +199,22 @@ impl<'m> Sequence<'m> {
         }
         let early = self.generated() < self.options.min_tokens;
         let banned = if early { &self.too_early } else { &self.options.suppress_ids };
-        let id = self.sampler.choose_except(logits, &self.ids, banned)?;
-        if self.ends(id) {
+        let mut allowed = None;
+        if let Some(progress) = &mut self.progress {
+            if progress.is_complete() {
+                return Ok(Some(Finish::Stop));
+            }
+            let allowed = allowed.insert(progress.allowed()?);
+            if allowed.end() {
+                ending(&self.vocabulary, &self.options).for_each(|id| allowed.allow(id));
+            }
+        }
+        let id = self.sampler.choose_among(logits, &self.ids, banned, allowed.as_ref())?;
+        if ending(&self.vocabulary, &self.options).any(|end| end == id) {
             return Ok(Some(Finish::Eos));
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.accept(id)?;
         }
         self.ids.push(id);
         self.tokens.extend(self.options.logprobs.map(|top| TokenLogprobs::of(logits, id, top)));
@@ -253,6 +243,15 @@ impl<'m> Sequence<'m> {
         Ok(self.hand_out(&text, on_piece))
     }
 
+    /// Takes the log-probabilities of the prompt's tokens behind those that have been run.
+    fn score(&mut self, logits: &[f32]) {
+        let top = self.options.prompt_logprobs.unwrap_or_default();
+        let next = self.ids[self.seen + 1..self.prompt_tokens].iter();
+        let scored = logits.chunks_exact(self.vocabulary.size).zip(next);
+        self.tokens.extend(scored.map(|(logits, id)| TokenLogprobs::of(logits, *id, top)));
+        self.scored = self.tokens.len();
+    }
+
     /// Appends to the text, and hands it out with the tokens that belong to it. Without any it only asks
     /// whether to go on: a stop string may hold all of the text back while the client leaves or the time runs
     /// out.
@@ -268,6 +267,10 @@ impl<'m> Sequence<'m> {
         }
         if !text.is_empty() {
             self.tokens.clear();
+            self.scored = 0;
+        }
+        if self.progress.as_ref().is_some_and(Progress::is_complete) {
+            return Some(Finish::Stop);
         }
         if self.generated() == self.options.max_tokens {
             return Some(Finish::Length);
@@ -280,7 +283,7 @@ impl<'m> Sequence<'m> {
         self.text.push_str(text);
         self.closed = true;
         let mut written = 0;
-        let mut shown = 0;
+        let mut shown = self.scored;
         while shown < self.tokens.len() && written < text.len() {
             written += self.vocabulary.tokenizer.bytes(self.tokens[shown].id)?.len();
             shown += 1;
@@ -308,13 +311,6 @@ impl<'m> Sequence<'m> {
     /// How many tokens have been generated.
     pub fn generated(&self) -> usize {
         self.ids.len() - self.prompt_tokens
-    }
-
-    /// Whether a token ends the text.
-    fn ends(&self, id: u32) -> bool {
-        let GenerateOptions { stop_ids, end_ids, ignore_eos, .. } = &self.options;
-        stop_ids.contains(&id)
-            || !ignore_eos && (self.vocabulary.end_ids.contains(&id) || end_ids.contains(&id))
     }
 
     /// The result of a sequence that has come to its end. What was held back of the text, as far as it belongs
@@ -362,4 +358,11 @@ impl<'m> Sequence<'m> {
             decode: end - prefilled,
         })
     }
+}
+
+/// The tokens that end a text.
+fn ending<'a>(vocabulary: &Vocabulary<'a>, options: &'a GenerateOptions) -> impl Iterator<Item = u32> {
+    let GenerateOptions { stop_ids, end_ids, ignore_eos, .. } = options;
+    let own = (!ignore_eos).then(|| vocabulary.end_ids.iter().chain(end_ids));
+    stop_ids.iter().chain(own.into_iter().flatten()).copied()
 }

@@ -59,9 +59,56 @@ pub(crate) fn step_observed(
     observer: Option<&mut Observer<'_>>,
     capture: Option<&mut StateCapture>,
 ) -> Result<Vec<Vec<f32>>, InferError> {
-    let Some(first) = parts.first() else { return Ok(Vec::new()) };
+    let Some(model) = model_of(parts)? else { return Ok(Vec::new()) };
+    #[cfg(feature = "cuda")]
+    if let Some(cuda) = &model.cuda {
+        let logits = cuda.pass(&model, parts, observer, capture)?;
+        return end(&model, parts, logits, None);
+    }
+    let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
+    let mut looking = Looking { observer, capture, non_finite: None };
+    let buffers = blocks(&model, parts, &mut looking)?;
+    let logits = logits(&model, parts, &buffers.x, looking.observer);
+    BUFFERS.set(buffers);
+    end(&model, parts, logits, looking.non_finite)
+}
+
+/// As [`step`], but returns each part's hidden states behind the last block and the final norm, of which the head
+/// makes the logits: [tokens, hidden_size].
+///
+/// # Errors
+/// As [`step`]; if the model runs on a GPU.
+pub fn hidden_states(parts: &mut [SequenceInput<'_>]) -> Result<Vec<Vec<f32>>, InferError> {
+    let Some(model) = model_of(parts)? else { return Ok(Vec::new()) };
+    let config = model.config();
+    #[cfg(feature = "cuda")]
+    if model.cuda.is_some() {
+        return Err(InferError::Option {
+            option: "device",
+            found: "a GPU".to_string(),
+            expected: "cpu, which alone hands out hidden states",
+        });
+    }
+    let mut looking = Looking { observer: None, capture: None, non_finite: None };
+    let buffers = blocks(&model, parts, &mut looking)?;
+    let mut normed = vec![0f32; buffers.x.len()];
+    rms_norm(&buffers.x, &model.norm, config.rms_norm_eps, &mut normed);
+    BUFFERS.set(buffers);
+    let mut end_of = 0;
+    let rows = parts.iter().map(|part| {
+        end_of += part.ids.len();
+        end_of - part.ids.len()..end_of
+    });
+    let rows: Vec<Range<usize>> = rows.collect();
+    let states = split(&rows, normed, config.hidden_size);
+    end_with(&model, parts, states, looking.non_finite, config.hidden_size)
+}
+
+/// The model of all parts, whose tokens it can run; none if there is no part.
+fn model_of(parts: &[SequenceInput<'_>]) -> Result<Option<Arc<Model>>, InferError> {
+    let Some(first) = parts.first() else { return Ok(None) };
     let model = Arc::clone(first.session.model());
-    for part in parts.iter() {
+    for part in parts {
         if !Arc::ptr_eq(&model, part.session.model()) {
             return Err(InferError::Option {
                 option: "parts",
@@ -71,21 +118,21 @@ pub(crate) fn step_observed(
         }
         part.session.check(part.ids)?;
     }
-    #[cfg(feature = "cuda")]
-    if let Some(cuda) = &model.cuda {
-        let logits = cuda.pass(&model, parts, observer, capture)?;
-        return end(&model, parts, logits, None);
-    }
-    let _threads = decode_thread_limit(parts.iter().all(|part| part.ids.len() == 1));
+    Ok(Some(model))
+}
+
+/// Runs all blocks; the stream behind the last one is in the buffers.
+fn blocks(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    looking: &mut Looking<'_, '_>,
+) -> Result<Buffers, InferError> {
     let mut buffers = BUFFERS.take();
-    let adapted = begin(&model, parts, &mut buffers)?;
-    let mut looking = Looking { observer, capture, non_finite: None };
+    let adapted = begin(model, parts, &mut buffers)?;
     for layer in 0..model.blocks.len() {
-        block(&model, layer, parts, &adapted, &mut buffers, &mut looking);
+        block(model, layer, parts, &adapted, &mut buffers, looking);
     }
-    let logits = logits(&model, parts, &buffers.x, looking.observer);
-    BUFFERS.set(buffers);
-    end(&model, parts, logits, looking.non_finite)
+    Ok(buffers)
 }
 
 /// Hands the logits of a pass out if all its results are finite; if not, it is as if it had not been.
@@ -95,7 +142,18 @@ fn end(
     logits: Vec<Vec<f32>>,
     found: Option<NonFinite>,
 ) -> Result<Vec<Vec<f32>>, InferError> {
-    if let Some(non_finite) = found.or_else(|| non_finite_logit(parts, &logits, model.config().vocab_size)) {
+    end_with(model, parts, logits, found, model.config().vocab_size)
+}
+
+/// The same of results of so many numbers a row.
+fn end_with(
+    model: &Model,
+    parts: &mut [SequenceInput<'_>],
+    logits: Vec<Vec<f32>>,
+    found: Option<NonFinite>,
+    width: usize,
+) -> Result<Vec<Vec<f32>>, InferError> {
+    if let Some(non_finite) = found.or_else(|| non_finite_logit(parts, &logits, width)) {
         // The keys and values of this pass are worth nothing.
         parts.iter_mut().for_each(|part| part.session.truncate(part.session.len()));
         return Err(error(non_finite, model, parts));

@@ -5,6 +5,8 @@
 //! infinity gets codes 0 and the scale NaN, so that every output of the row is NaN: the fault is seen, not
 //! hidden. The vector code here gives the same bits as that function on every input.
 
+use tritforge_ternary::TopK;
+
 use crate::{Backend, pool};
 
 /// From this many elements the rows are shared among threads.
@@ -56,6 +58,8 @@ pub struct QuantizedRows {
     pub sums: Vec<i32>,
     /// What functions that fill these rows round to.
     pub width: ActivationWidth,
+    /// Which part of a token's codes they keep; all of them if none is given.
+    pub top_k: Option<TopK>,
 }
 
 impl QuantizedRows {
@@ -72,7 +76,7 @@ impl QuantizedRows {
         assert!(cols > 0, "a row of activations needs at least one column");
         assert_eq!(codes.len(), scales.len() * cols, "codes must be [{}, {cols}]", scales.len());
         let sums = codes.chunks_exact(cols).map(sum).collect();
-        Self { cols, codes, scales, sums, width: ActivationWidth::Int8 }
+        Self { cols, codes, scales, sums, ..Self::default() }
     }
 }
 
@@ -103,7 +107,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
     assert!(cols > 0, "a row of activations needs at least one column");
     assert_eq!(x.len() % cols, 0, "{} activations are no whole rows of {cols}", x.len());
     let rows = x.len() / cols;
-    let width = out.width;
+    let form = (out.width, out.top_k);
     out.cols = cols;
     // Only growth writes here: every element is overwritten below.
     out.codes.resize(x.len(), 0);
@@ -114,7 +118,7 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
         let source = x[first * cols..].chunks_exact(cols);
         let targets = codes.chunks_exact_mut(cols).zip(scales).zip(sums);
         for (row, ((codes, scale), sum)) in source.zip(targets) {
-            (*scale, *sum) = quantize_row(backend, width, row, codes);
+            (*scale, *sum) = quantize_row(backend, form, row, codes);
         }
     };
     if x.len() < PARALLEL_ELEMENTS {
@@ -136,10 +140,22 @@ pub fn quantize_rows_into_with(backend: Backend, x: &[f32], cols: usize, out: &m
 /// One row: codes, scale and sum of codes. The caller has checked that the backend is supported.
 pub(crate) fn quantize_row(
     backend: Backend,
-    width: ActivationWidth,
+    (width, top_k): (ActivationWidth, Option<TopK>),
     row: &[f32],
     codes: &mut [i8],
 ) -> (f32, i32) {
+    let (scale, total) = quantize_all(backend, width, row, codes);
+    match top_k {
+        // What is not finite has codes of 0, and no order.
+        Some(top_k) if scale.is_finite() => {
+            top_k.mask(row, codes);
+            (scale, sum(codes))
+        }
+        _ => (scale, total),
+    }
+}
+
+fn quantize_all(backend: Backend, width: ActivationWidth, row: &[f32], codes: &mut [i8]) -> (f32, i32) {
     let largest = width.largest();
     match backend {
         Backend::Scalar => {
@@ -215,13 +231,17 @@ mod tests {
     fn check_all_backends(x: &[f32], cols: usize) {
         let mut codes = vec![0; cols];
         let widths = [ActivationWidth::Int8, ActivationWidth::Int4];
-        for (backend, width) in Backend::supported().into_iter().flat_map(|b| widths.map(|width| (b, width)))
-        {
-            let mut out = QuantizedRows { width, ..QuantizedRows::default() };
+        let forms = widths.into_iter().flat_map(|width| [(width, None), (width, TopK::new(0.4))]);
+        let on = |backend| forms.clone().map(move |form| (backend, form));
+        for (backend, (width, top_k)) in Backend::supported().into_iter().flat_map(on) {
+            let mut out = QuantizedRows { width, top_k, ..QuantizedRows::default() };
             quantize_rows_into_with(backend, x, cols, &mut out);
             assert_eq!((out.rows(), out.cols, out.codes.len()), (x.len() / cols, cols, x.len()));
             for (t, row) in x.chunks_exact(cols).enumerate() {
                 let scale = width.define(row, &mut codes);
+                if let Some(top_k) = top_k.filter(|_| scale.is_finite()) {
+                    top_k.mask(row, &mut codes);
+                }
                 assert_eq!(out.scales[t].to_bits(), scale.to_bits(), "{backend}, row {t}");
                 assert_eq!(out.codes[t * cols..][..cols], codes, "{backend}, row {t}");
                 assert_eq!(out.sums[t], codes.iter().map(|c| i32::from(*c)).sum(), "{backend}, row {t}");

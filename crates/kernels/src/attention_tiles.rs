@@ -54,14 +54,21 @@ pub(crate) fn dots_of_panels<const R: usize>(
     for (p, panel) in panels.chunks_exact(rows.len() * LANES).take(count).enumerate() {
         let panel = panel.as_chunks::<LANES>().0;
         // The tree of `lanes::sum` over the sixteen residues of the column: here each lane is a position.
-        let pair = |i| add(&residue(rows, panel, i), &residue(rows, panel, i + 8));
-        let even = add(&add(&pair(0), &pair(4)), &add(&pair(2), &pair(6)));
-        let odd = add(&add(&pair(1), &pair(5)), &add(&pair(3), &pair(7)));
+        let even = add(&four_residues(rows, panel, 0), &four_residues(rows, panel, 2));
+        let odd = add(&four_residues(rows, panel, 1), &four_residues(rows, panel, 3));
         let sums = add(&even, &odd);
         for r in 0..R {
             scores[r * stride + p * LANES..][..LANES].copy_from_slice(&sums[r]);
         }
     }
+}
+
+/// The residues i, i + 4, i + 8 and i + 12, of which those that are 8 apart are added first.
+#[inline(always)]
+fn four_residues<const R: usize>(rows: &[[f32; R]], panel: &[Lanes], i: usize) -> [Lanes; R] {
+    let near = add(&residue(rows, panel, i), &residue(rows, panel, i + 8));
+    let far = add(&residue(rows, panel, i + 4), &residue(rows, panel, i + 12));
+    add(&near, &far)
 }
 
 /// The products of columns i, i + 16, i + 32, …, summed in this order, for R rows and 16 positions.

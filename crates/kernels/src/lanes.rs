@@ -4,6 +4,10 @@
 //! instruction sets ([`multiversion!`]). Every version performs the same IEEE operations in the same order
 //! (fused multiply-adds, and a fixed tree for sums across lanes), so the backends agree bit for bit by
 //! construction.
+//!
+//! What such a kernel calls is `#[inline(always)]`, and no closure that multiplies and adds: a function of its own is
+//! compiled for the baseline, where each fused multiply-add is a call of `fmaf`, and a closure is inlined only if the
+//! compiler likes to.
 
 /// Sixteen numbers: one AVX-512 register, two AVX2 registers, four NEON registers.
 pub(crate) type Lanes = [f32; LANES];

@@ -38,7 +38,7 @@ pub(crate) fn quantize_made_rows(
     out: &mut QuantizedRows,
     make: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    let width = out.width;
+    let form = (out.width, out.top_k);
     out.cols = cols;
     // Only growth writes here: every element is overwritten below.
     out.codes.resize(rows * cols, 0);
@@ -49,7 +49,7 @@ pub(crate) fn quantize_made_rows(
         let targets = codes.chunks_exact_mut(cols).zip(scales).zip(sums);
         for (i, ((codes, scale), sum)) in targets.enumerate() {
             make(piece * ROWS + i, &mut values);
-            (*scale, *sum) = quantize_row(backend, width, &values, codes);
+            (*scale, *sum) = quantize_row(backend, form, &values, codes);
         }
     };
     let codes = out.codes.chunks_mut(ROWS * cols);
@@ -63,7 +63,9 @@ pub(crate) fn quantize_made_rows(
 
 #[cfg(test)]
 mod tests {
-    use crate::{Gate, QuantizedRows, glu, glu_norm_quantize, quantize_rows, rms_norm};
+    use tritforge_ternary::TopK;
+
+    use crate::{Gate, QuantizedRows, glu, glu_norm_quantize, quantize_rows, quantize_rows_into, rms_norm};
 
     fn numbers(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
@@ -75,6 +77,11 @@ mod tests {
             let (x, up, weight) = (numbers(rows * width, 1), numbers(rows * width, 2), numbers(width, 3));
             let mut y = vec![0f32; x.len()];
             rms_norm(&x, &weight, 1e-5, &mut y);
+            let mut fused = QuantizedRows { top_k: TopK::new(0.3), ..QuantizedRows::default() };
+            let mut masked = fused.clone();
+            super::rms_norm_quantize(&x, &weight, 1e-5, &mut fused);
+            quantize_rows_into(&y, width, &mut masked);
+            assert_eq!(fused, masked);
             let mut fused = QuantizedRows::default();
             super::rms_norm_quantize(&x, &weight, 1e-5, &mut fused);
             assert_eq!(fused, quantize_rows(&y, width));

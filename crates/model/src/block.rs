@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, Projection, Rotation};
 use tritforge_kernels::parallel_for_each;
+use tritforge_ternary::TopK;
 
 use crate::device::{InputForm, activation_width};
 use crate::forward::{BlockShape, Norms};
@@ -33,6 +34,8 @@ pub(crate) struct Block {
     pub(crate) activations: ActivationQuant,
     /// How they are rotated before.
     pub(crate) rotation: Rotation,
+    /// Which part of their codes is kept.
+    pub(crate) top_k: Option<TopK>,
     /// How much of the quantization of the inputs training sees.
     pub(crate) input_blend: f32,
 }
@@ -122,6 +125,7 @@ impl Block {
             biases,
             activations: config.activations,
             rotation: config.rotation,
+            top_k: config.top_k(),
             input_blend: 1.0,
         })
     }
@@ -165,6 +169,7 @@ impl Block {
             quantized: self.activations.is_integer().then_some(quantized),
             plain: self.adapted_beside(projections),
             width: activation_width(self.activations),
+            top_k: self.top_k,
             rotated: projections.iter().any(|p| self.rotation.rotates(*p)),
         }
     }

@@ -12,6 +12,7 @@ use tritforge_kernels::{
     ActivationWidth, Direction, Gate, Matrix, QuantizedRows, RopeTable, glu, glu_norm_quantize,
     hadamard_in_place, parallel_for_each, quantize_rows_into, rms_norm, rms_norm_quantize, rope_in_place,
 };
+use tritforge_ternary::TopK;
 
 use crate::Tensor;
 
@@ -26,14 +27,21 @@ pub struct InputForm {
     pub plain: bool,
     /// The integers to which they are rounded.
     pub width: ActivationWidth,
+    /// Which part of a token's codes is kept; all of them if none is given.
+    pub top_k: Option<TopK>,
     /// Whether they are rotated before they are rounded ([`hadamard_in_place`]); what is plain is rotated too.
     pub rotated: bool,
 }
 
 impl InputForm {
     /// The numbers as they are.
-    pub const PLAIN: InputForm =
-        InputForm { quantized: None, plain: false, width: ActivationWidth::Int8, rotated: false };
+    pub const PLAIN: InputForm = InputForm {
+        quantized: None,
+        plain: false,
+        width: ActivationWidth::Int8,
+        top_k: None,
+        rotated: false,
+    };
 
     /// Codes and nothing else of numbers as they are: norm and rounding are one pass then.
     fn is_one_pass(self) -> bool {
@@ -166,13 +174,13 @@ impl Input {
     /// Takes rows of `width` numbers, rounded to int8 as far as `quantized` says ([`InputForm::quantized`]); what they were before
     /// is not kept.
     pub(crate) fn take(&mut self, x: &[f32], width: usize, quantized: Option<f32>) {
-        self.rows.width = ActivationWidth::Int8;
+        (self.rows.width, self.rows.top_k) = (ActivationWidth::Int8, None);
         if quantized == Some(1.0) {
             self.values.clear();
             return quantize_rows_into(x, width, &mut self.rows);
         }
         sized(&mut self.values, x.len()).copy_from_slice(x);
-        let form = InputForm { quantized, width: ActivationWidth::Int8, rotated: false, plain: false };
+        let form = InputForm { quantized, ..InputForm::PLAIN };
         self.round(form, width, &mut Vec::new());
     }
 
@@ -195,7 +203,7 @@ impl Input {
     /// Rounds the numbers that are there, where the form says so.
     fn round(&mut self, form: InputForm, width: usize, plain: &mut Vec<f32>) {
         let Some(part) = form.quantized else { return };
-        self.rows.width = form.width;
+        (self.rows.width, self.rows.top_k) = (form.width, form.top_k);
         if part == 1.0 {
             // The codes are all that is multiplied.
             quantize_rows_into(plain, width, &mut self.rows);
@@ -238,7 +246,7 @@ impl Device for Cpu {
     ) {
         if form.is_one_pass() {
             out.values.clear();
-            out.rows.width = form.width;
+            (out.rows.width, out.rows.top_k) = (form.width, form.top_k);
             return match norm {
                 Some((weight, eps)) => rms_norm_quantize(x, &weight.read(), eps, &mut out.rows),
                 None => quantize_rows_into(x, width, &mut out.rows),
@@ -262,7 +270,7 @@ impl Device for Cpu {
     ) {
         if form.is_one_pass() {
             out.values.clear();
-            out.rows.width = form.width;
+            (out.rows.width, out.rows.top_k) = (form.width, form.top_k);
             let weight = norm.map(|(weight, eps)| (weight.read(), eps));
             let norm = weight.as_ref().map(|(weight, eps)| (&weight[..], *eps));
             return glu_norm_quantize(act, gate, up, width, norm, &mut out.rows);

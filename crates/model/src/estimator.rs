@@ -16,8 +16,8 @@ impl Decoder {
     /// # Panics
     /// If the gradients are another model's.
     pub fn apply_ste(&self, ste: Ste, gradients: &mut Gradients) {
-        let soft = self.blocks.iter().flat_map(|block| &block.projections).any(is_soft);
-        if ste == Ste::Identity && !self.config().learns_scales() && !soft {
+        let changed = self.blocks.iter().flat_map(|block| &block.projections).any(changes_gradients);
+        if ste == Ste::Identity && !self.config().learns_scales() && !changed {
             return;
         }
         let blocks = self.blocks.iter().map(|b| b.projections.iter().zip(b.projection_indices).collect());
@@ -28,7 +28,7 @@ impl Decoder {
                 let Some(gradient) = gradients.get_mut(index) else { continue };
                 assert_eq!(gradient.len(), latent.len(), "a gradient for every weight");
                 match linear.learned() {
-                    None if is_soft(linear) => soften(linear, &latent, gradient),
+                    None if changes_gradients(linear) => derive(linear, &latent, gradient),
                     None => mask(ste, linear, &latent, gradient),
                     Some(learned) => {
                         let of_scales = learn(linear, learned, &latent, gradient);
@@ -40,12 +40,13 @@ impl Decoder {
     }
 }
 
-fn is_soft(linear: &Linear) -> bool {
-    matches!(linear.training_codes(), TrainingCodes::Soft { .. })
+/// Whether what training sees of a weight has a derivative of its own.
+fn changes_gradients(linear: &Linear) -> bool {
+    matches!(linear.training_codes(), TrainingCodes::Soft { .. } | TrainingCodes::Residual { .. })
 }
 
-/// Makes the gradient of soft codes that of their weight [out, in].
-fn soften(linear: &Linear, latent: &[f32], gradient: &mut [f32]) {
+/// Makes the gradient of what training saw that of its weight [out, in].
+fn derive(linear: &Linear, latent: &[f32], gradient: &mut [f32]) {
     let Some(fitted) = linear.fitted() else { return };
     linear.training_codes().gradients(latent, linear.dims().1, fitted, gradient);
 }

@@ -1,4 +1,4 @@
-//! Codes that only training sees: drawn at random or soft. What is evaluated, saved and exported is always the
+//! Values that only training sees: codes drawn at random, soft ones, or latent weights beside the codes. What is evaluated, saved and exported is always the
 //! quantizer's own rounding.
 
 use tritforge_config::WeightQuant;
@@ -28,6 +28,12 @@ pub enum TrainingCodes {
         /// How much of it training sees, from 0 to 1.
         share: f32,
     },
+    /// The deployed value plus `share · w` (Arenas of Sherry, arXiv 2601.07892). The gradient passes through the
+    /// rounding and through the latent weight: `1 + share` times.
+    Residual {
+        /// How much of the latent weights training sees beside the codes, from 0 on.
+        share: f32,
+    },
 }
 
 impl TrainingCodes {
@@ -44,6 +50,14 @@ impl TrainingCodes {
         if self == Self::Rounded {
             return None;
         }
+        if let Self::Residual { share } = self {
+            let mut codes = vec![0i8; latent.len()];
+            fitted.codes(0, cols, latent, &mut codes);
+            let mut values = vec![0f32; latent.len()];
+            fitted.scales().apply(&codes, cols, &mut values);
+            values.iter_mut().zip(latent).for_each(|(value, w)| *value += share * w);
+            return Some(values);
+        }
         let noise = match self {
             Self::Stochastic { seed } => CounterRng::new(seed, 0, 0),
             _ => CounterRng::new(0, 0, 0),
@@ -53,7 +67,7 @@ impl TrainingCodes {
             for (i, w) in part.iter_mut().enumerate() {
                 let u = *w * inverse;
                 *w = match self {
-                    Self::Rounded => *w,
+                    Self::Rounded | Self::Residual { .. } => *w,
                     Self::Stochastic { .. } => {
                         // One of 2²⁴ numbers in [0, 1).
                         let drawn = (noise.bits((at + i) as u32) >> 8) as f32 * (1.0 / 16_777_216.0);
@@ -71,6 +85,9 @@ impl TrainingCodes {
 
     /// Multiplies the gradients of what training saw by its derivative, for latent weights [.., cols].
     pub(crate) fn gradients(self, latent: &[f32], cols: usize, fitted: &Fitted, gradients: &mut [f32]) {
+        if let Self::Residual { share } = self {
+            gradients.iter_mut().for_each(|gradient| *gradient *= 1.0 + share);
+        }
         let Self::Soft { temperature, share } = self else { return };
         each_part(gradients, cols, fitted, |at, part, inverse, scale| {
             for (gradient, w) in part.iter_mut().zip(&latent[at..]) {
@@ -118,8 +135,8 @@ impl Decoder {
     /// [`Decoder::requantize`].
     ///
     /// # Errors
-    /// If the weights are not latent, the base has an adapter, codes are more than roundings of weights, scales are
-    /// learned, or a number is out of its range.
+    /// If the weights are not latent, the base has an adapter, scales are learned, a number is out of its range, or
+    /// drawn or soft codes are asked for where codes are more than roundings of weights.
     pub fn set_training_codes(&mut self, codes: TrainingCodes) -> Result<(), ModelError> {
         let fault = |found: String, expected: &str| {
             Err(ModelError::Input { what: "codes of training", found, expected: expected.to_string() })
@@ -132,16 +149,25 @@ impl Decoder {
                 "a temperature above 0 and a share from 0 to 1",
             );
         }
+        if let TrainingCodes::Residual { share } = codes
+            && !(share >= 0.0 && share.is_finite())
+        {
+            return fault(format!("share {share}"), "a share of at least 0");
+        }
         let config = self.config();
-        let rounds = config.weights == WeightQuant::Absmean
-            && !config.quantizer.makes_codes()
-            && !config.learns_scales()
-            && self.lora.is_none();
-        if codes != TrainingCodes::Rounded && !rounds {
-            return fault(
-                format!("{codes:?} of quantizer {}", config.quantizer),
+        let latent = config.weights == WeightQuant::Absmean && !config.learns_scales() && self.lora.is_none();
+        let (fits, expected) = match codes {
+            TrainingCodes::Rounded => (true, ""),
+            TrainingCodes::Residual { .. } => {
+                (latent, "latent weights without learned scales, and no adapter")
+            }
+            TrainingCodes::Stochastic { .. } | TrainingCodes::Soft { .. } => (
+                latent && !config.quantizer.makes_codes(),
                 "a quantizer that rounds latent weights, without sparsity and learned scales, and no adapter",
-            );
+            ),
+        };
+        if !fits {
+            return fault(format!("{codes:?} of quantizer {}", config.quantizer), expected);
         }
         let linears = self.blocks.iter_mut().flat_map(|block| &mut block.projections);
         for (number, linear) in linears.enumerate() {

@@ -90,6 +90,61 @@ fn soft_codes_are_trained_and_rounded_ones_deployed() {
     }
 }
 
+/// Training multiplies the deployed values plus a part of the latent weights: the loss and the gradients are those of a
+/// model in full precision with these weights, times one plus that part.
+#[test]
+fn residuals_are_trained_and_codes_deployed() {
+    let share = 0.5f32;
+    for (granularity, quantizer) in
+        [(Granularity::Tensor, "absmean"), (Granularity::Row, "sherry"), (Granularity::Group(32), "binary")]
+    {
+        let config = config(granularity, quantizer);
+        let mut model = Decoder::init(&config, 5).unwrap();
+        let codes = |model: &Decoder| model.projection(1, Projection::Up).quantized().unwrap().codes();
+        let deployed = codes(&model);
+        model.set_training_codes(TrainingCodes::Residual { share }).unwrap();
+        model.requantize().unwrap();
+        assert_eq!(codes(&model), deployed);
+
+        let mut factors = Vec::new();
+        let values = |name: &str, _: &[usize]| {
+            let mut values = model.values(name).unwrap();
+            let mut all = (0..2).flat_map(|layer| Projection::ALL.map(|p| (layer, p)));
+            let projection = all.find(|(layer, p)| p.hf_weight(*layer) == name);
+            factors.push(if projection.is_some() { 1.0 + share } else { 1.0 });
+            if let Some((layer, p)) = projection {
+                let quantized = model.projection(layer, p).quantized().unwrap();
+                let cols = config.projection_shape(p)[1];
+                let (codes, scales) = (quantized.codes(), quantized.scales());
+                for (i, w) in values.iter_mut().enumerate() {
+                    let scales = scales.row(i / cols);
+                    let scale = scales[i % cols / (cols / scales.len())];
+                    *w = f32::from(codes[i]) * scale + share * *w;
+                }
+            }
+            Ok(values)
+        };
+        let full = ModelConfig { weights: tritforge_config::WeightQuant::None, ..config.clone() };
+        let mut full = Decoder::load(&full, values).unwrap();
+        model.set_grad_precision(GradPrecision::F32).unwrap();
+        full.set_grad_precision(GradPrecision::F32).unwrap();
+        let ((loss, mut found), (expected_loss, expected)) = (gradients(&model), gradients(&full));
+        assert!((loss - expected_loss).abs() < 1e-5 * expected_loss, "{loss} {expected_loss}");
+        model.apply_ste(Ste::Identity, &mut found);
+        for (i, (parameter, factor)) in model.parameters().iter().zip(&factors).enumerate() {
+            let (found, expected) = (found.get(i).unwrap(), expected.get(i).unwrap());
+            let size = expected.iter().map(|d| d.abs()).fold(0f32, f32::max);
+            for (found, expected) in found.iter().zip(expected) {
+                let off = (found - expected * factor).abs();
+                assert!(off < 2e-2 * size, "{}: {found} {expected}", parameter.name);
+            }
+        }
+    }
+    let mut model = Decoder::init(&config(Granularity::Tensor, "absmean"), 5).unwrap();
+    let error = model.set_training_codes(TrainingCodes::Residual { share: f32::NAN }).unwrap_err();
+    assert!(error.to_string().contains("share NaN"), "{error}");
+}
+
 #[test]
 fn drawn_codes_are_those_of_their_seed_and_not_deployed() {
     let mut model = Decoder::init(&config(Granularity::Tensor, "absmean"), 5).unwrap();

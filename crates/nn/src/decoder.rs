@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, Module, VarBuilder};
-use tritforge_config::{ActivationQuant, ModelConfig, Rotation};
+use tritforge_config::ModelConfig;
 
 use crate::ops::{self, RotaryEmbedding};
 use crate::{BitLinear, DecoderLayer, NnError, RmsNorm, Segments};
@@ -55,16 +55,13 @@ impl Decoder {
                 expected: "sub-norms or none; the fused pass has the others".to_string(),
             });
         }
-        if config.rotation != Rotation::None || config.activations == ActivationQuant::Int4 {
+        if !config.has_plain_activations() {
             return Err(NnError::Input {
                 what: "a decoder on candle's tape",
-                found: format!(
-                    "activations {}, rotation {}",
-                    config.activations.name(),
-                    config.rotation.name()
-                ),
-                expected: "int8 activations (absmax) as they are, or none; the fused pass has the others"
-                    .to_string(),
+                found: config.activations_text(),
+                expected:
+                    "all activations in int8 (absmax) as they are, or none; the fused pass has the others"
+                        .to_string(),
             });
         }
         let model = vb.pp("model");

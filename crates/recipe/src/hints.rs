@@ -60,7 +60,7 @@ pub(super) fn unknown_name<'a>(
 
 /// The most similar of several names by Jaro and Winkler's measure (1 is equal), if it is more similar than
 /// `least`.
-pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>, least: f64) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>, least: f64) -> Option<&'a str> {
     names
         .map(|known| (strsim::jaro_winkler(name, known), known))
         .filter(|(similarity, _)| *similarity > least)

@@ -53,6 +53,7 @@ use std::path::Path;
 
 pub use entries::{Entries, Entry, Value, parse_keys};
 pub use error::{Fault, Origin, RecipeError};
+pub use hints::nearest;
 pub use keys::{Choice, Keys, Owned, check_owned};
 pub use kind::{Key, Kind, Range};
 pub use reader::{Reader, resolve};

@@ -4,6 +4,8 @@
 //! * [`RunLog`] writes events to the run's directory: `metrics.jsonl` with one JSON object a line, the same
 //!   numbers in `metrics.csv`, and TensorBoard's event files.
 //! * [`write_report`] reads them back and draws one run or several as an HTML page.
+//! * [`history`] reads them back as they are, for who compares runs; [`Scale`], [`path`], [`label`], [`escape`] and
+//!   [`STYLE`] are what pages are drawn with.
 //! * [`Sink`] is how a library tells people what it does. Libraries print nothing: whoever calls them says
 //!   where messages, progress and events go.
 //!
@@ -24,11 +26,13 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;
+mod history;
 mod html;
 mod log;
 mod sink;
 
 pub use error::ReportError;
-pub use html::{FILE as REPORT, write as write_report};
+pub use history::{Evaluation, Health, History, Preference, Train, history};
+pub use html::{FILE as REPORT, STYLE, Scale, escape, label, path, write as write_report};
 pub use log::{Event, MatrixHealth, RunLog};
 pub use sink::{Progress, Silent, Sink};

@@ -8,6 +8,7 @@ use crate::completion_jobs::finish_reason;
 use crate::engine::{Outcome, TokenLogprob};
 use crate::filters::RESPONSE_FILTERED;
 use crate::jobs::Update;
+use crate::tool_calls::{Calling, Part, ToolReader, call_id};
 
 /// Which of the two APIs speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub(crate) struct Header {
     shape: Shape,
     /// Jobs of each prompt.
     n: usize,
+    /// How the answers call tools, if there are some.
+    calling: Option<Calling>,
 }
 
 impl Header {
@@ -39,7 +42,14 @@ impl Header {
             model: model.to_string(),
             shape,
             n,
+            calling: None,
         }
+    }
+
+    /// The same of answers that may call tools.
+    pub(crate) fn calling(mut self, calling: Option<Calling>) -> Self {
+        self.calling = calling;
+        self
     }
 
     fn body(&self, stream: bool, choices: Vec<Value>) -> Value {
@@ -64,15 +74,21 @@ impl Header {
         let choices = if n < self.n { best(choices, self.n, n) } else { choices };
         let choice = |(index, choice): (usize, &Choice)| {
             let logprobs = choice.logprobs.then(|| self.logprobs(&choice.tokens, 0));
-            let reason = choice.outcome.map(|outcome| finish_reason(outcome.finish));
-            let mut body = json!({ "index": index, "logprobs": logprobs, "finish_reason": reason });
-            add_filter(&mut body);
+            let mut reason = choice.outcome.map(|outcome| finish_reason(outcome.finish));
+            let mut body = json!({ "index": index, "logprobs": logprobs, "finish_reason": null });
             match self.shape {
                 Shape::Text => body["text"] = json!(choice.text),
                 Shape::Chat => {
-                    body["message"] = json!({ "role": "assistant", "content": choice.text, "refusal": null });
+                    let (content, calls) = self.content(index, &choice.text);
+                    body["message"] = json!({ "role": "assistant", "content": content, "refusal": null });
+                    if !calls.is_empty() {
+                        body["message"]["tool_calls"] = Value::Array(calls);
+                        reason = reason.map(with_calls);
+                    }
                 }
             }
+            body["finish_reason"] = json!(reason);
+            add_filter(&mut body);
             body
         };
         let mut body = self.body(false, choices.iter().enumerate().map(choice).collect());
@@ -80,15 +96,38 @@ impl Header {
         body
     }
 
+    /// A chat's text, null if there is none beside calls, and the calls in it.
+    fn content(&self, index: usize, text: &str) -> (Value, Vec<Value>) {
+        let Some(calling) = &self.calling else { return (json!(text), Vec::new()) };
+        let mut reader = calling.reader();
+        let mut parts = reader.push(text);
+        parts.extend(reader.finish());
+        let (mut content, mut calls) = (String::new(), Vec::<(String, String)>::new());
+        for part in parts {
+            match part {
+                Part::Text(text) => content.push_str(&text),
+                Part::Call(name) => calls.push((name, String::new())),
+                Part::Arguments(json) => calls.last_mut().into_iter().for_each(|call| call.1.push_str(&json)),
+            }
+        }
+        let call = |(i, (name, arguments)): (usize, (String, String))| {
+            let id = call_id(calling.format, &self.id, index, i);
+            json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
+        };
+        let calls: Vec<Value> = calls.into_iter().enumerate().map(call).collect();
+        let none = content.is_empty() && !calls.is_empty();
+        (if none { Value::Null } else { json!(content) }, calls)
+    }
+
     /// The log-probabilities of tokens that begin after so many characters.
     fn logprobs(&self, tokens: &[TokenLogprob], mut offset: usize) -> Value {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if self.shape == Shape::Chat {
-            let entry = |bytes: &[u8], logprob: f32| json!({ "token": text(bytes), "logprob": logprob, "bytes": bytes });
+            let entry = |bytes: &[u8], logprob: Option<f32>| json!({ "token": text(bytes), "logprob": logprob, "bytes": bytes });
             let content = tokens.iter().map(|token| {
                 let mut item = entry(&token.bytes, token.logprob);
                 item["top_logprobs"] =
-                    token.top.iter().map(|(bytes, logprob)| entry(bytes, *logprob)).collect();
+                    token.top.iter().map(|(bytes, logprob)| entry(bytes, Some(*logprob))).collect();
                 item
             });
             return json!({ "content": content.collect::<Vec<Value>>(), "refusal": null });
@@ -101,8 +140,12 @@ impl Header {
             // The token that was chosen is always there. Of two with the same text the more probable one
             // stays.
             let all = token.top.iter().map(|(bytes, logprob)| (bytes, *logprob));
+            let Some(own) = token.logprob else {
+                tops.push(Value::Null);
+                continue;
+            };
             let mut top = Map::new();
-            for (bytes, logprob) in all.chain([(&token.bytes, token.logprob)]) {
+            for (bytes, logprob) in all.chain([(&token.bytes, own)]) {
                 top.entry(text(bytes)).or_insert_with(|| json!(logprob));
             }
             tops.push(Value::Object(top));
@@ -114,6 +157,11 @@ impl Header {
             "text_offset": offsets,
         })
     }
+}
+
+/// The end of an answer that has calls: one that was cut short says so.
+fn with_calls(reason: &'static str) -> &'static str {
+    if reason == "stop" { "tool_calls" } else { reason }
 }
 
 /// Says of a choice that a content filter ended that it did.
@@ -136,9 +184,16 @@ pub(crate) struct Choice {
 
 /// Of every `of` choices the `n` whose tokens are the most probable ones on average, best first.
 fn best(choices: Vec<Choice>, of: usize, n: usize) -> Vec<Choice> {
-    let mean = |choice: &Choice| match choice.tokens.len() {
-        0 => f64::NEG_INFINITY,
-        count => choice.tokens.iter().map(|token| f64::from(token.logprob)).sum::<f64>() / count as f64,
+    let mean = |choice: &Choice| {
+        // Those of a prompt that stands before them do not count.
+        let prompt = choice.outcome.map_or(0, |outcome| outcome.prompt_tokens);
+        let skip =
+            if choice.tokens.first().is_some_and(|token| token.logprob.is_none()) { prompt } else { 0 };
+        let logprobs = choice.tokens.iter().skip(skip).filter_map(|token| token.logprob).map(f64::from);
+        match logprobs.clone().count() {
+            0 => f64::NEG_INFINITY,
+            count => logprobs.sum::<f64>() / count as f64,
+        }
     };
     let mut rest = choices.into_iter();
     let mut best = Vec::new();
@@ -193,13 +248,30 @@ pub(crate) struct Events {
     begun: bool,
     /// Characters of it that have come.
     offset: usize,
+    /// What reads calls out of it.
+    reader: Option<ToolReader>,
+    /// Tokens whose text has not been shown, because it may be part of a call.
+    tokens: Vec<TokenLogprob>,
+    /// Calls of it that have begun.
+    calls: usize,
     usage: Usage,
 }
 
 impl Events {
     pub(crate) fn new(header: Header, count: usize, include_usage: bool, logprobs: bool) -> Self {
-        let usage = Usage::default();
-        Self { header, count, include_usage, logprobs, index: 0, begun: false, offset: 0, usage }
+        Self {
+            header,
+            count,
+            include_usage,
+            logprobs,
+            index: 0,
+            begun: false,
+            offset: 0,
+            reader: None,
+            tokens: Vec::new(),
+            calls: 0,
+            usage: Usage::default(),
+        }
     }
 
     /// The data of the events that an update makes.
@@ -208,15 +280,29 @@ impl Events {
         match update {
             Update::Piece { text, tokens } => {
                 self.begin(&mut events);
+                if let Some(reader) = &mut self.reader {
+                    let parts = reader.push(&text);
+                    self.tokens.extend(tokens);
+                    self.show(parts, &mut events);
+                    return events;
+                }
                 let logprobs = self.logprobs.then(|| self.header.logprobs(&tokens, self.offset));
                 self.offset += text.chars().count();
                 events.push(self.chunk(json!({ "content": text }), logprobs, None));
             }
             Update::Done(Ok(outcome)) => {
                 self.begin(&mut events);
-                events.push(self.chunk(json!({}), None, Some(finish_reason(outcome.finish))));
+                let mut reason = finish_reason(outcome.finish);
+                if let Some(mut reader) = self.reader.take() {
+                    self.show(reader.finish(), &mut events);
+                    reason = if reader.calls() > 0 { with_calls(reason) } else { reason };
+                }
+                let rest =
+                    (self.logprobs && !self.tokens.is_empty()).then(|| std::mem::take(&mut self.tokens));
+                let logprobs = rest.map(|tokens| self.header.logprobs(&tokens, self.offset));
+                events.push(self.chunk(json!({}), logprobs, Some(reason)));
                 self.usage.add(self.index, self.header.n, Some(outcome));
-                (self.index, self.begun, self.offset) = (self.index + 1, false, 0);
+                (self.index, self.begun, self.offset, self.calls) = (self.index + 1, false, 0, 0);
                 if self.index == self.count {
                     if self.include_usage {
                         let mut body = self.header.body(true, Vec::new());
@@ -235,8 +321,32 @@ impl Events {
     fn begin(&mut self, events: &mut Vec<String>) {
         if !self.begun && self.header.shape == Shape::Chat {
             events.push(self.chunk(json!({ "role": "assistant", "content": "" }), None, None));
+            self.reader = self.header.calling.as_ref().map(Calling::reader);
         }
         self.begun = true;
+    }
+
+    /// Shows parts of an answer that may have calls. The tokens that have come go with the first one.
+    fn show(&mut self, parts: Vec<Part>, events: &mut Vec<String>) {
+        for part in parts {
+            let delta = match part {
+                Part::Text(text) => json!({ "content": text }),
+                Part::Call(name) => {
+                    self.calls += 1;
+                    let (i, header) = (self.calls - 1, &self.header);
+                    let id = header.calling.as_ref().map(|c| call_id(c.format, &header.id, self.index, i));
+                    let function = json!({ "name": name, "arguments": "" });
+                    json!({ "tool_calls": [{ "index": i, "id": id, "type": "function", "function": function }] })
+                }
+                Part::Arguments(json) => {
+                    let i = self.calls.saturating_sub(1);
+                    json!({ "tool_calls": [{ "index": i, "function": { "arguments": json } }] })
+                }
+            };
+            let tokens = std::mem::take(&mut self.tokens);
+            let logprobs = self.logprobs.then(|| self.header.logprobs(&tokens, self.offset));
+            events.push(self.chunk(delta, logprobs, None));
+        }
     }
 
     fn chunk(&self, delta: Value, logprobs: Option<Value>, reason: Option<&str>) -> String {

@@ -1,11 +1,15 @@
 //! What becomes of a request's fields: jobs for the engine, one a choice, in the order of their numbers.
 
+use std::sync::Arc;
+
+use serde_json::Value;
 use tritforge_infer::{Finish, GenerateOptions, Sampling};
 
-use crate::adapters::Adapters;
 use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
-use crate::request::{Endpoint, Object, Request, TextOrIds};
+use crate::jobs::Jobs;
+use crate::request::{Endpoint, NamedGrammar, Object, Request, RequestError, TextOrIds, ToolChoice, Tools};
+use crate::tool_calls::{self, Calling};
 
 /// Tokens that a completion without `max_tokens` gets at most, as OpenAI's. An answer in a chat goes on to
 /// the end of the context.
@@ -22,6 +26,8 @@ pub(crate) struct CompletionJobs {
     pub(crate) best_of: usize,
     /// Whether the choices have log-probabilities.
     pub(crate) logprobs: bool,
+    /// How the choices call tools, if there are some.
+    pub(crate) calling: Option<Calling>,
     /// The model's name that the answer gives.
     pub(crate) model: String,
     pub(crate) stream: bool,
@@ -33,10 +39,20 @@ pub(crate) struct CompletionJobs {
 pub(crate) fn completion_jobs(
     endpoint: Endpoint,
     body: &Object,
-    adapters: &Adapters,
+    service: &Jobs,
 ) -> Result<CompletionJobs, ApiError> {
-    let request = Request::read(endpoint, body, defaults(endpoint))?;
-    let (model, adapters) = adapters.of_request(request.model.as_deref(), request.lora.as_deref())?;
+    let mut request = Request::read(endpoint, body, defaults(endpoint))?;
+    let (calling, tools) = match request.tools.take() {
+        None => (None, Vec::new()),
+        Some(tools) => {
+            let (calling, grammar) = calling(&tools, service)?;
+            request.grammar = request.grammar.or(grammar);
+            (Some(calling), tools.functions.into_iter().map(|function| function.spec).collect())
+        }
+    };
+    let tools: Arc<[Value]> = tools.into();
+    let (model, adapters) =
+        service.adapters().of_request(request.model.as_deref(), request.lora.as_deref())?;
     let prompts: Vec<Prompt> = if endpoint == Endpoint::Chat {
         vec![Prompt::Chat(request.messages)]
     } else {
@@ -51,6 +67,9 @@ pub(crate) fn completion_jobs(
     for prompt in prompts {
         for number in 0..request.best_of {
             let mut options = request.options.clone();
+            if request.echo {
+                options.prompt_logprobs = options.logprobs;
+            }
             // To find the best ones.
             if request.best_of > request.n {
                 options.logprobs = options.logprobs.or(Some(0));
@@ -58,8 +77,17 @@ pub(crate) fn completion_jobs(
             // The first choice, and every prompt of a list, is what it is alone.
             options.sampling.seed = options.sampling.seed.wrapping_add(number as u64);
             let deterministic = seeded || options.sampling.temperature == 0.0;
-            let (prompt, adapters) = (prompt.clone(), adapters.clone());
-            jobs.push(Job { prompt, options, echo: request.echo, adapters, arrived: None, deterministic });
+            jobs.push(Job {
+                prompt: prompt.clone(),
+                options,
+                grammar: request.grammar.clone(),
+                tools: Arc::clone(&tools),
+                suffix: request.suffix.clone(),
+                echo: request.echo,
+                adapters: adapters.clone(),
+                arrived: None,
+                deterministic,
+            });
         }
     }
     Ok(CompletionJobs {
@@ -67,10 +95,28 @@ pub(crate) fn completion_jobs(
         n: request.n,
         best_of: request.best_of,
         logprobs: request.options.logprobs.is_some(),
+        calling,
         model,
         stream: request.stream,
         include_usage: request.include_usage,
     })
+}
+
+/// How the model calls a request's tools, and the grammar of calls that the request demands.
+fn calling(tools: &Tools, service: &Jobs) -> Result<(Calling, Option<NamedGrammar>), ApiError> {
+    let Some(format) = service.tool_format() else {
+        let message = "tools: the model's chat template knows no tools, or writes their calls in a form that is not \
+                       known; if the model was trained on them, start the service with --tool-format";
+        return Err(RequestError::new("tools", message).into());
+    };
+    let grammar = match tools.choice {
+        ToolChoice::Auto => None,
+        ToolChoice::Required | ToolChoice::Named(_) => {
+            Some(tool_calls::grammar(format, tools, service.text()?.0.tokenizer()))
+        }
+    };
+    let names = tools.functions.iter().map(|function| function.name.clone()).collect();
+    Ok((Calling { format, names }, grammar))
 }
 
 /// What OpenAI's reference says for fields that are not given.

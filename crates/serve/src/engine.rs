@@ -9,11 +9,12 @@ use tritforge_infer::{
     Finish, GenerateOptions, InferError, KvType, Model, ScaledAdapter, Session, TokenLogprobs,
 };
 use tritforge_support::counted;
-use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer};
+use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer, ToolFormat};
 
 use crate::adapters::{AdapterError, Adapters};
 use crate::metrics::Metrics;
 use crate::prompt_limit::PromptLimit;
+use crate::request::NamedGrammar;
 use crate::worker::Worker;
 
 /// What to continue.
@@ -34,6 +35,12 @@ pub struct Job {
     pub prompt: Prompt,
     /// How.
     pub options: GenerateOptions,
+    /// What the text is to fit; the engine compiles it for its vocabulary.
+    pub grammar: Option<NamedGrammar>,
+    /// The functions that the answer may call, in OpenAI's form.
+    pub tools: Arc<[serde_json::Value]>,
+    /// What stands behind the text, which is to be filled in.
+    pub suffix: Option<String>,
     /// Whether the text begins with the prompt's.
     pub echo: bool,
     /// The adapters that take part; the job keeps them, whatever becomes of the service's.
@@ -61,6 +68,14 @@ pub enum JobError {
     /// The request cannot be served as it is.
     #[error("{0}")]
     Invalid(String),
+    /// A field of it cannot be served as it is.
+    #[error("{message}")]
+    Field {
+        /// The field.
+        param: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The prompt is longer than the context.
     #[error("{0}")]
     ContextLength(String),
@@ -81,6 +96,7 @@ impl From<InferError> for JobError {
             InferError::EmptyPrompt
             | InferError::Token { .. }
             | InferError::NothingToChoose
+            | InferError::Constraint(_)
             | InferError::Option { .. } => JobError::Invalid(message),
             InferError::Logit { .. }
             | InferError::Gguf { .. }
@@ -107,8 +123,8 @@ impl From<TextError> for JobError {
 pub struct TokenLogprob {
     /// Its text, which may be a part of a character.
     pub bytes: Vec<u8>,
-    /// ln of its probability.
-    pub logprob: f32,
+    /// ln of its probability; none of the first token of a prompt.
+    pub logprob: Option<f32>,
     /// The most probable tokens in its place, most probable first.
     pub top: Vec<(Vec<u8>, f32)>,
 }
@@ -143,6 +159,8 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     /// What turns texts into tokens; an engine of its own has none.
     text: Option<(Arc<Model>, PromptLimit)>,
+    /// How the model writes calls of tools; none if that is not known.
+    tool_format: Option<ToolFormat>,
     run: Arc<Run>,
 }
 
@@ -164,6 +182,7 @@ impl Engine {
             adapters: Arc::new(adapters),
             metrics: Arc::new(metrics),
             text: None,
+            tool_format: None,
             name,
             run: Arc::new(run),
         }
@@ -198,47 +217,69 @@ impl Engine {
         let model = Arc::clone(model);
         let limit = PromptLimit::of(&model);
         let text = Some((Arc::clone(&model), limit));
+        // A template that cannot be read is an error of the conversations that need it.
+        let tool_format = model.tokenizer().chat_template().ok().flatten().and_then(|t| ToolFormat::of(&t));
         let metrics = Arc::new(Metrics::new(&name));
         let worker = Worker::start(&model, &metrics, kv_memory);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;
             let mut options = job.options.clone();
-            let prompt = match &job.prompt {
-                Prompt::Text(text) => {
+            if let Some(NamedGrammar { param, grammar }) = &job.grammar {
+                let wrong = |e: InferError| JobError::Field {
+                    param: param.clone(),
+                    message: format!("{param}: {e}"),
+                };
+                options.constraint = Some(model.constraint(grammar).map_err(wrong)?);
+            }
+            let prompt = match (&job.prompt, &job.suffix) {
+                (Prompt::Text(text), Some(suffix)) => fill_in(tokenizer, text, suffix)?,
+                (Prompt::Text(text), None) => {
                     let how = EncodeOptions { add_bos: tokenizer.adds_bos(), parse_special: true };
                     tokenizer.encode_with(text, how)?
                 }
-                Prompt::Ids(ids) => ids.clone(),
-                Prompt::Chat(messages) => {
+                (Prompt::Ids(ids), _) => ids.clone(),
+                (Prompt::Chat(messages), _) => {
                     let template = chat_template(tokenizer)?;
                     options.end_turn(tokenizer.turn_end(&template));
-                    tokenizer.encode_chat(&template, messages)?
+                    tokenizer.encode_chat_tools(&template, messages, &job.tools)?
                 }
             };
             let fits = !prompt.is_empty() && prompt.len() <= worker.context();
             // One that does not fit gets its error before any text.
+            let mut echo = None;
             if job.echo && fits {
                 let text = match &job.prompt {
                     Prompt::Text(text) => text.clone(),
                     Prompt::Ids(_) | Prompt::Chat(_) => tokenizer.decode(&prompt)?,
                 };
-                let _ = on_text(Piece::from(text.as_str()));
+                match options.prompt_logprobs {
+                    None => drop(on_text(Piece::from(text.as_str()))),
+                    // With its tokens, which are known when the prompt has been run.
+                    Some(_) => echo = Some((text, first_token(tokenizer, &job.prompt, &prompt)?)),
+                }
             }
             let mut failed = None;
             let adapters = Arc::clone(&job.adapters);
-            let generation = worker.generate(prompt, options, adapters, job.arrived, |piece| match piece
-                .tokens
-                .iter()
-                .map(|token| with_bytes(tokenizer, token))
-                .collect::<Result<Vec<_>, _>>()
-            {
-                Ok(tokens) => on_text(Piece { text: piece.text, tokens: &tokens }),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
+            let generation = worker.generate(prompt, options, adapters, job.arrived, |piece| {
+                let tokens = piece.tokens.iter().map(|token| with_bytes(tokenizer, token));
+                match tokens.collect::<Result<Vec<_>, _>>() {
+                    Ok(tokens) if !tokens.is_empty() && echo.is_some() => {
+                        let (text, first) = echo.take().unwrap_or_default();
+                        let tokens: Vec<TokenLogprob> = first.into_iter().chain(tokens).collect();
+                        on_text(Piece { text: &(text + piece.text), tokens: &tokens })
+                    }
+                    Ok(tokens) => on_text(Piece { text: piece.text, tokens: &tokens }),
+                    Err(error) => {
+                        failed = Some(error);
+                        ControlFlow::Break(())
+                    }
                 }
             })?;
+            // A prompt of one token, and nothing behind it.
+            if let Some((text, first)) = echo {
+                let _ = on_text(Piece { text: &text, tokens: &first.into_iter().collect::<Vec<_>>() });
+            }
             if let Some(error) = failed {
                 return Err(JobError::Failed(error.to_string()));
             }
@@ -248,7 +289,18 @@ impl Engine {
                 completion_tokens: generation.tokens.len(),
             })
         });
-        Ok(Self { adapters: Arc::new(adapters), metrics, text, ..engine })
+        Ok(Self { adapters: Arc::new(adapters), metrics, text, tool_format, ..engine })
+    }
+
+    /// The engine with another form of calls than its chat template tells.
+    #[must_use]
+    pub fn with_tool_format(mut self, format: ToolFormat) -> Self {
+        self.tool_format = Some(format);
+        self
+    }
+
+    pub(crate) fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_format
     }
 
     /// The adapters that requests may have.
@@ -281,6 +333,27 @@ pub(crate) fn chat_template(tokenizer: &Tokenizer) -> Result<ChatTemplate, JobEr
     })
 }
 
+/// The prompt by which the text before a suffix is written.
+fn fill_in(tokenizer: &Tokenizer, prefix: &str, suffix: &str) -> Result<Vec<u32>, JobError> {
+    tokenizer.encode_fill_in(prefix, suffix)?.ok_or_else(|| JobError::Field {
+        param: "suffix".to_string(),
+        message: "suffix: the model has no tokens to fill in a text: leave it out".to_string(),
+    })
+}
+
+/// The first token of a prompt, before which there is nothing that could tell its probability. BOS that was put before a
+/// text is not part of it.
+fn first_token(
+    tokenizer: &Tokenizer,
+    prompt: &Prompt,
+    ids: &[u32],
+) -> Result<Option<TokenLogprob>, JobError> {
+    let Some(first) = ids.first() else { return Ok(None) };
+    let added = matches!(prompt, Prompt::Text(_)) && tokenizer.bos() == Some(*first) && tokenizer.adds_bos();
+    let bytes = if added { Vec::new() } else { tokenizer.bytes(*first)? };
+    Ok(Some(TokenLogprob { bytes, logprob: None, top: Vec::new() }))
+}
+
 /// A token's log-probabilities with the texts of all tokens.
 fn with_bytes(tokenizer: &Tokenizer, token: &TokenLogprobs) -> Result<TokenLogprob, TextError> {
     // Rows beyond the tokenizer's vocabulary are padding without a text.
@@ -292,7 +365,7 @@ fn with_bytes(tokenizer: &Tokenizer, token: &TokenLogprobs) -> Result<TokenLogpr
         .map(|(id, logprob)| Ok((tokenizer.bytes(*id)?, *logprob)));
     Ok(TokenLogprob {
         bytes: tokenizer.bytes(token.id)?,
-        logprob: token.logprob,
+        logprob: Some(token.logprob),
         top: top.collect::<Result<_, TextError>>()?,
     })
 }

@@ -147,10 +147,31 @@ impl ApiError {
 }
 
 impl ApiError {
+    /// The status of an answer that is this error.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
+            ApiError::ContextLength { .. } | ApiError::ContentFiltered(_) => StatusCode::BAD_REQUEST,
+            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ApiError::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
+            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
+            ApiError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
     /// The error of a job whose prompt came in the field `param`.
     pub(crate) fn of_job(error: JobError, param: &'static str) -> Self {
         match error {
             JobError::Invalid(message) => Self::Invalid { message, param: None },
+            JobError::Field { param, message } => Self::Field(RequestError::new(param, message)),
             JobError::ContextLength(message) => Self::ContextLength { message, param },
             JobError::Failed(message) => Self::Internal(message),
         }
@@ -169,25 +190,9 @@ pub(crate) struct ErrorCode(pub(crate) String);
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = match &self {
-            ApiError::Invalid { .. } | ApiError::Field(_) => StatusCode::BAD_REQUEST,
-            ApiError::ContextLength { .. } | ApiError::ContentFiltered(_) => StatusCode::BAD_REQUEST,
-            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
-            ApiError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            ApiError::SlowBody => StatusCode::REQUEST_TIMEOUT,
-            ApiError::Method => StatusCode::METHOD_NOT_ALLOWED,
-            ApiError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::NotFound { .. } => StatusCode::NOT_FOUND,
-            ApiError::Forbidden(_) => StatusCode::FORBIDDEN,
-            ApiError::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            ApiError::Busy => StatusCode::TOO_MANY_REQUESTS,
-            ApiError::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
         let body = self.body();
         let code = body["error"]["code"].as_str().map(|code| ErrorCode(code.to_string()));
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (self.status(), Json(body)).into_response();
         if let Some(code) = code {
             response.extensions_mut().insert(code);
         }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 
 use tritforge_infer::{Finish, Model};
+use tritforge_text::ToolFormat;
 
 use crate::ServeOptions;
 use crate::adapters::Adapters;
@@ -84,8 +85,23 @@ impl Jobs {
         self.engine.text().ok_or_else(|| ApiError::NotFound { message: message(), param: None, code: None })
     }
 
+    /// How the model writes calls of tools, if that is known.
+    pub(crate) fn tool_format(&self) -> Option<ToolFormat> {
+        self.engine.tool_format()
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         self.engine.metrics()
+    }
+
+    /// Requests that run at once.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// Requests that may run and wait.
+    pub(crate) fn admits(&self) -> usize {
+        self.concurrency + self.queue
     }
 
     /// The content filters as they are now.
@@ -132,6 +148,26 @@ impl Jobs {
         if let Some(answers) = self.kept(&jobs) {
             return Ok(self.replay(answers, n, filters, record));
         }
+        let place = self.place(&record).await?;
+        if let Some(first) = jobs.first_mut() {
+            first.arrived = Some(record.arrived);
+        }
+        let (sender, receiver) = mpsc::channel(UNREAD);
+        let engine = self.engine.clone();
+        let handle = Handle::current();
+        let cache = self.cache.clone();
+        tokio::task::spawn_blocking(move || {
+            let client = Client { sender, handle, deadline: place.deadline, late: false, record };
+            run(&engine, cache.as_deref(), filters.as_ref(), &jobs, n, client, place);
+        });
+        Ok(receiver)
+    }
+
+    /// A place among those that run, as soon as one is free.
+    ///
+    /// # Errors
+    /// If too many are waiting, or the time limit passes before its turn.
+    pub(crate) async fn place(&self, record: &Record) -> Result<Place, ApiError> {
         let waited = Instant::now();
         // A limit beyond what a clock can say is none.
         let deadline = Instant::now().checked_add(self.timeout);
@@ -151,18 +187,7 @@ impl Jobs {
         let waited = waited.elapsed().as_secs_f64();
         self.metrics().queue_time.observe(waited);
         record.queued(waited);
-        if let Some(first) = jobs.first_mut() {
-            first.arrived = Some(record.arrived);
-        }
-        let (sender, receiver) = mpsc::channel(UNREAD);
-        let engine = self.engine.clone();
-        let handle = Handle::current();
-        let cache = self.cache.clone();
-        tokio::task::spawn_blocking(move || {
-            let client = Client { sender, handle, deadline, late: false, record };
-            run(&engine, cache.as_deref(), filters.as_ref(), &jobs, n, client, [admitted, running]);
-        });
-        Ok(receiver)
+        Ok(Place { deadline, _permits: [admitted, running] })
     }
 
     /// The answers of all jobs, if the cache has them.
@@ -217,6 +242,21 @@ impl Jobs {
             }
         });
         receiver
+    }
+}
+
+/// A request's place among those that run, which is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// When the request's time is over.
+    deadline: Option<Instant>,
+    _permits: [OwnedSemaphorePermit; 2],
+}
+
+impl Place {
+    /// Whether the request's time is over.
+    pub(crate) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() > deadline)
     }
 }
 
@@ -282,7 +322,7 @@ fn run(
     jobs: &[Job],
     n: usize,
     mut client: Client,
-    permits: [OwnedSemaphorePermit; 2],
+    place: Place,
 ) {
     let mut outcome = Err(ApiError::Internal("the request has no job".to_string()));
     for (i, job) in jobs.iter().enumerate() {
@@ -298,7 +338,7 @@ fn run(
         }
     }
     engine.metrics().request_duration.observe(client.record.arrived.elapsed().as_secs_f64());
-    drop(permits);
+    drop(place);
     // Without holding a thread for it: a client that does not read gets it when it does, or never.
     let Client { sender, handle, record, .. } = client;
     handle.spawn(async move {

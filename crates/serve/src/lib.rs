@@ -1,6 +1,8 @@
 //! The HTTP service: a model behind OpenAI's completions and chat endpoints.
 //!
 //! * `POST /v1/completions`, `POST /v1/chat/completions`: whole or streamed (server-sent events), with usage.
+//! * `POST /v1/generate/batch`: several of these in one request; `POST /v1/embeddings`: vectors of texts.
+//! * `GET /openapi.json`: all of it described for programs.
 //! * `GET /v1/models`, `GET /v1/models/{name}`; `GET /health`, `GET /ready`, `GET /metrics`, `GET /v1/stats`.
 //! * `POST /tokenize`, `/detokenize`, `/apply-template`, as in llama.cpp's server and vLLM.
 //! * `GET /`, `GET /dashboard`: a page to chat with the model, and one with charts of the metrics; both are in the binary.
@@ -43,6 +45,7 @@ mod jobs;
 mod keys;
 mod listen;
 mod metrics;
+mod openapi;
 mod prompt_limit;
 mod rate_limit;
 mod record;
@@ -51,6 +54,7 @@ pub mod request;
 mod response_cache;
 mod routes;
 mod tls;
+mod tool_calls;
 mod webhook;
 mod worker;
 
@@ -59,6 +63,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+
+use tritforge_infer::Pooling;
 
 pub use access_log::AccessLog;
 pub use adapters::{AdapterError, Adapters, NamedAdapter};
@@ -133,6 +139,8 @@ pub struct ServeOptions {
     pub page: bool,
     /// Where requests are written down that are over.
     pub access_log: Option<Arc<AccessLog>>,
+    /// How `/v1/embeddings` makes one vector of a text's tokens.
+    pub pooling: Pooling,
     /// The directory whose adapters may be loaded while the service runs; none if that is not allowed.
     pub runtime_lora: Option<PathBuf>,
 }
@@ -166,6 +174,7 @@ impl Default for ServeOptions {
             filters: None,
             page: true,
             access_log: None,
+            pooling: Pooling::default(),
             runtime_lora: None,
         }
     }

@@ -48,7 +48,7 @@ impl PromptLimit {
     /// Whether a job's texts can fit the model.
     pub(crate) fn check(self, job: &Job) -> Result<(), JobError> {
         let bytes = match &job.prompt {
-            Prompt::Text(text) => text.len(),
+            Prompt::Text(text) => text.len() + job.suffix.as_ref().map_or(0, String::len),
             // Counted as they are when the session takes them.
             Prompt::Ids(_) => 0,
             Prompt::Chat(messages) => messages.iter().map(|m| m.role.len() + m.content.len()).sum(),

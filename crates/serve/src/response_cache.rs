@@ -102,22 +102,34 @@ fn key(job: &Job) -> Key {
         options.sampling.seed = 0;
     }
     // Every field takes part, and different values are written differently.
-    let all = format!("{adapters:?} {:?} {} {options:?}", job.prompt, job.echo);
+    let Job { prompt, suffix, echo, grammar, tools, .. } = job;
+    let all = format!("{adapters:?} {prompt:?} {suffix:?} {echo} {grammar:?} {tools:?} {options:?}");
     Sha256::digest(all.as_bytes()).into()
 }
 
 #[cfg(test)]
 mod tests {
-    use tritforge_infer::{Finish, Sampling};
+    use tritforge_infer::{Finish, Grammar, Sampling};
 
     use super::*;
     use crate::engine::Prompt;
+    use crate::request::NamedGrammar;
 
     fn job(prompt: &str, temperature: f32, seed: u64) -> Job {
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
         let options = GenerateOptions { sampling, ..GenerateOptions::default() };
         let prompt = Prompt::Text(prompt.to_string());
-        Job { prompt, options, echo: false, adapters: Arc::from([]), arrived: None, deterministic: true }
+        Job {
+            prompt,
+            options,
+            grammar: None,
+            tools: Arc::from([]),
+            suffix: None,
+            echo: false,
+            adapters: Arc::from([]),
+            arrived: None,
+            deterministic: true,
+        }
     }
 
     fn answer(text: &str) -> Answer {
@@ -140,6 +152,14 @@ mod tests {
             others.push(other);
         };
         changed(&|job| job.echo = true);
+        for grammar in [Grammar::JsonObject, Grammar::Regex("a".to_string()), Grammar::Regex("b".to_string())]
+        {
+            changed(&|job| {
+                job.grammar = Some(NamedGrammar { param: "regex".to_string(), grammar: grammar.clone() });
+            });
+        }
+        changed(&|job| job.suffix = Some("b".to_string()));
+        changed(&|job| job.tools = Arc::from([serde_json::Value::Null]));
         changed(&|job| job.prompt = Prompt::Ids(vec![97]));
         changed(&|job| job.options.max_tokens += 1);
         changed(&|job| job.options.min_tokens += 1);

@@ -158,7 +158,6 @@ async fn values_out_of_range_or_of_another_type_are_refused_by_name() {
         (CHAT, json!({"max_tokens": 3, "max_completion_tokens": 4}), "max_completion_tokens"),
         (COMPLETIONS, json!({"logprobs": true}), "logprobs"),
         (COMPLETIONS, json!({"logprobs": 21}), "logprobs"),
-        (COMPLETIONS, json!({"logprobs": 1, "echo": true}), "logprobs"),
         (COMPLETIONS, json!({"repeat_penalty": 2, "repetition_penalty": 3}), "repeat_penalty"),
         (COMPLETIONS, json!({"min_tokens": 17}), "min_tokens"),
         (COMPLETIONS, json!({"prompt": ["a", "b"], "n": 65}), "n"),

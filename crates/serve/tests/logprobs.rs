@@ -128,3 +128,63 @@ async fn the_tokens_of_a_stop_string_are_not_shown() {
         (&json!(""), &json!([]))
     );
 }
+
+#[tokio::test]
+async fn a_prompt_that_is_echoed_has_its_own() {
+    let (_dir, model) = model();
+    let app = app(Engine::of(&model).unwrap());
+    let tokenizer = model.tokenizer();
+    let text = "once upon a time there was a very long sentence, longer than what is run at once with logits";
+    let ids = tokenizer.encode(text, tokenizer.adds_bos()).unwrap();
+    let mut session = Session::new(Arc::clone(&model), 256).unwrap();
+    let logits = session.forward(&ids, LogitsRequest::All).unwrap();
+    let right: Vec<f64> = logits
+        .chunks_exact(model.config().vocab_size)
+        .zip(&ids[1..])
+        .map(|(row, id)| {
+            let sum: f64 = row.iter().map(|logit| f64::from(*logit).exp()).sum();
+            f64::from(row[*id as usize]) - sum.ln()
+        })
+        .collect();
+    for (prompt, stream) in [(json!(text), false), (json!(ids), false), (json!(text), true)] {
+        let body = json!({
+            "prompt": prompt, "echo": true, "logprobs": 1, "max_tokens": 3, "temperature": 0, "ignore_eos": true,
+        });
+        let mut found: Vec<Value> = vec![json!([]); 4];
+        let mut whole = String::new();
+        let choices = match stream {
+            false => vec![ok(&app, COMPLETIONS, &body).await["choices"][0].clone()],
+            true => events(&app, COMPLETIONS, &body).await.iter().map(|e| e["choices"][0].clone()).collect(),
+        };
+        for choice in choices {
+            whole += choice["text"].as_str().unwrap();
+            for (all, key) in
+                found.iter_mut().zip(["tokens", "token_logprobs", "top_logprobs", "text_offset"])
+            {
+                let more = choice["logprobs"][key].as_array().cloned().unwrap_or_default();
+                all.as_array_mut().unwrap().extend(more);
+            }
+        }
+        let [tokens, logprobs, tops, offsets] = &found[..] else { unreachable!() };
+        assert_eq!(tokens.as_array().unwrap().len(), ids.len() + 3);
+        assert!(logprobs[0].is_null() && tops[0].is_null(), "{logprobs}");
+        for (i, right) in right.iter().enumerate() {
+            close(&logprobs[i + 1], *right);
+            assert!(!tops[i + 1].as_object().unwrap().is_empty());
+        }
+        // The tokens of the text are those that come without its echo.
+        let plain =
+            ok(&app, COMPLETIONS, &with(body.clone(), &json!({ "echo": false, "prompt": ids }))).await;
+        let plain = &plain["choices"][0]["logprobs"];
+        assert_eq!(&tokens.as_array().unwrap()[ids.len()..], &plain["tokens"].as_array().unwrap()[..]);
+        assert!(whole.starts_with(text) || prompt.is_array());
+        if tokens.as_array().unwrap().iter().all(|token| token.as_str().unwrap().is_ascii()) {
+            let joined: String =
+                tokens.as_array().unwrap().iter().map(|token| token.as_str().unwrap()).collect();
+            assert_eq!(
+                (joined, offsets[ids.len()].as_u64().unwrap() as usize),
+                (whole.clone(), whole.len() - 3)
+            );
+        }
+    }
+}

@@ -161,3 +161,34 @@ async fn parts_of_a_message_are_its_text() {
     assert_eq!(parts["choices"], plain["choices"]);
     assert_eq!(parts["usage"], plain["usage"]);
 }
+
+#[tokio::test]
+async fn a_text_is_filled_in_by_models_that_have_tokens_for_it() {
+    let (_dir, plain) = model();
+    let body =
+        json!({ "prompt": "ab", "suffix": "cd", "temperature": 0, "max_tokens": 5, "ignore_eos": true });
+    let error = refused(&app(Engine::of(&plain).unwrap()), COMPLETIONS, &body).await;
+    assert_eq!(error["param"], "suffix");
+    assert!(error["message"].as_str().unwrap().contains("no tokens to fill in"), "{error}");
+    let names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"];
+    let (_dir, model) = common::model_with_specials(&names);
+    let app = app(Engine::of(&model).unwrap());
+    let id = |name: &str| model.tokenizer().id(name).unwrap();
+    let text = |text: &str| model.tokenizer().encode(text, false).unwrap();
+    let bos = model.tokenizer().bos().filter(|_| model.tokenizer().adds_bos());
+    let by_hand: Vec<u32> = [
+        bos.into_iter().collect(),
+        vec![id(names[0])],
+        text("ab"),
+        vec![id(names[1])],
+        text("cd"),
+        vec![id(names[2])],
+    ]
+    .concat();
+    let filled = ok(&app, COMPLETIONS, &body).await;
+    let right = ok(&app, COMPLETIONS, &with(body.clone(), &json!({ "prompt": by_hand, "suffix": "" }))).await;
+    assert_eq!((&filled["choices"], &filled["usage"]), (&right["choices"], &right["usage"]));
+    for more in [json!({ "prompt": [1] }), json!({ "echo": true })] {
+        assert_eq!(refused(&app, COMPLETIONS, &with(body.clone(), &more)).await["param"], "suffix");
+    }
+}

@@ -39,6 +39,7 @@ mod scales;
 mod sparsity;
 mod ste;
 mod tensor;
+mod top_k;
 
 pub use activation::{absmax_quantize, absmax_quantize_int4};
 pub use error::TernaryError;
@@ -56,6 +57,7 @@ pub use scales::{Scales, is_f16};
 pub use sparsity::Sparsity;
 pub use ste::Ste;
 pub use tensor::{TernaryTensor, stored_scales};
+pub use top_k::TopK;
 
 /// The floor of both scales: `max(mean|W|, EPS)` and `max(absmax(x), EPS)`, as in the BitNet reference code
 /// ("The Era of 1-bit LLMs: Training Tips, Code and FAQ") and in `transformers`.

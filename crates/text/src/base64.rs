@@ -1,7 +1,7 @@
 //! Base64 with padding (RFC 4648), both ways: tokens of tiktoken files, rules in a `tokenizer.json`.
 
-/// The text of bytes.
-pub(crate) fn base64(bytes: &[u8]) -> String {
+/// The text of bytes in Base64 (RFC 4648), with padding.
+pub fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {

@@ -17,7 +17,7 @@ use tritforge_support::caught;
 
 use crate::jinja;
 use crate::python::{JsonStyle, json_dumps, strftime};
-use crate::{EncodeOptions, TextError, Tokenizer};
+use crate::{TextError, Tokenizer};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,12 +26,15 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// What else the template may read, such as `tool_calls`.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Message {
     /// A message.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into() }
+        Self { role: role.into(), content: content.into(), more: serde_json::Map::new() }
     }
 }
 
@@ -67,9 +70,10 @@ const END: char = '\u{FDD1}';
 /// What a generation block calls.
 const MARK: &str = "__generation__";
 
-/// Templates by name: those of ChatML, of Llama 3, one without special tokens, Stanford Alpaca's prompt, and
-/// one that writes nothing but the messages, each answer with the end of the text.
-const BUILT_IN: [(&str, &str); 5] = [
+/// Templates by name: those of ChatML, of Llama 3, one without special tokens, Stanford Alpaca's prompt, one
+/// that writes nothing but the messages, each answer with the end of the text, and ChatML with tools as models of
+/// the Hermes and Qwen families call them.
+const BUILT_IN: [(&str, &str); 6] = [
     (
         "chatml",
         "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
@@ -87,6 +91,7 @@ const BUILT_IN: [(&str, &str); 5] = [
         "verbatim",
         "{% for message in messages %}{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}",
     ),
+    ("hermes", include_str!("templates/hermes.jinja")),
 ];
 
 /// A conversation as a template writes it.
@@ -120,7 +125,7 @@ impl ChatTemplate {
         Ok(Self { source, generation, environment })
     }
 
-    /// A built-in template: `chatml`, `llama3`, `plain`, `alpaca` or `verbatim`.
+    /// A built-in template: `chatml`, `llama3`, `plain`, `alpaca`, `verbatim` or `hermes`.
     pub fn named(name: &str) -> Option<Self> {
         let (_, source) = BUILT_IN.iter().find(|(known, _)| *known == name)?;
         Self::new(*source).ok()
@@ -169,19 +174,35 @@ impl ChatTemplate {
         bos: Option<&str>,
         eos: Option<&str>,
     ) -> Result<Rendered, TextError> {
+        self.render_tools(messages, &[], add_generation_prompt, bos, eos)
+    }
+
+    /// As [`Self::render_marked`], with the functions that the model may call, in OpenAI's form.
+    ///
+    /// # Errors
+    /// As [`Self::render_marked`].
+    pub fn render_tools<M: Serialize>(
+        &self,
+        messages: &[M],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+        bos: Option<&str>,
+        eos: Option<&str>,
+    ) -> Result<Rendered, TextError> {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
         let messages = Value::from(Serde(messages));
         if self.generation && messages.to_string().contains([BEGIN, END]) {
             let problem = "a message contains U+FDD0 or U+FDD1, which are not valid characters".to_string();
             return Err(TextError::Template { line: None, problem });
         }
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
         let context = context! {
-            __input__ => jinja::input(&messages),
+            __input__ => jinja::input(&[messages.clone(), tools.clone()].into_iter().collect()),
             messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => bos.unwrap_or_default(),
             eos_token => eos.unwrap_or_default(),
-            tools => Value::from(()),
+            tools => tools,
             documents => Value::from(()),
         };
         let text = guarded(|| template.render(context))?;
@@ -260,45 +281,6 @@ impl Tokenizer {
         self.chat_template = template.map(|template| template.source.clone());
         self
     }
-
-    /// The text of a conversation, ready for an answer.
-    ///
-    /// # Errors
-    /// If the template fails or leaves out a message.
-    pub fn render_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<String, TextError> {
-        let name = |id: Option<u32>| id.and_then(|id| self.token(id));
-        let (bos, eos) = (name(self.bos()), name(self.eos()));
-        let prompt = template.render(messages, true, bos.as_deref(), eos.as_deref())?;
-        if let Some(message) = messages.iter().find(|message| left_out(message, &prompt)) {
-            let problem = format!("the chat template drops messages with the role {:?}", message.role);
-            return Err(TextError::Template { line: None, problem });
-        }
-        Ok(prompt)
-    }
-
-    /// The ids of a conversation, ready for an answer: rendered with `template`, special tokens read as such,
-    /// and with BOS at the beginning if sequences have one.
-    ///
-    /// # Errors
-    /// If the template fails or leaves out a message, or the vocabulary lacks a character.
-    pub fn encode_chat(&self, template: &ChatTemplate, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        let prompt = self.render_chat(template, messages)?;
-        self.encode_with(&prompt, EncodeOptions { add_bos: self.adds_bos(), parse_special: true })
-    }
-}
-
-/// Whether a template that does not know a message's role has dropped it. Users and assistants are known to
-/// all; of an assistant templates may leave out what it thought.
-fn left_out(message: &Message, prompt: &str) -> bool {
-    let content = message.content.trim();
-    let written = || prompt.contains(content) || prompt.contains(json_escaped(content).as_str());
-    !matches!(message.role.as_str(), "user" | "assistant") && !written()
-}
-
-/// A text as it stands between the quotes of a JSON string.
-fn json_escaped(text: &str) -> String {
-    let json = serde_json::Value::from(text).to_string();
-    json[1..json.len() - 1].to_string()
 }
 
 fn raise_exception(message: &str) -> Result<Value, Error> {

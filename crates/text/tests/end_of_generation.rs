@@ -27,7 +27,7 @@ fn each_built_in_template_says_how_an_answer_ends() {
         let found = tokenizer.turn_end(&ChatTemplate::named(name).unwrap());
         let token = |id| TurnEnd { token: Some(id), written: true, ..TurnEnd::default() };
         let expected = match name {
-            "chatml" => token(2),
+            "chatml" | "hermes" => token(2),
             "llama3" => token(3),
             "alpaca" | "verbatim" => token(0),
             _ => TurnEnd { stop: Some("\n\nUser:".into()), closing: "\n\n".into(), ..TurnEnd::default() },

@@ -22,7 +22,9 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod beginning;
 mod convert;
+mod documents;
 mod dry_run;
 mod ema;
 mod error;
@@ -35,6 +37,7 @@ mod optimizer;
 mod prepare;
 mod preview;
 pub mod recipe;
+mod run_identity;
 mod sample;
 mod schedule;
 mod state;
@@ -42,14 +45,17 @@ mod trainer;
 mod training_codes;
 mod training_data;
 
+pub use beginning::{Beginning, TensorPrint, beginning};
+pub use documents::{DOCUMENTS, DocumentLoss, document_losses};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, ParameterStep, Rule, StateTensor, Step,
     StoredType, TSignSgd, global_norm,
 };
-pub use prepare::{Prepared, prepare};
+pub use prepare::{Prepared, prepare, prepare_in};
 pub use preview::{Lengths, Preview, PreviewSample, preview};
+pub use run_identity::run_identity;
 pub use schedule::{Constant, Cosine, Linear, Lota, Schedule, TwoStage, Wsd};
 pub use state::check_resume;
 pub use trainer::{RunOptions, RunOutcome, Summary, train};

@@ -48,7 +48,7 @@ impl Prepared {
         }
     }
 
-    /// The pairs of answers, of a recipe with `[dpo]`.
+    /// The pairs of answers, of a recipe with `[dpo]`, `[orpo]` or `[simpo]`.
     pub fn pairs(&self) -> Option<&PreferenceData> {
         match &self.data {
             TrainingData::Pairs(pairs) => Some(pairs),
@@ -74,13 +74,21 @@ pub(crate) fn elsewhere(recipe: &Recipe) -> Result<(Recipe, TempDir), TrainError
 /// # Errors
 /// If text or tokenizer cannot be read, there is too little text, or the directory cannot be written.
 pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError> {
-    let dir = recipe.run.out.join("data");
-    fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
+    prepare_in(recipe, &recipe.run.out.join("data"), sink)
+}
+
+/// Like [`prepare`], with tokenizer and shards in a directory that runs may share: what one of them made the others
+/// find. It is not to be made by several processes at a time.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_in(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
+    fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
     if recipe.objective.chosen().data() == DataKind::Pairs {
-        return samples::prepare_pairs(recipe, &dir, sink);
+        return samples::prepare_pairs(recipe, dir, sink);
     }
     if recipe.data.samples.records.is_some() {
-        return samples::prepare_samples(recipe, &dir, sink);
+        return samples::prepare_samples(recipe, dir, sink);
     }
     let how = split_of(recipe);
     let (mut train, mut held_out, mut parts) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,7 +98,7 @@ pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError>
         train.append(&mut more);
         held_out.append(&mut more_held_out);
     }
-    let tokenizer = tokenizer(recipe, &train, &held_out, &[], &dir, sink)?;
+    let tokenizer = tokenizer(recipe, &train, &held_out, &[], dir, sink)?;
     let json = tokenizer.to_json()?;
     let shards = |documents: &[Document], name: &str, shard_tokens: usize| {
         let tokenize = TokenizeOptions {
@@ -145,7 +153,7 @@ fn split_of(recipe: &Recipe) -> Split {
     let fraction = recipe.data.held_out;
     match recipe.data.split {
         SplitKind::Contiguous => Split::Contiguous { fraction },
-        SplitKind::Document => Split::ByDocument { fraction, seed: recipe.run.seed },
+        SplitKind::Document => Split::ByDocument { fraction, seed: recipe.split_seed() },
     }
 }
 

@@ -112,7 +112,8 @@ pub fn preview(recipe: &Recipe, samples: usize, sink: &dyn Sink) -> Result<Previ
         TrainingData::Samples(data) => {
             let packing = recipe.data.packing;
             let rows =
-                SampleBatches::new(&data.train, seq_len, packing, Batches::start(recipe.run.seed))?.rows();
+                SampleBatches::new(&data.train, seq_len, packing, Batches::start(recipe.order_seed()))?
+                    .rows();
             let inputs: usize = data.train.iter().map(Sample::inputs).sum();
             let shown = data.train.iter().take(samples);
             Ok(Preview {
@@ -126,7 +127,7 @@ pub fn preview(recipe: &Recipe, samples: usize, sink: &dyn Sink) -> Result<Previ
             })
         }
         TrainingData::Text(text) => {
-            let start = Batches::start(recipe.run.seed);
+            let start = Batches::start(recipe.order_seed());
             let mut batches = Batches::packed(&text.train, seq_len, recipe.data.packing, start)?;
             let rows = batches.windows();
             let mut shown = Vec::new();

@@ -43,11 +43,14 @@ pub struct RunOptions<'a> {
     pub sink: &'a dyn Sink,
     /// Once this is true, the run writes a checkpoint after the step in progress and ends.
     pub stop: Option<Arc<AtomicBool>>,
+    /// Write the held-out loss of every document into the run's directory at the end ([`crate::document_losses`]), where
+    /// the run learns texts by the cross-entropy.
+    pub document_losses: bool,
 }
 
 impl Default for RunOptions<'_> {
     fn default() -> Self {
-        Self { resume: false, overwrite: false, sink: &Silent, stop: None }
+        Self { resume: false, overwrite: false, sink: &Silent, stop: None, document_losses: false }
     }
 }
 
@@ -106,6 +109,7 @@ struct Trainer<'a> {
     monitor: Monitor,
     log: RunLog,
     sink: &'a dyn Sink,
+    document_losses: bool,
     /// f32 operations a second that this machine's products reach.
     gemm_flops: f64,
     last_checkpoint: Option<PathBuf>,
@@ -215,7 +219,7 @@ impl<'a> Trainer<'a> {
                 let progress = Progress {
                     step: 0,
                     tokens: 0,
-                    position: Batches::start(recipe.run.seed),
+                    position: Batches::start(recipe.order_seed()),
                     data: prepared.fingerprint.clone(),
                     optimizer: state::describe(&optimizer_config),
                     updates: 0,
@@ -279,6 +283,7 @@ impl<'a> Trainer<'a> {
             monitor: Monitor::default(),
             log,
             sink,
+            document_losses: options.document_losses,
             gemm_flops: tritforge_machine::f32_flops(),
             last_checkpoint: found,
         };

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use tritforge_data::{Reason, Sample};
-use tritforge_train::recipe::{Dpo, Objective, Recipe, SftLoss};
+use tritforge_train::recipe::{Dpo, Objective, Recipe};
 use tritforge_train::{Prepared, RunOptions, SampleData, Silent, TrainError, prepare, train};
 
 const RECIPE: &str = r#"
@@ -238,7 +238,7 @@ fn pairs_of_answers_have_one_prompt() {
     assert!(error.contains("data.jsonl: line 1: found a pair of answers"), "{error}");
     // A recipe would need a base, of which nothing is read before training.
     let mut recipe = recipe(dir.path(), "x", &[]);
-    let dpo = Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None };
+    let dpo = Dpo::default();
     recipe.objective = Objective::Dpo(dpo);
     let prepared = quiet(&recipe).unwrap();
     let pairs = prepared.pairs().unwrap();

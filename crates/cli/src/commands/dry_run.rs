@@ -48,6 +48,23 @@ pub(crate) fn print(plan: &DryRun, gradient_checkpointing: bool) {
     }
 }
 
+/// The figures as a JSON object: seconds and bytes, null for what is not known.
+pub(crate) fn json(plan: &DryRun, gradient_checkpointing: bool) -> serde_json::Value {
+    let time = plan.time.as_ref();
+    serde_json::json!({
+        "parameters": plan.parameters.total(),
+        "tokens_per_step": plan.tokens_per_step,
+        "tokens": plan.tokens,
+        "peak_memory": plan.peak_memory(gradient_checkpointing),
+        "available_memory": plan.available_memory,
+        "step_seconds": time.map(|time| time.step),
+        "training_seconds": time.map(|time| time.training),
+        "total_seconds": time.map(Time::total),
+        "tokens_per_second": time.map(|time| time.tokens_per_second),
+        "unprepared": plan.unprepared,
+    })
+}
+
 fn print_memory(m: &Memory) {
     println!();
     let row = |name: &str, kept: u64, checkpointed: u64| {

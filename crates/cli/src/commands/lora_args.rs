@@ -9,7 +9,7 @@ use clap::Args as ClapArgs;
 use tritforge_export::ImportOptions;
 use tritforge_export::gguf_file;
 use tritforge_gguf::Override;
-use tritforge_infer::{Adapter, Device, Model, ScaledAdapter};
+use tritforge_infer::{Adapter, Model, ScaledAdapter};
 
 use super::device_args::DeviceArgs;
 
@@ -41,11 +41,6 @@ impl OverrideArgs {
 }
 
 impl LoraArgs {
-    /// Loads a model and puts the adapters on it.
-    pub(crate) fn open(&self, model: &Path) -> Result<Arc<Model>> {
-        self.open_on(model, &DeviceArgs { device: Device::Cpu })
-    }
-
     /// Loads a model onto a device and puts the adapters on it.
     pub(crate) fn open_on(&self, model: &Path, device: &DeviceArgs) -> Result<Arc<Model>> {
         let mut model = Model::open_with(&gguf_file(model)?, self.overrides.list())?;

@@ -1,7 +1,11 @@
 //! The subcommands, one a file.
 
+#[cfg(feature = "train")]
+pub(crate) mod ablate;
 pub(crate) mod bench;
 pub(crate) mod chat;
+#[cfg(feature = "train")]
+pub(crate) mod compare;
 #[cfg(feature = "train")]
 pub(crate) mod data;
 mod device_args;
@@ -12,6 +16,7 @@ pub(crate) mod dry_run;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod generate;
+mod grammar_args;
 pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod lora_args;
@@ -27,6 +32,8 @@ pub(crate) mod recipes;
 #[cfg(feature = "train")]
 pub(crate) mod report;
 pub(crate) mod sampling_args;
+#[cfg(feature = "train")]
+pub(crate) mod selfcheck;
 pub(crate) mod serve;
 pub(crate) mod synth;
 pub(crate) mod tokenize;

@@ -10,8 +10,8 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::Checkpoint;
-use tritforge_eval::{VerifyModel, VerifyOptions, verify};
-use tritforge_export::{ExportOptions, ImportOptions, export_gguf};
+use tritforge_eval::{EvalModel, VerifyOptions, verify};
+use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_infer::{GenerateOptions, Model, Sampling, Session, generate};
 use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
@@ -88,11 +88,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = Arc::new(Model::open(&path)?);
     let ids = text.held_out.tokens(0, model.config().max_position_embeddings);
     let options = VerifyOptions { ids, greedy_tokens: 200, logit_bound: 1e-4 };
-    let report = verify(
-        VerifyModel::open(&summary.checkpoint, &ImportOptions::default())?,
-        VerifyModel::Deployed(Arc::clone(&model)),
-        &options,
-    )?;
+    let report =
+        verify(EvalModel::open(&summary.checkpoint)?, EvalModel::Deployed(Arc::clone(&model)), &options)?;
     super::verify::print_report(&report);
 
     heading("5. A text");

@@ -15,7 +15,9 @@ use tritforge_serve::{
     AccessLog, Alerts, Engine, Filters, History, Keys, Limits, ServeOptions, Tls, Webhook, key_entry,
     run_blocking,
 };
+use tritforge_text::ToolFormat;
 
+use super::device_args::DeviceArgs;
 use super::lora_args;
 use crate::{Cli, Command};
 
@@ -127,6 +129,12 @@ pub(crate) struct Args {
     /// a seed; 0 keeps none.
     #[arg(long, value_name = "MIB", default_value_t = 0, value_parser = super::ranges::count(0..=1 << 20))]
     response_cache: usize,
+    /// How /v1/embeddings makes one vector of a text's tokens.
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "mean")]
+    pooling: Pooling,
+    /// How the model writes calls of tools: hermes, llama3 or mistral; default: as its chat template says.
+    #[arg(long, value_name = "FORMAT", value_parser = tool_format)]
+    tool_format: Option<ToolFormat>,
     /// Append one JSON object per finished request to this file; - writes to standard output. Prompts and texts
     /// are never logged.
     #[arg(long, value_name = "FILE")]
@@ -154,6 +162,8 @@ pub(crate) struct Args {
     #[arg(long)]
     no_page: bool,
     #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
     overrides: lora_args::OverrideArgs,
 }
 
@@ -165,6 +175,24 @@ pub(crate) fn with_config(cli: Cli) -> Result<Cli> {
             config::with_file(path, &argv)
         }
         _ => Ok(cli),
+    }
+}
+
+/// How a text's vector is made of its tokens' states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The state of the last token.
+    Last,
+}
+
+impl From<Pooling> for tritforge_infer::Pooling {
+    fn from(pooling: Pooling) -> Self {
+        match pooling {
+            Pooling::Mean => Self::Mean,
+            Pooling::Last => Self::Last,
+        }
     }
 }
 
@@ -227,14 +255,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Some(AccessLog::open(path).with_context(|| format!("--access-log {}", path.display()))?)
         }
     };
-    let model = Arc::new(Model::open_with(&gguf_file(file)?, args.overrides.list())?);
+    let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
     let least = Engine::least_kv_memory(&model);
     if let Some(found) = args.kv_memory.filter(|bytes| *bytes < least) {
         bail!(
             "--kv-memory {found}: expected at least {least} bytes, which the shortest request takes with this model"
         );
     }
-    let engine = Engine::with_kv_memory(&model, args.kv_memory)?;
+    args.device.place(&mut model)?;
+    let model = Arc::new(model);
+    let mut engine = Engine::with_kv_memory(&model, args.kv_memory)?;
+    if let Some(format) = args.tool_format {
+        engine = engine.with_tool_format(format);
+    }
     for text in &args.lora {
         let (name, file) = split_name(text);
         let applied = lora_args::open(file, &model)?;
@@ -261,6 +294,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         metrics_access: args.metrics_access.into(),
         response_cache: args.response_cache << 20,
         warm_up: !args.no_warm_up,
+        pooling: args.pooling.into(),
         tls: tls.map(Arc::new),
         history: Some(Arc::new(history)),
         filters: filters.map(Arc::new),
@@ -282,6 +316,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if to_stdout { eprintln!("{text}") } else { println!("{text}") }
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn tool_format(name: &str) -> Result<ToolFormat, String> {
+    let names = ToolFormat::ALL.map(|(name, _)| name).join(", ");
+    ToolFormat::named(name).ok_or_else(|| format!("expected one of {names}"))
 }
 
 /// Prints the entry of a key that standard input has.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
@@ -11,9 +11,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{RunOptions, RunOutcome, Silent, Sink, Summary, check_resume, dry_run, prepare, train};
+use tritforge_train::{
+    RunOptions, RunOutcome, Silent, Sink, Summary, TrainError, check_resume, dry_run, prepare_in, train,
+};
 
 use crate::sinks::{Preparation, Training};
+
+/// Exit status of a run whose loss, gradient or weights are no numbers any more, or that stopped at a spike.
+const DIVERGED: u8 = 3;
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -21,7 +26,7 @@ use crate::sinks::{Preparation, Training};
     tritforge train recipes/shakespeare-char.toml --set optim.lr=2e-3 --set train.steps=500\n  \
     tritforge train recipes/shakespeare-char.toml --resume\n\n\
     Ctrl-C or SIGTERM writes a checkpoint and stops; a second one stops immediately. docs/recipes.md lists \
-    every key.")]
+    every key.\n\nExit codes: 0 success, 1 error, 2 usage error, 3 training diverged")]
 pub(crate) struct Args {
     /// Recipe (TOML file).
     recipe: PathBuf,
@@ -38,6 +43,18 @@ pub(crate) struct Args {
     /// random tokens; do not train.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: print the figures as JSON.
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+    /// Directory for tokenizer and tokens, which runs may share; by default `data` in the run's directory.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// At the end, write the held-out loss of every document to documents.csv in the run's directory.
+    #[arg(long)]
+    document_losses: bool,
+    /// Stop, as on SIGTERM, when standard input ends: for programs that start runs and may be killed.
+    #[arg(long)]
+    stop_on_eof: bool,
     /// Do not print progress or samples.
     #[arg(short, long)]
     quiet: bool,
@@ -47,21 +64,42 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
     let preparation = Preparation::new(|message| println!("{message}"));
     let training = Training::new(recipe.train.steps);
-    let sinks: [&dyn Sink; 2] = if args.quiet { [&Silent, &Silent] } else { [&preparation, &training] };
+    let sinks: [&dyn Sink; 2] =
+        if args.quiet || args.json { [&Silent, &Silent] } else { [&preparation, &training] };
     if args.dry_run {
         let plan = dry_run(&recipe, sinks[0])?;
-        super::dry_run::print(&plan, recipe.train.gradient_checkpointing);
+        match args.json {
+            true => println!("{}", super::dry_run::json(&plan, recipe.train.gradient_checkpointing)),
+            false => super::dry_run::print(&plan, recipe.train.gradient_checkpointing),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if args.resume {
         // Before the data is prepared, which may take long.
         check_resume(&recipe)?;
     }
-    let prepared = prepare(&recipe, sinks[0])?;
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| recipe.run.out.join("data"));
+    let prepared = prepare_in(&recipe, &data_dir, sinks[0])?;
     // Not before: preparing leaves nothing half done, it may be ended at once.
-    let stop = Some(stop_flag().context("cannot listen for signals")?);
-    let options = RunOptions { resume: args.resume, overwrite: args.overwrite, sink: sinks[1], stop };
-    let summary = train(&recipe, &prepared, &options)?;
+    let stop = stop_flag().context("cannot listen for signals")?;
+    if args.stop_on_eof {
+        stop_at_end_of_input(Arc::clone(&stop));
+    }
+    let options = RunOptions {
+        resume: args.resume,
+        overwrite: args.overwrite,
+        sink: sinks[1],
+        stop: Some(stop),
+        document_losses: args.document_losses,
+    };
+    let summary = match train(&recipe, &prepared, &options) {
+        Ok(summary) => summary,
+        Err(error @ (TrainError::NotFinite { .. } | TrainError::Spike { .. })) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(DIVERGED));
+        }
+        Err(error) => return Err(error.into()),
+    };
     training.finish();
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)
@@ -69,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a
 /// signal ended.
-fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
+pub(crate) fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first of the two asks whether the flag is set already.
@@ -77,6 +115,15 @@ fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
         flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
+}
+
+/// Sets the flag when standard input ends.
+fn stop_at_end_of_input(stop: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        // An input that cannot be read has ended as well.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 /// One line about the end of a run, one about its checkpoint.

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_config::ModelConfig;
-use tritforge_eval::{Comparison, ProjectionReport, VerifyModel, VerifyOptions, VerifyReport, verify};
+use tritforge_eval::{Comparison, EvalModel, ProjectionReport, VerifyOptions, VerifyReport, verify};
 use tritforge_export::ImportOptions;
 use tritforge_infer::Device;
 use tritforge_support::counted;
 
-use super::device_args::say;
+use super::device_args::DeviceArgs;
 use super::import::Assume;
 use super::ranges::{MOST_TOKENS, count, number};
 use crate::table;
@@ -58,16 +58,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let options = ImportOptions { assume: args.assume.map(Assume::weights), ..ImportOptions::default() };
-    let (first, mut second) =
-        (VerifyModel::open(&args.first, &options)?, VerifyModel::open(&args.second, &options)?);
-    if args.device != Device::Cpu {
-        let placed = second.run_on(args.device)?;
-        let placed = placed.with_context(|| {
-            let second = args.second.display();
-            format!("--device {}: {second} is no GGUF file, which alone runs in the engine", args.device)
-        })?;
-        say(placed);
-    }
+    let (first, mut second) = (
+        EvalModel::open_with(&args.first, &options, &[])?,
+        EvalModel::open_with(&args.second, &options, &[])?,
+    );
+    DeviceArgs { device: args.device }.place_any(&mut second, &args.second)?;
     let mut ids = match &args.text {
         Some(path) => {
             let tokenizer = first.tokenizer().or_else(|| second.tokenizer());

@@ -24,14 +24,19 @@ pub(super) static TRITFORGE: Architecture = Architecture {
 };
 
 /// The keys that this architecture alone has, without their beginning `tritforge.`.
-pub(crate) const KEYS: [&str; 5] =
-    ["use_sub_norm", "use_qk_norm", "activations", "activation_rotation", "projection_norms"];
+pub(crate) const KEYS: [&str; 6] = [
+    "use_sub_norm",
+    "use_qk_norm",
+    "activations",
+    "activation_rotation",
+    "projection_norms",
+    "activation_top_k",
+];
 
 /// Whether a model has what no other architecture describes.
 pub(super) fn describes(config: &ModelConfig) -> bool {
     !matches!(config.hidden_act, HiddenAct::Silu | HiddenAct::Relu2)
-        || config.activations == ActivationQuant::Int4
-        || config.rotation != Rotation::None
+        || !config.has_plain_activations()
         || config.projection_norms
 }
 
@@ -53,7 +58,9 @@ pub(crate) fn to_metadata(config: &ModelConfig) -> Vec<(String, Value)> {
         (KEYS[3], text(config.rotation.name())),
         (KEYS[4], Value::Bool(config.projection_norms)),
     ];
-    values.map(|(key, value)| (format!("tritforge.{key}"), value)).to_vec()
+    let top_k = config.activation_top_k.map(|part| (KEYS[5], Value::F32(part)));
+    let all = values.into_iter().chain(top_k);
+    all.map(|(key, value)| (format!("tritforge.{key}"), value)).collect()
 }
 
 /// Reads those keys into a configuration that has everything else.
@@ -94,6 +101,11 @@ pub(crate) fn from_metadata(metadata: &Metadata, config: &mut ModelConfig) -> Re
         };
         config.rotation = rotation;
     }
+    config.activation_top_k = match metadata.get(&format!("tritforge.{}", KEYS[5])) {
+        None => None,
+        Some(Value::F32(part)) => Some(*part),
+        Some(_) => return Err(ConfigError::Gguf(format!("tritforge.{}: expected an f32", KEYS[5]))),
+    };
     Ok(())
 }
 
@@ -128,6 +140,7 @@ mod tests {
             ModelConfig { hidden_act: HiddenAct::GeluTanh, ..dense.clone() },
             ModelConfig { activations: ActivationQuant::Int4, ..base.clone() },
             ModelConfig { projection_norms: true, ..base.clone() },
+            ModelConfig { activation_top_k: Some(0.55), ..base.clone() },
             ModelConfig { activations: ActivationQuant::Int4, rotation: Rotation::Hadamard, ..plain },
             ModelConfig { rotation: Rotation::Hadamard, ..dense },
         ] {
@@ -152,6 +165,8 @@ mod tests {
             ),
             ("activations", Value::String("none".to_string()), "the file's projections are ternary"),
             ("activation_rotation", Value::String("dct".to_string()), "expected none, hadamard"),
+            ("activation_top_k", Value::U32(1), "tritforge.activation_top_k: expected an f32"),
+            ("activation_top_k", Value::F32(1.5), "activation_top_k = 1.5"),
             ("use_sub_norm", Value::U32(1), "tritforge.use_sub_norm: expected true or false"),
             (
                 "hidden_activation",

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::architecture::Class;
-use crate::{ActivationQuant, AttentionBias, ConfigError, ModelConfig, RopeScaling, Rotation, WeightQuant};
+use crate::{AttentionBias, ConfigError, ModelConfig, RopeScaling, WeightQuant};
 
 impl ModelConfig {
     /// The `config.json` of a Hugging Face checkpoint of this model. `packed` says whether its ternary
@@ -30,11 +30,10 @@ impl ModelConfig {
                 table(", a ternary head", self.ternary_head)
             )));
         }
-        if self.activations == ActivationQuant::Int4 || self.rotation != Rotation::None {
+        if !self.has_plain_activations() {
             return Err(ConfigError::NoClass(format!(
-                "activations {}, rotation {}: transformers quantizes activations to int8 as they are; export GGUF",
-                self.activations.name(),
-                self.rotation.name()
+                "{}: transformers quantizes all activations to int8 as they are; export GGUF",
+                self.activations_text()
             )));
         }
         if self.projection_norms {

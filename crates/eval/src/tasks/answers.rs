@@ -42,7 +42,7 @@ fn choice(
     prompts: &Prompts<'_>,
     normalized: bool,
 ) -> Result<Sample, EvalError> {
-    let tokenizer = scorer.model().tokenizer();
+    let tokenizer = scorer.model().text_tokenizer()?;
     let (mut sequences, mut truncated, mut shown) = (Vec::new(), false, String::new());
     // How many sequences each choice has: one, unless it is longer than the model's context.
     let mut counts = Vec::new();

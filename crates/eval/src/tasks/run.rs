@@ -118,7 +118,7 @@ pub fn evaluate(
     options: &TaskOptions,
     each: &mut dyn FnMut(&Sample),
 ) -> Result<TaskResult, EvalError> {
-    let prompts = Prompts::new(model.tokenizer(), options.apply_chat_template)?;
+    let prompts = Prompts::new(model.text_tokenizer()?, options.apply_chat_template)?;
     let shots = Shots::read(task, data, examples, options)?;
     let named = |(index, error): (usize, EvalError)| match (error, data.records.get(index)) {
         (error @ EvalError::Sample { .. }, _) | (error, None) => error,

@@ -1,88 +1,33 @@
-//! One of the two models that are compared: in the training forward, or in the engine if it is a GGUF file.
+//! What a comparison reads of each of its two models.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use tritforge_config::{ModelConfig, Projection};
+use tritforge_config::Projection;
 use tritforge_export::{ImportOptions, LoadedModel};
-use tritforge_infer::{Device, KvType, LogitsRequest, Model, Placed, Session, Table};
+use tritforge_infer::{KvType, LogitsRequest, Model, Session, Table};
 use tritforge_kernels::{Observer, TernaryWeights};
-use tritforge_model::{Decoder, ModelError};
+use tritforge_model::ModelError;
 use tritforge_ternary::TernaryTensor;
-use tritforge_text::Tokenizer;
 
 use super::logits::greedy_tokens;
-use crate::EvalError;
 use crate::finite::finite;
-use crate::model::{Opened, open};
+use crate::{EvalError, EvalModel};
 
 /// The tensors that a GGUF file may store with a rounding of its own: embedding and head.
 pub(super) const TABLES: [&str; 2] = ["model.embed_tokens.weight", "lm_head.weight"];
 
-/// A model to be compared with another.
-#[derive(Debug)]
-pub enum VerifyModel {
-    /// A checkpoint or a directory in Hugging Face's layout, run by the training forward.
-    Trained {
-        /// The model.
-        decoder: Box<Decoder>,
-        /// Its tokenizer, if it has one.
-        tokenizer: Option<Box<Tokenizer>>,
-    },
-    /// A GGUF file, run by the engine.
-    Deployed(Arc<Model>),
-}
-
-impl VerifyModel {
-    /// Opens a checkpoint, the directory of a run, a directory in Hugging Face's layout, a GGUF file, or an
-    /// adapter with the base that it names.
-    ///
-    /// # Errors
-    /// If it is none of these, or damaged.
-    pub fn open(path: &Path, options: &ImportOptions) -> Result<Self, EvalError> {
-        Ok(match open(path, options, &[])? {
-            Opened::Deployed(model) => VerifyModel::Deployed(model),
-            Opened::Trained(decoder, tokenizer) => VerifyModel::Trained { decoder, tokenizer },
-        })
-    }
-
-    /// Puts a GGUF file's model on a device, before it is used; none if the model is no GGUF file.
-    ///
-    /// # Errors
-    /// If a GPU is asked for and cannot be used.
-    pub fn run_on(&mut self, device: Device) -> Result<Option<Placed>, EvalError> {
-        match self {
-            VerifyModel::Trained { .. } => Ok(None),
-            VerifyModel::Deployed(model) => {
-                let model = Arc::get_mut(model).expect("nobody else has a model that was just opened");
-                Ok(Some(model.run_on(device)?))
-            }
-        }
-    }
-
-    /// The model's configuration.
-    pub fn config(&self) -> &ModelConfig {
-        match self {
-            VerifyModel::Trained { decoder, .. } => decoder.config(),
-            VerifyModel::Deployed(model) => model.config(),
-        }
-    }
-
-    /// The model's tokenizer, if it has one.
-    pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        match self {
-            VerifyModel::Trained { tokenizer, .. } => tokenizer.as_deref(),
-            VerifyModel::Deployed(model) => Some(model.tokenizer()),
-        }
-    }
-
+impl EvalModel {
     /// Logits of all tokens, [tokens, vocab_size]; the observer sees every quantized product.
-    pub(super) fn logits(&self, ids: &[u32], observer: &mut Observer<'_>) -> Result<Vec<f32>, EvalError> {
+    pub(super) fn observed_logits(
+        &self,
+        ids: &[u32],
+        observer: &mut Observer<'_>,
+    ) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
-            VerifyModel::Trained { decoder, .. } => {
+            EvalModel::Trained { decoder, .. } => {
                 finite(decoder.logits(ids, 1, Some(observer))?, decoder.config().vocab_size, 0)?
             }
-            VerifyModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
+            EvalModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len(), KvType::F32)?
                 .forward_observed(ids, LogitsRequest::All, observer)?,
         })
     }
@@ -90,7 +35,7 @@ impl VerifyModel {
     /// `count` tokens after a prompt, each the likeliest.
     pub(super) fn greedy(&self, prompt: &[u32], count: usize) -> Result<Vec<u32>, EvalError> {
         match self {
-            VerifyModel::Trained { decoder, .. } => {
+            EvalModel::Trained { decoder, .. } => {
                 let vocab = decoder.config().vocab_size;
                 // Training has no cache: it runs the whole sequence again for every token.
                 let mut sequence = prompt.to_vec();
@@ -100,7 +45,7 @@ impl VerifyModel {
                     Ok(logits[logits.len() - vocab..].to_vec())
                 })
             }
-            VerifyModel::Deployed(model) => {
+            EvalModel::Deployed(model) => {
                 let mut session = Session::with_kv(Arc::clone(model), prompt.len() + count, KvType::F32)?;
                 greedy_tokens(count, |last| {
                     let ids = last.map_or_else(|| prompt.to_vec(), |id| vec![id]);
@@ -113,10 +58,10 @@ impl VerifyModel {
     /// A projection's codes and scale, if it is ternary.
     pub(super) fn ternary(&self, layer: usize, projection: Projection) -> Option<&TernaryWeights> {
         match self {
-            VerifyModel::Trained { decoder, .. } => {
+            EvalModel::Trained { decoder, .. } => {
                 decoder.projection(layer, projection).quantized().map(Arc::as_ref)
             }
-            VerifyModel::Deployed(model) => model
+            EvalModel::Deployed(model) => model
                 .ternary()
                 .find(|info| info.layer == layer && info.projection == projection)
                 .map(|info| info.weights),
@@ -126,17 +71,17 @@ impl VerifyModel {
     /// The type in which the embedding is stored.
     pub(super) fn embedding_type(&self) -> &'static str {
         match self {
-            VerifyModel::Trained { decoder, .. } if decoder.config().ternary_embedding.is_some() => "ternary",
-            VerifyModel::Trained { .. } => "F32",
-            VerifyModel::Deployed(model) => model.embedding().type_name(),
+            EvalModel::Trained { decoder, .. } if decoder.config().ternary_embedding.is_some() => "ternary",
+            EvalModel::Trained { .. } => "F32",
+            EvalModel::Deployed(model) => model.embedding().type_name(),
         }
     }
 
     /// Codes and scales of one of [`TABLES`], if it is ternary.
     pub(super) fn ternary_table(&self, name: &str) -> Result<Option<TernaryTensor>, EvalError> {
         let table = match self {
-            VerifyModel::Trained { decoder, .. } => return Ok(decoder.ternary_table(name)?),
-            VerifyModel::Deployed(model) => Self::deployed_table(model, name),
+            EvalModel::Trained { decoder, .. } => return Ok(decoder.ternary_table(name)?),
+            EvalModel::Deployed(model) => Self::deployed_table(model, name),
         };
         let weights = table.as_ref().and_then(Table::ternary);
         let tensor = weights.map(|weights| {
@@ -157,8 +102,8 @@ impl VerifyModel {
     /// The values of one of [`TABLES`], none if the model has no such tensor.
     pub(super) fn table(&self, name: &str) -> Result<Option<Vec<f32>>, EvalError> {
         match self {
-            VerifyModel::Trained { decoder, .. } => Ok(decoder.values(name)),
-            VerifyModel::Deployed(model) => {
+            EvalModel::Trained { decoder, .. } => Ok(decoder.values(name)),
+            EvalModel::Deployed(model) => {
                 let Some(matrix) = Self::deployed_table(model, name) else { return Ok(None) };
                 let width = model.config().hidden_size;
                 let mut stored = vec![0f32; model.config().vocab_size * width];
@@ -171,8 +116,8 @@ impl VerifyModel {
     /// The same model with other tables, in the training forward.
     pub(super) fn with_tables(self, tables: Vec<(&str, Vec<f32>)>) -> Result<Self, EvalError> {
         let (mut decoder, tokenizer) = match self {
-            VerifyModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
-            VerifyModel::Deployed(model) => {
+            EvalModel::Trained { decoder, tokenizer } => (decoder, tokenizer),
+            EvalModel::Deployed(model) => {
                 let read = LoadedModel::open(model.path(), &ImportOptions::default())?;
                 (Box::new(read.decoder()?), None)
             }
@@ -180,6 +125,6 @@ impl VerifyModel {
         for (name, values) in tables {
             decoder.replace(name, &values)?;
         }
-        Ok(VerifyModel::Trained { decoder, tokenizer })
+        Ok(EvalModel::Trained { decoder, tokenizer })
     }
 }

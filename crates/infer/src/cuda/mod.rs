@@ -250,6 +250,7 @@ fn refused(model: &Model) -> Option<String> {
         (config.ternary_embedding.is_some() || config.ternary_head.is_some(), "a ternary embedding or head"),
         (config.activations == ActivationQuant::Int4, "activations of 4 bits"),
         (config.rotation != Rotation::None, "rotated inputs"),
+        (config.activation_top_k.is_some(), "activations of which only the largest are kept (top-k)"),
         (config.projection_norms, "norms before all projections"),
         (
             !matches!(config.hidden_act, HiddenAct::Silu | HiddenAct::Relu2),

@@ -31,7 +31,7 @@ impl Projections<Cuda> for Products<'_, '_, '_> {
         let quantized = projections.iter().any(ternary).then_some(1.0);
         let plain = !projections.iter().all(ternary) || self.adapted.any(self.layer, projections);
         // Rotations and other widths are refused where a model is put on a GPU.
-        InputForm { quantized, plain, width: ActivationWidth::Int8, rotated: false }
+        InputForm { quantized, plain, width: ActivationWidth::Int8, top_k: None, rotated: false }
     }
 
     fn project<const N: usize>(

@@ -14,7 +14,8 @@ pub struct Run {
     pub name: String,
     /// Directory for checkpoints and logs, relative to the working directory; by default `runs/<name>`.
     pub out: PathBuf,
-    /// Seed of the initial weights, the order of the data, the split and the samples; by default 0.
+    /// Seed of the initial weights, the samples of text and all rounding at random, and of the order of the data and the split where
+    /// `data.order_seed` and `data.split_seed` do not give their own; by default 0.
     pub seed: u64,
 }
 

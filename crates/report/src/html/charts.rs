@@ -1,13 +1,13 @@
 //! The charts of the report: what is drawn of each run.
 
-use super::read::{Preference, Run, Train};
 use super::svg::{Chart, Look, Series};
+use crate::history::{History, Preference, Train};
 
 /// Colours that the page's style has for series.
 pub(super) const COLORS: usize = 8;
 
 /// All charts; with several runs, each has its colour in all of them.
-pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
+pub(super) fn charts(runs: &[History]) -> Vec<Chart> {
     let chart = |title, caption, log, series| Chart { title, caption, log, series };
     let number = |what: fn(&Train) -> Option<f64>| {
         let each = runs.iter().enumerate();
@@ -45,7 +45,7 @@ pub(super) fn charts(runs: &[Run]) -> Vec<Chart> {
 }
 
 /// A number of every run's pairs of answers, in training and held out.
-fn preferences(runs: &[Run], what: fn(&Preference) -> f64) -> Vec<Series> {
+fn preferences(runs: &[History], what: fn(&Preference) -> f64) -> Vec<Series> {
     let mut series = Vec::new();
     for (i, run) in runs.iter().enumerate() {
         let of = |held_out| {
@@ -65,7 +65,7 @@ fn preferences(runs: &[Run], what: fn(&Preference) -> f64) -> Vec<Series> {
 }
 
 /// Training and held-out loss of every run.
-fn losses(runs: &[Run]) -> Vec<Series> {
+fn losses(runs: &[History]) -> Vec<Series> {
     let mut series = Vec::new();
     for (i, run) in runs.iter().enumerate() {
         let raw = points(run, |t| Some(t.loss));
@@ -88,7 +88,7 @@ fn line(label: String, color: usize, points: Vec<(f64, f64)>) -> Series {
     Series { label, color: color % COLORS, look: Look::Line, points }
 }
 
-fn points(run: &Run, what: impl Fn(&Train) -> Option<f64>) -> Vec<(f64, f64)> {
+fn points(run: &History, what: impl Fn(&Train) -> Option<f64>) -> Vec<(f64, f64)> {
     run.train.iter().filter_map(|t| Some((t.step as f64, what(t)?))).collect()
 }
 

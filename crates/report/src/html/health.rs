@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 use tritforge_config::Projection;
 
 use super::page::escape;
-use super::read::{Health, Run};
 use super::svg::{Scale, label, path, thin};
 use crate::MatrixHealth;
+use crate::history::{Health, History};
 
 /// A small chart's size and the room left of the first for the axis.
 const PANEL: (f64, f64) = (150.0, 86.0);
@@ -52,7 +52,7 @@ const MEASURES: [Measure; 4] = [
 ];
 
 /// The section of a run; empty for one without ternary matrices.
-pub(super) fn section(run: &Run) -> String {
+pub(super) fn section(run: &History) -> String {
     let kinds = Projection::ALL.len();
     let Some(last) = run.health.last().filter(|last| last.matrices.len() >= kinds) else {
         return String::new();

@@ -8,14 +8,18 @@
 mod charts;
 mod health;
 mod page;
-mod read;
 mod svg;
+
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 
+pub use page::{STYLE, escape};
+pub use svg::{Scale, label, path};
+
 use crate::ReportError;
+use crate::history::history;
 
 /// The report's name in the directory of its run.
 pub const FILE: &str = "report.html";
@@ -26,7 +30,7 @@ pub const FILE: &str = "report.html";
 /// If a run has no metrics, a line of them cannot be understood, or the file cannot be written. A last line
 /// that was cut off, as a kill leaves it, is passed over.
 pub fn write(runs: &[impl AsRef<Path>], file: &Path) -> Result<(), ReportError> {
-    let runs = runs.iter().map(|path| read::run(path.as_ref())).collect::<Result<Vec<_>, _>>()?;
+    let runs = runs.iter().map(|path| history(path.as_ref())).collect::<Result<Vec<_>, _>>()?;
     let mut temporary = file.to_path_buf().into_os_string();
     temporary.push(".tmp");
     std::fs::write(&temporary, page::page(&runs)).map_err(ReportError::io(file, "write"))?;

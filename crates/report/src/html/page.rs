@@ -6,17 +6,19 @@ use serde_json::Value;
 
 use super::charts::{COLORS, charts};
 use super::health;
-use super::read::Run;
 use super::svg::{Chart, label};
+use crate::history::History;
 
-const STYLE: &str = include_str!("style.css");
+/// The style of all pages, light and dark. Series have the classes `s0` to `s7` for lines, `f0` to `f7` for areas, `k0` to
+/// `k7` in legends.
+pub const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// Texts of a run that are shown, the last of them.
 const SAMPLES: usize = 12;
 
 /// The whole page.
-pub(super) fn page(runs: &[Run]) -> String {
+pub(super) fn page(runs: &[History]) -> String {
     let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = escape(&names.join(", "));
     let mut html = format!(
@@ -72,7 +74,7 @@ fn card(chart: &Chart, svg: &str, index: usize) -> String {
 }
 
 /// What every run is and reached: tiles for one, a table for several.
-fn facts(runs: &[Run]) -> String {
+fn facts(runs: &[History]) -> String {
     if let [run] = runs {
         let tiles = facts_of(run)
             .into_iter()
@@ -96,7 +98,7 @@ fn facts(runs: &[Run]) -> String {
 }
 
 /// The facts of a run, always the same ones.
-fn facts_of(run: &Run) -> Vec<(&'static str, String)> {
+fn facts_of(run: &History) -> Vec<(&'static str, String)> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "–".to_string());
     let last = run.train.last();
     let held_out = run.evaluations.last();
@@ -123,7 +125,7 @@ fn facts_of(run: &Run) -> Vec<(&'static str, String)> {
 }
 
 /// How many steps were skipped, and why the last was.
-fn skipped(run: &Run) -> String {
+fn skipped(run: &History) -> String {
     match run.skipped.last() {
         None => "0".to_string(),
         Some((step, reason)) => format!("{}, last {step}: {reason}", run.skipped.len()),
@@ -131,7 +133,7 @@ fn skipped(run: &Run) -> String {
 }
 
 /// The last texts that a run wrote, the newest first.
-fn samples(run: &Run) -> String {
+fn samples(run: &History) -> String {
     let written: Vec<_> = run.evaluations.iter().filter(|e| !e.sample.is_empty()).rev().collect();
     if written.is_empty() {
         return String::new();
@@ -148,7 +150,7 @@ fn samples(run: &Run) -> String {
 }
 
 /// A text as HTML shows it, in elements and in attributes.
-pub(super) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut html = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -44,7 +44,7 @@ pub(super) struct Chart {
 
 /// A range of numbers drawn along a length.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Scale {
+pub struct Scale {
     low: f64,
     high: f64,
     log: bool,
@@ -55,7 +55,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// A scale that shows all numbers, with a little room at both ends; none if there are none to show.
-    pub(super) fn around(numbers: impl Iterator<Item = f64>, log: bool, from: f64, to: f64) -> Option<Self> {
+    pub fn around(numbers: impl Iterator<Item = f64>, log: bool, from: f64, to: f64) -> Option<Self> {
         let shown = numbers.filter(|x| x.is_finite() && (!log || *x > 0.0));
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for x in shown.map(|x| if log { x.log10() } else { x }) {
@@ -75,18 +75,18 @@ impl Scale {
     }
 
     /// From 0 to the largest number.
-    pub(super) fn steps(numbers: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
+    pub fn steps(numbers: impl Iterator<Item = f64>, from: f64, to: f64) -> Self {
         Self { low: 0.0, high: numbers.fold(1.0, f64::max), log: false, from, to }
     }
 
     /// Where a number is drawn; none for what the scale cannot show.
-    pub(super) fn at(&self, x: f64) -> Option<f64> {
+    pub fn at(&self, x: f64) -> Option<f64> {
         let x = if self.log { x.log10() } else { x };
         x.is_finite().then(|| self.from + (x - self.low) / (self.high - self.low) * (self.to - self.from))
     }
 
     /// Round numbers on the scale, about `count` of them.
-    pub(super) fn ticks(&self, count: f64) -> Vec<f64> {
+    pub fn ticks(&self, count: f64) -> Vec<f64> {
         let span = self.high - self.low;
         if self.log && span > 1.0 {
             let fits = |within: &&[f64]| span * within.len() as f64 <= count + 1.0;
@@ -111,7 +111,7 @@ impl Scale {
 }
 
 /// A number for an axis or a table: three or four digits that matter.
-pub(super) fn label(x: f64) -> String {
+pub fn label(x: f64) -> String {
     let magnitude = x.abs();
     match magnitude {
         0.0 => "0".to_string(),
@@ -153,7 +153,7 @@ pub(super) fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// The `d` of a path through the points, interrupted where one cannot be shown.
-pub(super) fn path(points: &[(f64, f64)], x: &Scale, y: &Scale) -> String {
+pub fn path(points: &[(f64, f64)], x: &Scale, y: &Scale) -> String {
     let mut path = String::new();
     let mut pen_down = false;
     for (px, py) in points {

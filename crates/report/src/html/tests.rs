@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::svg::{Scale, label, thin};
-use super::{FILE, read, write};
+use super::{FILE, write};
 use crate::ReportError;
+use crate::history::history;
 
 /// Metrics of a run with two layers, as the trainer writes them.
 fn metrics(name: &str, steps: u64) -> String {
@@ -157,7 +158,7 @@ fn a_torn_last_line_is_passed_over_and_a_broken_one_named() {
     assert!(message.contains("metrics.jsonl:3: missing field `step`"), "{message}");
     let message = page(&[("bytes", format!("{whole}\0\0\0\n{whole}"))]).unwrap_err().to_string();
     assert!(message.contains("metrics.jsonl:16: "), "{message}");
-    let message = read::run(Path::new("no/such/run")).unwrap_err().to_string();
+    let message = history(Path::new("no/such/run")).unwrap_err().to_string();
     assert!(message.contains("no/such/run: no such file: expected a run directory"), "{message}");
 }
 

@@ -4,10 +4,11 @@ use serde_json::{Map, Value};
 use tritforge_text::Message;
 
 use super::RequestError;
-use super::values::{display, expected};
+use super::tool_messages::tool_calls;
+use super::values::{display, expected, text};
 
-/// Keys of OpenAI's messages that have no meaning without tools, audio or several speakers. Clients send them
-/// empty.
+/// Keys of OpenAI's messages that have no meaning in the messages of most roles, or without audio or several
+/// speakers. Clients send them empty.
 const EMPTY_ONLY: [&str; 9] = [
     "name",
     "tool_calls",
@@ -32,11 +33,24 @@ fn message(name: &str, value: &Value) -> Result<Message, RequestError> {
     let Value::Object(fields) = value else {
         return Err(expected(name, value, "an object with role and content"));
     };
+    let role = fields.get("role").and_then(Value::as_str).unwrap_or_default();
+    let mut more = Map::new();
     for (key, value) in fields {
         let param = format!("{name}.{key}");
-        match key.as_str() {
-            "role" | "content" => {}
-            key if EMPTY_ONLY.contains(&key) => {
+        match (role, key.as_str()) {
+            (_, "role" | "content") => {}
+            // An empty list is none.
+            ("assistant", "tool_calls") if value.as_array().is_none_or(|list| !list.is_empty()) => {
+                if !value.is_null() {
+                    more.insert(key.clone(), tool_calls(&param, value)?);
+                }
+            }
+            ("tool", "tool_call_id" | "name") => {
+                if !value.is_null() {
+                    more.insert(key.clone(), text(&param, value)?.into());
+                }
+            }
+            (_, key) if EMPTY_ONLY.contains(&key) => {
                 if !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty()) {
                     return Err(RequestError::new(
                         &param,
@@ -58,7 +72,12 @@ fn message(name: &str, value: &Value) -> Result<Message, RequestError> {
         Some(role) => return Err(expected(&param, role, "a role, such as system, user or assistant")),
         None => return Err(RequestError::new(&param, format!("{param} is missing"))),
     };
-    Ok(Message::new(role, content(&format!("{name}.content"), fields)?))
+    let empty = fields.get("content").is_none_or(Value::is_null);
+    let content = match more.contains_key("tool_calls") && empty {
+        true => String::new(),
+        false => content(&format!("{name}.content"), fields)?,
+    };
+    Ok(Message { role, content, more })
 }
 
 /// A string, or the joined texts of a list of parts.
@@ -119,6 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_what_came_of_them_are_kept_for_the_template() {
+        let call = |arguments: Value| json!({ "id": "c1", "type": "function", "function": { "name": "add", "arguments": arguments } });
+        let read = read(&json!([
+            { "role": "assistant", "content": null, "tool_calls": [call(json!("{\"a\": 1}")), call(json!({}))] },
+            { "role": "assistant", "tool_calls": [call(json!(""))] },
+            { "role": "tool", "content": "3", "tool_call_id": "c1", "name": "add" },
+        ]))
+        .unwrap();
+        assert_eq!((read[0].content.as_str(), read[1].content.as_str()), ("", ""));
+        assert_eq!(read[0].more["tool_calls"], json!([call(json!({ "a": 1 })), call(json!({}))]));
+        assert_eq!(Value::from(read[2].more.clone()), json!({ "tool_call_id": "c1", "name": "add" }));
+    }
+
+    #[test]
     fn what_would_be_dropped_is_refused_by_name() {
         let user = |more: Value| {
             let mut message = json!({"role": "user", "content": "x"});
@@ -142,6 +175,17 @@ mod tests {
             (user(json!({"content": [{"type": "text", "text": "x", "cache_control": {}}]})), "Unrecognized"),
             (user(json!({"name": "Ada"})), "messages[0].name = \"Ada\" is not supported"),
             (user(json!({"tool_calls": [{"id": "1"}]})), "messages[0].tool_calls"),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}]),
+                "messages[0].tool_calls[0].function.arguments",
+            ),
+            (json!([{"role": "assistant", "tool_calls": 3, "content": ""}]), "messages[0].tool_calls = 3"),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"type": "custom"}]}]),
+                "messages[0].tool_calls[0].type",
+            ),
+            (json!([{"role": "tool", "tool_call_id": 3, "content": "x"}]), "messages[0].tool_call_id = 3"),
+            (json!([{"role": "tool", "tool_call_id": "a"}]), "messages[0].content is missing"),
             (user(json!({"weight": 1})), "Unrecognized request argument supplied: messages[0].weight"),
         ] {
             let error = read(&messages).unwrap_err();

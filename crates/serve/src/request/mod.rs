@@ -5,10 +5,14 @@
 //! meaning, or changes nothing by its definition, or is refused by name ([`fields`]); `null` is a field that
 //! is not given.
 
+mod embeddings;
 mod fields;
+mod grammar;
 mod messages;
 mod options;
 mod prompts;
+mod tool_messages;
+mod tools;
 mod values;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
@@ -17,7 +21,10 @@ use tritforge_infer::GenerateOptions;
 use tritforge_support::counted;
 use tritforge_text::Message;
 
+pub(crate) use embeddings::EmbeddingRequest;
 pub use fields::{Effect, Endpoint, Field, fields};
+pub use grammar::NamedGrammar;
+pub use tools::{Function, ToolChoice, Tools};
 pub(crate) use values::text;
 use values::{boolean, display, integer};
 
@@ -59,10 +66,16 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// How to go on.
     pub options: GenerateOptions,
+    /// What the answer is to fit; not among the options before it is compiled for a vocabulary.
+    pub grammar: Option<NamedGrammar>,
+    /// What the model may call.
+    pub tools: Option<Tools>,
     /// Answers to each prompt.
     pub n: usize,
     /// Answers to each prompt that are generated, of which the `n` best are given.
     pub best_of: usize,
+    /// What stands behind the answer; not empty.
+    pub suffix: Option<String>,
     /// Whether the prompt is to stand before the answer.
     pub echo: bool,
     /// Whether the answer comes as a stream.
@@ -96,11 +109,17 @@ impl Request {
             None => n,
         };
         let request = Self {
-            prompts: given("prompt").map(prompts::read).transpose()?.unwrap_or_default(),
+            prompts: given("prompt")
+                .map(|value| prompts::read("prompt", value))
+                .transpose()?
+                .unwrap_or_default(),
             messages: given("messages").map(messages::read).transpose()?.unwrap_or_default(),
             options: options::read(endpoint, &given, defaults)?,
+            grammar: grammar::read(&given)?,
+            tools: tools::read(&given)?,
             n,
             best_of,
+            suffix: given("suffix").map(|value| text("suffix", value)).transpose()?.filter(|s| !s.is_empty()),
             echo: flag("echo")?,
             stream,
             include_usage: given("stream_options").map_or(Ok(false), |value| include_usage(value, stream))?,
@@ -144,9 +163,20 @@ impl Request {
             );
             return Err(RequestError::new("best_of", message));
         }
-        if self.echo && self.options.logprobs.is_some() {
-            let message = "logprobs: not available together with echo; leave one of them out";
-            return Err(RequestError::new("logprobs", message));
+        if self.suffix.is_some() {
+            let ids = self.prompts.iter().any(|prompt| matches!(prompt, TextOrIds::Ids(_)));
+            let other = if ids { "a prompt of token ids" } else { "echo" };
+            if ids || self.echo {
+                let message = format!("suffix: not available together with {other}");
+                return Err(RequestError::new("suffix", message));
+            }
+        }
+        if let (Some(NamedGrammar { param, .. }), Some(_)) = (&self.grammar, &self.tools) {
+            let message = format!(
+                "{param}: not available together with tools that may be called; leave one of them out, or set \
+                 tool_choice to \"none\""
+            );
+            return Err(RequestError::new(param, message));
         }
         Ok(())
     }
@@ -160,6 +190,12 @@ pub(crate) fn ids(name: &'static str, value: &Value) -> Result<Vec<u32>, Request
 /// A conversation.
 pub(crate) fn messages(value: &Value) -> Result<Vec<Message>, RequestError> {
     messages::read(value)
+}
+
+/// The tools of a request, as it gives them.
+pub(crate) fn tools(object: &Map<String, Value>) -> Result<Vec<Value>, RequestError> {
+    let tools = tools::read(&|name: &str| object.get(name).filter(|value| !value.is_null()))?;
+    Ok(tools.into_iter().flat_map(|tools| tools.functions).map(|function| function.spec).collect())
 }
 
 /// A field that is true or false.

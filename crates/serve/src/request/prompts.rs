@@ -1,4 +1,4 @@
-//! `prompt`: a string, a list of strings, token ids, or a list of lists of these.
+//! `prompt`, and `input` of embeddings: a string, a list of strings, token ids, or a list of lists of these.
 
 use serde_json::Value;
 use tritforge_support::counted;
@@ -8,35 +8,35 @@ use super::{MOST_CHOICES, RequestError, TextOrIds};
 
 const FORMS: &str = "a string, a list of strings, a list of token ids, or a list of lists of token ids";
 
-pub(super) fn read(value: &Value) -> Result<Vec<TextOrIds>, RequestError> {
+pub(super) fn read(name: &'static str, value: &Value) -> Result<Vec<TextOrIds>, RequestError> {
     let list = match value {
         Value::String(text) => return Ok(vec![TextOrIds::Text(text.clone())]),
         Value::Array(list) if !list.is_empty() => list,
-        _ => return Err(expected("prompt", value, FORMS)),
+        _ => return Err(expected(name, value, FORMS)),
     };
     if list.iter().all(Value::is_number) {
-        return Ok(vec![TextOrIds::Ids(ids("prompt", list)?)]);
+        return Ok(vec![TextOrIds::Ids(ids(name, name, list)?)]);
     }
     if list.len() > MOST_CHOICES {
-        let message = format!("prompt: {}, expected at most {MOST_CHOICES}", counted(list.len(), "prompt"));
-        return Err(RequestError::new("prompt", message));
+        let message = format!("{name}: {}, expected at most {MOST_CHOICES}", counted(list.len(), "text"));
+        return Err(RequestError::new(name, message));
     }
     let texts = list[0].is_string();
     let read = |(i, item): (usize, &Value)| {
-        let name = format!("prompt[{i}]");
+        let place = format!("{name}[{i}]");
         match item {
             Value::String(text) if texts => Ok(TextOrIds::Text(text.clone())),
-            Value::Array(list) if !texts && !list.is_empty() => Ok(TextOrIds::Ids(ids(&name, list)?)),
-            _ => Err(RequestError::new("prompt", format!("{name} = {}: expected {FORMS}", display(item)))),
+            Value::Array(list) if !texts && !list.is_empty() => Ok(TextOrIds::Ids(ids(name, &place, list)?)),
+            _ => Err(RequestError::new(name, format!("{place} = {}: expected {FORMS}", display(item)))),
         }
     };
     list.iter().enumerate().map(read).collect()
 }
 
-fn ids(name: &str, list: &[Value]) -> Result<Vec<u32>, RequestError> {
+fn ids(name: &str, place: &str, list: &[Value]) -> Result<Vec<u32>, RequestError> {
     let id = |(i, value): (usize, &Value)| {
-        let id = integer(&format!("{name}[{i}]"), value, 0..=i128::from(u32::MAX));
-        id.map(|id| id as u32).map_err(|error| RequestError::new("prompt", error.message))
+        let id = integer(&format!("{place}[{i}]"), value, 0..=i128::from(u32::MAX));
+        id.map(|id| id as u32).map_err(|error| RequestError::new(name, error.message))
     };
     list.iter().enumerate().map(id).collect()
 }
@@ -50,11 +50,11 @@ mod tests {
     #[test]
     fn every_form_of_openais_reference_is_read() {
         let text = |t: &str| TextOrIds::Text(t.to_string());
-        assert_eq!(read(&json!("a")).unwrap(), [text("a")]);
-        assert_eq!(read(&json!(["a", "b"])).unwrap(), [text("a"), text("b")]);
-        assert_eq!(read(&json!([1, 2.0])).unwrap(), [TextOrIds::Ids(vec![1, 2])]);
+        assert_eq!(read("prompt", &json!("a")).unwrap(), [text("a")]);
+        assert_eq!(read("prompt", &json!(["a", "b"])).unwrap(), [text("a"), text("b")]);
+        assert_eq!(read("prompt", &json!([1, 2.0])).unwrap(), [TextOrIds::Ids(vec![1, 2])]);
         assert_eq!(
-            read(&json!([[1], [2, 3]])).unwrap(),
+            read("prompt", &json!([[1], [2, 3]])).unwrap(),
             [TextOrIds::Ids(vec![1]), TextOrIds::Ids(vec![2, 3])]
         );
     }
@@ -73,10 +73,12 @@ mod tests {
             (json!([1.5]), "prompt[0] = 1.5"),
             (json!([4_294_967_296u64]), "prompt[0] = 4294967296"),
         ] {
-            let error = read(&value).unwrap_err();
+            let error = read("prompt", &value).unwrap_err();
             assert!(error.message.starts_with(place), "{value}: {error}");
             assert_eq!(error.param.as_deref(), Some("prompt"));
         }
-        assert!(read(&json!(vec!["a"; MOST_CHOICES + 1])).unwrap_err().message.contains("at most 128"));
+        assert!(
+            read("prompt", &json!(vec!["a"; MOST_CHOICES + 1])).unwrap_err().message.contains("at most 128")
+        );
     }
 }

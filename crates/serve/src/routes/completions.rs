@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use futures::StreamExt as _;
+use serde_json::Value;
 use tokio::sync::mpsc::Receiver;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -31,7 +32,7 @@ async fn completions(
     Extension(record): Extension<Arc<Record>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let request = completion_jobs(Endpoint::Completions, &parse(body)?, service.jobs.adapters())?;
+    let request = completion_jobs(Endpoint::Completions, &parse(body)?, &service.jobs)?;
     respond(&service.jobs, request, Shape::Text, record).await
 }
 
@@ -40,7 +41,7 @@ async fn chat(
     Extension(record): Extension<Arc<Record>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
-    let request = completion_jobs(Endpoint::Chat, &parse(body)?, service.jobs.adapters())?;
+    let request = completion_jobs(Endpoint::Chat, &parse(body)?, &service.jobs)?;
     respond(&service.jobs, request, Shape::Chat, record).await
 }
 
@@ -50,29 +51,46 @@ async fn respond(
     shape: Shape,
     record: Arc<Record>,
 ) -> Result<Response, ApiError> {
-    let CompletionJobs { jobs: list, n, best_of, logprobs, model, stream, include_usage } = request;
-    if logprobs && jobs.filters().is_some_and(|filters| filters.has_answers()) {
+    if !request.stream {
+        return Ok(Json(answer(jobs, request, shape, record).await?).into_response());
+    }
+    check_filters(jobs, &request)?;
+    let CompletionJobs { jobs: list, best_of, logprobs, calling, model, include_usage, .. } = request;
+    // A stream has no more jobs than choices.
+    let header = Header::new(&model, shape, best_of).calling(calling);
+    let count = list.len();
+    let mut updates = jobs.start(list, best_of, record).await?;
+    // A request that fails before its first text gets an error's status, not a stream.
+    match updates.recv().await.ok_or_else(stopped)? {
+        Update::Done(Err(error)) => Err(error),
+        first => Ok(stream_events(Events::new(header, count, include_usage, logprobs), first, updates)),
+    }
+}
+
+/// Refuses log-probabilities where answers are filtered.
+fn check_filters(jobs: &Jobs, request: &CompletionJobs) -> Result<(), ApiError> {
+    if request.logprobs && jobs.filters().is_some_and(|filters| filters.has_answers()) {
         let message = "this service filters answers, and log-probabilities would show what is withheld";
         return Err(ApiError::Invalid { message: message.to_string(), param: Some("logprobs") });
     }
-    // A stream has no more jobs than choices.
-    let header = Header::new(&model, shape, best_of);
+    Ok(())
+}
+
+/// The whole answer to a request.
+pub(super) async fn answer(
+    jobs: &Jobs,
+    request: CompletionJobs,
+    shape: Shape,
+    record: Arc<Record>,
+) -> Result<Value, ApiError> {
+    check_filters(jobs, &request)?;
+    let CompletionJobs { jobs: list, n, best_of, logprobs, calling, model, .. } = request;
+    let header = Header::new(&model, shape, best_of).calling(calling);
     let count = list.len();
     let mut updates = jobs.start(list, best_of, record).await?;
-    // The sender is dropped without a `Done` only if the engine's thread panicked.
-    let stopped = || ApiError::Internal("the engine stopped without an answer".to_string());
-    let first = updates.recv().await.ok_or_else(stopped)?;
-    if stream {
-        // A request that fails before its first text gets an error's status, not a stream.
-        return match first {
-            Update::Done(Err(error)) => Err(error),
-            first => Ok(stream_events(Events::new(header, count, include_usage, logprobs), first, updates)),
-        };
-    }
     let mut choices: Vec<Choice> = Vec::new();
     let mut choice = Choice { logprobs, ..Choice::default() };
-    let mut next = Some(first);
-    while let Some(update) = next {
+    while let Some(update) = updates.recv().await {
         match update {
             Update::Piece { text, tokens } => {
                 choice.text.push_str(&text);
@@ -82,13 +100,17 @@ async fn respond(
                 choice.outcome = Some(outcome?);
                 choices.push(std::mem::replace(&mut choice, Choice { logprobs, ..Choice::default() }));
                 if choices.len() == count {
-                    return Ok(Json(header.whole(choices, n)).into_response());
+                    return Ok(header.whole(choices, n));
                 }
             }
         }
-        next = updates.recv().await;
     }
     Err(stopped())
+}
+
+/// The sender is dropped without a `Done` only if the engine's thread panicked.
+fn stopped() -> ApiError {
+    ApiError::Internal("the engine stopped without an answer".to_string())
 }
 
 fn stream_events(mut events: Events, first: Update, rest: Receiver<Update>) -> Response {

@@ -57,8 +57,17 @@ async fn health(
 async fn generate(jobs: &Jobs, record: Arc<Record>) -> Result<(), ApiError> {
     let options = GenerateOptions { max_tokens: 1, ignore_eos: true, ..GenerateOptions::default() };
     let prompt = Prompt::Ids(vec![0]);
-    let job =
-        Job { prompt, options, echo: false, adapters: Arc::from([]), arrived: None, deterministic: false };
+    let job = Job {
+        prompt,
+        options,
+        grammar: None,
+        tools: Arc::from([]),
+        suffix: None,
+        echo: false,
+        adapters: Arc::from([]),
+        arrived: None,
+        deterministic: false,
+    };
     let mut updates = jobs.start(vec![job], 1, record).await?;
     while let Some(update) = updates.recv().await {
         if let Update::Done(outcome) = update {

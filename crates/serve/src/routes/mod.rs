@@ -1,12 +1,15 @@
 //! The endpoints: one file for each group of paths, which says in `routes` what it answers to.
 
+mod batch;
 mod completions;
 #[cfg(test)]
 mod echo;
+mod embeddings;
 pub(crate) mod health;
 mod lora;
 mod metrics;
 mod models;
+mod openapi;
 pub(crate) mod page;
 mod stats;
 mod tokens;
@@ -21,7 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::{Router, middleware};
 use serde::de::DeserializeOwned;
-use tritforge_infer::{LogitsRequest, SequenceInput, Session, step};
+use tritforge_infer::{LogitsRequest, Pooling, SequenceInput, Session, step};
 
 use crate::ServeOptions;
 use crate::body::{self, BodyBudget};
@@ -35,11 +38,14 @@ use crate::record::{self, Recorder};
 /// All endpoints.
 static ROUTES: &[fn() -> Router<Service>] = &[
     completions::routes,
+    batch::routes,
+    embeddings::routes,
     models::routes,
     tokens::routes,
     lora::routes,
     health::routes,
     metrics::routes,
+    openapi::routes,
     stats::routes,
     #[cfg(test)]
     echo::routes,
@@ -59,6 +65,8 @@ pub(crate) struct Service {
     warm: Arc<AtomicBool>,
     /// Whether the service has been told to end.
     draining: Arc<AtomicBool>,
+    /// How the states of a text become its vector.
+    pub(crate) pooling: Pooling,
     /// Where adapters may be read from at run time.
     pub(crate) lora_dir: Option<Arc<std::path::Path>>,
 }
@@ -90,6 +98,7 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
             warm: warm_up(&jobs, options.warm_up),
             draining: Arc::clone(&options.draining),
             jobs,
+            pooling: options.pooling,
             may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })

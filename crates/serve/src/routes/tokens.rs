@@ -125,8 +125,9 @@ async fn apply_template(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let body: Object = parse(body)?;
-    check(&body, &["messages", "model"])?;
+    check(&body, &["messages", "tools", "model"])?;
     of_model(&service, &body)?;
+    let tools = request::tools(&body.0)?;
     let missing = || RequestError::new("messages", "messages is missing: it is required");
     let messages = request::messages(given(&body, "messages").ok_or_else(missing)?)?;
     let (model, limit) = service.jobs.text()?;
@@ -134,7 +135,11 @@ async fn apply_template(
         limit.check_bytes(bytes_of(&messages)).map_err(|e| ApiError::of_job(e, "messages"))?;
         let tokenizer = model.tokenizer();
         let prompt = tokenizer
-            .render_chat(&chat_template(tokenizer).map_err(|e| ApiError::of_job(e, "messages"))?, &messages)
+            .render_chat(
+                &chat_template(tokenizer).map_err(|e| ApiError::of_job(e, "messages"))?,
+                &messages,
+                &tools,
+            )
             .map_err(wrong)?;
         Ok(json!({ "prompt": prompt }))
     })

@@ -25,11 +25,31 @@ const CONFIG: &str = "vocab_size = 257\nhidden_size = 256\nintermediate_size = 2
 
 /// A model with random weights, a token a byte, a special token `<|endoftext|>` and the template of ChatML.
 pub(crate) fn model() -> (TempDir, Arc<Model>) {
+    synth("chatml", 256, &[])
+}
+
+/// The same with a long context and another built-in template.
+pub(crate) fn long_model(template: &str) -> (TempDir, Arc<Model>) {
+    synth(template, 4096, &[])
+}
+
+/// The same with further special tokens.
+pub(crate) fn model_with_specials(names: &[&str]) -> (TempDir, Arc<Model>) {
+    synth("chatml", 256, names)
+}
+
+fn synth(template: &str, context: usize, names: &[&str]) -> (TempDir, Arc<Model>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    let tokenizer = Tokenizer::train_bpe(["ab"], 257, &SpecialTokens::default()).unwrap();
-    let tokenizer = tokenizer.with_chat_template(ChatTemplate::named("chatml").as_ref());
-    let config = ModelConfig::from_toml(CONFIG).unwrap();
+    let others = names.iter().map(|name| name.to_string()).collect();
+    let specials = SpecialTokens { others, ..SpecialTokens::default() };
+    let tokenizer = Tokenizer::train_bpe(["ab"], 257 + names.len(), &specials).unwrap();
+    let tokenizer = tokenizer.with_chat_template(ChatTemplate::named(template).as_ref());
+    let config = ModelConfig {
+        vocab_size: 257 + names.len(),
+        max_position_embeddings: context,
+        ..ModelConfig::from_toml(CONFIG).unwrap()
+    };
     synth_gguf(&config, &path, &Default::default(), 1, Some(&tokenizer)).unwrap();
     let model = Arc::new(Model::open(&path).unwrap());
     (dir, model)
@@ -57,6 +77,10 @@ pub(crate) async fn send(app: &Router, path: &str, body: String) -> (u16, String
 pub(crate) async fn get(app: &Router, path: &str) -> (u16, Value) {
     let (status, text) = answer(app, Request::get(path).body(Body::empty()).unwrap()).await;
     (status, serde_json::from_str(&text).unwrap())
+}
+
+pub(crate) async fn send_get(app: &Router, path: &str) -> (u16, String) {
+    answer(app, Request::get(path).body(Body::empty()).unwrap()).await
 }
 
 async fn answer(app: &Router, request: Request<Body>) -> (u16, String) {

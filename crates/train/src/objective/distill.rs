@@ -202,7 +202,7 @@ impl Criterion for Distill {
         run.check_targets()?;
         let (recipe, data) = (run.recipe, &run.prepared.fingerprint);
         let (seq_len, batch_size) = (recipe.data.seq_len, recipe.train.batch_size);
-        let batches = format!("{data} seed {} rows {batch_size} of {seq_len}", recipe.run.seed);
+        let batches = format!("{data} seed {} rows {batch_size} of {seq_len}", recipe.order_seed());
         let teacher = Teacher::open(self, run.config, &batches)?;
         let message = "distill.teacher is not the teacher that the run was started with: its files have \
                        different contents; set distill.teacher to the original model";

@@ -1,25 +1,20 @@
-//! Direct preference optimization: its section of a recipe, and its run over pairs of answers, whose
-//! log-probabilities by a reference model are computed once.
-
-mod loss;
-mod reference;
+//! Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290) and its variants: of two answers to a prompt the
+//! preferred one is to gain on the other, compared with a reference model, whose log-probabilities are computed once.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::ModelConfig;
-use tritforge_data::{Packing, RecordKind};
-use tritforge_model::{Batch, Decoder, IGNORE_INDEX, Score};
-use tritforge_report::{Event, Sink};
+use tritforge_report::Sink;
 
-use self::loss::{PreferenceStats, compare, dpo_forward_backward};
-use self::reference::Reference;
-use super::log_probs::sequence_log_probs;
 use super::other_model::decoder_bytes;
-use super::{Criterion, DataKind, LossFunction, Objective, Pass, RunStart, other_data};
+use super::preference::{
+    Pair, PairFormula, PairLoss, PairsLoss, Reference, Sft, check, fingerprint, minus_log_sigmoid,
+};
+use super::{Criterion, DataKind, LossFunction, Objective, RunStart, SftLoss, other_data};
 use crate::recipe::resume::OnResume;
-use crate::recipe::{Loss, Range, Reader, Recipe};
+use crate::recipe::{Range, Reader, Recipe};
 use crate::{TrainError, TrainingData};
 
 /// Direct preference optimization (arXiv 2305.18290) on the pairs of `data.records = "preference"`, of which the model learns
@@ -29,6 +24,13 @@ use crate::{TrainError, TrainingData};
 pub struct Dpo {
     /// DPO's β; by default 0.1.
     pub beta: f64,
+    /// With z = β · margin: `"sigmoid"` (−ln σ(z), the default), `"hinge"` (max(0, 1 − z); SLiC, arXiv 2305.10425), `"ipo"`
+    /// ((m − 1/(2β))² of the margin m between the means over each answer's tokens; arXiv 2310.12036) or `"robust"` (unbiased where a
+    /// part `label_smoothing` of the preferences is the wrong way round; arXiv 2403.00409).
+    pub loss: DpoLoss,
+    /// The part of the preferences that is taken to be the wrong way round, below 0.5; by default 0. With `"sigmoid"` it is cDPO's:
+    /// −(1 − ε) ln σ(z) − ε ln σ(−z).
+    pub label_smoothing: f64,
     /// Weight of the chosen answer's cross-entropy; by default 0.
     pub sft: f64,
     /// Whether that is the `"mean"` (the default) over the answer's tokens, or their `"sum"`.
@@ -39,65 +41,67 @@ pub struct Dpo {
     pub reference: Option<PathBuf>,
 }
 
-/// What is added of an answer's cross-entropy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+/// What is made of a margin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum SftLoss {
-    /// Its mean over the answer's tokens.
-    Mean,
-    /// Its sum over them.
-    Sum,
+pub enum DpoLoss {
+    /// −ln σ(z).
+    #[default]
+    Sigmoid,
+    /// max(0, 1 − z).
+    Hinge,
+    /// (m − 1/(2β))².
+    Ipo,
+    /// −ln σ(z), unbiased by wrong preferences.
+    Robust,
 }
 
-/// β where the recipe does not say: that of the paper.
-const BETA: f64 = 0.1;
+impl Default for Dpo {
+    /// As in the paper.
+    fn default() -> Self {
+        Self {
+            beta: 0.1,
+            loss: DpoLoss::Sigmoid,
+            label_smoothing: 0.0,
+            sft: 0.0,
+            sft_loss: SftLoss::Mean,
+            reference: None,
+        }
+    }
+}
 
 impl Criterion for Dpo {
     fn read(r: &mut Reader) -> Option<Objective> {
-        let losses = [("mean", SftLoss::Mean), ("sum", SftLoss::Sum)];
-        let beta = r.number("dpo", "beta", Range::above(0.0));
-        let sft = r.number("dpo", "sft", Range::at_least(0.0));
-        let sft_loss = r.choice("dpo", "sft_loss", &losses);
-        let reference = r.path("dpo", "reference");
-        r.has_any("dpo").then(|| {
-            Objective::Dpo(Self {
-                beta: beta.unwrap_or(BETA),
-                sft: sft.unwrap_or(0.0),
-                sft_loss: sft_loss.unwrap_or(SftLoss::Mean),
-                reference,
-            })
-        })
+        let losses = [
+            ("sigmoid", DpoLoss::Sigmoid),
+            ("hinge", DpoLoss::Hinge),
+            ("ipo", DpoLoss::Ipo),
+            ("robust", DpoLoss::Robust),
+        ];
+        let sft_losses = [("mean", SftLoss::Mean), ("sum", SftLoss::Sum)];
+        let default = Self::default();
+        let section = Self {
+            beta: r.number("dpo", "beta", Range::above(0.0)).unwrap_or(default.beta),
+            loss: r.choice("dpo", "loss", &losses).unwrap_or(default.loss),
+            label_smoothing: r
+                .number("dpo", "label_smoothing", Range::at_least(0.0).below(0.5))
+                .unwrap_or(default.label_smoothing),
+            sft: r.number("dpo", "sft", Range::at_least(0.0)).unwrap_or(default.sft),
+            sft_loss: r.choice("dpo", "sft_loss", &sft_losses).unwrap_or(default.sft_loss),
+            reference: r.path("dpo", "reference"),
+        };
+        r.has_any("dpo").then_some(Objective::Dpo(section))
     }
 
     fn check(&self, recipe: &Recipe, r: &mut Reader) {
-        let data = &recipe.data;
-        if recipe.model.base.is_none() {
-            let message = "[dpo]: model.base is missing: expected the model to train on preferences";
-            r.fault("dpo", "beta", message);
-        }
-        if !matches!(data.samples.records, Some(RecordKind::Preference | RecordKind::Auto)) {
-            let message = "[dpo] trains on pairs of answers: expected data.records = \"preference\"";
-            r.fault("data", "records", message);
-        }
-        if data.samples.loss == Loss::All {
-            let message =
-                "data.loss = \"all\" contradicts [dpo]: only the answers are compared, not the prompt";
-            r.fault("data", "loss", message);
-        }
-        if data.packing == Packing::Masked {
-            let message =
-                "data.packing = \"masked\" contradicts [dpo]: answers are not packed; expected \"documents\"";
-            r.fault("data", "packing", message);
-        }
-        if recipe.convert.is_some() {
-            let message = "[convert] contradicts [dpo]: the reference log-probabilities would not match the \
-                           trained model; convert first";
-            r.fault("convert", "schedule", message);
-        }
-        if recipe.lora.as_ref().is_some_and(|lora| lora.dropout > 0.0) {
-            let message = "lora.dropout contradicts [dpo]: the reference log-probabilities would not match \
-                           the trained model; leave it out";
-            r.fault("lora", "dropout", message);
+        check(recipe, r, ("dpo", "beta"), true);
+        let smoothed = matches!(self.loss, DpoLoss::Sigmoid | DpoLoss::Robust);
+        if self.label_smoothing > 0.0 && !smoothed {
+            let message = format!(
+                "dpo.label_smoothing = {}: expected dpo.loss = \"sigmoid\" or \"robust\"; the others have none",
+                self.label_smoothing
+            );
+            r.fault("dpo", "label_smoothing", message);
         }
     }
 
@@ -122,74 +126,84 @@ impl Criterion for Dpo {
 
     fn start(&self, run: &RunStart<'_>) -> Result<Box<dyn LossFunction>, TrainError> {
         let TrainingData::Pairs(pairs) = &run.prepared.data else { return Err(other_data()) };
-        let fingerprint = reference::fingerprint(self, run.recipe.model.base.as_deref())?;
+        let named = self.reference.as_deref();
+        let fingerprint = fingerprint(named, run.recipe.model.base.as_deref())?;
         let message = "model.base or dpo.reference is not the reference model that this run was started \
                        with: set it to the original checkpoint";
         run.same_model(&fingerprint, message)?;
-        let reference = Reference::open(self, run, pairs, &fingerprint)?;
-        Ok(Box::new(DpoLoss { section: self.clone(), reference, fingerprint }))
+        let reference = Reference::open(named, run, pairs, &fingerprint)?;
+        Ok(Box::new(PairsLoss {
+            formula: Box::new(self.clone()),
+            sft: Sft { weight: self.sft, loss: self.sft_loss },
+            reference: Some((reference, fingerprint)),
+        }))
     }
 }
 
-/// The loss of pairs against a reference.
-#[derive(Debug)]
-struct DpoLoss {
-    section: Dpo,
-    reference: Reference,
-    /// SHA-256 of the reference's files.
-    fingerprint: String,
+impl PairFormula for Dpo {
+    fn pair(&self, pair: &Pair) -> PairLoss {
+        let (margin, beta, flipped) = (pair.margin(), self.beta, self.label_smoothing);
+        let z = beta * margin;
+        // The loss and its derivative by z.
+        let [loss, by_z] = match self.loss {
+            DpoLoss::Sigmoid | DpoLoss::Robust => {
+                let [right, by_right] = minus_log_sigmoid(z);
+                let [wrong, by_wrong] = minus_log_sigmoid(-z);
+                // The derivative of −ln σ(−z) by z is that by its argument, negated.
+                if self.loss == DpoLoss::Robust {
+                    let unbiased = 1.0 - 2.0 * flipped;
+                    [
+                        ((1.0 - flipped) * right - flipped * wrong) / unbiased,
+                        ((1.0 - flipped) * by_right + flipped * by_wrong) / unbiased,
+                    ]
+                } else if flipped == 0.0 {
+                    [right, by_right]
+                } else {
+                    [
+                        (1.0 - flipped) * right + flipped * wrong,
+                        (1.0 - flipped) * by_right - flipped * by_wrong,
+                    ]
+                }
+            }
+            DpoLoss::Hinge => [(1.0 - z).max(0.0), if z < 1.0 { -1.0 } else { 0.0 }],
+            DpoLoss::Ipo => {
+                let ([chosen, rejected], [own, other]) =
+                    (pair.means(), Pair { policy: pair.reference, ..*pair }.means());
+                let off = (chosen - rejected) - (own - other) - 0.5 / beta;
+                return PairLoss { loss: off * off, by: pair.by_means([2.0 * off, -2.0 * off]), margin };
+            }
+        };
+        PairLoss { loss, by: [beta * by_z, -beta * by_z], margin }
+    }
 }
 
-impl LossFunction for DpoLoss {
-    fn other_model(&self) -> Option<&str> {
-        Some(&self.fingerprint)
-    }
+#[cfg(test)]
+mod tests {
+    use super::super::preference::tests::has_its_derivatives;
+    use super::*;
 
-    /// What stands behind an answer need not look at it.
-    fn separates_padding(&self) -> bool {
-        true
-    }
-
-    fn forward_backward(&mut self, pass: Pass<'_>) -> Result<Vec<f64>, TrainError> {
-        let Pass { model, workspace, batch, pairs, samples, gradients, .. } = pass;
-        let reference = self.reference.of(pairs);
-        let (section, normalizer) = (&self.section, samples as f32);
-        let found =
-            dpo_forward_backward(model, workspace, batch, &reference, section, normalizer, gradients)?;
-        Ok(found.to_sums())
-    }
-
-    fn loss(&self, sums: &[f64]) -> f64 {
-        PreferenceStats::of_sums(sums).map_or(f64::NAN, |pairs| pairs.objective())
-    }
-
-    fn event(&self, step: u64, held_out: bool, sums: &[f64]) -> Option<Event> {
-        let pairs = PreferenceStats::of_sums(sums)?;
-        let (accuracy, margin) = (pairs.accuracy(), pairs.mean_margin());
-        Some(Event::Preferences { step, held_out, loss: pairs.loss / pairs.pairs as f64, accuracy, margin })
-    }
-
-    /// The targets are those of the chosen answers.
-    fn score(
-        &self,
-        model: &Decoder,
-        batch: &Batch<'_>,
-        row: usize,
-        score: &mut Score,
-    ) -> Result<Vec<f64>, TrainError> {
-        let policy = sequence_log_probs(model, batch)?;
-        let first = row / 2;
-        let reference = self.reference.held_out[first..first + policy.len() / 2].as_flattened();
-        let (sums, _) = compare(&policy, reference, batch.targets, &self.section);
-        let rows = batch.targets.chunks_exact(batch.targets.len() / policy.len());
-        for (chosen, row) in policy.iter().zip(rows).step_by(2) {
-            let targets = row.iter().filter(|target| **target != IGNORE_INDEX).count();
-            score.add(Score { nats: -chosen, targets });
+    #[test]
+    fn the_derivatives_are_those_of_differences() {
+        for (loss, label_smoothing) in [
+            (DpoLoss::Sigmoid, 0.0),
+            (DpoLoss::Sigmoid, 0.2),
+            (DpoLoss::Robust, 0.2),
+            (DpoLoss::Hinge, 0.0),
+            (DpoLoss::Ipo, 0.0),
+        ] {
+            for beta in [0.1, 0.5] {
+                has_its_derivatives(&Dpo { beta, loss, label_smoothing, ..Dpo::default() });
+            }
         }
-        Ok(sums.to_sums())
     }
 
-    fn held_out_loss(&self, _: &Score, sums: &[f64]) -> f64 {
-        self.loss(sums)
+    #[test]
+    fn the_loss_is_ln_2_at_no_margin_and_finite_far_away() {
+        let of = |policy, reference, beta| {
+            Dpo { beta, ..Dpo::default() }.pair(&Pair { policy, reference, tokens: [1, 1] }).loss
+        };
+        assert!((of([-5.0, -6.0], [-3.0, -4.0], 0.1) - std::f64::consts::LN_2).abs() < 1e-15);
+        assert_eq!(of([-1e6, 0.0], [0.0, 0.0], 1.0), 1e6);
+        assert_eq!(of([0.0, -1e6], [0.0, 0.0], 1.0), 0.0);
     }
 }

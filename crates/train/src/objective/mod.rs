@@ -12,7 +12,10 @@ mod dpo;
 mod focal;
 mod log_probs;
 mod loss_function;
+mod orpo;
 mod other_model;
+mod preference;
+mod simpo;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -25,7 +28,10 @@ use tritforge_report::Sink;
 
 pub use cross_entropy::CrossEntropy;
 pub use distill::{Distill, Engine};
-pub use dpo::{Dpo, SftLoss};
+pub use dpo::{Dpo, DpoLoss};
+pub use orpo::Orpo;
+pub use preference::SftLoss;
+pub use simpo::Simpo;
 
 pub(crate) use loss_function::{LossFunction, Pass};
 
@@ -43,6 +49,8 @@ registry! {
     CrossEntropy = "cross-entropy",
     Distill = "distill",
     Dpo = "dpo",
+    Orpo = "orpo",
+    Simpo = "simpo",
     #[cfg(test)]
     Focal = "focal",
 }

@@ -32,7 +32,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
-            "{}: found a pair of answers: add a [dpo] section to train on preferences, or set data.records \
+            "{}: found a pair of answers: add a [dpo], [orpo] or [simpo] section to train on preferences, or set data.records \
              and data.columns to a prompt and its answer",
             pair.source
         )));
@@ -78,7 +78,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
         tokens = counted(tokens, "token"),
         samples = counted(samples, "sample")
     ));
-    let position = Batches::start(recipe.run.seed);
+    let position = Batches::start(recipe.order_seed());
     let rows = SampleBatches::new(&train, recipe.data.seq_len, recipe.data.packing, position)?.rows();
     let drawn =
         (recipe.train.batch_size * recipe.train.gradient_accumulation) as f64 * recipe.train.steps as f64;

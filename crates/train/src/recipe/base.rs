@@ -110,7 +110,9 @@ fn quantization(config: &ModelConfig) -> String {
         granularity("head", config.ternary_head),
     ]
     .concat();
+    let top_k =
+        config.activation_top_k.map(|part| format!("activation_top_k = {part:?}\n")).unwrap_or_default();
     format!(
-        "weights = \"{weights}\"\n{quantizer}{granularities}activations = \"{activations}\"\nrotation = \"{rotation}\"\n"
+        "weights = \"{weights}\"\n{quantizer}{granularities}activations = \"{activations}\"\nrotation = \"{rotation}\"\n{top_k}"
     )
 }

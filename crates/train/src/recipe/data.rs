@@ -31,12 +31,19 @@ pub struct Data {
     /// `"contiguous"` (the default of text: the end is held out) or `"document"` (the default of `records`: whole documents are,
     /// chosen by a hash).
     pub split: SplitKind,
+    /// Seed that chooses the documents that are held out where `split` is `"document"`, and with them the text that a tokenizer
+    /// is trained on; by default `run.seed`. Runs that differ in `run.seed` alone are compared on the same text if it is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_seed: Option<u64>,
+    /// Seed of the order of the training samples; by default `run.seed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order_seed: Option<u64>,
     /// Tokens of a training sample; by default 256.
     pub seq_len: usize,
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
     /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
     /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
-    /// masked. For `[dpo]` `"documents"` is the default, and all there is.
+    /// masked. For pairs of answers `"documents"` is the default, and all there is.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
@@ -110,6 +117,8 @@ impl Data {
             [("concat", Packing::Concat), ("documents", Packing::Documents), ("masked", Packing::Masked)];
         let column = r.text("data", "column").unwrap_or_else(|| "text".to_string());
         let split = r.choice("data", "split", &splits);
+        let split_seed = r.integer("data", "split_seed", 0, i64::MAX as u64);
+        let order_seed = r.integer("data", "order_seed", 0, i64::MAX as u64);
         let seq_len = r.size("data", "seq_len", 1).unwrap_or(SEQ_LEN);
         let packing = r.choice("data", "packing", &packings);
         let samples = samples::samples(r);
@@ -121,6 +130,8 @@ impl Data {
             column,
             held_out,
             split: split.unwrap_or(default_split),
+            split_seed,
+            order_seed,
             seq_len,
             packing: packing.unwrap_or_default(),
             shard_tokens: r.integer("data", "shard_tokens", 1, 1 << 40).map_or(SHARD_TOKENS, |n| n as usize),

@@ -60,7 +60,7 @@ pub use tritforge_recipe::{
 };
 
 pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
-pub use crate::objective::{CrossEntropy, Distill, Dpo, Engine, Objective, SftLoss};
+pub use crate::objective::{CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo};
 
 pub(crate) use data::SHARD_TOKENS;
 pub(crate) use tritforge_recipe::{Keys, Range, Reader, registry};
@@ -188,6 +188,16 @@ impl Recipe {
             master: optim.master_dtype,
             seed: self.run.seed,
         }
+    }
+
+    /// The seed that chooses what is held out.
+    pub fn split_seed(&self) -> u64 {
+        self.data.split_seed.unwrap_or(self.run.seed)
+    }
+
+    /// The seed of the order of the training samples.
+    pub fn order_seed(&self) -> u64 {
+        self.data.order_seed.unwrap_or(self.run.seed)
     }
 
     /// Rows of a micro-batch: one for each sample, two for each pair of answers.

@@ -51,6 +51,11 @@ pub struct Quant {
     #[serde(skip_serializing_if = "is_default")]
     #[schemars(with = "String")]
     pub rotation: Rotation,
+    /// The part of each token's inputs of a projection that keep their codes, those of largest magnitude (Q-Sparse, arXiv 2407.10969; BitNet
+    /// a4.8): above 0, below 1, rounded up to whole inputs; all of them by default. Gradients pass to all. Files of such models are of
+    /// architecture `tritforge`, which other programs refuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation_top_k: Option<f32>,
     /// Whether the embedding is ternary too, and which of its weights share a scale: `"none"` (full precision, the default),
     /// `"tensor"`, `"row"` (one a token) or the size of a group, as `granularity`. The quantizer is that of the projections. A
     /// tied head is the embedding.
@@ -71,14 +76,18 @@ pub struct Quant {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// Which codes training's forward sees: `"round"` (those that are deployed, the default), `"stochastic"` (±1 with probability
-    /// min(|w/step|, 1), drawn anew every step) or `"soft"` (the mean code at a temperature: it sets in over the first fifth of the run
-    /// and hardens until its end, as in Hestia). Evaluated and deployed are the rounded codes in any case.
+    /// min(|w/step|, 1), drawn anew every step), `"soft"` (the mean code at a temperature: it sets in over the first fifth of the run
+    /// and hardens until its end, as in Hestia) or `"residual"` (latent weights are added to the codes, in a part that rises over the first
+    /// tenth of the run and falls to 0 until its end, as in Sherry's Arenas). Evaluated and deployed are the rounded codes in any case.
     #[serde(skip_serializing_if = "is_default")]
     pub codes: CodeChoice,
     /// The first temperature of `codes = "soft"`, for weights in units of the step; by default 0.36, at which the mean codes of
     /// normally distributed weights are nearest to these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// The largest part of the latent weights that `codes = "residual"` adds to the codes; by default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub residual: Option<f64>,
     /// How strongly latent weights are pulled towards their ternary values Q after every step: `W ← W − lr · pull · (W − Q)`. 0 by
     /// default.
     #[serde(skip_serializing_if = "is_default")]
@@ -96,6 +105,8 @@ pub enum CodeChoice {
     Stochastic,
     /// Mean codes at a temperature.
     Soft,
+    /// Those that are deployed, with a part of the latent weights added.
+    Residual,
 }
 
 impl Default for Quant {
@@ -113,8 +124,10 @@ impl Default for Quant {
             threshold: None,
             codes: CodeChoice::Round,
             temperature: None,
+            residual: None,
             pull: 0.0,
             rotation: Rotation::None,
+            activation_top_k: None,
         }
     }
 }
@@ -141,6 +154,7 @@ impl Quant {
             ("round", CodeChoice::Round),
             ("stochastic", CodeChoice::Stochastic),
             ("soft", CodeChoice::Soft),
+            ("residual", CodeChoice::Residual),
         ];
         let backwards = GradPrecision::ALL.map(|backward| (backward.name(), backward));
         let default = Self::default();
@@ -157,14 +171,23 @@ impl Quant {
             threshold: r.number("quant", "threshold", Range::above(0.0).at_most(10.0)),
             codes: r.choice("quant", "codes", &choices).unwrap_or_default(),
             temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
+            residual: r.number("quant", "residual", Range::above(0.0).at_most(100.0)),
             pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
             rotation: r.choice("quant", "rotation", &rotations).unwrap_or(default.rotation),
+            activation_top_k: r
+                .number("quant", "activation_top_k", Range::above(0.0).below(1.0))
+                .map(|part: f64| part as f32),
         }
     }
 
     /// The first temperature of soft codes.
     pub(crate) fn temperature(&self) -> f64 {
         self.temperature.unwrap_or(0.36)
+    }
+
+    /// The largest residual.
+    pub(crate) fn residual(&self) -> f64 {
+        self.residual.unwrap_or(1.0)
     }
 
     /// The quantizer of latent weights with all that belongs to it.
@@ -188,6 +211,7 @@ impl Quant {
             // What is said of a tied head is checked apart.
             ternary_head: self.head.filter(|_| !model.tie_word_embeddings),
             rotation: self.rotation,
+            activation_top_k: self.activation_top_k,
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }
@@ -260,6 +284,12 @@ impl Quant {
             r.fault("quant", "threshold", message);
         }
         self.check_codes(r);
+        if let Some(part) = self.activation_top_k.filter(|_| !self.activations.is_integer()) {
+            let message = format!(
+                "quant.activation_top_k = {part}: expected quant.activations = \"absmax\" or \"int4\": the codes of the others are 0"
+            );
+            r.fault("quant", "activation_top_k", message);
+        }
         if self.pull > 0.0 && self.weights != WeightQuant::Absmean {
             let message = format!(
                 "quant.pull = {}: expected quant.weights = \"absmean\": only latent weights can be pulled towards their codes",
@@ -281,10 +311,15 @@ impl Quant {
             let message = format!("quant.temperature = {temperature}: only for quant.codes = \"soft\"");
             r.fault("quant", "temperature", message);
         }
+        if let Some(residual) = self.residual.filter(|_| self.codes != CodeChoice::Residual) {
+            let message = format!("quant.residual = {residual}: only for quant.codes = \"residual\"");
+            r.fault("quant", "residual", message);
+        }
         let name = match self.codes {
             CodeChoice::Round => return,
             CodeChoice::Stochastic => "stochastic",
             CodeChoice::Soft => "soft",
+            CodeChoice::Residual => "residual",
         };
         let mut fault = |message: &str| {
             r.fault("quant", "codes", format!("quant.codes = \"{name}\": {message}"));
@@ -292,14 +327,20 @@ impl Quant {
         if self.weights != WeightQuant::Absmean {
             fault("expected quant.weights = \"absmean\": only latent weights are rounded");
         }
-        if self.quantizer().makes_codes() || self.scale.learned().is_some() {
+        if self.codes == CodeChoice::Residual {
+            if self.scale.learned().is_some() {
+                fault("expected a scale computed from the weights, not \"lsq\" or \"seq\"");
+            }
+        } else if self.quantizer().makes_codes() || self.scale.learned().is_some() {
             fault(
                 "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not \
                  \"binary\", \"sherry\", \"lsq\" or \"seq\"",
             );
         }
-        if self.codes == CodeChoice::Soft && self.ste != Ste::Identity {
-            fault("contradicts quant.ste: soft codes have a gradient of their own, which needs no estimator");
+        if self.codes != CodeChoice::Stochastic && self.ste != Ste::Identity {
+            fault(
+                "contradicts quant.ste: these values have a gradient of their own, which needs no estimator",
+            );
         }
         if self.backward.needs_integers() {
             fault(

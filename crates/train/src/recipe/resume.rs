@@ -24,7 +24,7 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 28] = [
+const KEYS: [(&str, OnResume, &[&str]); 29] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -58,18 +58,20 @@ const KEYS: [(&str, OnResume, &[&str]); 28] = [
             "granularity",
             "activations",
             "rotation",
+            "activation_top_k",
             "sparsity",
             "threshold",
             "embedding",
             "head",
         ],
     ),
-    ("quant", Free, &["backward", "ste", "codes", "temperature", "pull"]),
+    ("quant", Free, &["backward", "ste", "codes", "temperature", "residual", "pull"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),
     ("convert", Free, &["input_schedule", "input_start", "input_steps", "optimizer"]),
     ("tokenizer", Content, &["kind", "vocab_size", "path"]),
+    ("data", Fixed, &["split_seed", "order_seed"]),
     ("data", Fixed, &["held_out", "split", "seq_len", "packing", "shard_tokens", "loss", "truncation"]),
     ("data", Content, &["source", "train", "column", "sources"]),
     (
@@ -247,6 +249,8 @@ mod tests {
             ("data.packing=masked", true),
             ("data.held_out=0.3", true),
             ("data.split=document", true),
+            ("data.split_seed=7", true),
+            ("data.order_seed=7", true),
             ("data.shard_tokens=999", true),
             ("run.seed=7", true),
             ("model.num_hidden_layers=2", true),

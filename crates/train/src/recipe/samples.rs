@@ -18,7 +18,7 @@ pub struct Samples {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub records: Option<RecordKind>,
-    /// How messages become text: `"model"` (the default: the tokenizer's own template), `"chatml"`,
+    /// How messages become text: `"model"` (the default: the tokenizer's own template), `"chatml"`, `"hermes"` (ChatML with tools),
     /// `"llama3"`, `"alpaca"`, `"plain"`, `"verbatim"` (the messages and nothing else, each answer with the
     /// end of the text), or a file of Jinja.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -177,9 +177,13 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
         let message = "train.engine = \"candle\": expected model.norm = \"pre\" or \"sub\", which candle's tape computes";
         r.fault("train", "engine", message);
     }
-    if recipe.quant.activations == ActivationQuant::Int4 || recipe.quant.rotation != Rotation::None {
-        let message = "train.engine = \"candle\": expected quant.activations = \"absmax\" or \"none\" and quant.rotation = \"none\", \
-                       which candle's tape computes";
+    let quant = &recipe.quant;
+    if quant.activations == ActivationQuant::Int4
+        || quant.rotation != Rotation::None
+        || quant.activation_top_k.is_some()
+    {
+        let message = "train.engine = \"candle\": expected quant.activations = \"absmax\" or \"none\", quant.rotation = \"none\" and no \
+                       quant.activation_top_k, which candle's tape computes";
         r.fault("train", "engine", message);
     }
     if recipe.quant.weights == WeightQuant::Ternary {
@@ -192,7 +196,7 @@ fn objective(r: &mut Reader, recipe: &Recipe) {
     let objective = recipe.objective.chosen();
     objective.check(recipe, r);
     if objective.data() != DataKind::Pairs && recipe.data.samples.records == Some(RecordKind::Preference) {
-        let message = "data.records = \"preference\": training on pairs of answers needs a [dpo] section";
+        let message = "data.records = \"preference\": training on pairs of answers needs a [dpo], [orpo] or [simpo] section";
         r.fault("data", "records", message);
     }
 }

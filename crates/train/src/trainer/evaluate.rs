@@ -5,6 +5,7 @@ use tritforge_model::{Batch, Decoder, Score};
 use tritforge_report::Event;
 
 use super::Trainer;
+use crate::documents::DocumentSums;
 use crate::health::Health;
 use crate::objective::LossFunction;
 use crate::training_data::TrainingData;
@@ -31,7 +32,17 @@ impl Trainer<'_> {
         self.deploy_average()?;
         let held_out = &self.prepared.data;
         let (seq_len, objective) = (recipe.data.seq_len, self.loss_function.as_ref());
-        let (part, whole) = held_out_score(&self.model, held_out, seq_len, limit, last, objective)?;
+        let mut documents = match held_out {
+            TrainingData::Text(text) if last && self.document_losses && recipe.objective.is_default() => {
+                DocumentSums::new(text)
+            }
+            _ => None,
+        };
+        let (part, whole) =
+            held_out_score(&self.model, held_out, seq_len, limit, last, objective, documents.as_mut())?;
+        if let Some(documents) = documents {
+            documents.write(&recipe.run.out)?;
+        }
         let [compared, loss] =
             [&part, &whole].map(|found| objective.held_out_loss(&found.score, &found.sums));
         if let Some(value) = [loss, compared, whole.score.mean()].into_iter().find(|loss| !loss.is_finite()) {
@@ -92,8 +103,15 @@ impl HeldOut {
         model: &Decoder,
         batch: &Batch<'_>,
         loss_function: &dyn LossFunction,
+        documents: Option<&mut DocumentSums>,
     ) -> Result<(), TrainError> {
-        let sums = loss_function.score(model, batch, self.rows, &mut self.score)?;
+        let sums = match documents {
+            Some(documents) => {
+                self.score.add(documents.score(model, batch)?);
+                Vec::new()
+            }
+            None => loss_function.score(model, batch, self.rows, &mut self.score)?,
+        };
         self.sums.resize(sums.len(), 0.0);
         self.sums.iter_mut().zip(sums).for_each(|(sum, more)| *sum += more);
         self.rows += batch.sequences;
@@ -101,7 +119,8 @@ impl HeldOut {
     }
 }
 
-/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too.
+/// Scores what is held out: the first windows with about `limit` targets, and with `all` the rest too. With `documents` the
+/// cross-entropy is also added up for each of them.
 fn held_out_score(
     model: &Decoder,
     data: &TrainingData,
@@ -109,6 +128,7 @@ fn held_out_score(
     limit: usize,
     all: bool,
     loss_function: &dyn LossFunction,
+    mut documents: Option<&mut DocumentSums>,
 ) -> Result<(HeldOut, HeldOut), TrainError> {
     let sequences = eval_sequences(seq_len, model.config().vocab_size);
     let (mut part, mut whole) = (HeldOut::default(), HeldOut::default());
@@ -124,7 +144,7 @@ fn held_out_score(
             sequences: windows.inputs.len() / seq_len,
             segments: &windows.segments,
         };
-        whole.add(model, &batch, loss_function)?;
+        whole.add(model, &batch, loss_function, documents.as_deref_mut())?;
         if within {
             part = whole.clone();
         }

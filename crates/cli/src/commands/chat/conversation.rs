@@ -101,7 +101,9 @@ impl Conversation {
             let finish = part.finish;
             self.last = Some(part);
             reserve = context / 4;
-            if finish != Finish::ContextFull || !self.can_leave_out() {
+            // A continuation would begin its grammar afresh.
+            let whole = self.options.constraint.is_some();
+            if finish != Finish::ContextFull || whole || !self.can_leave_out() {
                 self.prompter.answered(&self.model, prompt, &tokens, &text);
                 return Ok((text, finish));
             }

@@ -19,6 +19,8 @@ use tritforge_support::counted;
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
+use super::device_args::DeviceArgs;
+use super::grammar_args::GrammarArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
@@ -28,6 +30,7 @@ use crate::{interrupt, out};
 #[command(after_help = format!("Examples:\n  \
     tritforge chat model.gguf --system 'Answer in one sentence.'\n  \
     tritforge chat model.gguf --template chatml --temperature 0\n  \
+    tritforge chat model.gguf --json-schema answer.json\n  \
     printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
     Each line is a message or a command:\n{HELP}"))]
 pub(crate) struct Args {
@@ -35,6 +38,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -55,6 +60,8 @@ pub(crate) struct Args {
     max_tokens: usize,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    grammar: GrammarArgs,
     /// Stop an answer before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -64,14 +71,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = GenerateOptions {
+    let mut options = GenerateOptions {
         max_tokens: args.max_tokens,
         sampling: args.sampling.sampling()?,
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
         ..GenerateOptions::default()
     };
-    let model = args.lora.open(&args.model)?;
+    let model = args.lora.open_on(&args.model, &args.device)?;
+    options.constraint = args.grammar.constraint(&model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;

@@ -10,6 +10,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
 use tritforge_support::counted;
 
+use super::device_args::DeviceArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
 
@@ -31,6 +32,8 @@ pub(crate) struct Args {
     model: PathBuf,
     #[command(flatten)]
     lora: LoraArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Text file on which to compute perplexity.
     #[arg(long, value_name = "FILE", required_unless_present = "tasks", conflicts_with = "tasks")]
     text: Option<PathBuf>,
@@ -81,7 +84,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// The model, with its adapters: an adapter as the model brings its own.
 fn open(args: &Args) -> Result<EvalModel> {
-    Ok(EvalModel::open_with(&args.model, &args.lora.options(), &args.lora.adapters()?)?)
+    let mut model = EvalModel::open_with(&args.model, &args.lora.options(), &args.lora.adapters()?)?;
+    if model.tokenizer().is_none() {
+        bail!("{}: no tokenizer.json, which is needed to evaluate text", args.model.display());
+    }
+    args.device.place_any(&mut model, &args.model)?;
+    Ok(model)
 }
 
 fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args, open: impl FnOnce() -> Result<EvalModel>) -> Resu
     };
     let model = open()?;
     let generates = |job: &Job| !matches!(job.task.kind, Kind::Choice { .. });
-    if matches!(model, EvalModel::Checkpoint { .. }) && jobs.iter().any(generates) {
+    if matches!(model, EvalModel::Trained { .. }) && jobs.iter().any(generates) {
         eprintln!(
             "Generating from a checkpoint is slow, since it has no KV cache; a GGUF file made by `tritforge \
              export` gives the same text faster."

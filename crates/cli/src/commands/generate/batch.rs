@@ -61,20 +61,21 @@ enum Line<'a> {
     },
 }
 
-pub(super) fn run(args: &Args, options: &GenerateOptions, file: &Path) -> Result<ExitCode> {
+pub(super) fn run(args: &Args, mut options: GenerateOptions, file: &Path) -> Result<ExitCode> {
     let batch = &args.batch;
     if batch.parallel == 0 {
         bail!("--parallel 0: expected at least 1");
     }
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
     let model = args.lora.open_on(&args.model, &args.device)?;
+    options.constraint = args.grammar.constraint(&model)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
     if context == 0 || context > most {
         bail!("--context {context}: expected 1 to the model's context length, {most}");
     }
     let template = chat_template(&model, batch.template.as_deref())?;
-    let defaults = Defaults { model: &model, template: template.as_ref(), options, context };
+    let defaults = Defaults { model: &model, template: template.as_ref(), options: &options, context };
     let entries = entries(&lines, &defaults);
     if !batch.skip_errors
         && let Some((line, error)) = entries.iter().find_map(|e| Some((e.line, e.request.as_ref().err()?)))
@@ -209,7 +210,7 @@ impl<'a> Results<'a> {
     }
 }
 
-fn reason(finish: Finish) -> &'static str {
+pub(super) fn reason(finish: Finish) -> &'static str {
     match finish {
         Finish::Eos => "eos",
         Finish::Stop => "stop",

@@ -1,6 +1,7 @@
 //! `tritforge generate`: continue a prompt, or each prompt of a file.
 
 mod batch;
+mod json;
 mod request;
 
 use std::io::{Read as _, Write as _};
@@ -11,11 +12,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
-use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate};
+use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate, generate_pieces};
 use tritforge_support::counted;
 use tritforge_text::EncodeOptions;
 
 use super::device_args::DeviceArgs;
+use super::grammar_args::GrammarArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::SamplingArgs;
@@ -25,7 +27,10 @@ use crate::interrupt;
 #[command(after_help = "Examples:\n  \
     tritforge generate model.gguf --prompt 'fn main() {' --temperature 0.8 --top-k 40 --seed 1\n  \
     git diff | tritforge generate model.gguf --prompt-file - --quiet\n  \
-    tritforge generate model.gguf --batch prompts.jsonl -o answers.jsonl --parallel 8\n\n\
+    tritforge generate model.gguf --batch prompts.jsonl -o answers.jsonl --parallel 8\n  \
+    tritforge generate model.gguf --prompt 'Ada, 36: ' --json-schema person.json\n  \
+    tritforge generate model.gguf --prompt 'The answer is ' --regex '[0-9]+'\n  \
+    tritforge generate model.gguf --prompt 'fn main' --json --logprobs 5\n\n\
     A line of a batch file has a prompt or messages; all other fields are optional:\n  \
     {\"id\": 7, \"prompt\": \"fn main\", \"max_tokens\": 32, \"temperature\": 0, \"seed\": 1, \"stop\": [\"\\n\\n\"]}\n  \
     {\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"top_k\": 40, \"top_p\": 0.9}\n\
@@ -50,12 +55,20 @@ pub(crate) struct Args {
     kv: KvType,
     #[command(flatten)]
     sampling: SamplingArgs,
+    #[command(flatten)]
+    grammar: GrammarArgs,
     /// Stop before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
     /// Ignore end-of-generation tokens such as EOS and keep generating.
     #[arg(long)]
     ignore_eos: bool,
+    /// Print one JSON object with the text, its tokens, timings and memory instead of the text.
+    #[arg(long, conflicts_with = "batch")]
+    json: bool,
+    /// With --json: the log-probability of each token and of the N most probable tokens in its place.
+    #[arg(long, value_name = "N", requires = "json", value_parser = count(0..=20))]
+    logprobs: Option<usize>,
     /// Print only the text, without statistics.
     #[arg(short, long)]
     quiet: bool,
@@ -85,18 +98,20 @@ impl Args {
             sampling: self.sampling.sampling()?,
             stop: self.stop.clone(),
             ignore_eos: self.ignore_eos,
+            logprobs: self.logprobs,
             ..GenerateOptions::default()
         })
     }
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let options = args.options()?;
+    let mut options = args.options()?;
     if let Some(file) = &args.source.batch {
-        return batch::run(args, &options, file);
+        return batch::run(args, options, file);
     }
     let text = prompt(&args.source)?;
     let model = args.lora.open_on(&args.model, &args.device)?;
+    options.constraint = args.grammar.constraint(&model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
     let how = EncodeOptions { add_bos: model.tokenizer().adds_bos(), parse_special: true };
@@ -104,6 +119,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     interrupt::install()?;
     let work = interrupt::Work::begin();
     let mut out = crate::out::stdout();
+    if args.json {
+        let mut tokens = Vec::new();
+        let generation = generate_pieces(&mut session, &prompt, &options, |piece| {
+            tokens.extend_from_slice(piece.tokens);
+            if work.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        let tokens = args.logprobs.map(|_| tokens.as_slice());
+        writeln!(out, "{}", json::object(&session, &text, &generation, tokens))?;
+        return Ok(if work.stopped() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS });
+    }
     write!(out, "{text}")?;
     out.flush()?;
     let generation = generate(&mut session, &prompt, &options, |text| {

@@ -4,7 +4,7 @@
 use serde_json::Value;
 use tritforge_data::JsonLine;
 use tritforge_infer::{GenerateOptions, InferError, Model};
-use tritforge_serve::request::{Endpoint, Object, Request as Fields, TextOrIds};
+use tritforge_serve::request::{Endpoint, NamedGrammar, Object, Request as Fields, TextOrIds};
 use tritforge_text::{ChatTemplate, EncodeOptions};
 
 use crate::commands::sampling_args::no_template;
@@ -65,7 +65,10 @@ fn request(object: &Object, defaults: &Defaults<'_>) -> Result<Request, String> 
     let tokenizer = model.tokenizer();
     let fields =
         Fields::read(Endpoint::Batch, object, GenerateOptions::clone(options)).map_err(|e| e.message)?;
-    let Fields { mut prompts, messages, mut options, .. } = fields;
+    let Fields { mut prompts, messages, mut options, grammar, .. } = fields;
+    if let Some(NamedGrammar { param, grammar }) = grammar {
+        options.constraint = Some(model.constraint(&grammar).map_err(|e| format!("{param}: {e}"))?);
+    }
     let ids = match (prompts.pop(), messages.as_slice()) {
         (Some(_), _) if !prompts.is_empty() => {
             return Err("`prompt` has several prompts: expected one per line".to_string());

@@ -267,7 +267,7 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
     let text =
         "[model]\n[dpo]\n[data]\ntrain = [\"x.jsonl\"]\nrecords = \"preference\"\n[train]\nsteps = 10\n";
     let recipe = parse(text, &[&base]).unwrap();
-    let defaults = Dpo { beta: 0.1, sft: 0.0, sft_loss: SftLoss::Mean, reference: None };
+    let defaults = Dpo::default();
     assert_eq!(recipe.objective, Objective::Dpo(defaults.clone()));
     assert_eq!((recipe.data.packing, recipe.rows()), (DataPacking::Documents, 16));
     assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
@@ -275,6 +275,23 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
     let keyed = parse(&text.replace("[dpo]\n", ""), &[&base, "dpo.sft=1", "dpo.sft_loss=sum"]).unwrap();
     let expected = Dpo { sft: 1.0, sft_loss: SftLoss::Sum, ..defaults };
     assert_eq!(keyed.objective, Objective::Dpo(expected));
+    let variant = parse(text, &[&base, "dpo.loss=robust", "dpo.label_smoothing=0.1"]).unwrap();
+    let expected = Dpo { loss: DpoLoss::Robust, label_smoothing: 0.1, ..Dpo::default() };
+    assert_eq!(variant.objective, Objective::Dpo(expected));
+    // Without a reference, dropout and conversion contradict nothing.
+    for (section, objective) in [
+        ("[orpo]", Objective::Orpo(Orpo { beta: 0.1 })),
+        ("[simpo]", Objective::Simpo(Simpo { beta: 2.0, gamma: 1.0, sft: 0.0 })),
+    ] {
+        let text = text.replace("[dpo]", section);
+        let recipe = parse(&text, &[&base, "lora.rank=4", "lora.dropout=0.5"]).unwrap();
+        assert_eq!((&recipe.objective, recipe.rows()), (&objective, 16));
+        assert_eq!(parse(&recipe.to_toml().unwrap(), &[]).unwrap(), recipe);
+        let found = faults(&text.replace("\"preference\"", "\"alpaca\""), &[&base]).join("\n");
+        assert!(found.contains(&format!("{section} trains on pairs of answers")), "{found}");
+        let found = faults(&text, &[&base, "dpo.beta=1"]).join("\n");
+        assert!(found.contains("a run has one objective"), "{found}");
+    }
     for (from, to, message) in [
         ("\"preference\"", "\"alpaca\"", "[dpo] trains on pairs of answers"),
         ("[dpo]\n", "", "data.records = \"preference\": training on pairs of answers needs a [dpo]"),
@@ -282,6 +299,13 @@ fn preferences_need_a_base_and_pairs_and_nothing_that_contradicts_them() {
         ("[train]", "loss = \"all\"\n[train]", "data.loss = \"all\" contradicts [dpo]"),
         ("[train]", "[lora]\nrank = 4\ndropout = 0.5\n[train]", "lora.dropout contradicts [dpo]"),
         ("[train]", "[distill]\nteacher = \"x\"\n[train]", "[distill] contradicts [dpo]"),
+        (
+            "[dpo]",
+            "[dpo]\nloss = \"ipo\"\nlabel_smoothing = 0.1",
+            "expected dpo.loss = \"sigmoid\" or \"robust\"",
+        ),
+        ("[dpo]", "[dpo]\nlabel_smoothing = 0.5", "dpo.label_smoothing = 0.5"),
+        ("[dpo]", "[dpo]\nloss = \"kto\"", "\"hinge\""),
     ] {
         let found = faults(&text.replace(from, to), &[&base]).join("\n");
         assert!(found.contains(message), "{message}: {found}");

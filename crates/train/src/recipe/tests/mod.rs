@@ -15,8 +15,8 @@ use tritforge_model::GradPrecision;
 use tritforge_ternary::Packing;
 
 use super::{
-    DataSource, Dpo, Ema, Loss, Objective, OnFault, Origin, Recipe, RecipeError, SftLoss, SplitKind,
-    TokenizerKind, json_schema, upgrade,
+    DataSource, Dpo, DpoLoss, Ema, Loss, Objective, OnFault, Origin, Orpo, Recipe, RecipeError, SftLoss,
+    Simpo, SplitKind, TokenizerKind, json_schema, upgrade,
 };
 use base::base_of_the_default_shape;
 

@@ -1,4 +1,4 @@
-//! The reference of preference optimization: what it thinks of every answer, computed once and kept in the
+//! The reference of an objective over pairs: what it thinks of every answer, computed once and kept in the
 //! run's directory.
 //!
 //! The reference is the model as the run begins, or a model that the recipe names. It never changes, so
@@ -13,7 +13,6 @@ use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate}
 use tritforge_model::{Batch, Decoder};
 use tritforge_support::counted;
 
-use super::Dpo;
 use crate::objective::RunStart;
 use crate::objective::log_probs::sequence_log_probs;
 use crate::optimizer::round_to_master;
@@ -28,16 +27,19 @@ const MAGIC: &[u8; 8] = b"TRITREF1";
 
 /// Log-probabilities of answers, the chosen one's first, in the order of the pairs.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Reference {
+pub(in crate::objective) struct Reference {
     pub(super) train: Vec<[f64; 2]>,
     pub(super) held_out: Vec<[f64; 2]>,
 }
 
 /// Which model is the reference, or what the run begins with, by its content.
-pub(super) fn fingerprint(section: &Dpo, base: Option<&Path>) -> Result<String, TrainError> {
+pub(in crate::objective) fn fingerprint(
+    named: Option<&Path>,
+    base: Option<&Path>,
+) -> Result<String, TrainError> {
     let fault = |e: ExportError| TrainError::State(format!("the reference of the answers: {e}"));
     // The recipe's validation made sure of a base.
-    let path = section.reference.as_deref().or(base).unwrap_or(Path::new(""));
+    let path = named.or(base).unwrap_or(Path::new(""));
     match locate(path).map_err(fault)? {
         // Its manifest says what its files hold: they need not be read.
         Located::Checkpoint(checkpoint) => Ok(checkpoint.fingerprint()?),
@@ -52,8 +54,8 @@ impl Reference {
     /// What the reference, the model of this fingerprint, thinks of the run's pairs: as the run's directory has it,
     /// or else computed and put there. Where the model of the run's beginning is the reference, it is made again
     /// for a run that goes on.
-    pub(super) fn open(
-        section: &Dpo,
+    pub(in crate::objective) fn open(
+        named: Option<&Path>,
         run: &RunStart<'_>,
         pairs: &PreferenceData,
         fingerprint: &str,
@@ -61,7 +63,6 @@ impl Reference {
         let (recipe, config) = (run.recipe, run.config);
         let dir = recipe.run.out.join("data");
         let file = dir.join(FILE);
-        let named = section.reference.as_deref();
         // Everything that the numbers depend on; a reference with a name has a shape of its own.
         let shape = if named.is_some() { String::new() } else { config.to_json() };
         let (data, master) = (&run.prepared.fingerprint, recipe.optim.master_dtype);

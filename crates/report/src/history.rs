@@ -7,70 +7,101 @@ use crate::{Event, MatrixHealth, ReportError};
 
 /// Everything that a run said.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub struct History {
     /// Its name, or that of its directory.
-    pub(super) name: String,
-    pub(super) parameters: Option<usize>,
-    pub(super) threads: Option<usize>,
-    pub(super) gemm_flops: Option<f64>,
+    pub name: String,
+    /// Parameters of the model.
+    pub parameters: Option<usize>,
+    /// Threads that computed.
+    pub threads: Option<usize>,
+    /// Measured f32 operations a second of the machine.
+    pub gemm_flops: Option<f64>,
     /// How the gradients of ternary projections were multiplied.
-    pub(super) backward: Option<String>,
+    pub backward: Option<String>,
     /// The resolved recipe; empty in metrics of earlier versions.
-    pub(super) recipe: String,
+    pub recipe: String,
     /// Steps at which training went on after an interruption.
-    pub(super) resumed: Vec<u64>,
-    pub(super) train: Vec<Train>,
-    pub(super) evaluations: Vec<Evaluation>,
-    pub(super) preferences: Vec<Preference>,
-    pub(super) health: Vec<Health>,
-    pub(super) skipped: Vec<(u64, String)>,
+    pub resumed: Vec<u64>,
+    /// The steps that were logged.
+    pub train: Vec<Train>,
+    /// The evaluations.
+    pub evaluations: Vec<Evaluation>,
+    /// How pairs of answers compared.
+    pub preferences: Vec<Preference>,
+    /// The state of the ternary matrices.
+    pub health: Vec<Health>,
+    /// Steps whose update was not made, and why.
+    pub skipped: Vec<(u64, String)>,
 }
 
 /// A step that was logged.
 #[derive(Debug, Clone)]
-pub(super) struct Train {
-    pub(super) step: u64,
-    pub(super) loss: f64,
+pub struct Train {
+    /// Steps taken.
+    pub step: u64,
+    /// Mean loss, in nats a token, or as the objective has it.
+    pub loss: f64,
     /// How far the relations of tokens are from a teacher's.
-    pub(super) relation: Option<f64>,
-    pub(super) lr: f64,
-    pub(super) grad_norm: f64,
-    pub(super) tokens: u64,
-    pub(super) tokens_per_second: f64,
-    pub(super) mfu: Option<f64>,
-    pub(super) rss: Option<u64>,
-    pub(super) peak_rss: Option<u64>,
+    pub relation: Option<f64>,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Target tokens since the run began.
+    pub tokens: u64,
+    /// Target tokens a second since the step logged before.
+    pub tokens_per_second: f64,
+    /// Share of the machine's measured f32 speed.
+    pub mfu: Option<f64>,
+    /// Bytes of memory that the process held.
+    pub rss: Option<u64>,
+    /// The most that it ever held.
+    pub peak_rss: Option<u64>,
 }
 
 /// An evaluation.
 #[derive(Debug, Clone)]
-pub(super) struct Evaluation {
-    pub(super) step: u64,
-    pub(super) loss: f64,
-    pub(super) bits_per_byte: f64,
-    pub(super) sample: String,
+pub struct Evaluation {
+    /// Steps taken.
+    pub step: u64,
+    /// Mean loss, in nats a token, or as the objective has it.
+    pub loss: f64,
+    /// Bits a byte of held-out text.
+    pub bits_per_byte: f64,
+    /// A text that the model wrote.
+    pub sample: String,
 }
 
 /// How pairs of answers compare.
 #[derive(Debug, Clone)]
-pub(super) struct Preference {
-    pub(super) step: u64,
-    pub(super) held_out: bool,
-    pub(super) accuracy: f64,
-    pub(super) margin: f64,
+pub struct Preference {
+    /// Steps taken.
+    pub step: u64,
+    /// Whether the pairs are held out, or those of the step.
+    pub held_out: bool,
+    /// Share of the pairs whose chosen answer is preferred.
+    pub accuracy: f64,
+    /// By how much, in nats.
+    pub margin: f64,
 }
 
 /// A look at the ternary matrices.
 #[derive(Debug, Clone)]
-pub(super) struct Health {
-    pub(super) step: u64,
+pub struct Health {
+    /// Steps taken.
+    pub step: u64,
     /// Steps since the look before.
-    pub(super) steps: u64,
-    pub(super) matrices: Vec<MatrixHealth>,
+    pub steps: u64,
+    /// The matrices.
+    pub matrices: Vec<MatrixHealth>,
 }
 
 /// Reads the metrics at `path`: a run's directory, or the file itself.
-pub(super) fn run(path: &Path) -> Result<Run, ReportError> {
+///
+/// # Errors
+/// If there are none, or a line of them cannot be understood. A last line that was cut off, as a kill leaves it, is passed
+/// over.
+pub fn history(path: &Path) -> Result<History, ReportError> {
     let dir = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let file = if path.is_dir() { path.join(METRICS) } else { path.to_path_buf() };
     if !file.is_file() {
@@ -79,7 +110,7 @@ pub(super) fn run(path: &Path) -> Result<Run, ReportError> {
     }
     let bytes = std::fs::read(&file).map_err(ReportError::io(&file, "read"))?;
     let name = dir.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
-    let mut run = Run { name: name.unwrap_or_else(|| "run".to_string()), ..Run::default() };
+    let mut run = History { name: name.unwrap_or_else(|| "run".to_string()), ..History::default() };
     let mut lines = bytes.split(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((number, line)) = lines.next() {
         let last = lines.peek().is_none();
@@ -99,7 +130,7 @@ pub(super) fn run(path: &Path) -> Result<Run, ReportError> {
     Ok(run)
 }
 
-impl Run {
+impl History {
     fn add(&mut self, event: Event) {
         match event {
             Event::Run { step, name, parameters, threads, gemm_flops, backward, recipe } => {
@@ -149,12 +180,12 @@ impl Run {
     }
 
     /// The evaluation with the lowest held-out loss.
-    pub(super) fn best(&self) -> Option<&Evaluation> {
+    pub(crate) fn best(&self) -> Option<&Evaluation> {
         self.evaluations.iter().filter(|e| e.loss.is_finite()).min_by(|a, b| a.loss.total_cmp(&b.loss))
     }
 
     /// The median of a number of the logged steps.
-    pub(super) fn median(&self, number: impl Fn(&Train) -> Option<f64>) -> Option<f64> {
+    pub(crate) fn median(&self, number: impl Fn(&Train) -> Option<f64>) -> Option<f64> {
         let mut numbers: Vec<f64> = self.train.iter().filter_map(number).filter(|x| x.is_finite()).collect();
         numbers.sort_by(f64::total_cmp);
         numbers.get(numbers.len() / 2).copied()

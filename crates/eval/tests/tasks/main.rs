@@ -1,12 +1,15 @@
 //! Tasks on a small random model, against log-likelihoods and greedy text computed here from all its logits.
 
+mod answers;
+mod files;
+
 use std::fs;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tritforge_config::ModelConfig;
 use tritforge_eval::EvalModel;
-use tritforge_eval::tasks::{Sample, Task, TaskData, TaskOptions, TaskResult, evaluate, find_python};
+use tritforge_eval::tasks::{Sample, Task, TaskData, TaskOptions, TaskResult, evaluate};
 use tritforge_model::Decoder;
 use tritforge_text::{ChatTemplate, SpecialTokens, Tokenizer};
 
@@ -31,9 +34,9 @@ fn model() -> EvalModel {
         initializer_range: 0.3,
         ..ModelConfig::default()
     };
-    EvalModel::Checkpoint {
+    EvalModel::Trained {
         decoder: Box::new(Decoder::init(&config, 5).unwrap()),
-        tokenizer: Box::new(tokenizer.with_chat_template(Some(&template))),
+        tokenizer: Some(Box::new(tokenizer.with_chat_template(Some(&template)))),
     }
 }
 
@@ -41,7 +44,7 @@ fn model() -> EvalModel {
 /// context's.
 fn log_likelihood(model: &EvalModel, context: &str, continuation: &str) -> f64 {
     let encode = |text: &str| {
-        let tokenizer = model.tokenizer();
+        let tokenizer = model.tokenizer().unwrap();
         tokenizer.encode(text, tokenizer.adds_bos()).unwrap()
     };
     let all = encode(&format!("{context}{continuation}"));
@@ -309,9 +312,9 @@ fn chat_models_are_asked_by_their_template() {
     let (_, samples) = ask(&model, "piqa", ONE, Some(&ONE.replace("\"g\"", "\"h\"")), &shot).unwrap();
     let context = "<user> Question: h\nAnswer:<assistant> two<user> Question: g\nAnswer:\n=> ";
     assert_eq!(samples[0].context, context);
-    let EvalModel::Checkpoint { decoder, tokenizer } = model else { unreachable!() };
-    let tokenizer = Box::new(tokenizer.with_chat_template(None));
-    let error = ask(&EvalModel::Checkpoint { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();
+    let EvalModel::Trained { decoder, tokenizer: Some(tokenizer) } = model else { unreachable!() };
+    let tokenizer = Some(Box::new(tokenizer.with_chat_template(None)));
+    let error = ask(&EvalModel::Trained { decoder, tokenizer }, "piqa", ONE, None, &options).unwrap_err();
     assert_eq!(error, "the model has no chat template: leave out --apply-chat-template");
 }
 
@@ -346,142 +349,4 @@ fn choices_longer_than_the_context_are_scored_in_pieces() {
         .sum();
     let found = log_likelihoods(&samples[0])[1];
     assert!((found - expected).abs() < 1e-3, "{found} {expected}");
-}
-
-/// Greedy text without special tokens, the whole sequence again for each character.
-fn greedy(model: &EvalModel, prompt: &str, characters: usize) -> String {
-    let tokenizer = model.tokenizer();
-    let mut ids = tokenizer.encode(prompt, tokenizer.adds_bos()).unwrap();
-    let (begin, vocab) = (ids.len(), model.config().vocab_size);
-    for _ in 0..characters {
-        let logits = model.logits(&ids).unwrap();
-        let last: Vec<f64> =
-            logits[logits.len() - vocab..][..tokenizer.vocab_size()].iter().map(|x| f64::from(*x)).collect();
-        let best = largest(&last) as u32;
-        if tokenizer.eos() == Some(best) {
-            break;
-        }
-        ids.push(best);
-    }
-    let written: Vec<u32> = ids[begin..].iter().copied().filter(|id| !tokenizer.is_special(*id)).collect();
-    tokenizer.decode(&written).unwrap()
-}
-
-#[test]
-fn numbers_are_read_from_greedy_text() {
-    let model = model();
-    let options = TaskOptions { max_tokens: Some(20), ..TaskOptions::default() };
-    let record = |answer: &str| format!(r#"{{"question":"1+1?","answer":"It is {answer}.\n#### {answer}"}}"#);
-    let (result, samples) = ask(&model, "gsm8k", &record("2"), None, &options).unwrap();
-    assert_eq!(samples[0].context, "Question: 1+1?\nAnswer:");
-    let text = greedy(&model, &samples[0].context, 20);
-    assert_eq!(samples[0].answer["text"], text);
-    assert_eq!(
-        result.metrics.iter().map(|m| m.name).collect::<Vec<_>>(),
-        ["exact_match,strict-match", "exact_match,flexible-extract"]
-    );
-    let error = ask(&model, "gsm8k", r#"{"question":"q","answer":"2"}"#, None, &options).unwrap_err();
-    assert!(
-        error.contains("test.jsonl: line 1: field \"answer\" is \"2\": expected \"#### NUMBER\""),
-        "{error}"
-    );
-    let options = TaskOptions { max_tokens: Some(CONTEXT), ..options };
-    let error = ask(&model, "gsm8k", &record("2"), None, &options).unwrap_err();
-    assert!(error.contains("context of 96 tokens leaves no room"), "{error}");
-}
-
-#[test]
-fn programs_run_only_where_it_is_allowed() {
-    let model = model();
-    // Whatever the model adds, the prompt's function comes first and leaves the rest in a string or a
-    // comment.
-    let record = serde_json::json!({
-        "task_id": "t/0", "prompt": "def one():\n    return 1\n#", "entry_point": "one",
-        "test": "\ndef check(f):\n    assert f() == 1\n",
-    });
-    let options = TaskOptions { max_tokens: Some(8), ..TaskOptions::default() };
-    let error = ask(&model, "humaneval", &record.to_string(), None, &options).unwrap_err();
-    assert!(error.contains("--allow-code-execution"), "{error}");
-    let Ok(python) = find_python() else { return };
-    let options = TaskOptions { python: Some(python), ..options };
-    let mut wrong = record.clone();
-    wrong["test"] = "\ndef check(f):\n    assert f() == 2\n".into();
-    let (result, samples) =
-        ask(&model, "humaneval", &format!("{record}\n{wrong}\n"), None, &options).unwrap();
-    let text = samples[0].answer["text"].as_str().unwrap();
-    assert!(!text.contains('\n') && greedy(&model, &samples[0].context, 8).starts_with(text), "{text:?}");
-    assert_eq!(samples[0].answer["outcome"], "passed");
-    assert_eq!(samples[1].answer["outcome"], "AssertionError: ");
-    assert_eq!(value(&result, "pass@1"), (0.5, 0.5));
-}
-
-#[test]
-fn damaged_samples_are_named() {
-    let model = model();
-    let good = r#"{"goal":"g","sol1":"a","sol2":"b","label":0}"#;
-    for (task, bad, expected) in [
-        (
-            "piqa",
-            r#"{"goal":"g","sol1":"a","label":0}"#,
-            "line 2: no field \"sol2\": found goal, sol1, label",
-        ),
-        (
-            "piqa",
-            r#"{"goal":"g","sol1":"a","sol2":"b","label":2}"#,
-            "line 2: field \"label\" is 2: expected an integer from 0 to 1",
-        ),
-        (
-            "piqa",
-            r#"{"goal":3,"sol1":"a","sol2":"b","label":1}"#,
-            "line 2: field \"goal\" is 3: expected a string",
-        ),
-        ("piqa", "{", "line 2: not JSON"),
-        ("arc_easy", "", "line 1: no field \"question\""),
-        ("nothing", "", "no task \"nothing\": expected one of arc_easy, "),
-    ] {
-        let error =
-            ask(&model, task, &format!("{good}\n{bad}\n"), None, &TaskOptions::default()).unwrap_err();
-        assert!(error.contains(expected), "{error}");
-    }
-    for (task, record, expected) in [
-        (
-            "arc_easy",
-            r#"{"question":"q","choices":{"text":["a","b"],"label":["A","B"]},"answerKey":"C"}"#,
-            "field \"answerKey\" is \"C\": expected A or B",
-        ),
-        (
-            "arc_easy",
-            r#"{"instruction":"x: q\n\nAnswer1: a Answer format: answer1/answer2","answer":"answer1"}"#,
-            "has no \"Answer2:\"",
-        ),
-        (
-            "winogrande",
-            r#"{"sentence":"s","option1":"a","option2":"b","answer":"1"}"#,
-            "the sentence has no blank (_)",
-        ),
-        (
-            "winogrande",
-            r#"{"sentence":"s _","option1":"a","option2":"b","answer":""}"#,
-            "field \"answer\" is \"\"",
-        ),
-    ] {
-        let error = ask(&model, task, record, None, &TaskOptions::default()).unwrap_err();
-        assert!(error.contains("test.jsonl: line 1: ") && error.contains(expected), "{error}");
-    }
-}
-
-#[test]
-fn files_are_found_by_the_names_of_tasks_and_of_their_folders() {
-    let files = Files::new();
-    let dir = files.0.path();
-    fs::create_dir(dir.join("ARC-Easy")).unwrap();
-    files.write("ARC-Easy/test.json", "[]");
-    files.write("ARC-Easy/train.json", "[]");
-    files.write("piqa.csv", "");
-    let task = Task::named("arc_easy").unwrap();
-    assert_eq!(task.test_file(dir).unwrap(), dir.join("ARC-Easy/test.json"));
-    assert_eq!(task.train_file(dir), Some(dir.join("ARC-Easy/train.json")));
-    assert_eq!(Task::named("piqa").unwrap().test_file(dir).unwrap(), dir.join("piqa.csv"));
-    let error = Task::named("boolq").unwrap().test_file(dir).unwrap_err().to_string();
-    assert!(error.contains("boolq.jsonl or boolq/test.jsonl"), "{error}");
 }

@@ -1,0 +1,140 @@
+//! Experiments that are right, and what is said about those that are not.
+
+use std::path::Path;
+
+use super::*;
+
+const SMALL: &str = r#"question = "Does it help?"
+base = "r.toml"
+seeds = [1, 2, 3]
+
+[[arms]]
+name = "with"
+
+[[arms]]
+name = "without"
+set = { "model.use_sub_norm" = false, "quant.scale" = "twn", "optim.betas" = [0.9, 0.95] }
+"#;
+
+fn parse(text: &str) -> Result<Experiment, AblateError> {
+    Experiment::from_toml(Path::new("dir/e.toml"), text)
+}
+
+fn faults(text: &str) -> Vec<String> {
+    match parse(text) {
+        Err(AblateError::Experiment(faults)) => faults.iter().map(ToString::to_string).collect(),
+        other => panic!("expected faults, found {other:?}"),
+    }
+}
+
+#[test]
+fn defaults_are_filled_in() {
+    let e = parse(SMALL).unwrap();
+    assert_eq!((e.metric, e.baseline, &e.seeds[..]), (Metric::BitsPerByte, 0, &[1, 2, 3][..]));
+    assert_eq!(e.outputs.dir, Path::new("runs/ablations/e"));
+    assert_eq!(e.outputs.runs, Path::new("runs/cache"));
+    assert!(e.outputs.export && !e.outputs.engine_speed && e.outputs.checkpoints);
+    assert_eq!((e.tune.as_ref(), e.budget, e.margin), (None, None, None));
+    let set: Vec<String> = e.arms[1].set.iter().map(Setting::text).collect();
+    assert_eq!(set, ["model.use_sub_norm=false", "optim.betas=[0.9, 0.95]", "quant.scale=\"twn\""]);
+    assert_eq!(e.points(1), [vec![]; 1]);
+}
+
+#[test]
+fn everything_can_be_given() {
+    let e = parse(
+        &(SMALL.replace("seeds =", "metric = \"held_out_loss\"\nbaseline = \"without\"\nbudget = \"2 min\"\nmargin = 0.01\nseeds =")
+            + "base = \"other.toml\"\ntune = { \"optim.lr\" = [1e-4, 3e-4] }\n[tune]\n\"optim.lr\" = [1e-3, 2e-3]\n\
+               \"optim.kind, optim.weight_decay\" = [[\"adamw\", 0.1], [\"lion\", 1.0], [\"muon\", 0]]\nseeds = [101, 102]\n\
+               [outputs]\ndir = \"d\"\nruns = \"r\"\nexport = false\nengine_speed = true\ncheckpoints = false\n"),
+    )
+    .unwrap();
+    assert_eq!((e.metric, e.baseline, e.budget, e.margin), (Metric::HeldOutLoss, 1, Some(120.0), Some(0.01)));
+    assert_eq!(e.arms[1].base.as_deref(), Some(Path::new("other.toml")));
+    let tune = e.tune.as_ref().unwrap();
+    assert_eq!((tune.points.len(), &tune.seeds[..]), (6, &[101, 102][..]));
+    let text: Vec<String> = tune.points[1].iter().map(Setting::text).collect();
+    assert_eq!(text, ["optim.kind=\"adamw\"", "optim.weight_decay=0.1", "optim.lr=0.002"]);
+    assert_eq!((e.points(0).len(), e.points(1).len()), (6, 2));
+    assert!(!e.outputs.export && e.outputs.engine_speed && !e.outputs.checkpoints);
+}
+
+#[test]
+fn a_grid_multiplies_the_arms() {
+    let grid =
+        "[grid]\n\"optim.lr\" = [1e-3, 2e-3]\n\"train.batch_size, train.steps\" = [[4, 100], [8, 50]]\n";
+    let e = parse(&(SMALL.to_string() + grid)).unwrap();
+    assert_eq!(e.arms.len(), 8);
+    assert_eq!(e.arms[1].name, "with, lr=0.001, batch_size=8, steps=50");
+    let alone = SMALL.split("[[arms]]").next().unwrap().to_string() + grid;
+    let e = parse(&alone).unwrap();
+    assert_eq!(e.arms.len(), 4);
+    assert_eq!(e.arms[0].name, "lr=0.001, batch_size=4, steps=100");
+}
+
+#[test]
+fn faults_have_their_place_and_say_what_to_do() {
+    let with = |from: &str, to: &str| {
+        assert!(SMALL.contains(from), "{from}");
+        faults(&SMALL.replace(from, to))
+    };
+    for (from, to, expected) in [
+        ("question", "Question", "dir/e.toml:1:1: Question: unknown key; did you mean question?"),
+        ("base = \"r.toml\"\n", "", "base is missing: expected the recipe that arms change"),
+        (
+            "[1, 2, 3]",
+            "[1, 1]",
+            "e.toml:3:9: seeds = [1, 1]: found an array, expected an array of integers of at least 0, each once",
+        ),
+        ("[1, 2, 3]", "\"all\"", "seeds = \"all\": found a string"),
+        ("name = \"without\"", "name = \"with\"", "arms.name = \"with\": given twice, as arm 2"),
+        ("name = \"without\"\n", "", "arms.name is missing"),
+        ("set = {", "sets = {", "arms.sets: unknown key; did you mean arms.set?"),
+        ("\"model.use_sub_norm\" = false", "\"run.seed\" = 3", "run.seed: seeds are those of the experiment"),
+        (
+            "\"model.use_sub_norm\" = false",
+            "\"use_sub_norm\" = false",
+            "\"use_sub_norm\": expected \"section.key\"",
+        ),
+        ("\"model.use_sub_norm\" = false", "\"a.b\" = 2026-01-01", "a.b: a value that no override can give"),
+        ("seeds", "budget = \"soon\"\nseeds", "budget = \"soon\": expected a time"),
+        ("seeds", "metric = \"accuracy\"\nseeds", "expected \"bits_per_byte\" or \"held_out_loss\""),
+        (
+            "seeds",
+            "baseline = \"x\"\nseeds",
+            "baseline = \"x\": no such arm; expected one of \"with\", \"without\"",
+        ),
+        ("seeds", "margin = 0\nseeds", "margin = 0: found an integer, expected a number above 0"),
+    ] {
+        let found = with(from, to).join("\n");
+        assert!(found.contains(expected), "{to}: {found}");
+    }
+    let after = |text: &str| faults(&(SMALL.to_string() + text)).join("\n");
+    for (text, expected) in [
+        ("[tune]\n\"optim.lr\" = [1e-3, 2e-3]\n", "tune.seed is missing"),
+        ("[tune]\n\"optim.lr\" = [1e-3, 2e-3]\nseed = 2\n", "e.toml:13:8: tune.seed: 2 is among seeds"),
+        ("[tune]\nseed = 101\n", "[tune]: expected a key with several values"),
+        ("[tune]\n\"optim.lr\" = 3\nseed = 101\n", "tune.\"optim.lr\" = 3: expected an array of values"),
+        ("[tune]\n\"optim.lr\" = [1, 1]\nseed = 101\n", "is given twice"),
+        ("[grid]\n\"a.b, c.d\" = [[1, 2], [3]]\n", "expected an array of 2 values for each point"),
+        ("tune = { \"optim.lr\" = [1, 2] }\n", "arms.tune of \"without\": expected [tune] with a seed"),
+        ("[outptus]\ndir = \"x\"\n", "[outptus]: unknown section; did you mean [outputs]?"),
+        ("[optim]\nlr = 1\n", "keys of recipes go into arms"),
+        ("[outputs]\nexport = 1\n", "outputs.export = 1: found an integer, expected true or false"),
+    ] {
+        let found = after(text);
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+    // All of them at once.
+    let many = faults("question = 1\nseeds = 0.5\nnonsense = 2\n");
+    assert!(many.len() >= 4, "{many:?}");
+    assert!(faults("question = \"x\"\nbase = ").iter().any(|f| f.contains("not TOML")));
+    assert!(faults(SMALL.split("[[arms]]").next().unwrap()).join("").contains("expected at least two"));
+    assert!(faults("arms = 3\nquestion = \"q\"\nbase = \"b\"\nseeds = [1]\n").join("").contains("[[arms]]"));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let message = Experiment::load(Path::new("no/such.toml")).unwrap_err().to_string();
+    assert!(message.contains("no/such.toml") && message.contains("read"), "{message}");
+}

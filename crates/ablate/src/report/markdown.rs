@@ -1,0 +1,171 @@
+//! The report for a paper or a pull request.
+
+use std::fmt::Write as _;
+
+use super::Report;
+use crate::experiment::duration;
+use crate::results::{ArmResult, dir_name};
+use crate::verdict::{p_value, sentence, signed};
+
+/// The whole report.
+pub(super) fn page(report: &Report) -> String {
+    let mut text = format!("# {}\n\n**{}**\n\n", report.question, report.answer);
+    let (header, rows) = table(report);
+    text += &of_cells(&header, &rows);
+    let _ = writeln!(
+        text,
+        "\nThe metric is {}, less is better. ± are 95 % intervals by Student's t over seeds; Δ is the arm less {}, pair by pair where arms \
+         are paired; p by the t-test, after Holm's correction; the sign-flip p is exact and cannot be below 2/2ⁿ. \
+         \"could show\" is the difference that so many seeds would have shown with probability 0.8. \"text\" is the standard \
+         deviation of Δ over other held-out documents, which more seeds do not lessen.\n",
+        report.metric.label(),
+        report.base().arm.name
+    );
+    let base = &report.base().arm.name;
+    for arm in report.in_order().into_iter().filter(|arm| arm.versus.is_some()) {
+        let _ = writeln!(text, "- {}.", sentence(arm, base, report.metric));
+    }
+    for note in report.notes() {
+        let _ = writeln!(text, "- {note}");
+    }
+    text += "\n## Costs\n\n";
+    let (header, rows) = costs(report);
+    text += &of_cells(&header, &rows);
+    text += "\n## Arms\n\n";
+    for arm in &report.arms {
+        let _ = writeln!(text, "- {}: {}", arm.arm.name, changes(arm));
+        if let Some(tuned) = &arm.arm.tuned {
+            let tried = tuned.tried.iter().map(|(point, value)| match value {
+                Some(value) => format!("{point}: {value:.4}"),
+                None => format!("{point}: diverged"),
+            });
+            let _ = writeln!(
+                text,
+                "  - tuned on other seeds: {} of {}",
+                tuned.chosen,
+                tried.collect::<Vec<_>>().join("; ")
+            );
+        }
+    }
+    text += "\n## Runs\n\n";
+    for arm in &report.arms {
+        let each = arm.arm.runs.iter().map(|run| {
+            let value = run.outcome.result().and_then(|r| r.value(report.metric));
+            let value = value.map_or("no value".to_string(), |value| format!("{value:.6}"));
+            format!("seed {}: {value} ({})", run.seed, dir_name(&run.dir))
+        });
+        let _ = writeln!(text, "- {}: {}", arm.arm.name, each.collect::<Vec<_>>().join("; "));
+    }
+    let c = &report.context;
+    let _ = write!(
+        text,
+        "\n{}; Tritforge {}; {}; {}\n\n    {}\n",
+        c.time, c.program, c.machine, c.threads, c.command
+    );
+    text
+}
+
+/// The table of arms: its header and its rows.
+pub fn table(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
+    let tuned = report.arms.iter().any(|arm| arm.arm.tuned.is_some());
+    let mut header: Vec<String> =
+        ["arm", "n", "mean", "sd", "Δ", "p (Holm)", "sign flips", "wins", "could show", "text", "verdict"]
+            .map(str::to_string)
+            .into();
+    if tuned {
+        header.insert(1, "chosen".to_string());
+    }
+    let row = |arm: &ArmResult| {
+        let s = &arm.summary;
+        let dash = || "–".to_string();
+        let plain = |x: f64| if x.is_finite() { format!("{x:.4}") } else { "–".to_string() };
+        let mut cells = vec![arm.arm.name.clone()];
+        if tuned {
+            cells.push(arm.arm.tuned.as_ref().map_or_else(dash, |tuned| tuned.chosen.clone()));
+        }
+        let with =
+            |mean: String, half: f64| if half.is_finite() { format!("{mean} ± {half:.4}") } else { mean };
+        cells.push(s.n.to_string());
+        cells.push(with(plain(s.mean), s.half_width));
+        cells.push(plain(s.sd));
+        match &arm.versus {
+            None => cells.extend([
+                "baseline".to_string(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                dash(),
+                "–".to_string(),
+            ]),
+            Some(versus) => {
+                let d = &versus.difference;
+                cells.push(with(signed(d.mean), d.half_width));
+                cells.push(p_value(versus.adjusted_p));
+                cells.push(d.sign_flip_p.map_or_else(dash, p_value));
+                cells.push(d.wins.map_or_else(dash, |wins| format!("{wins} of {}", d.n)));
+                cells.push(plain(d.smallest_shown));
+                cells.push(versus.evaluation.map_or_else(dash, |e| plain(e.sd)));
+                let mut verdict = versus.verdict.word().to_string();
+                if arm.diverged > 0 && verdict != "diverged" {
+                    verdict += &format!(", {} diverged", arm.diverged);
+                }
+                if arm.failed > 0 {
+                    verdict += &format!(", {} failed", arm.failed);
+                }
+                cells.push(verdict);
+            }
+        }
+        cells
+    };
+    (header, report.in_order().into_iter().map(row).collect())
+}
+
+/// What arms cost.
+pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
+    let header = [
+        "arm",
+        "parameters",
+        "tokens",
+        "training",
+        "peak memory",
+        "exported file",
+        "engine",
+        "zeros",
+        "flips a step",
+    ];
+    let row = |arm: &ArmResult| {
+        let c = &arm.costs;
+        let of = |value: Option<f64>, text: fn(f64) -> String| value.map_or("–".to_string(), text);
+        vec![
+            arm.arm.name.clone(),
+            of(c.parameters, |n| format!("{n:.0}")),
+            of(c.tokens, |n| format!("{n:.0}")),
+            of(c.seconds, duration),
+            of(c.peak_memory, |n| format!("{:.0} MB", n / 1e6)),
+            of(c.file_bytes, |n| format!("{:.3} MB", n / 1e6)),
+            of(arm.arm.engine_speed, |n| format!("{n:.0} tokens/s")),
+            of(c.zeros, |x| format!("{:.2} %", 100.0 * x)),
+            of(c.flips, |x| format!("{:.4} %", 100.0 * x)),
+        ]
+    };
+    (header.map(str::to_string).into(), report.in_order().into_iter().map(row).collect())
+}
+
+/// What an arm changes in the baseline's recipe, in a line.
+pub(super) fn changes(arm: &ArmResult) -> String {
+    if arm.changes.is_empty() {
+        return "the baseline's recipe".to_string();
+    }
+    let each = arm.changes.iter().map(|(key, before, now)| format!("{key} = {now} (baseline {before})"));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn of_cells(header: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| {
+        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let rule = vec!["---".to_string(); header.len()];
+    line(header) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
+}

@@ -1,0 +1,136 @@
+//! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, and
+//! `report.html`, one page that needs nothing else.
+
+mod html;
+mod markdown;
+mod plots;
+mod tables;
+
+use std::path::Path;
+
+use crate::experiment::Metric;
+use crate::results::ArmResult;
+use crate::{AblateError, store};
+
+pub use markdown::table;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Whether changes of a baseline help.
+    Ablation,
+    /// Which of several values is the best: they are compared with the one that has the lowest mean.
+    Sweep,
+}
+
+/// Everything that a report says.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What was asked for.
+    pub kind: Kind,
+    /// The question.
+    pub question: String,
+    /// The answer, in a sentence or a few.
+    pub answer: String,
+    /// What is compared.
+    pub metric: Metric,
+    /// The arm that the others are compared with.
+    pub baseline: usize,
+    /// Seeds that the experiment's file has.
+    pub asked_seeds: usize,
+    /// Those of them that were run.
+    pub seeds: Vec<u64>,
+    /// Differences up to this are of no interest.
+    pub margin: Option<f64>,
+    /// The arms.
+    pub arms: Vec<ArmResult>,
+    /// How it came about.
+    pub context: Context,
+}
+
+/// How a report came about.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// When, UTC.
+    pub time: String,
+    /// The command line.
+    pub command: String,
+    /// The program's version and build.
+    pub program: String,
+    /// The machine.
+    pub machine: String,
+    /// Runs at a time and threads of each.
+    pub threads: String,
+}
+
+impl Report {
+    /// Writes all forms of the report into a directory.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), AblateError> {
+        std::fs::create_dir_all(dir).map_err(AblateError::io(dir, "create"))?;
+        store::replace(&dir.join("report.csv"), &tables::arms(self))?;
+        store::replace(&dir.join("runs.csv"), &tables::runs(self))?;
+        store::replace(&dir.join("report.md"), &markdown::page(self))?;
+        store::replace(&dir.join("report.html"), &html::page(self))
+    }
+
+    /// The page alone, for who has no directory for a report.
+    pub fn html(&self) -> String {
+        html::page(self)
+    }
+
+    /// The arm that the others are compared with.
+    pub fn base(&self) -> &ArmResult {
+        &self.arms[self.baseline]
+    }
+
+    /// Arms in the order of the tables: of a sweep the best first.
+    fn in_order(&self) -> Vec<&ArmResult> {
+        let mut arms: Vec<&ArmResult> = self.arms.iter().collect();
+        if self.kind == Kind::Sweep {
+            arms.sort_by(|a, b| a.summary.mean.total_cmp(&b.summary.mean));
+        }
+        arms
+    }
+
+    /// What a reader must know before the numbers are believed.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.seeds.len() < self.asked_seeds {
+            notes.push(format!(
+                "{} of {} seeds were run: the budget allows for no more.",
+                self.seeds.len(),
+                self.asked_seeds
+            ));
+        }
+        for arm in &self.arms {
+            let name = &arm.arm.name;
+            if let Some(pairing) = &arm.arm.pairing {
+                notes.push(format!("{name}: {pairing}."));
+            }
+            if let Some(tuned) = arm.arm.tuned.as_ref().filter(|tuned| !tuned.at_edge.is_empty()) {
+                let edge = tuned.at_edge.join(", ");
+                notes.push(format!(
+                    "{name}: {edge} was chosen at the edge of what was tried: a better value may lie beyond."
+                ));
+            }
+            if arm.failed > 0 {
+                notes.push(format!("{name}: {} of {} runs failed.", arm.failed, arm.arm.runs.len()));
+            }
+            let why = arm.arm.runs.iter().find_map(|run| run.outcome.result()?.not_exported.clone());
+            if let Some(why) = why {
+                notes.push(format!("{name} could not be exported: {why}"));
+            }
+        }
+        if self.kind == Kind::Sweep {
+            notes.push(
+                "The best of several looks better than it is on the seeds on which it was chosen: compare it on others \
+                 with `tritforge ablate`."
+                    .to_string(),
+            );
+        }
+        notes
+    }
+}

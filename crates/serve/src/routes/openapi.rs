@@ -1,0 +1,20 @@
+//! `GET /openapi.json`: the service described for programs.
+
+use std::sync::LazyLock;
+
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::Value;
+
+use super::Service;
+use crate::openapi::document;
+
+static DOCUMENT: LazyLock<Value> = LazyLock::new(document);
+
+pub(super) fn routes() -> Router<Service> {
+    Router::new().route("/openapi.json", get(openapi))
+}
+
+async fn openapi() -> Json<&'static Value> {
+    Json(&DOCUMENT)
+}
