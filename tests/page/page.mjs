@@ -9,7 +9,7 @@ import { cleanUp, serve } from "./service.mjs";
 const { chromium } = await import(process.env.PLAYWRIGHT_CORE);
 const screenshots = process.argv[2];
 const browser = await chromium.launch({ executablePath: process.env.TRITFORGE_CHROMIUM, args: ["--no-sandbox"] });
-const service = await serve("--concurrency", "2");
+const service = await serve("--concurrency", "2", "--history-interval", "1", "--watts", "65");
 let failures = 0;
 
 /** A page of its own; whatever the browser complains of fails the test. */
@@ -553,7 +553,7 @@ for (const [name, options] of [
       more = false;
       await load;
     }
-    const charts = await page.locator(".chart svg").evaluateAll((all) => all.map((svg) => ({
+    const charts = await page.locator(".chart:not([hidden]) svg").evaluateAll((all) => all.map((svg) => ({
       label: svg.getAttribute("aria-label"),
       drawn: Array.from(svg.querySelectorAll(".line"), (line) => line.getAttribute("d").length > 0),
     })));
@@ -566,6 +566,16 @@ for (const [name, options] of [
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
     assert.ok(wide <= 0, `${wide} px too wide`);
     await shot(page, `dashboard-${name}`);
+    // What the service has kept.
+    await page.locator("#range").selectOption("60-past");
+    await page.waitForFunction(() => document.getElementById("source").textContent.includes("every 1 s"));
+    const past = await page.locator(".chart:not([hidden])").evaluateAll((all) =>
+      all.map((chart) => [chart.querySelector("h2").textContent, chart.querySelector(".line").getAttribute("d").length > 0]));
+    assert.ok(past.length >= 11, String(past));
+    for (const title of ["Tokens per second", "Memory of the process", "Power", "Energy per token"]) {
+      assert.ok(past.some(([found, drawn]) => found === title && drawn), `${title}: ${past}`);
+    }
+    await shot(page, `history-${name}`);
     await done(page);
   });
 }

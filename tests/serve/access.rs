@@ -77,7 +77,7 @@ fn keys_have_roles_and_are_read_again() {
     fs::write(&path, format!("{alice}{root}")).unwrap();
     let served = start(&path, &[]);
     assert_eq!(served.get("/health").0, 200);
-    assert_eq!(served.get("/ready").0, 200);
+    assert!(served.ready().contains("ready"));
     let (status, head, body) = served.post("/v1/completions", "", BODY);
     assert_eq!((status, error_code(&body)), (401, "invalid_api_key".into()), "{head}");
     assert_eq!(complete(&served, "alice-0123456789abcdeF").0, 401);
@@ -224,6 +224,7 @@ fn the_access_log_tells_everything_but_what_was_said() {
     assert_eq!(streamed["completion_tokens"].as_u64(), usage["completion_tokens"].as_u64().map(|n| 2 * n));
     assert_eq!(streamed["complete"], true);
     let refused = line(&made);
+    assert_eq!((&whole["code"], &refused["code"]), (&Value::Null, &"invalid_api_key".into()));
     assert_eq!((&refused["status"], &refused["endpoint"]), (&401.into(), &"other".into()));
     assert_eq!((&refused["key"], &refused["queue_seconds"]), (&Value::Null, &Value::Null));
 }

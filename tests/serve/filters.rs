@@ -18,10 +18,10 @@ fn a_changed_file_is_read_and_a_wrong_one_is_not() {
         )
     };
     fs::write(&file, filter("first")).unwrap();
-    let served = Served::run(
-        tempfile::tempdir().unwrap(),
-        &[path.to_str().unwrap(), "--port", "0", "--filters", file.to_str().unwrap()],
-    );
+    let log = dir.path().join("access.jsonl");
+    let args = ["--port", "0", "--filters", file.to_str().unwrap(), "--access-log", log.to_str().unwrap()];
+    let served =
+        Served::run(tempfile::tempdir().unwrap(), &[&[path.to_str().unwrap()], args.as_slice()].concat());
     let ask = |prompt: &str| {
         let body = format!("{{\"prompt\": \"{prompt}\", \"max_tokens\": 1}}");
         let (status, _, body) = served.post("/v1/completions", "", &body);
@@ -41,6 +41,37 @@ fn a_changed_file_is_read_and_a_wrong_one_is_not() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(ask("the first").0, 200);
+    // Every answer: whatever the model says, it is withheld.
+    fs::write(
+        &file,
+        "[[filters]]\nname = \"all\"\npattern = '(?s).'\nwhere = \"answer\"\naction = \"block\"\n",
+    )
+    .unwrap();
+    let body = r#"{"prompt": "fine", "max_tokens": 20, "ignore_eos": true}"#;
+    let choice = loop {
+        let (_, _, answer) = served.post("/v1/completions", "", body);
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let choice = answer["choices"][0].clone();
+        if choice["finish_reason"] == "content_filter" {
+            // It ended at once, and not at the limit.
+            assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() < 20, "{answer}");
+            break choice;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{answer}");
+    };
+    assert_eq!(
+        (&choice["text"], &choice["content_filter"]["code"]),
+        (&"".into(), &"RESPONSE_FILTERED".into())
+    );
+    loop {
+        let text = fs::read_to_string(&log).unwrap();
+        if text.contains("\"code\":\"RESPONSE_FILTERED\"") {
+            assert!(text.contains("\"code\":\"CONTENT_FILTERED\"") && !text.contains("the first"), "{text}");
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

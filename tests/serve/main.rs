@@ -6,7 +6,9 @@ mod cache;
 mod config;
 mod filters;
 mod history;
+mod memory;
 mod monitoring;
+mod tls;
 mod tokens;
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -78,6 +80,20 @@ impl Served {
     /// The status, the head and the body of the answer to a GET.
     fn get(&self, path: &str) -> (u16, String, String) {
         split(&self.ask(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")))
+    }
+
+    /// What the service says once it is ready.
+    fn ready(&self) -> String {
+        let begin = Instant::now();
+        loop {
+            let (status, _, body) = self.get("/ready");
+            if status == 200 {
+                return body;
+            }
+            assert!(status == 503 && body.contains("warming"), "{status} {body}");
+            assert!(begin.elapsed() < PATIENCE, "{body}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The status, the head and the body of the answer to a POST with more headers, each with its line's end.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Prints each warning of this project's crates once: a command may open a file twice.
+/// Prints each warning of this project's crates once: a command may open a file twice. Those of the service, which runs for
+/// long, are news each time.
 struct Warnings {
     printed: Mutex<HashSet<String>>,
 }
@@ -20,6 +21,10 @@ impl Log for Warnings {
             return;
         }
         let message = record.args().to_string();
+        if record.target().starts_with("tritforge_serve") {
+            eprintln!("warning: {message}");
+            return;
+        }
         let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         if printed.insert(message.clone()) {
             eprintln!("warning: {message}");

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use tritforge_kernels::KvType;
 
+use crate::session::KV_STEP;
 use crate::step::{SequenceInput, step_needed};
 use crate::{
     Finish, Generation, InferError, Logits, Model, NeededLogits, PREFILL_CHUNK, Piece, ScaledAdapter,
@@ -31,6 +32,9 @@ pub struct SchedulerOptions {
     pub context: usize,
     /// How keys and values are stored.
     pub kv: KvType,
+    /// Bytes of the keys and values of all sessions, those that are kept included, at most; at least those of a full
+    /// context. A sequence waits until all that it can come to take is free.
+    pub max_kv_bytes: usize,
 }
 
 impl SchedulerOptions {
@@ -42,6 +46,7 @@ impl SchedulerOptions {
             max_idle: max_sequences,
             context: model.config().max_position_embeddings,
             kv: KvType::default(),
+            max_kv_bytes: usize::MAX,
         }
     }
 }
@@ -63,6 +68,8 @@ struct Slot<'m, T> {
     tag: T,
     sequence: Sequence<'m>,
     session: Session,
+    /// Bytes of keys and values that it can come to take.
+    reserved: usize,
     /// How many of its tokens take part in the pass.
     take: usize,
     /// Why it is at its end, if it is.
@@ -79,13 +86,16 @@ pub struct Scheduler<'m, T> {
     running: Vec<Slot<'m, T>>,
     /// Sessions to go on from, those that ended first at the front.
     idle: Vec<Session>,
+    /// Bytes of keys and values of [`KV_STEP`] positions, where they are bounded.
+    kv_step: Option<usize>,
 }
 
 impl<'m, T> Scheduler<'m, T> {
     /// A scheduler without sequences.
     ///
     /// # Errors
-    /// If no sequence may run, a pass has no tokens, or the context is 0 or longer than the model's.
+    /// If no sequence may run, a pass has no tokens, the context is 0 or longer than the model's, or its keys and
+    /// values take more than they may.
     pub fn new(model: &'m Arc<Model>, options: SchedulerOptions) -> Result<Self, InferError> {
         let SchedulerOptions { max_sequences, max_pass_tokens, context, kv, .. } = options;
         for (option, found) in [("max_sequences", max_sequences), ("max_pass_tokens", max_pass_tokens)] {
@@ -95,7 +105,16 @@ impl<'m, T> Scheduler<'m, T> {
         }
         // Refuses a context that no session can have.
         Session::with_kv(Arc::clone(model), context, kv)?;
-        Ok(Self { model, options, queue: VecDeque::new(), running: Vec::new(), idle: Vec::new() })
+        let bounded = options.max_kv_bytes != usize::MAX;
+        let kv_step = bounded.then(|| Session::kv_bytes_of(model, kv, 1));
+        if kv_step.is_some_and(|step| step * context.div_ceil(KV_STEP) > options.max_kv_bytes) {
+            return Err(InferError::Option {
+                option: "max_kv_bytes",
+                found: options.max_kv_bytes.to_string(),
+                expected: "at least the keys and values of a full context",
+            });
+        }
+        Ok(Self { model, options, queue: VecDeque::new(), running: Vec::new(), idle: Vec::new(), kv_step })
     }
 
     /// Puts a sequence of this model ([`crate::Vocabulary::of`]) at the end of the queue, whose positions are
@@ -196,7 +215,7 @@ impl<'m, T> Scheduler<'m, T> {
         let results = run_parts(&mut parts, &needed);
         drop(parts);
         let ran = self.running.iter_mut().filter(|slot| slot.take > 0);
-        for (Slot { tag, sequence, session, take, end }, result) in ran.zip(results) {
+        for (Slot { tag, sequence, session, take, end, .. }, result) in ran.zip(results) {
             let accepted = result
                 .and_then(|logits| sequence.accept_logits(*take, &logits, |piece| on_piece(tag, piece)));
             *end = accepted.transpose();
@@ -236,11 +255,18 @@ impl<'m, T> Scheduler<'m, T> {
     fn admit(&mut self) -> Vec<Ended<T>> {
         let mut failed = Vec::new();
         while self.running.len() < self.options.max_sequences {
+            let Some(next) = self.queue.front() else { break };
+            let need = self.kv_need(&next.sequence);
+            let reserved: usize = self.running.iter().map(|slot| slot.reserved).sum();
+            if need > self.options.max_kv_bytes.saturating_sub(reserved) {
+                break;
+            }
             let Some(Queued { tag, mut sequence, adapters }) = self.queue.pop_front() else { break };
-            match self.session(sequence.reusable(), adapters) {
+            match self.session(sequence.reusable(), adapters, need) {
                 Ok(session) => {
+                    self.make_room(reserved + need);
                     sequence.start(session.len());
-                    self.running.push(Slot { tag, sequence, session, take: 0, end: None });
+                    self.running.push(Slot { tag, sequence, session, reserved: need, take: 0, end: None });
                 }
                 Err(error) => failed.push((tag, Err(error))),
             }
@@ -248,8 +274,29 @@ impl<'m, T> Scheduler<'m, T> {
         failed
     }
 
+    /// Bytes of keys and values that a sequence can come to take; 0 if they are not bounded.
+    fn kv_need(&self, sequence: &Sequence<'_>) -> usize {
+        self.kv_step.map_or(0, |step| step * sequence.most_positions().div_ceil(KV_STEP))
+    }
+
+    /// Forgets kept sessions, those that ended first, until so many bytes are free beside the others.
+    fn make_room(&mut self, reserved: usize) {
+        if self.kv_step.is_none() {
+            return;
+        }
+        let mut kept: usize = self.idle.iter().map(Session::kv_bytes).sum();
+        while kept > self.options.max_kv_bytes.saturating_sub(reserved) && !self.idle.is_empty() {
+            kept -= self.idle.remove(0).kv_bytes();
+        }
+    }
+
     /// A session for a prompt, with what a kept one has in common with it.
-    fn session(&mut self, prompt: &[u32], adapters: Arc<[ScaledAdapter]>) -> Result<Session, InferError> {
+    fn session(
+        &mut self,
+        prompt: &[u32],
+        adapters: Arc<[ScaledAdapter]>,
+        need: usize,
+    ) -> Result<Session, InferError> {
         let common = |session: &Session| match same(session.adapters(), &adapters) {
             true => session.tokens().iter().zip(prompt).take_while(|(a, b)| a == b).count(),
             false => 0,
@@ -262,9 +309,11 @@ impl<'m, T> Scheduler<'m, T> {
             // Another prompt may want what this one would overwrite, as long as there are free places.
             _ => (all_taken || 2 * common >= self.idle[at].len()).then_some(at),
         });
-        let mut session = match chosen {
-            Some(at) => self.idle.remove(at),
-            None => Session::with_kv(Arc::clone(self.model), self.options.context, self.options.kv)?,
+        let bounded = self.kv_step.is_some();
+        let mut session = match chosen.map(|at| self.idle.remove(at)) {
+            // A longer one keeps its memory, whatever becomes of its tokens.
+            Some(session) if !bounded || session.kv_bytes() <= need => session,
+            _ => Session::with_kv(Arc::clone(self.model), self.options.context, self.options.kv)?,
         };
         if !same(session.adapters(), &adapters) {
             session.truncate(0);

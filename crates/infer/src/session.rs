@@ -13,6 +13,8 @@ use crate::{InferError, Model};
 /// Most tokens that one pass over the weights takes of a prompt: enough to be bound by arithmetic, few enough
 /// that the buffers of a pass stay small.
 pub const PREFILL_CHUNK: usize = 512;
+/// Positions in which a cache grows ([`KvCache::new`]).
+pub(crate) const KV_STEP: usize = 256;
 
 /// A sequence of tokens and the keys and values of all its positions. A clone goes its own way from there.
 #[derive(Debug, Clone)]
@@ -121,6 +123,15 @@ impl Session {
         #[cfg(feature = "cuda")]
         let bytes = bytes + self.pages.bytes();
         bytes
+    }
+
+    /// Bytes that the keys and values of so many positions of a model take in a new session.
+    pub fn kv_bytes_of(model: &Model, kv: KvType, positions: usize) -> usize {
+        let config = model.config();
+        let row = vec![0.0; config.kv_size()];
+        let mut cache = KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);
+        cache.append(&row, &row);
+        positions.div_ceil(KV_STEP) * cache.bytes() * config.num_hidden_layers
     }
 
     /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many

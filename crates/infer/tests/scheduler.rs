@@ -276,3 +276,39 @@ fn limits_that_let_nothing_run_are_refused() {
         assert!(error.to_string().starts_with(option), "{error}");
     }
 }
+
+#[test]
+fn sequences_wait_for_memory_and_get_the_same() {
+    let (_dir, model) = model();
+    let requests: Vec<(Vec<u32>, GenerateOptions)> =
+        (0..8).map(|i| (tokens(20 + i * 31 % 60, i as u32 % 3), options(i as u64, 4 + i * 5 % 20))).collect();
+    let full = Session::kv_bytes_of(&model, Default::default(), CONTEXT);
+    // What is reserved is what sessions come to take.
+    let mut session = Session::new(Arc::clone(&model), CONTEXT).unwrap();
+    generate_pieces(&mut session, &tokens(CONTEXT - 1, 1), &options(0, 1), |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(session.kv_bytes(), full);
+    for (room, most) in [(full, 1), (2 * full + full / 2, 2), (usize::MAX, 8)] {
+        let limits = SchedulerOptions { max_kv_bytes: room, ..SchedulerOptions::of(&model, 8) };
+        let mut scheduler = Scheduler::new(&model, limits).unwrap();
+        for (tag, (prompt, options)) in requests.iter().enumerate() {
+            scheduler.submit(tag, sequence(&model, prompt, options.clone()), Arc::from([]));
+        }
+        let mut seen = 0;
+        let mut results: BTreeMap<usize, Generation> = BTreeMap::new();
+        while !scheduler.is_empty() {
+            let ended = scheduler.pass(|_, _| ControlFlow::Continue(()));
+            seen = seen.max(scheduler.running().count() + ended.len());
+            assert!(scheduler.kv_bytes() <= room, "{} of {room}", scheduler.kv_bytes());
+            results.extend(ended.into_iter().map(|(tag, result)| (tag, result.unwrap())));
+        }
+        assert_eq!(seen, most, "{room}");
+        for (tag, (prompt, options)) in requests.iter().enumerate() {
+            let right = alone(&model, prompt, options, &[]);
+            assert_eq!(results[&tag].tokens, right.0.tokens, "{tag} of {room}");
+        }
+    }
+    let limits = SchedulerOptions { max_kv_bytes: full - 1, ..SchedulerOptions::of(&model, 8) };
+    let error = Scheduler::<usize>::new(&model, limits).unwrap_err().to_string();
+    assert!(error.contains("max_kv_bytes"), "{error}");
+}

@@ -1,6 +1,7 @@
-// The dashboard: the service's own metrics, read every two seconds as long as the page is visible.
+// The dashboard: the service's own metrics, read every two seconds as long as the page is visible, or the history that it
+// keeps of itself.
 
-import { ApiError, key, request } from "./api.js";
+import { ApiError, json, key, request } from "./api.js";
 import { chart } from "./chart.js";
 import { increase, parse, quantile, sum } from "./prometheus.js";
 
@@ -29,17 +30,21 @@ function share(before, now, part, whole) {
 }
 const quantiles = (name) => (before, now) => [0.5, 0.95].map((q) => quantile(before, now, name, q));
 
-/** Each chart with what it shows of two readings, the second `seconds` after the first. */
+/**
+ * Each chart with what it shows: `of` two readings, the second `seconds` after the first, and of the `past`, fields of the
+ * service's snapshots.
+ */
 const CHARTS = [
   {
     title: "Tokens per second", series: ["generated", "prompts"], format: rate,
+    past: ["tokens_per_second", "prompt_tokens_per_second"],
     of: (before, now, seconds) =>
       ["tritforge_generation_tokens_total", "tritforge_prompt_tokens_total"].map(
         (name) => increase(before, now, name) / seconds,
       ),
   },
   {
-    title: "Requests", series: ["running", "waiting"], format: number,
+    title: "Requests", series: ["running", "waiting"], format: number, past: ["running", "waiting"],
     of: (_, now) => ["tritforge_requests_running", "tritforge_requests_waiting"].map((name) => sum(now, name)),
   },
   {
@@ -49,6 +54,7 @@ const CHARTS = [
   },
   {
     title: "Time to first token", series: ["median", "95 %"], format: duration,
+    past: ["first_token_p50", "first_token_p95"],
     of: quantiles("tritforge_time_to_first_token_seconds"),
   },
   {
@@ -57,19 +63,27 @@ const CHARTS = [
   },
   {
     title: "Duration of requests", series: ["median", "95 %"], format: duration,
+    past: ["latency_p50", "latency_p95"],
     of: quantiles("tritforge_request_duration_seconds"),
   },
   {
-    title: "Memory for keys and values", series: ["in use"], format: percent, top: 1,
+    title: "Memory for keys and values", series: ["in use"], format: percent, top: 1, past: ["kv_usage"],
     of: (_, now) => [sum(now, "tritforge_kv_cache_usage_ratio")],
   },
   {
     title: "Cache hits", series: ["prefix, tokens", "responses"], format: percent, top: 1,
+    past: ["prefix_hit_rate", "response_hit_rate"],
     of: (before, now) => [
       share(before, now, "tritforge_prefix_cache_hit_tokens_total", "tritforge_prefix_cache_query_tokens_total"),
       share(before, now, "tritforge_response_cache_hits_total", "tritforge_response_cache_queries_total"),
     ],
   },
+  { title: "All answers per second", series: ["answers"], format: rate, past: ["requests_per_second"] },
+  { title: "Failed answers", series: ["share"], format: percent, top: 1, past: ["error_rate"] },
+  { title: "Processors in use", series: ["percent of one"], format: number, past: ["cpu_percent"] },
+  { title: "Memory of the process", series: ["resident"], format: bytes, past: ["memory_bytes"] },
+  { title: "Power", series: ["watts"], format: number, past: ["watts"] },
+  { title: "Energy per token", series: ["joules"], format: number, past: ["joules_per_token"] },
 ].map((spec) => ({ ...spec, ...chart(spec), points: [] }));
 
 /** What there is in all. */
@@ -91,13 +105,45 @@ const TOTALS = [
 
 $("totals").append(...TOTALS.map(({ node }) => node));
 $("charts").append(...CHARTS.map(({ node }) => node));
+for (const { node, of } of CHARTS) node.hidden = !of;
 
 let last = null;
-const range = () => Number($("range").value) * 60_000;
+/** Minutes that are shown, of the live readings or of the history. */
+const minutes = () => Number.parseInt($("range").value, 10);
+const isPast = () => $("range").value.endsWith("past");
 
 function draw() {
+  for (const { node, of, past } of CHARTS) node.hidden = isPast() ? !past : !of;
+  $("source").textContent = "";
+  if (isPast()) return readPast();
   const to = last?.time ?? Date.now();
-  for (const { points, draw } of CHARTS) draw(points, to - range(), to);
+  for (const { of, points, draw } of CHARTS) if (of) draw(points, to - minutes() * 60_000, to);
+  return undefined;
+}
+
+/** Shows the service's own snapshots. */
+async function readPast() {
+  const stats = await json(`v1/stats?hours=${minutes() / 60}`);
+  if (!isPast()) return;
+  const to = Date.now();
+  for (const { past, draw } of CHARTS) {
+    if (!past) continue;
+    const points = stats.snapshots.map((snapshot) => ({ time: snapshot.time * 1000, values: past.map((name) => snapshot[name]) }));
+    draw(points, to - minutes() * 60_000, to);
+  }
+  const energy = { measured: "Energy is measured by the processor.", estimate: "Power and energy are estimates from --watts." };
+  const alerts = stats.alerts.map(({ name, severity }) => `${severity}: ${name}`);
+  $("source").textContent = [
+    `A snapshot every ${stats.interval_seconds} s.`, energy[stats.energy] ?? "", alerts.length ? `Alerts: ${alerts.join(", ")}.` : "",
+  ].filter(Boolean).join(" ");
+}
+
+function report(error) {
+  const asks = error instanceof ApiError && (error.status === 401 || error.status === 403);
+  const text = asks ? `${error.message}: enter a key that may read the metrics.` : error.message;
+  if ($("error").textContent !== text) $("error").textContent = text;
+  $("error").hidden = false;
+  if (asks) $("key-form").hidden = false;
 }
 
 async function read() {
@@ -109,6 +155,7 @@ async function read() {
   if (last) {
     const seconds = (reading.time - last.time) / 1000;
     for (const { of, points } of CHARTS) {
+      if (!of) continue;
       points.push({ time: reading.time, values: of(last.samples, reading.samples, seconds) });
       if (points.length > 3600_000 / PERIOD) points.shift();
     }
@@ -122,18 +169,14 @@ async function tick() {
   busy = true;
   try {
     await read();
+    await draw();
     $("error").hidden = true;
     $("error").textContent = "";
   } catch (error) {
-    const asks = error instanceof ApiError && (error.status === 401 || error.status === 403);
-    const text = asks ? `${error.message}: enter a key that may read the metrics.` : error.message;
-    if ($("error").textContent !== text) $("error").textContent = text;
-    $("error").hidden = false;
-    if (asks) $("key-form").hidden = false;
+    report(error);
     last = null;
   }
   busy = false;
-  draw();
 }
 
 $("key-form").hidden = !key.value;
@@ -144,7 +187,7 @@ $("key-form").addEventListener("submit", (event) => {
   key.set($("key").value, $("keep-key").checked);
   tick();
 });
-$("range").addEventListener("change", draw);
+$("range").addEventListener("change", () => Promise.resolve(draw()).catch(report));
 document.addEventListener("visibilitychange", tick);
 setInterval(tick, PERIOD);
 tick();

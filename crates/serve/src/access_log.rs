@@ -33,6 +33,8 @@ pub(crate) struct Line<'a> {
     /// The path as the service knows it; `other` for one that it does not know.
     pub(crate) endpoint: &'a str,
     pub(crate) status: u16,
+    /// The code of the error, or of the filter that ended the answer.
+    pub(crate) code: Option<&'a str>,
     /// Whether the client got the whole answer.
     pub(crate) complete: bool,
     /// The name of the client's key.

@@ -124,14 +124,10 @@ impl Alerts {
         for alert in &mut self.alerts {
             let value = values.iter().find(|(name, _)| *name == alert.metric).and_then(|(_, value)| *value);
             let Some(notice) = alert.observe(value, snapshot.time) else { continue };
-            let Notice { alert, state, metric, condition, threshold, .. } = &notice;
+            let Notice { alert, state, severity, metric, condition, threshold, .. } = &notice;
             let shown = value.map_or("none".to_string(), |value| value.to_string());
-            let text = format!("alert {alert:?} {state}: {metric} = {shown} ({condition} {threshold})");
-            match (notice.state, notice.severity) {
-                ("resolved", _) | (_, "info") => log::info!("{text}"),
-                (_, "critical") => log::error!("{text}"),
-                _ => log::warn!("{text}"),
-            }
+            // Below a warning the log shows nothing.
+            log::warn!("alert {alert:?} ({severity}) {state}: {metric} = {shown} ({condition} {threshold})");
             if let Some(webhook) = &self.webhook {
                 webhook.send(notice);
             }

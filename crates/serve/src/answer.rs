@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::completion_jobs::finish_reason;
 use crate::engine::{Outcome, TokenLogprob};
+use crate::filters::RESPONSE_FILTERED;
 use crate::jobs::Update;
 use crate::tool_calls::{Calling, Part, ToolReader, call_id};
 
@@ -167,7 +168,7 @@ fn with_calls(reason: &'static str) -> &'static str {
 fn add_filter(choice: &mut Value) {
     if choice["finish_reason"] == "content_filter" {
         let message = "a content filter of this service withholds the rest of the answer";
-        choice["content_filter"] = json!({ "code": "RESPONSE_FILTERED", "message": message });
+        choice["content_filter"] = json!({ "code": RESPONSE_FILTERED, "message": message });
     }
 }
 

@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tritforge_infer::{Finish, GenerateOptions, InferError, Model, ScaledAdapter, TokenLogprobs};
+use tritforge_infer::{
+    Finish, GenerateOptions, InferError, KvType, Model, ScaledAdapter, Session, TokenLogprobs,
+};
 use tritforge_support::counted;
 use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer, ToolFormat};
 
@@ -193,6 +195,20 @@ impl Engine {
     /// # Errors
     /// If the model has more adapters than a service holds.
     pub fn of(model: &Arc<Model>) -> Result<Self, AdapterError> {
+        Self::with_kv_memory(model, None)
+    }
+
+    /// Bytes of keys and values with which a model can be served: those of the shortest sequence that takes any.
+    pub fn least_kv_memory(model: &Model) -> usize {
+        Session::kv_bytes_of(model, KvType::default(), 1)
+    }
+
+    /// [`Engine::of`] with at most so many bytes of keys and values, [`Engine::least_kv_memory`] at least: a request waits
+    /// until all that it can come to take is free, and none is longer than there is room for.
+    ///
+    /// # Errors
+    /// As [`Engine::of`].
+    pub fn with_kv_memory(model: &Arc<Model>, kv_memory: Option<usize>) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let adapters = Adapters::new(&name, Some(Arc::clone(model)));
         for scaled in model.adapters().iter() {
@@ -204,7 +220,7 @@ impl Engine {
         // A template that cannot be read is an error of the conversations that need it.
         let tool_format = model.tokenizer().chat_template().ok().flatten().and_then(|t| ToolFormat::of(&t));
         let metrics = Arc::new(Metrics::new(&name));
-        let worker = Worker::start(&model, &metrics);
+        let worker = Worker::start(&model, &metrics, kv_memory);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;
@@ -229,7 +245,7 @@ impl Engine {
                     tokenizer.encode_chat_tools(&template, messages, &job.tools)?
                 }
             };
-            let fits = !prompt.is_empty() && prompt.len() <= model.config().max_position_embeddings;
+            let fits = !prompt.is_empty() && prompt.len() <= worker.context();
             // One that does not fit gets its error before any text.
             let mut echo = None;
             if job.echo && fits {

@@ -184,10 +184,18 @@ impl From<RequestError> for ApiError {
     }
 }
 
+/// The code of an error, beside its answer, for the access log.
+#[derive(Debug, Clone)]
+pub(crate) struct ErrorCode(pub(crate) String);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let mut response = (status, Json(self.body())).into_response();
+        let body = self.body();
+        let code = body["error"]["code"].as_str().map(|code| ErrorCode(code.to_string()));
+        let mut response = (self.status(), Json(body)).into_response();
+        if let Some(code) = code {
+            response.extensions_mut().insert(code);
+        }
         if matches!(self, ApiError::Busy | ApiError::Unavailable) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

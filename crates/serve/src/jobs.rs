@@ -18,7 +18,7 @@ use crate::adapters::Adapters;
 use crate::completion_jobs::finish_reason;
 use crate::engine::{Engine, Job, Outcome, Piece, Prompt, TokenLogprob};
 use crate::error::ApiError;
-use crate::filters::{AnswerFilter, FilterSet, Filters};
+use crate::filters::{AnswerFilter, FilterSet, Filters, RESPONSE_FILTERED};
 use crate::metrics::Metrics;
 use crate::prompt_limit::PromptLimit;
 use crate::record::Record;
@@ -219,7 +219,10 @@ impl Jobs {
                 let (mut text, mut outcome) = (text.clone(), *outcome);
                 if let Some(mut filter) = filters.as_ref().and_then(|set| AnswerFilter::new(set, &metrics)) {
                     text = filter.push(&text, true);
-                    outcome.finish = if filter.is_blocked() { Finish::Withheld } else { outcome.finish };
+                    if filter.is_blocked() {
+                        record.code(RESPONSE_FILTERED);
+                        outcome.finish = Finish::Withheld;
+                    }
                 }
                 record.tokens(
                     if i.is_multiple_of(n) { outcome.prompt_tokens } else { 0 },
@@ -376,6 +379,7 @@ fn run_one(
             let _ = client.filtered(filter, Piece::from(""), true);
         }
         if filter.is_blocked() {
+            client.record.code(RESPONSE_FILTERED);
             outcome.finish = Finish::Withheld;
         }
     }

@@ -109,6 +109,9 @@ pub struct ServeOptions {
     /// Time after it is told to end for which the service goes on accepting connections while `/ready` says
     /// that it drains.
     pub drain_delay: Duration,
+    /// Whether the model runs once before `/ready` says that it is ready, so that the first request does not wait for its
+    /// weights to be read.
+    pub warm_up: bool,
     /// Whether the service has been told to end.
     pub draining: Arc<AtomicBool>,
     /// Origins whose pages may use the service beside those of this machine, as `https://app.example`; `*`
@@ -160,6 +163,7 @@ impl Default for ServeOptions {
             write_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(5),
             drain_delay: Duration::ZERO,
+            warm_up: false,
             draining: Arc::new(AtomicBool::new(false)),
             allow_origins: Vec::new(),
             allow_hosts: Vec::new(),

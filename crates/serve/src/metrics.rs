@@ -79,6 +79,8 @@ pub(crate) struct Metrics {
     pub(crate) request_duration: Histogram,
     /// Bytes of the keys and values of one full context; 0 for an engine without any.
     pub(crate) kv_context_bytes: AtomicU64,
+    /// Bytes that the operator allows for them; 0 if that is not said.
+    pub(crate) kv_memory: AtomicU64,
 }
 
 impl Metrics {
@@ -175,13 +177,17 @@ impl Metrics {
                 REQUEST_BUCKETS,
             ),
             kv_context_bytes: AtomicU64::new(0),
+            kv_memory: AtomicU64::new(0),
             registry,
         }
     }
 
     /// Sets the memory that keys and values can take: those of so many full contexts.
     pub(crate) fn set_kv_limit(&self, contexts: usize) {
-        let limit = self.kv_context_bytes.load(Ordering::Relaxed).saturating_mul(contexts as u64);
+        let allowed =
+            Some(self.kv_memory.load(Ordering::Relaxed)).filter(|bytes| *bytes > 0).unwrap_or(u64::MAX);
+        let limit =
+            self.kv_context_bytes.load(Ordering::Relaxed).saturating_mul(contexts as u64).min(allowed);
         self.kv_limit.set(limit.try_into().unwrap_or(i64::MAX));
         let used = self.kv_bytes.get() as f64;
         self.kv_usage.set(if limit == 0 { 0.0 } else { (used / limit as f64).min(1.0) });

@@ -14,6 +14,7 @@ use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use crate::access_log::{AccessLog, Line};
+use crate::error::ErrorCode;
 use crate::metrics::Metrics;
 use crate::rate_limit::{ClientId, Limiter};
 
@@ -70,6 +71,8 @@ pub(crate) struct Record {
     queued: OnceLock<f64>,
     /// Seconds from the arrival to the first text.
     first_text: OnceLock<f64>,
+    /// The code of the error, or of the filter that ended an answer.
+    code: OnceLock<String>,
     /// 0 as long as there is none.
     status: AtomicU16,
     /// Whether the client got the whole answer.
@@ -85,6 +88,11 @@ impl Record {
     /// Takes note of the first text.
     pub(crate) fn text(&self) {
         self.first_text.get_or_init(|| self.arrived.elapsed().as_secs_f64());
+    }
+
+    /// Takes note of what an error, or a filter, calls itself.
+    pub(crate) fn code(&self, code: &str) {
+        let _ = self.code.set(code.to_string());
     }
 
     /// Counts tokens.
@@ -117,6 +125,7 @@ impl Drop for Record {
                 method: self.method.as_str(),
                 endpoint: &self.endpoint,
                 status,
+                code: self.code.get().map(String::as_str),
                 complete: self.complete.load(Ordering::Relaxed),
                 key: self.key.get().map(String::as_str),
                 prompt_tokens: tokens[0],
@@ -153,12 +162,16 @@ pub(crate) async fn follow(
         cached: AtomicBool::new(false),
         queued: OnceLock::new(),
         first_text: OnceLock::new(),
+        code: OnceLock::new(),
         status: AtomicU16::new(0),
         complete: AtomicBool::new(false),
     });
     request.extensions_mut().insert(Arc::clone(&record));
     let mut response = next.run(request).await;
     record.status.store(response.status().as_u16(), Ordering::Relaxed);
+    if let Some(ErrorCode(code)) = response.extensions().get() {
+        record.code(code);
+    }
     if let Ok(id) = header {
         response.headers_mut().insert(REQUEST_ID, id);
     }

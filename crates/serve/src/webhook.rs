@@ -33,7 +33,8 @@ impl Webhook {
     pub fn new(url: &str) -> Result<Self, String> {
         let expected = "expected http://HOST:PORT/PATH; for https put a proxy on this machine in between";
         let uri: Uri = url.parse().map_err(|e| format!("{url:?}: {e}; {expected}"))?;
-        if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) {
+        let named = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || named {
             return Err(format!("{url:?}: {expected}"));
         }
         let (sender, receiver) = mpsc::channel(WAITING);
@@ -109,9 +110,16 @@ mod tests {
         for url in ["http://localhost:9000/alerts?x=1", "http://127.0.0.1", "http://[::1]:80/"] {
             assert!(Webhook::new(url).is_ok(), "{url}");
         }
-        for url in
-            ["https://example.com/", "localhost:9000", "/alerts", "", "ftp://x/", "http://", "http://a b/"]
-        {
+        for url in [
+            "https://example.com/",
+            "localhost:9000",
+            "/alerts",
+            "",
+            "ftp://x/",
+            "http://",
+            "http://a b/",
+            "http://user:word@x/",
+        ] {
             let message = Webhook::new(url).unwrap_err();
             assert!(message.contains("expected http://HOST:PORT/PATH"), "{url}: {message}");
         }

@@ -12,9 +12,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use tritforge_infer::{
-    Finish, GenerateOptions, Generation, InferError, Model, Piece, ScaledAdapter, Scheduler,
-    SchedulerOptions, Sequence, TokenLogprobs, Vocabulary,
+    Finish, GenerateOptions, Generation, InferError, KvType, Model, Piece, ScaledAdapter, Scheduler,
+    SchedulerOptions, Sequence, Session, TokenLogprobs, Vocabulary,
 };
+use tritforge_support::counted;
 
 use crate::engine::JobError;
 use crate::metrics::{Metrics, Progress};
@@ -26,6 +27,10 @@ const MOST_IDLE: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Worker {
     requests: Sender<Request>,
+    /// Tokens of a prompt and its continuation at most.
+    context: usize,
+    /// Whether that is less than the model's, for want of memory.
+    limited: bool,
 }
 
 /// What is to be generated, and for whom.
@@ -68,16 +73,41 @@ impl Client {
 }
 
 impl Worker {
-    /// Starts the thread. It ends when nobody can send requests any more.
-    pub(crate) fn start(model: &Arc<Model>, metrics: &Arc<Metrics>) -> Self {
+    /// Starts the thread. It ends when nobody can send requests any more. Keys and values take `kv_memory` bytes at most.
+    pub(crate) fn start(model: &Arc<Model>, metrics: &Arc<Metrics>, kv_memory: Option<usize>) -> Self {
         let (requests, received) = channel();
+        let longest = model.config().max_position_embeddings;
+        let memory = kv_memory.unwrap_or(usize::MAX);
+        let context = context_within(model, memory);
+        metrics.kv_memory.store(kv_memory.map_or(0, |bytes| bytes as u64), Ordering::Relaxed);
         let (model, metrics) = (Arc::clone(model), Arc::clone(metrics));
         // Without a thread nobody receives, and every request fails with that.
         let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
             // After a panic the requests that were running are told so, and the next ones begin afresh.
-            while catch_unwind(AssertUnwindSafe(|| work(&model, &metrics, &received))).is_err() {}
+            while catch_unwind(AssertUnwindSafe(|| work(&model, &metrics, &received, (context, memory))))
+                .is_err()
+            {}
         });
-        Self { requests }
+        Self { requests, context, limited: context < longest }
+    }
+
+    /// Tokens of a prompt and its continuation at most.
+    pub(crate) fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Why a request cannot run.
+    fn explain(&self, error: InferError) -> JobError {
+        match error {
+            InferError::ContextFull { used, asked, context } if self.limited => {
+                JobError::ContextLength(format!(
+                    "the prompt has {} and the memory for keys and values (serve --kv-memory) has room for {context}: \
+                 use a shorter prompt",
+                    counted(used + asked, "token")
+                ))
+            }
+            error => error.into(),
+        }
     }
 
     /// Generates with a session of its own and these adapters. `arrived` is when the request came that waits
@@ -99,7 +129,7 @@ impl Worker {
         self.requests.send(Request { prompt, options, adapters, client }).map_err(|_| stopped())?;
         for update in received {
             match update {
-                Update::Done(result) => return Ok(result?),
+                Update::Done(result) => return result.map_err(|error| self.explain(error)),
                 Update::Piece { .. } if cancelled.load(Ordering::Relaxed) => {}
                 Update::Piece { text, tokens } => {
                     if on_piece(Piece { text: &text, tokens: &tokens }).is_break() {
@@ -112,11 +142,27 @@ impl Worker {
     }
 }
 
-/// Runs requests until nobody can send one.
-fn work(model: &Arc<Model>, metrics: &Metrics, requests: &Receiver<Request>) {
+/// Tokens of the longest sequence whose keys and values take no more than `memory` bytes; the model's context if that
+/// is less. 0 if there is not even room for a part of one.
+pub(crate) fn context_within(model: &Model, memory: usize) -> usize {
+    let longest = model.config().max_position_embeddings;
+    let fits = |positions: usize| Session::kv_bytes_of(model, KvType::default(), positions) <= memory;
+    // Memory grows with the positions: halve what is between one that fits and one that does not.
+    let (mut fitting, mut beyond) = (0, longest + 1);
+    while beyond - fitting > 1 {
+        let middle = fitting + (beyond - fitting) / 2;
+        if fits(middle) { fitting = middle } else { beyond = middle }
+    }
+    fitting
+}
+
+/// Runs requests until nobody can send one, in a context and so many bytes of keys and values.
+fn work(model: &Arc<Model>, metrics: &Metrics, requests: &Receiver<Request>, room: (usize, usize)) {
     // The service decides how many requests run at once.
-    let options = SchedulerOptions { max_idle: MOST_IDLE, ..SchedulerOptions::of(model, usize::MAX) };
-    let (context, config) = (options.context, model.config());
+    let (context, max_kv_bytes) = room;
+    let all = SchedulerOptions::of(model, usize::MAX);
+    let options = SchedulerOptions { max_idle: MOST_IDLE, context, max_kv_bytes, ..all };
+    let config = model.config();
     // Bytes of the keys and values of a full context.
     let full = 2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context;
     metrics.kv_context_bytes.store(full as u64, Ordering::Relaxed);

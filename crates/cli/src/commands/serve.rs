@@ -34,7 +34,8 @@ const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
     tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example\n  \
     tritforge serve model.gguf --config configs/serve/server.toml\n  \
     openssl rand -hex 32 | tee alice.key | tritforge serve --hash-key alice >> keys.toml\n  \
-    tritforge serve model.gguf --api-keys keys.toml --rate-limit 60 --access-log access.jsonl")]
+    tritforge serve model.gguf --api-keys keys.toml --rate-limit 60 --access-log access.jsonl\n  \
+    tritforge serve model.gguf --tls-cert cert.pem --tls-key key.pem --filters filters.toml --history history.json")]
 pub(crate) struct Args {
     /// GGUF file.
     #[arg(required_unless_present_any = ["hash_key", "config"])]
@@ -71,6 +72,13 @@ pub(crate) struct Args {
     /// Maximum number of waiting requests; further requests get status 429.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
+    /// Memory for keys and values in bytes, those kept for further prompts included. A request waits until all that it may
+    /// need is free; without this every concurrent generation may fill the model's context.
+    #[arg(long, value_name = "BYTES", value_parser = super::ranges::count(1..=1 << 50))]
+    kv_memory: Option<usize>,
+    /// Do not run the model once before GET /ready answers 200.
+    #[arg(long)]
+    no_warm_up: bool,
     /// Time limit per request in seconds, including waiting.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=MOST_SECONDS))]
     timeout: u64,
@@ -252,9 +260,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
+    let least = Engine::least_kv_memory(&model);
+    if let Some(found) = args.kv_memory.filter(|bytes| *bytes < least) {
+        bail!(
+            "--kv-memory {found}: expected at least {least} bytes, which the shortest request takes with this model"
+        );
+    }
     args.device.place(&mut model)?;
     let model = Arc::new(model);
-    let mut engine = Engine::of(&model)?;
+    let mut engine = Engine::with_kv_memory(&model, args.kv_memory)?;
     if let Some(format) = args.tool_format {
         engine = engine.with_tool_format(format);
     }
@@ -284,6 +298,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         metrics_access: args.metrics_access.into(),
         response_cache: args.response_cache << 20,
         prompt_lookup: args.prompt_lookup,
+        warm_up: !args.no_warm_up,
         pooling: args.pooling.into(),
         tls: tls.map(Arc::new),
         history: Some(Arc::new(history)),

@@ -131,6 +131,11 @@ impl<'m> Sequence<'m> {
         self.seen
     }
 
+    /// How many positions it can come to take: its prompt and all that may be generated, as far as there is room.
+    pub fn most_positions(&self) -> usize {
+        self.prompt_tokens.saturating_add(self.options.max_tokens).min(self.room)
+    }
+
     /// Whether a part of the prompt has not been run yet.
     pub fn is_prefilling(&self) -> bool {
         self.seen < self.prompt_tokens

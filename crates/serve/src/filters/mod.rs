@@ -29,6 +29,8 @@ use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::reload;
 
+/// What says that a filter ended an answer.
+pub(crate) const RESPONSE_FILTERED: &str = "RESPONSE_FILTERED";
 /// Bytes of a file at most.
 const LONGEST_FILE: u64 = 1 << 20;
 /// Filters of a file at most.

@@ -156,5 +156,12 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         false,
     ),
     get("/metrics", "operation", "Metrics in Prometheus' text format.", &[("text/plain", Body::Text)], false),
+    get(
+        "/v1/stats",
+        "operation",
+        "Snapshots of the last hours (hours, 0 to 24; format, json or csv).",
+        &[(JSON, Body::Any), ("text/csv", Body::Text)],
+        false,
+    ),
     get("/openapi.json", "operation", "This document.", &[(JSON, Body::Any)], false),
 ];

@@ -77,11 +77,17 @@ async fn generate(jobs: &Jobs, record: Arc<Record>) -> Result<(), ApiError> {
     Err(ApiError::Internal("the engine stopped without an answer".to_string()))
 }
 
-/// Whether requests should be sent here: the model is loaded, which it is before anything is answered, and
-/// nobody has told the service to end.
+/// Whether requests should be sent here: the model is loaded, which it is before anything is answered, and has been
+/// warmed up, and nobody has told the service to end.
 async fn ready(State(service): State<Service>) -> Response {
-    if service.draining.load(Ordering::Relaxed) {
-        let body = Json(json!({ "status": "draining" }));
+    let warming = !service.warm.load(Ordering::Relaxed);
+    let state = if service.draining.load(Ordering::Relaxed) {
+        Some("draining")
+    } else {
+        warming.then_some("warming")
+    };
+    if let Some(state) = state {
+        let body = Json(json!({ "status": state }));
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
     Json(json!({ "status": "ready", "model": service.jobs.model() })).into_response()

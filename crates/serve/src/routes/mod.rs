@@ -14,8 +14,9 @@ pub(crate) mod page;
 mod stats;
 mod tokens;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
@@ -23,7 +24,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::extract::rejection::BytesRejection;
 use axum::{Router, middleware};
 use serde::de::DeserializeOwned;
-use tritforge_infer::Pooling;
+use tritforge_infer::{LogitsRequest, Pooling, SequenceInput, Session, step};
 
 use crate::ServeOptions;
 use crate::body::{self, BodyBudget};
@@ -60,6 +61,8 @@ pub(crate) struct Service {
     /// When the service began, in seconds of Unix time.
     created: u64,
     pub(crate) history: Option<Arc<History>>,
+    /// Whether the model has been warmed up, where it is to be.
+    warm: Arc<AtomicBool>,
     /// Whether the service has been told to end.
     draining: Arc<AtomicBool>,
     /// How the states of a text become its vector.
@@ -90,14 +93,43 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         .layer(guard::cors(&guard))
         .layer(middleware::from_fn_with_state(recorder, record::follow))
         .with_state(Service {
-            jobs,
             history: options.history.clone(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            warm: warm_up(&jobs, options.warm_up),
             draining: Arc::clone(&options.draining),
+            jobs,
             pooling: options.pooling,
             may_change: options.api_key.is_some() || options.keys.is_some() || options.runtime_lora.is_some(),
             lora_dir: options.runtime_lora.as_deref().map(Arc::from),
         })
+}
+
+/// Runs a model once on a thread of its own; true when that is over.
+fn warm_up(jobs: &Jobs, wanted: bool) -> Arc<AtomicBool> {
+    let Some((model, _)) = jobs.text().ok().filter(|_| wanted) else {
+        return Arc::new(AtomicBool::new(true));
+    };
+    let warm = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&warm);
+    let run = move || {
+        // Every weight, for one token.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut session = Session::new(Arc::clone(&model), 1)?;
+            let request = LogitsRequest::Last;
+            step(&mut [SequenceInput { session: &mut session, ids: &[0], request }])
+        }));
+        match ran {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log::warn!("the model cannot be warmed up: {error}"),
+            Err(_) => log::warn!("the model cannot be warmed up: it panicked"),
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    // Without a thread for it there is no warm-up.
+    if std::thread::Builder::new().name("tritforge-warm-up".to_string()).spawn(run).is_err() {
+        warm.store(true, Ordering::Relaxed);
+    }
+    warm
 }
 
 /// A body's JSON.
