@@ -45,6 +45,7 @@ def loss(section: str, keys: dict, policy: torch.Tensor, reference: torch.Tensor
     if section == "dpo":
         trainer = SimpleNamespace(
             beta=beta,
+            loss_type=keys["loss"],
             label_smoothing=keys["label_smoothing"],
             f_divergence_type="reverse_kl",
             f_divergence_params=None,
@@ -54,11 +55,12 @@ def loss(section: str, keys: dict, policy: torch.Tensor, reference: torch.Tensor
         )
         if keys["loss"] == "ipo":
             policy, reference = policy / tokens, reference / tokens
-        return DPOTrainer.dpo_loss(trainer, policy[:1], policy[1:], reference[:1], reference[1:], keys["loss"])[0]
+        return DPOTrainer.dpo_loss(trainer, policy[:1], policy[1:], reference[:1], reference[1:])[0]
     means = policy / tokens
     if section == "orpo":
         # TRL gives what is subtracted from the cross-entropy of the chosen answer.
-        return -means[:1] - ORPOTrainer.odds_ratio_loss(SimpleNamespace(beta=beta, accelerator=SimpleNamespace(device="cpu")), means[:1], means[1:])[0]
+        trainer = SimpleNamespace(beta=beta, accelerator=SimpleNamespace(device="cpu"))
+        return -means[:1] - ORPOTrainer.odds_ratio_loss(trainer, means[:1], means[1:])[0]
     trainer = SimpleNamespace(
         beta=beta, simpo_gamma=keys["gamma"], loss_type="simpo", label_smoothing=0.0, accelerator=SimpleNamespace(device="cpu")
     )

@@ -4,6 +4,8 @@
 //! A formula ([`PairFormula`]) gives a pair's loss and its derivatives by the log-probabilities of both answers. These become
 //! the weights of the answers' tokens in a backward pass ([`pass`]).
 
+#[cfg(test)]
+mod golden;
 mod pass;
 mod reference;
 mod stats;
