@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum Finish {
     /// The model gave a token that ends the generation.
     Eos,
-    /// A stop string came, or the text is all that [`GenerateOptions::constraint`] wants.
+    /// A stop string came, or the text is all that [`crate::GenerateOptions::constraint`] wants.
     Stop,
     /// `max_tokens` were generated.
     Length,

@@ -47,7 +47,7 @@ pub struct Axis {
 /// Points of a product at most: nobody runs more, and few axes with few values each make more than memory holds.
 const MOST_POINTS: usize = 10_000;
 
-/// Every combination of a point of each axis ([`product`]), unless there are too many.
+/// Every combination of a point of each axis (`product`), unless there are too many.
 ///
 /// # Errors
 /// If there are more than 10,000, each of them counted `times` times.

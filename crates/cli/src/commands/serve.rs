@@ -149,7 +149,7 @@ pub(crate) struct Args {
     /// Seconds between two snapshots.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     history_interval: u64,
-    /// POST alerts, which are [[alerts]] in the file of --config, to this http:// URL, beside the log.
+    /// POST alerts, which are `[[alerts]]` in the file of --config, to this http:// URL, beside the log.
     #[arg(long, value_name = "URL")]
     alert_webhook: Option<String>,
     /// Power that the machine takes, for an estimate of the energy per token where the processor does not count it (RAPL).
