@@ -3,7 +3,7 @@
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use serde_json::{Map, Value, json};
 
-use crate::ConstrainError;
+use crate::{ConstrainError, bounds};
 
 /// White space between two parts of JSON: none, a space, or a line break with its indentation. Without a bound a
 /// model that likes white space would never come to an end.
@@ -52,6 +52,15 @@ impl Grammar {
     pub(crate) fn parts(&self) -> Result<TopLevelGrammar, ConstrainError> {
         let fault =
             |problem: &str| Err(ConstrainError::Grammar { what: self.what(), problem: problem.to_string() });
+        let bounds = match self {
+            Self::JsonSchema(value) => bounds::fault(value),
+            Self::Lark { text, schemas } => bounds::fault_in_grammar(text)
+                .or_else(|| schemas.iter().find_map(|(_, value)| bounds::fault(value))),
+            Self::JsonObject | Self::Regex(_) | Self::Choice(_) => None,
+        };
+        if let Some(problem) = bounds {
+            return fault(&problem);
+        }
         Ok(match self {
             Self::JsonObject => TopLevelGrammar::from_json_schema(schema(&json!({ "type": "object" }))),
             Self::JsonSchema(value) => TopLevelGrammar::from_json_schema(schema(value)),

@@ -27,6 +27,7 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
+mod bounds;
 mod compiler;
 mod error;
 mod grammar;
