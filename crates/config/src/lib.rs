@@ -29,6 +29,7 @@ mod projection;
 mod quantizer;
 mod rope;
 mod tensors;
+mod validate;
 
 pub use activation::{ActivationQuant, HiddenAct, Rotation};
 pub use architecture::Architecture;

@@ -9,7 +9,7 @@ use std::f32::consts::TAU;
 use serde::{Deserialize, Serialize};
 
 use crate::ConfigError;
-use crate::model::fault;
+use crate::validate::fault;
 
 /// A change of the rotary frequencies θ^(−2i/d), i in 0..d/2.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
