@@ -7,6 +7,13 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::{Fault, Origin};
+use super::places::Places;
+
+/// The most syntax errors that are told of one file: those after a few follow from the first.
+const MOST_SYNTAX_ERRORS: usize = 20;
+
+/// The longest text that is read, in bytes: the parser may need five hundred times as much for a damaged one.
+const MOST_BYTES: usize = 1 << 20;
 
 /// A value of TOML, as far as recipes use it.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,17 +102,17 @@ impl Value {
 struct Source<'a> {
     path: &'a Path,
     text: &'a str,
+    places: Places<'a>,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, places: Places::new(text) }
+    }
+
     fn at(&self, offset: usize) -> Origin {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Origin::At {
-            path: self.path.to_path_buf(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        let (line, column) = self.places.of(offset);
+        Origin::At { path: self.path.to_path_buf(), line, column }
     }
 
     fn entry(&self, key_offset: usize, value: &Spanned<DeValue<'_>>) -> Entry {
@@ -137,7 +144,12 @@ impl Source<'_> {
         tables.filter(|tables| !tables.is_empty()).map(Value::Tables)
     }
 
-    fn parse(&self) -> Result<DeTable<'_>, Vec<Fault>> {
+    fn parse(&self) -> Result<DeTable<'a>, Vec<Fault>> {
+        if self.text.len() > MOST_BYTES {
+            let origin = Origin::File(self.path.to_path_buf());
+            let message = format!("{} bytes of TOML: expected at most {MOST_BYTES}", self.text.len());
+            return Err(vec![Fault { origin, message }]);
+        }
         let (table, errors) = DeTable::parse_recoverable(self.text);
         if errors.is_empty() {
             return Ok(table.into_inner());
@@ -151,13 +163,19 @@ impl Source<'_> {
             };
             Fault { origin, message }
         };
-        Err(errors.iter().map(fault).collect())
+        let mut faults: Vec<Fault> = errors.iter().take(MOST_SYNTAX_ERRORS).map(fault).collect();
+        if let Some(next) = errors.get(MOST_SYNTAX_ERRORS) {
+            let origin = self.at(next.span().unwrap_or_default().start);
+            let message = format!("not TOML: {} more errors from here on", errors.len() - MOST_SYNTAX_ERRORS);
+            faults.push(Fault { origin, message });
+        }
+        Err(faults)
     }
 }
 
 /// Parses a recipe.
 pub(super) fn parse_recipe(path: &Path, text: &str) -> Result<Entries, Vec<Fault>> {
-    let source = Source { path, text };
+    let source = Source::new(path, text);
     let mut entries = Entries::default();
     for (name, value) in source.parse()? {
         let DeValue::Table(keys) = value.get_ref() else {
@@ -180,10 +198,29 @@ pub(super) fn parse_recipe(path: &Path, text: &str) -> Result<Entries, Vec<Fault
 /// # Errors
 /// If it is not TOML: with what is wrong, and where.
 pub fn parse_keys(path: &Path, text: &str) -> Result<BTreeMap<String, Entry>, Vec<Fault>> {
-    let source = Source { path, text };
+    let source = Source::new(path, text);
     let entry = |(key, value): (Spanned<DeString<'_>>, Spanned<DeValue<'_>>)| {
         let entry = Entry { from_config: true, ..source.entry(key.span().start, &value) };
         (key.into_inner().into_owned(), entry)
     };
     Ok(source.parse()?.into_iter().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_text_is_told_in_a_few_lines() {
+        let path = Path::new("r.toml");
+        let stray = format!("a = 1\nb = [1, {}\n", "}".repeat(10_000));
+        let faults = parse_recipe(path, &stray).unwrap_err();
+        assert_eq!(faults.len(), MOST_SYNTAX_ERRORS + 1);
+        assert!(faults[0].to_string().starts_with("r.toml:2:"), "{}", faults[0]);
+        let last = faults[MOST_SYNTAX_ERRORS].to_string();
+        assert!(last.ends_with("more errors from here on"), "{last}");
+        let long = format!("a = 1 #{}", "x".repeat(MOST_BYTES));
+        let faults = parse_recipe(path, &long).unwrap_err();
+        assert_eq!(faults[0].to_string(), "r.toml: 1048583 bytes of TOML: expected at most 1048576");
+    }
 }

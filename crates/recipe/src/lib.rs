@@ -43,6 +43,7 @@ mod hints;
 mod keys;
 mod kind;
 mod overrides;
+mod places;
 pub mod prose;
 mod reader;
 mod reference;
