@@ -101,6 +101,8 @@ enum Command {
     Inspect(commands::inspect::Args),
     /// Serve a GGUF model over HTTP with an OpenAI-compatible API.
     Serve(commands::serve::Args),
+    /// Plan how a model is served on a phone, a board, a server or a machine of your own.
+    Deploy(commands::deploy::Args),
     /// Benchmark the speed and memory use of GGUF models on this machine.
     Bench(commands::bench::Args),
     /// Write a model of any shape with random weights, for benchmarks.
@@ -168,6 +170,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
+        Command::Deploy(args) => commands::deploy::run(&args),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
         Command::Tokenize(args) => commands::tokenize::run(&args),

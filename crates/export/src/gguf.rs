@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tritforge_checkpoint::{Checkpoint, TOKENIZER, TOKENIZER_CONFIG};
 use tritforge_config::{ActivationQuant, Architecture, Granularity, ModelConfig, ROPE_FACTORS, WeightQuant};
-use tritforge_gguf::{GgmlType, Metadata, Writer};
+use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 use tritforge_kernels::DenseType;
 use tritforge_ternary::{
     EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, I2_S_ARM, I2_S_LAYOUT, Packing, TernaryError,
@@ -229,6 +229,20 @@ fn metadata(
         metadata.insert(key, value);
     }
     Ok(metadata)
+}
+
+/// The tensors that a GGUF file of this model would have, without the model's weights.
+///
+/// # Errors
+/// If the model has no GGUF architecture, or its widths or scales do not fit the packing.
+pub fn gguf_tensors(config: &ModelConfig, options: &ExportOptions) -> Result<Vec<TensorSpec>, ExportError> {
+    let architecture = Architecture::of(config)?;
+    let items = items(config);
+    let ternary = config.weights != WeightQuant::None && !options.dequantize;
+    if ternary {
+        check_packing(&items, options.packing)?;
+    }
+    Ok(specs(config, &items, architecture, ternary, options))
 }
 
 /// The packing of a ternary model for which none is chosen: TQ2_0, or the first that has room for its scales.

@@ -50,7 +50,7 @@ pub use diff::{
     Compared, ConfigDifference, DiffReport, DiffSide, TensorDifference, TokenizerDifference, diff,
 };
 pub use error::ExportError;
-pub use gguf::{ExportOptions, Report, default_packing, export_gguf};
+pub use gguf::{ExportOptions, Report, default_packing, export_gguf, gguf_tensors};
 pub use hugging_face::{HuggingFaceOptions, HuggingFaceReport, export_hugging_face};
 pub use import::{Assume, ImportOptions, ImportReport, import};
 pub use inspect::{Inspection, TensorRow, TernarySummary, TokenizerSummary, TypeSummary, inspect};

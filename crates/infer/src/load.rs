@@ -261,7 +261,7 @@ impl Loader<'_> {
 type Order<'a> = Option<&'a (dyn Fn(usize) -> usize + Sync)>;
 
 /// The type under which the kernels multiply a matrix in place.
-fn dense_type(ty: GgmlType) -> Option<DenseType> {
+pub(crate) fn dense_type(ty: GgmlType) -> Option<DenseType> {
     match ty {
         GgmlType::F32 => Some(DenseType::F32),
         GgmlType::F16 => Some(DenseType::F16),

@@ -127,11 +127,7 @@ impl Session {
 
     /// Bytes that the keys and values of so many positions of a model take in a new session.
     pub fn kv_bytes_of(model: &Model, kv: KvType, positions: usize) -> usize {
-        let config = model.config();
-        let row = vec![0.0; config.kv_size()];
-        let mut cache = KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);
-        cache.append(&row, &row);
-        positions.div_ceil(KV_STEP) * cache.bytes() * config.num_hidden_layers
+        crate::memory::kv_bytes(model.config(), kv, positions)
     }
 
     /// Keeps what the cache has in common with the beginning of `ids` and forgets the rest; returns how many

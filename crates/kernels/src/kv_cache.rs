@@ -316,6 +316,12 @@ impl KvCache {
             * self.kv_type().size()
     }
 
+    /// Bytes that a cache of so many positions takes: [`KvCache::bytes`] without the cache.
+    pub fn bytes_for(ty: KvType, kv_heads: usize, head_dim: usize, positions: usize) -> usize {
+        let layout = Layout { kv_heads, head_dim, slots: Vec::new() };
+        positions.div_ceil(BLOCK) * kv_heads * (layout.keys_len() + layout.values_len()) * ty.size()
+    }
+
     /// Adds rows of keys and values, both [positions, kv_heads · head_dim].
     ///
     /// # Panics

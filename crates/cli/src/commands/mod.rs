@@ -8,6 +8,7 @@ pub(crate) mod chat;
 pub(crate) mod compare;
 #[cfg(feature = "train")]
 pub(crate) mod data;
+pub(crate) mod deploy;
 mod device_args;
 pub(crate) mod diff;
 #[cfg(feature = "train")]

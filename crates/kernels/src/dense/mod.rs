@@ -75,6 +75,11 @@ impl DenseType {
         }
     }
 
+    /// Whether [`DenseMatrix::for_decoding`] makes a copy of a matrix of this type here.
+    pub fn is_rearranged(self) -> bool {
+        self == DenseType::Q8_0 && cfg!(target_arch = "x86_64") && Backend::active() != Backend::Scalar
+    }
+
     /// Bytes of a row.
     ///
     /// # Panics
@@ -135,8 +140,7 @@ impl<'a> DenseMatrix<'a> {
     /// The matrix as it decodes fastest here: a copy of Q8_0 rows, rearranged, where there is code for it.
     /// None where the file's own order is the best. Products have the same bits either way.
     pub fn for_decoding(&self) -> Option<DenseMatrix<'static>> {
-        let fits = self.ty == DenseType::Q8_0 && !self.interleaved && cfg!(target_arch = "x86_64");
-        (fits && Backend::active() != Backend::Scalar).then(|| DenseMatrix {
+        (self.ty.is_rearranged() && !self.interleaved).then(|| DenseMatrix {
             ty: self.ty,
             bytes: Cow::Owned(interleaved::interleave(&self.bytes, self.ty.row_bytes(self.cols))),
             interleaved: true,

@@ -209,6 +209,19 @@ impl TernaryWeights {
 }
 
 impl TernaryLayout {
+    /// Bytes of a matrix [rows, cols] in this layout, as [`TernaryWeights::packed_bytes`] counts them; where groups have
+    /// scales, it is 2 bits.
+    pub fn packed_bytes(self, rows: usize, cols: usize, granularity: Granularity) -> usize {
+        let blocks = rows.div_ceil(BLOCK_ROWS);
+        let layout = if matches!(granularity, Granularity::Group(_)) { Self::TwoBits } else { self };
+        let scales = match granularity {
+            Granularity::Tensor => 0,
+            Granularity::Row => rows * size_of::<f32>(),
+            Granularity::Group(size) => blocks * (cols / size) * size_of::<GroupScales>(),
+        };
+        blocks * layout.block_lines(cols) * size_of::<Line>() + scales
+    }
+
     /// Steps of a block of `cols` columns, padding included.
     fn steps(self, cols: usize) -> usize {
         match self {
