@@ -32,6 +32,7 @@ mod adapter;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod draft;
 mod embedding;
 mod error;
 mod generate;
@@ -42,6 +43,7 @@ mod logprobs;
 mod lookup;
 mod model;
 mod options;
+mod parts;
 mod products;
 mod sampling;
 mod scheduler;
@@ -55,10 +57,11 @@ mod weights;
 
 pub use adapter::{Adapter, ScaledAdapter};
 pub use device::{Device, Placed};
+pub use draft::Draft;
 pub use embedding::{Pooling, embed};
 pub use error::InferError;
 pub use generate::{generate, generate_pieces};
-pub use generation::{Finish, Generation};
+pub use generation::{Finish, Generation, Proposals};
 pub use logits::{Logits, NeededLogits};
 pub use logprobs::TokenLogprobs;
 pub use model::{Model, ModelMemory};

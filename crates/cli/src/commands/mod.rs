@@ -10,6 +10,7 @@ pub(crate) mod compare;
 pub(crate) mod data;
 mod device_args;
 pub(crate) mod diff;
+mod draft_args;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]
