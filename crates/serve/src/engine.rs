@@ -51,6 +51,23 @@ pub struct Job {
     pub deterministic: bool,
 }
 
+impl Job {
+    /// A prompt to be continued by the model itself, without anything else.
+    pub fn new(prompt: Prompt, options: GenerateOptions) -> Self {
+        Self {
+            prompt,
+            options,
+            grammar: None,
+            tools: Arc::from([]),
+            suffix: None,
+            echo: false,
+            adapters: Arc::from([]),
+            arrived: None,
+            deterministic: false,
+        }
+    }
+}
+
 /// What came of a job; the text has gone to the callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
