@@ -180,7 +180,7 @@ impl<'a, 'm> Runner<'a, 'm> {
     /// Hands over what was proposed.
     fn end(self) -> Option<InferError> {
         if let (Some(drafter), None) = (self.drafter, &self.error) {
-            self.sequence.propose_drafted(drafter);
+            self.sequence.propose_drafted(&drafter);
         }
         self.error
     }

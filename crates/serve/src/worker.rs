@@ -90,7 +90,7 @@ impl Worker {
         let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
             // After a panic the requests that were running are told so, and the next ones begin afresh.
             while catch_unwind(AssertUnwindSafe(|| {
-                work(&model, draft.as_ref(), &metrics, &received, (context, memory))
+                work(&model, draft.as_ref(), &metrics, &received, (context, memory));
             }))
             .is_err()
             {}

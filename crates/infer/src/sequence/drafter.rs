@@ -84,7 +84,7 @@ impl<'m> Sequence<'m> {
     }
 
     /// Proposes what was chosen ahead.
-    pub(crate) fn propose_drafted(&mut self, drafter: Drafter) {
+    pub(crate) fn propose_drafted(&mut self, drafter: &Drafter) {
         if !drafter.chosen().is_empty() {
             self.proposed.extend(self.ids.last());
             self.proposed.extend(drafter.chosen());
