@@ -2,12 +2,15 @@
 //! exported, verified, imported, generated with, or refused.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
 #[path = "project/short_run.rs"]
 mod short_run;
 
 use std::fs;
 
 use project::Project;
+use refused::refused;
 use short_run::verified;
 
 /// Trains a few steps.
@@ -119,11 +122,7 @@ fn a_base_without_the_rotation_is_folded_with_it() {
 #[test]
 fn what_others_would_compute_otherwise_is_refused() {
     let project = Project::new();
-    let refused = |set: &[&str]| {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-        project.fails(&args)
-    };
+    let refused = |set: &[&str]| refused(&project, "recipe.toml", set);
     for (set, expected) in [
         (&["quant.activations=int4", "train.engine=candle"][..], "which candle's tape computes"),
         (&["quant.rotation=hadamard", "train.engine=candle"], "which candle's tape computes"),

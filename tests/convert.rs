@@ -2,10 +2,13 @@
 //! teacher, and the proof that what comes out is what was trained.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
 
 use std::fs;
 
 use project::Project;
+use refused::refused;
 
 const RECIPE: &str = r#"
 [run]
@@ -160,10 +163,7 @@ fn a_teacher_is_a_checkpoint_or_a_gguf_file_and_is_asked_once() {
 #[test]
 fn sections_that_contradict_each_other_are_refused() {
     let project = project();
-    let refused = |set: &[&str]| {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        project.fails(&["train", "convert.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
-    };
+    let refused = |set: &[&str]| refused(&project, "convert.toml", set);
     assert!(refused(&["convert.steps=9"]).contains("only partly ternary"));
     assert!(refused(&["convert.input_steps=9"]).contains("only partly quantized"));
     assert!(

@@ -2,10 +2,13 @@
 //! candle-transformers runs.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
 
 use std::fs;
 
 use project::Project;
+use refused::refused;
 use serde_json::Value;
 
 const RECIPE: &str = r#"
@@ -144,8 +147,7 @@ fn the_teacher_may_be_a_gguf_file_or_of_another_shape() {
     assert!(relations(&project, "runs/taught").iter().all(|x| x.is_some_and(|x| x > 0.0)));
     let refused = |more: &[&str]| {
         let set = [&set[..], &["distill.teacher=runs/wide"], more].concat();
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        project.fails(&["train", "distill.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
+        refused(&project, "distill.toml", &set)
     };
     let found = refused(&["distill.relation_heads=128"]);
     assert!(found.contains("256 wide in the model and 192 in the teacher"), "{found}");
@@ -207,10 +209,7 @@ fn candle_teaches_what_the_own_engine_teaches() {
     distill(&project, "runs/again", &[&candle[..], &["distill.cache=words"]].concat());
     assert_eq!(weights(&project, "runs/candle"), weights(&project, "runs/again"));
 
-    let refused = |set: &[&str]| {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        project.fails(&["train", "distill.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
-    };
+    let refused = |set: &[&str]| refused(&project, "distill.toml", set);
     let found = refused(&["distill.engine=candle"]);
     assert!(found.contains("a Hugging Face directory"), "{found}");
     // The same weights in the layout of Hugging Face are the same teacher.

@@ -1,15 +1,18 @@
 //! Adapters through the binary: trained in all modes, resumed, merged, exported, put on a GGUF model, served.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
+#[path = "project/served.rs"]
+mod served;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use project::Project;
+use refused::refused;
+use served::Served;
 use tritforge_eval::EvalModel;
 use tritforge_infer::{Adapter, ScaledAdapter};
 
@@ -249,10 +252,7 @@ fn another_base_of_the_same_shape_is_refused() {
 #[test]
 fn bases_and_adapters_that_do_not_fit_are_refused() {
     let project = project();
-    let refused = |set: &[&str]| {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        project.fails(&["train", "lora.toml", "--quiet"].into_iter().chain(set).collect::<Vec<_>>())
-    };
+    let refused = |set: &[&str]| refused(&project, "lora.toml", set);
     assert!(refused(&["model.base=nowhere"]).contains("nowhere"));
     assert!(refused(&["lora.rank=0"]).contains("lora.rank"));
     assert!(refused(&["lora.mode=qat_lora", "lora.dropout=0.1"]).contains("lora_dropout"));
@@ -301,16 +301,6 @@ fn a_base_is_trained_on_from_where_it_was() {
     assert_eq!(tokenizer("runs/on/step-000008"), tokenizer("runs/tiny/step-000012"));
 }
 
-/// A service that ends with the test.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn served_adapters_write_what_generate_writes_with_them() {
     let project = project();
@@ -318,36 +308,16 @@ fn served_adapters_write_what_generate_writes_with_them() {
     project.ok(&["export", "runs/tiny", "-o", "base.gguf"]);
     project.ok(&["export", "runs/side", "-o", "adapter.gguf"]);
     let strong = ["--lora", "strong=adapter.gguf:40", "--lora", "weak=adapter.gguf:0.5"];
-    let args = [&["serve", "base.gguf", "--port", "0"], &strong[..]].concat();
-    let mut child = project.command(&args).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let _served = Served(child);
-    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
-    let ask = |model: &str| -> String {
-        let body =
-            format!(r#"{{"model": "{model}", "prompt": "You may", "max_tokens": 16, "temperature": 0}}"#);
-        let head = format!(
-            "POST /v1/completions HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let body: serde_json::Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
-        assert_eq!(body["model"], model, "{answer}");
-        body["choices"][0]["text"].as_str().unwrap().to_string()
-    };
+    let served = Served::start(&project, &[&["base.gguf"], &strong[..]].concat());
     let generate = |lora: &[&str]| {
         let args = ["generate", "base.gguf", "-p", "You may", "-n", "16", "--temperature", "0", "--quiet"];
         project.ok(&[&args[..], lora].concat())
     };
     for (model, lora) in [("strong", "adapter.gguf:40"), ("weak", "adapter.gguf:0.5")] {
-        let (text, printed) = (ask(model), generate(&["--lora", lora]));
+        let (text, printed) = (served.text(model), generate(&["--lora", lora]));
         assert!(!text.is_empty() && printed.trim_end().ends_with(text.trim_end()), "{text:?} {printed:?}");
     }
-    assert_ne!(ask("strong"), ask("weak"));
+    assert_ne!(served.text("strong"), served.text("weak"));
 
     let missing = project.fails(&["serve", "base.gguf", "--lora", "a=nowhere.gguf"]);
     assert!(missing.contains("nowhere.gguf"), "{missing}");

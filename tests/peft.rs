@@ -2,14 +2,14 @@
 //! and gives what it gives with the adapter of the run that the same matrices come from.
 
 mod project;
+#[path = "project/served.rs"]
+mod served;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
 
 use project::Project;
 use serde_json::{Value, json};
+use served::Served;
 use tritforge_checkpoint::{TensorView, Tensors, Writer};
 use tritforge_config::ADAPTER_MODEL;
 
@@ -182,16 +182,6 @@ fn directories_that_cannot_be_read_are_refused_everywhere() {
     assert!(!left.iter().any(|name| name.starts_with(".tritforge") || name == "packed"), "{left:?}");
 }
 
-/// A service that ends with the test.
-struct Served(Child);
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_service_loads_directories_at_its_start_and_while_it_runs() {
     let project = project();
@@ -202,45 +192,20 @@ fn the_service_loads_directories_at_its_start_and_while_it_runs() {
         let to = project.path(&format!("allowed/linked/{name}"));
         std::os::unix::fs::symlink(project.path(&format!("peft/{name}")), to).unwrap();
     }
-    let args =
-        ["serve", "base.gguf", "--port", "0", "--lora", "early=peft", "--allow-runtime-lora", "allowed"];
-    let mut child = project.command(&args).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let _served = Served(child);
-    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
-    let post = |path: &str, body: Value| -> (u16, Value) {
-        let body = body.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    let served =
+        Served::start(&project, &["base.gguf", "--lora", "early=peft", "--allow-runtime-lora", "allowed"]);
+    let load = |name: &str, path: &str| {
+        served.post("/v1/load_lora_adapter", &json!({"lora_name": name, "lora_path": path}))
     };
-    let load =
-        |name: &str, path: &str| post("/v1/load_lora_adapter", json!({"lora_name": name, "lora_path": path}));
     assert_eq!(load("late", "late").0, 200);
     // Outside of the directory that is allowed: above it, or at the end of a link.
     for path in ["../peft", "linked", ".", "nowhere"] {
         let (status, body) = load("other", path);
         assert_eq!((status, &body["error"]["code"]), (404, &json!("adapter_not_found")), "{path}: {body}");
     }
-    let text = |model: &str| {
-        let (status, body) = post(
-            "/v1/completions",
-            json!({"model": model, "prompt": "You may", "max_tokens": 16, "temperature": 0}),
-        );
-        assert_eq!(status, 200, "{body}");
-        body["choices"][0]["text"].as_str().unwrap().to_string()
-    };
-    assert_eq!(text("early"), text("late"));
+    assert_eq!(served.text("early"), served.text("late"));
     let alone = generate(&project, "peft");
-    assert!(alone.contains(text("early").trim()), "{}", text("early"));
+    assert!(alone.contains(served.text("early").trim()), "{alone}");
 }
 
 /// The adapter of the run with the last two ranks of its values' matrices cut off.

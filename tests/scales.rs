@@ -1,12 +1,15 @@
 //! Scales of rows and groups, and every quantizer, through the binary: trained, exported, verified, imported, compared.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
 #[path = "project/short_run.rs"]
 mod short_run;
 
 use std::fs;
 
 use project::Project;
+use refused::refused;
 use short_run::verified;
 
 /// Trains a few steps, wide enough that rows and groups of 256 differ.
@@ -109,11 +112,7 @@ tokens = 0
 #[test]
 fn what_has_no_room_or_no_meaning_is_refused() {
     let project = Project::new();
-    let refused = |set: &[&str]| {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-        project.fails(&args)
-    };
+    let refused = |set: &[&str]| refused(&project, "recipe.toml", set);
     for (set, expected) in [
         (&["quant.granularity=32"][..], "no packing has room for them"),
         (&["quant.granularity=48"], "\"row\""),

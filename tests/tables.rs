@@ -1,12 +1,15 @@
 //! Ternary embeddings and heads through the binary: trained, exported, verified, imported, compared, run.
 
 mod project;
+#[path = "project/refused.rs"]
+mod refused;
 #[path = "project/short_run.rs"]
 mod short_run;
 
 use std::fs;
 
 use project::Project;
+use refused::refused;
 use short_run::verified;
 
 /// Trains a few steps with these keys.
@@ -168,9 +171,7 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         ),
         (&["quant.embedding=256", "model.hidden_size=128"], "quant.embedding = 256: a group of 256 weights"),
     ] {
-        let set = set.iter().flat_map(|key| ["--set", *key]);
-        let args: Vec<&str> = ["train", "recipe.toml", "--quiet"].into_iter().chain(set).collect();
-        let error = project.fails(&args);
+        let error = refused(&project, "recipe.toml", set);
         assert!(error.contains(expected), "{expected}: {error}");
     }
     train(&project, "runs/row", &["quant.embedding=row"]);

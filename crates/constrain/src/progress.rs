@@ -51,6 +51,16 @@ impl Progress {
         Self { matcher, vocabulary, ids: Vec::new() }
     }
 
+    /// The same state, lexer included, which goes its own way: what it reads leaves no trace in this one.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            matcher: self.matcher.deep_clone(),
+            vocabulary: self.vocabulary.clone(),
+            ids: self.ids.clone(),
+        }
+    }
+
     /// Whether the text fits the grammar and nothing can be added to it.
     pub fn is_complete(&self) -> bool {
         !self.matcher.is_error() && self.matcher.is_stopped()

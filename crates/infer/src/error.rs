@@ -45,6 +45,14 @@ pub enum InferError {
         /// What is wrong.
         message: String,
     },
+    /// The model cannot propose tokens to the other one.
+    #[error("{}: draft model: {message}", path.display())]
+    Draft {
+        /// The draft's file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
     /// The files of an adapter cannot be read.
     #[error("adapter: {0}")]
     AdapterFiles(#[from] CheckpointError),

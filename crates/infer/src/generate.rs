@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use crate::draft::propose;
 use crate::{
     GenerateOptions, Generation, InferError, Logits, PREFILL_CHUNK, Piece, Sequence, SequenceInput, Session,
     Vocabulary, step_needed,
@@ -42,6 +43,11 @@ pub fn generate_pieces(
     let finish = loop {
         if sequence.is_prefilling() && on_piece(Piece::default()).is_break() {
             break sequence.cancel();
+        }
+        if let Some(error) =
+            propose([(&mut sequence, &mut *session)].into_iter(), PREFILL_CHUNK).pop().flatten()
+        {
+            return Err(error);
         }
         let (ids, request) = sequence.next_input(PREFILL_CHUNK);
         let ran = ids.len();

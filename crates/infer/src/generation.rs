@@ -19,6 +19,22 @@ pub enum Finish {
     Withheld,
 }
 
+/// Tokens that were proposed, not chosen, and looked at in one pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proposals {
+    /// How many the model looked at.
+    pub proposed: usize,
+    /// How many of them are part of the text.
+    pub accepted: usize,
+}
+
+impl std::ops::AddAssign for Proposals {
+    fn add_assign(&mut self, other: Self) {
+        self.proposed += other.proposed;
+        self.accepted += other.accepted;
+    }
+}
+
 /// What came of a prompt.
 #[derive(Debug, Clone)]
 pub struct Generation {
@@ -32,6 +48,10 @@ pub struct Generation {
     pub prompt_tokens: usize,
     /// How many of them were not run, because their keys and values were in the cache.
     pub cached_tokens: usize,
+    /// What [`crate::GenerateOptions::prompt_lookup`] proposed.
+    pub lookup: Proposals,
+    /// What a draft proposed ([`crate::Session::set_draft`]).
+    pub draft: Proposals,
     /// Time from the beginning to the first token.
     pub prefill: Duration,
     /// Time from the first token to the last.

@@ -32,6 +32,7 @@ mod adapter;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod draft;
 mod embedding;
 mod error;
 mod generate;
@@ -43,6 +44,7 @@ mod lookup;
 mod memory;
 mod model;
 mod options;
+mod parts;
 mod products;
 mod sampling;
 mod scheduler;
@@ -56,10 +58,11 @@ mod weights;
 
 pub use adapter::{Adapter, ScaledAdapter};
 pub use device::{Device, Placed};
+pub use draft::Draft;
 pub use embedding::{Pooling, embed};
 pub use error::InferError;
 pub use generate::{generate, generate_pieces};
-pub use generation::{Finish, Generation};
+pub use generation::{Finish, Generation, Proposals};
 pub use logits::{Logits, NeededLogits};
 pub use logprobs::TokenLogprobs;
 pub use memory::{EngineLayout, PlannedMemory, kv_bytes, pass_bytes, planned_memory};

@@ -112,6 +112,12 @@ impl Sampler {
         Ok(Self { sampling, rng, counts: BTreeMap::new(), candidates: Vec::new() })
     }
 
+    /// One that goes on from here by itself, with memory of its own.
+    pub(crate) fn fork(&self) -> Self {
+        let (sampling, rng, counts) = (self.sampling.clone(), self.rng.clone(), self.counts.clone());
+        Self { sampling, rng, counts, candidates: Vec::new() }
+    }
+
     /// Chooses a token from its logits `[vocab_size]`; `recent` are the tokens before it, newest last. Of
     /// equal logits the lowest id counts as the larger one.
     ///

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use tritforge_kernels::KvType;
 
+use crate::draft::{Draft, propose};
+use crate::parts::run_parts;
 use crate::session::KV_STEP;
-use crate::step::{SequenceInput, step_needed};
+use crate::step::SequenceInput;
 use crate::{
-    Finish, Generation, InferError, Logits, Model, NeededLogits, PREFILL_CHUNK, Piece, ScaledAdapter,
-    Sequence, Session,
+    Finish, Generation, InferError, Model, NeededLogits, PREFILL_CHUNK, Piece, ScaledAdapter, Sequence,
+    Session,
 };
 
 /// What a scheduler may take.
@@ -88,6 +90,8 @@ pub struct Scheduler<'m, T> {
     idle: Vec<Session>,
     /// Bytes of keys and values of [`KV_STEP`] positions, where they are bounded.
     kv_step: Option<usize>,
+    /// What proposes tokens, if anything does.
+    draft: Option<Draft>,
 }
 
 impl<'m, T> Scheduler<'m, T> {
@@ -105,16 +109,43 @@ impl<'m, T> Scheduler<'m, T> {
         }
         // Refuses a context that no session can have.
         Session::with_kv(Arc::clone(model), context, kv)?;
-        let bounded = options.max_kv_bytes != usize::MAX;
-        let kv_step = bounded.then(|| Session::kv_bytes_of(model, kv, 1));
-        if kv_step.is_some_and(|step| step * context.div_ceil(KV_STEP) > options.max_kv_bytes) {
+        let scheduler = Self {
+            model,
+            options,
+            queue: VecDeque::new(),
+            running: Vec::new(),
+            idle: Vec::new(),
+            kv_step: None,
+            draft: None,
+        };
+        scheduler.bounded()
+    }
+
+    /// The scheduler with a draft that proposes tokens to all sequences. Its keys and values count as those of the model do.
+    ///
+    /// # Errors
+    /// If the two together take more than they may.
+    pub fn with_draft(mut self, draft: Option<Draft>) -> Result<Self, InferError> {
+        self.draft = draft;
+        self.idle.clear();
+        self.bounded()
+    }
+
+    /// With the memory of a step, if memory is bounded.
+    fn bounded(mut self) -> Result<Self, InferError> {
+        let SchedulerOptions { max_kv_bytes, context, kv, .. } = self.options;
+        let models = [Some(self.model), self.draft.as_ref().map(Draft::model)];
+        let step =
+            models.into_iter().flatten().map(|model| Session::kv_bytes_of(model, kv, 1)).sum::<usize>();
+        self.kv_step = (max_kv_bytes != usize::MAX).then_some(step);
+        if self.kv_step.is_some_and(|step| step * context.div_ceil(KV_STEP) > max_kv_bytes) {
             return Err(InferError::Option {
                 option: "max_kv_bytes",
-                found: options.max_kv_bytes.to_string(),
+                found: max_kv_bytes.to_string(),
                 expected: "at least the keys and values of a full context",
             });
         }
-        Ok(Self { model, options, queue: VecDeque::new(), running: Vec::new(), idle: Vec::new(), kv_step })
+        Ok(self)
     }
 
     /// Puts a sequence of this model ([`crate::Vocabulary::of`]) at the end of the queue, whose positions are
@@ -199,6 +230,7 @@ impl<'m, T> Scheduler<'m, T> {
                 *end = Some(Ok(sequence.cancel()));
             }
         }
+        self.draft();
         self.plan();
         let on_gpu = self.model.runs_on_gpu();
         let needed: Vec<Option<NeededLogits>> = (self.running.iter())
@@ -313,7 +345,12 @@ impl<'m, T> Scheduler<'m, T> {
         let mut session = match chosen.map(|at| self.idle.remove(at)) {
             // A longer one keeps its memory, whatever becomes of its tokens.
             Some(session) if !bounded || session.kv_bytes() <= need => session,
-            _ => Session::with_kv(Arc::clone(self.model), self.options.context, self.options.kv)?,
+            _ => {
+                let mut new =
+                    Session::with_kv(Arc::clone(self.model), self.options.context, self.options.kv)?;
+                new.set_draft(self.draft.as_ref())?;
+                new
+            }
         };
         if !same(session.adapters(), &adapters) {
             session.truncate(0);
@@ -328,6 +365,20 @@ impl<'m, T> Scheduler<'m, T> {
         self.idle.push(session);
         if self.idle.len() > self.options.max_idle {
             self.idle.remove(0);
+        }
+    }
+
+    /// Lets the drafts propose tokens to sequences that have none proposed.
+    fn draft(&mut self) {
+        if self.draft.is_none() {
+            return;
+        }
+        let going = |slot: &&mut Slot<'m, T>| slot.end.is_none();
+        let parts = self.running.iter_mut().filter(going);
+        let errors =
+            propose(parts.map(|slot| (&mut slot.sequence, &mut slot.session)), self.options.max_pass_tokens);
+        for (slot, error) in self.running.iter_mut().filter(going).zip(errors) {
+            slot.end = error.map(Err);
         }
     }
 
@@ -352,25 +403,6 @@ impl<T> Slot<'_, T> {
     /// How many tokens wait to be run.
     fn waits(&self) -> usize {
         if self.end.is_some() { 0 } else { self.sequence.waiting() }
-    }
-}
-
-/// One pass for all parts. If it fails, one for each: whose fault it is shows when each runs alone, and the
-/// sessions are as they were.
-fn run_parts(
-    parts: &mut [SequenceInput<'_>],
-    needed: &[Option<NeededLogits>],
-) -> Vec<Result<Logits, InferError>> {
-    match step_needed(parts, needed) {
-        Ok(logits) => logits.into_iter().map(Ok).collect(),
-        Err(error) if parts.len() == 1 => vec![Err(error)],
-        Err(_) => {
-            let alone = |(part, needed): (&mut SequenceInput<'_>, &Option<NeededLogits>)| {
-                let mut logits = step_needed(std::slice::from_mut(part), std::slice::from_ref(needed))?;
-                Ok(logits.pop().unwrap_or_else(|| Logits::All(Vec::new())))
-            };
-            parts.iter_mut().zip(needed).map(alone).collect()
-        }
     }
 }
 

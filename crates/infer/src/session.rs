@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tritforge_kernels::{KvCache, KvType, Observer};
 
 use crate::adapter::ScaledAdapter;
+use crate::draft::{Draft, DraftSession};
 use crate::products::StateCapture;
 use crate::step::{LogitsRequest, SequenceInput, step_observed};
 use crate::{InferError, Model};
@@ -21,11 +22,13 @@ pub(crate) const KV_STEP: usize = 256;
 pub struct Session {
     model: Arc<Model>,
     context: usize,
-    tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     kv: KvType,
     adapters: Arc<[ScaledAdapter]>,
     /// Keys and values of each block.
     pub(crate) caches: Vec<KvCache>,
+    /// The session of what proposes tokens, if anything does.
+    pub(crate) draft: Option<DraftSession>,
     /// Keys and values on a GPU, if the model runs there.
     #[cfg(feature = "cuda")]
     pub(crate) pages: tritforge_kernels_cuda::Pages,
@@ -63,6 +66,7 @@ impl Session {
             kv,
             adapters,
             caches,
+            draft: None,
             #[cfg(feature = "cuda")]
             pages: tritforge_kernels_cuda::Pages::default(),
             model,
@@ -84,6 +88,21 @@ impl Session {
     /// [`Session::truncate`] to 0 forgets them.
     pub fn set_adapters(&mut self, adapters: impl Into<Arc<[ScaledAdapter]>>) {
         self.adapters = adapters.into();
+    }
+
+    /// Has a draft propose tokens to what is generated in the session; with none, nothing does. What is generated does not
+    /// depend on it, how fast it is does.
+    ///
+    /// # Errors
+    /// None of a draft for this model ([`Draft::new`]).
+    pub fn set_draft(&mut self, draft: Option<&Draft>) -> Result<(), InferError> {
+        self.draft = draft.map(|draft| DraftSession::of(draft, self.context, self.kv)).transpose()?;
+        Ok(())
+    }
+
+    /// Whether a draft proposes tokens.
+    pub fn has_draft(&self) -> bool {
+        self.draft.is_some()
     }
 
     /// The tokens in the cache.
@@ -117,9 +136,10 @@ impl Session {
         self.kv
     }
 
-    /// Bytes that the keys and values take.
+    /// Bytes that the keys and values take, those of a draft included.
     pub fn kv_bytes(&self) -> usize {
         let bytes = self.caches.iter().map(KvCache::bytes).sum::<usize>();
+        let bytes = bytes + self.draft.as_ref().map_or(0, |draft| draft.session.kv_bytes());
         #[cfg(feature = "cuda")]
         let bytes = bytes + self.pages.bytes();
         bytes

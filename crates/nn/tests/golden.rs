@@ -1,49 +1,15 @@
 //! Logits, loss and gradients against `transformers` (files made by `tests/golden/make_transformers.py`).
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Module, VarBuilder};
-use safetensors::SafeTensors;
-use tritforge_config::{ActivationQuant, HuggingFaceConfig, ModelConfig, WeightQuant};
+use tritforge_config::{ActivationQuant, WeightQuant};
 use tritforge_nn::{Decoder, IGNORE_INDEX};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-struct Goldens(HashMap<String, (Vec<usize>, Vec<f32>)>, Vec<u32>, usize);
-
-impl Goldens {
-    fn read(dir: &str) -> Self {
-        let bytes = std::fs::read(golden(dir).join("goldens.safetensors")).unwrap();
-        let parsed = SafeTensors::deserialize(&bytes).unwrap();
-        let integers = |name: &str| -> Vec<i64> {
-            parsed.tensor(name).unwrap().data().as_chunks().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
-        };
-        let ids = integers("input_ids").into_iter().map(|id| id as u32).collect();
-        let stride = integers("grad_row_stride")[0] as usize;
-        let tensors = parsed
-            .iter()
-            .filter(|(_, view)| view.dtype() == safetensors::Dtype::F32)
-            .map(|(name, view)| {
-                let numbers = view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                (name.to_string(), (view.shape().to_vec(), numbers))
-            })
-            .collect();
-        Self(tensors, ids, stride)
-    }
-
-    fn get(&self, name: &str) -> &[f32] {
-        &self.0[name].1
-    }
-}
-
-fn config(dir: &str, weights: WeightQuant, activations: ActivationQuant) -> ModelConfig {
-    let text = std::fs::read_to_string(golden(dir).join("config.json")).unwrap();
-    ModelConfig { weights, activations, ..HuggingFaceConfig::from_json(&text).unwrap().config }
-}
+#[path = "../../../tests/golden/transformers.rs"]
+mod transformers;
+use transformers::{Goldens, config, golden};
 
 fn variables(dir: &str) -> HashMap<String, Var> {
     let tensors =

@@ -78,6 +78,14 @@ const CHARTS = [
       share(before, now, "tritforge_response_cache_hits_total", "tritforge_response_cache_queries_total"),
     ],
   },
+  {
+    title: "Proposed tokens that came", series: ["look-up", "draft"], format: percent, top: 1,
+    past: ["lookup_acceptance", "draft_acceptance"],
+    of: (before, now) => [
+      share(before, now, "tritforge_lookup_accepted_tokens_total", "tritforge_lookup_proposed_tokens_total"),
+      share(before, now, "tritforge_draft_accepted_tokens_total", "tritforge_draft_proposed_tokens_total"),
+    ],
+  },
   { title: "All answers per second", series: ["answers"], format: rate, past: ["requests_per_second"] },
   { title: "Failed answers", series: ["share"], format: percent, top: 1, past: ["error_rate"] },
   { title: "Processors in use", series: ["percent of one"], format: number, past: ["cpu_percent"] },

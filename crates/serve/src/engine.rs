@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tritforge_infer::{
-    Finish, GenerateOptions, InferError, KvType, Model, ScaledAdapter, Session, TokenLogprobs,
+    Draft, Finish, GenerateOptions, InferError, KvType, Model, ScaledAdapter, Session, TokenLogprobs,
 };
 use tritforge_support::counted;
 use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer, ToolFormat};
@@ -49,6 +49,23 @@ pub struct Job {
     pub arrived: Option<Instant>,
     /// Whether the same job gets the same answer: it is greedy, or the client gave its seed.
     pub deterministic: bool,
+}
+
+impl Job {
+    /// A prompt to be continued by the model itself, without anything else.
+    pub fn new(prompt: Prompt, options: GenerateOptions) -> Self {
+        Self {
+            prompt,
+            options,
+            grammar: None,
+            tools: Arc::from([]),
+            suffix: None,
+            echo: false,
+            adapters: Arc::from([]),
+            arrived: None,
+            deterministic: false,
+        }
+    }
 }
 
 /// What came of a job; the text has gone to the callback.
@@ -103,6 +120,7 @@ impl From<InferError> for JobError {
             | InferError::Config { .. }
             | InferError::Tensor { .. }
             | InferError::Adapter { .. }
+            | InferError::Draft { .. }
             | InferError::AdapterFiles(_)
             | InferError::Ternary { .. }
             | InferError::NotFinite { .. }
@@ -209,6 +227,19 @@ impl Engine {
     /// # Errors
     /// As [`Engine::of`].
     pub fn with_kv_memory(model: &Arc<Model>, kv_memory: Option<usize>) -> Result<Self, AdapterError> {
+        Self::with_draft(model, None, kv_memory)
+    }
+
+    /// [`Engine::with_kv_memory`] with a draft, which proposes tokens to all requests; its keys and values count, so that
+    /// at least those of the shortest sequence of both models are needed. Answers are the same with and without.
+    ///
+    /// # Errors
+    /// As [`Engine::of`].
+    pub fn with_draft(
+        model: &Arc<Model>,
+        draft: Option<Draft>,
+        kv_memory: Option<usize>,
+    ) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let adapters = Adapters::new(&name, Some(Arc::clone(model)));
         for scaled in model.adapters().iter() {
@@ -220,7 +251,7 @@ impl Engine {
         // A template that cannot be read is an error of the conversations that need it.
         let tool_format = model.tokenizer().chat_template().ok().flatten().and_then(|t| ToolFormat::of(&t));
         let metrics = Arc::new(Metrics::new(&name));
-        let worker = Worker::start(&model, &metrics, kv_memory);
+        let worker = Worker::start(&model, draft, &metrics, kv_memory);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;

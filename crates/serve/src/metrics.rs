@@ -11,6 +11,7 @@ use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+use tritforge_infer::Proposals;
 
 /// The media type of the text format.
 pub(crate) const MEDIA_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,6 +25,8 @@ const VLLM: &[(&str, &str)] = &[
     ("tritforge_kv_cache_usage_ratio", "vllm:gpu_cache_usage_perc"),
     ("tritforge_prefix_cache_query_tokens_total", "vllm:prefix_cache_queries_total"),
     ("tritforge_prefix_cache_hit_tokens_total", "vllm:prefix_cache_hits_total"),
+    ("tritforge_draft_proposed_tokens_total", "vllm:spec_decode_num_draft_tokens_total"),
+    ("tritforge_draft_accepted_tokens_total", "vllm:spec_decode_num_accepted_tokens_total"),
     ("tritforge_prompt_tokens_total", "vllm:prompt_tokens_total"),
     ("tritforge_generation_tokens_total", "vllm:generation_tokens_total"),
     ("tritforge_generations_total", "vllm:request_success_total"),
@@ -48,6 +51,21 @@ const TOKEN_BUCKETS: &[f64] = &[
 /// Why a generation ended, as vLLM says it.
 const REASONS: &[&str] = &["stop", "length", "content_filter", "abort", "error"];
 
+/// Tokens that were proposed, and those of them that came.
+#[derive(Debug)]
+pub(crate) struct ProposalCounters {
+    pub(crate) proposed: IntCounter,
+    pub(crate) accepted: IntCounter,
+}
+
+impl ProposalCounters {
+    /// Counts those of a generation that has ended.
+    pub(crate) fn count(&self, Proposals { proposed, accepted }: Proposals) {
+        self.proposed.inc_by(proposed as u64);
+        self.accepted.inc_by(accepted as u64);
+    }
+}
+
 /// The metrics of one model's service.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -66,6 +84,9 @@ pub(crate) struct Metrics {
     pub(crate) prefix_hits: IntCounter,
     pub(crate) prefix_query_tokens: IntCounter,
     pub(crate) prefix_hit_tokens: IntCounter,
+    /// Of prompt look-up, and of a draft.
+    pub(crate) lookup: ProposalCounters,
+    pub(crate) draft: ProposalCounters,
     pub(crate) response_queries: IntCounter,
     pub(crate) response_hits: IntCounter,
     pub(crate) response_bytes: IntGauge,
@@ -137,6 +158,20 @@ impl Metrics {
                 "tritforge_prefix_cache_hit_tokens_total",
                 "Tokens of prompts that came from the prefix cache.",
             ),
+            lookup: ProposalCounters {
+                proposed: counter(
+                    "tritforge_lookup_proposed_tokens_total",
+                    "Tokens that prompt look-up proposed, of generations that have ended.",
+                ),
+                accepted: counter("tritforge_lookup_accepted_tokens_total", "Those of them that came."),
+            },
+            draft: ProposalCounters {
+                proposed: counter(
+                    "tritforge_draft_proposed_tokens_total",
+                    "Tokens that the draft model proposed, of generations that have ended.",
+                ),
+                accepted: counter("tritforge_draft_accepted_tokens_total", "Those of them that came."),
+            },
             response_queries: counter(
                 "tritforge_response_cache_queries_total",
                 "Requests that were looked up in the response cache.",

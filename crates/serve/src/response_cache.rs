@@ -118,18 +118,7 @@ mod tests {
     fn job(prompt: &str, temperature: f32, seed: u64) -> Job {
         let sampling = Sampling { temperature, seed, ..Sampling::default() };
         let options = GenerateOptions { sampling, ..GenerateOptions::default() };
-        let prompt = Prompt::Text(prompt.to_string());
-        Job {
-            prompt,
-            options,
-            grammar: None,
-            tools: Arc::from([]),
-            suffix: None,
-            echo: false,
-            adapters: Arc::from([]),
-            arrived: None,
-            deterministic: true,
-        }
+        Job { deterministic: true, ..Job::new(Prompt::Text(prompt.to_string()), options) }
     }
 
     fn answer(text: &str) -> Answer {

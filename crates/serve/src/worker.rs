@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use tritforge_infer::{
-    Finish, GenerateOptions, Generation, InferError, KvType, Model, Piece, ScaledAdapter, Scheduler,
+    Draft, Finish, GenerateOptions, Generation, InferError, KvType, Model, Piece, ScaledAdapter, Scheduler,
     SchedulerOptions, Sequence, Session, TokenLogprobs, Vocabulary,
 };
 use tritforge_support::counted;
@@ -74,18 +74,25 @@ impl Client {
 
 impl Worker {
     /// Starts the thread. It ends when nobody can send requests any more. Keys and values take `kv_memory` bytes at most.
-    pub(crate) fn start(model: &Arc<Model>, metrics: &Arc<Metrics>, kv_memory: Option<usize>) -> Self {
+    pub(crate) fn start(
+        model: &Arc<Model>,
+        draft: Option<Draft>,
+        metrics: &Arc<Metrics>,
+        kv_memory: Option<usize>,
+    ) -> Self {
         let (requests, received) = channel();
         let longest = model.config().max_position_embeddings;
         let memory = kv_memory.unwrap_or(usize::MAX);
-        let context = context_within(model, memory);
+        let context = context_within(model, draft.as_ref(), memory);
         metrics.kv_memory.store(kv_memory.map_or(0, |bytes| bytes as u64), Ordering::Relaxed);
         let (model, metrics) = (Arc::clone(model), Arc::clone(metrics));
         // Without a thread nobody receives, and every request fails with that.
         let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
             // After a panic the requests that were running are told so, and the next ones begin afresh.
-            while catch_unwind(AssertUnwindSafe(|| work(&model, &metrics, &received, (context, memory))))
-                .is_err()
+            while catch_unwind(AssertUnwindSafe(|| {
+                work(&model, draft.as_ref(), &metrics, &received, (context, memory));
+            }))
+            .is_err()
             {}
         });
         Self { requests, context, limited: context < longest }
@@ -142,11 +149,13 @@ impl Worker {
     }
 }
 
-/// Tokens of the longest sequence whose keys and values take no more than `memory` bytes; the model's context if that
+/// Tokens of the longest sequence whose keys and values, a draft's included, take no more than `memory` bytes; the model's context if that
 /// is less. 0 if there is not even room for a part of one.
-pub(crate) fn context_within(model: &Model, memory: usize) -> usize {
+pub(crate) fn context_within(model: &Model, draft: Option<&Draft>, memory: usize) -> usize {
     let longest = model.config().max_position_embeddings;
-    let fits = |positions: usize| Session::kv_bytes_of(model, KvType::default(), positions) <= memory;
+    let of = |model: &Model, positions| Session::kv_bytes_of(model, KvType::default(), positions);
+    let both = |positions| of(model, positions) + draft.map_or(0, |draft| of(draft.model(), positions));
+    let fits = |positions: usize| both(positions) <= memory;
     // Memory grows with the positions: halve what is between one that fits and one that does not.
     let (mut fitting, mut beyond) = (0, longest + 1);
     while beyond - fitting > 1 {
@@ -157,16 +166,27 @@ pub(crate) fn context_within(model: &Model, memory: usize) -> usize {
 }
 
 /// Runs requests until nobody can send one, in a context and so many bytes of keys and values.
-fn work(model: &Arc<Model>, metrics: &Metrics, requests: &Receiver<Request>, room: (usize, usize)) {
+fn work(
+    model: &Arc<Model>,
+    draft: Option<&Draft>,
+    metrics: &Metrics,
+    requests: &Receiver<Request>,
+    room: (usize, usize),
+) {
     // The service decides how many requests run at once.
     let (context, max_kv_bytes) = room;
     let all = SchedulerOptions::of(model, usize::MAX);
     let options = SchedulerOptions { max_idle: MOST_IDLE, context, max_kv_bytes, ..all };
-    let config = model.config();
     // Bytes of the keys and values of a full context.
-    let full = 2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context;
+    let full_of = |model: &Model| {
+        let config = model.config();
+        let context = context.min(config.max_position_embeddings);
+        2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context
+    };
+    let full = full_of(model) + draft.map_or(0, |draft| full_of(draft.model()));
     metrics.kv_context_bytes.store(full as u64, Ordering::Relaxed);
-    let Ok(mut scheduler) = Scheduler::new(model, options) else { return };
+    let scheduler = Scheduler::new(model, options).and_then(|all| all.with_draft(draft.cloned()));
+    let Ok(mut scheduler) = scheduler else { return };
     loop {
         if scheduler.is_empty() {
             let Ok(request) = requests.recv() else { return };
@@ -197,6 +217,10 @@ fn count<'m>(
         client.progress.count(metrics, tokens, now);
     }
     for (client, result) in ended {
+        if let Ok(Generation { lookup, draft, .. }) = result {
+            metrics.lookup.count(*lookup);
+            metrics.draft.count(*draft);
+        }
         // One that was cancelled may not have run its prompt.
         if let Ok(Generation { prompt_tokens, cached_tokens, tokens, finish, .. }) = result
             && (*finish != Finish::Cancelled || !tokens.is_empty())

@@ -11,6 +11,7 @@ pub(crate) mod data;
 pub(crate) mod deploy;
 mod device_args;
 pub(crate) mod diff;
+mod draft_args;
 #[cfg(feature = "train")]
 pub(crate) mod dry_run;
 #[cfg(feature = "train")]

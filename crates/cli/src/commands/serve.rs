@@ -18,6 +18,7 @@ use tritforge_serve::{
 use tritforge_text::ToolFormat;
 
 use super::device_args::DeviceArgs;
+use super::draft_args::DraftArgs;
 use super::lora_args;
 use crate::{Cli, Command};
 
@@ -31,6 +32,7 @@ const MOST_SECONDS: u64 = 10 * 366 * 24 * 3600;
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"prompt\": \"fn main\", \"max_tokens\": 32}'\n  \
     tritforge serve base.gguf --lora legal=legal.gguf --lora poems=poems.gguf:0.8\n  \
     curl localhost:8080/v1/completions -H 'Content-Type: application/json' \\\n    -d '{\"model\": \"legal\", \"prompt\": \"The tenant\"}'\n  \
+    tritforge serve 2b.gguf --draft-model 125m.gguf --draft-tokens 4\n  \
     tritforge serve model.gguf --host 0.0.0.0 --api-key \"$KEY\" --allow-origin https://app.example\n  \
     tritforge serve model.gguf --config configs/serve/server.toml\n  \
     openssl rand -hex 32 | tee alice.key | tritforge serve --hash-key alice >> keys.toml\n  \
@@ -133,6 +135,8 @@ pub(crate) struct Args {
     /// answers repeat their prompts; answers stay the same. 0 disables.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::ranges::count(0..=64))]
     prompt_lookup: usize,
+    #[command(flatten)]
+    draft: DraftArgs,
     /// How /v1/embeddings makes one vector of a text's tokens.
     #[arg(long, value_name = "WHICH", value_enum, default_value = "mean")]
     pooling: Pooling,
@@ -260,7 +264,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
-    let least = Engine::least_kv_memory(&model);
+    let draft = args.draft.open(&model, &args.device)?;
+    let of_draft = draft.as_ref().map_or(0, |draft| Engine::least_kv_memory(draft.model()));
+    let least = Engine::least_kv_memory(&model) + of_draft;
     if let Some(found) = args.kv_memory.filter(|bytes| *bytes < least) {
         bail!(
             "--kv-memory {found}: expected at least {least} bytes, which the shortest request takes with this model"
@@ -268,7 +274,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     args.device.place(&mut model)?;
     let model = Arc::new(model);
-    let mut engine = Engine::with_kv_memory(&model, args.kv_memory)?;
+    let mut engine = Engine::with_draft(&model, draft, args.kv_memory)?;
     if let Some(format) = args.tool_format {
         engine = engine.with_tool_format(format);
     }

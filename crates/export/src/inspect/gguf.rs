@@ -1,6 +1,5 @@
 //! What a GGUF file holds, of whatever architecture.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use tritforge_config::ModelConfig;
@@ -63,15 +62,11 @@ pub(super) fn file(path: &Path, digest: bool) -> Result<Inspection, ExportError>
         architecture,
         parameters: gguf.tensors().iter().filter(|t| !scales(t)).map(TensorInfo::elements).sum(),
         bytes: gguf.file_size(),
-        bits_per_parameter: 0.0,
-        ternary: None,
-        types: BTreeMap::new(),
         config: config.ok(),
         tokenizer: TokenizerSummary::of_metadata(gguf.metadata())?,
-        loads_in: Vec::new(),
         runtimes,
         metadata: metadata_rows(gguf.metadata()),
-        tensors,
+        ..Inspection::of(tensors)
     };
     summarize(&mut inspection);
     Ok(inspection)

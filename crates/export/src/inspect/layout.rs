@@ -1,6 +1,6 @@
 //! What a checkpoint, a directory in Hugging Face's layout, or a safetensors file holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -25,18 +25,8 @@ pub(super) fn safetensors(path: &Path) -> Result<Inspection, ExportError> {
     let mut inspection = Inspection {
         path: path.display().to_string(),
         kind: "safetensors".to_string(),
-        architecture: None,
-        parameters: tensors.iter().map(TensorRow::elements).sum(),
         bytes: size_of(path),
-        bits_per_parameter: 0.0,
-        ternary: None,
-        types: BTreeMap::new(),
-        config: None,
-        tokenizer: None,
-        loads_in: Vec::new(),
-        runtimes: Vec::new(),
-        metadata: Vec::new(),
-        tensors,
+        ..Inspection::of(tensors)
     };
     summarize(&mut inspection);
     Ok(inspection)
@@ -66,18 +56,9 @@ pub(super) fn adapter(adapter: &AdapterFiles) -> Result<Inspection, ExportError>
             config.alpha,
             config.base.as_deref().unwrap_or("not named")
         ),
-        architecture: None,
-        parameters: tensors.iter().map(TensorRow::elements).sum(),
         bytes: files.iter().map(|(_, bytes)| bytes).sum(),
-        bits_per_parameter: 0.0,
-        ternary: None,
-        types: BTreeMap::new(),
-        config: None,
-        tokenizer: None,
-        loads_in: Vec::new(),
-        runtimes: Vec::new(),
         metadata: files.into_iter().map(|(name, bytes)| (name, counted(bytes, "byte").to_string())).collect(),
-        tensors,
+        ..Inspection::of(tensors)
     };
     summarize(&mut inspection);
     Ok(inspection)
@@ -101,18 +82,14 @@ pub(super) fn directory(model: &LoadedModel, digest: bool) -> Result<Inspection,
         architecture: architecture.map(|a| a.name().to_string()),
         parameters: config.parameters().total() as u64,
         bytes: files.iter().map(|(_, bytes)| bytes).sum(),
-        bits_per_parameter: 0.0,
-        ternary: None,
-        types: BTreeMap::new(),
         tokenizer: match model.tokenizer()? {
             Some(tokenizer) => TokenizerSummary::of(&tokenizer, config.vocab_size)?,
             None => None,
         },
         config: Some(config),
-        loads_in: Vec::new(),
         runtimes,
         metadata: files.into_iter().map(|(name, bytes)| (name, counted(bytes, "byte").to_string())).collect(),
-        tensors,
+        ..Inspection::of(tensors)
     };
     summarize(&mut inspection);
     Ok(inspection)

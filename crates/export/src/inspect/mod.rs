@@ -53,6 +53,28 @@ pub struct Inspection {
     pub tensors: Vec<TensorRow>,
 }
 
+impl Inspection {
+    /// Tensors of which nothing else is known yet; [`summarize`] fills in what follows from them.
+    fn of(tensors: Vec<TensorRow>) -> Self {
+        Self {
+            path: String::new(),
+            kind: String::new(),
+            architecture: None,
+            parameters: tensors.iter().map(TensorRow::elements).sum(),
+            bytes: 0,
+            bits_per_parameter: 0.0,
+            ternary: None,
+            types: BTreeMap::new(),
+            config: None,
+            tokenizer: None,
+            loads_in: Vec::new(),
+            runtimes: Vec::new(),
+            metadata: Vec::new(),
+            tensors,
+        }
+    }
+}
+
 /// All ternary matrices of a model together.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TernarySummary {

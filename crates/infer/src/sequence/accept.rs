@@ -7,7 +7,7 @@ use super::{Piece, Sequence};
 use crate::logits::{Among, Logits, NeededLogits};
 use crate::lookup::propose;
 use crate::stop::StopMatch;
-use crate::{Finish, GenerateOptions, InferError, TokenLogprobs, Vocabulary};
+use crate::{Finish, GenerateOptions, InferError, Proposals, TokenLogprobs, Vocabulary};
 
 impl Sequence<'_> {
     /// Takes note of `ran` tokens that the model has run, with the logits that [`Self::next_input`] asked for, and, if
@@ -77,11 +77,16 @@ impl Sequence<'_> {
             }
             one => vec![one],
         };
+        self.proposals().proposed += proposed.len();
         for (i, row) in rows.into_iter().enumerate() {
-            if let Some(finish) = self.choose(row, &mut on_piece)? {
-                return Ok(Some(finish));
+            let before = self.ids.len();
+            let finish = self.choose(row, &mut on_piece)?;
+            let came = self.ids.len() > before && self.ids.last() == proposed.get(i);
+            self.proposals().accepted += usize::from(came);
+            if finish.is_some() {
+                return Ok(finish);
             }
-            if self.ids.last() != proposed.get(i) {
+            if !came {
                 break;
             }
             self.seen += 1;
@@ -90,10 +95,21 @@ impl Sequence<'_> {
         Ok(None)
     }
 
+    /// The count of what was proposed last.
+    fn proposals(&mut self) -> &mut Proposals {
+        if self.drafted { &mut self.draft } else { &mut self.lookup }
+    }
+
+    /// How many of so many tokens there is use and room for behind the last one; 0 if some are proposed already.
+    pub(crate) fn room_for_proposals(&self, most: usize) -> usize {
+        let wanted = self.options.max_tokens.saturating_sub(self.generated() + 1);
+        let room = self.room.saturating_sub(self.ids.len());
+        if self.proposed.is_empty() { most.min(wanted).min(room) } else { 0 }
+    }
+
     /// Proposes tokens to follow the last one, as many as there is use and room for.
     fn look_up(&mut self) {
-        let wanted = self.options.max_tokens.saturating_sub(self.generated() + 1);
-        let most = self.options.prompt_lookup.min(wanted).min(self.room.saturating_sub(self.ids.len()));
+        let most = self.room_for_proposals(self.options.prompt_lookup);
         if most == 0 {
             return;
         }
@@ -101,6 +117,7 @@ impl Sequence<'_> {
         if !found.is_empty() {
             self.proposed.extend(self.ids.last());
             self.proposed.extend(found);
+            self.drafted = false;
         }
     }
 
@@ -173,7 +190,10 @@ impl Sequence<'_> {
 }
 
 /// The tokens that end a text.
-fn ending<'a>(vocabulary: &Vocabulary<'a>, options: &'a GenerateOptions) -> impl Iterator<Item = u32> {
+pub(super) fn ending<'a>(
+    vocabulary: &Vocabulary<'a>,
+    options: &'a GenerateOptions,
+) -> impl Iterator<Item = u32> {
     let GenerateOptions { stop_ids, end_ids, ignore_eos, .. } = options;
     let own = (!ignore_eos).then(|| vocabulary.end_ids.iter().chain(end_ids));
     stop_ids.iter().chain(own.into_iter().flatten()).copied()

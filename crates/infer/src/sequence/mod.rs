@@ -6,6 +6,7 @@
 //! checkpoint runs one through the training forward.
 
 mod accept;
+mod drafter;
 
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
@@ -16,8 +17,10 @@ use tritforge_text::DecodeStream;
 use crate::session::check_tokens;
 use crate::stop::{StopFilter, StopMatch};
 use crate::{
-    Finish, GenerateOptions, Generation, InferError, LogitsRequest, Sampler, TokenLogprobs, Vocabulary,
+    Finish, GenerateOptions, Generation, InferError, LogitsRequest, Proposals, Sampler, TokenLogprobs,
+    Vocabulary,
 };
+pub(crate) use drafter::Drafter;
 
 /// A piece of the text as it is handed out.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,6 +56,11 @@ pub struct Sequence<'m> {
     seen: usize,
     /// The last token with those that are proposed to follow it; empty if none are.
     proposed: Vec<u32>,
+    /// Whether they are a draft's.
+    drafted: bool,
+    /// What was proposed by look-up, and by a draft.
+    lookup: Proposals,
+    draft: Proposals,
     /// How many of them it can run: the context has no room for more.
     room: usize,
     text: String,
@@ -103,6 +111,9 @@ impl<'m> Sequence<'m> {
             cached_tokens: 0,
             seen: 0,
             proposed: Vec::new(),
+            drafted: false,
+            lookup: Proposals::default(),
+            draft: Proposals::default(),
             room: positions.len(),
             text: String::new(),
             tokens: Vec::new(),
@@ -274,6 +285,8 @@ impl<'m> Sequence<'m> {
             finish,
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
+            lookup: self.lookup,
+            draft: self.draft,
             prefill: prefilled - self.begin,
             decode: end - prefilled,
         })

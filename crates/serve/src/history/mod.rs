@@ -49,6 +49,9 @@ pub(crate) struct Snapshot {
     pub(crate) prefix_hit_rate: Option<f64>,
     /// Share of requests that the response cache answered.
     pub(crate) response_hit_rate: Option<f64>,
+    /// Shares of the tokens that prompt look-up and a draft proposed that came.
+    pub(crate) lookup_acceptance: Option<f64>,
+    pub(crate) draft_acceptance: Option<f64>,
     /// Seconds to the first token.
     pub(crate) first_token_p50: Option<f64>,
     pub(crate) first_token_p95: Option<f64>,
@@ -75,6 +78,8 @@ impl Snapshot {
             ("kv_usage", Some(self.kv_usage)),
             ("prefix_hit_rate", self.prefix_hit_rate),
             ("response_hit_rate", self.response_hit_rate),
+            ("lookup_acceptance", self.lookup_acceptance),
+            ("draft_acceptance", self.draft_acceptance),
             ("first_token_p50", self.first_token_p50),
             ("first_token_p95", self.first_token_p95),
             ("latency_p50", self.latency_p50),
@@ -99,6 +104,8 @@ impl Snapshot {
             kv_usage: 0.0,
             prefix_hit_rate: None,
             response_hit_rate: None,
+            lookup_acceptance: None,
+            draft_acceptance: None,
             first_token_p50: None,
             first_token_p95: None,
             latency_p50: None,

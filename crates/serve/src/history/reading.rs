@@ -24,6 +24,8 @@ pub(super) struct Reading {
     failed: u64,
     prefix: [u64; 2],
     responses: [u64; 2],
+    lookup: [u64; 2],
+    draft: [u64; 2],
     duration: Buckets,
     first_token: Buckets,
 }
@@ -44,6 +46,8 @@ impl Reading {
             failed,
             prefix: [metrics.prefix_hit_tokens.get(), metrics.prefix_query_tokens.get()],
             responses: [metrics.response_hits.get(), metrics.response_queries.get()],
+            lookup: [metrics.lookup.accepted.get(), metrics.lookup.proposed.get()],
+            draft: [metrics.draft.accepted.get(), metrics.draft.proposed.get()],
             duration: buckets(&metrics.request_duration),
             first_token: buckets(&metrics.time_to_first_token),
         }
@@ -74,6 +78,8 @@ impl Reading {
             kv_usage: metrics.kv_usage(),
             prefix_hit_rate: share(self.prefix, before.prefix),
             response_hit_rate: share(self.responses, before.responses),
+            lookup_acceptance: share(self.lookup, before.lookup),
+            draft_acceptance: share(self.draft, before.draft),
             first_token_p50: quantile(&before.first_token, &self.first_token, 0.5),
             first_token_p95: quantile(&before.first_token, &self.first_token, 0.95),
             latency_p50: quantile(&before.duration, &self.duration, 0.5),
@@ -161,6 +167,8 @@ fn quantile(before: &Buckets, now: &Buckets, q: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use tritforge_infer::Proposals;
+
     use super::*;
 
     #[test]
@@ -181,6 +189,7 @@ mod tests {
         metrics.prompt_tokens.inc_by(20);
         metrics.prefix_query_tokens.inc_by(20);
         metrics.prefix_hit_tokens.inc_by(5);
+        metrics.draft.count(Proposals { proposed: 40, accepted: 30 });
         for seconds in [0.3, 0.3, 0.3, 7.0] {
             metrics.request_duration.observe(seconds);
         }
@@ -205,6 +214,8 @@ mod tests {
         near(snapshot.requests_per_second, 0.8);
         near(snapshot.error_rate.unwrap(), 0.25);
         near(snapshot.prefix_hit_rate.unwrap(), 0.25);
+        near(snapshot.draft_acceptance.unwrap(), 0.75);
+        assert_eq!(snapshot.lookup_acceptance, None);
         near(snapshot.cpu_percent.unwrap(), 40.0);
         near(snapshot.watts.unwrap(), 2.5);
         near(snapshot.joules_per_token.unwrap(), 0.5);

@@ -56,18 +56,7 @@ async fn health(
 /// Generates one token like any other request, with a place in the queue.
 async fn generate(jobs: &Jobs, record: Arc<Record>) -> Result<(), ApiError> {
     let options = GenerateOptions { max_tokens: 1, ignore_eos: true, ..GenerateOptions::default() };
-    let prompt = Prompt::Ids(vec![0]);
-    let job = Job {
-        prompt,
-        options,
-        grammar: None,
-        tools: Arc::from([]),
-        suffix: None,
-        echo: false,
-        adapters: Arc::from([]),
-        arrived: None,
-        deterministic: false,
-    };
+    let job = Job::new(Prompt::Ids(vec![0]), options);
     let mut updates = jobs.start(vec![job], 1, record).await?;
     while let Some(update) = updates.recv().await {
         if let Update::Done(outcome) = update {

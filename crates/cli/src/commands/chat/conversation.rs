@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use tritforge_infer::{Finish, GenerateOptions, Generation, Model, Session, generate};
+use tritforge_infer::{Finish, GenerateOptions, Generation, Model, Proposals, Session, generate};
 use tritforge_support::counted;
 use tritforge_text::{ChatTemplate, Message};
 
@@ -206,6 +206,10 @@ impl Conversation {
                 last.decode_rate(),
                 tokens = counted(tokens, "token")
             );
+            if self.session.has_draft() {
+                let Proposals { proposed, accepted } = last.draft;
+                let _ = writeln!(text, "draft    {accepted} of {proposed} proposed tokens accepted");
+            }
         }
         let memory = self.model.memory();
         let (weights, file, cache) = (

@@ -20,6 +20,7 @@ use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
 use super::device_args::DeviceArgs;
+use super::draft_args::DraftArgs;
 use super::grammar_args::GrammarArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
@@ -31,6 +32,7 @@ use crate::{interrupt, out};
     tritforge chat model.gguf --system 'Answer in one sentence.'\n  \
     tritforge chat model.gguf --template chatml --temperature 0\n  \
     tritforge chat model.gguf --json-schema answer.json\n  \
+    tritforge chat 2b.gguf --draft-model 125m.gguf\n  \
     printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
     Each line is a message or a command:\n{HELP}"))]
 pub(crate) struct Args {
@@ -62,6 +64,8 @@ pub(crate) struct Args {
     sampling: SamplingArgs,
     #[command(flatten)]
     grammar: GrammarArgs,
+    #[command(flatten)]
+    draft: DraftArgs,
     /// Stop an answer before this string; can be repeated.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -82,7 +86,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     options.constraint = args.grammar.constraint(&model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
-    let session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    session.set_draft(args.draft.open(&model, &args.device)?.as_ref())?;
     let mut conversation = Conversation::new(&model, template, options, session, !args.no_context_shift);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
     interrupt::install()?;

@@ -13,12 +13,13 @@ use serde::Serialize;
 use serde_json::Value;
 use tritforge_data::json_lines;
 use tritforge_infer::{
-    Finish, GenerateOptions, Generation, Scheduler, SchedulerOptions, Sequence, Vocabulary,
+    Finish, GenerateOptions, Generation, Proposals, Scheduler, SchedulerOptions, Sequence, Vocabulary,
 };
 use tritforge_support::counted;
 
 use super::request::{Defaults, Entry, Request, entries};
 use super::{Args, place, read};
+use crate::commands::draft_args::accepted;
 use crate::commands::ranges::count;
 use crate::commands::sampling_args::chat_template;
 use crate::interrupt;
@@ -69,6 +70,7 @@ pub(super) fn run(args: &Args, mut options: GenerateOptions, file: &Path) -> Res
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
     let model = args.lora.open_on(&args.model, &args.device)?;
     options.constraint = args.grammar.constraint(&model)?;
+    let draft = args.draft.open(&model, &args.device)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
     if context == 0 || context > most {
@@ -94,7 +96,7 @@ pub(super) fn run(args: &Args, mut options: GenerateOptions, file: &Path) -> Res
     interrupt::install()?;
     let work = interrupt::Work::begin();
     let options = SchedulerOptions { context, kv: args.kv, ..SchedulerOptions::of(&model, batch.parallel) };
-    let mut scheduler = Scheduler::new(&model, options)?;
+    let mut scheduler = Scheduler::new(&model, options)?.with_draft(draft)?;
     let vocabulary = Vocabulary::of(&model);
     let sequences = requests().map(|(index, Request { ids, options })| -> Result<_> {
         Ok((index, Sequence::new(vocabulary, ids, options.clone(), 0..context)?))
@@ -106,12 +108,14 @@ pub(super) fn run(args: &Args, mut options: GenerateOptions, file: &Path) -> Res
     let stopped = work.stopped();
     results.finish()?;
     if !args.quiet {
-        let Results { prompt_tokens, completion_tokens, done, .. } = results;
+        let Results { prompt_tokens, completion_tokens, done, lookup, draft, .. } = results;
         let (prompts, failed) = (requests().count(), entries.len() - requests().count());
         eprintln!(
             "[{done} of {prompts}, {failed}; {prompt_tokens} and \
-             {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated]",
+             {completion_tokens} generated in {seconds:.1} s, {:.0} tokens/s generated{}{}]",
             completion_tokens as f64 / seconds,
+            accepted("look-up", args.prompt_lookup > 0, lookup),
+            accepted("draft", args.draft.is_on(), draft),
             prompt_tokens = counted(prompt_tokens, "prompt token"),
             failed = counted(failed, "invalid line"),
             prompts = counted(prompts, "prompt")
@@ -132,6 +136,8 @@ struct Results<'a> {
     bar: ProgressBar,
     prompt_tokens: usize,
     completion_tokens: usize,
+    lookup: Proposals,
+    draft: Proposals,
     /// Prompts that came to their own end.
     done: usize,
 }
@@ -158,6 +164,8 @@ impl<'a> Results<'a> {
             bar,
             prompt_tokens: 0,
             completion_tokens: 0,
+            lookup: Proposals::default(),
+            draft: Proposals::default(),
             done: 0,
         })
     }
@@ -165,6 +173,8 @@ impl<'a> Results<'a> {
     fn take(&mut self, index: usize, generation: Generation) -> Result<()> {
         self.prompt_tokens += generation.prompt_tokens;
         self.completion_tokens += generation.tokens.len();
+        self.lookup += generation.lookup;
+        self.draft += generation.draft;
         self.done += usize::from(generation.finish != Finish::Cancelled);
         self.generations[index] = Some(generation);
         self.bar.set_message(self.completion_tokens.to_string());

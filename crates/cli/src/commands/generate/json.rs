@@ -1,17 +1,19 @@
 //! `generate --json`: everything about one generation as an object.
 
 use serde_json::{Value, json};
-use tritforge_infer::{Generation, Session, TokenLogprobs};
+use tritforge_infer::{Generation, Proposals, Session, TokenLogprobs};
 use tritforge_text::Tokenizer;
 
 use super::batch::reason;
 
-/// The object. `tokens` are those of the text with their log-probabilities, where these are asked for.
+/// The object. `tokens` are those of the text with their log-probabilities, where these are asked for; what look-up and a
+/// draft proposed is told where they are on.
 pub(super) fn object(
     session: &Session,
     prompt: &str,
     generation: &Generation,
     tokens: Option<&[TokenLogprobs]>,
+    [lookup, draft]: [bool; 2],
 ) -> Value {
     let tokenizer = session.model().tokenizer();
     let memory = session.model().memory();
@@ -30,6 +32,12 @@ pub(super) fn object(
             "kv_bytes": session.kv_bytes(),
         },
     });
+    for (name, on, count) in [("lookup", lookup, generation.lookup), ("draft", draft, generation.draft)] {
+        let Proposals { proposed, accepted } = count;
+        if on {
+            object[name] = json!({ "proposed_tokens": proposed, "accepted_tokens": accepted });
+        }
+    }
     if let Some(tokens) = tokens {
         object["logprobs"] = tokens.iter().map(|token| logprobs(tokenizer, token)).collect();
     }

@@ -17,6 +17,7 @@ use tritforge_support::counted;
 use tritforge_text::EncodeOptions;
 
 use super::device_args::DeviceArgs;
+use super::draft_args::{DraftArgs, accepted};
 use super::grammar_args::GrammarArgs;
 use super::lora_args::LoraArgs;
 use super::ranges::{MOST_TOKENS, count};
@@ -30,7 +31,8 @@ use crate::interrupt;
     tritforge generate model.gguf --batch prompts.jsonl -o answers.jsonl --parallel 8\n  \
     tritforge generate model.gguf --prompt 'Ada, 36: ' --json-schema person.json\n  \
     tritforge generate model.gguf --prompt 'The answer is ' --regex '[0-9]+'\n  \
-    tritforge generate model.gguf --prompt 'fn main' --json --logprobs 5\n\n\
+    tritforge generate model.gguf --prompt 'fn main' --json --logprobs 5\n  \
+    tritforge generate 2b.gguf --prompt 'fn main' --draft-model 125m.gguf --draft-tokens 4\n\n\
     A line of a batch file has a prompt or messages; all other fields are optional:\n  \
     {\"id\": 7, \"prompt\": \"fn main\", \"max_tokens\": 32, \"temperature\": 0, \"seed\": 1, \"stop\": [\"\\n\\n\"]}\n  \
     {\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"top_k\": 40, \"top_p\": 0.9}\n\
@@ -67,6 +69,8 @@ pub(crate) struct Args {
     /// text repeats itself; the text stays the same. 0 disables.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = count(0..=64))]
     prompt_lookup: usize,
+    #[command(flatten)]
+    draft: DraftArgs,
     /// Print one JSON object with the text, its tokens, timings and memory instead of the text.
     #[arg(long, conflicts_with = "batch")]
     json: bool,
@@ -119,6 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     options.constraint = args.grammar.constraint(&model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
+    session.set_draft(args.draft.open(&model, &args.device)?.as_ref())?;
     let how = EncodeOptions { add_bos: model.tokenizer().adds_bos(), parse_special: true };
     let prompt = model.tokenizer().encode_with(&text, how)?;
     interrupt::install()?;
@@ -131,7 +136,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             if work.stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         let tokens = args.logprobs.map(|_| tokens.as_slice());
-        writeln!(out, "{}", json::object(&session, &text, &generation, tokens))?;
+        let proposed = [args.prompt_lookup > 0, args.draft.is_on()];
+        writeln!(out, "{}", json::object(&session, &text, &generation, tokens, proposed))?;
         return Ok(if work.stopped() { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS });
     }
     write!(out, "{text}")?;
@@ -149,12 +155,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if !args.quiet {
         eprintln!(
-            "[prompt {} at {:.0} tokens/s; generated {} at {:.0} tokens/s; finish reason {:?}]",
+            "[prompt {} at {:.0} tokens/s; generated {} at {:.0} tokens/s; finish reason {:?}{}{}]",
             counted(generation.prompt_tokens, "token"),
             generation.prefill_rate(),
             generation.tokens.len(),
             generation.decode_rate(),
-            generation.finish
+            generation.finish,
+            accepted("look-up", args.prompt_lookup > 0, generation.lookup),
+            accepted("draft", args.draft.is_on(), generation.draft)
         );
     }
     Ok(if stopped { ExitCode::from(interrupt::EXIT_CODE) } else { ExitCode::SUCCESS })

@@ -4,26 +4,13 @@
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, Workspace};
 
-fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 61,
-        hidden_size: 48,
-        intermediate_size: 80,
-        num_hidden_layers: 3,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 12,
-        max_position_embeddings: 32,
-        initializer_range: 0.3,
-        ..ModelConfig::default()
-    }
-}
+use crate::common::{odd_shape, scattered};
 
 const LENGTH: usize = 20;
 const SEQUENCES: usize = 4;
 
 fn run(model: &Decoder, workspace: &mut Workspace, noise: u64, gradients: &mut Gradients) -> f64 {
-    let ids: Vec<u32> = (0..=(SEQUENCES * LENGTH) as u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
+    let ids = scattered(SEQUENCES * LENGTH + 1, 61);
     let batch = Batch { ids: &ids[..ids.len() - 1], targets: &ids[1..], sequences: SEQUENCES, segments: &[] };
     workspace.set_noise(noise);
     model.forward_backward(workspace, &batch, (ids.len() - 1) as f32, gradients).unwrap()
@@ -36,7 +23,7 @@ fn fresh(model: &Decoder, checkpointing: bool, noise: u64) -> (f64, Gradients) {
 }
 
 fn model(backward: GradPrecision) -> Decoder {
-    model_of(&config(), backward)
+    model_of(&odd_shape(), backward)
 }
 
 fn model_of(config: &ModelConfig, backward: GradPrecision) -> Decoder {
@@ -82,13 +69,13 @@ fn the_mean_over_seeds_approaches_the_exact_gradients() {
 
 #[test]
 fn more_bits_come_closer_to_f32() {
-    closer_to_f32(&config());
+    closer_to_f32(&odd_shape());
 }
 
 /// Scales of rows are multiplied into the gradient before it is rounded, those of groups once for each group.
 #[test]
 fn more_bits_come_closer_to_f32_with_scales_of_rows_and_groups() {
-    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..config() };
+    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..odd_shape() };
     for granularity in [Granularity::Row, Granularity::Group(32), Granularity::Group(64)] {
         closer_to_f32(&ModelConfig { granularity, ..wide.clone() });
     }
@@ -115,7 +102,7 @@ fn closer_to_f32(config: &ModelConfig) {
 
 #[test]
 fn of_24_bits_the_number_of_threads_and_checkpointing_change_nothing() {
-    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..config() };
+    let wide = ModelConfig { hidden_size: 64, head_dim: 16, intermediate_size: 128, ..odd_shape() };
     for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(32)] {
         let model = model_of(&ModelConfig { granularity, ..wide.clone() }, GradPrecision::Int24);
         tritforge_kernels::set_threads(1);
@@ -148,7 +135,7 @@ fn the_exact_backward_comes_back_and_does_not_look_at_seeds() {
 #[test]
 fn changed_weights_are_turned_anew() {
     let mut first = model(GradPrecision::Int8);
-    let (mut other, before) = (Decoder::init(&config(), 6).unwrap(), fresh(&first, false, 3).1);
+    let (mut other, before) = (Decoder::init(&odd_shape(), 6).unwrap(), fresh(&first, false, 3).1);
     other.set_grad_precision(GradPrecision::Int8).unwrap();
     for (to, from) in first.parameters().iter().zip(other.parameters()) {
         to.tensor.write().copy_from_slice(&from.tensor.read());
@@ -163,7 +150,7 @@ fn without_integers_in_the_forward_it_is_refused() {
     for (weights, activations) in
         [(WeightQuant::None, ActivationQuant::Absmax), (WeightQuant::Absmean, ActivationQuant::None)]
     {
-        let mut model = Decoder::init(&ModelConfig { weights, activations, ..config() }, 5).unwrap();
+        let mut model = Decoder::init(&ModelConfig { weights, activations, ..odd_shape() }, 5).unwrap();
         let error = model.set_grad_precision(GradPrecision::Int8).unwrap_err().to_string();
         assert!(error.contains("backward by integers") && error.contains("quantized activations"), "{error}");
         assert!(model.set_grad_precision(GradPrecision::Int16).is_err());

@@ -1,32 +1,17 @@
 //! What each straight-through estimator lets pass, against its definition from codes, scales and latent weights.
 
-use tritforge_config::{Granularity, ModelConfig, Projection};
-use tritforge_model::{Batch, Decoder, Gradients, Workspace};
+use tritforge_config::{Granularity, Projection, WeightQuantizer};
+use tritforge_model::Decoder;
 use tritforge_ternary::Ste;
 
-fn gradients(model: &Decoder) -> Gradients {
-    let ids: Vec<u32> = (0..=40u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
-    let batch = Batch { ids: &ids[..40], targets: &ids[1..], sequences: 2, segments: &[] };
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
-    model.forward_backward(&mut Workspace::new(false), &batch, 40.0, &mut gradients).unwrap();
-    gradients
-}
+use crate::common::{grouped_shape, loss_and_gradients};
 
 #[test]
 fn every_estimator_masks_what_it_says() {
     for granularity in [Granularity::Tensor, Granularity::Row, Granularity::Group(32)] {
-        let config = ModelConfig {
-            vocab_size: 61,
-            hidden_size: 64,
-            intermediate_size: 128,
-            num_hidden_layers: 2,
-            head_dim: 16,
-            max_position_embeddings: 32,
-            granularity,
-            ..ModelConfig::default()
-        };
+        let config = grouped_shape(granularity, WeightQuantizer::default());
         let model = Decoder::init(&config, 5).unwrap();
-        let plain = gradients(&model);
+        let plain = loss_and_gradients(&model).1;
         for ste in Ste::ALL {
             let mut masked = plain.clone();
             model.apply_ste(ste, &mut masked);

@@ -5,6 +5,8 @@ use tritforge_config::{ActivationQuant, Granularity, ModelConfig, WeightQuant};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, Workspace};
 use tritforge_ternary::{Scales, Ste, TernaryTensor, absmax_quantize};
 
+use crate::common::scattered;
+
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 const VOCAB: usize = 96;
@@ -32,7 +34,7 @@ const GRANULARITIES: [Granularity; 3] = [Granularity::Tensor, Granularity::Row, 
 
 /// Ids and their targets.
 fn ids() -> Vec<u32> {
-    (0..=(SEQUENCES * LENGTH) as u64).map(|i| (i * 2_654_435_761 % VOCAB as u64) as u32).collect()
+    scattered(SEQUENCES * LENGTH + 1, VOCAB as u64)
 }
 
 fn batch(ids: &[u32]) -> Batch<'_> {

@@ -1,11 +1,11 @@
 //! The gradients of the training pass against central differences of its loss, in full precision, where the
 //! loss is smooth: every kind of parameter, with and without each optional part of a block.
 
-use tritforge_config::{
-    ActivationQuant, AttentionBias, HiddenAct, ModelConfig, RopeScaling, Rotation, WeightQuant,
-};
+use tritforge_config::{ActivationQuant, AttentionBias, HiddenAct, ModelConfig, Rotation, WeightQuant};
 use tritforge_kernels::hadamard_in_place;
 use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
+
+use crate::common::yarn;
 
 const VOCAB: u32 = 23;
 
@@ -128,14 +128,6 @@ fn biases_of_all_projections_and_norms_of_heads() {
 
 #[test]
 fn biases_of_queries_keys_and_values_and_scaled_rope() {
-    let yarn = RopeScaling::Yarn {
-        factor: 4.0,
-        beta_fast: 2.0,
-        beta_slow: 1.0,
-        truncate: true,
-        attention_factor: 1.2,
-        original_max_position_embeddings: 16,
-    };
-    let config = ModelConfig { use_sub_norm: false, rope_scaling: Some(yarn), ..config() };
+    let config = ModelConfig { use_sub_norm: false, rope_scaling: Some(yarn()), ..config() };
     check(&ModelConfig { attention_bias: AttentionBias::Qkv, ..config });
 }

@@ -5,26 +5,13 @@
 use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig};
 use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, IGNORE_INDEX, Workspace};
 
-fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: 61,
-        hidden_size: 48,
-        intermediate_size: 80,
-        num_hidden_layers: 3,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 12,
-        max_position_embeddings: 32,
-        initializer_range: 0.3,
-        ..ModelConfig::default()
-    }
-}
+use crate::common::{odd_shape, scattered};
 
 const LENGTH: usize = 20;
 
 /// Eight sequences, their targets, some of which do not count, and how many do.
 fn tokens() -> (Vec<u32>, Vec<u32>, usize) {
-    let ids: Vec<u32> = (0..8 * LENGTH as u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
+    let ids = scattered(8 * LENGTH, 61);
     let targets: Vec<u32> =
         (0..ids.len()).map(|i| if i % 7 == 3 { IGNORE_INDEX } else { ids[(i + 1) % ids.len()] }).collect();
     let count = targets.iter().filter(|t| **t != IGNORE_INDEX).count();
@@ -58,7 +45,7 @@ fn difference(model: &Decoder, a: &Gradients, b: &Gradients) -> f32 {
 
 #[test]
 fn checkpointing_changes_no_bit_and_keeps_less() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (loss, gradients) = run(&model, 4, false);
     let (again, checkpointed) = run(&model, 4, true);
     assert_eq!(loss.to_bits(), again.to_bits());
@@ -74,7 +61,7 @@ fn the_estimate_of_memory_is_what_is_used() {
         (true, ActivationQuant::Absmax, true),
         (false, ActivationQuant::None, true),
     ] {
-        let config = ModelConfig { activations, use_qk_norm, ..config() };
+        let config = ModelConfig { activations, use_qk_norm, ..odd_shape() };
         let mut model = Decoder::init(&config, 5).unwrap();
         model.set_grad_precision(GradPrecision::Int24).unwrap();
         let (ids, targets, count) = tokens();
@@ -89,7 +76,7 @@ fn the_estimate_of_memory_is_what_is_used() {
 
 #[test]
 fn micro_batches_add_up_to_the_batch() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (whole, gradients) = run(&model, 8, false);
     let (parts, sums) = run(&model, 1, false);
     assert!((whole - parts).abs() < 1e-6 * whole, "{whole} against {parts}");
@@ -99,7 +86,7 @@ fn micro_batches_add_up_to_the_batch() {
 
 #[test]
 fn threads_change_no_bit() {
-    let model = Decoder::init(&ModelConfig { vocab_size: 5000, ..config() }, 5).unwrap();
+    let model = Decoder::init(&ModelConfig { vocab_size: 5000, ..odd_shape() }, 5).unwrap();
     let on = |threads: usize| {
         tritforge_kernels::set_threads(threads);
         run(&model, 8, false)
@@ -111,7 +98,7 @@ fn threads_change_no_bit() {
 
 #[test]
 fn a_workspace_serves_batches_of_any_size() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (ids, targets, count) = tokens();
     let mut workspace = Workspace::new(false);
     let mut gradients = Gradients::new(model.parameters(), |_| true);
@@ -130,7 +117,7 @@ fn a_workspace_serves_batches_of_any_size() {
 
 #[test]
 fn frozen_parameters_get_nothing_and_change_nothing_else() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (ids, targets, count) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
     let (_, all) = run(&model, 8, false);
@@ -155,11 +142,11 @@ fn frozen_parameters_get_nothing_and_change_nothing_else() {
 /// The configuration names the parameters that a model has, in its order.
 #[test]
 fn parameters_are_those_that_the_configuration_names() {
-    let biased = ModelConfig { attention_bias: AttentionBias::Qkv, use_sub_norm: false, ..config() };
+    let biased = ModelConfig { attention_bias: AttentionBias::Qkv, use_sub_norm: false, ..odd_shape() };
     let other =
-        ModelConfig { tie_word_embeddings: false, use_qk_norm: true, use_sub_norm: false, ..config() };
-    let normed = ModelConfig { projection_norms: true, ..config() };
-    for config in [config(), biased, other, normed] {
+        ModelConfig { tie_word_embeddings: false, use_qk_norm: true, use_sub_norm: false, ..odd_shape() };
+    let normed = ModelConfig { projection_norms: true, ..odd_shape() };
+    for config in [odd_shape(), biased, other, normed] {
         let model = Decoder::init(&config, 5).unwrap();
         let found = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.dims().to_vec()));
         assert_eq!(found.collect::<Vec<_>>(), config.parameter_shapes().collect::<Vec<_>>());
@@ -171,7 +158,7 @@ fn parameters_are_those_that_the_configuration_names() {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let mut fault = |ids: &[u32], targets: &[u32], normalizer: f32| {
         let batch = Batch { ids, targets, sequences: 1, segments: &[] };
@@ -183,7 +170,7 @@ fn what_does_not_fit_is_refused() {
     assert!(fault(&[1, 2], &[61, 1], 1.0).contains("target: found 61"));
     assert!(fault(&[1, 2], &[1, 2], 0.0).contains("normalizer"));
     assert!(fault(&[], &[], 1.0).contains("token ids"));
-    let other = Decoder::init(&ModelConfig { num_hidden_layers: 1, ..config() }, 5).unwrap();
+    let other = Decoder::init(&ModelConfig { num_hidden_layers: 1, ..odd_shape() }, 5).unwrap();
     let mut small = Gradients::new(other.parameters(), |_| true);
     let batch = Batch { ids: &[1], targets: &[2], sequences: 1, segments: &[] };
     assert!(model.forward_backward(&mut Workspace::new(false), &batch, 1.0, &mut small).is_err());
@@ -191,7 +178,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn weights_scale_the_gradients_of_their_targets() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (ids, targets, count) = tokens();
     let run = |targets: &[u32], weights: Option<&[f32]>| {
         let batch = Batch { ids: &ids, targets, sequences: 8, segments: &[] };
@@ -239,7 +226,7 @@ fn weights_scale_the_gradients_of_their_targets() {
 
 #[test]
 fn log_probabilities_sum_to_the_score() {
-    let model = Decoder::init(&config(), 5).unwrap();
+    let model = Decoder::init(&odd_shape(), 5).unwrap();
     let (ids, targets, count) = tokens();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 8, segments: &[] };
     let log_probs = model.log_probs(&batch).unwrap();

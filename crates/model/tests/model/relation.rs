@@ -1,11 +1,13 @@
 //! The attention-relation loss: against its definition in f64, its gradient against finite differences, and
 //! where it has no part.
 
-use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, RopeScaling, WeightQuant};
+use tritforge_config::{ActivationQuant, AttentionBias, ModelConfig, WeightQuant};
 use tritforge_model::{
     AttentionStates, Batch, Decoder, Distillation, DistillationLoss, Gradients, IGNORE_INDEX, ModelError,
     Relation, Workspace,
 };
+
+use crate::common::yarn;
 
 const VOCAB: usize = 31;
 const LENGTH: usize = 9;
@@ -122,14 +124,6 @@ fn expected(model: &Decoder, relation: &Relation<'_>) -> f64 {
 fn the_loss_is_its_definitions_and_the_gradient_that_of_differences() {
     let (ids, _) = tokens();
     let states = teacher().attention_states(&ids, 2, &SEGMENTS, 1).unwrap();
-    let yarn = RopeScaling::Yarn {
-        factor: 4.0,
-        beta_fast: 2.0,
-        beta_slow: 1.0,
-        truncate: true,
-        attention_factor: 1.2,
-        original_max_position_embeddings: 16,
-    };
     for (config, relation) in [
         (config(), relation(&states)),
         (config(), Relation { heads: 1, alphas: [0.0, 0.0, 1.0], layer: 2, ..relation(&states) }),
@@ -138,7 +132,7 @@ fn the_loss_is_its_definitions_and_the_gradient_that_of_differences() {
             ModelConfig {
                 use_qk_norm: true,
                 attention_bias: AttentionBias::Qkv,
-                rope_scaling: Some(yarn),
+                rope_scaling: Some(yarn()),
                 ..config()
             },
             relation(&states),

@@ -1,30 +1,10 @@
 //! Every quantizer in the training pass: its codes are those that are exported, in the forward and in the backward.
 
 use tritforge_config::{Granularity, ModelConfig, Projection, QuantizerSettings, WeightQuantizer};
-use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, Workspace};
+use tritforge_model::{Decoder, GradPrecision};
 use tritforge_ternary::{QUANTIZERS, TernaryTensor};
 
-fn config(quantizer: WeightQuantizer, granularity: Granularity) -> ModelConfig {
-    ModelConfig {
-        vocab_size: 61,
-        hidden_size: 64,
-        intermediate_size: 128,
-        num_hidden_layers: 2,
-        head_dim: 16,
-        max_position_embeddings: 32,
-        quantizer,
-        granularity,
-        ..ModelConfig::default()
-    }
-}
-
-fn gradients(model: &Decoder) -> (f64, Gradients) {
-    let ids: Vec<u32> = (0..=40u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
-    let batch = Batch { ids: &ids[..40], targets: &ids[1..], sequences: 2, segments: &[] };
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
-    let loss = model.forward_backward(&mut Workspace::new(false), &batch, 40.0, &mut gradients).unwrap();
-    (loss, gradients)
-}
+use crate::common::{grouped_shape, loss_and_gradients};
 
 #[test]
 fn codes_of_training_are_those_of_the_export_and_gradients_those_of_the_ternary_values() {
@@ -38,7 +18,7 @@ fn codes_of_training_are_those_of_the_export_and_gradients_those_of_the_ternary_
         ] {
             let sparsity = sparsity.map(|text| text.parse().unwrap());
             let settings = QuantizerSettings { sparsity, ..Default::default() };
-            let config = config(WeightQuantizer::new(quantizer).with(settings), granularity);
+            let config = grouped_shape(granularity, WeightQuantizer::new(quantizer).with(settings));
             let mut model = Decoder::init(&config, 5).unwrap();
             for layer in 0..2 {
                 for projection in Projection::ALL {
@@ -75,7 +55,8 @@ fn codes_of_training_are_those_of_the_export_and_gradients_those_of_the_ternary_
             for precision in [GradPrecision::F32, GradPrecision::Int24] {
                 model.set_grad_precision(precision).unwrap();
                 fixed.set_grad_precision(precision).unwrap();
-                let ((loss, found), (expected_loss, expected)) = (gradients(&model), gradients(&fixed));
+                let ((loss, found), (expected_loss, expected)) =
+                    (loss_and_gradients(&model), loss_and_gradients(&fixed));
                 assert_eq!(loss, expected_loss, "{quantizer:?} {granularity}");
                 for i in 0..model.parameters().len() {
                     assert_eq!(found.get(i), expected.get(i), "{quantizer:?} {granularity} {precision:?}");

@@ -2,31 +2,15 @@
 //! here from the definitions of LSQ and SEQ.
 
 use tritforge_config::{Granularity, ModelConfig, Projection, QuantizerSettings, WeightQuantizer};
-use tritforge_model::{Batch, Decoder, Gradients, Workspace};
+use tritforge_model::Decoder;
 use tritforge_ternary::{EPS, Ste, TernaryTensor, is_f16};
+
+use crate::common::{grouped_shape, loss_and_gradients};
 
 fn config(name: &str, granularity: Granularity, sparsity: Option<&str>) -> ModelConfig {
     let quantizer: WeightQuantizer = name.parse().unwrap();
     let sparsity = sparsity.map(|text| text.parse().unwrap());
-    ModelConfig {
-        vocab_size: 61,
-        hidden_size: 64,
-        intermediate_size: 128,
-        num_hidden_layers: 2,
-        head_dim: 16,
-        max_position_embeddings: 32,
-        quantizer: quantizer.with(QuantizerSettings { sparsity, ..Default::default() }),
-        granularity,
-        ..ModelConfig::default()
-    }
-}
-
-fn gradients(model: &Decoder) -> Gradients {
-    let ids: Vec<u32> = (0..=40u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
-    let batch = Batch { ids: &ids[..40], targets: &ids[1..], sequences: 2, segments: &[] };
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
-    model.forward_backward(&mut Workspace::new(false), &batch, 40.0, &mut gradients).unwrap();
-    gradients
+    grouped_shape(granularity, quantizer.with(QuantizerSettings { sparsity, ..Default::default() }))
 }
 
 fn index(model: &Decoder, name: &str) -> usize {
@@ -152,7 +136,7 @@ fn gradients_of_weights_and_scales_are_those_of_the_definitions() {
             let smaller: Vec<f32> = model.values(&alphas).unwrap().iter().map(|alpha| alpha * 0.55).collect();
             model.replace(&alphas, &smaller).unwrap();
         }
-        let plain = gradients(&model);
+        let plain = loss_and_gradients(&model).1;
         let mut found = plain.clone();
         model.apply_ste(Ste::Identity, &mut found);
         let (mut clipped, mut passed) = (0, 0);

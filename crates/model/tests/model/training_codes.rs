@@ -1,30 +1,10 @@
 //! Codes that only training sees, and the pull towards the deployed ones.
 
 use tritforge_config::{Granularity, ModelConfig, Projection};
-use tritforge_model::{Batch, Decoder, GradPrecision, Gradients, TrainingCodes, Workspace};
+use tritforge_model::{Decoder, GradPrecision, TrainingCodes};
 use tritforge_ternary::{Ste, TernaryTensor};
 
-fn config(granularity: Granularity, quantizer: &str) -> ModelConfig {
-    ModelConfig {
-        vocab_size: 61,
-        hidden_size: 64,
-        intermediate_size: 128,
-        num_hidden_layers: 2,
-        head_dim: 16,
-        max_position_embeddings: 32,
-        granularity,
-        quantizer: quantizer.parse().unwrap(),
-        ..ModelConfig::default()
-    }
-}
-
-fn gradients(model: &Decoder) -> (f64, Gradients) {
-    let ids: Vec<u32> = (0..=40u64).map(|i| (i * 2_654_435_761 % 61) as u32).collect();
-    let batch = Batch { ids: &ids[..40], targets: &ids[1..], sequences: 2, segments: &[] };
-    let mut gradients = Gradients::new(model.parameters(), |_| true);
-    let loss = model.forward_backward(&mut Workspace::new(false), &batch, 40.0, &mut gradients).unwrap();
-    (loss, gradients)
-}
+use crate::common::{grouped_shape, loss_and_gradients};
 
 /// Training multiplies the mean codes; what is deployed is the rounding; the gradient of a weight is that of the mean
 /// code, by finite differences of the function as it is defined.
@@ -36,7 +16,7 @@ fn soft_codes_are_trained_and_rounded_ones_deployed() {
         (Granularity::Row, "twn"),
         (Granularity::Group(32), "least_squares"),
     ] {
-        let config = config(granularity, quantizer);
+        let config = grouped_shape(granularity, quantizer.parse().unwrap());
         let mut model = Decoder::init(&config, 5).unwrap();
         let deployed = model.projection(1, Projection::Up).quantized().unwrap().codes();
         model.set_training_codes(TrainingCodes::Soft { temperature, share }).unwrap();
@@ -74,7 +54,8 @@ fn soft_codes_are_trained_and_rounded_ones_deployed() {
         let mut soft_model = Decoder::load(&full, values).unwrap();
         model.set_grad_precision(GradPrecision::F32).unwrap();
         soft_model.set_grad_precision(GradPrecision::F32).unwrap();
-        let ((loss, mut found), (expected_loss, expected)) = (gradients(&model), gradients(&soft_model));
+        let ((loss, mut found), (expected_loss, expected)) =
+            (loss_and_gradients(&model), loss_and_gradients(&soft_model));
         assert!((loss - expected_loss).abs() < 1e-5 * expected_loss, "{loss} {expected_loss}");
         model.apply_ste(Ste::Identity, &mut found);
         for (i, (parameter, slopes)) in model.parameters().iter().zip(&slopes).enumerate() {
@@ -98,7 +79,7 @@ fn residuals_are_trained_and_codes_deployed() {
     for (granularity, quantizer) in
         [(Granularity::Tensor, "absmean"), (Granularity::Row, "sherry"), (Granularity::Group(32), "binary")]
     {
-        let config = config(granularity, quantizer);
+        let config = grouped_shape(granularity, quantizer.parse().unwrap());
         let mut model = Decoder::init(&config, 5).unwrap();
         let codes = |model: &Decoder| model.projection(1, Projection::Up).quantized().unwrap().codes();
         let deployed = codes(&model);
@@ -128,7 +109,8 @@ fn residuals_are_trained_and_codes_deployed() {
         let mut full = Decoder::load(&full, values).unwrap();
         model.set_grad_precision(GradPrecision::F32).unwrap();
         full.set_grad_precision(GradPrecision::F32).unwrap();
-        let ((loss, mut found), (expected_loss, expected)) = (gradients(&model), gradients(&full));
+        let ((loss, mut found), (expected_loss, expected)) =
+            (loss_and_gradients(&model), loss_and_gradients(&full));
         assert!((loss - expected_loss).abs() < 1e-5 * expected_loss, "{loss} {expected_loss}");
         model.apply_ste(Ste::Identity, &mut found);
         for (i, (parameter, factor)) in model.parameters().iter().zip(&factors).enumerate() {
@@ -140,27 +122,30 @@ fn residuals_are_trained_and_codes_deployed() {
             }
         }
     }
-    let mut model = Decoder::init(&config(Granularity::Tensor, "absmean"), 5).unwrap();
+    let mut model =
+        Decoder::init(&grouped_shape(Granularity::Tensor, "absmean".parse().unwrap()), 5).unwrap();
     let error = model.set_training_codes(TrainingCodes::Residual { share: f32::NAN }).unwrap_err();
     assert!(error.to_string().contains("share NaN"), "{error}");
 }
 
 #[test]
 fn drawn_codes_are_those_of_their_seed_and_not_deployed() {
-    let mut model = Decoder::init(&config(Granularity::Tensor, "absmean"), 5).unwrap();
-    let rounded = gradients(&model).0;
+    let mut model =
+        Decoder::init(&grouped_shape(Granularity::Tensor, "absmean".parse().unwrap()), 5).unwrap();
+    let rounded = loss_and_gradients(&model).0;
     let mut of_seed = |seed| {
         model.set_training_codes(TrainingCodes::Stochastic { seed }).unwrap();
         model.requantize().unwrap();
-        gradients(&model).0
+        loss_and_gradients(&model).0
     };
     let (first, second, again) = (of_seed(1), of_seed(2), of_seed(1));
     assert_eq!(first, again);
     assert!(first != second && first != rounded);
     model.set_training_codes(TrainingCodes::Rounded).unwrap();
     model.requantize().unwrap();
-    assert_eq!(gradients(&model).0, rounded);
-    let mut sparse = Decoder::init(&config(Granularity::Tensor, "binary"), 5).unwrap();
+    assert_eq!(loss_and_gradients(&model).0, rounded);
+    let mut sparse =
+        Decoder::init(&grouped_shape(Granularity::Tensor, "binary".parse().unwrap()), 5).unwrap();
     let error = sparse.set_training_codes(TrainingCodes::Stochastic { seed: 1 }).unwrap_err().to_string();
     assert!(error.contains("binary") && error.contains("rounds latent weights"), "{error}");
     let soft = TrainingCodes::Soft { temperature: f32::NAN, share: 1.0 };
@@ -172,7 +157,7 @@ fn the_pull_goes_towards_the_ternary_values() {
     for (granularity, quantizer) in
         [(Granularity::Tensor, "absmean"), (Granularity::Group(32), "twn"), (Granularity::Row, "sherry")]
     {
-        let config = config(granularity, quantizer);
+        let config = grouped_shape(granularity, quantizer.parse().unwrap());
         let mut model = Decoder::init(&config, 5).unwrap();
         let names = Projection::ALL.map(|p| (p.hf_weight(0), config.projection_shape(p)));
         let before: Vec<Vec<f32>> = names.iter().map(|(name, _)| model.values(name).unwrap()).collect();
