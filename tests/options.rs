@@ -116,7 +116,7 @@ fn arguments(subcommand: &str) -> (Vec<&'static str>, bool) {
         "train" => (vec!["missing.toml"], false),
         "recipes list" | "recipes reference" | "recipes schema" => (vec![], true),
         "recipes show" | "recipes copy" => (vec!["missing"], false),
-        "data preview" => (vec!["missing.toml"], false),
+        "data preview" | "data lint" => (vec!["missing.toml"], false),
         "report" => (vec!["missing"], false),
         "eval" => (vec!["model.gguf", "--text", "text.txt"], true),
         "diff" => (vec!["model.gguf", "model.gguf"], true),

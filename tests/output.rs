@@ -24,6 +24,8 @@ fn commands() -> (Project, Vec<Vec<&'static str>>) {
         "train recipe.toml --overwrite --set train.steps=4",
         "train recipe.toml --dry-run",
         "data preview recipe.toml",
+        "data lint recipe.toml",
+        "data lint recipe.toml --json",
         "inspect m.gguf --tensors",
         "inspect m.gguf --json",
         "tokenize m.gguf --text text.txt",

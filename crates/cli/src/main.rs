@@ -67,7 +67,8 @@ enum Command {
     /// List, show and copy the built-in recipes; print the recipe reference and JSON Schema.
     #[cfg(feature = "train")]
     Recipes(commands::recipes::Args),
-    /// Preview a recipe's data before training: samples, loss masks, lengths, dropped records.
+    /// Look at data before training: samples, loss masks, lengths, dropped records (preview); duplicates, damaged
+    /// answers, leaked questions (lint).
     #[cfg(feature = "train")]
     Data(commands::data::Args),
     /// Write a self-contained HTML report of one or more runs: loss curves, ternary statistics, text samples.

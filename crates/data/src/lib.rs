@@ -45,6 +45,7 @@ mod examples;
 mod fingerprint;
 mod format;
 mod hub;
+mod lint;
 mod mixture;
 mod mmap;
 mod records;
@@ -70,6 +71,9 @@ pub use examples::{
 pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
+pub use lint::{
+    Against, AgainstItem, Finding, FindingKind, Lint, LintOptions, LintProgress, lint, read_leniently,
+};
 pub use mixture::{Mixture, MixturePart};
 pub use rows::TableFormat;
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};

@@ -32,6 +32,7 @@ mod guard;
 mod health;
 mod identity;
 mod init;
+mod lint;
 mod objective;
 mod optimizer;
 mod prepare;
@@ -49,6 +50,7 @@ pub use beginning::{Beginning, TensorPrint, beginning};
 pub use documents::{DOCUMENTS, DocumentLoss, document_losses};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use lint::lint_recipe;
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, ParameterStep, Rule, StateTensor, Step,
     StoredType, TSignSgd, global_norm,

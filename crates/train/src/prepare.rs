@@ -1,11 +1,14 @@
 //! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start
 //! finds them; or to samples with masks or pairs of answers, which are made again at every start.
 
+mod lint;
 mod samples;
 
 use std::fs;
 use std::path::Path;
 
+pub(crate) use lint::lint_samples;
+pub(crate) use samples::read_options;
 use tempfile::TempDir;
 use tritforge_data::{
     Corpus, Document, Fingerprint, Format, Hub, Mixture, MixturePart, Packing, RustSources, Split,
@@ -149,7 +152,7 @@ pub fn prepare_in(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepar
 }
 
 /// How a recipe's data is split.
-fn split_of(recipe: &Recipe) -> Split {
+pub(crate) fn split_of(recipe: &Recipe) -> Split {
     let fraction = recipe.data.held_out;
     match recipe.data.split {
         SplitKind::Contiguous => Split::Contiguous { fraction },

@@ -1,4 +1,6 @@
-//! `tritforge data preview`: a look at a recipe's data before anything is trained.
+//! `tritforge data`: a look at a recipe's data before anything is trained.
+
+mod lint;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -40,10 +42,20 @@ enum Command {
         #[arg(long)]
         no_color: bool,
     },
+    /// Find what is wrong with training data: duplicates, empty and truncated answers, roles out of order, leaked
+    /// questions of evaluation sets, damaged characters.
+    #[command(after_help = "Examples:\n  \
+        tritforge data lint recipes/sft.toml --set data.train=alpaca.json\n  \
+        tritforge data lint train.jsonl --held-out valid.jsonl --against gsm8k-test.jsonl --strict\n  \
+        tritforge data lint gsm8k.jsonl --column instruction=question --column output=answer --json")]
+    Lint(lint::Args),
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let Command::Preview { recipe, samples, set, no_color } = &args.command;
+    let (recipe, samples, set, no_color) = match &args.command {
+        Command::Preview { recipe, samples, set, no_color } => (recipe, samples, set, no_color),
+        Command::Lint(args) => return lint::run(args),
+    };
     let recipe = Recipe::load(recipe, set)?;
     let found = preview(&recipe, *samples, &Preparation::new(|message| eprintln!("{message}")))?;
     let color = !no_color && std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal();

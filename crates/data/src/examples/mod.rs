@@ -56,13 +56,13 @@ impl ChatTurn {
     }
 
     /// Whether nothing is said: no text, and no call of a tool.
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.content().is_none_or(|text| text.trim().is_empty()) && !self.message.contains_key("tool_calls")
     }
 }
 
 /// The role of the model.
-const ASSISTANT: &str = "assistant";
+pub(crate) const ASSISTANT: &str = "assistant";
 
 /// What an example is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -159,7 +159,7 @@ impl Examples {
         Ok(found)
     }
 
-    fn read_file(
+    pub(crate) fn read_file(
         &mut self,
         file: &corpus::SourceFile,
         options: &ReadOptions,

@@ -54,7 +54,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
             return Err(TrainError::State(format!("no {name} samples left: {}", read.report.summary())));
         }
     }
-    if let Some(mark) = train.first().and_then(|sample| unlearned_end(&read.tokenizer, sample)) {
+    if let Some(mark) = train.first().and_then(|s| unlearned_end(&read.tokenizer, &s.ids, &s.mask)) {
         sink.message(&format!(
             "warning: the template writes {mark} after answers but leaves it out of the loss, so the model \
              will not learn to stop: put it into the generation block"
@@ -133,6 +133,19 @@ fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
     }
 }
 
+/// How the recipe's records are read.
+pub(crate) fn read_options(recipe: &Recipe) -> ReadOptions {
+    let keys = &recipe.data.samples;
+    ReadOptions {
+        kind: keys.records.unwrap_or(RecordKind::Auto),
+        columns: keys.columns.clone(),
+        on_bad: keys.on_bad_sample,
+        keep_empty: keys.keep_empty,
+        drop_duplicates: keys.drop_duplicates,
+        max_samples: keys.max_samples,
+    }
+}
+
 fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
     // What else the order of the samples depends on.
     let packing = if recipe.data.packing == Packing::Masked { "masked" } else { "documents" };
@@ -140,14 +153,14 @@ fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
 }
 
 /// Examples that were read, with what turns them into ids.
-struct Read {
+pub(super) struct Read {
     train: Vec<Example>,
     held_out: Vec<Example>,
     report: Report,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) template: ChatTemplate,
     /// Whether the template writes something by which an answer ends.
-    ends_answers: bool,
+    pub(super) ends_answers: bool,
 }
 
 impl Read {
@@ -157,16 +170,26 @@ impl Read {
         let mut sources: Vec<TextSource> =
             recipe.data.train.iter().map(|path| source(path, Format::Auto)).collect();
         sources.extend(recipe.data.sources.iter().map(|s| source(&s.path, s.format)));
-        let options = ReadOptions {
-            kind: keys.records.unwrap_or(RecordKind::Auto),
-            columns: keys.columns.clone(),
-            on_bad: keys.on_bad_sample,
-            keep_empty: keys.keep_empty,
-            drop_duplicates: keys.drop_duplicates,
-            max_samples: keys.max_samples,
-        };
-        let Examples { examples, report } = Examples::read(&sources, &options)?;
+        let Examples { examples, report } = Examples::read(&sources, &read_options(recipe))?;
         let (train, held_out) = split_examples(examples, split_of(recipe))?;
+        let read = Self::with(recipe, dir, sink, train, held_out, report)?;
+        let mut all = read.train.iter().chain(&read.held_out);
+        all.clone().try_for_each(|example| all_is_written(example, read.template.source()))?;
+        if keys.loss == Loss::All {
+            all.try_for_each(learns_all)?;
+        }
+        Ok(read)
+    }
+
+    /// Examples with the recipe's template and tokenizer; whether the one knows all of the others is not checked.
+    pub(super) fn with(
+        recipe: &Recipe,
+        dir: &Path,
+        sink: &dyn Sink,
+        train: Vec<Example>,
+        held_out: Vec<Example>,
+        report: Report,
+    ) -> Result<Self, TrainError> {
         let template = named_template(recipe)?;
         // A tokenizer that is trained here sees the text that it will encode.
         let texts = |examples: &[Example]| -> Vec<Document> {
@@ -187,10 +210,6 @@ impl Read {
                 ))
             })?,
         };
-        train.iter().chain(&held_out).try_for_each(|example| all_is_written(example, template.source()))?;
-        if keys.loss == Loss::All {
-            train.iter().chain(&held_out).try_for_each(learns_all)?;
-        }
         let unknown: Vec<String> =
             self::marks(template.source()).into_iter().filter(|mark| tokenizer.id(mark).is_none()).collect();
         if !unknown.is_empty() {
@@ -206,7 +225,7 @@ impl Read {
     }
 
     /// The ids of an example with a mask over what is learned of it.
-    fn encode(&self, loss: Loss, body: &Body) -> Result<(Vec<u32>, Vec<bool>), TextError> {
+    pub(super) fn encode(&self, loss: Loss, body: &Body) -> Result<(Vec<u32>, Vec<bool>), TextError> {
         let Masked { ids, mask } = match body {
             Body::Turns(said) => {
                 let turns: Vec<_> = said
@@ -273,7 +292,7 @@ fn names(template: &str, word: &str) -> bool {
 
 /// Refuses an example with a message of which a template knows only a part: the rest would be left out
 /// without a word.
-fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
+pub(super) fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
     let said: Vec<&ChatTurn> = match &example.body {
         Body::Turns(said) => said.iter().collect(),
         Body::Preference { prompt, chosen, rejected } => {
@@ -296,7 +315,7 @@ fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
 }
 
 /// Refuses an example that says of a message that it is not to be learned, where every token is.
-fn learns_all(example: &Example) -> Result<(), TrainError> {
+pub(super) fn learns_all(example: &Example) -> Result<(), TrainError> {
     let Body::Turns(said) = &example.body else { return Ok(()) };
     match said.iter().position(|said| said.flag == Some(false)) {
         None => Ok(()),
@@ -359,10 +378,10 @@ fn marks(source: &str) -> Vec<String> {
 }
 
 /// The special token behind a sample's last answer, if that ends with none.
-fn unlearned_end(tokenizer: &Tokenizer, sample: &Sample) -> Option<String> {
-    let last = sample.mask.iter().rposition(|target| *target)?;
-    let next = sample.ids.get(last + 1).filter(|id| tokenizer.is_special(**id))?;
-    if tokenizer.is_special(sample.ids[last]) { None } else { tokenizer.token(*next) }
+pub(super) fn unlearned_end(tokenizer: &Tokenizer, ids: &[u32], mask: &[bool]) -> Option<String> {
+    let last = mask.iter().rposition(|target| *target)?;
+    let next = ids.get(last + 1).filter(|id| tokenizer.is_special(**id))?;
+    if tokenizer.is_special(ids[last]) { None } else { tokenizer.token(*next) }
 }
 
 /// Bytes that each id adds to a text; special tokens stand for none.
