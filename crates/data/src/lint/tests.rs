@@ -215,7 +215,8 @@ fn answers_and_roles() {
     for said in fine {
         assert_eq!(kinds(&turns(said)), [], "{said:?}");
     }
-    let cases: [(&[(&str, &str)], &[FindingKind]); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [FindingKind]);
+    let cases: [Case<'_>; 9] = [
         (&[("user", "a"), ("assistant", " \n")], &[EmptyAnswer]),
         (&[("user", "Say  Hello"), ("assistant", "say hello ")], &[AnswerIsQuestion]),
         (&[("user", "a"), ("user", "b"), ("assistant", "c")], &[RoleOrder]),
@@ -230,7 +231,7 @@ fn answers_and_roles() {
         assert_eq!(kinds(&turns(said)), expected, "{said:?}");
     }
     let mut alpaca = turns(&[("user", "Repeat this\n\nword"), ("assistant", "Repeat this")]);
-    let Body::Turns(said) = &mut alpaca.body else { return };
+    let Body::Turns(said) = &mut alpaca.body else { panic!("{alpaca:?}") };
     said[0].message.insert("instruction".to_string(), "Repeat this".into());
     assert_eq!(kinds(&alpaca), [AnswerIsQuestion]);
     let pair = |chosen: &str, rejected: &str| Example {
