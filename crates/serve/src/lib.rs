@@ -80,6 +80,7 @@ pub use rate_limit::Limits;
 pub use routes::router;
 pub use tls::{Tls, TlsError};
 pub use webhook::Webhook;
+pub use worker::KvOptions;
 
 /// How to serve.
 #[derive(Debug, Clone)]
