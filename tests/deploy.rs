@@ -27,12 +27,13 @@ fn text(bytes: &[u8]) -> String {
 fn a_service_starts_with_every_plan() {
     let dir = TempDir::new().unwrap();
     model(dir.path());
-    for target in ["mobile", "edge", "server", "cloud"] {
-        let ran = tritforge(dir.path(), &format!("deploy plan model.gguf --target {target} -o serve.toml"));
+    for (target, kv) in [("mobile", "q8_0"), ("edge", "f16"), ("server", "f32"), ("cloud", "f16")] {
+        let plan = format!("deploy plan model.gguf --target {target} --kv {kv} -o serve.toml");
+        let ran = tritforge(dir.path(), &plan);
         let (shown, errors) = (text(&ran.stdout), text(&ran.stderr));
         assert!(ran.status.success(), "{errors}");
         for part in [
-            "keys and values, f16",
+            &format!("keys and values, {kv}")[..],
             "under full load",
             "upper bound",
             "kv-memory",

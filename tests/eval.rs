@@ -46,6 +46,17 @@ fn a_checkpoint_and_its_file_answer_alike() {
         ["--text", "text.txt", "--score", "second-half", "--window", "32", "--tokens", "60", "--json"];
     let score = |model: &str| project.ok(&[&["eval", model], &second_half[..]].concat());
     assert_eq!(score("runs/tiny"), score("tiny.gguf"));
+
+    // What a rounded cache costs: f32 is the default, f16 and q8_0 are near and not the same.
+    let loss = |kv: &str| {
+        let printed = project.ok(&[&["eval", "tiny.gguf", "--kv", kv], &second_half[..]].concat());
+        serde_json::from_str::<serde_json::Value>(&printed).unwrap()["loss"].as_f64().unwrap()
+    };
+    let [exact, half, codes] = ["f32", "f16", "q8_0"].map(loss);
+    assert!(half != exact && (half - exact).abs() < 0.01, "{half} {exact}");
+    assert!(codes != exact && codes != half && (codes - exact).abs() < 0.05, "{codes} {exact}");
+    let stderr = project.fails(&[&["eval", "runs/tiny", "--kv", "f16"], &second_half[..]].concat());
+    assert!(stderr.contains("kv = f16: a checkpoint"), "{stderr}");
 }
 
 #[test]

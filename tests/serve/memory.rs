@@ -3,14 +3,15 @@
 use std::process::Command;
 
 use serde_json::Value;
+use tritforge_infer::KvType;
 
 use crate::{Served, model};
 
 /// Bytes of the keys and values of 256 positions of the tests' model.
-fn least() -> usize {
+fn least(kv: KvType) -> usize {
     let (_dir, path) = model();
     let model = tritforge_infer::Model::open(&path).unwrap();
-    tritforge_serve::Engine::least_kv_memory(&model)
+    tritforge_serve::Engine::least_kv_memory(&model, kv)
 }
 
 #[test]
@@ -20,7 +21,7 @@ fn requests_wait_for_memory_and_answers_are_the_same() {
     let right = Served::start(&["--concurrency", "8"]).post("/v1/completions", "", body);
     let right: Value = serde_json::from_str(&right.2).unwrap();
     // The context of this model is 128, so that the least memory is room for one request at a time.
-    let memory = least().to_string();
+    let memory = least(KvType::F16).to_string();
     let served = Served::start(&["--concurrency", "8", "--kv-memory", &memory]);
     let answers: Vec<(u16, String, String)> = std::thread::scope(|scope| {
         let ask = || scope.spawn(|| served.post("/v1/completions", "", body));
@@ -39,7 +40,7 @@ fn requests_wait_for_memory_and_answers_are_the_same() {
 #[test]
 fn less_than_any_request_takes_is_refused() {
     let (_dir, path) = model();
-    let least = least();
+    let least = least(KvType::F16);
     let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
         .args(["serve", path.to_str().unwrap(), "--kv-memory", &(least - 1).to_string()])
         .output()
@@ -49,6 +50,22 @@ fn less_than_any_request_takes_is_refused() {
         !ran.status.success() && message.contains("--kv-memory") && message.contains(&least.to_string()),
         "{message}"
     );
+}
+
+#[test]
+fn the_type_of_keys_and_values_is_chosen() {
+    let body = r#"{"prompt": "a prompt for all", "max_tokens": 20, "temperature": 0, "ignore_eos": true}"#;
+    let [first, second, third] = ["f32", "f16", "q8_0"].map(|kv| {
+        let served = Served::start(&["--kv", kv]);
+        let (status, _, answer) = served.post("/v1/completions", "", body);
+        assert_eq!(status, 200, "{answer}");
+        served.metric("tritforge_kv_cache_bytes", "")
+    });
+    assert_eq!((second, third), (first / 2.0, second / 64.0 * 34.0));
+    // What is too little for f16 is enough for q8_0.
+    let less = least(KvType::F16) - 1;
+    let served = Served::start(&["--kv", "q8_0", "--kv-memory", &less.to_string()]);
+    assert_eq!(served.post("/v1/completions", "", body).0, 200);
 }
 
 #[test]

@@ -52,12 +52,13 @@ pub(crate) struct Load<'a> {
     pub(crate) model: PlannedMemory,
     pub(crate) vocabulary: usize,
     pub(crate) cores: usize,
+    pub(crate) kv: KvType,
 }
 
 impl Load<'_> {
     /// Keys and values of a request.
     pub(crate) fn request_kv(&self, context: usize) -> u64 {
-        kv_bytes(self.config, KvType::default(), context) as u64
+        kv_bytes(self.config, self.kv, context) as u64
     }
 
     /// The memory for so many requests at once of so many tokens each.

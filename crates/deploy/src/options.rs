@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use toml::{Table, Value};
+use tritforge_kernels::KvType;
 use tritforge_support::counted;
 
 use crate::{DeployError, Plan, readable};
@@ -70,6 +71,15 @@ pub(crate) fn settings(plan: &Plan, request_kv: u64) -> Result<Vec<Setting>, Dep
                 counted(plan.context, "token"),
                 readable(request_kv)
             ),
+        ),
+        Setting::new(
+            "kv",
+            plan.target.kv.to_string(),
+            match plan.target.kv {
+                KvType::F32 => "keys and values as training computes them".to_string(),
+                KvType::F16 => "the default: half the memory of f32".to_string(),
+                KvType::Q8_0 => "half the memory of f16".to_string(),
+            },
         ),
         Setting::new("queue", queue, format!("as many a place as the preset {} has", plan.target.preset)),
         Setting::new(

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tritforge_infer::EngineLayout;
-use tritforge_kernels::TernaryLayout;
+use tritforge_kernels::{KvType, TernaryLayout};
 use tritforge_support::counted;
 
 use crate::budget::Load;
@@ -21,6 +21,8 @@ pub struct Request {
     pub concurrency: Option<usize>,
     /// Bytes that the service may take.
     pub memory: Option<u64>,
+    /// How keys and values are stored.
+    pub kv: Option<KvType>,
 }
 
 /// How a model is served on a target.
@@ -64,6 +66,7 @@ pub struct Plan {
 pub fn plan(source: &Source, target: &Target, request: Request) -> Result<Plan, DeployError> {
     let mut target = target.clone();
     target.memory = request.memory.unwrap_or(target.memory);
+    target.kv = request.kv.unwrap_or(target.kv);
     let longest = source.config.max_position_embeddings;
     let range = |option, found: Option<usize>, most: usize, what: &str| match found {
         Some(found) if !(1..=most).contains(&found) => {
@@ -81,6 +84,7 @@ pub fn plan(source: &Source, target: &Target, request: Request) -> Result<Plan, 
         model: source.memory(layout)?,
         vocabulary: source.vocabulary,
         cores: target.cores,
+        kv: target.kv,
     };
     let memory = load.memory(context, concurrency);
     if memory.peak() > target.memory {
@@ -139,6 +143,10 @@ fn ways(source: &Source, load: &Load<'_>, target: &Target, (context, concurrency
         let both = (1..=context / STEP).rev().map(|blocks| blocks * STEP).find(|shorter| fits(*shorter, 1));
         ways.extend(both.map(|shorter| format!("--context {shorter} with --concurrency 1")));
     }
+    let in_q8_0 = Load { kv: KvType::Q8_0, ..*load };
+    if target.kv != KvType::Q8_0 && in_q8_0.memory(context, concurrency).peak() <= target.memory {
+        ways.push("--kv q8_0".to_string());
+    }
     if let Some(smaller) = source.memory_in_q8_0(target.isa.layout()) {
         let smaller = Load { model: smaller, ..*load };
         let needed = smaller.memory(context, concurrency).peak();
@@ -193,6 +201,10 @@ fn notes(source: &Source, load: &Load<'_>, plan: &Plan, request: Request) -> Vec
          loads it, not speed or memory here"
             .to_string(),
     );
-    notes.push("keys and values are f16, the only type of the service".to_string());
+    let in_q8_0 = Load { kv: KvType::Q8_0, ..*load }.memory(plan.context, plan.concurrency).peak();
+    let saved = plan.peak.saturating_sub(in_q8_0);
+    if saved > plan.peak / 20 {
+        notes.push(format!("keys and values in q8_0 (--kv q8_0) would save {}", readable(saved)));
+    }
     notes
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::Value;
 use tritforge_infer::EngineLayout;
-use tritforge_kernels::{Backend, TernaryLayout, threads};
+use tritforge_kernels::{Backend, KvType, TernaryLayout, threads};
 
 use crate::size::parse;
 use crate::{DeployError, readable};
@@ -27,8 +27,7 @@ built_in!("mobile", "edge", "server", "cloud");
 pub const HERE: &str = "here";
 
 /// The keys of a target's file.
-const KEYS: &str =
-    "cores, memory, bandwidth (GB/s), isa, concurrency, context, about (optional), preset (optional)";
+const KEYS: &str = "cores, memory, bandwidth (GB/s), isa, concurrency, context, kv (optional), about (optional), preset (optional)";
 /// Bytes of a file at most.
 const LONGEST: u64 = 1 << 20;
 
@@ -103,12 +102,15 @@ pub struct Target {
     pub concurrency: usize,
     /// Tokens of a request, prompt and answer.
     pub context: usize,
+    /// How keys and values are stored.
+    #[serde(serialize_with = "as_text")]
+    pub kv: KvType,
     /// The preset of the service that gives what does not depend on the model.
     pub preset: String,
 }
 
-fn as_text<S: serde::Serializer>(isa: &Isa, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(isa)
+fn as_text<S: serde::Serializer>(named: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(named)
 }
 
 /// A file as it is written.
@@ -123,6 +125,7 @@ struct File {
     isa: String,
     concurrency: usize,
     context: usize,
+    kv: Option<String>,
     preset: Option<String>,
 }
 
@@ -171,6 +174,8 @@ impl Target {
             let known: Vec<&str> = ISAS.iter().map(|(name, _)| *name).collect();
             fault(format!("isa {:?}: expected {}", file.isa, known.join(", ")))
         })?;
+        let kv = file.kv.map_or(Ok(KvType::default()), |name| name.parse());
+        let kv = kv.map_err(|e| fault(format!("kv: {e}")))?;
         let preset = file.preset.unwrap_or_else(|| "server".to_string());
         if !BUILT_IN.iter().any(|(known, ..)| *known == preset) {
             let known: Vec<&str> = BUILT_IN.iter().map(|(name, ..)| *name).collect();
@@ -197,6 +202,7 @@ impl Target {
             isa,
             concurrency: file.concurrency,
             context: file.context,
+            kv,
             preset,
         })
     }
@@ -220,6 +226,7 @@ impl Target {
             isa: Isa::here(),
             concurrency: 2,
             context: 4096,
+            kv: KvType::default(),
             preset: "server".to_string(),
         })
     }
@@ -264,6 +271,11 @@ mod tests {
             ("avx2", "sse", "isa \"sse\": expected scalar"),
             ("concurrency = 2", "concurrency = 257", "concurrency 257: expected 1 to 256"),
             ("context = 512", "context = 512\ncontxt = 3", "unknown field `contxt`"),
+            (
+                "context = 512",
+                "context = 512\nkv = \"q4\"",
+                "kv: unknown type of keys and values \"q4\": expected f32",
+            ),
             ("context = 512", "context = 512\npreset = \"x\"", "preset \"x\": expected mobile"),
         ] {
             let error =

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tritforge_config::ModelConfig;
 use tritforge_deploy::{BUILT_IN, DeployError, Request, Source, Target, plan, serve_toml};
 use tritforge_export::{ExportOptions, synth_checkpoint, synth_gguf};
-use tritforge_kernels::DenseType;
+use tritforge_kernels::{DenseType, KvType};
 
 fn tiny() -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tiny.toml");
@@ -48,7 +48,7 @@ fn what_does_not_fit_is_refused_with_what_does() {
     let target = Target::named("edge").unwrap();
     let full = plan(&source, &target, Request::default()).unwrap();
     let with = |memory: u64, context: Option<usize>, concurrency: Option<usize>| {
-        plan(&source, &target, Request { memory: Some(memory), context, concurrency })
+        plan(&source, &target, Request { memory: Some(memory), context, concurrency, ..Request::default() })
     };
     // All that it takes is enough, and one byte less is not.
     assert!(with(full.peak, None, None).is_ok());
@@ -110,6 +110,11 @@ fn the_bound_on_speed_is_bytes_over_bandwidth() {
     // Half of 512 positions, keys and values of two heads of 64 in f16, four blocks.
     let kv = 256 * 2 * 2 * 64 * 2 * 4;
     assert_eq!(plan.speed.kv_bytes, kv);
+    let in_q8_0 = Request { context: Some(512), kv: Some(KvType::Q8_0), ..Request::default() };
+    let in_q8_0 = tritforge_deploy::plan(&source, &target, in_q8_0).unwrap();
+    // A byte instead of two, and a scale of two bytes for each 32.
+    assert_eq!(in_q8_0.speed.kv_bytes * 64, kv * 34);
+    assert_eq!(in_q8_0.memory.kv * 64, plan.memory.kv * 34);
     let one = 8.5e9 / (projections + head + kv) as f64;
     assert!((plan.speed.one / one - 1.0).abs() < 1e-12);
     let all = 4.0 * 8.5e9 / (projections + head + 4 * kv) as f64;

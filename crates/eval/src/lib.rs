@@ -38,7 +38,7 @@ pub use dump::write_logits;
 pub use error::EvalError;
 pub use greedy::{GreedyOptions, generate_greedy};
 pub use model::EvalModel;
-pub use perplexity::{Perplexity, Scoring, perplexity};
+pub use perplexity::{Perplexity, PerplexityOptions, Scoring, perplexity};
 pub use score::{LogLikelihood, ScoredSequence, Scorer};
 pub use verify::{
     Comparison, FirstDifference, ProjectionReport, Quantity, VerifyOptions, VerifyReport, verify,

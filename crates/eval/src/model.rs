@@ -105,18 +105,33 @@ impl EvalModel {
         self.tokenizer().ok_or_else(missing)
     }
 
-    /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size].
+    /// Logits of every token of one sequence that starts with an empty context: [tokens, vocab_size]. Keys and values are
+    /// f32, as in training.
     ///
     /// # Errors
     /// If the sequence is empty, longer than the context, or has an unknown id; if a logit is NaN or
     /// infinite.
     pub fn logits(&self, ids: &[u32]) -> Result<Vec<f32>, EvalError> {
+        self.logits_with(ids, KvType::F32)
+    }
+
+    /// [`EvalModel::logits`] of an exported model that stores keys and values as `kv`.
+    ///
+    /// # Errors
+    /// As [`EvalModel::logits`]; or if the model is a checkpoint and `kv` is not f32.
+    pub fn logits_with(&self, ids: &[u32], kv: KvType) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
+            EvalModel::Trained { .. } if kv != KvType::F32 => {
+                return Err(EvalError::Input(format!(
+                    "kv = {kv}: a checkpoint is evaluated without a KV cache, as f32; export it to evaluate with one"
+                )));
+            }
             EvalModel::Trained { decoder, .. } => {
                 finite(decoder.logits(ids, 1, None)?, decoder.config().vocab_size, 0)?
             }
-            EvalModel::Deployed(model) => Session::with_kv(Arc::clone(model), ids.len().max(1), KvType::F32)?
-                .forward(ids, LogitsRequest::All)?,
+            EvalModel::Deployed(model) => {
+                Session::with_kv(Arc::clone(model), ids.len().max(1), kv)?.forward(ids, LogitsRequest::All)?
+            }
         })
     }
 }

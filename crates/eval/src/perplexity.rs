@@ -1,6 +1,7 @@
 //! Perplexity and bits per byte of a text.
 
 use serde::Serialize;
+use tritforge_infer::KvType;
 use tritforge_kernels::log_sum_exp;
 use tritforge_support::counted;
 
@@ -44,19 +45,38 @@ pub enum Scoring {
     },
 }
 
-/// Scores `text`. `max_tokens` cuts it short. `each` sees the ids and logits of each window.
+/// How a text is scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerplexityOptions {
+    /// Which tokens are predicted.
+    pub scoring: Scoring,
+    /// Tokens predicted at most.
+    pub max_tokens: Option<usize>,
+    /// How an exported model stores keys and values.
+    pub kv: KvType,
+}
+
+impl From<Scoring> for PerplexityOptions {
+    /// The whole text, with keys and values as training computes them.
+    fn from(scoring: Scoring) -> Self {
+        Self { scoring, max_tokens: None, kv: KvType::F32 }
+    }
+}
+
+/// Scores `text`. `each` sees the ids and logits of each window.
 ///
 /// # Errors
 /// If the text has fewer than two tokens or no whole window, the window is too short or longer than the
-/// model's context, or a logit or a figure is NaN or infinite.
+/// model's context, or a logit or a figure is NaN or infinite; if the model is a checkpoint, which has no cache, and
+/// keys and values are not to be f32.
 pub fn perplexity(
     model: &EvalModel,
     text: &str,
-    scoring: Scoring,
-    max_tokens: Option<usize>,
+    options: impl Into<PerplexityOptions>,
     each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
-    let (window, shortest) = match scoring {
+    let options = options.into();
+    let (window, shortest) = match options.scoring {
         Scoring::All { window } => (window, 1),
         Scoring::SecondHalf { window } => (window, 4),
     };
@@ -66,9 +86,9 @@ pub fn perplexity(
             "window = {window}: expected {shortest} to {longest}, the model's context length"
         )));
     }
-    match scoring {
-        Scoring::All { .. } => all(model, text, window, max_tokens, each),
-        Scoring::SecondHalf { .. } => second_halves(model, text, window, max_tokens, each),
+    match options.scoring {
+        Scoring::All { .. } => all(model, text, window, options, each),
+        Scoring::SecondHalf { .. } => second_halves(model, text, window, options, each),
     }
 }
 
@@ -76,7 +96,7 @@ fn all(
     model: &EvalModel,
     text: &str,
     window: usize,
-    max_tokens: Option<usize>,
+    PerplexityOptions { max_tokens, kv, .. }: PerplexityOptions,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
     let all = model.text_tokenizer()?.encode(text, false)?;
@@ -90,7 +110,7 @@ fn all(
     let mut sums = Sums::default();
     let targets = &ids[1..];
     for (inputs, targets) in ids[..ids.len() - 1].chunks(window).zip(targets.chunks(window)) {
-        let logits = model.logits(inputs)?;
+        let logits = model.logits_with(inputs, kv)?;
         sums.add(&logits, targets, model.config().vocab_size);
         each(inputs, &logits)?;
     }
@@ -102,7 +122,7 @@ fn second_halves(
     model: &EvalModel,
     text: &str,
     window: usize,
-    max_tokens: Option<usize>,
+    PerplexityOptions { max_tokens, kv, .. }: PerplexityOptions,
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
     let (tokenizer, vocab) = (model.text_tokenizer()?, model.config().vocab_size);
@@ -126,7 +146,7 @@ fn second_halves(
         if let Some(bos) = bos {
             inputs[0] = bos;
         }
-        let logits = model.logits(&inputs)?;
+        let logits = model.logits_with(&inputs, kv)?;
         // The last row predicts what is no more in the window.
         let targets = &own[first + 1..];
         sums.add(&logits[first * vocab..(window - 1) * vocab], targets, vocab);

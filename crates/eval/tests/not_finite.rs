@@ -329,9 +329,7 @@ fn products_beyond_the_range_are_neither_measured_nor_verified() {
     for path in [&path, &checkpoint] {
         let model = EvalModel::open(path).unwrap();
         expected(
-            perplexity(&model, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(()))
-                .unwrap_err()
-                .to_string(),
+            perplexity(&model, TEXT, Scoring::All { window: 8 }, |_, _| Ok(())).unwrap_err().to_string(),
         );
         let scored = [ScoredSequence { ids: vec![1, 2, 3], context: 1 }];
         expected(Scorer::new(&model).unwrap().score(&scored).unwrap_err().to_string());
@@ -353,6 +351,6 @@ fn a_perplexity_that_is_no_number_is_an_error() {
     let norm = [1e6f32.to_le_bytes(); 256].concat();
     fs::write(&path, file.with("output_norm.weight", 0, &norm)).unwrap();
     let model = EvalModel::open(&path).unwrap();
-    let error = perplexity(&model, TEXT, Scoring::All { window: 8 }, None, |_, _| Ok(())).unwrap_err();
+    let error = perplexity(&model, TEXT, Scoring::All { window: 8 }, |_, _| Ok(())).unwrap_err();
     assert_eq!(error.to_string(), "perplexity is inf: expected a finite number");
 }

@@ -1,7 +1,8 @@
 //! The two ways to score a text, against sums over all logits computed here.
 
 use tritforge_config::ModelConfig;
-use tritforge_eval::{EvalModel, Scoring, perplexity};
+use tritforge_eval::{EvalModel, PerplexityOptions, Scoring, perplexity};
+use tritforge_infer::KvType;
 use tritforge_model::Decoder;
 use tritforge_text::{SpecialTokens, Tokenizer};
 
@@ -38,7 +39,7 @@ fn second_halves_are_scored_as_llama_cpp_does() {
     let model = model();
     let tokenizer = model.tokenizer().unwrap();
     let window = 13;
-    let found = perplexity(&model, TEXT, Scoring::SecondHalf { window }, None, |_, _| Ok(())).unwrap();
+    let found = perplexity(&model, TEXT, Scoring::SecondHalf { window }, |_, _| Ok(())).unwrap();
     // The text with BOS where sequences begin with it, in whole windows whose first token is BOS; tokens 7 to
     // 12 of each.
     let ids = tokenizer.encode(TEXT, tokenizer.adds_bos()).unwrap();
@@ -61,14 +62,15 @@ fn second_halves_are_scored_as_llama_cpp_does() {
     assert!((found.loss - mean).abs() < 1e-5, "{found:?} {mean}");
     assert!((found.loss_stderr - (variance / n).sqrt()).abs() < 1e-5, "{found:?}");
     assert!((found.perplexity - mean.exp()).abs() < 1e-3 * mean.exp());
-    let cut = perplexity(&model, TEXT, Scoring::SecondHalf { window }, Some(13), |_, _| Ok(())).unwrap();
+    let options = PerplexityOptions { max_tokens: Some(13), ..Scoring::SecondHalf { window }.into() };
+    let cut = perplexity(&model, TEXT, options, |_, _| Ok(())).unwrap();
     assert_eq!(cut.tokens, 12);
 }
 
 #[test]
 fn every_token_but_the_first_is_scored_once() {
     let model = model();
-    let found = perplexity(&model, TEXT, Scoring::All { window: 9 }, None, |_, _| Ok(())).unwrap();
+    let found = perplexity(&model, TEXT, Scoring::All { window: 9 }, |_, _| Ok(())).unwrap();
     let ids = model.tokenizer().unwrap().encode(TEXT, false).unwrap();
     let expected: f64 = (1..ids.len()).map(|at| nats(&model, &ids[(at - 1) / 9 * 9..at], ids[at])).sum();
     assert_eq!((found.tokens, found.bytes), (ids.len() - 1, TEXT.len()));
@@ -83,7 +85,15 @@ fn windows_that_do_not_fit_are_named() {
         (Scoring::SecondHalf { window: 3 }, None, "window = 3: expected 4 to 32"),
         (Scoring::SecondHalf { window: 32 }, Some(3), "each window of 32 scores 15"),
     ] {
-        let error = perplexity(&model, TEXT, scoring, tokens, |_, _| Ok(())).unwrap_err().to_string();
+        let options = PerplexityOptions { max_tokens: tokens, ..scoring.into() };
+        let error = perplexity(&model, TEXT, options, |_, _| Ok(())).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_checkpoint_has_no_cache() {
+    let options = PerplexityOptions { kv: KvType::Q8_0, ..Scoring::All { window: 9 }.into() };
+    let error = perplexity(&model(), TEXT, options, |_, _| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("kv = q8_0: a checkpoint") && error.contains("export it"), "{error}");
 }

@@ -47,7 +47,7 @@ impl Session {
     /// training.
     ///
     /// # Errors
-    /// As [`Session::new`].
+    /// As [`Session::new`]; or if the model is on a GPU, which has no kernels for [`KvType::Q8_0`].
     pub fn with_kv(model: Arc<Model>, context: usize, kv: KvType) -> Result<Self, InferError> {
         let config = model.config();
         if context == 0 || context > config.max_position_embeddings {
@@ -55,6 +55,14 @@ impl Session {
                 option: "context",
                 found: format!("{context}, of a model with {}", config.max_position_embeddings),
                 expected: "1 to the model's context length",
+            });
+        }
+        #[cfg(feature = "cuda")]
+        if model.cuda.is_some() && !tritforge_kernels_cuda::CACHE_TYPES.contains(&kv) {
+            return Err(InferError::Option {
+                option: "kv",
+                found: format!("{kv}, of a model on a GPU"),
+                expected: "f16 or f32 on a GPU, or the device cpu",
             });
         }
         let cache = || KvCache::new(kv, config.num_key_value_heads, config.head_dim, 0);

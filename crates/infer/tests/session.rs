@@ -120,10 +120,12 @@ fn caches_of_fewer_bits_take_fewer_bytes() {
         all(&mut session, &tokens(64, 1));
         session.kv_bytes()
     };
-    let [f32s, f16s] = [KvType::F32, KvType::F16].map(bytes);
+    let [f32s, f16s, q8s] = KvType::ALL.map(bytes);
     // Two blocks, keys and values, two heads of 64, 64 tokens.
     let numbers = 2 * 2 * 2 * 64 * 64;
     assert!(f32s >= 4 * numbers && f16s >= 2 * numbers && f32s > f16s, "{f32s} {f16s}");
+    // A scale of two bytes for each 32 numbers.
+    assert_eq!(q8s * 64, f16s * 34);
 }
 
 #[test]

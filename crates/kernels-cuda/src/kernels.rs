@@ -17,6 +17,9 @@ const PTX: [&str; 5] = [
     include_str!("../ptx/ternary.ptx"),
 ];
 
+/// The types of keys and values that have kernels.
+pub const CACHE_TYPES: [KvType; 2] = [KvType::F32, KvType::F16];
+
 /// Products of ternary weights by the most tokens that a kernel takes.
 #[derive(Debug)]
 pub(crate) struct TernaryKernels {
@@ -98,7 +101,7 @@ impl Gpu {
             };
             Ok::<_, CudaError>((ty, kernels))
         };
-        let [f32, f16] = KvType::ALL.map(cache);
+        let [f32, f16] = CACHE_TYPES.map(cache);
         let [a, b, c, d, e] = DenseType::ALL.map(dense_kernels);
         Ok(Self {
             ternary: ternary_kernels("ternary", &[16, 32, 64])?,
@@ -181,7 +184,7 @@ impl Gpu {
     }
 
     pub(crate) fn cache_kernels(&self, ty: KvType) -> &CacheKernels {
-        &self.cache.iter().find(|(of, _)| *of == ty).expect("all types have kernels").1
+        &self.cache.iter().find(|(of, _)| *of == ty).expect("only types of the GPU come here").1
     }
 
     pub(crate) fn dense_kernels(&self, ty: DenseType) -> &DenseKernels {

@@ -27,7 +27,7 @@ pub use attention::{AttentionScratch, CacheShape, NewTokens, Pages, Place};
 pub use dense::Dense;
 pub use device::{Cuda, Input};
 pub use driver::{Buffer, CudaError, Graph, Number};
-pub use kernels::Gpu;
+pub use kernels::{CACHE_TYPES, Gpu};
 pub use largest::{Largest, MOST_LARGEST};
 pub use rows::{Codes, Norm, RopeTables, Rounding};
 pub use ternary::Ternary;

@@ -112,7 +112,7 @@ fn cached_attention() {
     let shape = AttentionShape { heads: 20, kv_heads: 5, head_dim: 128 };
     for context in [256, 1500, 4096] {
         for ty in KvType::ALL {
-            let bytes = 2 * context * shape.kv_size() * ty.size();
+            let bytes = KvCache::bytes_for(ty, shape.kv_heads, shape.head_dim, context);
             let rows = floats(context * shape.kv_size());
             let cache = || {
                 let mut cache = KvCache::new(ty, shape.kv_heads, shape.head_dim, context);

@@ -32,6 +32,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn scale(self, factor: f32) -> Self;
     /// `self · factor + sum`, rounded once.
     unsafe fn fma(self, factor: f32, sum: Self) -> Self;
+    /// `self · other`.
+    unsafe fn mul(self, other: Self) -> Self;
     /// `self · other + sum`, rounded once.
     unsafe fn mul_add(self, other: Self, sum: Self) -> Self;
 }
@@ -90,6 +92,15 @@ impl Vector for Lanes {
     #[inline(always)]
     unsafe fn fma(self, factor: f32, sum: Self) -> Self {
         lanes::fma(&self, &[factor; LANES], &sum)
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        let mut out = self;
+        for i in 0..LANES {
+            out[i] *= other[i];
+        }
+        out
     }
 
     #[inline(always)]
@@ -189,6 +200,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+
+        #[inline(always)]
         unsafe fn mul_add(self, other: Self, sum: Self) -> Self {
             // SAFETY: see above.
             unsafe { _mm512_fmadd_ps(self, other, sum) }
@@ -263,6 +280,12 @@ mod x86 {
                 let factor = _mm256_set1_ps(factor);
                 [_mm256_fmadd_ps(self[0], factor, sum[0]), _mm256_fmadd_ps(self[1], factor, sum[1])]
             }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            // SAFETY: see above.
+            unsafe { [_mm256_mul_ps(self[0], other[0]), _mm256_mul_ps(self[1], other[1])] }
         }
 
         #[inline(always)]

@@ -19,13 +19,22 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-/// What a cache of this type keeps of a number.
-fn kept(ty: KvType, x: &[f32]) -> Vec<f32> {
-    let keep = |x: &f32| match ty {
-        KvType::F32 => *x,
-        KvType::F16 => f16::from_f32(*x).to_f32(),
-    };
-    x.iter().map(keep).collect()
+/// What a cache of this type keeps of rows of heads of so many columns.
+fn kept(ty: KvType, head_dim: usize, x: &[f32]) -> Vec<f32> {
+    match ty {
+        KvType::F32 => x.to_vec(),
+        KvType::F16 => x.iter().map(|x| f16::from_f32(*x).to_f32()).collect(),
+        KvType::Q8_0 => x.chunks(head_dim).flat_map(|head| head.chunks(32).flat_map(q8_0)).collect(),
+    }
+}
+
+/// A block of Q8_0 and back.
+fn q8_0(x: &[f32]) -> Vec<f32> {
+    let scale = x.iter().map(|x| x.abs()).fold(0.0, f32::max) / 127.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    x.iter()
+        .map(|x| f32::from((x * inverse).round_ties_even() as i8) * f16::from_f32(scale).to_f32())
+        .collect()
 }
 
 /// The tokens `from..` in pieces of `piece` by attention over a cache, and by training's attention.
@@ -51,7 +60,7 @@ fn both_ways(
         attention_cached(s, q, &cache, out);
     }
     let mut expected = vec![0f32; q.len()];
-    attention(s, 1, &q, &kept(ty, &k), &kept(ty, &v), from, &mut expected, None);
+    attention(s, 1, &q, &kept(ty, s.head_dim, &k), &kept(ty, s.head_dim, &v), from, &mut expected, None);
     (found, expected)
 }
 
@@ -66,11 +75,10 @@ proptest! {
         n in 1usize..60,
         from in 0usize..60,
         piece in 1usize..60,
-        f16 in any::<bool>(),
+        ty in prop::sample::select(&KvType::ALL[..]),
         seed in 0u64..1000,
     ) {
         let s = AttentionShape { heads: kv_heads * group, kv_heads, head_dim };
-        let ty = if f16 { KvType::F16 } else { KvType::F32 };
         let (found, expected) = both_ways(s, ty, n, from % n, piece, seed);
         prop_assert_eq!(bits(&found), bits(&expected));
     }
@@ -127,14 +135,43 @@ fn rows_are_rounded_kept_and_forgotten() {
         assert_eq!(cache.len(), 400);
         cache.append(&k[..200 * heads * hd], &v[..200 * heads * hd]);
         assert_eq!(cache.len(), n);
-        // Three blocks of 256 positions; values are padded to 32 columns.
-        assert_eq!(cache.bytes(), 3 * 256 * heads * (20 + 32) * ty.size());
+        // Three blocks of 256 positions; values are padded to 32 columns, and 20 columns have one scale.
+        let scales = if ty == KvType::Q8_0 { 2 * 2 } else { 0 };
+        assert_eq!(cache.bytes(), 3 * 256 * heads * ((20 + 32) * ty.size() + scales));
+        assert_eq!(cache.bytes(), KvCache::bytes_for(ty, heads, hd, n));
         for position in 0..n {
             let row = if position < 400 { position } else { position - 400 } * heads * hd;
             let (mut key, mut value) = (vec![0f32; heads * hd], vec![0f32; heads * hd]);
             cache.read(position, &mut key, &mut value);
-            assert_eq!(bits(&key), bits(&kept(ty, &k[row..row + heads * hd])));
-            assert_eq!(bits(&value), bits(&kept(ty, &v[row..row + heads * hd])));
+            assert_eq!(bits(&key), bits(&kept(ty, hd, &k[row..row + heads * hd])));
+            assert_eq!(bits(&value), bits(&kept(ty, hd, &v[row..row + heads * hd])));
+        }
+    }
+}
+
+#[test]
+fn codes_are_near_and_what_is_not_finite_takes_its_block_along() {
+    let (heads, hd) = (2, 80);
+    let mut k = numbers(5, heads * hd);
+    k[33] = f32::NAN;
+    k[64..80].fill(0.0);
+    k[80] = 1e7;
+    k[112] = 1e-38;
+    let v: Vec<f32> = numbers(6, heads * hd).iter().map(|x| x * 1e-3).collect();
+    let mut cache = KvCache::new(KvType::Q8_0, heads, hd, 1);
+    cache.append(&k, &v);
+    let (mut key, mut value) = (vec![0f32; heads * hd], vec![0f32; heads * hd]);
+    cache.read(0, &mut key, &mut value);
+    assert!(key[32..64].iter().all(|x| x.is_nan()) && key[64..80].iter().all(|x| *x == 0.0));
+    // 1e7 / 127 is more than f16 holds.
+    assert!(key[80..112].iter().all(|x| !x.is_finite()));
+    let blocks = value.chunks(hd).zip(v.chunks(hd)).flat_map(|(a, b)| a.chunks(32).zip(b.chunks(32)));
+    for (found, x) in blocks.chain([(&key[..32], &k[..32])]) {
+        let scale = x.iter().map(|x| x.abs()).fold(0.0, f32::max) / 127.0;
+        // Half a step, and 127 times what an f16 loses of the scale: 11 bits, down to 2^-24.
+        let bound = 0.5 * scale + 127.0 * (scale / 2048.0).max(2f32.powi(-25));
+        for (found, x) in found.iter().zip(x) {
+            assert!((found - x).abs() <= bound * 1.001, "{found} for {x}, {bound}");
         }
     }
 }
@@ -158,7 +195,7 @@ fn types_parse_back() {
         assert_eq!(ty.to_string().parse(), Ok(ty));
     }
     let error = "q3".parse::<KvType>().unwrap_err();
-    assert_eq!(error.to_string(), "unknown type of keys and values \"q3\": expected f32 or f16");
+    assert_eq!(error.to_string(), "unknown type of keys and values \"q3\": expected f32, f16 or q8_0");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::adapters::{AdapterError, Adapters};
 use crate::metrics::Metrics;
 use crate::prompt_limit::PromptLimit;
 use crate::request::NamedGrammar;
-use crate::worker::Worker;
+use crate::worker::{KvOptions, Worker};
 
 /// What to continue.
 #[derive(Debug, Clone)]
@@ -213,32 +213,24 @@ impl Engine {
     /// # Errors
     /// If the model has more adapters than a service holds.
     pub fn of(model: &Arc<Model>) -> Result<Self, AdapterError> {
-        Self::with_kv_memory(model, None)
+        Self::with_draft(model, None, KvOptions::default())
     }
 
     /// Bytes of keys and values with which a model can be served: those of the shortest sequence that takes any.
-    pub fn least_kv_memory(model: &Model) -> usize {
-        Session::kv_bytes_of(model, KvType::default(), 1)
+    pub fn least_kv_memory(model: &Model, kv: KvType) -> usize {
+        Session::kv_bytes_of(model, kv, 1)
     }
 
-    /// [`Engine::of`] with at most so many bytes of keys and values, [`Engine::least_kv_memory`] at least: a request waits
-    /// until all that it can come to take is free, and none is longer than there is room for.
-    ///
-    /// # Errors
-    /// As [`Engine::of`].
-    pub fn with_kv_memory(model: &Arc<Model>, kv_memory: Option<usize>) -> Result<Self, AdapterError> {
-        Self::with_draft(model, None, kv_memory)
-    }
-
-    /// [`Engine::with_kv_memory`] with a draft, which proposes tokens to all requests; its keys and values count, so that
-    /// at least those of the shortest sequence of both models are needed. Answers are the same with and without.
+    /// [`Engine::of`] with options for the keys and values, and with a draft, which proposes tokens to all requests; its keys
+    /// and values count, so that at least those of the shortest sequence of both models are needed. Answers are the same
+    /// with and without a draft.
     ///
     /// # Errors
     /// As [`Engine::of`].
     pub fn with_draft(
         model: &Arc<Model>,
         draft: Option<Draft>,
-        kv_memory: Option<usize>,
+        cache: KvOptions,
     ) -> Result<Self, AdapterError> {
         let name = model.gguf().metadata().get_str("general.name").unwrap_or("tritforge").to_string();
         let adapters = Adapters::new(&name, Some(Arc::clone(model)));
@@ -251,7 +243,7 @@ impl Engine {
         // A template that cannot be read is an error of the conversations that need it.
         let tool_format = model.tokenizer().chat_template().ok().flatten().and_then(|t| ToolFormat::of(&t));
         let metrics = Arc::new(Metrics::new(&name));
-        let worker = Worker::start(&model, draft, &metrics, kv_memory);
+        let worker = Worker::start(&model, draft, &metrics, cache);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;

@@ -81,6 +81,7 @@ pub use reload::FileError;
 pub use routes::router;
 pub use tls::{Tls, TlsError};
 pub use webhook::Webhook;
+pub use worker::KvOptions;
 
 /// How to serve.
 #[derive(Debug, Clone)]

@@ -72,25 +72,42 @@ impl Client {
     }
 }
 
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KvOptions {
+    /// How they are stored.
+    pub kv: KvType,
+    /// Bytes that they take at most, at least [`Engine::least_kv_memory`]: a request waits until all that it can come to
+    /// take is free, and none is longer than there is room for.
+    ///
+    /// [`Engine::least_kv_memory`]: crate::Engine::least_kv_memory
+    pub memory: Option<usize>,
+}
+
+impl KvOptions {
+    fn bytes(self) -> usize {
+        self.memory.unwrap_or(usize::MAX)
+    }
+}
+
 impl Worker {
-    /// Starts the thread. It ends when nobody can send requests any more. Keys and values take `kv_memory` bytes at most.
+    /// Starts the thread. It ends when nobody can send requests any more.
     pub(crate) fn start(
         model: &Arc<Model>,
         draft: Option<Draft>,
         metrics: &Arc<Metrics>,
-        kv_memory: Option<usize>,
+        cache: KvOptions,
     ) -> Self {
         let (requests, received) = channel();
         let longest = model.config().max_position_embeddings;
-        let memory = kv_memory.unwrap_or(usize::MAX);
-        let context = context_within(model, draft.as_ref(), memory);
-        metrics.kv_memory.store(kv_memory.map_or(0, |bytes| bytes as u64), Ordering::Relaxed);
+        let context = context_within(model, draft.as_ref(), cache);
+        metrics.kv_memory.store(cache.memory.map_or(0, |bytes| bytes as u64), Ordering::Relaxed);
         let (model, metrics) = (Arc::clone(model), Arc::clone(metrics));
         // Without a thread nobody receives, and every request fails with that.
         let _ = std::thread::Builder::new().name("tritforge-engine".to_string()).spawn(move || {
             // After a panic the requests that were running are told so, and the next ones begin afresh.
             while catch_unwind(AssertUnwindSafe(|| {
-                work(&model, draft.as_ref(), &metrics, &received, (context, memory));
+                work(&model, draft.as_ref(), &metrics, &received, context, cache);
             }))
             .is_err()
             {}
@@ -149,13 +166,13 @@ impl Worker {
     }
 }
 
-/// Tokens of the longest sequence whose keys and values, a draft's included, take no more than `memory` bytes; the model's context if that
+/// Tokens of the longest sequence whose keys and values, a draft's included, take no more than `cache.memory` bytes; the model's context if that
 /// is less. 0 if there is not even room for a part of one.
-pub(crate) fn context_within(model: &Model, draft: Option<&Draft>, memory: usize) -> usize {
+pub(crate) fn context_within(model: &Model, draft: Option<&Draft>, cache: KvOptions) -> usize {
     let longest = model.config().max_position_embeddings;
-    let of = |model: &Model, positions| Session::kv_bytes_of(model, KvType::default(), positions);
+    let of = |model: &Model, positions| Session::kv_bytes_of(model, cache.kv, positions);
     let both = |positions| of(model, positions) + draft.map_or(0, |draft| of(draft.model(), positions));
-    let fits = |positions: usize| both(positions) <= memory;
+    let fits = |positions: usize| both(positions) <= cache.bytes();
     // Memory grows with the positions: halve what is between one that fits and one that does not.
     let (mut fitting, mut beyond) = (0, longest + 1);
     while beyond - fitting > 1 {
@@ -165,23 +182,23 @@ pub(crate) fn context_within(model: &Model, draft: Option<&Draft>, memory: usize
     fitting
 }
 
-/// Runs requests until nobody can send one, in a context and so many bytes of keys and values.
+/// Runs requests until nobody can send one, in a context that fits the memory of keys and values.
 fn work(
     model: &Arc<Model>,
     draft: Option<&Draft>,
     metrics: &Metrics,
     requests: &Receiver<Request>,
-    room: (usize, usize),
+    context: usize,
+    cache: KvOptions,
 ) {
     // The service decides how many requests run at once.
-    let (context, max_kv_bytes) = room;
     let all = SchedulerOptions::of(model, usize::MAX);
-    let options = SchedulerOptions { max_idle: MOST_IDLE, context, max_kv_bytes, ..all };
+    let options =
+        SchedulerOptions { max_idle: MOST_IDLE, context, kv: cache.kv, max_kv_bytes: cache.bytes(), ..all };
     // Bytes of the keys and values of a full context.
     let full_of = |model: &Model| {
-        let config = model.config();
-        let context = context.min(config.max_position_embeddings);
-        2 * config.kv_size() * options.kv.size() * config.num_hidden_layers * context
+        let context = context.min(model.config().max_position_embeddings);
+        Session::kv_bytes_of(model, cache.kv, context)
     };
     let full = full_of(model) + draft.map_or(0, |draft| full_of(draft.model()));
     metrics.kv_context_bytes.store(full as u64, Ordering::Relaxed);

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Args as ClapArgs, Subcommand};
 use tritforge_deploy::{BUILT_IN, Plan, Request, Source, Target, plan, serve_toml};
+use tritforge_infer::KvType;
 
 use super::ranges;
 use crate::table;
@@ -39,6 +40,9 @@ pub(crate) struct PlanArgs {
     /// Memory that the service may take, in bytes; default: the target's.
     #[arg(long, value_name = "BYTES", value_parser = ranges::count(1..=1 << 50))]
     memory: Option<usize>,
+    /// Type of the KV cache, f16, f32 or q8_0; default: the target's.
+    #[arg(long, value_name = "f16|f32|q8_0")]
+    kv: Option<KvType>,
     /// Write the options to this file, for tritforge serve --config.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -67,6 +71,7 @@ fn run_plan(args: &PlanArgs) -> Result<ExitCode> {
         context: args.context,
         concurrency: args.concurrency,
         memory: args.memory.map(|bytes| bytes as u64),
+        kv: args.kv,
     };
     let plan = plan(&Source::open(&args.model)?, &target, request)?;
     if let Some(out) = &args.out {
@@ -106,7 +111,7 @@ fn print(plan: &Plan) {
             row(&format!("weights, {}", plan.layout), memory.weights),
             row("weights in the mapped file", memory.mapped),
             row("positions (RoPE)", memory.rope),
-            row("keys and values, f16", memory.kv),
+            row(&format!("keys and values, {}", target.kv), memory.kv),
             row("buffers of a pass", memory.workspace),
             row("program, threads, tokenizer (estimate)", memory.process),
             row("under full load", memory.serving()),

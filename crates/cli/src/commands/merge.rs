@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Args as ClapArgs;
 use tritforge_checkpoint::AdapterFiles;
-use tritforge_eval::{EvalModel, Scoring, perplexity};
+use tritforge_eval::{EvalModel, PerplexityOptions, Scoring, perplexity};
 use tritforge_export::{ImportOptions, Located, MergeReport, MergedProjection, import, locate, merge};
 
 use crate::table;
@@ -53,8 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let text = super::read_text(path)?;
         let measure = |subject: EvalModel| -> Result<f64> {
             let window = subject.config().max_position_embeddings.min(512);
-            Ok(perplexity(&subject, &text, Scoring::All { window }, Some(args.tokens), |_, _| Ok(()))?
-                .perplexity)
+            let options =
+                PerplexityOptions { max_tokens: Some(args.tokens), ..Scoring::All { window }.into() };
+            Ok(perplexity(&subject, &text, options, |_, _| Ok(()))?.perplexity)
         };
         let before = measure({
             let adapters = [(args.adapter.clone(), 1.0)];

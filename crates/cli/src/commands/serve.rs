@@ -10,10 +10,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_export::gguf_file;
-use tritforge_infer::Model;
+use tritforge_infer::{KvType, Model, Session};
 use tritforge_serve::{
-    AccessLog, Alerts, Engine, Filters, History, Keys, Limits, ServeOptions, Tls, Webhook, key_entry,
-    run_blocking,
+    AccessLog, Alerts, Engine, Filters, History, Keys, KvOptions, Limits, ServeOptions, Tls, Webhook,
+    key_entry, run_blocking,
 };
 use tritforge_text::ToolFormat;
 
@@ -78,6 +78,9 @@ pub(crate) struct Args {
     /// need is free; without this every concurrent generation may fill the model's context.
     #[arg(long, value_name = "BYTES", value_parser = super::ranges::count(1..=1 << 50))]
     kv_memory: Option<usize>,
+    /// Type of the KV cache: f16; f32, which reproduces the logits of training bit for bit; or q8_0, half of f16's memory.
+    #[arg(long, value_name = "f16|f32|q8_0", default_value_t = KvType::F16)]
+    kv: KvType,
     /// Do not run the model once before GET /ready answers 200.
     #[arg(long)]
     no_warm_up: bool,
@@ -265,8 +268,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
     let draft = args.draft.open(&model, &args.device)?;
-    let of_draft = draft.as_ref().map_or(0, |draft| Engine::least_kv_memory(draft.model()));
-    let least = Engine::least_kv_memory(&model) + of_draft;
+    let of_draft = draft.as_ref().map_or(0, |draft| Engine::least_kv_memory(draft.model(), args.kv));
+    let least = Engine::least_kv_memory(&model, args.kv) + of_draft;
     if let Some(found) = args.kv_memory.filter(|bytes| *bytes < least) {
         bail!(
             "--kv-memory {found}: expected at least {least} bytes, which the shortest request takes with this model"
@@ -274,7 +277,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     args.device.place(&mut model)?;
     let model = Arc::new(model);
-    let mut engine = Engine::with_draft(&model, draft, args.kv_memory)?;
+    // What the device does not store is an error now and not of every request.
+    Session::with_kv(Arc::clone(&model), 1, args.kv).context("--kv")?;
+    let cache = KvOptions { kv: args.kv, memory: args.kv_memory };
+    let mut engine = Engine::with_draft(&model, draft, cache)?;
     if let Some(format) = args.tool_format {
         engine = engine.with_tool_format(format);
     }

@@ -12,6 +12,7 @@ use tritforge_infer::{
     step,
 };
 use tritforge_kernels::{DenseType, KvType};
+use tritforge_kernels_cuda::CACHE_TYPES;
 use tritforge_ternary::Packing;
 
 use crate::common::{CONTEXT, bits, config, f32s, full_precision, tokens, write, write_adapter};
@@ -139,11 +140,21 @@ fn ternary_embeddings_and_heads() {
 
 #[test]
 #[ignore = "needs a GPU or the stand-in for its driver"]
+fn q8_0_is_refused() {
+    let (_dir, path) = write(&config(), &ExportOptions::default());
+    let [cpu, gpu] = both(&path);
+    assert!(Session::with_kv(cpu, CONTEXT, KvType::Q8_0).is_ok());
+    let error = Session::with_kv(gpu, CONTEXT, KvType::Q8_0).unwrap_err().to_string();
+    assert!(error.contains("q8_0, of a model on a GPU") && error.contains("f16 or f32"), "{error}");
+}
+
+#[test]
+#[ignore = "needs a GPU or the stand-in for its driver"]
 fn prompts_in_any_split() {
     let (_dir, path) = write(&config(), &ExportOptions::default());
     let models = both(&path);
     let ids = tokens(60, 1);
-    for kv in KvType::ALL {
+    for kv in CACHE_TYPES {
         let [mut cpu, _] = sessions(&models, kv);
         let whole = cpu.forward(&ids, LogitsRequest::All).unwrap();
         for split in [&[60][..], &[1, 30, 8, 1, 20], &[9, 51]] {

@@ -1,7 +1,9 @@
 //! Attention over a paged cache, for many tokens and for one of each sequence.
 
 use tritforge_kernels::{AttentionShape, KvCache, KvType, attention_cached};
-use tritforge_kernels_cuda::{AttentionScratch, Buffer, CacheShape, Gpu, NewTokens, Pages, Place};
+use tritforge_kernels_cuda::{
+    AttentionScratch, Buffer, CACHE_TYPES, CacheShape, Gpu, NewTokens, Pages, Place,
+};
 
 use super::{assert_bits, gpu, numbers};
 
@@ -71,7 +73,7 @@ impl<'a> Both<'a> {
 fn a_prompt_in_pieces_and_tokens_after_it() {
     let gpu = gpu();
     for shape in SHAPES {
-        for ty in KvType::ALL {
+        for ty in CACHE_TYPES {
             let mut both = Both::new(&gpu, shape, ty, 1);
             for count in [1, 3, 60, 201, 9, 1, 2] {
                 both.pass(&[count], &ty.to_string());
@@ -84,7 +86,7 @@ fn a_prompt_in_pieces_and_tokens_after_it() {
 #[ignore = "needs a GPU or the stand-in for its driver"]
 fn a_batch_of_sequences_of_different_lengths() {
     let gpu = gpu();
-    for ty in KvType::ALL {
+    for ty in CACHE_TYPES {
         let mut both = Both::new(&gpu, SHAPES[1], ty, 3);
         both.pass(&[5, 0, 0], "the first");
         both.pass(&[0, 256, 0], "the second");

@@ -119,6 +119,7 @@ pub(crate) fn run(backend: Backend, unit: &Unit<'_>, step: Step<'_>) {
     match unit.blocks {
         Blocks::F32(blocks) => run_on(backend, unit, blocks, step),
         Blocks::F16(blocks) => run_on(backend, unit, blocks, step),
+        Blocks::Q8_0(blocks) => run_on(backend, unit, blocks, step),
     }
 }
 
@@ -159,19 +160,17 @@ unsafe fn step_with<V: Vector, T: Element>(unit: &Unit<'_>, blocks: &[Block<T>],
     match step {
         Step::Scores { block, scores } => {
             let keys = |block: usize| blocks[block].keys(unit.layout, unit.kv_head);
-            let next = keys(unit.next(block));
+            let next = keys(unit.next(block)).numbers;
             // SAFETY: the caller's promise.
             unsafe { scores_of_block::<V, T>(unit, block, keys(block), next, scores) }
         }
         Step::Exps { scores, factors } => exps(unit, scores, factors),
         Step::Sums { piece, scores, sums } => {
             for block in 0..unit.block_count() {
-                let columns = |block: usize| {
-                    let values = blocks[block].values(unit.layout, unit.kv_head);
-                    &values[piece * BLOCK * COLUMNS..][..BLOCK * COLUMNS]
-                };
+                let columns = |block: usize| blocks[block].values(unit.layout, unit.kv_head, piece);
                 let both = unit.layout.head_dim - piece * COLUMNS > LANES;
-                let values = Values { columns: columns(block), next: columns(unit.next(block)), both };
+                let next = columns(unit.next(block)).numbers;
+                let values = Values { columns: columns(block), next, both };
                 let scores = &scores[block * unit.queries * BLOCK..][..unit.queries * BLOCK];
                 // SAFETY: the caller's promise.
                 unsafe { sums_of_block::<V, T>(unit, block, &values, scores, sums) }

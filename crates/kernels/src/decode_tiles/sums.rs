@@ -1,7 +1,7 @@
 //! Values of one block of positions, weighted and summed.
 
 use super::{Unit, tile_size};
-use crate::kv_cache::{BLOCK, COLUMNS, Element};
+use crate::kv_cache::{BLOCK, COLUMNS, Element, Stored};
 use crate::lanes::LANES;
 use crate::vector::{Vector, prefetch};
 
@@ -10,8 +10,8 @@ const VALUES_AHEAD: usize = 128;
 
 /// A piece of the columns of one block's values.
 pub(super) struct Values<'a, T> {
-    /// [BLOCK, COLUMNS].
-    pub(super) columns: &'a [T],
+    /// [BLOCK, COLUMNS], with the scales of [BLOCK] positions.
+    pub(super) columns: Stored<'a, T>,
     /// The same columns of the block that is read after this one.
     pub(super) next: &'a [T],
     /// Whether the second sixteen columns count.
@@ -32,6 +32,14 @@ pub(super) unsafe fn sums_of_block<V: Vector, T: Element>(
 ) {
     let queries = unit.queries;
     assert!(sums.len() == queries * COLUMNS && p.len() == queries * BLOCK);
+    let mut scales = [0f32; BLOCK];
+    if T::SCALED {
+        assert_eq!(values.columns.scales.len(), BLOCK, "a scale a position");
+        for at in (0..BLOCK).step_by(LANES) {
+            // SAFETY: the caller's promise; both have BLOCK numbers, a multiple of sixteen.
+            unsafe { V::load_f16(values.columns.scales.as_ptr().add(at)).store(scales.as_mut_ptr().add(at)) };
+        }
+    }
     let mut i = 0;
     while i < queries {
         let size = tile_size(queries - i, V::MANY);
@@ -39,10 +47,10 @@ pub(super) unsafe fn sums_of_block<V: Vector, T: Element>(
         // tile.
         unsafe {
             match size {
-                8 => sums_of_tile::<V, T, 8>(unit, block, i, values, p, sums),
-                4 => sums_of_tile::<V, T, 4>(unit, block, i, values, p, sums),
-                2 => sums_of_tile::<V, T, 2>(unit, block, i, values, p, sums),
-                _ => sums_of_tile::<V, T, 1>(unit, block, i, values, p, sums),
+                8 => sums_of_tile::<V, T, 8>(unit, block, i, (values, &scales), p, sums),
+                4 => sums_of_tile::<V, T, 4>(unit, block, i, (values, &scales), p, sums),
+                2 => sums_of_tile::<V, T, 2>(unit, block, i, (values, &scales), p, sums),
+                _ => sums_of_tile::<V, T, 1>(unit, block, i, (values, &scales), p, sums),
             }
         }
         i += size;
@@ -60,7 +68,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     unit: &Unit<'_>,
     block: usize,
     i: usize,
-    values: &Values<'_, T>,
+    (values, scales): (&Values<'_, T>, &[f32; BLOCK]),
     p: &[f32],
     sums: &mut [f32],
 ) {
@@ -69,14 +77,20 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
     let sums = &mut sums[i * COLUMNS..];
     // SAFETY: the caller's promises; the second half begins sixteen columns after the first.
     unsafe {
-        let (columns, next, both) = (values.columns.as_ptr(), values.next.as_ptr(), values.both);
+        let (columns, next, both) = (values.columns.numbers.as_ptr(), values.next.as_ptr(), values.both);
         let sums = sums.as_mut_ptr();
         if both && (V::MANY || R <= 2) {
-            add_products::<V, T, R, 2>(&visible, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 2>(&visible, (columns, scales), next, p.as_ptr(), sums);
         } else {
-            add_products::<V, T, R, 1>(&visible, columns, next, p.as_ptr(), sums);
+            add_products::<V, T, R, 1>(&visible, (columns, scales), next, p.as_ptr(), sums);
             if both {
-                add_products::<V, T, R, 1>(&visible, columns.add(LANES), next, p.as_ptr(), sums.add(LANES));
+                add_products::<V, T, R, 1>(
+                    &visible,
+                    (columns.add(LANES), scales),
+                    next,
+                    p.as_ptr(),
+                    sums.add(LANES),
+                );
             }
         }
     }
@@ -91,7 +105,7 @@ unsafe fn sums_of_tile<V: Vector, T: Element, const R: usize>(
 #[inline(always)]
 unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
     visible: &[usize; R],
-    values: *const T,
+    (values, scales): (*const T, &[f32; BLOCK]),
     next: *const T,
     p: *const f32,
     sums: *mut f32,
@@ -111,7 +125,7 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
             }
             let mut x = [V::zero(); B];
             for b in 0..B {
-                x[b] = T::load(values.add(j * COLUMNS + b * LANES));
+                x[b] = load::<V, T>(values.add(j * COLUMNS + b * LANES), scales, j);
             }
             for r in 0..R {
                 let p = *p.add(r * BLOCK + j);
@@ -125,7 +139,8 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
             for j in visible[0]..visible[r] {
                 let p = *p.add(r * BLOCK + j);
                 for b in 0..B {
-                    acc[r][b] = T::load::<V>(values.add(j * COLUMNS + b * LANES)).fma(p, acc[r][b]);
+                    let x = load::<V, T>(values.add(j * COLUMNS + b * LANES), scales, j);
+                    acc[r][b] = x.fma(p, acc[r][b]);
                 }
             }
         }
@@ -135,5 +150,18 @@ unsafe fn add_products<V: Vector, T: Element, const R: usize, const B: usize>(
                 V::load(sum).add(acc[r][b]).store(sum);
             }
         }
+    }
+}
+
+/// Sixteen numbers of position `j`.
+///
+/// # Safety
+/// The caller has the instructions of `V`, the numbers lie in memory at `at`, and j < BLOCK.
+#[inline(always)]
+unsafe fn load<V: Vector, T: Element>(at: *const T, scales: &[f32; BLOCK], j: usize) -> V {
+    // SAFETY: the caller's promises.
+    unsafe {
+        let numbers = T::load::<V>(at);
+        if T::SCALED { numbers.scale(*scales.get_unchecked(j)) } else { numbers }
     }
 }

@@ -48,8 +48,8 @@ pub(crate) struct Args {
     repetitions: usize,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Type of the KV cache: f16 or f32.
-    #[arg(long, default_value = "f16")]
+    /// Type of the KV cache: f16, f32 or q8_0.
+    #[arg(long, value_name = "f16|f32|q8_0", default_value_t = KvType::F16)]
     kv: KvType,
     /// Measure this machine's memory bandwidth and int8 peak, and show what percentage of them each row
     /// reaches.

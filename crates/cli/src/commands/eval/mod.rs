@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args as ClapArgs, ValueEnum};
-use tritforge_eval::{EvalModel, Scoring, perplexity, write_logits};
+use tritforge_eval::{EvalModel, PerplexityOptions, Scoring, perplexity, write_logits};
+use tritforge_infer::KvType;
 use tritforge_support::counted;
 
 use super::device_args::DeviceArgs;
@@ -21,6 +22,7 @@ use super::ranges::{MOST_TOKENS, count};
         tritforge eval model.gguf --text held_out.txt\n  \
         tritforge eval runs/demo --text held_out.txt --json\n  \
         tritforge eval model.gguf --text wiki.test.raw --score second-half       as llama-perplexity does\n  \
+        tritforge eval model.gguf --text held_out.txt --kv q8_0                  with the KV cache of a service\n  \
         tritforge eval model.gguf --tasks arc_easy,piqa --data benchmarks        benchmarks/arc_easy/test.jsonl …\n  \
         tritforge eval model.gguf --tasks gsm8k --task-file gsm8k=test.jsonl --limit 100\n  \
         tritforge eval model.gguf --tasks arc_easy --task-file \\\n    \
@@ -47,6 +49,9 @@ pub(crate) struct Args {
     /// Score at most this many tokens.
     #[arg(long, requires = "text", value_parser = count(1..=MOST_TOKENS))]
     tokens: Option<usize>,
+    /// Type of an exported model's KV cache: f32, which gives the logits of training; or f16 or q8_0, to see what they cost.
+    #[arg(long, value_name = "f32|f16|q8_0", default_value_t = KvType::F32, requires = "text")]
+    kv: KvType,
     /// Write the token ids and the logits of every position to a safetensors file, to compare with other
     /// runtimes.
     #[arg(long, value_name = "FILE", requires = "text")]
@@ -101,13 +106,18 @@ fn of_text(args: &Args, text: &Path) -> Result<ExitCode> {
         Score::SecondHalf => Scoring::SecondHalf { window: args.window.unwrap_or(longest.min(512)) },
     };
     let (mut ids, mut logits) = (Vec::new(), Vec::new());
-    let result = perplexity(&model, &text, scoring, args.tokens, |window_ids, window_logits| {
-        if args.dump_logits.is_some() {
-            ids.extend_from_slice(window_ids);
-            logits.extend_from_slice(window_logits);
-        }
-        Ok(())
-    })?;
+    let result = perplexity(
+        &model,
+        &text,
+        PerplexityOptions { scoring, max_tokens: args.tokens, kv: args.kv },
+        |window_ids, window_logits| {
+            if args.dump_logits.is_some() {
+                ids.extend_from_slice(window_ids);
+                logits.extend_from_slice(window_logits);
+            }
+            Ok(())
+        },
+    )?;
     if let Some(path) = &args.dump_logits {
         write_logits(path, &ids, &logits, model.config().vocab_size)?;
     }

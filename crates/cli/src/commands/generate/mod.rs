@@ -47,8 +47,8 @@ pub(crate) struct Args {
     /// Context length; default: the model's.
     #[arg(long, value_name = "N", value_parser = count(1..=MOST_TOKENS))]
     context: Option<usize>,
-    /// Type of the KV cache: f16, or f32, which reproduces the logits of training bit for bit.
-    #[arg(long, value_name = "f16|f32", default_value_t = KvType::F16)]
+    /// Type of the KV cache: f16; f32, which reproduces the logits of training bit for bit; or q8_0, half of f16's memory.
+    #[arg(long, value_name = "f16|f32|q8_0", default_value_t = KvType::F16)]
     kv: KvType,
     #[command(flatten)]
     sampling: SamplingArgs,
