@@ -1,49 +1,32 @@
 //! A full-precision model to a ternary one through the binary: quantization that sets in gradually, a
 //! teacher, and the proof that what comes out is what was trained.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/refused.rs"]
 mod refused;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use refused::refused;
 
-const RECIPE: &str = r#"
-[run]
-name = "converted"
-seed = 5
-[model]
-base = "runs/tiny"
-[quant]
-weights = "absmean"
-activations = "absmax"
-[convert]
-schedule = "linear"
-steps = 4
-[data]
-train = ["text.txt"]
-seq_len = 32
-[optim]
-lr = 1e-3
-warmup_steps = 1
-[train]
-steps = 8
-batch_size = 2
-gradient_accumulation = 2
-eval_every = 4
-keep_last = 3
-[sample]
-tokens = 0
-"#;
+fn recipe() -> String {
+    on_base(
+        "converted",
+        "1e-3",
+        "[quant]\nweights = \"absmean\"\nactivations = \"absmax\"\n[convert]\nschedule = \"linear\"\nsteps = 4\n",
+    )
+}
 
 /// A project with a full-precision base and the recipe of its conversion.
 fn project() -> Project {
     let project = Project::new();
     let plain = ["--set", "quant.weights=none", "--set", "quant.activations=none"];
     project.ok(&[&["train", "recipe.toml", "--quiet"], &plain[..]].concat());
-    fs::write(project.path("convert.toml"), RECIPE).unwrap();
+    fs::write(project.path("convert.toml"), recipe()).unwrap();
     project
 }
 
@@ -124,7 +107,7 @@ fn norms_before_the_outputs_can_be_put_in() {
     let plain = ["quant.weights=none", "quant.activations=none", "model.use_sub_norm=false"];
     let set: Vec<&str> = plain.iter().flat_map(|key| ["--set", *key]).collect();
     project.ok(&[&["train", "recipe.toml", "--quiet"], &set[..]].concat());
-    fs::write(project.path("convert.toml"), RECIPE).unwrap();
+    fs::write(project.path("convert.toml"), recipe()).unwrap();
     convert(&project, "runs/normed", &["model.use_sub_norm=true"], &[]);
     let printed = project.ok(&["inspect", "runs/normed", "--tensors"]);
     assert!(printed.contains("ffn_sub_norm"), "{printed}");

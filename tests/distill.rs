@@ -1,50 +1,25 @@
 //! Distillation through the binary: relations of tokens that are learned from a teacher, and a teacher that
 //! candle-transformers runs.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/refused.rs"]
 mod refused;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use refused::refused;
 use serde_json::Value;
-
-const RECIPE: &str = r#"
-[run]
-name = "distilled"
-seed = 5
-[model]
-base = "runs/tiny"
-[quant]
-weights = "absmean"
-activations = "absmax"
-[distill]
-teacher = "runs/tiny"
-top_k = 20
-[data]
-train = ["text.txt"]
-seq_len = 32
-[optim]
-lr = 2e-3
-warmup_steps = 1
-[train]
-steps = 8
-batch_size = 2
-gradient_accumulation = 2
-eval_every = 4
-log_every = 1
-[sample]
-tokens = 0
-"#;
 
 /// A project with a full-precision base, which is the teacher too, and the recipe.
 fn project(set: &[&str]) -> Project {
     let project = Project::new();
     let plain = ["quant.weights=none", "quant.activations=none"];
     train(&project, "recipe.toml", "runs/tiny", &[&plain[..], set].concat(), &[]);
-    fs::write(project.path("distill.toml"), RECIPE).unwrap();
+    fs::write(project.path("distill.toml"), on_base("distilled", "2e-3", "[quant]\nweights = \"absmean\"\nactivations = \"absmax\"\n[distill]\nteacher = \"runs/tiny\"\ntop_k = 20\n")).unwrap();
     project
 }
 
@@ -220,9 +195,8 @@ fn candle_teaches_what_the_own_engine_teaches() {
 #[test]
 fn an_adapter_teaches_with_its_base() {
     let project = project(&[]);
-    let sections = RECIPE.find("[quant]").unwrap()..RECIPE.find("[data]").unwrap();
     let lora = "[lora]\nrank = 4\nalpha = 16\n";
-    fs::write(project.path("lora.toml"), RECIPE.replace(&RECIPE[sections], lora)).unwrap();
+    fs::write(project.path("lora.toml"), on_base("distilled", "2e-3", lora)).unwrap();
     train(&project, "lora.toml", "runs/adapter", &["optim.lr=2e-2"], &[]);
     project.ok(&["merge", "runs/adapter", "-o", "merged"]);
     let alone = ["distill.ce=0", "distill.kl=1"];

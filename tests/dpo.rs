@@ -1,42 +1,22 @@
 //! Preferences through the binary: pairs are learned, the reference is kept, a run goes on to the same bits.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use serde_json::Value;
 
-const RECIPE: &str = r#"
-[run]
-name = "preferring"
-seed = 5
-[model]
-base = "runs/tiny"
-[dpo]
-beta = 0.5
-[data]
-train = "pairs.jsonl"
-records = "preference"
-template = "plain"
-held_out = 0.25
-split = "contiguous"
-seq_len = 64
-[optim]
-lr = 5e-3
-warmup_steps = 0
-schedule = "constant"
-weight_decay = 0.0
-[train]
-steps = 8
-batch_size = 2
-gradient_accumulation = 2
-eval_every = 4
-keep_last = 3
-log_every = 1
-[sample]
-tokens = 0
-"#;
+fn recipe() -> String {
+    let pairs = "train = \"pairs.jsonl\"\nrecords = \"preference\"\ntemplate = \"plain\"\nheld_out = 0.25\nsplit = \"contiguous\"\n\
+                 seq_len = 64\n";
+    on_base("preferring", "5e-3", "[dpo]\nbeta = 0.5\n")
+        .replace("train = [\"text.txt\"]\nseq_len = 32\n", pairs)
+        .replace("warmup_steps = 1\n", "warmup_steps = 0\nschedule = \"constant\"\nweight_decay = 0.0\n")
+}
 
 /// The answers that are preferred have one word, the others another.
 fn pairs() -> String {
@@ -52,7 +32,7 @@ fn pairs() -> String {
 fn project() -> Project {
     let project = Project::new();
     project.ok(&["train", "recipe.toml", "--quiet"]);
-    fs::write(project.path("dpo.toml"), RECIPE).unwrap();
+    fs::write(project.path("dpo.toml"), recipe()).unwrap();
     fs::write(project.path("pairs.jsonl"), pairs()).unwrap();
     project
 }
@@ -146,7 +126,7 @@ fn variants_and_objectives_without_a_reference_learn() {
         ("orpo", "[orpo]\nbeta = 0.5"),
         ("simpo", "[simpo]"),
     ] {
-        fs::write(project.path("dpo.toml"), RECIPE.replace("[dpo]\nbeta = 0.5", section)).unwrap();
+        fs::write(project.path("dpo.toml"), recipe().replace("[dpo]\nbeta = 0.5", section)).unwrap();
         let run = format!("runs/{name}");
         let out = format!("run.out={run}");
         let printed = project.ok(&args(&out, &[]));
@@ -203,7 +183,7 @@ fn bad_pairs_and_contradictions_are_named() {
         let message = refused(set);
         assert!(message.contains(place), "{set:?}: {message}");
     }
-    fs::write(project.path("dpo.toml"), RECIPE.replace("[dpo]\nbeta = 0.5\n", "")).unwrap();
+    fs::write(project.path("dpo.toml"), recipe().replace("[dpo]\nbeta = 0.5\n", "")).unwrap();
     let message = refused(&[]);
     assert!(message.contains("[dpo]") && message.contains("data.records"), "{message}");
 }

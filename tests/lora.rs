@@ -1,5 +1,7 @@
 //! Adapters through the binary: trained in all modes, resumed, merged, exported, put on a GGUF model, served.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/refused.rs"]
 mod refused;
@@ -10,41 +12,22 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use on_base::on_base;
 use project::Project;
 use refused::refused;
 use served::Served;
 use tritforge_eval::EvalModel;
 use tritforge_infer::{Adapter, ScaledAdapter};
 
-const RECIPE: &str = r#"
-[run]
-name = "adapted"
-seed = 5
-[model]
-base = "runs/tiny"
-[lora]
-rank = 4
-alpha = 16
-[data]
-train = ["text.txt"]
-seq_len = 32
-[optim]
-lr = 5e-3
-warmup_steps = 1
-[train]
-steps = 8
-batch_size = 2
-eval_every = 4
-keep_last = 3
-[sample]
-tokens = 0
-"#;
+fn recipe() -> String {
+    on_base("adapted", "5e-3", "[lora]\nrank = 4\nalpha = 16\n")
+}
 
 /// A project with a base model and the recipe of an adapter.
 fn project() -> Project {
     let project = Project::new();
     project.ok(&["train", "recipe.toml", "--quiet"]);
-    fs::write(project.path("lora.toml"), RECIPE).unwrap();
+    fs::write(project.path("lora.toml"), recipe()).unwrap();
     project
 }
 
@@ -203,7 +186,8 @@ fn an_adapter_beside_its_base_is_deployed_beside_it() {
 fn a_resumed_adapter_has_the_bits_of_one_that_ran_through() {
     let project = project();
     // A learning rate that is also a share of elements.
-    fs::write(project.path("lora.toml"), RECIPE.replace("alpha = 16\n", "").replace("5e-3", "5e-2")).unwrap();
+    fs::write(project.path("lora.toml"), recipe().replace("alpha = 16\n", "").replace("5e-3", "5e-2"))
+        .unwrap();
     for mode in ["adapter", "qat_lora", "lota"] {
         let (mode, whole, parts) =
             (format!("lora.mode={mode}"), format!("runs/{mode}-whole"), format!("runs/{mode}-parts"));
@@ -234,7 +218,7 @@ fn a_resumed_adapter_has_the_bits_of_one_that_ran_through() {
 #[test]
 fn another_base_of_the_same_shape_is_refused() {
     let project = project();
-    fs::write(project.path("lora.toml"), RECIPE).unwrap();
+    fs::write(project.path("lora.toml"), recipe()).unwrap();
     let mode = "lora.mode=qat_lora";
     train(&project, "runs/adapter", &[mode]);
     // Another model under the same name, with the same number of steps.
@@ -292,7 +276,7 @@ fn bases_and_adapters_that_do_not_fit_are_refused() {
 #[test]
 fn a_base_is_trained_on_from_where_it_was() {
     let project = project();
-    let recipe = RECIPE.replace("[lora]\nrank = 4\nalpha = 16\n", "");
+    let recipe = recipe().replace("[lora]\nrank = 4\nalpha = 16\n", "");
     fs::write(project.path("on.toml"), recipe).unwrap();
     project.ok(&["train", "on.toml", "--quiet", "--set", "run.out=runs/on", "--set", "optim.lr=1e-3"]);
     let loss = |model: &str| score(&project, model)["loss"].as_f64().unwrap();

@@ -1,47 +1,27 @@
 //! Adapters as peft writes them, through the binary: every command that takes adapters takes the directory,
 //! and gives what it gives with the adapter of the run that the same matrices come from.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/served.rs"]
 mod served;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use serde_json::{Value, json};
 use served::Served;
 use tritforge_checkpoint::{TensorView, Tensors, Writer};
 use tritforge_config::ADAPTER_MODEL;
 
-const RECIPE: &str = r#"
-[run]
-name = "side"
-seed = 5
-[model]
-base = "runs/tiny"
-[lora]
-rank = 4
-alpha = 16
-[data]
-train = ["text.txt"]
-seq_len = 32
-[optim]
-lr = 2e-2
-warmup_steps = 1
-[train]
-steps = 6
-batch_size = 2
-eval_every = 6
-[sample]
-tokens = 0
-"#;
-
 /// A base, `runs/tiny`, `base.gguf` and `base-hf`; the adapter of a run, `runs/side` and `side.gguf`; and the
 /// same as peft writes it, `peft`.
 fn project() -> Project {
     let project = Project::new();
     project.ok(&["train", "recipe.toml", "--quiet"]);
-    fs::write(project.path("lora.toml"), RECIPE).unwrap();
+    fs::write(project.path("lora.toml"), on_base("side", "2e-2", "[lora]\nrank = 4\nalpha = 16\n")).unwrap();
     project.ok(&["train", "lora.toml", "--quiet"]);
     project.ok(&["export", "runs/tiny", "-o", "base.gguf", "--embeddings", "f32"]);
     project.ok(&["export", "runs/tiny", "-o", "base-hf", "--format", "hf-packed", "--embeddings", "f32"]);
@@ -58,7 +38,7 @@ fn generate(project: &Project, lora: &str) -> String {
 
 /// The adapter of the run in the layout of peft, with a change of its configuration.
 fn write_peft(project: &Project, name: &str, change: impl FnOnce(&mut Value)) {
-    let (run, dir) = (project.path("runs/side/step-000006"), project.path(name));
+    let (run, dir) = (project.path("runs/side/step-000008"), project.path(name));
     fs::create_dir(&dir).unwrap();
     fs::copy(run.join("adapter_model.safetensors"), dir.join("adapter_model.safetensors")).unwrap();
     let mut config = json!({

@@ -1,5 +1,7 @@
 //! Scales of rows and groups, and every quantizer, through the binary: trained, exported, verified, imported, compared.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/refused.rs"]
 mod refused;
@@ -8,6 +10,7 @@ mod short_run;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use refused::refused;
 use short_run::verified;
@@ -79,13 +82,11 @@ fn every_quantizer_trains_resumes_and_verifies() {
         project.ok(&["import", &file, "-o", &checkpoint]);
         verified(&project, &checkpoint, &file);
         // A run begins from it with its quantizer, and an adapter inside the quantizer is merged exactly.
-        let base = format!("model.base={run}");
         let adapted = format!("{run}-adapted");
-        let out = format!("run.out={adapted}");
-        let lora = ["lora.mode=qat_lora", "lora.rank=4", "train.steps=4", "optim.lr=1e-2"];
+        let (base, out) = (format!("model.base={run}"), format!("run.out={adapted}"));
+        let lora = ["lora.mode=qat_lora", "lora.rank=4", "train.steps=4"];
         let set = [base.as_str(), out.as_str()].into_iter().chain(lora).flat_map(|key| ["--set", key]);
-        let shape = project.path("adapter.toml");
-        fs::write(&shape, ADAPTER).unwrap();
+        fs::write(project.path("adapter.toml"), on_base("adapted", "1e-2", "")).unwrap();
         let args: Vec<&str> = ["train", "adapter.toml", "--quiet"].into_iter().chain(set).collect();
         project.ok(&args);
         let (merged, merged_file) = (format!("{run}-merged"), format!("{scale}-{granularity}-merged.gguf"));
@@ -94,20 +95,6 @@ fn every_quantizer_trains_resumes_and_verifies() {
         verified(&project, &merged, &merged_file);
     }
 }
-
-const ADAPTER: &str = r#"
-[run]
-name = "adapted"
-[data]
-train = ["text.txt"]
-seq_len = 32
-[optim]
-warmup_steps = 1
-[train]
-batch_size = 2
-[sample]
-tokens = 0
-"#;
 
 #[test]
 fn what_has_no_room_or_no_meaning_is_refused() {
@@ -232,11 +219,11 @@ fn learned_scales_are_saved_resumed_and_begun() {
     for (base, scale, name) in
         [("runs/lsq-whole", "seq", "a"), ("runs/seq-whole", "seq", "b"), ("runs/seq-whole", "absmean", "c")]
     {
-        fs::write(project.path("adapter.toml"), ADAPTER).unwrap();
+        fs::write(project.path("again.toml"), on_base("again", "1e-3", "")).unwrap();
         let (base, scale, out) =
             (format!("model.base={base}"), format!("quant.scale={scale}"), format!("run.out=runs/{name}"));
         let set = [base.as_str(), scale.as_str(), out.as_str(), "train.steps=3"].into_iter();
-        let args = ["train", "adapter.toml", "--quiet"].into_iter();
+        let args = ["train", "again.toml", "--quiet"].into_iter();
         project.ok(&args.chain(set.flat_map(|key| ["--set", key])).collect::<Vec<_>>());
         let (run, file) = (format!("runs/{name}"), format!("{name}.gguf"));
         project.ok(&["export", &run, "-o", &file, "--embeddings", "f32"]);

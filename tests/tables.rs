@@ -1,5 +1,7 @@
 //! Ternary embeddings and heads through the binary: trained, exported, verified, imported, compared, run.
 
+#[path = "project/on_base.rs"]
+mod on_base;
 mod project;
 #[path = "project/refused.rs"]
 mod refused;
@@ -8,6 +10,7 @@ mod short_run;
 
 use std::fs;
 
+use on_base::on_base;
 use project::Project;
 use refused::refused;
 use short_run::verified;
@@ -115,7 +118,7 @@ fn tables_train_in_every_way_that_projections_do() {
     train(&project, "runs/base", &["quant.embedding=row", "quant.granularity=128"]);
     let recipe = fs::read_to_string(project.path("runs/base/step-000006/recipe.toml")).unwrap();
     assert!(recipe.contains("embedding = \"row\""), "{recipe}");
-    fs::write(project.path("adapter.toml"), ADAPTER).unwrap();
+    fs::write(project.path("adapter.toml"), on_base("adapted", "1e-2", "[lora]\nrank = 4\n")).unwrap();
     for mode in ["adapter", "qat_lora"] {
         let out = format!("runs/{mode}");
         let set = ["model.base=runs/base".to_string(), format!("run.out={out}"), format!("lora.mode={mode}")];
@@ -131,24 +134,6 @@ fn tables_train_in_every_way_that_projections_do() {
         }
     }
 }
-
-const ADAPTER: &str = r#"
-[run]
-name = "adapted"
-[data]
-train = ["text.txt"]
-seq_len = 32
-[lora]
-rank = 4
-[optim]
-lr = 1e-2
-warmup_steps = 1
-[train]
-steps = 4
-batch_size = 2
-[sample]
-tokens = 0
-"#;
 
 #[test]
 fn what_has_no_room_or_no_meaning_is_refused() {

@@ -11,20 +11,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-
-if [[ -n ${TRITFORGE_PYTHON:-} ]]; then
-    python=$TRITFORGE_PYTHON
-else
-    venv=$root/.venv-peers
-    python=$venv/bin/python
-    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
-        python3 -m venv "$venv"
-        CMAKE_ARGS="-DGGML_NATIVE=ON" "$python" -m pip install --no-binary llama-cpp-python \
-            --requirement "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/installed.txt"
-    fi
-fi
+source "$here/../python.sh"
+CMAKE_ARGS="-DGGML_NATIVE=ON" environment peers --no-binary llama-cpp-python
 
 cd "$root"
 exec "$python" "$here/compare.py" "$@"

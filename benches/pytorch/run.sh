@@ -11,19 +11,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-
-if [[ -n ${TRITFORGE_PYTHON:-} ]]; then
-    python=$TRITFORGE_PYTHON
-else
-    venv=$root/.venv-pytorch
-    python=$venv/bin/python
-    if ! cmp -s "$here/requirements.txt" "$venv/installed.txt"; then
-        python3 -m venv "$venv"
-        "$python" -m pip install --requirement "$here/requirements.txt"
-        cp "$here/requirements.txt" "$venv/installed.txt"
-    fi
-fi
+source "$here/../python.sh"
+environment pytorch
 
 cd "$root"
 script=bench.py

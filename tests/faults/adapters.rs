@@ -8,7 +8,7 @@ use tritforge_checkpoint::AdapterFiles;
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL, HuggingFaceConfig, ModelConfig};
 use tritforge_export::{ImportOptions, LoadedModel, export_adapter};
 
-use crate::safetensors::{Tensor, broken_files, file, read};
+use crate::safetensors::{Fault, Tensor, broken_each, broken_files, file, read};
 use crate::{Round, caught, copy, golden, golden_path, written};
 
 /// Reads the adapter for a model, every number of it.
@@ -126,34 +126,16 @@ fn broken_matrices(
     tensors: &[Tensor],
     mut load: impl FnMut(&[Tensor]) -> Result<String, String>,
 ) {
-    for index in 0..tensors.len() {
-        let name = tensors[index].name.clone();
-        let changed = |change: &dyn Fn(&mut Tensor)| {
-            let mut other = tensors.to_vec();
-            change(&mut other[index]);
-            other
-        };
-        let without: Vec<Tensor> = tensors.iter().filter(|t| t.name != name).cloned().collect();
-        round.refused(&format!("{name} is missing"), load(&without), &[&name]);
-        for (what, other) in [
-            ("is renamed", changed(&|t| t.name = t.name.replace("lora_", "lore_"))),
-            ("is of another layer", changed(&|t| t.name = t.name.replace("layers.", "layers.7"))),
-            ("has no prefix", changed(&|t| t.name = t.name.replace("base_model.", ""))),
-            ("is transposed", changed(&|t| t.shape.reverse())),
-            ("has another rank", changed(&|t| t.shape.push(1))),
-            ("is an integer", changed(&|t| t.dtype = "I32".to_string())),
-            ("has NaN", changed(&|t| t.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes()))),
-            ("has infinity", changed(&|t| t.bytes[..4].copy_from_slice(&f32::INFINITY.to_le_bytes()))),
-        ] {
-            // Of a square matrix the transposed one is a matrix like any other.
-            if other[index].shape != tensors[index].shape
-                || other[index].name != name
-                || other[index].bytes != tensors[index].bytes
-                || other[index].dtype != tensors[index].dtype
-            {
-                let label = format!("{name} {what}");
-                round.refused(&label, load(&other), &[&name, &other[index].name]);
-            }
-        }
-    }
+    // Of a square matrix the transposed one is a matrix like any other.
+    let faults: [Fault<'_>; 8] = [
+        ("is renamed", &|t| t.name = t.name.replace("lora_", "lore_")),
+        ("is of another layer", &|t| t.name = t.name.replace("layers.", "layers.7")),
+        ("has no prefix", &|t| t.name = t.name.replace("base_model.", "")),
+        ("is transposed", &|t| t.shape.reverse()),
+        ("has another rank", &|t| t.shape.push(1)),
+        ("is an integer", &|t| t.dtype = "I32".to_string()),
+        ("has NaN", &|t| t.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes())),
+        ("has infinity", &|t| t.bytes[..4].copy_from_slice(&f32::INFINITY.to_le_bytes())),
+    ];
+    broken_each(round, tensors, &faults, &mut load);
 }

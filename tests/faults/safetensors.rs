@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::Round;
 
 /// A tensor: name, type, shape, bytes.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
     pub(crate) dtype: String,
@@ -83,63 +83,72 @@ pub(crate) fn broken_files(
     }
 }
 
-/// Faults of each tensor. `load` gets all tensors, `known` says which names the model has a place for.
+/// A fault of a tensor; where it changes nothing, it is none.
+pub(crate) type Fault<'a> = (&'a str, &'a dyn Fn(&mut Tensor));
+
+/// Leaves out each tensor, then puts each fault into it. `load` gets all tensors; an error has to name the one at fault, as it
+/// was or as it is now.
+pub(crate) fn broken_each(
+    round: &mut Round,
+    tensors: &[Tensor],
+    faults: &[Fault<'_>],
+    load: &mut impl FnMut(&[Tensor]) -> Result<String, String>,
+) {
+    for (index, tensor) in tensors.iter().enumerate() {
+        let name = &tensor.name;
+        let without: Vec<Tensor> = tensors.iter().filter(|t| t.name != *name).cloned().collect();
+        round.refused(&format!("{name} is missing"), load(&without), &[name]);
+        for (what, change) in faults {
+            let mut other = tensors.to_vec();
+            change(&mut other[index]);
+            if other[index] != *tensor {
+                round.refused(&format!("{name} {what}"), load(&other), &[name, &other[index].name]);
+            }
+        }
+    }
+}
+
+/// A value that is not finite in the place of the last one.
+fn not_finite(tensor: &mut Tensor, value: f32) {
+    let end = tensor.bytes.len();
+    match tensor.dtype.as_str() {
+        "F32" => tensor.bytes[end - 4..].copy_from_slice(&value.to_le_bytes()),
+        "BF16" => tensor.bytes[end - 2..].copy_from_slice(&value.to_le_bytes()[2..]),
+        // A code that no ternary weight has.
+        "U8" => tensor.bytes[end - 1] = 0xff,
+        other => panic!("{other}"),
+    }
+}
+
+/// A type of which the tensor has as many zeros.
+fn zeros(tensor: &mut Tensor, dtype: &str, size: usize) {
+    tensor.dtype = dtype.to_string();
+    tensor.bytes.resize(tensor.shape.iter().product::<usize>() * size, 0);
+}
+
+/// Faults of each tensor of a model. `load` gets all tensors.
 pub(crate) fn broken_tensors(
     round: &mut Round,
     tensors: &[Tensor],
     mut load: impl FnMut(&[Tensor]) -> Result<String, String>,
 ) {
-    for index in 0..tensors.len() {
-        let name = tensors[index].name.clone();
-        let changed = |change: &dyn Fn(&mut Tensor)| {
-            let mut other = tensors.to_vec();
-            change(&mut other[index]);
-            other
-        };
-        let without: Vec<Tensor> = tensors.iter().filter(|t| t.name != name).cloned().collect();
-        round.refused(&format!("{name} is missing"), load(&without), &[&name]);
-        let other = changed(&|t| t.name += ".old");
-        round.refused(&format!("{name} is renamed"), load(&other), &[&name]);
+    let faults: [Fault<'_>; 9] = [
+        ("is renamed", &|t| t.name += ".old"),
         // A scale is one number, whatever its shape.
-        if !name.ends_with("_scale") {
-            let other = changed(&|t| t.shape.push(1));
-            round.refused(&format!("{name} has another rank"), load(&other), &[&name]);
-        }
-        let other = changed(&|t| {
+        ("has another rank", &|t| t.shape.extend((!t.name.ends_with("_scale")).then_some(1))),
+        ("has a row more", &|t| {
             t.shape[0] += 1;
             let row = t.bytes.len() / (t.shape[0] - 1);
             t.bytes.extend_from_within(..row);
-        });
-        round.refused(&format!("{name} has a row more"), load(&other), &[&name]);
-        if let [rows, cols] = tensors[index].shape[..]
-            && rows != cols
-        {
-            let other = changed(&|t| t.shape.reverse());
-            round.refused(&format!("{name} is transposed"), load(&other), &[&name]);
-        }
-        for dtype in ["I32", "U32", "F8_E4M3"] {
-            let other = changed(&|t| {
-                let size = if dtype.ends_with("32") { 4 } else { 1 };
-                t.dtype = dtype.to_string();
-                let count: usize = t.shape.iter().product();
-                t.bytes.resize(count * size, 0);
-            });
-            round.refused(&format!("{name} of type {dtype}"), load(&other), &[&name]);
-        }
-        for not_finite in [f32::NAN, f32::INFINITY] {
-            let other = changed(&|t| {
-                let end = t.bytes.len();
-                match t.dtype.as_str() {
-                    "F32" => t.bytes[end - 4..].copy_from_slice(&not_finite.to_le_bytes()),
-                    "BF16" => t.bytes[end - 2..].copy_from_slice(&not_finite.to_le_bytes()[2..]),
-                    // A code that no ternary weight has.
-                    "U8" => t.bytes[end - 1] = 0xff,
-                    other => panic!("{other}"),
-                }
-            });
-            round.refused(&format!("{name} with {not_finite}"), load(&other), &[&name]);
-        }
-    }
+        }),
+        ("is transposed", &|t| t.shape.reverse()),
+        ("of type I32", &|t| zeros(t, "I32", 4)),
+        ("of type U32", &|t| zeros(t, "U32", 4)),
+        ("of type F8_E4M3", &|t| zeros(t, "F8_E4M3", 1)),
+        ("with NaN", &|t| not_finite(t, f32::NAN)),
+        ("with infinity", &|t| not_finite(t, f32::INFINITY)),
+    ];
+    broken_each(round, tensors, &faults, &mut load);
     let extra = Tensor {
         name: "model.layers.0.extra.weight".to_string(),
         dtype: "F32".to_string(),

@@ -118,6 +118,8 @@ def main() -> None:
         )
     )
     raw = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
+    # Pieces of one's own, as templates of chats have them.
+    own = {"vocab_size": 480, "byte_fallback": True, "add_dummy_prefix": False, "user_defined_symbols": ["<tag>", "▁▁", "\n"]} | raw
     ruled = {"normalization_rule_tsv": str(rules)}
     processors = {
         "bpe": train_sentencepiece(
@@ -125,26 +127,8 @@ def main() -> None:
         ),
         "plain": train_sentencepiece("plain.model", sentences, vocab_size=220, model_type="bpe", character_coverage=0.99, **ruled),
         "unigram": train_sentencepiece("unigram.model", sentences, vocab_size=220, model_type="unigram", pad_id=3, **ruled),
-        "added": train_sentencepiece(
-            "added.model",
-            sentences,
-            vocab_size=480,
-            model_type="bpe",
-            byte_fallback=True,
-            add_dummy_prefix=False,
-            user_defined_symbols=["<tag>", "▁▁", "\n"],
-            **raw,
-        ),
-        "user": train_sentencepiece(
-            "user.model",
-            sentences,
-            vocab_size=480,
-            model_type="unigram",
-            byte_fallback=True,
-            add_dummy_prefix=False,
-            user_defined_symbols=["<tag>", "▁▁", "\n"],
-            **raw,
-        ),
+        "added": train_sentencepiece("added.model", sentences, model_type="bpe", **own),
+        "user": train_sentencepiece("user.model", sentences, model_type="unigram", **own),
     }
     rules.unlink()
     all_texts = texts()

@@ -75,8 +75,8 @@ class Case:
     config: PreTrainedConfig
     batch: int
     tokens: int
-    dtype: torch.dtype
-    grad_row_stride: int
+    dtype: torch.dtype = torch.float32
+    grad_row_stride: int = 7
 
 
 def bitnet_config(**changes: object) -> BitNetConfig:
@@ -100,7 +100,7 @@ def bitnet_config(**changes: object) -> BitNetConfig:
     return BitNetConfig(**(values | changes))
 
 
-TINY = Case("bitnet_tiny", bitnet_config(), batch=2, tokens=24, dtype=torch.float32, grad_row_stride=7)
+TINY = Case("bitnet_tiny", bitnet_config(), batch=2, tokens=24)
 SILU = Case(
     "bitnet_silu",
     bitnet_config(
@@ -122,7 +122,6 @@ PACKED = Case(
     bitnet_config(vocab_size=96, num_hidden_layers=1),
     batch=1,
     tokens=24,
-    dtype=torch.float32,
     grad_row_stride=1,
 )
 
@@ -157,8 +156,6 @@ LLAMA = Case(
     ),
     batch=2,
     tokens=40,
-    dtype=torch.float32,
-    grad_row_stride=7,
 )
 QWEN2 = Case(
     "qwen2_tiny",
@@ -170,7 +167,6 @@ QWEN2 = Case(
     batch=2,
     tokens=40,
     dtype=torch.bfloat16,
-    grad_row_stride=7,
 )
 QWEN3 = Case(
     "qwen3_tiny",
@@ -187,8 +183,6 @@ QWEN3 = Case(
     ),
     batch=2,
     tokens=40,
-    dtype=torch.float32,
-    grad_row_stride=7,
 )
 
 

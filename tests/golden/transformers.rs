@@ -46,3 +46,13 @@ pub(crate) fn config(dir: &str, weights: WeightQuant, activations: ActivationQua
     let text = std::fs::read_to_string(golden(dir).join("config.json")).unwrap();
     ModelConfig { weights, activations, ..HuggingFaceConfig::from_json(&text).unwrap().config }
 }
+
+/// What there are logits, loss and gradients of: a model, how it was run, and its quantizers.
+pub(crate) const MODELS: [(&str, &str, WeightQuant, ActivationQuant); 6] = [
+    ("bitnet_tiny", "plain", WeightQuant::None, ActivationQuant::None),
+    ("bitnet_tiny", "online", WeightQuant::Absmean, ActivationQuant::Absmax),
+    ("bitnet_silu", "online", WeightQuant::Absmean, ActivationQuant::Absmax),
+    ("llama_tiny", "plain", WeightQuant::None, ActivationQuant::None),
+    ("qwen2_tiny", "plain", WeightQuant::None, ActivationQuant::None),
+    ("qwen3_tiny", "plain", WeightQuant::None, ActivationQuant::None),
+];

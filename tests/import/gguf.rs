@@ -1,23 +1,18 @@
 //! GGUF files: the order of rows, the pre-tokenizer, packings of other programs.
 
 use tritforge_checkpoint::MODEL;
-use tritforge_config::{ActivationQuant, HiddenAct, ModelConfig, Projection, WeightQuant};
+use tritforge_config::{HiddenAct, ModelConfig, Projection};
 use tritforge_export::{ImportOptions, export_gguf, import};
 use tritforge_gguf::{GgmlType, Gguf, TensorSpec, Writer};
 use tritforge_infer::Model;
 use tritforge_ternary::Packing;
 
-use crate::{base, checkpoint, exact, imported, trained_logits};
+use crate::{base, checkpoint, exact, full_precision, imported, trained_logits};
 
 #[test]
 fn rows_of_queries_and_keys_are_permuted_as_llama_cpp_reads_them() {
     let temp = tempfile::tempdir().unwrap();
-    let config = ModelConfig {
-        use_sub_norm: false,
-        weights: WeightQuant::None,
-        activations: ActivationQuant::None,
-        ..base()
-    };
+    let config = full_precision();
     let first = checkpoint(&temp, "first", &config);
     let file = temp.path().join("m.gguf");
     export_gguf(&first, &file, &exact(Packing::Tq2_0)).unwrap();

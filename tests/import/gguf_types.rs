@@ -11,7 +11,7 @@ use tritforge_infer::Model;
 use tritforge_kernels::{BlockFormat, DenseType, f32_to_f16};
 use tritforge_ternary::{EMBEDDING_GRANULARITY, GRANULARITY, HEAD_GRANULARITY, Packing, Scales};
 
-use crate::{base, checkpoint, engine_logits, exact, imported, trained_logits};
+use crate::{base, checkpoint, engine_logits, exact, full_precision, imported, trained_logits};
 
 /// A file whose tensors have scales of different granularities and no key that says so, rewritten from one of ours.
 fn without_granularity(ours: &Path, theirs: &Path, scales: impl Fn(&str) -> Option<Granularity>) {
@@ -175,12 +175,7 @@ fn types_that_are_only_read_keep_codes_and_scales() {
 #[test]
 fn a_ternary_embedding_of_a_full_precision_model_is_decoded() {
     let temp = tempfile::tempdir().unwrap();
-    let config = ModelConfig {
-        use_sub_norm: false,
-        weights: WeightQuant::None,
-        activations: ActivationQuant::None,
-        ..base()
-    };
+    let config = full_precision();
     let ours = temp.path().join("ours.gguf");
     export_gguf(&checkpoint(&temp, "first", &config), &ours, &exact(Packing::Tq2_0)).unwrap();
     let gguf = Gguf::open(&ours).unwrap();
@@ -263,14 +258,7 @@ fn a_ternary_model_is_written_as_numbers() {
 #[test]
 fn quantized_models_of_other_programs_are_read_as_numbers() {
     let temp = tempfile::tempdir().unwrap();
-    let config = ModelConfig {
-        use_sub_norm: false,
-        weights: WeightQuant::None,
-        activations: ActivationQuant::None,
-        hidden_size: 256,
-        head_dim: 64,
-        ..base()
-    };
+    let config = ModelConfig { hidden_size: 256, head_dim: 64, ..full_precision() };
     let ours = temp.path().join("ours.gguf");
     export_gguf(&checkpoint(&temp, "first", &config), &ours, &exact(Packing::Tq2_0)).unwrap();
     let gguf = Gguf::open(&ours).unwrap();

@@ -85,6 +85,16 @@ fn base() -> ModelConfig {
     }
 }
 
+/// A Llama whose numbers are not quantized.
+fn full_precision() -> ModelConfig {
+    ModelConfig {
+        use_sub_norm: false,
+        weights: WeightQuant::None,
+        activations: ActivationQuant::None,
+        ..base()
+    }
+}
+
 /// One model of every GGUF architecture.
 fn architectures(weights: WeightQuant, activations: ActivationQuant) -> Vec<ModelConfig> {
     let base = ModelConfig { weights, activations, ..base() };

@@ -8,12 +8,7 @@
 # checkpoint imported from that file. Python packages go into .venv-interop/ (run.sh).
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-cargo build --release --locked --manifest-path "$root/Cargo.toml"
-tritforge=${TRITFORGE:-$root/target/release/tritforge}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 if [[ $# -ge 1 ]]; then
     tokenizer=$(realpath "$1")

@@ -11,6 +11,7 @@ Versions: requirements-openai_client.txt.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import openai
@@ -246,31 +248,37 @@ def faults(client: openai.OpenAI, model: str) -> None:
             check(what, bool(error.message), error.message)
 
 
-def main() -> int:
+@contextlib.contextmanager
+def served(shape: str) -> Iterator[tuple[openai.OpenAI, str]]:
+    """A service of a model with random weights of `shape`: a client of it, and its address."""
     binary = os.environ.get("TRITFORGE", str(ROOT / "target/release/tritforge"))
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_tokenizer(work / "tokenizer")
-        (work / "shape.toml").write_text(SHAPE)
+        (work / "shape.toml").write_text(shape)
         made = ["synth", "shape.toml", "-o", "model.gguf", "--tokenizer", "tokenizer"]
         subprocess.run([binary, *made], cwd=work, check=True, stdout=subprocess.DEVNULL)
         serve = [binary, "serve", "model.gguf", "--port", "0"]
         with subprocess.Popen(serve, cwd=work, stdout=subprocess.PIPE, text=True) as process:
             try:
                 address = re.search(r"http://[^/\s]+", process.stdout.readline()).group()
-                client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
                 print(f"openai {openai.__version__}, {subprocess.check_output([binary, '--version'], text=True).strip()}")
-                model = client.models.list().data[0]
-                check("models", client.models.retrieve(model.id) == model and isinstance(model.created, int), model)
-                chat(client, model.id)
-                completions(client, model.id)
-                choices_and_stops(client, model.id)
-                full_context(client, model.id)
-                cancellation(client, address, model.id)
-                asyncio.run(concurrent(address, model.id))
-                faults(client, model.id)
+                yield openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0), address
             finally:
                 process.terminate()
+
+
+def main() -> int:
+    with served(SHAPE) as (client, address):
+        model = client.models.list().data[0]
+        check("models", client.models.retrieve(model.id) == model and isinstance(model.created, int), model)
+        chat(client, model.id)
+        completions(client, model.id)
+        choices_and_stops(client, model.id)
+        full_context(client, model.id)
+        cancellation(client, address, model.id)
+        asyncio.run(concurrent(address, model.id))
+        faults(client, model.id)
     print(f"{failed} failed")
     return min(failed, 1)
 

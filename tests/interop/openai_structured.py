@@ -13,12 +13,9 @@ Versions: requirements-openai_structured.txt.
 
 import base64
 import json
-import os
 import re
 import struct
-import subprocess
 import sys
-import tempfile
 import urllib.request
 from pathlib import Path
 from typing import Literal
@@ -129,26 +126,13 @@ def others(address: str) -> None:
 
 
 def main() -> int:
-    binary = os.environ.get("TRITFORGE", str(ROOT / "target/release/tritforge"))
     openai_client.CHATML = (ROOT / "crates/text/src/templates/hermes.jinja").read_text()
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        openai_client.write_tokenizer(work / "tokenizer")
-        (work / "shape.toml").write_text(SHAPE.replace("512", "8192"))
-        made = ["synth", "shape.toml", "-o", "model.gguf", "--tokenizer", "tokenizer"]
-        subprocess.run([binary, *made], cwd=work, check=True, stdout=subprocess.DEVNULL)
-        serve = [binary, "serve", "model.gguf", "--port", "0"]
-        with subprocess.Popen(serve, cwd=work, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                address = re.search(r"http://[^/\s]+", process.stdout.readline()).group()
-                client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
-                model = client.models.list().data[0].id
-                schemas(client, model)
-                tools(client, model)
-                embeddings(client, model)
-                others(address)
-            finally:
-                process.terminate()
+    with openai_client.served(SHAPE.replace("512", "8192")) as (client, address):
+        model = client.models.list().data[0].id
+        schemas(client, model)
+        tools(client, model)
+        embeddings(client, model)
+        others(address)
     print(f"{openai_client.failed} failed")
     return min(openai_client.failed, 1)
 

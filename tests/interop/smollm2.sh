@@ -10,15 +10,9 @@
 # where it quantizes activations. Python packages go into .venv-interop/ (run.sh), the model too unless it is given.
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 text=$(realpath "${1:?usage: $0 TEXT [MODEL.gguf]}")
 sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-
-cargo build --release --locked --manifest-path "$root/Cargo.toml"
-tritforge=${TRITFORGE:-$root/target/release/tritforge}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 
 if [[ $# -ge 2 ]]; then
     model=$(realpath "$2")

@@ -8,43 +8,14 @@
 # Python packages go into .venv-interop/ (run.sh).
 set -euo pipefail
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../.." && pwd)
-if [[ -z ${TRITFORGE:-} ]]; then
-    cargo build --release --locked --manifest-path "$root/Cargo.toml"
-fi
-tritforge=$(realpath "${TRITFORGE:-$root/target/release/tritforge}")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cd "$work"
 
 # Text of the repository: code for training, a document for the comparison.
 cat "$root"/crates/{ternary,gguf,kernels,infer,nn}/src/*.rs > text.txt
 cp "$root/docs/formats.md" held_out.txt
-cat > recipe.toml <<'TOML'
-[run]
-name = "interop"
-seed = 3
-[model]
-hidden_size = 256
-intermediate_size = 512
-num_hidden_layers = 2
-num_attention_heads = 4
-num_key_value_heads = 2
-hidden_act = "silu"
-max_position_embeddings = 128
-[tokenizer]
-kind = "bpe"
-vocab_size = 512
-[data]
-train = ["text.txt"]
-seq_len = 128
-[optim]
-lr = 2e-3
-[train]
-steps = 300
-batch_size = 4
-TOML
+cp "$here/recipe.toml" .
+larger=(model.max_position_embeddings=128 tokenizer.vocab_size=512 data.seq_len=128 train.steps=300 train.batch_size=4)
 
 failed=0
 # Exports a checkpoint in every type and compares them.
@@ -65,8 +36,8 @@ train() {
     local name=$1 weights=$2 activations=absmax
     shift 2
     if [[ $weights == none ]]; then activations=none; fi
-    "$tritforge" train recipe.toml --quiet --set "run.out=\"$name-$weights\"" --set "quant.weights=$weights" \
-        --set "quant.activations=$activations" "$@" > train.log
+    "$tritforge" train recipe.toml --quiet "${larger[@]/#/--set=}" --set "run.out=\"$name-$weights\"" \
+        --set "quant.weights=$weights" --set "quant.activations=$activations" "$@" > train.log
 }
 for weights in absmean none; do
     train bitnet $weights
@@ -85,7 +56,7 @@ done
 
 echo
 echo "bitnet-b1.58, which llama.cpp does not load"
-"$tritforge" train recipe.toml --quiet --set 'run.out="relu2"' --set model.hidden_act=relu2 > train.log
+"$tritforge" train recipe.toml --quiet "${larger[@]/#/--set=}" --set 'run.out="relu2"' --set model.hidden_act=relu2 > train.log
 for format in tq2_0 tq1_0 i2_s i2_s_arm q2_0 iq2_bn; do
     "$tritforge" export relu2 -o relu2.gguf --format $format > export.log
     "$tritforge" inspect relu2.gguf --codes-digest --json > codes.json

@@ -26,6 +26,9 @@ const THREAD: &str = "damaged inputs";
 /// Faults after which a parser's test ends.
 const ENOUGH: usize = 10;
 
+/// What JSON is put together with.
+pub(crate) const JSON_PUNCTUATION: [&str; 6] = ["{", "}", "[", "]", ",", ":"];
+
 /// A valid input, of which only the first bytes are damaged: what stands behind them are numbers, of which
 /// none is wrong.
 pub(crate) struct Seed {

@@ -6,7 +6,7 @@ use tower::ServiceExt as _;
 use tritforge_infer::Finish;
 use tritforge_serve::{Engine, Job, Outcome, Piece, ServeOptions, router};
 
-use crate::harness::{Parser, Seed};
+use crate::harness::{JSON_PUNCTUATION, Parser, Seed};
 
 /// Paths by what a body begins with that fits them best.
 const PATHS: [&str; 5] = [
@@ -39,7 +39,7 @@ fn request_bodies() {
         r#"3{"lora_name":"a","lora_path":"b"}"#,
         r#"4{"lora_name":"a"}"#,
     ];
-    let words = [
+    let fields = [
         "\"prompt\"",
         "\"messages\"",
         "\"role\"",
@@ -57,16 +57,11 @@ fn request_bodies() {
         "\"lora\"",
         "\"echo\"",
         "\"stream_options\"",
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        ":",
         "128",
         "-100",
         "0.5",
     ];
+    let words = [&fields[..], &JSON_PUNCTUATION].concat();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let app = runtime.block_on(async { router(engine, &options) });
     let parser = Parser {

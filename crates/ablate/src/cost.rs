@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use tritforge_support::duration;
+
 use crate::child;
-use crate::experiment::{Experiment, duration};
+use crate::experiment::Experiment;
 use crate::journal::{Journal, Record};
 use crate::plan::{Plan, digest};
 use crate::stats::LEAST_SEEDS;

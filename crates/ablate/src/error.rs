@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use tritforge_recipe::Fault;
+use tritforge_support::IoError;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +20,8 @@ pub enum AblateError {
         source: tritforge_train::recipe::RecipeError,
     },
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was attempted.
-        action: &'static str,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// Another process works on the same experiment.
     #[error(
         "{}: another process is at work on this experiment: wait until it has ended, or give another directory \
@@ -64,8 +58,8 @@ pub enum AblateError {
 
 impl AblateError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, action, source }
+        let at = IoError::at(path, action);
+        move |source| at(source).into()
     }
 }
 

@@ -39,9 +39,7 @@ pub use compare::compare;
 pub use cost::{ArmCost, Count};
 pub use engine::{Options, Ready, execute, failures, prepare};
 pub use error::AblateError;
-pub use experiment::{
-    Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, combinations, duration, parse_duration,
-};
+pub use experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, combinations, parse_duration};
 pub use journal::{JOURNAL, Journal, Record};
 pub use pairing::Pairing;
 pub use plan::{ArmRecipes, FrozenRun, Plan, PlannedArm, Point, recipes};

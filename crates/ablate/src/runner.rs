@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tritforge_support::duration;
+
 use crate::child::{self, Ended};
-use crate::experiment::{Outputs, Setting, duration};
+use crate::experiment::{Outputs, Setting};
 use crate::finish::finish;
 use crate::journal::{Journal, Record};
 use crate::plan::{FrozenRun, Plan};

@@ -70,7 +70,8 @@ enum Command {
     /// Look at data before training: samples, loss masks, lengths, dropped records (preview); duplicates, damaged
     /// answers, leaked questions (lint).
     #[cfg(feature = "train")]
-    Data(commands::data::Args),
+    #[command(subcommand)]
+    Data(commands::data::Command),
     /// Write a self-contained HTML report of one or more runs: loss curves, ternary statistics, text samples.
     #[cfg(feature = "train")]
     Report(commands::report::Args),
@@ -103,7 +104,8 @@ enum Command {
     /// Serve a GGUF model over HTTP with an OpenAI-compatible API.
     Serve(commands::serve::Args),
     /// Plan how a model is served on a phone, a board, a server or a machine of your own.
-    Deploy(commands::deploy::Args),
+    #[command(subcommand)]
+    Deploy(commands::deploy::Command),
     /// Benchmark the speed and memory use of GGUF models on this machine.
     Bench(commands::bench::Args),
     /// Write a model of any shape with random weights, for benchmarks.
@@ -153,7 +155,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "train")]
         Command::Recipes(args) => commands::recipes::run(&args),
         #[cfg(feature = "train")]
-        Command::Data(args) => commands::data::run(&args),
+        Command::Data(command) => commands::data::run(&command),
         #[cfg(feature = "train")]
         Command::Report(args) => commands::report::run(&args),
         #[cfg(feature = "train")]
@@ -171,7 +173,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => commands::generate::run(&args),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Serve(args) => commands::serve::run(&args),
-        Command::Deploy(args) => commands::deploy::run(&args),
+        Command::Deploy(command) => commands::deploy::run(&command),
         Command::Bench(args) => commands::bench::run(&args),
         Command::Synth(args) => commands::synth::run(&args),
         Command::Tokenize(args) => commands::tokenize::run(&args),

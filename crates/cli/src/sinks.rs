@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tritforge_report::{Event, Progress, Sink};
+use tritforge_report::{Event, Progress, Sink, Train};
 
 /// Prints the messages of preparing data, and shows a bar for what takes long.
 pub(crate) struct Preparation {
@@ -85,9 +85,9 @@ impl Sink for Training {
                 self.bar.set_position(*step);
                 self.bar.reset_eta();
             }
-            Event::Train { step, .. } => {
-                *standing = figures(event);
-                self.bar.set_position(*step);
+            Event::Train(train) => {
+                *standing = figures(train);
+                self.bar.set_position(train.step);
                 self.bar.set_message(standing.clone());
             }
             Event::Skip { step, reason } => self.message(&format!("step {step} skipped: {reason}")),
@@ -115,12 +115,9 @@ impl Sink for Training {
     }
 }
 
-/// Loss, learning rate, gradient norm, speed and memory in a line; nothing for other events than training's.
-fn figures(event: &Event) -> String {
-    let Event::Train { loss, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, metrics, .. } = event
-    else {
-        return String::new();
-    };
+/// Loss, learning rate, gradient norm, speed and memory in a line.
+fn figures(train: &Train) -> String {
+    let Train { loss, lr, grad_norm, tokens_per_second, mfu, rss, peak_rss, metrics, .. } = train;
     let mut text = format!("loss {loss:.4}");
     for (name, value) in metrics {
         text += &format!(" {name} {value:.3e}");
@@ -143,8 +140,8 @@ fn indented(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn step(relation: Option<f64>) -> Event {
-        Event::Train {
+    fn step(relation: Option<f64>) -> Train {
+        Train {
             step: 1,
             loss: 3.0,
             lr: 1e-3,
@@ -163,7 +160,6 @@ mod tests {
         let expected = "loss 3.0000 lr 1.0e-3 |g| 0.50 100 tokens/s MFU 50 % 1 MB, peak 2";
         assert_eq!(figures(&step(None)), expected);
         assert_eq!(figures(&step(Some(0.00125))), expected.replace(" lr", " relation 1.250e-3 lr"));
-        assert_eq!(figures(&Event::Skip { step: 1, reason: String::new() }), "");
     }
 
     #[test]

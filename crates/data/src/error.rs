@@ -2,21 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tritforge_support::counted;
+use tritforge_support::{IoError, counted};
 
 /// An error of this crate: it names the file, what was found, what was expected, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was attempted.
-        action: &'static str,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A text file is not UTF-8.
     #[error(
         "{}: not UTF-8 at byte {offset}, line {line}: convert the file, for example with iconv -f LATIN1 -t \
@@ -166,8 +159,8 @@ pub enum DataError {
 
 impl DataError {
     pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
-        let path = path.to_path_buf();
-        move |source| Self::Io { path, action, source }
+        let at = IoError::at(path, action);
+        move |source| at(source).into()
     }
 
     pub(crate) fn record(path: &Path, record: String, message: impl Into<String>) -> Self {

@@ -83,4 +83,4 @@ pub use shard::Shard;
 pub use shard_writer::ShardWriter;
 pub use split::{Split, split, split_examples};
 pub use tables::{JsonLine, Record, json_lines, read_records, table_extensions};
-pub use tokenize::{TokenizeOptions, cached_or_tokenize, cached_or_tokenize_parts, tokenize, tokenize_parts};
+pub use tokenize::{TokenizeOptions, cached_or_tokenize_parts, tokenize, tokenize_parts};

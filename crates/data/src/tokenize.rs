@@ -148,27 +148,6 @@ fn open_parts(path: &Path, fingerprint: Fingerprint) -> Option<Vec<Shard>> {
     Some(shards)
 }
 
-/// Opens the shard at `path` if it is whole and has the fingerprint asked for; otherwise makes it anew with
-/// [`tokenize`].
-///
-/// # Errors
-/// As [`tokenize`].
-pub fn cached_or_tokenize<E: Display>(
-    documents: &[Document],
-    path: &Path,
-    options: &TokenizeOptions,
-    encode: impl Fn(&str) -> Result<Vec<u32>, E> + Sync,
-    progress: impl FnMut(u64),
-) -> Result<Shard, DataError> {
-    match Shard::open(path) {
-        Ok(shard) if shard.fingerprint() == options.fingerprint && shard.index() == 0 && shard.is_last() => {
-            Ok(shard)
-        }
-        // Absent, stale or damaged: a cache is made again whatever is wrong with it.
-        _ => tokenize(documents, path, options, encode, progress),
-    }
-}
-
 /// A part of a document.
 struct Piece<'a> {
     document: &'a Document,
@@ -264,9 +243,11 @@ mod tests {
         let mut documents = vec![Document::new("a", "text")];
         let run = |documents: &[Document]| {
             let mut encoded = false;
-            let shard = cached_or_tokenize(documents, &path, &options(documents), encode, |_| encoded = true)
-                .unwrap();
-            (shard.len(), encoded)
+            let options = options(documents);
+            let shards =
+                cached_or_tokenize_parts(documents, &path, usize::MAX, &options, encode, |_| encoded = true)
+                    .unwrap();
+            (shards.iter().map(Shard::len).sum::<usize>(), encoded)
         };
         assert_eq!(run(&documents), (5, true));
         assert_eq!(run(&documents), (5, false));

@@ -72,6 +72,15 @@ impl File {
         Self { bytes: fs::read(path).unwrap(), tensors, start }
     }
 
+    /// A sound model whose numbers are f32.
+    fn in_f32(dir: &Path) -> Self {
+        let path = dir.join("sound.gguf");
+        let options =
+            ExportOptions { linears: DenseType::F32, embeddings: DenseType::F32, ..ExportOptions::default() };
+        synth_gguf(&config(false), &path, &options, SEED, None).unwrap();
+        Self::open(&path)
+    }
+
     fn tensor(&self, name: &str) -> &TensorInfo {
         self.tensors.iter().find(|tensor| tensor.name == name).unwrap()
     }
@@ -294,11 +303,7 @@ fn every_tensor_of_a_hugging_face_directory() {
 #[test]
 fn products_beyond_the_range_are_neither_measured_nor_verified() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sound) = (dir.path().join("m.gguf"), dir.path().join("sound.gguf"));
-    let options =
-        ExportOptions { linears: DenseType::F32, embeddings: DenseType::F32, ..ExportOptions::default() };
-    synth_gguf(&config(false), &sound, &options, SEED, None).unwrap();
-    let file = File::open(&sound);
+    let (path, file) = (dir.path().join("m.gguf"), File::in_f32(dir.path()));
     let mut bytes = file.bytes.clone();
     for (name, first, count) in [("output_norm.weight", 0, 256), ("output.weight", 5 * 256, 256)] {
         let begin = file.start + file.tensor(name).offset as usize + 4 * first;
@@ -342,11 +347,7 @@ fn products_beyond_the_range_are_neither_measured_nor_verified() {
 #[test]
 fn a_perplexity_that_is_no_number_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let (path, sound) = (dir.path().join("m.gguf"), dir.path().join("sound.gguf"));
-    let options =
-        ExportOptions { linears: DenseType::F32, embeddings: DenseType::F32, ..ExportOptions::default() };
-    synth_gguf(&config(false), &sound, &options, SEED, None).unwrap();
-    let file = File::open(&sound);
+    let (path, file) = (dir.path().join("m.gguf"), File::in_f32(dir.path()));
     let norm = [1e6f32.to_le_bytes(); 256].concat();
     fs::write(&path, file.with("output_norm.weight", 0, &norm)).unwrap();
     let model = EvalModel::open(&path).unwrap();

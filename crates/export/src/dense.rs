@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use tritforge_gguf::GgmlType;
-use tritforge_kernels::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{DenseMatrix, DenseType};
 
 use crate::ExportError;
 use crate::tensor_data::{check, check_stored, f32_bytes};
@@ -27,18 +27,15 @@ pub(crate) fn encode<'a>(
     cols: usize,
 ) -> Result<(Cow<'a, [u8]>, f32), ExportError> {
     let fault = |message| ExportError::Tensor { tensor: tensor.to_string(), message };
-    let bytes: Cow<'a, [u8]> = match ty {
+    if !cols.is_multiple_of(ty.block()) {
+        let (name, block) = (ty.name(), ty.block());
+        return Err(fault(format!(
+            "{name} stores blocks of {block} values, but a row has {cols}: use f16 or f32"
+        )));
+    }
+    let bytes = match ty {
         DenseType::F32 => f32_bytes(values),
-        DenseType::F16 => f32_to_f16(values).into(),
-        DenseType::Bf16 => f32_to_bf16(values).into(),
-        DenseType::Q8_0 | DenseType::Q6K if !cols.is_multiple_of(ty.block()) => {
-            let (name, block) = (ty.name(), ty.block());
-            return Err(fault(format!(
-                "{name} stores blocks of {block} values, but a row has {cols}: use f16 or f32"
-            )));
-        }
-        DenseType::Q8_0 => f32_to_q8_0(values).into(),
-        DenseType::Q6K => f32_to_q6_k(values).into(),
+        _ => ty.encode(values).into(),
     };
     check(tensor, values, cols)?;
     let stored = DenseMatrix::from_bytes(ty, &bytes, values.len() / cols, cols);

@@ -1,10 +1,11 @@
 //! What can keep a model from becoming a file of another format.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tritforge_checkpoint::CheckpointError;
 use tritforge_config::ConfigError;
 use tritforge_model::ModelError;
+use tritforge_support::IoError;
 use tritforge_ternary::TernaryError;
 use tritforge_text::TextError;
 
@@ -59,15 +60,8 @@ pub enum ExportError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A file or directory cannot be written.
-    #[error("{}: cannot {action}: {source}", path.display())]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// What was attempted.
-        action: &'static str,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// Weights and activations are quantized in a way that no file describes.
     #[error(
         "the model has weights = \"{weights}\", activations = \"{activations}\": files can describe only \
@@ -79,4 +73,11 @@ pub enum ExportError {
         /// The configuration's activation quantizer.
         activations: String,
     },
+}
+
+impl ExportError {
+    pub(crate) fn io(path: &Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let at = IoError::at(path, action);
+        move |source| at(source).into()
+    }
 }

@@ -79,7 +79,7 @@ pub fn export_hugging_face(
             message: message.to_string(),
         });
     }
-    let io = |action| move |source| ExportError::Io { path: out.to_path_buf(), action, source };
+    let io = |action| ExportError::io(out, action);
     if out.exists() {
         return Err(io("create")(std::io::ErrorKind::AlreadyExists.into()));
     }
@@ -108,7 +108,7 @@ fn write_all(
 ) -> Result<HuggingFaceReport, ExportError> {
     let put = |name: &str, bytes: &[u8]| {
         let path = directory.join(name);
-        fs::write(&path, bytes).map_err(|source| ExportError::Io { path, action: "write", source })
+        fs::write(&path, bytes).map_err(ExportError::io(&path, "write"))
     };
     let tokenizer = match checkpoint.has(TOKENIZER) {
         true => {

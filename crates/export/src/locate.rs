@@ -44,7 +44,7 @@ fn found(path: &Path, expected: &str) -> Result<Located, ExportError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(fault(format!("no such file or directory: {expected}")))
         }
-        Err(source) => Err(ExportError::Io { path: path.to_path_buf(), action: "open", source }),
+        Err(source) => Err(ExportError::io(path, "open")(source)),
     }
 }
 
@@ -186,7 +186,7 @@ fn begins(head: &[u8]) -> String {
 /// The first nine bytes of a file, or all of a shorter one: the magic of GGUF; or the length of the header of
 /// safetensors, and the `{` that it begins with.
 fn head(path: &Path) -> Result<Vec<u8>, ExportError> {
-    let io = |source| ExportError::Io { path: path.to_path_buf(), action: "open", source };
+    let io = |source| ExportError::io(path, "open")(source);
     let mut head = Vec::new();
     fs::File::open(path).map_err(io)?.take(9).read_to_end(&mut head).map_err(io)?;
     Ok(head)

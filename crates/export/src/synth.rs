@@ -32,19 +32,12 @@ pub fn synth_gguf(
     tokenizer: Option<&Tokenizer>,
 ) -> Result<Report, ExportError> {
     config.validate()?;
-    let made;
-    let tokenizer = match tokenizer {
-        Some(tokenizer) => tokenizer,
-        None => {
-            made = bytes()?;
-            &made
-        }
-    };
     let order: Vec<String> = items(config).into_iter().map(|item| item.source).collect();
-    write_model(config, tokenizer, out, options, |item| {
+    let tensor = |item: &TensorPlan| {
         let index = order.iter().position(|name| *name == item.source).unwrap_or_default();
         random(config, item, seed, index)
-    })
+    };
+    with_tokenizer(tokenizer, |tokenizer| write_model(config, tokenizer, out, options, tensor))
 }
 
 /// Writes a checkpoint with the weights of [`synth_gguf`]: ternary matrices packed, everything else in bf16,
@@ -63,14 +56,6 @@ pub fn synth_checkpoint(
         config.weights = WeightQuant::Ternary;
     }
     config.validate()?;
-    let made;
-    let tokenizer = match tokenizer {
-        Some(tokenizer) => tokenizer,
-        None => {
-            made = bytes()?;
-            &made
-        }
-    };
     let items = items(&config);
     let ternary = config.weights == WeightQuant::Ternary;
     let stored = |item: &TensorPlan| match item.ternary {
@@ -79,8 +64,10 @@ pub fn synth_checkpoint(
     };
     let mut writer = Writer::create(out)?;
     writer.write_config(&config)?;
-    writer.write_file(TOKENIZER, tokenizer.to_json()?.as_bytes())?;
-    writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?;
+    with_tokenizer(tokenizer, |tokenizer| {
+        writer.write_file(TOKENIZER, tokenizer.to_json()?.as_bytes())?;
+        Ok(writer.write_file(TOKENIZER_CONFIG, tokenizer.to_config_json().as_bytes())?)
+    })?;
     let specs = items.iter().flat_map(|item| specs_of(item, stored(item), false)).collect();
     let mut file = writer.tensor_file(MODEL, specs)?;
     for spec in file.specs().to_vec() {
@@ -108,9 +95,15 @@ pub fn synth_checkpoint(
     Ok(writer.commit()?)
 }
 
-/// A tokenizer of the 256 bytes.
-fn bytes() -> Result<Tokenizer, ExportError> {
-    Ok(Tokenizer::train_bpe([""; 0], 257, &SpecialTokens::default())?)
+/// Calls `write` with the tokenizer that was given, or one of the 256 bytes.
+fn with_tokenizer<T>(
+    given: Option<&Tokenizer>,
+    write: impl FnOnce(&Tokenizer) -> Result<T, ExportError>,
+) -> Result<T, ExportError> {
+    match given {
+        Some(tokenizer) => write(tokenizer),
+        None => write(&Tokenizer::train_bpe([""; 0], 257, &SpecialTokens::default())?),
+    }
 }
 
 /// Random numbers for one tensor: a stream of their own, so that they do not depend on the order of a file.

@@ -1,40 +1,22 @@
 //! The two products of a projection's backward, in f32 and by integers of one to three digits:
 //! `cargo bench -p tritforge-kernels --bench backward_products`.
 
-use std::time::Instant;
+mod training;
 
+use training::{SHAPES, fastest, numbers};
 use tritforge_kernels::{
     CounterRng, GradientRows, Matrix, Rounding, TernaryWeights, WriteMode, gemm, gradient_matmul,
     quantize_gradient_rows, quantize_rows, weight_gradient,
 };
 
-fn numbers(n: usize) -> Vec<f32> {
-    (0..n).map(|i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0).collect()
-}
-
 /// Milliseconds of the fastest of 15 calls.
-fn milliseconds(mut call: impl FnMut()) -> f64 {
-    call();
-    let mut best = f64::INFINITY;
-    for _ in 0..15 {
-        let start = Instant::now();
-        call();
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    1e3 * best
+fn milliseconds(call: impl FnMut()) -> f64 {
+    1e3 * fastest(15, call)
 }
 
 fn main() {
     tritforge_machine::keep_pages();
-    // Tokens, width of the input, width of the output.
-    for (t, i, o) in [
-        (2048, 256, 256),
-        (2048, 256, 768),
-        (2048, 768, 256),
-        (1024, 768, 768),
-        (1024, 768, 2048),
-        (1024, 2048, 768),
-    ] {
+    for (t, i, o) in SHAPES {
         let (dy, w, x) = (numbers(t * o), numbers(o * i), quantize_rows(&numbers(t * i), i));
         let (mut dx, mut dw) = (vec![0f32; t * i], vec![0f32; o * i]);
         let fitted = 0.5.into();

@@ -136,11 +136,8 @@ multiversion! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scattered::numbers;
     use crate::{glu_backward, rms_norm_backward};
-
-    fn numbers(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
-    }
 
     #[test]
     fn fused_is_one_step_after_the_other() {

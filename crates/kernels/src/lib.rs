@@ -61,6 +61,8 @@ mod pool;
 mod q6_k;
 mod rms_norm;
 mod rope;
+#[cfg(test)]
+mod scattered;
 mod softmax;
 mod ternary_weights;
 mod trace;

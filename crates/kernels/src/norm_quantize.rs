@@ -65,11 +65,8 @@ pub(crate) fn quantize_made_rows(
 mod tests {
     use tritforge_ternary::TopK;
 
+    use crate::scattered::numbers;
     use crate::{Gate, QuantizedRows, glu, glu_norm_quantize, quantize_rows, quantize_rows_into, rms_norm};
-
-    fn numbers(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
-    }
 
     #[test]
     fn fused_is_one_step_after_the_other() {

@@ -4,20 +4,14 @@
 mod common;
 
 use common::numbers;
-use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{Backend, DenseMatrix, DenseType};
 
 #[test]
 fn products_have_the_bits_of_decoded_rows() {
     for (rows, cols) in [(1, 256), (7, 512), (37, 768), (131, 2560), (9, 96), (5, 88)] {
         let values = numbers(rows as u64, rows * cols);
         for ty in DenseType::ALL.into_iter().filter(|ty| cols % ty.block() == 0) {
-            let bytes = match ty {
-                DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                DenseType::F16 => f32_to_f16(&values),
-                DenseType::Bf16 => f32_to_bf16(&values),
-                DenseType::Q8_0 => f32_to_q8_0(&values),
-                DenseType::Q6K => f32_to_q6_k(&values),
-            };
+            let bytes = ty.encode(&values);
             let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);
             let mut decoded = vec![0f32; rows * cols];
             let rearranged = matrix.for_decoding();

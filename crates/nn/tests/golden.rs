@@ -9,7 +9,7 @@ use tritforge_nn::{Decoder, IGNORE_INDEX};
 
 #[path = "../../../tests/golden/transformers.rs"]
 mod transformers;
-use transformers::{Goldens, config, golden};
+use transformers::{Goldens, MODELS, config, golden};
 
 fn variables(dir: &str) -> HashMap<String, Var> {
     let tensors =
@@ -67,31 +67,8 @@ fn check(dir: &str, mode: &str, weights: WeightQuant, activations: ActivationQua
 }
 
 #[test]
-fn full_precision_twin() {
-    check("bitnet_tiny", "plain", WeightQuant::None, ActivationQuant::None);
-}
-
-#[test]
-fn ternary_relu2_tied() {
-    check("bitnet_tiny", "online", WeightQuant::Absmean, ActivationQuant::Absmax);
-}
-
-#[test]
-fn ternary_silu_untied() {
-    check("bitnet_silu", "online", WeightQuant::Absmean, ActivationQuant::Absmax);
-}
-
-#[test]
-fn llama_with_biases_and_its_rope_scaling() {
-    check("llama_tiny", "plain", WeightQuant::None, ActivationQuant::None);
-}
-
-#[test]
-fn qwen2_with_linear_rope_scaling() {
-    check("qwen2_tiny", "plain", WeightQuant::None, ActivationQuant::None);
-}
-
-#[test]
-fn qwen3_with_yarn() {
-    check("qwen3_tiny", "plain", WeightQuant::None, ActivationQuant::None);
+fn every_model_is_that_of_transformers() {
+    for (dir, mode, weights, activations) in MODELS {
+        check(dir, mode, weights, activations);
+    }
 }

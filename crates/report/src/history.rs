@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::log::METRICS;
-use crate::{Event, MatrixHealth, ReportError};
+use crate::{Event, MatrixHealth, ReportError, Train};
 
 /// Everything that a run said.
 #[derive(Debug, Default)]
@@ -32,31 +32,6 @@ pub struct History {
     pub health: Vec<Health>,
     /// Steps whose update was not made, and why.
     pub skipped: Vec<(u64, String)>,
-}
-
-/// A step that was logged.
-#[derive(Debug, Clone)]
-pub struct Train {
-    /// Steps taken.
-    pub step: u64,
-    /// Mean loss, in nats a token, or as the objective has it.
-    pub loss: f64,
-    /// How far the relations of tokens are from a teacher's.
-    pub relation: Option<f64>,
-    /// Learning rate of the step.
-    pub lr: f64,
-    /// Norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Target tokens since the run began.
-    pub tokens: u64,
-    /// Target tokens a second since the step logged before.
-    pub tokens_per_second: f64,
-    /// Share of the machine's measured f32 speed.
-    pub mfu: Option<f64>,
-    /// Bytes of memory that the process held.
-    pub rss: Option<u64>,
-    /// The most that it ever held.
-    pub peak_rss: Option<u64>,
 }
 
 /// An evaluation.
@@ -141,32 +116,7 @@ impl History {
                 (self.parameters, self.threads) = (Some(parameters), Some(threads));
                 (self.gemm_flops, self.backward) = (Some(gemm_flops), backward);
             }
-            Event::Train {
-                step,
-                loss,
-                lr,
-                grad_norm,
-                tokens,
-                tokens_per_second,
-                mfu,
-                rss,
-                peak_rss,
-                metrics,
-            } => {
-                let relation = metrics.get("relation").copied();
-                self.train.push(Train {
-                    step,
-                    loss,
-                    relation,
-                    lr,
-                    grad_norm,
-                    tokens,
-                    tokens_per_second,
-                    mfu,
-                    rss,
-                    peak_rss,
-                });
-            }
+            Event::Train(step) => self.train.push(step),
             Event::Eval { step, loss, bits_per_byte, sample } => {
                 self.evaluations.push(Evaluation { step, loss, bits_per_byte, sample });
             }

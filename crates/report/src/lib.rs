@@ -32,7 +32,7 @@ mod log;
 mod sink;
 
 pub use error::ReportError;
-pub use history::{Evaluation, Health, History, Preference, Train, history};
+pub use history::{Evaluation, Health, History, Preference, history};
 pub use html::{FILE as REPORT, STYLE, Scale, escape, label, path, write as write_report};
-pub use log::{Event, MatrixHealth, RunLog};
+pub use log::{Event, MatrixHealth, RunLog, Train};
 pub use sink::{Progress, Silent, Sink};

@@ -17,33 +17,12 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::rate_limit::Limits;
-use crate::reload;
+use crate::reload::{self, FileError};
 
 /// Bytes of a file of keys at most.
 const LONGEST_FILE: u64 = 16 << 20;
 /// Characters of a key at least. Its hash has no salt, so that only a long one cannot be guessed from it.
 const SHORTEST_KEY: usize = 16;
-
-/// A file of keys cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    /// It cannot be read.
-    #[error("{}: cannot read the API keys: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// What it says is wrong.
-    #[error("{}: {message}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What was found and expected.
-        message: String,
-    },
-}
 
 /// What a key may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -148,7 +127,7 @@ impl Keys {
     ///
     /// # Errors
     /// If it cannot be read, has no keys, or one of them is wrong.
-    pub fn open(path: &Path) -> Result<Self, KeysError> {
+    pub fn open(path: &Path) -> Result<Self, FileError> {
         Ok(Self { path: path.to_path_buf(), keys: RwLock::new(read(path)?) })
     }
 
@@ -161,7 +140,7 @@ impl Keys {
     ///
     /// # Errors
     /// As [`Self::open`]; the keys stay as they were then.
-    pub fn reload(&self) -> Result<(), KeysError> {
+    pub fn reload(&self) -> Result<(), FileError> {
         let keys = read(&self.path)?;
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
@@ -174,9 +153,9 @@ impl Keys {
     }
 }
 
-fn read(path: &Path) -> Result<Arc<[Key]>, KeysError> {
-    let cannot = |source| KeysError::Read { path: path.to_path_buf(), source };
-    let invalid = |message: String| KeysError::Invalid { path: path.to_path_buf(), message };
+fn read(path: &Path) -> Result<Arc<[Key]>, FileError> {
+    let cannot = |source| FileError::Read { what: "the API keys", path: path.to_path_buf(), source };
+    let invalid = |message: String| FileError::Invalid { path: path.to_path_buf(), message };
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if length > LONGEST_FILE {
         return Err(invalid(format!("{length} bytes; expected at most {LONGEST_FILE}")));

@@ -6,6 +6,29 @@ use std::time::{Duration, SystemTime};
 /// How often files are looked at.
 const CHECK: Duration = Duration::from_secs(1);
 
+/// A file that the service reads again when it changes cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("{}: cannot read {what}: {source}", path.display())]
+    Read {
+        /// What it has.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What it says is wrong.
+    #[error("{}: {message}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What was found and expected.
+        message: String,
+    },
+}
+
 /// When a file was changed, and its length.
 type Stamp = Option<(SystemTime, u64)>;
 

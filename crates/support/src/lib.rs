@@ -1,8 +1,12 @@
-//! What every crate needs for its errors: counts with their nouns ([`counted`]), and third-party code that
-//! panics where it should return an error ([`caught`]).
+//! What every crate needs for what it says: counts with their nouns ([`counted`]), lengths of time ([`duration`]), what the
+//! operating system refused ([`IoError`]), and third-party code that panics where it should return an error ([`caught`]).
 
 mod caught;
 mod count;
+mod duration;
+mod io;
 
 pub use caught::caught;
 pub use count::{Count, counted};
+pub use duration::duration;
+pub use io::IoError;

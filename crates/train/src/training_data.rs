@@ -67,6 +67,16 @@ pub(crate) fn pair_batches(
     pairs.chunks((sequences / 2).max(1)).map(move |pairs| Ok(pair_batch(pairs, seq_len)?))
 }
 
+/// A batch of rows of `seq_len` as the model takes it.
+pub(crate) fn rows(batch: &Batch, seq_len: usize) -> tritforge_model::Batch<'_> {
+    tritforge_model::Batch {
+        ids: &batch.inputs,
+        targets: &batch.targets,
+        sequences: batch.inputs.len() / seq_len,
+        segments: &batch.segments,
+    }
+}
+
 impl TextData {
     /// The held-out text, one document after the other.
     pub fn held_out_text(&self) -> String {

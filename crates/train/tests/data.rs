@@ -1,25 +1,17 @@
 //! Recipes whose text comes in several formats and shares: what prepare makes of them, and that training
 //! takes it.
 
+mod tiny;
+
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
+use tiny::recipe_text;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{RunOptions, Silent, prepare, train};
 
-const RECIPE: &str = r#"
-[run]
-out = "OUT"
-[model]
-hidden_size = 32
-intermediate_size = 64
-num_hidden_layers = 1
-num_attention_heads = 2
-[quant]
-weights = "none"
-activations = "none"
-[tokenizer]
+const SECTIONS: &str = r#"[tokenizer]
 kind = "characters"
 [data]
 held_out = 0.2
@@ -45,7 +37,7 @@ tokens = 0
 
 fn recipe(dir: &Path, out: &str, overrides: &[&str]) -> Recipe {
     let path = dir.join("r.toml");
-    let text = RECIPE.replace("OUT", dir.join(out).to_str().unwrap());
+    let text = recipe_text(&dir.join(out), SECTIONS);
     fs::write(&path, text).unwrap();
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
     Recipe::load(&path, &overrides).unwrap()
@@ -92,7 +84,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
     let weights = |dir: &Path| fs::read(dir.join("model.safetensors")).unwrap();
     assert!(weights(&resumed.checkpoint) == weights(&straight.checkpoint));
     // Other weights are another order of samples: a run does not go on with them.
-    let text = RECIPE.replace("OUT", dir.path().join("halves").to_str().unwrap());
+    let text = recipe_text(&dir.path().join("halves"), SECTIONS);
     let other = text.replace("weight = 2", "weight = 5").replace("steps = 4", "steps = 6");
     let other = Recipe::from_toml(&dir.path().join("r.toml"), &other, &[]).unwrap();
     let prepared = prepare(&other, &Silent).unwrap();
@@ -104,7 +96,7 @@ fn a_mixture_is_prepared_counted_trained_on_and_resumed() {
 fn sources_without_weights_are_one_text() {
     let dir = tempfile::tempdir().unwrap();
     texts(dir.path());
-    let text = RECIPE.replace("OUT", dir.path().join("one").to_str().unwrap());
+    let text = recipe_text(&dir.path().join("one"), SECTIONS);
     let text = text.replace("weight = 2", "").replace("weight = 1", "");
     let recipe = Recipe::from_toml(&dir.path().join("r.toml"), &text, &[]).unwrap();
     let prepared = prepare(&recipe, &Silent).unwrap();

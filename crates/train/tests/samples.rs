@@ -1,25 +1,17 @@
 //! Recipes with examples: prepared, trained on, measured on answers alone, resumed.
 
+mod tiny;
+
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
 
+use tiny::recipe_text;
 use tritforge_data::{Reason, Sample};
 use tritforge_train::recipe::{Dpo, Objective, Recipe};
 use tritforge_train::{Prepared, RunOptions, SampleData, Silent, TrainError, prepare, train};
 
-const RECIPE: &str = r#"
-[run]
-out = "OUT"
-[model]
-hidden_size = 32
-intermediate_size = 32
-num_hidden_layers = 1
-num_attention_heads = 2
-[quant]
-weights = "none"
-activations = "none"
-[tokenizer]
+const SECTIONS: &str = r#"[tokenizer]
 kind = "bpe"
 vocab_size = 300
 [data]
@@ -40,7 +32,7 @@ tokens = 2
 "#;
 
 fn recipe(dir: &Path, out: &str, overrides: &[&str]) -> Recipe {
-    let text = RECIPE.replace("OUT", dir.join(out).to_str().unwrap());
+    let text = recipe_text(&dir.join(out), SECTIONS);
     let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
     Recipe::from_toml(&dir.join("r.toml"), &text, &overrides).unwrap()
 }
@@ -192,7 +184,7 @@ fn columns_and_templates_are_those_of_the_recipe() {
     let prepared =
         quiet(&recipe(dir.path(), "x", &[columns, "data.template=model"])).unwrap_err().to_string();
     assert!(prepared.contains("no chat template: set data.template"), "{prepared}");
-    let text = RECIPE.replace("OUT", dir.path().join("x").to_str().unwrap());
+    let text = recipe_text(&dir.path().join("x"), SECTIONS);
     let text = text
         .replace("\"chatml\"", "\"own.jinja\"\n[data.columns]\ninput = \"question\"\noutput = \"answer\"");
     let text = text.replace("held_out = 0.2\nseq_len = 64\n", "");

@@ -21,17 +21,6 @@ pub fn parse_duration(text: &str) -> Option<f64> {
     (number.is_finite() && number > 0.0).then_some(number * seconds)
 }
 
-/// Seconds for people.
-pub fn duration(seconds: f64) -> String {
-    match seconds {
-        ..1.0 => format!("{:.0} ms", 1e3 * seconds),
-        ..120.0 => format!("{seconds:.1} s"),
-        ..7200.0 => format!("{:.1} min", seconds / 60.0),
-        ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
-        _ => format!("{:.1} days", seconds / 86_400.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,7 +33,5 @@ mod tests {
         for wrong in ["", "60", "min", "-1 s", "1 week", "nan s", "1 min 2 s", "inf h", "1e400 s"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
-        assert_eq!(duration(0.25), "250 ms");
-        assert_eq!(duration(5400.0), "90.0 min");
     }
 }

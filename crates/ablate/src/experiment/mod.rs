@@ -33,7 +33,7 @@ use tritforge_recipe::{RecipeError, parse, read_text};
 
 pub(crate) use axis::setting;
 pub use axis::{Axis, Setting, combinations};
-pub use duration::{duration, parse_duration};
+pub use duration::parse_duration;
 
 use crate::AblateError;
 
@@ -178,7 +178,7 @@ impl Experiment {
 
 fn of_recipe(error: RecipeError) -> AblateError {
     match error {
-        RecipeError::Io { path, source } => AblateError::Io { path, action: "read", source },
+        RecipeError::Io { path, source } => AblateError::io(&path, "read")(source),
         RecipeError::Invalid(faults) => AblateError::Experiment(faults),
         other => AblateError::Request(other.to_string()),
     }

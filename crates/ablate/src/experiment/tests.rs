@@ -78,34 +78,9 @@ fn faults_have_their_place_and_say_what_to_do() {
         assert!(SMALL.contains(from), "{from}");
         faults(&SMALL.replace(from, to))
     };
-    for (from, to, expected) in [
-        ("question", "Question", "dir/e.toml:1:1: Question: unknown key; did you mean question?"),
-        ("base = \"r.toml\"\n", "", "base is missing: expected the recipe that arms change"),
-        (
-            "[1, 2, 3]",
-            "[1, 1]",
-            "e.toml:3:9: seeds = [1, 1]: found an array, expected an array of integers of at least 0, each once",
-        ),
-        ("[1, 2, 3]", "\"all\"", "seeds = \"all\": found a string"),
-        ("name = \"without\"", "name = \"with\"", "arms.name = \"with\": given twice, as arm 2"),
-        ("name = \"without\"\n", "", "arms.name is missing"),
-        ("set = {", "sets = {", "arms.sets: unknown key; did you mean arms.set?"),
-        ("\"model.use_sub_norm\" = false", "\"run.seed\" = 3", "run.seed: seeds are those of the experiment"),
-        (
-            "\"model.use_sub_norm\" = false",
-            "\"use_sub_norm\" = false",
-            "\"use_sub_norm\": expected \"section.key\"",
-        ),
-        ("\"model.use_sub_norm\" = false", "\"a.b\" = 2026-01-01", "a.b: a value that no override can give"),
-        ("seeds", "budget = \"soon\"\nseeds", "budget = \"soon\": expected a time"),
-        ("seeds", "metric = \"accuracy\"\nseeds", "expected \"bits_per_byte\" or \"held_out_loss\""),
-        (
-            "seeds",
-            "baseline = \"x\"\nseeds",
-            "baseline = \"x\": no such arm; expected one of \"with\", \"without\"",
-        ),
-        ("seeds", "margin = 0\nseeds", "margin = 0: found an integer, expected a number above 0"),
-    ] {
+    let table: toml::Table = include_str!("tests/faults.toml").parse().unwrap();
+    for fault in table["fault"].as_array().unwrap() {
+        let [from, to, expected] = ["replace", "by", "says"].map(|key| fault[key].as_str().unwrap());
         let found = with(from, to).join("\n");
         assert!(found.contains(expected), "{to}: {found}");
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use crate::experiment::duration;
+use tritforge_support::duration;
+
 use crate::results::{ArmResult, dir_name};
 use crate::verdict::{p_value, sentence, signed};
 

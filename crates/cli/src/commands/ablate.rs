@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_ablate::{
-    AblateError, Experiment, Kind, Metric, Options, Program, Ready, Report, duration, execute, failures,
-    of_recipe, parse_duration, prepare,
+    AblateError, Experiment, Kind, Metric, Options, Program, Ready, Report, execute, failures, of_recipe,
+    parse_duration, prepare,
 };
-use tritforge_support::counted;
+use tritforge_support::{counted, duration};
 
 use super::ranges;
 use super::train::stop_flag;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args as ClapArgs, Subcommand};
+use clap::Subcommand;
 use tritforge_support::counted;
 use tritforge_train::recipe::Recipe;
 use tritforge_train::{Lengths, Preview, PreviewSample, preview};
@@ -15,14 +15,8 @@ use tritforge_train::{Lengths, Preview, PreviewSample, preview};
 use crate::sinks::Preparation;
 use crate::table;
 
-#[derive(ClapArgs)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Show samples as the model will see them, with the tokens in the loss marked; print counts and lengths
     /// for all.
     #[command(after_help = "Examples:\n  \
@@ -51,8 +45,8 @@ enum Command {
     Lint(lint::Args),
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let (recipe, samples, set, no_color) = match &args.command {
+pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+    let (recipe, samples, set, no_color) = match command {
         Command::Preview { recipe, samples, set, no_color } => (recipe, samples, set, no_color),
         Command::Lint(args) => return lint::run(args),
     };

@@ -12,14 +12,8 @@ use tritforge_infer::KvType;
 use super::ranges;
 use crate::table;
 
-#[derive(ClapArgs)]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
 #[derive(Subcommand)]
-enum Command {
+pub(crate) enum Command {
     /// Plan a model for a target: memory, options of the service with reasons, expected speed.
     Plan(PlanArgs),
     /// List the built-in targets, or print one as a file to begin with.
@@ -31,7 +25,7 @@ enum Command {
     tritforge deploy plan model.gguf --target here --concurrency 4 --out serve.toml && tritforge serve --config serve.toml\n  \
     tritforge deploy plan runs/demo --target mobile --context 1024 --json\n  \
     tritforge deploy targets edge > board.toml && tritforge deploy plan model.gguf --target board.toml")]
-struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// GGUF file, checkpoint, run, or directory in Hugging Face's layout; only headers are read.
     model: PathBuf,
     /// mobile, edge, server, cloud, here (this machine as it is now), or a TOML file (see deploy targets).
@@ -59,13 +53,13 @@ struct PlanArgs {
 
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  tritforge deploy targets\n  tritforge deploy targets edge > board.toml")]
-struct TargetsArgs {
+pub(crate) struct TargetsArgs {
     /// Print this target's file.
     name: Option<String>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    match &args.command {
+pub(crate) fn run(command: &Command) -> Result<ExitCode> {
+    match command {
         Command::Plan(args) => run_plan(args),
         Command::Targets(args) => targets(args),
     }

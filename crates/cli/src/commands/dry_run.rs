@@ -1,6 +1,6 @@
 //! What `tritforge train --dry-run` prints.
 
-use tritforge_support::counted;
+use tritforge_support::{counted, duration};
 use tritforge_train::{DryRun, Memory, Time};
 
 use crate::table;
@@ -112,15 +112,4 @@ fn print_time(t: &Time) {
         t.tokens_per_second,
         100.0 * t.mfu
     );
-}
-
-/// Seconds for people.
-fn duration(seconds: f64) -> String {
-    match seconds {
-        ..1.0 => format!("{:.0} ms", 1e3 * seconds),
-        ..120.0 => format!("{seconds:.1} s"),
-        ..7200.0 => format!("{:.1} min", seconds / 60.0),
-        ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
-        _ => format!("{:.1} days", seconds / 86_400.0),
-    }
 }

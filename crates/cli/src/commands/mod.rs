@@ -24,6 +24,7 @@ pub(crate) mod inspect;
 pub(crate) mod lora_args;
 #[cfg(feature = "train")]
 pub(crate) mod merge;
+pub(crate) mod model_args;
 #[cfg(feature = "train")]
 pub(crate) mod quantize;
 #[cfg(feature = "train")]

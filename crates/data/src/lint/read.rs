@@ -20,7 +20,7 @@ pub fn read_leniently(
             read.report.files += 1;
             match read.read_file(&file, &options, &mut seen) {
                 Ok(()) => {}
-                Err(error @ (DataError::Io { .. } | DataError::Hub { .. })) => return Err(error),
+                Err(error @ (DataError::Io(_) | DataError::Hub { .. })) => return Err(error),
                 Err(error) => findings.push(Finding {
                     kind: FindingKind::Unreadable,
                     source: file.name.clone(),

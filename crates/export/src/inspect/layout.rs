@@ -156,7 +156,7 @@ fn size_of(path: &Path) -> u64 {
 
 /// Files of a directory with their sizes, by name.
 fn files(directory: &Path) -> Result<Vec<(String, u64)>, ExportError> {
-    let io = |source| ExportError::Io { path: directory.to_path_buf(), action: "list", source };
+    let io = |source| ExportError::io(directory, "list")(source);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(io)? {
         let path = entry.map_err(io)?.path();

@@ -1,6 +1,6 @@
 //! Embedding and output head.
 
-use tritforge_kernels::{Backend, DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
+use tritforge_kernels::{Backend, DenseMatrix, DenseType};
 use tritforge_kernels_cuda::{Buffer, Dense};
 
 use super::{assert_bits, gpu, numbers};
@@ -12,13 +12,7 @@ fn products_and_rows_of_every_type() {
     for (rows, cols) in [(1, 1), (5, 88), (70, 33), (65, 256), (9, 768), (130, 96)] {
         let values = numbers(rows as u64, rows * cols);
         for ty in DenseType::ALL.into_iter().filter(|ty| cols % ty.block() == 0) {
-            let bytes = match ty {
-                DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                DenseType::F16 => f32_to_f16(&values),
-                DenseType::Bf16 => f32_to_bf16(&values),
-                DenseType::Q8_0 => f32_to_q8_0(&values),
-                DenseType::Q6K => f32_to_q6_k(&values),
-            };
+            let bytes = ty.encode(&values);
             let matrix = DenseMatrix::from_bytes(ty, &bytes, rows, cols);
             let there = Dense::new(&gpu, ty, &bytes, rows, cols).unwrap();
             assert_eq!(there.bytes(), bytes.len());

@@ -67,20 +67,13 @@ fn scales_finite(bytes: &[u8], block: usize, at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{f32_to_bf16, f32_to_f16, f32_to_q6_k, f32_to_q8_0};
 
     #[test]
     fn the_place_is_found_in_every_type() {
         let (rows, cols) = (2000, 512);
         let values: Vec<f32> = (0..rows * cols).map(|i| (i % 251) as f32 - 125.0).collect();
         for ty in DenseType::ALL {
-            let mut bytes = match ty {
-                DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-                DenseType::F16 => f32_to_f16(&values),
-                DenseType::Bf16 => f32_to_bf16(&values),
-                DenseType::Q8_0 => f32_to_q8_0(&values),
-                DenseType::Q6K => f32_to_q6_k(&values),
-            };
+            let mut bytes = ty.encode(&values);
             let check = |bytes: &[u8]| DenseMatrix::from_bytes(ty, bytes, rows, cols).check_finite();
             assert_eq!(check(&bytes), Ok(()), "{ty:?}");
             // Row 1777, column 256: the beginning of a block of every type.

@@ -66,6 +66,17 @@ impl DenseType {
         }
     }
 
+    /// Weights as the type stores them; whole blocks of them.
+    pub fn encode(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            DenseType::F16 => f32_to_f16(values),
+            DenseType::Bf16 => f32_to_bf16(values),
+            DenseType::Q8_0 => f32_to_q8_0(values),
+            DenseType::Q6K => q6_k::f32_to_q6_k(values),
+        }
+    }
+
     /// Weights of a block: a row must be whole blocks.
     pub fn block(self) -> usize {
         match self {

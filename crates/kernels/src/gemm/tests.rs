@@ -1,10 +1,7 @@
 //! The product against one in f64, on every backend.
 
 use super::*;
-
-fn numbers(n: usize, seed: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i + seed).wrapping_mul(2_654_435_761) % 2003) as f32 / 1001.0 - 1.0).collect()
-}
+use crate::scattered::numbers;
 
 /// Element (row, column) of a matrix, slowly.
 fn at(m: Matrix<'_>, row: usize, column: usize) -> f32 {

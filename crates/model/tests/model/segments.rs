@@ -3,6 +3,8 @@
 use tritforge_config::ModelConfig;
 use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
+use crate::common::odd_shape;
+
 /// Tokens of the first document: whole blocks of every sum over tokens, so that the second document's sums
 /// are cut as alone.
 const FIRST: usize = 256;
@@ -11,16 +13,9 @@ const SECOND: usize = 77;
 fn model() -> Decoder {
     let config = ModelConfig {
         vocab_size: 700,
-        hidden_size: 32,
-        intermediate_size: 48,
-        num_hidden_layers: 2,
-        num_attention_heads: 4,
-        num_key_value_heads: 2,
-        head_dim: 8,
         max_position_embeddings: FIRST + SECOND,
-        initializer_range: 0.3,
         tie_word_embeddings: false,
-        ..ModelConfig::default()
+        ..odd_shape()
     };
     Decoder::init(&config, 3).unwrap()
 }

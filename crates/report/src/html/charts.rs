@@ -1,7 +1,8 @@
 //! The charts of the report: what is drawn of each run.
 
 use super::svg::{Chart, Look, Series};
-use crate::history::{History, Preference, Train};
+use crate::Train;
+use crate::history::{History, Preference};
 
 /// Colours that the page's style has for series.
 pub(super) const COLORS: usize = 8;
@@ -31,9 +32,9 @@ pub(super) fn charts(runs: &[History]) -> Vec<Chart> {
         ),
         chart("Memory", "of the process, in MB", false, number(|t| t.rss.map(|bytes| bytes as f64 / 1e6))),
     ];
-    if runs.iter().flat_map(|run| &run.train).any(|t| t.relation.is_some()) {
+    if runs.iter().flat_map(|run| &run.train).any(|t| t.relation().is_some()) {
         let caption = "attention-relation loss against the teacher, unweighted, log scale";
-        charts.insert(1, chart("Relation", caption, true, number(|t| t.relation)));
+        charts.insert(1, chart("Relation", caption, true, number(|t| t.relation())));
     }
     if compares {
         let caption = "pairs with a margin above 0, in %; dots: held out";

@@ -31,36 +31,7 @@ pub enum Event {
         recipe: String,
     },
     /// After an optimizer step.
-    Train {
-        /// Steps taken.
-        step: u64,
-        /// What the step minimizes: the mean cross-entropy of its targets, in nats, or as the recipe's
-        /// objective has it.
-        #[serde(deserialize_with = "number")]
-        loss: f64,
-        /// Learning rate of the step.
-        lr: f64,
-        /// Norm of the gradient before clipping.
-        #[serde(deserialize_with = "number")]
-        grad_norm: f64,
-        /// Target tokens since the run began.
-        tokens: u64,
-        /// Target tokens a second since the last line.
-        tokens_per_second: f64,
-        /// 6 · parameters · tokens a second over the measured f32 speed of this machine's products.
-        #[serde(default)]
-        mfu: Option<f64>,
-        /// Bytes of memory that the process holds.
-        #[serde(default)]
-        rss: Option<u64>,
-        /// The most that it ever held.
-        #[serde(default)]
-        peak_rss: Option<u64>,
-        /// What the objective measures beside the loss, each under its own name: `relation` is how far the relations
-        /// of tokens are from a teacher's, a part of the loss before it is weighted.
-        #[serde(flatten, deserialize_with = "numbers")]
-        metrics: BTreeMap<String, f64>,
-    },
+    Train(Train),
     /// After a step whose update was not made.
     Skip {
         /// Steps taken.
@@ -115,6 +86,46 @@ pub enum Event {
     /// Anything else, as a later version may write it.
     #[serde(other)]
     Unknown,
+}
+
+/// A step that was logged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Train {
+    /// Steps taken.
+    pub step: u64,
+    /// What the step minimizes: the mean cross-entropy of its targets, in nats, or as the recipe's
+    /// objective has it.
+    #[serde(deserialize_with = "number")]
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Norm of the gradient before clipping.
+    #[serde(deserialize_with = "number")]
+    pub grad_norm: f64,
+    /// Target tokens since the run began.
+    pub tokens: u64,
+    /// Target tokens a second since the last line.
+    pub tokens_per_second: f64,
+    /// 6 · parameters · tokens a second over the measured f32 speed of this machine's products.
+    #[serde(default)]
+    pub mfu: Option<f64>,
+    /// Bytes of memory that the process holds.
+    #[serde(default)]
+    pub rss: Option<u64>,
+    /// The most that it ever held.
+    #[serde(default)]
+    pub peak_rss: Option<u64>,
+    /// What the objective measures beside the loss, each under its own name: `relation` is how far the relations
+    /// of tokens are from a teacher's, a part of the loss before it is weighted.
+    #[serde(flatten, deserialize_with = "numbers")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Train {
+    /// How far the relations of tokens are from a teacher's, where the objective measures it.
+    pub fn relation(&self) -> Option<f64> {
+        self.metrics.get("relation").copied()
+    }
 }
 
 /// JSON has no NaN: it stands as `null`.

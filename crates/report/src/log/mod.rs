@@ -14,7 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use self::event::Event;
+pub use self::event::{Event, Train};
 pub use self::matrix_health::MatrixHealth;
 use self::tensorboard::TensorBoard;
 use crate::ReportError;
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn train(step: u64) -> Event {
-        Event::Train {
+        Event::Train(Train {
             step,
             loss: 3.0,
             lr: 1e-3,
@@ -121,7 +121,7 @@ mod tests {
             rss: Some(1_000_000),
             peak_rss: Some(2_000_000),
             metrics: [("z_loss".to_string(), 0.25)].into(),
-        }
+        })
     }
 
     fn run(step: u64) -> Event {

@@ -11,30 +11,19 @@ pub(super) const HEADER: &str =
 /// numbers that are none, are empty cells.
 pub(super) fn row(event: &Event) -> Option<String> {
     let cells: [Option<String>; 12] = match event {
-        Event::Train {
-            step,
-            loss,
-            lr,
-            grad_norm,
-            tokens,
-            tokens_per_second,
-            mfu,
-            rss,
-            peak_rss,
-            metrics,
-        } => [
-            Some(step.to_string()),
-            float(*loss),
-            float(*lr),
-            float(*grad_norm),
-            Some(tokens.to_string()),
-            float(*tokens_per_second),
-            mfu.and_then(float),
-            rss.map(|bytes| bytes.to_string()),
-            peak_rss.map(|bytes| bytes.to_string()),
+        Event::Train(train) => [
+            Some(train.step.to_string()),
+            float(train.loss),
+            float(train.lr),
+            float(train.grad_norm),
+            Some(train.tokens.to_string()),
+            float(train.tokens_per_second),
+            train.mfu.and_then(float),
+            train.rss.map(|bytes| bytes.to_string()),
+            train.peak_rss.map(|bytes| bytes.to_string()),
             None,
             None,
-            metrics.get("relation").copied().and_then(float),
+            train.relation().and_then(float),
         ],
         Event::Eval { step, loss, bits_per_byte, .. } => {
             let mut cells = [const { None }; 12];
@@ -53,11 +42,12 @@ fn float(x: f64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Train;
     use super::*;
 
     #[test]
     fn rows_have_the_columns_of_the_header() {
-        let train = Event::Train {
+        let train = Event::Train(Train {
             step: 3,
             loss: 2.5,
             lr: 1e-3,
@@ -68,7 +58,7 @@ mod tests {
             rss: Some(7),
             peak_rss: Some(8),
             metrics: [("relation".to_string(), 0.125)].into(),
-        };
+        });
         let eval = Event::Eval { step: 4, loss: 2.0, bits_per_byte: 1.5, sample: "a,b\n".to_string() };
         let rows = [row(&train).unwrap(), row(&eval).unwrap()];
         assert_eq!(rows, ["3,2.5,0.001,,99,10.5,,7,8,,,0.125\n", "4,,,,,,,,,2,1.5,\n"]);

@@ -58,30 +58,20 @@ impl TensorBoard {
     pub(super) fn event(&mut self, event: &Event) -> Result<(), ReportError> {
         let scalar = |x: f64| Value::Scalar(x as f32);
         match event {
-            Event::Train {
-                step,
-                loss,
-                lr,
-                grad_norm,
-                tokens_per_second,
-                mfu,
-                rss,
-                peak_rss,
-                metrics,
-                ..
-            } => {
-                let named: Vec<_> = metrics.iter().map(|(name, x)| (format!("loss/{name}"), *x)).collect();
+            Event::Train(train) => {
+                let named: Vec<_> =
+                    train.metrics.iter().map(|(name, x)| (format!("loss/{name}"), *x)).collect();
                 let mut values = vec![
-                    ("loss/train", scalar(*loss)),
-                    ("optimizer/lr", scalar(*lr)),
-                    ("optimizer/grad_norm", scalar(*grad_norm)),
-                    ("speed/tokens_per_second", scalar(*tokens_per_second)),
+                    ("loss/train", scalar(train.loss)),
+                    ("optimizer/lr", scalar(train.lr)),
+                    ("optimizer/grad_norm", scalar(train.grad_norm)),
+                    ("speed/tokens_per_second", scalar(train.tokens_per_second)),
                 ];
                 values.extend(named.iter().map(|(tag, x)| (tag.as_str(), scalar(*x))));
-                values.extend(mfu.map(|mfu| ("speed/mfu", scalar(mfu))));
-                values.extend(rss.map(|bytes| ("memory/rss", scalar(bytes as f64))));
-                values.extend(peak_rss.map(|bytes| ("memory/peak_rss", scalar(bytes as f64))));
-                self.summary(*step, &values)
+                values.extend(train.mfu.map(|mfu| ("speed/mfu", scalar(mfu))));
+                values.extend(train.rss.map(|bytes| ("memory/rss", scalar(bytes as f64))));
+                values.extend(train.peak_rss.map(|bytes| ("memory/peak_rss", scalar(bytes as f64))));
+                self.summary(train.step, &values)
             }
             Event::Eval { step, loss, bits_per_byte, sample } => {
                 // Indented by four, Markdown shows it as it is.

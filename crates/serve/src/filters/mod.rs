@@ -27,7 +27,7 @@ use stream::{Automaton, LARGEST_PATTERN};
 use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
-use crate::reload;
+use crate::reload::{self, FileError};
 
 /// What says that a filter ended an answer.
 pub(crate) const RESPONSE_FILTERED: &str = "RESPONSE_FILTERED";
@@ -39,27 +39,6 @@ const MOST_FILTERS: usize = 256;
 const LONGEST_PATTERN: usize = 4096;
 /// Bytes of a name or a replacement at most.
 const LONGEST_NAME: usize = 200;
-
-/// A file of filters cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FilterError {
-    /// It cannot be read.
-    #[error("{}: cannot read the content filters: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// What it says is wrong.
-    #[error("{}: {message}", path.display())]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// What was found and expected.
-        message: String,
-    },
-}
 
 /// Which texts a filter looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -130,7 +109,7 @@ impl Filters {
     ///
     /// # Errors
     /// If it cannot be read, has no filters, or one of them is wrong.
-    pub fn open(path: &Path) -> Result<Self, FilterError> {
+    pub fn open(path: &Path) -> Result<Self, FileError> {
         Ok(Self { path: path.to_path_buf(), set: RwLock::new(Arc::new(read(path)?)) })
     }
 
@@ -138,7 +117,7 @@ impl Filters {
     ///
     /// # Errors
     /// As [`Self::open`]; the filters stay as they were then.
-    pub fn reload(&self) -> Result<(), FilterError> {
+    pub fn reload(&self) -> Result<(), FileError> {
         let set = Arc::new(read(&self.path)?);
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = set;
         Ok(())
@@ -155,9 +134,9 @@ impl Filters {
     }
 }
 
-fn read(path: &Path) -> Result<FilterSet, FilterError> {
-    let cannot = |source| FilterError::Read { path: path.to_path_buf(), source };
-    let invalid = |message: String| FilterError::Invalid { path: path.to_path_buf(), message };
+fn read(path: &Path) -> Result<FilterSet, FileError> {
+    let cannot = |source| FileError::Read { what: "the content filters", path: path.to_path_buf(), source };
+    let invalid = |message: String| FileError::Invalid { path: path.to_path_buf(), message };
     let length = std::fs::metadata(path).map_err(cannot)?.len();
     if length > LONGEST_FILE {
         return Err(invalid(format!("{length} bytes; expected at most {LONGEST_FILE}")));

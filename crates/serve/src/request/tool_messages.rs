@@ -1,9 +1,9 @@
 //! What a conversation says of calls of tools: an assistant's `tool_calls`, and what came of them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::RequestError;
-use super::values::{expected, text};
+use super::values::{expected, known, text};
 
 /// A message's `tool_calls` as templates read them: the arguments are an object, not its text.
 pub(super) fn tool_calls(param: &str, value: &Value) -> Result<Value, RequestError> {
@@ -45,14 +45,4 @@ fn arguments(param: &str, value: &Value) -> Result<Value, RequestError> {
         _ => None,
     };
     parsed.filter(Value::is_object).ok_or_else(|| expected(param, value, "the text of a JSON object"))
-}
-
-fn known(param: &str, fields: &Map<String, Value>, known: &[&str]) -> Result<(), RequestError> {
-    match fields.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => {
-            let param = format!("{param}.{key}");
-            Err(RequestError::new(&param, format!("Unrecognized request argument supplied: {param}")))
-        }
-        None => Ok(()),
-    }
 }

@@ -1,10 +1,10 @@
 //! `tools`, `tool_choice` and `parallel_tool_calls`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tritforge_support::counted;
 
 use super::RequestError;
-use super::values::{boolean, display, expected, text};
+use super::values::{boolean, display, expected, known, text};
 
 /// Tools that a request may have at most.
 const MOST_TOOLS: usize = 128;
@@ -156,16 +156,6 @@ fn choice(value: &Value, functions: &[Function]) -> Result<Option<ToolChoice>, R
         return Err(RequestError::new(param, message));
     }
     Ok(Some(choice))
-}
-
-fn known(param: &str, fields: &Map<String, Value>, known: &[&str]) -> Result<(), RequestError> {
-    match fields.keys().find(|key| !known.contains(&key.as_str())) {
-        Some(key) => {
-            let param = format!("{param}.{key}");
-            Err(RequestError::new(&param, format!("Unrecognized request argument supplied: {param}")))
-        }
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

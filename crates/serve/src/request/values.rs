@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::RequestError;
 
@@ -20,6 +20,17 @@ pub(crate) fn display(value: &Value) -> String {
 
 pub(super) fn expected(name: &str, value: &Value, what: &str) -> RequestError {
     RequestError::new(name, format!("{name} = {}: expected {what}", display(value)))
+}
+
+/// Refuses an object with other keys than these.
+pub(super) fn known(param: &str, fields: &Map<String, Value>, known: &[&str]) -> Result<(), RequestError> {
+    match fields.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => {
+            let param = format!("{param}.{key}");
+            Err(RequestError::new(&param, format!("Unrecognized request argument supplied: {param}")))
+        }
+        None => Ok(()),
+    }
 }
 
 pub(super) fn boolean(name: &str, value: &Value) -> Result<bool, RequestError> {

@@ -74,10 +74,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
     use tritforge_model::{Batch, Decoder, Gradients, IGNORE_INDEX, Workspace};
 
     use super::*;
+    use crate::objective::differences::{assert_gradients, smooth};
     use crate::recipe::{json_schema, markdown};
     use crate::{RunOptions, Silent, prepare, train};
 
@@ -168,21 +168,7 @@ mod tests {
 
     #[test]
     fn the_gradient_is_that_of_differences() {
-        // Without rounding, whose gradient is another function's.
-        let config = ModelConfig {
-            vocab_size: 19,
-            hidden_size: 24,
-            intermediate_size: 32,
-            num_hidden_layers: 1,
-            num_attention_heads: 2,
-            num_key_value_heads: 1,
-            head_dim: 12,
-            max_position_embeddings: 16,
-            initializer_range: 0.2,
-            weights: WeightQuant::None,
-            activations: ActivationQuant::None,
-            ..ModelConfig::default()
-        };
+        let config = smooth(19, 1);
         let model = Decoder::init(&config, 1).unwrap();
         let ids: Vec<u32> = (0..2 * 9u64).map(|i| (i * 2_654_435_761 % 19) as u32).collect();
         let target = |i: usize| if i % 9 == 8 { IGNORE_INDEX } else { ids[i + 1] };
@@ -213,25 +199,7 @@ mod tests {
             });
             terms.sum::<f64>() / 16.0
         };
-        let values = model.snapshot();
-        assert!((found.unwrap()[0] - loss(&values)).abs() < 1e-6);
-        for (i, parameter) in model.parameters().iter().enumerate() {
-            // Along the gradient the derivative is its length.
-            let gradient = gradients.get(i).unwrap();
-            let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-            let along = |step: f64| {
-                let mut moved = values.clone();
-                let own = moved.get_mut(&parameter.name).unwrap();
-                own.iter_mut().zip(gradient).for_each(|(x, g)| *x += (step * f64::from(*g) / size) as f32);
-                loss(&moved)
-            };
-            let step = 1e-2;
-            let slope = (along(step) - along(-step)) / (2.0 * step);
-            assert!(
-                size > 0.0 && (slope - size).abs() < 1e-2 * size + 1e-4,
-                "{}: {slope} {size}",
-                parameter.name
-            );
-        }
+        assert!((found.unwrap()[0] - loss(&model.snapshot())).abs() < 1e-6);
+        assert_gradients(&model, &gradients, (1e-2, 1e-2), loss);
     }
 }

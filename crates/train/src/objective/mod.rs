@@ -6,6 +6,8 @@
 //! checkpoints and the dry run know an objective by its line there.
 
 mod cross_entropy;
+#[cfg(test)]
+mod differences;
 mod distill;
 mod dpo;
 #[cfg(test)]

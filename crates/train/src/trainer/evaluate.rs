@@ -138,12 +138,7 @@ fn held_out_score(
             break;
         }
         let windows = windows?;
-        let batch = Batch {
-            ids: &windows.inputs,
-            targets: &windows.targets,
-            sequences: windows.inputs.len() / seq_len,
-            segments: &windows.segments,
-        };
+        let batch = crate::training_data::rows(&windows, seq_len);
         whole.add(model, &batch, loss_function, documents.as_deref_mut())?;
         if within {
             part = whole.clone();

@@ -1,6 +1,6 @@
 //! What a run says: to its log, to its sink, and on the page drawn from the log.
 
-use tritforge_report::{Event, REPORT, write_report};
+use tritforge_report::{Event, REPORT, Train, write_report};
 
 use super::Trainer;
 use super::step::StepOutcome;
@@ -44,7 +44,7 @@ impl Trainer<'_> {
         let resident = tritforge_machine::resident();
         let flops = 6.0 * self.parameters() as f64 * tokens_per_second;
         let metrics = self.loss_function.metrics(&outcome.sums);
-        let train = Event::Train {
+        let train = Event::Train(Train {
             step: self.progress.step,
             loss: outcome.loss,
             lr: outcome.lr,
@@ -55,7 +55,7 @@ impl Trainer<'_> {
             rss: resident.map(|memory| memory.now),
             peak_rss: resident.map(|memory| memory.peak),
             metrics: metrics.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
-        };
+        });
         self.event(&train)?;
         match self.loss_function.event(self.progress.step, false, &outcome.sums) {
             Some(event) => self.event(&event),

@@ -7,7 +7,6 @@ mod prompt;
 mod transcript;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,10 +18,9 @@ use tritforge_support::counted;
 use self::command::{Command, HELP};
 use self::conversation::{Answer, Conversation};
 use self::input::Input;
-use super::device_args::DeviceArgs;
 use super::draft_args::DraftArgs;
 use super::grammar_args::GrammarArgs;
-use super::lora_args::LoraArgs;
+use super::model_args::ModelArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::{SamplingArgs, chat_template, no_template};
 use crate::{interrupt, out};
@@ -36,12 +34,8 @@ use crate::{interrupt, out};
     printf 'Hello\\nAnd now?\\n/stats\\n' | tritforge chat model.gguf\n\n\
     Each line is a message or a command:\n{HELP}"))]
 pub(crate) struct Args {
-    /// GGUF file.
-    model: PathBuf,
     #[command(flatten)]
-    lora: LoraArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
+    model: ModelArgs,
     /// System prompt.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -82,18 +76,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ignore_eos: args.ignore_eos,
         ..GenerateOptions::default()
     };
-    let model = args.lora.open_on(&args.model, &args.device)?;
+    let model = args.model.open()?;
     options.constraint = args.grammar.constraint(&model)?;
     let template = chat_template(&model, args.template.as_deref())?.with_context(|| no_template(&model))?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
-    session.set_draft(args.draft.open(&model, &args.device)?.as_ref())?;
+    session.set_draft(args.draft.open(&model, &args.model.device)?.as_ref())?;
     let mut conversation = Conversation::new(&model, template, options, session, !args.no_context_shift);
     conversation.set_system(args.system.as_deref().unwrap_or_default());
     interrupt::install()?;
     let mut input = Input::new()?;
     if input.is_terminal() {
-        println!("{}, {context} tokens of context. /help shows the commands.", args.model.display());
+        println!("{}, {context} tokens of context. /help shows the commands.", args.model.model.display());
     }
     let mut failed = false;
     while let Some(line) = input.line()? {

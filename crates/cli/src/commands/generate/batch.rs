@@ -68,9 +68,9 @@ pub(super) fn run(args: &Args, mut options: GenerateOptions, file: &Path) -> Res
         bail!("--parallel 0: expected at least 1");
     }
     let lines = json_lines(Path::new(&place(file)), read(file)?)?;
-    let model = args.lora.open_on(&args.model, &args.device)?;
+    let model = args.model.open()?;
     options.constraint = args.grammar.constraint(&model)?;
-    let draft = args.draft.open(&model, &args.device)?;
+    let draft = args.draft.open(&model, &args.model.device)?;
     let most = model.config().max_position_embeddings;
     let context = args.context.unwrap_or(most);
     if context == 0 || context > most {

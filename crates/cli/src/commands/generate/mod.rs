@@ -16,10 +16,9 @@ use tritforge_infer::{Finish, GenerateOptions, KvType, Session, generate, genera
 use tritforge_support::counted;
 use tritforge_text::EncodeOptions;
 
-use super::device_args::DeviceArgs;
 use super::draft_args::{DraftArgs, accepted};
 use super::grammar_args::GrammarArgs;
-use super::lora_args::LoraArgs;
+use super::model_args::ModelArgs;
 use super::ranges::{MOST_TOKENS, count};
 use super::sampling_args::SamplingArgs;
 use crate::interrupt;
@@ -38,12 +37,8 @@ use crate::interrupt;
     {\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}], \"top_k\": 40, \"top_p\": 0.9}\n\
     Results do not depend on the other lines in the file.")]
 pub(crate) struct Args {
-    /// GGUF file.
-    model: PathBuf,
     #[command(flatten)]
-    lora: LoraArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
+    model: ModelArgs,
     #[command(flatten)]
     source: Source,
     /// Maximum number of tokens to generate.
@@ -119,11 +114,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return batch::run(args, options, file);
     }
     let text = prompt(&args.source)?;
-    let model = args.lora.open_on(&args.model, &args.device)?;
+    let model = args.model.open()?;
     options.constraint = args.grammar.constraint(&model)?;
     let context = args.context.unwrap_or(model.config().max_position_embeddings);
     let mut session = Session::with_kv(Arc::clone(&model), context, args.kv)?;
-    session.set_draft(args.draft.open(&model, &args.device)?.as_ref())?;
+    session.set_draft(args.draft.open(&model, &args.model.device)?.as_ref())?;
     let how = EncodeOptions { add_bos: model.tokenizer().adds_bos(), parse_special: true };
     let prompt = model.tokenizer().encode_with(&text, how)?;
     interrupt::install()?;

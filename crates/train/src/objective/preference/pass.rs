@@ -148,9 +148,10 @@ fn forward_backward(
 
 #[cfg(test)]
 mod tests {
-    use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+    use tritforge_config::ModelConfig;
 
     use super::*;
+    use crate::objective::differences::{assert_gradients, smooth};
     use crate::objective::{Dpo, Orpo, Simpo};
 
     fn sft(weight: f64, loss: SftLoss) -> Sft {
@@ -171,21 +172,7 @@ mod tests {
 
     #[test]
     fn the_gradient_of_a_model_is_that_of_differences() {
-        // Without rounding, whose gradient is another function's.
-        let config = ModelConfig {
-            vocab_size: 37,
-            hidden_size: 24,
-            intermediate_size: 32,
-            num_hidden_layers: 2,
-            num_attention_heads: 2,
-            num_key_value_heads: 1,
-            head_dim: 12,
-            max_position_embeddings: 16,
-            initializer_range: 0.2,
-            weights: WeightQuant::None,
-            activations: ActivationQuant::None,
-            ..ModelConfig::default()
-        };
+        let config = smooth(37, 2);
         let model = Decoder::init(&config, 1).unwrap();
         let (ids, targets) = batch();
         let batch = Batch { ids: &ids, targets: &targets, sequences: 4, segments: &[] };
@@ -229,24 +216,9 @@ mod tests {
             };
             (pair(0) + pair(2)) / f64::from(pairs)
         };
-        let values = model.snapshot();
         assert_eq!(found.pairs, 2);
-        assert!((found.objective() - loss(&values)).abs() < 1e-12);
-        for (i, parameter) in model.parameters().iter().enumerate() {
-            // Along the gradient the derivative is its length.
-            let gradient = gradients.get(i).unwrap();
-            let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-            assert!(size > 0.0, "{}", parameter.name);
-            let along = |step: f64| {
-                let mut moved = values.clone();
-                let own = moved.get_mut(&parameter.name).unwrap();
-                own.iter_mut().zip(gradient).for_each(|(x, g)| *x += (step * f64::from(*g) / size) as f32);
-                loss(&moved)
-            };
-            let step = 2e-2;
-            let slope = (along(step) - along(-step)) / (2.0 * step);
-            assert!((slope - size).abs() < 2e-2 * size + 1e-4, "{}: {slope} {size}", parameter.name);
-        }
+        assert!((found.objective() - loss(&model.snapshot())).abs() < 1e-12);
+        assert_gradients(model, &gradients, (2e-2, 2e-2), loss);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use tritforge_data::{Fingerprint, Preference};
 use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
-use tritforge_model::{Batch, Decoder};
+use tritforge_model::Decoder;
 use tritforge_support::counted;
 
 use crate::objective::RunStart;
@@ -131,12 +131,7 @@ fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Ve
     let mut out = Vec::with_capacity(pairs.len());
     for rows in pair_batches(pairs, seq_len, eval_sequences(seq_len, model.config().vocab_size)) {
         let rows = rows?;
-        let batch = Batch {
-            ids: &rows.inputs,
-            targets: &rows.targets,
-            sequences: rows.inputs.len() / seq_len,
-            segments: &rows.segments,
-        };
+        let batch = crate::training_data::rows(&rows, seq_len);
         let each = sequence_log_probs(model, &batch)?;
         if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
             return Err(TrainError::State(format!(

@@ -337,7 +337,7 @@ fn wrong_sources_are_refused_at_their_place() {
             "expected \"concat\" or \"documents\" or \"masked\"",
         ),
     ] {
-        let found = faults(&SOURCES.replace(from, to), &[]);
+        let found = faults(&sources().replace(from, to), &[]);
         assert!(found.len() == 1 && found[0].contains(message), "{to}: {found:?}");
     }
     let found = fault(&["data.sources=[1]"]);

@@ -347,14 +347,9 @@ fn the_optimizers_have_defaults_of_their_own() {
     assert_eq!((stages.stage2_at, o.weight_decay_until), (0.5, 0.5));
 }
 
-const SOURCES: &str = r#"[model]
-hidden_size = 256
-intermediate_size = 768
-num_hidden_layers = 2
-num_attention_heads = 4
-
-[data]
-packing = "documents"
+/// The minimal recipe with its text from two sources.
+fn sources() -> String {
+    let data = r#"packing = "documents"
 shard_tokens = 1000
 
 [[data.sources]]
@@ -366,14 +361,13 @@ column = "body"
 path = "b.txt"
 format = "text"
 weight = 0.5
-
-[train]
-steps = 1000
 "#;
+    MINIMAL.replace("train = [\"corpus.txt\"]\n", data)
+}
 
 #[test]
 fn sources_are_read_and_written_back() {
-    let r = parse(SOURCES, &[]).unwrap();
+    let r = parse(&sources(), &[]).unwrap();
     let [a, b] = r.data.sources.as_slice() else { panic!("{:?}", r.data.sources) };
     assert_eq!((a.path.as_path(), a.weight), (Path::new("hf://datasets/o/n/a.parquet@v1"), Some(3.0)));
     assert_eq!((a.column.as_str(), a.format), ("body", tritforge_data::Format::Auto));
@@ -381,7 +375,7 @@ fn sources_are_read_and_written_back() {
     assert_eq!((r.data.packing, r.data.shard_tokens), (tritforge_data::Packing::Documents, 1000));
     assert_eq!(parse(&r.to_toml().unwrap(), &[]).unwrap(), r);
     // An override says where the text comes from, whole.
-    let r = parse(SOURCES, &["data.train=c.txt"]).unwrap();
+    let r = parse(&sources(), &["data.train=c.txt"]).unwrap();
     assert_eq!((r.data.train.len(), r.data.sources.len()), (1, 0));
 }
 
