@@ -52,7 +52,8 @@ nice -n 5 buildah "${storage[@]}" bud --pull-never --layers=false -f deploy/Dock
     --volume "$toolchain:/usr/local/rust:ro" --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/root/.cargo/registry" .
 
 step "its configuration"
-config=$(buildah "${storage[@]}" inspect --type image --format '{{json .OCIv1.Config}}' localhost/tritforge)
+config=$(buildah "${storage[@]}" inspect --type image localhost/tritforge \
+    | python3 -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["OCIv1"]["config"]))')
 echo "$config" | python3 -m json.tool
 field() { echo "$config" | python3 -c "import json, sys; c = json.load(sys.stdin); print($1)"; }
 user=$(field 'c["User"]')
