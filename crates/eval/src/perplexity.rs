@@ -87,16 +87,15 @@ pub fn perplexity(
         )));
     }
     match options.scoring {
-        Scoring::All { .. } => all(model, text, window, options, each),
-        Scoring::SecondHalf { .. } => second_halves(model, text, window, options, each),
+        Scoring::All { window } => all(model, text, (window, options), each),
+        Scoring::SecondHalf { window } => second_halves(model, text, (window, options), each),
     }
 }
 
 fn all(
     model: &EvalModel,
     text: &str,
-    window: usize,
-    PerplexityOptions { max_tokens, kv, .. }: PerplexityOptions,
+    (window, PerplexityOptions { max_tokens, kv, .. }): (usize, PerplexityOptions),
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
     let all = model.text_tokenizer()?.encode(text, false)?;
@@ -121,8 +120,7 @@ fn all(
 fn second_halves(
     model: &EvalModel,
     text: &str,
-    window: usize,
-    PerplexityOptions { max_tokens, kv, .. }: PerplexityOptions,
+    (window, PerplexityOptions { max_tokens, kv, .. }): (usize, PerplexityOptions),
     mut each: impl FnMut(&[u32], &[f32]) -> Result<(), EvalError>,
 ) -> Result<Perplexity, EvalError> {
     let (tokenizer, vocab) = (model.text_tokenizer()?, model.config().vocab_size);
