@@ -8,21 +8,7 @@ use serde_json::Value;
 mod project;
 use project::Project;
 
-const CONFIG: &str = r#"
-vocab_size = 320
-hidden_size = 256
-intermediate_size = 512
-num_hidden_layers = 2
-num_attention_heads = 4
-num_key_value_heads = 2
-head_dim = 64
-max_position_embeddings = 64
-hidden_act = "silu"
-rope_theta = 10000.0
-rms_norm_eps = 1e-5
-tie_word_embeddings = true
-use_sub_norm = true
-"#;
+const CONFIG: &str = include_str!("../configs/tiny.toml");
 
 /// A directory with a random model, `m.gguf`.
 fn with_model() -> Project {
@@ -59,7 +45,7 @@ fn every_format_holds_the_rows_asked_for() {
     }
     assert_eq!(model["file_bytes"], fs::metadata(project.path("m.gguf")).unwrap().len());
     // Multiplications of a token: the ternary matrices of two blocks.
-    assert_eq!(model["macs_a_token"], 2 * (256 * 256 * 2 + 256 * 128 * 2 + 256 * 512 * 3));
+    assert_eq!(model["macs_a_token"], 4 * (256 * 256 * 2 + 256 * 128 * 2 + 256 * 768 * 3));
 
     let csv = project.ok(&words(&format!("{asked} -o csv")));
     let mut lines = csv.lines().map(|line| line.split(',').collect::<Vec<_>>());
@@ -120,7 +106,7 @@ fn faults_say_what_is_wrong() {
     for (line, message) in [
         ("m.gguf -p 0 -n 0", "nothing to measure"),
         ("m.gguf -o xml", "possible values: md, csv, json"),
-        ("m.gguf -p 0 -n 32 --depth 40", "72 tokens of context, the model has 64"),
+        ("m.gguf -p 0 -n 32 --depth 500", "532 tokens of context, the model has 512"),
         ("m.gguf --thread-counts 0", "'0' for '--thread-counts"),
         ("none.gguf -p 8 -n 8", "none.gguf"),
         ("empty.txt -p 8 -n 8", "empty.txt"),
