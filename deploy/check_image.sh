@@ -8,10 +8,12 @@ model=$(realpath "${1:?usage: deploy/check_image.sh MODEL.gguf}")
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export BUILDAH_ISOLATION=chroot
 storage=(--root "$work/storage" --runroot "$work/run")
 cleanup() {
+    [ -z "${pid-}" ] || kill "$pid" 2>/dev/null || true
     umount -R "$work/root" 2>/dev/null || true
+    buildah "${storage[@]}" umount --all >/dev/null 2>&1 || true
     rm -rf "$work"
 }
 trap cleanup EXIT
