@@ -11,6 +11,7 @@ mod golden;
 mod grid;
 mod integer_backward;
 mod learned_scales;
+mod loss_terms;
 mod quantizer_codes;
 mod relation;
 mod segments;
