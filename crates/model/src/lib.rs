@@ -67,7 +67,7 @@ mod tables;
 mod tensor;
 mod training_codes;
 
-pub use backward::{CrossEntropyLoss, Distillation, DistillationLoss, Relation, Workspace};
+pub use backward::{CrossEntropyLoss, Distillation, DistillationLoss, EmbeddingNoise, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
 pub use device::{Attend, Cpu, Device, Input, InputForm, Projections, activation_width};
 pub use error::ModelError;

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod block;
+mod embedding_noise;
 mod head;
 mod input_gradient;
 mod objective;
@@ -16,6 +17,7 @@ mod workspace;
 use tritforge_kernels::{LossTerms, RopeTable};
 
 use self::block::Pass;
+pub use self::embedding_noise::EmbeddingNoise;
 use self::objective::Objective;
 pub use self::objective::{CrossEntropyLoss, Distillation, DistillationLoss};
 pub(crate) use self::products::Segments;
@@ -163,6 +165,11 @@ impl Decoder {
             workspace.scratch.relation.begin(&lengths, batch.targets);
         }
         self.embed(batch.ids, false, workspace.begin(lengths, self.blocks.len()))?;
+        if let Some(noise) = workspace.embedding_noise {
+            noise.check()?;
+            let length = batch.ids.len() / batch.sequences;
+            noise.add(&mut workspace.inputs[0], self.config().hidden_size, length, &workspace.lengths);
+        }
         let mut cross_entropy = 0.0;
         let head = |x: &[f32], scratch: &mut Scratch, gradients: &mut Gradients| {
             let [total, plain] = self.head(x, batch.targets, objective, normalizer, scratch, gradients)?;
@@ -219,7 +226,7 @@ pub(crate) fn forward_blocks(
     relation: Option<&Relation<'_>>,
     workspace: &mut Workspace,
 ) -> Result<(), ModelError> {
-    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise, .. } =
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
     for (i, block) in blocks.iter().enumerate() {
@@ -242,7 +249,7 @@ fn run_blocks(
     head: impl FnOnce(&[f32], &mut Scratch, &mut Gradients) -> Result<f64, ModelError>,
 ) -> Result<f64, ModelError> {
     forward_blocks(blocks, rope, relation, workspace)?;
-    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise, .. } =
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
     let loss = head(&inputs[blocks.len()], scratch, gradients)?;

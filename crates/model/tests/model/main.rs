@@ -5,6 +5,7 @@ mod blend;
 mod common;
 mod device;
 mod distillation;
+mod embedding_noise;
 mod estimator;
 mod finite_differences;
 mod golden;

@@ -85,7 +85,11 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
     ("optim", Free, &["schedule", "min_lr_ratio", "weight_decay_until"]),
     ("optim", Free, &["groups"]),
     ("train", Fixed, &["engine"]),
-    ("train", Free, &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing"]),
+    (
+        "train",
+        Free,
+        &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing", "neftune_noise_alpha"],
+    ),
     ("train", Free, &["eval_every", "save_every", "log_every", "keep_last", "keep_best"]),
     // Losses of other text cannot be compared with the lowest one so far.
     ("train", Fixed, &["eval_tokens"]),
