@@ -11,7 +11,7 @@
 //!   [`softmax_in_place`]; [`DenseMatrix`] is a matrix that is not ternary: embedding and output head.
 //! * Training multiplies f32 matrices by [`gemm`], which decodes int8 activations and ternary weights as it
 //!   reads them, and fuses what stands between two products: [`rms_norm_quantize`], [`glu_norm_quantize`],
-//!   [`glu_norm_backward`], [`cross_entropy_backward`].
+//!   [`glu_norm_backward`], [`cross_entropy_backward`], [`cross_entropy_backward_with`].
 //! * Gradients are multiplied by integers too, as integers of a few int8 digits ([`Rounding`]):
 //!   [`quantize_gradient_rows`] with [`gradient_matmul`] and the transposed weights, [`weight_gradient`].
 //! * [`attention_varlen`]: several documents in a row, none of which sees another.
@@ -78,7 +78,7 @@ pub use attention::{AttentionShape, attention};
 pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
 pub use counter_rng::CounterRng;
-pub use cross_entropy::cross_entropy_backward;
+pub use cross_entropy::{LossTerms, TargetLoss, cross_entropy_backward, cross_entropy_backward_with};
 pub use dense::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q8_0};
 pub use dequantize::BlockFormat;
 pub use dispatch::{Backend, BackendError};

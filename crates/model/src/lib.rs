@@ -67,7 +67,7 @@ mod tables;
 mod tensor;
 mod training_codes;
 
-pub use backward::{Distillation, DistillationLoss, Relation, Workspace};
+pub use backward::{CrossEntropyLoss, Distillation, DistillationLoss, EmbeddingNoise, Relation, Workspace};
 pub use decoder::{AttentionStates, Batch, Decoder};
 pub use device::{Attend, Cpu, Device, Input, InputForm, Projections, activation_width};
 pub use error::ModelError;
@@ -82,6 +82,7 @@ pub use parameter::{DecayGroup, Parameter};
 pub use stack::BlockStack;
 pub use tensor::{Tensor, WriteValues};
 pub use training_codes::TrainingCodes;
+pub use tritforge_kernels::LossTerms;
 
 /// The target that means: no loss at this position.
 pub const IGNORE_INDEX: u32 = u32::MAX;

@@ -24,8 +24,8 @@ pub(super) fn chunk_tokens(vocab: usize) -> usize {
 }
 
 impl Decoder {
-    /// Σ loss of the targets, given the residual stream x [tokens, hidden_size] behind the last block; its
-    /// gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added. The products of a ternary
+    /// Σ loss and Σ cross-entropy of the targets, given the residual stream x [tokens, hidden_size] behind the last block; the
+    /// loss's gradient over the normalizer goes to `scratch.dx`, the final norm's and the head's are added. The products of a ternary
     /// head are those of the projections, its gradients f32.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Decoder {
         normalizer: f32,
         scratch: &mut Scratch,
         gradients: &mut Gradients,
-    ) -> Result<f64, ModelError> {
+    ) -> Result<[f64; 2], ModelError> {
         let (vocab, width) = (self.config().vocab_size, self.config().hidden_size);
         let (tokens, eps) = (targets.len(), self.config().rms_norm_eps);
         let Scratch { dx, passing, dgate, logits, head_input, .. } = scratch;
@@ -53,7 +53,7 @@ impl Decoder {
         let int8 = self.config().activations.is_integer();
         let weight = self.output_weight().read();
         let dense = Matrix::f32(&weight, vocab, width);
-        let mut total = 0f64;
+        let mut totals = [0f64; 2];
         for first in (0..tokens).step_by(chunk) {
             let rows = first..tokens.min(first + chunk);
             let numbers = rows.start * width..rows.end * width;
@@ -72,13 +72,15 @@ impl Decoder {
                     gemm(hidden, table.transposed(), logits, WriteMode::Overwrite);
                 })?,
             }
-            let mut losses = vec![0f64; rows.len()];
+            let mut losses = vec![[0f64; 2]; rows.len()];
             let each = logits.chunks_exact_mut(vocab).zip(rows.clone()).zip(&mut losses);
             parallel_for_each(each, |((row, at), loss)| match targets[at] {
                 IGNORE_INDEX => row.fill(0.0),
                 target => *loss = objective.loss_and_grad(row, at, target as usize, 1.0 / normalizer),
             });
-            total += losses.iter().sum::<f64>();
+            for (i, total) in totals.iter_mut().enumerate() {
+                *total += losses.iter().map(|loss| loss[i]).sum::<f64>();
+            }
             let dlogits = Matrix::f32(logits, rows.len(), vocab);
             if let Some((dtable, write)) = gradients.slot(self.indices.output) {
                 gemm(dlogits.transposed(), hidden, dtable, write);
@@ -90,7 +92,7 @@ impl Decoder {
         let dx = sized(dx, x.len());
         let dnorm = gradients.slot(self.indices.norm);
         rms_norm_backward(x, &norm, eps, dhidden, (dx, WriteMode::Overwrite), dnorm);
-        Ok(total)
+        Ok(totals)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod block;
+mod embedding_noise;
 mod head;
 mod input_gradient;
 mod objective;
@@ -13,11 +14,12 @@ mod products;
 mod relation;
 mod workspace;
 
-use tritforge_kernels::RopeTable;
+use tritforge_kernels::{LossTerms, RopeTable};
 
 use self::block::Pass;
+pub use self::embedding_noise::EmbeddingNoise;
 use self::objective::Objective;
-pub use self::objective::{Distillation, DistillationLoss};
+pub use self::objective::{CrossEntropyLoss, Distillation, DistillationLoss};
 pub(crate) use self::products::Segments;
 pub use self::relation::Relation;
 use self::workspace::Scratch;
@@ -44,7 +46,34 @@ impl Decoder {
         normalizer: f32,
         gradients: &mut Gradients,
     ) -> Result<f64, ModelError> {
-        self.run_forward_backward(workspace, batch, Objective::CrossEntropy, normalizer, gradients)
+        let objective = Objective::CrossEntropy;
+        Ok(self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?.total)
+    }
+
+    /// [`Decoder::forward_backward`] of `Σ loss / normalizer`, the loss of a target being its cross-entropy with
+    /// these terms. Without any term it gives the same bits.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward_backward`], and if the label smoothing is not in [0, 1), or the z-loss is negative or not
+    /// finite.
+    pub fn forward_backward_with_terms(
+        &self,
+        workspace: &mut Workspace,
+        batch: &Batch<'_>,
+        terms: LossTerms,
+        normalizer: f32,
+        gradients: &mut Gradients,
+    ) -> Result<CrossEntropyLoss, ModelError> {
+        let fault = |what, found: f32, expected: &str| {
+            Err(ModelError::Input { what, found: found.to_string(), expected: expected.to_string() })
+        };
+        if !(0.0..1.0).contains(&terms.label_smoothing) {
+            return fault("label smoothing", terms.label_smoothing, "a number from 0 to less than 1");
+        }
+        if !(terms.z_loss >= 0.0 && terms.z_loss.is_finite()) {
+            return fault("z-loss", terms.z_loss, "a number of at least 0");
+        }
+        self.run_forward_backward(workspace, batch, Objective::WithTerms(terms), normalizer, gradients)
     }
 
     /// [`Decoder::forward_backward`] of `Σ weight · cross-entropy / normalizer`, with a weight for each
@@ -68,7 +97,8 @@ impl Decoder {
         if let Some(bad) = weights.iter().find(|weight| !weight.is_finite()) {
             return fault(bad.to_string(), "finite numbers".to_string());
         }
-        self.run_forward_backward(workspace, batch, Objective::Weighted(weights), normalizer, gradients)
+        let objective = Objective::Weighted(weights);
+        Ok(self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?.total)
     }
 
     /// [`Decoder::forward_backward`] of `Σ (ce · cross-entropy + kl · T² · KL(teacher ‖ model)) /
@@ -113,7 +143,7 @@ impl Decoder {
             relation.check(self.config(), batch.ids.len())?;
         }
         let objective = Objective::Distilled(distillation);
-        let rest = self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?;
+        let rest = self.run_forward_backward(workspace, batch, objective, normalizer, gradients)?.total;
         let Some(relation) = relation else { return Ok(DistillationLoss { total: rest, relation: 0.0 }) };
         let apart = workspace.scratch.relation.loss;
         Ok(DistillationLoss { total: rest + f64::from(relation.weight) * apart, relation: apart })
@@ -126,7 +156,7 @@ impl Decoder {
         objective: Objective<'_>,
         normalizer: f32,
         gradients: &mut Gradients,
-    ) -> Result<f64, ModelError> {
+    ) -> Result<CrossEntropyLoss, ModelError> {
         self.check(batch, normalizer, gradients)?;
         let mut lengths = std::mem::take(&mut workspace.lengths);
         batch.segment_lengths(&mut lengths)?;
@@ -135,15 +165,24 @@ impl Decoder {
             workspace.scratch.relation.begin(&lengths, batch.targets);
         }
         self.embed(batch.ids, false, workspace.begin(lengths, self.blocks.len()))?;
+        if let Some(noise) = workspace.embedding_noise {
+            noise.check()?;
+            let length = batch.ids.len() / batch.sequences;
+            noise.add(&mut workspace.inputs[0], self.config().hidden_size, length, &workspace.lengths);
+        }
+        let mut cross_entropy = 0.0;
         let head = |x: &[f32], scratch: &mut Scratch, gradients: &mut Gradients| {
-            self.head(x, batch.targets, objective, normalizer, scratch, gradients)
+            let [total, plain] = self.head(x, batch.targets, objective, normalizer, scratch, gradients)?;
+            cross_entropy = plain;
+            Ok(total)
         };
         // Below the first block with anything to train nobody needs a gradient.
         let layers = self.blocks.len();
         let first = self.first_trained(gradients).min(relation.map_or(layers, |relation| relation.layer));
         let total = run_blocks(&self.blocks, first, &self.rope, relation, workspace, gradients, head)?;
         self.embed_backward(batch.ids, &workspace.scratch.dx, gradients);
-        Ok(total / f64::from(normalizer))
+        let n = f64::from(normalizer);
+        Ok(CrossEntropyLoss { total: total / n, cross_entropy: cross_entropy / n })
     }
 
     /// The first block whose backward is needed: 0 where the embedding is trained, the number of blocks where nothing is.
@@ -187,7 +226,7 @@ pub(crate) fn forward_blocks(
     relation: Option<&Relation<'_>>,
     workspace: &mut Workspace,
 ) -> Result<(), ModelError> {
-    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise, .. } =
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
     for (i, block) in blocks.iter().enumerate() {
@@ -210,7 +249,7 @@ fn run_blocks(
     head: impl FnOnce(&[f32], &mut Scratch, &mut Gradients) -> Result<f64, ModelError>,
 ) -> Result<f64, ModelError> {
     forward_blocks(blocks, rope, relation, workspace)?;
-    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise } =
+    let Workspace { checkpointing, inputs, blocks: activations, scratch, positions, lengths, noise, .. } =
         workspace;
     let pass = Pass { lengths, tokens: positions.len(), rope, positions, noise: *noise, relation };
     let loss = head(&inputs[blocks.len()], scratch, gradients)?;

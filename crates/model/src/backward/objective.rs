@@ -1,6 +1,6 @@
 //! What a token's logits are to be: the gradient of its loss takes their place.
 
-use tritforge_kernels::cross_entropy_backward;
+use tritforge_kernels::{LossTerms, cross_entropy_backward, cross_entropy_backward_with};
 
 use super::relation::Relation;
 
@@ -11,7 +11,9 @@ pub(super) enum Objective<'a> {
     CrossEntropy,
     /// The same, each times its weight.
     Weighted(&'a [f32]),
-    /// The same, and the distance from a teacher.
+    /// The same with label smoothing, z-loss or DFT's weights.
+    WithTerms(LossTerms),
+    /// −ln p(target), and the distance from a teacher.
     Distilled(&'a Distillation<'a>),
 }
 
@@ -35,6 +37,15 @@ pub struct Distillation<'a> {
     pub relation: Option<Relation<'a>>,
 }
 
+/// The loss of a pass whose cross-entropy has further terms.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CrossEntropyLoss {
+    /// All of it, as the gradient has it.
+    pub total: f64,
+    /// The cross-entropy alone.
+    pub cross_entropy: f64,
+}
+
 /// The loss of a pass that learned from a teacher.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct DistillationLoss {
@@ -49,17 +60,23 @@ impl<'a> Objective<'a> {
     pub(super) fn relation(self) -> Option<&'a Relation<'a>> {
         match self {
             Objective::Distilled(distillation) => distillation.relation.as_ref(),
-            Objective::CrossEntropy | Objective::Weighted(_) => None,
+            Objective::CrossEntropy | Objective::Weighted(_) | Objective::WithTerms(_) => None,
         }
     }
 
-    /// Turns the logits of position `at` into the gradient of its loss times `scale`, and returns the loss.
-    pub(super) fn loss_and_grad(self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
+    /// Turns the logits of position `at` into the gradient of its loss times `scale`, and returns the loss and
+    /// −ln p(target).
+    pub(super) fn loss_and_grad(self, row: &mut [f32], at: usize, target: usize, scale: f32) -> [f64; 2] {
         match self {
-            Objective::CrossEntropy => f64::from(cross_entropy_backward(row, target, scale)),
+            Objective::CrossEntropy => [f64::from(cross_entropy_backward(row, target, scale)); 2],
             Objective::Weighted(weights) => {
                 let weight = weights[at];
-                f64::from(weight) * f64::from(cross_entropy_backward(row, target, weight * scale))
+                let cross_entropy = f64::from(cross_entropy_backward(row, target, weight * scale));
+                [f64::from(weight) * cross_entropy, cross_entropy]
+            }
+            Objective::WithTerms(terms) => {
+                let loss = cross_entropy_backward_with(row, target, scale, terms);
+                [loss.total, loss.cross_entropy].map(f64::from)
             }
             Objective::Distilled(distillation) => distillation.loss_and_grad(row, at, target, scale),
         }
@@ -67,7 +84,7 @@ impl<'a> Objective<'a> {
 }
 
 impl Distillation<'_> {
-    fn loss_and_grad(&self, row: &mut [f32], at: usize, target: usize, scale: f32) -> f64 {
+    fn loss_and_grad(&self, row: &mut [f32], at: usize, target: usize, scale: f32) -> [f64; 2] {
         let (k, t) = (self.k, self.temperature);
         let (ids, theirs) = (&self.ids[at * k..][..k], &self.logits[at * k..][..k]);
         let likeliest = theirs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -98,6 +115,6 @@ impl Distillation<'_> {
         for (id, part) in ids.iter().zip(&parts) {
             row[*id as usize] -= kl * (part / whole) as f32;
         }
-        -f64::from(self.ce) * ln_p + f64::from(self.kl * t * t) * divergence
+        [-f64::from(self.ce) * ln_p + f64::from(self.kl * t * t) * divergence, -ln_p]
     }
 }

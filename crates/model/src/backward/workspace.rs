@@ -3,6 +3,7 @@
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Projection, Rotation};
 use tritforge_kernels::{QuantizedRows, Rounding};
 
+use super::embedding_noise::EmbeddingNoise;
 use super::head::chunk_tokens;
 use super::input_gradient::Rounded;
 use super::relation::RelationBuffers;
@@ -27,6 +28,7 @@ pub struct Workspace {
     /// Tokens of each segment.
     pub(super) lengths: Vec<usize>,
     pub(super) noise: u64,
+    pub(super) embedding_noise: Option<EmbeddingNoise>,
 }
 
 impl Workspace {
@@ -41,6 +43,11 @@ impl Workspace {
     /// before every pass. The same seed gives the same bits, on any number of threads.
     pub fn set_noise(&mut self, noise: u64) {
         self.noise = noise;
+    }
+
+    /// Noise for the embeddings of the passes that follow, or none, as at first. Models are scored without.
+    pub fn set_embedding_noise(&mut self, noise: Option<EmbeddingNoise>) {
+        self.embedding_noise = noise;
     }
 
     /// Makes room for a pass of segments of these lengths through `blocks` blocks; returns the first one's input, empty.

@@ -17,6 +17,11 @@ pub struct Train {
     /// Whether to recompute activations in the backward pass instead of storing them: less memory,
     /// bit-identical results. By default false.
     pub gradient_checkpointing: bool,
+    /// α of NEFTune (arXiv 2310.05914): in training, not in evaluations, every number of a token's embedding gets noise drawn evenly from
+    /// ± α/√(L·d), d being the hidden size and L the number of tokens of the sample, or without `data.packing = "masked"` of the row; 5 to 15
+    /// in the paper. By default there is no noise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neftune_noise_alpha: Option<f64>,
     /// What computes loss and gradients: `"fused"` (the default), the hand-written pass, or `"candle"`, the modules of
     /// `tritforge-nn` on candle's tape: slower, in more memory, and independent of the first. Both train the same model.
     pub engine: TrainEngine,
@@ -84,6 +89,7 @@ impl Train {
         let gradient_accumulation =
             r.integer("train", "gradient_accumulation", 1, 1 << 20).unwrap_or(1) as usize;
         let gradient_checkpointing = r.flag("train", "gradient_checkpointing").unwrap_or(false);
+        let neftune_noise_alpha = r.number("train", "neftune_noise_alpha", Range::above(0.0).at_most(1e6));
         let engines = [("fused", TrainEngine::Fused), ("candle", TrainEngine::Candle)];
         let engine = r.choice("train", "engine", &engines).unwrap_or(TrainEngine::Fused);
         let eval_every = r.integer("train", "eval_every", 1, u64::MAX).unwrap_or((steps / 10).max(1));
@@ -92,6 +98,7 @@ impl Train {
             batch_size,
             gradient_accumulation,
             gradient_checkpointing,
+            neftune_noise_alpha,
             engine,
             eval_every,
             eval_tokens: r.integer("train", "eval_tokens", 1, 1 << 40).map(|tokens| tokens as usize),

@@ -107,7 +107,7 @@ mod tests {
             Recipe::from_toml(Path::new("r.toml"), RECIPE, &set).unwrap()
         };
         assert_eq!(of(&["focal.gamma=1"]).objective, Objective::Focal(Focal { gamma: 1.0 }));
-        assert!(of(&[]).objective.is_default() && !of(&[]).to_toml().unwrap().contains("cross-entropy"));
+        assert!(of(&[]).objective.is_default() && !of(&[]).to_toml().unwrap().contains("cross_entropy"));
         for (set, message) in [
             (&["focal.gamma=-1"][..], "focal.gamma = -1: expected a number from 0 to 10"),
             (&["focal.gama=1"], "focal.gama: unknown key; did you mean focal.gamma?"),

@@ -28,7 +28,7 @@ use tritforge_config::ModelConfig;
 use tritforge_model::Decoder;
 use tritforge_report::Sink;
 
-pub use cross_entropy::CrossEntropy;
+pub use cross_entropy::{CrossEntropy, TargetLoss};
 pub use distill::{Distill, Engine};
 pub use dpo::{Dpo, DpoLoss};
 pub use orpo::Orpo;
@@ -46,9 +46,9 @@ use focal::Focal;
 
 registry! {
     /// What a run minimizes: an objective by the name of its section in recipes, with its keys. A recipe that has the
-    /// section of none minimizes the cross-entropy.
+    /// section of none minimizes the plain cross-entropy.
     Objective: Criterion, sections, read = fn(&mut Reader) -> Option<Objective>;
-    CrossEntropy = "cross-entropy",
+    CrossEntropy = "cross_entropy",
     Distill = "distill",
     Dpo = "dpo",
     Orpo = "orpo",
@@ -166,7 +166,7 @@ pub(crate) fn other_data() -> TrainError {
 
 impl Default for Objective {
     fn default() -> Self {
-        Objective::CrossEntropy(CrossEntropy)
+        Objective::CrossEntropy(CrossEntropy::default())
     }
 }
 
@@ -184,15 +184,14 @@ impl Objective {
         objective
     }
 
-    /// Whether a recipe has no section of an objective.
+    /// Whether it is that of a recipe without any section of an objective.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
     /// The names of all sections of objectives.
     pub(crate) fn sections() -> impl Iterator<Item = &'static str> {
-        let default = Self::default().name();
-        Self::ALL.iter().map(|known| known.name).filter(move |name| *name != default)
+        Self::ALL.iter().map(|known| known.name)
     }
 }
 
@@ -203,10 +202,8 @@ impl JsonSchema for Objective {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let sections: Map<String, serde_json::Value> = (Self::ALL.iter())
-            .filter(|known| Self::sections().any(|section| section == known.name))
-            .map(|known| (known.name.to_string(), (known.documented)()))
-            .collect();
+        let sections: Map<String, serde_json::Value> =
+            (Self::ALL.iter()).map(|known| (known.name.to_string(), (known.documented)())).collect();
         json_schema!({ "type": "object", "properties": sections })
     }
 }

@@ -60,7 +60,9 @@ pub use tritforge_recipe::{
 };
 
 pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
-pub use crate::objective::{CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo};
+pub use crate::objective::{
+    CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo, TargetLoss,
+};
 
 pub(crate) use data::SHARD_TOKENS;
 pub(crate) use tritforge_recipe::{Keys, Range, Reader, registry};
@@ -84,7 +86,7 @@ pub struct Recipe {
     /// How quantization is phased in when the base was trained without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convert: Option<Convert>,
-    /// What is minimized: the section of an objective, or the cross-entropy without any.
+    /// What is minimized: the section of an objective, or the plain cross-entropy without any.
     #[serde(flatten, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
     /// Where the tokenizer comes from.

@@ -85,7 +85,11 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
     ("optim", Free, &["schedule", "min_lr_ratio", "weight_decay_until"]),
     ("optim", Free, &["groups"]),
     ("train", Fixed, &["engine"]),
-    ("train", Free, &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing"]),
+    (
+        "train",
+        Free,
+        &["steps", "batch_size", "gradient_accumulation", "gradient_checkpointing", "neftune_noise_alpha"],
+    ),
     ("train", Free, &["eval_every", "save_every", "log_every", "keep_last", "keep_best"]),
     // Losses of other text cannot be compared with the lowest one so far.
     ("train", Fixed, &["eval_tokens"]),
@@ -152,8 +156,13 @@ impl Changes {
                 changes.push(Changed { section, key, class, before, now });
             }
         }
+        let default = Objective::default();
+        let empty = Value::Table(Table::new());
         for name in Objective::sections() {
-            let (Some(before), Some(now)) = (before.get(name), now.get(name)) else {
+            // That of the default objective is written only if it has other values than the defaults.
+            let instead = (name == default.name()).then_some(&empty);
+            let of = |recipe: &'_ Table| recipe.get(name).or(instead).cloned();
+            let (Some(before), Some(now)) = (of(&before), of(&now)) else {
                 // Another objective is another run.
                 let (before, now) = (before.get(name).cloned(), now.get(name).cloned());
                 if before.is_some() || now.is_some() {
@@ -161,7 +170,7 @@ impl Changes {
                 }
                 continue;
             };
-            let [before, now] = [before, now].map(|value| value.as_table().unwrap_or(&none));
+            let [before, now] = [&before, &now].map(|value| value.as_table().unwrap_or(&none));
             let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
             for key in keys.into_iter().filter(|key| before.get(*key) != now.get(*key)) {
                 let (class, section) = (objective.on_resume(key), name.to_string());

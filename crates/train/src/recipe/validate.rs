@@ -23,6 +23,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     recipe.export.check(r, &recipe.model, recipe.quant);
     recipe.quant.check(r, &recipe.model);
     engine(r, recipe);
+    embedding_noise(r, recipe);
     rotation(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
@@ -189,6 +190,24 @@ fn engine(r: &mut Reader, recipe: &Recipe) {
     if recipe.quant.weights == WeightQuant::Ternary {
         let message = "train.engine = \"candle\": needs latent weights; the base has ternary ones only";
         r.fault("train", "engine", message);
+    }
+}
+
+/// What has no noise on its embeddings.
+fn embedding_noise(r: &mut Reader, recipe: &Recipe) {
+    if recipe.train.neftune_noise_alpha.is_none() {
+        return;
+    }
+    if recipe.train.engine == TrainEngine::Candle {
+        let message = "train.neftune_noise_alpha contradicts train.engine = \"candle\", whose embeddings have no noise: expected \"fused\"";
+        r.fault("train", "neftune_noise_alpha", message);
+    }
+    if recipe.objective.chosen().data() == DataKind::Pairs {
+        let message = format!(
+            "train.neftune_noise_alpha contradicts [{}], which compares answers by their log-probabilities without noise",
+            recipe.objective.name()
+        );
+        r.fault("train", "neftune_noise_alpha", message);
     }
 }
 

@@ -7,7 +7,7 @@ use tritforge_report::Event;
 use super::Trainer;
 use crate::documents::DocumentSums;
 use crate::health::Health;
-use crate::objective::LossFunction;
+use crate::objective::{LossFunction, Objective};
 use crate::training_data::TrainingData;
 use crate::{TrainError, sample};
 
@@ -33,7 +33,9 @@ impl Trainer<'_> {
         let held_out = &self.prepared.data;
         let (seq_len, objective) = (recipe.data.seq_len, self.loss_function.as_ref());
         let mut documents = match held_out {
-            TrainingData::Text(text) if last && self.document_losses && recipe.objective.is_default() => {
+            TrainingData::Text(text)
+                if last && self.document_losses && matches!(recipe.objective, Objective::CrossEntropy(_)) =>
+            {
                 DocumentSums::new(text)
             }
             _ => None,

@@ -2,7 +2,7 @@
 
 use tritforge_data::Packing;
 use tritforge_kernels::CounterRng;
-use tritforge_model::{Batch, TrainingCodes, tree_sum};
+use tritforge_model::{Batch, EmbeddingNoise, TrainingCodes, tree_sum};
 
 use super::Trainer;
 use crate::TrainError;
@@ -12,6 +12,9 @@ use crate::objective::Pass;
 use crate::optimizer::Step;
 use crate::schedule::{decays, learning_rate};
 use crate::training_codes::training_codes;
+
+/// Tells the seeds of the embeddings' noise from all others.
+const NEFTUNE: u64 = u64::from_be_bytes(*b"neftune ");
 
 /// What a step came to.
 pub(super) struct StepOutcome {
@@ -47,6 +50,10 @@ impl Trainer<'_> {
         };
         let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
+        let embedding_noise = recipe.train.neftune_noise_alpha.map(|alpha| {
+            let seed = CounterRng::derive(CounterRng::derive(recipe.run.seed, NEFTUNE), self.progress.step);
+            EmbeddingNoise { alpha: alpha as f32, seed, first_row: 0 }
+        });
         let batches: Vec<Batch<'_>> = (samples.iter())
             .map(|(samples, _)| {
                 let segments: &[usize] = if masked { &samples.segments } else { &[] };
@@ -58,6 +65,8 @@ impl Trainer<'_> {
         let mut sums = Vec::with_capacity(batches.len());
         for (part, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
             self.workspace.set_noise(CounterRng::derive(noise, part as u64));
+            let rows = |noise| EmbeddingNoise { first_row: part * sequences, ..noise };
+            self.workspace.set_embedding_noise(embedding_noise.map(rows));
             sums.push(self.loss_function.forward_backward(Pass {
                 model: &self.model,
                 workspace: &mut self.workspace,
