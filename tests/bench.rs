@@ -102,7 +102,7 @@ fn other_threads_for_decoding_give_the_same_text() {
 fn faults_say_what_is_wrong() {
     let project = with_model();
     fs::write(project.path("empty.txt"), "\n").unwrap();
-    fs::write(project.path("long.txt"), "x".repeat(100)).unwrap();
+    fs::write(project.path("long.txt"), "x".repeat(600)).unwrap();
     for (line, message) in [
         ("m.gguf -p 0 -n 0", "nothing to measure"),
         ("m.gguf -o xml", "possible values: md, csv, json"),
