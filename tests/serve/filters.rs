@@ -52,9 +52,9 @@ fn a_changed_file_is_read_and_a_wrong_one_is_not() {
         let (_, _, answer) = served.post("/v1/completions", "", body);
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let choice = answer["choices"][0].clone();
-        if choice["finish_reason"] == "content_filter" {
-            // It ended at once, and not at the limit.
-            assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() < 20, "{answer}");
+        // It ends at once, and not at the limit, unless the file was read while the answer ran.
+        let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap();
+        if choice["finish_reason"] == "content_filter" && tokens < 20 {
             break choice;
         }
         assert!(begin.elapsed() < PATIENCE, "{answer}");
