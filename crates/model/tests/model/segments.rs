@@ -67,9 +67,10 @@ fn a_document_in_a_row_has_the_loss_and_the_gradients_that_it_has_alone() {
 
     // Both together: the gradient of each token's embedding has one term, and the loss is the sum.
     let both = run(&model, &ids, &targets, &[0, FIRST], false);
-    for (token, gradient) in both.1.get(0).unwrap().chunks_exact(32).enumerate() {
+    let width = model.config().hidden_size;
+    for (token, gradient) in both.1.get(0).unwrap().chunks_exact(width).enumerate() {
         let own = if token < 300 { &of_first.1 } else { &of_second.1 };
-        assert_eq!(gradient, &own.get(0).unwrap()[token * 32..][..32], "token {token}");
+        assert_eq!(gradient, &own.get(0).unwrap()[token * width..][..width], "token {token}");
     }
     assert!((both.0 - of_first.0 - of_second.0).abs() < 1e-12 * both.0);
     // Without the boundary the second document sees the first.

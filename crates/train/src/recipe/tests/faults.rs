@@ -31,7 +31,7 @@ fn unknown_keys_come_with_their_place_and_the_nearest_key() {
             "dir/r.toml:13:1: train.learning_rate: unknown key; did you mean optim.lr?",
             "dir/r.toml:14:1: train.seqlen: unknown key; did you mean data.seq_len?",
             "dir/r.toml:15:1: train.qqq: unknown key; [train] has steps, batch_size, \
-             gradient_accumulation, gradient_checkpointing, engine, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
+             gradient_accumulation, gradient_checkpointing, neftune_noise_alpha, engine, eval_every, eval_tokens, save_every, keep_last, keep_best, patience, min_delta, \
              on_nonfinite, spike_threshold, on_spike, log_every",
             "dir/r.toml:17:2: [optimizer]: unknown section; did you mean [optim]?",
         ]
