@@ -48,14 +48,18 @@ fn a_changed_file_is_read_and_a_wrong_one_is_not() {
     )
     .unwrap();
     let body = r#"{"prompt": "fine", "max_tokens": 20, "ignore_eos": true}"#;
-    let choice = loop {
+    let ask = || -> Value {
         let (_, _, answer) = served.post("/v1/completions", "", body);
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        let choice = answer["choices"][0].clone();
-        // It ends at once, and not at the limit, unless the file was read while the answer ran.
-        let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap();
-        if choice["finish_reason"] == "content_filter" && tokens < 20 {
-            break choice;
+        serde_json::from_str(&answer).unwrap()
+    };
+    let choice = loop {
+        let answer = ask();
+        if answer["choices"][0]["finish_reason"] == "content_filter" {
+            // The file may have been read while that answer ran. The next one ends at once, and not at the limit.
+            let answer = ask();
+            assert_eq!(answer["choices"][0]["finish_reason"], "content_filter", "{answer}");
+            assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() < 20, "{answer}");
+            break answer["choices"][0].clone();
         }
         assert!(begin.elapsed() < PATIENCE, "{answer}");
     };
