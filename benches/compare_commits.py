@@ -96,7 +96,7 @@ def main() -> None:
     options = parser.parse_args()
     parts = options.only.split(",")
     trees = [checkout(options.before), checkout(options.after)]
-    programs = [built(tree, "train" in parts) for tree in trees]
+    programs = [built(tree, "train" in parts) if {"bench", "train"} & set(parts) else {} for tree in trees]
     model = ROOT / "target" / "compare" / f"{Path(options.config).stem}.gguf"
     if "bench" in parts and not model.exists():
         output(programs[1]["tritforge"], "synth", ROOT / options.config, "-o", model)
