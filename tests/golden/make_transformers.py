@@ -79,23 +79,28 @@ class Case:
     grad_row_stride: int = 7
 
 
+# What all models have in common.
+COMMON = dict(
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    bos_token_id=1,
+    eos_token_id=2,
+    attn_implementation="eager",
+)
+
+
 def bitnet_config(**changes: object) -> BitNetConfig:
     """A configuration like BitNet b1.58 2B4T's but tiny; `changes` override it."""
-    values = dict(
+    values = COMMON | dict(
         vocab_size=512,
         hidden_size=64,
         intermediate_size=160,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         hidden_act="relu2",
         max_position_embeddings=128,
         rms_norm_eps=1e-5,
         tie_word_embeddings=True,
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
-        bos_token_id=1,
-        eos_token_id=2,
-        attn_implementation="eager",
     )
     return BitNetConfig(**(values | changes))
 
@@ -125,19 +130,13 @@ PACKED = Case(
     grad_row_stride=1,
 )
 
-# The sizes that the full-precision models have in common.
-DENSE = dict(
+# What the full-precision models have in common.
+DENSE = COMMON | dict(
     vocab_size=160,
     hidden_size=32,
     intermediate_size=80,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
     max_position_embeddings=64,
     rms_norm_eps=1e-6,
-    bos_token_id=1,
-    eos_token_id=2,
-    attn_implementation="eager",
 )
 LLAMA = Case(
     "llama_tiny",

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use tritforge_checkpoint::Tensors;
 use tritforge_config::ModelConfig;
 use tritforge_export::{ExportOptions, synth_gguf};
 use tritforge_gguf::{Gguf, Override};
@@ -10,6 +9,7 @@ use tritforge_infer::Model;
 use tritforge_text::Tokenizer;
 
 use crate::harness::{Parser, Seed};
+use crate::tensors::read_all;
 use crate::{golden, scratch, tiny};
 
 const GGUF_WORDS: [&str; 14] = [
@@ -132,16 +132,7 @@ fn safetensors() {
         Parser { name: "safetensors", seeds: seeds.into(), words: &words, times: 20, always: 64 << 10 };
     parser.check(|bytes| {
         fs::write(&path, bytes).unwrap();
-        let Ok(tensors) = Tensors::open(&path) else { return false };
-        let Ok(list) = tensors.list() else { return false };
-        for (name, shape, _) in list {
-            let _ = tensors.raw(&name);
-            let _ = tensors.f32(&name, &shape);
-            if let [rows, cols] = shape[..] {
-                let _ = tensors.ternary(&name, [rows, cols]);
-            }
-        }
-        true
+        read_all(&path)
     });
 }
 

@@ -11,6 +11,7 @@ use parquet::schema::parser::parse_message_type;
 use tritforge_data::{Examples, ReadOptions, TextSource, read_records};
 
 use crate::harness::{JSON_PUNCTUATION, Parser, Seed};
+use crate::messages::write_messages;
 use crate::scratch;
 
 /// What readers of streams hold for any file: buffers of a fixed size.
@@ -94,45 +95,31 @@ fn csv_rows() {
     check("csv_rows", "damaged.csv", seeds.map(Seed::whole).into(), &words, 60);
 }
 
+fn write_numbers(path: &Path) {
+    let schema = parse_message_type("message m { required binary text (UTF8); optional int64 n; }").unwrap();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let file = fs::File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    let texts = ["one", "two", "three"].map(ByteArray::from);
+    column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[1, 3], Some(&[1, 0, 1]), None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
 /// A table of a text column and numbers, and one of lists of messages.
 fn parquet_files() -> Vec<Seed> {
-    let write = |path: &Path, schema: &str, columns: &dyn Fn(&mut SerializedFileWriter<fs::File>)| {
-        let schema = Arc::new(parse_message_type(schema).unwrap());
-        let properties = Arc::new(WriterProperties::builder().build());
-        let mut writer =
-            SerializedFileWriter::new(fs::File::create(path).unwrap(), schema, properties).unwrap();
-        columns(&mut writer);
-        writer.close().unwrap();
-        fs::read(path).unwrap()
-    };
     let directory = scratch();
     let path = directory.path().join("a.parquet");
-    let flat = write(&path, "message m { required binary text (UTF8); optional int64 n; }", &|writer| {
-        let mut group = writer.next_row_group().unwrap();
-        let mut column = group.next_column().unwrap().unwrap();
-        let texts = ["one", "two", "three"].map(ByteArray::from);
-        column.typed::<ByteArrayType>().write_batch(&texts, None, None).unwrap();
-        column.close().unwrap();
-        let mut column = group.next_column().unwrap().unwrap();
-        column.typed::<Int64Type>().write_batch(&[1, 3], Some(&[1, 0, 1]), None).unwrap();
-        column.close().unwrap();
-        group.close().unwrap();
-    });
-    let nested = write(
-        &path,
-        "message m { required group messages (LIST) { repeated group list { required group element {
-            required binary content (UTF8); required binary role (UTF8); } } } }",
-        &|writer| {
-            let mut group = writer.next_row_group().unwrap();
-            for texts in [["Add", "3"], ["user", "assistant"]] {
-                let mut column = group.next_column().unwrap().unwrap();
-                let values = texts.map(ByteArray::from);
-                column.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 1]), Some(&[0, 1])).unwrap();
-                column.close().unwrap();
-            }
-            group.close().unwrap();
-        },
-    );
+    write_numbers(&path);
+    let flat = fs::read(&path).unwrap();
+    write_messages(&path);
+    let nested = fs::read(&path).unwrap();
     vec![Seed::whole(flat), Seed::whole(nested)]
 }
 

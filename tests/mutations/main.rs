@@ -16,9 +16,12 @@ mod data;
 mod grammar;
 mod harness;
 mod json;
+#[path = "../../crates/data/tests/messages/mod.rs"]
+mod messages;
 #[path = "mod.rs"]
 mod mutations;
 mod service;
+mod tensors;
 mod text;
 
 use std::fs;

@@ -1,14 +1,11 @@
 //! Records of every layout and format become the same examples, and what is wrong with a record is said with
 //! its place.
 
-use std::fs;
-use std::path::Path;
-use std::sync::Arc;
+mod messages;
 
-use parquet::data_type::{ByteArray, ByteArrayType};
-use parquet::file::properties::WriterProperties;
-use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::parser::parse_message_type;
+use std::fs;
+
+use messages::write_messages;
 use tritforge_data::{
     Body, ChatTurn, Columns, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Split,
     TextSource, split_examples,
@@ -198,29 +195,10 @@ fn filters_count_what_they_leave_out() {
     assert_eq!(kept.unwrap().examples.len(), 5);
 }
 
-/// A list of messages as the hub stores it.
-fn write_parquet(path: &Path) {
-    let schema = "message m { required group messages (LIST) { repeated group list { required group element {
-        required binary content (UTF8); required binary role (UTF8); } } } }";
-    let file = fs::File::create(path).unwrap();
-    let schema = Arc::new(parse_message_type(schema).unwrap());
-    let mut writer =
-        SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).unwrap();
-    let mut group = writer.next_row_group().unwrap();
-    for texts in [["Add", "3"], ["user", "assistant"]] {
-        let mut column = group.next_column().unwrap().unwrap();
-        let values = texts.map(ByteArray::from);
-        column.typed::<ByteArrayType>().write_batch(&values, Some(&[1, 1]), Some(&[0, 1])).unwrap();
-        column.close().unwrap();
-    }
-    group.close().unwrap();
-    writer.close().unwrap();
-}
-
 #[test]
 fn parquet_may_hold_lists_of_messages() {
     let dir = tempfile::tempdir().unwrap();
-    write_parquet(&dir.path().join("a.parquet"));
+    write_messages(&dir.path().join("a.parquet"));
     let found = Examples::read(&[TextSource::new(dir.path())], &ReadOptions::default()).unwrap();
     assert_eq!(turns(&found.examples[0]), [turn("user", "Add", false), turn("assistant", "3", true)]);
     assert!(found.examples[0].source.ends_with("a.parquet: row 1"));

@@ -3,30 +3,19 @@
 
 #[path = "../../../tests/mutations/mod.rs"]
 mod mutations;
+#[path = "../../../tests/mutations/tensors.rs"]
+mod tensors;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use mutations::{Random, mutate};
-use tritforge_checkpoint::{MODEL, Tensors};
+use tensors::read_all;
+use tritforge_checkpoint::MODEL;
 use tritforge_export::{ImportOptions, import};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
-
-/// Reads every tensor that a file lists.
-fn read_all(path: &Path) -> bool {
-    let Ok(tensors) = Tensors::open(path) else { return false };
-    let Ok(list) = tensors.list() else { return false };
-    for (name, shape, _) in list {
-        let _ = tensors.raw(&name);
-        let _ = tensors.f32(&name, &shape);
-        if let [rows, cols] = shape[..] {
-            let _ = tensors.ternary(&name, [rows, cols]);
-        }
-    }
-    true
 }
 
 #[test]

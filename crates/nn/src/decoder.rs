@@ -7,19 +7,6 @@ use tritforge_config::ModelConfig;
 use crate::ops::{self, RotaryEmbedding};
 use crate::{BitLinear, DecoderLayer, NnError, RmsNorm, Segments};
 
-/// Token ids of equally long sequences, one after the other, and what should follow each.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
-    /// Inputs, [sequences · length].
-    pub ids: &'a [u32],
-    /// The next token at each position, or [`crate::IGNORE_INDEX`].
-    pub targets: &'a [u32],
-    /// Number of sequences.
-    pub sequences: usize,
-    /// Positions in `ids` at which a document begins, ascending; see [`Segments::new`].
-    pub segments: &'a [usize],
-}
-
 /// A decoder-only transformer of the BitNet, Llama and Qwen families. Its variables have the names of a
 /// Hugging Face checkpoint (`model.layers.0.self_attn.q_proj.weight`).
 #[derive(Debug, Clone)]
@@ -89,20 +76,20 @@ impl Decoder {
     }
 
     /// The final norm's output, [tokens, hidden_size].
-    fn hidden(&self, ids: &[u32], sequences: usize, starts: &[usize]) -> Result<Tensor> {
-        let segments = Segments::new(ids.len(), sequences, starts)?;
+    fn hidden(&self, ids: &[u32], segments: &Segments) -> Result<Tensor> {
+        let error = |found: String, expected: String| NnError::Input { what: "token ids", found, expected };
+        if ids.len() != segments.positions().len() {
+            let expected = format!("the segments' {}", segments.positions().len());
+            return Err(error(ids.len().to_string(), expected).into());
+        }
         let longest = self.config.max_position_embeddings;
-        if ids.len() / sequences > longest {
-            return Err(NnError::Input {
-                what: "token ids",
-                found: format!("{} in a sequence", ids.len() / sequences),
-                expected: format!("at most max_position_embeddings = {longest}"),
-            }
-            .into());
+        if let Some(length) = segments.lengths().iter().find(|length| **length > longest) {
+            let expected = format!("at most max_position_embeddings = {longest}");
+            return Err(error(format!("{length} in a segment"), expected).into());
         }
         let mut x = ops::embedding(&self.embedding, ids)?;
         for layer in &self.layers {
-            x = layer.forward_segments(&x, &segments)?;
+            x = layer.forward_segments(&x, segments)?;
         }
         self.norm.forward(&x)
     }
@@ -111,14 +98,21 @@ impl Decoder {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// `Σ cross-entropy / normalizer` over the batch's targets, a scalar; the normalizer is the number of
-    /// targets of the whole optimizer step, so that the gradients of micro-batches add up.
+    /// `Σ cross-entropy / normalizer` over the targets of a batch, a scalar. `targets` holds the next token after each of
+    /// `ids`, or [`crate::IGNORE_INDEX`]; the normalizer is the number of targets of the whole optimizer step, so that the
+    /// gradients of micro-batches add up.
     ///
     /// # Errors
-    /// If the batch does not fit the model.
-    pub fn loss_of_batch(&self, batch: &Batch<'_>, normalizer: f32) -> Result<Tensor> {
-        let hidden = self.hidden(batch.ids, batch.sequences, batch.segments)?;
-        ops::linear_cross_entropy(&hidden, self.output_weight(), batch.targets, normalizer)
+    /// If ids, targets and segments differ in length or do not fit the model.
+    pub fn loss_of_batch(
+        &self,
+        ids: &[u32],
+        targets: &[u32],
+        segments: &Segments,
+        normalizer: f32,
+    ) -> Result<Tensor> {
+        let hidden = self.hidden(ids, segments)?;
+        ops::linear_cross_entropy(&hidden, self.output_weight(), targets, normalizer)
     }
 
     /// The mean cross-entropy of `targets` [sequences, length] after `ids` of the same shape, over all
@@ -130,8 +124,8 @@ impl Decoder {
         let (sequences, _) = ids.dims2()?;
         let (ids, targets) = (numbers(ids)?, numbers(targets)?);
         let count = targets.iter().filter(|target| **target != crate::IGNORE_INDEX).count();
-        let batch = Batch { ids: &ids, targets: &targets, sequences, segments: &[] };
-        self.loss_of_batch(&batch, count as f32)
+        let segments = Segments::new(ids.len(), sequences, &[])?;
+        self.loss_of_batch(&ids, &targets, &segments, count as f32)
     }
 
     /// The ternary projections under the names of their weights, without `.weight`.
@@ -156,7 +150,7 @@ impl Module for Decoder {
     /// Logits [sequences, length, vocab_size] of ids [sequences, length].
     fn forward(&self, ids: &Tensor) -> Result<Tensor> {
         let (sequences, length) = ids.dims2()?;
-        let hidden = self.hidden(&numbers(ids)?, sequences, &[])?;
+        let hidden = self.hidden(&numbers(ids)?, &Segments::new(sequences * length, sequences, &[])?)?;
         ops::linear(&hidden, self.output_weight())?.reshape((sequences, length, self.config.vocab_size))
     }
 }

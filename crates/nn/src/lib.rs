@@ -46,7 +46,7 @@ mod segments;
 
 pub use attention::Attention;
 pub use bit_linear::{BitLinear, BitLinearConfig};
-pub use decoder::{Batch, Decoder};
+pub use decoder::Decoder;
 pub use decoder_layer::DecoderLayer;
 pub use error::NnError;
 pub use lora::LoraLinear;

@@ -8,7 +8,7 @@ use tritforge_config::{
     WeightQuantizer,
 };
 use tritforge_model::{Gradients, Workspace};
-use tritforge_nn::IGNORE_INDEX;
+use tritforge_nn::{IGNORE_INDEX, Segments};
 use tritforge_ternary::QUANTIZERS;
 
 fn base() -> ModelConfig {
@@ -48,8 +48,8 @@ fn check(config: &ModelConfig, tolerance: f32) {
     let mut targets: Vec<u32> = (0..48).map(|i| (i + 1) * 7 % 40).collect();
     targets[5] = IGNORE_INDEX;
     let (sequences, segments) = (2, [4usize, 31]);
-    let batch = tritforge_nn::Batch { ids: &ids, targets: &targets, sequences, segments: &segments };
-    let loss = tape.loss_of_batch(&batch, 47.0).unwrap();
+    let cut = Segments::new(ids.len(), sequences, &segments).unwrap();
+    let loss = tape.loss_of_batch(&ids, &targets, &cut, 47.0).unwrap();
 
     let batch = tritforge_model::Batch { ids: &ids, targets: &targets, sequences, segments: &segments };
     let mut gradients = Gradients::new(fused.parameters(), |_| true);

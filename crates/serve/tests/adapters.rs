@@ -1,5 +1,8 @@
 //! Adapters over HTTP: a real model and real adapters behind a real socket, compared with the engine.
 
+#[path = "../../infer/tests/common/adapter.rs"]
+mod adapter;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,9 +11,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tritforge_config::{ModelConfig, Projection};
+use tritforge_config::ModelConfig;
 use tritforge_export::{ExportOptions, synth_gguf};
-use tritforge_gguf::{GgmlType, Metadata, TensorSpec, Writer};
 use tritforge_infer::{Adapter, GenerateOptions, Model, Sampling, ScaledAdapter, Session, generate};
 use tritforge_serve::{Engine, ServeOptions, router};
 
@@ -65,40 +67,15 @@ impl Files {
     }
 }
 
-/// An adapter of rank 4 on two projections of every block, with numbers that depend on the seed.
+/// An adapter on two projections of every block, with numbers that depend on the seed.
 fn write_adapter(path: &Path, model: &Model, seed: u64) {
-    let mut metadata = Metadata::new();
-    let architecture = model.gguf().metadata().get_str("general.architecture").unwrap();
-    metadata.insert("general.architecture", architecture);
-    metadata.insert("general.type", "adapter");
-    metadata.insert("adapter.type", "lora");
-    metadata.insert("adapter.lora.alpha", 4f32);
-    let mut tensors = Vec::new();
-    for layer in 0..model.config().num_hidden_layers {
-        for projection in [Projection::Q, Projection::Down] {
-            let [rows, cols] = model.config().projection_shape(projection);
-            let name = projection.gguf_weight(layer);
-            tensors.push((format!("{name}.lora_a"), [cols, 4]));
-            tensors.push((format!("{name}.lora_b"), [4, rows]));
-        }
-    }
-    let specs = tensors.iter().map(|(name, dims)| TensorSpec {
-        name: name.clone(),
-        dims: dims.map(|n| n as u64).to_vec(),
-        ty: GgmlType::F32,
-    });
-    let mut writer = Writer::create(path, &metadata, specs.collect()).unwrap();
     let mut state = seed;
-    for (name, dims) in &tensors {
-        let mut bytes = Vec::new();
-        for _ in 0..dims[0] * dims[1] {
+    adapter::write_adapter(path, model, |_, tensors| {
+        for value in tensors.iter_mut().flat_map(|tensor| tensor.bytes.as_chunks_mut().0) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let value = (state >> 40) as f32 / (1 << 24) as f32 - 0.5;
-            bytes.extend(value.to_le_bytes());
+            *value = ((state >> 40) as f32 / (1 << 24) as f32 - 0.5).to_le_bytes();
         }
-        writer.write_tensor(name, &bytes).unwrap();
-    }
-    writer.finish().unwrap();
+    });
 }
 
 /// A service that listens for as long as the test runs.

@@ -1,26 +1,15 @@
 //! Distillation: its loss against the formula, its gradient against finite differences, its ends against
 //! cross-entropy.
 
-use tritforge_config::{ActivationQuant, ModelConfig, WeightQuant};
+use tritforge_config::ModelConfig;
 use tritforge_model::{Batch, Decoder, Distillation, Gradients, IGNORE_INDEX, Workspace};
+
+use crate::differences::{assert_gradients, smooth};
 
 const VOCAB: usize = 29;
 
 fn config() -> ModelConfig {
-    ModelConfig {
-        vocab_size: VOCAB,
-        hidden_size: 24,
-        intermediate_size: 32,
-        num_hidden_layers: 2,
-        num_attention_heads: 2,
-        num_key_value_heads: 1,
-        head_dim: 12,
-        initializer_range: 0.3,
-        // Rounding has another gradient than differences.
-        weights: WeightQuant::None,
-        activations: ActivationQuant::None,
-        ..ModelConfig::default()
-    }
+    ModelConfig { initializer_range: 0.3, ..smooth(VOCAB, 2) }
 }
 
 fn batch() -> (Vec<u32>, Vec<u32>) {
@@ -85,21 +74,7 @@ fn the_loss_is_the_formulas_and_the_gradient_that_of_differences() {
             model.forward_backward_distilled(&mut workspace, &batch, &d, 1.0, &mut gradients).unwrap().total;
         let reference = expected(&model, &ids, &targets, &d);
         assert!((loss - reference).abs() < 1e-4 * reference.abs().max(1.0), "{loss} {reference}");
-        let values = model.snapshot();
-        for (i, parameter) in model.parameters().iter().enumerate() {
-            let gradient = gradients.get(i).unwrap();
-            let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-            let along = |step: f64| {
-                let mut moved = values.clone();
-                let own = moved.get_mut(&parameter.name).unwrap();
-                own.iter_mut().zip(gradient).for_each(|(x, g)| *x += (step * f64::from(*g) / size) as f32);
-                let moved = Decoder::load(&config(), |name, _| Ok(moved[name].clone())).unwrap();
-                expected(&moved, &ids, &targets, &d)
-            };
-            let step = 2e-3;
-            let slope = (along(step) - along(-step)) / (2.0 * step);
-            assert!((slope - size).abs() < 2e-2 * size + 1e-3, "{} k {k}: {slope} {size}", parameter.name);
-        }
+        assert_gradients(&model, &gradients, 2e-3, [2e-2, 1e-3], |moved| expected(moved, &ids, &targets, &d));
     }
 }
 

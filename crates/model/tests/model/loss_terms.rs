@@ -7,6 +7,7 @@ use tritforge_model::{
 };
 
 use crate::common::{odd_shape, scattered};
+use crate::differences::assert_gradients;
 
 const ALL: LossTerms = LossTerms { label_smoothing: 0.1, z_loss: 0.02, dft: false };
 const DFT: LossTerms = LossTerms { label_smoothing: 0.0, z_loss: 0.0, dft: true };
@@ -100,21 +101,7 @@ fn the_gradient_is_that_of_differences() {
     let (loss, gradients) = run(&model, &batch, ALL, n).unwrap();
     assert!((loss.total - defined(&model)).abs() < 1e-5, "{loss:?} {}", defined(&model));
     assert!((loss.cross_entropy - model.score(&batch).unwrap().mean()).abs() < 1e-5);
-    let values = model.snapshot();
-    for (i, parameter) in model.parameters().iter().enumerate() {
-        // Along the gradient the derivative is its length.
-        let gradient = gradients.get(i).unwrap();
-        let size = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
-        let along = |step: f64| {
-            let mut moved = values.clone();
-            let own = moved.get_mut(&parameter.name).unwrap();
-            own.iter_mut().zip(gradient).for_each(|(x, g)| *x += (step * f64::from(*g) / size) as f32);
-            defined(&Decoder::load(&config, |name, _| Ok(moved[name].clone())).unwrap())
-        };
-        let slope = (along(1e-2) - along(-1e-2)) / 2e-2;
-        let off = (slope - size).abs();
-        assert!(size > 0.0 && off < 1e-2 * size + 1e-4, "{}: {slope} {size}", parameter.name);
-    }
+    assert_gradients(&model, &gradients, 1e-2, [1e-2, 1e-4], defined);
 }
 
 #[test]

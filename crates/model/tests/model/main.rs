@@ -4,6 +4,7 @@ mod backward;
 mod blend;
 mod common;
 mod device;
+mod differences;
 mod distillation;
 mod embedding_noise;
 mod estimator;

@@ -7,6 +7,7 @@
 
 mod cross_entropy;
 #[cfg(test)]
+#[path = "../../../model/tests/model/differences.rs"]
 mod differences;
 mod distill;
 mod dpo;

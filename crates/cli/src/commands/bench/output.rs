@@ -70,19 +70,13 @@ fn markdown(report: &Report) -> String {
     let _ = writeln!(text, "| --- | ---: | ---: | --- | --- | ---: | --- | ---: | ---: |{}", roofline.1);
     for model in &report.models {
         for row in &model.rows {
+            let [backend, kv, threads, test, mean, deviation, median] = cells(model, row, 2);
             let _ = write!(
                 text,
-                "| {} | {} | {:.1} M | {} | {} | {} | {} | {:.2} ± {:.2} | {:.2} |",
+                "| {} | {} | {:.1} M | {backend} | {kv} | {threads} | {test} | {mean} ± {deviation} | {median} |",
                 model.model,
                 table::bytes(model.file_bytes as u64),
                 model.parameters as f64 * 1e-6,
-                model.backend,
-                model.kv,
-                row.threads,
-                row.test,
-                row.mean(),
-                row.deviation(),
-                row.median()
             );
             if let Some((percent, of)) = reached(report, model, row) {
                 let _ = write!(text, " {percent:.0} % of {of} |");
@@ -106,6 +100,21 @@ fn markdown(report: &Report) -> String {
     text
 }
 
+/// How a row was measured, and its speeds with so many decimals: their mean, their deviation, their median.
+fn cells(model: &Measured, row: &Row, decimals: usize) -> [String; 7] {
+    let [mean, deviation, median] =
+        [row.mean(), row.deviation(), row.median()].map(|speed| format!("{speed:.decimals$}"));
+    [
+        model.backend.clone(),
+        model.kv.clone(),
+        row.threads.to_string(),
+        row.test.clone(),
+        mean,
+        deviation,
+        median,
+    ]
+}
+
 fn csv(report: &Report) -> String {
     let mut text =
         "model,file_bytes,parameters,backend,kv,threads,test,mean,deviation,median,percent_of_limit,limit,\
@@ -116,19 +125,13 @@ fn csv(report: &Report) -> String {
             let limit = reached(report, model, row);
             let (percent, limit) = limit.map_or((String::new(), ""), |(p, of)| (format!("{p:.1}"), of));
             let rss = model.peak_rss_bytes.map(|n| n.to_string()).unwrap_or_default();
+            let measured = cells(model, row, 3).join(",");
             let _ = writeln!(
                 text,
-                "{},{},{},{},{},{},{},{:.3},{:.3},{:.3},{percent},{limit},{:.3},{rss}",
+                "{},{},{},{measured},{percent},{limit},{:.3},{rss}",
                 quoted(&model.model),
                 model.file_bytes,
                 model.parameters,
-                model.backend,
-                model.kv,
-                row.threads,
-                row.test,
-                row.mean(),
-                row.deviation(),
-                row.median(),
                 model.load_seconds,
             );
         }

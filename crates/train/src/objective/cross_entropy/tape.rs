@@ -6,6 +6,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use tritforge_model::{Batch, Decoder, Gradients};
+use tritforge_nn::Segments;
 
 use crate::TrainError;
 
@@ -54,8 +55,8 @@ impl TapeEngine {
             variable.set(&Tensor::from_slice(&tensor.read(), tensor.dims(), &Device::Cpu)?)?;
         }
         let Batch { ids, targets, sequences, segments } = *batch;
-        let batch = tritforge_nn::Batch { ids, targets, sequences, segments };
-        let loss = self.decoder.loss_of_batch(&batch, normalizer)?;
+        let segments = Segments::new(ids.len(), sequences, segments).map_err(candle_core::Error::from)?;
+        let loss = self.decoder.loss_of_batch(ids, targets, &segments, normalizer)?;
         let of = loss.backward()?;
         for (i, (parameter, variable)) in model.parameters().iter().zip(&self.variables).enumerate() {
             if parameter.frozen {

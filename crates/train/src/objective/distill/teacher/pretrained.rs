@@ -11,8 +11,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Module, Tensor};
-use candle_nn::{Activation, Linear, VarBuilder};
+use candle_nn::{Linear, VarBuilder};
 use candle_transformers::models::{qwen2, qwen3};
+use serde::de::DeserializeOwned;
+use serde_json::json;
 use tritforge_config::{AttentionBias, HiddenAct, HuggingFaceConfig, ModelConfig, Projection, Quantization};
 use tritforge_data::Hub;
 use tritforge_support::counted;
@@ -66,8 +68,8 @@ impl Pretrained {
         let head = Linear::new(tensors[table].clone(), None);
         let weights = VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu);
         let body = match model_type.as_str() {
-            "qwen3" => Body::Qwen3(qwen3::Model::new(&of_qwen3(&config), weights)?),
-            _ => Body::Qwen2(qwen2::Model::new(&of_qwen2(&config), weights)?),
+            "qwen3" => Body::Qwen3(qwen3::Model::new(&candle_config(&config)?, weights)?),
+            _ => Body::Qwen2(qwen2::Model::new(&candle_config(&config)?, weights)?),
         };
         let description = dir.join("config.json");
         let all = std::iter::once(description.as_path()).chain(files.paths.iter().map(PathBuf::as_path));
@@ -196,50 +198,33 @@ fn tensors(
     Ok(tensors)
 }
 
-fn of_qwen2(config: &ModelConfig) -> qwen2::Config {
-    qwen2::Config {
-        vocab_size: config.vocab_size,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_hidden_layers,
-        num_attention_heads: config.num_attention_heads,
-        num_key_value_heads: config.num_key_value_heads,
-        max_position_embeddings: config.max_position_embeddings,
-        // Its mask has one always: as long as the context it hides nothing.
-        sliding_window: config.max_position_embeddings,
-        max_window_layers: config.num_hidden_layers,
-        tie_word_embeddings: config.tie_word_embeddings,
-        rope_theta: f64::from(config.rope_theta),
-        rms_norm_eps: f64::from(config.rms_norm_eps),
-        use_sliding_window: false,
-        hidden_act: Activation::Silu,
-    }
-}
-
-fn of_qwen3(config: &ModelConfig) -> qwen3::Config {
-    qwen3::Config {
-        vocab_size: config.vocab_size,
-        hidden_size: config.hidden_size,
-        intermediate_size: config.intermediate_size,
-        num_hidden_layers: config.num_hidden_layers,
-        num_attention_heads: config.num_attention_heads,
-        head_dim: config.head_dim,
-        attention_bias: config.attention_bias == AttentionBias::All,
-        num_key_value_heads: config.num_key_value_heads,
-        max_position_embeddings: config.max_position_embeddings,
-        sliding_window: None,
-        max_window_layers: config.num_hidden_layers,
-        tie_word_embeddings: config.tie_word_embeddings,
-        rope_theta: f64::from(config.rope_theta),
-        rms_norm_eps: f64::from(config.rms_norm_eps),
-        use_sliding_window: false,
-        hidden_act: Activation::Silu,
-    }
+/// The configuration of one of candle's models, each of which reads the fields that it knows.
+fn candle_config<C: DeserializeOwned>(config: &ModelConfig) -> Result<C, TrainError> {
+    let fields = json!({
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "head_dim": config.head_dim,
+        "attention_bias": config.attention_bias == AttentionBias::All,
+        "num_key_value_heads": config.num_key_value_heads,
+        "max_position_embeddings": config.max_position_embeddings,
+        // The mask of Qwen2 has one always: as long as the context it hides nothing.
+        "sliding_window": config.max_position_embeddings,
+        "max_window_layers": config.num_hidden_layers,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.rms_norm_eps,
+        "use_sliding_window": false,
+        "hidden_act": "silu",
+    });
+    serde_json::from_value(fields).map_err(|error| refused(format!("candle's configuration: {error}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Map, json};
+    use serde_json::Map;
     use tritforge_export::{ImportOptions, LoadedModel, import};
     use tritforge_model::Decoder;
 
