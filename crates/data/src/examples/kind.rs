@@ -50,7 +50,7 @@ pub struct Columns(pub BTreeMap<String, String>);
 
 impl Columns {
     /// The columns that have a meaning.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 13] = [
         "instruction",
         "input",
         "output",
@@ -62,6 +62,8 @@ impl Columns {
         "chosen",
         "rejected",
         "text",
+        "tools",
+        "documents",
     ];
 
     /// What a column is called in the records.
