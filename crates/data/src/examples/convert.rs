@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::message::said;
-use super::tools::Supplied;
-use super::{ASSISTANT, Body, ChatTurn, Columns, RecordKind};
+use super::tools::{Supplied, parsed};
+use super::{ASSISTANT, Body, ChatTurn, Columns, RecordKind, xlam};
 use crate::rows::{Row, parse_json, type_name};
 
 /// Columns of records that change what the others mean, as TRL, LLaMA-Factory, axolotl, ms-swift or OpenAI
@@ -50,7 +50,11 @@ pub(super) fn example(row: &Row, kind: RecordKind, columns: &Columns) -> Result<
         RecordKind::Text | RecordKind::Auto => Supplied::default(),
         _ => {
             refuse_columns(row, kind, columns)?;
-            Supplied::of(row, columns)?
+            let mut supplied = Supplied::of(row, columns)?;
+            if kind == RecordKind::Xlam {
+                supplied.tools = supplied.tools.into_iter().map(xlam::with_schema).collect();
+            }
+            supplied
         }
     };
     Ok((body(&record, kind)?, supplied))
@@ -93,6 +97,12 @@ fn body(record: &Record<'_>, kind: RecordKind) -> Result<Body, String> {
             Body::Turns(said)
         }
         RecordKind::Preference => record.preference()?,
+        RecordKind::Xlam => {
+            let column = record.columns.name("answers");
+            let answers = parsed(record.row, column)?;
+            let turns = xlam::turns(record.text("query")?, answers);
+            Body::Turns(record.after_system(turns.map_err(|e| format!("column {column:?}: {e}"))?)?)
+        }
         RecordKind::Text | RecordKind::Auto => Body::Text(record.text("text")?.to_string()),
     })
 }

@@ -9,6 +9,7 @@ mod kind;
 mod message;
 mod report;
 mod tools;
+mod xlam;
 
 use std::collections::HashSet;
 use std::path::PathBuf;

@@ -71,7 +71,7 @@ pub(crate) fn function_name(value: &Value) -> Option<&str> {
 }
 
 /// A column's value, or what its text is as JSON; none where it is null or empty.
-fn parsed(row: &Row, name: &str) -> Result<Option<Value>, String> {
+pub(super) fn parsed(row: &Row, name: &str) -> Result<Option<Value>, String> {
     match row.get(name) {
         Some(Value::String(text)) if !text.trim().is_empty() => {
             let value = parse_json(text).map_err(|e| format!("column {name:?} is not JSON: {e}"))?;
