@@ -85,6 +85,7 @@ pub fn compare(
         asked_seeds: seeds.len(),
         seeds,
         margin: None,
+        rungs: Vec::new(),
         arms,
         context: Context {
             time: machine::now(),

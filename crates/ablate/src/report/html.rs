@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tritforge_report::{STYLE, escape};
 
-use super::markdown::{changes, costs, table};
+use super::markdown::{changes, costs, rungs, table};
 use super::plots::{COLORS, curves, differences, pareto};
 use super::{Kind, Report};
 use crate::results::ArmResult;
@@ -35,6 +35,13 @@ pub(super) fn page(report: &Report) -> String {
         escape(&report.answer)
     );
     html += &card_of_table(report);
+    if let Some((header, rows)) = rungs(report) {
+        html += &format!(
+            "<section class=\"card wide scroll\"><h2>Rungs <small>{}, means over seeds</small></h2>{}</section>",
+            report.metric.label(),
+            of_cells(report, &header, &rows)
+        );
+    }
     if let Some(svg) = differences(report) {
         let text = format!("against {}, with 95 % intervals", report.base().arm.name);
         html += &card("Differences", &text, &svg, "");

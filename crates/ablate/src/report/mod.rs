@@ -10,6 +10,7 @@ use std::path::Path;
 
 use crate::experiment::Metric;
 use crate::results::ArmResult;
+use crate::rungs::RungResult;
 use crate::{AblateError, store};
 
 pub use markdown::table;
@@ -42,6 +43,8 @@ pub struct Report {
     pub seeds: Vec<u64>,
     /// Differences up to this are of no interest.
     pub margin: Option<f64>,
+    /// What each rung found; none without rungs.
+    pub rungs: Vec<RungResult>,
     /// The arms.
     pub arms: Vec<ArmResult>,
     /// How it came about.
@@ -116,7 +119,8 @@ impl Report {
                     "{name}: {edge} was chosen at the edge of what was tried: a better value may lie beyond."
                 ));
             }
-            if self.kind == Kind::Sweep && arm.arm.runs.len() < self.seeds.len() {
+            let halved = self.kind == Kind::Sweep && self.rungs.is_empty();
+            if halved && arm.arm.runs.len() < self.seeds.len() {
                 let ran = tritforge_support::counted(arm.arm.runs.len(), "seed");
                 notes.push(format!("{name}: given up after {ran}, as one of the worse half."));
             }
@@ -127,6 +131,16 @@ impl Report {
             if let Some(why) = why {
                 notes.push(format!("{name} could not be exported: {why}"));
             }
+        }
+        if let [first, .., last] = &self.rungs[..] {
+            notes.push(format!(
+                "Of {} arms of {} steps, {} went on to {} steps and are compared; the losses of the others after fewer steps \
+                 are in the table of rungs.",
+                first.arms.len(),
+                first.steps,
+                last.arms.len(),
+                last.steps
+            ));
         }
         if self.kind == Kind::Sweep {
             notes.push(
