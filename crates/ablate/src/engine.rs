@@ -198,7 +198,8 @@ pub fn execute(
         Kind::Ablation => experiment.baseline,
         Kind::Sweep => best(&arms, metric),
     };
-    for (i, arm) in arms.iter_mut().enumerate().filter(|(i, _)| *i != baseline) {
+    // Arms that were given up on a rung are not compared.
+    for (i, arm) in arms.iter_mut().enumerate().filter(|(i, arm)| *i != baseline && !arm.runs.is_empty()) {
         arm.pairing = Some(plan.pairing((i, point(i)), (baseline, point(baseline))));
     }
     let arms = results(arms, baseline, metric, experiment.margin)?;

@@ -167,7 +167,7 @@ mod tests {
             ("uniform(-1, 3)", |x| (x + 1.0) / 4.0),
             ("log_uniform(1e-4, 1e-1)", |x| (x.log10() + 4.0) / 3.0),
         ];
-        let n = 4000;
+        let n: i32 = 4000;
         for (text, cdf) in cases {
             let mut random = SplitMix(1);
             let mut drawn: Vec<f64> = (0..n).map(|_| law(text).draw(&mut random).parse().unwrap()).collect();
@@ -179,7 +179,7 @@ mod tests {
             assert!(far.fold(0.0, f64::max) < 1.95 / f64::from(n).sqrt() + 1e-3, "{text}");
         }
         let mut random = SplitMix(2);
-        let mut counts = [0; 4];
+        let mut counts = [0i32; 4];
         for _ in 0..n {
             counts[law("int_uniform(3, 6)").draw(&mut random).parse::<usize>().unwrap() - 3] += 1;
         }

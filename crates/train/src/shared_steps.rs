@@ -15,8 +15,8 @@ const COMPARED_BY_STEP: [(&str, &[&str]); 3] = [
 ];
 
 /// The steps, from the first on, after which both runs stand at the same bits: those for which learning rate and weight
-/// decay are equal to the bit, if the recipes differ in their length only. 0 if they are no more than the warm-up, which
-/// is not worth a checkpoint; if values that training sees depend on the share of the run that is done (soft codes, a
+/// decay are equal to the bit, if the recipes differ in their length only. 0 if they are no more than the warm-up
+/// and the step at its peak, which every schedule has and which are not worth a checkpoint; if values that training sees depend on the share of the run that is done (soft codes, a
 /// residual); or if the shorter run's last evaluation, which the longer one does not make, would count (`train.patience`,
 /// `train.keep_best`).
 ///
@@ -39,7 +39,7 @@ pub fn shared_steps(shorter: &Recipe, longer: &Recipe) -> Result<u64, crate::Tra
     let train = &shorter.train;
     let evaluations_count = train.patience.is_some() || train.keep_best;
     let evaluated_apart = shared == shortest && !shortest.is_multiple_of(train.eval_every);
-    let useless = shared <= shorter.optim.warmup_steps || (evaluations_count && evaluated_apart);
+    let useless = shared <= shorter.optim.warmup_steps + 1 || (evaluations_count && evaluated_apart);
     Ok(if useless { 0 } else { shared })
 }
 

@@ -89,9 +89,10 @@ impl Report {
         &self.arms[self.baseline]
     }
 
-    /// Arms in the order of the tables: of a sweep the best first.
+    /// Arms in the order of the tables: of a sweep the best first, without those that were given up on a rung.
     fn in_order(&self) -> Vec<&ArmResult> {
-        let mut arms: Vec<&ArmResult> = self.arms.iter().collect();
+        let compared = |arm: &&ArmResult| self.rungs.is_empty() || !arm.arm.runs.is_empty();
+        let mut arms: Vec<&ArmResult> = self.arms.iter().filter(compared).collect();
         if self.kind == Kind::Sweep {
             arms.sort_by(|a, b| a.summary.mean.total_cmp(&b.summary.mean));
         }
@@ -134,11 +135,11 @@ impl Report {
         }
         if let [first, .., last] = &self.rungs[..] {
             notes.push(format!(
-                "Of {} arms of {} steps, {} went on to {} steps and are compared; the losses of the others after fewer steps \
-                 are in the table of rungs.",
-                first.arms.len(),
+                "{} of {} steps, the better ones trained on: {} of {} steps compared here. Losses after fewer steps are in \
+                 the table of rungs.",
+                tritforge_support::counted(first.arms.len(), "arm"),
                 first.steps,
-                last.arms.len(),
+                tritforge_support::counted(last.arms.len(), "arm"),
                 last.steps
             ));
         }
