@@ -214,7 +214,7 @@ mod tests {
         assert_eq!((sweep.arms.len(), &sweep), (5, &of(Some(Trials { count: 5, seed: 3 })).unwrap()));
         for arm in &sweep.arms {
             assert!(arm.name.starts_with("lr=") && arm.name.contains(", warmup_steps="), "{}", arm.name);
-            assert!(!arm.name.contains("steps=6") && arm.set.len() == 3);
+            assert!(!arm.name.contains(", steps=") && arm.set.len() == 3);
         }
         let message = of(None).unwrap_err().to_string();
         assert!(

@@ -1,8 +1,9 @@
-//! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, and
-//! `report.html`, one page that needs nothing else.
+//! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, both
+//! also as Parquet, and `report.html`, one page that needs nothing else.
 
 mod html;
 mod markdown;
+mod parquet;
 mod plots;
 mod tables;
 
@@ -73,8 +74,13 @@ impl Report {
     /// If a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), AblateError> {
         std::fs::create_dir_all(dir).map_err(AblateError::io(dir, "create"))?;
-        store::replace(&dir.join("report.csv"), &tables::arms(self))?;
-        store::replace(&dir.join("runs.csv"), &tables::runs(self))?;
+        for (name, table) in [("report", tables::arms(self)), ("runs", tables::runs(self))] {
+            store::replace(&dir.join(format!("{name}.csv")), tables::csv(&table))?;
+            let path = dir.join(format!("{name}.parquet"));
+            let bytes = parquet::bytes(&table);
+            let io = |e| AblateError::io(&path, "write")(std::io::Error::other(e));
+            store::replace(&path, bytes.map_err(io)?)?;
+        }
         store::replace(&dir.join("report.md"), &markdown::page(self))?;
         store::replace(&dir.join("report.html"), &html::page(self))
     }
