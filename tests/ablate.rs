@@ -142,6 +142,7 @@ fn a_question_is_planned_run_and_answered() {
         "Do sub-norms help?",
         "Differences",
         "over target tokens",
+        "over floating-point operations",
         "bytes of the exported file",
         "use_sub_norm = false",
         "tritforge ablate e.toml",

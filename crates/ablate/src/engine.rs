@@ -191,6 +191,7 @@ pub fn execute(
             runs,
             pairing: None,
             engine_speed: speed,
+            flops_per_step: plan.flops_per_step(i, point(i)),
         });
     }
     let metric = experiment.metric;

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tritforge_recipe::RecipeError;
 use tritforge_report::Sink;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Beginning, beginning, prepare_in, run_identity, shared_steps};
+use tritforge_train::{Beginning, beginning, flops_per_step, prepare_in, run_identity, shared_steps};
 
 use crate::experiment::{Arm, Experiment, Setting};
 use crate::{AblateError, Pairing, Program};
@@ -56,6 +56,7 @@ struct DataSet {
     /// Its directory: tokenizer and tokens are in `data`.
     home: PathBuf,
     fingerprint: String,
+    vocab_size: usize,
 }
 
 /// A run that can be started.
@@ -140,7 +141,8 @@ impl Plan {
                 let lock = File::create(&path).map_err(AblateError::io(&path, "create"))?;
                 lock.lock().map_err(AblateError::io(&path, "lock"))?;
                 let data = prepare_in(recipe, &home.join("data"), sink)?;
-                self.sets.push(DataSet { home, fingerprint: data.fingerprint.clone() });
+                let (fingerprint, vocab_size) = (data.fingerprint.clone(), data.tokenizer.vocab_size());
+                self.sets.push(DataSet { home, fingerprint, vocab_size });
                 prepared = Some(data);
             }
             let Some(data) = &prepared else { continue };
@@ -167,7 +169,7 @@ impl Plan {
     pub fn run(&self, arm: usize, point: usize, seed: u64) -> Result<FrozenRun, AblateError> {
         let Point { recipe, set, .. } = &self.arms[arm].points[point];
         let mut recipe = seeded(recipe, seed);
-        let DataSet { home, fingerprint } = &self.sets[*set];
+        let DataSet { home, fingerprint, .. } = &self.sets[*set];
         let id = run_identity(&recipe, fingerprint, &self.program)?;
         let dir = self.runs.join(&id[..16]);
         (recipe.run.name, recipe.run.out) = (id[..16].to_string(), dir.clone());
@@ -230,6 +232,12 @@ impl Plan {
     /// The recipe of an arm at a point, without a seed.
     pub fn recipe(&self, arm: usize, point: usize) -> &Recipe {
         &self.arms[arm].points[point].recipe
+    }
+
+    /// Operations of a step of an arm's runs at a point ([`flops_per_step`]), where they are counted.
+    pub fn flops_per_step(&self, arm: usize, point: usize) -> Option<f64> {
+        let Point { recipe, set, .. } = &self.arms[arm].points[point];
+        flops_per_step(recipe, &recipe.model_config(self.sets[*set].vocab_size).ok()?)
     }
 
     /// Whether runs of an arm are pairs with those of another, each at a point.

@@ -28,6 +28,7 @@ mod documents;
 mod dry_run;
 mod ema;
 mod error;
+mod flops;
 mod guard;
 mod health;
 mod identity;
@@ -51,6 +52,7 @@ pub use beginning::{Beginning, TensorPrint, beginning};
 pub use documents::{DOCUMENTS, DocumentLoss, document_losses};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
+pub use flops::flops_per_step;
 pub use lint::lint_recipe;
 pub use optimizer::{
     AdamW, Buffer, Lion, Muon, Optimizer, OptimizerConfig, ParameterStep, Rule, StateTensor, Step,

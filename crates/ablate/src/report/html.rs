@@ -51,8 +51,13 @@ pub(super) fn page(report: &Report) -> String {
     for (name, of) in [
         ("steps", (|p| p.step) as fn(&crate::CurvePoint) -> f64),
         ("target tokens", |p| p.tokens),
+        ("floating-point operations", |p| p.flops.unwrap_or(f64::NAN)),
         ("seconds of training", |p| p.seconds),
     ] {
+        // A line that some arms lack would say something of them that nobody knows.
+        if !report.arms.iter().flat_map(|arm| &arm.curve).all(|point| of(point).is_finite()) {
+            continue;
+        }
         if let Some(svg) = curves(report, name, of) {
             html +=
                 &card("Learning", &format!("{what} over {name}; bands: one sd over seeds"), &svg, &legend);
@@ -62,6 +67,7 @@ pub(super) fn page(report: &Report) -> String {
         ("bytes of the exported file", true, (|arm| arm.costs.file_bytes) as fn(&ArmResult) -> Option<f64>),
         ("tokens/s of the engine", false, |arm| arm.arm.engine_speed),
         ("seconds of training", true, |arm| arm.costs.seconds),
+        ("floating-point operations of training", true, |arm| arm.costs.flops),
     ] {
         if let Some(svg) = pareto(report, name, less, of) {
             let text = format!("{what} against {name}; dashed: what no arm beats in both");

@@ -61,6 +61,7 @@ pub(super) fn arms(report: &Report) -> Table {
         }),
         column("parameters", &|arm| real(arm.costs.parameters)),
         column("file_bytes", &|arm| real(arm.costs.file_bytes)),
+        column("flops", &|arm| real(arm.costs.flops)),
     ]
 }
 
