@@ -88,7 +88,7 @@ pub fn prepare(experiment: &Experiment, options: &Options<'_>) -> Result<Ready, 
     let lengths: Vec<u64> = rungs.iter().map(|(steps, _)| *steps).collect();
     let mut plan = Plan::new(experiment, &options.program, &lengths, &say)?;
     let file = experiment.outputs.dir.join(frozen::PLAN);
-    store::replace(&file, &frozen::text(experiment, &options.command))?;
+    store::replace(&file, frozen::text(experiment, &options.command))?;
     let threads_of = |jobs: usize| (options.threads / jobs).max(1);
     let asked = options.jobs.max(1);
     let costs = cost::measure(&plan, &options.program, threads_of(asked), &mut journal, &say)?;

@@ -81,8 +81,8 @@ impl Report {
             let io = |e| AblateError::io(&path, "write")(std::io::Error::other(e));
             store::replace(&path, bytes.map_err(io)?)?;
         }
-        store::replace(&dir.join("report.md"), &markdown::page(self))?;
-        store::replace(&dir.join("report.html"), &html::page(self))
+        store::replace(&dir.join("report.md"), markdown::page(self))?;
+        store::replace(&dir.join("report.html"), html::page(self))
     }
 
     /// The page alone, for who has no directory for a report.
