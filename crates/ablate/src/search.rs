@@ -200,7 +200,7 @@ mod tests {
         // More trials are the same ones and others.
         assert_eq!(of(6, 1)[..4], of(4, 1));
         assert!(of(6, 1).iter().all(|point| point.len() == 2));
-        assert_eq!(draw(&[list.clone()], Trials { count: 2, seed: 5 }).unwrap().len(), 2);
+        assert_eq!(draw(std::slice::from_ref(&list), Trials { count: 2, seed: 5 }).unwrap().len(), 2);
         let message = draw(&[list], Trials { count: 3, seed: 5 }).unwrap_err();
         assert!(message.contains("only 2 different points"), "{message}");
     }
