@@ -90,11 +90,13 @@ pub enum DataError {
         /// The columns that there are.
         found: Vec<String>,
     },
-    /// A Parquet file cannot be read.
-    #[error("{}: not a readable Parquet file: {message}", path.display())]
-    Parquet {
+    /// A file is not what its format says.
+    #[error("{}: not a readable {format} file: {message}", path.display())]
+    Unreadable {
         /// The file.
         path: PathBuf,
+        /// The format as it is called.
+        format: &'static str,
         /// Why.
         message: String,
     },

@@ -118,7 +118,7 @@ fn a_parquet_file_without_the_column_or_cut_short_is_refused() {
     assert!(error.contains("a.parquet: schema: no column \"text\": found id, body"), "{error}");
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
-    assert!(matches!(Corpus::read(&[&path]), Err(DataError::Parquet { .. })));
+    assert!(matches!(Corpus::read(&[&path]), Err(DataError::Unreadable { .. })));
 }
 
 #[test]

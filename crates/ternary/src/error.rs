@@ -1,6 +1,6 @@
 //! What can be wrong with a ternary tensor or its packed bytes.
 
-use crate::{Granularity, NotFinite, QUANTIZERS, Sparsity};
+use crate::{Granularity, NotFinite, QUANTIZERS, Sparsity, quantizer_names};
 
 /// An error of this crate: it names what was found and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +122,10 @@ pub enum TernaryError {
         quantizer: &'static str,
     },
     /// Learned scales are given to a quantizer that has none.
-    #[error("quantizer {quantizer} has no learned scales: expected lsq or seq")]
+    #[error(
+        "quantizer {quantizer} has no learned scales: expected {}",
+        quantizer_names(|quantizer| quantizer.learned().is_some()).collect::<Vec<_>>().join(" or ")
+    )]
     NotLearned {
         /// Name of the quantizer.
         quantizer: &'static str,

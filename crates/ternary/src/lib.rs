@@ -51,7 +51,7 @@ pub use packing::{
 };
 pub use quantizer::{
     Fit, Fitted, LearnedScale, QUANTIZERS, Quantizer, QuantizerSettings, WeightQuantizer, absmean,
-    weight_codes,
+    quantizer_names, weight_codes,
 };
 pub use scales::{Scales, is_f16};
 pub use sparsity::Sparsity;

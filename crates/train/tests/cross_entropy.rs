@@ -1,59 +1,11 @@
 //! Recipes with options of the cross-entropy: on packed samples with masks, on ternary weights, resumed.
 
-use std::fs;
+mod small_run;
+
 use std::path::Path;
 
-use serde_json::Value;
-use tritforge_train::recipe::{CrossEntropy, Objective, Recipe, RecipeError, TargetLoss, json_schema};
-use tritforge_train::{RunOptions, Silent, Summary, TrainError, prepare, train};
-
-const RECIPE: &str = r#"
-[model]
-hidden_size = 256
-intermediate_size = 256
-num_hidden_layers = 1
-num_attention_heads = 2
-[tokenizer]
-kind = "bpe"
-vocab_size = 300
-[data]
-records = "auto"
-template = "chatml"
-held_out = 0.2
-seq_len = 64
-[train]
-steps = 4
-batch_size = 2
-gradient_accumulation = 2
-log_every = 1
-[optim]
-lr = 1e-3
-schedule = "constant"
-warmup_steps = 0
-[sample]
-tokens = 0
-"#;
-
-fn parse(dir: &Path, set: &[&str]) -> Result<Recipe, RecipeError> {
-    let own = [format!("data.train={}/a.jsonl", dir.display()), format!("run.out={}/run", dir.display())];
-    let set: Vec<String> = set.iter().map(ToString::to_string).chain(own).collect();
-    Recipe::from_toml(Path::new("r.toml"), RECIPE, &set)
-}
-
-fn write(dir: &Path) {
-    let line = |i: usize| format!("{{\"instruction\":\"Say {i}.\",\"output\":\"It is {}, né.\"}}\n", i % 7);
-    fs::write(dir.join("a.jsonl"), (0..40).map(line).collect::<String>()).unwrap();
-}
-
-/// A run, with the loss and the other numbers of its steps.
-fn run(dir: &Path, set: &[&str], resume: bool) -> Result<(Summary, Vec<Value>), TrainError> {
-    let recipe = parse(dir, set).unwrap();
-    let options = RunOptions { resume, overwrite: !resume, ..RunOptions::default() };
-    let summary = train(&recipe, &prepare(&recipe, &Silent)?, &options)?;
-    let log = fs::read_to_string(dir.join("run/metrics.jsonl")).unwrap();
-    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    Ok((summary, lines.filter(|line| line["event"] == "train").collect()))
-}
+use small_run::{parse, run, weights, write};
+use tritforge_train::recipe::{CrossEntropy, Objective, Recipe, TargetLoss, json_schema};
 
 #[test]
 fn the_section_is_read_written_and_checked() {
@@ -123,7 +75,6 @@ fn a_run_resumes_to_the_same_bits_and_may_go_on_with_other_terms() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path());
     let terms = ["cross_entropy.label_smoothing=0.1", "cross_entropy.z_loss=0.001"];
-    let weights = |summary: &Summary| fs::read(summary.checkpoint.join("model.safetensors")).unwrap();
     let with = |more: &'static str| [&terms[..], &[more]].concat();
     let whole = weights(&run(dir.path(), &with("train.steps=4"), false).unwrap().0);
     let plain = weights(&run(dir.path(), &["train.steps=4"], false).unwrap().0);

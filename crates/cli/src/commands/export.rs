@@ -14,7 +14,7 @@ use tritforge_export::{
     export_gguf, export_hugging_face, locate,
 };
 use tritforge_kernels::DenseType;
-use tritforge_support::counted;
+use tritforge_support::{counted, either};
 use tritforge_ternary::Packing;
 
 use crate::table;
@@ -66,15 +66,6 @@ impl ValueEnum for Format {
             Format::HfF32 => ("hf-f32", "Hugging Face, f32".to_string()),
         };
         Some(PossibleValue::new(name).help(help))
-    }
-}
-
-/// Names in a list that ends with "or".
-fn either<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    match names.split_last() {
-        Some((last, [_, ..])) => format!("{} or {last}", names[..names.len() - 1].join(", ")),
-        _ => names.join(""),
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) static PARQUET: TableFormat = TableFormat { name: "parquet", extensio
 
 /// Hands every row to `take`; of a named column only its pages are read.
 fn read(path: &Path, column: Option<&str>, take: &mut OnRow<'_>) -> Result<(), DataError> {
-    let fault = |message: String| DataError::Parquet { path: path.to_path_buf(), message };
+    let fault =
+        |message: String| DataError::Unreadable { path: path.to_path_buf(), format: "Parquet", message };
     let file = File::open(path).map_err(DataError::io(path, "open"))?;
     let length = file.metadata().map_err(DataError::io(path, "read"))?.len();
     let reader = guarded(|| SerializedFileReader::new(Within { file, length })).map_err(fault)?;

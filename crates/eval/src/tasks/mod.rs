@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use tritforge_data::{Record, read_records, table_extensions};
+use tritforge_support::either;
 
 use crate::EvalError;
 
@@ -186,10 +187,13 @@ impl Task {
             files.find(|path| path.is_file())
         };
         self.find(dir, &["test", "validation", "val", "dev"]).or_else(plain).ok_or_else(|| {
+            let plain = table_extensions().filter(|extension| !extension.contains('.'));
+            let others = plain.filter(|extension| extension != "jsonl");
             EvalError::Input(format!(
                 "{}: no file for the task {name}: expected {name}.jsonl or {name}/test.jsonl (or validation; \
-                 or .json, .csv, .parquet); or give --task-file {name}=FILE",
+                 or {}); or give --task-file {name}=FILE",
                 dir.display(),
+                either(others.map(|extension| format!(".{extension}"))),
                 name = self.name
             ))
         })

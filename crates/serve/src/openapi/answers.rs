@@ -1,10 +1,10 @@
-//! Answers as OpenAPI describes them. They are written by hand where they are made; a test compares.
+//! Answers of generations, and errors, as OpenAPI describes them. They are written by hand where they are made; a test
+//! compares.
 #![allow(dead_code, reason = "only their schemas are used")]
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde_json::Value;
 
 /// An error.
 #[derive(JsonSchema)]
@@ -152,118 +152,4 @@ pub(crate) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
-}
-
-/// What became of several requests.
-#[derive(JsonSchema)]
-pub(crate) struct Batch {
-    /// `list`.
-    object: String,
-    /// In the order of the requests.
-    results: Vec<BatchResult>,
-}
-
-/// What became of one.
-#[derive(JsonSchema)]
-pub(crate) struct BatchResult {
-    /// As the request gave it.
-    id: Value,
-    /// The status that it would have alone.
-    status: u16,
-    /// The answer, with status 200.
-    response: Option<Value>,
-    /// What is wrong, with any other.
-    error: Option<ErrorBody>,
-}
-
-/// Vectors of texts.
-#[derive(JsonSchema)]
-pub(crate) struct Embeddings {
-    /// `list`.
-    object: String,
-    data: Vec<Embedding>,
-    model: String,
-    usage: EmbeddingUsage,
-}
-
-/// The vector of a text.
-#[derive(JsonSchema)]
-pub(crate) struct Embedding {
-    /// `embedding`.
-    object: String,
-    index: usize,
-    embedding: Vector,
-}
-
-/// Numbers, or their bytes in Base64.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Vector {
-    Float(Vec<f64>),
-    Base64(String),
-}
-
-/// Tokens of the texts.
-#[derive(JsonSchema)]
-pub(crate) struct EmbeddingUsage {
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
-
-/// The models that there are.
-#[derive(JsonSchema)]
-pub(crate) struct Models {
-    /// `list`.
-    object: String,
-    data: Vec<Model>,
-}
-
-/// The model, or an adapter.
-#[derive(JsonSchema)]
-pub(crate) struct Model {
-    id: String,
-    /// `model`.
-    object: String,
-    /// Unix time in seconds.
-    created: u64,
-    owned_by: String,
-    root: String,
-    /// Of an adapter: the model.
-    parent: Option<String>,
-}
-
-/// Tokens of a text.
-#[derive(JsonSchema)]
-pub(crate) struct Tokens {
-    count: usize,
-    /// The context's length.
-    max_model_len: usize,
-    /// Ids; with `with_pieces`, objects with `id` and `piece`.
-    tokens: Vec<Value>,
-    #[serde(default)]
-    token_strs: Vec<Option<String>>,
-}
-
-/// The text of tokens, under two names.
-#[derive(JsonSchema)]
-pub(crate) struct Text {
-    content: String,
-    prompt: String,
-}
-
-/// What the model reads.
-#[derive(JsonSchema)]
-pub(crate) struct Prompt {
-    prompt: String,
-}
-
-/// An adapter.
-#[derive(JsonSchema)]
-pub(crate) struct Adapter {
-    id: usize,
-    name: String,
-    /// The file's name.
-    path: Option<String>,
-    /// The scale that requests have it with which name none.
-    scale: f32,
 }

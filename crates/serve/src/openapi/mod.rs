@@ -1,24 +1,24 @@
-//! The service described as OpenAPI 3.1, made of the tables and types of this crate.
+//! The service described as OpenAPI 3.1, made of what its endpoints say of themselves and of the types of this crate.
 
-mod answers;
-mod paths;
-mod requests;
+pub(crate) mod answers;
+mod operation;
+pub(crate) mod requests;
 
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use self::paths::{Body, OPERATIONS, Operation};
+pub(crate) use self::operation::{Body, EVENTS, JSON, Operation, schema};
 
-/// The document.
-pub(crate) fn document() -> Value {
+/// The document of a service that has these.
+pub(crate) fn document(operations: impl Iterator<Item = &'static Operation>) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.definitions_path = "/components/schemas".into();
         settings.meta_schema = None;
     });
     let mut generator = settings.into_generator();
     let mut paths: Map<String, Value> = Map::new();
-    for operation in OPERATIONS {
+    for operation in operations {
         let item = paths.entry(operation.path.to_string()).or_insert_with(|| json!({}));
         item[operation.method] = described(operation, &mut generator);
     }

@@ -1,5 +1,5 @@
-//! Requests as OpenAPI describes them. The fields of generations stand in one table, `request::fields`: those that are
-//! supported have their types here, the others the values that they may have.
+//! Requests of generations as OpenAPI describes them, and types that several endpoints have. The fields of generations stand
+//! in one table, `request::fields`: those that are supported have their types here, the others the values that they may have.
 #![allow(dead_code, reason = "only their schemas are used")]
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 use crate::request::{Effect, Endpoint, fields};
 
 /// The fields of `/v1/chat/completions`.
-pub(super) fn chat(generator: &mut SchemaGenerator) -> Schema {
+pub(crate) fn chat(generator: &mut SchemaGenerator) -> Schema {
     of_endpoint(generator, Endpoint::Chat, "ChatCompletionRequest", &["messages"])
 }
 
 /// The fields of `/v1/completions`.
-pub(super) fn completion(generator: &mut SchemaGenerator) -> Schema {
+pub(crate) fn completion(generator: &mut SchemaGenerator) -> Schema {
     of_endpoint(generator, Endpoint::Completions, "CompletionRequest", &["prompt"])
 }
 
@@ -158,7 +158,7 @@ enum Logprobs {
 
 /// A message of a conversation.
 #[derive(JsonSchema)]
-struct Message {
+pub(crate) struct Message {
     /// Such as system, user, assistant, tool.
     role: String,
     /// A text or its parts; null beside calls.
@@ -190,7 +190,7 @@ struct Part {
 /// Texts, as strings or token ids.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-pub(super) enum Input {
+pub(crate) enum Input {
     Text(String),
     Texts(Vec<String>),
     Ids(Vec<u32>),
@@ -207,7 +207,7 @@ enum OneOrMore {
 
 /// An adapter's number and scale.
 #[derive(JsonSchema)]
-pub(super) struct Scale {
+pub(crate) struct Scale {
     id: usize,
     scale: f32,
 }
@@ -243,7 +243,7 @@ struct StructuredOutputs {
 
 /// A function that the model may call.
 #[derive(JsonSchema)]
-pub(super) struct Tool {
+pub(crate) struct Tool {
     /// `function`.
     r#type: String,
     function: ToolFunction,
@@ -264,81 +264,4 @@ struct ToolFunction {
 struct StreamOptions {
     /// Whether it ends with the usage.
     include_usage: Option<bool>,
-}
-
-/// Several requests.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "BatchRequest")]
-pub(super) struct Batch {
-    /// Bodies of completions and, with messages, of chats, each with an id of its own if it has one.
-    requests: Vec<Value>,
-}
-
-/// Texts to make vectors of.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "EmbeddingRequest")]
-pub(super) struct Embeddings {
-    input: Input,
-    model: Option<String>,
-    /// `float` or `base64`.
-    encoding_format: Option<String>,
-    /// The model's hidden size.
-    dimensions: Option<usize>,
-    user: Option<String>,
-    /// 2 for vectors of length 1, -1 for vectors as they are.
-    embd_normalize: Option<i32>,
-}
-
-/// One of `content`, `prompt` and `messages`.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "TokenizeRequest")]
-pub(super) struct Tokenize {
-    content: Option<String>,
-    prompt: Option<String>,
-    messages: Option<Vec<Message>>,
-    model: Option<String>,
-    add_special: Option<bool>,
-    add_special_tokens: Option<bool>,
-    parse_special: Option<bool>,
-    with_pieces: Option<bool>,
-    return_token_strs: Option<bool>,
-}
-
-/// Tokens.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "DetokenizeRequest")]
-pub(super) struct Detokenize {
-    tokens: Vec<u32>,
-    model: Option<String>,
-}
-
-/// A conversation.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "ApplyTemplateRequest")]
-pub(super) struct ApplyTemplate {
-    messages: Vec<Message>,
-    tools: Option<Vec<Tool>>,
-    model: Option<String>,
-}
-
-/// An adapter of the directory.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "LoadAdapterRequest")]
-pub(super) struct LoadAdapter {
-    lora_name: String,
-    lora_path: String,
-}
-
-/// An adapter by its name.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "UnloadAdapterRequest")]
-pub(super) struct UnloadAdapter {
-    lora_name: String,
 }

@@ -9,6 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::routing::post;
 use axum::{Extension, Json, Router};
 use futures::StreamExt as _;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tritforge_support::counted;
@@ -18,17 +19,29 @@ use super::{Service, parse};
 use crate::answer::Shape;
 use crate::completion_jobs::completion_jobs;
 use crate::error::ApiError;
+use crate::openapi::{JSON, Operation, schema};
 use crate::record::Record;
 use crate::request::{Endpoint, Object, RequestError};
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation::post(
+    "/v1/generate/batch",
+    "generation",
+    "Answer several requests at once, each with its own status.",
+    schema!(Batch),
+    &[(JSON, schema!(described::Batch))],
+)];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/generate/batch", post(batch))
 }
 
-/// The body: requests under their ids.
-#[derive(Debug, Deserialize)]
+/// Several requests.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BatchRequest")]
 struct Batch {
+    /// Bodies of completions and, with messages, of chats, each with an id of its own if it has one.
+    #[schemars(with = "Vec<Value>")]
     requests: Vec<Object>,
 }
 
@@ -85,4 +98,35 @@ async fn run(service: &Service, request: &Object, record: &Arc<Record>) -> Resul
         return Err(RequestError::new("stream", message).into());
     }
     answer(&service.jobs, jobs, shape, Arc::clone(record)).await
+}
+
+/// The answer as OpenAPI describes it.
+#[allow(dead_code, reason = "only their schemas are used")]
+mod described {
+    use schemars::JsonSchema;
+    use serde_json::Value;
+
+    use crate::openapi::answers::ErrorBody;
+
+    /// What became of several requests.
+    #[derive(JsonSchema)]
+    pub(super) struct Batch {
+        /// `list`.
+        object: String,
+        /// In the order of the requests.
+        results: Vec<BatchResult>,
+    }
+
+    /// What became of one.
+    #[derive(JsonSchema)]
+    struct BatchResult {
+        /// As the request gave it.
+        id: Value,
+        /// The status that it would have alone.
+        status: u16,
+        /// The answer, with status 200.
+        response: Option<Value>,
+        /// What is wrong, with any other.
+        error: Option<ErrorBody>,
+    }
 }

@@ -20,8 +20,26 @@ use crate::answer::{Choice, Events, Header, Shape};
 use crate::completion_jobs::{CompletionJobs, completion_jobs};
 use crate::error::ApiError;
 use crate::jobs::{Jobs, Update};
+use crate::openapi::{Body, EVENTS, JSON, Operation, answers, requests, schema};
 use crate::record::Record;
 use crate::request::Endpoint;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::post(
+        "/v1/chat/completions",
+        "generation",
+        "Answer a conversation.",
+        Body::Schema(requests::chat),
+        &[(JSON, schema!(answers::ChatCompletion)), (EVENTS, Body::Text)],
+    ),
+    Operation::post(
+        "/v1/completions",
+        "generation",
+        "Continue texts.",
+        Body::Schema(requests::completion),
+        &[(JSON, schema!(answers::Completion)), (EVENTS, Body::Text)],
+    ),
+];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/completions", post(completions)).route("/v1/chat/completions", post(chat))

@@ -1,9 +1,10 @@
-//! An endpoint that only tests have. This file and its line in [`super::ROUTES`] are all that it takes.
+//! An endpoint that only tests have. This file and its line in [`super::ENDPOINTS`] are all that it takes.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::http::{Request, StatusCode, header};
+use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
@@ -11,7 +12,11 @@ use tower::ServiceExt as _;
 
 use super::{Service, parse};
 use crate::error::ApiError;
+use crate::openapi::{Body as Described, JSON, Operation};
 use crate::{Engine, JobError, ServeOptions, router};
+
+pub(super) const OPERATIONS: &[Operation] =
+    &[Operation::post("/v1/echo", "tests", "Say it again.", Described::Any, &[(JSON, Described::Any)])];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/echo", post(echo))
@@ -23,6 +28,11 @@ async fn echo(
 ) -> Result<Json<Value>, ApiError> {
     let body: Value = parse(body)?;
     Ok(Json(json!({ "model": service.jobs.model(), "body": body })))
+}
+
+async fn json(response: Response) -> Value {
+    let bytes = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    serde_json::from_slice(&bytes).unwrap()
 }
 
 #[tokio::test]
@@ -44,9 +54,10 @@ async fn one_file_and_one_line_make_an_endpoint() {
         let response = app.clone().oneshot(request.unwrap()).await.unwrap();
         assert_eq!(response.status(), status, "{key} {media} {text}");
         if status == StatusCode::OK {
-            let bytes = to_bytes(response.into_body(), 1 << 10).await.unwrap();
-            let answer: Value = serde_json::from_slice(&bytes).unwrap();
-            assert_eq!(answer, json!({ "model": "nothing", "body": { "a": 1 } }));
+            assert_eq!(json(response).await, json!({ "model": "nothing", "body": { "a": 1 } }));
         }
     }
+    let request = Request::get("/openapi.json").header(header::AUTHORIZATION, "Bearer key");
+    let described = json(app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()).await;
+    assert_eq!(described["paths"]["/v1/echo"]["post"]["summary"], "Say it again.");
 }

@@ -15,9 +15,18 @@ use tritforge_text::{EncodeOptions, base64};
 use super::{Service, parse};
 use crate::engine::JobError;
 use crate::error::ApiError;
+use crate::openapi::{JSON, Operation, schema};
 use crate::prompt_limit::PromptLimit;
 use crate::record::Record;
 use crate::request::{EmbeddingRequest, Object, RequestError, TextOrIds};
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation::post(
+    "/v1/embeddings",
+    "embeddings",
+    "Make vectors of texts.",
+    schema!(described::Request),
+    &[(JSON, schema!(described::Embeddings))],
+)];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/embeddings", post(embeddings))
@@ -106,5 +115,63 @@ fn normalize(vector: &mut [f32]) {
     let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     if length > 0.0 {
         vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    }
+}
+
+/// Request and answer as OpenAPI describes them.
+#[allow(dead_code, reason = "only their schemas are used")]
+mod described {
+    use schemars::JsonSchema;
+
+    use crate::openapi::requests::Input;
+
+    /// Texts to make vectors of.
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[schemars(rename = "EmbeddingRequest")]
+    pub(super) struct Request {
+        input: Input,
+        model: Option<String>,
+        /// `float` or `base64`.
+        encoding_format: Option<String>,
+        /// The model's hidden size.
+        dimensions: Option<usize>,
+        user: Option<String>,
+        /// 2 for vectors of length 1, -1 for vectors as they are.
+        embd_normalize: Option<i32>,
+    }
+
+    /// Vectors of texts.
+    #[derive(JsonSchema)]
+    pub(super) struct Embeddings {
+        /// `list`.
+        object: String,
+        data: Vec<Embedding>,
+        model: String,
+        usage: EmbeddingUsage,
+    }
+
+    /// The vector of a text.
+    #[derive(JsonSchema)]
+    struct Embedding {
+        /// `embedding`.
+        object: String,
+        index: usize,
+        embedding: Vector,
+    }
+
+    /// Numbers, or their bytes in Base64.
+    #[derive(JsonSchema)]
+    #[serde(untagged)]
+    enum Vector {
+        Float(Vec<f64>),
+        Base64(String),
+    }
+
+    /// Tokens of the texts.
+    #[derive(JsonSchema)]
+    struct EmbeddingUsage {
+        prompt_tokens: usize,
+        total_tokens: usize,
     }
 }

@@ -16,10 +16,23 @@ use super::Service;
 use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
 use crate::jobs::{Jobs, Update};
+use crate::openapi::{Body, JSON, Operation};
 use crate::record::Record;
 
 /// Time that a deep check may take, waiting for its turn included.
 const DEEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::get(
+        "/health",
+        "operation",
+        "Whether the process answers; with deep=1, whether it generates.",
+        &[(JSON, Body::Any)],
+    )
+    .public(),
+    Operation::get("/ready", "operation", "Whether requests should be sent here.", &[(JSON, Body::Any)])
+        .public(),
+];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/health", get(health)).route("/ready", get(ready))

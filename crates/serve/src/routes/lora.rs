@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
@@ -16,7 +17,39 @@ use tritforge_config::{ADAPTER_CONFIG, ADAPTER_MODEL};
 use super::{Service, parse};
 use crate::adapters::{AdapterError, NamedAdapter};
 use crate::error::ApiError;
+use crate::openapi::requests::Scale;
+use crate::openapi::{Body, JSON, Operation, schema};
 use crate::request;
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::get(
+        "/lora-adapters",
+        "adapters",
+        "List the adapters.",
+        &[(JSON, schema!(Vec<described::Adapter>))],
+    ),
+    Operation::post(
+        "/lora-adapters",
+        "adapters",
+        "Set the scales of adapters for requests that name none.",
+        schema!(Vec<Scale>),
+        &[(JSON, Body::Any)],
+    ),
+    Operation::post(
+        "/v1/load_lora_adapter",
+        "adapters",
+        "Load an adapter from the directory of adapters.",
+        schema!(Load),
+        &[(JSON, Body::Any)],
+    ),
+    Operation::post(
+        "/v1/unload_lora_adapter",
+        "adapters",
+        "Unload an adapter.",
+        schema!(Unload),
+        &[(JSON, Body::Any)],
+    ),
+];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new()
@@ -49,17 +82,19 @@ async fn set(
     Ok(Json(json!({ "success": true })))
 }
 
-/// A body of `/v1/load_lora_adapter`.
-#[derive(Debug, Deserialize)]
+/// An adapter of the directory.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "LoadAdapterRequest")]
 struct Load {
     lora_name: String,
     lora_path: PathBuf,
 }
 
-/// A body of `/v1/unload_lora_adapter`.
-#[derive(Debug, Deserialize)]
+/// An adapter by its name.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "UnloadAdapterRequest")]
 struct Unload {
     lora_name: String,
 }
@@ -127,5 +162,22 @@ impl From<AdapterError> for ApiError {
             AdapterError::File(_) => ApiError::Invalid { message, param: Some("lora_path") },
             AdapterError::Full => ApiError::Invalid { message, param: None },
         }
+    }
+}
+
+/// The answer of `GET /lora-adapters` as OpenAPI describes it.
+#[allow(dead_code, reason = "only its schema is used")]
+mod described {
+    use schemars::JsonSchema;
+
+    /// An adapter.
+    #[derive(JsonSchema)]
+    pub(super) struct Adapter {
+        id: usize,
+        name: String,
+        /// The file's name.
+        path: Option<String>,
+        /// The scale that requests have it with which name none.
+        scale: f32,
     }
 }

@@ -9,6 +9,14 @@ use axum::routing::get;
 use super::Service;
 use crate::error::ApiError;
 use crate::metrics::MEDIA_TYPE;
+use crate::openapi::{Body, Operation};
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation::get(
+    "/metrics",
+    "operation",
+    "Metrics in Prometheus' text format.",
+    &[("text/plain", Body::Text)],
+)];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/metrics", get(metrics))

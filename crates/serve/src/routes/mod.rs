@@ -1,4 +1,5 @@
-//! The endpoints: one file for each group of paths, which says in `routes` what it answers to.
+//! The endpoints: one file for each group of paths, which says in `routes` what it answers to and in `OPERATIONS` how
+//! `/openapi.json` describes that.
 
 mod batch;
 mod completions;
@@ -33,23 +34,42 @@ use crate::error::ApiError;
 use crate::guard::{self, Guard};
 use crate::history::History;
 use crate::jobs::Jobs;
+use crate::openapi::Operation;
 use crate::record::{self, Recorder};
 
-/// All endpoints.
-static ROUTES: &[fn() -> Router<Service>] = &[
-    completions::routes,
-    batch::routes,
-    embeddings::routes,
-    models::routes,
-    tokens::routes,
-    lora::routes,
-    health::routes,
-    metrics::routes,
-    openapi::routes,
-    stats::routes,
+/// The endpoints of a file.
+struct Endpoints {
+    routes: fn() -> Router<Service>,
+    /// The same paths as `/openapi.json` describes them.
+    operations: &'static [Operation],
+}
+
+macro_rules! endpoints {
+    ($($(#[$attribute:meta])* $file:ident,)*) => {
+        &[$($(#[$attribute])* Endpoints { routes: $file::routes, operations: $file::OPERATIONS },)*]
+    };
+}
+
+/// All endpoints, in the order in which they are described.
+static ENDPOINTS: &[Endpoints] = endpoints![
+    completions,
+    batch,
+    embeddings,
+    models,
+    tokens,
+    lora,
+    health,
+    stats,
+    metrics,
+    openapi,
     #[cfg(test)]
-    echo::routes,
+    echo,
 ];
+
+/// All endpoints as they are described.
+fn operations() -> impl Iterator<Item = &'static Operation> {
+    ENDPOINTS.iter().flat_map(|endpoints| endpoints.operations)
+}
 
 /// What every endpoint sees.
 #[derive(Debug, Clone)]
@@ -80,7 +100,8 @@ pub fn router(engine: Engine, options: &ServeOptions) -> Router {
         tokio::spawn(Arc::clone(history).follow(jobs.clone()));
     }
     let page = options.page.then_some(page::routes as fn() -> Router<Service>);
-    let endpoints = ROUTES.iter().chain(&page).fold(Router::new(), |router, routes| router.merge(routes()));
+    let routes = ENDPOINTS.iter().map(|endpoints| &endpoints.routes).chain(&page);
+    let endpoints = routes.fold(Router::new(), |router, routes| router.merge(routes()));
     endpoints
         .route_layer(middleware::from_fn_with_state(BodyBudget::new(options), body::read))
         .layer(DefaultBodyLimit::disable())

@@ -8,6 +8,17 @@ use serde_json::{Value, json};
 
 use super::Service;
 use crate::error::ApiError;
+use crate::openapi::{JSON, Operation, schema};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::get(
+        "/v1/models",
+        "models",
+        "List the model and its adapters.",
+        &[(JSON, schema!(described::Models))],
+    ),
+    Operation::get("/v1/models/{name}", "models", "Show one of them.", &[(JSON, schema!(described::Model))]),
+];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/models", get(models)).route("/v1/models/{*name}", get(model))
@@ -40,4 +51,32 @@ async fn model(
     service.jobs.adapters().of_request(Some(&name), None)?;
     let parent = (name != base).then_some(base);
     Ok(Json(model_body(&service, &name, parent)))
+}
+
+/// The answers as OpenAPI describes them.
+#[allow(dead_code, reason = "only their schemas are used")]
+mod described {
+    use schemars::JsonSchema;
+
+    /// The models that there are.
+    #[derive(JsonSchema)]
+    pub(super) struct Models {
+        /// `list`.
+        object: String,
+        data: Vec<Model>,
+    }
+
+    /// The model, or an adapter.
+    #[derive(JsonSchema)]
+    pub(super) struct Model {
+        id: String,
+        /// `model`.
+        object: String,
+        /// Unix time in seconds.
+        created: u64,
+        owned_by: String,
+        root: String,
+        /// Of an adapter: the model.
+        parent: Option<String>,
+    }
 }

@@ -11,9 +11,17 @@ use serde_json::json;
 use super::Service;
 use crate::error::ApiError;
 use crate::history::Snapshot;
+use crate::openapi::{Body, JSON, Operation};
 
 /// Hours that a history has.
 const MOST_HOURS: f64 = 24.0;
+
+pub(super) const OPERATIONS: &[Operation] = &[Operation::get(
+    "/v1/stats",
+    "operation",
+    "Snapshots of the last hours (hours, 0 to 24; format, json or csv).",
+    &[(JSON, Body::Any), ("text/csv", Body::Text)],
+)];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new().route("/v1/stats", get(stats))

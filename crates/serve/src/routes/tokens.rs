@@ -13,7 +13,32 @@ use tritforge_text::{EncodeOptions, Message, TemplateInputs, TextError};
 use super::{Service, parse};
 use crate::engine::{JobError, chat_template};
 use crate::error::ApiError;
+use crate::openapi::{JSON, Operation, schema};
 use crate::request::{self, Object, RequestError};
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation::post(
+        "/tokenize",
+        "tokens",
+        "Show the tokens of a text or a conversation.",
+        schema!(described::Tokenize),
+        &[(JSON, schema!(described::Tokens))],
+    ),
+    Operation::post(
+        "/detokenize",
+        "tokens",
+        "Show the text of tokens.",
+        schema!(described::Detokenize),
+        &[(JSON, schema!(described::Text))],
+    ),
+    Operation::post(
+        "/apply-template",
+        "tokens",
+        "Show the prompt that a conversation becomes.",
+        schema!(described::ApplyTemplate),
+        &[(JSON, schema!(described::Prompt))],
+    ),
+];
 
 pub(super) fn routes() -> Router<Service> {
     Router::new()
@@ -181,4 +206,73 @@ async fn blocking(
 ) -> Result<Json<Value>, ApiError> {
     let ran = tokio::task::spawn_blocking(run).await;
     ran.map_err(|_| ApiError::Internal("the tokenizer stopped without an answer".to_string()))?.map(Json)
+}
+
+/// Requests and answers as OpenAPI describes them.
+#[allow(dead_code, reason = "only their schemas are used")]
+mod described {
+    use schemars::JsonSchema;
+    use serde_json::Value;
+
+    use crate::openapi::requests::{Message, Tool};
+
+    /// One of `content`, `prompt` and `messages`.
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[schemars(rename = "TokenizeRequest")]
+    pub(super) struct Tokenize {
+        content: Option<String>,
+        prompt: Option<String>,
+        messages: Option<Vec<Message>>,
+        model: Option<String>,
+        add_special: Option<bool>,
+        add_special_tokens: Option<bool>,
+        parse_special: Option<bool>,
+        with_pieces: Option<bool>,
+        return_token_strs: Option<bool>,
+    }
+
+    /// Tokens.
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[schemars(rename = "DetokenizeRequest")]
+    pub(super) struct Detokenize {
+        tokens: Vec<u32>,
+        model: Option<String>,
+    }
+
+    /// A conversation.
+    #[derive(JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[schemars(rename = "ApplyTemplateRequest")]
+    pub(super) struct ApplyTemplate {
+        messages: Vec<Message>,
+        tools: Option<Vec<Tool>>,
+        model: Option<String>,
+    }
+
+    /// Tokens of a text.
+    #[derive(JsonSchema)]
+    pub(super) struct Tokens {
+        count: usize,
+        /// The context's length.
+        max_model_len: usize,
+        /// Ids; with `with_pieces`, objects with `id` and `piece`.
+        tokens: Vec<Value>,
+        #[serde(default)]
+        token_strs: Vec<Option<String>>,
+    }
+
+    /// The text of tokens, under two names.
+    #[derive(JsonSchema)]
+    pub(super) struct Text {
+        content: String,
+        prompt: String,
+    }
+
+    /// What the model reads.
+    #[derive(JsonSchema)]
+    pub(super) struct Prompt {
+        prompt: String,
+    }
 }

@@ -92,6 +92,11 @@ pub const QUANTIZERS: [&dyn Quantizer; 11] = [
     &dqt::Dqt,
 ];
 
+/// The names of the quantizers of which this is true.
+pub fn quantizer_names(is: impl Fn(&dyn Quantizer) -> bool) -> impl Iterator<Item = &'static str> {
+    QUANTIZERS.into_iter().filter(move |quantizer| is(*quantizer)).map(Quantizer::name)
+}
+
 /// What can be chosen about a quantizer beside its name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct QuantizerSettings {

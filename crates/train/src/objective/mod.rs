@@ -27,6 +27,7 @@ use serde_json::Map;
 use tritforge_config::ModelConfig;
 use tritforge_model::Decoder;
 use tritforge_report::Sink;
+use tritforge_support::either;
 
 pub use cross_entropy::{CrossEntropy, TargetLoss};
 pub use distill::{Distill, Engine};
@@ -56,6 +57,9 @@ registry! {
     #[cfg(test)]
     Focal = "focal",
 }
+
+/// The objectives that learn from pairs of answers.
+const OF_PAIRS: [&str; 3] = ["dpo", "orpo", "simpo"];
 
 /// An objective in a recipe. The struct that implements it holds the keys of its section; the documentation of the
 /// struct and its fields is that of the recipe.
@@ -189,6 +193,11 @@ impl Objective {
         *self == Self::default()
     }
 
+    /// The sections of the objectives that learn from pairs of answers, as messages list them.
+    pub(crate) fn of_pairs() -> String {
+        either(OF_PAIRS.map(|name| format!("[{name}]")))
+    }
+
     /// The names of all sections of objectives.
     pub(crate) fn sections() -> impl Iterator<Item = &'static str> {
         Self::ALL.iter().map(|known| known.name)
@@ -205,5 +214,26 @@ impl JsonSchema for Objective {
         let sections: Map<String, serde_json::Value> =
             (Self::ALL.iter()).map(|known| (known.name.to_string(), (known.documented)())).collect();
         json_schema!({ "type": "object", "properties": sections })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every section whose numbers are given, whether they are in range or not.
+    #[test]
+    fn the_objectives_that_are_named_for_pairs_are_those_that_learn_from_them() {
+        let of_pairs = Objective::ALL.iter().filter(|known| {
+            let documented = (known.documented)();
+            let keys = documented["properties"].as_object().unwrap().keys();
+            let text: String = keys.map(|key| format!("{key} = 0.5\n")).collect();
+            let text = format!("[{}]\n{text}", known.name);
+            let (entries, faults) = tritforge_recipe::parse(Path::new("r.toml"), &text, &[]).unwrap();
+            let mut reader = Reader::new(Path::new("r.toml"), entries, faults, |_| true);
+            (known.read)(&mut reader).is_some_and(|objective| objective.chosen().data() == DataKind::Pairs)
+        });
+        assert_eq!(of_pairs.map(|known| known.name).collect::<Vec<_>>(), OF_PAIRS);
+        assert_eq!(Objective::of_pairs(), "[dpo], [orpo] or [simpo]");
     }
 }

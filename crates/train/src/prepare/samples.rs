@@ -22,6 +22,7 @@ use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TemplateInputs, TextEr
 use super::checks::{all_is_written, arguments_are_used, learns_all};
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
+use crate::objective::Objective;
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
 use crate::training_data::{PreferenceData, SampleData, TrainingData};
@@ -35,9 +36,10 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
     let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
     if let Some(pair) = pair {
         return Err(TrainError::State(format!(
-            "{}: found a pair of answers: add a [dpo], [orpo] or [simpo] section to train on preferences, or set data.records \
+            "{}: found a pair of answers: add a {} section to train on preferences, or set data.records \
              and data.columns to a prompt and its answer",
-            pair.source
+            pair.source,
+            Objective::of_pairs()
         )));
     }
     let bytes = token_bytes(&read.tokenizer);

@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Rotation, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Model, Range, Reader};
-use tritforge_ternary::{QUANTIZERS, QuantizerSettings, Sparsity, Ste};
+use tritforge_support::either;
+use tritforge_ternary::{QUANTIZERS, Quantizer, QuantizerSettings, Sparsity, Ste, quantizer_names};
 
 /// `[quant]`: the quantization of the seven projections of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
@@ -324,18 +325,23 @@ impl Quant {
         let mut fault = |message: &str| {
             r.fault("quant", "codes", format!("quant.codes = \"{name}\": {message}"));
         };
+        let others =
+            |is: fn(&dyn Quantizer) -> bool| either(quantizer_names(is).map(|name| format!("\"{name}\"")));
         if self.weights != WeightQuant::Absmean {
             fault("expected quant.weights = \"absmean\": only latent weights are rounded");
         }
         if self.codes == CodeChoice::Residual {
             if self.scale.learned().is_some() {
-                fault("expected a scale computed from the weights, not \"lsq\" or \"seq\"");
+                let learned = others(|quantizer| quantizer.learned().is_some());
+                fault(&format!("expected a scale computed from the weights, not {learned}"));
             }
         } else if self.quantizer().makes_codes() || self.scale.learned().is_some() {
-            fault(
-                "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not \
-                 \"binary\", \"sherry\", \"lsq\" or \"seq\"",
-            );
+            let others = others(|quantizer| {
+                quantizer.signs() || quantizer.sparsity().is_some() || quantizer.learned().is_some()
+            });
+            fault(&format!(
+                "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not {others}"
+            ));
         }
         if self.codes != CodeChoice::Stochastic && self.ste != Ste::Identity {
             fault(

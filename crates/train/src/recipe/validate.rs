@@ -7,7 +7,7 @@ use tritforge_recipe::{Reader, TrainEngine};
 use tritforge_ternary::Ste;
 
 use super::{CodeChoice, Recipe, lora, optim_groups};
-use crate::objective::DataKind;
+use crate::objective::{DataKind, Objective};
 use crate::optimizer::StoredType;
 
 /// Notes every contradiction in a recipe whose keys are right one by one.
@@ -215,7 +215,10 @@ fn objective(r: &mut Reader, recipe: &Recipe) {
     let objective = recipe.objective.chosen();
     objective.check(recipe, r);
     if objective.data() != DataKind::Pairs && recipe.data.samples.records == Some(RecordKind::Preference) {
-        let message = "data.records = \"preference\": training on pairs of answers needs a [dpo], [orpo] or [simpo] section";
+        let message = format!(
+            "data.records = \"preference\": training on pairs of answers needs a {} section",
+            Objective::of_pairs()
+        );
         r.fault("data", "records", message);
     }
 }
