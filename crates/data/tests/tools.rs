@@ -59,7 +59,7 @@ fn tools_and_calls_are_the_same_however_they_are_written() {
         |r| r["messages"][1]["tool_calls"][0]["function"]["arguments"] = r#"{"city": "Paris"}"#.into(),
         |r| {
             r["messages"][1]["tool_calls"] =
-                json!([{"id": "1", "name": "weather", "arguments": {"city": "Paris"}}])
+                json!([{"id": "1", "name": "weather", "arguments": {"city": "Paris"}}]);
         },
     ];
     for way in ways {
@@ -126,9 +126,12 @@ fn arguments_of_the_template_belong_to_the_example() {
     assert_eq!(none.digest(), Example::new("x".to_string(), none.body.clone()).digest());
 }
 
+/// What a case changes in a record.
+type Change = fn(&mut Value);
+
 #[test]
 fn what_is_wrong_with_tools_is_said_with_its_place() {
-    let cases: [(fn(&mut Value), &str); 16] = [
+    let cases: [(Change, &str); 16] = [
         (|r| r["tools"] = 3.into(), "column \"tools\": found a number, expected a list of tools"),
         (|r| r["tools"] = "[{".into(), "column \"tools\" is not JSON"),
         (|r| r["tools"] = json!(["f"]), "column \"tools\": tool 1: found a string"),
