@@ -119,11 +119,30 @@ fn a_question_is_planned_run_and_answered() {
             "{row:?}"
         );
     }
+    // The same cells as Parquet, with types.
+    for name in ["report", "runs"] {
+        let path = format!("runs/ablations/e/{name}");
+        let records = tritforge_data::read_records(&project.path(&format!("{path}.parquet")), None).unwrap();
+        let table = rows(&project, &format!("{path}.csv"));
+        assert_eq!(records.len(), table.len());
+        for (record, row) in records.iter().zip(&table) {
+            assert_eq!(record.fields.len(), row.len());
+            for (column, cell) in row {
+                match &record.fields[column] {
+                    Value::Null => assert_eq!(cell, "", "{column}"),
+                    Value::String(text) => assert_eq!(text, cell, "{column}"),
+                    number => assert_eq!(number.as_f64(), cell.parse().ok(), "{column}"),
+                }
+            }
+            assert!(record.fields[if name == "runs" { "seconds" } else { "mean" }].is_f64());
+        }
+    }
     let page = read(&project, "runs/ablations/e/report.html");
     for part in [
         "Do sub-norms help?",
         "Differences",
         "over target tokens",
+        "over floating-point operations",
         "bytes of the exported file",
         "use_sub_norm = false",
         "tritforge ablate e.toml",

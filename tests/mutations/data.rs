@@ -38,13 +38,14 @@ fn check(name: &str, file: &str, seeds: Vec<Seed>, words: &[&str], times: usize)
     });
 }
 
-const ROWS: [&str; 3] = [
+const ROWS: [&str; 4] = [
     "{\"instruction\":\"Add 1 and 2.\",\"input\":\"\",\"output\":\"3\"}\n{\"instruction\":\"Say é\",\"input\":null,\"output\":\"é\"}\n",
     "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":\"Hello\",\"weight\":1}]}\n",
     "{\"prompt\":\"a\",\"chosen\":\"b\",\"rejected\":\"c\"}\n\n{\"prompt\":\"d\",\"chosen\":\"e\",\"rejected\":\"f\"}\r\n",
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}],\"tools\":\"[{\\\"name\\\":\\\"f\\\"}]\"}\n",
 ];
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 21] = [
     "\"messages\"",
     "\"role\"",
     "\"content\"",
@@ -59,6 +60,11 @@ const FIELDS: [&str; 16] = [
     "\"text\"",
     "\"history\"",
     "\"tools\"",
+    "\"tool_calls\"",
+    "\"function\"",
+    "\"arguments\"",
+    "\"documents\"",
+    "\"chat_template_kwargs\"",
     "\"weight\"",
     "\"train\":false",
 ];

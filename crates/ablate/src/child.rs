@@ -36,12 +36,14 @@ pub(crate) enum Ended {
     Stopped,
 }
 
-/// Trains a run whose recipe is in `recipe`, from its newest checkpoint if it has one. `output` is locked.
+/// Trains a run whose recipe is in `recipe`, from its newest checkpoint if it has one, and keeps the checkpoint of
+/// `keep_step`. `output` is locked.
 pub(crate) fn train(
     program: &Program,
     run: &FrozenRun,
     recipe: &Path,
     output: File,
+    keep_step: Option<u64>,
     threads: usize,
     stop: &AtomicBool,
 ) -> Result<Ended, AblateError> {
@@ -53,6 +55,7 @@ pub(crate) fn train(
         .args(["--resume", "--quiet", "--document-losses", "--stop-on-eof", "--data-dir"])
         .arg(&run.data_dir)
         .args(["--threads", &threads.to_string()])
+        .args(keep_step.iter().flat_map(|step| ["--keep-step".to_string(), step.to_string()]))
         .stdin(Stdio::piped())
         .stdout(output)
         .stderr(errors)

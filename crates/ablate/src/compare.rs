@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use tritforge_checkpoint::{Checkpoint, latest};
 use tritforge_report::history;
+use tritforge_train::flops_per_step;
+use tritforge_train::recipe::Recipe;
 
 use crate::experiment::Metric;
 use crate::report::{Context, Kind, Report};
@@ -34,7 +37,7 @@ pub fn compare(
         let index = match same {
             Some(index) => index,
             None => {
-                let name = dir_name(dir);
+                let (name, flops) = (dir_name(dir), flops(dir, &recipe));
                 arms.push(ArmRuns {
                     name,
                     recipe,
@@ -42,6 +45,7 @@ pub fn compare(
                     runs: Vec::new(),
                     pairing: None,
                     engine_speed: None,
+                    flops_per_step: flops,
                 });
                 arms.len() - 1
             }
@@ -85,6 +89,7 @@ pub fn compare(
         asked_seeds: seeds.len(),
         seeds,
         margin: None,
+        rungs: Vec::new(),
         arms,
         context: Context {
             time: machine::now(),
@@ -125,6 +130,12 @@ fn read(dir: &Path) -> Result<(String, u64, RunResult), AblateError> {
         documents: None,
     };
     Ok((log.recipe, seed, result))
+}
+
+/// Operations of a training step, by the configuration of a run's last checkpoint; none if it has no checkpoint any more.
+fn flops(dir: &Path, recipe: &str) -> Option<f64> {
+    let config = Checkpoint::open(&latest(dir).ok()??).ok()?.config().ok()?;
+    flops_per_step(&Recipe::from_toml(dir, recipe, &[]).ok()?, &config)
 }
 
 /// Names arms by what they change, where that is short; the first run's directory otherwise.

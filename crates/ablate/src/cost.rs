@@ -112,6 +112,44 @@ pub(crate) fn seconds(costs: &[ArmCost], missing: &[usize], jobs: usize) -> Opti
     all.map(|all| all / jobs as f64)
 }
 
+/// The same for rungs, each with its steps and the arms that it begins with: how many runs there are, those of the first
+/// rung that are missing of each arm, and the seconds of what is missing. Which arms will go on is not known before: runs
+/// of later rungs take the mean time of all arms, less the steps that they have in common with the rung before.
+///
+/// # Errors
+/// If a result cannot be read.
+pub(crate) fn of_rungs(
+    plan: &Plan,
+    rungs: &[(u64, usize)],
+    costs: &[ArmCost],
+    jobs: usize,
+) -> Result<(Count, Vec<usize>, Option<f64>), AblateError> {
+    let (mut count, mut first_missing) = (Count::default(), vec![0; plan.arms.len()]);
+    let each: Option<Vec<f64>> = costs.iter().map(|cost| cost.seconds).collect();
+    let mean = each.map(|each| each.iter().sum::<f64>() / each.len() as f64);
+    let (mut steps_missing, mut shared) = (0.0, 0);
+    for (rung, (steps, arms)) in rungs.iter().enumerate() {
+        let point = plan.point_of_rung(rung);
+        let mut known = 0;
+        for arm in 0..plan.arms.len() {
+            for seed in &plan.seeds {
+                match store::result(&plan.run(arm, point, *seed)?.dir)? {
+                    Some(_) => known += 1,
+                    None if rung == 0 => first_missing[arm] += 1,
+                    None => {}
+                }
+            }
+        }
+        let all = arms * plan.seeds.len();
+        count.all += all;
+        count.known += known.min(all);
+        steps_missing += (all - known.min(all)) as f64 * (steps - shared) as f64;
+        shared = plan.kept_step(0, point)?.unwrap_or(0);
+    }
+    let whole = rungs.last().map_or(1, |(steps, _)| *steps) as f64;
+    Ok((count, first_missing, mean.map(|mean| mean * steps_missing / whole / jobs as f64)))
+}
+
 /// As many runs at a time as were asked for and fit into the memory that is left.
 pub(crate) fn jobs_that_fit(costs: &[ArmCost], asked: usize, available: Option<u64>) -> usize {
     let largest = costs.iter().filter_map(|cost| cost.memory).max();

@@ -6,16 +6,18 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::cost::{self, ArmCost, Count};
 use crate::experiment::{Experiment, Setting};
-use crate::finish::MODEL;
+use crate::finish::{MODEL, release};
 use crate::journal::{Journal, Record};
-use crate::plan::{Plan, digest};
+use crate::plan::{Plan, digest, recipes};
 use crate::report::{Context, Kind, Report};
 use crate::results::{ArmRuns, SeedRun, TunedText, results};
-use crate::runner::{Outcome, Runner, Task};
+use crate::rounds::{self, Rounds};
+use crate::rungs::Rungs;
+use crate::runner::{Outcome, Runner};
 use crate::speed::engine_speed;
 use crate::tune::{Tuned, tune};
 use crate::verdict::answer;
-use crate::{AblateError, Program, machine};
+use crate::{AblateError, Program, frozen, machine, store};
 
 /// How an experiment is run.
 pub struct Options<'a> {
@@ -27,12 +29,23 @@ pub struct Options<'a> {
     pub program: Program,
     /// The command line, for the report.
     pub command: String,
-    /// Whether after each seed only the better half of the arms goes on.
-    pub halving: bool,
+    /// Whether all arms are run to their end.
+    pub search: Search,
     /// Once this is true, runs write a checkpoint and end.
     pub stop: &'a AtomicBool,
     /// Hears what goes on.
     pub say: &'a (dyn Fn(&str) + Sync),
+}
+
+/// Which arms are run to their end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// All of them.
+    All,
+    /// After each seed the better half goes on to the next.
+    Seeds,
+    /// The best go on to more steps.
+    Steps(Rungs),
 }
 
 /// An experiment that can start.
@@ -51,6 +64,8 @@ pub struct Ready {
     pub jobs: usize,
     /// Threads of each.
     pub threads: usize,
+    /// Rungs with their steps and the arms that each begins with; none without.
+    pub rungs: Vec<(u64, usize)>,
     journal: Journal,
 }
 
@@ -69,7 +84,11 @@ pub fn prepare(experiment: &Experiment, options: &Options<'_>) -> Result<Ready, 
         machine: machine::describe(),
     })?;
     let say = |text: &str| (options.say)(text);
-    let mut plan = Plan::new(experiment, &options.program, &say)?;
+    let rungs = rungs_of(experiment, options.search)?;
+    let lengths: Vec<u64> = rungs.iter().map(|(steps, _)| *steps).collect();
+    let mut plan = Plan::new(experiment, &options.program, &lengths, &say)?;
+    let file = experiment.outputs.dir.join(frozen::PLAN);
+    store::replace(&file, frozen::text(experiment, &options.command))?;
     let threads_of = |jobs: usize| (options.threads / jobs).max(1);
     let asked = options.jobs.max(1);
     let costs = cost::measure(&plan, &options.program, threads_of(asked), &mut journal, &say)?;
@@ -88,9 +107,35 @@ pub fn prepare(experiment: &Experiment, options: &Options<'_>) -> Result<Ready, 
             seeds
         }
     };
-    let (count, missing) = cost::count(experiment, &plan, &plan.seeds)?;
-    let seconds = cost::seconds(&costs, &missing, jobs);
-    Ok(Ready { plan, costs, count, missing, seconds, jobs, threads: threads_of(jobs), journal })
+    let (count, missing, seconds) = match rungs.is_empty() {
+        true => {
+            let (count, missing) = cost::count(experiment, &plan, &plan.seeds)?;
+            let seconds = cost::seconds(&costs, &missing, jobs);
+            (count, missing, seconds)
+        }
+        false => cost::of_rungs(&plan, &rungs, &costs, jobs)?,
+    };
+    Ok(Ready { plan, costs, count, missing, seconds, jobs, threads: threads_of(jobs), rungs, journal })
+}
+
+/// The rungs that a search asks for, each with its steps and the arms that it begins with.
+fn rungs_of(experiment: &Experiment, search: Search) -> Result<Vec<(u64, usize)>, AblateError> {
+    let Search::Steps(rungs) = search else { return Ok(Vec::new()) };
+    let refused = |what: &str| Err(AblateError::Request(format!("--min-steps: {what}")));
+    if experiment.tune.is_some() {
+        return refused(
+            "an experiment with [tune] is not halved: leave [tune] out, or ask `tritforge ablate`",
+        );
+    }
+    if experiment.budget.is_some() {
+        return refused("a budget cuts seeds, which are few here: leave the budget out, or --min-steps");
+    }
+    let all = recipes(experiment)?;
+    let steps: Vec<u64> = all.iter().map(|points| points[0].1.train.steps).collect();
+    match steps.iter().all(|own| *own == steps[0]) {
+        true => rungs.of(steps[0], experiment.arms.len()),
+        false => refused("all arms must have the same train.steps, which the last rung has"),
+    }
 }
 
 /// Runs what is missing, first of all what is tuned, then seed by seed, so that an end at any time leaves whole pairs;
@@ -119,17 +164,14 @@ pub fn execute(
     };
     let tuned = tune(experiment, &plan, &runner)?;
     let point = |arm: usize| tuned[arm].as_ref().map_or(0, |tuned| tuned.point);
-    // With halving the arms of a seed are those that were good enough on the seeds before.
-    let rounds = if options.halving { 1 } else { plan.seeds.len() };
-    let mut alive: Vec<usize> = (0..plan.arms.len()).collect();
-    let (mut tasks, mut outcomes): (Vec<Task>, Vec<Outcome>) = (Vec::new(), Vec::new());
-    for seeds in plan.seeds.chunks(rounds.max(1)) {
-        let each = seeds.iter().flat_map(|seed| alive.iter().map(move |arm| (*arm, *seed)));
-        let own: Vec<Task> = each.map(|(arm, seed)| Task { arm, point: point(arm), seed }).collect();
-        outcomes.extend(runner.run(&own)?);
-        tasks.extend(own);
-        if options.halving {
-            alive = better_half(&alive, &tasks, &outcomes, experiment.metric);
+    let Rounds { tasks, outcomes, rungs: found } =
+        rounds::run(&plan, options.search, &runner, &point, experiment.metric)?;
+    // No run goes on from these any more.
+    for (rung, result) in found.iter().enumerate() {
+        let own = result.arms.iter().flat_map(|(arm, _)| plan.seeds.iter().map(|seed| (*arm, *seed)));
+        for (arm, seed) in own {
+            let point = plan.point_of_rung(rung);
+            release(&plan.run(arm, point, seed)?, plan.kept_step(arm, point)?, &experiment.outputs)?;
         }
     }
     let mut journal = journal.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -149,6 +191,7 @@ pub fn execute(
             runs,
             pairing: None,
             engine_speed: speed,
+            flops_per_step: plan.flops_per_step(i, point(i)),
         });
     }
     let metric = experiment.metric;
@@ -156,7 +199,8 @@ pub fn execute(
         Kind::Ablation => experiment.baseline,
         Kind::Sweep => best(&arms, metric),
     };
-    for (i, arm) in arms.iter_mut().enumerate().filter(|(i, _)| *i != baseline) {
+    // Arms that were given up on a rung are not compared.
+    for (i, arm) in arms.iter_mut().enumerate().filter(|(i, arm)| *i != baseline && !arm.runs.is_empty()) {
         arm.pairing = Some(plan.pairing((i, point(i)), (baseline, point(baseline))));
     }
     let arms = results(arms, baseline, metric, experiment.margin)?;
@@ -169,6 +213,7 @@ pub fn execute(
         asked_seeds: experiment.seeds.len(),
         seeds: plan.seeds.clone(),
         margin: experiment.margin,
+        rungs: found,
         arms,
         context: Context {
             time: machine::now(),
@@ -219,21 +264,6 @@ fn tuned_text(points: &[Vec<Setting>], tuned: &Tuned) -> TunedText {
     }
 }
 
-/// The better half of the arms, rounded up, by their means over all seeds so far; those that have no value on one of them are the
-/// worst.
-fn better_half(alive: &[usize], tasks: &[Task], outcomes: &[Outcome], metric: crate::Metric) -> Vec<usize> {
-    let mean = |arm: usize| {
-        let own = tasks.iter().zip(outcomes).filter(|(task, _)| task.arm == arm);
-        let values: Option<Vec<f64>> = own.map(|(_, outcome)| outcome.result()?.value(metric)).collect();
-        values.map_or(f64::INFINITY, |values| values.iter().sum::<f64>() / values.len() as f64)
-    };
-    let mut ranked: Vec<(f64, usize)> = alive.iter().map(|arm| (mean(*arm), *arm)).collect();
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut kept: Vec<usize> = ranked.iter().take(alive.len().div_ceil(2)).map(|(_, arm)| *arm).collect();
-    kept.sort_unstable();
-    kept
-}
-
 /// The arm with the lowest mean, among those with the most seeds; the first one if none has any.
 fn best(arms: &[ArmRuns], metric: crate::Metric) -> usize {
     let most = arms.iter().map(|arm| arm.runs.len()).max().unwrap_or(0);
@@ -258,31 +288,4 @@ pub fn failures(report: &Report) -> Vec<(String, u64, String)> {
         failed.map(|(seed, message)| (name.clone(), seed, message)).collect::<Vec<_>>()
     };
     report.arms.iter().flat_map(of).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Metric, RunResult};
-
-    fn ran(value: Option<f64>) -> Outcome {
-        let diverged = value.is_none().then(|| "NaN".to_string());
-        let (bits_per_byte, held_out_loss) = (value, value);
-        Outcome::Ran(Box::new(RunResult { diverged, bits_per_byte, held_out_loss, ..RunResult::default() }))
-    }
-
-    #[test]
-    fn the_better_half_goes_on() {
-        let task = |arm, seed| Task { arm, point: 0, seed };
-        let tasks: Vec<Task> = (0..5).map(|arm| task(arm, 1)).collect();
-        let mut outcomes: Vec<Outcome> = [Some(3.0), Some(1.0), None, Some(2.0), Some(4.0)].map(ran).into();
-        assert_eq!(better_half(&[0, 1, 2, 3, 4], &tasks, &outcomes, Metric::BitsPerByte), [0, 1, 3]);
-        outcomes[1] = Outcome::Failed("full disk".to_string());
-        assert_eq!(better_half(&[0, 1, 2, 3, 4], &tasks, &outcomes, Metric::BitsPerByte), [0, 3, 4]);
-        assert_eq!(better_half(&[0], &tasks, &outcomes, Metric::BitsPerByte), [0]);
-        // Over all seeds so far.
-        let more = [tasks.clone(), vec![task(0, 2), task(3, 2), task(4, 2)]].concat();
-        outcomes.extend([Some(3.0), Some(9.0), Some(4.0)].map(ran));
-        assert_eq!(better_half(&[0, 3, 4], &more, &outcomes, Metric::HeldOutLoss), [0, 4]);
-    }
 }

@@ -1,6 +1,6 @@
 //! What is kept of a run that has ended: its result, its exported model, and nothing else that grows.
 
-use tritforge_checkpoint::{Checkpoint, latest, prune};
+use tritforge_checkpoint::{Checkpoint, latest, prune, step_dir};
 use tritforge_export::{ExportOptions, export_gguf};
 use tritforge_report::history;
 use tritforge_train::document_losses;
@@ -14,11 +14,12 @@ use crate::store::{RunResult, keep, was_stopped};
 pub(crate) const MODEL: &str = "model.gguf";
 
 /// Reads what a run reached, exports its model, and keeps the result. None if it has not come to its end: it was
-/// stopped.
+/// stopped. Its checkpoints stay if they are wanted or another run is to go on from them.
 pub(crate) fn finish(
     run: &FrozenRun,
     diverged: Option<String>,
     outputs: &Outputs,
+    goes_on: bool,
 ) -> Result<Option<RunResult>, AblateError> {
     let log = history(&run.dir)?;
     let last = log.train.last();
@@ -48,12 +49,27 @@ pub(crate) fn finish(
     }
     // The result comes before checkpoints are removed: without it the run would be made again.
     keep(&run.dir, &result)?;
-    if !outputs.checkpoints
-        && let Err(error) = prune(&run.dir, 0, None)
-    {
-        return Err(AblateError::Train(error.into()));
+    if !outputs.checkpoints && !goes_on {
+        remove_checkpoints(run)?;
     }
     Ok(Some(result))
+}
+
+fn remove_checkpoints(run: &FrozenRun) -> Result<(), AblateError> {
+    prune(&run.dir, 0, &[]).map_err(|error| AblateError::Train(error.into()))
+}
+
+/// Removes the checkpoint of a run that was kept for a longer one (`kept_step`), or all if none are wanted, once nothing
+/// goes on from them.
+pub(crate) fn release(run: &FrozenRun, kept_step: Option<u64>, outputs: &Outputs) -> Result<(), AblateError> {
+    if !outputs.checkpoints {
+        return remove_checkpoints(run);
+    }
+    let kept = kept_step.filter(|step| *step < run.recipe.train.steps).map(|step| step_dir(&run.dir, step));
+    match kept.filter(|dir| dir.exists()) {
+        Some(dir) => std::fs::remove_dir_all(&dir).map_err(AblateError::io(&dir, "remove")),
+        None => Ok(()),
+    }
 }
 
 /// Whether the last evaluation is that of the end: the run took all its steps, or ran out of patience.

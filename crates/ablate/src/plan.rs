@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tritforge_recipe::RecipeError;
 use tritforge_report::Sink;
 use tritforge_train::recipe::Recipe;
-use tritforge_train::{Beginning, beginning, prepare_in, run_identity};
+use tritforge_train::{Beginning, beginning, flops_per_step, prepare_in, run_identity, shared_steps};
 
 use crate::experiment::{Arm, Experiment, Setting};
 use crate::{AblateError, Pairing, Program};
@@ -26,9 +26,12 @@ pub struct Plan {
     sets: Vec<DataSet>,
     /// What runs begin with, for each seed.
     beginnings: Vec<Vec<Beginning>>,
+    /// Steps of each rung; none without rungs.
+    rungs: Vec<u64>,
 }
 
-/// An arm with every point among which one is chosen for it; only one where nothing is tuned.
+/// An arm with every point among which one is chosen for it; only one where nothing is tuned. With rungs the first point
+/// is that of the last rung, with all steps, and the others are those of the first rungs.
 #[derive(Debug)]
 pub struct PlannedArm {
     /// Its name.
@@ -53,6 +56,7 @@ struct DataSet {
     /// Its directory: tokenizer and tokens are in `data`.
     home: PathBuf,
     fingerprint: String,
+    vocab_size: usize,
 }
 
 /// A run that can be started.
@@ -69,13 +73,22 @@ pub struct FrozenRun {
 }
 
 impl Plan {
-    /// Resolves all recipes, prepares their data, and finds out what runs begin with. `sink` hears what goes on.
+    /// Resolves all recipes, prepares their data, and finds out what runs begin with. `rungs` are the steps of each, or
+    /// nothing. `sink` hears what goes on.
     ///
     /// # Errors
     /// If a recipe is wrong, or data or a base cannot be read.
-    pub fn new(experiment: &Experiment, program: &Program, sink: &dyn Sink) -> Result<Self, AblateError> {
+    pub fn new(
+        experiment: &Experiment,
+        program: &Program,
+        rungs: &[u64],
+        sink: &dyn Sink,
+    ) -> Result<Self, AblateError> {
         let mut resolved = Vec::new();
-        for (arm, own) in experiment.arms.iter().zip(recipes(experiment)?) {
+        for (arm, mut own) in experiment.arms.iter().zip(recipes(experiment)?) {
+            for steps in rungs.split_last().map_or(&[][..], |(_, shorter)| shorter) {
+                own.push(shorter(experiment, arm, &own[0].1, *steps)?);
+            }
             for (i, (settings, recipe)) in own.into_iter().enumerate() {
                 resolved.push((i == 0, arm.name.clone(), settings, recipe));
             }
@@ -87,6 +100,7 @@ impl Plan {
             runs: experiment.outputs.runs.clone(),
             sets: Vec::new(),
             beginnings: Vec::new(),
+            rungs: rungs.to_vec(),
         };
         // Runs on the same data one after the other, so that it is in memory once.
         let mut by_data: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -127,7 +141,8 @@ impl Plan {
                 let lock = File::create(&path).map_err(AblateError::io(&path, "create"))?;
                 lock.lock().map_err(AblateError::io(&path, "lock"))?;
                 let data = prepare_in(recipe, &home.join("data"), sink)?;
-                self.sets.push(DataSet { home, fingerprint: data.fingerprint.clone() });
+                let (fingerprint, vocab_size) = (data.fingerprint.clone(), data.tokenizer.vocab_size());
+                self.sets.push(DataSet { home, fingerprint, vocab_size });
                 prepared = Some(data);
             }
             let Some(data) = &prepared else { continue };
@@ -154,11 +169,55 @@ impl Plan {
     pub fn run(&self, arm: usize, point: usize, seed: u64) -> Result<FrozenRun, AblateError> {
         let Point { recipe, set, .. } = &self.arms[arm].points[point];
         let mut recipe = seeded(recipe, seed);
-        let DataSet { home, fingerprint } = &self.sets[*set];
+        let DataSet { home, fingerprint, .. } = &self.sets[*set];
         let id = run_identity(&recipe, fingerprint, &self.program)?;
         let dir = self.runs.join(&id[..16]);
         (recipe.run.name, recipe.run.out) = (id[..16].to_string(), dir.clone());
         Ok(FrozenRun { id, dir, data_dir: home.join("data"), recipe })
+    }
+
+    /// Steps of each rung; none without rungs.
+    pub fn rungs(&self) -> &[u64] {
+        &self.rungs
+    }
+
+    /// The point of a rung in every arm.
+    pub fn point_of_rung(&self, rung: usize) -> usize {
+        if rung + 1 == self.rungs.len() { 0 } else { rung + 1 }
+    }
+
+    /// The rung whose runs are those of a point.
+    fn rung(&self, point: usize) -> Option<usize> {
+        let last = self.rungs.len().checked_sub(1)?;
+        Some(if point == 0 { last } else { point - 1 })
+    }
+
+    /// The step of a rung's run after which the next rung's run goes on from it; none if that begins anew, or there is
+    /// none.
+    ///
+    /// # Errors
+    /// If a recipe cannot be written.
+    pub fn kept_step(&self, arm: usize, point: usize) -> Result<Option<u64>, AblateError> {
+        let Some(rung) = self.rung(point).filter(|rung| rung + 1 < self.rungs.len()) else { return Ok(None) };
+        let of = |rung: usize| self.recipe(arm, self.point_of_rung(rung));
+        let shared = shared_steps(of(rung), of(rung + 1))?;
+        Ok((shared > 0).then_some(shared))
+    }
+
+    /// The run of the rung before with which a run has steps in common, and how many.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn before(
+        &self,
+        arm: usize,
+        point: usize,
+        seed: u64,
+    ) -> Result<Option<(FrozenRun, u64)>, AblateError> {
+        let Some(rung) = self.rung(point).filter(|rung| *rung > 0) else { return Ok(None) };
+        let before = self.point_of_rung(rung - 1);
+        let Some(shared) = self.kept_step(arm, before)? else { return Ok(None) };
+        Ok(Some((self.run(arm, before, seed)?, shared)))
     }
 
     /// A recipe whose dry run finds the prepared data, and the directory that it may be written to.
@@ -173,6 +232,12 @@ impl Plan {
     /// The recipe of an arm at a point, without a seed.
     pub fn recipe(&self, arm: usize, point: usize) -> &Recipe {
         &self.arms[arm].points[point].recipe
+    }
+
+    /// Operations of a step of an arm's runs at a point ([`flops_per_step`]), where they are counted.
+    pub fn flops_per_step(&self, arm: usize, point: usize) -> Option<f64> {
+        let Point { recipe, set, .. } = &self.arms[arm].points[point];
+        flops_per_step(recipe, &recipe.model_config(self.sets[*set].vocab_size).ok()?)
     }
 
     /// Whether runs of an arm are pairs with those of another, each at a point.
@@ -200,6 +265,23 @@ pub fn recipes(experiment: &Experiment) -> Result<Vec<ArmRecipes>, AblateError> 
         each.collect::<Result<Vec<_>, _>>()
     };
     experiment.arms.iter().enumerate().map(of).collect()
+}
+
+/// The recipe of an arm for fewer steps: its warm-up is that of all steps, everything else that depends on the length of
+/// a run, such as the steps of the final decay, what it would be for a run so long.
+fn shorter(
+    experiment: &Experiment,
+    arm: &Arm,
+    whole: &Recipe,
+    steps: u64,
+) -> Result<(Vec<Setting>, Recipe), AblateError> {
+    let set = |key: &str, value: u64| Setting { key: key.to_string(), value: value.to_string() };
+    let length = vec![set("train.steps", steps)];
+    let point = [length.clone(), vec![set("optim.warmup_steps", whole.optim.warmup_steps)]].concat();
+    match resolve(experiment, arm.base.as_deref(), &arm.set, &point) {
+        Ok(recipe) => Ok((length, recipe)),
+        Err(source) => Err(AblateError::Arm { arm: format!("{} for {steps} steps", arm.name), source }),
+    }
 }
 
 /// The recipe of an arm at a point, with the split of its base.

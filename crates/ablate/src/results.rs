@@ -30,6 +30,8 @@ pub struct ArmRuns {
     pub pairing: Option<Pairing>,
     /// Tokens a second of the engine.
     pub engine_speed: Option<f64>,
+    /// Floating-point operations of a training step, where they are counted.
+    pub flops_per_step: Option<f64>,
 }
 
 /// What tuning chose.
@@ -97,6 +99,8 @@ pub struct CurvePoint {
     pub tokens: f64,
     /// Seconds in training steps.
     pub seconds: f64,
+    /// Floating-point operations of all steps so far, where they are counted.
+    pub flops: Option<f64>,
     /// Mean.
     pub mean: f64,
     /// Standard deviation; 0 of one run.
@@ -112,6 +116,8 @@ pub struct Costs {
     pub tokens: Option<f64>,
     /// Seconds in training steps.
     pub seconds: Option<f64>,
+    /// Floating-point operations of all training steps, where they are counted.
+    pub flops: Option<f64>,
     /// Bytes of the exported file.
     pub file_bytes: Option<f64>,
     /// Most bytes of memory in training.
@@ -168,7 +174,7 @@ pub(crate) fn results(
             failed,
             versus,
             changes: changes(&base.recipe, &arm.recipe),
-            curve: curve(&logs, metric),
+            curve: curve(&logs, metric, arm.flops_per_step),
             costs: costs(&arm, &logs),
             arm,
         });
@@ -232,7 +238,7 @@ fn evaluation(arm: &ArmRuns, base: &ArmRuns, metric: Metric) -> Result<Option<Bo
 }
 
 /// The metric at every evaluation that all runs have.
-fn curve(logs: &[History], metric: Metric) -> Vec<CurvePoint> {
+fn curve(logs: &[History], metric: Metric, flops_per_step: Option<f64>) -> Vec<CurvePoint> {
     let Some(first) = logs.first() else { return Vec::new() };
     let at = |log: &History, step: u64| {
         let evaluation = log.evaluations.iter().rev().find(|e| e.step == step)?;
@@ -256,7 +262,8 @@ fn curve(logs: &[History], metric: Metric) -> Vec<CurvePoint> {
         let value = summary(&each(|x| x.0));
         let (tokens, seconds) = (summary(&each(|x| x.1)).mean, summary(&each(|x| x.2)).mean);
         let sd = if value.n > 1 { value.sd } else { 0.0 };
-        Some(CurvePoint { step: step as f64, tokens, seconds, mean: value.mean, sd })
+        let flops = flops_per_step.map(|flops| flops * step as f64);
+        Some(CurvePoint { step: step as f64, tokens, seconds, flops, mean: value.mean, sd })
     };
     let mut steps: Vec<u64> = first.evaluations.iter().map(|e| e.step).collect();
     steps.dedup();
@@ -273,6 +280,7 @@ fn costs(arm: &ArmRuns, logs: &[History]) -> Costs {
         parameters: mean(ended().filter_map(|r| r.parameters.map(|n| n as f64)).collect()),
         tokens: mean(ended().map(|r| r.tokens as f64).collect()),
         seconds: mean(ended().map(|r| r.seconds).collect()),
+        flops: mean(ended().filter_map(|r| Some(arm.flops_per_step? * r.steps as f64)).collect()),
         file_bytes: mean(ended().filter_map(|r| r.file_bytes.map(|n| n as f64)).collect()),
         peak_memory: mean(ended().filter_map(|r| r.peak_memory.map(|n| n as f64)).collect()),
         zeros: of_health(|health| {

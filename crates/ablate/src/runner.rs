@@ -10,6 +10,7 @@ use tritforge_support::duration;
 use crate::child::{self, Ended};
 use crate::experiment::{Outputs, Setting};
 use crate::finish::finish;
+use crate::fork::fork;
 use crate::journal::{Journal, Record};
 use crate::plan::{FrozenRun, Plan};
 use crate::store::{self, RunResult};
@@ -123,15 +124,22 @@ impl Runner<'_> {
             Claim::Ours(output) => output,
             Claim::Theirs(result) => return Ok(Outcome::Ran(result)),
         };
+        let before = self.plan.before(task.arm, task.point, task.seed)?;
+        if let Some((shorter, step)) = before
+            && fork(&shorter.dir, step, &run.dir)?
+        {
+            (self.say)(&format!("{named}: goes on from step {step} of {}", shorter.dir.display()));
+        }
+        let kept = self.plan.kept_step(task.arm, task.point)?;
         let (id, seed) = (run.id.clone(), task.seed);
         self.write(Record::Run { id, arm: arm.name.clone(), seed, settings })?;
         let begin = Instant::now();
         // The lock stays with this process until the result is kept.
         let lock = output.try_clone().map_err(AblateError::io(&run.dir, "lock a file in"))?;
-        let ended = child::train(self.program, &run, &recipe, output, self.threads, self.stop)?;
+        let ended = child::train(self.program, &run, &recipe, output, kept, self.threads, self.stop)?;
         let finished = match ended {
-            Ended::Trained => finish(&run, None, self.outputs)?,
-            Ended::Diverged(message) => finish(&run, Some(message), self.outputs)?,
+            Ended::Trained => finish(&run, None, self.outputs, kept.is_some())?,
+            Ended::Diverged(message) => finish(&run, Some(message), self.outputs, false)?,
             Ended::Failed(message) => return self.failed(&run, &named, message),
             Ended::Stopped => None,
         };

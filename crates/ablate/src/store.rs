@@ -85,13 +85,13 @@ pub(crate) fn keep(dir: &Path, result: &RunResult) -> Result<(), AblateError> {
 }
 
 /// Writes a file that is there whole or not at all, and stays after a loss of power.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<(), AblateError> {
+pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<(), AblateError> {
     // Another process may be writing the same file.
     let mut new = path.to_path_buf().into_os_string();
     new.push(format!(".{}-{}.tmp", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let write = || {
         let mut file = File::create(&new)?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        std::io::Write::write_all(&mut file, content.as_ref())?;
         file.sync_all()?;
         std::fs::rename(&new, path)
     };

@@ -6,30 +6,42 @@ use tritforge_recipe::parse;
 
 use crate::AblateError;
 use crate::experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, combinations, setting};
+use crate::search::{Law, Space, Trials, draw};
 
-/// The experiment of a recipe with axes, each `key=value,value,…`, or `key,key=(value,value),(value,value),…` for keys
-/// whose values go together; seeds are 1, 2, … to `seeds`.
+/// The experiment of a recipe with axes, each `key=value,value,…`, `key,key=(value,value),(value,value),…` for keys
+/// whose values go together, or, with `trials`, `key=uniform(low,high)`, `key=log_uniform(low,high)` or
+/// `key=int_uniform(low,high)`. All combinations, or so many points drawn; seeds are 1, 2, … to `seeds`.
 ///
 /// # Errors
-/// If an axis cannot be read, or there are fewer than two points.
+/// If an axis cannot be read, there are fewer than two points, or a distribution without trials.
 pub fn of_recipe(
     recipe: &Path,
     axes: &[String],
+    trials: Option<Trials>,
     seeds: u64,
     metric: Metric,
 ) -> Result<Experiment, AblateError> {
-    let axes: Vec<Axis> = axes
+    let spaces: Vec<Space> = axes
         .iter()
-        .map(|text| axis(text).map_err(|message| AblateError::Request(format!("{text}: {message}"))))
+        .map(|text| space(text).map_err(|message| AblateError::Request(format!("{text}: {message}"))))
         .collect::<Result<_, _>>()?;
-    let points = combinations(&axes, 1).map_err(AblateError::Request)?;
+    let points = match trials {
+        Some(trials) => draw(&spaces, trials),
+        None => all(&spaces),
+    };
+    let points = points.map_err(AblateError::Request)?;
     if points.len() < 2 {
-        let message = "nothing to sweep: give keys with several values, as in optim.lr=1e-3,2e-3";
+        let message =
+            "nothing to sweep: give keys with several values, as in optim.lr=1e-3,2e-3, or two --trials";
         return Err(AblateError::Request(message.to_string()));
     }
     // What has one value is the same in all points.
-    let varied = axes.iter().filter(|axis| axis.points.len() > 1).flat_map(|axis| &axis.points[0]);
-    let keys: Vec<&str> = varied.map(|setting| setting.key.as_str()).collect();
+    let varied = spaces.iter().flat_map(|space| match space {
+        Space::Listed(axis) if axis.points.len() < 2 => Vec::new(),
+        Space::Listed(axis) => axis.points[0].iter().map(|setting| setting.key.as_str()).collect(),
+        Space::Drawn(key, _) => vec![key.as_str()],
+    });
+    let keys: Vec<&str> = varied.collect();
     let name = |point: &[Setting]| {
         let own = point.iter().filter(|setting| keys.contains(&setting.key.as_str()));
         own.map(Setting::short).collect::<Vec<_>>().join(", ")
@@ -50,10 +62,36 @@ pub fn of_recipe(
     })
 }
 
-fn axis(text: &str) -> Result<Axis, String> {
+/// Every combination of what is listed.
+fn all(spaces: &[Space]) -> Result<Vec<Vec<Setting>>, String> {
+    let axes: Result<Vec<Axis>, String> = spaces
+        .iter()
+        .map(|space| match space {
+            Space::Listed(axis) => Ok(axis.clone()),
+            Space::Drawn(key, _) => {
+                Err(format!("{key} has a distribution: say how many points are drawn, as in --trials 16"))
+            }
+        })
+        .collect();
+    combinations(&axes?, 1)
+}
+
+/// Values, or the distribution of a key.
+fn space(text: &str) -> Result<Space, String> {
     let (keys, values) = text.split_once('=').ok_or("expected key=value,value")?;
     let keys: Vec<&str> = keys.split(',').map(str::trim).collect();
     let values = pieces(values)?;
+    if let ([key], [value]) = (&keys[..], &values[..])
+        && let Some(law) = Law::of(value)
+    {
+        // A key that may not be swept is refused as with a value.
+        one(key, "0")?;
+        return Ok(Space::Drawn(key.to_string(), law?));
+    }
+    axis(&keys, values).map(Space::Listed)
+}
+
+fn axis(keys: &[&str], values: Vec<String>) -> Result<Axis, String> {
     let mut points = Vec::new();
     for value in values {
         let own = match keys.len() {
@@ -119,8 +157,15 @@ fn pieces(text: &str) -> Result<Vec<String>, String> {
 mod tests {
     use super::*;
 
+    fn listed(text: &str) -> Result<Axis, String> {
+        match space(text)? {
+            Space::Listed(axis) => Ok(axis),
+            drawn @ Space::Drawn(..) => Err(format!("{drawn:?}")),
+        }
+    }
+
     fn values(text: &str) -> Vec<Vec<String>> {
-        axis(text).unwrap().points.iter().map(|point| point.iter().map(Setting::text).collect()).collect()
+        listed(text).unwrap().points.iter().map(|point| point.iter().map(Setting::text).collect()).collect()
     }
 
     #[test]
@@ -137,10 +182,12 @@ mod tests {
             ("optim.lr=1,,2", "commas"),
             ("a.b,c.d=(1,2),3", "expected (2 values)"),
             ("a.b,c.d=(1,2),(3)", "1 values, expected 2"),
+            ("optim.lr=uniform(1,0)", "lower one first"),
+            ("run.seed=int_uniform(1,2)", "seeds are those of the experiment"),
             ("run.seed=1,2", "seeds are those of the experiment"),
             ("optim.lr=1e-3,0.001", "given twice"),
         ] {
-            let message = axis(wrong).unwrap_err();
+            let message = listed(wrong).unwrap_err();
             assert!(message.contains(said), "{wrong}: {message}");
         }
     }
@@ -149,11 +196,30 @@ mod tests {
     fn a_sweep_is_the_product_of_its_axes() {
         let axes =
             ["optim.lr=1e-3,2e-3", "train.steps=6", "model.use_sub_norm=true,false"].map(str::to_string);
-        let sweep = of_recipe(Path::new("r.toml"), &axes, 2, Metric::BitsPerByte).unwrap();
+        let sweep = of_recipe(Path::new("r.toml"), &axes, None, 2, Metric::BitsPerByte).unwrap();
         let names: Vec<&str> = sweep.arms.iter().map(|arm| arm.name.as_str()).collect();
         assert_eq!(names[0], "lr=0.001, use_sub_norm=true");
         assert_eq!((names.len(), &sweep.seeds[..]), (4, &[1, 2][..]));
         assert!(sweep.arms.iter().all(|arm| arm.set.len() == 3));
-        assert!(of_recipe(Path::new("r.toml"), &axes[..0], 1, Metric::BitsPerByte).is_err());
+        assert!(of_recipe(Path::new("r.toml"), &axes[..0], None, 1, Metric::BitsPerByte).is_err());
+    }
+
+    #[test]
+    fn drawn_points_are_arms() {
+        let axes =
+            ["optim.lr=log_uniform(1e-4,1e-2)", "optim.warmup_steps=int_uniform(0,9)", "train.steps=6"];
+        let axes = axes.map(str::to_string);
+        let of = |trials| of_recipe(Path::new("r.toml"), &axes, trials, 1, Metric::BitsPerByte);
+        let sweep = of(Some(Trials { count: 5, seed: 3 })).unwrap();
+        assert_eq!((sweep.arms.len(), &sweep), (5, &of(Some(Trials { count: 5, seed: 3 })).unwrap()));
+        for arm in &sweep.arms {
+            assert!(arm.name.starts_with("lr=") && arm.name.contains(", warmup_steps="), "{}", arm.name);
+            assert!(!arm.name.contains(", steps=") && arm.set.len() == 3);
+        }
+        let message = of(None).unwrap_err().to_string();
+        assert!(
+            message.contains("optim.lr has a distribution") && message.contains("--trials 16"),
+            "{message}"
+        );
     }
 }

@@ -122,7 +122,12 @@ pub(crate) fn sentence(arm: &ArmResult, baseline: &str, metric: Metric) -> Strin
 /// The answer to the question: of two arms the sentence itself, of more which of them are better or worse.
 pub(crate) fn answer(arms: &[ArmResult], baseline: usize, metric: Metric) -> String {
     let base = &arms[baseline].arm.name;
-    let others: Vec<&ArmResult> = arms.iter().filter(|arm| arm.versus.is_some()).collect();
+    // Arms without runs were given up before the end.
+    let others: Vec<&ArmResult> =
+        arms.iter().filter(|arm| arm.versus.is_some() && !arm.arm.runs.is_empty()).collect();
+    if others.is_empty() {
+        return format!("{base} is left: {:.4} {}.", arms[baseline].summary.mean, metric.label());
+    }
     if let [one] = others[..] {
         return capital(&sentence(one, base, metric)) + ".";
     }

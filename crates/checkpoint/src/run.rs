@@ -44,14 +44,14 @@ fn is_whole(checkpoint: &Checkpoint) -> bool {
     checkpoint.files().all(|(name, _)| checkpoint.check_file(name).is_ok())
 }
 
-/// Removes all but the newest `keep` checkpoints and the one of step `best`.
+/// Removes all but the newest `keep` checkpoints and those of the steps `kept`.
 ///
 /// # Errors
 /// If one cannot be removed.
-pub fn prune(run: &Path, keep: usize, best: Option<u64>) -> Result<(), CheckpointError> {
+pub fn prune(run: &Path, keep: usize, kept: &[u64]) -> Result<(), CheckpointError> {
     let all = steps(run)?;
     let surplus = all.len().saturating_sub(keep);
-    for (_, path) in all[..surplus].iter().filter(|(step, _)| Some(*step) != best) {
+    for (_, path) in all[..surplus].iter().filter(|(step, _)| !kept.contains(step)) {
         fs::remove_dir_all(path).map_err(CheckpointError::io(path, "remove"))?;
     }
     Ok(())

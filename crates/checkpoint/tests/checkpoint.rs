@@ -78,11 +78,11 @@ fn prune_keeps_the_newest_and_the_best() {
         write(run.path(), step);
     }
     let left = || steps(run.path()).unwrap().into_iter().map(|(step, _)| step).collect::<Vec<_>>();
-    prune(run.path(), 2, Some(5)).unwrap();
+    prune(run.path(), 2, &[5]).unwrap();
     assert_eq!(left(), [5, 200, 1000]);
-    prune(run.path(), 2, Some(1000)).unwrap();
+    prune(run.path(), 2, &[1000]).unwrap();
     assert_eq!(left(), [200, 1000]);
-    prune(run.path(), 1, None).unwrap();
+    prune(run.path(), 1, &[]).unwrap();
     assert_eq!(left(), [1000]);
 }
 

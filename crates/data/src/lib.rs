@@ -66,7 +66,8 @@ pub use corpus::{Corpus, Document, Skipped, TextSource, is_pattern, matches};
 pub use error::DataError;
 pub use eval::{EvalBatch, EvalWindows, IGNORE_INDEX, eval_windows};
 pub use examples::{
-    Body, ChatTurn, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind, Report,
+    Body, ChatTurn, Columns, Dropped, Example, Examples, OnBadSample, ReadOptions, Reason, RecordKind,
+    Report, Supplied,
 };
 pub use fingerprint::Fingerprint;
 pub use format::Format;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tritforge_support::counted;
 
-use crate::examples::{Body, ChatTurn, Example, OnBadSample, Reason, Report};
+use crate::examples::{Body, ChatTurn, Example, OnBadSample, Reason, Report, Supplied};
 use crate::{DataError, Fingerprint};
 
 /// A sequence to train on.
@@ -85,8 +85,8 @@ impl Preference {
 /// What [`samples`] is given an example's ids and mask by: `Err` says why it has none.
 type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
 
-/// Encodes examples, on all threads and in order. `encode` gives the ids of an example and which of them are
-/// to be learned. What is left out or cut is noted in `report`.
+/// Encodes examples, on all threads and in order. `encode` gives the ids of an example, of which it is handed
+/// the body and what the template is given beside, and which of them are to be learned. What is left out or cut is noted in `report`.
 ///
 /// # Errors
 /// If an example cannot be encoded or is too long, where that is an error; a preference is none of a single
@@ -94,7 +94,7 @@ type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
 pub fn samples<E: Display + Send>(
     examples: &[Example],
     options: SampleOptions<'_>,
-    encode: impl Fn(&Body) -> Encoding<E> + Sync,
+    encode: impl Fn(&Body, &Supplied) -> Encoding<E> + Sync,
     report: &mut Report,
 ) -> Result<Vec<Sample>, DataError> {
     let encoded: Vec<_> =
@@ -123,7 +123,7 @@ pub fn samples<E: Display + Send>(
 pub fn preferences<E: Display + Send>(
     examples: &[Example],
     options: SampleOptions<'_>,
-    encode: impl Fn(&Body) -> Encoding<E> + Sync,
+    encode: impl Fn(&Body, &Supplied) -> Encoding<E> + Sync,
     report: &mut Report,
 ) -> Result<Vec<Preference>, DataError> {
     let both = |example: &Example| {
@@ -179,9 +179,9 @@ pub fn sample_fingerprint<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> 
 fn encode_one<E: Display>(
     example: &Example,
     body: &Body,
-    encode: &(impl Fn(&Body) -> Encoding<E> + Sync),
+    encode: &(impl Fn(&Body, &Supplied) -> Encoding<E> + Sync),
 ) -> Result<Sample, String> {
-    let (ids, mut mask) = encode(body).map_err(|e| e.to_string())?;
+    let (ids, mut mask) = encode(body, &example.supplied).map_err(|e| e.to_string())?;
     if ids.len() != mask.len() {
         return Err(format!("{} with a mask of {}", counted(ids.len(), "id"), mask.len()));
     }

@@ -71,7 +71,7 @@ fn every_layout_is_known_by_its_columns() {
 fn messages_say_what_is_to_be_learned() {
     let record = r#"{"messages":[
         {"role":"user","content":"a","train":true},{"role":"assistant","content":"b","weight":0,"name":"x"},
-        {"role":"tool","content":"c"},{"role":"assistant","content":null,"tool_calls":[{"id":1}],"weight":1}]}"#;
+        {"role":"tool","content":"c"},{"role":"assistant","content":null,"tool_calls":[{"name":"f","arguments":"{}"}],"weight":1}]}"#;
     let found = read("a.jsonl", &record.replace('\n', " "), &ReadOptions::default()).unwrap();
     let learn = [true, false, false, true];
     assert_eq!(turns(&found.examples[0]).iter().map(|turn| turn.2).collect::<Vec<_>>(), learn);
@@ -134,7 +134,7 @@ fn what_is_wrong_is_said_with_file_and_line() {
         (
             "a.jsonl",
             "{\"messages\":[{\"role\":\"user\",\"content\":\"x\"}],\"tools\":[{}]}",
-            "tool definitions are not supported",
+            "line 1: column \"tools\": tool 1: it has no name",
         ),
         (
             "a.jsonl",
@@ -206,7 +206,7 @@ fn parquet_may_hold_lists_of_messages() {
 
 #[test]
 fn examples_stay_on_their_side_and_no_side_is_empty() {
-    let example = |i: usize| Example { source: format!("line {i}"), body: Body::Text(format!("text {i}")) };
+    let example = |i: usize| Example::new(format!("line {i}"), Body::Text(format!("text {i}")));
     let all: Vec<_> = (0..1000).map(example).collect();
     let by_hash = Split::ByDocument { fraction: 0.1, seed: 1 };
     let (train, held_out) = split_examples(all.clone(), by_hash).unwrap();

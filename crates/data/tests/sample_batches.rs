@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 use tritforge_data::{
     Batch, Batches, Body, ChatTurn, Example, IGNORE_INDEX, OnBadSample, Packing, Preference,
-    PreferenceBatches, Report, Sample, SampleBatches, SampleOptions, Truncation, preferences,
+    PreferenceBatches, Report, Sample, SampleBatches, SampleOptions, Supplied, Truncation, preferences,
     sample_fingerprint, sample_windows, samples,
 };
 
@@ -107,7 +107,7 @@ fn positions_and_samples_of_other_data_are_refused() {
 }
 
 /// A token a byte; answers are learned.
-fn encode(body: &Body) -> Result<(Vec<u32>, Vec<bool>), Infallible> {
+fn encode(body: &Body, _: &Supplied) -> Result<(Vec<u32>, Vec<bool>), Infallible> {
     let Body::Turns(said) = body else { return Ok((Vec::new(), Vec::new())) };
     let bytes = said
         .iter()
@@ -116,9 +116,9 @@ fn encode(body: &Body) -> Result<(Vec<u32>, Vec<bool>), Infallible> {
 }
 
 fn examples(pairs: &[(&str, &str)]) -> Vec<Example> {
-    let example = |(i, (ask, answer)): (usize, &(&str, &str))| Example {
-        source: format!("line {}", i + 1),
-        body: Body::Turns(vec![ChatTurn::new("user", ask), ChatTurn::new("assistant", answer)]),
+    let example = |(i, (ask, answer)): (usize, &(&str, &str))| {
+        let turns = vec![ChatTurn::new("user", ask), ChatTurn::new("assistant", answer)];
+        Example::new(format!("line {}", i + 1), Body::Turns(turns))
     };
     pairs.iter().enumerate().map(example).collect()
 }
@@ -165,13 +165,13 @@ fn samples_are_cut_or_left_out_as_asked_for() {
 
 #[test]
 fn pairs_come_in_rows_that_belong_together() {
-    let pair = |i: usize| Example {
-        source: format!("line {}", i + 1),
-        body: Body::Preference {
+    let pair = |i: usize| {
+        let body = Body::Preference {
             prompt: vec![ChatTurn { learn: false, ..ChatTurn::new("user", &format!("q{i}")) }],
             chosen: vec![ChatTurn::new("assistant", "yes")],
             rejected: vec![ChatTurn::new("assistant", if i == 2 { "much too long" } else { "no" })],
-        },
+        };
+        Example::new(format!("line {}", i + 1), body)
     };
     let bytes = vec![1u32; 256];
     let options = SampleOptions {

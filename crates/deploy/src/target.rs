@@ -41,12 +41,13 @@ pub enum Isa {
 }
 
 /// The names of all instruction sets.
-const ISAS: [(&str, Isa); 7] = [
+const ISAS: [(&str, Isa); 8] = [
     ("scalar", Isa::Backend(Backend::Scalar)),
     ("neon", Isa::Backend(Backend::Neon)),
     ("neon-dot", Isa::Backend(Backend::NeonDot)),
     ("neon-i8mm", Isa::Backend(Backend::NeonI8mm)),
     ("avx2", Isa::Backend(Backend::Avx2)),
+    ("avx-vnni", Isa::Backend(Backend::AvxVnni)),
     ("avx512", Isa::Backend(Backend::Avx512Vnni)),
     ("avx512-vbmi", Isa::Avx512Vbmi),
 ];
@@ -66,7 +67,8 @@ impl Isa {
 
     /// How the engine lays weights out with it.
     pub fn layout(self) -> EngineLayout {
-        let x86 = matches!(self, Self::Avx512Vbmi | Self::Backend(Backend::Avx2 | Backend::Avx512Vnni));
+        let of_x86 = [Backend::Avx2, Backend::AvxVnni, Backend::Avx512Vnni].map(Self::Backend);
+        let x86 = self == Self::Avx512Vbmi || of_x86.contains(&self);
         let five_trits = self == Self::Avx512Vbmi;
         EngineLayout {
             ternary: if five_trits { TernaryLayout::FiveTrits } else { TernaryLayout::TwoBits },

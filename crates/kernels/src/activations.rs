@@ -164,7 +164,7 @@ fn quantize_all(backend: Backend, width: ActivationWidth, row: &[f32], codes: &m
         }
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `quantize_rows_into_with` asserted that the processor supports the backend.
-        Backend::Avx2 => unsafe { vector::quantize_row_avx2(largest, row, codes) },
+        Backend::Avx2 | Backend::AvxVnni => unsafe { vector::quantize_row_avx2(largest, row, codes) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Backend::Avx512Vnni => unsafe { vector::quantize_row_avx512(largest, row, codes) },

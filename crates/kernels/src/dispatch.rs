@@ -22,6 +22,9 @@ pub enum Backend {
     NeonI8mm,
     /// 256-bit `vpmaddubsw` with 16-bit partial sums.
     Avx2,
+    /// 256-bit `vpdpbusd` (AVX-VNNI): processors without AVX-512 since Alder Lake. What is not a product of codes is
+    /// the code of AVX2.
+    AvxVnni,
     /// 512-bit `vpdpbusd` (AVX-512 F, BW, VL, VNNI).
     Avx512Vnni,
 }
@@ -47,17 +50,18 @@ pub enum BackendError {
 
 impl Backend {
     /// All backends, those of one architecture slowest first.
-    pub const ALL: [Backend; 6] = [
+    pub const ALL: [Backend; 7] = [
         Backend::Scalar,
         Backend::Neon,
         Backend::NeonDot,
         Backend::NeonI8mm,
         Backend::Avx2,
+        Backend::AvxVnni,
         Backend::Avx512Vnni,
     ];
 
     /// The backend that functions without a backend argument use: the one that the environment variable
-    /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx512`), else the
+    /// `TRITFORGE_BACKEND` names (`scalar`, `neon`, `neon-dot`, `neon-i8mm`, `avx2`, `avx-vnni`, `avx512`), else the
     /// fastest supported one. Chosen once.
     ///
     /// A variable that cannot be honoured is warned of once, through `log`, and ignored; programs that want
@@ -110,10 +114,10 @@ impl Backend {
                     && is_x86_feature_detected!("f16c")
             }
             #[cfg(target_arch = "x86_64")]
+            Backend::AvxVnni => Backend::Avx2.is_supported() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Backend::Avx512Vnni => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
+                Backend::Avx2.is_supported()
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
@@ -156,6 +160,7 @@ impl fmt::Display for Backend {
             Backend::NeonDot => "neon-dot",
             Backend::NeonI8mm => "neon-i8mm",
             Backend::Avx2 => "avx2",
+            Backend::AvxVnni => "avx-vnni",
             Backend::Avx512Vnni => "avx512",
         })
     }
@@ -194,7 +199,7 @@ mod tests {
         let error = Backend::named("sse9").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown backend \"sse9\": expected one of scalar, neon, neon-dot, neon-i8mm, avx2, avx512"
+            "unknown backend \"sse9\": expected one of scalar, neon, neon-dot, neon-i8mm, avx2, avx-vnni, avx512"
         );
     }
 

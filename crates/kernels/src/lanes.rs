@@ -149,7 +149,7 @@ macro_rules! multiversion {
                     // features above.
                     $crate::Backend::Avx512Vnni => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::Backend::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::Backend::Avx2 | $crate::Backend::AvxVnni => return unsafe { avx2($($arg),*) },
                     _ => {}
                 }
             }

@@ -50,7 +50,7 @@ fn sum(part: &[u64]) -> u64 {
 }
 
 /// Multiply-accumulates of int8 a second that the active threads make together with operands in registers:
-/// `vpmaddubsw` and `vpaddw` for AVX2, `vpdpbusd` for AVX-512 VNNI. None for a backend that this processor or
+/// `vpmaddubsw` and `vpaddw` for AVX2, `vpdpbusd` for AVX-VNNI and AVX-512 VNNI. None for a backend that this processor or
 /// this build lacks.
 pub fn int8_peak(backend: Backend) -> Option<f64> {
     /// Rounds of a measurement: some milliseconds.
@@ -64,6 +64,9 @@ pub fn int8_peak(backend: Backend) -> Option<f64> {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: supported, as found above.
             Backend::Avx2 => Some(unsafe { x86::avx2_products(rounds) }),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: supported, as found above.
+            Backend::AvxVnni => Some(unsafe { x86::avx_vnni_products(rounds) }),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: supported, as found above.
             Backend::Avx512Vnni => Some(unsafe { x86::avx512_products(rounds) }),
@@ -141,6 +144,20 @@ mod x86 {
     }
 
     /// Returns the number of products made.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub(super) fn avx_vnni_products(rounds: usize) -> usize {
+        let (x, w) = (black_box(_mm256_set1_epi8(1)), black_box(_mm256_set1_epi8(2)));
+        let mut acc = [_mm256_setzero_si256(); CHAINS];
+        for _ in 0..rounds {
+            for acc in &mut acc {
+                *acc = _mm256_dpbusd_avx_epi32(*acc, w, x);
+            }
+        }
+        black_box(acc);
+        rounds * CHAINS * 32
+    }
+
+    /// Returns the number of products made.
     #[target_feature(enable = "avx512f,avx512vnni")]
     pub(super) fn avx512_products(rounds: usize) -> usize {
         let (x, w) = (black_box(_mm512_set1_epi8(1)), black_box(_mm512_set1_epi8(2)));
@@ -168,8 +185,9 @@ mod tests {
     #[test]
     fn scalar_code_has_no_peak_and_vector_code_has_one() {
         assert_eq!(int8_peak(Backend::Scalar), None);
-        for backend in
-            Backend::supported().into_iter().filter(|b| matches!(b, Backend::Avx2 | Backend::Avx512Vnni))
+        for backend in Backend::supported()
+            .into_iter()
+            .filter(|b| matches!(b, Backend::Avx2 | Backend::AvxVnni | Backend::Avx512Vnni))
         {
             assert!(int8_peak(backend).is_some_and(|rate| rate > 1e8), "{backend}");
         }

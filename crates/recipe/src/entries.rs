@@ -77,6 +77,33 @@ impl Value {
         }
     }
 
+    /// As JSON.
+    ///
+    /// # Errors
+    /// If JSON has no such value: its type's name.
+    pub(super) fn to_json(&self) -> Result<serde_json::Value, &'static str> {
+        type Json = Result<serde_json::Value, &'static str>;
+        let table = |keys: &mut dyn Iterator<Item = (&String, &Value)>| -> Json {
+            keys.map(|(key, value)| Ok((key.clone(), value.to_json()?))).collect()
+        };
+        Ok(match self {
+            Value::Text(text) => serde_json::Value::from(text.as_str()),
+            Value::Integer(i) => serde_json::Value::from(*i),
+            Value::Float(f) if f.is_finite() => serde_json::Value::from(*f),
+            Value::Float(_) => return Err("a number that is not finite"),
+            Value::Flag(flag) => serde_json::Value::from(*flag),
+            Value::Array(items) => items.iter().map(Value::to_json).collect::<Json>()?,
+            Value::Table(keys) => table(&mut keys.iter())?,
+            Value::Tables(tables) => {
+                let each = |(_, keys): &(Origin, BTreeMap<String, Entry>)| {
+                    table(&mut keys.iter().map(|(key, entry)| (key, &entry.value)))
+                };
+                tables.iter().map(each).collect::<Json>()?
+            }
+            Value::Other(name) => return Err(name),
+        })
+    }
+
     /// Reads a parsed value; an integer that does not fit 64 bits is kept as what it is not.
     pub(super) fn of(value: &DeValue<'_>) -> Self {
         match value {

@@ -44,6 +44,8 @@ pub enum Kind {
     Paths,
     /// A table whose keys are among these, each with a string.
     Names(Vec<&'static str>),
+    /// A table of any keys and values.
+    Table,
     /// An array of tables with these keys, of which the first is needed.
     Tables(Vec<(&'static str, Kind)>),
 }
@@ -132,6 +134,7 @@ impl Kind {
                     keys.iter().map(|name| (name.to_string(), json!({ "type": "string" }))).collect();
                 json!({ "type": "object", "properties": properties, "additionalProperties": false })
             }
+            Kind::Table => json!({ "type": "object" }),
             Kind::Tables(keys) => {
                 let properties: Map<String, Value> =
                     keys.iter().map(|(name, kind)| (name.to_string(), kind.schema())).collect();
@@ -200,6 +203,7 @@ impl fmt::Display for Kind {
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a path, or an array of paths"),
             Kind::Names(keys) => write!(f, "a table of strings, with keys among {}", keys.join(", ")),
+            Kind::Table => f.write_str("a table"),
             Kind::Tables(_) => f.write_str("an array of tables"),
         }
     }

@@ -9,7 +9,9 @@ use tritforge_infer::{
     Draft, Finish, GenerateOptions, InferError, KvType, Model, ScaledAdapter, Session, TokenLogprobs,
 };
 use tritforge_support::counted;
-use tritforge_text::{ChatTemplate, EncodeOptions, Message, TextError, Tokenizer, ToolFormat};
+use tritforge_text::{
+    ChatTemplate, EncodeOptions, Message, TemplateInputs, TextError, Tokenizer, ToolFormat,
+};
 
 use crate::adapters::{AdapterError, Adapters};
 use crate::metrics::Metrics;
@@ -265,7 +267,8 @@ impl Engine {
                 (Prompt::Chat(messages), _) => {
                     let template = chat_template(tokenizer)?;
                     options.end_turn(tokenizer.turn_end(&template));
-                    tokenizer.encode_chat_tools(&template, messages, &job.tools)?
+                    let inputs = TemplateInputs { tools: &job.tools, arguments: None };
+                    tokenizer.encode_chat_with(&template, messages, inputs)?
                 }
             };
             let fits = !prompt.is_empty() && prompt.len() <= worker.context();

@@ -6,12 +6,13 @@
 //! anything but its messages. The blocks `{% generation %}` … `{% endgeneration %}`, by which a template says
 //! what the model is to learn, are known too.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Serde};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value, context};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 use serde::{Deserialize, Serialize};
 use tritforge_support::caught;
 
@@ -94,6 +95,21 @@ const BUILT_IN: [(&str, &str); 6] = [
     ("hermes", include_str!("templates/hermes.jinja")),
 ];
 
+/// What a template reads beside the messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TemplateInputs<'a> {
+    /// The functions that the model may call, in OpenAI's form; none of them is the same as no list.
+    pub tools: &'a [serde_json::Value],
+    /// Further variables by name, such as `documents` or `enable_thinking`.
+    pub arguments: Option<&'a serde_json::Map<String, serde_json::Value>>,
+}
+
+impl TemplateInputs<'_> {
+    /// Variables that the conversation itself gives: no argument may have their names.
+    pub const RESERVED: [&'static str; 5] =
+        ["messages", "tools", "add_generation_prompt", "bos_token", "eos_token"];
+}
+
 /// A conversation as a template writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendered {
@@ -120,7 +136,8 @@ impl ChatTemplate {
         environment.add_function("strftime_now", strftime_now);
         environment.add_function(MARK, generation_block);
         environment.add_filter("tojson", tojson);
-        let (program, generation) = with_calls(&source);
+        // Files may have line ends of Windows; jinja2 reads each as a newline.
+        let (program, generation) = with_calls(&source.replace("\r\n", "\n").replace('\r', "\n"));
         guarded(|| environment.add_template_owned(NAME, jinja::rewrite(&program, syntax)?))?;
         Ok(Self { source, generation, environment })
     }
@@ -174,37 +191,52 @@ impl ChatTemplate {
         bos: Option<&str>,
         eos: Option<&str>,
     ) -> Result<Rendered, TextError> {
-        self.render_tools(messages, &[], add_generation_prompt, bos, eos)
+        self.render_with(messages, TemplateInputs::default(), add_generation_prompt, bos, eos)
     }
 
-    /// As [`Self::render_marked`], with the functions that the model may call, in OpenAI's form.
+    /// As [`Self::render_marked`], with tools and other variables.
     ///
     /// # Errors
-    /// As [`Self::render_marked`].
-    pub fn render_tools<M: Serialize>(
+    /// As [`Self::render_marked`]; if an argument has the name of a variable that the conversation gives.
+    pub fn render_with<M: Serialize>(
         &self,
         messages: &[M],
-        tools: &[serde_json::Value],
+        inputs: TemplateInputs<'_>,
         add_generation_prompt: bool,
         bos: Option<&str>,
         eos: Option<&str>,
     ) -> Result<Rendered, TextError> {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
-        let messages = Value::from(Serde(messages));
-        if self.generation && messages.to_string().contains([BEGIN, END]) {
-            let problem = "a message contains U+FDD0 or U+FDD1, which are not valid characters".to_string();
-            return Err(TextError::Template { line: None, problem });
+        let fault = |problem: String| Err(TextError::Template { line: None, problem });
+        let TemplateInputs { tools, arguments } = inputs;
+        let reserved =
+            |name: &&String| TemplateInputs::RESERVED.contains(&name.as_str()) || name.starts_with("__");
+        if let Some(name) = arguments.and_then(|arguments| arguments.keys().find(reserved)) {
+            return fault(format!(
+                "no argument may be called {name:?}: the conversation itself says what it is"
+            ));
         }
+        let messages = Value::from(Serde(messages));
         let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
-        let context = context! {
-            __input__ => jinja::input(&[messages.clone(), tools.clone()].into_iter().collect()),
-            messages => messages,
-            add_generation_prompt => add_generation_prompt,
-            bos_token => bos.unwrap_or_default(),
-            eos_token => eos.unwrap_or_default(),
-            tools => tools,
-            documents => Value::from(()),
-        };
+        let arguments =
+            arguments.into_iter().flatten().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
+        // An argument may be called `documents`.
+        let mut context: BTreeMap<String, Value> = [("documents".to_string(), Value::from(()))].into();
+        context.extend(arguments);
+        let all: Value = context.values().chain([&messages, &tools]).cloned().collect();
+        if self.generation && all.to_string().contains([BEGIN, END]) {
+            let problem = "a message contains U+FDD0 or U+FDD1, which are not valid characters".to_string();
+            return fault(problem);
+        }
+        let given = [
+            ("__input__", jinja::input(&all)),
+            ("messages", messages),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+            ("bos_token", Value::from(bos.unwrap_or_default())),
+            ("eos_token", Value::from(eos.unwrap_or_default())),
+            ("tools", tools),
+        ];
+        context.extend(given.map(|(name, value)| (name.to_string(), value)));
         let text = guarded(|| template.render(context))?;
         if self.generation { unmark(&text) } else { Ok(Rendered { text, generated: Vec::new() }) }
     }

@@ -5,7 +5,7 @@
 //! file ([`Tokenizer::from_file`]), or from the metadata of a GGUF file ([`Tokenizer::from_gguf`]). Whichever
 //! way it came, what [`Tokenizer::to_gguf`] writes describes it exactly: the tokenizer that the deployed file
 //! holds gives the ids that training saw. What GGUF cannot say is an error, never a guess. A [`ChatTemplate`]
-//! turns messages into one prompt, as `transformers` does; [`Tokenizer::encode_turns`] turns them into ids to
+//! turns messages into one prompt, as `transformers` does; [`Tokenizer::encode_turns_with`] turns them into ids to
 //! train on, with a mask over what the model is to learn.
 //!
 //! ```
@@ -58,9 +58,10 @@ mod train;
 mod turns;
 mod unigram;
 mod validate;
+mod written;
 
 pub use base64::base64;
-pub use chat::{ChatTemplate, Message, Rendered};
+pub use chat::{ChatTemplate, Message, Rendered, TemplateInputs};
 pub use end_of_generation::TurnEnd;
 pub use error::TextError;
 pub use special::SpecialTokens;

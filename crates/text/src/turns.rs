@@ -9,9 +9,12 @@
 use std::ops::Range;
 
 use serde::Serialize;
+use serde_json::Value;
 use tokenizers::OffsetType;
 
-use crate::{ChatTemplate, EncodeOptions, TextError, Tokenizer};
+use crate::encode_chat::values;
+use crate::written::{all_is_written, answer_is_written};
+use crate::{ChatTemplate, EncodeOptions, Rendered, TemplateInputs, TextError, Tokenizer};
 
 /// A message of a conversation to train on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +49,27 @@ impl Tokenizer {
         template: &ChatTemplate,
         turns: &[Turn<'_, M>],
     ) -> Result<Masked, TextError> {
+        self.encode_turns_with(template, turns, TemplateInputs::default())
+    }
+
+    /// As [`Self::encode_turns`], with tools and other variables for the template.
+    ///
+    /// # Errors
+    /// As [`Self::encode_turns`]; if the template leaves out a tool, a call, its result, or what is said beside a call.
+    pub fn encode_turns_with<M: Serialize>(
+        &self,
+        template: &ChatTemplate,
+        turns: &[Turn<'_, M>],
+        inputs: TemplateInputs<'_>,
+    ) -> Result<Masked, TextError> {
         let name = |id: Option<u32>| id.and_then(|id| self.token(id));
         let (bos, eos) = (name(self.bos()), name(self.eos()));
-        let (text, spans) = spans(template, turns, bos.as_deref(), eos.as_deref())?;
+        let render = |messages: &[&M], prompt| {
+            template.render_with(messages, inputs, prompt, bos.as_deref(), eos.as_deref())
+        };
+        let (text, spans) = spans(template, turns, &render)?;
+        let messages: Vec<_> = turns.iter().map(|turn| turn.message).collect();
+        check(turns, &values(&messages), inputs.tools, &text, &spans)?;
         let options = EncodeOptions { add_bos: self.adds_bos(), parse_special: true };
         let mut masked = self.encode_spans(&text, &spans, options)?;
         if !template.has_generation() {
@@ -104,15 +125,35 @@ impl Tokenizer {
     }
 }
 
-/// The rendered conversation, and the byte ranges of what is to be learned.
+/// Checks that a conversation with tools is written whole. `spans` are the places of what is learned in `text`.
+fn check<M>(
+    turns: &[Turn<'_, M>],
+    messages: &[Value],
+    tools: &[Value],
+    text: &str,
+    spans: &[Range<usize>],
+) -> Result<(), TextError> {
+    // A template may put what a system prompt says in its own way.
+    let known = |message: &&Value| !matches!(message["role"].as_str(), Some("system" | "developer"));
+    let others: Vec<Value> = messages.iter().filter(known).cloned().collect();
+    all_is_written(&others, tools, text)?;
+    let learned = turns.iter().zip(messages).filter(|(turn, _)| turn.learn);
+    if learned.clone().count() != spans.len() {
+        // Several answers in one block.
+        return Ok(());
+    }
+    learned.zip(spans).try_for_each(|((_, message), span)| answer_is_written(message, &text[span.clone()]))
+}
+
+/// The rendered conversation, and the byte ranges of what is to be learned. `render` renders messages, with the
+/// beginning of an answer behind them or without.
 fn spans<M: Serialize>(
     template: &ChatTemplate,
     turns: &[Turn<'_, M>],
-    bos: Option<&str>,
-    eos: Option<&str>,
+    render: &impl Fn(&[&M], bool) -> Result<Rendered, TextError>,
 ) -> Result<(String, Vec<Range<usize>>), TextError> {
     let messages: Vec<&M> = turns.iter().map(|turn| turn.message).collect();
-    let whole = template.render_marked(&messages, false, bos, eos)?;
+    let whole = render(&messages, false)?;
     let fault = |problem: String| Err(TextError::Template { line: None, problem });
     if template.has_generation() {
         if let Some(at) = turns.iter().position(|turn| turn.learn && !turn.answer) {
@@ -137,9 +178,9 @@ fn spans<M: Serialize>(
         // What is not an answer has no prompt of its own: it begins where the conversation before it ends.
         let before = match i {
             0 if !turn.answer => String::new(),
-            _ => template.render(&messages[..i], turn.answer, bos, eos)?,
+            _ => render(&messages[..i], turn.answer)?.text,
         };
-        let through = template.render(&messages[..=i], false, bos, eos)?;
+        let through = render(&messages[..=i], false)?.text;
         if !(through.starts_with(&before) && whole.text.starts_with(&through)) {
             return fault(format!(
                 "message {}: the conversation up to it is not how the whole begins, so that its place cannot be told: use a \

@@ -1,6 +1,9 @@
 //! Chat templates against what `transformers` renders.
 
-use tritforge_text::{ChatTemplate, Masked, Message, SpecialTokens, TextError, Tokenizer, Turn};
+use serde_json::{Value, json};
+use tritforge_text::{
+    ChatTemplate, Masked, Message, SpecialTokens, TemplateInputs, TextError, Tokenizer, Turn,
+};
 
 fn conversation() -> Vec<Message> {
     vec![
@@ -244,5 +247,40 @@ fn expressions_at_which_the_engine_panics_are_errors() {
     for source in ["{{ ''[::-1] }}", "{{ messages[:0][::-1] }}", "{{ '%(\u{fffd})s' % {'a': 1} }}"] {
         let found = ChatTemplate::new(source).unwrap().render(&[Message::new("user", "x")], true, None, None);
         assert!(!matches!(found, Ok(text) if text.contains('x')), "{source}");
+    }
+}
+
+#[test]
+fn line_ends_of_files_are_newlines() {
+    // jinja2 reads every line end of a template as "\n"; what a message says stays as it is.
+    let template = "{% for m in messages %}\nA\n{{ m.content }}\n{%- endfor %}\nend\n";
+    let messages = [Message::new("user", "x\r\ny\rz")];
+    let render =
+        |source: String| ChatTemplate::new(source).unwrap().render(&messages, false, None, None).unwrap();
+    let expected = render(template.to_string());
+    assert_eq!(expected, "A\nx\r\ny\rzend");
+    for end in ["\r\n", "\r"] {
+        assert_eq!(render(template.replace('\n', end)), expected);
+    }
+    // The source is the file's, byte for byte.
+    let source = template.replace('\n', "\r\n");
+    assert_eq!(ChatTemplate::new(source.clone()).unwrap().source(), source);
+}
+
+#[test]
+fn arguments_are_variables_but_for_those_of_the_conversation() {
+    let source = "{{ tools | length if tools else 'no tools' }} {{ documents }} {{ thinking is defined and not thinking }}";
+    let template = ChatTemplate::new(source).unwrap();
+    let render = |tools: &[Value], arguments: Value| {
+        let arguments = arguments.as_object().unwrap().clone();
+        let inputs = TemplateInputs { tools, arguments: Some(&arguments) };
+        template.render_with(&[Message::new("user", "x")], inputs, false, None, None).map(|found| found.text)
+    };
+    assert_eq!(render(&[], json!({})).unwrap(), "no tools None False");
+    let given = json!({"thinking": false, "documents": ["d"]});
+    assert_eq!(render(&[json!({}), json!({})], given).unwrap(), "2 ['d'] True");
+    for name in TemplateInputs::RESERVED {
+        let error = render(&[], json!({ name: 1 })).unwrap_err().to_string();
+        assert!(error.contains(&format!("no argument may be called {name:?}")), "{error}");
     }
 }

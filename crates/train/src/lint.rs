@@ -116,7 +116,7 @@ fn lint_text(
         texts.push(corpus.documents);
     }
     let (mut train, mut held_out) = (Vec::new(), Vec::new());
-    let example = |document: Document| Example { source: document.source, body: Body::Text(document.text) };
+    let example = |document: Document| Example::new(document.source, Body::Text(document.text));
     for documents in texts {
         let (more, more_held_out) = split(documents, split_of(recipe))?;
         train.extend(more.into_iter().map(example));

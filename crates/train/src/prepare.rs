@@ -1,6 +1,7 @@
 //! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start
 //! finds them; or to samples with masks or pairs of answers, which are made again at every start.
 
+mod checks;
 mod lint;
 mod samples;
 

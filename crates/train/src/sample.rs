@@ -3,20 +3,17 @@
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use tritforge_model::Decoder;
-use tritforge_text::Message;
+use tritforge_text::{Message, TemplateInputs};
 
+use crate::TrainError;
 use crate::prepare::Prepared;
-use crate::{TrainError, recipe};
+use crate::recipe::Recipe;
 
 /// Continues the recipe's prompt. There is no cache: the whole sequence runs again for every token, which is
 /// cheap enough for the few tokens of a sample. The seed is fixed, so that samples of different steps can be
 /// compared.
-pub(crate) fn sample(
-    model: &Decoder,
-    prepared: &Prepared,
-    options: &recipe::Sample,
-    seed: u64,
-) -> Result<String, TrainError> {
+pub(crate) fn sample(model: &Decoder, prepared: &Prepared, recipe: &Recipe) -> Result<String, TrainError> {
+    let options = &recipe.sample;
     if options.tokens == 0 {
         return Ok(String::new());
     }
@@ -26,14 +23,18 @@ pub(crate) fn sample(
         o if o.top_k > 0 => Sampling::TopKThenTopP { k: o.top_k, p: o.top_p, temperature: o.temperature },
         o => Sampling::TopP { p: o.top_p, temperature: o.temperature },
     };
-    let mut processor = LogitsProcessor::from_sampling(seed, sampling);
+    let mut processor = LogitsProcessor::from_sampling(recipe.run.seed, sampling);
     let vocab = model.config().vocab_size;
     let known = tokenizer.vocab_size();
     let longest = model.config().max_position_embeddings;
     let template = prepared.data.template();
     let mut ids = match template {
         // A model that learns answers is asked in the way it was taught.
-        Some(template) => tokenizer.encode_chat(template, &[Message::new("user", &options.prompt)])?,
+        Some(template) => {
+            let arguments = Some(&recipe.data.samples.chat_template_kwargs);
+            let inputs = TemplateInputs { tools: &[], arguments };
+            tokenizer.encode_chat_with(template, &[Message::new("user", &options.prompt)], inputs)?
+        }
         None => tokenizer.encode(&options.prompt, tokenizer.adds_bos())?,
     };
     if ids.is_empty() {

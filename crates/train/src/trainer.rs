@@ -46,11 +46,21 @@ pub struct RunOptions<'a> {
     /// Write the held-out loss of every document into the run's directory at the end ([`crate::document_losses`]), where
     /// the run learns texts by the cross-entropy.
     pub document_losses: bool,
+    /// Write a checkpoint after this step and keep it beside the last ones, so that another run can go on from it
+    /// ([`crate::shared_steps`]).
+    pub keep_step: Option<u64>,
 }
 
 impl Default for RunOptions<'_> {
     fn default() -> Self {
-        Self { resume: false, overwrite: false, sink: &Silent, stop: None, document_losses: false }
+        Self {
+            resume: false,
+            overwrite: false,
+            sink: &Silent,
+            stop: None,
+            document_losses: false,
+            keep_step: None,
+        }
     }
 }
 
@@ -110,6 +120,7 @@ struct Trainer<'a> {
     log: RunLog,
     sink: &'a dyn Sink,
     document_losses: bool,
+    keep_step: Option<u64>,
     /// f32 operations a second that this machine's products reach.
     gemm_flops: f64,
     last_checkpoint: Option<PathBuf>,
@@ -153,7 +164,8 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions<'_>) -> 
             result = Some(trainer.evaluate()?);
         }
         let best = every.keep_best && trainer.progress.best_step == Some(step);
-        if step.is_multiple_of(every.save_every) || last || best {
+        let kept = options.keep_step == Some(step);
+        if step.is_multiple_of(every.save_every) || last || best || kept {
             trainer.save()?;
         }
         evaluating += pause.elapsed().as_secs_f64();
@@ -248,7 +260,8 @@ impl<'a> Trainer<'a> {
             TrainEngine::Candle => GradPrecision::F32,
         })?;
         // The checkpoints that will be kept, and the one being written, less those that are there already.
-        let kept = recipe.train.keep_last + usize::from(recipe.train.keep_best) + 1;
+        let beside = usize::from(recipe.train.keep_best) + usize::from(options.keep_step.is_some());
+        let kept = recipe.train.keep_last + beside + 1;
         let size = checkpoint_bytes(&model, &optimizer, average.is_some());
         check_room(out, size * kept.saturating_sub(earlier) as u64)?;
         let resumed = found.as_deref().map(|path| (path, progress.other_model.as_deref()));
@@ -257,7 +270,7 @@ impl<'a> Trainer<'a> {
         progress.other_model = loss_function.other_model().map(str::to_string);
         if !options.resume {
             // Only now that a new run can begin.
-            prune(out, 0, None)?;
+            prune(out, 0, &[])?;
         }
         let batches = prepared.data.batches(recipe, progress.position)?;
         let log = RunLog::open(out, progress.step)?;
@@ -284,6 +297,7 @@ impl<'a> Trainer<'a> {
             log,
             sink,
             document_losses: options.document_losses,
+            keep_step: options.keep_step,
             gemm_flops: tritforge_machine::f32_flops(),
             last_checkpoint: found,
         };
@@ -335,7 +349,8 @@ impl<'a> Trainer<'a> {
     /// Removes the checkpoints that the recipe does not keep.
     fn prune(&self) -> Result<(), TrainError> {
         let best = self.progress.best_step.filter(|_| self.recipe.train.keep_best);
-        Ok(prune(&self.recipe.run.out, self.recipe.train.keep_last, best)?)
+        let kept: Vec<u64> = best.into_iter().chain(self.keep_step).collect();
+        Ok(prune(&self.recipe.run.out, self.recipe.train.keep_last, &kept)?)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use tritforge_report::{STYLE, escape};
 
-use super::markdown::{changes, costs, table};
+use super::markdown::{changes, costs, rungs, table};
 use super::plots::{COLORS, curves, differences, pareto};
 use super::{Kind, Report};
 use crate::results::ArmResult;
@@ -35,6 +35,13 @@ pub(super) fn page(report: &Report) -> String {
         escape(&report.answer)
     );
     html += &card_of_table(report);
+    if let Some((header, rows)) = rungs(report) {
+        html += &format!(
+            "<section class=\"card wide scroll\"><h2>Rungs <small>{}, means over seeds</small></h2>{}</section>",
+            report.metric.label(),
+            of_cells(report, &header, &rows)
+        );
+    }
     if let Some(svg) = differences(report) {
         let text = format!("against {}, with 95 % intervals", report.base().arm.name);
         html += &card("Differences", &text, &svg, "");
@@ -44,8 +51,13 @@ pub(super) fn page(report: &Report) -> String {
     for (name, of) in [
         ("steps", (|p| p.step) as fn(&crate::CurvePoint) -> f64),
         ("target tokens", |p| p.tokens),
+        ("floating-point operations", |p| p.flops.unwrap_or(f64::NAN)),
         ("seconds of training", |p| p.seconds),
     ] {
+        // A line that some arms lack would say something of them that nobody knows.
+        if !report.arms.iter().flat_map(|arm| &arm.curve).all(|point| of(point).is_finite()) {
+            continue;
+        }
         if let Some(svg) = curves(report, name, of) {
             html +=
                 &card("Learning", &format!("{what} over {name}; bands: one sd over seeds"), &svg, &legend);
@@ -55,6 +67,7 @@ pub(super) fn page(report: &Report) -> String {
         ("bytes of the exported file", true, (|arm| arm.costs.file_bytes) as fn(&ArmResult) -> Option<f64>),
         ("tokens/s of the engine", false, |arm| arm.arm.engine_speed),
         ("seconds of training", true, |arm| arm.costs.seconds),
+        ("floating-point operations of training", true, |arm| arm.costs.flops),
     ] {
         if let Some(svg) = pareto(report, name, less, of) {
             let text = format!("{what} against {name}; dashed: what no arm beats in both");

@@ -29,6 +29,10 @@ pub(super) fn page(report: &Report) -> String {
     for note in report.notes() {
         let _ = writeln!(text, "- {note}");
     }
+    if let Some((header, rows)) = rungs(report) {
+        text += "\n## Rungs\n\n";
+        text += &of_cells(&header, &rows);
+    }
     text += "\n## Costs\n\n";
     let (header, rows) = costs(report);
     text += &of_cells(&header, &rows);
@@ -122,6 +126,36 @@ pub fn table(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
     (header, report.in_order().into_iter().map(row).collect())
 }
 
+/// The metric of every arm after the steps of each rung, the arms that came furthest first; none without rungs.
+pub(super) fn rungs(report: &Report) -> Option<(Vec<String>, Vec<Vec<String>>)> {
+    let last = report.rungs.len().checked_sub(1)?;
+    let header = report.rungs.iter().map(|rung| format!("{} steps", rung.steps));
+    let value = |rung: usize, arm: usize| {
+        let own = report.rungs[rung].arms.iter().find(|(own, _)| *own == arm)?;
+        Some(own.1.unwrap_or(f64::INFINITY))
+    };
+    // By the last rung of each, the longer one first.
+    let place = |arm: usize| {
+        let rung = (0..=last).rev().find(|rung| value(*rung, arm).is_some()).unwrap_or(0);
+        (last - rung, value(rung, arm).unwrap_or(f64::INFINITY))
+    };
+    let mut order: Vec<usize> = (0..report.arms.len()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (place(*a), place(*b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    let cell = |value: Option<f64>| match value {
+        None => String::new(),
+        Some(value) if value.is_finite() => format!("{value:.4}"),
+        Some(_) => "no value".to_string(),
+    };
+    let rows = order.into_iter().map(|arm| {
+        let values = (0..=last).map(|rung| cell(value(rung, arm)));
+        std::iter::once(report.arms[arm].arm.name.clone()).chain(values).collect()
+    });
+    Some((std::iter::once("arm".to_string()).chain(header).collect(), rows.collect()))
+}
+
 /// What arms cost.
 pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
     let header = [
@@ -129,6 +163,7 @@ pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
         "parameters",
         "tokens",
         "training",
+        "FLOPs",
         "peak memory",
         "exported file",
         "engine",
@@ -143,6 +178,7 @@ pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
             of(c.parameters, |n| format!("{n:.0}")),
             of(c.tokens, |n| format!("{n:.0}")),
             of(c.seconds, duration),
+            of(c.flops, |n| format!("{n:.3e}")),
             of(c.peak_memory, |n| format!("{:.0} MB", n / 1e6)),
             of(c.file_bytes, |n| format!("{:.3} MB", n / 1e6)),
             of(arm.arm.engine_speed, |n| format!("{n:.0} tokens/s")),

@@ -1,8 +1,9 @@
-//! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, and
-//! `report.html`, one page that needs nothing else.
+//! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, both
+//! also as Parquet, and `report.html`, one page that needs nothing else.
 
 mod html;
 mod markdown;
+mod parquet;
 mod plots;
 mod tables;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 
 use crate::experiment::Metric;
 use crate::results::ArmResult;
+use crate::rungs::RungResult;
 use crate::{AblateError, store};
 
 pub use markdown::table;
@@ -42,6 +44,8 @@ pub struct Report {
     pub seeds: Vec<u64>,
     /// Differences up to this are of no interest.
     pub margin: Option<f64>,
+    /// What each rung found; none without rungs.
+    pub rungs: Vec<RungResult>,
     /// The arms.
     pub arms: Vec<ArmResult>,
     /// How it came about.
@@ -70,10 +74,15 @@ impl Report {
     /// If a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), AblateError> {
         std::fs::create_dir_all(dir).map_err(AblateError::io(dir, "create"))?;
-        store::replace(&dir.join("report.csv"), &tables::arms(self))?;
-        store::replace(&dir.join("runs.csv"), &tables::runs(self))?;
-        store::replace(&dir.join("report.md"), &markdown::page(self))?;
-        store::replace(&dir.join("report.html"), &html::page(self))
+        for (name, table) in [("report", tables::arms(self)), ("runs", tables::runs(self))] {
+            store::replace(&dir.join(format!("{name}.csv")), tables::csv(&table))?;
+            let path = dir.join(format!("{name}.parquet"));
+            let bytes = parquet::bytes(&table);
+            let io = |e| AblateError::io(&path, "write")(std::io::Error::other(e));
+            store::replace(&path, bytes.map_err(io)?)?;
+        }
+        store::replace(&dir.join("report.md"), markdown::page(self))?;
+        store::replace(&dir.join("report.html"), html::page(self))
     }
 
     /// The page alone, for who has no directory for a report.
@@ -86,9 +95,10 @@ impl Report {
         &self.arms[self.baseline]
     }
 
-    /// Arms in the order of the tables: of a sweep the best first.
+    /// Arms in the order of the tables: of a sweep the best first, without those that were given up on a rung.
     fn in_order(&self) -> Vec<&ArmResult> {
-        let mut arms: Vec<&ArmResult> = self.arms.iter().collect();
+        let compared = |arm: &&ArmResult| self.rungs.is_empty() || !arm.arm.runs.is_empty();
+        let mut arms: Vec<&ArmResult> = self.arms.iter().filter(compared).collect();
         if self.kind == Kind::Sweep {
             arms.sort_by(|a, b| a.summary.mean.total_cmp(&b.summary.mean));
         }
@@ -116,7 +126,8 @@ impl Report {
                     "{name}: {edge} was chosen at the edge of what was tried: a better value may lie beyond."
                 ));
             }
-            if self.kind == Kind::Sweep && arm.arm.runs.len() < self.seeds.len() {
+            let halved = self.kind == Kind::Sweep && self.rungs.is_empty();
+            if halved && arm.arm.runs.len() < self.seeds.len() {
                 let ran = tritforge_support::counted(arm.arm.runs.len(), "seed");
                 notes.push(format!("{name}: given up after {ran}, as one of the worse half."));
             }
@@ -127,6 +138,16 @@ impl Report {
             if let Some(why) = why {
                 notes.push(format!("{name} could not be exported: {why}"));
             }
+        }
+        if let [first, .., last] = &self.rungs[..] {
+            notes.push(format!(
+                "{} of {} steps, the better ones trained on: {} of {} steps compared here. Losses after fewer steps are in \
+                 the table of rungs.",
+                tritforge_support::counted(first.arms.len(), "arm"),
+                first.steps,
+                tritforge_support::counted(last.arms.len(), "arm"),
+                last.steps
+            ));
         }
         if self.kind == Kind::Sweep {
             notes.push(

@@ -1,93 +1,121 @@
-//! The report as tables for programs. `report.csv` holds nothing that differs when the experiment is run again.
-
-use std::fmt::Write as _;
+//! The report as tables for programs. That of arms holds nothing that differs when the experiment is run again.
 
 use super::Report;
+use crate::results::ArmResult;
+use crate::{RunResult, SeedRun};
+
+/// A cell; an empty one has no text or no number. Numbers that are none (NaN, ∞) are no numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell {
+    /// A text.
+    Text(String),
+    /// A whole number.
+    Whole(Option<u64>),
+    /// A real number.
+    Real(Option<f64>),
+}
+
+/// Columns, each with its name and as many cells as the others, all of one kind.
+pub(super) type Table = Vec<(&'static str, Vec<Cell>)>;
 
 /// A row for each arm, in the order of the file.
-pub(super) fn arms(report: &Report) -> String {
-    let mut text = "arm,settings,n,diverged,failed,mean,sd,half_width,difference,difference_sd,difference_half_width,\
-                    t,df,p,holm_p,sign_flip_p,wins,smallest_shown,evaluation_sd,verdict,pairing,parameters,file_bytes\n"
-        .to_string();
-    for arm in &report.arms {
-        let s = &arm.summary;
-        let versus = arm.versus.as_ref();
-        let d = versus.map(|v| v.difference);
-        let of = |value: Option<f64>| value.map_or(String::new(), number);
-        let cells = [
-            cell(&arm.arm.name),
-            cell(arm.arm.tuned.as_ref().map_or("", |tuned| &tuned.chosen)),
-            s.n.to_string(),
-            arm.diverged.to_string(),
-            arm.failed.to_string(),
-            number(s.mean),
-            number(s.sd),
-            number(s.half_width),
-            of(d.map(|d| d.mean)),
-            of(d.map(|d| d.sd)),
-            of(d.map(|d| d.half_width)),
-            of(d.map(|d| d.t)),
-            of(d.map(|d| d.df)),
-            of(d.map(|d| d.p)),
-            of(versus.map(|v| v.adjusted_p)),
-            of(d.and_then(|d| d.sign_flip_p)),
-            d.and_then(|d| d.wins).map_or(String::new(), |wins| wins.to_string()),
-            of(d.map(|d| d.smallest_shown)),
-            of(versus.and_then(|v| v.evaluation).map(|e| e.sd)),
-            versus.map_or(String::new(), |v| v.verdict.word().to_string()),
-            cell(&arm.arm.pairing.as_ref().map_or(String::new(), ToString::to_string)),
-            of(arm.costs.parameters),
-            of(arm.costs.file_bytes),
-        ];
-        let _ = writeln!(text, "{}", cells.join(","));
-    }
-    text
+pub(super) fn arms(report: &Report) -> Table {
+    let column = |name: &'static str, of: &dyn Fn(&ArmResult) -> Cell| {
+        (name, report.arms.iter().map(of).collect::<Vec<_>>())
+    };
+    let whole = |n: usize| Cell::Whole(Some(n as u64));
+    let difference = |of: fn(&crate::stats::Difference) -> f64| {
+        move |arm: &ArmResult| real(arm.versus.as_ref().map(|versus| of(&versus.difference)))
+    };
+    vec![
+        column("arm", &|arm| Cell::Text(arm.arm.name.clone())),
+        column("settings", &|arm| {
+            Cell::Text(arm.arm.tuned.as_ref().map_or(String::new(), |tuned| tuned.chosen.clone()))
+        }),
+        column("n", &|arm| whole(arm.summary.n)),
+        column("diverged", &|arm| whole(arm.diverged)),
+        column("failed", &|arm| whole(arm.failed)),
+        column("mean", &|arm| real(Some(arm.summary.mean))),
+        column("sd", &|arm| real(Some(arm.summary.sd))),
+        column("half_width", &|arm| real(Some(arm.summary.half_width))),
+        column("difference", &difference(|d| d.mean)),
+        column("difference_sd", &difference(|d| d.sd)),
+        column("difference_half_width", &difference(|d| d.half_width)),
+        column("t", &difference(|d| d.t)),
+        column("df", &difference(|d| d.df)),
+        column("p", &difference(|d| d.p)),
+        column("holm_p", &|arm| real(arm.versus.as_ref().map(|versus| versus.adjusted_p))),
+        column("sign_flip_p", &difference(|d| d.sign_flip_p.unwrap_or(f64::NAN))),
+        column("wins", &|arm| {
+            Cell::Whole(arm.versus.as_ref().and_then(|versus| versus.difference.wins).map(|wins| wins as u64))
+        }),
+        column("smallest_shown", &difference(|d| d.smallest_shown)),
+        column("evaluation_sd", &|arm| {
+            real(arm.versus.as_ref().and_then(|versus| versus.evaluation).map(|noise| noise.sd))
+        }),
+        column("verdict", &|arm| {
+            Cell::Text(arm.versus.as_ref().map_or(String::new(), |v| v.verdict.word().to_string()))
+        }),
+        column("pairing", &|arm| {
+            Cell::Text(arm.arm.pairing.as_ref().map_or(String::new(), ToString::to_string))
+        }),
+        column("parameters", &|arm| real(arm.costs.parameters)),
+        column("file_bytes", &|arm| real(arm.costs.file_bytes)),
+        column("flops", &|arm| real(arm.costs.flops)),
+    ]
 }
 
 /// A row for each run.
-pub(super) fn runs(report: &Report) -> String {
-    let mut text = "arm,seed,outcome,bits_per_byte,held_out_loss,parameters,steps,tokens,seconds,peak_memory,file_bytes,\
-                    directory\n"
-        .to_string();
-    for arm in &report.arms {
-        for run in &arm.arm.runs {
-            let result = run.outcome.result();
-            let outcome = match result {
-                None => "failed",
-                Some(result) if result.diverged.is_some() => "diverged",
-                Some(_) => "finished",
-            };
-            let whole = |value: Option<u64>| value.map_or(String::new(), |n| n.to_string());
-            let real = |value: Option<f64>| value.map_or(String::new(), number);
-            let cells = [
-                cell(&arm.arm.name),
-                run.seed.to_string(),
-                outcome.to_string(),
-                real(result.and_then(|r| r.bits_per_byte)),
-                real(result.and_then(|r| r.held_out_loss)),
-                whole(result.and_then(|r| r.parameters).map(|n| n as u64)),
-                whole(result.map(|r| r.steps)),
-                whole(result.map(|r| r.tokens)),
-                real(result.map(|r| r.seconds)),
-                whole(result.and_then(|r| r.peak_memory)),
-                whole(result.and_then(|r| r.file_bytes)),
-                cell(&run.dir.display().to_string()),
-            ];
-            let _ = writeln!(text, "{}", cells.join(","));
-        }
-    }
-    text
+pub(super) fn runs(report: &Report) -> Table {
+    let all: Vec<(&ArmResult, &SeedRun)> =
+        report.arms.iter().flat_map(|arm| arm.arm.runs.iter().map(move |run| (arm, run))).collect();
+    let column = |name: &'static str, of: &dyn Fn(&ArmResult, &SeedRun) -> Cell| {
+        (name, all.iter().map(|(arm, run)| of(arm, run)).collect::<Vec<_>>())
+    };
+    let whole = |of: fn(&RunResult) -> Option<u64>| {
+        move |_: &ArmResult, run: &SeedRun| Cell::Whole(run.outcome.result().and_then(of))
+    };
+    let number = |of: fn(&RunResult) -> Option<f64>| {
+        move |_: &ArmResult, run: &SeedRun| real(run.outcome.result().and_then(of))
+    };
+    let outcome = |run: &SeedRun| match run.outcome.result() {
+        None => "failed",
+        Some(result) if result.diverged.is_some() => "diverged",
+        Some(_) => "finished",
+    };
+    vec![
+        column("arm", &|arm, _| Cell::Text(arm.arm.name.clone())),
+        column("seed", &|_, run| Cell::Whole(Some(run.seed))),
+        column("outcome", &|_, run| Cell::Text(outcome(run).to_string())),
+        column("bits_per_byte", &number(|r| r.bits_per_byte)),
+        column("held_out_loss", &number(|r| r.held_out_loss)),
+        column("parameters", &whole(|r| r.parameters.map(|n| n as u64))),
+        column("steps", &whole(|r| Some(r.steps))),
+        column("tokens", &whole(|r| Some(r.tokens))),
+        column("seconds", &number(|r| Some(r.seconds))),
+        column("peak_memory", &whole(|r| r.peak_memory)),
+        column("file_bytes", &whole(|r| r.file_bytes)),
+        column("directory", &|_, run| Cell::Text(run.dir.display().to_string())),
+    ]
 }
 
-/// A number to its last bit; nothing for none.
-fn number(x: f64) -> String {
-    if x.is_finite() { x.to_string() } else { String::new() }
+fn real(x: Option<f64>) -> Cell {
+    Cell::Real(x.filter(|x| x.is_finite()))
 }
 
-/// A text as a cell.
-fn cell(text: &str) -> String {
-    match text.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_string(),
+/// As CSV (RFC 4180): numbers to their last bit, nothing for what is none.
+pub(super) fn csv(table: &Table) -> String {
+    let header = table.iter().map(|(name, _)| name.to_string()).collect::<Vec<_>>().join(",");
+    let rows = table.first().map_or(0, |(_, cells)| cells.len());
+    let row = |i: usize| table.iter().map(|(_, cells)| text(&cells[i])).collect::<Vec<_>>().join(",");
+    std::iter::once(header).chain((0..rows).map(row)).map(|line| line + "\n").collect()
+}
+
+fn text(cell: &Cell) -> String {
+    match cell {
+        Cell::Text(text) if text.contains([',', '"', '\n']) => format!("\"{}\"", text.replace('"', "\"\"")),
+        Cell::Text(text) => text.clone(),
+        Cell::Whole(n) => n.map_or(String::new(), |n| n.to_string()),
+        Cell::Real(x) => x.map_or(String::new(), |x| x.to_string()),
     }
 }

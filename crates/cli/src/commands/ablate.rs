@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use tritforge_ablate::{
-    AblateError, Experiment, Kind, Metric, Options, Program, Ready, Report, execute, failures, of_recipe,
-    parse_duration, prepare,
+    AblateError, Experiment, Kind, Metric, Options, Program, Ready, Report, Rungs, Search, Trials, execute,
+    failures, of_recipe, parse_duration, prepare,
 };
 use tritforge_support::{counted, duration};
 
@@ -36,8 +36,11 @@ pub(crate) struct Args {
 #[command(after_help = "Examples:\n  \
     tritforge sweep recipes/quickstart.toml optim.lr=1e-3,2e-3,4e-3 --seeds 2\n  \
     tritforge sweep recipes/quickstart.toml 'quant.weights,optim.lr=(absmean,4e-3),(none,3e-3)' --dry-run\n  \
-    tritforge sweep recipes/quickstart.toml optim.lr=1e-3,2e-3,4e-3,8e-3 --seeds 3 --halving\n\n\
-    Runs every combination of the values and ranks them. Keys with commas between them go together. The best of several \
+    tritforge sweep recipes/quickstart.toml optim.lr=1e-3,2e-3,4e-3,8e-3 --seeds 3 --halving\n  \
+    tritforge sweep recipes/quickstart.toml 'optim.lr=log_uniform(1e-4,1e-2)' model.hidden_act=silu,relu2 --trials 16\n  \
+    tritforge sweep recipes/quickstart.toml 'optim.lr=log_uniform(1e-4,1e-2)' --trials 9 --min-steps 50 --eta 3\n\n\
+    Runs every combination of the values and ranks them. Keys with commas between them go together. With --trials points \
+    are drawn instead: from lists, uniform(low,high), log_uniform(low,high) and int_uniform(low,high). The best of several \
     looks better than it is: what it is worth says `tritforge ablate`, on other seeds.")]
 pub(crate) struct SweepArgs {
     /// Recipe, or an experiment (TOML file).
@@ -45,12 +48,25 @@ pub(crate) struct SweepArgs {
     /// Keys of the recipe, each with the values that are tried.
     #[arg(value_name = "KEY=VALUE,VALUE")]
     axes: Vec<String>,
+    /// Draw so many different points (random search) instead of running every combination.
+    #[arg(long, value_name = "N", value_parser = ranges::count(2..=10_000))]
+    trials: Option<usize>,
+    /// Seed of the draws; the seeds of runs are others.
+    #[arg(long, value_name = "SEED", default_value_t = 0, requires = "trials")]
+    trials_seed: u64,
     /// Seeds of each combination: 1, 2, … With an experiment, those of its file.
     #[arg(long, value_name = "N", value_parser = ranges::count(1..=1000))]
     seeds: Option<usize>,
     /// After each seed only the better half of the combinations goes on to the next (successive halving over seeds).
     #[arg(long)]
     halving: bool,
+    /// Train all combinations for few steps, at least so many, and the best 1/eta of them for eta times as many, until the
+    /// last ones have train.steps (successive halving over steps).
+    #[arg(long, value_name = "STEPS", conflicts_with_all = ["halving", "budget"])]
+    min_steps: Option<u64>,
+    /// With --min-steps: one of so many combinations goes on.
+    #[arg(long, value_name = "N", default_value_t = 3, requires = "min_steps", value_parser = clap::value_parser!(u64).range(2..=1000))]
+    eta: u64,
     /// What is compared.
     #[arg(long, value_parser = ["bits_per_byte", "held_out_loss"])]
     metric: Option<String>,
@@ -82,7 +98,7 @@ struct Common {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let experiment = Experiment::load(&args.file)?;
-    go(experiment, Kind::Ablation, false, &args.common)
+    go(experiment, Kind::Ablation, Search::All, &args.common)
 }
 
 pub(crate) fn sweep(args: &SweepArgs) -> Result<ExitCode> {
@@ -92,7 +108,7 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<ExitCode> {
     let is_experiment = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("base"));
     let experiment = match is_experiment {
         true => {
-            if !args.axes.is_empty() || args.seeds.is_some() {
+            if !args.axes.is_empty() || args.seeds.is_some() || args.trials.is_some() {
                 bail!(
                     "{}: an experiment: its values and seeds are those of the file; give a recipe, or change the file",
                     args.file.display()
@@ -104,14 +120,20 @@ pub(crate) fn sweep(args: &SweepArgs) -> Result<ExitCode> {
         }
         false => {
             let seeds = args.seeds.unwrap_or(1) as u64;
-            of_recipe(&args.file, &args.axes, seeds, metric.unwrap_or(Metric::BitsPerByte))?
+            let trials = args.trials.map(|count| Trials { count, seed: args.trials_seed });
+            of_recipe(&args.file, &args.axes, trials, seeds, metric.unwrap_or(Metric::BitsPerByte))?
         }
     };
-    go(experiment, Kind::Sweep, args.halving, &args.common)
+    let search = match args.min_steps {
+        Some(min_steps) => Search::Steps(Rungs { min_steps, eta: args.eta }),
+        None if args.halving => Search::Seeds,
+        None => Search::All,
+    };
+    go(experiment, Kind::Sweep, search, &args.common)
 }
 
 /// Plans, shows the plan, runs and reports.
-fn go(mut experiment: Experiment, kind: Kind, halving: bool, common: &Common) -> Result<ExitCode> {
+fn go(mut experiment: Experiment, kind: Kind, search: Search, common: &Common) -> Result<ExitCode> {
     if let Some(dir) = &common.out {
         experiment.outputs.dir.clone_from(dir);
     }
@@ -129,14 +151,14 @@ fn go(mut experiment: Experiment, kind: Kind, halving: bool, common: &Common) ->
         threads: tritforge_kernels::threads(),
         program: Program::running()?,
         command: std::env::args().map(|arg| quoted(&arg)).collect::<Vec<_>>().join(" "),
-        halving,
+        search,
         stop: &stop,
         say: &|text| println!("{text}"),
     };
     println!("{}", experiment.question);
     let ready = prepare(&experiment, &options)?;
     print_plan(&experiment, &ready);
-    if halving {
+    if search == Search::Seeds {
         println!("at most: after each seed the better half goes on\n");
     }
     if common.dry_run {
@@ -202,6 +224,11 @@ fn print_plan(experiment: &Experiment, ready: &Ready) {
         let most = (0..experiment.arms.len()).map(|arm| experiment.points(arm).len()).max().unwrap_or(0);
         format!(" and, for tuning, {} × {}", counted(most, "value"), counted(tune.seeds.len(), "seed"))
     });
+    if !ready.rungs.is_empty() {
+        let each =
+            ready.rungs.iter().map(|(steps, arms)| format!("{} of {steps} steps", counted(*arms, "arm")));
+        println!("\nrungs: {}", each.collect::<Vec<_>>().join(", then "));
+    }
     println!(
         "\n{arms} × ({}{tuning}): {}, of which {} made already",
         counted(seeds, "seed"),

@@ -52,6 +52,9 @@ pub(crate) struct Args {
     /// At the end, write the held-out loss of every document to documents.csv in the run's directory.
     #[arg(long)]
     document_losses: bool,
+    /// Write a checkpoint after this step and keep it beside the last ones.
+    #[arg(long, value_name = "STEP")]
+    keep_step: Option<u64>,
     /// Stop, as on SIGTERM, when standard input ends: for programs that start runs and may be killed.
     #[arg(long)]
     stop_on_eof: bool,
@@ -91,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         sink: sinks[1],
         stop: Some(stop),
         document_losses: args.document_losses,
+        keep_step: args.keep_step,
     };
     let summary = match train(&recipe, &prepared, &options) {
         Ok(summary) => summary,

@@ -25,13 +25,15 @@ pub enum RecordKind {
     PromptCompletion,
     /// `prompt`, `chosen` and `rejected`, each a string or a list of messages.
     Preference,
+    /// `query`, `tools` and `answers`, calls of them (Salesforce xLAM).
+    Xlam,
     /// `text`, to be learned whole.
     Text,
 }
 
 impl RecordKind {
     /// All layouts with their names in recipes.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("auto", Self::Auto),
         ("alpaca", Self::Alpaca),
         ("input-output", Self::InputOutput),
@@ -39,6 +41,7 @@ impl RecordKind {
         ("sharegpt", Self::Sharegpt),
         ("prompt-completion", Self::PromptCompletion),
         ("preference", Self::Preference),
+        ("xlam", Self::Xlam),
         ("text", Self::Text),
     ];
 }
@@ -50,7 +53,7 @@ pub struct Columns(pub BTreeMap<String, String>);
 
 impl Columns {
     /// The columns that have a meaning.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 15] = [
         "instruction",
         "input",
         "output",
@@ -62,6 +65,10 @@ impl Columns {
         "chosen",
         "rejected",
         "text",
+        "tools",
+        "documents",
+        "query",
+        "answers",
     ];
 
     /// What a column is called in the records.
@@ -73,13 +80,14 @@ impl Columns {
     pub(super) fn detect(&self, row: &Row) -> Result<RecordKind, String> {
         let has = |column: &str| row.contains_key(self.name(column));
         // The more particular ones first: pairs often come with the messages that they were made from.
-        let known: [(&[&str], RecordKind); 7] = [
+        let known: [(&[&str], RecordKind); 8] = [
             (&["chosen", "rejected"], RecordKind::Preference),
             (&["messages"], RecordKind::Messages),
             (&["conversations"], RecordKind::Sharegpt),
             (&["instruction", "output"], RecordKind::Alpaca),
             (&["prompt", "completion"], RecordKind::PromptCompletion),
             (&["input", "output"], RecordKind::InputOutput),
+            (&["query", "tools", "answers"], RecordKind::Xlam),
             (&["text"], RecordKind::Text),
         ];
         if let Some((_, kind)) = known.iter().find(|(columns, _)| columns.iter().all(|column| has(column))) {
@@ -89,7 +97,8 @@ impl Columns {
         Err(format!(
             "unknown columns {}: map them, as in data.columns = {{ instruction = \"question\", output = \
              \"answer\" }}; supported are instruction and output, input and output, messages, conversations, \
-             prompt and completion, prompt, chosen and rejected, text",
+             prompt and completion, prompt, chosen and rejected, query, tools and answers, \
+             text",
             if found.is_empty() { "(none)".to_string() } else { found.join(", ") }
         ))
     }

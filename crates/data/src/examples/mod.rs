@@ -6,7 +6,10 @@
 
 mod convert;
 mod kind;
+mod message;
 mod report;
+mod tools;
+mod xlam;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,6 +20,8 @@ use sha2::{Digest, Sha256};
 
 pub use kind::{Columns, RecordKind};
 pub use report::{Dropped, Reason, Report};
+pub use tools::Supplied;
+pub(crate) use tools::function_name;
 
 use crate::text::TextReader;
 use crate::{DataError, Format, TextSource, corpus};
@@ -89,12 +94,22 @@ pub struct Example {
     pub source: String,
     /// The example itself.
     pub body: Body,
+    /// What the template reads beside its messages.
+    pub supplied: Supplied,
 }
 
 impl Example {
+    /// One of which the template reads nothing but its messages.
+    pub fn new(source: String, body: Body) -> Self {
+        Self { source, body, supplied: Supplied::default() }
+    }
+
     /// A number that depends on nothing but the example, not on where it stands: SHA-256 of its JSON.
     pub fn digest(&self) -> [u8; 32] {
-        let json = serde_json::to_vec(&self.body).unwrap_or_default();
+        let mut json = serde_json::to_vec(&self.body).unwrap_or_default();
+        if !self.supplied.is_empty() {
+            json.extend(serde_json::to_vec(&self.supplied).unwrap_or_default());
+        }
         Sha256::digest(json).into()
     }
 }
@@ -178,7 +193,7 @@ impl Examples {
             }
             let text = TextReader::read(&file.path)?;
             self.report.records += 1;
-            self.keep(Example { source: file.name.clone(), body: Body::Text(text) }, options, seen);
+            self.keep(Example::new(file.name.clone(), Body::Text(text)), options, seen);
             return Ok(());
         };
         let mut kind = options.kind;
@@ -188,15 +203,15 @@ impl Examples {
                 return Ok(false);
             }
             self.report.records += 1;
-            let body = row.and_then(|row| {
+            let read = row.and_then(|row| {
                 if kind == RecordKind::Auto {
                     kind = options.columns.detect(&row)?;
                 }
-                convert::body(&row, kind, &options.columns)
+                convert::example(&row, kind, &options.columns)
             });
             let source = format!("{}: {place}", file.name);
-            match body {
-                Ok(body) => self.keep(Example { source, body }, options, seen),
+            match read {
+                Ok((body, supplied)) => self.keep(Example { source, body, supplied }, options, seen),
                 Err(message) if options.on_bad == OnBadSample::Error => {
                     return Err(DataError::record(&name, place, message));
                 }

@@ -26,6 +26,8 @@ pub enum FindingKind {
     RoleOrder,
     /// A conversation in which no user says anything.
     NoUserTurn,
+    /// A call of a tool that the record does not declare.
+    UndeclaredTool,
     /// An answer breaks off.
     Truncated,
     /// More tokens than a sample may have.
@@ -54,7 +56,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All kinds, in the order of reports.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Unreadable,
         Self::Malformed,
         Self::Refused,
@@ -64,6 +66,7 @@ impl FindingKind {
         Self::SameAnswers,
         Self::RoleOrder,
         Self::NoUserTurn,
+        Self::UndeclaredTool,
         Self::Truncated,
         Self::TooLong,
         Self::NoEnd,
@@ -95,6 +98,7 @@ impl FindingKind {
             Self::SameAnswers => ("same-answers", "chosen and rejected are the same"),
             Self::RoleOrder => ("role-order", "roles that do not follow each other"),
             Self::NoUserTurn => ("no-user-turn", "nobody asks"),
+            Self::UndeclaredTool => ("undeclared-tool", "a call of a tool that the record does not declare"),
             Self::Truncated => ("truncated", "an answer that seems to break off"),
             Self::TooLong => ("too-long", "more tokens than data.seq_len allows"),
             Self::NoEnd => ("no-end", "the end of the answer is not learned"),

@@ -4,6 +4,7 @@
 //! Every check is deterministic and does not depend on the number of threads. Beside the examples, which are in
 //! memory anyway, duplicates take 288 bytes an example and leaks an index of the evaluation sets.
 
+mod calls;
 mod characters;
 mod conversation;
 mod duplicates;
@@ -64,6 +65,7 @@ pub fn lint(
             findings.push(Finding { kind, source: example.source.clone(), detail, other: None });
         };
         conversation::check(&example.body, &mut find);
+        calls::check(example, &mut find);
         truncated::check(&example.body, &mut find);
         characters::check(&texts(&example.body), &mut find);
         findings

@@ -5,12 +5,12 @@ use crate::examples::Body;
 use crate::{ReadOptions, TextSource};
 
 fn text(source: usize, text: &str) -> Example {
-    Example { source: format!("line {source}"), body: Body::Text(text.to_string()) }
+    Example::new(format!("line {source}"), Body::Text(text.to_string()))
 }
 
 fn turns(said: &[(&str, &str)]) -> Example {
     let turns = said.iter().map(|(role, content)| ChatTurn::new(role, content)).collect();
-    Example { source: "x".to_string(), body: Body::Turns(turns) }
+    Example::new("x".to_string(), Body::Turns(turns))
 }
 
 fn kinds(example: &Example) -> Vec<FindingKind> {
@@ -234,13 +234,13 @@ fn answers_and_roles() {
     let Body::Turns(said) = &mut alpaca.body else { panic!("{alpaca:?}") };
     said[0].message.insert("instruction".to_string(), "Repeat this".into());
     assert_eq!(kinds(&alpaca), [AnswerIsQuestion]);
-    let pair = |chosen: &str, rejected: &str| Example {
-        source: "x".to_string(),
-        body: Body::Preference {
+    let pair = |chosen: &str, rejected: &str| {
+        let body = Body::Preference {
             prompt: vec![ChatTurn::new("user", "q")],
             chosen: vec![ChatTurn::new("assistant", chosen)],
             rejected: vec![ChatTurn::new("assistant", rejected)],
-        },
+        };
+        Example::new("x".to_string(), body)
     };
     assert_eq!(kinds(&pair("yes", "no")), []);
     assert_eq!(kinds(&pair("yes", " yes\n")), [SameAnswers]);

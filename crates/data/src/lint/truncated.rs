@@ -15,7 +15,9 @@ const PROSE: usize = 8;
 pub(super) fn check(body: &Body, find: &mut dyn FnMut(FindingKind, String)) {
     let mut look = |turns: &[ChatTurn], before: usize, name: &str| {
         for (index, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.learn && turn.answer) {
-            let Some(text) = turn.content() else { continue };
+            // What stands before a call may end in any way.
+            let text = turn.content().filter(|_| !turn.message.contains_key("tool_calls"));
+            let Some(text) = text else { continue };
             if let Some(why) = broken_off(text) {
                 let at = before + index + 1;
                 find(

@@ -144,7 +144,7 @@ fn run_on<T: Element>(backend: Backend, unit: &Unit<'_>, blocks: &[Block<T>], st
             // `Backend::is_supported` asks for each of the features above.
             Backend::Avx512Vnni => return unsafe { avx512(unit, blocks, step) },
             // SAFETY: as above.
-            Backend::Avx2 => return unsafe { avx2(unit, blocks, step) },
+            Backend::Avx2 | Backend::AvxVnni => return unsafe { avx2(unit, blocks, step) },
             _ => {}
         }
     }

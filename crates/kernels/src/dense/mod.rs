@@ -279,14 +279,16 @@ impl<'a> DenseMatrix<'a> {
             x86::products(backend, self.ty, bytes, row_bytes, x, y);
             return true;
         }
-        if y.len() >= TILE || !matches!(self.ty, DenseType::Q8_0 | DenseType::Q6K) {
-            return false;
-        }
-        for (x, y) in x.chunks_exact(self.cols).zip(y) {
-            match self.ty {
-                DenseType::Q6K => q6_k::products(backend, bytes, row_bytes, x, y),
-                _ => few::q8_0_products(backend, bytes, row_bytes, x, y),
+        match self.ty {
+            DenseType::Q6K if y.len() <= q6_k::MOST_TOKENS => {
+                q6_k::products(backend, bytes, row_bytes, x, y);
             }
+            DenseType::Q8_0 if y.len() < TILE => {
+                for (x, y) in x.chunks_exact(self.cols).zip(y) {
+                    few::q8_0_products(backend, bytes, row_bytes, x, y);
+                }
+            }
+            _ => return false,
         }
         true
     }

@@ -46,7 +46,7 @@ impl Kernel {
             Backend::Avx512Vnni => unsafe { avx512(a, b, c, stride, add) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Backend::Avx2 => unsafe { avx2(a, b, c, stride, add) },
+            Backend::Avx2 | Backend::AvxVnni => unsafe { avx2(a, b, c, stride, add) },
             // SAFETY: as above.
             _ => unsafe { portable(a, b, c, stride, add) },
         }

@@ -7,32 +7,25 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::cell::multiply_cell;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
+use super::ymm::{self, LINE_VECTORS, Sums, VECTORS, add_group, floats, lanes, load, start};
 use crate::TernaryWeights;
-use crate::ternary_weights::{BLOCK_ROWS, GroupScales, Line, STEP_LINES};
+use crate::ternary_weights::{Line, STEP_LINES};
 
 /// Tokens of a full tile: 6 × 2 accumulators, 2 weight vectors, one broadcast and one product fill the 16
 /// registers.
-pub(super) const TILE_TOKENS: usize = 6;
+pub(super) const TILE_TOKENS: usize = ymm::TILE_TOKENS;
 
-/// Tokens up to which a tile is multiplied straight from packed weights: 3 × 4 accumulators.
-const NARROW_TOKENS: usize = 3;
+/// Tiles from which a block is worth unpacking to a panel; fewer cut fields out of the packed lines themselves.
+const PANEL_TILES: usize = 3;
 
 /// Steps whose pair sums a 16-bit lane can hold.
 const CHUNK_STEPS: usize = 16;
 
-/// Vectors of 8 rows in a block.
-const VECTORS: usize = BLOCK_ROWS / 8;
-
-/// Vectors of 8 rows in a line.
-const LINE_VECTORS: usize = 2;
-
 /// Vectors of a panel for one line.
 const LINE_FIELDS: usize = STEP_WORDS * LINE_VECTORS;
-
-/// Sums of a tile: for every token 4 vectors of 8 rows.
-type Sums<const T: usize> = [[__m256i; VECTORS]; T];
 
 /// One block, a byte for each weight: for each of its lines [steps · 4, 2] vectors of 8 rows × 4 columns; where groups
 /// have scales, one group after the other.
@@ -49,13 +42,13 @@ pub(super) unsafe fn multiply<'a, T: Output>(
     blocks: Range<usize>,
     sink: &Sink<'_, T>,
 ) {
-    let needs_panel = tiles.clone().any(|tile| tile.sums.len() > NARROW_TOKENS);
+    let has_panel = tiles.clone().nth(PANEL_TILES - 1).is_some();
     let (mut panel, mut unpacked) = (Panel::new(), Vec::new());
     for block in blocks {
         let lines = w.lines(block, &mut unpacked);
         let groups = w.groups(block).filter(|_| T::SCALED);
-        let group_lines = groups.map_or(lines.len(), |groups| groups.steps * STEP_LINES);
-        if needs_panel {
+        if has_panel {
+            let group_lines = groups.map_or(lines.len(), |groups| groups.steps * STEP_LINES);
             panel.resize(lines.len() * LINE_FIELDS, _mm256_setzero_si256());
             let panels = panel.chunks_exact_mut(group_lines * LINE_FIELDS);
             lines.chunks_exact(group_lines).zip(panels).for_each(|(lines, panel)| unpack(lines, panel));
@@ -63,53 +56,25 @@ pub(super) unsafe fn multiply<'a, T: Output>(
         for tile in tiles.clone() {
             macro_rules! run {
                 ($kernel:ident, $tokens:literal, $weights:expr, $unit:expr) => {
-                    if let Some(groups) = groups {
-                        let mut values = [[_mm256_setzero_ps(); VECTORS]; $tokens];
-                        let of_groups = $weights.chunks_exact(group_lines * $unit).zip(groups.scales);
-                        for (g, (weights, scales)) in of_groups.enumerate() {
-                            let tile = tile.group(g, groups.steps);
-                            let mut sums = start::<$tokens>(tile.sums);
-                            $kernel(&mut sums, weights, tile.words);
-                            add_group(&mut values, &sums, scales);
-                        }
-                        for (t, values) in values.iter().enumerate() {
-                            // SAFETY: the contract of `put_groups` is the caller's.
-                            unsafe { sink.put_groups(tile.first + t, block, floats(values)) };
-                        }
+                    multiply_cell!($kernel, $tokens, _mm256_setzero_ps, VECTORS; $weights, $unit, groups, tile, sink, block)
+                };
+                ($tokens:literal) => {
+                    if has_panel {
+                        run!(from_panel, $tokens, &panel, STEP_LINES * LINE_FIELDS)
                     } else {
-                        let mut sums = start::<$tokens>(tile.sums);
-                        $kernel(&mut sums, $weights, tile.words);
-                        for (t, sums) in sums.iter().enumerate() {
-                            // SAFETY: the contract of `put` is the caller's.
-                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
-                        }
+                        run!(wide, $tokens, lines, STEP_LINES)
                     }
                 };
             }
             match tile.sums.len() {
-                1 => run!(narrow, 1, lines, 1),
-                2 => run!(narrow, 2, lines, 1),
-                3 => run!(narrow, 3, lines, 1),
-                4 => run!(wide, 4, &panel, LINE_FIELDS),
-                5 => run!(wide, 5, &panel, LINE_FIELDS),
-                6 => run!(wide, 6, &panel, LINE_FIELDS),
+                1 => run!(one, 1, lines, STEP_LINES),
+                2 => run!(narrow, 2, lines, STEP_LINES),
+                3 => run!(narrow, 3, lines, STEP_LINES),
+                4 => run!(4),
+                5 => run!(5),
+                6 => run!(6),
                 tokens => unreachable!("a tile of {tokens} tokens"),
             }
-        }
-    }
-}
-
-/// Adds the sums of a group times its scales: multiply, then add.
-#[inline]
-#[target_feature(enable = "avx2,f16c")]
-fn add_group<const T: usize>(values: &mut [[__m256; VECTORS]; T], sums: &Sums<T>, scales: &GroupScales) {
-    let (quarters, _) = scales.as_chunks::<8>();
-    for (v, scales) in quarters.iter().enumerate() {
-        // SAFETY: eight f16 numbers are 16 bytes; the load may be unaligned.
-        let scales = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) });
-        for t in 0..T {
-            let product = _mm256_mul_ps(scales, _mm256_cvtepi32_ps(sums[t][v]));
-            values[t][v] = _mm256_add_ps(values[t][v], product);
         }
     }
 }
@@ -135,36 +100,107 @@ fn unpack(lines: &[Line], panel: &mut [__m256i]) {
 /// Several tokens, from an unpacked block, 16 rows at a time.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn wide<const T: usize>(sums: &mut Sums<T>, panel: &[__m256i], words: &[i32]) {
+fn from_panel<const T: usize>(panel: &[__m256i], tile: Tile<'_>) -> Sums<T> {
+    let mut sums = start::<T>(tile.sums);
     for (l, panel) in panel.chunks_exact(panel.len() / STEP_LINES).enumerate() {
         let weights = panel.chunks(CHUNK_STEPS * STEP_WORDS * LINE_VECTORS);
-        for (weights, words) in weights.zip(words.chunks(CHUNK_STEPS * STEP_WORDS * T)) {
+        for (weights, words) in weights.zip(tile.words.chunks(CHUNK_STEPS * STEP_WORDS * T)) {
             let mut acc = [[_mm256_setzero_si256(); LINE_VECTORS]; T];
             for (fields, words) in weights.chunks_exact(LINE_VECTORS).zip(words.chunks_exact(T)) {
                 accumulate(&mut acc, [fields[0], fields[1]], words);
             }
-            for t in 0..T {
-                for v in 0..LINE_VECTORS {
-                    let sum = &mut sums[t][l * LINE_VECTORS + v];
-                    *sum = _mm256_add_epi32(*sum, widen(acc[t][v]));
+            add_line(&mut sums, l, &acc);
+        }
+    }
+    sums
+}
+
+/// Several tokens, from packed lines, 16 rows at a time.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn wide<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
+    let mut sums = start::<T>(tile.sums);
+    let mask = _mm256_set1_epi8(3);
+    let fields = |vector: __m256i| _mm256_and_si256(vector, mask);
+    for l in 0..STEP_LINES {
+        let chunks = lines.chunks(CHUNK_STEPS * STEP_LINES);
+        for (lines, words) in chunks.zip(tile.words.chunks(CHUNK_STEPS * STEP_WORDS * T)) {
+            let mut acc = [[_mm256_setzero_si256(); LINE_VECTORS]; T];
+            let lines = lines.iter().skip(l).step_by(STEP_LINES);
+            for (line, words) in lines.zip(words.chunks_exact(STEP_WORDS * T)) {
+                let packed = load(line);
+                accumulate(&mut acc, packed.map(fields), &words[..T]);
+                accumulate(&mut acc, packed.map(|v| fields(_mm256_srli_epi16::<2>(v))), &words[T..2 * T]);
+                accumulate(&mut acc, packed.map(|v| fields(_mm256_srli_epi16::<4>(v))), &words[2 * T..3 * T]);
+                accumulate(&mut acc, packed.map(|v| fields(_mm256_srli_epi16::<6>(v))), &words[3 * T..]);
+            }
+            add_line(&mut sums, l, &acc);
+        }
+    }
+    sums
+}
+
+/// Adds the pair sums of a line's rows.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_line<const T: usize>(sums: &mut Sums<T>, line: usize, pairs: &[[__m256i; LINE_VECTORS]; T]) {
+    for t in 0..T {
+        for v in 0..LINE_VECTORS {
+            let sum = &mut sums[t][line * LINE_VECTORS + v];
+            *sum = _mm256_add_epi32(*sum, widen(pairs[t][v]));
+        }
+    }
+}
+
+/// One token, bound by memory: the second and the fourth field of a byte stay where they are, times 4, and have 16-bit
+/// lanes of their own, which hold [`CHUNK_STEPS`] / 2 steps of two such pairs each.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn one<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
+    const STEPS: usize = CHUNK_STEPS / 2;
+    let mut sums = start::<1>(tile.sums)[0];
+    let (mask, mask_by_4) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
+    let chunks = lines.chunks(STEPS * STEP_LINES);
+    for (lines, words) in chunks.zip(tile.words.chunks(STEPS * STEP_WORDS)) {
+        let mut low = [_mm256_setzero_si256(); VECTORS];
+        let mut high = low;
+        for (lines, words) in lines.chunks_exact(STEP_LINES).zip(words.as_chunks::<STEP_WORDS>().0) {
+            let ([a, b], [c, d]) = (load(&lines[0]), load(&lines[1]));
+            let mut packed = [a, b, c, d];
+            for pair in 0..STEP_WORDS / 2 {
+                let [x, by_4] = [0, 1].map(|i| _mm256_set1_epi32(words[2 * pair + i]));
+                for v in 0..VECTORS {
+                    let fields = _mm256_and_si256(packed[v], mask);
+                    low[v] = _mm256_add_epi16(low[v], _mm256_maddubs_epi16(fields, x));
+                    let fields = _mm256_and_si256(packed[v], mask_by_4);
+                    high[v] = _mm256_add_epi16(high[v], _mm256_maddubs_epi16(fields, by_4));
+                    // Bits that a 16-bit shift brings over from the neighbouring byte fall outside the masks.
+                    packed[v] = _mm256_srli_epi16::<4>(packed[v]);
                 }
             }
         }
+        for v in 0..VECTORS {
+            // Each is at most a quarter of what a lane holds.
+            let pairs = _mm256_add_epi16(low[v], _mm256_srai_epi16::<2>(high[v]));
+            sums[v] = _mm256_add_epi32(sums[v], widen(pairs));
+        }
     }
+    [sums; T]
 }
 
 /// Few tokens, bound by memory: fields are cut out of the packed lines on the way.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn narrow<const T: usize>(sums: &mut Sums<T>, lines: &[Line], words: &[i32]) {
+fn narrow<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
+    let mut sums = start::<T>(tile.sums);
     let mask = _mm256_set1_epi8(3);
+    let fields = |vector: __m256i| _mm256_and_si256(vector, mask);
     let chunks = lines.chunks(CHUNK_STEPS * STEP_LINES);
-    for (lines, words) in chunks.zip(words.chunks(CHUNK_STEPS * STEP_WORDS * T)) {
+    for (lines, words) in chunks.zip(tile.words.chunks(CHUNK_STEPS * STEP_WORDS * T)) {
         let mut acc = [[_mm256_setzero_si256(); VECTORS]; T];
         for (lines, words) in lines.chunks_exact(STEP_LINES).zip(words.chunks_exact(STEP_WORDS * T)) {
             let ([a, b], [c, d]) = (load(&lines[0]), load(&lines[1]));
             let packed = [a, b, c, d];
-            let fields = |vector: __m256i| _mm256_and_si256(vector, mask);
             accumulate(&mut acc, packed.map(fields), &words[..T]);
             accumulate(&mut acc, packed.map(|v| fields(_mm256_srli_epi16::<2>(v))), &words[T..2 * T]);
             accumulate(&mut acc, packed.map(|v| fields(_mm256_srli_epi16::<4>(v))), &words[2 * T..3 * T]);
@@ -175,17 +211,6 @@ fn narrow<const T: usize>(sums: &mut Sums<T>, lines: &[Line], words: &[i32]) {
                 sums[t][v] = _mm256_add_epi32(sums[t][v], widen(acc[t][v]));
             }
         }
-    }
-}
-
-/// `Σ (code + 1) · x = Σ code · x + Σ x`, so sums start at minus the token's sum.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn start<const T: usize>(token_sums: &[i32]) -> Sums<T> {
-    let mut sums = [[_mm256_setzero_si256(); VECTORS]; T];
-    let token_sums = &token_sums[..T];
-    for t in 0..T {
-        sums[t] = [_mm256_set1_epi32(-token_sums[t]); VECTORS];
     }
     sums
 }
@@ -211,24 +236,4 @@ fn accumulate<const T: usize, const V: usize>(
 #[target_feature(enable = "avx2")]
 fn widen(pairs: __m256i) -> __m256i {
     _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load(line: &Line) -> [__m256i; LINE_VECTORS] {
-    let vectors = (&raw const *line).cast::<__m256i>();
-    // SAFETY: a line is 64 bytes, aligned to 64: two vectors of 32.
-    unsafe { [_mm256_load_si256(vectors), _mm256_load_si256(vectors.add(1))] }
-}
-
-/// The sums of one token as integers.
-fn lanes(sums: &[__m256i; VECTORS]) -> &[i32; BLOCK_ROWS] {
-    // SAFETY: four vectors of 8 i32 are 32 i32, and every bit pattern is one.
-    unsafe { &*(&raw const *sums).cast() }
-}
-
-/// The values of one token.
-fn floats(values: &[__m256; VECTORS]) -> &[f32; BLOCK_ROWS] {
-    // SAFETY: four vectors of 8 f32 are 32 f32.
-    unsafe { &*(&raw const *values).cast() }
 }

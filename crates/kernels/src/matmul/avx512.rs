@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx512_five_trits;
+use super::cell::multiply_cell;
 use super::output::{Output, Sink};
 use super::pack::{STEP_WORDS, Tile};
 use crate::ternary_weights::{BLOCK_ROWS, GroupScales, Line, STEP_LINES};
@@ -81,24 +82,7 @@ pub(super) unsafe fn multiply<'a, T: Output>(
         for tile in tiles.clone() {
             macro_rules! run {
                 ($kernel:ident, $tokens:literal) => {
-                    if let Some(groups) = groups {
-                        let mut values = [[_mm512_setzero_ps(); STEP_LINES]; $tokens];
-                        let of_groups = lines.chunks_exact(groups.steps * STEP_LINES).zip(groups.scales);
-                        for (g, (lines, scales)) in of_groups.enumerate() {
-                            let sums = $kernel::<$tokens>(lines, tile.group(g, groups.steps));
-                            add_group(&mut values, &sums, scales);
-                        }
-                        for (t, values) in values.iter().enumerate() {
-                            // SAFETY: the contract of `put_groups` is the caller's.
-                            unsafe { sink.put_groups(tile.first + t, block, floats(values)) };
-                        }
-                    } else {
-                        let sums = $kernel::<$tokens>(lines, tile);
-                        for (t, sums) in sums.iter().enumerate() {
-                            // SAFETY: the contract of `put` is the caller's.
-                            unsafe { sink.put(tile.first + t, block, lanes(sums)) };
-                        }
-                    }
+                    multiply_cell!($kernel, $tokens, _mm512_setzero_ps, STEP_LINES; lines, STEP_LINES, groups, tile, sink, block)
                 };
             }
             each_tile!(tile.sums.len(), run);

@@ -12,6 +12,10 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx512_five_trits;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+#[cfg(target_arch = "x86_64")]
+mod cell;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 #[cfg(target_arch = "aarch64")]
@@ -23,6 +27,8 @@ mod output;
 mod pack;
 mod scalar;
 mod tiling;
+#[cfg(target_arch = "x86_64")]
+mod ymm;
 
 use std::ops::Range;
 
@@ -201,6 +207,21 @@ fn products<'a, T: Output + 'a>(
             (own(start) < own(end)).then(|| (m, own(start)..own(end)))
         })
     };
+    #[cfg(target_arch = "x86_64")]
+    macro_rules! vectors {
+        ($module:ident) => {{
+            let grid = grid($module::TILE_TOKENS);
+            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
+                grid.run(|tiles, range| {
+                    for (m, blocks) in parts(&range) {
+                        // SAFETY: the processor supports the backend (asserted above); the tasks of a grid are
+                        // disjoint, and nothing else can write to the results.
+                        unsafe { $module::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
+                    }
+                });
+            });
+        }};
+    }
     match backend {
         Backend::Scalar => {
             let grid = grid(scalar::TILE_TOKENS);
@@ -213,30 +234,11 @@ fn products<'a, T: Output + 'a>(
             });
         }
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx2 => {
-            let grid = grid(avx2::TILE_TOKENS);
-            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
-                grid.run(|tiles, range| {
-                    for (m, blocks) in parts(&range) {
-                        // SAFETY: the processor supports AVX2 and F16C (asserted above); tasks are disjoint as above.
-                        unsafe { avx2::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
-                    }
-                });
-            });
-        }
+        Backend::Avx2 => vectors!(avx2),
         #[cfg(target_arch = "x86_64")]
-        Backend::Avx512Vnni => {
-            let grid = grid(avx512::TILE_TOKENS);
-            with_packed(x, &grid.tiling, steps, group, grid.is_parallel(), |packed| {
-                grid.run(|tiles, range| {
-                    for (m, blocks) in parts(&range) {
-                        // SAFETY: the processor supports AVX-512 VNNI (asserted above); tasks are disjoint as
-                        // above.
-                        unsafe { avx512::multiply(&packed.tiles(tiles.clone()), m.weights, blocks, &m.sink) };
-                    }
-                });
-            });
-        }
+        Backend::AvxVnni => vectors!(avx_vnni),
+        #[cfg(target_arch = "x86_64")]
+        Backend::Avx512Vnni => vectors!(avx512),
         #[cfg(target_arch = "aarch64")]
         Backend::Neon | Backend::NeonDot | Backend::NeonI8mm => {
             let grid = grid(neon::tile_tokens(backend));

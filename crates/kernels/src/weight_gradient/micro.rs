@@ -114,7 +114,7 @@ impl Kernel {
             Backend::Avx512Vnni => unsafe { avx512(a, b, sums, scales, target, column) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Backend::Avx2 => unsafe { avx2(a, b, scales, target, column) },
+            Backend::Avx2 | Backend::AvxVnni => unsafe { avx2(a, b, scales, target, column) },
             // SAFETY: as above.
             _ => unsafe { portable(a, b, scales, target, column) },
         }

@@ -178,6 +178,32 @@ impl Reader {
         Some(found)
     }
 
+    /// A table of any keys, whose values are those of JSON: no dates, no numbers that are not finite.
+    pub fn table(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+    ) -> Option<serde_json::Map<String, serde_json::Value>> {
+        let entry = self.take(section, key, Kind::Table)?;
+        let Value::Table(table) = &entry.value else {
+            self.wrong_type(section, key, &entry, &Kind::Table.to_string());
+            return None;
+        };
+        let mut found = serde_json::Map::new();
+        for (name, value) in table {
+            match value.to_json() {
+                Ok(value) => {
+                    found.insert(name.clone(), value);
+                }
+                Err(kind) => {
+                    let expected = "expected a string, a number, a boolean, or an array or a table of them";
+                    self.fault(section, key, format!("{section}.{key}.{name}: found {kind}, {expected}"));
+                }
+            }
+        }
+        Some(found)
+    }
+
     /// The path that the value of a key is, looked for beside the recipe first.
     pub fn beside(&self, section: &'static str, key: &'static str, text: &str) -> PathBuf {
         match self.origins.get(&(section, key)) {

@@ -8,7 +8,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tritforge_text::{EncodeOptions, Message, TextError};
+use tritforge_text::{EncodeOptions, Message, TemplateInputs, TextError};
 
 use super::{Service, parse};
 use crate::engine::{JobError, chat_template};
@@ -163,7 +163,7 @@ async fn apply_template(
             .render_chat(
                 &chat_template(tokenizer).map_err(|e| ApiError::of_job(e, "messages"))?,
                 &messages,
-                &tools,
+                TemplateInputs { tools: &tools, arguments: None },
             )
             .map_err(wrong)?;
         Ok(json!({ "prompt": prompt }))

@@ -8,7 +8,8 @@ use tritforge_report::{Progress, Sink};
 use tritforge_support::counted;
 use tritforge_text::Tokenizer;
 
-use super::samples::{Read, all_is_written, learns_all, unlearned_end};
+use super::checks::{all_is_written, learns_all};
+use super::samples::{Read, unlearned_end};
 use crate::TrainError;
 use crate::recipe::{Loss, Recipe};
 
@@ -61,7 +62,7 @@ fn look(recipe: &Recipe, read: &Read, example: &Example) -> Vec<Finding> {
         other => vec![("", other.clone())],
     };
     for (name, body) in bodies {
-        let (ids, mut mask) = match read.encode(loss, &body) {
+        let (ids, mut mask) = match read.encode(loss, &body, &example.supplied) {
             Ok(encoded) => encoded,
             Err(error) => {
                 find(FindingKind::Refused, format!("{name}{error}"));

@@ -4,19 +4,22 @@
 //! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
 //! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
+use serde_json::{Map, Value};
 use tritforge_data::{
-    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, Preference, ReadOptions,
-    RecordKind, Report, Sample, SampleBatches, SampleOptions, TextSource, preferences, sample_fingerprint,
-    samples, split_examples,
+    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
+    Sample, SampleBatches, SampleOptions, Supplied, TextSource, preferences, sample_fingerprint, samples,
+    split_examples,
 };
 use tritforge_report::Sink;
 use tritforge_support::counted;
-use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TextError, Tokenizer, Turn};
+use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TemplateInputs, TextError, Tokenizer, Turn};
 
+use super::checks::{all_is_written, arguments_are_used, learns_all};
 use super::{Prepared, split_of, tokenizer};
 use crate::TrainError;
 use crate::objective::Objective;
@@ -45,7 +48,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
         samples(
             examples,
             options(recipe, &bytes),
-            |body| read.encode(recipe.data.samples.loss, body),
+            |body, supplied| read.encode(recipe.data.samples.loss, body, supplied),
             &mut report,
         )
     };
@@ -104,7 +107,7 @@ pub(super) fn prepare_pairs(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Res
         preferences(
             examples,
             options(recipe, &bytes),
-            |body| read.encode(Loss::Completions, body),
+            |body, supplied| read.encode(Loss::Completions, body, supplied),
             &mut report,
         )
     };
@@ -161,6 +164,8 @@ pub(super) struct Read {
     report: Report,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
+    /// What the recipe gives the template beside the messages.
+    arguments: Map<String, Value>,
     /// Whether the template writes something by which an answer ends.
     pub(super) ends_answers: bool,
 }
@@ -193,11 +198,12 @@ impl Read {
         report: Report,
     ) -> Result<Self, TrainError> {
         let template = named_template(recipe)?;
+        let arguments = recipe.data.samples.chat_template_kwargs.clone();
         // A tokenizer that is trained here sees the text that it will encode.
         let texts = |examples: &[Example]| -> Vec<Document> {
             examples
                 .iter()
-                .map(|e| Document::new(e.source.clone(), rendered(&e.body, template.as_ref())))
+                .map(|e| Document::new(e.source.clone(), rendered(e, template.as_ref(), &arguments)))
                 .collect()
         };
         let marks = template.as_ref().map(|template| marks(template.source())).unwrap_or_default();
@@ -220,21 +226,29 @@ impl Read {
                 unknown.join(", ")
             ));
         }
+        arguments_are_used(&arguments, template.source())?;
         // The checkpoint's template is the one that its model was trained with.
         let tokenizer = tokenizer.with_chat_template(Some(&template));
         let ends_answers = tokenizer.turn_end(&template).written;
-        Ok(Self { train, held_out, report, tokenizer, template, ends_answers })
+        Ok(Self { train, held_out, report, tokenizer, template, arguments, ends_answers })
     }
 
     /// The ids of an example with a mask over what is learned of it.
-    pub(super) fn encode(&self, loss: Loss, body: &Body) -> Result<(Vec<u32>, Vec<bool>), TextError> {
+    pub(super) fn encode(
+        &self,
+        loss: Loss,
+        body: &Body,
+        supplied: &Supplied,
+    ) -> Result<(Vec<u32>, Vec<bool>), TextError> {
         let Masked { ids, mask } = match body {
             Body::Turns(said) => {
                 let turns: Vec<_> = said
                     .iter()
                     .map(|said| Turn { message: &said.message, answer: said.answer, learn: said.learn })
                     .collect();
-                let mut masked = self.tokenizer.encode_turns(&self.template, &turns)?;
+                let arguments = with_recipes(&self.arguments, supplied);
+                let inputs = TemplateInputs { tools: &supplied.tools, arguments: Some(&arguments) };
+                let mut masked = self.tokenizer.encode_turns_with(&self.template, &turns, inputs)?;
                 // Where the template writes nothing by which the last answer ends, EOS does.
                 if !self.ends_answers
                     && masked.mask.last() == Some(&true)
@@ -280,56 +294,6 @@ impl Read {
     }
 }
 
-/// What an answer may consist of beside its content.
-const PARTS: [&str; 5] = ["tool_calls", "function_call", "reasoning_content", "reasoning", "thinking"];
-
-/// Whether a template has a word that is no part of a longer one.
-fn names(template: &str, word: &str) -> bool {
-    let inside = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    template.match_indices(word).any(|(at, _)| {
-        let (before, after) = (&template[..at], &template[at + word.len()..]);
-        !inside(before.chars().next_back()) && !inside(after.chars().next())
-    })
-}
-
-/// Refuses an example with a message of which a template knows only a part: the rest would be left out
-/// without a word.
-pub(super) fn all_is_written(example: &Example, template: &str) -> Result<(), TrainError> {
-    let said: Vec<&ChatTurn> = match &example.body {
-        Body::Turns(said) => said.iter().collect(),
-        Body::Preference { prompt, chosen, rejected } => {
-            prompt.iter().chain(chosen).chain(rejected).collect()
-        }
-        Body::Text(_) => return Ok(()),
-    };
-    for (index, said) in said.iter().enumerate() {
-        let lost = PARTS.into_iter().find(|part| said.message.contains_key(*part) && !names(template, part));
-        if let Some(part) = lost {
-            return Err(TrainError::State(format!(
-                "{}: message {} has {part:?}, which data.template does not use: choose a template that does, \
-                 or remove it from the data",
-                example.source,
-                index + 1
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses an example that says of a message that it is not to be learned, where every token is.
-pub(super) fn learns_all(example: &Example) -> Result<(), TrainError> {
-    let Body::Turns(said) = &example.body else { return Ok(()) };
-    match said.iter().position(|said| said.flag == Some(false)) {
-        None => Ok(()),
-        Some(index) => Err(TrainError::State(format!(
-            "{}: message {} says that it is not to be learned, and data.loss = \"all\" learns every token: leave the flag out of \
-             the data, or choose data.loss = \"completions\"",
-            example.source,
-            index + 1
-        ))),
-    }
-}
-
 /// The template that a recipe names; `None` for that of the tokenizer.
 fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     let name = match recipe.data.samples.template.as_deref() {
@@ -343,14 +307,29 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
+/// The arguments of a recipe with those of a record, which go before them.
+fn with_recipes<'a>(recipes: &'a Map<String, Value>, supplied: &'a Supplied) -> Cow<'a, Map<String, Value>> {
+    if supplied.arguments.is_empty() {
+        return Cow::Borrowed(recipes);
+    }
+    let mut all = recipes.clone();
+    all.extend(supplied.arguments.clone());
+    Cow::Owned(all)
+}
+
 /// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
 /// it is encoded.
-fn rendered(body: &Body, template: Option<&ChatTemplate>) -> String {
-    match (body, template) {
+fn rendered(example: &Example, template: Option<&ChatTemplate>, recipes: &Map<String, Value>) -> String {
+    match (&example.body, template) {
         (Body::Text(text), _) => text.clone(),
         (Body::Turns(said), Some(template)) => {
             let messages: Vec<_> = said.iter().map(|said| &said.message).collect();
-            template.render(&messages, false, None, None).unwrap_or_default()
+            let arguments = with_recipes(recipes, &example.supplied);
+            let inputs = TemplateInputs { tools: &example.supplied.tools, arguments: Some(&arguments) };
+            template
+                .render_with(&messages, inputs, false, None, None)
+                .map(|found| found.text)
+                .unwrap_or_default()
         }
         (Body::Turns(said), None) => {
             said.iter().filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
@@ -400,25 +379,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_that_is_not_to_be_learned_contradicts_loss_all() {
-        let example = |flag| {
-            let answer = ChatTurn { flag, ..ChatTurn::new("assistant", "b") };
-            Example {
-                source: "a.jsonl: line 1".to_string(),
-                body: Body::Turns(vec![ChatTurn::new("user", "a"), answer]),
-            }
-        };
-        assert!(learns_all(&example(None)).is_ok() && learns_all(&example(Some(true))).is_ok());
-        let error = learns_all(&example(Some(false))).unwrap_err().to_string();
-        assert!(error.contains("a.jsonl: line 1: message 2") && error.contains("data.loss"), "{error}");
-    }
-
-    #[test]
     fn the_marks_of_a_template_are_found_once() {
         let llama3 = ChatTemplate::named("llama3").unwrap();
         assert_eq!(marks(llama3.source()), ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]);
-        assert!(names("{{ m['reasoning'] }}", "reasoning") && names("m.reasoning", "reasoning"));
-        assert!(!names("{{ m.reasoning_content }}", "reasoning"));
         assert_eq!(marks("a <|b c|> <|x|><|x|> <|> |> <||>"), ["<|x|>"]);
     }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_data::{Format, Packing};
 use tritforge_recipe::{Range, Reader};
-use tritforge_text::ChatTemplate;
+use tritforge_text::{ChatTemplate, TemplateInputs};
 
 use super::samples::Samples;
 use super::{Recipe, samples, sources};
@@ -230,6 +230,12 @@ fn samples(r: &mut Reader, recipe: &Recipe) {
     if data.column != "text" || data.sources.iter().any(|source| source.column != "text") {
         let message = "data.column contradicts data.records: give data.columns, as in { text = \"body\" }";
         r.fault("data", "column", message);
+    }
+    let arguments = &data.samples.chat_template_kwargs;
+    if let Some(name) = TemplateInputs::RESERVED.iter().find(|name| arguments.contains_key(**name)) {
+        let message =
+            format!("data.chat_template_kwargs.{name}: the conversation itself says what it is: take it out");
+        r.fault("data", "chat_template_kwargs", message);
     }
     if let Some(name) = data.samples.template.as_deref().filter(|name| *name != samples::MODEL)
         && !ChatTemplate::names().contains(&name)

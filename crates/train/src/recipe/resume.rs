@@ -77,7 +77,16 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
     (
         "data",
         Content,
-        &["records", "template", "on_bad_sample", "max_samples", "keep_empty", "drop_duplicates", "columns"],
+        &[
+            "records",
+            "template",
+            "chat_template_kwargs",
+            "on_bad_sample",
+            "max_samples",
+            "keep_empty",
+            "drop_duplicates",
+            "columns",
+        ],
     ),
     ("optim", Fixed, &["kind", "state_dtype", "master_dtype"]),
     // The keys that only some optimizers or schedules have are free as well.

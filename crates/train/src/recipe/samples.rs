@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tritforge_data::{Columns, OnBadSample, RecordKind, Truncation};
 use tritforge_recipe::Reader;
 
@@ -13,7 +14,7 @@ use tritforge_recipe::Reader;
 pub struct Samples {
     /// What a record is: without this key text, which is learned whole. `"auto"` is what a file's first
     /// record looks like; `"alpaca"` has `instruction`, perhaps `input`, `output`; `"input-output"`,
-    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"prompt-completion"` and `"preference"` (`prompt`,
+    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"xlam"` (`query`, `tools`, `answers`), `"prompt-completion"` and `"preference"` (`prompt`,
     /// `chosen`, `rejected`) have the columns that they are known by; `"text"` is one `text` a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
@@ -23,6 +24,11 @@ pub struct Samples {
     /// end of the text), or a file of Jinja.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
+    /// Variables that the template is given beside the messages, as in `{ enable_thinking = false }`. A record's own
+    /// column `chat_template_kwargs` goes before them.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schemars(with = "BTreeMap<String, Value>")]
+    pub chat_template_kwargs: Map<String, Value>,
     /// Which parts of a conversation are learned: `"completions"` (the default: the answers) or `"all"`. A
     /// message's own `train` or `weight` excludes or includes it.
     #[serde(skip_serializing_if = "is_default")]
@@ -76,6 +82,7 @@ pub(super) fn samples(r: &mut Reader) -> Samples {
     Samples {
         records: r.choice("data", "records", &RecordKind::ALL),
         template: template(r),
+        chat_template_kwargs: r.table("data", "chat_template_kwargs").unwrap_or_default(),
         loss: r.choice("data", "loss", &losses).unwrap_or_default(),
         truncation: r.choice("data", "truncation", &truncations).unwrap_or_default(),
         on_bad_sample: r.choice("data", "on_bad_sample", &bad).unwrap_or_default(),
@@ -97,8 +104,9 @@ fn template(r: &mut Reader) -> Option<String> {
 pub(crate) const MODEL: &str = "model";
 
 /// The keys that mean nothing without `records`.
-pub(super) const KEYS: [&str; 8] = [
+pub(super) const KEYS: [&str; 9] = [
     "template",
+    "chat_template_kwargs",
     "loss",
     "truncation",
     "on_bad_sample",

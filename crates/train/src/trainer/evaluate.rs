@@ -51,7 +51,7 @@ impl Trainer<'_> {
             let (step, checkpoint) = (self.progress.step, self.last_good());
             return Err(TrainError::NotFinite { step, what: "held-out loss", value, checkpoint });
         }
-        let sample = sample::sample(&self.model, self.prepared, &recipe.sample, recipe.run.seed)?;
+        let sample = sample::sample(&self.model, self.prepared, recipe)?;
         self.deploy_average()?;
         let bits_per_byte = whole.score.mean() / std::f64::consts::LN_2 / held_out.bytes_per_token();
         let step = self.progress.step;

@@ -36,7 +36,9 @@ pub(super) struct Machine {
     pub(super) read_bandwidth: f64,
     /// GMAC/s of `vpmaddubsw` + `vpaddw` in registers.
     pub(super) avx2_peak: Option<f64>,
-    /// GMAC/s of `vpdpbusd` in registers.
+    /// GMAC/s of `vpdpbusd` in registers of 256 bits.
+    pub(super) avx_vnni_peak: Option<f64>,
+    /// GMAC/s of `vpdpbusd` in registers of 512 bits.
     pub(super) avx512_peak: Option<f64>,
 }
 
@@ -105,6 +107,7 @@ pub(super) fn machine(threads: usize) -> Result<Machine> {
         threads,
         read_bandwidth: read_bandwidth().context("cannot measure the memory's speed")? * 1e-9,
         avx2_peak: int8_peak(Backend::Avx2).map(|rate| rate * 1e-9),
+        avx_vnni_peak: int8_peak(Backend::AvxVnni).map(|rate| rate * 1e-9),
         avx512_peak: int8_peak(Backend::Avx512Vnni).map(|rate| rate * 1e-9),
     })
 }

@@ -38,8 +38,9 @@ fn reached(report: &Report, model: &Measured, row: &Row) -> Option<(f64, &'stati
     }
     let gmacs = model.macs_a_token as f64 * row.median() * 1e-9;
     let of_avx2 = (machine.avx2_peak?, "AVX2 int8 peak");
-    let (peak, name) = match machine.avx512_peak {
-        Some(peak) if model.backend == "avx512" => (peak, "AVX-512 int8 peak"),
+    let (peak, name) = match (model.backend.as_str(), machine.avx_vnni_peak, machine.avx512_peak) {
+        ("avx-vnni", Some(peak), _) => (peak, "AVX-VNNI int8 peak"),
+        ("avx512", _, Some(peak)) => (peak, "AVX-512 int8 peak"),
         _ => of_avx2,
     };
     Some((100.0 * gmacs / peak, name))
@@ -51,10 +52,11 @@ fn markdown(report: &Report) -> String {
         let peak = |peak: Option<f64>| peak.map_or("none".to_string(), |peak| format!("{peak:.0} GMAC/s"));
         let _ = writeln!(
             text,
-            "{}: memory read bandwidth {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-512 VNNI)",
+            "{}: memory read bandwidth {:.1} GB/s; int8 peak {} (AVX2), {} (AVX-VNNI), {} (AVX-512 VNNI)",
             counted(machine.threads, "thread"),
             machine.read_bandwidth,
             peak(machine.avx2_peak),
+            peak(machine.avx_vnni_peak),
             peak(machine.avx512_peak)
         );
     }
@@ -166,6 +168,7 @@ mod tests {
                 threads: 2,
                 read_bandwidth: 20.0,
                 avx2_peak: Some(300.0),
+                avx_vnni_peak: None,
                 avx512_peak: None,
             }],
             models: vec![Measured {
@@ -189,7 +192,7 @@ mod tests {
         let text = print(&report(), Format::Md);
         assert!(
             text.contains(
-                "2 threads: memory read bandwidth 20.0 GB/s; int8 peak 300 GMAC/s (AVX2), none (AVX-512 VNNI)"
+                "2 threads: memory read bandwidth 20.0 GB/s; int8 peak 300 GMAC/s (AVX2), none (AVX-VNNI), none (AVX-512 VNNI)"
             ),
             "{text}"
         );
