@@ -151,8 +151,8 @@ fn code(text: &str) -> String {
             string(from, raw.then_some(hashes))
         } else if from.starts_with("'\"'") {
             3
-        } else if from.starts_with("'\\") {
-            from[2..].find('\'').map_or(2, |end| end + 3)
+        } else if let Some(escaped) = from.strip_prefix("'\\") {
+            escaped.find('\'').map_or(2, |end| end + 3)
         } else {
             1
         };

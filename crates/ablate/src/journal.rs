@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::AblateError;
 
 /// Its name in the directory of the experiment.
-pub const JOURNAL: &str = "journal.jsonl";
+pub(crate) const JOURNAL: &str = "journal.jsonl";
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -46,7 +46,7 @@ pub use cost::{ArmCost, Count};
 pub use engine::{Options, Ready, Search, execute, failures, prepare};
 pub use error::AblateError;
 pub use experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, combinations, parse_duration};
-pub use journal::{JOURNAL, Journal, Record};
+pub use journal::{Journal, Record};
 pub use pairing::Pairing;
 pub use plan::{ArmRecipes, FrozenRun, Plan, PlannedArm, Point, recipes};
 pub use program::Program;

@@ -57,7 +57,7 @@ impl Pairing {
     }
 
     /// Whether differences are taken pair by pair.
-    pub fn is_paired(&self) -> bool {
+    pub(crate) fn is_paired(&self) -> bool {
         !matches!(self, Self::Unpaired(_))
     }
 }

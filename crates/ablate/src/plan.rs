@@ -182,7 +182,7 @@ impl Plan {
     }
 
     /// The point of a rung in every arm.
-    pub fn point_of_rung(&self, rung: usize) -> usize {
+    pub(crate) fn point_of_rung(&self, rung: usize) -> usize {
         if rung + 1 == self.rungs.len() { 0 } else { rung + 1 }
     }
 
@@ -197,7 +197,7 @@ impl Plan {
     ///
     /// # Errors
     /// If a recipe cannot be written.
-    pub fn kept_step(&self, arm: usize, point: usize) -> Result<Option<u64>, AblateError> {
+    pub(crate) fn kept_step(&self, arm: usize, point: usize) -> Result<Option<u64>, AblateError> {
         let Some(rung) = self.rung(point).filter(|rung| rung + 1 < self.rungs.len()) else { return Ok(None) };
         let of = |rung: usize| self.recipe(arm, self.point_of_rung(rung));
         let shared = shared_steps(of(rung), of(rung + 1))?;

@@ -55,7 +55,7 @@ pub enum RopeScaling {
 
 impl RopeScaling {
     /// YaRN's factor of cosines and sines where the model does not say: `0.1·ln(factor) + 1`.
-    pub fn yarn_attention_factor(factor: f32) -> f32 {
+    pub(crate) fn yarn_attention_factor(factor: f32) -> f32 {
         if factor <= 1.0 { 1.0 } else { 0.1 * factor.ln() + 1.0 }
     }
 

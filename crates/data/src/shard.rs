@@ -233,7 +233,7 @@ impl Shard {
     }
 
     /// Whether this is the last shard of its text.
-    pub fn is_last(&self) -> bool {
+    pub(crate) fn is_last(&self) -> bool {
         self.header.last
     }
 

@@ -120,7 +120,7 @@ impl ShardWriter {
     ///
     /// # Errors
     /// As [`Self::finish`].
-    pub fn finish_part(mut self, text_bytes: u64, index: u32, last: bool) -> Result<Shard, DataError> {
+    pub(crate) fn finish_part(mut self, text_bytes: u64, index: u32, last: bool) -> Result<Shard, DataError> {
         let padding = (self.header.tokens * self.header.token_bytes).next_multiple_of(8)
             - self.header.tokens * self.header.token_bytes;
         let mut tail = vec![0u8; padding];

@@ -1,7 +1,7 @@
 //! Sizes that people read and write.
 
 /// A number of bytes for people.
-pub fn readable(bytes: u64) -> String {
+pub(crate) fn readable(bytes: u64) -> String {
     match bytes {
         0..0x400 => format!("{bytes} B"),
         0x400..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),

@@ -24,7 +24,7 @@ macro_rules! built_in {
 built_in!("mobile", "edge", "server", "cloud");
 
 /// The name of this machine as a target.
-pub const HERE: &str = "here";
+pub(crate) const HERE: &str = "here";
 
 /// The keys of a target's file.
 const KEYS: &str = "cores, memory, bandwidth (GB/s), isa, concurrency, context, kv (optional), about (optional), preset (optional)";

@@ -119,7 +119,7 @@ impl EvalModel {
     ///
     /// # Errors
     /// As [`EvalModel::logits`]; or if the model is a checkpoint and `kv` is not f32.
-    pub fn logits_with(&self, ids: &[u32], kv: KvType) -> Result<Vec<f32>, EvalError> {
+    pub(crate) fn logits_with(&self, ids: &[u32], kv: KvType) -> Result<Vec<f32>, EvalError> {
         Ok(match self {
             EvalModel::Trained { .. } if kv != KvType::F32 => {
                 return Err(EvalError::Input(format!(

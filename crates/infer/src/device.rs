@@ -72,7 +72,7 @@ impl Model {
     }
 
     /// Whether passes run on a GPU: what they give is copied from there.
-    pub fn runs_on_gpu(&self) -> bool {
+    pub(crate) fn runs_on_gpu(&self) -> bool {
         #[cfg(feature = "cuda")]
         let on_gpu = self.cuda.is_some();
         #[cfg(not(feature = "cuda"))]

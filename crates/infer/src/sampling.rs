@@ -131,7 +131,7 @@ impl Sampler {
     ///
     /// # Errors
     /// As [`Sampler::choose`], and if no token is left.
-    pub fn choose_among(
+    pub(crate) fn choose_among(
         &mut self,
         logits: &[f32],
         recent: &[u32],

@@ -79,7 +79,7 @@ pub use attention_backward::attention_backward;
 pub use attention_decode::{CachedRows, attention_cached, attention_cached_batch};
 pub use counter_rng::CounterRng;
 pub use cross_entropy::{LossTerms, TargetLoss, cross_entropy_backward, cross_entropy_backward_with};
-pub use dense::{DenseMatrix, DenseType, f32_to_bf16, f32_to_f16, f32_to_q8_0};
+pub use dense::{DenseMatrix, DenseType, f32_to_f16, f32_to_q8_0};
 pub use dequantize::BlockFormat;
 pub use dispatch::{Backend, BackendError};
 pub use gemm::{Matrix, gemm};

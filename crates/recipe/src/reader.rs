@@ -97,7 +97,7 @@ impl Reader {
     }
 
     /// Whether the recipe has a section.
-    pub fn has_section(&self, section: &str) -> bool {
+    pub(crate) fn has_section(&self, section: &str) -> bool {
         self.entries.headers.contains_key(section)
     }
 

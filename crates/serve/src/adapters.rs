@@ -172,7 +172,7 @@ impl Adapters {
     ///
     /// # Errors
     /// If a number is unknown; nothing is changed then.
-    pub fn set_defaults(&self, scales: &[(usize, f32)]) -> Result<(), AdapterError> {
+    pub(crate) fn set_defaults(&self, scales: &[(usize, f32)]) -> Result<(), AdapterError> {
         let mut table = self.lock();
         known(&table, scales)?;
         for adapter in &mut table.adapters {

@@ -11,7 +11,7 @@ use crate::TrainError;
 use crate::training_data::TextData;
 
 /// The table's name in the directory of a run.
-pub const DOCUMENTS: &str = "documents.csv";
+pub(crate) const DOCUMENTS: &str = "documents.csv";
 
 const HEADER: &str = "document,targets,bytes,nats\n";
 

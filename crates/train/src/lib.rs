@@ -49,7 +49,7 @@ mod training_codes;
 mod training_data;
 
 pub use beginning::{Beginning, TensorPrint, beginning};
-pub use documents::{DOCUMENTS, DocumentLoss, document_losses};
+pub use documents::{DocumentLoss, document_losses};
 pub use dry_run::{DryRun, Memory, Time, dry_run};
 pub use error::TrainError;
 pub use flops::flops_per_step;

@@ -152,7 +152,7 @@ impl TrainingData {
     }
 
     /// Inputs of an evaluation, about.
-    pub fn held_out_tokens(&self) -> usize {
+    pub(crate) fn held_out_tokens(&self) -> usize {
         match self {
             Self::Text(text) => text.held_out.len(),
             Self::Samples(samples) => samples.held_out.iter().map(Sample::inputs).sum(),

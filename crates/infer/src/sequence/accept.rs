@@ -30,7 +30,7 @@ impl Sequence<'_> {
     ///
     /// # Errors
     /// As [`Self::accept`].
-    pub fn accept_logits(
+    pub(crate) fn accept_logits(
         &mut self,
         ran: usize,
         logits: &Logits,

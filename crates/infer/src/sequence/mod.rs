@@ -143,7 +143,7 @@ impl<'m> Sequence<'m> {
     }
 
     /// How many positions it can come to take: its prompt and all that may be generated, as far as there is room.
-    pub fn most_positions(&self) -> usize {
+    pub(crate) fn most_positions(&self) -> usize {
         self.prompt_tokens.saturating_add(self.options.max_tokens).min(self.room)
     }
 

@@ -16,7 +16,7 @@ mod x86;
 mod x86_interleaved;
 
 use self::rows::decode_row;
-pub use self::rows::{f32_to_bf16, f32_to_f16, f32_to_q8_0};
+pub use self::rows::{f32_to_f16, f32_to_q8_0};
 use crate::{Backend, pool, q6_k};
 
 /// Weights in a Q8_0 block.
@@ -71,7 +71,7 @@ impl DenseType {
         match self {
             DenseType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             DenseType::F16 => f32_to_f16(values),
-            DenseType::Bf16 => f32_to_bf16(values),
+            DenseType::Bf16 => rows::f32_to_bf16(values),
             DenseType::Q8_0 => f32_to_q8_0(values),
             DenseType::Q6K => q6_k::f32_to_q6_k(values),
         }

@@ -91,7 +91,7 @@ pub fn f32_to_f16(values: &[f32]) -> Vec<u8> {
 }
 
 /// The bytes of f32 numbers as bf16, rounded half to even.
-pub fn f32_to_bf16(values: &[f32]) -> Vec<u8> {
+pub(crate) fn f32_to_bf16(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect()
 }
 

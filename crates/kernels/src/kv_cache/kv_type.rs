@@ -32,7 +32,7 @@ impl KvType {
     }
 
     /// Bytes of the scale that 32 columns of a head share; 0 where numbers have none.
-    pub fn scale_size(self) -> usize {
+    pub(crate) fn scale_size(self) -> usize {
         match self {
             KvType::F32 | KvType::F16 => 0,
             KvType::Q8_0 => 2,
