@@ -138,8 +138,8 @@ fn contradictions_name_both_sides() {
             "found a string, expected a table of strings, with keys among",
         ),
         (
-            &["data.records=auto", "data.columns={answer=\"a\"}"],
-            "data.columns.answer: unknown key; expected instruction",
+            &["data.records=auto", "data.columns={verdict=\"a\"}"],
+            "data.columns.verdict: unknown key; expected instruction",
         ),
         (
             &["data.records=auto", "data.columns={outputs=\"a\"}"],
