@@ -138,8 +138,12 @@ fn contradictions_name_both_sides() {
             "found a string, expected a table of strings, with keys among",
         ),
         (
-            &["data.records=auto", "data.columns={verdict=\"a\"}"],
-            "data.columns.verdict: unknown key; expected instruction",
+            &["data.records=auto", "data.columns={reply=\"a\"}"],
+            "data.columns.reply: unknown key; expected instruction",
+        ),
+        (
+            &["data.records=auto", "data.columns={answer=\"a\"}"],
+            "data.columns.answer: unknown key; did you mean answers?",
         ),
         (
             &["data.records=auto", "data.columns={outputs=\"a\"}"],
