@@ -1,5 +1,7 @@
 //! Plain tables for the terminal.
 
+pub(crate) use tritforge_support::readable_size as bytes;
+
 /// Prints rows under a header, each column as wide as it needs to be; a column of numbers stands to the
 /// right.
 pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
@@ -26,15 +28,5 @@ pub(crate) fn print(header: &[&str], rows: &[Vec<String>]) {
     line(&mut header.iter().copied());
     for row in rows {
         line(&mut row.iter().map(String::as_str));
-    }
-}
-
-/// A number of bytes for people.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1024 => format!("{n} B"),
-        1024..1_048_576 => format!("{:.1} KiB", n as f64 / 1024.0),
-        1_048_576..1_073_741_824 => format!("{:.1} MiB", n as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", n as f64 / 1_073_741_824.0),
     }
 }

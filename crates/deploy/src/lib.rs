@@ -31,7 +31,7 @@ pub use budget::Memory;
 pub use error::DeployError;
 pub use options::{Setting, serve_toml};
 pub use plan::{Plan, Request, plan};
-pub(crate) use size::readable;
 pub use source::Source;
 pub use speed::Speed;
 pub use target::{BUILT_IN, Isa, Target};
+pub(crate) use tritforge_support::readable_size as readable;

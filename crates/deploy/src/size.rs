@@ -1,14 +1,4 @@
-//! Sizes that people read and write.
-
-/// A number of bytes for people.
-pub(crate) fn readable(bytes: u64) -> String {
-    match bytes {
-        0..0x400 => format!("{bytes} B"),
-        0x400..0x10_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        0x10_0000..0x4000_0000 => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
-        _ => format!("{:.2} GiB", bytes as f64 / 1_073_741_824.0),
-    }
-}
+//! Sizes that people write.
 
 /// The bytes of a size such as `4 GiB`, `500 MB` or `1048576`.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
