@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use tritforge_kernels::{
-    Backend, QuantizedRows, TernaryWeights, quantize_rows_into_with, ternary_matmul_with,
+    Backend, QuantizedRows, TernaryWeights, quantize_rows_into_with, set_threads, ternary_matmul_with,
 };
 
 /// Runs a figure is the median of, at least.
@@ -36,6 +36,7 @@ fn main() {
     for threads in counts {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
         pool.install(|| {
+            set_threads(threads);
             println!("threads: {threads}");
             println!("  weights f32 -> 2 bits, [2048, 2048]: {:.1} GB/s of f32 read", build_speed());
             for &backend in &backends {
