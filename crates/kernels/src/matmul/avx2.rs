@@ -154,6 +154,7 @@ fn add_line<const T: usize>(sums: &mut Sums<T>, line: usize, pairs: &[[__m256i; 
 
 /// One token, bound by memory: the second and the fourth field of a byte stay where they are, times 4, and have 16-bit
 /// lanes of their own, which hold [`CHUNK_STEPS`] / 2 steps of two such pairs each.
+/// T is 1; all kernels of a tile are named with their number of tokens.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn one<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {

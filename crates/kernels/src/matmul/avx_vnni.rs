@@ -53,6 +53,7 @@ pub(super) unsafe fn multiply<'a, T: Output>(
 
 /// One token, bound by memory: the second and the fourth field of a byte stay where they are, times 4, in accumulators
 /// of their own, which are shifted once at the end. A sum of multiples of 4 is at most 2¹³ steps · 8 · 8 · 128 = 2²⁶.
+/// T is 1; all kernels of a tile are named with their number of tokens.
 #[inline]
 #[target_feature(enable = "avx2,avxvnni")]
 fn one<const T: usize>(lines: &[Line], tile: Tile<'_>) -> Sums<T> {
