@@ -24,7 +24,7 @@ fn products_have_the_bits_of_decoded_rows() {
                 }
             }
             let decoded = DenseMatrix::from_f32(&decoded, rows, cols);
-            for tokens in 1..=10 {
+            for tokens in (1..=10).chain([13, 26]) {
                 let x = numbers(3 + tokens as u64, tokens * cols);
                 let mut expected = vec![0f32; tokens * rows];
                 // One token at a time in plain code: the order that every other way has to follow.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+mod dot_tiles;
 mod few;
 mod finite;
 mod interleaved;
@@ -32,6 +33,9 @@ const TILE: usize = 4;
 /// Tokens up to which rows are multiplied as they are decoded, where the backend has code for it.
 #[cfg(target_arch = "x86_64")]
 const FEW_TOKENS: usize = 8;
+/// The same for Q8_0 where registers have eight lanes: more tokens need more registers than there are.
+#[cfg(target_arch = "x86_64")]
+const FEW_TOKENS_OF_Q8_0: usize = 6;
 /// Fused multiply-adds from which threads share the work.
 const PARALLEL_PRODUCTS: usize = 1 << 18;
 
@@ -246,7 +250,7 @@ impl<'a> DenseMatrix<'a> {
             return;
         }
         #[cfg(target_arch = "x86_64")]
-        if self.interleaved && y.len() <= FEW_TOKENS && backend != Backend::Scalar {
+        if self.interleaved && y.len() <= self.few_tokens(backend) && backend != Backend::Scalar {
             let groups = rows.next_multiple_of(interleaved::GROUP);
             let groups = &self.bytes[first_row * row_bytes..][..groups * row_bytes];
             return x86_interleaved::products(backend, groups, x, y);
@@ -266,12 +270,21 @@ impl<'a> DenseMatrix<'a> {
         }
     }
 
+    /// Tokens up to which rows of this type are multiplied as they are decoded.
+    #[cfg(target_arch = "x86_64")]
+    fn few_tokens(&self, backend: Backend) -> usize {
+        match (self.ty, backend) {
+            (DenseType::Q8_0, Backend::Avx2 | Backend::AvxVnni) => FEW_TOKENS_OF_Q8_0,
+            _ => FEW_TOKENS,
+        }
+    }
+
     /// The products of a piece in the file's order, if there is code for so few tokens of this type; says
     /// whether there is.
     fn few(&self, backend: Backend, bytes: &[u8], x: &[f32], y: &mut [&mut [f32]]) -> bool {
         let row_bytes = self.ty.row_bytes(self.cols);
         #[cfg(target_arch = "x86_64")]
-        if y.len() <= FEW_TOKENS
+        if y.len() <= self.few_tokens(backend)
             && self.ty != DenseType::Q6K
             && self.cols.is_multiple_of(x86::UNIT)
             && backend != Backend::Scalar

@@ -37,6 +37,7 @@ pub(crate) fn row_bytes(cols: usize) -> usize {
 ///
 /// # Panics
 /// If `bytes` are not the blocks of `out`.
+#[inline(always)]
 pub(crate) fn decode_row(bytes: &[u8], out: &mut [f32]) {
     assert_eq!(bytes.len(), row_bytes(out.len()), "bytes of {} weights", out.len());
     let mut codes = [0i8; BLOCK];
