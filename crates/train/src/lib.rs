@@ -65,5 +65,5 @@ pub use schedule::{Constant, Cosine, Linear, Lota, Schedule, TwoStage, Wsd};
 pub use shared_steps::shared_steps;
 pub use state::check_resume;
 pub use trainer::{RunOptions, RunOutcome, Summary, train};
-pub use training_data::{PreferenceData, SampleData, TextData, TrainingData};
+pub use training_data::{LabelledData, PreferenceData, SampleData, TextData, TrainingData};
 pub use tritforge_report::{Silent, Sink};

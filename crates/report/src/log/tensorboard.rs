@@ -97,19 +97,24 @@ impl TensorBoard {
                 let values: Vec<_> = named.iter().map(|(tag, x)| (tag.as_str(), scalar(*x))).collect();
                 self.summary(*step, &values)
             }
-            Event::Preferences { step, held_out, loss, accuracy, margin } => {
-                let [of_loss, of_accuracy, of_margin] = match held_out {
+            Event::Preferences { step, held_out, loss, accuracy, margin, point } => {
+                let [of_loss, of_accuracy, of_margin, of_point] = match held_out {
                     true => [
                         "preferences/held_out_loss",
                         "preferences/held_out_accuracy",
                         "preferences/held_out_margin",
+                        "preferences/held_out_point",
                     ],
-                    false => {
-                        ["preferences/train_loss", "preferences/train_accuracy", "preferences/train_margin"]
-                    }
+                    false => [
+                        "preferences/train_loss",
+                        "preferences/train_accuracy",
+                        "preferences/train_margin",
+                        "preferences/train_point",
+                    ],
                 };
                 let values = [(of_loss, *loss), (of_accuracy, *accuracy), (of_margin, *margin)];
-                self.summary(*step, &values.map(|(tag, x)| (tag, scalar(x))))
+                let all = values.into_iter().chain(point.map(|point| (of_point, point)));
+                self.summary(*step, &all.map(|(tag, x)| (tag, scalar(x))).collect::<Vec<_>>())
             }
             Event::Run { .. } | Event::Skip { .. } | Event::Checkpoint { .. } | Event::Unknown => Ok(()),
         }

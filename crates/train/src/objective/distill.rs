@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::ModelConfig;
-use tritforge_model::Batch;
+use tritforge_model::{Batch, Decoder};
 use tritforge_report::Sink;
 
 use self::teacher::Teacher;
@@ -235,7 +235,7 @@ impl LossFunction for DistillLoss {
         self.teacher.learns_relations()
     }
 
-    fn begin_step(&mut self, batches: &[Batch<'_>]) -> Result<(), TrainError> {
+    fn begin_step(&mut self, _: &Decoder, batches: &[Batch<'_>], _: &[usize]) -> Result<(), TrainError> {
         if self.teacher.learns_relations() {
             self.relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }

@@ -15,6 +15,7 @@ use super::preference::{
 use super::{Criterion, DataKind, LossFunction, Objective, RunStart, SftLoss, other_data};
 use crate::recipe::resume::OnResume;
 use crate::recipe::{Range, Reader, Recipe};
+use crate::training_data::both;
 use crate::{TrainError, TrainingData};
 
 /// Direct preference optimization (arXiv 2305.18290) on the pairs of `data.records = "preference"`, of which the model learns
@@ -131,7 +132,8 @@ impl Criterion for Dpo {
         let message = "model.base or dpo.reference is not the reference model that this run was started \
                        with: set it to the original checkpoint";
         run.same_model(&fingerprint, message)?;
-        let reference = Reference::open(named, run, pairs, &fingerprint)?;
+        let answers = [both(&pairs.train), both(&pairs.held_out)];
+        let reference = Reference::open(named, run, answers, &fingerprint)?;
         Ok(Box::new(PairsLoss {
             formula: Box::new(self.clone()),
             sft: Sft { weight: self.sft, loss: self.sft_loss },

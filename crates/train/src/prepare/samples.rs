@@ -1,4 +1,4 @@
-//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a
+//! From a recipe's records to samples with masks: read, filtered, split, rendered by a
 //! chat template, encoded.
 //!
 //! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
@@ -11,9 +11,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 use tritforge_data::{
-    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Sample, SampleBatches, SampleOptions, Supplied, TextSource, preferences, sample_fingerprint, samples,
-    split_examples,
+    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, ReadOptions, RecordKind, Report,
+    Sample, SampleBatches, SampleOptions, Supplied, TextSource, sample_fingerprint, samples, split_examples,
 };
 use tritforge_report::Sink;
 use tritforge_support::counted;
@@ -25,7 +24,7 @@ use crate::TrainError;
 use crate::objective::Objective;
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
-use crate::training_data::{PreferenceData, SampleData, TrainingData};
+use crate::training_data::{SampleData, TrainingData};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
@@ -33,13 +32,16 @@ const DROPPED: &str = "dropped.jsonl";
 /// The samples of a recipe with `data.records`.
 pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
     let mut read = Read::new(recipe, dir, sink)?;
-    let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
-    if let Some(pair) = pair {
+    for example in read.train.iter().chain(&read.held_out) {
+        let (found, sections) = match &example.body {
+            Body::Preference { .. } => ("a pair of answers", Objective::of_pairs()),
+            Body::Labelled { .. } => ("an answer with a label", Objective::of_labelled()),
+            Body::Turns(_) | Body::Text(_) => continue,
+        };
         return Err(TrainError::State(format!(
-            "{}: found a pair of answers: add a {} section to train on preferences, or set data.records \
+            "{}: found {found}: add a {sections} section to train on preferences, or set data.records \
              and data.columns to a prompt and its answer",
-            pair.source,
-            Objective::of_pairs()
+            example.source
         )));
     }
     let bytes = token_bytes(&read.tokenizer);
@@ -98,38 +100,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
-/// The pairs of answers of a recipe with `[dpo]`.
-pub(super) fn prepare_pairs(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
-    let mut read = Read::new(recipe, dir, sink)?;
-    let bytes = token_bytes(&read.tokenizer);
-    let mut report = std::mem::take(&mut read.report);
-    let mut make = |examples: &[Example]| {
-        preferences(
-            examples,
-            options(recipe, &bytes),
-            |body, supplied| read.encode(Loss::Completions, body, supplied),
-            &mut report,
-        )
-    };
-    let (train, held_out) = (make(&read.train)?, make(&read.held_out)?);
-    read.report = report;
-    for (name, side) in [("training", &train), ("held-out", &held_out)] {
-        if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} pairs left: {}", read.report.summary())));
-        }
-    }
-    let digest = |side: &[Preference]| {
-        sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
-    };
-    let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
-    read.finish(dir, sink)?;
-    sink.message(&format!("{} for training, {} held out", counted(train.len(), "pair"), held_out.len()));
-    let Read { tokenizer, template, report, .. } = read;
-    let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
-    Ok(Prepared { tokenizer, data, fingerprint })
-}
-
-fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
+pub(super) fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
     SampleOptions {
         seq_len: recipe.data.seq_len,
         truncation: recipe.data.samples.truncation,
@@ -151,7 +122,7 @@ pub(crate) fn read_options(recipe: &Recipe) -> ReadOptions {
     }
 }
 
-fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
+pub(super) fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
     // What else the order of the samples depends on.
     let packing = if recipe.data.packing == Packing::Masked { "masked" } else { "documents" };
     format!("{}-{}-samples-{packing}", prints[0], prints[1])
@@ -159,9 +130,9 @@ fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
 
 /// Examples that were read, with what turns them into ids.
 pub(super) struct Read {
-    train: Vec<Example>,
-    held_out: Vec<Example>,
-    report: Report,
+    pub(super) train: Vec<Example>,
+    pub(super) held_out: Vec<Example>,
+    pub(super) report: Report,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
     /// What the recipe gives the template beside the messages.
@@ -171,7 +142,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    fn new(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Self, TrainError> {
+    pub(super) fn new(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Self, TrainError> {
         let keys = &recipe.data.samples;
         let source = |path: &Path, format| TextSource { format, ..TextSource::new(path) };
         let mut sources: Vec<TextSource> =
@@ -265,14 +236,14 @@ impl Read {
                 ids.extend(self.tokenizer.eos());
                 Masked { mask: vec![true; ids.len()], ids }
             }
-            Body::Preference { .. } => Masked::default(),
+            Body::Preference { .. } | Body::Labelled { .. } => Masked::default(),
         };
         let mask = if loss == Loss::All { vec![true; mask.len()] } else { mask };
         Ok((ids, mask))
     }
 
     /// Notes on the disk what was left out, and says what was read.
-    fn finish(&self, dir: &Path, sink: &dyn Sink) -> Result<(), TrainError> {
+    pub(super) fn finish(&self, dir: &Path, sink: &dyn Sink) -> Result<(), TrainError> {
         sink.message(&self.report.summary());
         let path = dir.join(DROPPED);
         if self.report.dropped.is_empty() {
@@ -322,7 +293,7 @@ fn with_recipes<'a>(recipes: &'a Map<String, Value>, supplied: &'a Supplied) -> 
 fn rendered(example: &Example, template: Option<&ChatTemplate>, recipes: &Map<String, Value>) -> String {
     match (&example.body, template) {
         (Body::Text(text), _) => text.clone(),
-        (Body::Turns(said), Some(template)) => {
+        (Body::Turns(said) | Body::Labelled { turns: said, .. }, Some(template)) => {
             let messages: Vec<_> = said.iter().map(|said| &said.message).collect();
             let arguments = with_recipes(recipes, &example.supplied);
             let inputs = TemplateInputs { tools: &example.supplied.tools, arguments: Some(&arguments) };
@@ -331,13 +302,7 @@ fn rendered(example: &Example, template: Option<&ChatTemplate>, recipes: &Map<St
                 .map(|found| found.text)
                 .unwrap_or_default()
         }
-        (Body::Turns(said), None) => {
-            said.iter().filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
-        }
-        (Body::Preference { prompt, chosen, rejected }, _) => {
-            let all = prompt.iter().chain(chosen).chain(rejected);
-            all.filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
-        }
+        (body, _) => body.messages().into_iter().filter_map(ChatTurn::content).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -366,7 +331,7 @@ pub(super) fn unlearned_end(tokenizer: &Tokenizer, ids: &[u32], mask: &[bool]) -
 }
 
 /// Bytes that each id adds to a text; special tokens stand for none.
-fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
+pub(super) fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
     let bytes = |id| match tokenizer.is_special(id) {
         true => 0,
         false => tokenizer.bytes(id).map_or(0, |bytes| bytes.len() as u32),

@@ -61,7 +61,7 @@ pub use tritforge_recipe::{
 
 pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
 pub use crate::objective::{
-    CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo, TargetLoss,
+    CrossEntropy, Distill, Dpo, DpoLoss, Engine, Kto, KtoLoss, Objective, Orpo, SftLoss, Simpo, TargetLoss,
 };
 
 pub(crate) use data::SHARD_TOKENS;

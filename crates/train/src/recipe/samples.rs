@@ -14,8 +14,8 @@ use tritforge_recipe::Reader;
 pub struct Samples {
     /// What a record is: without this key text, which is learned whole. `"auto"` is what a file's first
     /// record looks like; `"alpaca"` has `instruction`, perhaps `input`, `output`; `"input-output"`,
-    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"xlam"` (`query`, `tools`, `answers`), `"prompt-completion"` and `"preference"` (`prompt`,
-    /// `chosen`, `rejected`) have the columns that they are known by; `"text"` is one `text` a sample.
+    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"xlam"` (`query`, `tools`, `answers`), `"prompt-completion"`, `"preference"` (`prompt`,
+    /// `chosen`, `rejected`) and `"unpaired-preference"` (`prompt`, `completion`, `label`) have the columns that they are known by; `"text"` is one `text` a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub records: Option<RecordKind>,

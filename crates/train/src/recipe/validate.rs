@@ -202,7 +202,7 @@ fn embedding_noise(r: &mut Reader, recipe: &Recipe) {
         let message = "train.neftune_noise_alpha contradicts train.engine = \"candle\", whose embeddings have no noise: expected \"fused\"";
         r.fault("train", "neftune_noise_alpha", message);
     }
-    if recipe.objective.chosen().data() == DataKind::Pairs {
+    if recipe.objective.chosen().data() != DataKind::Targets {
         let message = format!(
             "train.neftune_noise_alpha contradicts [{}], which compares answers by their log-probabilities without noise",
             recipe.objective.name()
@@ -214,11 +214,17 @@ fn embedding_noise(r: &mut Reader, recipe: &Recipe) {
 fn objective(r: &mut Reader, recipe: &Recipe) {
     let objective = recipe.objective.chosen();
     objective.check(recipe, r);
-    if objective.data() != DataKind::Pairs && recipe.data.samples.records == Some(RecordKind::Preference) {
-        let message = format!(
-            "data.records = \"preference\": training on pairs of answers needs a {} section",
-            Objective::of_pairs()
-        );
-        r.fault("data", "records", message);
+    if objective.data() != DataKind::Targets {
+        return;
     }
+    let (what, sections) = match recipe.data.samples.records {
+        Some(RecordKind::Preference) => {
+            ("\"preference\": training on pairs of answers", Objective::of_pairs())
+        }
+        Some(RecordKind::UnpairedPreference) => {
+            ("\"unpaired-preference\": training on answers that were judged", Objective::of_labelled())
+        }
+        _ => return,
+    };
+    r.fault("data", "records", format!("data.records = {what} needs a {sections} section"));
 }

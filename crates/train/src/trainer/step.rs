@@ -60,7 +60,8 @@ impl Trainer<'_> {
                 Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
             })
             .collect();
-        self.loss_function.begin_step(&batches)?;
+        let drawn: Vec<usize> = samples.iter().flat_map(|(_, drawn)| drawn).copied().collect();
+        self.loss_function.begin_step(&self.model, &batches, &drawn)?;
         // Of each micro-batch, to be summed by the tree that sums the gradients.
         let mut sums = Vec::with_capacity(batches.len());
         for (part, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
