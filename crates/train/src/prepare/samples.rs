@@ -4,19 +4,19 @@
 //! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
 //! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
-use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use serde_json::{Map, Value};
 use tritforge_data::{
     Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, ReadOptions, RecordKind, Report,
     Sample, SampleBatches, SampleOptions, Supplied, TextSource, sample_fingerprint, samples, split_examples,
 };
 use tritforge_report::Sink;
 use tritforge_support::counted;
-use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TemplateInputs, TextError, Tokenizer, Turn};
+use tritforge_text::{
+    ChatTemplate, EncodeOptions, Masked, TemplateArguments, TemplateInputs, TextError, Tokenizer, Turn,
+};
 
 use super::checks::{all_is_written, arguments_are_used, learns_all};
 use super::{Prepared, split_of, tokenizer};
@@ -135,8 +135,6 @@ pub(super) struct Read {
     pub(super) report: Report,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
-    /// What the recipe gives the template beside the messages.
-    arguments: Map<String, Value>,
     /// Whether the template writes something by which an answer ends.
     pub(super) ends_answers: bool,
 }
@@ -168,20 +166,21 @@ impl Read {
         held_out: Vec<Example>,
         report: Report,
     ) -> Result<Self, TrainError> {
-        let template = named_template(recipe)?;
-        let arguments = recipe.data.samples.chat_template_kwargs.clone();
+        let arguments = TemplateArguments::new(recipe.data.samples.chat_template_kwargs.clone())?;
+        let template = named_template(recipe)?.map(|template| template.with_arguments(arguments.clone()));
         // A tokenizer that is trained here sees the text that it will encode.
         let texts = |examples: &[Example]| -> Vec<Document> {
-            examples
-                .iter()
-                .map(|e| Document::new(e.source.clone(), rendered(e, template.as_ref(), &arguments)))
-                .collect()
+            examples.iter().map(|e| Document::new(e.source.clone(), rendered(e, template.as_ref()))).collect()
         };
         let marks = template.as_ref().map(|template| marks(template.source())).unwrap_or_default();
         let tokenizer = tokenizer(recipe, &texts(&train), &texts(&held_out), &marks, dir, sink)?;
         let template = match template {
             Some(template) => template,
-            None => tokenizer.chat_template()?.ok_or_else(|| {
+            // It may have variables that the model was trained with before.
+            None => tokenizer.chat_template()?.map(|own| {
+                let all = own.arguments().with(&arguments);
+                own.with_arguments(all)
+            }).ok_or_else(|| {
                 TrainError::State(format!(
                     "the tokenizer has no chat template: set data.template to one of {}, or to a Jinja file, \
                      as in data.template = \"alpaca\"",
@@ -197,11 +196,11 @@ impl Read {
                 unknown.join(", ")
             ));
         }
-        arguments_are_used(&arguments, template.source())?;
-        // The checkpoint's template is the one that its model was trained with.
+        arguments_are_used(arguments.entries(), template.source())?;
+        // The checkpoint's template is the one that its model was trained with, with what the recipe gives it.
         let tokenizer = tokenizer.with_chat_template(Some(&template));
         let ends_answers = tokenizer.turn_end(&template).written;
-        Ok(Self { train, held_out, report, tokenizer, template, arguments, ends_answers })
+        Ok(Self { train, held_out, report, tokenizer, template, ends_answers })
     }
 
     /// The ids of an example with a mask over what is learned of it.
@@ -217,8 +216,7 @@ impl Read {
                     .iter()
                     .map(|said| Turn { message: &said.message, answer: said.answer, learn: said.learn })
                     .collect();
-                let arguments = with_recipes(&self.arguments, supplied);
-                let inputs = TemplateInputs { tools: &supplied.tools, arguments: Some(&arguments) };
+                let inputs = TemplateInputs { tools: &supplied.tools, arguments: Some(&supplied.arguments) };
                 let mut masked = self.tokenizer.encode_turns_with(&self.template, &turns, inputs)?;
                 // Where the template writes nothing by which the last answer ends, EOS does.
                 if !self.ends_answers
@@ -278,25 +276,15 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
-/// The arguments of a recipe with those of a record, which go before them.
-fn with_recipes<'a>(recipes: &'a Map<String, Value>, supplied: &'a Supplied) -> Cow<'a, Map<String, Value>> {
-    if supplied.arguments.is_empty() {
-        return Cow::Borrowed(recipes);
-    }
-    let mut all = recipes.clone();
-    all.extend(supplied.arguments.clone());
-    Cow::Owned(all)
-}
-
 /// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
 /// it is encoded.
-fn rendered(example: &Example, template: Option<&ChatTemplate>, recipes: &Map<String, Value>) -> String {
+fn rendered(example: &Example, template: Option<&ChatTemplate>) -> String {
     match (&example.body, template) {
         (Body::Text(text), _) => text.clone(),
         (Body::Turns(said) | Body::Labelled { turns: said, .. }, Some(template)) => {
             let messages: Vec<_> = said.iter().map(|said| &said.message).collect();
-            let arguments = with_recipes(recipes, &example.supplied);
-            let inputs = TemplateInputs { tools: &example.supplied.tools, arguments: Some(&arguments) };
+            let Supplied { tools, arguments } = &example.supplied;
+            let inputs = TemplateInputs { tools, arguments: Some(arguments) };
             template
                 .render_with(&messages, inputs, false, None, None)
                 .map(|found| found.text)

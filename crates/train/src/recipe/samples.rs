@@ -25,7 +25,8 @@ pub struct Samples {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Variables that the template is given beside the messages, as in `{ enable_thinking = false }`. A record's own
-    /// column `chat_template_kwargs` goes before them.
+    /// column `chat_template_kwargs` goes before them. The checkpoint and what is exported from it keep them: `chat`, `generate` and
+    /// `serve` render the template with them.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schemars(with = "BTreeMap<String, Value>")]
     pub chat_template_kwargs: Map<String, Value>,
