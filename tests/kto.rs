@@ -23,7 +23,7 @@ fn recipe(records: &str) -> String {
 /// Good answers have one word, bad ones another; each to a question of its own.
 fn answers() -> String {
     let answer = |i: usize| {
-        let (word, label) = if i % 2 == 0 { ("under", true) } else { ("from", false) };
+        let (word, label) = if i.is_multiple_of(2) { ("under", true) } else { ("from", false) };
         let rest = ["one", "two", "the", "any"][i / 2 % 4];
         format!("{{\"prompt\":\"Work {i}?\",\"completion\":\"{word} {rest}\",\"label\":{label}}}\n")
     };
