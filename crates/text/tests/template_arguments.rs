@@ -58,7 +58,7 @@ fn what_is_wrong_with_them_is_said_with_its_place() {
         for (key, value) in tokenizer.to_gguf(tokenizer.vocab_size()).unwrap() {
             metadata.insert(key, value);
         }
-        metadata.insert("tokenizer.chat_template_kwargs", text.into());
+        metadata.insert("tokenizer.chat_template_kwargs", text);
         let error = Tokenizer::from_gguf(&metadata).unwrap_err().to_string();
         assert!(error.contains("tokenizer.chat_template_kwargs") && error.contains(expected), "{error}");
         let config = format!("{{\"chat_template_kwargs\": {}}}", if text == "{" { "3" } else { text });
