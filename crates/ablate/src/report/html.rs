@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use tritforge_report::{STYLE, escape};
 
-use super::markdown::{changes, costs, rungs, table};
-use super::plots::{COLORS, curves, differences, pareto};
+use super::markdown::{self, changes, costs, rungs, table};
+use super::plots::{COLORS, differences, lines, pareto};
 use super::{Kind, Report};
+use crate::health::MEASURES;
 use crate::results::ArmResult;
 use crate::verdict::sentence;
 
@@ -58,7 +59,8 @@ pub(super) fn page(report: &Report) -> String {
         if !report.arms.iter().flat_map(|arm| &arm.curve).all(|point| of(point).is_finite()) {
             continue;
         }
-        if let Some(svg) = curves(report, name, of) {
+        let line = |arm: &ArmResult| arm.curve.iter().map(|p| (of(p), p.mean, p.sd)).collect();
+        if let Some(svg) = lines(report, what, name, false, line) {
             html +=
                 &card("Learning", &format!("{what} over {name}; bands: one sd over seeds"), &svg, &legend);
         }
@@ -79,9 +81,29 @@ pub(super) fn page(report: &Report) -> String {
         "<section class=\"card wide scroll\"><h2>Costs <small>means over runs</small></h2>{}</section>",
         of_cells(report, &header, &rows)
     );
+    html += &health(report, &legend);
     html += &arms(report);
     html += &about(report);
     html + &format!("</main>\n<script>\n{SCRIPT}</script></body></html>\n")
+}
+
+/// How ternary matrices fare, arm beside arm: the end as a table, and the way there; empty if no arm has any.
+fn health(report: &Report, legend: &str) -> String {
+    let Some((header, rows)) = markdown::health(report) else { return String::new() };
+    let mut html = format!(
+        "<section class=\"card wide scroll\"><h2>Ternary health <small>at the end</small></h2>{}<p class=\"note\">{}</p></section>",
+        of_cells(report, &header, &rows),
+        escape(markdown::HEALTH)
+    );
+    for (i, measure) in MEASURES.iter().enumerate() {
+        let looks = |arm: &ArmResult| arm.health.get(i).cloned().unwrap_or_default();
+        if let Some(svg) = lines(report, measure.meaning, "steps", measure.log, |arm| {
+            looks(arm).iter().map(|look| (look.step, look.mean, look.sd)).collect()
+        }) {
+            html += &card(&format!("Ternary: {}", measure.name), measure.meaning, &svg, legend);
+        }
+    }
+    html
 }
 
 fn card(title: &str, caption: &str, svg: &str, legend: &str) -> String {
