@@ -47,7 +47,6 @@ pub(super) fn page(report: &Report) -> String {
         let text = format!("against {}, with 95 % intervals", report.base().arm.name);
         html += &card("Differences", &text, &svg, "");
     }
-    let legend = legend(report);
     let what = report.metric.label();
     for (name, of) in [
         ("steps", (|p| p.step) as fn(&crate::CurvePoint) -> f64),
@@ -61,6 +60,7 @@ pub(super) fn page(report: &Report) -> String {
         }
         let line = |arm: &ArmResult| arm.curve.iter().map(|p| (of(p), p.mean, p.sd)).collect();
         if let Some(svg) = lines(report, what, name, false, line) {
+            let legend = legend(report, |arm| !arm.curve.is_empty());
             html +=
                 &card("Learning", &format!("{what} over {name}; bands: one sd over seeds"), &svg, &legend);
         }
@@ -73,6 +73,7 @@ pub(super) fn page(report: &Report) -> String {
     ] {
         if let Some(svg) = pareto(report, name, less, of) {
             let text = format!("{what} against {name}; dashed: what no arm beats in both");
+            let legend = legend(report, |arm| of(arm).is_some() && arm.summary.mean.is_finite());
             html += &card("Cost", &text, &svg, &legend);
         }
     }
@@ -81,14 +82,14 @@ pub(super) fn page(report: &Report) -> String {
         "<section class=\"card wide scroll\"><h2>Costs <small>means over runs</small></h2>{}</section>",
         of_cells(report, &header, &rows)
     );
-    html += &health(report, &legend);
+    html += &health(report);
     html += &arms(report);
     html += &about(report);
     html + &format!("</main>\n<script>\n{SCRIPT}</script></body></html>\n")
 }
 
 /// How ternary matrices fare, arm beside arm: the end as a table, and the way there; empty if no arm has any.
-fn health(report: &Report, legend: &str) -> String {
+fn health(report: &Report) -> String {
     let Some((header, rows)) = markdown::health(report) else { return String::new() };
     let mut html = format!(
         "<section class=\"card wide scroll\"><h2>Ternary health <small>at the end</small></h2>{}<p class=\"note\">{}</p></section>",
@@ -100,7 +101,8 @@ fn health(report: &Report, legend: &str) -> String {
         if let Some(svg) = lines(report, measure.meaning, "steps", measure.log, |arm| {
             looks(arm).iter().map(|look| (look.step, look.mean, look.sd)).collect()
         }) {
-            html += &card(&format!("Ternary: {}", measure.name), measure.meaning, &svg, legend);
+            let legend = legend(report, |arm| !looks(arm).is_empty());
+            html += &card(&format!("Ternary: {}", measure.name), measure.meaning, &svg, &legend);
         }
     }
     html
@@ -113,12 +115,11 @@ fn card(title: &str, caption: &str, svg: &str, legend: &str) -> String {
     )
 }
 
-fn legend(report: &Report) -> String {
-    let each = report
-        .arms
-        .iter()
-        .enumerate()
-        .map(|(i, arm)| format!("<span class=\"k{}\">{}</span> ", i % COLORS, escape(&arm.arm.name)));
+/// The colours of the arms that are drawn.
+fn legend(report: &Report, drawn: impl Fn(&ArmResult) -> bool) -> String {
+    let each = report.arms.iter().enumerate().filter(|(_, arm)| drawn(arm));
+    let each =
+        each.map(|(i, arm)| format!("<span class=\"k{}\">{}</span> ", i % COLORS, escape(&arm.arm.name)));
     format!("<p class=\"legend\">{}</p>", each.collect::<String>())
 }
 

@@ -112,7 +112,7 @@ pub(super) fn lines(
 }
 
 /// The metric against a cost, a point an arm with its interval, and the line through the arms that no other arm beats in
-/// both; none if fewer than two arms have the cost.
+/// both; none if fewer than two arms have the cost, or all have the same.
 pub(super) fn pareto(
     report: &Report,
     name: &str,
@@ -127,7 +127,10 @@ pub(super) fn pareto(
             points.push((i, x, arm.summary.mean, arm));
         }
     }
-    if points.len() < 2 {
+    // Arms that cost the same differ in nothing that this would show.
+    let (least, most) =
+        points.iter().fold((f64::INFINITY, 0.0), |(a, b): (f64, f64), p| (a.min(p.1), b.max(p.1)));
+    if points.len() < 2 || most <= least * (1.0 + 1e-6) {
         return None;
     }
     let half =
