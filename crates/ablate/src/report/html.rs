@@ -139,7 +139,7 @@ fn card_of_table(report: &Report) -> String {
         let _ = write!(html, "<li>{}.</li>", escape(&sentence(arm, base, report.metric)));
     }
     for note in report.notes() {
-        let _ = write!(html, "<li>{}</li>", escape(&note));
+        let _ = write!(html, "<li>{}</li>", prose(&note));
     }
     let _ = write!(
         html,
@@ -150,6 +150,15 @@ fn card_of_table(report: &Report) -> String {
         escape(base)
     );
     html
+}
+
+/// A text whose parts between backticks are code.
+fn prose(text: &str) -> String {
+    let escaped = escape(text);
+    let parts = escaped.split('`').enumerate();
+    parts
+        .map(|(i, part)| if i % 2 == 0 { part.to_string() } else { format!("<code>{part}</code>") })
+        .collect()
 }
 
 /// What each arm is: what it changes, what was tuned, its recipe.

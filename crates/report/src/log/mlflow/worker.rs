@@ -59,9 +59,12 @@ impl Worker {
     pub(super) fn serve(mut self, items: &Receiver<Item>) {
         let mut next = Instant::now();
         loop {
+            let wait = next.saturating_duration_since(Instant::now());
             let item = match self.idle() {
                 true => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => items.recv_timeout(next.saturating_duration_since(Instant::now())),
+                // Whatever training says meanwhile: it may say something all the time.
+                false if wait.is_zero() => Err(RecvTimeoutError::Timeout),
+                false => items.recv_timeout(wait),
             };
             match item {
                 Ok(Item::Begin { name, params }) => {
@@ -69,7 +72,7 @@ impl Worker {
                 }
                 Ok(Item::Points(points)) if self.refused => self.lose(points.len()),
                 Ok(Item::Points(points)) => {
-                    if self.points.is_empty() && self.pause.is_none() {
+                    if self.points.is_empty() && self.pause.is_none() && self.begun.is_none() {
                         next = Instant::now() + GATHER;
                     }
                     self.points.extend(points);
