@@ -86,6 +86,7 @@ fn every_quantizer_learns_and_verifies() {
         ("soft", &["quant.codes=soft"]),
         ("arenas", &["quant.codes=residual", "quant.scale=sherry"]),
         ("dqt", &["quant.scale=dqt", "optim.lr=3e-4"]),
+        ("tequila", &["quant.dead_zone_bias=0.001", "model.norm=pre"]),
     ] {
         trains(&project, name, set);
     }
@@ -132,11 +133,13 @@ fn every_combination_learns_and_verifies() {
                 ("stochastic", &["quant.codes=stochastic"]),
                 ("soft", &["quant.codes=soft"]),
                 ("residual", &["quant.codes=residual"]),
+                ("tequila", &["quant.dead_zone_bias=0.01", "model.norm=pre"]),
             ] {
                 let learned = ["lsq", "seq"].contains(&scale);
                 let signs = ["binary", "sherry"].contains(&scale);
                 let refused = learned && ["trust", "stochastic", "soft", "residual"].contains(&extra)
-                    || signs && ["stochastic", "soft"].contains(&extra);
+                    || signs && ["stochastic", "soft"].contains(&extra)
+                    || scale == "binary" && extra == "tequila";
                 if refused {
                     continue;
                 }

@@ -1,5 +1,6 @@
 //! One projection: a weight, the way in which it and its input are quantized, and perhaps an adapter.
 
+mod dead_zone;
 mod table;
 
 use std::borrow::Cow;
@@ -9,6 +10,7 @@ use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{Fitted, Granularity, Scales, TernaryError, WeightQuantizer, stored_scales};
 
+use self::dead_zone::DeadZone;
 use crate::lora::Adapter;
 use crate::{GradPrecision, ModelError, Tensor, TrainingCodes};
 
@@ -25,6 +27,8 @@ pub struct Linear {
     learned: Option<LearnedScales>,
     activations: ActivationQuant,
     adapter: Option<Adapter>,
+    /// The bias of the weights with code 0, where the projection has one.
+    dead_zone: Option<DeadZone>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
     /// The ternary form as a backward in f32 reads it, where there is no latent weight to read it from.
@@ -83,6 +87,7 @@ impl Linear {
             learned: None,
             activations: config.activations,
             adapter: None,
+            dead_zone: None,
             quantized: None,
             codes: None,
             transposed: None,
@@ -386,7 +391,9 @@ impl Linear {
             blended
         });
         let blended = blended.or_else(|| self.training_codes.values(&latent, cols, &fitted));
+        let dead_zone = self.dead_zone.as_ref().map(|dead_zone| dead_zone.of(&latent, cols, &fitted));
         drop(latent);
+        self.dead_zone = dead_zone;
         self.blended = blended;
         self.fitted = Some(fitted);
         (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);

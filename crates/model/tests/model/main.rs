@@ -3,6 +3,7 @@
 mod backward;
 mod blend;
 mod common;
+mod dead_zone;
 mod device;
 mod differences;
 mod distillation;

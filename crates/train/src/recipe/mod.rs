@@ -24,6 +24,7 @@
 
 mod base;
 mod data;
+mod dead_zone;
 mod export;
 mod lora;
 mod optim;

@@ -93,6 +93,12 @@ pub struct Quant {
     /// default.
     #[serde(skip_serializing_if = "is_default")]
     pub pull: f64,
+    /// λ of the bias that weights with code 0 make: λ times the sum of a row's dead weights is added to its output, so that they are
+    /// heard and pulled at (Tequila, arXiv 2509.23809, where it is 0.001). Export makes it an ordinary bias, so that only projections
+    /// of the attention can have it, and only in architectures with biases: `model.norm = "pre"` and a SiLU gate, or a base with
+    /// biases, whose projections it is of then. From 0 (none, the default) to 1.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dead_zone_bias: f64,
 }
 
 /// Which codes training's forward sees.
@@ -127,6 +133,7 @@ impl Default for Quant {
             temperature: None,
             residual: None,
             pull: 0.0,
+            dead_zone_bias: 0.0,
             rotation: Rotation::None,
             activation_top_k: None,
         }
@@ -174,6 +181,9 @@ impl Quant {
             temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
             residual: r.number("quant", "residual", Range::above(0.0).at_most(100.0)),
             pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
+            dead_zone_bias: r
+                .number("quant", "dead_zone_bias", Range::at_least(0.0).at_most(1.0))
+                .unwrap_or(0.0),
             rotation: r.choice("quant", "rotation", &rotations).unwrap_or(default.rotation),
             activation_top_k: r
                 .number("quant", "activation_top_k", Range::above(0.0).below(1.0))
@@ -213,6 +223,7 @@ impl Quant {
             ternary_head: self.head.filter(|_| !model.tie_word_embeddings),
             rotation: self.rotation,
             activation_top_k: self.activation_top_k,
+            dead_zone_bias: Some(self.dead_zone_bias as f32).filter(|lambda| *lambda > 0.0),
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }

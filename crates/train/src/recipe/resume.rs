@@ -59,6 +59,7 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
             "activations",
             "rotation",
             "activation_top_k",
+            "dead_zone_bias",
             "sparsity",
             "threshold",
             "embedding",
