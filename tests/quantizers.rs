@@ -84,6 +84,7 @@ fn every_quantizer_learns_and_verifies() {
         ("pull", &["quant.pull=1"]),
         ("stochastic", &["quant.codes=stochastic"]),
         ("soft", &["quant.codes=soft"]),
+        ("hestia", &["quant.codes=soft", "quant.hessian_alpha=0.4"]),
         ("arenas", &["quant.codes=residual", "quant.scale=sherry"]),
         ("dqt", &["quant.scale=dqt", "optim.lr=3e-4"]),
         ("tequila", &["quant.dead_zone_bias=0.001", "model.norm=pre"]),
@@ -132,13 +133,15 @@ fn every_combination_learns_and_verifies() {
                 ("trust", &["quant.ste=trust"]),
                 ("stochastic", &["quant.codes=stochastic"]),
                 ("soft", &["quant.codes=soft"]),
+                ("hestia", &["quant.codes=soft", "quant.hessian_alpha=0.4"]),
                 ("residual", &["quant.codes=residual"]),
                 ("tequila", &["quant.dead_zone_bias=0.01", "model.norm=pre"]),
             ] {
                 let learned = ["lsq", "seq"].contains(&scale);
                 let signs = ["binary", "sherry"].contains(&scale);
-                let refused = learned && ["trust", "stochastic", "soft", "residual"].contains(&extra)
-                    || signs && ["stochastic", "soft"].contains(&extra)
+                let refused = learned
+                    && ["trust", "stochastic", "soft", "hestia", "residual"].contains(&extra)
+                    || signs && ["stochastic", "soft", "hestia"].contains(&extra)
                     || scale == "binary" && extra == "tequila";
                 if refused {
                     continue;

@@ -177,7 +177,7 @@ impl Decoder {
         Ok(model)
     }
 
-    fn build(
+    pub(crate) fn build(
         config: &ModelConfig,
         lora: Option<&LoraConfig>,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor, ModelError>,

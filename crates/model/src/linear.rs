@@ -391,9 +391,8 @@ impl Linear {
             blended
         });
         let blended = blended.or_else(|| self.training_codes.values(&latent, cols, &fitted));
-        let dead_zone = self.dead_zone.as_ref().map(|dead_zone| dead_zone.of(&latent, cols, &fitted));
+        self.dead_zone.iter_mut().for_each(|dead_zone| dead_zone.fit(&latent, cols, &fitted));
         drop(latent);
-        self.dead_zone = dead_zone;
         self.blended = blended;
         self.fitted = Some(fitted);
         (self.quantized, self.transposed, self.codes) = (quantized, transposed, codes);

@@ -17,9 +17,9 @@ pub(super) struct DeadZone {
 }
 
 impl DeadZone {
-    /// The same of latent weights [.., cols].
-    pub(super) fn of(&self, latent: &[f32], cols: usize, fitted: &Fitted) -> Self {
-        Self { lambda: self.lambda, bias: fitted.dead_zone_bias(self.lambda, latent, cols) }
+    /// Makes it that of latent weights [.., cols].
+    pub(super) fn fit(&mut self, latent: &[f32], cols: usize, fitted: &Fitted) {
+        self.bias = fitted.dead_zone_bias(self.lambda, latent, cols);
     }
 }
 

@@ -3,6 +3,7 @@
 mod backward;
 mod blend;
 mod common;
+mod curvature;
 mod dead_zone;
 mod device;
 mod differences;

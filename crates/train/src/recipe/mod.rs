@@ -23,6 +23,7 @@
 //! that implement them.
 
 mod base;
+mod codes;
 mod data;
 mod dead_zone;
 mod export;

@@ -66,7 +66,7 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
             "head",
         ],
     ),
-    ("quant", Free, &["backward", "ste", "codes", "temperature", "residual", "pull"]),
+    ("quant", Free, &["backward", "ste", "codes", "temperature", "hessian_alpha", "residual", "pull"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),
