@@ -136,7 +136,6 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.activation_top_k=0.5", "train.engine=candle"], "which candle's tape computes"),
         (&["quant.pull=1", "optim.master_dtype=bf16"], "in which so small a change is lost"),
         (&["quant.pull=-1"], "quant.pull = -1"),
-        (&["quant.scale=int4"], "\"absmedian\""),
         (&["quant.scale=lsq", "quant.ste=clip"], "have an estimator of their own"),
         (&["quant.scale=seq", "train.engine=candle"], "contradicts train.engine = \"candle\""),
         (&["quant.sparsity=4:2"], "expected N:M with 1 ≤ N < M ≤ 32"),

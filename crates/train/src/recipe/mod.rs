@@ -33,6 +33,7 @@ mod optim_groups;
 mod optim_texts;
 mod quant;
 mod reference;
+mod refused;
 mod resolve;
 pub(crate) mod resume;
 pub(crate) mod samples;

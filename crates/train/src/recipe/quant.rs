@@ -148,6 +148,7 @@ impl Default for Quant {
 impl Quant {
     /// Reads the section.
     pub(super) fn read(r: &mut Reader) -> Self {
+        super::refused::quantizations(r);
         let weights = [
             ("absmean", WeightQuant::Absmean),
             ("none", WeightQuant::None),
