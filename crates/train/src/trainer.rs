@@ -25,7 +25,7 @@ use crate::recipe::{Log, Recipe, TrainEngine};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::training_codes::training_codes;
 use crate::training_data::DataLoader;
-use crate::{TrainError, init};
+use crate::{TrainError, hessian, init};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -117,6 +117,8 @@ struct Trainer<'a> {
     loss_function: Box<dyn LossFunction>,
     gradients: GradientTree,
     workspace: Workspace,
+    /// What the temperature of each matrix's soft codes is multiplied by; none for 1.
+    temperature_factors: Vec<f32>,
     batches: DataLoader<'a>,
     progress: Progress,
     monitor: Monitor,
@@ -255,6 +257,7 @@ impl<'a> Trainer<'a> {
                     reference_loss: None,
                     base_model: state::base_fingerprint(recipe)?,
                     other_model: None,
+                    hessian_scores: None,
                 };
                 Restored { model, optimizer, average, progress }
             }
@@ -265,7 +268,6 @@ impl<'a> Trainer<'a> {
             model.set_blend(&weights, &inputs)?;
             model.requantize()?;
         }
-        model.set_training_codes(training_codes(recipe, progress.step))?;
         optimizer.set_each(recipe.parameter_steps(model.parameters().iter().map(|p| p.name.as_str())));
         model.set_grad_precision(match recipe.train.engine {
             TrainEngine::Fused => recipe.quant.backward,
@@ -284,6 +286,16 @@ impl<'a> Trainer<'a> {
             // Only now that a new run can begin.
             prune(out, 0, &[])?;
         }
+        if hessian::wanted(recipe) && progress.hessian_scores.is_none() {
+            let mut batches = prepared.data.batches(recipe, progress.position)?;
+            let masked = step::masked(recipe, &*loss_function);
+            let scores = hessian::scores(recipe, &model, &mut batches, masked)?;
+            sink.message(&hessian::described(&scores));
+            progress.hessian_scores = Some(scores);
+        }
+        let temperature_factors = hessian::factors(recipe, &model, progress.hessian_scores.as_ref())?;
+        model.set_training_codes(training_codes(recipe, progress.step), &temperature_factors)?;
+        model.requantize()?;
         let batches = prepared.data.batches(recipe, progress.position)?;
         let log = open_log(recipe, progress.step, &options.tags)?;
         match &found {
@@ -303,6 +315,7 @@ impl<'a> Trainer<'a> {
             loss_function,
             gradients,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
+            temperature_factors,
             batches,
             progress,
             monitor: Monitor::default(),

@@ -23,7 +23,9 @@
 //! that implement them.
 
 mod base;
+mod codes;
 mod data;
+mod dead_zone;
 mod export;
 mod lora;
 mod optim;
@@ -31,6 +33,7 @@ mod optim_groups;
 mod optim_texts;
 mod quant;
 mod reference;
+mod refused;
 mod resolve;
 pub(crate) mod resume;
 pub(crate) mod samples;
