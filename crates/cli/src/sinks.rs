@@ -114,7 +114,7 @@ impl Sink for Training {
                 *standing += &format!(" accuracy {:.0} % margin {margin:+.2}", 100.0 * accuracy);
                 self.bar.set_message(standing.clone());
             }
-            Event::Health { .. } | Event::Checkpoint { .. } | Event::Unknown => {}
+            Event::Health { .. } | Event::Checkpoint { .. } | Event::End { .. } | Event::Unknown => {}
         }
     }
 }

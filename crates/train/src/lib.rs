@@ -31,6 +31,7 @@ mod error;
 mod flops;
 mod guard;
 mod health;
+mod hessian;
 mod identity;
 mod init;
 mod lint;

@@ -87,9 +87,31 @@ pub enum Event {
         /// Its directory.
         path: PathBuf,
     },
+    /// When training ends, however it does; not said of a run that is killed.
+    End {
+        /// Steps taken.
+        step: u64,
+        /// How it ended.
+        ending: Ending,
+        /// Why, of a run that failed.
+        #[serde(default)]
+        reason: String,
+    },
     /// Anything else, as a later version may write it.
     #[serde(other)]
     Unknown,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It came to its end.
+    Finished,
+    /// It was asked to stop, and may go on.
+    Stopped,
+    /// Loss, gradients or weights were no numbers, or something could not be read or written.
+    Failed,
 }
 
 /// A step that was logged.

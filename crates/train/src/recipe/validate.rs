@@ -6,7 +6,7 @@ use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
 use tritforge_ternary::Ste;
 
-use super::{CodeChoice, Recipe, lora, optim_groups};
+use super::{CodeChoice, Recipe, dead_zone, lora, optim_groups};
 use crate::objective::{DataKind, Objective};
 use crate::optimizer::StoredType;
 
@@ -25,6 +25,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     engine(r, recipe);
     embedding_noise(r, recipe);
     rotation(r, recipe);
+    dead_zone::check(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
@@ -89,6 +90,7 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
         // Noted by the section.
         Err(ConfigError::Value { key: "ternary_embedding" | "ternary_head", .. })
             if recipe.quant.weights == WeightQuant::None => {}
+        Err(ConfigError::Value { key: "dead_zone_bias", .. }) => {}
         Err(ConfigError::Value { key: "ternary_embedding", found, expected }) => {
             r.fault("quant", "embedding", format!("quant.embedding = {found}: {expected}"));
         }

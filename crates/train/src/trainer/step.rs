@@ -8,8 +8,9 @@ use super::Trainer;
 use crate::TrainError;
 use crate::convert::blend;
 use crate::guard::Verdict;
-use crate::objective::Pass;
+use crate::objective::{LossFunction, Pass};
 use crate::optimizer::Step;
+use crate::recipe::Recipe;
 use crate::schedule::{decays, learning_rate};
 use crate::training_codes::training_codes;
 
@@ -43,11 +44,7 @@ impl Trainer<'_> {
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         self.gradients.clear();
-        let masked = match recipe.data.packing {
-            Packing::Masked => true,
-            Packing::Documents => self.loss_function.separates_padding(),
-            Packing::Concat => false,
-        };
+        let masked = masked(recipe, &*self.loss_function);
         let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
         let embedding_noise = recipe.train.neftune_noise_alpha.map(|alpha| {
@@ -124,11 +121,20 @@ impl Trainer<'_> {
             self.model.set_blend(weights, inputs)?;
         }
         let codes = training_codes(self.recipe, done + 1);
-        self.model.set_training_codes(codes)?;
+        self.model.set_training_codes(codes, &self.temperature_factors)?;
         if verdict == Verdict::Take || next.is_some() || codes != TrainingCodes::Rounded {
             self.model.requantize()?;
         }
         Ok(verdict)
+    }
+}
+
+/// Whether the segments of a sample do not see each other.
+pub(super) fn masked(recipe: &Recipe, loss_function: &dyn LossFunction) -> bool {
+    match recipe.data.packing {
+        Packing::Masked => true,
+        Packing::Documents => loss_function.separates_padding(),
+        Packing::Concat => false,
     }
 }
 
