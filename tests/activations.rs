@@ -150,3 +150,20 @@ fn what_others_would_compute_otherwise_is_refused() {
     assert!(config.contains("\"hidden_act\": \"gelu\""), "{config}");
     verified(&project, "runs/gelu", "hf-gelu");
 }
+
+/// A scale of all tokens is none that a decoder could have: refused by name.
+#[test]
+fn one_scale_for_all_tokens_is_refused_with_the_reason() {
+    let project = Project::new();
+    for name in ["tensor", "int8_tensor", "per_tensor", "sequence"] {
+        let error = refused(&project, "recipe.toml", &[&format!("quant.activations={name}")]);
+        let expected = format!(
+            "quant.activations = {name}: one scale for all tokens of a sequence or a batch cannot be deployed"
+        );
+        assert!(error.replace('"', "").contains(&expected), "{error}");
+        assert!(error.contains("one token at a time") && error.contains("a scale a token"), "{error}");
+    }
+    // A name that means nothing is told what there is.
+    let error = refused(&project, "recipe.toml", &["quant.activations=int5"]);
+    assert!(error.contains("\"int4\"") && !error.contains("cannot be deployed"), "{error}");
+}

@@ -210,3 +210,39 @@ fn an_adapter_teaches_with_its_base() {
     let base = taught_by("runs/tiny", "runs/b");
     assert!((adapter - base).abs() > 2e-3, "{adapter} {base}: the adapter taught nothing");
 }
+
+#[test]
+fn divergences_between_both_directions_teach_and_differ() {
+    let project = project(&[]);
+    let of = |out: &str, beta: &str| -> (f64, f64) {
+        let beta = format!("distill.jsd_beta={beta}");
+        distill(
+            &project,
+            out,
+            &["distill.ce=0", "distill.kl=1", "train.steps=24", "train.eval_every=24", &beta],
+        );
+        let metrics = fs::read_to_string(project.path(&format!("{out}/metrics.jsonl"))).unwrap();
+        let lines = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let train = lines.filter(|line| line["event"] == "train").map(|line| line["loss"].as_f64().unwrap());
+        let losses: Vec<f64> = train.collect();
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        assert!(losses.iter().all(|loss| *loss >= 0.0), "{losses:?}");
+        (mean(&losses[..6]), mean(&losses[losses.len() - 6..]))
+    };
+    let found = [of("runs/forward", "0"), of("runs/half", "0.5"), of("runs/reverse", "1")];
+    for (first, last) in found {
+        assert!(last < 0.9 * first, "{found:?}");
+    }
+    // The same model is as far away as each of them says.
+    assert!((found[0].0 - found[2].0).abs() > 1e-4 && found[1].0 < found[0].0, "{found:?}");
+    for (set, place) in [
+        (&["distill.jsd_beta=1.5"][..], "distill.jsd_beta = 1.5: expected a number from 0 to 1"),
+        (&["distill.jsd_beta=1", "distill.kl=0"], "distill.jsd_beta: has no effect with distill.kl = 0"),
+        (&["distill.jsd_beta=1", "distill.top_k=1"], "distill.top_k = 1"),
+    ] {
+        let set: Vec<&str> = set.iter().flat_map(|key| ["--set", *key]).collect();
+        let message =
+            project.fails(&[&["train", "distill.toml", "--set", "run.out=runs/refused"], &set[..]].concat());
+        assert!(message.contains(place), "{message}");
+    }
+}

@@ -122,6 +122,7 @@ fn variants_and_objectives_without_a_reference_learn() {
     for (name, section) in [
         ("hinge", "[dpo]\nbeta = 0.5\nloss = \"hinge\""),
         ("ipo", "[dpo]\nbeta = 0.5\nloss = \"ipo\""),
+        ("norm", "[dpo]\nbeta = 5\nloss = \"sigmoid_norm\""),
         ("robust", "[dpo]\nbeta = 0.5\nloss = \"robust\"\nlabel_smoothing = 0.1"),
         ("orpo", "[orpo]\nbeta = 0.5"),
         ("simpo", "[simpo]"),

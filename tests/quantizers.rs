@@ -84,23 +84,26 @@ fn every_quantizer_learns_and_verifies() {
         ("pull", &["quant.pull=1"]),
         ("stochastic", &["quant.codes=stochastic"]),
         ("soft", &["quant.codes=soft"]),
+        ("hestia", &["quant.codes=soft", "quant.hessian_alpha=0.4"]),
         ("arenas", &["quant.codes=residual", "quant.scale=sherry"]),
         ("dqt", &["quant.scale=dqt", "optim.lr=3e-4"]),
+        ("tequila", &["quant.dead_zone_bias=0.001", "model.norm=pre"]),
     ] {
         trains(&project, name, set);
     }
 }
 
-/// Weights of 2, 3 or 4 bits do not exist: who asks for them is told what does.
+/// Weights of 2, 3 or 4 bits do not exist: who asks for them is told why, and what there is.
 #[test]
-fn bits_that_no_quantizer_has_are_refused_with_those_that_exist() {
+fn bits_that_no_kernel_multiplies_are_refused_with_the_reason() {
     let project = project();
-    for set in ["quant.scale=int4", "quant.weights=int2", "quant.bits=3"] {
+    for set in ["quant.scale=int4", "quant.weights=int2", "quant.weights=3bit", "quant.bits=3"] {
         let error = project.fails(&["train", "small.toml", "--quiet", "--set", set]);
         let key = set.split('=').next().unwrap();
-        assert!(error.contains(key), "{error}");
+        assert!(error.contains(key) && error.contains("the kernels multiply codes -1, 0 and 1"), "{error}");
+        assert!(error.contains("quant.scale = \"binary\""), "{error}");
     }
-    let error = project.fails(&["train", "small.toml", "--quiet", "--set", "quant.scale=int4"]);
+    let error = project.fails(&["train", "small.toml", "--quiet", "--set", "quant.scale=median"]);
     assert!(error.contains("\"binary\"") && error.contains("\"seq\""), "{error}");
 }
 
@@ -131,12 +134,16 @@ fn every_combination_learns_and_verifies() {
                 ("trust", &["quant.ste=trust"]),
                 ("stochastic", &["quant.codes=stochastic"]),
                 ("soft", &["quant.codes=soft"]),
+                ("hestia", &["quant.codes=soft", "quant.hessian_alpha=0.4"]),
                 ("residual", &["quant.codes=residual"]),
+                ("tequila", &["quant.dead_zone_bias=0.01", "model.norm=pre"]),
             ] {
                 let learned = ["lsq", "seq"].contains(&scale);
                 let signs = ["binary", "sherry"].contains(&scale);
-                let refused = learned && ["trust", "stochastic", "soft", "residual"].contains(&extra)
-                    || signs && ["stochastic", "soft"].contains(&extra);
+                let refused = learned
+                    && ["trust", "stochastic", "soft", "hestia", "residual"].contains(&extra)
+                    || signs && ["stochastic", "soft", "hestia"].contains(&extra)
+                    || scale == "binary" && extra == "tequila";
                 if refused {
                     continue;
                 }

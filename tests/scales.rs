@@ -126,6 +126,8 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.codes=soft", "train.engine=candle"], "whose modules round"),
         (&["quant.codes=soft", "convert.schedule=linear"], "soft codes set in by themselves"),
         (&["quant.temperature=0.5"], "only for quant.codes = \"soft\""),
+        (&["quant.hessian_alpha=0.4"], "only for quant.codes = \"soft\""),
+        (&["quant.codes=soft", "quant.hessian_alpha=11"], "quant.hessian_alpha = 11"),
         (&["quant.residual=0.5"], "only for quant.codes = \"residual\""),
         (&["quant.codes=residual", "quant.ste=trust"], "have a gradient of their own"),
         (&["quant.codes=residual", "quant.scale=seq"], "not \"lsq\" or \"seq\""),
@@ -134,7 +136,6 @@ fn what_has_no_room_or_no_meaning_is_refused() {
         (&["quant.activation_top_k=0.5", "train.engine=candle"], "which candle's tape computes"),
         (&["quant.pull=1", "optim.master_dtype=bf16"], "in which so small a change is lost"),
         (&["quant.pull=-1"], "quant.pull = -1"),
-        (&["quant.scale=int4"], "\"absmedian\""),
         (&["quant.scale=lsq", "quant.ste=clip"], "have an estimator of their own"),
         (&["quant.scale=seq", "train.engine=candle"], "contradicts train.engine = \"candle\""),
         (&["quant.sparsity=4:2"], "expected N:M with 1 ≤ N < M ≤ 32"),
@@ -233,4 +234,48 @@ fn learned_scales_are_saved_resumed_and_begun() {
         let printed = String::from_utf8(project.run(&["diff", &run, &file]).stdout).unwrap();
         assert!(printed.contains(" ternary codes flipped (0.0000 %)"), "{printed}");
     }
+}
+
+/// Temperatures that follow the Hessian: its scores are computed once, from the seed, the data and the first weights, and a resumed
+/// run has those of its checkpoint.
+#[test]
+fn temperatures_that_follow_the_hessian_are_resumed() {
+    let project = Project::new();
+    let set = ["quant.codes=soft", "quant.hessian_alpha=0.4", "quant.granularity=row"];
+    for run in ["whole", "parts"] {
+        train(&project, run, &set);
+    }
+    train(&project, "alike", &["quant.codes=soft", "quant.granularity=row"]);
+    let file = |run: &str, name: &str| fs::read(project.path(&format!("{run}/step-000006/{name}"))).unwrap();
+    let scores = |run: &str| {
+        let state: serde_json::Value = serde_json::from_slice(&file(run, "training.json")).unwrap();
+        state["hessian_scores"].clone()
+    };
+    let found = scores("whole");
+    assert_eq!(found.as_object().unwrap().len(), 14);
+    let numbers: Vec<f64> =
+        found.as_object().unwrap().values().map(|score| score.as_f64().unwrap()).collect();
+    assert!(numbers.iter().all(|score| (0.0..=1.0).contains(score)), "{found}");
+    assert!(numbers.iter().any(|score| *score > 0.6) && numbers.iter().any(|score| *score < 0.4), "{found}");
+    assert_eq!(scores("parts"), found);
+    assert!(scores("alike").is_null());
+    assert_ne!(file("whole", "model.safetensors"), file("alike", "model.safetensors"));
+    fs::remove_dir_all(project.path("parts/step-000006")).unwrap();
+    let resume = |run: &str, set: &[&str]| {
+        let out = format!("run.out={run}");
+        let set = set.iter().copied().chain([out.as_str(), "model.intermediate_size=512", "train.steps=6"]);
+        let args = ["train", "recipe.toml", "--quiet", "--resume"].into_iter();
+        project.ok(&args.chain(set.flat_map(|key| ["--set", key])).collect::<Vec<_>>());
+    };
+    resume("parts", &set);
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        assert_eq!(file("whole", name), file("parts", name), "{name}");
+    }
+    assert_eq!(scores("parts"), found);
+    project.ok(&["export", "whole", "-o", "whole.gguf", "--embeddings", "f32"]);
+    verified(&project, "whole", "whole.gguf");
+    // A run that begins to need them has those of the weights that it goes on with.
+    fs::remove_dir_all(project.path("alike/step-000006")).unwrap();
+    resume("alike", &set);
+    assert!(scores("alike").is_object() && scores("alike") != found);
 }

@@ -127,6 +127,26 @@ fn drawn_points_are_kept_in_the_plan() {
     assert_eq!(again.matches("reused from").count(), 3, "{again}");
 }
 
+/// A file draws what the command line draws: the same runs.
+#[test]
+fn a_file_draws_the_same_points() {
+    let project = Project::new();
+    let args = [DRAWN, "model.hidden_act=silu,relu2", "--trials", "2", "--trials-seed", "5"];
+    sweep(&project, &args);
+    let tiny = TINY.map(|key| format!("\"{}]", key.replacen('=', "\" = [", 1))).join("\n");
+    let file = format!(
+        "question = \"Which?\"\nbase = \"recipe.toml\"\nseeds = [1]\n[random]\ntrials = 2\nseed = 5\n{tiny}\n\
+         \"optim.lr\" = \"log_uniform(1e-4, 1e-2)\"\n\"model.hidden_act\" = [\"silu\", \"relu2\"]\n"
+    );
+    fs::write(project.path("r.toml"), file).unwrap();
+    for command in ["sweep", "ablate"] {
+        let said = project.ok(&[command, "r.toml", "--threads", "2"]);
+        assert_eq!(said.matches("reused from").count(), 2, "{command}: {said}");
+        let plan = read(&project, "runs/ablations/r/plan.toml");
+        assert!(plan.matches("[[arms]]").count() == 2 && !plan.contains("[random]"), "{plan}");
+    }
+}
+
 #[test]
 fn what_cannot_be_halved_or_drawn_is_refused() {
     let project = Project::new();

@@ -13,6 +13,7 @@ mod safetensors;
 mod tables;
 mod teacher_cache;
 mod tokenizers;
+mod tools;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -30,6 +30,7 @@ PAIRS = [
 CASES = [
     ("dpo", {"beta": 0.1, "loss": "sigmoid", "label_smoothing": 0.0}),
     ("dpo", {"beta": 0.5, "loss": "sigmoid", "label_smoothing": 0.2}),
+    ("dpo", {"beta": 5.0, "loss": "sigmoid_norm", "label_smoothing": 0.0}),
     ("dpo", {"beta": 0.5, "loss": "robust", "label_smoothing": 0.2}),
     ("dpo", {"beta": 0.3, "loss": "hinge", "label_smoothing": 0.0}),
     ("dpo", {"beta": 0.1, "loss": "ipo", "label_smoothing": 0.0}),
@@ -45,7 +46,7 @@ def loss(section: str, keys: dict, policy: torch.Tensor, reference: torch.Tensor
     if section == "dpo":
         trainer = SimpleNamespace(
             beta=beta,
-            loss_type=keys["loss"],
+            loss_type=keys["loss"].removesuffix("_norm"),
             label_smoothing=keys["label_smoothing"],
             f_divergence_type="reverse_kl",
             f_divergence_params=None,
@@ -53,7 +54,8 @@ def loss(section: str, keys: dict, policy: torch.Tensor, reference: torch.Tensor
             use_weighting=False,
             accelerator=SimpleNamespace(device="cpu"),
         )
-        if keys["loss"] == "ipo":
+        # "sigmoid_norm" is only in TRL from 1.0 on: "sigmoid" of these means.
+        if keys["loss"] in ("ipo", "sigmoid_norm"):
             policy, reference = policy / tokens, reference / tokens
         return DPOTrainer.dpo_loss(trainer, policy[:1], policy[1:], reference[:1], reference[1:])[0]
     means = policy / tokens

@@ -27,7 +27,7 @@ TAGS = {
     },
     "eval": {"loss/held_out": "loss", "loss/bits_per_byte": "bits_per_byte"},
 }
-HEALTH = {"ternary_zero": "zero", "ternary_scale": "scale", "ternary_distance": "distance"}
+HEALTH = {"ternary_zero": "zero", "ternary_positive": "positive", "ternary_scale": "scale", "ternary_distance": "distance"}
 
 
 def expected(run):

@@ -8,6 +8,9 @@ mod filters;
 mod history;
 mod memory;
 mod monitoring;
+#[path = "../project/mod.rs"]
+mod project;
+mod template_arguments;
 mod tls;
 mod tokens;
 

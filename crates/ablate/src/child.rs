@@ -37,13 +37,14 @@ pub(crate) enum Ended {
 }
 
 /// Trains a run whose recipe is in `recipe`, from its newest checkpoint if it has one, and keeps the checkpoint of
-/// `keep_step`. `output` is locked.
+/// `keep_step`; `tags` are those of the server that the recipe's `[log]` names. `output` is locked.
 pub(crate) fn train(
     program: &Program,
     run: &FrozenRun,
     recipe: &Path,
     output: File,
     keep_step: Option<u64>,
+    tags: &[(&str, String)],
     threads: usize,
     stop: &AtomicBool,
 ) -> Result<Ended, AblateError> {
@@ -55,6 +56,7 @@ pub(crate) fn train(
         .args(["--resume", "--quiet", "--document-losses", "--stop-on-eof", "--data-dir"])
         .arg(&run.data_dir)
         .args(["--threads", &threads.to_string()])
+        .args(tags.iter().flat_map(|(key, value)| ["--tag".to_string(), format!("{key}={value}")]))
         .args(keep_step.iter().flat_map(|step| ["--keep-step".to_string(), step.to_string()]))
         .stdin(Stdio::piped())
         .stdout(output)

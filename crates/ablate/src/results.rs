@@ -7,6 +7,7 @@ use tritforge_report::{History, history};
 use tritforge_train::document_losses;
 
 use crate::experiment::Metric;
+use crate::health::{Look, looks};
 use crate::runner::Outcome;
 use crate::stats::{
     Bootstrap, Difference, DocumentDifference, Summary, bootstrap, difference, holm, summary,
@@ -73,6 +74,9 @@ pub struct ArmResult {
     pub changes: Vec<(String, String, String)>,
     /// The metric on the way.
     pub curve: Vec<CurvePoint>,
+    /// How its ternary matrices fare: for each thing that is measured of them the looks at them, none where they are not
+    /// ternary.
+    pub health: Vec<Vec<Look>>,
     /// Costs, means over runs.
     pub costs: Costs,
 }
@@ -122,10 +126,6 @@ pub struct Costs {
     pub file_bytes: Option<f64>,
     /// Most bytes of memory in training.
     pub peak_memory: Option<f64>,
-    /// Share of zero codes at the end.
-    pub zeros: Option<f64>,
-    /// Share of codes that flipped in a step, before the last evaluation.
-    pub flips: Option<f64>,
 }
 
 /// Compares all arms with the baseline.
@@ -175,7 +175,8 @@ pub(crate) fn results(
             versus,
             changes: changes(&base.recipe, &arm.recipe),
             curve: curve(&logs, metric, arm.flops_per_step),
-            costs: costs(&arm, &logs),
+            health: looks(&logs),
+            costs: costs(&arm),
             arm,
         });
     }
@@ -270,12 +271,9 @@ fn curve(logs: &[History], metric: Metric, flops_per_step: Option<f64>) -> Vec<C
     steps.into_iter().filter_map(point).collect()
 }
 
-fn costs(arm: &ArmRuns, logs: &[History]) -> Costs {
+fn costs(arm: &ArmRuns) -> Costs {
     let ended = || arm.runs.iter().filter_map(|run| run.outcome.result()).filter(|r| r.diverged.is_none());
     let mean = |values: Vec<f64>| (!values.is_empty()).then(|| summary(&values).mean);
-    let of_health = |of: fn(&tritforge_report::Health) -> Option<f64>| {
-        mean(logs.iter().filter_map(|log| of(log.health.last()?)).collect())
-    };
     Costs {
         parameters: mean(ended().filter_map(|r| r.parameters.map(|n| n as f64)).collect()),
         tokens: mean(ended().map(|r| r.tokens as f64).collect()),
@@ -283,15 +281,6 @@ fn costs(arm: &ArmRuns, logs: &[History]) -> Costs {
         flops: mean(ended().filter_map(|r| Some(arm.flops_per_step? * r.steps as f64)).collect()),
         file_bytes: mean(ended().filter_map(|r| r.file_bytes.map(|n| n as f64)).collect()),
         peak_memory: mean(ended().filter_map(|r| r.peak_memory.map(|n| n as f64)).collect()),
-        zeros: of_health(|health| {
-            let zeros: Vec<f64> = health.matrices.iter().map(|m| m.zero).collect();
-            (!zeros.is_empty()).then(|| summary(&zeros).mean)
-        }),
-        flips: of_health(|health| {
-            let flips: Vec<f64> =
-                health.matrices.iter().filter_map(|m| m.flipped_per_step(health.steps)).collect();
-            (!flips.is_empty()).then(|| summary(&flips).mean)
-        }),
     }
 }
 
@@ -313,7 +302,8 @@ pub(crate) fn changes(base: &str, own: &str) -> Vec<(String, String, String)> {
 }
 
 /// Keys that say nothing about what a run does, or only which of its arm's runs it is.
-pub(crate) const NAMES: [&str; 5] = ["run.name", "run.out", "run.seed", "data.order_seed", "version"];
+pub(crate) const NAMES: [&str; 7] =
+    ["run.name", "run.out", "run.seed", "data.order_seed", "version", "log.mlflow", "log.mlflow_experiment"];
 
 fn flat(recipe: &str) -> Vec<(String, String)> {
     let table: Table = recipe.parse().unwrap_or_default();

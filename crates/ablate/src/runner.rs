@@ -132,11 +132,12 @@ impl Runner<'_> {
         }
         let kept = self.plan.kept_step(task.arm, task.point)?;
         let (id, seed) = (run.id.clone(), task.seed);
-        self.write(Record::Run { id, arm: arm.name.clone(), seed, settings })?;
+        self.write(Record::Run { id, arm: arm.name.clone(), seed, settings: settings.clone() })?;
         let begin = Instant::now();
         // The lock stays with this process until the result is kept.
         let lock = output.try_clone().map_err(AblateError::io(&run.dir, "lock a file in"))?;
-        let ended = child::train(self.program, &run, &recipe, output, kept, self.threads, self.stop)?;
+        let tags = tags(&arm.name, &settings, seed);
+        let ended = child::train(self.program, &run, &recipe, output, kept, &tags, self.threads, self.stop)?;
         let finished = match ended {
             Ended::Trained => finish(&run, None, self.outputs, kept.is_some())?,
             Ended::Diverged(message) => finish(&run, Some(message), self.outputs, false)?,
@@ -200,6 +201,16 @@ impl Runner<'_> {
     fn write(&self, record: Record) -> Result<(), AblateError> {
         held(self.journal).write(record)
     }
+}
+
+/// What a run is in its experiment, for the server that its recipe names; there it has a name that people understand.
+fn tags(arm: &str, settings: &str, seed: u64) -> Vec<(&'static str, String)> {
+    let named = if settings.is_empty() { arm.to_string() } else { format!("{arm} ({settings})") };
+    vec![
+        ("mlflow.runName", format!("{named}, seed {seed}")),
+        ("tritforge.arm", named),
+        ("tritforge.seed", seed.to_string()),
+    ]
 }
 
 /// Who trains a run.

@@ -96,6 +96,22 @@ impl Law {
     }
 }
 
+/// The keys whose values differ between points: what has one value is the same in all of them.
+pub(crate) fn varied(spaces: &[Space]) -> Vec<&str> {
+    let keys = spaces.iter().flat_map(|space| match space {
+        Space::Listed(axis) if axis.points.len() < 2 => Vec::new(),
+        Space::Listed(axis) => axis.points[0].iter().map(|setting| setting.key.as_str()).collect(),
+        Space::Drawn(key, _) => vec![key.as_str()],
+    });
+    keys.collect()
+}
+
+/// The name of a point: its values of these keys.
+pub(crate) fn name(point: &[Setting], keys: &[&str]) -> String {
+    let own = point.iter().filter(|setting| keys.contains(&setting.key.as_str()));
+    own.map(Setting::short).collect::<Vec<_>>().join(", ")
+}
+
 /// Draws different points, each with a value of every space.
 ///
 /// # Errors
@@ -111,15 +127,15 @@ pub(crate) fn draw(spaces: &[Space], trials: Trials) -> Result<Vec<Vec<Setting>>
         });
         let point: Vec<Setting> = each.collect::<Vec<_>>().concat();
         if !points.contains(&point) {
-            (known, points) = (0, [points, vec![point]].concat());
+            points.push(point);
+            known = 0;
             continue;
         }
         known += 1;
         if known == PATIENCE {
             return Err(format!(
-                "--trials {}: only {} different points were found; give fewer trials, or leave --trials out to run every \
-                 combination of lists",
-                trials.count,
+                "{}: only {} different points were found; give fewer trials, or run every combination of lists instead",
+                tritforge_support::counted(trials.count, "trial"),
                 points.len()
             ));
         }

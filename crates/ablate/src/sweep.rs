@@ -6,7 +6,7 @@ use tritforge_recipe::parse;
 
 use crate::AblateError;
 use crate::experiment::{Arm, Axis, Experiment, Metric, Outputs, Setting, combinations, setting};
-use crate::search::{Law, Space, Trials, draw};
+use crate::search::{Law, Space, Trials, draw, name, varied};
 
 /// The experiment of a recipe with axes, each `key=value,value,…`, `key,key=(value,value),(value,value),…` for keys
 /// whose values go together, or, with `trials`, `key=uniform(low,high)`, `key=log_uniform(low,high)` or
@@ -35,18 +35,8 @@ pub fn of_recipe(
             "nothing to sweep: give keys with several values, as in optim.lr=1e-3,2e-3, or two --trials";
         return Err(AblateError::Request(message.to_string()));
     }
-    // What has one value is the same in all points.
-    let varied = spaces.iter().flat_map(|space| match space {
-        Space::Listed(axis) if axis.points.len() < 2 => Vec::new(),
-        Space::Listed(axis) => axis.points[0].iter().map(|setting| setting.key.as_str()).collect(),
-        Space::Drawn(key, _) => vec![key.as_str()],
-    });
-    let keys: Vec<&str> = varied.collect();
-    let name = |point: &[Setting]| {
-        let own = point.iter().filter(|setting| keys.contains(&setting.key.as_str()));
-        own.map(Setting::short).collect::<Vec<_>>().join(", ")
-    };
-    let arms = points.into_iter().map(|set| Arm { name: name(&set), set, ..Arm::default() });
+    let keys = varied(&spaces);
+    let arms = points.into_iter().map(|set| Arm { name: name(&set, &keys), set, ..Arm::default() });
     let stem = recipe.file_stem().map_or("recipe".to_string(), |stem| stem.to_string_lossy().into_owned());
     Ok(Experiment {
         question: format!("Which {} is the best for {}?", keys.join(", "), recipe.display()),

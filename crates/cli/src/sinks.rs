@@ -99,18 +99,22 @@ impl Sink for Training {
                 }
                 self.message(&format!("{text}\n{}", indented(sample)));
             }
-            Event::Preferences { step, held_out: true, loss, accuracy, margin } => {
+            Event::Preferences { step, held_out: true, loss, accuracy, margin, point } => {
                 let share = 100.0 * accuracy;
+                let (what, point) = match point {
+                    None => ("pairs", String::new()),
+                    Some(point) => ("answers", format!(" from the point {point:.3}")),
+                };
                 self.message(&format!(
-                    "step {step}: held-out pairs: preference loss {loss:.4}, accuracy {share:.1} %, margin \
-                     {margin:+.3} nats"
+                    "step {step}: held-out {what}: preference loss {loss:.4}, accuracy {share:.1} %, margin \
+                     {margin:+.3} nats{point}"
                 ));
             }
             Event::Preferences { accuracy, margin, .. } => {
                 *standing += &format!(" accuracy {:.0} % margin {margin:+.2}", 100.0 * accuracy);
                 self.bar.set_message(standing.clone());
             }
-            Event::Health { .. } | Event::Checkpoint { .. } | Event::Unknown => {}
+            Event::Health { .. } | Event::Checkpoint { .. } | Event::End { .. } | Event::Unknown => {}
         }
     }
 }

@@ -250,6 +250,7 @@ impl ModelConfig {
             activations: if ternary { ActivationQuant::Absmax } else { ActivationQuant::None },
             rotation: Rotation::None,
             activation_top_k: None,
+            dead_zone_bias: None,
             initializer_range: ModelConfig::default().initializer_range,
         };
         if architecture.is_own() {

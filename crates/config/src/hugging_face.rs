@@ -218,6 +218,7 @@ impl Reader {
             activations,
             rotation: Rotation::None,
             activation_top_k: None,
+            dead_zone_bias: None,
             initializer_range: self.number("initializer_range", 0.02)?,
         };
         config.validate()?;

@@ -18,6 +18,7 @@
 
 mod activation;
 mod architecture;
+mod dead_zone;
 mod error;
 mod gguf;
 mod hugging_face;

@@ -103,6 +103,10 @@ pub struct ModelConfig {
     /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation_top_k: Option<f32>,
+    /// What the sum of the latent weights with code 0 is multiplied by in each row, where it is a bias of the attention's
+    /// projections ([`ModelConfig::dead_zone`]; Tequila, arXiv 2509.23809). None if dead weights make no bias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_zone_bias: Option<f32>,
     /// Standard deviation of the initial weights.
     pub initializer_range: f32,
     /// Which weights of the embedding share a scale, if it is ternary: by the quantizer of the projections, or as stored, as
@@ -141,6 +145,7 @@ impl Default for ModelConfig {
             activations: ActivationQuant::Absmax,
             rotation: Rotation::None,
             activation_top_k: None,
+            dead_zone_bias: None,
             initializer_range: 0.02,
             ternary_embedding: None,
             ternary_head: None,

@@ -95,6 +95,7 @@ impl ModelConfig {
                 return Err(fault("threshold", &threshold, "expected a number above 0"));
             }
         }
+        self.validate_dead_zone()?;
         self.validate_tables()?;
         self.rope_scaling.as_ref().map_or(Ok(()), |scaling| scaling.validate(self.head_dim))
     }

@@ -45,10 +45,12 @@ mod examples;
 mod fingerprint;
 mod format;
 mod hub;
+mod labelled;
 mod lint;
 mod mixture;
 mod mmap;
 mod records;
+mod row_batches;
 mod rows;
 mod rust_sources;
 mod sample_batches;
@@ -72,13 +74,15 @@ pub use examples::{
 pub use fingerprint::Fingerprint;
 pub use format::Format;
 pub use hub::{Address, Hub};
+pub use labelled::{LabelledSample, labelled_samples, mismatched};
 pub use lint::{
     Against, AgainstItem, Finding, FindingKind, Lint, LintOptions, LintProgress, lint, read_leniently,
 };
 pub use mixture::{Mixture, MixturePart};
+pub use row_batches::{LabelledBatches, PreferenceBatches, RowBatches, row_batch};
 pub use rows::TableFormat;
 pub use rust_sources::{RustSources, RustSourcesReport, rust_sources};
-pub use sample_batches::{PreferenceBatches, SampleBatches, pair_batch, sample_windows};
+pub use sample_batches::{SampleBatches, sample_windows};
 pub use samples::{Preference, Sample, SampleOptions, Truncation, preferences, sample_fingerprint, samples};
 pub use shard::Shard;
 pub use shard_writer::ShardWriter;

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use tritforge_support::counted;
 
 use crate::batches::{rng, shuffled};
-use crate::{Batch, BatchPosition, DataError, IGNORE_INDEX, Packing, Preference, Sample};
+use crate::{Batch, BatchPosition, DataError, IGNORE_INDEX, Packing, Sample};
 
 /// Rows that are filled at the same time: enough for samples of different lengths to find their places.
 const OPEN_ROWS: usize = 64;
@@ -120,77 +120,6 @@ pub fn sample_windows(
     }))
 }
 
-/// Pairs in rows of `seq_len` inputs, padded: the better answer to a prompt, and after it the worse one.
-///
-/// # Errors
-/// If there are none, or one is longer than a row.
-pub fn pair_batch<'a>(
-    pairs: impl IntoIterator<Item = &'a Preference>,
-    seq_len: usize,
-) -> Result<Batch, DataError> {
-    let rows: Vec<&Sample> = pairs.into_iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
-    check(rows.iter().copied(), seq_len)?;
-    let mut batch = Batch { inputs: Vec::new(), targets: Vec::new(), segments: Vec::new() };
-    rows.into_iter().for_each(|row| fill(&mut batch, [row], seq_len));
-    Ok(batch)
-}
-
-/// An endless sequence of batches of pairs.
-#[derive(Debug)]
-pub struct PreferenceBatches<'a> {
-    pairs: &'a [Preference],
-    seq_len: usize,
-    position: BatchPosition,
-    order: Vec<usize>,
-}
-
-impl<'a> PreferenceBatches<'a> {
-    /// Batches of pairs in rows of `seq_len` inputs, from a position on, whose index counts pairs of the
-    /// epoch.
-    ///
-    /// # Errors
-    /// If there are no pairs, one is longer than a row, or the position is beyond its epoch.
-    pub fn new(pairs: &'a [Preference], seq_len: usize, position: BatchPosition) -> Result<Self, DataError> {
-        check(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]), seq_len)?;
-        if position.index > pairs.len() as u64 {
-            return Err(DataError::Value {
-                what: "position in the epoch",
-                found: position.index,
-                expected: format!(
-                    "the data set has {}: the position belongs to a different data set",
-                    counted(pairs.len(), "pair")
-                ),
-            });
-        }
-        let order = shuffled(pairs.len(), &mut rng(position.seed, 0, position.epoch));
-        Ok(Self { pairs, seq_len, position, order })
-    }
-
-    /// Where the next batch begins.
-    pub fn position(&self) -> BatchPosition {
-        self.position
-    }
-
-    /// The next `pairs` pairs, as [`pair_batch`] lays them out, with the number of each in the data: for what
-    /// is computed once, such as the answers' probabilities by a reference model.
-    ///
-    /// # Errors
-    /// If `pairs` is 0.
-    pub fn next_batch(&mut self, pairs: usize) -> Result<(Batch, Vec<usize>), DataError> {
-        check_size(pairs)?;
-        let mut drawn = Vec::new();
-        for _ in 0..pairs {
-            if self.position.index == self.pairs.len() as u64 {
-                (self.position.epoch, self.position.index) = (self.position.epoch + 1, 0);
-                self.order = shuffled(self.pairs.len(), &mut rng(self.position.seed, 0, self.position.epoch));
-            }
-            drawn.push(self.order[self.position.index as usize]);
-            self.position.index += 1;
-        }
-        Ok((pair_batch(drawn.iter().map(|pair| &self.pairs[*pair]), self.seq_len)?, drawn))
-    }
-}
-
 /// Puts whole samples into rows: each into the first open row that has room.
 fn pack(samples: &[Sample], order: &[usize], seq_len: usize) -> Vec<Vec<usize>> {
     let mut rows: Vec<Vec<usize>> = Vec::new();
@@ -215,7 +144,7 @@ fn pack(samples: &[Sample], order: &[usize], seq_len: usize) -> Vec<Vec<usize>> 
 }
 
 /// Appends a row: samples one after the other, and padding.
-fn fill<'a>(batch: &mut Batch, samples: impl IntoIterator<Item = &'a Sample>, seq_len: usize) {
+pub(crate) fn fill<'a>(batch: &mut Batch, samples: impl IntoIterator<Item = &'a Sample>, seq_len: usize) {
     let end = batch.inputs.len() + seq_len;
     for sample in samples {
         batch.segments.push(batch.inputs.len());
@@ -230,7 +159,7 @@ fn fill<'a>(batch: &mut Batch, samples: impl IntoIterator<Item = &'a Sample>, se
     }
 }
 
-fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Result<(), DataError> {
+pub(crate) fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Result<(), DataError> {
     let mut any = false;
     for sample in samples {
         any = true;
@@ -247,7 +176,7 @@ fn check<'a>(samples: impl Iterator<Item = &'a Sample>, seq_len: usize) -> Resul
     if any { Ok(()) } else { Err(DataError::NoText("there are no samples".to_string())) }
 }
 
-fn check_size(batch_size: usize) -> Result<(), DataError> {
+pub(crate) fn check_size(batch_size: usize) -> Result<(), DataError> {
     if batch_size > 0 {
         return Ok(());
     }

@@ -33,6 +33,11 @@ impl Sample {
     pub fn inputs(&self) -> usize {
         self.ids.len() - 1
     }
+
+    /// The ids before the first target, and those from it on: a prompt and its answer.
+    pub fn prompt_and_answer(&self) -> (&[u32], &[u32]) {
+        self.ids.split_at(self.mask.iter().position(|target| *target).unwrap_or(self.ids.len()))
+    }
 }
 
 /// What happens to an example that is longer than a row.
@@ -83,7 +88,7 @@ impl Preference {
 }
 
 /// What [`samples`] is given an example's ids and mask by: `Err` says why it has none.
-type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
+pub(crate) type Encoding<E> = Result<(Vec<u32>, Vec<bool>), E>;
 
 /// Encodes examples, on all threads and in order. `encode` gives the ids of an example, of which it is handed
 /// the body and what the template is given beside, and which of them are to be learned. What is left out or cut is noted in `report`.
@@ -97,17 +102,28 @@ pub fn samples<E: Display + Send>(
     encode: impl Fn(&Body, &Supplied) -> Encoding<E> + Sync,
     report: &mut Report,
 ) -> Result<Vec<Sample>, DataError> {
+    let kept = numbered(examples, options, encode, report)?;
+    Ok(kept.into_iter().map(|(_, sample)| sample).collect())
+}
+
+/// As [`samples`], each with the number of its example.
+pub(crate) fn numbered<E: Display + Send>(
+    examples: &[Example],
+    options: SampleOptions<'_>,
+    encode: impl Fn(&Body, &Supplied) -> Encoding<E> + Sync,
+    report: &mut Report,
+) -> Result<Vec<(usize, Sample)>, DataError> {
     let encoded: Vec<_> =
         examples.par_iter().map(|example| encode_one(example, &example.body, &encode)).collect();
     let mut samples = Vec::new();
     let mut long = TooLong::default();
-    for (example, encoded) in examples.iter().zip(encoded) {
+    for (number, (example, encoded)) in examples.iter().zip(encoded).enumerate() {
         let Some(mut sample) = take(example, encoded, options, report)? else { continue };
         match fit(&mut sample, options, &mut long) {
-            Fit::Whole => samples.push(sample),
+            Fit::Whole => samples.push((number, sample)),
             Fit::Cut(tokens) => {
                 report.cut.push((example.source.clone(), tokens));
-                samples.push(sample);
+                samples.push((number, sample));
             }
             Fit::No(reason, message) => report.drop(example.source.clone(), reason, message),
         }

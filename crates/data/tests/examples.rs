@@ -105,6 +105,40 @@ fn pairs_share_a_prompt_however_they_are_written() {
 }
 
 #[test]
+fn answers_may_be_judged_in_a_column_of_any_name_and_form() {
+    let judged = |text: &str, name: &str, options: &ReadOptions| -> Vec<(usize, bool)> {
+        let found = read(name, text, options).unwrap();
+        let of = |example: &Example| {
+            let Body::Labelled { turns, desirable } = &example.body else { panic!("{example:?}") };
+            assert_eq!((turns[0].learn, turns.last().unwrap().learn), (false, true));
+            (turns.len(), *desirable)
+        };
+        found.examples.iter().map(of).collect()
+    };
+    let json = r#"{"prompt":"q","completion":"yes","label":true}
+{"prompt":[{"role":"system","content":"s"},{"role":"user","content":"q"}],"completion":[{"role":"assistant","content":"no"}],"label":false}
+"#;
+    assert_eq!(judged(json, "a.jsonl", &ReadOptions::default()), [(2, true), (3, false)]);
+    let csv = "prompt,completion,label\nq,yes,True\nq,no,false\nq,no,0\n";
+    assert_eq!(judged(csv, "a.csv", &ReadOptions::default()), [(2, true), (2, false), (2, false)]);
+    let columns = Columns([("label".to_string(), "kto_tag".to_string())].into());
+    let options = ReadOptions { kind: RecordKind::UnpairedPreference, columns, ..ReadOptions::default() };
+    let json = "{\"prompt\":\"q\",\"completion\":\"yes\",\"kto_tag\":1}\n";
+    assert_eq!(judged(json, "a.jsonl", &options), [(2, true)]);
+    for (value, found) in [("2", "a number"), ("\"good\"", "a string"), ("null", "null")] {
+        let json = json.replace('1', value);
+        let error = read("a.jsonl", &json, &options).unwrap_err();
+        let expected = format!("line 1: column \"kto_tag\" is {found}, expected true or false");
+        assert!(error.contains(&expected), "{error}");
+    }
+    let error = read("a.jsonl", "{\"prompt\":\"q\",\"completion\":\"yes\"}", &options).unwrap_err();
+    assert!(error.contains("no column \"kto_tag\": found prompt, completion"), "{error}");
+    // A class of a text is no verdict.
+    let class = "{\"prompt\":\"q\",\"completion\":\"yes\",\"label\":1}";
+    assert_eq!(turns(&read("a.jsonl", class, &ReadOptions::default()).unwrap().examples[0]).len(), 2);
+}
+
+#[test]
 fn what_is_wrong_is_said_with_file_and_line() {
     for (name, text, expected) in [
         (
@@ -276,10 +310,13 @@ fn columns_that_change_the_meaning_are_read_or_refused_by_name() {
         let error = read("a.jsonl", &record, &options).unwrap_err();
         assert!(error.contains(&format!("message 2: a part of its content has {flag:?}")), "{error}");
     }
-    let kto = "{\"prompt\":\"a\",\"completion\":\"b\",\"label\":true}";
-    assert!(read("a.jsonl", kto, &options).unwrap_err().contains("column \"label\" is a boolean: KTO"));
-    let kto = "prompt,completion,label\na,b,False\n";
-    assert!(read("a.csv", kto, &options).unwrap_err().contains("a.csv: line 2: column \"label\""));
+    // A verdict on an answer is learned from, or refused where the layout has none.
+    for (column, value) in [("label", "true"), ("label", "\"False\""), ("kto_tag", "false")] {
+        let error =
+            read("a.jsonl", &conversation(&format!(",\"{column}\":{value}"), ""), &options).unwrap_err();
+        let expected = format!("line 1: column \"{column}\" is a ");
+        assert!(error.contains(&expected) && error.contains("[kto]"), "{error}");
+    }
     // A class is no verdict on an answer, and a weight of one changes nothing.
     for record in [r#","label":"sports""#, r#","label":3"#, r#","weight":1"#, r#","weight":1.0"#] {
         assert_eq!(read("a.jsonl", &conversation(record, ""), &options).unwrap().examples.len(), 1);

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use serde::Serialize;
 use tritforge_config::{ModelConfig, Projection};
 use tritforge_kernels::{LM_HEAD, QuantizedRows, Step, TernaryWeights};
-use tritforge_ternary::{Granularity, Scales, TernaryTensor};
+use tritforge_ternary::{Scales, TernaryTensor};
 
 use crate::{EvalError, EvalModel};
 
+mod differences;
 mod logits;
 mod model;
 
+use differences::{bias_difference, scale_difference};
 pub use logits::Comparison;
 use model::TABLES;
 
@@ -50,6 +52,8 @@ pub struct ProjectionReport {
     pub sums_different: usize,
     /// The largest difference of two sums.
     pub sum_difference: i64,
+    /// The largest difference of two biases, which are added to the scaled sums; infinite if only one model has them.
+    pub bias_difference: f32,
 }
 
 impl ProjectionReport {
@@ -60,6 +64,7 @@ impl ProjectionReport {
             && self.activations_different == 0
             && self.activation_scale_difference == 0.0
             && self.sums_different == 0
+            && self.bias_difference == 0.0
     }
 }
 
@@ -75,6 +80,8 @@ pub enum Quantity {
     Activations,
     /// int32 sums.
     Sums,
+    /// Biases.
+    Bias,
 }
 
 /// Where two models first part, in the order of the forward pass.
@@ -95,6 +102,7 @@ impl FirstDifference {
             (projection.scale_difference != 0.0, Quantity::Scale),
             (activations, Quantity::Activations),
             (projection.sums_different > 0, Quantity::Sums),
+            (projection.bias_difference != 0.0, Quantity::Bias),
         ];
         let (_, quantity) = found.into_iter().find(|(differs, _)| *differs)?;
         Some(Self { tensor: projection.tensor.clone(), quantity })
@@ -279,7 +287,9 @@ fn projections(
         };
         let matrix = |weights: &TernaryWeights| (weights.codes(), weights.scales());
         let shape = [ours.rows(), ours.cols()];
-        reports.push(report(tensor, Some(layer), shape, [matrix(ours), matrix(theirs)], *step));
+        let of_weight = report(tensor, Some(layer), shape, [matrix(ours), matrix(theirs)], *step);
+        let bias_difference = bias_difference(reference.bias(layer, p), other.bias(layer, p));
+        reports.push(ProjectionReport { bias_difference, ..of_weight });
     }
     let step = || {
         let step = steps.get(&(other.config().num_hidden_layers, LM_HEAD));
@@ -331,24 +341,8 @@ fn report(
         activation_scale_difference: step.activation_scale,
         sums_different: step.sums,
         sum_difference: step.largest_sum,
+        bias_difference: 0.0,
     }
-}
-
-/// The largest difference of two weights' scales, but for those of zeros alone, which may be any; infinite where the scales
-/// of one matrix are those of groups and the other's are not, or of other groups: their products round in other places.
-fn scale_difference(shape: [usize; 2], codes: &[i8], [left, right]: [Scales; 2]) -> f32 {
-    let refined = |scales: Scales| match scales.granularity() {
-        Granularity::Tensor => scales.refined(Granularity::Row, shape).unwrap_or(scales),
-        _ => scales,
-    };
-    let (left, right) = (refined(left), refined(right));
-    if left.granularity() != right.granularity() {
-        return f32::INFINITY;
-    }
-    let width = left.granularity().width(shape[0], shape[1]);
-    let pairs = codes.chunks(width).zip(left.values().iter().zip(right.values()));
-    let scaled = pairs.filter(|(codes, _)| codes.iter().any(|code| *code != 0));
-    scaled.map(|(_, (a, b))| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn different<T: PartialEq>(a: &[T], b: &[T]) -> usize {
@@ -375,7 +369,7 @@ fn same_shape(left: &ModelConfig, right: &ModelConfig) -> Result<(), EvalError> 
         ("use_sub_norm", left.use_sub_norm.to_string(), right.use_sub_norm.to_string()),
         ("projection_norms", left.projection_norms.to_string(), right.projection_norms.to_string()),
         ("use_qk_norm", left.use_qk_norm.to_string(), right.use_qk_norm.to_string()),
-        ("attention_bias", format!("{:?}", left.attention_bias), format!("{:?}", right.attention_bias)),
+        ("attention_bias", format!("{:?}", left.deployed_bias()), format!("{:?}", right.deployed_bias())),
         ("activations", format!("{:?}", left.activations), format!("{:?}", right.activations)),
         ("rotation", format!("{:?}", left.rotation), format!("{:?}", right.rotation)),
         ("activation_top_k", format!("{:?}", left.activation_top_k), format!("{:?}", right.activation_top_k)),

@@ -180,10 +180,10 @@ pub fn diff(models: [&LoadedModel; 2], mut progress: impl FnMut(&str)) -> Result
     })
 }
 
-/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, and
-/// how they were first drawn.
+/// Keys whose values differ, but for those that change no result: where latent weights stand for codes, the bias of a
+/// dead zone for an ordinary one, and how weights were first drawn.
 fn config_differences(configs: [&ModelConfig; 2]) -> Vec<ConfigDifference> {
-    let [mut first, mut second] = configs.map(Clone::clone);
+    let [mut first, mut second] = configs.map(ModelConfig::folded);
     second.initializer_range = first.initializer_range;
     if first.weights != WeightQuant::None && second.weights != WeightQuant::None {
         second.weights = first.weights;

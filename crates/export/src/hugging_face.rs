@@ -17,7 +17,7 @@ use crate::ExportError;
 use crate::card::model_card;
 use crate::import::latent_weights;
 use crate::plan::{TensorPlan, TensorRole, items};
-use crate::tensor_data::{bf16_bytes, check, check_stored, f32_bytes, ternary_tensor};
+use crate::tensor_data::{bf16_bytes, check, check_stored, f32_bytes, numbers, ternary_tensor};
 
 /// What to write.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub fn export_hugging_face(
             message: message.to_string(),
         });
     }
-    if options.packed && config.attention_bias != AttentionBias::None {
+    if options.packed && config.deployed_bias() != AttentionBias::None {
         let message = "transformers would multiply the biases of packed linear layers by the weight scale: \
                        export as bf16 or f32";
         return Err(ExportError::Import {
@@ -231,7 +231,7 @@ fn number_bytes(
         WeightQuant::Ternary if projection => {
             latent_weights(&ternary_tensor(tensors, config, &item.source, item.matrix())?).into()
         }
-        _ => tensors.f32(&item.source, &item.shape)?,
+        _ => numbers(tensors, config, item)?,
     };
     if !options.bf16 {
         return Ok(f32_bytes(&values).into_owned());

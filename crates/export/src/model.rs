@@ -14,7 +14,7 @@ use tritforge_text::Tokenizer;
 use crate::applied::{AppliedAdapter, check_base, joined};
 use crate::import::{Source, Stored, not_gguf, scale_name};
 use crate::locate::{Located, locate, without_base};
-use crate::plan::{TensorPlan, items};
+use crate::plan::{DeadZone, TensorPlan, items};
 use crate::tensor_data::{TensorData, check, learned_scales, of_checkpoint, quantize};
 use crate::{ExportError, ImportOptions};
 
@@ -259,6 +259,14 @@ impl LoadedModel {
         if item.shape != shape {
             return Err(fault(format!("shape {:?}, expected {shape:?}", item.shape)));
         }
+        if let (Content::Checkpoint(_, tensors), Some(DeadZone { own: true, .. })) =
+            (&self.content, &item.dead_zone)
+        {
+            // The model's own bias is a parameter; with that of its dead zone it is what is exported.
+            let values = tensors.f32_as_stored(name, shape)?.into_owned();
+            check(name, &values, 1)?;
+            return Ok(values);
+        }
         let values = match &self.content {
             Content::Source(source) if source.stored(item)? != Stored::Ternary => {
                 source.dense(item)?.into_owned()
@@ -284,7 +292,8 @@ impl LoadedModel {
     pub(crate) fn stored(&self, item: &TensorPlan) -> Result<TensorData<'_>, ExportError> {
         match &self.content {
             Content::Checkpoint(_, tensors) => {
-                if item.ternary.is_some() && self.config.weights == WeightQuant::Ternary {
+                let stored = item.ternary.is_some() && self.config.weights == WeightQuant::Ternary;
+                if stored || item.dead_zone.is_some() {
                     return of_checkpoint(tensors, &self.config, item);
                 }
                 Ok(TensorData::Dense(tensors.f32_as_stored(&item.source, &item.shape)?))
@@ -324,6 +333,9 @@ impl LoadedModel {
     /// The name of the type in which a tensor is stored, and its bytes with those of a scale beside it.
     pub(crate) fn storage(&self, item: &TensorPlan) -> Result<(String, u64), ExportError> {
         match &self.content {
+            Content::Checkpoint(..) if matches!(item.dead_zone, Some(DeadZone { own: false, .. })) => {
+                Ok(("of the dead zone".to_string(), 0))
+            }
             Content::Checkpoint(_, tensors) => {
                 let (dtype, _, bytes) = tensors.raw(&item.source)?;
                 let scales = match dtype {

@@ -30,8 +30,23 @@ pub(crate) struct TensorPlan {
     pub(crate) role: TensorRole,
     /// Which of its weights share a scale, if it is ternary.
     pub(crate) ternary: Option<Granularity>,
+    /// The projection whose dead zone is part of it, if it is a bias of such a one; the others are what is stored.
+    pub(crate) dead_zone: Option<DeadZone>,
     /// Whether it belongs to queries or keys, whose rows GGUF's `llama` orders in its own way.
     pub(crate) rotated: bool,
+}
+
+/// What the bias of a projection is made of beside, or instead of, what is stored under its name.
+#[derive(Debug, Clone)]
+pub(crate) struct DeadZone {
+    /// The name of the projection's weight in a checkpoint.
+    pub(crate) weight: String,
+    /// Its shape.
+    pub(crate) shape: [usize; 2],
+    /// What the sum of its weights with code 0 is multiplied by.
+    pub(crate) lambda: f32,
+    /// Whether the projection has a bias of its own, too.
+    pub(crate) own: bool,
 }
 
 impl TensorPlan {
@@ -49,7 +64,7 @@ impl TensorPlan {
     }
 }
 
-/// All tensors, in the order in which a GGUF file holds them.
+/// All tensors of the deployed model, in the order in which a GGUF file holds them.
 pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
     let item = |source: String, target: String, shape: &[usize], role| TensorPlan {
         source,
@@ -57,6 +72,7 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
         shape: shape.to_vec(),
         role,
         ternary: None,
+        dead_zone: None,
         rotated: false,
     };
     let (d, table) = (config.hidden_size, [config.vocab_size, config.hidden_size]);
@@ -106,9 +122,13 @@ pub(crate) fn items(config: &ModelConfig) -> Vec<TensorPlan> {
             let weight = item(p.hf_weight(layer), p.gguf_weight(layer), &shape, TensorRole::Projection);
             let ternary = (config.weights != WeightQuant::None).then_some(config.granularity);
             items.push(TensorPlan { rotated, ternary, ..weight });
-            if config.attention_bias.has(p) {
+            if config.deployed_bias().has(p) {
                 let bias = item(p.hf_bias(layer), p.gguf_bias(layer), &shape[..1], TensorRole::Vector);
-                items.push(TensorPlan { rotated, ..bias });
+                let own = config.attention_bias.has(p);
+                let dead_zone = config.dead_zone(p);
+                let dead_zone =
+                    dead_zone.map(|lambda| DeadZone { weight: p.hf_weight(layer), shape, lambda, own });
+                items.push(TensorPlan { rotated, dead_zone, ..bias });
             }
         }
     }

@@ -53,7 +53,7 @@ pub fn synth_checkpoint(
 ) -> Result<(), ExportError> {
     let mut config = config.clone();
     if config.weights == WeightQuant::Absmean {
-        config.weights = WeightQuant::Ternary;
+        config = ModelConfig { weights: WeightQuant::Ternary, ..config.folded() };
     }
     config.validate()?;
     let items = items(&config);

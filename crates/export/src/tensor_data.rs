@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use tritforge_checkpoint::Tensors;
 use tritforge_config::{Granularity, ModelConfig, WeightQuant};
-use tritforge_ternary::{TernaryTensor, check_finite};
+use tritforge_ternary::{TernaryTensor, check_finite, fold_bias};
 
 use crate::ExportError;
-use crate::plan::TensorPlan;
+use crate::plan::{DeadZone, TensorPlan};
 
 /// What a tensor holds.
 #[derive(Debug, Clone)]
@@ -98,7 +98,28 @@ pub(crate) fn of_checkpoint<'a>(
         let tensor = ternary_matrix(tensors, config, granularity, &item.source, item.matrix())?;
         return Ok(TensorData::Ternary(tensor));
     }
-    Ok(TensorData::Dense(tensors.f32(&item.source, &item.shape)?))
+    Ok(TensorData::Dense(numbers(tensors, config, item)?))
+}
+
+/// A tensor of a checkpoint as numbers: what is stored, latent weights as they are, or a bias with that of its dead zone.
+pub(crate) fn numbers<'a>(
+    tensors: &'a Tensors,
+    config: &ModelConfig,
+    item: &TensorPlan,
+) -> Result<Cow<'a, [f32]>, ExportError> {
+    let Some(DeadZone { weight, shape, lambda, own }) = &item.dead_zone else {
+        return Ok(tensors.f32(&item.source, &item.shape)?);
+    };
+    let latent = tensors.f32(weight, shape)?;
+    check(weight, &latent, shape[1])?;
+    let fault = |source| ExportError::Ternary { tensor: weight.clone(), source };
+    let fitted = match learned_scales(tensors, config, weight, *shape)? {
+        None => config.quantizer.fit(config.granularity, &latent, *shape),
+        Some(scales) => config.quantizer.fit_learned(config.granularity, &scales, &latent, *shape),
+    };
+    let dead = fitted.map_err(fault)?.dead_zone_bias(*lambda, &latent, shape[1]);
+    let own = own.then(|| tensors.f32(&item.source, &item.shape)).transpose()?;
+    Ok(Cow::Owned(fold_bias(own.as_deref(), &dead, 1.0)))
 }
 
 /// Refuses a tensor with NaN or infinity, by the name that it has where it is read.

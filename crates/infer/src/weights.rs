@@ -154,6 +154,8 @@ pub struct TernaryInfo<'a> {
     pub weights: &'a TernaryWeights,
     /// How the file packs it.
     pub packing: Packing,
+    /// The projection's bias, `[out]`, if it has one.
+    pub bias: Option<&'a [f32]>,
 }
 
 impl Block {
@@ -162,7 +164,8 @@ impl Block {
         Projection::ALL.iter().zip(&self.projections).filter_map(move |(projection, projected)| {
             match &projected.weight {
                 Weight::Ternary(weights, packing) => {
-                    Some(TernaryInfo { layer, projection: *projection, weights, packing: *packing })
+                    let (projection, packing, bias) = (*projection, *packing, projected.bias.as_deref());
+                    Some(TernaryInfo { layer, projection, weights, packing, bias })
                 }
                 Weight::Dense(_) => None,
             }

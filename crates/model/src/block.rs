@@ -90,6 +90,7 @@ impl Block {
             let (weight, index) = tensor(&p.hf_weight(layer), &shape)?;
             projection_indices[p as usize] = index;
             let mut linear = Linear::new(config, weight, shape);
+            linear.set_dead_zone(config.dead_zone(p));
             if config.learns_scales() {
                 let (scales, index) = tensor(&p.hf_clip_val(layer), &config.granularity.scale_shape(shape))?;
                 linear.set_learned(scales, index);

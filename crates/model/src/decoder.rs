@@ -136,6 +136,14 @@ impl Decoder {
                 expected: "one scale a tensor: the adapter's numbers are in its units".to_string(),
             });
         }
+        if let Some(lambda) = config.dead_zone_bias {
+            return Err(ModelError::Input {
+                what: "a base for an adapter",
+                found: format!("dead_zone_bias = {lambda}"),
+                expected: "biases that do not change: export the base and import the file, in which they are ordinary ones"
+                    .to_string(),
+            });
+        }
         let mut model =
             Self::build(config, Some(lora), |name, shape| loaded(name, shape, load(name, shape)?))?;
         for block in &mut model.blocks {
@@ -169,7 +177,7 @@ impl Decoder {
         Ok(model)
     }
 
-    fn build(
+    pub(crate) fn build(
         config: &ModelConfig,
         lora: Option<&LoraConfig>,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Tensor, ModelError>,

@@ -9,7 +9,7 @@ use crate::{Decoder, Gradients, TrainingCodes};
 
 impl Decoder {
     /// Turns the gradients of ternary values into those of latent weights, element by element, and adds the gradients of
-    /// learned scales. Both are linear in the gradients, so that they may follow the sum over all micro-batches of a
+    /// learned scales and what weights with code 0 get through their bias. All are linear in the gradients, so that they may follow the sum over all micro-batches of a
     /// step. Weights that are not quantized, and those that are not trained, have none; learned scales come with an
     /// estimator of their own, and `ste` is not used.
     ///
@@ -17,7 +17,8 @@ impl Decoder {
     /// If the gradients are another model's.
     pub fn apply_ste(&self, ste: Ste, gradients: &mut Gradients) {
         let changed = self.blocks.iter().flat_map(|block| &block.projections).any(changes_gradients);
-        if ste == Ste::Identity && !self.config().learns_scales() && !changed {
+        let dead_zone = self.config().dead_zone_bias.is_some();
+        if ste == Ste::Identity && !self.config().learns_scales() && !changed && !dead_zone {
             return;
         }
         let blocks = self.blocks.iter().map(|b| b.projections.iter().zip(b.projection_indices).collect());
@@ -35,6 +36,8 @@ impl Decoder {
                         gradients.add_to(learned.index, &of_scales);
                     }
                 }
+                // Behind the mask: it does not pass through the rounding.
+                linear.add_dead_zone_gradient(&latent, index, gradients);
             }
         }
     }

@@ -115,7 +115,7 @@ impl Projections<Cpu> for Products<'_, '_, '_> {
                 Some(adapter) if adapter.mode == LoraMode::Adapter => adapter.add_exactly(plain, y),
                 _ => {}
             }
-            self.block.add_bias(projection, y);
+            self.block.add_bias(projection, 1.0, y);
         }
         Ok(())
     }

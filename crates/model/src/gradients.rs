@@ -20,12 +20,15 @@ struct Sum {
     /// Whether nothing was added since the last [`Gradients::clear`]: what the buffer holds is then of an
     /// earlier step.
     fresh: bool,
+    /// The gradient of the outputs of a weight whose dead zone is a bias, summed over tokens; empty as long as nothing was
+    /// added.
+    outputs: Vec<f32>,
 }
 
 impl Gradients {
     /// Gradients for the parameters that `trained` picks; the others cost neither memory nor work.
     pub fn new(parameters: &[Parameter], trained: impl Fn(&Parameter) -> bool) -> Self {
-        let sum = |p: &Parameter| Sum { values: vec![0.0; p.tensor.len()], fresh: true };
+        let sum = |p: &Parameter| Sum { values: vec![0.0; p.tensor.len()], fresh: true, outputs: Vec::new() };
         Self { sums: parameters.iter().map(|p| trained(p).then(|| sum(p))).collect() }
     }
 
@@ -33,6 +36,7 @@ impl Gradients {
     pub fn clear(&mut self) {
         for sum in self.sums.iter_mut().flatten() {
             sum.fresh = true;
+            sum.outputs.clear();
         }
     }
 
@@ -43,6 +47,11 @@ impl Gradients {
     pub fn add(&mut self, other: &Gradients) {
         assert_eq!(self.sums.len(), other.sums.len(), "gradients of the same parameters");
         for i in 0..self.sums.len() {
+            if let Some(terms) = other.outputs(i)
+                && let Some(sums) = self.outputs_sum(i, terms.len())
+            {
+                sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+            }
             let Some(terms) = other.get(i) else { continue };
             let Some((sums, write)) = self.slot(i) else { panic!("parameter {i} is frozen") };
             assert_eq!(sums.len(), terms.len(), "gradients of the same parameters");
@@ -90,7 +99,7 @@ impl Gradients {
 
     /// Bytes of all buffers.
     pub fn bytes(&self) -> usize {
-        self.sums.iter().flatten().map(|sum| 4 * sum.values.len()).sum()
+        self.sums.iter().flatten().map(|sum| 4 * (sum.values.len() + sum.outputs.capacity())).sum()
     }
 
     /// Whether parameter `i` has a gradient.
@@ -113,6 +122,22 @@ impl Gradients {
             values.fill(0.0);
         }
         Some(values)
+    }
+
+    /// The gradient of the outputs of weight `i`, summed over tokens: what the bias of its dead zone gets. None if nothing was
+    /// added yet.
+    pub(crate) fn outputs(&self, i: usize) -> Option<&[f32]> {
+        self.sums.get(i)?.as_ref().map(|sum| &sum.outputs[..]).filter(|outputs| !outputs.is_empty())
+    }
+
+    /// The buffer of [`Self::outputs`], of `n` numbers, to be added to: of zeros if nothing was added yet. None of a frozen
+    /// weight.
+    pub(crate) fn outputs_sum(&mut self, i: usize, n: usize) -> Option<&mut [f32]> {
+        let sum = self.sums.get_mut(i)?.as_mut()?;
+        if sum.outputs.is_empty() {
+            sum.outputs.resize(n, 0.0);
+        }
+        Some(&mut sum.outputs)
     }
 
     /// Whether these are gradients of parameters of these lengths.

@@ -46,6 +46,7 @@
 mod backward;
 mod blend;
 mod block;
+mod curvature;
 mod decoder;
 mod device;
 mod error;

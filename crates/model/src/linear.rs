@@ -1,5 +1,7 @@
 //! One projection: a weight, the way in which it and its input are quantized, and perhaps an adapter.
 
+mod dead_zone;
+mod learned;
 mod table;
 
 use std::borrow::Cow;
@@ -9,6 +11,8 @@ use tritforge_config::{ActivationQuant, LoraMode, ModelConfig, WeightQuant};
 use tritforge_kernels::{Matrix, TernaryWeights};
 use tritforge_ternary::{Fitted, Granularity, Scales, TernaryError, WeightQuantizer, stored_scales};
 
+use self::dead_zone::DeadZone;
+pub(crate) use self::learned::LearnedScales;
 use crate::lora::Adapter;
 use crate::{GradPrecision, ModelError, Tensor, TrainingCodes};
 
@@ -25,6 +29,8 @@ pub struct Linear {
     learned: Option<LearnedScales>,
     activations: ActivationQuant,
     adapter: Option<Adapter>,
+    /// The bias of the weights with code 0, where the projection has one.
+    dead_zone: Option<DeadZone>,
     /// The ternary form of the weight, in the kernels' layout; none until asked for after a change.
     quantized: Option<Arc<TernaryWeights>>,
     /// The ternary form as a backward in f32 reads it, where there is no latent weight to read it from.
@@ -42,14 +48,6 @@ pub struct Linear {
     /// What training multiplies in the place of the ternary values: `W + λ(Q(W) − W)`, where it sees a part λ of the
     /// quantization, or the values of [`TrainingCodes`].
     blended: Option<Vec<f32>>,
-}
-
-/// The trained scales of a weight, one for each part that shares one.
-#[derive(Debug)]
-pub(crate) struct LearnedScales {
-    pub(crate) values: Tensor,
-    /// Which of the model's parameters they are; [`crate::parameter::FROZEN`] where they are not trained.
-    pub(crate) index: usize,
 }
 
 /// What a weight is made of.
@@ -83,6 +81,7 @@ impl Linear {
             learned: None,
             activations: config.activations,
             adapter: None,
+            dead_zone: None,
             quantized: None,
             codes: None,
             transposed: None,
@@ -92,17 +91,6 @@ impl Linear {
             training_codes: TrainingCodes::Rounded,
             blended: None,
         }
-    }
-
-    /// Gives the weight the scales that its quantizer learns.
-    pub(crate) fn set_learned(&mut self, values: Tensor, index: usize) {
-        self.learned = Some(LearnedScales { values, index });
-        self.invalidate();
-    }
-
-    /// The learned scales.
-    pub(crate) fn learned(&self) -> Option<&LearnedScales> {
-        self.learned.as_ref()
     }
 
     /// What computes codes and scales, and which weights share one.
@@ -386,6 +374,7 @@ impl Linear {
             blended
         });
         let blended = blended.or_else(|| self.training_codes.values(&latent, cols, &fitted));
+        self.dead_zone.iter_mut().for_each(|dead_zone| dead_zone.fit(&latent, cols, &fitted));
         drop(latent);
         self.blended = blended;
         self.fitted = Some(fitted);

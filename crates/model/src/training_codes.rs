@@ -1,7 +1,7 @@
 //! Values that only training sees: codes drawn at random, soft ones, or latent weights beside the codes. What is evaluated, saved and exported is always the
 //! quantizer's own rounding.
 
-use tritforge_config::WeightQuant;
+use tritforge_config::{Projection, WeightQuant};
 use tritforge_kernels::CounterRng;
 use tritforge_ternary::Fitted;
 
@@ -21,7 +21,7 @@ pub enum TrainingCodes {
         seed: u64,
     },
     /// `w + share · (s · q̃(u) − w)` with the mean code `q̃ = Σ c · softmax_c(−(u − c)²/τ)`, c of −1, 0, 1 (Hestia,
-    /// arXiv 2601.20745, without its Hessian). The gradient is that of this function, the scale counting as constant.
+    /// arXiv 2601.20745). The gradient is that of this function, the scale counting as constant.
     Soft {
         /// τ, above 0.
         temperature: f32,
@@ -38,9 +38,12 @@ pub enum TrainingCodes {
 
 impl TrainingCodes {
     /// For one of a model's matrices.
-    fn of_matrix(self, number: u64) -> Self {
+    fn of_matrix(self, number: usize, factor: f32) -> Self {
         match self {
-            Self::Stochastic { seed } => Self::Stochastic { seed: CounterRng::derive(seed, number) },
+            Self::Stochastic { seed } => Self::Stochastic { seed: CounterRng::derive(seed, number as u64) },
+            Self::Soft { temperature, share } => {
+                Self::Soft { temperature: (temperature * factor).max(f32::MIN_POSITIVE), share }
+            }
             other => other,
         }
     }
@@ -132,12 +135,13 @@ fn soft_code(u: f32, temperature: f32) -> [f32; 2] {
 
 impl Decoder {
     /// What training multiplies from now on in the place of the deployed codes. To be followed by
-    /// [`Decoder::requantize`].
+    /// [`Decoder::requantize`]. The temperature of soft codes is multiplied by a factor of each matrix, in the order of
+    /// [`Decoder::gauss_newton_traces`]; by 1 where there are none.
     ///
     /// # Errors
     /// If the weights are not latent, the base has an adapter, scales are learned, a number is out of its range, or
     /// drawn or soft codes are asked for where codes are more than roundings of weights.
-    pub fn set_training_codes(&mut self, codes: TrainingCodes) -> Result<(), ModelError> {
+    pub fn set_training_codes(&mut self, codes: TrainingCodes, factors: &[f32]) -> Result<(), ModelError> {
         let fault = |found: String, expected: &str| {
             Err(ModelError::Input { what: "codes of training", found, expected: expected.to_string() })
         };
@@ -169,9 +173,17 @@ impl Decoder {
         if !fits {
             return fault(format!("{codes:?} of quantizer {}", config.quantizer), expected);
         }
+        let matrices = self.blocks.len() * Projection::ALL.len();
+        let positive = |factor: &f32| *factor > 0.0 && factor.is_finite();
+        if !factors.is_empty() && (factors.len() != matrices || !factors.iter().all(positive)) {
+            return fault(
+                format!("factors {factors:?} of temperatures"),
+                &format!("{matrices} numbers above 0, one a matrix"),
+            );
+        }
         let linears = self.blocks.iter_mut().flat_map(|block| &mut block.projections);
         for (number, linear) in linears.enumerate() {
-            linear.set_training_codes(codes.of_matrix(number as u64));
+            linear.set_training_codes(codes.of_matrix(number, factors.get(number).copied().unwrap_or(1.0)));
         }
         Ok(())
     }

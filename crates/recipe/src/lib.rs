@@ -9,7 +9,7 @@
 //!   ([`Keys`]).
 //! * [`Reference`] writes the JSON Schema and the documentation of all keys, from what the reader was asked for and
 //!   from the documentation of the structs that the keys are read into.
-//! * [`Run`], [`Model`], [`Lora`], [`Tokenizer`], [`Train`], [`Ema`] and [`Sample`] are the sections that need nothing
+//! * [`Run`], [`Model`], [`Lora`], [`Tokenizer`], [`Train`], [`Ema`], [`Log`] and [`Sample`] are the sections that need nothing
 //!   but this crate.
 //!
 //! The other sections are in `tritforge-train`, which puts all of them together to a recipe: those of optimizers,
@@ -60,7 +60,7 @@ pub use kind::{Key, Kind, Range};
 pub use reader::{Reader, resolve};
 pub use reference::Reference;
 pub use sections::{
-    Ema, Lora, Model, ModuleRate, OnFault, Run, Sample, Tokenizer, TokenizerKind, Train, TrainEngine,
+    Ema, Log, Lora, Model, ModuleRate, OnFault, Run, Sample, Tokenizer, TokenizerKind, Train, TrainEngine,
     include_config,
 };
 pub use upgrade::{ChangedLine, Upgrade, VERSION, upgrade};

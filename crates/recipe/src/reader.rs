@@ -1,6 +1,7 @@
 //! Typed access to a recipe's entries. Each call names a key that exists, takes its entry, and notes what is
 //! wrong with it; what nobody took in the end is an unknown key.
 
+mod refused;
 mod values;
 
 use std::collections::BTreeMap;

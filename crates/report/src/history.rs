@@ -125,7 +125,7 @@ impl History {
             }
             Event::Health { step, steps, matrices } => self.health.push(Health { step, steps, matrices }),
             Event::Skip { step, reason } => self.skipped.push((step, reason)),
-            Event::Checkpoint { .. } | Event::Unknown => {}
+            Event::Checkpoint { .. } | Event::End { .. } | Event::Unknown => {}
         }
     }
 

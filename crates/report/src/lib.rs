@@ -2,7 +2,8 @@
 //!
 //! * [`Event`] is one thing that a run says: a step, an evaluation, the state of its ternary matrices.
 //! * [`RunLog`] writes events to the run's directory: `metrics.jsonl` with one JSON object a line, the same
-//!   numbers in `metrics.csv`, and TensorBoard's event files.
+//!   numbers in `metrics.csv`, and TensorBoard's event files; with the feature `mlflow` also to an MLflow server.
+//! * [`write_sessions`] writes event files by which TensorBoard's HParams plugin compares runs.
 //! * [`write_report`] reads them back and draws one run or several as an HTML page.
 //! * [`history`] reads them back as they are, for who compares runs; [`Scale`], [`path`], [`label`], [`escape`] and
 //!   [`STYLE`] are what pages are drawn with.
@@ -34,5 +35,9 @@ mod sink;
 pub use error::ReportError;
 pub use history::{Evaluation, Health, History, Preference, history};
 pub use html::{FILE as REPORT, STYLE, Scale, escape, label, path, write as write_report};
-pub use log::{Event, MatrixHealth, RunLog, Train};
+#[cfg(feature = "mlflow")]
+pub use log::MlflowOptions;
+pub use log::{
+    Ending, Event, Hparam, Hparams, MatrixHealth, RunLog, Session, Train, hparams_of, write_sessions,
+};
 pub use sink::{Progress, Silent, Sink};

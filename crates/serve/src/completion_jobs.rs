@@ -51,6 +51,7 @@ pub(crate) fn completion_jobs(
         }
     };
     let tools: Arc<[Value]> = tools.into();
+    let template_arguments = Arc::new(request.template_arguments);
     let (model, adapters) =
         service.adapters().of_request(request.model.as_deref(), request.lora.as_deref())?;
     let prompts: Vec<Prompt> = if endpoint == Endpoint::Chat {
@@ -83,6 +84,7 @@ pub(crate) fn completion_jobs(
                 options,
                 grammar: request.grammar.clone(),
                 tools: Arc::clone(&tools),
+                template_arguments: Arc::clone(&template_arguments),
                 suffix: request.suffix.clone(),
                 echo: request.echo,
                 adapters: adapters.clone(),

@@ -41,6 +41,8 @@ pub struct Job {
     pub grammar: Option<NamedGrammar>,
     /// The functions that the answer may call, in OpenAI's form.
     pub tools: Arc<[serde_json::Value]>,
+    /// Variables of the chat template, which go before those that it has.
+    pub template_arguments: Arc<serde_json::Map<String, serde_json::Value>>,
     /// What stands behind the text, which is to be filled in.
     pub suffix: Option<String>,
     /// Whether the text begins with the prompt's.
@@ -61,6 +63,7 @@ impl Job {
             options,
             grammar: None,
             tools: Arc::from([]),
+            template_arguments: Arc::default(),
             suffix: None,
             echo: false,
             adapters: Arc::from([]),
@@ -267,7 +270,8 @@ impl Engine {
                 (Prompt::Chat(messages), _) => {
                     let template = chat_template(tokenizer)?;
                     options.end_turn(tokenizer.turn_end(&template));
-                    let inputs = TemplateInputs { tools: &job.tools, arguments: None };
+                    let arguments = Some(&*job.template_arguments);
+                    let inputs = TemplateInputs { tools: &job.tools, arguments };
                     tokenizer.encode_chat_with(&template, messages, inputs)?
                 }
             };

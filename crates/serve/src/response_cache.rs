@@ -102,8 +102,10 @@ fn key(job: &Job) -> Key {
         options.sampling.seed = 0;
     }
     // Every field takes part, and different values are written differently.
-    let Job { prompt, suffix, echo, grammar, tools, .. } = job;
-    let all = format!("{adapters:?} {prompt:?} {suffix:?} {echo} {grammar:?} {tools:?} {options:?}");
+    let Job { prompt, suffix, echo, grammar, tools, template_arguments, .. } = job;
+    let all = format!(
+        "{adapters:?} {prompt:?} {suffix:?} {echo} {grammar:?} {tools:?} {template_arguments:?} {options:?}"
+    );
     Sha256::digest(all.as_bytes()).into()
 }
 
@@ -149,6 +151,10 @@ mod tests {
         }
         changed(&|job| job.suffix = Some("b".to_string()));
         changed(&|job| job.tools = Arc::from([serde_json::Value::Null]));
+        changed(&|job| {
+            let thinks = ("enable_thinking".to_string(), serde_json::Value::Bool(true));
+            job.template_arguments = Arc::new([thinks].into_iter().collect());
+        });
         changed(&|job| job.prompt = Prompt::Ids(vec![97]));
         changed(&|job| job.options.max_tokens += 1);
         changed(&|job| job.options.min_tokens += 1);

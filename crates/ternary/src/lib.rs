@@ -10,7 +10,7 @@
 //! * [`Granularity`] and [`Scales`]: one scale a tensor, a row, or a group of inputs; [`Quantizer`]: where other
 //!   scales and codes come from than absmean's ([`QUANTIZERS`]).
 //! * [`Sparsity`]: N codes of every M that may differ from 0.
-//! * [`Ste`]: what of a gradient passes to latent weights.
+//! * [`Ste`]: what of a gradient passes to latent weights; [`Fitted::dead_zone_bias`]: the bias that those with code 0 make.
 //! * [`TernaryTensor`]: codes, scales and shape.
 //! * [`check_finite`]: no tensor with NaN or infinity is read, written or run.
 //! * [`Packing`]: the byte layouts TQ1_0, TQ2_0, Q2_0, I2_S (x86 and ARM) and IQ2_BN, both ways;
@@ -30,6 +30,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod activation;
+mod dead_zone;
 mod error;
 mod finite;
 mod granularity;
@@ -42,6 +43,7 @@ mod tensor;
 mod top_k;
 
 pub use activation::{absmax_quantize, absmax_quantize_int4};
+pub use dead_zone::fold_bias;
 pub use error::TernaryError;
 pub use finite::{FloatType, NotFinite, check_finite, check_finite_bytes};
 pub use granularity::Granularity;

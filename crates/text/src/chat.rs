@@ -18,7 +18,7 @@ use tritforge_support::caught;
 
 use crate::jinja;
 use crate::python::{JsonStyle, json_dumps, strftime};
-use crate::{TextError, Tokenizer};
+use crate::{TemplateArguments, TextError, Tokenizer};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ impl Message {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
+    /// Variables that it has where those who render it say nothing else.
+    arguments: TemplateArguments,
     /// Whether it has blocks that say what the model is to learn.
     generation: bool,
     environment: Environment<'static>,
@@ -139,7 +141,19 @@ impl ChatTemplate {
         // Files may have line ends of Windows; jinja2 reads each as a newline.
         let (program, generation) = with_calls(&source.replace("\r\n", "\n").replace('\r', "\n"));
         guarded(|| environment.add_template_owned(NAME, jinja::rewrite(&program, syntax)?))?;
-        Ok(Self { source, generation, environment })
+        Ok(Self { source, arguments: TemplateArguments::default(), generation, environment })
+    }
+
+    /// The template with variables that it has wherever it is rendered, unless [`TemplateInputs::arguments`] says otherwise: those that
+    /// its model was trained with.
+    #[must_use]
+    pub fn with_arguments(self, arguments: TemplateArguments) -> Self {
+        Self { arguments, ..self }
+    }
+
+    /// These variables.
+    pub fn arguments(&self) -> &TemplateArguments {
+        &self.arguments
     }
 
     /// A built-in template: `chatml`, `llama3`, `plain`, `alpaca`, `verbatim` or `hermes`.
@@ -209,17 +223,14 @@ impl ChatTemplate {
         let template = self.environment.get_template(NAME).map_err(|e| error(&e))?;
         let fault = |problem: String| Err(TextError::Template { line: None, problem });
         let TemplateInputs { tools, arguments } = inputs;
-        let reserved =
-            |name: &&String| TemplateInputs::RESERVED.contains(&name.as_str()) || name.starts_with("__");
-        if let Some(name) = arguments.and_then(|arguments| arguments.keys().find(reserved)) {
-            return fault(format!(
-                "no argument may be called {name:?}: the conversation itself says what it is"
-            ));
+        if let Some(problem) = arguments.and_then(TemplateArguments::taken) {
+            return fault(problem);
         }
         let messages = Value::from(Serde(messages));
         let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
-        let arguments =
-            arguments.into_iter().flatten().map(|(name, value)| (name.clone(), Value::from(Serde(value))));
+        // Of two with the same name the later one counts.
+        let arguments = self.arguments.entries().iter().chain(arguments.into_iter().flatten());
+        let arguments = arguments.map(|(name, value)| (name.clone(), Value::from(Serde(value))));
         // An argument may be called `documents`.
         let mut context: BTreeMap<String, Value> = [("documents".to_string(), Value::from(()))].into();
         context.extend(arguments);
@@ -304,13 +315,15 @@ impl Tokenizer {
     /// # Errors
     /// If it is no Jinja.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>, TextError> {
-        self.chat_template.as_ref().map(ChatTemplate::new).transpose()
+        let Some(source) = &self.chat_template else { return Ok(None) };
+        Ok(Some(ChatTemplate::new(source)?.with_arguments(self.template_arguments.clone())))
     }
 
-    /// Replaces the chat template.
+    /// Replaces the chat template, with the variables that it has.
     #[must_use]
     pub fn with_chat_template(mut self, template: Option<&ChatTemplate>) -> Self {
         self.chat_template = template.map(|template| template.source.clone());
+        self.template_arguments = template.map(|template| template.arguments.clone()).unwrap_or_default();
         self
     }
 }

@@ -17,7 +17,7 @@ use crate::sentencepiece;
 use crate::spelling::Spelling;
 use crate::tokenizer::{Parts, Roles};
 use crate::validate::MAX_VOCAB;
-use crate::{TextError, Tokenizer};
+use crate::{TemplateArguments, TextError, Tokenizer};
 
 const MODEL: &str = "tokenizer.ggml.model";
 const PRE: &str = "tokenizer.ggml.pre";
@@ -49,6 +49,8 @@ const DEFAULT_BOS: u32 = 1;
 pub(crate) const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const UNK: &str = "tokenizer.ggml.unknown_token_id";
 const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+/// A key of this project: the variables of the template, the text of a JSON object.
+const TEMPLATE_ARGUMENTS: &str = "tokenizer.chat_template_kwargs";
 
 /// Token types, as `llama.h` numbers them. Unknown and byte belong to sentencepiece models.
 const NORMAL: i32 = 1;
@@ -135,6 +137,9 @@ impl Tokenizer {
         if let Some(template) = &self.chat_template {
             put(CHAT_TEMPLATE, template.as_str().into());
         }
+        if !self.template_arguments.is_empty() {
+            put(TEMPLATE_ARGUMENTS, self.template_arguments.to_json().into());
+        }
         Ok(entries)
     }
 
@@ -176,6 +181,10 @@ impl Tokenizer {
         let mut tokenizer = tokenizer.with_roles(Roles { bos, eos, pad, add_bos });
         tokenizer.unused = unused;
         tokenizer.chat_template = chat_template;
+        if let Some(text) = optional(metadata.get_str(TEMPLATE_ARGUMENTS))? {
+            let problem = |e: TextError| TextError::malformed("GGUF", TEMPLATE_ARGUMENTS, e.to_string());
+            tokenizer.template_arguments = TemplateArguments::from_json(text).map_err(problem)?;
+        }
         tokenizer.declare_ends(declared_ends(metadata)?);
         Ok(tokenizer)
     }

@@ -8,7 +8,7 @@ use tritforge_support::counted;
 use crate::TextError;
 
 /// Keys that [`crate::Tokenizer::from_gguf`] reads.
-const READ: [&str; 18] = [
+const READ: [&str; 19] = [
     "tokenizer.ggml.model",
     "tokenizer.ggml.pre",
     "tokenizer.ggml.tokens",
@@ -27,6 +27,7 @@ const READ: [&str; 18] = [
     "tokenizer.ggml.add_bos_token",
     "tokenizer.ggml.add_space_prefix",
     "tokenizer.chat_template",
+    "tokenizer.chat_template_kwargs",
 ];
 
 /// Keys that change no id of a text and nothing that is generated.

@@ -12,10 +12,11 @@ use crate::added::added_tokens;
 use crate::directory;
 use crate::end_of_generation::ids_of_json;
 use crate::special::{KNOWN_BOS, KNOWN_EOS, KNOWN_PAD};
+use crate::template_arguments;
 use crate::tiktoken::is_tiktoken;
 use crate::tokenizer::Roles;
 use crate::validate::{self, MAX_VOCAB, TOKENIZER_JSON};
-use crate::{TextError, Tokenizer};
+use crate::{TemplateArguments, TextError, Tokenizer};
 
 const CONFIG: &str = "tokenizer_config.json";
 const GENERATION: &str = "generation_config.json";
@@ -148,7 +149,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    /// Takes the roles and the chat template from the content of a `tokenizer_config.json`. Keys that it
+    /// Takes the roles and the chat template with its variables from the content of a `tokenizer_config.json`. Keys that it
     /// lacks change nothing.
     ///
     /// # Errors
@@ -194,6 +195,14 @@ impl Tokenizer {
             }
             other => return Err(fault("chat_template", format!("{other}: expected a string"))),
         }
+        match &json[template_arguments::NAME] {
+            Value::Null => {}
+            Value::Object(entries) => {
+                let problem = |e: TextError| fault(template_arguments::NAME, e.to_string());
+                self.template_arguments = TemplateArguments::new(entries.clone()).map_err(problem)?;
+            }
+            other => return Err(fault(template_arguments::NAME, format!("{other}: expected an object"))),
+        }
         Ok(self)
     }
 
@@ -223,6 +232,9 @@ impl Tokenizer {
         }
         if let Some(template) = &self.chat_template {
             config["chat_template"] = json!(template);
+        }
+        if !self.template_arguments.is_empty() {
+            config[template_arguments::NAME] = json!(self.template_arguments.entries());
         }
         format!("{config:#}\n")
     }

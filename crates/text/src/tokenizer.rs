@@ -14,7 +14,7 @@ use tokenizers::{
 use crate::pre::{Pre, was_given_up};
 use crate::spelling::Spelling;
 use crate::unigram::TextUnigram;
-use crate::{DecodeStream, TextError, byte_level, validate};
+use crate::{DecodeStream, TemplateArguments, TextError, byte_level, validate};
 
 /// A tokenizer: a vocabulary, the rule that cuts text into its tokens, and the tokens with a role.
 ///
@@ -37,6 +37,7 @@ pub struct Tokenizer {
     /// Whether files beside its own added tokens to it.
     pub(crate) extended: bool,
     pub(crate) chat_template: Option<String>,
+    pub(crate) template_arguments: TemplateArguments,
 }
 
 /// Ids with a role.
@@ -127,6 +128,7 @@ impl Tokenizer {
             declared_ends: Vec::new(),
             extended: false,
             chat_template: None,
+            template_arguments: TemplateArguments::default(),
         }
     }
 

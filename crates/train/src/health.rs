@@ -73,6 +73,7 @@ impl PreviousCodes {
         let mut codes = vec![0i8; latent.len()];
         fitted.codes(0, cols, latent, &mut codes);
         let zeros = codes.iter().filter(|code| **code == 0).count();
+        let positive = codes.iter().filter(|code| **code == 1).count();
         let mut distance = 0f64;
         for (row, weights) in latent.chunks_exact(cols).enumerate() {
             let inverses = fitted.inverse_steps(row);
@@ -93,6 +94,7 @@ impl PreviousCodes {
         MatrixHealth {
             name,
             zero: zeros as f64 / n,
+            positive: Some(positive as f64 / n),
             flipped: (!first).then_some(flips as f64 / n),
             scale: self.scale,
             drift: (!first).then_some(self.scale / before - 1.0),
@@ -120,10 +122,12 @@ mod tests {
         // Scale 1: codes 1, 0, -1, 0, 1.
         let first = observe(&mut previous, &[1.5, 0.25, -2.0, -0.25, 1.0]);
         assert_eq!((first.zero, first.flipped, first.scale, first.drift), (0.4, None, 1.0, None));
+        assert_eq!((first.positive, first.negative().map(|x| (x * 5.0).round())), (Some(0.4), Some(1.0)));
         assert!((first.distance - (1.0 + 0.25 + 1.5 + 0.25 + 0.5) / 5.0).abs() < 1e-6);
         // Scale 2: codes 1, 1, 0, 0, -1: two weights crossed one boundary, one crossed two.
         let second = observe(&mut previous, &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((second.zero, second.flipped, second.drift), (0.4, Some(0.6), Some(1.0)));
+        assert_eq!(second.positive, Some(0.4));
         let third = observe(&mut previous, &[4.0, 1.5, -0.5, 0.5, -3.5]);
         assert_eq!((third.flipped, third.drift), (Some(0.0), Some(0.0)));
     }

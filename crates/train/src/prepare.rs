@@ -1,6 +1,7 @@
 //! From a recipe's data section to a tokenizer and token shards, kept beside the run so that the next start
-//! finds them; or to samples with masks or pairs of answers, which are made again at every start.
+//! finds them; or to samples with masks or answers that are compared or judged, which are made again at every start.
 
+mod answers;
 mod checks;
 mod lint;
 mod samples;
@@ -21,7 +22,7 @@ use tritforge_text::{SpecialTokens, Tokenizer};
 
 use crate::objective::DataKind;
 use crate::recipe::{DataSource, Recipe, SHARD_TOKENS, SplitKind, TokenizerKind};
-use crate::training_data::{PreferenceData, SampleData, TextData, TrainingData};
+use crate::training_data::{LabelledData, PreferenceData, SampleData, TextData, TrainingData};
 use crate::{TrainError, identity, init};
 
 /// What a run trains on and is measured by.
@@ -40,7 +41,7 @@ impl Prepared {
     pub fn text(&self) -> Option<&TextData> {
         match &self.data {
             TrainingData::Text(text) => Some(text),
-            TrainingData::Samples(_) | TrainingData::Pairs(_) => None,
+            _ => None,
         }
     }
 
@@ -48,7 +49,7 @@ impl Prepared {
     pub fn samples(&self) -> Option<&SampleData> {
         match &self.data {
             TrainingData::Samples(samples) => Some(samples),
-            TrainingData::Text(_) | TrainingData::Pairs(_) => None,
+            _ => None,
         }
     }
 
@@ -56,7 +57,15 @@ impl Prepared {
     pub fn pairs(&self) -> Option<&PreferenceData> {
         match &self.data {
             TrainingData::Pairs(pairs) => Some(pairs),
-            TrainingData::Text(_) | TrainingData::Samples(_) => None,
+            _ => None,
+        }
+    }
+
+    /// The answers, of a recipe with `[kto]`.
+    pub fn labelled(&self) -> Option<&LabelledData> {
+        match &self.data {
+            TrainingData::Labelled(answers) => Some(answers),
+            _ => None,
         }
     }
 }
@@ -88,8 +97,10 @@ pub fn prepare(recipe: &Recipe, sink: &dyn Sink) -> Result<Prepared, TrainError>
 /// As [`prepare`].
 pub fn prepare_in(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
     fs::create_dir_all(dir).map_err(TrainError::io(dir, "create"))?;
-    if recipe.objective.chosen().data() == DataKind::Pairs {
-        return samples::prepare_pairs(recipe, dir, sink);
+    match recipe.objective.chosen().data() {
+        DataKind::Pairs => return answers::prepare_pairs(recipe, dir, sink),
+        DataKind::Labelled => return answers::prepare_labelled(recipe, dir, sink),
+        DataKind::Targets => {}
     }
     if recipe.data.samples.records.is_some() {
         return samples::prepare_samples(recipe, dir, sink);

@@ -3,13 +3,14 @@
 
 use std::fmt;
 
-use tritforge_data::{Batches, IGNORE_INDEX, Preference, Report, Sample, SampleBatches};
+use tritforge_data::{Batches, IGNORE_INDEX, Report, Sample, SampleBatches};
 use tritforge_report::{Progress, Sink};
 use tritforge_text::Tokenizer;
 
 use crate::prepare::{Prepared, elsewhere, prepare};
 use crate::recipe::Recipe;
-use crate::{PreferenceData, TrainError, TrainingData};
+use crate::training_data::both;
+use crate::{TrainError, TrainingData};
 
 /// What [`preview`] found.
 #[derive(Debug)]
@@ -108,7 +109,18 @@ pub fn preview(recipe: &Recipe, samples: usize, sink: &dyn Sink) -> Result<Previ
     let prepared = prepare(&recipe, &Warnings(sink))?;
     let seq_len = recipe.data.seq_len;
     match &prepared.data {
-        TrainingData::Pairs(data) => pairs(&recipe, &prepared, data, samples),
+        TrainingData::Pairs(data) => {
+            let names = ["chosen", "rejected"].into_iter().cycle();
+            let sides = [both(&data.train), both(&data.held_out)];
+            rows(&recipe, &prepared, (sides, &data.report), names, 2 * samples)
+        }
+        TrainingData::Labelled(data) => {
+            let labels = data.train.iter().map(|answer| answer.desirable);
+            let names = labels.map(|good| if good { "desirable" } else { "undesirable" });
+            let sides =
+                [&data.train, &data.held_out].map(|side| side.iter().map(|a| &a.sample).collect::<Vec<_>>());
+            rows(&recipe, &prepared, (sides, &data.report), names, samples)
+        }
         TrainingData::Samples(data) => {
             let packing = recipe.data.packing;
             let rows =
@@ -161,25 +173,22 @@ pub fn preview(recipe: &Recipe, samples: usize, sink: &dyn Sink) -> Result<Previ
     }
 }
 
-/// Pairs of answers, each answer with its prompt.
-fn pairs(
+/// Answers with their prompts, a row each, of training and held out; the first `shown` of them, each called by its name.
+fn rows(
     recipe: &Recipe,
     prepared: &Prepared,
-    data: &PreferenceData,
-    samples: usize,
+    ([train, held_out], report): ([Vec<&Sample>; 2], &Report),
+    names: impl Iterator<Item = &'static str>,
+    shown: usize,
 ) -> Result<Preview, TrainError> {
-    let both =
-        |pairs: &[Preference]| Lengths::of(pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]));
-    let mut shown = Vec::new();
-    for pair in data.train.iter().take(samples) {
-        for (sample, name) in [(&pair.chosen, "chosen"), (&pair.rejected, "rejected")] {
-            shown.push(show(&prepared.tokenizer, sample, format!("{}, {name}", sample.source))?);
-        }
-    }
-    let (train, held_out) = (both(&data.train), both(&data.held_out));
-    let rows = 2 * data.train.len();
+    let named = train.iter().zip(names).take(shown);
+    let shown = named
+        .map(|(sample, name)| show(&prepared.tokenizer, sample, format!("{}, {name}", sample.source)))
+        .collect::<Result<_, _>>()?;
+    let rows = train.len();
+    let (train, held_out) = (Lengths::of(train), Lengths::of(held_out));
     let filled = train.total().saturating_sub(rows) as f64 / (rows * recipe.data.seq_len) as f64;
-    Ok(Preview { shown, report: Some(data.report.clone()), train, held_out, rows: (rows, filled) })
+    Ok(Preview { shown, report: Some(report.clone()), train, held_out, rows: (rows, filled) })
 }
 
 fn show(tokenizer: &Tokenizer, sample: &Sample, source: String) -> Result<PreviewSample, TrainError> {

@@ -22,6 +22,8 @@ pub fn run_identity(recipe: &Recipe, data: &str, program: &str) -> Result<String
     let text = recipe.to_toml()?;
     let mut table: Table =
         text.parse().map_err(|e| TrainError::State(format!("the resolved recipe: {e}")))?;
+    // Where a run is logged is no part of it.
+    table.remove("log");
     let mut section = |name: &str, keys: &[&str]| {
         if let Some(Value::Table(section)) = table.get_mut(name) {
             keys.iter().for_each(|key| drop(section.remove(*key)));
@@ -77,7 +79,13 @@ mod tests {
     fn what_the_result_depends_on_counts_and_nothing_else() {
         let one = of("", "d", "p");
         assert_eq!(one.len(), 64);
-        for same in ["run.name=x", "run.out=elsewhere", "data.train=b.txt", "optim.lr=1e-3 optim.lr=1e-3"] {
+        for same in [
+            "run.name=x",
+            "run.out=elsewhere",
+            "data.train=b.txt",
+            "log.mlflow=http://x",
+            "optim.lr=1e-3 optim.lr=1e-3",
+        ] {
             let expected = if same.contains("lr") { of("optim.lr=1e-3", "d", "p") } else { one.clone() };
             assert_eq!(of(same, "d", "p"), expected, "{same}");
         }

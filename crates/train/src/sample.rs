@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 use tritforge_model::Decoder;
-use tritforge_text::{Message, TemplateInputs};
+use tritforge_text::Message;
 
 use crate::TrainError;
 use crate::prepare::Prepared;
@@ -30,11 +30,7 @@ pub(crate) fn sample(model: &Decoder, prepared: &Prepared, recipe: &Recipe) -> R
     let template = prepared.data.template();
     let mut ids = match template {
         // A model that learns answers is asked in the way it was taught.
-        Some(template) => {
-            let arguments = Some(&recipe.data.samples.chat_template_kwargs);
-            let inputs = TemplateInputs { tools: &[], arguments };
-            tokenizer.encode_chat_with(template, &[Message::new("user", &options.prompt)], inputs)?
-        }
+        Some(template) => tokenizer.encode_chat(template, &[Message::new("user", &options.prompt)])?,
         None => tokenizer.encode(&options.prompt, tokenizer.adds_bos())?,
     };
     if ids.is_empty() {

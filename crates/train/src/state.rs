@@ -13,6 +13,7 @@ use tritforge_text::Tokenizer;
 
 use crate::ema::EmaWeights;
 use crate::guard::Guard;
+use crate::hessian::Scores;
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, StateTensor, StoredType};
 use crate::recipe::Recipe;
 use crate::recipe::resume::Changes;
@@ -68,6 +69,9 @@ pub(crate) struct Progress {
         alias = "reference_model"
     )]
     pub(crate) other_model: Option<String>,
+    /// How sensitive each matrix was before the first step that needed to know, by the name of its weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hessian_scores: Option<Scores>,
 }
 
 // serde hands references to `skip_serializing_if`.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tritforge_checkpoint::{Checkpoint, check_room, latest, prune, step_dir, steps};
 use tritforge_data::Batches;
 use tritforge_model::{Decoder, GradPrecision, GradientTree, Workspace};
-use tritforge_report::{Event, RunLog, Silent, Sink};
+use tritforge_report::{Event, MlflowOptions, RunLog, Silent, Sink};
 
 use crate::convert::blend;
 use crate::ema::EmaWeights;
@@ -21,11 +21,11 @@ use crate::health::Monitor;
 use crate::objective::{LossFunction, RunStart};
 use crate::optimizer::{Buffer, Optimizer, OptimizerConfig, global_norm, round_to_master};
 use crate::prepare::Prepared;
-use crate::recipe::{Recipe, TrainEngine};
+use crate::recipe::{Log, Recipe, TrainEngine};
 use crate::state::{self, Progress, Restored, Snapshot};
 use crate::training_codes::training_codes;
 use crate::training_data::DataLoader;
-use crate::{TrainError, init};
+use crate::{TrainError, hessian, init};
 
 pub(crate) use self::evaluate::eval_sequences;
 
@@ -49,6 +49,8 @@ pub struct RunOptions<'a> {
     /// Write a checkpoint after this step and keep it beside the last ones, so that another run can go on from it
     /// ([`crate::shared_steps`]).
     pub keep_step: Option<u64>,
+    /// Tags of the run on the server that `[log]` names: key and value.
+    pub tags: Vec<(String, String)>,
 }
 
 impl Default for RunOptions<'_> {
@@ -60,6 +62,7 @@ impl Default for RunOptions<'_> {
             stop: None,
             document_losses: false,
             keep_step: None,
+            tags: Vec::new(),
         }
     }
 }
@@ -114,6 +117,8 @@ struct Trainer<'a> {
     loss_function: Box<dyn LossFunction>,
     gradients: GradientTree,
     workspace: Workspace,
+    /// What the temperature of each matrix's soft codes is multiplied by; none for 1.
+    temperature_factors: Vec<f32>,
     batches: DataLoader<'a>,
     progress: Progress,
     monitor: Monitor,
@@ -133,6 +138,14 @@ struct Trainer<'a> {
 /// recipe, or loss, gradient or weights are NaN or infinite; the last good checkpoint then stays.
 pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions<'_>) -> Result<Summary, TrainError> {
     let mut trainer = Trainer::start(recipe, prepared, options)?;
+    let summary = run(&mut trainer, options);
+    trainer.log_end(summary.as_ref().map(|summary| summary.ended))?;
+    summary
+}
+
+/// Takes the steps of a run that has begun.
+fn run(trainer: &mut Trainer<'_>, options: &RunOptions<'_>) -> Result<Summary, TrainError> {
+    let recipe = trainer.recipe;
     let begin = Instant::now();
     let (first_tokens, mut evaluating) = (trainer.progress.tokens, 0f64);
     let every = &recipe.train;
@@ -188,13 +201,14 @@ pub fn train(recipe: &Recipe, prepared: &Prepared, options: &RunOptions<'_>) -> 
         (None, _) => trainer.evaluate()?,
     };
     trainer.write_report();
-    let Progress { tokens, best_step, best_loss, guard, .. } = trainer.progress;
+    let Progress { tokens, best_step, best_loss, guard, .. } = &trainer.progress;
+    let (tokens, skipped) = (*tokens, guard.skipped);
     Ok(Summary {
         ended,
         checkpoint,
-        best: best_step.zip(best_loss),
+        best: best_step.zip(*best_loss),
         steps: step,
-        skipped: guard.skipped,
+        skipped,
         tokens,
         held_out_loss,
         bits_per_byte,
@@ -243,6 +257,7 @@ impl<'a> Trainer<'a> {
                     reference_loss: None,
                     base_model: state::base_fingerprint(recipe)?,
                     other_model: None,
+                    hessian_scores: None,
                 };
                 Restored { model, optimizer, average, progress }
             }
@@ -253,7 +268,6 @@ impl<'a> Trainer<'a> {
             model.set_blend(&weights, &inputs)?;
             model.requantize()?;
         }
-        model.set_training_codes(training_codes(recipe, progress.step))?;
         optimizer.set_each(recipe.parameter_steps(model.parameters().iter().map(|p| p.name.as_str())));
         model.set_grad_precision(match recipe.train.engine {
             TrainEngine::Fused => recipe.quant.backward,
@@ -272,8 +286,18 @@ impl<'a> Trainer<'a> {
             // Only now that a new run can begin.
             prune(out, 0, &[])?;
         }
+        if hessian::wanted(recipe) && progress.hessian_scores.is_none() {
+            let mut batches = prepared.data.batches(recipe, progress.position)?;
+            let masked = step::masked(recipe, &*loss_function);
+            let scores = hessian::scores(recipe, &model, &mut batches, masked)?;
+            sink.message(&hessian::described(&scores));
+            progress.hessian_scores = Some(scores);
+        }
+        let temperature_factors = hessian::factors(recipe, &model, progress.hessian_scores.as_ref())?;
+        model.set_training_codes(training_codes(recipe, progress.step), &temperature_factors)?;
+        model.requantize()?;
         let batches = prepared.data.batches(recipe, progress.position)?;
-        let log = RunLog::open(out, progress.step)?;
+        let log = open_log(recipe, progress.step, &options.tags)?;
         match &found {
             Some(path) => sink.message(&format!("resuming from {}", path.display())),
             None if options.resume => sink.message("no complete checkpoint found: starting from scratch"),
@@ -291,6 +315,7 @@ impl<'a> Trainer<'a> {
             loss_function,
             gradients,
             workspace: Workspace::new(recipe.train.gradient_checkpointing),
+            temperature_factors,
             batches,
             progress,
             monitor: Monitor::default(),
@@ -352,6 +377,14 @@ impl<'a> Trainer<'a> {
         let kept: Vec<u64> = best.into_iter().chain(self.keep_step).collect();
         Ok(prune(&self.recipe.run.out, self.recipe.train.keep_last, &kept)?)
     }
+}
+
+/// The log of a run that goes on after `step` or begins, with the server that the recipe names.
+fn open_log(recipe: &Recipe, step: u64, tags: &[(String, String)]) -> Result<RunLog, TrainError> {
+    let log = RunLog::open(&recipe.run.out, step)?;
+    let Some(Log { mlflow, mlflow_experiment }) = &recipe.log else { return Ok(log) };
+    let (url, experiment) = (mlflow.clone(), mlflow_experiment.clone());
+    Ok(log.with_mlflow(step, &MlflowOptions { url, experiment, tags: tags.to_vec() })?)
 }
 
 /// About how large a checkpoint will be: its tensors, and a little for the rest.

@@ -1,9 +1,10 @@
-//! What a run learns from and is measured by: texts as token shards, samples with masks, or pairs of answers.
+//! What a run learns from and is measured by: texts as token shards, samples with masks, or answers that are compared or judged.
 //! All give batches for training and for evaluation.
 
 use tritforge_data::{
-    Batch, BatchPosition, Batches, BigramBaseline, Document, Mixture, Preference, PreferenceBatches, Report,
-    Sample, SampleBatches, Shard, bigram_baseline, eval_windows, pair_batch, sample_windows,
+    Batch, BatchPosition, Batches, BigramBaseline, Document, LabelledBatches, LabelledSample, Mixture,
+    Preference, PreferenceBatches, Report, Sample, SampleBatches, Shard, bigram_baseline, eval_windows,
+    row_batch, sample_windows,
 };
 use tritforge_text::ChatTemplate;
 
@@ -19,6 +20,8 @@ pub enum TrainingData {
     Samples(Box<SampleData>),
     /// Pairs of answers that are compared.
     Pairs(Box<PreferenceData>),
+    /// Answers that are judged.
+    Labelled(Box<LabelledData>),
 }
 
 /// Texts as token shards.
@@ -57,14 +60,34 @@ pub struct PreferenceData {
     pub report: Report,
 }
 
-/// Pairs once, in order, in batches of at most `sequences` rows, but at least a pair: the chosen answer
-/// before the other.
-pub(crate) fn pair_batches(
-    pairs: &[Preference],
+/// Answers that are judged.
+#[derive(Debug)]
+pub struct LabelledData {
+    /// How messages became text.
+    pub template: ChatTemplate,
+    /// Answers for training.
+    pub train: Vec<LabelledSample>,
+    /// Answers for evaluation.
+    pub held_out: Vec<LabelledSample>,
+    /// What was read, left out and cut.
+    pub report: Report,
+}
+
+/// The samples of pairs: the chosen answer before the other.
+pub(crate) fn both(pairs: &[Preference]) -> Vec<&Sample> {
+    pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect()
+}
+
+/// Samples once, in order, a row each, in batches of at most `sequences` rows, but whole groups of `group` rows and at least one.
+pub(crate) fn row_batches(
+    rows: Vec<&Sample>,
     seq_len: usize,
     sequences: usize,
+    group: usize,
 ) -> impl Iterator<Item = Result<Batch, TrainError>> {
-    pairs.chunks((sequences / 2).max(1)).map(move |pairs| Ok(pair_batch(pairs, seq_len)?))
+    let size = (sequences / group).max(1) * group;
+    let starts = (0..rows.len()).step_by(size);
+    starts.map(move |start| Ok(row_batch(&rows[start..rows.len().min(start + size)], seq_len)?))
 }
 
 /// A batch of rows of `seq_len` as the model takes it.
@@ -110,6 +133,9 @@ impl TrainingData {
                 DataLoader::Samples(SampleBatches::new(&samples.train, seq_len, packing, position)?)
             }
             Self::Pairs(pairs) => DataLoader::Pairs(PreferenceBatches::new(&pairs.train, seq_len, position)?),
+            Self::Labelled(answers) => {
+                DataLoader::Labelled(LabelledBatches::new(&answers.train, seq_len, position)?)
+            }
         })
     }
 
@@ -129,7 +155,11 @@ impl TrainingData {
             Self::Samples(samples) => {
                 Box::new(sample_windows(&samples.held_out, seq_len, sequences)?.map(Ok))
             }
-            Self::Pairs(pairs) => Box::new(pair_batches(&pairs.held_out, seq_len, sequences)),
+            Self::Pairs(pairs) => Box::new(row_batches(both(&pairs.held_out), seq_len, sequences, 2)),
+            Self::Labelled(answers) => {
+                let rows = answers.held_out.iter().map(|answer| &answer.sample).collect();
+                Box::new(row_batches(rows, seq_len, sequences, 1))
+            }
         })
     }
 
@@ -139,15 +169,21 @@ impl TrainingData {
             Self::Text(_) => None,
             Self::Samples(samples) => Some(&samples.template),
             Self::Pairs(pairs) => Some(&pairs.template),
+            Self::Labelled(answers) => Some(&answers.template),
         }
     }
 
-    /// Bytes of held-out text that a target stands for, in the mean; of pairs, those of the chosen answers.
+    /// Bytes of held-out text that a target stands for, in the mean; of pairs, those of the chosen answers, of judged answers
+    /// those of the good ones (of all, where there is none).
     pub fn bytes_per_token(&self) -> f64 {
         match self {
             Self::Text(text) => text.held_out.bytes_per_token(),
             Self::Samples(samples) => bytes_per_target(&samples.held_out),
             Self::Pairs(pairs) => bytes_per_target(pairs.held_out.iter().map(|pair| &pair.chosen)),
+            Self::Labelled(answers) => {
+                let all = answers.held_out.iter().zip(counts(&answers.held_out));
+                bytes_per_target(all.filter(|(_, counts)| *counts).map(|(answer, _)| &answer.sample))
+            }
         }
     }
 
@@ -159,8 +195,15 @@ impl TrainingData {
             Self::Pairs(pairs) => {
                 pairs.held_out.iter().map(|pair| pair.chosen.inputs() + pair.rejected.inputs()).sum()
             }
+            Self::Labelled(answers) => answers.held_out.iter().map(|answer| answer.sample.inputs()).sum(),
         }
     }
+}
+
+/// Of each held-out answer, whether its cross-entropy counts: that of good ones does, and where there is none, that of all.
+pub(crate) fn counts(held_out: &[LabelledSample]) -> impl Iterator<Item = bool> + '_ {
+    let any = held_out.iter().any(|answer| answer.desirable);
+    held_out.iter().map(move |answer| answer.desirable || !any)
 }
 
 fn bytes_per_target<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> f64 {
@@ -174,16 +217,18 @@ pub(crate) enum DataLoader<'a> {
     Text(Batches<'a>),
     Samples(SampleBatches<'a>),
     Pairs(PreferenceBatches<'a>),
+    Labelled(LabelledBatches<'a>),
 }
 
 impl DataLoader<'_> {
-    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs in the training data; of
+    /// The next `batch_size` rows, or pairs of rows, with the numbers of the pairs or answers in the training data; of
     /// other material none.
     pub(crate) fn next_batch(&mut self, batch_size: usize) -> Result<(Batch, Vec<usize>), TrainError> {
         Ok(match self {
             Self::Text(batches) => (batches.next_batch(batch_size)?, Vec::new()),
             Self::Samples(batches) => (batches.next_batch(batch_size)?, Vec::new()),
             Self::Pairs(batches) => batches.next_batch(batch_size)?,
+            Self::Labelled(batches) => batches.next_batch(batch_size)?,
         })
     }
 
@@ -193,6 +238,7 @@ impl DataLoader<'_> {
             Self::Text(batches) => batches.position(),
             Self::Samples(batches) => batches.position(),
             Self::Pairs(batches) => batches.position(),
+            Self::Labelled(batches) => batches.position(),
         }
     }
 }

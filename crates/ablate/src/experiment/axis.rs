@@ -45,7 +45,7 @@ pub struct Axis {
 }
 
 /// Points of a product at most: nobody runs more, and few axes with few values each make more than memory holds.
-const MOST_POINTS: usize = 10_000;
+pub(super) const MOST_POINTS: usize = 10_000;
 
 /// Every combination of a point of each axis (`product`), unless there are too many.
 ///
@@ -138,7 +138,8 @@ pub(super) fn axes_of(table: &'static str, entry: &Entry, faults: &mut Vec<Fault
     axes(table, values.iter().map(|(key, value)| (key.clone(), own(value))).collect(), faults)
 }
 
-fn axis(name: &str, entry: &Entry) -> Result<Axis, String> {
+/// The axis of a key, or of keys that go together.
+pub(super) fn axis(name: &str, entry: &Entry) -> Result<Axis, String> {
     let keys: Vec<&str> = name.split(',').map(str::trim).collect();
     let written = &entry.written;
     let values = match &entry.value {

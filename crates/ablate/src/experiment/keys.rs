@@ -30,6 +30,11 @@ impl<'a> Keys<'a> {
         self.entries.remove(key)
     }
 
+    /// Whether a key is given, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     pub(super) fn fault(&mut self, at: &Origin, message: impl Display) {
         self.faults.push(Fault { origin: at.clone(), message: message.to_string() });
     }
@@ -75,6 +80,19 @@ impl<'a> Keys<'a> {
         }
         self.wrong(key, &entry, "a number above 0");
         None
+    }
+
+    /// A whole number from `low` to `high`.
+    pub(super) fn integer(&mut self, key: &'static str, low: u64, high: u64) -> Option<u64> {
+        let entry = self.take(key)?;
+        let number = match entry.value {
+            Value::Integer(i) => u64::try_from(i).ok().filter(|i| (low..=high).contains(i)),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(key, &entry, format!("an integer from {low} to {high}"));
+        }
+        number
     }
 
     /// Seeds: an array of integers of at least 0, each once, or one of them.

@@ -23,6 +23,7 @@
 mod axis;
 mod duration;
 mod keys;
+mod random;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use tritforge_recipe::{RecipeError, parse, read_text};
 
+use axis::MOST_POINTS;
 pub(crate) use axis::setting;
 pub use axis::{Axis, Setting, combinations};
 pub use duration::parse_duration;

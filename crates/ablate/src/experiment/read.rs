@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use tritforge_recipe::{Entries, Entry, Fault, Origin, Value, resolve};
 
 use super::keys::Keys;
-use super::{Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, axis, combinations, parse_duration};
+use super::{
+    Arm, Axis, Experiment, Metric, Outputs, Setting, Tune, axis, combinations, parse_duration, random,
+};
 
 /// Reads everything, and notes what is wrong; none if something that is needed is missing.
 pub(super) fn read(path: &Path, mut entries: Entries, faults: &mut Vec<Fault>) -> Option<Experiment> {
@@ -48,7 +50,8 @@ pub(super) fn read(path: &Path, mut entries: Entries, faults: &mut Vec<Fault>) -
                 .push(Fault { origin: file.clone(), message: format!("{key} is missing: expected {what}") });
         }
     }
-    let arms = arms(path, tables, sections.remove("grid"), &file, faults);
+    let drawn = sections.remove("random").map(|keys| (keys, entries.headers.get("random").unwrap_or(&file)));
+    let arms = arms(path, tables, sections.remove("grid"), drawn, &file, faults);
     let seeds = seeds.map(|(seeds, _)| seeds).unwrap_or_default();
     let all_own = arms.iter().all(|arm| arm.tune.is_some());
     let tune =
@@ -62,14 +65,16 @@ pub(super) fn read(path: &Path, mut entries: Entries, faults: &mut Vec<Fault>) -
     let outputs = outputs(path, sections.remove("outputs").unwrap_or_default(), faults);
     for (section, keys) in sections {
         let at = entries.headers.get(&section).or(keys.values().next().map(|entry| &entry.key_at));
-        let hint =
-            match tritforge_recipe::nearest(&section, ["arms", "grid", "tune", "outputs"].into_iter(), 0.7) {
-                Some("arms") => "did you mean [[arms]]?".to_string(),
-                Some(near) => format!("did you mean [{near}]?"),
-                None => {
-                    "expected [[arms]], [grid], [tune] or [outputs]; keys of recipes go into arms".to_string()
-                }
-            };
+        let hint = match tritforge_recipe::nearest(
+            &section,
+            ["arms", "grid", "random", "tune", "outputs"].into_iter(),
+            0.7,
+        ) {
+            Some("arms") => "did you mean [[arms]]?".to_string(),
+            Some(near) => format!("did you mean [{near}]?"),
+            None => "expected [[arms]], [grid], [random], [tune] or [outputs]; keys of recipes go into arms"
+                .to_string(),
+        };
         let message = format!("[{section}]: unknown section; {hint}");
         faults.push(Fault { origin: at.unwrap_or(&file).clone(), message });
     }
@@ -96,11 +101,12 @@ pub(super) fn read(path: &Path, mut entries: Entries, faults: &mut Vec<Fault>) -
     })
 }
 
-/// The arms, each with every point of the grid.
+/// The arms, each with every point of the grid, or with every point that is drawn.
 fn arms(
     path: &Path,
     tables: Option<Entry>,
     grid: Option<BTreeMap<String, Entry>>,
+    drawn: Option<(BTreeMap<String, Entry>, &Origin)>,
     file: &Origin,
     faults: &mut Vec<Fault>,
 ) -> Vec<Arm> {
@@ -118,13 +124,25 @@ fn arms(
             }
         }
     }
-    if let Some(entries) = grid {
-        let axes = axis::axes("grid", entries, faults);
-        let points = points("grid", &axes, arms.len(), file, faults);
-        let named = |arm: Option<&Arm>, point: &Vec<Setting>| {
-            let short: Vec<String> = point.iter().map(Setting::short).collect();
-            let name =
-                arm.map(|arm| arm.name.clone()).into_iter().chain(short).collect::<Vec<_>>().join(", ");
+    if let (Some(_), Some((_, at))) = (&grid, &drawn) {
+        let message =
+            "[random] and [grid]: expected one of them; lists may stand in [random] too".to_string();
+        faults.push(Fault { origin: (*at).clone(), message });
+    }
+    let points = match (grid, drawn) {
+        (_, Some((entries, at))) => Some(random::points(entries, at, arms.len(), faults)),
+        (Some(entries), None) => {
+            let axes = axis::axes("grid", entries, faults);
+            let points = points("grid", &axes, arms.len(), file, faults).into_iter();
+            let name = |point: &[Setting]| point.iter().map(Setting::short).collect::<Vec<_>>().join(", ");
+            Some(points.map(|point| (name(&point), point)).collect())
+        }
+        (None, None) => None,
+    };
+    if let Some(points) = points {
+        let named = |arm: Option<&Arm>, (name, point): &(String, Vec<Setting>)| {
+            let own = arm.map(|arm| arm.name.as_str()).into_iter().chain([name.as_str()]);
+            let name = own.filter(|name| !name.is_empty()).collect::<Vec<_>>().join(", ");
             let arm = arm.cloned().unwrap_or_default();
             Arm { name, set: [arm.set.clone(), point.clone()].concat(), ..arm }
         };
@@ -134,7 +152,7 @@ fn arms(
         };
     }
     if arms.len() < 2 && faults.is_empty() {
-        let message = format!("{} arms: expected at least two [[arms]], or a [grid]", arms.len());
+        let message = format!("{} arms: expected at least two [[arms]], a [grid] or [random]", arms.len());
         faults.push(Fault { origin: file.clone(), message });
     }
     if let Some((i, twice)) =

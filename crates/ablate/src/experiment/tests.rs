@@ -72,6 +72,36 @@ fn a_grid_multiplies_the_arms() {
     assert_eq!(e.arms[0].name, "lr=0.001, batch_size=4, steps=100");
 }
 
+/// The same points as on the command line, in the order in which keys stand there.
+#[test]
+fn points_are_drawn_as_on_the_command_line() {
+    let random = "[random]\ntrials = 6\nseed = 3\n\"optim.lr\" = \"log_uniform(1e-4, 1e-2)\"\n\
+                  \"model.hidden_act\" = [\"silu\", \"relu2\"]\n\
+                  \"data.seq_len, train.batch_size\" = [[32, 4], [64, 2]]\n\"train.steps\" = [9]\n";
+    let alone = SMALL.split("[[arms]]").next().unwrap().to_string() + random;
+    let e = parse(&alone).unwrap();
+    let axes = [
+        "optim.lr=log_uniform(1e-4,1e-2)",
+        "model.hidden_act=silu,relu2",
+        "data.seq_len,train.batch_size=(32,4),(64,2)",
+        "train.steps=9",
+    ]
+    .map(str::to_string);
+    let trials = Some(crate::Trials { count: 6, seed: 3 });
+    let sweep = crate::of_recipe(Path::new("r.toml"), &axes, trials, 1, Metric::BitsPerByte).unwrap();
+    assert_eq!((e.arms.len(), &e.arms), (6, &sweep.arms));
+    assert!(e.arms[0].name.starts_with("lr=") && !e.arms[0].name.contains("steps="), "{}", e.arms[0].name);
+    // Every arm with every point.
+    let both = parse(&(SMALL.to_string() + random)).unwrap();
+    assert_eq!(both.arms.len(), 12);
+    assert_eq!(both.arms[7].name, format!("without, {}", e.arms[1].name));
+    assert_eq!(both.arms[7].set.len(), 3 + 5);
+    // A seed of 0 is that of the command line without one.
+    let other = parse(&alone.replace("seed = 3\n", "")).unwrap();
+    assert_ne!(other.arms, e.arms);
+    assert_eq!(other.arms, parse(&alone.replace("seed = 3", "seed = 0")).unwrap().arms);
+}
+
 #[test]
 fn faults_have_their_place_and_say_what_to_do() {
     let with = |from: &str, to: &str| {
@@ -93,6 +123,34 @@ fn faults_have_their_place_and_say_what_to_do() {
         ("[tune]\n\"optim.lr\" = [1, 1]\nseed = 101\n", "is given twice"),
         ("[grid]\n\"a.b, c.d\" = [[1, 2], [3]]\n", "expected an array of 2 values for each point"),
         ("tune = { \"optim.lr\" = [1, 2] }\n", "arms.tune of \"without\": expected [tune] with a seed"),
+        ("[random]\n\"optim.lr\" = [1, 2]\n", "e.toml:11:2: random.trials is missing"),
+        (
+            "[random]\ntrials = 1\n",
+            "e.toml:12:10: random.trials = 1: found an integer, expected an integer from 2 to 5000",
+        ),
+        ("[random]\ntrials = 9999\n\"optim.lr\" = [1, 2]\n", "random.trials = 9999"),
+        ("[random]\ntrials = 4\n", "[random]: expected keys with distributions or lists"),
+        (
+            "[random]\ntrials = 4\n\"optim.lr\" = [1, 2]\n",
+            "[random]: 4 trials: only 2 different points were found",
+        ),
+        (
+            "[random]\ntrials = 2\n\"optim.lr\" = 3\n",
+            "e.toml:13:14: random.\"optim.lr\" = 3: expected a distribution",
+        ),
+        (
+            "[random]\ntrials = 2\n\"optim.lr\" = \"uniform(2, 1)\"\n",
+            "uniform(2, 1)\": expected two numbers, the lower one first",
+        ),
+        ("[random]\ntrials = 2\n\"optim.lr\" = \"loguniform(1, 2)\"\n", "did you mean log_uniform?"),
+        ("[random]\ntrials = 2\n\"run.seed\" = \"int_uniform(1, 9)\"\n", "seeds are those of the experiment"),
+        ("[random]\ntrials = 2\n\"a.b, c.d\" = \"uniform(1, 2)\"\n", "expected \"section.key\""),
+        ("[random]\ntrials = 2\nseed = -1\n\"optim.lr\" = [1, 2]\n", "random.seed = -1"),
+        (
+            "[grid]\n\"a.b\" = [1, 2]\n[random]\ntrials = 2\n\"optim.lr\" = [1, 2]\n",
+            "[random] and [grid]: expected one",
+        ),
+        ("[rnadom]\ntrials = 2\n", "[rnadom]: unknown section; did you mean [random]?"),
         ("[outptus]\ndir = \"x\"\n", "[outptus]: unknown section; did you mean [outputs]?"),
         ("[optim]\nlr = 1\n", "keys of recipes go into arms"),
         ("[outputs]\nexport = 1\n", "outputs.export = 1: found an integer, expected true or false"),

@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use tritforge_report::{STYLE, escape};
 
-use super::markdown::{changes, costs, rungs, table};
-use super::plots::{COLORS, curves, differences, pareto};
+use super::markdown::{self, changes, costs, rungs, table};
+use super::plots::{COLORS, differences, lines, pareto};
 use super::{Kind, Report};
+use crate::health::MEASURES;
 use crate::results::ArmResult;
 use crate::verdict::sentence;
 
@@ -46,7 +47,6 @@ pub(super) fn page(report: &Report) -> String {
         let text = format!("against {}, with 95 % intervals", report.base().arm.name);
         html += &card("Differences", &text, &svg, "");
     }
-    let legend = legend(report);
     let what = report.metric.label();
     for (name, of) in [
         ("steps", (|p| p.step) as fn(&crate::CurvePoint) -> f64),
@@ -58,7 +58,9 @@ pub(super) fn page(report: &Report) -> String {
         if !report.arms.iter().flat_map(|arm| &arm.curve).all(|point| of(point).is_finite()) {
             continue;
         }
-        if let Some(svg) = curves(report, name, of) {
+        let line = |arm: &ArmResult| arm.curve.iter().map(|p| (of(p), p.mean, p.sd)).collect();
+        if let Some(svg) = lines(report, what, name, false, line) {
+            let legend = legend(report, |arm| !arm.curve.is_empty());
             html +=
                 &card("Learning", &format!("{what} over {name}; bands: one sd over seeds"), &svg, &legend);
         }
@@ -71,6 +73,7 @@ pub(super) fn page(report: &Report) -> String {
     ] {
         if let Some(svg) = pareto(report, name, less, of) {
             let text = format!("{what} against {name}; dashed: what no arm beats in both");
+            let legend = legend(report, |arm| of(arm).is_some() && arm.summary.mean.is_finite());
             html += &card("Cost", &text, &svg, &legend);
         }
     }
@@ -79,9 +82,30 @@ pub(super) fn page(report: &Report) -> String {
         "<section class=\"card wide scroll\"><h2>Costs <small>means over runs</small></h2>{}</section>",
         of_cells(report, &header, &rows)
     );
+    html += &health(report);
     html += &arms(report);
     html += &about(report);
     html + &format!("</main>\n<script>\n{SCRIPT}</script></body></html>\n")
+}
+
+/// How ternary matrices fare, arm beside arm: the end as a table, and the way there; empty if no arm has any.
+fn health(report: &Report) -> String {
+    let Some((header, rows)) = markdown::health(report) else { return String::new() };
+    let mut html = format!(
+        "<section class=\"card wide scroll\"><h2>Ternary health <small>at the end</small></h2>{}<p class=\"note\">{}</p></section>",
+        of_cells(report, &header, &rows),
+        escape(markdown::HEALTH)
+    );
+    for (i, measure) in MEASURES.iter().enumerate() {
+        let looks = |arm: &ArmResult| arm.health.get(i).cloned().unwrap_or_default();
+        if let Some(svg) = lines(report, measure.meaning, "steps", measure.log, |arm| {
+            looks(arm).iter().map(|look| (look.step, look.mean, look.sd)).collect()
+        }) {
+            let legend = legend(report, |arm| !looks(arm).is_empty());
+            html += &card(&format!("Ternary: {}", measure.name), measure.meaning, &svg, &legend);
+        }
+    }
+    html
 }
 
 fn card(title: &str, caption: &str, svg: &str, legend: &str) -> String {
@@ -91,12 +115,11 @@ fn card(title: &str, caption: &str, svg: &str, legend: &str) -> String {
     )
 }
 
-fn legend(report: &Report) -> String {
-    let each = report
-        .arms
-        .iter()
-        .enumerate()
-        .map(|(i, arm)| format!("<span class=\"k{}\">{}</span> ", i % COLORS, escape(&arm.arm.name)));
+/// The colours of the arms that are drawn.
+fn legend(report: &Report, drawn: impl Fn(&ArmResult) -> bool) -> String {
+    let each = report.arms.iter().enumerate().filter(|(_, arm)| drawn(arm));
+    let each =
+        each.map(|(i, arm)| format!("<span class=\"k{}\">{}</span> ", i % COLORS, escape(&arm.arm.name)));
     format!("<p class=\"legend\">{}</p>", each.collect::<String>())
 }
 
@@ -116,7 +139,7 @@ fn card_of_table(report: &Report) -> String {
         let _ = write!(html, "<li>{}.</li>", escape(&sentence(arm, base, report.metric)));
     }
     for note in report.notes() {
-        let _ = write!(html, "<li>{}</li>", escape(&note));
+        let _ = write!(html, "<li>{}</li>", prose(&note));
     }
     let _ = write!(
         html,
@@ -127,6 +150,15 @@ fn card_of_table(report: &Report) -> String {
         escape(base)
     );
     html
+}
+
+/// A text whose parts between backticks are code.
+fn prose(text: &str) -> String {
+    let escaped = escape(text);
+    let parts = escaped.split('`').enumerate();
+    parts
+        .map(|(i, part)| if i % 2 == 0 { part.to_string() } else { format!("<code>{part}</code>") })
+        .collect()
 }
 
 /// What each arm is: what it changes, what was tuned, its recipe.

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Report;
+use crate::health::MEASURES;
 use tritforge_support::duration;
 
 use crate::results::{ArmResult, dir_name};
@@ -36,6 +37,10 @@ pub(super) fn page(report: &Report) -> String {
     text += "\n## Costs\n\n";
     let (header, rows) = costs(report);
     text += &of_cells(&header, &rows);
+    if let Some((header, rows)) = health(report) {
+        text += &format!("\n## Ternary health\n\n{HEALTH}\n\n");
+        text += &of_cells(&header, &rows);
+    }
     text += "\n## Arms\n\n";
     for arm in &report.arms {
         let _ = writeln!(text, "- {}: {}", arm.arm.name, changes(arm));
@@ -158,18 +163,8 @@ pub(super) fn rungs(report: &Report) -> Option<(Vec<String>, Vec<Vec<String>>)> 
 
 /// What arms cost.
 pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
-    let header = [
-        "arm",
-        "parameters",
-        "tokens",
-        "training",
-        "FLOPs",
-        "peak memory",
-        "exported file",
-        "engine",
-        "zeros",
-        "flips a step",
-    ];
+    let header =
+        ["arm", "parameters", "tokens", "training", "FLOPs", "peak memory", "exported file", "engine"];
     let row = |arm: &ArmResult| {
         let c = &arm.costs;
         let of = |value: Option<f64>, text: fn(f64) -> String| value.map_or("–".to_string(), text);
@@ -182,12 +177,36 @@ pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
             of(c.peak_memory, |n| format!("{:.0} MB", n / 1e6)),
             of(c.file_bytes, |n| format!("{:.3} MB", n / 1e6)),
             of(arm.arm.engine_speed, |n| format!("{n:.0} tokens/s")),
-            of(c.zeros, |x| format!("{:.2} %", 100.0 * x)),
-            of(c.flips, |x| format!("{:.4} %", 100.0 * x)),
         ]
     };
     (header.map(str::to_string).into(), report.in_order().into_iter().map(row).collect())
 }
+
+/// How ternary matrices are at the end, a column for each thing that is measured; none if no arm has any.
+pub(super) fn health(report: &Report) -> Option<(Vec<String>, Vec<Vec<String>>)> {
+    let cell = |arm: &ArmResult, i: usize| {
+        let Some(look) = arm.health.get(i).and_then(|looks| looks.last()) else { return "–".to_string() };
+        match MEASURES[i].share {
+            true => format!("{:.4} % ({:.4})", 100.0 * look.mean, 100.0 * look.sd),
+            false => format!("{:.4} ({:.4})", look.mean, look.sd),
+        }
+    };
+    let ternary = |arm: &ArmResult| arm.health.iter().any(|looks| !looks.is_empty());
+    if !report.arms.iter().any(ternary) {
+        return None;
+    }
+    let header = ["arm"].into_iter().chain(MEASURES.iter().map(|measure| measure.name)).map(str::to_string);
+    let row = |arm: &ArmResult| {
+        let cells = (0..MEASURES.len()).map(|i| cell(arm, i));
+        std::iter::once(arm.arm.name.clone()).chain(cells).collect()
+    };
+    Some((header.collect(), report.in_order().into_iter().map(row).collect()))
+}
+
+/// What the columns of [`health`] mean.
+pub(super) const HEALTH: &str = "At the last look that all seeds have: means over all ternary matrices, then over seeds, with the \
+     standard deviation over seeds in brackets. Shares of the codes −1, 0 and +1; share that changes in a step, since the look \
+     before; scale against the one at the beginning; distance of weights from where their code changes, in units of the scale.";
 
 /// What an arm changes in the baseline's recipe, in a line.
 pub(super) fn changes(arm: &ArmResult) -> String {

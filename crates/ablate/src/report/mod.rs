@@ -1,10 +1,12 @@
 //! The report of an experiment: `report.md`, `report.csv` with a row for each arm, `runs.csv` with a row for each run, both
-//! also as Parquet, and `report.html`, one page that needs nothing else.
+//! also as Parquet, `tensorboard/` with the same runs for TensorBoard's HParams plugin, and `report.html`, one page that needs
+//! nothing else.
 
 mod html;
 mod markdown;
 mod parquet;
 mod plots;
+mod sessions;
 mod tables;
 
 use std::path::Path;
@@ -81,6 +83,7 @@ impl Report {
             let io = |e| AblateError::io(&path, "write")(std::io::Error::other(e));
             store::replace(&path, bytes.map_err(io)?)?;
         }
+        sessions::write(self, &dir.join(sessions::DIR))?;
         store::replace(&dir.join("report.md"), markdown::page(self))?;
         store::replace(&dir.join("report.html"), html::page(self))
     }

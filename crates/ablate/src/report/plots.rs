@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use tritforge_report::{Scale, escape, label, path};
 
 use super::Report;
-use crate::results::{ArmResult, CurvePoint};
+use crate::results::ArmResult;
 use crate::verdict::signed;
 
 /// Size of a drawing, and the margins around its plot: left, right, top, bottom.
@@ -15,7 +15,7 @@ const MARGIN: (f64, f64, f64, f64) = (58.0, 16.0, 12.0, 38.0);
 /// Colours of the page's style.
 pub(super) const COLORS: usize = 8;
 
-/// Axes with their ticks, between the margins.
+/// Axes with their ticks, between the margins; `log` says which of x and y is logarithmic.
 struct Axes {
     x: Scale,
     y: Scale,
@@ -23,13 +23,13 @@ struct Axes {
 }
 
 impl Axes {
-    fn new(title: &str, name: &str, xs: &[f64], ys: &[f64], log: bool) -> Option<Self> {
+    fn new(title: &str, name: &str, xs: &[f64], ys: &[f64], log: [bool; 2]) -> Option<Self> {
         let (left, right, top, bottom) = MARGIN;
-        let x = match log {
+        let x = match log[0] {
             true => Scale::around(xs.iter().copied(), true, left, SIZE.0 - right)?,
             false => Scale::steps(xs.iter().copied(), left, SIZE.0 - right),
         };
-        let y = Scale::around(ys.iter().copied(), false, SIZE.1 - bottom, top)?;
+        let y = Scale::around(ys.iter().copied(), log[1], SIZE.1 - bottom, top)?;
         let mut svg = format!(
             "<svg viewBox=\"0 0 {} {}\" role=\"img\"><title>{}</title>",
             SIZE.0,
@@ -64,31 +64,43 @@ impl Axes {
     }
 }
 
-/// The metric on the way, a line an arm with a band of one standard deviation over seeds; none if there is nothing to
-/// draw.
-pub(super) fn curves(report: &Report, name: &str, of: fn(&CurvePoint) -> f64) -> Option<String> {
-    let points = || report.arms.iter().flat_map(|arm| &arm.curve);
-    let xs: Vec<f64> = points().map(of).collect();
-    let ys: Vec<f64> = points().flat_map(|p| [p.mean - p.sd, p.mean + p.sd]).collect();
-    let title = format!("{} over {name}", report.metric.label());
-    let mut axes = Axes::new(&title, name, &xs, &ys, false)?;
-    for (i, arm) in report.arms.iter().enumerate().filter(|(_, arm)| !arm.curve.is_empty()) {
-        let (color, curve) = (i % COLORS, &arm.curve);
-        let line = |y: fn(&CurvePoint) -> f64| curve.iter().map(move |p| (of(p), y(p)));
-        let band: Vec<(f64, f64)> = line(|p| p.mean + p.sd).chain(line(|p| p.mean - p.sd).rev()).collect();
+/// Something over `name`, a line an arm with a band of one standard deviation over seeds: `of` gives x, mean and deviation.
+/// `log` draws it on a logarithmic axis. None if there is nothing to draw.
+pub(super) fn lines(
+    report: &Report,
+    what: &str,
+    name: &str,
+    log: bool,
+    of: impl Fn(&ArmResult) -> Vec<(f64, f64, f64)>,
+) -> Option<String> {
+    let mut arms: Vec<Vec<(f64, f64, f64)>> = report.arms.iter().map(of).collect();
+    if log {
+        arms.iter_mut().for_each(|points| points.retain(|(_, mean, _)| *mean > 0.0));
+    }
+    let points = || arms.iter().flatten();
+    // On a logarithmic axis a band ends where the lowest line does.
+    let floor = points().map(|p| p.1).fold(f64::INFINITY, f64::min);
+    let low =
+        |(_, mean, sd): &(f64, f64, f64)| if log { (mean - sd).max(floor.min(*mean)) } else { mean - sd };
+    let xs: Vec<f64> = points().map(|p| p.0).collect();
+    let ys: Vec<f64> = points().flat_map(|p| [low(p), p.1 + p.2]).collect();
+    let mut axes = Axes::new(&format!("{what} over {name}"), name, &xs, &ys, [false, log])?;
+    for (i, points) in arms.iter().enumerate().filter(|(_, points)| !points.is_empty()) {
+        let color = i % COLORS;
+        let highs = points.iter().map(|p| (p.0, p.1 + p.2));
+        let band: Vec<(f64, f64)> = highs.chain(points.iter().rev().map(|p| (p.0, low(p)))).collect();
         let d = path(&band, &axes.x, &axes.y);
         let _ = write!(axes.svg, "<path class=\"band f{color}\" d=\"{d}Z\"/>");
-        let d = path(&line(|p| p.mean).collect::<Vec<_>>(), &axes.x, &axes.y);
+        let d = path(&points.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>(), &axes.x, &axes.y);
         let _ = write!(axes.svg, "<path class=\"line s{color}\" d=\"{d}\"/>");
-        for point in curve {
-            let Some((x, y)) = axes.x.at(of(point)).zip(axes.y.at(point.mean)) else { continue };
-            let text = format!(
-                "{}: {:.4} ± {:.4} (sd) at {} {name}",
-                arm.arm.name,
-                point.mean,
-                point.sd,
-                label(of(point))
-            );
+        for (at, mean, sd) in points {
+            let Some((x, y)) = axes.x.at(*at).zip(axes.y.at(*mean)) else { continue };
+            let arm = &report.arms[i].arm.name;
+            // Small numbers, such as shares of codes that flip, need their digits.
+            let text = match mean.abs() < 0.01 {
+                true => format!("{arm}: {mean:.3e} ± {sd:.1e} (sd) at {} {name}", label(*at)),
+                false => format!("{arm}: {mean:.4} ± {sd:.4} (sd) at {} {name}", label(*at)),
+            };
             let _ = write!(
                 axes.svg,
                 "<circle class=\"f{color}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.6\"><title>{}</title></circle>",
@@ -100,7 +112,7 @@ pub(super) fn curves(report: &Report, name: &str, of: fn(&CurvePoint) -> f64) ->
 }
 
 /// The metric against a cost, a point an arm with its interval, and the line through the arms that no other arm beats in
-/// both; none if fewer than two arms have the cost.
+/// both; none if fewer than two arms have the cost, or all have the same.
 pub(super) fn pareto(
     report: &Report,
     name: &str,
@@ -115,7 +127,10 @@ pub(super) fn pareto(
             points.push((i, x, arm.summary.mean, arm));
         }
     }
-    if points.len() < 2 {
+    // Arms that cost the same differ in nothing that this would show.
+    let (least, most) =
+        points.iter().fold((f64::INFINITY, 0.0), |(a, b): (f64, f64), p| (a.min(p.1), b.max(p.1)));
+    if points.len() < 2 || most <= least * (1.0 + 1e-6) {
         return None;
     }
     let half =
@@ -123,7 +138,7 @@ pub(super) fn pareto(
     let xs: Vec<f64> = points.iter().map(|p| p.1).collect();
     let ys: Vec<f64> = points.iter().flat_map(|p| [p.2 - half(p.3), p.2 + half(p.3)]).collect();
     let title = format!("{} against {name}", report.metric.label());
-    let mut axes = Axes::new(&title, name, &xs, &ys, true)?;
+    let mut axes = Axes::new(&title, name, &xs, &ys, [true, false])?;
     let cheaper = |a: f64, b: f64| if less { a <= b } else { a >= b };
     let mut front: Vec<(f64, f64)> = points
         .iter()

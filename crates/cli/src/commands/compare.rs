@@ -12,7 +12,8 @@ use super::ablate::{print_report, quoted};
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     tritforge compare runs/ternary-* runs/full-*\n  \
-    tritforge compare runs/a runs/b --metric held_out_loss --html compared.html\n\n\
+    tritforge compare runs/a runs/b --metric held_out_loss --html compared.html\n  \
+    tritforge compare runs/a runs/b --out compared && tensorboard --logdir compared/tensorboard\n\n\
     Runs whose recipes differ in names and seeds alone are one arm; runs with the same seed are pairs. Below three seeds \
     there is no verdict.")]
 pub(crate) struct Args {
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// Also write the report as a page.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Also write the whole report into a directory: page, Markdown, tables as CSV and Parquet, and `tensorboard/`.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -38,6 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(file) = &args.html {
         std::fs::write(file, report.html()).with_context(|| format!("{}: cannot write", file.display()))?;
         println!("\nreport: {}", file.display());
+    }
+    if let Some(dir) = &args.out {
+        report.write(dir)?;
+        println!("\nreport: {}", dir.join("report.html").display());
     }
     Ok(ExitCode::SUCCESS)
 }

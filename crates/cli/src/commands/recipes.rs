@@ -21,8 +21,8 @@ macro_rules! embed {
 }
 
 /// Everything in `recipes/`, the smallest first.
-const RECIPES: [Embedded; 19] = embed!("recipes":
-    "quickstart", "shakespeare-char", "sft", "finetune", "lora", "qat-lora", "lota", "convert", "distill", "dpo", "orpo", "ablation-int8-backward", "pretrain-english", "pretrain-125m", "pretrain-350m", "pretrain-700m",
+const RECIPES: [Embedded; 20] = embed!("recipes":
+    "quickstart", "shakespeare-char", "sft", "finetune", "lora", "qat-lora", "lota", "convert", "distill", "dpo", "orpo", "kto", "ablation-int8-backward", "pretrain-english", "pretrain-125m", "pretrain-350m", "pretrain-700m",
     "pretrain-1.3b", "pretrain-2b4t", "pretrain-3b",
 );
 

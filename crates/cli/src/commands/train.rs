@@ -55,6 +55,10 @@ pub(crate) struct Args {
     /// Write a checkpoint after this step and keep it beside the last ones.
     #[arg(long, value_name = "STEP")]
     keep_step: Option<u64>,
+    /// A tag of the run on the server that [log] names, e.g. `team=kernels`; `mlflow.runName` is its name there. Can be
+    /// repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    tag: Vec<(String, String)>,
     /// Stop, as on SIGTERM, when standard input ends: for programs that start runs and may be killed.
     #[arg(long)]
     stop_on_eof: bool,
@@ -95,6 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         stop: Some(stop),
         document_losses: args.document_losses,
         keep_step: args.keep_step,
+        tags: args.tag.clone(),
     };
     let summary = match train(&recipe, &prepared, &options) {
         Ok(summary) => summary,
@@ -107,6 +112,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     training.finish();
     print_summary(&summary);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Key and value of a tag.
+fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_string(), value.trim().to_string()))
+        }
+        _ => Err("expected KEY=VALUE".to_string()),
+    }
 }
 
 /// A flag that the first SIGINT or SIGTERM sets. The second ends the process, with the status of one that a

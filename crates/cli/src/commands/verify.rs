@@ -158,10 +158,11 @@ fn print_blocks(report: &VerifyReport) {
             sum(|p| p.activations_different),
             sum(|p| p.sums_different),
             block().map(|p| p.sum_difference).max().unwrap_or(0).to_string(),
+            format!("{:.2e}", block().map(|p| p.bias_difference).max_by(f32::total_cmp).unwrap_or(0.0)),
         ])
     });
     println!("  differences by block (codes, activations, sums: counts; scale: relative):");
-    let header = ["block", "first in", "codes", "scale", "activations", "sums", "largest sum"];
+    let header = ["block", "first in", "codes", "scale", "activations", "sums", "largest sum", "bias"];
     table::print(&header, &rows.collect::<Vec<_>>());
 }
 
@@ -177,9 +178,19 @@ fn print_projections<'a>(projections: impl Iterator<Item = &'a ProjectionReport>
             format!("{:.3e}", p.activation_scale_difference),
             p.sums_different.to_string(),
             p.sum_difference.to_string(),
+            format!("{:.3e}", p.bias_difference),
         ]
     });
-    let header =
-        ["tensor", "codes", "scale", "differs by", "activations", "their scale", "sums", "largest sum"];
+    let header = [
+        "tensor",
+        "codes",
+        "scale",
+        "differs by",
+        "activations",
+        "their scale",
+        "sums",
+        "largest sum",
+        "biases",
+    ];
     table::print(&header, &rows.collect::<Vec<_>>());
 }

@@ -159,7 +159,7 @@ impl Architecture {
         need(config.hidden_act == self.hidden_act, hidden_act);
         let biases: Vec<String> = self.attention_bias.iter().map(|bias| format!("\"{bias:?}\"")).collect();
         let biases = format!("attention_bias = {}", biases.join(" or ")).to_lowercase();
-        need(self.attention_bias.contains(&config.attention_bias), biases);
+        need(self.attention_bias.contains(&config.deployed_bias()), biases);
         need(config.tie_word_embeddings || !self.tied, "tie_word_embeddings = true".to_string());
         let factors =
             matches!(config.rope_scaling, Some(RopeScaling::Llama3 { .. } | RopeScaling::Factors { .. }));
@@ -205,10 +205,10 @@ impl Class {
         let needs = |(architecture, class): (&Architecture, &'static Class)| {
             let mut needs = architecture.needs_of_norms(config);
             match class.attention_bias {
-                Some(own) if own != config.attention_bias => {
+                Some(own) if own != config.deployed_bias() => {
                     needs.push(format!("attention_bias = \"{own:?}\"").to_lowercase());
                 }
-                None if config.attention_bias == AttentionBias::Qkv => {
+                None if config.deployed_bias() == AttentionBias::Qkv => {
                     needs.push("attention_bias = \"none\" or \"all\"".to_string());
                 }
                 _ => {}

@@ -57,7 +57,7 @@ impl ModelConfig {
             "rope_theta": self.rope_theta,
             "rope_parameters": self.rope_parameters()?,
             "tie_word_embeddings": self.tie_word_embeddings,
-            "attention_bias": self.attention_bias == AttentionBias::All,
+            "attention_bias": self.deployed_bias() == AttentionBias::All,
             "initializer_range": self.initializer_range,
             "dtype": dtype,
         });

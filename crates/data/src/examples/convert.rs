@@ -17,8 +17,8 @@ const REFUSED_OF_RECORDS: [(&str, &str); 23] = [
     ("video", "videos are not supported"),
     ("audios", "audio is not supported"),
     ("audio", "audio is not supported"),
-    ("kto_tag", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
-    ("label", "KTO (unpaired good and bad answers) is not supported: keep only the good answers"),
+    ("kto_tag", JUDGED),
+    ("label", JUDGED),
     ("weight", "per-record weights are not supported: remove records, or repeat them"),
     ("input_ids", "pre-tokenized input is not supported: give only the text"),
     (
@@ -42,6 +42,10 @@ const REFUSED_OF_RECORDS: [(&str, &str); 23] = [
     ("ref_rejected_logps", "the reference's log-probabilities are computed here: leave the column out"),
     ("chat_template", "per-record templates are not supported: use data.template"),
 ];
+
+/// What becomes of a column that says whether an answer is a good one.
+const JUDGED: &str = "good and bad answers are learned from with [kto] and data.records = \"unpaired-preference\": prompt, completion \
+                      and label (data.columns may name them); for others keep only the good answers";
 
 /// The example that a record of a layout is, and what its template is given beside.
 pub(super) fn example(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(Body, Supplied), String> {
@@ -90,11 +94,9 @@ fn body(record: &Record<'_>, kind: RecordKind) -> Result<Body, String> {
             let column = if kind == RecordKind::Messages { "messages" } else { "conversations" };
             Body::Turns(record.after_system(record.messages(column)?)?)
         }
-        RecordKind::PromptCompletion => {
-            let mut said = record.after_system(record.said("prompt", "user")?)?;
-            said.iter_mut().for_each(|said| said.learn = false);
-            said.extend(record.said("completion", ASSISTANT)?);
-            Body::Turns(said)
+        RecordKind::PromptCompletion => Body::Turns(record.completed()?),
+        RecordKind::UnpairedPreference => {
+            Body::Labelled { turns: record.completed()?, desirable: record.label()? }
         }
         RecordKind::Preference => record.preference()?,
         RecordKind::Xlam => {
@@ -225,6 +227,25 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// A prompt, and its answer, which alone is learned.
+    fn completed(&self) -> Result<Vec<ChatTurn>, String> {
+        let mut said = self.after_system(self.said("prompt", "user")?)?;
+        said.iter_mut().for_each(|said| said.learn = false);
+        said.extend(self.said("completion", ASSISTANT)?);
+        Ok(said)
+    }
+
+    /// Whether an answer is a good one.
+    fn label(&self) -> Result<bool, String> {
+        let value = self.get("label")?;
+        judgement(value).ok_or_else(|| {
+            format!(
+                "{}, which says whether the answer is a good one",
+                self.wrong("label", value, "true or false")
+            )
+        })
+    }
+
     /// A prompt with two answers. Lists may repeat the prompt; without a prompt, it is what both lists begin
     /// with.
     fn preference(&self) -> Result<Body, String> {
@@ -258,6 +279,26 @@ impl<'a> Record<'a> {
     }
 }
 
+/// What a value says of an answer: true or false, 1 or 0, or their text, as tables of strings have it.
+fn judgement(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(good) => Some(*good),
+        Value::Number(number) if number.as_f64() == Some(1.0) => Some(true),
+        Value::Number(number) if number.as_f64() == Some(0.0) => Some(false),
+        Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether a label judges an answer, as far as that can be told from it alone: a number may be any class of a text.
+pub(super) fn is_judgement(value: &Value) -> bool {
+    value.is_boolean() || matches!(value.as_str(), Some("true" | "false" | "True" | "False"))
+}
+
 /// Refuses what would change the meaning of the columns that are read.
 fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), String> {
     for (name, why) in REFUSED_OF_RECORDS {
@@ -265,10 +306,8 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
         let read = columns.0.values().any(|column| column == name);
         let Some(value) = row.get(name).filter(|value| !read && !is_nothing(value)) else { continue };
         let counts = match name {
-            // A class of a text has this name too; KTO's is true or false.
-            "label" => {
-                value.is_boolean() || matches!(value.as_str(), Some("true" | "false" | "True" | "False"))
-            }
+            // A class of a text has this name too.
+            "label" => kind != RecordKind::UnpairedPreference && is_judgement(value),
             "weight" => value.as_f64().or_else(|| value.as_str()?.trim().parse().ok()) != Some(1.0),
             _ => true,
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::convert::is_judgement;
 use crate::rows::Row;
 
 /// The layout of a record.
@@ -25,6 +26,8 @@ pub enum RecordKind {
     PromptCompletion,
     /// `prompt`, `chosen` and `rejected`, each a string or a list of messages.
     Preference,
+    /// `prompt` and `completion`, and `label`: whether the answer is a good one.
+    UnpairedPreference,
     /// `query`, `tools` and `answers`, calls of them (Salesforce xLAM).
     Xlam,
     /// `text`, to be learned whole.
@@ -33,7 +36,7 @@ pub enum RecordKind {
 
 impl RecordKind {
     /// All layouts with their names in recipes.
-    pub const ALL: [(&'static str, Self); 9] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("auto", Self::Auto),
         ("alpaca", Self::Alpaca),
         ("input-output", Self::InputOutput),
@@ -41,6 +44,7 @@ impl RecordKind {
         ("sharegpt", Self::Sharegpt),
         ("prompt-completion", Self::PromptCompletion),
         ("preference", Self::Preference),
+        ("unpaired-preference", Self::UnpairedPreference),
         ("xlam", Self::Xlam),
         ("text", Self::Text),
     ];
@@ -53,7 +57,7 @@ pub struct Columns(pub BTreeMap<String, String>);
 
 impl Columns {
     /// The columns that have a meaning.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "instruction",
         "input",
         "output",
@@ -64,6 +68,7 @@ impl Columns {
         "completion",
         "chosen",
         "rejected",
+        "label",
         "text",
         "tools",
         "documents",
@@ -79,7 +84,11 @@ impl Columns {
     /// The layout of a record, by the columns that it has.
     pub(super) fn detect(&self, row: &Row) -> Result<RecordKind, String> {
         let has = |column: &str| row.contains_key(self.name(column));
-        // The more particular ones first: pairs often come with the messages that they were made from.
+        // The more particular ones first: pairs often come with the messages that they were made from. A class of a text is
+        // called a label, too: one that judges an answer is true or false.
+        if has("prompt") && has("completion") && row.get(self.name("label")).is_some_and(is_judgement) {
+            return Ok(RecordKind::UnpairedPreference);
+        }
         let known: [(&[&str], RecordKind); 8] = [
             (&["chosen", "rejected"], RecordKind::Preference),
             (&["messages"], RecordKind::Messages),
@@ -97,7 +106,7 @@ impl Columns {
         Err(format!(
             "unknown columns {}: map them, as in data.columns = {{ instruction = \"question\", output = \
              \"answer\" }}; supported are instruction and output, input and output, messages, conversations, \
-             prompt and completion, prompt, chosen and rejected, query, tools and answers, \
+             prompt and completion, prompt, chosen and rejected, prompt, completion and label, query, tools and answers, \
              text",
             if found.is_empty() { "(none)".to_string() } else { found.join(", ") }
         ))

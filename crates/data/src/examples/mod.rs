@@ -85,6 +85,26 @@ pub enum Body {
         /// The worse one.
         rejected: Vec<ChatTurn>,
     },
+    /// A prompt with an answer that was judged.
+    Labelled {
+        /// The conversation; what is learned of it is judged.
+        turns: Vec<ChatTurn>,
+        /// Whether the answer is a good one.
+        desirable: bool,
+    },
+}
+
+impl Body {
+    /// All messages, those of the better answer before those of the worse one; of a text there are none.
+    pub fn messages(&self) -> Vec<&ChatTurn> {
+        match self {
+            Self::Text(_) => Vec::new(),
+            Self::Turns(turns) | Self::Labelled { turns, .. } => turns.iter().collect(),
+            Self::Preference { prompt, chosen, rejected } => {
+                prompt.iter().chain(chosen).chain(rejected).collect()
+            }
+        }
+    }
 }
 
 /// An example and where it stands.
@@ -226,7 +246,7 @@ impl Examples {
         let empty = |said: &[ChatTurn]| said.iter().any(|said| said.learn && said.is_empty());
         let learns = |said: &[ChatTurn]| said.iter().any(|said| said.learn);
         let (is_empty, teaches) = match &example.body {
-            Body::Turns(turns) => (empty(turns), learns(turns)),
+            Body::Turns(turns) | Body::Labelled { turns, .. } => (empty(turns), learns(turns)),
             Body::Text(text) => (text.trim().is_empty(), true),
             Body::Preference { chosen, rejected, .. } => {
                 (empty(chosen) || empty(rejected), learns(chosen) && learns(rejected))

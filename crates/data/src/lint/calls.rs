@@ -3,16 +3,10 @@
 use tritforge_support::counted;
 
 use super::FindingKind;
-use crate::examples::{ASSISTANT, Body, ChatTurn, Example, function_name};
+use crate::examples::{ASSISTANT, Example, function_name};
 
 pub(super) fn check(example: &Example, find: &mut dyn FnMut(FindingKind, String)) {
-    let turns: Vec<&ChatTurn> = match &example.body {
-        Body::Text(_) => return,
-        Body::Turns(turns) => turns.iter().collect(),
-        Body::Preference { prompt, chosen, rejected } => {
-            prompt.iter().chain(chosen).chain(rejected).collect()
-        }
-    };
+    let turns = example.body.messages();
     let declared: Vec<&str> = example.supplied.tool_names().collect();
     let calls = turns.iter().enumerate().flat_map(|(index, turn)| {
         let list = turn.message.get("tool_calls").and_then(|calls| calls.as_array());

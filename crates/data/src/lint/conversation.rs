@@ -13,7 +13,7 @@ pub(super) fn check(body: &Body, find: &mut dyn FnMut(FindingKind, String)) {
             find(FindingKind::EmptyAnswer, "the text is empty".to_string());
         }
         Body::Text(_) => {}
-        Body::Turns(turns) => {
+        Body::Turns(turns) | Body::Labelled { turns, .. } => {
             answers(turns, 0, find);
             order(turns, find);
         }

@@ -22,6 +22,8 @@ pub enum FindingKind {
     AnswerIsQuestion,
     /// Both answers of a preference pair are the same.
     SameAnswers,
+    /// The same answer to the same prompt, judged good and judged bad.
+    ContradictoryLabels,
     /// Roles do not follow each other as in a conversation.
     RoleOrder,
     /// A conversation in which no user says anything.
@@ -56,7 +58,7 @@ pub enum FindingKind {
 
 impl FindingKind {
     /// All kinds, in the order of reports.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Unreadable,
         Self::Malformed,
         Self::Refused,
@@ -64,6 +66,7 @@ impl FindingKind {
         Self::EmptyAnswer,
         Self::AnswerIsQuestion,
         Self::SameAnswers,
+        Self::ContradictoryLabels,
         Self::RoleOrder,
         Self::NoUserTurn,
         Self::UndeclaredTool,
@@ -96,6 +99,9 @@ impl FindingKind {
             Self::EmptyAnswer => ("empty-answer", "an answer of white space"),
             Self::AnswerIsQuestion => ("answer-is-question", "an answer that repeats its question"),
             Self::SameAnswers => ("same-answers", "chosen and rejected are the same"),
+            Self::ContradictoryLabels => {
+                ("contradictory-labels", "the same answer judged good and judged bad")
+            }
             Self::RoleOrder => ("role-order", "roles that do not follow each other"),
             Self::NoUserTurn => ("no-user-turn", "nobody asks"),
             Self::UndeclaredTool => ("undeclared-tool", "a call of a tool that the record does not declare"),

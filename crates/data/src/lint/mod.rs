@@ -9,6 +9,7 @@ mod characters;
 mod conversation;
 mod duplicates;
 mod finding;
+mod labels;
 mod minhash;
 mod overlap;
 mod read;
@@ -70,6 +71,7 @@ pub fn lint(
         characters::check(&texts(&example.body), &mut find);
         findings
     });
+    labels::find(&all, &mut found);
     duplicates::find(&all, train.len(), options, progress, &mut found);
     overlap::find(train, against, options, progress, &mut found);
     found.findings.sort_by_key(|finding| finding.kind);
@@ -99,10 +101,7 @@ fn each<T: Send>(
 fn texts(body: &Body) -> Vec<&str> {
     match body {
         Body::Text(text) => vec![text],
-        Body::Turns(turns) => turns.iter().filter_map(ChatTurn::content).collect(),
-        Body::Preference { prompt, chosen, rejected } => {
-            prompt.iter().chain(chosen).chain(rejected).filter_map(ChatTurn::content).collect()
-        }
+        _ => body.messages().into_iter().filter_map(ChatTurn::content).collect(),
     }
 }
 

@@ -248,6 +248,30 @@ fn answers_and_roles() {
 }
 
 #[test]
+fn answers_that_were_judged() {
+    use FindingKind::*;
+    let judged = |answer: &str, desirable: bool| {
+        let turns = vec![
+            ChatTurn { learn: false, ..ChatTurn::new("user", "What is the best of all?") },
+            ChatTurn::new("assistant", answer),
+        ];
+        Example::new(format!("{answer} {desirable}"), Body::Labelled { turns, desirable })
+    };
+    let broken = "Well, I think that the best of all is the";
+    assert_eq!(kinds(&judged(broken, true)), [Truncated]);
+    // That may be what is bad of it.
+    assert_eq!(kinds(&judged(broken, false)), []);
+    assert_eq!(kinds(&judged(" ", true)), [EmptyAnswer]);
+    let all = [judged("yes", true), judged("no", false), judged("yes", false), judged("no", false)];
+    let found = lint(&all, &[], &Against::default(), LintOptions::default(), &|_, _, _| {});
+    let contradictory: Vec<&Finding> = found.of(ContradictoryLabels).collect();
+    assert_eq!(contradictory.len(), 1);
+    let finding = contradictory[0];
+    assert_eq!((finding.source.as_str(), finding.other.as_deref()), ("yes false", Some("yes true")));
+    assert!(finding.detail.contains("label = false"), "{}", finding.detail);
+}
+
+#[test]
 fn answers_that_break_off() {
     let whole = [
         "Paris",

@@ -30,7 +30,9 @@ pub(super) fn check(body: &Body, find: &mut dyn FnMut(FindingKind, String)) {
     match body {
         // A text is learned as it is, and may be a part of a longer one.
         Body::Text(_) => {}
-        Body::Turns(turns) => look(turns, 0, ""),
+        // A bad answer may be bad because it breaks off.
+        Body::Labelled { desirable: false, .. } => {}
+        Body::Turns(turns) | Body::Labelled { turns, .. } => look(turns, 0, ""),
         Body::Preference { prompt, chosen, rejected } => {
             look(chosen, prompt.len(), " (chosen)");
             look(rejected, prompt.len(), " (rejected)");

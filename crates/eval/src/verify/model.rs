@@ -68,6 +68,17 @@ impl EvalModel {
         }
     }
 
+    /// A projection's bias, if it has one.
+    pub(super) fn bias(&self, layer: usize, projection: Projection) -> Option<Vec<f32>> {
+        match self {
+            EvalModel::Trained { decoder, .. } => decoder.bias(layer, projection),
+            EvalModel::Deployed(model) => model
+                .ternary()
+                .find(|info| info.layer == layer && info.projection == projection)
+                .and_then(|info| info.bias.map(<[f32]>::to_vec)),
+        }
+    }
+
     /// The type in which the embedding is stored.
     pub(super) fn embedding_type(&self) -> &'static str {
         match self {

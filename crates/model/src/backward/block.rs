@@ -227,11 +227,20 @@ impl Block {
         rms_norm_backward(x, &norm.weight.read(), self.shape.eps, dy, dx, gradients.slot(norm.index));
     }
 
-    /// Adds the rows of `dy` to the bias's gradient, in their order.
+    /// Adds the rows of `dy`, in their order, to the gradient of the projection's bias, and to that of its dead zone's.
     fn bias_backward(&self, projection: Projection, dy: &[f32], gradients: &mut Gradients) {
-        let Some(sum) = self.bias(projection).and_then(|bias| gradients.sum(bias.index)) else { return };
-        for row in dy.chunks_exact(sum.len()) {
-            sum.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
+        let add_rows = |sum: &mut [f32]| {
+            for row in dy.chunks_exact(sum.len()) {
+                sum.iter_mut().zip(row).for_each(|(sum, d)| *sum += d);
+            }
+        };
+        if let Some(sum) = self.bias(projection).and_then(|bias| gradients.sum(bias.index)) {
+            add_rows(sum);
+        }
+        let linear = self.linear(projection);
+        if linear.dead_zone().is_some() {
+            let weight = self.projection_indices[projection as usize];
+            gradients.outputs_sum(weight, linear.dims().0).map(add_rows);
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod block;
+mod divergence;
 mod embedding_noise;
 mod head;
 mod input_gradient;
@@ -138,6 +139,9 @@ impl Decoder {
         }
         if !(temperature > 0.0 && temperature.is_finite()) {
             return fault("temperature", temperature.to_string(), "a number above 0".to_string());
+        }
+        if !(0.0..=1.0).contains(&distillation.jsd_beta) {
+            return fault("jsd_beta", distillation.jsd_beta.to_string(), "a number from 0 to 1".to_string());
         }
         if let Some(relation) = relation {
             relation.check(self.config(), batch.ids.len())?;

@@ -2,6 +2,7 @@
 
 use tritforge_kernels::{LossTerms, cross_entropy_backward, cross_entropy_backward_with};
 
+use super::divergence::divergence;
 use super::relation::Relation;
 
 /// What the loss of a pass is a sum of.
@@ -31,6 +32,9 @@ pub struct Distillation<'a> {
     pub ce: f32,
     /// Weight of the divergence.
     pub kl: f32,
+    /// β of the generalized Jensen-Shannon divergence, from 0 to 1. 0 is KL(teacher ‖ model), the model's distribution that over
+    /// all tokens; above it both distributions are those over the teacher's `k` tokens, and 1 is KL(model ‖ teacher).
+    pub jsd_beta: f32,
     /// What logits are divided by, teacher's and model's alike; above 1 it makes the unlikely count more.
     pub temperature: f32,
     /// A further loss, of how the tokens relate to each other in one layer.
@@ -87,6 +91,9 @@ impl Distillation<'_> {
     fn loss_and_grad(&self, row: &mut [f32], at: usize, target: usize, scale: f32) -> [f64; 2] {
         let (k, t) = (self.k, self.temperature);
         let (ids, theirs) = (&self.ids[at * k..][..k], &self.logits[at * k..][..k]);
+        if self.jsd_beta > 0.0 && self.kl > 0.0 {
+            return self.over_the_same_tokens(row, ids, theirs, target, scale);
+        }
         let likeliest = theirs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let parts: Vec<f64> = theirs.iter().map(|z| f64::from((z - likeliest) / t).exp()).collect();
         let whole: f64 = parts.iter().sum();
@@ -116,5 +123,26 @@ impl Distillation<'_> {
             row[*id as usize] -= kl * (part / whole) as f32;
         }
         [-f64::from(self.ce) * ln_p + f64::from(self.kl * t * t) * divergence, -ln_p]
+    }
+
+    /// As [`Self::loss_and_grad`], with a divergence of which both distributions are those over the teacher's tokens.
+    fn over_the_same_tokens(
+        &self,
+        row: &mut [f32],
+        ids: &[u32],
+        theirs: &[f32],
+        target: usize,
+        scale: f32,
+    ) -> [f64; 2] {
+        let mut by: Vec<f64> = ids.iter().map(|id| f64::from(row[*id as usize])).collect();
+        let teacher: Vec<f64> = theirs.iter().map(|z| f64::from(*z)).collect();
+        let t = f64::from(self.temperature);
+        let apart = divergence(&mut by, &teacher, f64::from(self.jsd_beta), t);
+        let cross_entropy = f64::from(cross_entropy_backward(row, target, self.ce * scale));
+        let weight = f64::from(self.kl) * t * t;
+        for (id, by) in ids.iter().zip(by) {
+            row[*id as usize] += (weight * f64::from(scale) * by) as f32;
+        }
+        [f64::from(self.ce) * cross_entropy + weight * apart, cross_entropy]
     }
 }

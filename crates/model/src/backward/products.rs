@@ -3,6 +3,7 @@
 
 use tritforge_config::Projection;
 use tritforge_kernels::{WriteMode, attention_varlen, gemm, ternary_matmul_many};
+use tritforge_ternary::fold_bias;
 
 use super::relation::RelationBuffers;
 use super::workspace::AdapterBuffers;
@@ -55,7 +56,8 @@ impl Projections<Cpu> for Products<'_> {
         let plain = input.plain(plain, self.form(&projections));
         for (projection, y) in projections.into_iter().zip(outputs) {
             self.block.adapter_forward(projection, self.seed, plain, self.adapters, y);
-            self.block.add_bias(projection, y);
+            let part = self.block.linear(projection).blend();
+            self.block.add_bias(projection, part, y);
         }
         Ok(())
     }
@@ -68,12 +70,15 @@ impl Projections<Cpu> for Products<'_> {
 }
 
 impl Block {
-    /// Adds a projection's bias, if it has one, to its output y [tokens, out].
-    pub(crate) fn add_bias(&self, projection: Projection, y: &mut [f32]) {
-        let Some(bias) = self.bias(projection) else { return };
-        let bias = bias.weight.read();
+    /// Adds a projection's bias, if it has one, to its output y [tokens, out], with as much of that of its dead zone as is to
+    /// be seen.
+    pub(crate) fn add_bias(&self, projection: Projection, part: f32, y: &mut [f32]) {
+        let own = self.bias(projection).map(|bias| bias.weight.read());
+        let own = own.as_ref().map(|values| &values[..]);
+        let folded = self.linear(projection).dead_zone_bias().map(|dead| fold_bias(own, dead, part));
+        let Some(bias) = folded.as_deref().or(own) else { return };
         for row in y.chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(&*bias).for_each(|(y, b)| *y += b);
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
         }
     }
 }

@@ -51,7 +51,25 @@ fn expected(model: &Decoder, ids: &[u32], targets: &[u32], d: &Distillation<'_>)
         let q = softmax(&row.iter().map(|z| z / t).collect::<Vec<_>>());
         let theirs = &d.logits[i * d.k..][..d.k];
         let p = softmax(&theirs.iter().map(|z| f64::from(*z) / t).collect::<Vec<_>>());
-        let kl: f64 = p.iter().zip(&d.ids[i * d.k..]).map(|(p, id)| p * (p / q[*id as usize]).ln()).sum();
+        let ids = &d.ids[i * d.k..][..d.k];
+        let kl: f64 = if d.jsd_beta == 0.0 {
+            p.iter().zip(ids).map(|(p, id)| p * (p / q[*id as usize]).ln()).sum()
+        } else {
+            // Both over the teacher's tokens.
+            let (q, beta) = (
+                softmax(&ids.iter().map(|id| row[*id as usize] / t).collect::<Vec<_>>()),
+                f64::from(d.jsd_beta),
+            );
+            let term = |(p, q): (&f64, &f64)| {
+                let m = beta * p + (1.0 - beta) * q;
+                if beta == 1.0 {
+                    q * (q / p).ln()
+                } else {
+                    beta * p * (p / m).ln() + (1.0 - beta) * q * (q / m).ln()
+                }
+            };
+            p.iter().zip(&q).map(term).sum()
+        };
         let ce = -softmax(&row)[targets[i] as usize].ln();
         total += f64::from(d.ce) * ce + f64::from(d.kl) * t * t * kl;
     }
@@ -63,11 +81,18 @@ fn the_loss_is_the_formulas_and_the_gradient_that_of_differences() {
     let (ids, targets) = batch();
     let model = Decoder::init(&config(), 3).unwrap();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &[] };
-    for (k, ce, kl, temperature) in
-        [(VOCAB, 0.0, 1.0, 1.0), (5, 0.5, 2.0, 1.0), (8, 1.0, 1.0, 5.0), (1, 0.3, 0.7, 0.5)]
-    {
+    for (k, ce, kl, temperature, jsd_beta) in [
+        (VOCAB, 0.0, 1.0, 1.0, 0.0),
+        (5, 0.5, 2.0, 1.0, 0.0),
+        (8, 1.0, 1.0, 5.0, 0.0),
+        (1, 0.3, 0.7, 0.5, 0.0),
+        (VOCAB, 0.0, 1.0, 1.0, 1.0),
+        (5, 0.5, 2.0, 1.0, 1.0),
+        (8, 1.0, 1.0, 2.0, 0.3),
+    ] {
         let (best, values) = teacher(&ids, k);
-        let d = Distillation { ids: &best, logits: &values, k, ce, kl, temperature, relation: None };
+        let d =
+            Distillation { ids: &best, logits: &values, k, ce, kl, jsd_beta, temperature, relation: None };
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);
         let loss =
@@ -90,6 +115,7 @@ fn without_the_divergence_it_is_cross_entropy() {
         k: 4,
         ce: 1.0,
         kl: 0.0,
+        jsd_beta: 0.0,
         temperature: 2.0,
         relation: None,
     };
@@ -116,6 +142,7 @@ fn teachers_that_do_not_fit_are_refused() {
         k: 2,
         ce: 1.0,
         kl: 1.0,
+        jsd_beta: 0.0,
         temperature: 1.0,
         relation: None,
     };
@@ -125,6 +152,7 @@ fn teachers_that_do_not_fit_are_refused() {
         (Distillation { ids: &strange, ..good }, "vocabulary"),
         (Distillation { logits: &nan, ..good }, "finite"),
         (Distillation { temperature: 0.0, ..good }, "above 0"),
+        (Distillation { jsd_beta: 1.5, ..good }, "from 0 to 1"),
     ] {
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);

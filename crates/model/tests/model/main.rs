@@ -3,6 +3,8 @@
 mod backward;
 mod blend;
 mod common;
+mod curvature;
+mod dead_zone;
 mod device;
 mod differences;
 mod distillation;

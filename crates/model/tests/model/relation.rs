@@ -73,7 +73,16 @@ fn learn(
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &SEGMENTS };
     // A teacher whose distribution does not count.
     let (top, logits) = (vec![0; ids.len()], vec![0.0; ids.len()]);
-    let d = Distillation { ids: &top, logits: &logits, k: 1, ce: 0.0, kl: 0.0, temperature: 1.0, relation };
+    let d = Distillation {
+        ids: &top,
+        logits: &logits,
+        k: 1,
+        ce: 0.0,
+        kl: 0.0,
+        jsd_beta: 0.0,
+        temperature: 1.0,
+        relation,
+    };
     let mut gradients = Gradients::new(model.parameters(), |_| true);
     let loss = model.forward_backward_distilled(workspace, &batch, &d, 1.0, &mut gradients)?;
     Ok((loss, gradients))
@@ -181,8 +190,16 @@ fn it_adds_to_the_other_losses() {
     let (apart, own) = learn(&model, Some(relation(&states)), &mut Workspace::new(false)).unwrap();
     let batch = Batch { ids: &ids, targets: &targets, sequences: 2, segments: &SEGMENTS };
     let (top, logits) = (vec![5; ids.len()], vec![1.0; ids.len()]);
-    let mut d =
-        Distillation { ids: &top, logits: &logits, k: 1, ce: 1.0, kl: 2.0, temperature: 1.0, relation: None };
+    let mut d = Distillation {
+        ids: &top,
+        logits: &logits,
+        k: 1,
+        ce: 1.0,
+        kl: 2.0,
+        jsd_beta: 0.0,
+        temperature: 1.0,
+        relation: None,
+    };
     let pass = |d: &Distillation<'_>| {
         let mut gradients = Gradients::new(model.parameters(), |_| true);
         let mut workspace = Workspace::new(false);

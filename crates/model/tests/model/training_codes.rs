@@ -19,7 +19,7 @@ fn soft_codes_are_trained_and_rounded_ones_deployed() {
         let config = grouped_shape(granularity, quantizer.parse().unwrap());
         let mut model = Decoder::init(&config, 5).unwrap();
         let deployed = model.projection(1, Projection::Up).quantized().unwrap().codes();
-        model.set_training_codes(TrainingCodes::Soft { temperature, share }).unwrap();
+        model.set_training_codes(TrainingCodes::Soft { temperature, share }, &[]).unwrap();
         model.requantize().unwrap();
         assert_eq!(model.projection(1, Projection::Up).quantized().unwrap().codes(), deployed);
 
@@ -83,7 +83,7 @@ fn residuals_are_trained_and_codes_deployed() {
         let mut model = Decoder::init(&config, 5).unwrap();
         let codes = |model: &Decoder| model.projection(1, Projection::Up).quantized().unwrap().codes();
         let deployed = codes(&model);
-        model.set_training_codes(TrainingCodes::Residual { share }).unwrap();
+        model.set_training_codes(TrainingCodes::Residual { share }, &[]).unwrap();
         model.requantize().unwrap();
         assert_eq!(codes(&model), deployed);
 
@@ -124,7 +124,7 @@ fn residuals_are_trained_and_codes_deployed() {
     }
     let mut model =
         Decoder::init(&grouped_shape(Granularity::Tensor, "absmean".parse().unwrap()), 5).unwrap();
-    let error = model.set_training_codes(TrainingCodes::Residual { share: f32::NAN }).unwrap_err();
+    let error = model.set_training_codes(TrainingCodes::Residual { share: f32::NAN }, &[]).unwrap_err();
     assert!(error.to_string().contains("share NaN"), "{error}");
 }
 
@@ -134,22 +134,23 @@ fn drawn_codes_are_those_of_their_seed_and_not_deployed() {
         Decoder::init(&grouped_shape(Granularity::Tensor, "absmean".parse().unwrap()), 5).unwrap();
     let rounded = loss_and_gradients(&model).0;
     let mut of_seed = |seed| {
-        model.set_training_codes(TrainingCodes::Stochastic { seed }).unwrap();
+        model.set_training_codes(TrainingCodes::Stochastic { seed }, &[]).unwrap();
         model.requantize().unwrap();
         loss_and_gradients(&model).0
     };
     let (first, second, again) = (of_seed(1), of_seed(2), of_seed(1));
     assert_eq!(first, again);
     assert!(first != second && first != rounded);
-    model.set_training_codes(TrainingCodes::Rounded).unwrap();
+    model.set_training_codes(TrainingCodes::Rounded, &[]).unwrap();
     model.requantize().unwrap();
     assert_eq!(loss_and_gradients(&model).0, rounded);
     let mut sparse =
         Decoder::init(&grouped_shape(Granularity::Tensor, "binary".parse().unwrap()), 5).unwrap();
-    let error = sparse.set_training_codes(TrainingCodes::Stochastic { seed: 1 }).unwrap_err().to_string();
+    let error =
+        sparse.set_training_codes(TrainingCodes::Stochastic { seed: 1 }, &[]).unwrap_err().to_string();
     assert!(error.contains("binary") && error.contains("rounds latent weights"), "{error}");
     let soft = TrainingCodes::Soft { temperature: f32::NAN, share: 1.0 };
-    assert!(model.set_training_codes(soft).unwrap_err().to_string().contains("temperature NaN"));
+    assert!(model.set_training_codes(soft, &[]).unwrap_err().to_string().contains("temperature NaN"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! not given.
 
 mod ema;
+mod log;
 mod lora;
 mod model;
 mod run;
@@ -10,6 +11,7 @@ mod tokenizer;
 mod train;
 
 pub use ema::Ema;
+pub use log::Log;
 pub use lora::{Lora, ModuleRate};
 pub use model::{Model, include_config};
 pub use run::Run;

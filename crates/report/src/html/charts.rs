@@ -37,7 +37,7 @@ pub(super) fn charts(runs: &[History]) -> Vec<Chart> {
         charts.insert(1, chart("Relation", caption, true, number(|t| t.relation())));
     }
     if compares {
-        let caption = "pairs with a margin above 0, in %; dots: held out";
+        let caption = "pairs, or judged answers, with a margin above 0, in %; dots: held out";
         charts.insert(1, chart("Accuracy", caption, false, preferences(runs, |p| 100.0 * p.accuracy)));
         let caption = "mean margin in nats; dots: held out";
         charts.insert(2, chart("Margin", caption, false, preferences(runs, |p| p.margin)));

@@ -115,6 +115,10 @@ pub fn label(x: f64) -> String {
     let magnitude = x.abs();
     match magnitude {
         0.0 => "0".to_string(),
+        1e18.. => format!("{x:.1e}").replace(".0e", "e"),
+        1e15.. => format!("{}P", plain(x / 1e15)),
+        1e12.. => format!("{}T", plain(x / 1e12)),
+        1e9.. => format!("{}G", plain(x / 1e9)),
         1e6.. => format!("{}M", plain(x / 1e6)),
         1e4.. => format!("{}k", plain(x / 1e3)),
         1e-3.. => plain(x),

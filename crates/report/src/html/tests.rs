@@ -175,8 +175,8 @@ fn scales_have_round_ticks_and_leave_out_what_they_cannot_show() {
     assert!(Scale::around([f64::INFINITY].into_iter(), false, 0.0, 1.0).is_none());
     // One number has a scale too.
     assert!(Scale::around([3.0].into_iter(), false, 0.0, 1.0).unwrap().at(3.0).unwrap().is_finite());
-    let labels = [0.0, 3.0, 0.25, 1500.0, 25_000.0, 3e6, 2e-5].map(label);
-    assert_eq!(labels, ["0", "3", "0.25", "1500", "25k", "3M", "2e-5"]);
+    let labels = [0.0, 3.0, 0.25, 1500.0, 25_000.0, 3e6, 2.5e10, -4e12, 1e17, 6e21, 2e-5].map(label);
+    assert_eq!(labels, ["0", "3", "0.25", "1500", "25k", "3M", "25G", "-4T", "100P", "6e21", "2e-5"]);
 }
 
 #[test]

@@ -43,29 +43,33 @@ pub enum Event {
     Eval {
         /// Steps taken.
         step: u64,
-        /// Mean cross-entropy of the held-out targets, in nats; of pairs of answers, what training minimizes.
+        /// Mean cross-entropy of the held-out targets, in nats; of answers that are compared or judged, what training minimizes.
         #[serde(deserialize_with = "number")]
         loss: f64,
-        /// Bits a byte of held-out text; of pairs, of the chosen answers.
+        /// Bits a byte of held-out text; of pairs, of the chosen answers, of judged answers, of the good ones.
         #[serde(deserialize_with = "number")]
         bits_per_byte: f64,
         /// A text that the model wrote.
         sample: String,
     },
-    /// With a step that is logged and with an evaluation, where answers are compared.
+    /// With a step that is logged and with an evaluation, where answers are compared, or judged one by one.
     Preferences {
         /// Steps taken.
         step: u64,
-        /// Whether the pairs are those held out, or the step's.
+        /// Whether the pairs or answers are those held out, or the step's.
         held_out: bool,
         /// Mean loss of the preferences alone, without what an answer's own likelihood adds.
         #[serde(deserialize_with = "number")]
         loss: f64,
-        /// Share of the pairs whose chosen answer the model prefers more than the reference does.
+        /// Share of the pairs whose chosen answer the model prefers more than the reference does; of judged answers, share of
+        /// those that are on their side of the point: good ones above it, bad ones below.
         accuracy: f64,
-        /// By how much more, in the mean, in nats.
+        /// By how much more, in the mean, in nats; of judged answers, how far from the point on their side.
         #[serde(deserialize_with = "number")]
         margin: f64,
+        /// What judged answers are judged against, in nats: an estimate of the model's divergence from the reference.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        point: Option<f64>,
     },
     /// With an evaluation, and before the first step: how the ternary matrices are.
     Health {
@@ -83,9 +87,31 @@ pub enum Event {
         /// Its directory.
         path: PathBuf,
     },
+    /// When training ends, however it does; not said of a run that is killed.
+    End {
+        /// Steps taken.
+        step: u64,
+        /// How it ended.
+        ending: Ending,
+        /// Why, of a run that failed.
+        #[serde(default)]
+        reason: String,
+    },
     /// Anything else, as a later version may write it.
     #[serde(other)]
     Unknown,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// It came to its end.
+    Finished,
+    /// It was asked to stop, and may go on.
+    Stopped,
+    /// Loss, gradients or weights were no numbers, or something could not be read or written.
+    Failed,
 }
 
 /// A step that was logged.

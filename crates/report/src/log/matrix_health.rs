@@ -11,6 +11,9 @@ pub struct MatrixHealth {
     pub name: String,
     /// Share of the weights whose code is 0. A normal distribution gives 0.31.
     pub zero: f64,
+    /// Share of the weights whose code is 1; none in metrics of earlier versions.
+    #[serde(default)]
+    pub positive: Option<f64>,
     /// Share of the weights whose code is another than the last time; none the first time.
     pub flipped: Option<f64>,
     /// The absmean scale.
@@ -25,6 +28,11 @@ pub struct MatrixHealth {
 }
 
 impl MatrixHealth {
+    /// Share of the weights whose code is -1.
+    pub fn negative(&self) -> Option<f64> {
+        self.positive.map(|positive| 1.0 - self.zero - positive)
+    }
+
     /// Share of the weights that changed their code in a step, on average over the `steps` since the last
     /// time.
     pub fn flipped_per_step(&self, steps: u64) -> Option<f64> {

@@ -1,11 +1,18 @@
 //! The log of a run: `metrics.jsonl` with one JSON object a line, the same numbers in `metrics.csv` and for
 //! TensorBoard under `tensorboard/`.
 //!
+//! TensorBoard's files also have what its HParams plugin compares runs by: the keys of the recipe, and how a run ended.
 //! All of them go on consistently after a crash: what was written after the checkpoint that a run goes on
 //! from is dropped.
 
 mod event;
+mod hparams;
 mod matrix_health;
+#[cfg(feature = "mlflow")]
+mod mlflow;
+mod protobuf;
+mod scalars;
+mod sessions;
 mod table;
 mod tensorboard;
 mod tfevents;
@@ -14,8 +21,12 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-pub use self::event::{Event, Train};
+pub use self::event::{Ending, Event, Train};
+pub use self::hparams::{Hparam, Hparams, hparams_of};
 pub use self::matrix_health::MatrixHealth;
+#[cfg(feature = "mlflow")]
+pub use self::mlflow::MlflowOptions;
+pub use self::sessions::{Session, write_sessions};
 use self::tensorboard::TensorBoard;
 use crate::ReportError;
 
@@ -30,6 +41,8 @@ pub struct RunLog {
     lines: AppendFile,
     table: AppendFile,
     tensorboard: TensorBoard,
+    #[cfg(feature = "mlflow")]
+    mlflow: Option<mlflow::Mlflow>,
 }
 
 /// A file that grows.
@@ -59,7 +72,27 @@ impl RunLog {
         let lines = AppendFile::replace(path, &lines)?;
         let table = AppendFile::replace(dir.join(TABLE), &table)?;
         let tensorboard = TensorBoard::open(&dir.join(TENSORBOARD), step)?;
-        Ok(Self { lines, table, tensorboard })
+        Ok(Self {
+            lines,
+            table,
+            tensorboard,
+            #[cfg(feature = "mlflow")]
+            mlflow: None,
+        })
+    }
+
+    /// Logs the run, which goes on after `step` or begins at step 0, also on an MLflow server. That server may be away: this
+    /// is told (`log::warn!`), and training goes on.
+    ///
+    /// # Errors
+    /// If the run's earlier lines cannot be read.
+    #[cfg(feature = "mlflow")]
+    pub fn with_mlflow(mut self, step: u64, options: &MlflowOptions) -> Result<Self, ReportError> {
+        let path = &self.lines.path;
+        let earlier = std::fs::read_to_string(path).map_err(ReportError::io(path, "read"))?;
+        let dir = path.parent().unwrap_or(Path::new(""));
+        self.mlflow = Some(mlflow::Mlflow::open(dir, step, &earlier, options));
+        Ok(self)
     }
 
     /// Writes an event down.
@@ -75,6 +108,10 @@ impl RunLog {
         self.lines.append(&(line + "\n"))?;
         if let Some(row) = table::row(event) {
             self.table.append(&row)?;
+        }
+        #[cfg(feature = "mlflow")]
+        if let Some(mlflow) = &mut self.mlflow {
+            mlflow.event(event);
         }
         self.tensorboard.event(event)
     }
@@ -96,11 +133,11 @@ impl AppendFile {
     }
 }
 
-/// Whether a line belongs to a run that goes on after `step`. That a run began here is said again.
+/// Whether a line belongs to a run that goes on after `step`. That a run began here is said again, and it has not ended.
 fn counts(line: &str, step: u64) -> bool {
     let Ok(value) = serde_json::from_str::<serde_json::Value>(line) else { return false };
-    let begins = value["event"] == "run";
-    value["step"].as_u64().is_some_and(|s| s < step || s == step && !begins)
+    let (begins, ends) = (value["event"] == "run", value["event"] == "end");
+    value["step"].as_u64().is_some_and(|s| s < step || s == step && !begins) && !ends
 }
 
 #[cfg(test)]
@@ -140,7 +177,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut log = RunLog::open(dir.path(), 0).unwrap();
         let nan = Event::Eval { step: 2, loss: f64::NAN, bits_per_byte: 1.0, sample: String::new() };
-        for event in [run(0), train(1), train(2), nan, run(2), train(3)] {
+        let end = Event::End { step: 2, ending: Ending::Failed, reason: "no disk".to_string() };
+        for event in [run(0), train(1), train(2), nan, end, run(2), train(3)] {
             log.event(&event).unwrap();
         }
         drop(log);

@@ -6,6 +6,9 @@
 //! The first has `file_version = "brain.Event:2"`. A `SessionLog` with status START and step s makes
 //! TensorBoard forget all earlier events of step s and later.
 
+use super::hparams;
+use super::protobuf::{bytes, key, varint};
+
 /// The value of a summary.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Value<'a> {
@@ -13,6 +16,8 @@ pub(super) enum Value<'a> {
     Scalar(f32),
     /// A text, shown in Markdown.
     Text(&'a str),
+    /// What the HParams plugin reads: a message `HParamsPluginData`.
+    Hparams(&'a [u8]),
 }
 
 /// The event that begins a file.
@@ -49,11 +54,13 @@ pub(super) fn summary(wall_time: f64, step: u64, values: &[(&str, Value<'_>)]) -
                 bytes(&mut tensor, 2, &[2 << 3 | 2, 2, 1 << 3, 1]);
                 bytes(&mut tensor, 8, text.as_bytes());
                 bytes(&mut message, 8, &tensor);
-                // SummaryMetadata { plugin_data = 1: { plugin_name = 1 } }
-                let (mut plugin, mut metadata) = (Vec::new(), Vec::new());
-                bytes(&mut plugin, 1, b"text");
-                bytes(&mut metadata, 1, &plugin);
-                bytes(&mut message, 9, &metadata);
+                bytes(&mut message, 9, &metadata(b"text", &[]));
+            }
+            Value::Hparams(content) => {
+                // TensorProto { dtype = 1: DT_FLOAT, tensor_shape = 2: one dimension of none }: the plugin's series have no
+                // values.
+                bytes(&mut message, 8, &[1 << 3, 1, 2 << 3 | 2, 2, 2 << 3 | 2, 0]);
+                bytes(&mut message, 9, &metadata(hparams::PLUGIN.as_bytes(), content));
             }
         }
         bytes(&mut summary, 1, &message);
@@ -61,6 +68,31 @@ pub(super) fn summary(wall_time: f64, step: u64, values: &[(&str, Value<'_>)]) -
     let mut event = header(wall_time, step);
     bytes(&mut event, 5, &summary);
     event
+}
+
+/// SummaryMetadata { plugin_data = 1: { plugin_name = 1, content = 2 } }
+fn metadata(name: &[u8], content: &[u8]) -> Vec<u8> {
+    let (mut plugin, mut metadata) = (Vec::new(), Vec::new());
+    bytes(&mut plugin, 1, name);
+    if !content.is_empty() {
+        bytes(&mut plugin, 2, content);
+    }
+    bytes(&mut metadata, 1, &plugin);
+    metadata
+}
+
+/// The records of a file that hold nothing of the HParams plugin, up to one that is cut off.
+pub(super) fn without_hparams(file: &[u8]) -> Vec<u8> {
+    let (mut kept, mut rest) = (Vec::with_capacity(file.len()), file);
+    while let Some(length) = rest.first_chunk::<8>().map(|length| u64::from_le_bytes(*length)) {
+        let Some(end) = usize::try_from(length).ok().and_then(|length| length.checked_add(16)) else { break };
+        let Some((record, next)) = rest.split_at_checked(end) else { break };
+        if !record.windows(hparams::TAGS.len()).any(|window| window == hparams::TAGS.as_bytes()) {
+            kept.extend(record);
+        }
+        rest = next;
+    }
+    kept
 }
 
 /// An event as a record of a file.
@@ -82,27 +114,6 @@ fn header(wall_time: f64, step: u64) -> Vec<u8> {
     key(&mut event, 2, 0);
     varint(&mut event, step);
     event
-}
-
-/// A field's number and wire type: 0 varint, 1 eight bytes, 2 bytes with a length, 5 four bytes.
-fn key(message: &mut Vec<u8>, field: u64, wire: u64) {
-    varint(message, field << 3 | wire);
-}
-
-/// A field of bytes: a string, or a message.
-fn bytes(message: &mut Vec<u8>, field: u64, value: &[u8]) {
-    key(message, field, 2);
-    varint(message, value.len() as u64);
-    message.extend(value);
-}
-
-/// Seven bits a byte, the lowest first; the highest bit says that more follow.
-fn varint(message: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        message.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    message.push(value as u8);
 }
 
 /// The CRC as TFRecord stores it, so that the CRC of data with a CRC in it is no special case.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::request::{Effect, Endpoint, fields};
 
@@ -126,6 +126,8 @@ struct Supported {
     tool_choice: Option<Value>,
     /// Whether an answer may have several calls that are demanded.
     parallel_tool_calls: Option<bool>,
+    /// Variables of the chat template by name, such as `enable_thinking`.
+    chat_template_kwargs: Option<Map<String, Value>>,
     /// Answers to each prompt.
     #[schemars(range(min = 1, max = 128))]
     n: Option<u32>,

@@ -19,7 +19,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 use tritforge_infer::GenerateOptions;
 use tritforge_support::counted;
-use tritforge_text::Message;
+use tritforge_text::{Message, TemplateArguments};
 
 pub(crate) use embeddings::EmbeddingRequest;
 pub use fields::{Effect, Endpoint, Field, fields};
@@ -70,6 +70,8 @@ pub struct Request {
     pub grammar: Option<NamedGrammar>,
     /// What the model may call.
     pub tools: Option<Tools>,
+    /// Variables of the chat template, which go before those that it has.
+    pub template_arguments: Map<String, Value>,
     /// Answers to each prompt.
     pub n: usize,
     /// Answers to each prompt that are generated, of which the `n` best are given.
@@ -117,6 +119,7 @@ impl Request {
             options: options::read(endpoint, &given, defaults)?,
             grammar: grammar::read(&given)?,
             tools: tools::read(&given)?,
+            template_arguments: template_arguments(&object.0)?,
             n,
             best_of,
             suffix: given("suffix").map(|value| text("suffix", value)).transpose()?.filter(|s| !s.is_empty()),
@@ -196,6 +199,19 @@ pub(crate) fn messages(value: &Value) -> Result<Vec<Message>, RequestError> {
 pub(crate) fn tools(object: &Map<String, Value>) -> Result<Vec<Value>, RequestError> {
     let tools = tools::read(&|name: &str| object.get(name).filter(|value| !value.is_null()))?;
     Ok(tools.into_iter().flat_map(|tools| tools.functions).map(|function| function.spec).collect())
+}
+
+/// `chat_template_kwargs`: variables of the chat template by name.
+pub(crate) fn template_arguments(object: &Map<String, Value>) -> Result<Map<String, Value>, RequestError> {
+    let name = "chat_template_kwargs";
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(arguments)) => match TemplateArguments::new(arguments.clone()) {
+            Ok(_) => Ok(arguments.clone()),
+            Err(error) => Err(RequestError::new(name, format!("{name}: {error}"))),
+        },
+        Some(other) => Err(values::expected(name, other, "an object")),
+    }
 }
 
 /// A field that is true or false.

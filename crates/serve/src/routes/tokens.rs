@@ -64,9 +64,11 @@ async fn tokenize(
         "parse_special",
         "with_pieces",
         "return_token_strs",
+        "chat_template_kwargs",
     ];
     check(&body, &names)?;
     of_model(&service, &body)?;
+    let arguments = request::template_arguments(&body.0)?;
     let flag = |name: &'static str, default: bool| request::flag(&body.0, name, default);
     let sources: Vec<&str> = names[..3].iter().copied().filter(|name| given(&body, name).is_some()).collect();
     let [source] = sources[..] else {
@@ -88,9 +90,10 @@ async fn tokenize(
             let messages = request::messages(&value)?;
             limit.check_bytes(bytes_of(&messages)).map_err(|e| ApiError::of_job(e, "messages"))?;
             tokenizer
-                .encode_chat(
+                .encode_chat_with(
                     &chat_template(tokenizer).map_err(|e| ApiError::of_job(e, "messages"))?,
                     &messages,
+                    TemplateInputs { tools: &[], arguments: Some(&arguments) },
                 )
                 .map_err(wrong)?
         } else {
@@ -150,9 +153,9 @@ async fn apply_template(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let body: Object = parse(body)?;
-    check(&body, &["messages", "tools", "model"])?;
+    check(&body, &["messages", "tools", "chat_template_kwargs", "model"])?;
     of_model(&service, &body)?;
-    let tools = request::tools(&body.0)?;
+    let (tools, arguments) = (request::tools(&body.0)?, request::template_arguments(&body.0)?);
     let missing = || RequestError::new("messages", "messages is missing: it is required");
     let messages = request::messages(given(&body, "messages").ok_or_else(missing)?)?;
     let (model, limit) = service.jobs.text()?;
@@ -163,7 +166,7 @@ async fn apply_template(
             .render_chat(
                 &chat_template(tokenizer).map_err(|e| ApiError::of_job(e, "messages"))?,
                 &messages,
-                TemplateInputs { tools: &tools, arguments: None },
+                TemplateInputs { tools: &tools, arguments: Some(&arguments) },
             )
             .map_err(wrong)?;
         Ok(json!({ "prompt": prompt }))
@@ -212,7 +215,7 @@ async fn blocking(
 #[allow(dead_code, reason = "only their schemas are used")]
 mod described {
     use schemars::JsonSchema;
-    use serde_json::Value;
+    use serde_json::{Map, Value};
 
     use crate::openapi::requests::{Message, Tool};
 
@@ -230,6 +233,8 @@ mod described {
         parse_special: Option<bool>,
         with_pieces: Option<bool>,
         return_token_strs: Option<bool>,
+        /// Variables of the chat template by name.
+        chat_template_kwargs: Option<Map<String, Value>>,
     }
 
     /// Tokens.
@@ -248,6 +253,8 @@ mod described {
     pub(super) struct ApplyTemplate {
         messages: Vec<Message>,
         tools: Option<Vec<Tool>>,
+        /// Variables of the chat template by name.
+        chat_template_kwargs: Option<Map<String, Value>>,
         model: Option<String>,
     }
 

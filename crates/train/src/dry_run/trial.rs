@@ -126,7 +126,7 @@ fn time(recipe: &Recipe, config: &ModelConfig, size: Size) -> Result<Costs, Trai
         None => Decoder::load(&config, &mut drawn)?,
     };
     // Codes that are soft only in part of the run cost what they cost in its middle.
-    model.set_training_codes(training_codes(recipe, recipe.train.steps / 2))?;
+    model.set_training_codes(training_codes(recipe, recipe.train.steps / 2), &[])?;
     recipe.freeze(&mut model);
     model.set_grad_precision(recipe.quant.backward)?;
     let mut optimizer = Optimizer::new(recipe.optimizer_config(), model.parameters());

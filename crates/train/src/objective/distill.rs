@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tritforge_config::ModelConfig;
-use tritforge_model::Batch;
+use tritforge_model::{Batch, Decoder};
 use tritforge_report::Sink;
 
 use self::teacher::Teacher;
@@ -33,6 +33,10 @@ pub struct Distill {
     pub kl: f64,
     /// Temperature: both models' logits are divided by it in the KL divergence; by default 1.
     pub temperature: f64,
+    /// β of the generalized Jensen-Shannon divergence (generalized knowledge distillation, arXiv 2306.13649), which takes the place of the KL
+    /// divergence: with m = β · teacher + (1 − β) · model it is β KL(teacher ‖ m) + (1 − β) KL(model ‖ m), in the limits KL(teacher ‖ model)
+    /// for 0 (the default), KL(model ‖ teacher) for 1. Above 0 both distributions are those over the teacher's `top_k` tokens.
+    pub jsd_beta: f64,
     /// Number of the teacher's most probable tokens to use; by default 64.
     pub top_k: usize,
     /// Directory in which the teacher's top-k logits are stored, for runs on the same data with the same
@@ -100,6 +104,7 @@ impl Criterion for Distill {
         let ce = r.number("distill", "ce", weight);
         let kl = r.number("distill", "kl", weight);
         let temperature = r.number("distill", "temperature", Range::above(0.0).at_most(100.0));
+        let jsd_beta = r.number("distill", "jsd_beta", Range::at_least(0.0).at_most(1.0)).unwrap_or(0.0);
         let top_k = r.size("distill", "top_k", 1);
         let cache = r.path("distill", "cache");
         let relation_weight = r.number("distill", "relation_weight", weight).unwrap_or(0.0);
@@ -124,6 +129,7 @@ impl Criterion for Distill {
             ce: ce.unwrap_or(1.0),
             kl: kl.unwrap_or(1.0),
             temperature: temperature.unwrap_or(1.0),
+            jsd_beta,
             top_k: top_k.unwrap_or(TOP_K),
             cache,
             relation_weight,
@@ -143,6 +149,13 @@ impl Criterion for Distill {
             let message =
                 "distill.ce, distill.kl and distill.relation_weight are all 0: at least one loss is needed";
             r.fault("distill", "kl", message);
+        }
+        if self.jsd_beta > 0.0 && self.kl == 0.0 {
+            r.fault("distill", "jsd_beta", "distill.jsd_beta: has no effect with distill.kl = 0");
+        }
+        if self.jsd_beta > 0.0 && self.top_k == 1 {
+            let message = "distill.top_k = 1: the divergence of distill.jsd_beta is over these tokens alone and would be 0: expected at least 2";
+            r.fault("distill", "top_k", message);
         }
         if self.engine == Engine::Tritforge && self.teacher.starts_with("hf://") {
             let teacher = self.teacher.display();
@@ -235,7 +248,7 @@ impl LossFunction for DistillLoss {
         self.teacher.learns_relations()
     }
 
-    fn begin_step(&mut self, batches: &[Batch<'_>]) -> Result<(), TrainError> {
+    fn begin_step(&mut self, _: &Decoder, batches: &[Batch<'_>], _: &[usize]) -> Result<(), TrainError> {
         if self.teacher.learns_relations() {
             self.relation_rows = batches.iter().map(Batch::relation_rows).sum::<Result<usize, _>>()?;
         }

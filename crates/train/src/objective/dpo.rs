@@ -15,6 +15,7 @@ use super::preference::{
 use super::{Criterion, DataKind, LossFunction, Objective, RunStart, SftLoss, other_data};
 use crate::recipe::resume::OnResume;
 use crate::recipe::{Range, Reader, Recipe};
+use crate::training_data::both;
 use crate::{TrainError, TrainingData};
 
 /// Direct preference optimization (arXiv 2305.18290) on the pairs of `data.records = "preference"`, of which the model learns
@@ -24,7 +25,8 @@ use crate::{TrainError, TrainingData};
 pub struct Dpo {
     /// DPO's β; by default 0.1.
     pub beta: f64,
-    /// With z = β · margin: `"sigmoid"` (−ln σ(z), the default), `"hinge"` (max(0, 1 − z); SLiC, arXiv 2305.10425), `"ipo"`
+    /// With z = β · margin: `"sigmoid"` (−ln σ(z), the default), `"sigmoid_norm"` (the same of the margin between the means over each answer's
+    /// tokens: length-normalized DPO, arXiv 2411.15124, which has β = 5), `"hinge"` (max(0, 1 − z); SLiC, arXiv 2305.10425), `"ipo"`
     /// ((m − 1/(2β))² of the margin m between the means over each answer's tokens; arXiv 2310.12036) or `"robust"` (unbiased where a
     /// part `label_smoothing` of the preferences is the wrong way round; arXiv 2403.00409).
     pub loss: DpoLoss,
@@ -43,11 +45,13 @@ pub struct Dpo {
 
 /// What is made of a margin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum DpoLoss {
     /// −ln σ(z).
     #[default]
     Sigmoid,
+    /// −ln σ(z) of the margin between means.
+    SigmoidNorm,
     /// max(0, 1 − z).
     Hinge,
     /// (m − 1/(2β))².
@@ -74,6 +78,7 @@ impl Criterion for Dpo {
     fn read(r: &mut Reader) -> Option<Objective> {
         let losses = [
             ("sigmoid", DpoLoss::Sigmoid),
+            ("sigmoid_norm", DpoLoss::SigmoidNorm),
             ("hinge", DpoLoss::Hinge),
             ("ipo", DpoLoss::Ipo),
             ("robust", DpoLoss::Robust),
@@ -131,7 +136,8 @@ impl Criterion for Dpo {
         let message = "model.base or dpo.reference is not the reference model that this run was started \
                        with: set it to the original checkpoint";
         run.same_model(&fingerprint, message)?;
-        let reference = Reference::open(named, run, pairs, &fingerprint)?;
+        let answers = [both(&pairs.train), both(&pairs.held_out)];
+        let reference = Reference::open(named, run, answers, &fingerprint)?;
         Ok(Box::new(PairsLoss {
             formula: Box::new(self.clone()),
             sft: Sft { weight: self.sft, loss: self.sft_loss },
@@ -166,11 +172,18 @@ impl PairFormula for Dpo {
                 }
             }
             DpoLoss::Hinge => [(1.0 - z).max(0.0), if z < 1.0 { -1.0 } else { 0.0 }],
-            DpoLoss::Ipo => {
+            DpoLoss::Ipo | DpoLoss::SigmoidNorm => {
                 let ([chosen, rejected], [own, other]) =
                     (pair.means(), Pair { policy: pair.reference, ..*pair }.means());
-                let off = (chosen - rejected) - (own - other) - 0.5 / beta;
-                return PairLoss { loss: off * off, by: pair.by_means([2.0 * off, -2.0 * off]), margin };
+                let apart = (chosen - rejected) - (own - other);
+                let [loss, by] = if self.loss == DpoLoss::Ipo {
+                    let off = apart - 0.5 / beta;
+                    [off * off, 2.0 * off]
+                } else {
+                    let [loss, by_z] = minus_log_sigmoid(beta * apart);
+                    [loss, beta * by_z]
+                };
+                return PairLoss { loss, by: pair.by_means([by, -by]), margin };
             }
         };
         PairLoss { loss, by: [beta * by_z, -beta * by_z], margin }
@@ -188,6 +201,7 @@ mod tests {
             (DpoLoss::Sigmoid, 0.0),
             (DpoLoss::Sigmoid, 0.2),
             (DpoLoss::Robust, 0.2),
+            (DpoLoss::SigmoidNorm, 0.0),
             (DpoLoss::Hinge, 0.0),
             (DpoLoss::Ipo, 0.0),
         ] {

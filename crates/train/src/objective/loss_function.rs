@@ -22,8 +22,20 @@ pub(crate) trait LossFunction: Debug {
         false
     }
 
-    /// Looks at all micro-batches of a step before the first of them is passed.
-    fn begin_step(&mut self, _batches: &[Batch<'_>]) -> Result<(), TrainError> {
+    /// Looks at all micro-batches of a step before the first of them is passed, with the numbers of all its pairs or answers
+    /// in the training data, if it is made of them.
+    fn begin_step(
+        &mut self,
+        _model: &Decoder,
+        _batches: &[Batch<'_>],
+        _drawn: &[usize],
+    ) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// Gets ready for an evaluation of a model, of which the first samples with about `limit` targets are compared with those of
+    /// other evaluations.
+    fn begin_evaluation(&mut self, _model: &Decoder, _limit: usize) -> Result<(), TrainError> {
         Ok(())
     }
 
@@ -71,7 +83,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Decoder,
     pub(crate) workspace: &'a mut Workspace,
     pub(crate) batch: &'a Batch<'a>,
-    /// The numbers of its pairs in the training data, if it is made of pairs.
+    /// The numbers of its pairs or answers in the training data, if it is made of them.
     pub(crate) pairs: &'a [usize],
     /// The step, from 0, and the number of the micro-batch in it.
     pub(crate) step: u64,

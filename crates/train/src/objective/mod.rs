@@ -13,6 +13,7 @@ mod distill;
 mod dpo;
 #[cfg(test)]
 mod focal;
+mod kto;
 mod log_probs;
 mod loss_function;
 mod orpo;
@@ -33,6 +34,7 @@ use tritforge_support::either;
 pub use cross_entropy::{CrossEntropy, TargetLoss};
 pub use distill::{Distill, Engine};
 pub use dpo::{Dpo, DpoLoss};
+pub use kto::{Kto, KtoLoss};
 pub use orpo::Orpo;
 pub use preference::SftLoss;
 pub use simpo::Simpo;
@@ -55,12 +57,15 @@ registry! {
     Dpo = "dpo",
     Orpo = "orpo",
     Simpo = "simpo",
+    Kto = "kto",
     #[cfg(test)]
     Focal = "focal",
 }
 
 /// The objectives that learn from pairs of answers.
-const OF_PAIRS: [&str; 3] = ["dpo", "orpo", "simpo"];
+const OF_PAIRS: [&str; 4] = ["dpo", "orpo", "simpo", "kto"];
+/// Those of them that learn from answers that were judged one by one, too.
+const OF_LABELLED: [&str; 1] = ["kto"];
 
 /// An objective in a recipe. The struct that implements it holds the keys of its section; the documentation of the
 /// struct and its fields is that of the recipe.
@@ -117,13 +122,15 @@ pub(crate) enum DataKind {
     Targets,
     /// Pairs of answers: two rows each, the chosen answer's first.
     Pairs,
+    /// Answers that were judged one by one, a row each; pairs are two of them.
+    Labelled,
 }
 
 impl DataKind {
     /// Rows of a micro-batch for each of the `train.batch_size` samples.
     pub(crate) fn rows(self) -> usize {
         match self {
-            DataKind::Targets => 1,
+            DataKind::Targets | DataKind::Labelled => 1,
             DataKind::Pairs => 2,
         }
     }
@@ -159,7 +166,7 @@ impl RunStart<'_> {
     pub(crate) fn check_targets(&self) -> Result<(), TrainError> {
         match self.prepared.data {
             TrainingData::Text(_) | TrainingData::Samples(_) => Ok(()),
-            TrainingData::Pairs(_) => Err(other_data()),
+            TrainingData::Pairs(_) | TrainingData::Labelled(_) => Err(other_data()),
         }
     }
 }
@@ -199,6 +206,11 @@ impl Objective {
         either(OF_PAIRS.map(|name| format!("[{name}]")))
     }
 
+    /// Those that learn from answers that were judged one by one.
+    pub(crate) fn of_labelled() -> String {
+        either(OF_LABELLED.map(|name| format!("[{name}]")))
+    }
+
     /// The names of all sections of objectives.
     pub(crate) fn sections() -> impl Iterator<Item = &'static str> {
         Self::ALL.iter().map(|known| known.name)
@@ -225,16 +237,22 @@ mod tests {
     /// Every section whose numbers are given, whether they are in range or not.
     #[test]
     fn the_objectives_that_are_named_for_pairs_are_those_that_learn_from_them() {
-        let of_pairs = Objective::ALL.iter().filter(|known| {
+        let kinds = Objective::ALL.iter().map(|known| {
             let documented = (known.documented)();
             let keys = documented["properties"].as_object().unwrap().keys();
             let text: String = keys.map(|key| format!("{key} = 0.5\n")).collect();
             let text = format!("[{}]\n{text}", known.name);
             let (entries, faults) = tritforge_recipe::parse(Path::new("r.toml"), &text, &[]).unwrap();
             let mut reader = Reader::new(Path::new("r.toml"), entries, faults, |_| true);
-            (known.read)(&mut reader).is_some_and(|objective| objective.chosen().data() == DataKind::Pairs)
+            (known.name, (known.read)(&mut reader).map(|objective| objective.chosen().data()))
         });
-        assert_eq!(of_pairs.map(|known| known.name).collect::<Vec<_>>(), OF_PAIRS);
-        assert_eq!(Objective::of_pairs(), "[dpo], [orpo] or [simpo]");
+        let kinds: Vec<_> = kinds.collect();
+        let of = |wanted: DataKind| -> Vec<&str> {
+            kinds.iter().filter(|(_, kind)| *kind == Some(wanted)).map(|(name, _)| *name).collect()
+        };
+        assert_eq!(of(DataKind::Labelled), OF_LABELLED);
+        assert_eq!([of(DataKind::Pairs), of(DataKind::Labelled)].concat(), OF_PAIRS);
+        assert_eq!(Objective::of_pairs(), "[dpo], [orpo], [simpo] or [kto]");
+        assert_eq!(Objective::of_labelled(), "[kto]");
     }
 }

@@ -1,7 +1,7 @@
 //! What contradicts a recipe in its examples: what the template would leave out, flags against the loss.
 
 use serde_json::{Map, Value};
-use tritforge_data::{Body, ChatTurn, Example};
+use tritforge_data::{Body, Example};
 
 use crate::TrainError;
 
@@ -40,14 +40,7 @@ pub(super) fn all_is_written(example: &Example, template: &str) -> Result<(), Tr
             example.source
         )));
     }
-    let said: Vec<&ChatTurn> = match &example.body {
-        Body::Turns(said) => said.iter().collect(),
-        Body::Preference { prompt, chosen, rejected } => {
-            prompt.iter().chain(chosen).chain(rejected).collect()
-        }
-        Body::Text(_) => return Ok(()),
-    };
-    for (index, said) in said.iter().enumerate() {
+    for (index, said) in example.body.messages().into_iter().enumerate() {
         let lost = PARTS.into_iter().find(|part| said.message.contains_key(*part) && !names(template, part));
         if let Some(part) = lost {
             return Err(TrainError::State(format!(
@@ -77,6 +70,8 @@ pub(super) fn learns_all(example: &Example) -> Result<(), TrainError> {
 
 #[cfg(test)]
 mod tests {
+    use tritforge_data::ChatTurn;
+
     use super::*;
 
     #[test]

@@ -59,6 +59,7 @@ fn look(recipe: &Recipe, read: &Read, example: &Example) -> Vec<Finding> {
         Body::Preference { prompt, chosen, rejected } => {
             vec![("chosen: ", whole(prompt, chosen)), ("rejected: ", whole(prompt, rejected))]
         }
+        Body::Labelled { turns, .. } => vec![("", Body::Turns(turns.clone()))],
         other => vec![("", other.clone())],
     };
     for (name, body) in bodies {

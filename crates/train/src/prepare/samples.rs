@@ -1,23 +1,22 @@
-//! From a recipe's records to samples with masks, or to pairs of them: read, filtered, split, rendered by a
+//! From a recipe's records to samples with masks: read, filtered, split, rendered by a
 //! chat template, encoded.
 //!
 //! Samples are kept in memory and made again at every start: what they are depends on the files, the recipe
 //! and the tokenizer alone, and their fingerprint is part of every checkpoint.
 
-use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
-use serde_json::{Map, Value};
 use tritforge_data::{
-    Batches, Body, Document, Example, Examples, Format, Packing, Preference, ReadOptions, RecordKind, Report,
-    Sample, SampleBatches, SampleOptions, Supplied, TextSource, preferences, sample_fingerprint, samples,
-    split_examples,
+    Batches, Body, ChatTurn, Document, Example, Examples, Format, Packing, ReadOptions, RecordKind, Report,
+    Sample, SampleBatches, SampleOptions, Supplied, TextSource, sample_fingerprint, samples, split_examples,
 };
 use tritforge_report::Sink;
 use tritforge_support::counted;
-use tritforge_text::{ChatTemplate, EncodeOptions, Masked, TemplateInputs, TextError, Tokenizer, Turn};
+use tritforge_text::{
+    ChatTemplate, EncodeOptions, Masked, TemplateArguments, TemplateInputs, TextError, Tokenizer, Turn,
+};
 
 use super::checks::{all_is_written, arguments_are_used, learns_all};
 use super::{Prepared, split_of, tokenizer};
@@ -25,7 +24,7 @@ use crate::TrainError;
 use crate::objective::Objective;
 use crate::recipe::samples::MODEL;
 use crate::recipe::{Loss, Recipe};
-use crate::training_data::{PreferenceData, SampleData, TrainingData};
+use crate::training_data::{SampleData, TrainingData};
 
 /// What was left out, an object a line.
 const DROPPED: &str = "dropped.jsonl";
@@ -33,13 +32,16 @@ const DROPPED: &str = "dropped.jsonl";
 /// The samples of a recipe with `data.records`.
 pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
     let mut read = Read::new(recipe, dir, sink)?;
-    let pair = read.train.iter().chain(&read.held_out).find(|e| matches!(e.body, Body::Preference { .. }));
-    if let Some(pair) = pair {
+    for example in read.train.iter().chain(&read.held_out) {
+        let (found, sections) = match &example.body {
+            Body::Preference { .. } => ("a pair of answers", Objective::of_pairs()),
+            Body::Labelled { .. } => ("an answer with a label", Objective::of_labelled()),
+            Body::Turns(_) | Body::Text(_) => continue,
+        };
         return Err(TrainError::State(format!(
-            "{}: found a pair of answers: add a {} section to train on preferences, or set data.records \
+            "{}: found {found}: add a {sections} section to train on preferences, or set data.records \
              and data.columns to a prompt and its answer",
-            pair.source,
-            Objective::of_pairs()
+            example.source
         )));
     }
     let bytes = token_bytes(&read.tokenizer);
@@ -98,38 +100,7 @@ pub(super) fn prepare_samples(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> R
     Ok(Prepared { tokenizer, data, fingerprint })
 }
 
-/// The pairs of answers of a recipe with `[dpo]`.
-pub(super) fn prepare_pairs(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Prepared, TrainError> {
-    let mut read = Read::new(recipe, dir, sink)?;
-    let bytes = token_bytes(&read.tokenizer);
-    let mut report = std::mem::take(&mut read.report);
-    let mut make = |examples: &[Example]| {
-        preferences(
-            examples,
-            options(recipe, &bytes),
-            |body, supplied| read.encode(Loss::Completions, body, supplied),
-            &mut report,
-        )
-    };
-    let (train, held_out) = (make(&read.train)?, make(&read.held_out)?);
-    read.report = report;
-    for (name, side) in [("training", &train), ("held-out", &held_out)] {
-        if side.is_empty() {
-            return Err(TrainError::State(format!("no {name} pairs left: {}", read.report.summary())));
-        }
-    }
-    let digest = |side: &[Preference]| {
-        sample_fingerprint(side.iter().flat_map(|pair| [&pair.chosen, &pair.rejected])).to_string()
-    };
-    let fingerprint = fingerprint(recipe, &[digest(&train), digest(&held_out)]);
-    read.finish(dir, sink)?;
-    sink.message(&format!("{} for training, {} held out", counted(train.len(), "pair"), held_out.len()));
-    let Read { tokenizer, template, report, .. } = read;
-    let data = TrainingData::Pairs(Box::new(PreferenceData { template, train, held_out, report }));
-    Ok(Prepared { tokenizer, data, fingerprint })
-}
-
-fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
+pub(super) fn options<'a>(recipe: &Recipe, token_bytes: &'a [u32]) -> SampleOptions<'a> {
     SampleOptions {
         seq_len: recipe.data.seq_len,
         truncation: recipe.data.samples.truncation,
@@ -151,7 +122,7 @@ pub(crate) fn read_options(recipe: &Recipe) -> ReadOptions {
     }
 }
 
-fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
+pub(super) fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
     // What else the order of the samples depends on.
     let packing = if recipe.data.packing == Packing::Masked { "masked" } else { "documents" };
     format!("{}-{}-samples-{packing}", prints[0], prints[1])
@@ -159,19 +130,17 @@ fn fingerprint(recipe: &Recipe, prints: &[String; 2]) -> String {
 
 /// Examples that were read, with what turns them into ids.
 pub(super) struct Read {
-    train: Vec<Example>,
-    held_out: Vec<Example>,
-    report: Report,
+    pub(super) train: Vec<Example>,
+    pub(super) held_out: Vec<Example>,
+    pub(super) report: Report,
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
-    /// What the recipe gives the template beside the messages.
-    arguments: Map<String, Value>,
     /// Whether the template writes something by which an answer ends.
     pub(super) ends_answers: bool,
 }
 
 impl Read {
-    fn new(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Self, TrainError> {
+    pub(super) fn new(recipe: &Recipe, dir: &Path, sink: &dyn Sink) -> Result<Self, TrainError> {
         let keys = &recipe.data.samples;
         let source = |path: &Path, format| TextSource { format, ..TextSource::new(path) };
         let mut sources: Vec<TextSource> =
@@ -197,20 +166,21 @@ impl Read {
         held_out: Vec<Example>,
         report: Report,
     ) -> Result<Self, TrainError> {
-        let template = named_template(recipe)?;
-        let arguments = recipe.data.samples.chat_template_kwargs.clone();
+        let arguments = TemplateArguments::new(recipe.data.samples.chat_template_kwargs.clone())?;
+        let template = named_template(recipe)?.map(|template| template.with_arguments(arguments.clone()));
         // A tokenizer that is trained here sees the text that it will encode.
         let texts = |examples: &[Example]| -> Vec<Document> {
-            examples
-                .iter()
-                .map(|e| Document::new(e.source.clone(), rendered(e, template.as_ref(), &arguments)))
-                .collect()
+            examples.iter().map(|e| Document::new(e.source.clone(), rendered(e, template.as_ref()))).collect()
         };
         let marks = template.as_ref().map(|template| marks(template.source())).unwrap_or_default();
         let tokenizer = tokenizer(recipe, &texts(&train), &texts(&held_out), &marks, dir, sink)?;
         let template = match template {
             Some(template) => template,
-            None => tokenizer.chat_template()?.ok_or_else(|| {
+            // It may have variables that the model was trained with before.
+            None => tokenizer.chat_template()?.map(|own| {
+                let all = own.arguments().with(&arguments);
+                own.with_arguments(all)
+            }).ok_or_else(|| {
                 TrainError::State(format!(
                     "the tokenizer has no chat template: set data.template to one of {}, or to a Jinja file, \
                      as in data.template = \"alpaca\"",
@@ -226,11 +196,11 @@ impl Read {
                 unknown.join(", ")
             ));
         }
-        arguments_are_used(&arguments, template.source())?;
-        // The checkpoint's template is the one that its model was trained with.
+        arguments_are_used(arguments.entries(), template.source())?;
+        // The checkpoint's template is the one that its model was trained with, with what the recipe gives it.
         let tokenizer = tokenizer.with_chat_template(Some(&template));
         let ends_answers = tokenizer.turn_end(&template).written;
-        Ok(Self { train, held_out, report, tokenizer, template, arguments, ends_answers })
+        Ok(Self { train, held_out, report, tokenizer, template, ends_answers })
     }
 
     /// The ids of an example with a mask over what is learned of it.
@@ -246,8 +216,7 @@ impl Read {
                     .iter()
                     .map(|said| Turn { message: &said.message, answer: said.answer, learn: said.learn })
                     .collect();
-                let arguments = with_recipes(&self.arguments, supplied);
-                let inputs = TemplateInputs { tools: &supplied.tools, arguments: Some(&arguments) };
+                let inputs = TemplateInputs { tools: &supplied.tools, arguments: Some(&supplied.arguments) };
                 let mut masked = self.tokenizer.encode_turns_with(&self.template, &turns, inputs)?;
                 // Where the template writes nothing by which the last answer ends, EOS does.
                 if !self.ends_answers
@@ -265,14 +234,14 @@ impl Read {
                 ids.extend(self.tokenizer.eos());
                 Masked { mask: vec![true; ids.len()], ids }
             }
-            Body::Preference { .. } => Masked::default(),
+            Body::Preference { .. } | Body::Labelled { .. } => Masked::default(),
         };
         let mask = if loss == Loss::All { vec![true; mask.len()] } else { mask };
         Ok((ids, mask))
     }
 
     /// Notes on the disk what was left out, and says what was read.
-    fn finish(&self, dir: &Path, sink: &dyn Sink) -> Result<(), TrainError> {
+    pub(super) fn finish(&self, dir: &Path, sink: &dyn Sink) -> Result<(), TrainError> {
         sink.message(&self.report.summary());
         let path = dir.join(DROPPED);
         if self.report.dropped.is_empty() {
@@ -307,37 +276,21 @@ fn named_template(recipe: &Recipe) -> Result<Option<ChatTemplate>, TrainError> {
     Ok(Some(ChatTemplate::new(source)?))
 }
 
-/// The arguments of a recipe with those of a record, which go before them.
-fn with_recipes<'a>(recipes: &'a Map<String, Value>, supplied: &'a Supplied) -> Cow<'a, Map<String, Value>> {
-    if supplied.arguments.is_empty() {
-        return Cow::Borrowed(recipes);
-    }
-    let mut all = recipes.clone();
-    all.extend(supplied.arguments.clone());
-    Cow::Owned(all)
-}
-
 /// The text of an example, for a tokenizer that is to be trained; what a template refuses is met again when
 /// it is encoded.
-fn rendered(example: &Example, template: Option<&ChatTemplate>, recipes: &Map<String, Value>) -> String {
+fn rendered(example: &Example, template: Option<&ChatTemplate>) -> String {
     match (&example.body, template) {
         (Body::Text(text), _) => text.clone(),
-        (Body::Turns(said), Some(template)) => {
+        (Body::Turns(said) | Body::Labelled { turns: said, .. }, Some(template)) => {
             let messages: Vec<_> = said.iter().map(|said| &said.message).collect();
-            let arguments = with_recipes(recipes, &example.supplied);
-            let inputs = TemplateInputs { tools: &example.supplied.tools, arguments: Some(&arguments) };
+            let Supplied { tools, arguments } = &example.supplied;
+            let inputs = TemplateInputs { tools, arguments: Some(arguments) };
             template
                 .render_with(&messages, inputs, false, None, None)
                 .map(|found| found.text)
                 .unwrap_or_default()
         }
-        (Body::Turns(said), None) => {
-            said.iter().filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
-        }
-        (Body::Preference { prompt, chosen, rejected }, _) => {
-            let all = prompt.iter().chain(chosen).chain(rejected);
-            all.filter_map(|said| said.content()).collect::<Vec<_>>().join("\n")
-        }
+        (body, _) => body.messages().into_iter().filter_map(ChatTurn::content).collect::<Vec<_>>().join("\n"),
     }
 }
 
@@ -366,7 +319,7 @@ pub(super) fn unlearned_end(tokenizer: &Tokenizer, ids: &[u32], mask: &[bool]) -
 }
 
 /// Bytes that each id adds to a text; special tokens stand for none.
-fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
+pub(super) fn token_bytes(tokenizer: &Tokenizer) -> Vec<u32> {
     let bytes = |id| match tokenizer.is_special(id) {
         true => 0,
         false => tokenizer.bytes(id).map_or(0, |bytes| bytes.len() as u32),

@@ -94,6 +94,9 @@ fn quantization(config: &ModelConfig) -> String {
             if settings.threshold != default.threshold {
                 keys += &format!("threshold = {:?}\n", settings.threshold);
             }
+            if let Some(lambda) = config.dead_zone_bias {
+                keys += &format!("dead_zone_bias = {lambda:?}\n");
+            }
             keys
         }
         WeightQuant::Ternary | WeightQuant::None => String::new(),

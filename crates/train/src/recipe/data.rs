@@ -43,7 +43,7 @@ pub struct Data {
     /// `"concat"` (the default: documents follow each other), `"masked"` (they follow each other, but none sees another) or
     /// `"documents"` (a sample holds tokens of one document and is padded). Evaluation always concatenates. For `records`:
     /// `"masked"` (the default: whole samples share a row, none sees another) or `"documents"` (one a row); evaluation packs
-    /// masked. For pairs of answers `"documents"` is the default, and all there is.
+    /// masked. For answers that are compared or judged `"documents"` is the default, and all there is.
     #[serde(skip_serializing_if = "is_concat")]
     #[schemars(with = "String")]
     pub packing: Packing,
@@ -145,7 +145,7 @@ impl Data {
     pub(super) fn default_packing(&self, kind: DataKind) -> Packing {
         match (self.samples.records, kind) {
             (None, _) => Packing::default(),
-            (Some(_), DataKind::Pairs) => Packing::Documents,
+            (Some(_), DataKind::Pairs | DataKind::Labelled) => Packing::Documents,
             (Some(_), DataKind::Targets) => Packing::Masked,
         }
     }

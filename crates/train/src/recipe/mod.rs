@@ -23,7 +23,9 @@
 //! that implement them.
 
 mod base;
+mod codes;
 mod data;
+mod dead_zone;
 mod export;
 mod lora;
 mod optim;
@@ -31,6 +33,7 @@ mod optim_groups;
 mod optim_texts;
 mod quant;
 mod reference;
+mod refused;
 mod resolve;
 pub(crate) mod resume;
 pub(crate) mod samples;
@@ -55,13 +58,13 @@ pub use quant::{CodeChoice, Quant};
 pub use reference::{json_schema, markdown};
 pub use samples::{Loss, Samples};
 pub use tritforge_recipe::{
-    ChangedLine, Ema, Fault, Lora, Model, ModuleRate, OnFault, Origin, RecipeError, Run, Sample, Tokenizer,
-    TokenizerKind, Train, TrainEngine, Upgrade, VERSION, upgrade,
+    ChangedLine, Ema, Fault, Log, Lora, Model, ModuleRate, OnFault, Origin, RecipeError, Run, Sample,
+    Tokenizer, TokenizerKind, Train, TrainEngine, Upgrade, VERSION, upgrade,
 };
 
 pub use crate::convert::{AtTransition, BlendOrder, BlendSchedule, Convert};
 pub use crate::objective::{
-    CrossEntropy, Distill, Dpo, DpoLoss, Engine, Objective, Orpo, SftLoss, Simpo, TargetLoss,
+    CrossEntropy, Distill, Dpo, DpoLoss, Engine, Kto, KtoLoss, Objective, Orpo, SftLoss, Simpo, TargetLoss,
 };
 
 pub(crate) use data::SHARD_TOKENS;
@@ -102,6 +105,9 @@ pub struct Recipe {
     pub ema: Option<Ema>,
     /// The text generated at every evaluation.
     pub sample: Sample,
+    /// An MLflow server that the run is logged to, if `mlflow` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<Log>,
     /// The GGUF file to export the trained model to.
     pub export: Export,
 }

@@ -5,8 +5,7 @@ use serde::{Serialize, Serializer};
 use tritforge_config::{ActivationQuant, Granularity, ModelConfig, Rotation, WeightQuant, WeightQuantizer};
 use tritforge_model::GradPrecision;
 use tritforge_recipe::{Model, Range, Reader};
-use tritforge_support::either;
-use tritforge_ternary::{QUANTIZERS, Quantizer, QuantizerSettings, Sparsity, Ste, quantizer_names};
+use tritforge_ternary::{QUANTIZERS, QuantizerSettings, Sparsity, Ste};
 
 /// `[quant]`: the quantization of the seven projections of each block.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
@@ -86,6 +85,11 @@ pub struct Quant {
     /// normally distributed weights are nearest to these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// α of `codes = "soft"`: the temperature of each matrix is multiplied by exp(−α · score), with a score from 0 to 1 that says how much,
+    /// among all matrices, the loss bends along its weights before the first step (Hestia, where it is 0.4): sensitive matrices harden
+    /// earlier. 0 (the same temperature for all) by default; from -10 to 10.
+    #[serde(skip_serializing_if = "is_default")]
+    pub hessian_alpha: f64,
     /// The largest part of the latent weights that `codes = "residual"` adds to the codes; by default 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub residual: Option<f64>,
@@ -93,6 +97,12 @@ pub struct Quant {
     /// default.
     #[serde(skip_serializing_if = "is_default")]
     pub pull: f64,
+    /// λ of the bias that weights with code 0 make: λ times the sum of a row's dead weights is added to its output, so that they are
+    /// heard and pulled at (Tequila, arXiv 2509.23809, where it is 0.001). Export makes it an ordinary bias, so that only projections
+    /// of the attention can have it, and only in architectures with biases: `model.norm = "pre"` and a SiLU gate, or a base with
+    /// biases, whose projections it is of then. From 0 (none, the default) to 1.
+    #[serde(skip_serializing_if = "is_default")]
+    pub dead_zone_bias: f64,
 }
 
 /// Which codes training's forward sees.
@@ -125,8 +135,10 @@ impl Default for Quant {
             threshold: None,
             codes: CodeChoice::Round,
             temperature: None,
+            hessian_alpha: 0.0,
             residual: None,
             pull: 0.0,
+            dead_zone_bias: 0.0,
             rotation: Rotation::None,
             activation_top_k: None,
         }
@@ -136,6 +148,7 @@ impl Default for Quant {
 impl Quant {
     /// Reads the section.
     pub(super) fn read(r: &mut Reader) -> Self {
+        super::refused::quantizations(r);
         let weights = [
             ("absmean", WeightQuant::Absmean),
             ("none", WeightQuant::None),
@@ -172,8 +185,14 @@ impl Quant {
             threshold: r.number("quant", "threshold", Range::above(0.0).at_most(10.0)),
             codes: r.choice("quant", "codes", &choices).unwrap_or_default(),
             temperature: r.number("quant", "temperature", Range::at_least(1e-3).at_most(100.0)),
+            hessian_alpha: r
+                .number("quant", "hessian_alpha", Range::at_least(-10.0).at_most(10.0))
+                .unwrap_or(0.0),
             residual: r.number("quant", "residual", Range::above(0.0).at_most(100.0)),
             pull: r.number("quant", "pull", Range::at_least(0.0)).unwrap_or(0.0),
+            dead_zone_bias: r
+                .number("quant", "dead_zone_bias", Range::at_least(0.0).at_most(1.0))
+                .unwrap_or(0.0),
             rotation: r.choice("quant", "rotation", &rotations).unwrap_or(default.rotation),
             activation_top_k: r
                 .number("quant", "activation_top_k", Range::above(0.0).below(1.0))
@@ -192,7 +211,7 @@ impl Quant {
     }
 
     /// The quantizer of latent weights with all that belongs to it.
-    fn quantizer(&self) -> WeightQuantizer {
+    pub(super) fn quantizer(&self) -> WeightQuantizer {
         let default = QuantizerSettings::default();
         let threshold = self.threshold.map_or(default.threshold, |threshold| threshold as f32);
         self.scale.with(QuantizerSettings { threshold, sparsity: self.sparsity })
@@ -213,6 +232,7 @@ impl Quant {
             ternary_head: self.head.filter(|_| !model.tie_word_embeddings),
             rotation: self.rotation,
             activation_top_k: self.activation_top_k,
+            dead_zone_bias: Some(self.dead_zone_bias as f32).filter(|lambda| *lambda > 0.0),
             ..model.config(self.weights, self.activations, vocab_size)
         }
     }
@@ -301,57 +321,6 @@ impl Quant {
         if self.weights == WeightQuant::None && self.granularity != Granularity::Tensor {
             let message = "quant.granularity: expected quant.weights = \"absmean\": full-precision weights have no scales";
             r.fault("quant", "granularity", message);
-        }
-    }
-}
-
-impl Quant {
-    /// Notes what contradicts codes that only training sees.
-    fn check_codes(&self, r: &mut Reader) {
-        if let Some(temperature) = self.temperature.filter(|_| self.codes != CodeChoice::Soft) {
-            let message = format!("quant.temperature = {temperature}: only for quant.codes = \"soft\"");
-            r.fault("quant", "temperature", message);
-        }
-        if let Some(residual) = self.residual.filter(|_| self.codes != CodeChoice::Residual) {
-            let message = format!("quant.residual = {residual}: only for quant.codes = \"residual\"");
-            r.fault("quant", "residual", message);
-        }
-        let name = match self.codes {
-            CodeChoice::Round => return,
-            CodeChoice::Stochastic => "stochastic",
-            CodeChoice::Soft => "soft",
-            CodeChoice::Residual => "residual",
-        };
-        let mut fault = |message: &str| {
-            r.fault("quant", "codes", format!("quant.codes = \"{name}\": {message}"));
-        };
-        let others =
-            |is: fn(&dyn Quantizer) -> bool| either(quantizer_names(is).map(|name| format!("\"{name}\"")));
-        if self.weights != WeightQuant::Absmean {
-            fault("expected quant.weights = \"absmean\": only latent weights are rounded");
-        }
-        if self.codes == CodeChoice::Residual {
-            if self.scale.learned().is_some() {
-                let learned = others(|quantizer| quantizer.learned().is_some());
-                fault(&format!("expected a scale computed from the weights, not {learned}"));
-            }
-        } else if self.quantizer().makes_codes() || self.scale.learned().is_some() {
-            let others = others(|quantizer| {
-                quantizer.signs() || quantizer.sparsity().is_some() || quantizer.learned().is_some()
-            });
-            fault(&format!(
-                "expected a quantizer that rounds every weight by a scale computed from the weights: without sparsity, not {others}"
-            ));
-        }
-        if self.codes != CodeChoice::Stochastic && self.ste != Ste::Identity {
-            fault(
-                "contradicts quant.ste: these values have a gradient of their own, which needs no estimator",
-            );
-        }
-        if self.backward.needs_integers() {
-            fault(
-                "contradicts quant.backward: the forward of training multiplies no integers; expected \"auto\"",
-            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tritforge_config::LoraMode;
-use tritforge_recipe::{Ema, Lora, Model, Reader, Run, Sample, Tokenizer, Train, VERSION};
+use tritforge_recipe::{Ema, Log, Lora, Model, Reader, Run, Sample, Tokenizer, Train, VERSION};
 
 use super::{Data, Export, Optim, Quant, Recipe};
 use crate::convert::Convert;
@@ -29,6 +29,7 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
     let optim = Optim::read(r, train.steps, ternary_adapter);
     let ema = Ema::read(r);
     let sample = Sample::read(r);
+    let log = Log::read(r);
     let export = Export::read(r, &model, quant);
     Recipe {
         version: VERSION,
@@ -44,6 +45,7 @@ pub(super) fn resolve(r: &mut Reader, path: &Path) -> Recipe {
         train,
         ema,
         sample,
+        log,
         export,
     }
 }

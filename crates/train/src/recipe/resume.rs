@@ -24,7 +24,7 @@ use OnResume::{Content, Fixed, Free};
 
 /// Every key of every section, but for those that only some choices of another key have, and for the sections of
 /// objectives, which say it themselves.
-const KEYS: [(&str, OnResume, &[&str]); 29] = [
+const KEYS: [(&str, OnResume, &[&str]); 30] = [
     ("run", Free, &["name", "out"]),
     ("run", Fixed, &["seed"]),
     ("model", Content, &["config", "base", "vocab_size"]),
@@ -59,13 +59,14 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
             "activations",
             "rotation",
             "activation_top_k",
+            "dead_zone_bias",
             "sparsity",
             "threshold",
             "embedding",
             "head",
         ],
     ),
-    ("quant", Free, &["backward", "ste", "codes", "temperature", "residual", "pull"]),
+    ("quant", Free, &["backward", "ste", "codes", "temperature", "hessian_alpha", "residual", "pull"]),
     ("lora", Fixed, &["mode", "rank", "alpha", "use_rslora", "threshold", "target_modules"]),
     ("lora", Free, &["dropout", "lr_ratio_b", "learning_rates"]),
     ("convert", Free, &["schedule", "start", "steps", "order"]),
@@ -107,6 +108,7 @@ const KEYS: [(&str, OnResume, &[&str]); 29] = [
     ("ema", Free, &["decay", "deploy"]),
     ("sample", Free, &["prompt", "tokens", "temperature", "top_k"]),
     ("sample", Free, &["top_p"]),
+    ("log", Free, &["mlflow", "mlflow_experiment"]),
     ("export", Free, &["format", "embeddings"]),
 ];
 
@@ -282,6 +284,7 @@ mod tests {
             ("optim.schedule=wsd", false),
             ("ema.decay=0.9", false),
             ("sample.tokens=3", false),
+            ("log.mlflow=http://127.0.0.1:5000", false),
             ("run.name=other", false),
             ("tokenizer.vocab_size=300", false),
         ] {

@@ -14,8 +14,8 @@ use tritforge_recipe::Reader;
 pub struct Samples {
     /// What a record is: without this key text, which is learned whole. `"auto"` is what a file's first
     /// record looks like; `"alpaca"` has `instruction`, perhaps `input`, `output`; `"input-output"`,
-    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"xlam"` (`query`, `tools`, `answers`), `"prompt-completion"` and `"preference"` (`prompt`,
-    /// `chosen`, `rejected`) have the columns that they are known by; `"text"` is one `text` a sample.
+    /// `"messages"` (OpenAI, ChatML), `"sharegpt"`, `"xlam"` (`query`, `tools`, `answers`), `"prompt-completion"`, `"preference"` (`prompt`,
+    /// `chosen`, `rejected`) and `"unpaired-preference"` (`prompt`, `completion`, `label`) have the columns that they are known by; `"text"` is one `text` a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub records: Option<RecordKind>,
@@ -25,7 +25,8 @@ pub struct Samples {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// Variables that the template is given beside the messages, as in `{ enable_thinking = false }`. A record's own
-    /// column `chat_template_kwargs` goes before them.
+    /// column `chat_template_kwargs` goes before them. The checkpoint and what is exported from it keep them: `chat`, `generate` and
+    /// `serve` render the template with them.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schemars(with = "BTreeMap<String, Value>")]
     pub chat_template_kwargs: Map<String, Value>,

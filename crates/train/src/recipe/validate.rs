@@ -6,7 +6,7 @@ use tritforge_model::GradPrecision;
 use tritforge_recipe::{Reader, TrainEngine};
 use tritforge_ternary::Ste;
 
-use super::{CodeChoice, Recipe, lora, optim_groups};
+use super::{CodeChoice, Recipe, dead_zone, lora, optim_groups};
 use crate::objective::{DataKind, Objective};
 use crate::optimizer::StoredType;
 
@@ -25,6 +25,7 @@ pub(super) fn check(r: &mut Reader, recipe: &Recipe) {
     engine(r, recipe);
     embedding_noise(r, recipe);
     rotation(r, recipe);
+    dead_zone::check(r, recipe);
     lora::check(r, recipe);
     if let Some(convert) = &recipe.convert {
         convert.check(r, recipe);
@@ -89,6 +90,7 @@ fn shape(r: &mut Reader, recipe: &Recipe) {
         // Noted by the section.
         Err(ConfigError::Value { key: "ternary_embedding" | "ternary_head", .. })
             if recipe.quant.weights == WeightQuant::None => {}
+        Err(ConfigError::Value { key: "dead_zone_bias", .. }) => {}
         Err(ConfigError::Value { key: "ternary_embedding", found, expected }) => {
             r.fault("quant", "embedding", format!("quant.embedding = {found}: {expected}"));
         }
@@ -202,7 +204,7 @@ fn embedding_noise(r: &mut Reader, recipe: &Recipe) {
         let message = "train.neftune_noise_alpha contradicts train.engine = \"candle\", whose embeddings have no noise: expected \"fused\"";
         r.fault("train", "neftune_noise_alpha", message);
     }
-    if recipe.objective.chosen().data() == DataKind::Pairs {
+    if recipe.objective.chosen().data() != DataKind::Targets {
         let message = format!(
             "train.neftune_noise_alpha contradicts [{}], which compares answers by their log-probabilities without noise",
             recipe.objective.name()
@@ -214,11 +216,17 @@ fn embedding_noise(r: &mut Reader, recipe: &Recipe) {
 fn objective(r: &mut Reader, recipe: &Recipe) {
     let objective = recipe.objective.chosen();
     objective.check(recipe, r);
-    if objective.data() != DataKind::Pairs && recipe.data.samples.records == Some(RecordKind::Preference) {
-        let message = format!(
-            "data.records = \"preference\": training on pairs of answers needs a {} section",
-            Objective::of_pairs()
-        );
-        r.fault("data", "records", message);
+    if objective.data() != DataKind::Targets {
+        return;
     }
+    let (what, sections) = match recipe.data.samples.records {
+        Some(RecordKind::Preference) => {
+            ("\"preference\": training on pairs of answers", Objective::of_pairs())
+        }
+        Some(RecordKind::UnpairedPreference) => {
+            ("\"unpaired-preference\": training on answers that were judged", Objective::of_labelled())
+        }
+        _ => return,
+    };
+    r.fault("data", "records", format!("data.records = {what} needs a {sections} section"));
 }

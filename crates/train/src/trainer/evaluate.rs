@@ -30,6 +30,7 @@ impl Trainer<'_> {
         let last = self.progress.step == recipe.train.steps;
         let limit = recipe.train.eval_tokens.unwrap_or(usize::MAX);
         self.deploy_average()?;
+        self.loss_function.begin_evaluation(&self.model, limit)?;
         let held_out = &self.prepared.data;
         let (seq_len, objective) = (recipe.data.seq_len, self.loss_function.as_ref());
         let mut documents = match held_out {

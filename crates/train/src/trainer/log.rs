@@ -1,9 +1,9 @@
 //! What a run says: to its log, to its sink, and on the page drawn from the log.
 
-use tritforge_report::{Event, REPORT, Train, write_report};
+use tritforge_report::{Ending, Event, REPORT, Train, write_report};
 
-use super::Trainer;
 use super::step::StepOutcome;
+use super::{RunOutcome, Trainer};
 use crate::TrainError;
 
 impl Trainer<'_> {
@@ -34,6 +34,17 @@ impl Trainer<'_> {
             self.event(&Event::Health { step: 0, steps: 0, matrices })?;
         }
         Ok(())
+    }
+
+    /// Says how the run ended. What ended it counts, and not that this cannot be written any more.
+    pub(super) fn log_end(&mut self, ended: Result<RunOutcome, &TrainError>) -> Result<(), TrainError> {
+        let (ending, reason) = match ended {
+            Ok(RunOutcome::Finished | RunOutcome::OutOfPatience) => (Ending::Finished, String::new()),
+            Ok(RunOutcome::Stopped) => (Ending::Stopped, String::new()),
+            Err(error) => (Ending::Failed, error.to_string()),
+        };
+        let written = self.event(&Event::End { step: self.progress.step, ending, reason });
+        if ended.is_err() { Ok(()) } else { written }
     }
 
     pub(super) fn log_step(

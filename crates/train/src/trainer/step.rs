@@ -8,8 +8,9 @@ use super::Trainer;
 use crate::TrainError;
 use crate::convert::blend;
 use crate::guard::Verdict;
-use crate::objective::Pass;
+use crate::objective::{LossFunction, Pass};
 use crate::optimizer::Step;
+use crate::recipe::Recipe;
 use crate::schedule::{decays, learning_rate};
 use crate::training_codes::training_codes;
 
@@ -43,11 +44,7 @@ impl Trainer<'_> {
         let targets: usize = samples.iter().map(|(batch, _)| batch.scored()).sum();
         let lr = learning_rate(&recipe.optim, recipe.train.steps, self.progress.step);
         self.gradients.clear();
-        let masked = match recipe.data.packing {
-            Packing::Masked => true,
-            Packing::Documents => self.loss_function.separates_padding(),
-            Packing::Concat => false,
-        };
+        let masked = masked(recipe, &*self.loss_function);
         let noise = CounterRng::derive(recipe.run.seed, self.progress.step);
         let sequences = recipe.rows();
         let embedding_noise = recipe.train.neftune_noise_alpha.map(|alpha| {
@@ -60,7 +57,8 @@ impl Trainer<'_> {
                 Batch { ids: &samples.inputs, targets: &samples.targets, sequences, segments }
             })
             .collect();
-        self.loss_function.begin_step(&batches)?;
+        let drawn: Vec<usize> = samples.iter().flat_map(|(_, drawn)| drawn).copied().collect();
+        self.loss_function.begin_step(&self.model, &batches, &drawn)?;
         // Of each micro-batch, to be summed by the tree that sums the gradients.
         let mut sums = Vec::with_capacity(batches.len());
         for (part, (batch, (_, pairs))) in batches.iter().zip(&samples).enumerate() {
@@ -123,11 +121,20 @@ impl Trainer<'_> {
             self.model.set_blend(weights, inputs)?;
         }
         let codes = training_codes(self.recipe, done + 1);
-        self.model.set_training_codes(codes)?;
+        self.model.set_training_codes(codes, &self.temperature_factors)?;
         if verdict == Verdict::Take || next.is_some() || codes != TrainingCodes::Rounded {
             self.model.requantize()?;
         }
         Ok(verdict)
+    }
+}
+
+/// Whether the segments of a sample do not see each other.
+pub(super) fn masked(recipe: &Recipe, loss_function: &dyn LossFunction) -> bool {
+    match recipe.data.packing {
+        Packing::Masked => true,
+        Packing::Documents => loss_function.separates_padding(),
+        Packing::Concat => false,
     }
 }
 

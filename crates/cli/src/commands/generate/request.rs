@@ -5,7 +5,7 @@ use serde_json::Value;
 use tritforge_data::JsonLine;
 use tritforge_infer::{GenerateOptions, InferError, Model};
 use tritforge_serve::request::{Endpoint, NamedGrammar, Object, Request as Fields, TextOrIds};
-use tritforge_text::{ChatTemplate, EncodeOptions};
+use tritforge_text::{ChatTemplate, EncodeOptions, TemplateInputs};
 
 use crate::commands::sampling_args::no_template;
 
@@ -65,7 +65,7 @@ fn request(object: &Object, defaults: &Defaults<'_>) -> Result<Request, String> 
     let tokenizer = model.tokenizer();
     let fields =
         Fields::read(Endpoint::Batch, object, GenerateOptions::clone(options)).map_err(|e| e.message)?;
-    let Fields { mut prompts, messages, mut options, grammar, .. } = fields;
+    let Fields { mut prompts, messages, mut options, grammar, template_arguments, .. } = fields;
     if let Some(NamedGrammar { param, grammar }) = grammar {
         options.constraint = Some(model.constraint(&grammar).map_err(|e| format!("{param}: {e}"))?);
     }
@@ -88,7 +88,8 @@ fn request(object: &Object, defaults: &Defaults<'_>) -> Result<Request, String> 
         (None, messages) => {
             let template = template.ok_or_else(|| no_template(model))?;
             options.end_turn(tokenizer.turn_end(template));
-            tokenizer.encode_chat(template, messages).map_err(|e| e.to_string())?
+            let inputs = TemplateInputs { tools: &[], arguments: Some(&template_arguments) };
+            tokenizer.encode_chat_with(template, messages, inputs).map_err(|e| e.to_string())?
         }
     };
     if ids.is_empty() {

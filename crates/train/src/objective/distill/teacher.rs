@@ -249,7 +249,8 @@ impl TeacherOutput {
         let (ce, kl, temperature) = (distill.ce as f32, distill.kl as f32, distill.temperature as f32);
         let relation = teacher.relation.as_ref().map(|relation| relation.objective(&self.states, rows));
         let TopK { ids, logits, k } = &self.top;
-        Distillation { ids, logits, k: *k, ce, kl, temperature, relation }
+        let jsd_beta = distill.jsd_beta as f32;
+        Distillation { ids, logits, k: *k, ce, kl, jsd_beta, temperature, relation }
     }
 }
 

@@ -15,6 +15,7 @@ fn formula(section: &str, keys: &Value) -> (Box<dyn PairFormula>, Sft) {
         "dpo" => {
             let loss = match keys["loss"].as_str().unwrap() {
                 "sigmoid" => DpoLoss::Sigmoid,
+                "sigmoid_norm" => DpoLoss::SigmoidNorm,
                 "robust" => DpoLoss::Robust,
                 "hinge" => DpoLoss::Hinge,
                 "ipo" => DpoLoss::Ipo,
@@ -44,7 +45,7 @@ fn losses_and_derivatives_are_those_of_trl() {
         })
         .collect();
     let cases = golden["cases"].as_array().unwrap();
-    assert_eq!((pairs.len(), cases.len()), (5, 9));
+    assert_eq!((pairs.len(), cases.len()), (5, 10));
     for case in cases {
         let (formula, sft) = formula(case["section"].as_str().unwrap(), &case["keys"]);
         for (pair, expected) in pairs.iter().zip(case["results"].as_array().unwrap()) {

@@ -17,7 +17,10 @@ use serde::Serialize;
 use tritforge_data::{Packing, RecordKind};
 
 pub(super) use self::pass::PairsLoss;
-pub(super) use self::reference::{Reference, fingerprint};
+pub(super) use self::pass::tokens;
+pub(super) use self::reference::{Reference, fingerprint, log_probs};
+pub(super) use self::stats::PreferenceStats;
+use super::DataKind;
 use crate::recipe::{Loss, Reader, Recipe};
 
 /// A pair of answers, the chosen one first.
@@ -96,7 +99,7 @@ pub(super) fn minus_log_sigmoid(z: f64) -> [f64; 2] {
     [loss, -wrong]
 }
 
-/// Notes what contradicts an objective over pairs, by the name of its section and one of its keys; `compares` if it
+/// Notes what contradicts an objective over answers, by the name of its section and one of its keys; `compares` if it
 /// compares with what a reference thought of the answers once.
 pub(super) fn check(
     recipe: &Recipe,
@@ -105,14 +108,26 @@ pub(super) fn check(
     compares: bool,
 ) {
     let data = &recipe.data;
+    let judges = recipe.objective.chosen().data() == DataKind::Labelled;
     if recipe.model.base.is_none() {
         let message =
             format!("[{section}]: model.base is missing: expected the model to train on preferences");
         r.fault(section, key, message);
     }
-    if !matches!(data.samples.records, Some(RecordKind::Preference | RecordKind::Auto)) {
-        let message =
-            format!("[{section}] trains on pairs of answers: expected data.records = \"preference\"");
+    let fits = match data.samples.records {
+        Some(RecordKind::Preference | RecordKind::Auto) => true,
+        Some(RecordKind::UnpairedPreference) => judges,
+        _ => false,
+    };
+    if !fits {
+        let message = match judges {
+            true => format!(
+                "[{section}] trains on answers that were judged: expected data.records = \"unpaired-preference\" or \"preference\""
+            ),
+            false => {
+                format!("[{section}] trains on pairs of answers: expected data.records = \"preference\"")
+            }
+        };
         r.fault("data", "records", message);
     }
     if data.samples.loss == Loss::All {

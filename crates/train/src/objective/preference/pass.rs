@@ -44,9 +44,7 @@ impl LossFunction for PairsLoss {
     }
 
     fn event(&self, step: u64, held_out: bool, sums: &[f64]) -> Option<Event> {
-        let pairs = PreferenceStats::of_sums(sums)?;
-        let (accuracy, margin) = (pairs.accuracy(), pairs.mean_margin());
-        Some(Event::Preferences { step, held_out, loss: pairs.loss / pairs.pairs as f64, accuracy, margin })
+        Some(PreferenceStats::of_sums(sums)?.event(step, held_out, None))
     }
 
     /// The targets are those of the chosen answers.
@@ -61,7 +59,7 @@ impl LossFunction for PairsLoss {
         let first = row / 2;
         let none = vec![0.0; policy.len()];
         let reference = match &self.reference {
-            Some((reference, _)) => reference.held_out[first..first + policy.len() / 2].as_flattened(),
+            Some((reference, _)) => &reference.held_out[2 * first..][..policy.len()],
             None => &none,
         };
         let (sums, _) = compare(&policy, reference, batch.targets, &*self.formula, self.sft);
@@ -78,7 +76,7 @@ impl LossFunction for PairsLoss {
 }
 
 /// Tokens of an answer, by its row's targets.
-fn tokens(targets: &[u32]) -> usize {
+pub(in crate::objective) fn tokens(targets: &[u32]) -> usize {
     targets.iter().filter(|target| **target != IGNORE_INDEX).count()
 }
 

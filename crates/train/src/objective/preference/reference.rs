@@ -1,4 +1,4 @@
-//! The reference of an objective over pairs: what it thinks of every answer, computed once and kept in the
+//! The reference of an objective over answers: what it thinks of every one of them, computed once and kept in the
 //! run's directory.
 //!
 //! The reference is the model as the run begins, or a model that the recipe names. It never changes, so
@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::Path;
 
-use tritforge_data::{Fingerprint, Preference};
+use tritforge_data::{Fingerprint, Sample};
 use tritforge_export::{ExportError, ImportOptions, LoadedModel, Located, locate};
 use tritforge_model::Decoder;
 use tritforge_support::counted;
@@ -17,7 +17,7 @@ use crate::objective::RunStart;
 use crate::objective::log_probs::sequence_log_probs;
 use crate::optimizer::round_to_master;
 use crate::trainer::eval_sequences;
-use crate::training_data::{PreferenceData, pair_batches};
+use crate::training_data::row_batches;
 use crate::{TrainError, identity, init};
 
 /// The file in `<run.out>/data`.
@@ -25,11 +25,11 @@ const FILE: &str = "reference.bin";
 /// What it begins with.
 const MAGIC: &[u8; 8] = b"TRITREF1";
 
-/// Log-probabilities of answers, the chosen one's first, in the order of the pairs.
+/// Log-probabilities of answers, in the order in which they were given.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::objective) struct Reference {
-    pub(super) train: Vec<[f64; 2]>,
-    pub(super) held_out: Vec<[f64; 2]>,
+    pub(in crate::objective) train: Vec<f64>,
+    pub(in crate::objective) held_out: Vec<f64>,
 }
 
 /// Which model is the reference, or what the run begins with, by its content.
@@ -51,13 +51,13 @@ pub(in crate::objective) fn fingerprint(
 }
 
 impl Reference {
-    /// What the reference, the model of this fingerprint, thinks of the run's pairs: as the run's directory has it,
-    /// or else computed and put there. Where the model of the run's beginning is the reference, it is made again
+    /// What the reference, the model of this fingerprint, thinks of a run's answers, `[train, held_out]`: as the run's directory
+    /// has it, or else computed and put there. Where the model of the run's beginning is the reference, it is made again
     /// for a run that goes on.
     pub(in crate::objective) fn open(
         named: Option<&Path>,
         run: &RunStart<'_>,
-        pairs: &PreferenceData,
+        answers: [Vec<&Sample>; 2],
         fingerprint: &str,
     ) -> Result<Self, TrainError> {
         let (recipe, config) = (run.recipe, run.config);
@@ -67,7 +67,7 @@ impl Reference {
         let shape = if named.is_some() { String::new() } else { config.to_json() };
         let (data, master) = (&run.prepared.fingerprint, recipe.optim.master_dtype);
         let key = Fingerprint::of(format!("{data} {fingerprint} {master:?} {shape}").as_bytes(), &[], None);
-        if let Some(found) = read(&file, &key, [pairs.train.len(), pairs.held_out.len()]) {
+        if let Some(found) = read(&file, &key, [answers[0].len(), answers[1].len()]) {
             return Ok(found);
         }
         let other;
@@ -81,14 +81,15 @@ impl Reference {
                 &other
             }
             (Some(path), _) => {
-                other = opened(path, config.vocab_size)?;
+                other = opened(path, recipe.objective.name(), config.vocab_size)?;
                 &other
             }
         };
-        let answers = 2 * (pairs.train.len() + pairs.held_out.len());
-        run.sink.message(&format!("computing the reference's log-probabilities of {answers} answers"));
-        let score = |pairs: &[Preference]| log_probs(model, pairs, recipe.data.seq_len);
-        let reference = Self { train: score(&pairs.train)?, held_out: score(&pairs.held_out)? };
+        let count = answers[0].len() + answers[1].len();
+        run.sink.message(&format!("computing the reference's log-probabilities of {count} answers"));
+        let [train, held_out] = answers;
+        let score = |answers| log_probs(model, answers, recipe.data.seq_len, "the reference");
+        let reference = Self { train: score(train)?, held_out: score(held_out)? };
         fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
         reference.write(&file, &key)?;
         Ok(reference)
@@ -96,7 +97,7 @@ impl Reference {
 
     /// The numbers of some pairs for training, one after the other.
     pub(super) fn of(&self, pairs: &[usize]) -> Vec<f64> {
-        pairs.iter().flat_map(|pair| self.train[*pair]).collect()
+        pairs.iter().flat_map(|pair| &self.train[2 * pair..][..2]).copied().collect()
     }
 
     /// The file holds its magic, the fingerprint of all that it depends on, and the numbers as little-endian
@@ -104,7 +105,7 @@ impl Reference {
     fn write(&self, file: &Path, key: &Fingerprint) -> Result<(), TrainError> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(key.0);
-        bytes.extend(self.train.iter().chain(&self.held_out).flatten().flat_map(|p| p.to_le_bytes()));
+        bytes.extend(self.train.iter().chain(&self.held_out).flat_map(|p| p.to_le_bytes()));
         let temporary = file.with_extension("tmp");
         fs::write(&temporary, bytes).map_err(TrainError::io(&temporary, "write"))?;
         fs::rename(&temporary, file).map_err(TrainError::io(file, "rename into"))
@@ -112,8 +113,9 @@ impl Reference {
 }
 
 /// A reference that the recipe names.
-fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
-    let fault = |message: String| TrainError::State(format!("dpo.reference = {}: {message}", path.display()));
+fn opened(path: &Path, section: &str, vocab_size: usize) -> Result<Decoder, TrainError> {
+    let fault =
+        |message: String| TrainError::State(format!("{section}.reference = {}: {message}", path.display()));
     let opened = LoadedModel::open(path, &ImportOptions::default()).map_err(|e| fault(e.to_string()))?;
     let model = opened.decoder().map_err(|e| fault(e.to_string()))?;
     let found = model.config().vocab_size;
@@ -126,23 +128,27 @@ fn opened(path: &Path, vocab_size: usize) -> Result<Decoder, TrainError> {
     Ok(model)
 }
 
-/// What a model thinks of pairs.
-fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Vec<[f64; 2]>, TrainError> {
-    let mut out = Vec::with_capacity(pairs.len());
-    for rows in pair_batches(pairs, seq_len, eval_sequences(seq_len, model.config().vocab_size)) {
+/// What a model, as errors call it, thinks of answers.
+pub(in crate::objective) fn log_probs(
+    model: &Decoder,
+    answers: Vec<&Sample>,
+    seq_len: usize,
+    name: &str,
+) -> Result<Vec<f64>, TrainError> {
+    let mut out = Vec::with_capacity(answers.len());
+    let sources: Vec<&str> = answers.iter().map(|answer| answer.source.as_str()).collect();
+    for rows in row_batches(answers, seq_len, eval_sequences(seq_len, model.config().vocab_size), 1) {
         let rows = rows?;
         let batch = crate::training_data::rows(&rows, seq_len);
         let each = sequence_log_probs(model, &batch)?;
         if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
             return Err(TrainError::State(format!(
-                "the reference gives the {} answer of pair {} the log-probability {}: expected a finite \
-                 number",
-                if bad % 2 == 0 { "chosen" } else { "rejected" },
-                out.len() + bad / 2 + 1,
+                "{}: {name} gives the answer the log-probability {}: expected a finite number",
+                sources[out.len() + bad],
                 each[bad]
             )));
         }
-        out.extend(each.as_chunks::<2>().0);
+        out.extend(each);
     }
     Ok(out)
 }
@@ -151,14 +157,14 @@ fn log_probs(model: &Decoder, pairs: &[Preference], seq_len: usize) -> Result<Ve
 fn read(file: &Path, key: &Fingerprint, [train, held_out]: [usize; 2]) -> Option<Reference> {
     let bytes = fs::read(file).ok()?;
     let numbers = bytes.strip_prefix(MAGIC)?.strip_prefix(&key.0)?;
-    if numbers.len() != 16 * (train + held_out) {
+    if numbers.len() != 8 * (train + held_out) {
         return None;
     }
     let numbers: Vec<f64> = numbers.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
     if !numbers.iter().all(|number| number.is_finite()) {
         return None;
     }
-    let (train, held_out) = numbers.as_chunks::<2>().0.split_at(train);
+    let (train, held_out) = numbers.split_at(train);
     Some(Reference { train: train.to_vec(), held_out: held_out.to_vec() })
 }
 
@@ -171,16 +177,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
         let reference =
-            Reference { train: vec![[-0.1, -1.0 / 3.0], [-7.25, -1e-300]], held_out: vec![[-2.0, f64::MIN]] };
+            Reference { train: vec![-0.1, -1.0 / 3.0, -7.25, -1e-300], held_out: vec![-2.0, f64::MIN] };
         let key = |text: &str| Fingerprint::of(text.as_bytes(), &[], None);
         reference.write(&file, &key("a")).unwrap();
-        assert_eq!(read(&file, &key("a"), [2, 1]), Some(reference.clone()));
-        assert_eq!(read(&file, &key("b"), [2, 1]), None);
-        assert_eq!(read(&file, &key("a"), [2, 2]), None);
+        assert_eq!(read(&file, &key("a"), [4, 2]), Some(reference.clone()));
+        assert_eq!(read(&file, &key("b"), [4, 2]), None);
+        assert_eq!(read(&file, &key("a"), [4, 4]), None);
         assert_eq!(reference.of(&[1, 0]), [-7.25, -1e-300, -0.1, -1.0 / 3.0]);
         let whole = fs::read(&file).unwrap();
         fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-        assert_eq!(read(&file, &key("a"), [2, 1]), None);
-        assert_eq!(read(&dir.path().join("none"), &key("a"), [2, 1]), None);
+        assert_eq!(read(&file, &key("a"), [4, 2]), None);
+        assert_eq!(read(&dir.path().join("none"), &key("a"), [4, 2]), None);
     }
 }

@@ -95,6 +95,7 @@ mod tests {
             ce: 1.0,
             kl: 1.0,
             temperature: 1.0,
+            jsd_beta: 0.0,
             top_k: 8,
             cache: None,
             relation_weight: 10.0,

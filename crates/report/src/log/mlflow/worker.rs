@@ -1,0 +1,250 @@
+//! The thread that talks to the server. It takes what training says when training says it, sends it in batches, and tries
+//! again later while the server is away; training never waits for it but at its end, for a few seconds at most.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Fault, Point};
+use super::record::Record;
+use super::{MlflowOptions, Room, now};
+
+/// Numbers and parameters of a request: the most that MLflow takes.
+const METRICS: usize = 1000;
+const PARAMS: usize = 100;
+/// Time in which numbers are gathered for a request.
+const GATHER: Duration = Duration::from_secs(2);
+/// First and longest pause before a server that was away is tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long the end of a run waits for a server.
+const END: Duration = Duration::from_secs(10);
+/// Bytes of a parameter's value that every server stores.
+const VALUE: usize = 500;
+
+/// What training says.
+pub(super) enum Item {
+    /// A run begins or goes on: its name and parameters.
+    Begin { name: String, params: Vec<(String, String)> },
+    /// Numbers of a step.
+    Points(Vec<Point>),
+    /// The run ends, with a status.
+    End(&'static str),
+}
+
+pub(super) struct Worker {
+    pub(super) client: Client,
+    pub(super) options: MlflowOptions,
+    /// Where the run's id is kept, so that a run that goes on is the same one there.
+    pub(super) record: PathBuf,
+    pub(super) room: Arc<Room>,
+    begun: Option<(String, Vec<(String, String)>)>,
+    run: Option<String>,
+    points: VecDeque<Point>,
+    /// The pause after the last request came to nothing; none if it did not.
+    pause: Option<Duration>,
+    told: bool,
+    /// The server does not take this run at all.
+    refused: bool,
+}
+
+impl Worker {
+    pub(super) fn new(client: Client, options: MlflowOptions, record: PathBuf, room: Arc<Room>) -> Self {
+        let (begun, run, points) = (None, None, VecDeque::new());
+        Self { client, options, record, room, begun, run, points, pause: None, told: false, refused: false }
+    }
+
+    /// Sends until the run ends, or training is gone.
+    pub(super) fn serve(mut self, items: &Receiver<Item>) {
+        let mut next = Instant::now();
+        loop {
+            let wait = next.saturating_duration_since(Instant::now());
+            let item = match self.idle() {
+                true => items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                // Whatever training says meanwhile: it may say something all the time.
+                false if wait.is_zero() => Err(RecvTimeoutError::Timeout),
+                false => items.recv_timeout(wait),
+            };
+            match item {
+                Ok(Item::Begin { name, params }) => {
+                    (self.begun, next) = (Some((name, params)), Instant::now());
+                }
+                Ok(Item::Points(points)) if self.refused => self.lose(points.len()),
+                Ok(Item::Points(points)) => {
+                    if self.points.is_empty() && self.pause.is_none() && self.begun.is_none() {
+                        next = Instant::now() + GATHER;
+                    }
+                    self.points.extend(points);
+                }
+                Ok(Item::End(status)) => return self.end(status),
+                Err(RecvTimeoutError::Timeout) => {
+                    next = Instant::now() + self.attempt(None);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Whether there is nothing to send.
+    fn idle(&self) -> bool {
+        self.refused || self.begun.is_none() && (self.run.is_none() || self.points.is_empty())
+    }
+
+    /// Sends what there is, and returns the pause before the next time.
+    fn attempt(&mut self, deadline: Option<Instant>) -> Duration {
+        match self.send(deadline) {
+            Ok(()) => {
+                self.pause = None;
+                GATHER
+            }
+            Err(fault) => {
+                let pause = self.pause.map_or(PAUSES.0, |pause| (2 * pause).min(PAUSES.1));
+                self.pause = Some(pause);
+                if !self.told {
+                    self.told = true;
+                    log::warn!(
+                        "mlflow: {} does not answer: {}; training goes on, and what is not sent is sent later",
+                        self.options.url,
+                        fault.message()
+                    );
+                }
+                pause
+            }
+        }
+    }
+
+    /// Sends what there is, until `deadline`; only a server that is away is a fault here.
+    fn send(&mut self, deadline: Option<Instant>) -> Result<(), Fault> {
+        if let Some((name, params)) = &self.begun {
+            let run = match self.begin(name) {
+                Ok(run) => run,
+                Err(away @ Fault::Away(_)) => return Err(away),
+                Err(fault) => {
+                    let url = &self.options.url;
+                    log::warn!(
+                        "mlflow: {url} does not take this run, which is not logged there: {}",
+                        fault.message()
+                    );
+                    (self.begun, self.refused) = (None, true);
+                    let waiting = self.points.len();
+                    self.points.clear();
+                    self.lose(waiting);
+                    return Ok(());
+                }
+            };
+            for params in params.chunks(PARAMS) {
+                match self.client.log_params(&run, params) {
+                    Err(away @ Fault::Away(_)) => return Err(away),
+                    Err(fault) => log::warn!(
+                        "mlflow: parameters that are not logged (a run that goes on keeps those it began with): {}",
+                        fault.message()
+                    ),
+                    Ok(()) => {}
+                }
+            }
+            (self.begun, self.run) = (None, Some(run));
+        }
+        let Some(run) = self.run.clone() else { return Ok(()) };
+        while !self.points.is_empty() {
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                return Err(Fault::Away("too slow".to_string()));
+            }
+            let count = self.points.len().min(METRICS);
+            match self.client.log_metrics(&run, self.points.iter().take(count)) {
+                Ok(()) => self.room.leave(count),
+                Err(away @ Fault::Away(_)) => return Err(away),
+                Err(fault) => {
+                    log::warn!("mlflow: {count} numbers are not logged: {}", fault.message());
+                    self.lose(count);
+                }
+            }
+            self.points.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Finds the run that was begun before, or begins one.
+    fn begin(&self, name: &str) -> Result<String, Fault> {
+        let MlflowOptions { url, experiment, tags } = &self.options;
+        if let Some(known) = Record::read(&self.record, url, experiment) {
+            match self.client.update_run(&known.run_id, "RUNNING", None) {
+                Ok(()) => return Ok(known.run_id),
+                // It was deleted there: a new one takes its place.
+                Err(Fault::Refused { .. }) => {}
+                Err(away) => return Err(away),
+            }
+        }
+        let id = self.client.experiment(experiment)?;
+        let named =
+            tags.iter().find(|(key, _)| key == "mlflow.runName").map_or(name, |(_, value)| value.as_str());
+        let mut tags: Vec<(String, String)> =
+            tags.iter().filter(|(key, _)| key != "mlflow.runName").cloned().collect();
+        let version = env!("CARGO_PKG_VERSION");
+        for (key, value) in [
+            ("mlflow.source.name", "tritforge"),
+            ("mlflow.source.type", "LOCAL"),
+            ("tritforge.version", version),
+        ] {
+            tags.push((key.to_string(), value.to_string()));
+        }
+        let run_id = self.client.create_run(&id, named, now(), &tags)?;
+        let record = Record { url: url.clone(), experiment: experiment.clone(), run_id };
+        if let Err(error) = record.write(&self.record) {
+            log::warn!("mlflow: {error}; a run that goes on will be another run at {url}");
+        }
+        Ok(record.run_id)
+    }
+
+    /// Sends the last, and how the run ended. A server that was away before is tried once.
+    fn end(mut self, status: &'static str) {
+        let deadline = Instant::now() + END;
+        let ended = now();
+        loop {
+            let tried_before = self.pause.is_some();
+            let mut sent = !self.refused && self.send(Some(deadline)).is_ok();
+            if sent && let Some(run) = &self.run {
+                sent = match self.client.update_run(run, status, Some(ended)) {
+                    Ok(()) => true,
+                    Err(Fault::Away(_)) => false,
+                    Err(fault) => {
+                        log::warn!("mlflow: the end of the run is not logged: {}", fault.message());
+                        true
+                    }
+                };
+            }
+            if sent || self.refused {
+                break;
+            }
+            self.pause = Some(PAUSES.0);
+            if tried_before || Instant::now() + PAUSES.0 > deadline {
+                let url = &self.options.url;
+                log::warn!("mlflow: {url} does not answer: there the run has not ended");
+                break;
+            }
+            std::thread::sleep(PAUSES.0);
+        }
+        self.lose(self.points.len());
+        let lost = self.room.lost();
+        if lost > 0 {
+            let url = &self.options.url;
+            log::warn!(
+                "mlflow: {lost} numbers did not reach {url}; metrics.jsonl in the run's directory has all of them"
+            );
+        }
+    }
+
+    fn lose(&self, count: usize) {
+        self.room.leave(count);
+        self.room.lose(count);
+    }
+}
+
+/// A value that every server stores.
+pub(super) fn short(value: String) -> String {
+    if value.len() <= VALUE {
+        return value;
+    }
+    let end = (0..=VALUE - 3).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    format!("{}…", &value[..end])
+}
