@@ -128,15 +128,13 @@ fn a_server_that_is_away_changes_nothing() {
         ("log.mlflow=127.0.0.1:5000", "expected the address of a server"),
         ("log.mlflow=http://", "expected the address of a server"),
         ("log.mlflow=http://me:secret@host", "MLFLOW_TRACKING_USERNAME"),
+        ("log.mlflow=me:secret@host:5000", "MLFLOW_TRACKING_USERNAME"),
         ("log.mlflow_experiment=x", "needs log.mlflow"),
         ("log.mlfow=http://host", "did you mean log.mlflow?"),
     ] {
         let message = project.fails(&["train", "recipe.toml", "--set", wrong, "--dry-run"]);
         assert!(message.contains(says), "{wrong}: {message}");
-        assert!(
-            !message.contains("log.mlflow has") || !message.contains("me:secret@host\": expected"),
-            "{message}"
-        );
+        assert!(!message.contains("secret"), "{message}");
     }
     let message = project.fails(&["train", "recipe.toml", "--tag", "nothing"]);
     assert!(message.contains("expected KEY=VALUE"), "{message}");

@@ -42,7 +42,7 @@ pub fn labelled_samples<E: Display + Send>(
             }
             Body::Turns(_) | Body::Text(_) => {
                 let message = "found an answer without a label: expected prompt, completion and label, or prompt, chosen and \
-                               rejected"
+                               rejected; a label of 1 or 0 is read with data.records = \"unpaired-preference\""
                     .to_string();
                 return Err(DataError::Example { source_of: example.source.clone(), message });
             }

@@ -133,6 +133,12 @@ fn answers_may_be_judged_in_a_column_of_any_name_and_form() {
     }
     let error = read("a.jsonl", "{\"prompt\":\"q\",\"completion\":\"yes\"}", &options).unwrap_err();
     assert!(error.contains("no column \"kto_tag\": found prompt, completion"), "{error}");
+    // A column that the recipe names judges whatever its form, and is not passed over by a layout without verdicts.
+    let auto = ReadOptions { kind: RecordKind::Auto, ..options.clone() };
+    assert_eq!(judged(&json.replace(":1", ":0"), "a.jsonl", &auto), [(2, false)]);
+    let plain = ReadOptions { kind: RecordKind::PromptCompletion, ..options };
+    let error = read("a.jsonl", json, &plain).unwrap_err();
+    assert!(error.contains("line 1: column \"kto_tag\" is a number"), "{error}");
     // A class of a text is no verdict.
     let class = "{\"prompt\":\"q\",\"completion\":\"yes\",\"label\":1}";
     assert_eq!(turns(&read("a.jsonl", class, &ReadOptions::default()).unwrap().examples[0]).len(), 2);

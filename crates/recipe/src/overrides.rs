@@ -31,7 +31,7 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
             faults.push(fault("the value is neither TOML nor a bare string"));
             continue;
         };
-        let origin = Origin::Override(text.clone());
+        let origin = Origin::Override(without_secret(text));
         let (key_at, value_at) = (origin.clone(), origin);
         let entry = Entry { value, written: written.to_string(), key_at, value_at, from_config: false };
         let section_entries = entries.sections.entry(section.to_string()).or_default();
@@ -58,6 +58,14 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
             }
         };
         section_entries.insert(key.to_string(), entry);
+    }
+}
+
+/// An override as messages show it: an address may have a password in it.
+fn without_secret(text: &str) -> String {
+    match text.split_once('=') {
+        Some((key, value)) if key.trim() == "log.mlflow" && value.contains('@') => format!("{key}=…"),
+        _ => text.to_string(),
     }
 }
 

@@ -9,7 +9,8 @@ use crate::recipe::Recipe;
 use crate::{TrainError, identity};
 
 /// Keys that name models which training reads: what counts is what is in them.
-const MODELS: [(&str, &str); 3] = [("model", "base"), ("distill", "teacher"), ("dpo", "reference")];
+const MODELS: [(&str, &str); 4] =
+    [("model", "base"), ("distill", "teacher"), ("dpo", "reference"), ("kto", "reference")];
 
 /// SHA-256, in hexadecimal digits, of the resolved recipe without its name and directory, of `data`, which is the
 /// fingerprint of its [`crate::Prepared`] data and stands for the files that the recipe names, of the content of the models

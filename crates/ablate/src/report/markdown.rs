@@ -186,9 +186,12 @@ pub(super) fn costs(report: &Report) -> (Vec<String>, Vec<Vec<String>>) {
 pub(super) fn health(report: &Report) -> Option<(Vec<String>, Vec<Vec<String>>)> {
     let cell = |arm: &ArmResult, i: usize| {
         let Some(look) = arm.health.get(i).and_then(|looks| looks.last()) else { return "–".to_string() };
-        match MEASURES[i].share {
-            true => format!("{:.4} % ({:.4})", 100.0 * look.mean, 100.0 * look.sd),
-            false => format!("{:.4} ({:.4})", look.mean, look.sd),
+        let (factor, unit) = if MEASURES[i].share { (100.0, " %") } else { (1.0, "") };
+        let mean = format!("{:.4}{unit}", factor * look.mean);
+        // One seed has no spread.
+        match arm.summary.n > 1 {
+            true => format!("{mean} ({:.4})", factor * look.sd),
+            false => mean,
         }
     };
     let ternary = |arm: &ArmResult| arm.health.iter().any(|looks| !looks.is_empty());
@@ -204,8 +207,8 @@ pub(super) fn health(report: &Report) -> Option<(Vec<String>, Vec<Vec<String>>)>
 }
 
 /// What the columns of [`health`] mean.
-pub(super) const HEALTH: &str = "At the last look that all seeds have: means over all ternary matrices, then over seeds, with the \
-     standard deviation over seeds in brackets. Shares of the codes −1, 0 and +1; share that changes in a step, since the look \
+pub(super) const HEALTH: &str = "At the last evaluation that all seeds have: means over all ternary matrices, then over seeds, with the \
+     standard deviation over seeds in brackets. Shares of the codes −1, 0 and +1; share that changes in a step, since the evaluation \
      before; scale against the one at the beginning; distance of weights from where their code changes, in units of the scale.";
 
 /// What an arm changes in the baseline's recipe, in a line.

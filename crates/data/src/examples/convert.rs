@@ -303,7 +303,9 @@ pub(super) fn is_judgement(value: &Value) -> bool {
 fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), String> {
     for (name, why) in REFUSED_OF_RECORDS {
         // A column that is read under this name has the meaning that the recipe gives it.
-        let read = columns.0.values().any(|column| column == name);
+        let read = columns.0.iter().any(|(meaning, column)| {
+            column == name && (meaning != "label" || kind == RecordKind::UnpairedPreference)
+        });
         let Some(value) = row.get(name).filter(|value| !read && !is_nothing(value)) else { continue };
         let counts = match name {
             // A class of a text has this name too.

@@ -85,8 +85,10 @@ impl Columns {
     pub(super) fn detect(&self, row: &Row) -> Result<RecordKind, String> {
         let has = |column: &str| row.contains_key(self.name(column));
         // The more particular ones first: pairs often come with the messages that they were made from. A class of a text is
-        // called a label, too: one that judges an answer is true or false.
-        if has("prompt") && has("completion") && row.get(self.name("label")).is_some_and(is_judgement) {
+        // called a label, too: one that judges an answer is true or false, or named by the recipe.
+        let named = self.0.contains_key("label");
+        let judges = |label| named || is_judgement(label);
+        if has("prompt") && has("completion") && row.get(self.name("label")).is_some_and(judges) {
             return Ok(RecordKind::UnpairedPreference);
         }
         let known: [(&[&str], RecordKind); 8] = [

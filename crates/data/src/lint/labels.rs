@@ -20,7 +20,7 @@ pub(super) fn find(examples: &[&Example], found: &mut Lint) {
                 kind: FindingKind::ContradictoryLabels,
                 source: example.source.clone(),
                 detail: format!(
-                    "label = {desirable}, but the same prompt and completion have {label} before"
+                    "label = {desirable}, but an earlier record has the same prompt and completion with label = {label}"
                 ),
                 other: Some(source.to_string()),
             });

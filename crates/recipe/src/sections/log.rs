@@ -45,8 +45,8 @@ impl Log {
 fn check(url: &str) -> Result<(), String> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    // No user is shown in a message.
-    if host.is_some_and(|host| host.contains('@')) {
+    // Neither is shown in a message; only a name or a password has this sign where an address begins without a scheme, too.
+    if url.contains('@') {
         return Err("log.mlflow has a name or a password in it: give them in MLFLOW_TRACKING_USERNAME and \
                     MLFLOW_TRACKING_PASSWORD"
             .to_string());

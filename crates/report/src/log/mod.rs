@@ -105,15 +105,18 @@ impl RunLog {
             line: 0,
             message: e.to_string(),
         })?;
-        self.lines.append(&(line + "\n"))?;
+        // Each is told, whatever became of the one before: a run whose disk is full has failed everywhere.
+        let mut written = self.lines.append(&(line + "\n"));
         if let Some(row) = table::row(event) {
-            self.table.append(&row)?;
+            written = written.and(self.table.append(&row));
         }
+        written = written.and(self.tensorboard.event(event));
+        // The end of a run waits for its server: last.
         #[cfg(feature = "mlflow")]
         if let Some(mlflow) = &mut self.mlflow {
             mlflow.event(event);
         }
-        self.tensorboard.event(event)
+        written
     }
 }
 

@@ -166,6 +166,8 @@ impl Kto {
         let ratio = self.desirable_weight * good as f64 / (self.undesirable_weight * bad as f64);
         if good == 0 || bad == 0 {
             sink.message("warning: all answers have the same label: nothing keeps the model from making every answer likelier, or less likely");
+        } else if self.desirable_weight == 0.0 || self.undesirable_weight == 0.0 {
+            sink.message("warning: one of kto.desirable_weight and kto.undesirable_weight is 0: only answers of the other label are learned from");
         } else if self.loss == KtoLoss::Kto && !(0.999..=1.334).contains(&ratio) {
             let [low, high] = [1.0, 4.0 / 3.0].map(|ratio| ratio * bad as f64 / good as f64);
             sink.message(&format!(
@@ -178,9 +180,16 @@ impl Kto {
             ));
         }
         let prompt = |answer: &LabelledSample| answer.sample.prompt_and_answer().0.to_vec();
-        let first = data.train.first().map(prompt);
-        if self.loss == KtoLoss::Kto && data.train.iter().all(|answer| Some(prompt(answer)) == first) {
-            sink.message("warning: all answers are to the same prompt: the divergence from the reference is estimated by answers to it, too");
+        for (side, answers) in [("training", &data.train), ("held-out", &data.held_out)] {
+            let first = answers.first().map(prompt);
+            if self.loss == KtoLoss::Kto
+                && first.is_some()
+                && answers.iter().all(|answer| Some(prompt(answer)) == first)
+            {
+                sink.message(&format!(
+                    "warning: all {side} answers are to the same prompt: the divergence from the reference is estimated by answers to it, too"
+                ));
+            }
         }
     }
 }

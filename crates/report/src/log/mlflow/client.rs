@@ -68,14 +68,14 @@ impl Client {
             .http_status_as_error(false)
             .user_agent(concat!("tritforge/", env!("CARGO_PKG_VERSION")))
             .build();
-        let basic = || {
-            let name = variable("MLFLOW_TRACKING_USERNAME")?;
-            let password = variable("MLFLOW_TRACKING_PASSWORD").unwrap_or_default();
-            Some(format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
-        };
-        let token = variable("MLFLOW_TRACKING_TOKEN").map(|token| format!("Bearer {token}"));
+        // As `mlflow.utils.rest_utils`: a name with a password before a token, and nothing that is empty.
+        let given = |name| variable(name).filter(|value| !value.is_empty());
+        let basic = given("MLFLOW_TRACKING_USERNAME")
+            .zip(given("MLFLOW_TRACKING_PASSWORD"))
+            .map(|(name, password)| format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))));
+        let token = || given("MLFLOW_TRACKING_TOKEN").map(|token| format!("Bearer {token}"));
         let base = format!("{}/api/2.0/mlflow", url.trim_end_matches('/'));
-        Self { agent: config.into(), base, authorization: token.or_else(basic) }
+        Self { agent: config.into(), base, authorization: basic.or_else(token) }
     }
 
     /// The id of an experiment, which is made if there is none of the name.
@@ -170,7 +170,7 @@ fn answer(path: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error
     let body = response.body_mut().read_to_string().map_err(away)?;
     let value: Option<Value> = serde_json::from_str(&body).ok();
     if (200..300).contains(&status) {
-        let no_json = || refused(status, "", path, "an answer that is no JSON: is this an MLflow server?");
+        let no_json = || refused(status, "", path, "the answer is not JSON: is this an MLflow server?");
         return value.ok_or_else(no_json);
     }
     let said = |key: &str| value.as_ref().and_then(|v| v[key].as_str()).unwrap_or_default().to_string();

@@ -10,11 +10,11 @@ mod tests;
 mod worker;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use self::client::{Client, Point};
 use self::record::Record;
@@ -43,6 +43,8 @@ pub(super) struct Mlflow {
     items: Option<Sender<Item>>,
     thread: Option<JoinHandle<()>>,
     room: Arc<Room>,
+    /// When training ended, which the thread looks at between its requests.
+    ended: Arc<OnceLock<Instant>>,
 }
 
 /// How many numbers wait, and how many are lost.
@@ -84,7 +86,8 @@ impl Mlflow {
         let known = Record::read(&file, &options.url, &options.experiment).is_some();
         let (room, (items, received)) = (Arc::new(Room::default()), channel());
         let client = Client::new(&options.url, |name| std::env::var(name).ok());
-        let worker = Worker::new(client, options.clone(), file, Arc::clone(&room));
+        let ended = Arc::new(OnceLock::new());
+        let worker = Worker::new(client, options.clone(), file, Arc::clone(&room), Arc::clone(&ended));
         let thread = std::thread::Builder::new().name("mlflow".to_string());
         let thread = thread.spawn(move || worker.serve(&received));
         if let Err(error) = &thread {
@@ -93,7 +96,7 @@ impl Mlflow {
                 options.url
             );
         }
-        let log = Self { items: Some(items), thread: thread.ok(), room };
+        let log = Self { items: Some(items), thread: thread.ok(), room, ended };
         if !known {
             earlier
                 .lines()
@@ -112,6 +115,7 @@ impl Mlflow {
                 self.send(Item::Begin { name: name.clone(), params });
             }
             Event::End { ending, .. } => {
+                self.ended.get_or_init(Instant::now);
                 self.send(Item::End(match ending {
                     Ending::Finished => "FINISHED",
                     Ending::Failed => "FAILED",

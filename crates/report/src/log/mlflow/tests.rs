@@ -348,5 +348,38 @@ fn who_asks_is_said_as_mlflows_own_client_says_it() {
     assert_eq!(ask(&[]), "");
     // RFC 7617, section 2.
     assert_eq!(ask(&user), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
-    assert_eq!(ask(&[&user[..], &[("MLFLOW_TRACKING_TOKEN", "t")]].concat()), "Bearer t");
+    let token = [("MLFLOW_TRACKING_TOKEN", "t")];
+    assert_eq!(ask(&[&user[..], &token].concat()), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+    assert_eq!(ask(&[&user[..1], &token].concat()), "Bearer t");
+    assert_eq!(ask(&user[..1]), "");
+    assert_eq!(ask(&[("MLFLOW_TRACKING_TOKEN", "")]), "");
+}
+
+#[test]
+fn the_end_of_training_does_not_wait_for_all_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, url) = Server::start();
+    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
+    let (room, ended) = (Arc::new(Room::default()), Arc::new(std::sync::OnceLock::new()));
+    let client = Client::new(&url, |_| None);
+    let worker =
+        Worker::new(client, options, dir.path().join("mlflow.json"), Arc::clone(&room), Arc::clone(&ended));
+    let (items, received) = channel();
+    let thread = std::thread::spawn(move || worker.serve(&received));
+    items.send(Item::Begin { name: "r".to_string(), params: Vec::new() }).unwrap();
+    let start = Instant::now();
+    while held(&server.runs).is_empty() {
+        assert!(start.elapsed().as_secs() < 60, "the run is begun");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // Training has waited longer than it should already.
+    ended.set(Instant::now() - std::time::Duration::from_secs(60)).unwrap();
+    assert!(room.enter(2));
+    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
+    items.send(Item::Points(vec![point(1), point(2)])).unwrap();
+    items.send(Item::End("FINISHED")).unwrap();
+    thread.join().unwrap();
+    let run = server.run(0);
+    assert_eq!((run["info"]["status"].as_str(), room.lost()), (Some("FINISHED"), 2));
+    assert_eq!(run["data"]["metrics"], json!([]));
 }

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::client::{Client, Fault, Point};
@@ -39,6 +39,8 @@ pub(super) struct Worker {
     /// Where the run's id is kept, so that a run that goes on is the same one there.
     pub(super) record: PathBuf,
     pub(super) room: Arc<Room>,
+    /// When training ended.
+    pub(super) ended: Arc<OnceLock<Instant>>,
     begun: Option<(String, Vec<(String, String)>)>,
     run: Option<String>,
     points: VecDeque<Point>,
@@ -50,9 +52,24 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(client: Client, options: MlflowOptions, record: PathBuf, room: Arc<Room>) -> Self {
+    pub(super) fn new(
+        client: Client,
+        options: MlflowOptions,
+        record: PathBuf,
+        room: Arc<Room>,
+        ended: Arc<OnceLock<Instant>>,
+    ) -> Self {
         let (begun, run, points) = (None, None, VecDeque::new());
-        Self { client, options, record, room, begun, run, points, pause: None, told: false, refused: false }
+        let (pause, told, refused) = (None, false, false);
+        Self { client, options, record, room, ended, begun, run, points, pause, told, refused }
+    }
+
+    /// Whether training waits no longer. It may have ended while a backlog is being sent.
+    fn in_time(&self) -> Result<(), Fault> {
+        match self.ended.get() {
+            Some(ended) if ended.elapsed() > END => Err(Fault::Away("it is too slow".to_string())),
+            _ => Ok(()),
+        }
     }
 
     /// Sends until the run ends, or training is gone.
@@ -79,7 +96,7 @@ impl Worker {
                 }
                 Ok(Item::End(status)) => return self.end(status),
                 Err(RecvTimeoutError::Timeout) => {
-                    next = Instant::now() + self.attempt(None);
+                    next = Instant::now() + self.attempt();
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -92,8 +109,8 @@ impl Worker {
     }
 
     /// Sends what there is, and returns the pause before the next time.
-    fn attempt(&mut self, deadline: Option<Instant>) -> Duration {
-        match self.send(deadline) {
+    fn attempt(&mut self) -> Duration {
+        match self.send() {
             Ok(()) => {
                 self.pause = None;
                 GATHER
@@ -114,8 +131,8 @@ impl Worker {
         }
     }
 
-    /// Sends what there is, until `deadline`; only a server that is away is a fault here.
-    fn send(&mut self, deadline: Option<Instant>) -> Result<(), Fault> {
+    /// Sends what there is; only a server that is away, or too slow at the end of training, is a fault here.
+    fn send(&mut self) -> Result<(), Fault> {
         if let Some((name, params)) = &self.begun {
             let run = match self.begin(name) {
                 Ok(run) => run,
@@ -134,6 +151,7 @@ impl Worker {
                 }
             };
             for params in params.chunks(PARAMS) {
+                self.in_time()?;
                 match self.client.log_params(&run, params) {
                     Err(away @ Fault::Away(_)) => return Err(away),
                     Err(fault) => log::warn!(
@@ -147,9 +165,7 @@ impl Worker {
         }
         let Some(run) = self.run.clone() else { return Ok(()) };
         while !self.points.is_empty() {
-            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                return Err(Fault::Away("too slow".to_string()));
-            }
+            self.in_time()?;
             let count = self.points.len().min(METRICS);
             match self.client.log_metrics(&run, self.points.iter().take(count)) {
                 Ok(()) => self.room.leave(count),
@@ -175,7 +191,9 @@ impl Worker {
                 Err(away) => return Err(away),
             }
         }
+        self.in_time()?;
         let id = self.client.experiment(experiment)?;
+        self.in_time()?;
         let named =
             tags.iter().find(|(key, _)| key == "mlflow.runName").map_or(name, |(_, value)| value.as_str());
         let mut tags: Vec<(String, String)> =
@@ -198,12 +216,15 @@ impl Worker {
 
     /// Sends the last, and how the run ended. A server that was away before is tried once.
     fn end(mut self, status: &'static str) {
-        let deadline = Instant::now() + END;
         let ended = now();
         loop {
             let tried_before = self.pause.is_some();
-            let mut sent = !self.refused && self.send(Some(deadline)).is_ok();
-            if sent && let Some(run) = &self.run {
+            let mut sent = !self.refused && self.send().is_ok();
+            let slow = self.in_time().is_err();
+            // A server that was too slow for all numbers is still told of the end.
+            if (sent || slow)
+                && let Some(run) = &self.run
+            {
                 sent = match self.client.update_run(run, status, Some(ended)) {
                     Ok(()) => true,
                     Err(Fault::Away(_)) => false,
@@ -217,9 +238,9 @@ impl Worker {
                 break;
             }
             self.pause = Some(PAUSES.0);
-            if tried_before || Instant::now() + PAUSES.0 > deadline {
+            if tried_before || slow {
                 let url = &self.options.url;
-                log::warn!("mlflow: {url} does not answer: there the run has not ended");
+                log::warn!("mlflow: {url} does not answer: the run is still marked as running there");
                 break;
             }
             std::thread::sleep(PAUSES.0);

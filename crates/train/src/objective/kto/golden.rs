@@ -103,7 +103,7 @@ fn a_step_of_a_model_with_an_adapter_is_that_of_trl() {
     let ([reference, policy], seq_len) = (models(), 12);
     let others = mismatched(&answers, seq_len);
     let all: Vec<&Sample> = answers.iter().map(|answer| &answer.sample).chain(&others).collect();
-    let known = log_probs(&reference, all, seq_len, "the reference").unwrap();
+    let known = log_probs(&reference, all, seq_len).unwrap();
     let judged = || Judged::new(&answers, others.clone(), known.clone(), seq_len);
     let mut pass = KtoPass::new(section(&golden["keys"]), judged(), judged(), String::new());
 

@@ -44,16 +44,18 @@ impl Judged {
         }
     }
 
-    /// The mean of `ln π − ln ρ` over the others of these answers, and at least 0.
+    /// The mean of `ln π − ln ρ` over the others of these answers, and at least 0. NaN if it is not finite: the loss is then
+    /// NaN, too, which `train.on_nonfinite` decides about.
     fn point(&self, model: &Decoder, answers: &[usize]) -> Result<f64, TrainError> {
         let others: Vec<&Sample> = answers.iter().filter_map(|answer| self.others.get(*answer)).collect();
         if others.is_empty() {
             return Ok(0.0);
         }
         let (count, own) = (others.len() as f64, self.desirable.len());
-        let policy = log_probs(model, others, self.seq_len, "the model")?;
+        let policy = log_probs(model, others, self.seq_len)?;
         let apart = policy.iter().zip(answers).map(|(policy, i)| policy - self.reference[own + i]);
-        Ok((apart.sum::<f64>() / count).max(0.0))
+        let mean = apart.sum::<f64>() / count;
+        Ok(if mean.is_finite() { mean.max(0.0) } else { f64::NAN })
     }
 }
 

@@ -66,7 +66,10 @@ impl Reference {
         // Everything that the numbers depend on; a reference with a name has a shape of its own.
         let shape = if named.is_some() { String::new() } else { config.to_json() };
         let (data, master) = (&run.prepared.fingerprint, recipe.optim.master_dtype);
-        let key = Fingerprint::of(format!("{data} {fingerprint} {master:?} {shape}").as_bytes(), &[], None);
+        // Answers are cut to it, those of other prompts among them.
+        let longest = recipe.data.seq_len;
+        let key = format!("{data} {fingerprint} {master:?} {longest} {shape}");
+        let key = Fingerprint::of(key.as_bytes(), &[], None);
         if let Some(found) = read(&file, &key, [answers[0].len(), answers[1].len()]) {
             return Ok(found);
         }
@@ -88,7 +91,17 @@ impl Reference {
         let count = answers[0].len() + answers[1].len();
         run.sink.message(&format!("computing the reference's log-probabilities of {count} answers"));
         let [train, held_out] = answers;
-        let score = |answers| log_probs(model, answers, recipe.data.seq_len, "the reference");
+        let score = |answers: Vec<&Sample>| {
+            let sources: Vec<&str> = answers.iter().map(|answer| answer.source.as_str()).collect();
+            let found = log_probs(model, answers, recipe.data.seq_len)?;
+            match found.iter().position(|p| !p.is_finite()) {
+                None => Ok(found),
+                Some(bad) => Err(TrainError::State(format!(
+                    "{}: the reference gives the answer the log-probability {}: expected a finite number",
+                    sources[bad], found[bad]
+                ))),
+            }
+        };
         let reference = Self { train: score(train)?, held_out: score(held_out)? };
         fs::create_dir_all(&dir).map_err(TrainError::io(&dir, "create"))?;
         reference.write(&file, &key)?;
@@ -128,27 +141,17 @@ fn opened(path: &Path, section: &str, vocab_size: usize) -> Result<Decoder, Trai
     Ok(model)
 }
 
-/// What a model, as errors call it, thinks of answers.
+/// What a model thinks of answers.
 pub(in crate::objective) fn log_probs(
     model: &Decoder,
     answers: Vec<&Sample>,
     seq_len: usize,
-    name: &str,
 ) -> Result<Vec<f64>, TrainError> {
     let mut out = Vec::with_capacity(answers.len());
-    let sources: Vec<&str> = answers.iter().map(|answer| answer.source.as_str()).collect();
     for rows in row_batches(answers, seq_len, eval_sequences(seq_len, model.config().vocab_size), 1) {
         let rows = rows?;
         let batch = crate::training_data::rows(&rows, seq_len);
-        let each = sequence_log_probs(model, &batch)?;
-        if let Some(bad) = each.iter().position(|p| !p.is_finite()) {
-            return Err(TrainError::State(format!(
-                "{}: {name} gives the answer the log-probability {}: expected a finite number",
-                sources[out.len() + bad],
-                each[bad]
-            )));
-        }
-        out.extend(each);
+        out.extend(sequence_log_probs(model, &batch)?);
     }
     Ok(out)
 }
