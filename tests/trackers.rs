@@ -136,6 +136,8 @@ fn a_server_that_is_away_changes_nothing() {
         assert!(message.contains(says), "{wrong}: {message}");
         assert!(!message.contains("secret"), "{message}");
     }
+    let message = project.fails(&["train", "recipe.toml", "--tag", "a=b"]);
+    assert!(message.contains("--tag needs a server") && message.contains("recipe.toml"), "{message}");
     let message = project.fails(&["train", "recipe.toml", "--tag", "nothing"]);
     assert!(message.contains("expected KEY=VALUE"), "{message}");
 }

@@ -136,7 +136,7 @@ fn what_is_wrong_is_named() {
     for (text, args, expected) in [
         ("alerts = 1", vec![], "expected [[alerts]]"),
         ("[[alerts]]\nmetric = \"speed\"\nabove = 1", vec![], "unknown metric \"speed\""),
-        ("alert-webhook = \"https://x/\"", vec![], "expected http://"),
+        ("alert-webhook = \"ftp://x/\"", vec![], "expected http:// or https://"),
         ("watts = -1", vec![], "expected watts"),
         ("history-interval = 0", vec![], "--history-interval"),
         ("", vec!["--history", bad.to_str().unwrap()], "not a history"),

@@ -1,4 +1,4 @@
-//! `--kv-memory`, and the run before `/ready`.
+//! `--kv-memory`, `--context`, and the run before `/ready`.
 
 use std::process::Command;
 
@@ -50,6 +50,40 @@ fn less_than_any_request_takes_is_refused() {
         !ran.status.success() && message.contains("--kv-memory") && message.contains(&least.to_string()),
         "{message}"
     );
+}
+
+#[test]
+fn a_context_of_its_own_bounds_every_request() {
+    let served = Served::start(&["--context", "40", "--concurrency", "2"]);
+    let ask = |length: usize| {
+        let prompt = "a".repeat(length);
+        let body =
+            format!(r#"{{"prompt": "{prompt}", "max_tokens": 100, "temperature": 0, "ignore_eos": true}}"#);
+        let (status, _, answer) = served.post("/v1/completions", "", &body);
+        (status, serde_json::from_str::<Value>(&answer).unwrap())
+    };
+    let (status, answer) = ask(8);
+    let usage = &answer["usage"];
+    assert_eq!((status, &answer["choices"][0]["finish_reason"]), (200, &Value::from("length")), "{answer}");
+    // The last token of a full context is not run any more.
+    let total = usage["total_tokens"].as_u64().unwrap();
+    assert!((40..=41).contains(&total), "{usage}");
+    let (status, answer) = ask(80);
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (400, &Value::from("context_length_exceeded")),
+        "{answer}"
+    );
+    assert!(answer["error"]["message"].as_str().unwrap().contains("serve --context"), "{answer}");
+    let (_, _, tokens) = served.post("/tokenize", "", r#"{"content": "a"}"#);
+    assert_eq!(serde_json::from_str::<Value>(&tokens).unwrap()["max_model_len"], 40);
+    let (_dir, path) = model();
+    let ran = Command::new(env!("CARGO_BIN_EXE_tritforge"))
+        .args(["serve", path.to_str().unwrap(), "--context", "129"])
+        .output()
+        .unwrap();
+    let message = String::from_utf8(ran.stderr).unwrap();
+    assert!(message.contains("--context 129: expected 1 to the model's context length, 128"), "{message}");
 }
 
 #[test]

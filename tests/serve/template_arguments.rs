@@ -92,6 +92,18 @@ fn what_was_trained_without_thinking_is_served_so() {
         let plain = answer("/tokenize", json!({ "prompt": text }));
         assert_eq!(counted["tokens"], plain["tokens"]);
     }
+    // A text has no template to be put into.
+    let arguments = json!({ "enable_thinking": true });
+    for (path, body) in [
+        ("/tokenize", json!({ "prompt": "Say 3", "chat_template_kwargs": arguments })),
+        (
+            "/v1/generate/batch",
+            json!({ "requests": [{ "prompt": "Say 3", "chat_template_kwargs": arguments }] }),
+        ),
+    ] {
+        let (_, _, answer) = served.post(path, "", &body.to_string());
+        assert!(answer.contains("chat_template_kwargs needs messages"), "{path}: {answer}");
+    }
     for (arguments, expected) in
         [(json!(3), "expected an object"), (json!({ "messages": [] }), "no argument may be called")]
     {

@@ -136,7 +136,7 @@ impl Runner<'_> {
         let begin = Instant::now();
         // The lock stays with this process until the result is kept.
         let lock = output.try_clone().map_err(AblateError::io(&run.dir, "lock a file in"))?;
-        let tags = tags(&arm.name, &settings, seed);
+        let tags = run.recipe.log.as_ref().map_or_else(Vec::new, |_| tags(&arm.name, &settings, seed));
         let ended = child::train(self.program, &run, &recipe, output, kept, &tags, self.threads, self.stop)?;
         let finished = match ended {
             Ended::Trained => finish(&run, None, self.outputs, kept.is_some())?,

@@ -102,7 +102,7 @@ enum Command {
     /// Show the contents of a GGUF file, checkpoint or safetensors file, and which runtimes can load it.
     Inspect(commands::inspect::Args),
     /// Serve a GGUF model over HTTP with an OpenAI-compatible API.
-    Serve(commands::serve::Args),
+    Serve(Box<commands::serve::Args>),
     /// Plan how a model is served on a phone, a board, a server or a machine of your own.
     #[command(subcommand)]
     Deploy(commands::deploy::Command),

@@ -111,7 +111,7 @@ impl Alerts {
         Ok(Self { alerts, webhook })
     }
 
-    /// Starts to post, if there is a place for it; to be called once, within a runtime.
+    /// Starts to post, if there is a place for it; to be called once.
     pub(crate) fn start(&mut self) {
         if let Some(webhook) = &mut self.webhook {
             webhook.start();

@@ -243,12 +243,12 @@ impl Engine {
             adapters.add(&adapters.free_name(scaled.adapter.path()), scaled.clone(), true)?;
         }
         let model = Arc::clone(model);
-        let limit = PromptLimit::of(&model);
+        let metrics = Arc::new(Metrics::new(&name));
+        let worker = Worker::start(&model, draft, &metrics, cache);
+        let limit = PromptLimit::of(&model, worker.context());
         let text = Some((Arc::clone(&model), limit));
         // A template that cannot be read is an error of the conversations that need it.
         let tool_format = model.tokenizer().chat_template().ok().flatten().and_then(|t| ToolFormat::of(&t));
-        let metrics = Arc::new(Metrics::new(&name));
-        let worker = Worker::start(&model, draft, &metrics, cache);
         let engine = Self::new(name, move |job, on_text| {
             let tokenizer = model.tokenizer();
             limit.check(job)?;

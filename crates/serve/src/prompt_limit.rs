@@ -20,16 +20,19 @@ pub(crate) struct PromptLimit {
 }
 
 impl PromptLimit {
-    pub(crate) fn of(model: &Model) -> Self {
+    /// The limits of a model that takes `context` tokens of a prompt and its continuation.
+    pub(crate) fn of(model: &Model, context: usize) -> Self {
         let tokenizer = model.tokenizer();
         let longest = (0..tokenizer.vocab_size() as u32)
             .filter_map(|id| tokenizer.bytes(id).ok())
             .map(|bytes| bytes.len())
             .max();
-        Self {
-            context: model.config().max_position_embeddings,
-            token_bytes: longest.unwrap_or(0).max(LEAST_TOKEN_BYTES),
-        }
+        Self { context, token_bytes: longest.unwrap_or(0).max(LEAST_TOKEN_BYTES) }
+    }
+
+    /// Tokens of a prompt and its continuation at most.
+    pub(crate) fn context(self) -> usize {
+        self.context
     }
 
     /// Whether a text of so many bytes can fit the model.

@@ -1,12 +1,12 @@
-//! Where alerts are posted to: plain HTTP, on a task of its own, so that nothing waits for whoever listens there.
+//! Where alerts are posted to, on a thread of its own, so that nothing waits for whoever listens there.
 
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{Request, Uri, header};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use axum::http::{Uri, header};
+use ureq::Agent;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::alerts::Notice;
 
@@ -20,35 +20,59 @@ const RETRIES: [u64; 4] = [1, 4, 16, 60];
 /// A place to post to.
 #[derive(Debug)]
 pub struct Webhook {
-    sender: mpsc::Sender<Notice>,
+    sender: SyncSender<Notice>,
     /// Until [`Webhook::start`].
-    receiver: Option<(Uri, mpsc::Receiver<Notice>)>,
+    receiver: Option<(Place, Receiver<Notice>)>,
+}
+
+/// An address, and what asks there.
+#[derive(Debug)]
+struct Place {
+    url: String,
+    agent: Agent,
 }
 
 impl Webhook {
-    /// The place of a URL, `http://HOST[:PORT][/PATH]`.
+    /// The place of a URL, `http://` or `https://HOST[:PORT][/PATH]`. A server with TLS has a certificate of one of
+    /// `authorities`, a file in PEM, or of one that Mozilla trusts if there is no file.
     ///
     /// # Errors
-    /// If it is another kind of URL.
-    pub fn new(url: &str) -> Result<Self, String> {
-        let expected = "expected http://HOST:PORT/PATH; for https put a proxy on this machine in between";
+    /// If it is another kind of URL, the file cannot be read, or has no certificate in it.
+    pub fn new(url: &str, authorities: Option<&Path>) -> Result<Self, String> {
+        let expected = "expected http:// or https://HOST:PORT/PATH";
+        let authority = url.split_once("://").map_or(url, |(_, rest)| rest).split(['/', '?', '#']).next();
+        if authority.is_some_and(|authority| authority.contains('@')) {
+            // It is not shown: there may be a password in it.
+            return Err(format!("the URL has a name or a password in it; {expected}"));
+        }
         let uri: Uri = url.parse().map_err(|e| format!("{url:?}: {e}; {expected}"))?;
-        let named = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        if uri.scheme_str() != Some("http") || uri.host().is_none_or(str::is_empty) || named {
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
             return Err(format!("{url:?}: {expected}"));
         }
-        let (sender, receiver) = mpsc::channel(WAITING);
-        Ok(Self { sender, receiver: Some((uri, receiver)) })
+        let mut tls = TlsConfig::builder();
+        if let Some(file) = authorities {
+            tls = tls.root_certs(RootCerts::new_with_certs(&certificates(file)?));
+        }
+        let config = Agent::config_builder()
+            .tls_config(tls.build())
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            // A notice that is sent on would arrive as another kind of request.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("tritforge/", env!("CARGO_PKG_VERSION")))
+            .build();
+        let (sender, receiver) = sync_channel(WAITING);
+        Ok(Self { sender, receiver: Some((Place { url: url.to_string(), agent: config.into() }, receiver)) })
     }
 
-    /// Starts the task that posts; to be called once, within a runtime.
+    /// Starts the thread that posts, which ends with the process; to be called once.
     pub(crate) fn start(&mut self) {
-        if let Some((uri, mut receiver)) = self.receiver.take() {
-            tokio::spawn(async move {
-                while let Some(notice) = receiver.recv().await {
-                    deliver(&uri, &notice).await;
-                }
-            });
+        let Some((place, receiver)) = self.receiver.take() else { return };
+        let url = place.url.clone();
+        let posts = move || receiver.iter().for_each(|notice| place.deliver(&notice));
+        if let Err(error) = std::thread::Builder::new().name("webhook".to_string()).spawn(posts) {
+            log::warn!("{url}: no thread can be started: {error}; alerts are not posted");
         }
     }
 
@@ -60,68 +84,131 @@ impl Webhook {
     }
 }
 
-/// Posts a notice, again if that fails.
-async fn deliver(uri: &Uri, notice: &Notice) {
-    let Ok(body) = serde_json::to_string(notice) else { return };
-    let mut waits = RETRIES.iter();
-    loop {
-        let error = match tokio::time::timeout(TIMEOUT, post(uri, body.clone())).await {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error,
-            Err(_) => format!("no answer within {} s", TIMEOUT.as_secs()),
-        };
-        let Some(wait) = waits.next() else {
-            log::warn!("{uri}: an alert cannot be posted: {error}; it is given up");
-            return;
-        };
-        log::debug!("{uri}: an alert cannot be posted: {error}; again in {wait} s");
-        tokio::time::sleep(Duration::from_secs(*wait)).await;
+/// The certificates in a file.
+fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
+    let shown = file.display();
+    let pem = std::fs::read(file).map_err(|e| format!("{shown}: {e}"))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&pem) {
+        match item.map_err(|e| format!("{shown}: {e}; expected certificates in PEM"))? {
+            PemItem::Certificate(certificate) => found.push(certificate),
+            _ => return Err(format!("{shown}: found a private key; expected certificates in PEM")),
+        }
     }
+    if found.is_empty() {
+        return Err(format!("{shown}: no certificate in it; expected certificates in PEM"));
+    }
+    Ok(found)
 }
 
-async fn post(uri: &Uri, body: String) -> Result<(), String> {
-    let host = uri.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    let stream =
-        TcpStream::connect((address, uri.port_u16().unwrap_or(80))).await.map_err(|e| e.to_string())?;
-    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(|e| e.to_string())?;
-    let connection = tokio::spawn(connection);
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::post(path)
-        .header(header::HOST, uri.authority().map_or(host, |authority| authority.as_str()))
-        .header(header::USER_AGENT, concat!("tritforge/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONNECTION, "close")
-        .body(Body::from(body))
-        .map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(|e| e.to_string());
-    connection.abort();
-    let status = response?.status();
-    if status.is_success() { Ok(()) } else { Err(format!("status {status}")) }
+impl Place {
+    /// Posts a notice, again if that fails.
+    fn deliver(&self, notice: &Notice) {
+        let url = &self.url;
+        let Ok(body) = serde_json::to_string(notice) else { return };
+        let mut waits = RETRIES.iter();
+        while let Err(error) = self.post(&body) {
+            let Some(wait) = waits.next() else {
+                log::warn!("{url}: an alert cannot be posted: {error}; it is given up");
+                return;
+            };
+            log::debug!("{url}: an alert cannot be posted: {error}; again in {wait} s");
+            std::thread::sleep(Duration::from_secs(*wait));
+        }
+    }
+
+    fn post(&self, body: &str) -> Result<(), String> {
+        let request = self.agent.post(&self.url).header(header::CONTENT_TYPE, "application/json");
+        let status = request.send(body).map_err(|e| e.to_string())?.status();
+        if status.is_success() { Ok(()) } else { Err(format!("status {status}")) }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use rcgen::generate_simple_self_signed;
+    use tokio_rustls::rustls::crypto::ring;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned};
+
     use super::*;
 
     #[test]
-    fn only_plain_http_is_a_place() {
-        for url in ["http://localhost:9000/alerts?x=1", "http://127.0.0.1", "http://[::1]:80/"] {
-            assert!(Webhook::new(url).is_ok(), "{url}");
-        }
+    fn places_are_urls_of_http() {
         for url in [
+            "http://localhost:9000/alerts?x=1",
+            "http://127.0.0.1",
+            "http://[::1]:80/",
             "https://example.com/",
-            "localhost:9000",
-            "/alerts",
-            "",
-            "ftp://x/",
-            "http://",
-            "http://a b/",
-            "http://user:word@x/",
         ] {
-            let message = Webhook::new(url).unwrap_err();
-            assert!(message.contains("expected http://HOST:PORT/PATH"), "{url}: {message}");
+            assert!(Webhook::new(url, None).is_ok(), "{url}");
         }
+        for url in
+            ["localhost:9000", "/alerts", "", "ftp://x/", "http://", "http://a b/", "https://user:word@x/"]
+        {
+            let message = Webhook::new(url, None).unwrap_err();
+            assert!(message.contains("expected http:// or https://HOST:PORT/PATH"), "{url}: {message}");
+            assert!(!message.contains("word"), "{message}");
+        }
+    }
+
+    /// The first line of a request and its last of one connection with TLS; none if there was no handshake.
+    fn answer(listener: &TcpListener, config: &Arc<ServerConfig>) -> Option<(String, String)> {
+        let (stream, _) = listener.accept().unwrap();
+        let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+        let mut reader = BufReader::new(StreamOwned::new(connection, stream));
+        let mut first = String::new();
+        reader.read_line(&mut first).ok()?;
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).unwrap() > 2 {
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        std::io::Read::read_exact(&mut reader, &mut body).unwrap();
+        write!(reader.get_mut(), "HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        Some((first, String::from_utf8(body).unwrap()))
+    }
+
+    #[test]
+    fn a_server_with_tls_is_one_that_the_file_of_authorities_knows() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ca.pem");
+        let made = generate_simple_self_signed(vec!["localhost".to_string()]).unwrap();
+        std::fs::write(&file, made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let (listener, config) = (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(config));
+        let url = format!("https://localhost:{}/alerts", listener.local_addr().unwrap().port());
+        let server = std::thread::spawn(move || [(); 2].map(|()| answer(&listener, &config)));
+
+        let known = Webhook::new(&url, Some(&file)).unwrap();
+        known.receiver.unwrap().0.post("{\"alert\":1}").unwrap();
+        let unknown = Webhook::new(&url, None).unwrap();
+        assert!(unknown.receiver.unwrap().0.post("{}").unwrap_err().contains("certificate"));
+        let [first, second] = server.join().unwrap();
+        assert_eq!(first.unwrap(), ("POST /alerts HTTP/1.1\r\n".to_string(), "{\"alert\":1}".to_string()));
+        assert_eq!(second, None);
+
+        for (text, expected) in
+            [("", "no certificate in it"), (&made.signing_key.serialize_pem(), "found a private key")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let message = Webhook::new(&url, Some(&file)).unwrap_err();
+            assert!(message.contains("ca.pem") && message.contains(expected), "{message}");
+        }
+        let missing = dir.path().join("missing.pem");
+        assert!(Webhook::new(&url, Some(&missing)).unwrap_err().contains("missing.pem"));
     }
 }

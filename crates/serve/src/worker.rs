@@ -29,8 +29,8 @@ pub(crate) struct Worker {
     requests: Sender<Request>,
     /// Tokens of a prompt and its continuation at most.
     context: usize,
-    /// Whether that is less than the model's, for want of memory.
-    limited: bool,
+    /// What makes that less than the model's, if anything does.
+    limit: Option<&'static str>,
 }
 
 /// What is to be generated, and for whom.
@@ -82,11 +82,19 @@ pub struct KvOptions {
     ///
     /// [`Engine::least_kv_memory`]: crate::Engine::least_kv_memory
     pub memory: Option<usize>,
+    /// Tokens of a prompt and its continuation at most; those of the model's context if there are fewer.
+    pub context: Option<usize>,
 }
 
 impl KvOptions {
     fn bytes(self) -> usize {
         self.memory.unwrap_or(usize::MAX)
+    }
+
+    /// The longest sequence that a model may have.
+    fn longest(self, model: &Model) -> usize {
+        let context = model.config().max_position_embeddings;
+        self.context.map_or(context, |most| most.min(context))
     }
 }
 
@@ -99,8 +107,13 @@ impl Worker {
         cache: KvOptions,
     ) -> Self {
         let (requests, received) = channel();
-        let longest = model.config().max_position_embeddings;
         let context = context_within(model, draft.as_ref(), cache);
+        let longest = cache.longest(model);
+        let limit = match context {
+            context if context < longest => Some("the memory for keys and values (serve --kv-memory)"),
+            context if context < model.config().max_position_embeddings => Some("serve --context"),
+            _ => None,
+        };
         metrics.kv_memory.store(cache.memory.map_or(0, |bytes| bytes as u64), Ordering::Relaxed);
         let (model, metrics) = (Arc::clone(model), Arc::clone(metrics));
         // Without a thread nobody receives, and every request fails with that.
@@ -112,7 +125,7 @@ impl Worker {
             .is_err()
             {}
         });
-        Self { requests, context, limited: context < longest }
+        Self { requests, context, limit }
     }
 
     /// Tokens of a prompt and its continuation at most.
@@ -123,13 +136,13 @@ impl Worker {
     /// Why a request cannot run.
     fn explain(&self, error: InferError) -> JobError {
         match error {
-            InferError::ContextFull { used, asked, context } if self.limited => {
-                JobError::ContextLength(format!(
-                    "the prompt has {} and the memory for keys and values (serve --kv-memory) has room for {context}: \
-                 use a shorter prompt",
+            error @ InferError::ContextFull { used, asked, context } => match self.limit {
+                Some(limit) => JobError::ContextLength(format!(
+                    "the prompt has {} and {limit} has room for {context}: use a shorter prompt",
                     counted(used + asked, "token")
-                ))
-            }
+                )),
+                None => error.into(),
+            },
             error => error.into(),
         }
     }
@@ -166,10 +179,10 @@ impl Worker {
     }
 }
 
-/// Tokens of the longest sequence whose keys and values, a draft's included, take no more than `cache.memory` bytes; the model's context if that
-/// is less. 0 if there is not even room for a part of one.
+/// Tokens of the longest sequence whose keys and values, a draft's included, take no more than `cache.memory` bytes; the model's context or
+/// `cache.context` if that is less. 0 if there is not even room for a part of one.
 pub(crate) fn context_within(model: &Model, draft: Option<&Draft>, cache: KvOptions) -> usize {
-    let longest = model.config().max_position_embeddings;
+    let longest = cache.longest(model);
     let of = |model: &Model, positions| Session::kv_bytes_of(model, cache.kv, positions);
     let both = |positions| of(model, positions) + draft.map_or(0, |draft| of(draft.model(), positions));
     let fits = |positions: usize| both(positions) <= cache.bytes();

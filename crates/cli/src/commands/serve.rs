@@ -74,8 +74,11 @@ pub(crate) struct Args {
     /// Maximum number of waiting requests; further requests get status 429.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     queue: u16,
+    /// Tokens of a prompt and its continuation at most; default: the model's context length.
+    #[arg(long, value_name = "N", value_parser = super::ranges::count(1..=1 << 32))]
+    context: Option<usize>,
     /// Memory for keys and values in bytes, those kept for further prompts included. A request waits until all that it may
-    /// need is free; without this every concurrent generation may fill the model's context.
+    /// need is free; without this every concurrent generation may fill the context.
     #[arg(long, value_name = "BYTES", value_parser = super::ranges::count(1..=1 << 50))]
     kv_memory: Option<usize>,
     /// Type of the KV cache: f16; f32, which reproduces the logits of training bit for bit; or q8_0, half of f16's memory.
@@ -156,9 +159,12 @@ pub(crate) struct Args {
     /// Seconds between two snapshots.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     history_interval: u64,
-    /// POST alerts, which are `[[alerts]]` in the file of --config, to this http:// URL, beside the log.
+    /// POST alerts, which are `[[alerts]]` in the file of --config, to this http:// or https:// URL, beside the log.
     #[arg(long, value_name = "URL")]
     alert_webhook: Option<String>,
+    /// Authorities in PEM that may have signed the certificate of --alert-webhook, in place of those that Mozilla trusts.
+    #[arg(long, value_name = "FILE", requires = "alert_webhook")]
+    alert_webhook_ca: Option<PathBuf>,
     /// Power that the machine takes, for an estimate of the energy per token where the processor does not count it (RAPL).
     #[arg(long, value_name = "W", value_parser = watts)]
     watts: Option<f64>,
@@ -180,13 +186,13 @@ pub(crate) struct Args {
 
 /// The command line with the options of the file that `serve --config` names, if it does.
 pub(crate) fn with_config(cli: Cli) -> Result<Cli> {
-    match &cli.command {
-        Command::Serve(Args { config: Some(path), .. }) => {
-            let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
-            config::with_file(path, &argv)
-        }
-        _ => Ok(cli),
+    if let Command::Serve(args) = &cli.command
+        && let Some(path) = &args.config
+    {
+        let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+        return config::with_file(path, &argv);
     }
+    Ok(cli)
 }
 
 /// How a text's vector is made of its tokens' states.
@@ -252,7 +258,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         _ => bail!("--tls-cert and --tls-key: only one of them is given; expected both, or neither"),
     };
-    let webhook = args.alert_webhook.as_deref().map(Webhook::new).transpose();
+    let authorities = args.alert_webhook_ca.as_deref();
+    let webhook = args.alert_webhook.as_deref().map(|url| Webhook::new(url, authorities)).transpose();
     let webhook = webhook.map_err(anyhow::Error::msg).context("--alert-webhook")?;
     let alerts =
         Alerts::new(args.alerts.clone(), webhook).map_err(anyhow::Error::msg).context("[[alerts]]")?;
@@ -267,6 +274,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     };
     let mut model = Model::open_with(&gguf_file(file)?, args.overrides.list())?;
+    let longest = model.config().max_position_embeddings;
+    if let Some(context) = args.context.filter(|context| *context > longest) {
+        bail!("--context {context}: expected 1 to the model's context length, {longest}");
+    }
     let draft = args.draft.open(&model, &args.device)?;
     let of_draft = draft.as_ref().map_or(0, |draft| Engine::least_kv_memory(draft.model(), args.kv));
     let least = Engine::least_kv_memory(&model, args.kv) + of_draft;
@@ -279,7 +290,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let model = Arc::new(model);
     // What the device does not store is an error now and not of every request.
     Session::with_kv(Arc::clone(&model), 1, args.kv).context("--kv")?;
-    let cache = KvOptions { kv: args.kv, memory: args.kv_memory };
+    let cache = KvOptions { kv: args.kv, memory: args.kv_memory, context: args.context };
     let mut engine = Engine::with_draft(&model, draft, cache)?;
     if let Some(format) = args.tool_format {
         engine = engine.with_tool_format(format);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args as ClapArgs;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -69,6 +69,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let recipe = Recipe::load(&args.recipe, &args.set)?;
+    if !args.tag.is_empty() && recipe.log.is_none() {
+        bail!(
+            "{}: --tag needs a server that the run is logged to, log.mlflow in the recipe: found none",
+            args.recipe.display()
+        );
+    }
     let preparation = Preparation::new(|message| println!("{message}"));
     let training = Training::new(recipe.train.steps);
     let sinks: [&dyn Sink; 2] =

@@ -130,6 +130,9 @@ impl Request {
             lora: given("lora").map(lora).transpose()?,
         };
         request.together(endpoint, &given)?;
+        if endpoint == Endpoint::Batch {
+            conversation_only(&object.0, given("messages").is_some())?;
+        }
         Ok(request)
     }
 
@@ -212,6 +215,16 @@ pub(crate) fn template_arguments(object: &Map<String, Value>) -> Result<Map<Stri
         },
         Some(other) => Err(values::expected(name, other, "an object")),
     }
+}
+
+/// Refuses fields that only a conversation has in a request of a text, or of tokens.
+pub(crate) fn conversation_only(object: &Map<String, Value>, conversation: bool) -> Result<(), RequestError> {
+    let name = "chat_template_kwargs";
+    if !conversation && !template_arguments(object)?.is_empty() {
+        let message = format!("{name} needs messages: a text is not put into a template");
+        return Err(RequestError::new(name, message));
+    }
+    Ok(())
 }
 
 /// A field that is true or false.

@@ -76,6 +76,7 @@ async fn tokenize(
             RequestError::new("content", "expected exactly one of content, prompt and messages").into()
         );
     };
+    request::conversation_only(&body.0, source == "messages")?;
     let value = given(&body, source).cloned().unwrap_or_default();
     let adds = match source {
         "content" => flag("add_special", flag("add_special_tokens", false)?)?,
@@ -102,8 +103,7 @@ async fn tokenize(
             let how = EncodeOptions { add_bos: adds && tokenizer.adds_bos(), parse_special };
             tokenizer.encode_with(&text, how).map_err(wrong)?
         };
-        let mut answer =
-            json!({ "count": ids.len(), "max_model_len": model.config().max_position_embeddings });
+        let mut answer = json!({ "count": ids.len(), "max_model_len": limit.context() });
         if strings {
             answer["token_strs"] = ids.iter().map(|id| tokenizer.token(*id)).collect();
         }

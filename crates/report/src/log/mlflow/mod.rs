@@ -148,6 +148,14 @@ impl Mlflow {
     }
 }
 
+impl Drop for Mlflow {
+    /// A run that ends without an event, as by a panic, is told to the server as one that failed.
+    fn drop(&mut self) {
+        self.items = None;
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 /// Milliseconds since 1970.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

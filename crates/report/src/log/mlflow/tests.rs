@@ -22,6 +22,8 @@ struct Server {
     requests: Mutex<Vec<(String, String, String, Value)>>,
     /// Answers that it is too busy.
     busy: AtomicBool,
+    /// Is too slow for more numbers than these in a request; 0 for none.
+    most: AtomicUsize,
     /// Does not let anybody in.
     closed: AtomicBool,
 }
@@ -124,6 +126,10 @@ impl Server {
                 let Some(run) = runs.iter_mut().find(|run| run["info"]["run_id"] == body["run_id"]) else {
                     return fault(404, "RESOURCE_DOES_NOT_EXIST");
                 };
+                let (most, numbers) = (self.most.load(Ordering::Relaxed), body["metrics"].as_array());
+                if most > 0 && numbers.is_some_and(|numbers| numbers.len() > most) {
+                    return fault(504, "GATEWAY_TIMEOUT");
+                }
                 match path {
                     "runs/update" => update(run, body),
                     _ => log_batch(run, body),
@@ -382,4 +388,39 @@ fn the_end_of_training_does_not_wait_for_all_numbers() {
     let run = server.run(0);
     assert_eq!((run["info"]["status"].as_str(), room.lost()), (Some("FINISHED"), 2));
     assert_eq!(run["data"]["metrics"], json!([]));
+}
+
+#[test]
+fn a_server_that_takes_only_a_few_numbers_at_once_gets_all_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, url) = Server::start();
+    server.most.store(300, Ordering::Relaxed);
+    let (room, ended) = (Arc::new(Room::default()), Arc::new(OnceLock::new()));
+    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
+    let client = Client::new(&url, |_| None);
+    let mut worker = Worker::new(client, options, dir.path().join("mlflow.json"), Arc::clone(&room), ended);
+    assert!(room.enter(2000));
+    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
+    (worker.begun, worker.points) = (Some(("r".to_string(), Vec::new())), (0..2000).map(point).collect());
+    // 1000, 500 and at last 250, which grow until there are too many again.
+    let mut failures = 0;
+    while worker.send().is_err() {
+        failures += 1;
+        assert!(failures < 20);
+    }
+    assert!(failures >= 2);
+    let steps: Vec<u64> = values(&server.run(0), "loss").iter().map(|(step, _)| *step).collect();
+    assert_eq!(steps, (0..2000).collect::<Vec<u64>>());
+    assert_eq!(room.lost(), 0);
+}
+
+#[test]
+fn a_run_whose_training_is_gone_without_a_word_has_failed() {
+    let (dir, (server, url)) = (tempfile::tempdir().unwrap(), Server::start());
+    let mut log = open(dir.path(), 0, &url);
+    [run(0, ""), train(1, 3.0)].iter().for_each(|event| log.event(event).unwrap());
+    drop(log);
+    let found = server.run(0);
+    assert_eq!(found["info"]["status"], "FAILED");
+    assert_eq!(values(&found, "loss/train"), [(1, json!(3.0))]);
 }

@@ -11,7 +11,7 @@ use super::client::{Client, Fault, Point};
 use super::record::Record;
 use super::{MlflowOptions, Room, now};
 
-/// Numbers and parameters of a request: the most that MLflow takes.
+/// Numbers and parameters of a request: the most that MLflow takes. A server that does not answer in time gets fewer numbers at once.
 const METRICS: usize = 1000;
 const PARAMS: usize = 100;
 /// Time in which numbers are gathered for a request.
@@ -41,9 +41,11 @@ pub(super) struct Worker {
     pub(super) room: Arc<Room>,
     /// When training ended.
     pub(super) ended: Arc<OnceLock<Instant>>,
-    begun: Option<(String, Vec<(String, String)>)>,
+    pub(super) begun: Option<(String, Vec<(String, String)>)>,
     run: Option<String>,
-    points: VecDeque<Point>,
+    pub(super) points: VecDeque<Point>,
+    /// Numbers of a request.
+    batch: usize,
     /// The pause after the last request came to nothing; none if it did not.
     pause: Option<Duration>,
     told: bool,
@@ -61,7 +63,8 @@ impl Worker {
     ) -> Self {
         let (begun, run, points) = (None, None, VecDeque::new());
         let (pause, told, refused) = (None, false, false);
-        Self { client, options, record, room, ended, begun, run, points, pause, told, refused }
+        let batch = METRICS;
+        Self { client, options, record, room, ended, begun, run, points, batch, pause, told, refused }
     }
 
     /// Whether training waits no longer. It may have ended while a backlog is being sent.
@@ -72,7 +75,7 @@ impl Worker {
         }
     }
 
-    /// Sends until the run ends, or training is gone.
+    /// Sends until the run ends. Training that is gone without a word has failed.
     pub(super) fn serve(mut self, items: &Receiver<Item>) {
         let mut next = Instant::now();
         loop {
@@ -98,7 +101,10 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + self.attempt();
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.ended.get_or_init(Instant::now);
+                    return self.end("FAILED");
+                }
             }
         }
     }
@@ -132,7 +138,7 @@ impl Worker {
     }
 
     /// Sends what there is; only a server that is away, or too slow at the end of training, is a fault here.
-    fn send(&mut self) -> Result<(), Fault> {
+    pub(super) fn send(&mut self) -> Result<(), Fault> {
         if let Some((name, params)) = &self.begun {
             let run = match self.begin(name) {
                 Ok(run) => run,
@@ -166,10 +172,16 @@ impl Worker {
         let Some(run) = self.run.clone() else { return Ok(()) };
         while !self.points.is_empty() {
             self.in_time()?;
-            let count = self.points.len().min(METRICS);
+            let count = self.points.len().min(self.batch);
             match self.client.log_metrics(&run, self.points.iter().take(count)) {
-                Ok(()) => self.room.leave(count),
-                Err(away @ Fault::Away(_)) => return Err(away),
+                Ok(()) => {
+                    self.batch = (self.batch + self.batch / 8 + 1).min(METRICS);
+                    self.room.leave(count);
+                }
+                Err(away @ Fault::Away(_)) => {
+                    self.batch = (count / 2).max(1);
+                    return Err(away);
+                }
                 Err(fault) => {
                     log::warn!("mlflow: {count} numbers are not logged: {}", fault.message());
                     self.lose(count);
