@@ -67,7 +67,14 @@ fn the_dashboard_shows_metrics_that_there_are() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/grafana-dashboard.json");
     let dashboard = std::fs::read_to_string(path).unwrap();
     let json: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
-    let served = Served::start(&[]);
+    let dir = tempfile::tempdir().unwrap();
+    let filters = dir.path().join("filters.toml");
+    std::fs::write(
+        &filters,
+        "[[filters]]\nname = \"all\"\npattern = \".\"\nwhere = \"prompt\"\naction = \"redact\"\n",
+    )
+    .unwrap();
+    let served = Served::start(&["--filters", filters.to_str().unwrap()]);
     assert!(served.complete().contains("200 OK"));
     served.answered(1.0);
     let (_, _, text) = served.get("/metrics");

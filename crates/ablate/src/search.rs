@@ -134,7 +134,7 @@ pub(crate) fn draw(spaces: &[Space], trials: Trials) -> Result<Vec<Vec<Setting>>
         known += 1;
         if known == PATIENCE {
             return Err(format!(
-                "{}: only {} different points were found; give fewer trials, or run every combination of lists instead",
+                "{}: only {} different points were found; give fewer (--trials, or trials in [random]), or run every combination of lists instead",
                 tritforge_support::counted(trials.count, "trial"),
                 points.len()
             ));

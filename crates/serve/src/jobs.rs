@@ -112,9 +112,9 @@ impl Jobs {
         self.filters.as_ref().map(|filters| filters.current())
     }
 
-    /// The text of a prompt of tokens, for filters.
-    fn decode(&self, ids: &[u32]) -> Result<String, ApiError> {
-        let invalid = |message: String| ApiError::Invalid { message, param: Some("prompt") };
+    /// The text of tokens that came in the field `param`, for filters.
+    pub(crate) fn decode(&self, ids: &[u32], param: &'static str) -> Result<String, ApiError> {
+        let invalid = |message: String| ApiError::Invalid { message, param: Some(param) };
         self.text()?.0.tokenizer().decode(ids).map_err(|e| invalid(e.to_string()))
     }
 
@@ -146,7 +146,7 @@ impl Jobs {
     ) -> Result<mpsc::Receiver<Update>, ApiError> {
         let filters = self.filters();
         if let Some(filters) = &filters {
-            filters.prompts(&mut jobs, self.metrics(), |ids| self.decode(ids))?;
+            filters.prompts(&mut jobs, self.metrics(), |ids| self.decode(ids, "prompt"))?;
         }
         if let Some(answers) = self.kept(&jobs) {
             return Ok(self.replay(answers, n, filters, record));

@@ -29,6 +29,8 @@ pub struct Webhook {
 #[derive(Debug)]
 struct Place {
     url: String,
+    /// Its host, as the log shows it: a path may be a secret.
+    host: String,
     agent: Agent,
 }
 
@@ -63,16 +65,18 @@ impl Webhook {
             .user_agent(concat!("tritforge/", env!("CARGO_PKG_VERSION")))
             .build();
         let (sender, receiver) = sync_channel(WAITING);
-        Ok(Self { sender, receiver: Some((Place { url: url.to_string(), agent: config.into() }, receiver)) })
+        let host = authority.unwrap_or_default().to_string();
+        let place = Place { url: url.to_string(), host, agent: config.into() };
+        Ok(Self { sender, receiver: Some((place, receiver)) })
     }
 
     /// Starts the thread that posts, which ends with the process; to be called once.
     pub(crate) fn start(&mut self) {
         let Some((place, receiver)) = self.receiver.take() else { return };
-        let url = place.url.clone();
+        let host = place.host.clone();
         let posts = move || receiver.iter().for_each(|notice| place.deliver(&notice));
         if let Err(error) = std::thread::Builder::new().name("webhook".to_string()).spawn(posts) {
-            log::warn!("{url}: no thread can be started: {error}; alerts are not posted");
+            log::warn!("webhook at {host}: no thread can be started: {error}; alerts are not posted");
         }
     }
 
@@ -104,15 +108,15 @@ fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
 impl Place {
     /// Posts a notice, again if that fails.
     fn deliver(&self, notice: &Notice) {
-        let url = &self.url;
+        let host = &self.host;
         let Ok(body) = serde_json::to_string(notice) else { return };
         let mut waits = RETRIES.iter();
         while let Err(error) = self.post(&body) {
             let Some(wait) = waits.next() else {
-                log::warn!("{url}: an alert cannot be posted: {error}; it is given up");
+                log::warn!("webhook at {host}: an alert cannot be posted: {error}; it is given up");
                 return;
             };
-            log::debug!("{url}: an alert cannot be posted: {error}; again in {wait} s");
+            log::debug!("webhook at {host}: an alert cannot be posted: {error}; again in {wait} s");
             std::thread::sleep(Duration::from_secs(*wait));
         }
     }

@@ -208,3 +208,39 @@ async fn log_probabilities_would_show_what_is_withheld() {
     ok(&router(echo(2), &options), COMPLETIONS, &json!({ "prompt": "a", "logprobs": 1 })).await;
     assert_eq!(get(&app, "/v1/models").await.0, 200);
 }
+
+/// Inputs of embeddings are read by the model as prompts are.
+#[tokio::test]
+async fn inputs_of_embeddings_are_filtered_as_prompts() {
+    const PATH: &str = "/v1/embeddings";
+    let (_model_dir, model) = common::model();
+    let hidden = filter("hidden", "se[ck]ret", "both", "redact");
+    let blocked = filter("blocked", "forbidden", "prompt", "block");
+    let answers = filter("answers", "apple", "answer", "block");
+    let (_dir, options) = filters(&(hidden + &blocked + &answers));
+    let app = router(Engine::of(&model).unwrap(), &options);
+    let plain = common::app(Engine::of(&model).unwrap());
+    let asked = ok(&app, PATH, &json!({ "input": ["a secret", "apple"] })).await;
+    let right = ok(&plain, PATH, &json!({ "input": ["a [redacted]", "apple"] })).await;
+    assert_eq!(asked, right);
+    let ids = |text: &str| model.tokenizer().encode(text, false).unwrap();
+    assert_eq!(
+        ok(&app, PATH, &json!({ "input": ids("apple") })).await,
+        ok(&plain, PATH, &json!({ "input": ids("apple") })).await
+    );
+    for input in [json!(["fine", "forbidden"]), json!(ids("forbidden")), json!([ids("secret")])] {
+        let error = common::refused(&app, PATH, &json!({ "input": input })).await;
+        assert_eq!((&error["code"], &error["param"]), (&json!("CONTENT_FILTERED"), &json!("input")));
+    }
+    let metrics = common::send_get(&app, "/metrics").await.1;
+    for (name, action, count) in [("hidden", "redact", 2), ("blocked", "block", 2)] {
+        let labels =
+            [format!("action=\"{action}\""), format!("filter=\"{name}\""), "where=\"prompt\"".to_string()];
+        let counted = metrics.lines().any(|line| {
+            line.starts_with("tritforge_content_filtered_total{")
+                && labels.iter().all(|label| line.contains(label))
+                && line.ends_with(&format!("}} {count}"))
+        });
+        assert!(counted, "{metrics}");
+    }
+}

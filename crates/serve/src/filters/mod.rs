@@ -28,6 +28,7 @@ use crate::engine::{Job, Prompt};
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::reload::{self, FileError};
+use crate::request::TextOrIds;
 
 /// What says that a filter ended an answer.
 pub(crate) const RESPONSE_FILTERED: &str = "RESPONSE_FILTERED";
@@ -191,17 +192,40 @@ impl FilterSet {
                         self.prompt(&mut message.content, "messages", metrics)?;
                     }
                 }
-                Prompt::Ids(ids) => {
-                    let mut text = decode(ids)?;
-                    let before = text.clone();
-                    self.prompt(&mut text, "prompt", metrics)?;
-                    if text != before {
-                        return Err(ApiError::ContentFiltered("prompt"));
-                    }
-                }
+                Prompt::Ids(ids) => self.ids(&decode(ids)?, "prompt", metrics)?,
             }
         }
         Ok(())
+    }
+
+    /// Filters texts that came in the field `param` and that nothing answers, as prompts are filtered.
+    ///
+    /// # Errors
+    /// As [`FilterSet::prompts`].
+    pub(crate) fn texts(
+        &self,
+        texts: &mut [TextOrIds],
+        param: &'static str,
+        metrics: &Metrics,
+        decode: impl Fn(&[u32]) -> Result<String, ApiError>,
+    ) -> Result<(), ApiError> {
+        if !self.filters.iter().any(Filter::is_for_prompts) {
+            return Ok(());
+        }
+        for text in texts {
+            match text {
+                TextOrIds::Text(text) => self.prompt(text, param, metrics)?,
+                TextOrIds::Ids(ids) => self.ids(&decode(ids)?, param, metrics)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Filters the text of tokens, which cannot be changed.
+    fn ids(&self, before: &str, param: &'static str, metrics: &Metrics) -> Result<(), ApiError> {
+        let mut text = before.to_string();
+        self.prompt(&mut text, param, metrics)?;
+        if text == before { Ok(()) } else { Err(ApiError::ContentFiltered(param)) }
     }
 
     /// Filters a prompt that came in the field `param`.

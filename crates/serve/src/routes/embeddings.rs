@@ -48,7 +48,11 @@ async fn embeddings(
 ) -> Result<Json<Value>, ApiError> {
     let body: Object = parse(body)?;
     let (model, limit) = service.jobs.text()?;
-    let request = EmbeddingRequest::read(&body, model.config().hidden_size)?;
+    let mut request = EmbeddingRequest::read(&body, model.config().hidden_size)?;
+    if let Some(filters) = service.jobs.filters() {
+        let decode = |ids: &[u32]| service.jobs.decode(ids, "input");
+        filters.texts(&mut request.input, "input", service.jobs.metrics(), decode)?;
+    }
     let (name, adapters) = service.jobs.adapters().of_request(request.model.as_deref(), None)?;
     let place = service.jobs.place(&record).await?;
     let wanted = Arc::new(AtomicBool::new(true));
