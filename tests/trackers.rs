@@ -129,8 +129,10 @@ fn a_server_that_is_away_changes_nothing() {
         ("log.mlflow=http://", "expected the address of a server"),
         ("log.mlflow=http://me:secret@host", "MLFLOW_TRACKING_USERNAME"),
         ("log.mlflow=me:secret@host:5000", "MLFLOW_TRACKING_USERNAME"),
+        ("log.mlflow=\"http://me:secret@host", "neither TOML nor a bare string"),
+        ("log={mlflow=\"http://me:secret@host\"}", "with one dot in the key"),
         ("log.mlflow_experiment=x", "needs log.mlflow"),
-        ("log.mlfow=http://host", "did you mean log.mlflow?"),
+        ("log.mlfow=http://me:secret@host", "did you mean log.mlflow?"),
     ] {
         let message = project.fails(&["train", "recipe.toml", "--set", wrong, "--dry-run"]);
         assert!(message.contains(says), "{wrong}: {message}");

@@ -94,15 +94,20 @@ fn what_was_trained_without_thinking_is_served_so() {
     }
     // A text has no template to be put into.
     let arguments = json!({ "enable_thinking": true });
-    for (path, body) in [
-        ("/tokenize", json!({ "prompt": "Say 3", "chat_template_kwargs": arguments })),
+    for (path, body, expected) in [
+        (
+            "/tokenize",
+            json!({ "prompt": "Say 3", "chat_template_kwargs": arguments }),
+            "chat_template_kwargs needs messages",
+        ),
         (
             "/v1/generate/batch",
             json!({ "requests": [{ "prompt": "Say 3", "chat_template_kwargs": arguments }] }),
+            "Unrecognized request argument supplied: chat_template_kwargs",
         ),
     ] {
         let (_, _, answer) = served.post(path, "", &body.to_string());
-        assert!(answer.contains("chat_template_kwargs needs messages"), "{path}: {answer}");
+        assert!(answer.contains(expected), "{path}: {answer}");
     }
     for (arguments, expected) in
         [(json!(3), "expected an object"), (json!({ "messages": [] }), "no argument may be called")]

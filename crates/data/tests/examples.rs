@@ -139,6 +139,12 @@ fn answers_may_be_judged_in_a_column_of_any_name_and_form() {
     let plain = ReadOptions { kind: RecordKind::PromptCompletion, ..options };
     let error = read("a.jsonl", json, &plain).unwrap_err();
     assert!(error.contains("line 1: column \"kto_tag\" is a number"), "{error}");
+    for column in ["score", "label"] {
+        let columns = Columns([("label".to_string(), column.to_string())].into());
+        let options = ReadOptions { columns, ..plain.clone() };
+        let error = read("a.jsonl", &json.replace("kto_tag", column), &options).unwrap_err();
+        assert!(error.contains(&format!("line 1: column {column:?} is a number")), "{error}");
+    }
     // A class of a text is no verdict.
     let class = "{\"prompt\":\"q\",\"completion\":\"yes\",\"label\":1}";
     assert_eq!(turns(&read("a.jsonl", class, &ReadOptions::default()).unwrap().examples[0]).len(), 2);

@@ -14,8 +14,8 @@ use super::error::{Fault, Origin};
 /// comes from, whole.
 pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Vec<Fault>) {
     for text in overrides {
-        let fault =
-            |message: &str| Fault { origin: Origin::Override(text.clone()), message: message.to_string() };
+        let origin = Origin::Override(without_secret(text));
+        let fault = |message: &str| Fault { origin: origin.clone(), message: message.to_string() };
         let Some((path, value)) = text.split_once('=') else {
             faults.push(fault("expected section.key=value"));
             continue;
@@ -31,8 +31,7 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
             faults.push(fault("the value is neither TOML nor a bare string"));
             continue;
         };
-        let origin = Origin::Override(without_secret(text));
-        let (key_at, value_at) = (origin.clone(), origin);
+        let (key_at, value_at) = (origin.clone(), origin.clone());
         let entry = Entry { value, written: written.to_string(), key_at, value_at, from_config: false };
         let section_entries = entries.sections.entry(section.to_string()).or_default();
         let rivals: &[&str] = match (section, key) {
@@ -63,9 +62,11 @@ pub(super) fn apply(entries: &mut Entries, overrides: &[String], faults: &mut Ve
 
 /// An override as messages show it: an address may have a password in it.
 fn without_secret(text: &str) -> String {
-    match text.split_once('=') {
-        Some((key, value)) if key.trim() == "log.mlflow" && value.contains('@') => format!("{key}=…"),
-        _ => text.to_string(),
+    let (key, value) = text.split_once('=').unwrap_or(("", text));
+    // Whatever key it was meant for.
+    match value.contains('@') && (value.contains("://") || key.trim().starts_with("log")) {
+        true => format!("{key}=…"),
+        false => text.to_string(),
     }
 }
 

@@ -15,24 +15,28 @@ const STOP_BYTES: usize = 64 << 10;
 /// Limits of one model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PromptLimit {
+    /// The model's.
     context: usize,
+    /// Tokens of a prompt and its continuation at most.
+    served: usize,
     token_bytes: usize,
 }
 
 impl PromptLimit {
-    /// The limits of a model that takes `context` tokens of a prompt and its continuation.
-    pub(crate) fn of(model: &Model, context: usize) -> Self {
+    /// The limits of a model that takes `served` tokens of a prompt and its continuation.
+    pub(crate) fn of(model: &Model, served: usize) -> Self {
         let tokenizer = model.tokenizer();
         let longest = (0..tokenizer.vocab_size() as u32)
             .filter_map(|id| tokenizer.bytes(id).ok())
             .map(|bytes| bytes.len())
             .max();
-        Self { context, token_bytes: longest.unwrap_or(0).max(LEAST_TOKEN_BYTES) }
+        let context = model.config().max_position_embeddings;
+        Self { context, served, token_bytes: longest.unwrap_or(0).max(LEAST_TOKEN_BYTES) }
     }
 
     /// Tokens of a prompt and its continuation at most.
-    pub(crate) fn context(self) -> usize {
-        self.context
+    pub(crate) fn served(self) -> usize {
+        self.served
     }
 
     /// Whether a text of so many bytes can fit the model.

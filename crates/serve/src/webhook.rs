@@ -1,12 +1,13 @@
 //! Where alerts are posted to, on a thread of its own, so that nothing waits for whoever listens there.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use axum::http::{Uri, header};
-use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Proxy};
 
 use crate::alerts::Notice;
 
@@ -47,16 +48,22 @@ impl Webhook {
             // It is not shown: there may be a password in it.
             return Err(format!("the URL has a name or a password in it; {expected}"));
         }
-        let uri: Uri = url.parse().map_err(|e| format!("{url:?}: {e}; {expected}"))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-            return Err(format!("{url:?}: {expected}"));
+        let shown = if url.contains('@') { "the URL".to_string() } else { format!("{url:?}") };
+        let uri: Uri = url.parse().map_err(|e| format!("{shown}: {e}; {expected}"))?;
+        let name = uri.host().unwrap_or_default();
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || name.is_empty() {
+            return Err(format!("{shown}: {expected}"));
         }
+        let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let here = name == "localhost" || address.is_ok_and(|address| address.is_loopback());
         let mut tls = TlsConfig::builder();
         if let Some(file) = authorities {
             tls = tls.root_certs(RootCerts::new_with_certs(&certificates(file)?));
         }
         let config = Agent::config_builder()
             .tls_config(tls.build())
+            // What is on this machine is reached without one.
+            .proxy(if here { None } else { Proxy::try_from_env() })
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             // A notice that is sent on would arrive as another kind of request.
@@ -151,12 +158,19 @@ mod tests {
         ] {
             assert!(Webhook::new(url, None).is_ok(), "{url}");
         }
-        for url in
-            ["localhost:9000", "/alerts", "", "ftp://x/", "http://", "http://a b/", "https://user:word@x/"]
-        {
+        for url in [
+            "localhost:9000",
+            "/alerts",
+            "",
+            "ftp://x/",
+            "http://",
+            "http://a b/",
+            "https://user:hunter2@x/",
+            "https://user:hun/ter2@x/",
+        ] {
             let message = Webhook::new(url, None).unwrap_err();
             assert!(message.contains("expected http:// or https://HOST:PORT/PATH"), "{url}: {message}");
-            assert!(!message.contains("word"), "{message}");
+            assert!(!message.contains("ter2"), "{message}");
         }
     }
 

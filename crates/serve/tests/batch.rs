@@ -5,6 +5,8 @@ mod common;
 use axum::Router;
 use common::{CHAT, COMPLETIONS, app, messages, model, ok, post, refused};
 use serde_json::{Value, json};
+use tritforge_infer::GenerateOptions;
+use tritforge_serve::request::{Endpoint, Object, Request};
 use tritforge_serve::{Engine, ServeOptions, router};
 
 const PATH: &str = "/v1/generate/batch";
@@ -69,4 +71,17 @@ async fn a_batch_is_bounded_by_the_queue() {
     }
     let (status, _) = post(&app, PATH, &json!({ "requests": [], "other": 1 })).await;
     assert_eq!(status, 400);
+}
+
+#[test]
+fn a_line_of_a_batch_without_a_conversation_has_no_template() {
+    let read = |line: Value| {
+        let object: Object = serde_json::from_value(line).unwrap();
+        Request::read(Endpoint::Batch, &object, GenerateOptions::default()).map(|_| ())
+    };
+    let arguments = json!({ "enable_thinking": true });
+    let error = read(json!({ "prompt": "a", "chat_template_kwargs": arguments })).unwrap_err();
+    assert!(error.message.contains("chat_template_kwargs needs messages"), "{}", error.message);
+    read(json!({ "prompt": "a", "chat_template_kwargs": {} })).unwrap();
+    read(json!({ "messages": messages("a"), "chat_template_kwargs": arguments })).unwrap();
 }

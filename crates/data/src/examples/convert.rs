@@ -317,6 +317,12 @@ fn refuse_columns(row: &Row, kind: RecordKind, columns: &Columns) -> Result<(), 
             return Err(format!("column {name:?} is {}: {why}", type_name(value)));
         }
     }
+    // Whatever it is called and however it is written: the recipe says that it judges.
+    if let Some(column) = columns.0.get("label").filter(|_| kind != RecordKind::UnpairedPreference)
+        && let Some(value) = row.get(column.as_str()).filter(|value| !is_nothing(value))
+    {
+        return Err(format!("column {column:?} is {}: {JUDGED}", type_name(value)));
+    }
     let history = row.get("history").is_some_and(|value| !is_nothing(value));
     if history && !matches!(kind, RecordKind::Alpaca | RecordKind::InputOutput) {
         return Err(

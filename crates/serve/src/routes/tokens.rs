@@ -103,7 +103,7 @@ async fn tokenize(
             let how = EncodeOptions { add_bos: adds && tokenizer.adds_bos(), parse_special };
             tokenizer.encode_with(&text, how).map_err(wrong)?
         };
-        let mut answer = json!({ "count": ids.len(), "max_model_len": limit.context() });
+        let mut answer = json!({ "count": ids.len(), "max_model_len": limit.served() });
         if strings {
             answer["token_strs"] = ids.iter().map(|id| tokenizer.token(*id)).collect();
         }

@@ -17,6 +17,8 @@ const MESSAGE: usize = 300;
 pub(super) enum Fault {
     /// The server cannot be reached or cannot answer now: the same request may succeed later.
     Away(String),
+    /// It did not answer this request in time: it may answer a smaller one.
+    Slow(String),
     /// The server does not take it, now or later.
     Refused {
         /// The status of the answer.
@@ -31,8 +33,13 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) fn message(&self) -> &str {
         match self {
-            Self::Away(message) | Self::Refused { message, .. } => message,
+            Self::Away(message) | Self::Slow(message) | Self::Refused { message, .. } => message,
         }
+    }
+
+    /// Whether the request may be sent again.
+    pub(super) fn passes(&self) -> bool {
+        !matches!(self, Self::Refused { .. })
     }
 
     fn is(&self, wanted: &str) -> bool {
@@ -164,7 +171,10 @@ impl Client {
 
 /// What a server answered, or why it did not.
 fn answer(path: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, Fault> {
-    let away = |e: ureq::Error| Fault::Away(e.to_string());
+    let away = |e: ureq::Error| match e {
+        ureq::Error::Timeout(during) if during != ureq::Timeout::Connect => Fault::Slow(e.to_string()),
+        e => Fault::Away(e.to_string()),
+    };
     let mut response = sent.map_err(away)?;
     let status = response.status().as_u16();
     let body = response.body_mut().read_to_string().map_err(away)?;
@@ -176,10 +186,13 @@ fn answer(path: &str, sent: Result<ureq::http::Response<ureq::Body>, ureq::Error
     let said = |key: &str| value.as_ref().and_then(|v| v[key].as_str()).unwrap_or_default().to_string();
     let (code, message) = (said("error_code"), said("message"));
     let message = if message.is_empty() { body } else { message };
-    // Too many requests, too early, a fault of the server or of what is before it.
-    match matches!(status, 408 | 425 | 429) || status >= 500 {
-        true => Err(Fault::Away(format!("{path}: HTTP status {status}: {}", shortened(&message)))),
-        false => Err(refused(status, &code, path, &message)),
+    let named = format!("{path}: HTTP status {status}: {}", shortened(&message));
+    match status {
+        // Request Timeout, Gateway Timeout.
+        408 | 504 => Err(Fault::Slow(named)),
+        // Too early, too many requests, a fault of the server or of what is before it.
+        425 | 429 | 500.. => Err(Fault::Away(named)),
+        _ => Err(refused(status, &code, path, &message)),
     }
 }
 

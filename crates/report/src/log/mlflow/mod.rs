@@ -151,6 +151,7 @@ impl Mlflow {
 impl Drop for Mlflow {
     /// A run that ends without an event, as by a panic, is told to the server as one that failed.
     fn drop(&mut self) {
+        self.ended.get_or_init(Instant::now);
         self.items = None;
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -424,3 +424,26 @@ fn a_run_whose_training_is_gone_without_a_word_has_failed() {
     assert_eq!(found["info"]["status"], "FAILED");
     assert_eq!(values(&found, "loss/train"), [(1, json!(3.0))]);
 }
+
+#[test]
+fn the_end_of_training_sends_all_numbers_in_smaller_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, url) = Server::start();
+    server.most.store(300, Ordering::Relaxed);
+    let (room, ended) = (Arc::new(Room::default()), Arc::new(OnceLock::new()));
+    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
+    let client = Client::new(&url, |_| None);
+    let record = dir.path().join("mlflow.json");
+    let worker = Worker::new(client, options, record, Arc::clone(&room), Arc::clone(&ended));
+    let (items, received) = channel();
+    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
+    assert!(room.enter(2000));
+    items.send(Item::Begin { name: "r".to_string(), params: Vec::new() }).unwrap();
+    items.send(Item::Points((0..2000).map(point).collect())).unwrap();
+    items.send(Item::End("FINISHED")).unwrap();
+    ended.set(Instant::now()).unwrap();
+    worker.serve(&received);
+    let run = server.run(0);
+    assert_eq!((run["info"]["status"].as_str(), room.lost()), (Some("FINISHED"), 0));
+    assert_eq!(values(&run, "loss").len(), 2000);
+}

@@ -124,7 +124,8 @@ impl Worker {
             Err(fault) => {
                 let pause = self.pause.map_or(PAUSES.0, |pause| (2 * pause).min(PAUSES.1));
                 self.pause = Some(pause);
-                if !self.told {
+                // At the end of training it is said what is missing.
+                if !self.told && self.ended.get().is_none() {
                     self.told = true;
                     log::warn!(
                         "mlflow: {} does not answer: {}; training goes on, and what is not sent is sent later",
@@ -139,35 +140,12 @@ impl Worker {
 
     /// Sends what there is; only a server that is away, or too slow at the end of training, is a fault here.
     pub(super) fn send(&mut self) -> Result<(), Fault> {
-        if let Some((name, params)) = &self.begun {
-            let run = match self.begin(name) {
-                Ok(run) => run,
-                Err(away @ Fault::Away(_)) => return Err(away),
-                Err(fault) => {
-                    let url = &self.options.url;
-                    log::warn!(
-                        "mlflow: {url} does not take this run, which is not logged there: {}",
-                        fault.message()
-                    );
-                    (self.begun, self.refused) = (None, true);
-                    let waiting = self.points.len();
-                    self.points.clear();
-                    self.lose(waiting);
-                    return Ok(());
-                }
-            };
-            for params in params.chunks(PARAMS) {
-                self.in_time()?;
-                match self.client.log_params(&run, params) {
-                    Err(away @ Fault::Away(_)) => return Err(away),
-                    Err(fault) => log::warn!(
-                        "mlflow: parameters that are not logged (a run that goes on keeps those it began with): {}",
-                        fault.message()
-                    ),
-                    Ok(()) => {}
-                }
+        if let Some((name, params)) = self.begun.take() {
+            let sent = self.introduce(&name, &params);
+            if sent.is_err() {
+                self.begun = Some((name, params));
             }
-            (self.begun, self.run) = (None, Some(run));
+            sent?;
         }
         let Some(run) = self.run.clone() else { return Ok(()) };
         while !self.points.is_empty() {
@@ -175,12 +153,18 @@ impl Worker {
             let count = self.points.len().min(self.batch);
             match self.client.log_metrics(&run, self.points.iter().take(count)) {
                 Ok(()) => {
-                    self.batch = (self.batch + self.batch / 8 + 1).min(METRICS);
+                    // Not by requests that were small anyway.
+                    if count == self.batch {
+                        self.batch = (self.batch + self.batch / 8 + 1).min(METRICS);
+                    }
+                    self.pause = None;
                     self.room.leave(count);
                 }
-                Err(away @ Fault::Away(_)) => {
-                    self.batch = (count / 2).max(1);
-                    return Err(away);
+                Err(fault) if fault.passes() => {
+                    if matches!(fault, Fault::Slow(_)) {
+                        self.batch = (count / 2).max(1);
+                    }
+                    return Err(fault);
                 }
                 Err(fault) => {
                     log::warn!("mlflow: {count} numbers are not logged: {}", fault.message());
@@ -188,6 +172,40 @@ impl Worker {
                 }
             }
             self.points.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Begins the run and sends its parameters. One that the server does not take is given up.
+    fn introduce(&mut self, name: &str, params: &[(String, String)]) -> Result<(), Fault> {
+        let run = match self.run.clone().map_or_else(|| self.begin(name), Ok) {
+            Ok(run) => run,
+            Err(fault) if fault.passes() => return Err(fault),
+            Err(fault) => {
+                let url = &self.options.url;
+                log::warn!(
+                    "mlflow: {url} does not take this run, which is not logged there: {}",
+                    fault.message()
+                );
+                self.refused = true;
+                let waiting = self.points.len();
+                self.points.clear();
+                self.lose(waiting);
+                return Ok(());
+            }
+        };
+        // From now on it can be told how the run ends.
+        self.run = Some(run.clone());
+        for params in params.chunks(PARAMS) {
+            self.in_time()?;
+            match self.client.log_params(&run, params) {
+                Err(fault) if fault.passes() => return Err(fault),
+                Err(fault) => log::warn!(
+                    "mlflow: parameters that are not logged (a run that goes on keeps those it began with): {}",
+                    fault.message()
+                ),
+                Ok(()) => {}
+            }
         }
         Ok(())
     }
@@ -229,38 +247,37 @@ impl Worker {
     /// Sends the last, and how the run ended. A server that was away before is tried once.
     fn end(mut self, status: &'static str) {
         let ended = now();
-        loop {
-            let tried_before = self.pause.is_some();
-            let mut sent = !self.refused && self.send().is_ok();
-            let slow = self.in_time().is_err();
-            // A server that was too slow for all numbers is still told of the end.
-            if (sent || slow)
-                && let Some(run) = &self.run
-            {
-                sent = match self.client.update_run(run, status, Some(ended)) {
-                    Ok(()) => true,
-                    Err(Fault::Away(_)) => false,
-                    Err(fault) => {
-                        log::warn!("mlflow: the end of the run is not logged: {}", fault.message());
-                        true
-                    }
-                };
+        while !self.refused {
+            let (tried_before, batch, waiting) = (self.pause.is_some(), self.batch, self.points.len());
+            if self.send().is_ok() || self.in_time().is_err() {
+                break;
             }
-            if sent || self.refused {
+            // It answers, but not so much at once.
+            if self.batch < batch || self.points.len() < waiting {
+                continue;
+            }
+            if tried_before {
                 break;
             }
             self.pause = Some(PAUSES.0);
-            if tried_before || slow {
-                let url = &self.options.url;
-                log::warn!("mlflow: {url} does not answer: the run is still marked as running there");
-                break;
-            }
             std::thread::sleep(PAUSES.0);
+        }
+        let url = &self.options.url;
+        match &self.run {
+            // One that did not take all numbers is still told of the end.
+            Some(run) => match self.client.update_run(run, status, Some(ended)) {
+                Ok(()) => {}
+                Err(fault) if fault.passes() => {
+                    log::warn!("mlflow: {url} does not answer: the run is still marked as running there");
+                }
+                Err(fault) => log::warn!("mlflow: the end of the run is not logged: {}", fault.message()),
+            },
+            None if self.begun.is_some() => log::warn!("mlflow: {url} does not answer: the run is not there"),
+            None => {}
         }
         self.lose(self.points.len());
         let lost = self.room.lost();
         if lost > 0 {
-            let url = &self.options.url;
             log::warn!(
                 "mlflow: {lost} numbers did not reach {url}; metrics.jsonl in the run's directory has all of them"
             );
