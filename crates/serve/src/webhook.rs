@@ -51,7 +51,10 @@ impl Webhook {
         let shown = if url.contains('@') { "the URL".to_string() } else { format!("{url:?}") };
         let uri: Uri = url.parse().map_err(|e| format!("{shown}: {e}; {expected}"))?;
         let name = uri.host().unwrap_or_default();
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || name.is_empty() {
+        let port = uri.authority().and_then(|all| all.as_str().strip_prefix(name)).unwrap_or_default();
+        let ported =
+            port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || name.is_empty() || !ported {
             return Err(format!("{shown}: {expected}"));
         }
         let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -165,6 +168,8 @@ mod tests {
             "ftp://x/",
             "http://",
             "http://a b/",
+            "http://x:port/",
+            "http://x:99999/",
             "https://user:hunter2@x/",
             "https://user:hun/ter2@x/",
         ] {
