@@ -361,15 +361,24 @@ fn who_asks_is_said_as_mlflows_own_client_says_it() {
     assert_eq!(ask(&[("MLFLOW_TRACKING_TOKEN", "")]), "");
 }
 
+/// A thread's work without the thread, for a run in `dir`; with what it shares with training.
+fn worker(dir: &Path, url: &str) -> (Worker, Arc<Room>, Arc<OnceLock<Instant>>) {
+    let (room, ended) = (Arc::new(Room::default()), Arc::new(OnceLock::new()));
+    let options = MlflowOptions { url: url.to_string(), experiment: "e".to_string(), tags: Vec::new() };
+    let client = Client::new(url, |_| None);
+    let worker = Worker::new(client, options, dir.join(record::FILE), Arc::clone(&room), Arc::clone(&ended));
+    (worker, room, ended)
+}
+
+fn point(step: u64) -> Point {
+    Point { key: "loss".to_string(), value: 1.0, step, time: now() }
+}
+
 #[test]
 fn the_end_of_training_does_not_wait_for_all_numbers() {
     let dir = tempfile::tempdir().unwrap();
     let (server, url) = Server::start();
-    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
-    let (room, ended) = (Arc::new(Room::default()), Arc::new(std::sync::OnceLock::new()));
-    let client = Client::new(&url, |_| None);
-    let worker =
-        Worker::new(client, options, dir.path().join("mlflow.json"), Arc::clone(&room), Arc::clone(&ended));
+    let (worker, room, ended) = worker(dir.path(), &url);
     let (items, received) = channel();
     let thread = std::thread::spawn(move || worker.serve(&received));
     items.send(Item::Begin { name: "r".to_string(), params: Vec::new() }).unwrap();
@@ -381,7 +390,6 @@ fn the_end_of_training_does_not_wait_for_all_numbers() {
     // Training has waited longer than it should already.
     ended.set(Instant::now() - std::time::Duration::from_secs(60)).unwrap();
     assert!(room.enter(2));
-    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
     items.send(Item::Points(vec![point(1), point(2)])).unwrap();
     items.send(Item::End("FINISHED")).unwrap();
     thread.join().unwrap();
@@ -395,12 +403,8 @@ fn a_server_that_takes_only_a_few_numbers_at_once_gets_all_of_them() {
     let dir = tempfile::tempdir().unwrap();
     let (server, url) = Server::start();
     server.most.store(300, Ordering::Relaxed);
-    let (room, ended) = (Arc::new(Room::default()), Arc::new(OnceLock::new()));
-    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
-    let client = Client::new(&url, |_| None);
-    let mut worker = Worker::new(client, options, dir.path().join("mlflow.json"), Arc::clone(&room), ended);
+    let (mut worker, room, _) = worker(dir.path(), &url);
     assert!(room.enter(2000));
-    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
     (worker.begun, worker.points) = (Some(("r".to_string(), Vec::new())), (0..2000).map(point).collect());
     // 1000, 500 and at last 250, which grow until there are too many again.
     let mut failures = 0;
@@ -430,13 +434,8 @@ fn the_end_of_training_sends_all_numbers_in_smaller_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (server, url) = Server::start();
     server.most.store(300, Ordering::Relaxed);
-    let (room, ended) = (Arc::new(Room::default()), Arc::new(OnceLock::new()));
-    let options = MlflowOptions { url: url.clone(), experiment: "e".to_string(), tags: Vec::new() };
-    let client = Client::new(&url, |_| None);
-    let record = dir.path().join("mlflow.json");
-    let worker = Worker::new(client, options, record, Arc::clone(&room), Arc::clone(&ended));
+    let (worker, room, ended) = worker(dir.path(), &url);
     let (items, received) = channel();
-    let point = |step| Point { key: "loss".to_string(), value: 1.0, step, time: now() };
     assert!(room.enter(2000));
     items.send(Item::Begin { name: "r".to_string(), params: Vec::new() }).unwrap();
     items.send(Item::Points((0..2000).map(point).collect())).unwrap();
