@@ -101,7 +101,8 @@ impl Webhook {
 /// The certificates in a file.
 fn certificates(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
     let shown = file.display();
-    let pem = std::fs::read(file).map_err(|e| format!("{shown}: {e}"))?;
+    let pem = std::fs::read(file)
+        .map_err(|e| format!("{shown}: cannot read the authorities that the webhook trusts: {e}"))?;
     let mut found = Vec::new();
     for item in parse_pem(&pem) {
         match item.map_err(|e| format!("{shown}: {e}; expected certificates in PEM"))? {
